@@ -1,0 +1,1 @@
+"""Functions, versions and keys: the domain, pure."""

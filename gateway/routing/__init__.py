@@ -1,0 +1,1 @@
+"""Which function, which version, which kind of request."""

@@ -1,0 +1,1 @@
+"""Where functions, versions and keys are kept."""

@@ -1,0 +1,1 @@
+"""The function queue behind one interface."""

@@ -1,0 +1,1 @@
+"""What any of our processes needs: settings, logs, metrics, timers, tasks, lifecycle."""

@@ -1,0 +1,1 @@
+"""What gateway and worker agent agree on."""

@@ -1,0 +1,1 @@
+"""The worker agent: pull, forward, stream back, drain."""
