@@ -1,0 +1,50 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build --target gateway -t gateway .
+#   docker build --target worker-agent -t worker-agent .
+
+FROM python:3.13-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/gateway
+# The dependencies first: they change less often than the code, and keep their layer.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+ && /opt/gateway/bin/pip install --requirement requirements.txt
+COPY README.md LICENSE ./
+COPY wire ./wire
+COPY runtime ./runtime
+COPY queueing ./queueing
+COPY gateway ./gateway
+COPY worker_agent ./worker_agent
+COPY examples ./examples
+RUN /opt/gateway/bin/pip install --no-deps . \
+ && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
+
+FROM python:3.13-slim AS base
+RUN groupadd --system --gid 10001 gateway \
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent gateway
+COPY --from=build /opt/gateway /opt/gateway
+ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# By number, so that Kubernetes' runAsNonRoot can tell.
+USER 10001:10001
+WORKDIR /
+
+# Beside the inference server, in the same pod. All settings come from the environment.
+FROM base AS worker-agent
+HEALTHCHECK --interval=10s --timeout=2s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/v1/health/live' % os.environ.get('HEALTH_PORT', '8080'), timeout=1.5)"]
+ENTRYPOINT ["worker-agent"]
+
+FROM base AS gateway
+COPY config/gateway.toml /etc/gateway/gateway.toml
+# The file listens on loopback, which nobody outside the container could reach. These win over a
+# file that is mounted in its place: set them, too, for other addresses.
+ENV GATEWAY_EDGE__LISTEN=0.0.0.0:8080 \
+    GATEWAY_ATTACH__LISTEN=0.0.0.0:8090 \
+    GATEWAY_ADMIN__LISTEN=0.0.0.0:41337
+EXPOSE 8080 8090 41337
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/health/live' % os.environ['GATEWAY_ADMIN__LISTEN'].rpartition(':')[2], timeout=1.5)"]
+ENTRYPOINT ["gateway"]
+CMD ["serve", "--config", "/etc/gateway/gateway.toml"]

@@ -1,0 +1,67 @@
+# make run    everything on this machine, in the foreground; ARGS="--port 0" passes arguments on
+# make test   style, types, import contracts, then every test; ARGS="-k queue" goes to pytest
+# make check  the same without the tests
+# make bench  the table of measurements; ARGS goes to loadtests.run
+# make clean  removes what the above left behind, but not the virtual environment
+#
+# PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=dir the virtual environment.
+# Packages are installed once, and again only when pyproject.toml has changed.
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check bench clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+# exec, so that signals reach the program itself and no shell stays behind.
+run: $(VENV)/.has-examples
+	@exec $(BIN)/gateway dev $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.has-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.has-bench
+	@exec $(BIN)/python -m loadtests.run $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# One stamp for each extra. What the tests need includes what the examples need.
+$(VENV)/.has-examples: pyproject.toml | $(VENV)/.created
+	@if [ $(VENV)/.has-test -nt pyproject.toml ] || [ $(VENV)/.has-bench -nt pyproject.toml ]; then :; else \
+		echo "Installing into $(VENV) ..." && $(INSTALL) --editable '.[examples]'; fi
+	@touch $@
+
+$(VENV)/.has-test $(VENV)/.has-bench: $(VENV)/.has-%: pyproject.toml | $(VENV)/.created
+	@echo "Installing what $* needs into $(VENV) ..."
+	@$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	@python=; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; name yours with make PYTHON=/path/to/python3)." >&2; \
+		exit 1; fi; \
+	if [ ! -x $(BIN)/pip ]; then \
+		"$$python" -m venv $(VENV) || { \
+			echo "No virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	fi
+	@touch $@

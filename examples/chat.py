@@ -1,0 +1,77 @@
+"""A model that repeats what it was told, behind OpenAI's HTTP interface."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+
+MODEL = "echo"
+
+router = APIRouter()
+
+
+class ChatMessage(BaseModel):
+    role: str
+    content: str = ""
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    model: str = MODEL
+    messages: list[ChatMessage]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    interval_ms: float = 0
+    """Between two tokens of a stream; not OpenAI's."""
+
+
+@router.get("/v1/models")
+async def models() -> JSONResponse:
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "examples"}
+    return JSONResponse({"object": "list", "data": [model]})
+
+
+@router.post("/v1/chat/completions")
+async def completions(asked: ChatRequest) -> Response:
+    """Say what the last message said, one word a token."""
+    tokens = [f"{word} " for word in (asked.messages[-1].content if asked.messages else "").split()]
+    usage = {
+        "prompt_tokens": sum(len(message.content.split()) for message in asked.messages),
+        "completion_tokens": len(tokens),
+    }
+    usage["total_tokens"] = sum(usage.values())
+    common = {"id": "chatcmpl-demo", "created": int(time.time()), "model": asked.model}
+    if asked.stream:
+        return StreamingResponse(
+            _stream(asked, tokens, common, usage), media_type="text/event-stream"
+        )
+    message = {"role": "assistant", "content": "".join(tokens).strip()}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer = {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
+    return JSONResponse(answer)
+
+
+async def _stream(
+    asked: ChatRequest, tokens: list[str], common: dict[str, Any], usage: dict[str, int]
+) -> AsyncIterator[str]:
+    def event(choices: list[dict[str, Any]], **more: object) -> str:
+        chunk = {**common, "object": "chat.completion.chunk", "choices": choices, **more}
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    delta: dict[str, str] = {"role": "assistant", "content": ""}
+    yield event([{"index": 0, "delta": delta, "finish_reason": None}])
+    for token in tokens:
+        await asyncio.sleep(asked.interval_ms / 1e3)
+        yield event([{"index": 0, "delta": {"content": token}, "finish_reason": None}])
+    yield event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    if asked.stream_options is not None and asked.stream_options.include_usage:
+        yield event([], usage=usage)
+    yield "data: [DONE]\n\n"

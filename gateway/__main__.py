@@ -1,0 +1,74 @@
+"""`gateway`: serve, try it out, and manage keys."""
+
+import logging
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from gateway.app.process import serve as serve_process
+from gateway.app.workers import EXIT_UNUSABLE, Supervisor, bind_for
+from gateway.dev.command import dev
+from gateway.edge.listener import ListenError
+from gateway.keys_cli import app as keys_app
+from gateway.settings import ENV_PREFIX, GatewaySettings
+from runtime import lifecycle, logs
+from runtime.settings import SettingsError, load
+
+app = typer.Typer(
+    help="Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(keys_app, name="keys")
+app.command("dev")(dev)
+
+
+@app.command("serve")
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings in TOML; config/gateway.toml shows all.", exists=True),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the addresses.", min=1, max=256)
+    ] = None,
+) -> None:
+    """Serve invocations: the gateway as it runs in production, beside NATS."""
+    try:
+        settings = load(GatewaySettings, config, ENV_PREFIX)
+    except SettingsError as error:
+        _refuse(f"settings are not usable:\n{error}")
+    count = workers or settings.edge.workers
+    logs.setup(settings.log.level)
+    try:
+        sockets = bind_for(settings.edge.listen, count)
+    except ListenError as error:
+        _refuse(str(error))
+    if count == 1:
+        sys.exit(_run_one(settings, 0, sockets[0]))
+    sys.exit(Supervisor(partial(_run_one, settings), sockets).supervise())
+
+
+def _run_one(settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> int:
+    return lifecycle.run(partial(serve_process, settings, index, sockets))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"gateway: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(EXIT_UNUSABLE)
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.captureWarnings(capture=True)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One gateway process, put together."""

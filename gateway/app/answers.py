@@ -1,0 +1,50 @@
+"""Requests that are answered at once."""
+
+from gateway.errors import GatewayError, problem_for
+from gateway.exchange import Headers, Request, Responder
+
+
+class Answered:
+    """A request that got its answer at once: what follows of it is dropped."""
+
+    __slots__ = ()
+
+    def body(self, data: bytes) -> None:
+        """Dropped."""
+
+    def arrived(self) -> None:
+        """Dropped."""
+
+    def body_end(self) -> None:
+        """Dropped."""
+
+    def gone(self) -> None:
+        """Nothing was held for it."""
+
+    def congested(self) -> None:
+        """The answer is small."""
+
+    def relieved(self) -> None:
+        """The answer is small."""
+
+
+ANSWERED = Answered()
+
+
+def answer_problem(request: Request, client: Responder, error: GatewayError) -> int:
+    """Answer with the problem of ``error``; return its status."""
+    instance = request.target.partition(b"?")[0].decode("latin-1")
+    status, headers, body = problem_for(error, instance, "")
+    answer_whole(request, client, status, headers, body)
+    return status
+
+
+def answer_whole(
+    request: Request, client: Responder, status: int, headers: Headers, body: bytes
+) -> Answered:
+    """Answer at once; what follows of the request is dropped."""
+    client.send_head(status, headers, len(body))
+    if body and request.method != b"HEAD":
+        client.send_body(body)
+    client.end()
+    return ANSWERED

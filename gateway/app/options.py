@@ -1,0 +1,67 @@
+"""From settings to what each part of the process is made with."""
+
+import ssl
+
+from gateway.edge.limits import EdgeLimits
+from gateway.settings import AttachSettings, EdgeSettings, NatsSettings
+from gateway.store.connection import NatsOptions
+from queueing.nats.login import ConnectionOptions, Login
+
+
+def edge_limits(edge: EdgeSettings) -> EdgeLimits:
+    """Return what clients may do."""
+    return EdgeLimits(
+        max_request_line_bytes=edge.max_request_line_bytes,
+        max_header_bytes=edge.max_header_bytes,
+        max_headers=edge.max_headers,
+        head_timeout_s=edge.head_timeout_s,
+        body_stall_s=edge.body_stall_s,
+        write_stall_s=edge.write_stall_s,
+        idle_timeout_s=edge.idle_timeout_s,
+        max_connections=edge.max_connections,
+    )
+
+
+def attach_limits(attach: AttachSettings) -> EdgeLimits:
+    """Workers keep their connections; a body may be silent as long as an invocation may last."""
+    return EdgeLimits(
+        max_connections=attach.max_connections,
+        body_stall_s=_INVOCATION_S,
+        write_stall_s=_INVOCATION_S,
+        idle_timeout_s=_INVOCATION_S,
+    )
+
+
+_INVOCATION_S = 3605.0
+
+
+def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
+
+
+def data_options(settings: NatsSettings) -> ConnectionOptions:
+    """Return how the queue's data connection is made."""
+    return ConnectionOptions(
+        servers=settings.urls,
+        name="gateway-data",
+        login=Login(
+            credentials_file=settings.credentials_file,
+            token=settings.token.get_secret_value() if settings.token else "",
+            user=settings.user,
+            password=settings.password.get_secret_value() if settings.password else "",
+        ),
+        tls=_tls(settings),
+    )
+
+
+def store_options(settings: NatsSettings) -> NatsOptions:
+    """Return how the store's connection is made."""
+    return NatsOptions(
+        urls=settings.urls,
+        name="gateway-store",
+        user=settings.user or None,
+        password=settings.password.get_secret_value() if settings.password else None,
+        token=settings.token.get_secret_value() if settings.token else None,
+        credentials_file=settings.credentials_file,
+        ca_file=settings.ca_file,
+    )

@@ -1,0 +1,115 @@
+"""The path routes: what is called by its path and not by a function's host name."""
+
+from gateway.app.answers import ANSWERED, answer_problem, answer_whole
+from gateway.attach.endpoint import PATH as ATTACH_PATH
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.errors import GatewayError, NotFound
+from gateway.exchange import Headers, Receiver, Request, Responder
+from gateway.seen.health import Health
+from gateway.seen.metrics import GatewayMetrics
+from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
+from runtime.metrics import Registry
+from wire.headers import CONTENT_TYPE
+
+
+class PathRoutes:
+    """Those of the public listeners: health and the workers' attach calls."""
+
+    __slots__ = ("_attach", "_health", "_metrics")
+
+    def __init__(self, attach: AttachEndpoint, health: Health, metrics: GatewayMetrics) -> None:
+        self._attach = attach
+        self._health = health
+        self._metrics = metrics
+
+    def serve(self, request: Request, client: Responder) -> Receiver:
+        """Serve one request. Raises `GatewayError`."""
+        path = request.target.partition(b"?")[0]
+        if path == ATTACH_PATH and request.method != b"OPTIONS":
+            return self._attach.serve(request, client)
+        cors = _cors(request.headers)
+        if request.method == b"OPTIONS" and cors:
+            return self._answer(request, client, 204, cors, b"")
+        answer = self._health.answer(path)
+        if answer is None:
+            raise NotFound("No function and no route of the gateway is called this")
+        status, content_type, body = answer
+        return self._answer(request, client, status, [(CONTENT_TYPE, content_type), *cors], body)
+
+    def _answer(
+        self, request: Request, client: Responder, status: int, headers: Headers, body: bytes
+    ) -> Receiver:
+        path = request.target.partition(b"?")[0]
+        endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
+        self._metrics.refused(request.method, status, endpoint)
+        return answer_whole(request, client, status, headers, body)
+
+
+class AttachDispatcher:
+    """The `gateway.exchange.Dispatch` of the listener for workers: attach calls and health."""
+
+    __slots__ = ("_attach", "_health")
+
+    def __init__(self, attach: AttachEndpoint, health: Health) -> None:
+        self._attach = attach
+        self._health = health
+
+    def __call__(self, request: Request, worker: Responder) -> Receiver:
+        """Serve one request; a `GatewayError` on the way becomes its answer."""
+        try:
+            if request.target == ATTACH_PATH:
+                return self._attach.serve(request, worker)
+            answer = self._health.answer(request.target)
+            if answer is None:
+                raise NotFound
+        except GatewayError as error:
+            answer_problem(request, worker, error)
+            return ANSWERED
+        status, content_type, body = answer
+        return answer_whole(request, worker, status, [(CONTENT_TYPE, content_type)], body)
+
+
+class AdminDispatcher:
+    """The `gateway.exchange.Dispatch` of the platform's listener: metrics and health."""
+
+    __slots__ = ("_health", "_registry")
+
+    def __init__(self, registry: Registry, health: Health) -> None:
+        self._registry = registry
+        self._health = health
+
+    def __call__(self, request: Request, client: Responder) -> Receiver:
+        """Serve one request."""
+        path = request.target.partition(b"?")[0]
+        if path == b"/metrics":
+            headers = [(CONTENT_TYPE, METRICS_TYPE)]
+            return answer_whole(request, client, 200, headers, self._registry.exposition())
+        answer = self._health.answer(path)
+        if answer is None:
+            answer_problem(request, client, NotFound("Try /metrics or /health"))
+            return ANSWERED
+        status, content_type, body = answer
+        return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)
+
+
+def _cors(headers: Headers) -> Headers:
+    """Return the CORS answer of a path route (`spec/invocation.md` §1); empty without Origin."""
+    found = {name: value for name, value in headers if name in _CORS_ASKED}
+    if b"origin" not in found:
+        return []
+    answer = [
+        (b"access-control-allow-origin", found[b"origin"]),
+        (b"access-control-max-age", b"86400"),
+        (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
+    ]
+    for asked, allowed in _CORS_MIRRORED:
+        if asked in found:
+            answer.append((allowed, found[asked]))
+    return answer
+
+
+_CORS_MIRRORED = (
+    (b"access-control-request-method", b"access-control-allow-methods"),
+    (b"access-control-request-headers", b"access-control-allow-headers"),
+)
+_CORS_ASKED = frozenset({b"origin", *(asked for asked, _ in _CORS_MIRRORED)})

@@ -1,0 +1,143 @@
+"""POST attach: a worker delivers one response (`spec/invocation.md` §5, RFC 9112 §4).
+
+The body of the POST is an HTTP/1.1 response without transfer coding: head, then body bytes to the
+end. It is answered 200 only when the client has taken the whole response or is gone, so the worker
+knows when its slot and its lease are free.
+"""
+
+from gateway.errors import BadRequest, problem_for
+from gateway.exchange import Headers, Responder
+from gateway.invocation.machine import Invocation
+from wire.http1 import HeadError, InnerHead, InnerHeadParser, parse_inner_head
+
+_NO_HEADERS: Headers = []
+
+
+class AttachPost:
+    """One POST. A `gateway.exchange.Receiver` and the `WorkerPost` of its invocation."""
+
+    __slots__ = (
+        "_has_head",
+        "_invocation",
+        "_is_answered",
+        "_is_complete",
+        "_left",
+        "_parser",
+        "_worker",
+    )
+
+    def __init__(self, invocation: Invocation, worker: Responder, body_bytes: int | None) -> None:
+        """``body_bytes`` is the length of the POST, ``None`` when it is not known."""
+        self._invocation = invocation
+        self._worker = worker
+        self._left = body_bytes
+        self._parser: InnerHeadParser | None = None
+        self._has_head = False
+        self._is_answered = False
+        self._is_complete = False
+
+    # The worker's side
+
+    def body(self, data: bytes) -> None:
+        """Next bytes of the POST."""
+        if self._is_answered:
+            return
+        invocation = self._invocation
+        if self._has_head:
+            invocation.response_data(data)
+            return
+        try:
+            parsed = self._read_head(data)
+        except HeadError as error:
+            invocation.worker_failed(error.status, str(error))
+            return
+        left = self._left
+        if parsed is None:
+            if left is not None:
+                self._left = left - len(data)
+            return
+        self._has_head = True
+        head, rest = parsed
+        if left is not None:
+            left -= len(data) - len(rest)
+        invocation.response_head(head.status, head.headers, head.body_bytes, left)
+        if rest:
+            invocation.response_data(rest)
+
+    def _read_head(self, data: bytes) -> tuple[InnerHead, bytes] | None:
+        """Return the head and what follows it, None while it is incomplete. Raises `HeadError`."""
+        parser = self._parser
+        if parser is None:
+            parsed = parse_inner_head(data)
+            if parsed is not None:
+                head, body_at = parsed
+                return head, data[body_at:]
+            parser = self._parser = InnerHeadParser()
+        rest = parser.feed(data)
+        if rest is None or parser.head is None:
+            return None
+        return parser.head, rest
+
+    def arrived(self) -> None:
+        """The head may be incomplete still; more comes."""
+
+    def body_end(self) -> None:
+        """The worker has sent everything."""
+        self._is_complete = True
+        if self._is_answered:
+            return
+        if not self._has_head:
+            self._invocation.worker_failed(400, "the response head is incomplete")
+        else:
+            self._invocation.response_end()
+
+    def gone(self) -> None:
+        """The worker's connection broke."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._invocation.worker_gone()
+
+    def congested(self) -> None:
+        """Our answer has no body."""
+
+    def relieved(self) -> None:
+        """Our answer has no body."""
+
+    # The invocation's side
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+        if not self._is_complete:
+            self._worker.pause_body()
+
+    def resume(self) -> None:
+        """Go on reading the response."""
+        if not self._is_complete:
+            self._worker.resume_body()
+
+    def taken(self) -> None:
+        """The client has everything: 200."""
+        self._answer_ok()
+
+    def dismiss(self) -> None:
+        """Nobody waits for the response: 200 before its end, so that the worker stops."""
+        self._answer_ok()
+
+    def refuse(self, status: int, detail: str) -> None:
+        """What the worker sent is no response: a problem of ``status``."""
+        if self._is_answered:
+            return
+        self._is_answered = True
+        error = BadRequest(detail)
+        error.status = status
+        status, headers, body = problem_for(error, "", "")
+        self._worker.send_head(status, headers, len(body))
+        self._worker.send_body(body)
+        self._worker.end()
+
+    def _answer_ok(self) -> None:
+        if self._is_answered:
+            return
+        self._is_answered = True
+        self._worker.send_head(200, _NO_HEADERS, 0)
+        self._worker.end()

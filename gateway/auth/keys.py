@@ -1,0 +1,68 @@
+"""API keys: what they look like, what is stored of them, and whose request this is.
+
+A key is ``nvapi-``, 43 characters of base64url (32 random bytes) and a checksum of 6 more
+(CRC-32), by which a program tells a mistyped key from a wrong one without asking anybody. Only the
+SHA-256 is stored: over 256 random bits it needs neither salt nor stretching.
+"""
+
+import re
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from zlib import crc32
+
+from gateway.errors import Unauthenticated
+from gateway.functions.principal import Principal
+from gateway.functions.readmodel import ReadModel
+
+PREFIX = b"nvapi-"
+RANDOM_BYTES = 32
+
+_bearer = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)").fullmatch
+"""RFC 6750 §2.1; the scheme in any case (RFC 9110 §11.1)."""
+_key = re.compile(rb"nvapi-[A-Za-z0-9_-]{49}").fullmatch
+
+
+def new_key(random32: bytes) -> str:
+    """Return the key made of 32 random bytes. It is shown once and stored nowhere."""
+    if len(random32) != RANDOM_BYTES:
+        raise ValueError(f"a key needs {RANDOM_BYTES} random bytes, not {len(random32)}")
+    body = PREFIX + urlsafe_b64encode(random32).rstrip(b"=")
+    return (body + _checksum(body)).decode()
+
+
+def is_key(text: bytes) -> bool:
+    """Whether ``text`` has a key's form and the right checksum. Says nothing of its validity."""
+    return _key(text) is not None and _checksum(text[:-6]) == text[-6:]
+
+
+def digest_of(key: bytes) -> bytes:
+    """Return what is stored of a key."""
+    return sha256(key).digest()
+
+
+def bearer_of(authorization: bytes) -> bytes | None:
+    """Return the token of an ``Authorization: Bearer`` value, `None` for anything else."""
+    match = _bearer(authorization)
+    return None if match is None else match[1]
+
+
+def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
+    """Return who sends ``authorization``; ``now`` is Unix time in seconds.
+
+    Raises `Unauthenticated`, the same for a missing, malformed, unknown, expired and revoked key,
+    so that nobody learns which keys exist. Looks the digest up without a constant-time comparison:
+    a caller who cannot invert SHA-256 cannot steer it, so its timing tells nothing.
+    """
+    if authorization is None:
+        raise Unauthenticated
+    match = _bearer(authorization)
+    if match is None:
+        raise Unauthenticated
+    key = model.key(sha256(match[1]).digest())
+    if key is None or (key.expires_at is not None and key.expires_at <= now):
+        raise Unauthenticated
+    return Principal(key.account, key.subject, key.scopes, key.reach)
+
+
+def _checksum(body: bytes) -> bytes:
+    return urlsafe_b64encode(crc32(body).to_bytes(4, "big")).rstrip(b"=")

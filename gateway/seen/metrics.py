@@ -1,0 +1,171 @@
+"""The gateway's metrics: NVCF's names (`spec/operations.md` §12) and histograms from 1 ms."""
+
+from gateway.invocation.machine import Invocation
+from gateway.invocation.outcome import Outcome
+from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry
+
+_HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
+_FUNCTION_BUCKETS_S = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800)
+_FINE_BUCKETS_S = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075),
+    *(0.01, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.2, 0.3, 0.5, 0.75),
+    *(1, 2, 3, 5, 10, 30, 60),
+)
+_HOST_ROUTED = "TLB"
+_METHODS = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"}
+)
+
+
+class _VersionMeters:
+    """What is counted per function version."""
+
+    __slots__ = ("first_byte", "latency", "queue_wait", "requests", "total")
+
+    def __init__(
+        self,
+        requests: CounterChild,
+        latency: HistogramChild,
+        queue_wait: HistogramChild,
+        first_byte: HistogramChild,
+        total: HistogramChild,
+    ) -> None:
+        self.requests = requests
+        self.latency = latency
+        self.queue_wait = queue_wait
+        self.first_byte = first_byte
+        self.total = total
+
+
+class GatewayMetrics:
+    """Counts invocations; one small call when one begins and one when it ends."""
+
+    def __init__(self, registry: Registry) -> None:
+        version = ("function_id", "function_version_id")
+        self._http = registry.counter(
+            "axum_http_requests_total", "HTTP requests", ("method", "status", "endpoint")
+        )
+        self._http_duration = registry.histogram(
+            "axum_http_requests_duration_seconds",
+            "From request head to response end",
+            _HTTP_BUCKETS_S,
+            ("method", "status", "endpoint"),
+        )
+        self._pending: GaugeChild = registry.gauge(
+            "axum_http_requests_pending", "HTTP requests in progress", ("endpoint",)
+        ).child(_HOST_ROUTED)
+        self._requests = registry.counter(
+            "function_request", "Invocations accepted", (*version, "nca_id")
+        )
+        self._latency = registry.histogram(
+            "function_request_latency",
+            "Seconds from request head to response end",
+            _FUNCTION_BUCKETS_S,
+            version,
+        )
+        self._errors = registry.counter(
+            "app_invocation_error",
+            "Invocations that the gateway ended with an error",
+            ("http_status_code", "function_id"),
+        )
+        self._errors.child("499", "")
+        self._outcomes = registry.counter(
+            "gateway_invocations_total", "Invocations ended", ("outcome",)
+        )
+        self._queue_wait = registry.histogram(
+            "gateway_queue_wait_seconds",
+            "From request head to a worker's lease",
+            _FINE_BUCKETS_S,
+            version,
+        )
+        self._first_byte = registry.histogram(
+            "gateway_time_to_first_byte_seconds",
+            "From request head to response head",
+            _FINE_BUCKETS_S,
+            version,
+        )
+        self._total = registry.histogram(
+            "gateway_invocation_seconds",
+            "From request head to response end",
+            _FINE_BUCKETS_S,
+            version,
+        )
+        self._versions: dict[tuple[str, str], _VersionMeters] = {}
+        self._exchanges: dict[tuple[bytes, int], tuple[CounterChild, HistogramChild]] = {}
+        self._ends: dict[Outcome, CounterChild] = {
+            outcome: self._outcomes.child(outcome.value) for outcome in Outcome
+        }
+
+    def began(self, invocation: Invocation) -> None:
+        """An invocation was accepted."""
+        self._pending.value += 1
+        self._meters(invocation).requests.value += 1
+
+    def ended(self, invocation: Invocation, now: float) -> None:
+        """An invocation is over; its outcome and times are set."""
+        self._pending.value -= 1
+        meters = self._meters(invocation)
+        received_at = invocation.received_at
+        total_s = now - received_at
+        meters.total.observe(total_s)
+        meters.latency.observe(total_s)
+        if invocation.attached_at:
+            meters.queue_wait.observe(queue_wait_s(invocation))
+        if invocation.head_at:
+            meters.first_byte.observe(invocation.head_at - received_at)
+        outcome = invocation.outcome
+        if outcome is not None:
+            self._ends[outcome].value += 1
+            if outcome is not Outcome.ANSWERED:
+                self._errors.child(
+                    str(invocation.status), invocation.version.function_id
+                ).value += 1
+        count, duration = self._exchange(invocation.method, invocation.status)
+        count.value += 1
+        duration.observe(total_s)
+
+    def refused(self, method: bytes, status: int, endpoint: str) -> None:
+        """A request was answered that never became an invocation."""
+        text = method.decode() if method in _METHODS else "OTHER"
+        self._http.child(text, str(status), endpoint).value += 1
+        if endpoint == _HOST_ROUTED:
+            self._errors.child(str(status), "").value += 1
+
+    def _meters(self, invocation: Invocation) -> _VersionMeters:
+        version = invocation.version
+        key = (version.version_id, invocation.account)
+        meters = self._versions.get(key)
+        if meters is None:
+            labels = (version.function_id, version.version_id)
+            meters = _VersionMeters(
+                self._requests.child(*labels, invocation.account),
+                self._latency.child(*labels),
+                self._queue_wait.child(*labels),
+                self._first_byte.child(*labels),
+                self._total.child(*labels),
+            )
+            if len(self._versions) < _REMEMBERED:
+                self._versions[key] = meters
+        return meters
+
+    def _exchange(self, method: bytes, status: int) -> tuple[CounterChild, HistogramChild]:
+        key = (method if method in _METHODS else b"OTHER", status)
+        children = self._exchanges.get(key)
+        if children is None:
+            labels = (key[0].decode(), str(status), _HOST_ROUTED)
+            children = self._http.child(*labels), self._http_duration.child(*labels)
+            self._exchanges[key] = children
+        return children
+
+
+_REMEMBERED = 100_000
+"""Versions and accounts whose meters are kept at hand; later ones are looked up each time."""
+
+
+def queue_wait_s(invocation: Invocation) -> float:
+    """Return how long the request waited for a worker; with the lease's age if that is known."""
+    waited_s = invocation.attached_at - invocation.received_at
+    if invocation.worker_s > 0.0:
+        return max(waited_s - invocation.worker_s, 0.0)
+    return waited_s

@@ -1,0 +1,159 @@
+"""The contents of one bucket, then every change, for the life of one subscription.
+
+An ephemeral push consumer of our own, not `nats-py`'s KV watch: that one starts again by itself
+after a gap or a restart of the server, from the sequence after the last one it saw, so a bucket
+that was restored or made anew stays silent for ever, and it notices a lost consumer only after
+minutes. Here a feed breaks, visibly, and whoever follows the bucket opens the next one, which
+delivers everything again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+
+from gateway.store.connection import ANSWER_WITHIN_S, translated
+
+HEARTBEAT_S = 0.4
+"""The server speaks at least so often."""
+SILENCE_S = 1.0
+"""Without a word for so long, the consumer is taken for lost."""
+
+
+class Entry(NamedTuple):
+    """One name's latest document; ``data`` is `None` when it was deleted."""
+
+    name: str
+    data: bytes | None
+    revision: int
+
+
+class Feed:
+    """One subscription to one bucket.
+
+    ``on_entry`` gets the latest entry of every name, then changes as they come, in order;
+    ``on_loaded`` is called once, after the last entry that was there at the start. Neither is
+    called after the feed broke: `wait_broken` then returns why.
+    """
+
+    def __init__(
+        self, bucket: str, on_entry: Callable[[Entry], None], on_loaded: Callable[[], None]
+    ) -> None:
+        """``bucket`` is the full name."""
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+        self._on_entry = on_entry
+        self._on_loaded = on_loaded
+        self._subscription: Subscription | None = None
+        self._client: Client | None = None
+        self._consumer = ""
+        self._sequence = 0
+        self._is_loaded = False
+        self._heard_at = 0.0
+        self._broken = asyncio.Event()
+        self._reason = ""
+
+    async def open(self, client: Client) -> None:
+        """Begin. Raises `StoreUnavailableError`, `BucketMissingError` when it is not there."""
+        self._client = client
+        self._heard_at = asyncio.get_running_loop().time()
+        inbox = client.new_inbox()
+        self._consumer = inbox.replace(".", "_")
+        with translated():
+            self._subscription = await client.subscribe(inbox, cb=self._on_message)
+            info = await client.jetstream(timeout=ANSWER_WITHIN_S).add_consumer(
+                self._stream,
+                api.ConsumerConfig(
+                    name=self._consumer,
+                    deliver_subject=inbox,
+                    deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
+                    filter_subject=f"{self._prefix}>",
+                    ack_policy=api.AckPolicy.NONE,
+                    max_deliver=1,
+                    flow_control=True,
+                    idle_heartbeat=HEARTBEAT_S,
+                    inactive_threshold=30.0,
+                    mem_storage=True,
+                    num_replicas=1,
+                ),
+            )
+        if not info.num_pending and not (info.delivered and info.delivered.consumer_seq):
+            self._loaded()
+
+    async def close(self) -> None:
+        """End, and let the server forget the consumer at once."""
+        self.break_off("closed")
+        client, subscription = self._client, self._subscription
+        if client is None or subscription is None or client.is_closed:
+            return
+        self._subscription = None
+        with translated():
+            # While disconnected too: else the client subscribes again when it is back.
+            await subscription.unsubscribe()
+            if client.is_connected:
+                await client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
+
+    def break_off(self, reason: str = "disconnected") -> None:
+        """Nothing that comes from now on is trusted."""
+        if not self._broken.is_set():
+            self._reason = reason
+            self._broken.set()
+
+    async def wait_broken(self) -> str:
+        """Return the reason once the feed is broken; watches for the server's silence."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._heard_at + SILENCE_S):
+                    await self._broken.wait()
+                    return self._reason
+            except TimeoutError:
+                if loop.time() - self._heard_at >= SILENCE_S:
+                    self.break_off("the server is silent")
+
+    async def _on_message(self, message: Msg) -> None:
+        if self._broken.is_set():
+            return
+        self._heard_at = asyncio.get_running_loop().time()
+        is_understood = False
+        try:
+            if message.headers is not None and message.headers.get("Status") == "100":
+                await self._control(message, message.headers)
+            else:
+                self._take(message)
+            is_understood = True
+        finally:
+            if not is_understood:
+                self.break_off("a message could not be processed")
+
+    def _take(self, message: Msg) -> None:
+        meta = message.metadata
+        if meta.sequence.consumer != self._sequence + 1:
+            self.break_off("a message is missing")
+            return
+        self._sequence += 1
+        # Deleted by a client, or expired or purged by the server, which marks it with a reason.
+        headers = message.headers or {}
+        is_deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+        name = message.subject.removeprefix(self._prefix)
+        self._on_entry(Entry(name, None if is_deleted else message.data, meta.sequence.stream))
+        if meta.num_pending == 0:
+            self._loaded()
+
+    async def _control(self, message: Msg, headers: dict[str, str]) -> None:
+        """Take a heartbeat, which tells the last sequence sent, or a flow control request."""
+        reply = message.reply or headers.get("Nats-Consumer-Stalled")
+        if reply and self._client is not None:
+            await self._client.publish(reply)
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != self._sequence:
+            self.break_off("a message is missing")
+
+    def _loaded(self) -> None:
+        if not self._is_loaded and not self._broken.is_set():
+            self._is_loaded = True
+            self._on_loaded()

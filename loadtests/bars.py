@@ -1,0 +1,135 @@
+"""The bars: what the gateway has to hold on one run of the table. Pure."""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from loadtests.figures import AIOHTTP, GATEWAY, Results
+
+
+class Outcome(Enum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    NOT_MEASURED = "not measured"
+
+
+class Bar(NamedTuple):
+    """``measure`` returns ``None`` when the run did not give the figure.
+
+    ``needs`` are the (system, row) pairs behind the bar: one that failed is a bar missed.
+    """
+
+    title: str
+    unit: str
+    limit: float
+    at_least: bool
+    needs: tuple[tuple[str, str], ...]
+    measure: Callable[[Results], float | None]
+
+
+class Verdict(NamedTuple):
+    bar: Bar
+    measured: float | None
+    outcome: Outcome
+
+
+def _of_gateway(key: str) -> Callable[[Results], float | None]:
+    def measure(results: Results) -> float | None:
+        spread = results.spread(GATEWAY, key)
+        return None if spread is None else spread.median
+
+    return measure
+
+
+def _of_gateway_at_worst(key: str) -> Callable[[Results], float | None]:
+    def measure(results: Results) -> float | None:
+        spread = results.spread(GATEWAY, key)
+        return None if spread is None else spread.low
+
+    return measure
+
+
+def _to_aiohttp(key: str) -> Callable[[Results], float | None]:
+    return lambda results: results.ratio(key, GATEWAY, AIOHTTP)
+
+
+def _both(row: str) -> tuple[tuple[str, str], ...]:
+    return ((GATEWAY, row), (AIOHTTP, row))
+
+
+def _gateway(row: str) -> tuple[tuple[str, str], ...]:
+    return ((GATEWAY, row),)
+
+
+BARS = (
+    Bar(
+        "throughput at 64 connections, times aiohttp's",
+        "x",
+        3.0,
+        at_least=True,
+        needs=_both("throughput"),
+        measure=_to_aiohttp("throughput"),
+    ),
+    Bar(
+        "p50 at 1 connection, times aiohttp's",
+        "x",
+        1.0,
+        at_least=False,
+        needs=_both("latency"),
+        measure=_to_aiohttp("latency_p50"),
+    ),
+    Bar(
+        "gateway CPU per small invocation",
+        "µs",
+        100.0,
+        at_least=False,
+        needs=_gateway("throughput"),
+        measure=_of_gateway("cpu_front"),
+    ),
+    Bar(
+        "agent CPU per small invocation",
+        "µs",
+        100.0,
+        at_least=False,
+        needs=_gateway("throughput"),
+        measure=_of_gateway("cpu_agent"),
+    ),
+    Bar(
+        "gateway memory per waiting invocation",
+        "KiB",
+        12.0,
+        at_least=False,
+        needs=_gateway("held"),
+        measure=_of_gateway("held_kib"),
+    ),
+    Bar(
+        "gateway CPU per server-sent event",
+        "µs",
+        25.0,
+        at_least=False,
+        needs=_gateway("sse"),
+        measure=_of_gateway("sse_cpu_front"),
+    ),
+    Bar(
+        "2,500 events/s on each of 4 streams, worst round",
+        "%",
+        99.0,
+        at_least=True,
+        needs=_gateway("sse"),
+        measure=_of_gateway_at_worst("sse_share"),
+    ),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    return [_judge(bar, results) for bar in BARS]
+
+
+def _judge(bar: Bar, results: Results) -> Verdict:
+    if any(results.failed(system, row) for system, row in bar.needs):
+        return Verdict(bar, None, Outcome.FAIL)
+    measured = bar.measure(results)
+    if measured is None:
+        return Verdict(bar, None, Outcome.NOT_MEASURED)
+    held = measured >= bar.limit if bar.at_least else measured <= bar.limit
+    return Verdict(bar, measured, Outcome.PASS if held else Outcome.FAIL)

@@ -1,0 +1,142 @@
+"""The processes of a run: started in groups of their own, and none left behind, however it ends."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from loadtests.proc import all_stats, descendants
+from runtime.lifecycle import die_with_parent
+
+_PR_SET_CHILD_SUBREAPER = 36
+_GRACE_S = 15.0
+_LOG_TAIL_LINES = 15
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StartError(Exception):
+    """A process ended, or was not ready in time; the text holds the end of its log."""
+
+
+def _stop_run(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+class Child:
+    """One started process and its log file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as sink:
+            # In the child before exec; this program has one thread, as preexec_fn wants.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Return when ``ready()``. Raises StartError."""
+        end = time.monotonic() + timeout_s
+        while not ready():
+            code = self._process.poll()
+            if code is not None:
+                raise StartError(f"ended with code {code}\n{self._tail()}")
+            if time.monotonic() > end:
+                raise StartError(f"not ready after {timeout_s:g} s\n{self._tail()}")
+            time.sleep(0.02)
+
+    def terminate(self) -> bool:
+        """Ask it to end, and end it after the grace period. False when that was needed."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return False
+        return True
+
+    def _tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return "\n".join([*(f"    {line}" for line in lines), f"    (log: {self._log})"])
+
+
+class Children:
+    """Starts processes; on leaving the block all of them and all that they started are gone.
+
+    This process becomes the reaper of orphans, so that a grandchild whose parent died stays within
+    reach. Were this process killed outright, the kernel would send SIGTERM to its children.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop_run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted
+        self.stop(self._children)
+        for pid in self._left():
+            _end(pid)
+
+    def start(self, name: str, command: Sequence[str]) -> Child:
+        """Start a process that logs into ``<name>.log``."""
+        child = Child(command, self.logs / f"{name}.log")
+        self._children.append(child)
+        return child
+
+    def stop(self, children: Sequence[Child]) -> list[str]:
+        """Stop these and return complaints: what did not end by itself, what was left behind."""
+        below = {child.pid: descendants(all_stats(), [child.pid]) for child in children}
+        complaints = []
+        for child in reversed(children):
+            if not child.terminate():
+                complaints.append(f"process {child.pid} did not end within {_GRACE_S:g} s")
+            self._children = [each for each in self._children if each is not child]
+        left = set(self._left())
+        for stats in below.values():
+            for stat in stats:
+                if stat.pid in left:
+                    complaints.append(f"process {stat.pid} was left behind")
+                    _end(stat.pid)
+        return complaints
+
+    def _left(self) -> list[int]:
+        """Return our descendants that still run, deepest first."""
+        found = descendants(all_stats(), [os.getpid()])
+        return [stat.pid for stat in reversed(found) if stat.pid != os.getpid()]
+
+
+def _end(pid: int) -> None:
+    """Kill a descendant and reap it if it is, or becomes, our child."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return

@@ -1,0 +1,137 @@
+"""What is measured, and the book in which the figures of all rounds are kept. Pure.
+
+A row is one scenario; it yields several figures. A row that failed for a system in any round has no
+figures for that system: a measurement with errors in it is none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from loadtests.stats import Spread, spread
+
+DIRECT = "direct"
+NGINX = "nginx"
+AIOHTTP = "aiohttp"
+GATEWAY = "gateway"
+SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY)
+
+ROWS = {
+    "latency": "Small invocation, 1 connection",
+    "throughput": "Small invocation, 64 connections",
+    "sse": "Server-sent events, 4 streams of 2,500 events/s",
+    "transfer": "100 MB bodies",
+    "held": "Waiting invocations held open",
+}
+
+
+class Figure(NamedTuple):
+    """One line of the table.
+
+    ``added`` names the figure of which this one is what a system adds to `DIRECT` in the same
+    round; it is derived, not measured.
+    """
+
+    key: str
+    row: str
+    title: str
+    unit: str
+    decimals: int = 0
+    added: str = ""
+
+
+FIGURES = (
+    Figure("latency_p50", "latency", "p50", "µs"),
+    Figure("latency_p99", "latency", "p99", "µs"),
+    Figure("latency_added_p50", "latency", "p50 added to direct", "µs", added="latency_p50"),
+    Figure("latency_added_p99", "latency", "p99 added to direct", "µs", added="latency_p99"),
+    Figure("throughput", "throughput", "throughput", "req/s"),
+    Figure("cpu_front", "throughput", "CPU, gateway or proxy", "µs/req", 1),
+    Figure("cpu_agent", "throughput", "CPU, worker agent", "µs/req", 1),
+    Figure("cpu_nats", "throughput", "CPU, nats-server", "µs/req", 1),
+    Figure("cpu_inference", "throughput", "CPU, inference server", "µs/req", 1),
+    Figure("sse_rate", "sse", "events/s, slowest stream", "/s"),
+    Figure("sse_share", "sse", "share of the asked rate, slowest stream", "%", 1),
+    Figure("sse_p50", "sse", "delay p50", "µs"),
+    Figure("sse_p99", "sse", "delay p99", "µs"),
+    Figure("sse_added_p50", "sse", "delay p50 added to direct", "µs", added="sse_p50"),
+    Figure("sse_added_p99", "sse", "delay p99 added to direct", "µs", added="sse_p99"),
+    Figure("sse_merged", "sse", "events per read at the client", "", 2),
+    Figure("sse_cpu_front", "sse", "CPU, gateway or proxy", "µs/event", 1),
+    Figure("sse_cpu_agent", "sse", "CPU, worker agent", "µs/event", 1),
+    Figure("down", "transfer", "down", "MB/s"),
+    Figure("up", "transfer", "up", "MB/s"),
+    Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
+)
+_BY_KEY = {figure.key: figure for figure in FIGURES}
+
+
+class Failure(NamedTuple):
+    round_number: int
+    system: str
+    row: str
+    reason: str
+
+
+class Results:
+    """The figures of one run, by round, system and key."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self._rounds: dict[int, dict[tuple[str, str], float]] = {}
+
+    def add(self, round_number: int, system: str, figures: Mapping[str, float]) -> None:
+        measured = self._rounds.setdefault(round_number, {})
+        for key, value in figures.items():
+            if key not in _BY_KEY or _BY_KEY[key].added:
+                raise KeyError(f"{key!r} is no measured figure")
+            measured[system, key] = value
+
+    def fail(self, round_number: int, system: str, row: str, reason: str) -> None:
+        self.failures.append(Failure(round_number, system, row, reason))
+
+    def failed(self, system: str, row: str) -> bool:
+        return any(each.system == system and each.row == row for each in self.failures)
+
+    def values(self, system: str, key: str) -> list[float]:
+        """Return a figure of each round in which it was measured; none when its row failed."""
+        figure = _BY_KEY[key]
+        if self.failed(system, figure.row):
+            return []
+        if figure.added:
+            if system == DIRECT:
+                return []
+            return self._combine((system, figure.added), (DIRECT, figure.added), float.__sub__)
+        return [each[system, key] for each in self._ordered() if (system, key) in each]
+
+    def spread(self, system: str, key: str) -> Spread | None:
+        values = self.values(system, key)
+        return spread(values) if values else None
+
+    def ratio(self, key: str, system: str, to: str) -> float | None:
+        """Return the median of the rounds' ratios between two systems."""
+        row = _BY_KEY[key].row
+        if self.failed(system, row) or self.failed(to, row):
+            return None
+        ratios = self._combine((system, key), (to, key), float.__truediv__)
+        return spread(ratios).median if ratios else None
+
+    def systems(self) -> Sequence[str]:
+        """Return the systems that were measured or failed, in the order of the table."""
+        seen = {system for each in self._rounds.values() for system, _ in each}
+        seen.update(failure.system for failure in self.failures)
+        return [system for system in SYSTEMS if system in seen]
+
+    def _ordered(self) -> list[dict[tuple[str, str], float]]:
+        return [self._rounds[number] for number in sorted(self._rounds)]
+
+    def _combine(
+        self,
+        left: tuple[str, str],
+        right: tuple[str, str],
+        operation: Callable[[float, float], float],
+    ) -> list[float]:
+        return [
+            operation(float(each[left]), float(each[right]))
+            for each in self._ordered()
+            if left in each and right in each
+        ]

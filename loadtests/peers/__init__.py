@@ -1,0 +1,1 @@
+"""What the gateway is measured against, and the inference server behind all of them."""

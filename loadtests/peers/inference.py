@@ -1,0 +1,295 @@
+"""The inference server of the benchmark: bare uvloop and httptools, so that it is never the limit.
+
+Paths, any method:
+
+* ``/small``: a small JSON answer.
+* ``/sse?events=N&rate=R``: N events, R per second (see `loadtests.events` for their form).
+* ``/download?bytes=N``: N bytes with a content-length.
+* ``/upload``: reads the body, answers ``{"received": N}``.
+* ``/hold``: answers when the gate opens. ``/gate/shut``, ``/gate/open``, and ``/gate``:
+  ``{"waiting": N}``.
+* ``/v1/chat/completions``: OpenAI's form, whole after 50 ms or streamed at 100 tokens/s.
+* ``/health``, ``/v2/health/ready``: 200.
+
+Events are timed by a timerfd per stream: libuv's timers tick in milliseconds, which would put two
+or three events of a 2,500/s stream into one write and hide what a single event costs. A stream
+whose reader stalls is not written to and catches up later, so backpressure shows in the rate.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import parse_qs
+
+import httptools
+import uvloop
+
+from loadtests.events import encode_event
+
+_JSON = b"content-type: application/json\r\n"
+_PIECE = bytes(256 * 1024)
+_CHAT_DELAY_S = 0.05
+_CHAT_TOKENS = 50
+_CHAT_RATE = 100.0
+_TFD_NONBLOCK = os.O_NONBLOCK
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _answer(body: bytes, status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n" % (status, _JSON, len(body))
+    return head + body
+
+
+_SMALL = _answer(
+    b'{"id":"cmpl-1","object":"text_completion","model":"bench",'
+    b'"choices":[{"index":0,"text":"It is a benchmark.","finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":24,"completion_tokens":5,"total_tokens":29}}'
+)
+_CHAT = _answer(
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"It is a benchmark."},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":24,"completion_tokens":5,"total_tokens":29}}'
+)
+_HELD = _answer(b'{"held":true}')
+_OK = _answer(b'{"status":"OK"}')
+_NOT_FOUND = _answer(b'{"error":"no such path"}', b"404 Not Found")
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _chat_token(number: int) -> bytes:
+    return (
+        b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench",'
+        b'"choices":[{"index":0,"delta":{"content":"word%d "},"finish_reason":null}]}\n\n' % number
+    )
+
+
+class _Gate:
+    """Requests to ``/hold`` wait here while the gate is shut."""
+
+    def __init__(self) -> None:
+        self.shut = False
+        self.waiting: set[InferenceProtocol] = set()
+
+    def open(self) -> None:
+        self.shut = False
+        waiting, self.waiting = self.waiting, set()
+        for protocol in waiting:
+            protocol.transport.write(_HELD)
+
+
+class _Pacer:
+    """Writes ``events`` to one connection at ``rate`` per second, each in a write of its own."""
+
+    def __init__(
+        self,
+        owner: "InferenceProtocol",
+        events: int,
+        rate: float,
+        encode: Callable[[int], bytes],
+        last: bytes,
+    ) -> None:
+        self._owner = owner
+        self._events = events
+        self._rate = rate
+        self._encode = encode
+        self._last = last
+        self._sent = 0
+        self._loop = asyncio.get_running_loop()
+        self._started_ns = time.monotonic_ns()
+        self._timer_fd = _libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK)
+        if self._timer_fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        interval_ns = int(1e9 / rate)
+        every = divmod(interval_ns, 1_000_000_000)
+        _libc.timerfd_settime(self._timer_fd, 0, struct.pack("llll", *every, *every), None)
+        self._loop.add_reader(self._timer_fd, self._tick)
+
+    def _tick(self) -> None:
+        os.read(self._timer_fd, 8)
+        if self._owner.paused:
+            return
+        elapsed_s = (time.monotonic_ns() - self._started_ns) / 1e9
+        due = min(int(elapsed_s * self._rate), self._events)
+        write = self._owner.transport.write
+        while self._sent < due:
+            write(_chunk(self._encode(self._sent)))
+            self._sent += 1
+        if self._sent == self._events:
+            write(self._last + b"0\r\n\r\n")
+            self.stop()
+
+    def stop(self) -> None:
+        if self._timer_fd >= 0:
+            self._loop.remove_reader(self._timer_fd)
+            os.close(self._timer_fd)
+            self._timer_fd = -1
+
+
+class InferenceProtocol(asyncio.Protocol):
+    """One connection. Answers requests one after the other; nobody here pipelines."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, gate: _Gate) -> None:
+        self.paused = False
+        self._gate = gate
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._body_bytes = 0
+        self._body = b""
+        self._unsent_bytes = 0
+        self._pacer: _Pacer | None = None
+        self._later: asyncio.TimerHandle | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.transport.abort()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._gate.waiting.discard(self)
+        if self._pacer is not None:
+            self._pacer.stop()
+        if self._later is not None:
+            self._later.cancel()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self._unsent_bytes:
+            self._send_pieces()
+
+    # The request, called by httptools
+
+    def on_message_begin(self) -> None:
+        self._url = self._body = b""
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes <= 1024:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        path, _, query = self._url.partition(b"?")
+        if path == b"/small":
+            self.transport.write(_SMALL)
+            return
+        answer = _PATHS.get(path)
+        if answer is None:
+            self.transport.write(_NOT_FOUND)
+        else:
+            answer(self, query)
+
+    # The answers, by path; the argument is the query
+
+    def ok(self, _: bytes) -> None:
+        self.transport.write(_OK)
+
+    def hold(self, _: bytes) -> None:
+        if self._gate.shut:
+            self._gate.waiting.add(self)
+        else:
+            self.transport.write(_HELD)
+
+    def gate_shut(self, _: bytes) -> None:
+        self._gate.shut = True
+        self.transport.write(_OK)
+
+    def gate_open(self, _: bytes) -> None:
+        self._gate.open()
+        self.transport.write(_OK)
+
+    def gate_state(self, _: bytes) -> None:
+        self.transport.write(_answer(b'{"waiting":%d}' % len(self._gate.waiting)))
+
+    def upload(self, _: bytes) -> None:
+        self.transport.write(_answer(b'{"received":%d}' % self._body_bytes))
+
+    def sse(self, query: bytes) -> None:
+        asked = parse_qs(query.decode())
+        self.transport.write(_STREAM_HEAD)
+        events, rate = int(asked["events"][0]), float(asked["rate"][0])
+        self._pacer = _Pacer(self, events, rate, encode_event, b"")
+
+    def chat(self, _: bytes) -> None:
+        if b'"stream":true' in self._body.replace(b" ", b""):
+            self.transport.write(_STREAM_HEAD)
+            end = _chunk(b"data: [DONE]\n\n")
+            self._pacer = _Pacer(self, _CHAT_TOKENS, _CHAT_RATE, _chat_token, end)
+        else:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(_CHAT_DELAY_S, self.transport.write, _CHAT)
+
+    def download(self, query: bytes) -> None:
+        self._unsent_bytes = int(parse_qs(query.decode())["bytes"][0])
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
+            b"content-length: %d\r\n\r\n" % self._unsent_bytes
+        )
+        self._send_pieces()
+
+    def _send_pieces(self) -> None:
+        while self._unsent_bytes and not self.paused:
+            piece = _PIECE[: self._unsent_bytes]
+            self._unsent_bytes -= len(piece)
+            self.transport.write(piece)
+
+
+_PATHS: dict[bytes, Callable[[InferenceProtocol, bytes], None]] = {
+    b"/sse": InferenceProtocol.sse,
+    b"/download": InferenceProtocol.download,
+    b"/upload": InferenceProtocol.upload,
+    b"/hold": InferenceProtocol.hold,
+    b"/gate": InferenceProtocol.gate_state,
+    b"/gate/shut": InferenceProtocol.gate_shut,
+    b"/gate/open": InferenceProtocol.gate_open,
+    b"/v1/chat/completions": InferenceProtocol.chat,
+    b"/health": InferenceProtocol.ok,
+    b"/v2/health/ready": InferenceProtocol.ok,
+}
+
+
+async def _serve(port: int) -> None:
+    gate = _Gate()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: InferenceProtocol(gate), "127.0.0.1", port, backlog=4096, family=socket.AF_INET
+    )
+    gc.freeze()
+    await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The inference server of the benchmark.")
+    parser.add_argument("--port", type=int, required=True)
+    uvloop.run(_serve(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()

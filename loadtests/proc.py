@@ -1,0 +1,149 @@
+"""CPU time and memory of process trees, from /proc. Linux only."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+_PROC = Path("/proc")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+
+
+class Role(Enum):
+    """What a process is in the picture. ``FRONT`` is what the client talks to."""
+
+    FRONT = "front"
+    AGENT = "agent"
+    NATS = "nats"
+    INFERENCE = "inference"
+    OTHER = "other"
+
+
+class Stat(NamedTuple):
+    pid: int
+    parent: int
+    state: str
+    cpu_ticks: int
+    rss_pages: int
+
+
+class Process(NamedTuple):
+    pid: int
+    role: Role
+    argv: tuple[str, ...]
+    cpu_s: float
+    rss_bytes: int
+
+
+class ProcessesChangedError(Exception):
+    """A process ended or appeared between two looks: the difference would be no measurement."""
+
+
+def parse_stat(text: str) -> Stat:
+    """Read a line of /proc/<pid>/stat (proc(5)). The command may hold blanks and parentheses."""
+    pid, _, rest = text.partition(" (")
+    fields = rest.rpartition(") ")[2].split()
+    return Stat(
+        int(pid), int(fields[1]), fields[0], int(fields[11]) + int(fields[12]), int(fields[21])
+    )
+
+
+def role_of(argv: Sequence[str]) -> Role:
+    """Tell a process by its command line, whole words only.
+
+    The arguments of `gateway dev` name the inference server's command in one word, which therefore
+    is not taken for the inference server.
+    """
+    if not argv:
+        return Role.OTHER
+    names = [word.rpartition("/")[2] for word in argv]
+    if names[0] == "nats-server":
+        return Role.NATS
+    if names[0].startswith("nginx") or "loadtests.peers.proxy" in names:
+        return Role.FRONT
+    if "loadtests.peers.inference" in names:
+        return Role.INFERENCE
+    if "worker-agent" in names or "worker_agent" in names:
+        return Role.AGENT
+    pairs = itertools.pairwise(names)
+    return Role.FRONT if ("gateway", "serve") in pairs else Role.OTHER
+
+
+def port_of(argv: Sequence[str]) -> int:
+    """Return the value of ``--port``. Raises ValueError when there is none."""
+    return int(argv[argv.index("--port") + 1])
+
+
+def descendants(stats: Iterable[Stat], roots: Iterable[int]) -> list[Stat]:
+    """Return the processes of the trees under ``roots``, parents before children."""
+    by_parent: dict[int, list[Stat]] = {}
+    by_pid: dict[int, Stat] = {}
+    for stat in stats:
+        by_parent.setdefault(stat.parent, []).append(stat)
+        by_pid[stat.pid] = stat
+    found = [by_pid[root] for root in roots if root in by_pid]
+    for stat in found:  # grows while it is walked
+        found += by_parent.get(stat.pid, ())
+    return found
+
+
+def all_stats() -> list[Stat]:
+    """Return every process of the machine that did not end while we looked."""
+    stats = []
+    for folder in _PROC.iterdir():
+        if folder.name.isdecimal():
+            try:
+                stats.append(parse_stat((folder / "stat").read_text()))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return stats
+
+
+def _argv(pid: int) -> tuple[str, ...]:
+    try:
+        data = (_PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(data.rstrip(b"\0").decode(errors="replace").split("\0"))
+
+
+def tree(roots: Iterable[int]) -> list[Process]:
+    """Return the live processes under ``roots``. A child that has no role of its own has its
+    parent's: worker processes that were forked or spawned count where they belong.
+    """
+    roles: dict[int, Role] = {}
+    processes = []
+    for stat in descendants(all_stats(), roots):
+        argv = _argv(stat.pid)
+        role = role_of(argv)
+        if role is Role.OTHER:
+            role = roles.get(stat.parent, Role.OTHER)
+        roles[stat.pid] = role
+        if stat.state != "Z":
+            cpu_s, rss_bytes = stat.cpu_ticks * _TICK_S, stat.rss_pages * _PAGE_BYTES
+            processes.append(Process(stat.pid, role, argv, cpu_s, rss_bytes))
+    return processes
+
+
+def rss_bytes(processes: Iterable[Process], role: Role) -> int:
+    return sum(process.rss_bytes for process in processes if process.role is role)
+
+
+def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
+    """Return the CPU seconds, user and system, that each role used. In steps of 10 ms.
+
+    Raises ProcessesChangedError when a process with a role came or went.
+    """
+    first = {each.pid: each for each in before if each.role is not Role.OTHER}
+    last = {each.pid: each for each in after if each.role is not Role.OTHER}
+    if first.keys() != last.keys():
+        changed = [*first.values(), *last.values()]
+        names = {" ".join(p.argv)[:80] for p in changed if (p.pid in first) != (p.pid in last)}
+        raise ProcessesChangedError(f"came or went during the run: {', '.join(sorted(names))}")
+    used: dict[Role, float] = {}
+    for pid, process in last.items():
+        used[process.role] = used.get(process.role, 0.0) + process.cpu_s - first[pid].cpu_s
+    return used

@@ -1,0 +1,270 @@
+"""`python -m loadtests.run`: measure the gateway beside its peers and print one table.
+
+The same figures go into a JSON file. Exit code 0: every row was measured and every bar held; 1: a
+row failed or a bar was missed; 2: nothing could be measured.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from loadtests import generators, systems
+from loadtests.bars import judge
+from loadtests.children import Children, StartError
+from loadtests.errors import MeasurementError
+from loadtests.figures import DIRECT, NGINX, ROWS, SYSTEMS, Results
+from loadtests.proc import ProcessesChangedError
+from loadtests.scenarios.held import held
+from loadtests.scenarios.small import latency, throughput, warm_up
+from loadtests.scenarios.sse import sse
+from loadtests.scenarios.transfer import transfer
+from loadtests.systems import Target
+from loadtests.table import document, render
+
+# A proxy holds two descriptors per waiting request, and everything has a few of its own.
+_SPARE_DESCRIPTORS = 500
+_HELD = "held"
+_REST_S = 0.3
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. Durations in seconds, each after a warm-up of its own."""
+
+    systems: tuple[str, ...]
+    rows: tuple[str, ...]
+    rounds: int
+    held: int
+    latency_s: float
+    throughput_s: int
+    sse_s: float
+    generator: str
+
+
+class CannotMeasureError(Exception):
+    """Something that the run needs is missing; the text says what and how to get it."""
+
+
+class Run:
+    """One run: starts systems, goes through the rounds, keeps the results."""
+
+    def __init__(self, plan: Plan, children: Children, folder: Path) -> None:
+        self.results = Results()
+        self.notes: list[str] = []
+        self._plan = plan
+        self._children = children
+        self._folder = folder
+        self._rows: dict[str, Callable[[Target], dict[str, float]]] = {
+            "latency": lambda target: latency(target, plan.latency_s),
+            "throughput": lambda target: throughput(
+                target, plan.generator, plan.throughput_s, folder
+            ),
+            "sse": lambda target: sse(target, plan.sse_s),
+            "transfer": transfer,
+            _HELD: lambda target: held(target, plan.held),
+        }
+
+    def go(self) -> None:
+        """Measure side by side, system after system in each row of each round, so that a noisy
+        minute hits all of them; then, on fresh processes, the memory.
+        """
+        shared = [row for row in self._plan.rows if row != _HELD]
+        if shared:
+            with ExitStack() as stack:
+                targets = self._start_all(stack, shared)
+                for number in range(1, self._plan.rounds + 1):
+                    for row in shared:
+                        for target in _rotated(targets, number):
+                            self._measure(number, row, target)
+        if _HELD in self._plan.rows:
+            for number in range(1, self._plan.rounds + 1):
+                for system in _rotated(self._plan.systems, number):
+                    self._hold(number, system)
+
+    def _start_all(self, stack: ExitStack, rows: Sequence[str]) -> list[Target]:
+        targets = []
+        for system in self._plan.systems:
+            _tell(f"starting {system}")
+            try:
+                target = stack.enter_context(
+                    systems.running(system, self._children, self.notes.append)
+                )
+                warm_up(target)
+            except (StartError, MeasurementError) as error:
+                self._not_started(1, system, rows, error)
+            else:
+                targets.append(target)
+        return targets
+
+    def _hold(self, number: int, system: str) -> None:
+        if system == DIRECT or self.results.failed(system, _HELD):
+            return
+        try:
+            with systems.running(system, self._children, self.notes.append) as target:
+                self._measure(number, _HELD, target)
+        except StartError as error:
+            self._not_started(number, system, [_HELD], error)
+
+    def _not_started(self, number: int, system: str, rows: Sequence[str], error: Exception) -> None:
+        _tell(f"{system} did not start: {error}")
+        for row in rows:
+            self.results.fail(number, system, row, f"did not start: {str(error).splitlines()[0]}")
+
+    def _measure(self, number: int, row: str, target: Target) -> None:
+        if self.results.failed(target.name, row):
+            return
+        label = f"round {number}/{self._plan.rounds}  {row:<10}  {target.name:<8}"
+        time.sleep(_REST_S)
+        try:
+            figures = self._rows[row](target)
+        except (MeasurementError, ProcessesChangedError, OSError) as error:
+            _tell(f"{label}  FAILED: {error}")
+            self.results.fail(number, target.name, row, str(error))
+        else:
+            shown = "  ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+            _tell(f"{label}  {shown}")
+            self.results.add(number, target.name, figures)
+
+
+def _rotated(items: Sequence[_T], number: int) -> list[_T]:
+    """Start each round with another one, so that nobody always comes first."""
+    first = (number - 1) % len(items) if items else 0
+    return [*items[first:], *items[:first]]
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.run",
+        description="Measure the gateway beside its peers on this machine, all on loopback.",
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round, for a first look")
+    parser.add_argument(
+        "--only", action="append", choices=[*ROWS], metavar="ROW", help=f"of {', '.join(ROWS)}"
+    )
+    parser.add_argument(
+        "--system", action="append", choices=SYSTEMS, help="measure only these; may be repeated"
+    )
+    parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
+    parser.add_argument("--held", type=int, default=5000, help="requests held open (5000)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
+    return parser.parse_args(words)
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
+    """Return the plan and notes about what was left out. Raises CannotMeasureError."""
+    rows = tuple(row for row in ROWS if row in (arguments.only or ROWS))
+    chosen = tuple(name for name in SYSTEMS if name in (arguments.system or SYSTEMS))
+    notes = []
+    if NGINX in chosen and systems.nginx_binary() is None:
+        chosen = tuple(name for name in chosen if name != NGINX)
+        notes.append("nginx is not installed and was left out")
+    generator = generators.find()
+    if "throughput" in rows and generator is None:
+        raise CannotMeasureError(generators.HOW_TO_GET)
+    descriptors = _raise_descriptor_limit()
+    if _HELD in rows and descriptors < 2 * arguments.held + _SPARE_DESCRIPTORS:
+        raise CannotMeasureError(
+            f"--held {arguments.held} needs {2 * arguments.held + _SPARE_DESCRIPTORS} open files "
+            f"per process, the limit here is {descriptors} (ulimit -Hn)"
+        )
+    quick = arguments.quick
+    plan = Plan(
+        systems=chosen,
+        rows=rows,
+        rounds=arguments.rounds or (1 if quick else 3),
+        held=arguments.held,
+        latency_s=1.0 if quick else 3.0,
+        throughput_s=2 if quick else 6,
+        sse_s=2.0 if quick else 5.0,
+        generator=generator or "",
+    )
+    return plan, notes
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, for us and what we start; return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _about(plan: Plan, notes: Sequence[str], load: float) -> dict[str, Any]:
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _output(["git", "describe", "--always", "--dirty", "--abbrev=12"]),
+        "machine": {
+            "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "load_before": load,
+        },
+        "plan": {name: getattr(plan, name) for name in plan.__slots__},
+        "notes": list(notes),
+    }
+
+
+def _headline(about: dict[str, Any]) -> str:
+    machine, plan = about["machine"], about["plan"]
+    rounds = f"{plan['rounds']} round{'s' if plan['rounds'] > 1 else ''}"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+        f"Python {machine['python']}, load before {machine['load_before']:.2f}\n"
+        f"{rounds}; median (lowest..highest)"
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = _arguments(words)
+    load = os.getloadavg()[0]
+    try:
+        plan, notes = _plan(arguments)
+    except CannotMeasureError as error:
+        print(error, file=sys.stderr)
+        return 2
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix="bench-") as folder,
+        Children(arguments.json.parent / "bench-logs") as children,
+    ):
+        run = Run(plan, children, Path(folder))
+        run.go()
+    verdicts = judge(run.results)
+    about = _about(plan, [*notes, *run.notes], load)
+    found = document(run.results, verdicts, about)
+    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{_headline(about)}\n\n{render(run.results, verdicts)}")
+    for note in about["notes"]:
+        print(f"Note: {note}")
+    print(f"\nThe same as JSON: {arguments.json}")
+    return 0 if found["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""Our connection to a NATS cluster: outlives its sockets, keeps its subscriptions.
+
+Nothing is kept for a broker that is away: a send without a link is refused at once, and whoever
+sent decides. A server in lame-duck mode is left for another before it goes, in an order that loses
+no reply: let it answer what was sent, hold what is new, unsubscribe there, subscribe on the new
+one, send what was held.
+"""
+
+import asyncio
+import logging
+import random
+import re
+from contextlib import suppress
+from secrets import token_hex
+from typing import NamedTuple, Protocol
+
+from queueing.nats.link import Link, LinkError, open_link
+from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
+from queueing.nats.protocol import (
+    STATUS_NO_RESPONDERS,
+    MessageHandler,
+    encode_publish,
+    encode_subscribe,
+    encode_unsubscribe,
+    status_of,
+)
+from runtime.tasks import spawn
+
+_STEADY_AFTER_S = 5.0
+_ANSWER_S = 0.25
+_HANDOVER_S = 2.0
+_DEFAULT_MAX_PAYLOAD = 1 << 20
+
+_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.I)
+
+_log = logging.getLogger("queueing.nats.connection")
+
+
+class NatsError(Exception):
+    """A request to the broker got no answer that can be used."""
+
+
+class NotConnected(NatsError):
+    """There is no link, or it was lost before the answer."""
+
+
+class NoResponders(NatsError):
+    """Nobody listens to that subject: no such stream, or JetStream is off."""
+
+
+class Denied(NatsError):
+    """Our account may not publish there."""
+
+
+class NoAnswer(NatsError):
+    """The time for an answer is over."""
+
+
+class Listener(Protocol):
+    """Who must know when the link changes."""
+
+    def connected(self) -> None:
+        """A link is up and all subscriptions are on it; what was asked on another is void."""
+
+    def disconnected(self) -> None:
+        """The link is lost: no answer comes to what was sent on it."""
+
+    def denied(self, subject: bytes) -> None:
+        """The server refused to publish or subscribe to ``subject`` for us."""
+
+
+class Subscription:
+    """One interest. ``subject`` and ``group`` as given; ended by `Connection.unsubscribe`."""
+
+    __slots__ = ("group", "sid", "subject")
+
+    def __init__(self, sid: bytes, subject: bytes, group: bytes) -> None:
+        self.sid = sid
+        self.subject = subject
+        self.group = group
+
+
+class Reply(NamedTuple):
+    """The answer to a request."""
+
+    headers: bytes
+    payload: bytes
+
+
+class Connection:
+    """One client of a NATS cluster, over one socket at a time.
+
+    Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``).
+    """
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        """Raises `LoginError` when an address is none."""
+        self._options = options
+        self._servers = [parse_server(url) for url in options.servers]
+        random.shuffle(self._servers)
+        self._discovered: list[Server] = []
+        self._server: Server | None = None
+        self._link: Link | None = None
+        self._handlers: dict[bytes, MessageHandler] = {}
+        self._subscriptions: dict[bytes, Subscription] = {}
+        self._listeners: list[Listener] = []
+        self._sids = 0
+        self._inbox_prefix = b"_INBOX.%b" % token_hex(11).encode()
+        self._inboxes = 0
+        self._requests: dict[bytes, tuple[bytes, asyncio.Future[Reply]]] = {}
+        self._replies: Subscription | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._is_moving = False
+        self.max_payload_bytes = _DEFAULT_MAX_PAYLOAD
+        self.last_error = ""
+        self.connects = 0
+        self.losses = 0
+        self.lame_ducks = 0
+        self.refusals = 0
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to connect, and go on until `close`."""
+        if self._runner is None:
+            self._runner = spawn(self._run(), "nats-connection")
+
+    async def wait_connected(self) -> None:
+        """Return once there is a link. Bound it with ``asyncio.timeout``."""
+        await self._up.wait()
+
+    async def close(self) -> None:
+        """Write what was sent, then end. Pending requests fail."""
+        if self._runner is not None:
+            self._runner.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._runner
+            self._runner = None
+        link = self._link
+        if link is not None:
+            await self._round_trip(link)
+            link.close("closed by us")
+            self._lose(link, "closed by us")
+
+    def is_connected(self) -> bool:
+        """Whether a frame can be sent now."""
+        return self._link is not None
+
+    @property
+    def server(self) -> str:
+        """Host and port of the server we are connected to, else empty."""
+        return str(self._server) if self._link is not None else ""
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell ``listener`` of all changes from now on."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._listeners.remove(listener)
+
+    # Messages
+
+    def send(self, frame: bytes) -> bool:
+        """Send one encoded frame; ``False``: not sent, because of no link or a full buffer."""
+        link = self._link
+        return link is not None and link.send(frame)
+
+    def publish(self, subject: bytes, payload: bytes, reply: bytes = b"") -> bool:
+        """Publish; ``False`` as for `send`."""
+        link = self._link
+        return link is not None and link.send(encode_publish(subject, reply, payload))
+
+    def subscribe(
+        self, subject: bytes, handler: MessageHandler, group: bytes = b""
+    ) -> Subscription:
+        """Call ``handler`` for messages to ``subject``, now and after every reconnect."""
+        self._sids += 1
+        subscription = Subscription(b"%d" % self._sids, subject, group)
+        self._handlers[subscription.sid] = handler
+        self._subscriptions[subscription.sid] = subscription
+        self.send(encode_subscribe(subject, subscription.sid, group))
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End it. What the server has sent already is still handled."""
+        sid = subscription.sid
+        if self._subscriptions.pop(sid, None) is None:
+            return
+        link = self._link
+        if link is None:
+            self._handlers.pop(sid, None)
+            return
+        link.send(encode_unsubscribe(sid))
+        link.ping(lambda: self._forget(sid))
+
+    def _forget(self, sid: bytes) -> None:
+        self._handlers.pop(sid, None)
+
+    def inbox(self) -> bytes:
+        """Return a subject for replies that nobody else uses, without the last token's dot."""
+        self._inboxes += 1
+        return b"%b.%d" % (self._inbox_prefix, self._inboxes)
+
+    async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> Reply:
+        """Publish and return the first answer. Raises `NatsError`."""
+        if self._replies is None:
+            self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._replied)
+        self._inboxes += 1
+        inbox = b"%b.r.%d" % (self._inbox_prefix, self._inboxes)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._requests[inbox] = (subject, future)
+        try:
+            if not self.publish(subject, payload, inbox):
+                raise NotConnected(f"not connected: {self.last_error}")
+            async with asyncio.timeout(timeout_s):
+                reply = await future
+        except TimeoutError as error:
+            raise NoAnswer(f"no answer from {subject.decode()} in {timeout_s} s") from error
+        finally:
+            del self._requests[inbox]
+        if reply.headers and status_of(reply.headers) == STATUS_NO_RESPONDERS:
+            raise NoResponders(f"nobody listens to {subject.decode()}")
+        return reply
+
+    def _replied(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        asked = self._requests.get(subject)
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(Reply(headers, payload))
+
+    async def flush(self) -> None:
+        """Return when the server has seen everything sent so far, or the link is lost."""
+        if self._link is not None:
+            await self._round_trip(self._link)
+
+    # Connecting
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            if failures:
+                await asyncio.sleep(self._delay(failures))
+            link = await self._open_any(self._candidates())
+            if link is None:
+                failures += 1
+                continue
+            self._adopt(link)
+            since = loop.time()
+            await self._down.wait()
+            # A server that accepts us and throws us out at once must not be stormed.
+            failures = 1 if loop.time() - since >= _STEADY_AFTER_S else failures + 1
+
+    def _delay(self, failures: int) -> float:
+        options = self._options
+        longest = min(options.reconnect_max_s, options.reconnect_min_s * 2 ** min(failures - 1, 16))
+        return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads clients, guards nothing
+
+    def _candidates(self) -> list[Server]:
+        known = self._servers + [s for s in self._discovered if s not in self._servers]
+        if self._server in known:
+            # The one just lost comes last.
+            first = known.index(self._server) + 1
+            known = known[first:] + known[:first]
+        return known
+
+    async def _open_any(self, servers: list[Server]) -> Link | None:
+        for server in servers:
+            try:
+                link = await open_link(server, self, self._handlers, self._options)
+            except (LinkError, LoginError, OSError) as error:
+                self.last_error = f"{server}: {error or type(error).__name__}"
+                _log.warning("nats.connect_failed", extra={"fields": {"error": self.last_error}})
+            else:
+                self._server = server
+                return link
+        return None
+
+    def _adopt(self, link: Link) -> None:
+        self._link = link
+        for subscription in self._subscriptions.values():
+            link.send(
+                encode_subscribe(subscription.subject, subscription.sid, subscription.group)
+            )
+        self.link_info(link)
+        self.connects += 1
+        self._down.clear()
+        self._up.set()
+        _log.info("nats.connected", extra={"fields": {"server": self.server}})
+        for listener in tuple(self._listeners):
+            listener.connected()
+
+    def link_info(self, link: Link) -> None:
+        """Learn limits and other servers; leave a server that is about to stop."""
+        if link is not self._link:
+            return
+        info = link.info
+        self.max_payload_bytes = info.get("max_payload", _DEFAULT_MAX_PAYLOAD)
+        is_tls = self._server is not None and self._server.tls
+        discovered = []
+        for url in info.get("connect_urls") or ():
+            with suppress(LoginError):
+                discovered.append(parse_server(url)._replace(tls=is_tls))
+        self._discovered = discovered
+        if info.get("ldm") and not self._is_moving:
+            self._is_moving = True
+            self.lame_ducks += 1
+            spawn(self._move(link), "nats-lame-duck")
+
+    def link_refused(self, link: Link, text: str) -> None:
+        """Tell whom a permission concerns; the rest ends the link by itself."""
+        self.refusals += 1
+        self.last_error = text
+        _log.error("nats.refused", extra={"fields": {"server": self.server, "error": text}})
+        if found := _VIOLATION.search(text):
+            subject = found[1].encode()
+            for asked, future in self._requests.values():
+                if asked == subject and not future.done():
+                    future.set_exception(Denied(text))
+            for listener in tuple(self._listeners):
+                listener.denied(subject)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        """Void everything that was under way, unless the link had been replaced."""
+        if link is self._link:
+            self.last_error = reason
+            self._lose(link, reason)
+
+    def _lose(self, link: Link, reason: str) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        self.losses += 1
+        self._up.clear()
+        self._down.set()
+        _log.warning(
+            "nats.disconnected", extra={"fields": {"server": str(self._server), "reason": reason}}
+        )
+        for _, future in self._requests.values():
+            if not future.done():
+                future.set_exception(NotConnected(reason))
+        for listener in tuple(self._listeners):
+            listener.disconnected()
+
+    # Lame duck
+
+    async def _move(self, old: Link) -> None:
+        """Go to another server, if there is one, before this one closes."""
+        try:
+            jitter_s = self._options.lame_duck_jitter_s
+            await asyncio.sleep(random.uniform(0.0, jitter_s))  # noqa: S311 - as above
+            left = self._server
+            others = [server for server in self._candidates() if server != left]
+            new = await self._open_any(others) if self._link is old else None
+            if new is None:
+                return
+            if new.info.get("server_id") == old.info.get("server_id") or new.info.get("ldm"):
+                self._server = left
+                new.close("the same server")
+                return
+            await self._hand_over(old, new)
+        finally:
+            self._is_moving = False
+
+    async def _hand_over(self, old: Link, new: Link) -> None:
+        await self._round_trip(old)
+        old.hold()
+        # JetStream answers after the PONG: give replies to what was sent the time they need.
+        await asyncio.sleep(_ANSWER_S)
+        unsubscribe = b"".join([encode_unsubscribe(sid) for sid in self._subscriptions])
+        await self._round_trip(old, unsubscribe)
+        if self._link is not old:
+            new.close("too late")
+            return
+        held = old.take_held()
+        self._adopt(new)
+        for frame in held:
+            new.send(frame)
+        old.close("lame duck")
+
+    async def _round_trip(self, link: Link, while_held: bytes = b"") -> None:
+        seen = asyncio.Event()
+        if while_held:
+            link.send_while_held(while_held, seen.set)
+        else:
+            link.ping(seen.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HANDOVER_S):
+                await seen.wait()

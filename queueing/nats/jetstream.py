@@ -1,0 +1,214 @@
+"""The few JetStream API calls we use: streams and consumers of queues (`spec/worker.md` §2.2).
+
+Rare calls, answered as JSON. Publishing and pulling do not go through here.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from queueing.nats.connection import Connection
+from queueing.nats.protocol import header_value, status_of
+from wire.subjects import consumer_name, queue_subjects, stream_name
+
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+STREAM_NAME_IN_USE = 10058
+CONSUMER_EXISTS = 10148
+CONSUMER_NAME_EXISTS = 10013
+STORE_FAILED = 10077
+MEMORY_EXCEEDED = 10028
+STORAGE_EXCEEDED = 10047
+
+_API = "$JS.API."
+_SECOND_NS = 1_000_000_000
+
+
+class ApiError(Exception):
+    """JetStream's refusal; ``code`` is its own ``err_code``."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{description} ({code})")
+        self.code = code
+        self.description = description
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How queues are made; streams that exist already are taken as they are.
+
+    ``max_messages`` bounds one queue, further publishes are refused. ``max_bytes`` is the same in
+    bytes, -1 for none. ``placement_tags`` choose servers of a cluster (``aws-region:us-west-2``).
+    ``max_deliver`` is how often a request is given to workers in all; ``ack_wait_s`` how long a
+    worker may be silent before its request goes to another.
+    """
+
+    storage: Literal["memory", "file"] = "memory"
+    replicas: int = 1
+    max_messages: int = 100_000
+    max_bytes: int = -1
+    max_message_bytes: int = 6 << 20
+    duplicate_window_s: float = 5.0
+    placement_tags: tuple[str, ...] = ()
+    max_deliver: int = 3
+    ack_wait_s: float = 30.0
+    max_ack_pending: int = 100_000
+    max_waiting: int = 100_000
+
+    def stream(self, region: str, version_id: str) -> dict[str, Any]:
+        """Return the stream's configuration."""
+        config: dict[str, Any] = {
+            "name": stream_name(region, version_id),
+            "subjects": [queue_subjects(region, version_id)],
+            "retention": "workqueue",
+            "storage": self.storage,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_msgs": self.max_messages,
+            "max_msgs_per_subject": 1,
+            "max_bytes": self.max_bytes,
+            "max_msg_size": self.max_message_bytes,
+            "max_consumers": -1,
+            "max_age": 0,
+            "num_replicas": self.replicas,
+            "duplicate_window": int(self.duplicate_window_s * _SECOND_NS),
+            "allow_direct": True,
+            "consumer_limits": {"max_ack_pending": self.max_ack_pending},
+        }
+        if self.placement_tags:
+            config["placement"] = {"tags": list(self.placement_tags)}
+        return config
+
+    def consumer(self, stream: str) -> dict[str, Any]:
+        """Return the configuration of the stream's one consumer."""
+        return {
+            "durable_name": consumer_name(stream),
+            "name": consumer_name(stream),
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "ack_policy": "explicit",
+            "ack_wait": int(self.ack_wait_s * _SECOND_NS),
+            "max_deliver": self.max_deliver,
+            "max_ack_pending": self.max_ack_pending,
+            "max_waiting": self.max_waiting,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue at one moment.
+
+    ``created`` tells one stream from its successor of the same name. ``delivered`` is the highest
+    sequence ever leased, ``waiting`` how many lie behind it.
+    """
+
+    created: str
+    delivered: int
+    waiting: int
+
+
+class JetStream:
+    """The API over a connection. Everything raises `ApiError` or `connection.NatsError`."""
+
+    def __init__(self, connection: Connection, timeout_s: float = 2.0) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    async def call(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Send one API request."""
+        reply = await self._connection.request(
+            f"{_API}{operation}".encode(), orjson.dumps(document) if document else b"", self._timeout_s
+        )
+        try:
+            answer: dict[str, Any] = orjson.loads(reply.payload)
+        except orjson.JSONDecodeError as error:
+            raise ApiError(0, f"no JSON in answer to {operation}") from error
+        if refusal := answer.get("error"):
+            raise ApiError(refusal.get("err_code", 0), refusal.get("description", "?"))
+        return answer
+
+    async def ensure(self, region: str, version_id: str, settings: StreamSettings) -> str:
+        """Make the stream and its consumer unless they exist; return when it was created.
+
+        What exists with other settings stays as it is: the control plane may have made it.
+        """
+        config = settings.stream(region, version_id)
+        stream = config["name"]
+        try:
+            answer = await self.call(f"STREAM.CREATE.{stream}", config)
+        except ApiError as error:
+            if error.code != STREAM_NAME_IN_USE:
+                raise
+            answer = await self.call(f"STREAM.INFO.{stream}", {})
+        await self.ensure_consumer(stream, settings)
+        return str(answer["created"])
+
+    async def ensure_consumer(self, stream: str, settings: StreamSettings) -> None:
+        """Make the consumer of an existing stream unless it exists."""
+        config = settings.consumer(stream)
+        try:
+            await self.call(
+                f"CONSUMER.CREATE.{stream}.{config['name']}",
+                {"stream_name": stream, "config": config, "action": "create"},
+            )
+        except ApiError as error:
+            if error.code not in {CONSUMER_EXISTS, CONSUMER_NAME_EXISTS}:
+                raise
+
+    async def created(self, stream: str) -> str | None:
+        """Return when the stream was created, ``None`` when there is none."""
+        try:
+            answer = await self.call(f"STREAM.INFO.{stream}", {})
+        except ApiError as error:
+            if error.code == STREAM_NOT_FOUND:
+                return None
+            raise
+        return str(answer["created"])
+
+    async def consumer_state(self, stream: str) -> QueueState | None:
+        """Return how far the stream's workers are, ``None`` when stream or consumer is missing.
+
+        ``created`` is the consumer's own.
+        """
+        try:
+            answer = await self.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+        except ApiError as error:
+            if error.code in {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND}:
+                return None
+            raise
+        return QueueState(
+            answer["created"], answer["delivered"]["stream_seq"], answer["num_pending"]
+        )
+
+    async def sequence_of(self, stream: str, subject: bytes) -> int:
+        """Return the sequence of the message with this subject, 0 when there is none."""
+        reply = await self._connection.request(
+            b"%bDIRECT.GET.%b.%b" % (_API.encode(), stream.encode(), subject), b"", self._timeout_s
+        )
+        if status_of(reply.headers):
+            return 0
+        with suppress(TypeError, ValueError):
+            return int(header_value(reply.headers, b"Nats-Sequence") or b"0")
+        return 0
+
+
+def delete_message_subject(stream: str) -> bytes:
+    """Return where `delete_message` is published."""
+    return f"{_API}STREAM.MSG.DELETE.{stream}".encode()
+
+
+def delete_message(sequence: int) -> bytes:
+    """Return the request to delete one message; memory is not overwritten, which is cheaper."""
+    return b'{"seq":%d,"no_erase":true}' % sequence
+
+
+def next_message_subject(stream: str) -> bytes:
+    """Return where pulls for the stream's consumer are published."""
+    return f"{_API}CONSUMER.MSG.NEXT.{stream}.{consumer_name(stream)}".encode()
+
+
+def max_deliveries_subject() -> bytes:
+    """Return where the server says that a message of any consumer was delivered often enough."""
+    return b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*"

@@ -1,0 +1,142 @@
+"""Which servers to connect to, and how to prove who we are.
+
+Credentials are read again at every connect, because tokens and JWTs rotate while we run.
+"""
+
+import base64
+import importlib
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+DEFAULT_PORT = 4222
+
+
+class LoginError(Exception):
+    """The settings or files we are to log in with cannot be used."""
+
+
+class Server(NamedTuple):
+    """One address; user without password is a token, as in every NATS client."""
+
+    host: str
+    port: int
+    tls: bool = False
+    user: str = ""
+    password: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def parse_server(url: str) -> Server:
+    """Return the server of ``[nats|tls://][user:password@|token@]host[:port]``.
+
+    Raises `LoginError`.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        port = parts.port or DEFAULT_PORT
+    except ValueError as error:
+        raise LoginError(f"{url!r}: {error}") from error
+    if parts.scheme not in {"nats", "tls"} or not parts.hostname:
+        raise LoginError(f"no NATS address: {url!r}")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Server(parts.hostname, port, parts.scheme == "tls", user, password)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One way to log in; the first that is set counts, in the order of the fields.
+
+    ``credentials_file`` holds a user JWT and its seed, ``nkey_seed`` a seed alone. ``token`` may be
+    a function, called at each connect.
+    """
+
+    credentials_file: Path | None = None
+    nkey_seed: str = field(default="", repr=False)
+    token: str | Callable[[], str] = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    def fields(self, server: Server, nonce: str) -> dict[str, str]:
+        """Return what goes into CONNECT; ``nonce`` is the server's. Raises `LoginError`."""
+        if self.credentials_file is not None:
+            jwt, seed = read_credentials(self.credentials_file)
+            return {"jwt": jwt, "sig": _sign(seed, nonce)[1]}
+        if self.nkey_seed:
+            public, signature = _sign(self.nkey_seed, nonce)
+            return {"nkey": public, "sig": signature}
+        if token := self.token() if callable(self.token) else self.token:
+            return {"auth_token": token}
+        if self.user:
+            return {"user": self.user, "pass": self.password}
+        if server.password:
+            return {"user": server.user, "pass": server.password}
+        return {"auth_token": server.user} if server.user else {}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How one connection behaves. Seconds and bytes as the names say.
+
+    ``tls`` is used for ``tls://`` addresses and when the server demands TLS; without it the
+    system's authorities are trusted. ``tls_first`` is for servers with ``handshake_first``.
+    ``buffer_bytes`` bounds what waits for a slow broker; beyond it a send is refused.
+    ``lame_duck_jitter_s`` spreads the clients of a server that announces its end.
+    """
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    name: str = ""
+    login: Login = Login()
+    tls: ssl.SSLContext | None = None
+    tls_first: bool = False
+    connect_timeout_s: float = 5.0
+    ping_interval_s: float = 10.0
+    reconnect_min_s: float = 0.1
+    reconnect_max_s: float = 5.0
+    lame_duck_jitter_s: float = 5.0
+    buffer_bytes: int = 32 << 20
+
+
+_SECTION = re.compile(
+    r"-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\s*([A-Za-z0-9_\-.=]+)\s*-+END"
+)
+
+
+def read_credentials(path: Path) -> tuple[str, str]:
+    """Return (JWT, seed) of a ``.creds`` file. Raises `LoginError`."""
+    try:
+        found = dict(_SECTION.findall(path.read_text()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoginError(f"{path}: {error}") from error
+    try:
+        return found["NATS USER JWT"], found["USER NKEY SEED"]
+    except KeyError as error:
+        raise LoginError(f"{path}: no section {error}") from error
+
+
+class _KeyPair(Protocol):
+    public_key: bytes
+
+    def sign(self, data: bytes) -> bytes: ...
+
+
+def _sign(seed: str, nonce: str) -> tuple[str, str]:
+    """Return (public key, signature) as CONNECT wants them."""
+    try:
+        # Loaded only where it is needed: it brings libsodium with it.
+        nkeys = importlib.import_module("nkeys")
+    except ImportError as error:
+        raise LoginError("nkey and JWT login need the package nkeys") from error
+    try:
+        pair = cast(_KeyPair, nkeys.from_seed(seed.strip().encode()))
+        signature = pair.sign(nonce.encode())
+    except Exception as error:
+        # nkeys and libsodium raise classes of their own that have no common root.
+        raise LoginError(f"unusable nkey seed: {type(error).__name__}") from error
+    return pair.public_key.decode(), base64.urlsafe_b64encode(signature).rstrip(b"=").decode()

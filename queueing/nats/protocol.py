@@ -1,0 +1,235 @@
+"""The NATS client protocol without I/O (docs.nats.io, "Client Protocol"; ADR-4 for headers).
+
+`Parser` takes bytes in any split and calls one handler per message, found by subscription id; the
+rest of what a server says goes to a `Control`. The encoders return one complete frame each.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+MAX_LINE_BYTES = 1 << 20
+"""One protocol line. INFO is the only long one: it lists every server of a cluster."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""The largest ``max_payload`` that nats-server accepts."""
+
+STATUS_HEARTBEAT = 100
+STATUS_BAD_REQUEST = 400
+STATUS_NOT_FOUND = 404
+STATUS_TIMEOUT = 408
+STATUS_CONFLICT = 409
+STATUS_NO_RESPONDERS = 503
+
+PING = b"PING\r\n"
+PONG = b"PONG\r\n"
+
+_M, _H = b"MH"
+
+MessageHandler = Callable[[bytes, bytes, bytes, bytes], None]
+"""Called with subject, reply subject, headers and payload; what is missing is empty."""
+
+
+class ProtocolError(Exception):
+    """The server sent what is not NATS. The connection cannot go on."""
+
+
+class Control(Protocol):
+    """Everything a server says that is not a message."""
+
+    def info_came(self, document: bytes) -> None:
+        """Its JSON about itself; comes first, and again whenever the cluster changes."""
+
+    def ping_came(self) -> None:
+        """It wants a PONG."""
+
+    def pong_came(self) -> None:
+        """It has seen everything that was sent before the oldest open PING."""
+
+    def error_came(self, text: str) -> None:
+        """It refused something; most of these precede the end of the connection."""
+
+    def handler_failed(self, error: Exception) -> None:
+        """A handler raised."""
+
+
+class Parser:
+    """Bytes from a server in, calls out.
+
+    ``handlers`` is shared with the owner, who adds and removes subscriptions; messages for others
+    are dropped. A handler may do anything but feed. After `ProtocolError` the parser is unusable.
+    """
+
+    __slots__ = ("_control", "_handlers", "_have", "_need", "_parts")
+
+    def __init__(self, control: Control, handlers: dict[bytes, MessageHandler]) -> None:
+        self._control = control
+        self._handlers = handlers
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived. Raises `ProtocolError`."""
+        if self._have:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._have = 0
+        start = 0
+        size = len(data)
+        while start < size:
+            end = data.find(b"\r\n", start)
+            if end < 0:
+                if size - start > MAX_LINE_BYTES:
+                    raise ProtocolError("endless line")
+                return self._keep(data, start, 1 + size - start)
+            kind = data[start]
+            if kind == _M or kind == _H:
+                words = data[start:end].split()
+                body = end + 2
+                try:
+                    stop = body + _length(words[-1])
+                    if stop + 2 > size:
+                        return self._keep(data, start, stop + 2 - start)
+                    if data[stop : stop + 2] != b"\r\n":
+                        raise ProtocolError("message without end")
+                    if kind == _M:
+                        self._message(words, data[body:stop])
+                    else:
+                        self._message_with_headers(words, data, body, stop)
+                except (IndexError, ValueError) as error:
+                    raise ProtocolError(f"bad line {data[start:end][:80]!r}") from error
+                start = stop + 2
+            else:
+                self._line(data[start:end])
+                start = end + 2
+        return None
+
+    def _keep(self, data: bytes, start: int, need: int) -> None:
+        self._parts.append(data[start:])
+        self._have = len(data) - start
+        self._need = need
+
+    def _message(self, words: list[bytes], payload: bytes) -> None:
+        count = len(words)
+        if words[0] != b"MSG" or not 4 <= count <= 5:
+            raise ValueError
+        handler = self._handlers.get(words[2])
+        if handler is None:
+            return
+        try:
+            handler(words[1], words[3] if count == 5 else b"", b"", payload)
+        except Exception as error:  # noqa: BLE001 - a handler's bug must not cost the messages behind it
+            self._control.handler_failed(error)
+
+    def _message_with_headers(
+        self, words: list[bytes], data: bytes, body: int, stop: int
+    ) -> None:
+        count = len(words)
+        if words[0] != b"HMSG" or not 5 <= count <= 6:
+            raise ValueError
+        split = body + _length(words[-2])
+        if split > stop:
+            raise ValueError
+        handler = self._handlers.get(words[2])
+        if handler is None:
+            return
+        try:
+            handler(
+                words[1], words[3] if count == 6 else b"", data[body:split], data[split:stop]
+            )
+        except Exception as error:  # noqa: BLE001 - as above
+            self._control.handler_failed(error)
+
+    def _line(self, line: bytes) -> None:
+        word, _, rest = line.partition(b" ")
+        word = word.upper()
+        if word == b"PING":
+            self._control.ping_came()
+        elif word == b"PONG":
+            self._control.pong_came()
+        elif word == b"INFO":
+            self._control.info_came(rest.strip())
+        elif word == b"-ERR":
+            self._control.error_came(rest.decode("utf-8", "replace").strip().strip("'"))
+        elif word != b"+OK":
+            raise ProtocolError(f"unknown line {line[:80]!r}")
+
+
+def _length(digits: bytes) -> int:
+    if not digits.isdigit():
+        raise ValueError
+    length = int(digits)
+    if length > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"message of {length} bytes")
+    return length
+
+
+def encode_publish(subject: bytes, reply: bytes, payload: bytes) -> bytes:
+    """Return a PUB frame; ``reply`` may be empty."""
+    if reply:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
+
+
+def encode_publish_with_headers(
+    subject: bytes, reply: bytes, headers: bytes, payload: bytes
+) -> bytes:
+    """Return an HPUB frame; ``headers`` is as from `encode_headers`, ``reply`` not empty."""
+    size = len(headers)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
+        subject,
+        reply,
+        size,
+        size + len(payload),
+        headers,
+        payload,
+    )
+
+
+def encode_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the header block of a message. Names and values must hold no CR or LF."""
+    return b"NATS/1.0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def encode_subscribe(subject: bytes, sid: bytes, group: bytes = b"") -> bytes:
+    """Return a SUB frame; members of a ``group`` share the messages."""
+    if group:
+        return b"SUB %b %b %b\r\n" % (subject, group, sid)
+    return b"SUB %b %b\r\n" % (subject, sid)
+
+
+def encode_unsubscribe(sid: bytes) -> bytes:
+    """Return an UNSUB frame."""
+    return b"UNSUB %b\r\n" % sid
+
+
+def encode_connect(document: bytes) -> bytes:
+    """Return a CONNECT frame."""
+    return b"CONNECT %b\r\n" % document
+
+
+def status_of(headers: bytes) -> int:
+    """Return the status in the first line of a header block, 0 when there is none."""
+    code = headers[9:12]
+    if headers[:9] == b"NATS/1.0 " and code.isdigit() and len(code) == 3:
+        return int(code)
+    return 0
+
+
+def description_of(headers: bytes) -> str:
+    """Return the text behind the status: ``NATS/1.0 409 Consumer Deleted`` says the last two."""
+    return headers[12 : max(headers.find(b"\r\n"), 12)].decode("utf-8", "replace").strip()
+
+
+def header_value(headers: bytes, name: bytes) -> bytes | None:
+    """Return the first value of ``name``, which is compared as it stands (ADR-4)."""
+    start = headers.find(b"\r\n%b:" % name)
+    if start < 0:
+        return None
+    start += len(name) + 3
+    end = headers.find(b"\r\n", start)
+    return headers[start : end if end >= 0 else len(headers)].strip()

@@ -1,0 +1,138 @@
+"""How a process starts, is told to stop, and ends.
+
+The first SIGTERM or SIGINT asks to stop, the second cancels the main coroutine, so that it still
+tidies up, the third ends the process on the spot. The exit code is the main coroutine's own, or
+128 plus the signal's number when it was cancelled.
+"""
+
+import asyncio
+import ctypes
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from runtime.tasks import cancel_all
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REPEAT_S = 0.5
+"""What follows sooner is the same wish once more: a signal to a process group reaches us directly
+and again through whoever passes it on, as make does."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Lifecycle:
+    """Whether this process shall stop. Belongs to the running loop."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.signal_number = 0
+        self._signals = 0
+        self._last_at = -math.inf
+        self._main: asyncio.Task[Any] | None = None
+
+    def install(self) -> None:
+        """Take over the signals; the current task is the one that a second signal cancels."""
+        self._main = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.signalled, number)
+
+    def remove(self) -> None:
+        """Give the signals back."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Ask to stop, as the first signal does."""
+        self.stopping.set()
+
+    def signalled(self, number: int) -> None:
+        """A signal arrived."""
+        now = time.monotonic()
+        if now - self._last_at < REPEAT_S:
+            return
+        self._last_at = now
+        self._signals += 1
+        self.signal_number = number
+        self.stopping.set()
+        if self._signals == 2 and self._main is not None:
+            self._main.cancel()
+        elif self._signals > 2:
+            os._exit(128 + number)
+
+
+def run(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
+    """Run ``main`` on uvloop with the signals installed; return the process's exit code.
+
+    Tasks still running when ``main`` returns are cancelled.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(main))
+
+
+async def _run(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
+    lifecycle = Lifecycle()
+    lifecycle.install()
+    try:
+        return await main(lifecycle)
+    except asyncio.CancelledError:
+        if not lifecycle.signal_number:
+            raise
+        return 128 + lifecycle.signal_number
+    finally:
+        await cancel_all()
+        lifecycle.remove()
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent ends, however it ends.
+
+    Linux only (prctl(2) PR_SET_PDEATHSIG); elsewhere nothing happens. The parent's thread that
+    started this process must live as long as the parent does.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Ticker:
+    """Calls ``callback`` every ``interval_s`` of loop time between `start` and `stop`.
+
+    A callback that fails is reported by the loop and called again; ticks that a busy loop missed
+    are not made up for.
+    """
+
+    def __init__(self, interval_s: float, callback: Callable[[], object]) -> None:
+        self._interval_s = interval_s
+        self._callback = callback
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin on the running loop; the first call is one interval from now."""
+        self.stop()
+        loop = asyncio.get_running_loop()
+        self._arm(loop, loop.time() + self._interval_s)
+
+    def stop(self) -> None:
+        """End; the callback is not called again."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        self._next = loop.call_at(at, self._tick, loop, at)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        # Armed first: the callback may stop it, and may fail.
+        self._arm(loop, max(at + self._interval_s, loop.time()))
+        self._callback()

@@ -1,0 +1,157 @@
+"""Logs: one JSON object per event, and a buffered writer for the access log.
+
+An event has a name and fields, never a composed sentence:
+``log.info("worker.lease_lost", extra={"fields": {"request_id": request_id}})``.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import queue
+import stat
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TextIO
+
+import orjson
+
+_PIPE_BUF = 4096
+"""Up to this many bytes a write to a pipe is never mixed with another process's (POSIX write)."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One line per record: ``ts``, ``level``, ``logger``, ``event``, then the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "ts": _timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        for key, value in getattr(record, "fields", {}).items():
+            line.setdefault(key, value)
+        if record.exc_info:
+            line.setdefault("error", self.formatException(record.exc_info))
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people: ``12:00:01.123 INFO gateway.app event key=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
+        line = (
+            f"{_timestamp(record.created)[11:23]} {record.levelname} {record.name} "
+            f"{record.getMessage()}{fields}"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _timestamp(created: float) -> str:
+    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def setup(level: str, json: bool = True, stream: TextIO | None = None) -> None:
+    """Send every record of ``level`` and above to ``stream`` (standard output).
+
+    ``level`` is debug, info, warning or error. Replaces what was set up before. A reader that goes
+    away is no reason to fail.
+    """
+    handler = logging.StreamHandler(sys.stdout if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if json else TextFormatter())
+    logging.raiseExceptions = False
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class LineWriter:
+    """Raw lines to a file descriptor, written every 100 ms by a thread of its own.
+
+    A reader that stalls therefore never stalls the loop; what does not fit into
+    ``max_buffer_bytes`` meanwhile is dropped and counted in ``dropped``. Into a pipe, lines up to
+    4096 bytes stay whole beside those of other processes. `write` belongs to the loop's thread.
+    """
+
+    def __init__(
+        self, fd: int, *, max_buffer_bytes: int = 1 << 20, interval_s: float = 0.1
+    ) -> None:
+        self.dropped = 0
+        self._fd = fd
+        self._max_bytes = max_buffer_bytes
+        self._interval_s = interval_s
+        self._lines: list[bytes] = []
+        # Only the loop's thread changes the first, only the writing thread the second.
+        self._accepted_bytes = 0
+        self._written_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._handed: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: bytes) -> None:
+        """Add ``line``, which ends with its newline. Needs a running loop."""
+        if self._accepted_bytes - self._written_bytes + len(line) > self._max_bytes:
+            self.dropped += 1
+            return
+        self._accepted_bytes += len(line)
+        self._lines.append(line)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
+
+    def flush(self) -> None:
+        """Hand what is buffered to the writing thread; returns at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._lines:
+            return
+        if self._thread is None:
+            # Begun late, so that processes may still fork after this was made.
+            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+            self._thread.start()
+            atexit.register(self.close)
+        self._handed.put(self._lines)
+        self._lines = []
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write the rest and wait for it, at most ``timeout_s``; further lines start anew."""
+        self.flush()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            atexit.unregister(self.close)
+            self._handed.put(None)
+            thread.join(timeout_s)
+
+    def _run(self) -> None:
+        is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+        is_open = True
+        while (lines := self._handed.get()) is not None:
+            for piece in _pieces(lines) if is_pipe else [b"".join(lines)]:
+                is_open = is_open and self._write_all(piece)
+                self._written_bytes += len(piece)
+
+    def _write_all(self, data: bytes) -> bool:
+        """Write ``data``; False when nobody can read it any more."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:
+                return False
+        return True
+
+
+def _pieces(lines: list[bytes]) -> list[bytes]:
+    """Join ``lines`` into pieces of at most `_PIPE_BUF` bytes, cut only between lines."""
+    pieces: list[bytes] = []
+    piece: list[bytes] = []
+    piece_bytes = 0
+    for line in lines:
+        if piece and piece_bytes + len(line) > _PIPE_BUF:
+            pieces.append(b"".join(piece))
+            piece = []
+            piece_bytes = 0
+        piece.append(line)
+        piece_bytes += len(line)
+    pieces.append(b"".join(piece))
+    return pieces

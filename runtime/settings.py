@@ -1,0 +1,287 @@
+"""Settings: defaults, then a TOML file, then the environment, checked once at start.
+
+A program declares one tree of `Section` models and calls `load`. Everything that is wrong is
+reported at once, each with its dotted name, and a name that nobody declared is refused: a setting
+that is silently ignored is worse than none.
+
+In the environment ``edge.head_timeout_s`` is ``GATEWAY_EDGE__HEAD_TIMEOUT_S``: prefix, then the
+sections joined by two underscores. Lists are written ``a,b`` or as JSON.
+"""
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
+
+import orjson
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import core_schema
+
+
+class Section(BaseModel):
+    """A group of settings, or the whole tree: frozen, complete, no unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsError(Exception):
+    """Everything that is wrong with the settings, one ``section.key: message`` a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+_UNITS_S = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "\N{MICRO SIGN}s": 1e-6,
+    "ns": 1e-9,
+}
+_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|\N{MICRO SIGN}s|ns)")
+_GO = re.compile(rf"(?:{_GO_PART.pattern})+")
+_ISO = re.compile(
+    r"P(?:(?P<d>\d+)D)?(?:T(?=\d)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?",
+    re.IGNORECASE,
+)
+
+
+def parse_seconds(value: object) -> float:
+    """Return a duration in seconds.
+
+    Takes a number of seconds (``5``, ``0.5``, also as text), Go's form (``10s``, ``500ms``,
+    ``1h30m``) or ISO 8601 (``PT10S``, ``P1DT2H``), as NVCF's worker settings are written
+    (`spec/worker.md` §1.1). Raises ValueError.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        seconds = _seconds_of_text(value.strip())
+    else:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f'not a duration: {value!r} (write 5, 0.5, "10s", "500ms" or "PT10S")')
+    return seconds
+
+
+def _seconds_of_text(text: str) -> float:
+    if _GO.fullmatch(text):
+        return sum(float(number) * _UNITS_S[unit] for number, unit in _GO_PART.findall(text))
+    iso = _ISO.fullmatch(text)
+    if iso is not None and any(iso.groups()):
+        days, hours, minutes, seconds = (float(part or 0) for part in iso.groups())
+        return days * 86400 + hours * 3600 + minutes * 60 + seconds
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, allow_inf_nan=False)]
+"""A duration in seconds, not negative; see `parse_seconds` for how it may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or to connect: TCP ``host`` and ``port``, or a Unix socket's ``path``.
+
+    Port 0 means any free one. An IPv6 host stands here without brackets. ``path`` is empty for TCP.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_unix(self) -> bool:
+        return bool(self.path)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``127.0.0.1:8080``, ``[::1]:80``, ``localhost:0`` or ``unix:/path``.
+
+        Raises ValueError.
+        """
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path or "\0" in path:
+                raise ValueError(f"not an address: {text!r} (a path must follow unix:)")
+            return cls(path=path)
+        host, _, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            valid = ":" in host and not set(host) & set("[]/ ")
+        else:
+            valid = bool(host) and not set(host) & set(":[]/@ \t\r\n\0")
+        if not valid or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ValueError(
+                f"not an address: {text!r} (write host:port, [ipv6]:port or unix:/path)"
+            )
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate, serialization=core_schema.to_string_ser_schema()
+        )
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("not an address (write host:port as text)")  # noqa: TRY004  pydantic reports only ValueError
+        return cls.parse(value)
+
+
+def keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return every setting of a tree by its dotted name, in order of declaration."""
+    return dict(_walk(model, ""))
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _walk(annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def load(
+    model: type[Model],
+    file: Path | None,
+    env_prefix: str,
+    *,
+    environ: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> Model:
+    """Return the effective settings of one program.
+
+    ``env_prefix`` is written without its underscore. ``aliases`` maps names that somebody else
+    decided to dotted names (``{"INFERENCE_PORT": "inference.port"}``); of two aliases for one
+    setting the first that is set counts, an empty one counts as not set (`spec/worker.md` §1.1),
+    and our own name wins over both. Raises SettingsError with every problem found.
+    """
+    environ = os.environ if environ is None else environ
+    tree = {} if file is None else _read(file)
+    fields = keys(model)
+    problems: list[str] = []
+    came_from: dict[str, str] = {}
+    for name, dotted, text in _from_environment(fields, env_prefix, environ, aliases or {}):
+        if dotted not in fields:
+            problems.append(f"{name}: no such setting")
+            continue
+        came_from[dotted] = name
+        _put(tree, dotted, _value_of(text, fields[dotted]))
+    try:
+        settings = model.model_validate(tree)
+    except ValidationError as error:
+        problems += [_describe(detail, came_from) for detail in error.errors(include_url=False)]
+        raise SettingsError(problems) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([f"{file}: cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{file}: not TOML: {error}"]) from error
+
+
+def _from_environment(
+    fields: Mapping[str, FieldInfo],
+    env_prefix: str,
+    environ: Mapping[str, str],
+    aliases: Mapping[str, str],
+) -> Iterator[tuple[str, str, str]]:
+    """Yield ``(variable, dotted name, text)``; what comes later wins."""
+    for name in reversed(list(aliases)):
+        if text := environ.get(name):
+            yield name, aliases[name], text
+    prefix = f"{env_prefix}_"
+    for name, text in environ.items():
+        if name.startswith(prefix):
+            dotted = name.removeprefix(prefix).replace("__", ".").lower()
+            if dotted in fields or not _is_service_link(name, text):
+                yield name, dotted, text
+
+
+_SERVICE_LINK = re.compile(r"_SERVICE_HOST|_SERVICE_PORT|_PORT_\d+_(TCP|UDP|SCTP)|_PORT$")
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    """Tell whether Kubernetes put this here for a Service that is named like our prefix.
+
+    A Service called ``gateway`` gives every pod ``GATEWAY_PORT=tcp://10.0.0.1:80`` and more.
+    """
+    if "__" in name or not (found := _SERVICE_LINK.search(name)):
+        return False
+    return found[0].startswith("_SERVICE") or found[1] is not None or "://" in text
+
+
+def _value_of(text: str, field: FieldInfo) -> object:
+    """Return ``text`` as what pydantic can read for that field."""
+    origins = {get_origin(part) or part for part in (field.annotation, *get_args(field.annotation))}
+    if not origins & {list, tuple, set, frozenset, dict}:
+        return text
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return text
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        below = tree.get(section)
+        if not isinstance(below, dict):
+            below = tree[section] = {}
+        tree = below
+    tree[key] = value
+
+
+def _describe(detail: Any, came_from: Mapping[str, str]) -> str:
+    dotted = ".".join(str(part) for part in detail["loc"]) or "settings"
+    message = {"extra_forbidden": "no such setting", "missing": "must be set"}.get(
+        detail["type"], detail["msg"].removeprefix("Value error, ")
+    )
+    source = came_from.get(dotted)
+    return f"{dotted}: {message}" + (f" (from {source})" if source else "")

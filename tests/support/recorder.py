@@ -1,0 +1,131 @@
+"""Ports that write down what is called on them, in one common script."""
+
+from collections.abc import Callable
+
+
+class Script:
+    """Calls in order, as text: ``client.end``, ``client.send_body b'x'``."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.on_line: Callable[[str], None] = lambda line: None
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self.on_line(line)
+
+    def take(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+class RecordedResponder:
+    """A `gateway.exchange.Responder`."""
+
+    def __init__(self, script: Script, name: str) -> None:
+        self._script = script
+        self._name = name
+        self.head: tuple[int, list[tuple[bytes, bytes]], int | None] | None = None
+        self.sent = b""
+        self.congested = False
+        self.over = False
+
+    def _add(self, text: str) -> None:
+        assert not self.over, f"{self._name}.{text} after the end"
+        self._script.add(f"{self._name}.{text}")
+
+    def send_head(
+        self, status: int, headers: list[tuple[bytes, bytes]], body_bytes: int | None
+    ) -> None:
+        assert self.head is None
+        self.head = status, headers, body_bytes
+        self._add(f"head {status}")
+
+    def send_body(self, data: bytes) -> None:
+        assert self.head is not None
+        self.sent += data
+        self._add(f"body {data!r}" if len(data) <= 20 else f"body of {len(data)}")
+
+    def end(self) -> None:
+        self._add("end")
+        self.over = True
+
+    def abort(self) -> None:
+        self._add("abort")
+        self.over = True
+
+    def pause_body(self) -> None:
+        self._add("pause")
+
+    def resume_body(self) -> None:
+        self._add("resume")
+
+    def is_congested(self) -> bool:
+        return self.congested
+
+
+class RecordedPost:
+    """A `gateway.invocation.ports.WorkerPost`."""
+
+    def __init__(self, script: Script, name: str = "post") -> None:
+        self._script = script
+        self._name = name
+
+    def pause(self) -> None:
+        self._script.add(f"{self._name}.pause")
+
+    def resume(self) -> None:
+        self._script.add(f"{self._name}.resume")
+
+    def taken(self) -> None:
+        self._script.add(f"{self._name}.taken")
+
+    def dismiss(self) -> None:
+        self._script.add(f"{self._name}.dismiss")
+
+    def refuse(self, status: int, detail: str) -> None:
+        self._script.add(f"{self._name}.refuse {status}")
+
+
+class RecordedQueue:
+    """A `queueing.interface.FunctionQueue`, gateway side without positions."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.envelopes: list[bytes] = []
+        self.traces: list[bytes] = []
+
+    def is_available(self) -> bool:
+        return True
+
+    def publish(
+        self, version_id: str, request_id: str, envelope: bytes, waiting: object, trace: bytes
+    ) -> None:
+        self.envelopes.append(envelope)
+        self.traces.append(trace)
+        self._script.add("queue.publish")
+
+    def withdraw(self, version_id: str, request_id: str) -> None:
+        self._script.add("queue.withdraw")
+
+    def settled(self, request_id: str) -> None:
+        self._script.add("queue.settled")
+
+    async def position(self, version_id: str, request_id: str) -> int:
+        raise NotImplementedError
+
+    async def depth(self, version_id: str) -> int:
+        raise NotImplementedError
+
+
+class RecordedDesk:
+    """A `gateway.invocation.ports.Desk`."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def rearm(self, invocation: object) -> None:
+        self._script.add("desk.rearm")
+
+    def finished(self, invocation: object) -> None:
+        self._script.add("desk.finished")

@@ -1,0 +1,513 @@
+"""The invocation, event by event, without a socket, a clock or a broker."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.exchange import Request
+from gateway.functions.model import FunctionVersion, State
+from gateway.invocation import machine
+from gateway.invocation.caller import Caller
+from gateway.invocation.machine import Invocation
+from gateway.invocation.outcome import Outcome
+from gateway.invocation.site import Site
+from queueing.interface import QueueFull, QueueUnavailable
+from tests.support.recorder import (
+    RecordedDesk,
+    RecordedPost,
+    RecordedQueue,
+    RecordedResponder,
+    Script,
+)
+from wire.envelope import decode_envelope
+from wire.ids import FunctionId, VersionId
+
+FUNCTION = FunctionId("11111111-1111-4111-8111-111111111111")
+VERSION = VersionId("22222222-2222-4222-8222-222222222222")
+REQUEST_ID = "33333333-3333-4333-8333-333333330007"
+INLINE = 32 * 1024
+
+
+class World:
+    """One invocation and everything around it."""
+
+    def __init__(
+        self,
+        method: bytes = b"POST",
+        body_bytes: int | None = 0,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self.script = Script()
+        self.now = 100.0
+        self.client = RecordedResponder(self.script, "client")
+        self.queue = RecordedQueue(self.script)
+        site = Site(
+            queue=self.queue,
+            desk=RecordedDesk(self.script),
+            region=b"eu",
+            target_uri=b"http://10.0.0.1:8090",
+            process=7,
+            clock=lambda: self.now,
+            wall_ns=lambda: 1_700_000_000_000_000_000,
+        )
+        request = Request(
+            method,
+            b"/v1/x%2Fy?a=1&a=2",
+            b"f.example",
+            headers if headers is not None else [(b"host", b"f.example")],
+            body_bytes,
+            100.0,
+        )
+        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", State.ACTIVE)
+        self.invocation = Invocation(
+            site,
+            self.client,
+            request,
+            Caller("acme", "alice", version, 60),
+            request_id=REQUEST_ID,
+            tokens=("response-token", "request-token"),
+        )
+
+    def publish(self) -> "World":
+        self.invocation.body_end()
+        assert self.script.take() == ["queue.publish"]
+        return self
+
+    def attach(self) -> "World":
+        self.invocation.attached(RecordedPost(self.script), self.now, 0.001)
+        return self
+
+    def stream(self) -> "World":
+        self.publish().attach()
+        self.invocation.response_head(200, [(b"content-type", b"text/plain")], None, None)
+        assert self.script.take() == ["queue.settled", "client.head 200"]
+        return self
+
+    def problem(self) -> dict[str, object]:
+        assert self.client.head is not None
+        status, headers, length = self.client.head
+        assert (b"content-type", b"application/problem+json") in headers
+        assert length == len(self.client.sent)
+        document = json.loads(self.client.sent)
+        assert document["status"] == status
+        assert document["requestId"] == REQUEST_ID
+        return dict(document)
+
+
+def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
+    world = World(
+        body_bytes=5,
+        headers=[
+            (b"host", b"f.example"),
+            (b"authorization", b"Bearer secret"),
+            (b"x-dup", b"1"),
+            (b"x-dup", b"2"),
+            (b"connection", b"x-hop"),
+            (b"x-hop", b"gone"),
+            (b"nvcf-invocation-region", b"forged"),
+            (b"traceparent", b"00-abc"),
+        ],
+    )
+    world.invocation.body(b"hello")
+    world.invocation.body_end()
+    assert world.script.lines == ["queue.publish"]
+    envelope = decode_envelope(world.queue.envelopes[0])
+    assert (envelope.method, envelope.path) == (b"POST", b"/v1/x%2Fy?a=1&a=2")
+    assert envelope.headers == [
+        (b"host", b"f.example"),
+        (b"x-dup", b"1"),
+        (b"x-dup", b"2"),
+        (b"traceparent", b"00-abc"),
+        (b"nvcf-invocation-region", b"eu"),
+        (b"nvcf-feature-disable-worker-compatibility", b"true"),
+    ]
+    assert envelope.body == b"hello"
+    assert (envelope.request_id, envelope.nca_id, envelope.subject) == (
+        REQUEST_ID,
+        "acme",
+        "alice",
+    )
+    assert (envelope.response_token, envelope.request_token) == ("response-token", None)
+    assert envelope.target_uri == b"http://10.0.0.1:8090"
+    assert b"secret" not in world.queue.envelopes[0]
+    assert world.queue.traces == [b"00-abc"]
+
+
+def test_a_header_that_is_no_utf8_is_the_clients_fault() -> None:
+    world = World(headers=[(b"host", b"f"), (b"x", b"\xff")])
+    world.invocation.body_end()
+    assert world.problem()["status"] == 400
+    assert world.invocation.outcome is Outcome.BAD_REQUEST
+
+
+def test_a_known_length_waits_for_the_first_32_kib_and_the_rest_goes_by_get() -> None:
+    world = World(body_bytes=INLINE + 10)
+    invocation = world.invocation
+    invocation.body(b"a" * 1000)
+    assert world.script.take() == []
+    invocation.body(b"a" * (INLINE - 1000) + b"bbbb")
+    assert world.script.take() == ["client.pause", "queue.publish"]
+    envelope = decode_envelope(world.queue.envelopes[0])
+    assert len(envelope.body) == INLINE
+    assert envelope.request_token == "request-token"
+    worker = RecordedResponder(world.script, "worker")
+    invocation.send_rest(worker)
+    assert worker.head is not None
+    assert worker.head[2] == 10
+    invocation.rest_congested()
+    invocation.body(b"cccccc")
+    invocation.rest_relieved()
+    invocation.body_end()
+    assert worker.sent == b"bbbbcccccc"
+    assert world.script.take() == [
+        "worker.head 200",
+        "worker.body b'bbbb'",
+        "client.resume",
+        "client.pause",
+        "worker.body b'cccccc'",
+        "client.resume",
+        "worker.end",
+    ]
+
+
+def test_an_unknown_length_never_waits_for_more_than_came_with_the_head() -> None:
+    world = World(body_bytes=None)
+    world.invocation.body(b"ping")
+    world.invocation.arrived()
+    assert world.script.take() == ["client.pause", "queue.publish"]
+    envelope = decode_envelope(world.queue.envelopes[0])
+    assert (envelope.body, envelope.request_token) == (b"ping", "request-token")
+
+
+def test_an_unknown_length_that_has_ended_needs_no_get() -> None:
+    world = World(body_bytes=None)
+    world.invocation.body(b"ping")
+    world.publish()
+    assert decode_envelope(world.queue.envelopes[0]).request_token is None
+
+
+def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it() -> None:
+    world = World().publish().attach()
+    invocation = world.invocation
+    worker_headers = [
+        (b"content-type", b"text/event-stream"),
+        (b"nvcf-reqid", b"forged"),
+        (b"set-cookie", b"a"),
+        (b"set-cookie", b"b"),
+        (b"access-control-expose-headers", b"x"),
+    ]
+    invocation.response_head(200, worker_headers, None, None)
+    invocation.response_data(b"data: 1\n\n")
+    invocation.response_end()
+    assert world.script.lines == [
+        "queue.settled",
+        "client.head 200",
+        "client.body b'data: 1\\n\\n'",
+        "desk.finished",
+        "client.end",
+        "post.taken",
+    ]
+    assert world.client.head is not None
+    assert world.client.head[1] == [
+        (b"content-type", b"text/event-stream"),
+        (b"set-cookie", b"a"),
+        (b"set-cookie", b"b"),
+        (b"access-control-expose-headers", b"x"),
+        (b"nvcf-reqid", REQUEST_ID.encode()),
+        (b"nvcf-status", b"fulfilled"),
+        (b"access-control-expose-headers", b"nvcf-reqid"),
+    ]
+    assert invocation.outcome is Outcome.ANSWERED
+    assert invocation.response_bytes == 9
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [(200, b"fulfilled"), (202, b"in-progress"), (302, b"fulfilled"), (404, b"errored")],
+)
+def test_nvcf_status_follows_the_status(status: int, word: bytes) -> None:
+    world = World().publish().attach()
+    world.invocation.response_head(status, [], 0, 0)
+    assert world.client.head is not None
+    assert (b"nvcf-status", word) in world.client.head[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "announced", "left", "expected"),
+    [
+        (b"GET", 200, 7, 7, 7),
+        (b"GET", 200, None, 7, 7),
+        (b"GET", 200, None, None, None),
+        (b"HEAD", 200, 7, 0, 7),
+        (b"HEAD", 200, None, 0, None),
+        (b"GET", 204, None, 0, None),
+        (b"GET", 304, 7, 0, 7),
+    ],
+)
+def test_the_length_the_client_is_told(
+    method: bytes, status: int, announced: int | None, left: int | None, expected: int | None
+) -> None:
+    world = World(method=method).publish().attach()
+    world.invocation.response_head(status, [], announced, left)
+    assert world.client.head is not None
+    assert world.client.head[2] == expected
+
+
+def test_a_slow_client_slows_the_worker_and_keeps_it_until_it_has_read_all() -> None:
+    world = World().stream()
+    invocation = world.invocation
+    invocation.congested()
+    invocation.relieved()
+    world.client.congested = True
+    invocation.response_end()
+    assert world.script.take() == ["post.pause", "post.resume"]
+    world.client.congested = False
+    invocation.relieved()
+    assert world.script.take() == ["desk.finished", "client.end", "post.taken"]
+
+
+def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
+    world = World().publish().attach()
+    world.invocation.worker_gone()
+    assert world.script.take() == ["desk.rearm"]
+    world.attach()
+    world.invocation.response_head(200, [], 0, 0)
+    world.invocation.response_end()
+    assert world.invocation.outcome is Outcome.ANSWERED
+
+
+def test_a_worker_that_breaks_with_more_of_the_body_is_not_tried_again() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.body(b"a" * (INLINE + 4))
+    world.invocation.send_rest(RecordedResponder(world.script, "worker"))
+    world.attach()
+    world.script.take()
+    world.invocation.worker_gone()
+    assert world.script.lines[:3] == ["queue.withdraw", "worker.abort", "desk.finished"]
+    assert world.problem()["reason"] == "worker_lost"
+
+
+def test_a_worker_that_breaks_in_the_stream_breaks_the_clients_stream() -> None:
+    world = World().stream()
+    world.invocation.response_data(b"da")
+    world.invocation.worker_gone()
+    assert world.script.lines[-2:] == ["desk.finished", "client.abort"]
+    assert world.invocation.outcome is Outcome.WORKER_LOST
+
+
+def test_what_is_no_response_is_a_502_and_the_worker_hears_why() -> None:
+    world = World().publish().attach()
+    world.invocation.worker_failed(400, "the status line is malformed")
+    assert world.script.lines[:3] == ["post.refuse 400", "queue.withdraw", "desk.finished"]
+    assert world.problem()["status"] == 502
+
+
+def test_nobody_answered_in_time() -> None:
+    world = World().publish()
+    assert world.invocation.deadline == 162.0
+    world.now = 162.0
+    world.invocation.deadline_passed(162.0, 17)
+    assert world.script.lines[:2] == ["queue.withdraw", "desk.finished"]
+    assert world.problem()["reason"] == "poll_timeout"
+    assert world.client.head is not None
+    assert world.client.head[0] == 504
+    assert (b"nvcf-queue-position", b"17") in world.client.head[1]
+
+
+def test_a_worker_attached_without_a_head_in_time_is_told_to_stop() -> None:
+    world = World().publish().attach()
+    world.invocation.deadline_passed(162.0)
+    assert "queue.withdraw" in world.script.lines
+    assert "post.dismiss" in world.script.lines
+    assert world.problem()["status"] == 504
+
+
+def test_a_stream_lives_on_to_the_ceiling_and_no_longer() -> None:
+    world = World().stream()
+    world.invocation.deadline_passed(162.0)
+    assert world.script.lines == []
+    assert world.invocation.deadline == 100.0 + 3605.0
+    world.invocation.deadline_passed(3705.0)
+    assert world.script.lines == ["desk.finished", "post.dismiss", "client.abort"]
+    assert world.invocation.outcome is Outcome.TOO_LONG
+
+
+def test_a_client_that_leaves_while_queued_withdraws_its_request() -> None:
+    world = World().publish()
+    world.invocation.gone()
+    assert world.script.lines == ["queue.withdraw", "desk.finished"]
+    assert (world.invocation.status, world.invocation.outcome) == (499, Outcome.CLIENT_GONE)
+
+
+def test_a_client_that_leaves_in_the_stream_stops_the_worker() -> None:
+    world = World().stream()
+    world.invocation.gone()
+    assert world.script.lines == ["desk.finished", "post.dismiss"]
+    assert world.invocation.status == 200
+
+
+def test_a_client_that_leaves_in_its_upload_breaks_the_workers_get() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.body(b"a" * INLINE)
+    worker = RecordedResponder(world.script, "worker")
+    world.invocation.send_rest(worker)
+    world.script.take()
+    world.invocation.gone()
+    assert "worker.abort" in world.script.lines
+    assert "worker.end" not in world.script.lines
+
+
+def test_a_client_that_leaves_before_its_request_is_whole_was_never_queued() -> None:
+    world = World(body_bytes=10)
+    world.invocation.gone()
+    assert world.script.lines == ["desk.finished"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(QueueFull("full"), 429, "queue_full"), (QueueUnavailable("down"), 503, "queue_unavailable")],
+)
+def test_a_refused_publish_is_answered_with_a_time_to_come_back(
+    error: QueueFull | QueueUnavailable, status: int, reason: str
+) -> None:
+    world = World().publish()
+    world.invocation.refused(error)
+    assert world.problem()["reason"] == reason
+    assert world.client.head is not None
+    assert world.client.head[0] == status
+    assert any(name == b"retry-after" for name, _ in world.client.head[1])
+
+
+def test_used_up_deliveries_are_a_502() -> None:
+    world = World().publish()
+    world.invocation.exhausted()
+    assert world.problem()["status"] == 502
+
+
+def test_the_end_of_the_drain_answers_what_waits_and_breaks_what_streams() -> None:
+    waiting, streaming = World().publish(), World().stream()
+    waiting.invocation.shut_down()
+    streaming.invocation.shut_down()
+    assert waiting.problem()["reason"] == "draining"
+    assert streaming.script.lines[-1] == "client.abort"
+
+
+def test_a_write_that_congests_at_once_finds_the_state_it_belongs_to() -> None:
+    world = World().publish().attach()
+
+    def congest(line: str) -> None:
+        if line.startswith("client.body"):
+            world.client.congested = True
+            world.invocation.congested()
+
+    world.script.on_line = congest
+    world.invocation.response_head(200, [], None, None)
+    world.invocation.response_data(b"x")
+    world.invocation.response_end()
+    assert world.script.lines[-2:] == ["client.body b'x'", "post.pause"]
+    assert world.invocation.state is machine.ENDING
+
+
+EVENTS = st.lists(
+    st.sampled_from(
+        [
+            *("client body", "client end", "client gone", "congested", "relieved"),
+            *("attach", "head", "data", "worker end", "worker gone", "worker failed"),
+            *("refused", "exhausted", "deadline", "ceiling", "shut down", "get"),
+        ]
+    ),
+    max_size=14,
+)
+
+
+class Play:
+    """Gives events to an invocation as its surroundings may: a side that has ended is silent."""
+
+    def __init__(self) -> None:
+        self.world = World(body_bytes=None)
+        self.client_is_sending = True
+        self.worker: str | None = None
+        self.may_fetch = True
+
+    def act(self, event: str) -> None:
+        invocation = self.world.invocation
+        is_live = not self.world.client.over and invocation.state is not machine.DONE
+        if event == "attach":
+            if invocation.state is machine.QUEUED:
+                self.worker = "attached"
+                self.world.attach()
+        elif event == "get":
+            if self.may_fetch and is_live and invocation.state is not machine.RECEIVING:
+                self.may_fetch = False
+                invocation.send_rest(RecordedResponder(self.world.script, "worker"))
+        elif event in ("deadline", "ceiling"):
+            invocation.deadline_passed(162.0 if event == "deadline" else 9999.0)
+        elif event == "shut down":
+            invocation.shut_down()
+        elif event in ("refused", "exhausted"):
+            if event == "refused":
+                invocation.refused(QueueUnavailable("lost"))
+            else:
+                invocation.exhausted()
+        elif event.startswith("client") or event in ("congested", "relieved"):
+            if is_live:
+                self.client_acts(event)
+        else:
+            self.worker_acts(event)
+
+    def client_acts(self, event: str) -> None:
+        invocation = self.world.invocation
+        if event == "client gone":
+            self.world.client.over = True
+            invocation.gone()
+        elif event in ("congested", "relieved"):
+            self.world.client.congested = event == "congested"
+            getattr(invocation, event)()
+        elif self.client_is_sending:
+            if event == "client body":
+                invocation.body(b"x")
+                invocation.arrived()
+            else:
+                self.client_is_sending = False
+                invocation.body_end()
+
+    def worker_acts(self, event: str) -> None:
+        invocation = self.world.invocation
+        if not _WORKER_IS_TOLD.isdisjoint(self.world.script.lines):
+            return
+        if self.worker == "attached" and event == "head":
+            self.worker = "streaming"
+            invocation.response_head(200, [], None, None)
+        elif self.worker == "attached" and event == "worker failed":
+            self.worker = None
+            invocation.worker_failed(400, "bad")
+        elif self.worker == "streaming" and event == "data":
+            invocation.response_data(b"y")
+        elif self.worker == "streaming" and event == "worker end":
+            self.worker = "ended"
+            invocation.response_end()
+        elif self.worker is not None and event == "worker gone":
+            self.worker = None
+            invocation.worker_gone()
+
+
+_WORKER_IS_TOLD = {"post.taken", "post.dismiss", "post.refuse 400"}
+
+
+@settings(max_examples=400, deadline=None)
+@given(EVENTS)
+def test_any_order_of_events_ends_once_and_leaves_nothing_open(events: list[str]) -> None:
+    play = Play()
+    for event in events:
+        play.act(event)
+    invocation, script = play.world.invocation, play.world.script
+    if invocation.state is not machine.DONE:
+        invocation.shut_down()
+    assert script.lines.count("desk.finished") == 1
+    assert invocation.outcome is not None
+    assert play.world.client.over
+    if "queue.publish" in script.lines and invocation.head_at == 0.0:
+        lost = ("refused", "exhausted")
+        assert "queue.withdraw" in script.lines or any(event in lost for event in events)

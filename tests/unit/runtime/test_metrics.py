@@ -1,0 +1,102 @@
+"""The text that Prometheus reads, with our names in it."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from runtime.metrics import Counter, Registry
+
+
+def sample_values(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(registry.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
+    registry = Registry(with_process=False)
+    registry.counter("function_request", "Invocations begun").inc()
+    registry.counter("axum_http_requests_total", "Requests", ["status"]).child("200").value += 2
+    assert registry.exposition() == (
+        b"# HELP function_request Invocations begun\n"
+        b"# TYPE function_request counter\n"
+        b"function_request 1\n"
+        b"# HELP axum_http_requests_total Requests\n"
+        b"# TYPE axum_http_requests_total counter\n"
+        b'axum_http_requests_total{status="200"} 2\n'
+    )
+
+
+def test_a_histogram_counts_by_inclusive_upper_bounds() -> None:
+    registry = Registry(with_process=False)
+    family = registry.histogram("wait_seconds", "Waiting", [0.001, 0.01, 1], ["queue"])
+    child = family.child("q")
+    for value in (0.0005, 0.001, 0.5, 7.0):
+        child.observe(value)
+    values = sample_values(registry)
+    queue = ("queue", "q")
+    buckets = [
+        values["wait_seconds_bucket", (("le", bound), queue)]
+        for bound in ("0.001", "0.01", "1.0", "+Inf")
+    ]
+    assert buckets == [2, 2, 3, 4]
+    assert values["wait_seconds_count", (queue,)] == 4
+    assert values["wait_seconds_sum", (queue,)] == pytest.approx(7.5015)
+
+
+def test_a_gauge_shows_its_value_or_asks_a_function() -> None:
+    registry = Registry(with_process=False)
+    registry.gauge("pending", "Now", ["endpoint"]).child("TLB").value = 3
+    registry.gauge("connections", "Now").set_function(lambda: 1.5)
+    assert sample_values(registry) == {
+        ("pending", (("endpoint", "TLB"),)): 3,
+        ("connections", ()): 1.5,
+    }
+
+
+def test_whatever_is_in_a_label_is_read_back() -> None:
+    registry = Registry(with_process=False)
+    text = 'a"b\\c\nd}{'
+    registry.counter("odd_total", "Help with \\ and\nlines", ["what"]).child(text).value += 1
+    assert sample_values(registry) == {("odd_total", (("what", text),)): 1}
+
+
+def test_labels_beyond_the_bound_share_one_series() -> None:
+    family = Counter("many", "Many", ["id"], max_children=2)
+    for number in range(5):
+        family.child(str(number)).value += 1
+    family.child("0").value += 1
+    assert "".join(family.lines()).splitlines()[2:] == [
+        'many{id="0"} 2',
+        'many{id="1"} 1',
+        'many{id="other"} 3',
+    ]
+
+
+def test_a_series_whose_subject_is_gone_can_be_removed() -> None:
+    family = Counter("some", "Some", ["id"])
+    family.child("a").value += 1
+    family.remove("a")
+    family.remove("never there")
+    assert len(list(family.lines())) == 1
+
+
+def test_the_process_itself_is_measured() -> None:
+    names = {name for name, _ in sample_values(Registry())}
+    assert {
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+    } <= names
+
+
+def test_mistakes_in_declarations_are_errors() -> None:
+    registry = Registry(with_process=False)
+    registry.counter("twice", "One")
+    with pytest.raises(ValueError, match="twice"):
+        registry.gauge("twice", "Two")
+    with pytest.raises(ValueError, match="ascend"):
+        registry.histogram("h", "H", [1, 0.5])
+    with pytest.raises(ValueError, match="labels"):
+        registry.counter("c", "C", ["a", "b"]).child("only one")

@@ -1,0 +1,129 @@
+"""The tree is what README and STYLE say it is: places, sizes, names, and complete config files."""
+
+import ast
+import importlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from runtime.settings import Section, keys
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("wire", "runtime", "queueing", "gateway", "worker_agent")
+JOURNEY = ("edge", "routing", "auth", "invocation", "queueing", "worker_agent", "attach")
+"""A request's way; the last folder is where its response comes back in."""
+MAX_LINES = 400
+LONGER: frozenset[str] = frozenset()
+"""Modules that may be longer, each with the reason in its docstring."""
+GENERATED = {"wire/nvcf_pb2.py"}
+
+
+def modules(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in found if str(path.relative_to(ROOT)) not in GENERATED]
+
+
+def test_readme_lists_the_folders_in_the_order_in_which_a_request_meets_them() -> None:
+    readme = (ROOT / "README.md").read_text()
+    first = {name: re.search(rf"\b{name}/", readme) for name in JOURNEY}
+    assert [name for name, found in first.items() if found is None] == []
+    order = sorted(JOURNEY, key=lambda name: found.start() if (found := first[name]) else -1)
+    assert tuple(order) == JOURNEY
+    for name in JOURNEY:
+        assert (ROOT / name).is_dir() or (ROOT / "gateway" / name).is_dir(), name
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [
+        str(path.relative_to(ROOT))
+        for path in modules(*PACKAGES, "examples")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ] == []
+
+
+def test_every_module_fits_one_sitting() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in modules(*PACKAGES, "examples", "loadtests")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == dict.fromkeys(
+        LONGER, MAX_LINES
+    )
+
+
+def test_unit_tests_stand_where_their_module_stands() -> None:
+    """``tests/unit/a/b/test_c.py`` or ``test_c_aspect.py`` is about the module ``a/b/c``."""
+    unit = ROOT / "tests" / "unit"
+    astray = []
+    for path in sorted(unit.rglob("test_*.py")):
+        folder = ROOT / path.parent.relative_to(unit)
+        subject = path.stem.removeprefix("test_")
+        names = {other.stem for other in folder.iterdir()} if folder.is_dir() else set()
+        if path.parent != unit and not any(
+            subject == name or subject.startswith(f"{name}_") for name in names
+        ):
+            astray.append(str(path.relative_to(ROOT)))
+    assert astray == []
+
+
+# The files in config/ against the programs' own models, which are imported by name here so that
+# one program that cannot be imported does not hide what is wrong with the other.
+
+_KEY = re.compile(r"^(#\s*)?([a-z][a-z0-9_]*)\s*=")
+_SECTION = re.compile(r"^\[([a-z0-9_.]+)\]$")
+
+
+def root_section(module_name: str) -> type[Section]:
+    """Return the one `Section` of a settings module that is part of no other."""
+    found = [
+        value
+        for value in vars(importlib.import_module(module_name)).values()
+        if isinstance(value, type) and issubclass(value, Section) and value is not Section
+    ]
+    parts = {field.annotation for section in found for field in section.model_fields.values()}
+    (root,) = [section for section in found if section not in parts]
+    return root
+
+
+def written_keys(text: str) -> tuple[list[str], list[str]]:
+    """Return the dotted keys of a TOML file: those that are set, and those commented out."""
+    is_set: list[str] = []
+    commented: list[str] = []
+    prefix = ""
+    for line in text.splitlines():
+        if section := _SECTION.match(line):
+            prefix = f"{section[1]}."
+        elif key := _KEY.match(line):
+            (commented if key[1] else is_set).append(prefix + key[2])
+    return is_set, commented
+
+
+@pytest.mark.parametrize(
+    ("file", "module_name"),
+    [
+        ("config/gateway.toml", "gateway.settings"),
+        ("config/worker.toml", "worker_agent.settings"),
+    ],
+)
+def test_a_config_file_lists_every_setting_at_its_default(file: str, module_name: str) -> None:
+    """A setting without a default, or with none at all (None), stands there commented out."""
+    settings = keys(root_section(module_name))
+    text = (ROOT / file).read_text()
+    is_set, commented = written_keys(text)
+    has_default = {name for name, field in settings.items() if field.get_default() is not None} - {
+        name for name, field in settings.items() if field.is_required()
+    }
+    assert sorted(is_set) == sorted(has_default)
+    assert sorted(commented) == sorted(set(settings) - has_default)
+    for name in is_set:
+        value: Any = tomllib.loads(text)
+        for part in name.split("."):
+            value = value[part]
+        field = settings[name]
+        adapter = TypeAdapter[Any](Annotated[(field.annotation, *field.metadata, "")])  # type: ignore[arg-type]  # made at run time
+        default = adapter.validate_python(field.get_default())
+        assert adapter.validate_python(value) == default, name

@@ -1,0 +1,163 @@
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire.envelope import (
+    INLINE_BODY_BYTES,
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    EnvelopeError,
+    decode_envelope,
+    encode_envelope,
+)
+from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
+
+FIELDS: dict[str, Any] = {
+    "request_id": "3fa85f64-5717-4562-b3fc-2c963f66afa6",
+    "nca_id": "acct",
+    "subject": "someone",
+    "requested_at_ns": 1_763_710_000_123_456_789,
+    "method": b"POST",
+    "path": b"/v1/chat/completions?x=%20&y",
+    "headers": [(b"host", b"f.example.com"), (b"cookie", b"a" * 2000), (b"cookie", b"b")],
+    "body": b"\x00\xff body",
+    "target_uri": b"http://10.1.2.3:8081",
+    "response_token": "response",
+    "request_token": "request",
+}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+utf8 = texts.map(str.encode)
+fields = st.fixed_dictionaries(
+    {
+        "request_id": texts.filter(bool),
+        "nca_id": texts,
+        "subject": texts,
+        "requested_at_ns": st.integers(0, 2**62),
+        "method": utf8,
+        "path": utf8,
+        "headers": st.lists(st.tuples(utf8, utf8), max_size=5),
+        "body": st.binary(max_size=300),
+        "target_uri": utf8,
+        "response_token": texts,
+        "request_token": st.none() | texts.filter(bool),
+    }
+)
+
+
+def message_of(values: dict[str, Any]) -> WorkerInvokeFunctionRequest:
+    """Make the same envelope with protobuf's own encoder."""
+    message = WorkerInvokeFunctionRequest(
+        requestId=values["request_id"],
+        ncaId=values["nca_id"],
+        subject=values["subject"],
+        maxDirectResponseSizeBytes=5_242_880,
+        requestMethod=values["method"].decode(),
+        requestPath=values["path"].decode(),
+    )
+    message.requestTime.seconds, message.requestTime.nanos = divmod(
+        values["requested_at_ns"], 1_000_000_000
+    )
+    for name, value in values["headers"]:
+        message.requestHeaders.add(key=name.decode(), value=value.decode())
+    if values["body"]:
+        message.requestBody = values["body"]
+    config = message.statelessConfig.connectionConfigs.add().http1Config
+    config.targetURI = values["target_uri"].decode()
+    config.responseAuthorizationToken = values["response_token"]
+    if values["request_token"] is not None:
+        config.requestAuthorizationToken = values["request_token"]
+    return message
+
+
+def slots_of(envelope: Envelope) -> dict[str, Any]:
+    return {name: getattr(envelope, name) for name in Envelope.__slots__}
+
+
+def test_an_envelope_is_byte_for_byte_what_protobuf_writes() -> None:
+    assert encode_envelope(**FIELDS) == message_of(FIELDS).SerializeToString()
+
+
+@given(fields)
+def test_any_fields_arrive_as_they_were(values: dict[str, Any]) -> None:
+    data = encode_envelope(**values)
+    assert WorkerInvokeFunctionRequest.FromString(data) == message_of(values)
+    assert slots_of(decode_envelope(data)) == values | {
+        "proxy_uri": None,
+        "stateful": False,
+        "max_direct_response_bytes": 5_242_880,
+    }
+
+
+@pytest.mark.parametrize("size", [123, 124, 125, 127, 128, 1022, 1023, 1024, 16_384, 70_000])
+def test_lengths_around_each_size_of_varint(size: int) -> None:
+    values = FIELDS | {"headers": [(b"n", b"v" * size), (b"n" * size, b"v")], "body": b"b" * size}
+    assert encode_envelope(**values) == message_of(values).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"headers": [(b"x", b"\xff")]},
+        {"headers": [(b"x\xff", b"y")]},
+        {"headers": [(b"x" * 200, b"\xe9")]},
+        {"headers": [(b"x", b"\xc3"), (b"y", b"\xa9")]},
+        {"path": b"/\xff"},
+        {"method": b"\xff"},
+        {"body": b"x" * MAX_ENVELOPE_BYTES},
+    ],
+)
+def test_what_fits_in_no_envelope_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(EnvelopeError):
+        encode_envelope(**FIELDS | changed)
+
+
+def test_the_size_limit_is_exact() -> None:
+    around = len(encode_envelope(**FIELDS | {"body": b"x" * 5_000_000})) - 5_000_000
+    body = b"x" * (MAX_ENVELOPE_BYTES - around)
+    assert len(encode_envelope(**FIELDS | {"body": body})) == MAX_ENVELOPE_BYTES
+    with pytest.raises(EnvelopeError):
+        encode_envelope(**FIELDS | {"body": body + b"x"})
+    assert INLINE_BODY_BYTES == 32_768
+
+
+def test_the_first_http1_config_is_taken_and_a_proxy_is_seen() -> None:
+    message = message_of(FIELDS)
+    del message.statelessConfig.connectionConfigs[:]
+    message.statelessConfig.connectionConfigs.add()
+    first = message.statelessConfig.connectionConfigs.add().http1Config
+    first.targetURI, first.proxyURI = "http://first", "http://proxy"
+    message.statelessConfig.connectionConfigs.add().http1Config.targetURI = "http://second"
+    message.statefulConfig.nvcfRegionOfInvoker = "us-east-1"
+    envelope = decode_envelope(message.SerializeToString())
+    assert (envelope.target_uri, envelope.proxy_uri) == (b"http://first", "http://proxy")
+    assert envelope.request_token is None
+    assert envelope.stateful
+
+
+def test_fields_that_a_newer_gateway_adds_are_passed_over() -> None:
+    data = encode_envelope(**FIELDS) + b"\xa2\x06\x03new"
+    assert slots_of(decode_envelope(data)) == slots_of(decode_envelope(encode_envelope(**FIELDS)))
+
+
+def test_an_envelope_without_an_id_or_a_way_back_is_none() -> None:
+    nameless = message_of(FIELDS)
+    nameless.requestId = ""
+    lost = message_of(FIELDS)
+    lost.ClearField("statelessConfig")
+    unreachable = message_of(FIELDS)
+    unreachable.statelessConfig.connectionConfigs[0].ClearField("http1Config")
+    for message in (nameless, lost, unreachable):
+        with pytest.raises(EnvelopeError):
+            decode_envelope(message.SerializeToString())
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_broken_bytes_raise_nothing_but_the_documented_error(noise: bytes, at: int) -> None:
+    whole = encode_envelope(**FIELDS)
+    for data in (noise, whole[:at], whole[:at] + noise, whole[:at] + noise + whole[at:]):
+        with contextlib.suppress(EnvelopeError):
+            decode_envelope(data)

@@ -1,0 +1,199 @@
+"""HTTP/1.1 heads and chunks (RFC 9112): encoding, and the strict reading of a worker's inner head.
+
+The inner head is what a worker's attach POST starts with: status line, headers, blank line
+(`spec/invocation.md` §5). It is read strictly, because whatever it says is written to a client on
+a connection that other requests share.
+"""
+
+import re
+from http import HTTPStatus
+from typing import NamedTuple
+
+from wire.errors import WireError
+from wire.headers import HOP_BY_HOP, connection_names
+
+MAX_INNER_HEAD_BYTES = 417_792
+"""Up to and including the blank line."""
+MAX_INNER_HEADERS = 256
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+REASONS: dict[int, bytes] = {
+    **{status.value: status.phrase.encode() for status in HTTPStatus},
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    422: b"Unprocessable Content",
+}
+"""The phrases of RFC 9110 §15; Python before 3.13 knows four of them by older names."""
+
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")) for status in range(100, 600)
+}
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_VISIBLE = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\r\n")
+_INNER_SPECIAL = HOP_BY_HOP | {b"content-length"}
+_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
+_is_status_line = re.compile(rb"HTTP/1\.[01] ([2-5][0-9][0-9])(?: .*)?").fullmatch
+
+
+class HeadError(WireError):
+    """A head that cannot be sent or is not taken; 431 when it is only too large."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InnerHead(NamedTuple):
+    """A worker's response head.
+
+    ``headers`` have lower-case names and no hop-by-hop or content-length among them.
+    ``body_bytes`` is the announced length, ``None`` when none was.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body_bytes: int | None
+
+
+def status_line(status: int) -> bytes:
+    """Return ``HTTP/1.1 200 OK`` with its line end. Raises `HeadError` outside 100 to 599."""
+    try:
+        return _STATUS_LINES[status]
+    except KeyError:
+        raise HeadError(f"Status {status} is not between 100 and 599") from None
+
+
+def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framing: bytes) -> bytes:
+    r"""Return a response head; ``framing`` is whole header lines (``b"content-length: 5\r\n"``).
+
+    Names and values have to be valid already: they come from a parser or from ourselves. Raises
+    `HeadError` for a status outside 100 to 599.
+    """
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"%b%b%b\r\n" % (status_line(status), b"".join(lines), framing)
+
+
+def encode_request_head(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], framing: bytes
+) -> bytes:
+    """Return a request head; ``framing`` as in `encode_response_head`.
+
+    Raises `HeadError` for anything that would be read as another request than the one meant
+    (RFC 9112 §11.1): the arguments come out of an envelope, which no HTTP parser has seen.
+    """
+    if not method or method.translate(None, _TOKEN):
+        raise HeadError("The method is no token")
+    if not target or target.translate(None, _VISIBLE):
+        raise HeadError("The target is empty or holds a blank or control character")
+    names = [name for name, _ in headers]
+    if b"" in names or b"".join(names).translate(None, _TOKEN):
+        raise HeadError("A header name is no token")
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
+        raise HeadError("A header value holds a line break or NUL")
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing)
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """Return one chunk; ``data`` must not be empty, which would end the body (RFC 9112 §7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:
+    """Return the head that ``data`` starts with and where its body starts.
+
+    ``None`` while the head is incomplete. Raises `HeadError`.
+    """
+    end = data.find(b"\r\n\r\n", 0, MAX_INNER_HEAD_BYTES)
+    if end < 0:
+        if len(data) >= MAX_INNER_HEAD_BYTES:
+            raise HeadError("The head is larger than 417,792 bytes", 431)
+        return None
+    return _read_head(data[:end]), end + 4
+
+
+def _read_head(block: bytes) -> InnerHead:
+    """Read a head without its blank line."""
+    first, *lines = block.split(b"\r\n")
+    _check_block(block, len(lines))
+    match = _is_status_line(first)
+    if match is None:
+        raise HeadError("The status line is malformed")
+    names = []
+    headers = []
+    special = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise HeadError("A header line has no colon")
+        name = name.lower()
+        names.append(name)
+        if name in _INNER_SPECIAL:
+            special.append((name, value.strip(b" \t")))
+        else:
+            headers.append((name, value.strip(b" \t")))
+    # A folded line, or a blank before the colon, shows up here as well.
+    if b"" in names or b"".join(names).translate(None, _TOKEN):
+        raise HeadError("A header name is no token")
+    body_bytes = None
+    if special:
+        body_bytes = _announced_length(special)
+        named = connection_names(special)
+        if named:
+            headers = [header for header in headers if header[0] not in named]
+    return InnerHead(int(match[1]), headers, body_bytes)
+
+
+def _check_block(block: bytes, breaks: int) -> None:
+    """Refuse what a whole head shows at once; ``breaks`` is its number of line breaks."""
+    if breaks > MAX_INNER_HEADERS:
+        raise HeadError("The head has more than 256 headers", 431)
+    if block.count(b"\n") != breaks or block.count(b"\r") != breaks:
+        raise HeadError("The head holds a bare CR or LF")
+    if len(block.translate(None, _CONTROLS)) != len(block):
+        raise HeadError("The head holds a control character")
+
+
+def _announced_length(special: list[tuple[bytes, bytes]]) -> int | None:
+    """Check what frames the body: one content-length at most, no transfer coding."""
+    lengths = [value for name, value in special if name == b"content-length"]
+    if len(lengths) > 1 or any(not _is_length(length) for length in lengths):
+        raise HeadError("Content-Length is malformed or repeated")
+    for name, value in special:
+        if name == b"transfer-encoding" and value.lower() != b"identity":
+            raise HeadError("Transfer-Encoding has no meaning inside a body")
+    return int(lengths[0]) if lengths else None
+
+
+class InnerHeadParser:
+    """Reads one inner head from a stream; holds at most `MAX_INNER_HEAD_BYTES` plus one read.
+
+    ``head`` is ``None`` until it is complete; nothing is fed after that.
+    """
+
+    __slots__ = ("_held", "head")
+
+    def __init__(self) -> None:
+        self._held: bytearray | None = None
+        self.head: InnerHead | None = None
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Return what follows the head once it is complete, ``None`` before. Raises `HeadError`."""
+        held = self._held
+        if held is not None:
+            searched = max(len(held) - 3, 0)
+            held += data
+            if len(held) < MAX_INNER_HEAD_BYTES and held.find(b"\r\n\r\n", searched) < 0:
+                return None
+            data = bytes(held)
+        parsed = parse_inner_head(data)
+        if parsed is None:
+            self._held = bytearray(data)
+            return None
+        self._held = None
+        self.head, offset = parsed
+        return data[offset:]

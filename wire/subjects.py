@@ -1,0 +1,48 @@
+"""Names in the broker: streams, consumers, subjects (`spec/worker.md` §2.1).
+
+A region is one NATS token (no dot, blank or wildcard) that may stand in a stream's name too.
+"""
+
+from wire.ids import RequestId, VersionId, parse_uuid
+
+
+def stream_name(region: str, version_id: str) -> str:
+    """Return the name of the queue stream of one version in one region."""
+    return f"rq_{region}_{version_id}"
+
+
+def consumer_name(stream: str) -> str:
+    """Return the name of the durable consumer that all workers of a stream share."""
+    return f"{stream}_workers"
+
+
+def request_subject(region: str, version_id: str, request_id: str) -> str:
+    """Return where one request is published."""
+    return f"rq.{region}.{version_id}.{request_id}"
+
+
+def queue_subjects(region: str, version_id: str) -> str:
+    """Return the wildcard that a queue stream listens to."""
+    return f"rq.{region}.{version_id}.>"
+
+
+def cancel_subject(version_id: str) -> str:
+    """Return where ids of cancelled requests are published to every worker of a version."""
+    return f"nvcf.cancel.{version_id}"
+
+
+def position_subject(version_id: str) -> str:
+    """Return where the head of a version's queue is announced."""
+    return f"nvcf.position.{version_id}"
+
+
+def parse_request_subject(subject: bytes) -> tuple[str, VersionId, RequestId] | None:
+    """Return (region, version id, request id) of a request's subject; ``None`` for any other."""
+    tokens = subject.split(b".")
+    if len(tokens) != 4 or tokens[0] != b"rq" or not tokens[1].isascii():
+        return None
+    version_id = parse_uuid(tokens[2])
+    request_id = parse_uuid(tokens[3])
+    if version_id is None or request_id is None or not tokens[1]:
+        return None
+    return tokens[1].decode(), VersionId(version_id), RequestId(request_id)

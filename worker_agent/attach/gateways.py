@@ -1,0 +1,308 @@
+"""The gateway processes by their address, and the connections to each.
+
+Each process has one pipeline at a time for complete small answers, and connections that carry one
+exchange each: streamed responses and rests of request bodies.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from runtime.tasks import spawn
+from wire.headers import NVCF_LEASED_US
+from worker_agent.attach.pipeline import MAX_OUTSTANDING, Pipeline
+from worker_agent.attach.stream import RestOfBody, StreamedPost
+from worker_agent.http1_client.connection import SMALL_BODY_BYTES, Connection
+from worker_agent.http1_client.pool import Connect, Pool
+from worker_agent.job.machine import Job
+
+PATH = b"/v2/nvcf/worker/request-attach"
+REST_HEAD_S = 5.0
+"""How long a GET may wait for its first answer byte (``spec/worker.md`` §3.4)."""
+FORGET_S = 60.0
+"""How long a gateway process without connections is remembered."""
+
+
+_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if hasattr(socket, "TCP_KEEPIDLE"):
+    # A gateway whose machine is gone says nothing; a job must not wait for it for ever.
+    _KEEPALIVE += [
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ]
+
+
+class AttachLimits:
+    """``idle_s`` must be shorter than the gateway keeps idle connections (75 s)."""
+
+    __slots__ = ("connect_timeout_s", "idle_s", "max_idle")
+
+    def __init__(self, *, idle_s: float, max_idle: int, connect_timeout_s: float) -> None:
+        self.idle_s = idle_s
+        self.max_idle = max_idle
+        self.connect_timeout_s = connect_timeout_s
+
+
+class Gateways:
+    """The `worker_agent.ports.Attach` for whatever address an envelope names."""
+
+    __slots__ = ("_by_uri", "_limits")
+
+    def __init__(self, limits: AttachLimits) -> None:
+        self._limits = limits
+        self._by_uri: dict[bytes, Gateway] = {}
+
+    def deliver(self, job: Job) -> None:
+        """POST a complete response."""
+        self._of(job).deliver(job)
+
+    def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
+        """POST a response that begins with ``head``."""
+        return self._of(job).stream(job, head, total_bytes)
+
+    def fetch(self, job: Job) -> RestOfBody:
+        """GET the rest of the request's body."""
+        return self._of(job).fetch(job)
+
+    def sweep(self) -> None:
+        """Close what was idle too long; to be called about once a second."""
+        for uri, gateway in list(self._by_uri.items()):
+            if not gateway.sweep():
+                del self._by_uri[uri]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for gateway in self._by_uri.values():
+            gateway.close()
+
+    def _of(self, job: Job) -> "Gateway":
+        uri = job.envelope.target_uri
+        gateway = self._by_uri.get(uri)
+        if gateway is None:
+            gateway = self._by_uri[uri] = Gateway(uri, self._limits)
+        return gateway
+
+
+def is_target(uri: bytes) -> bool:
+    """Whether ``uri`` is an address that can be attached to."""
+    try:
+        parts = urlsplit(uri.decode("ascii"))
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+class Gateway:
+    """One gateway process; ``uri`` is its scheme and authority."""
+
+    __slots__ = (
+        "_get_head",
+        "_is_connecting",
+        "_loop",
+        "_pipeline",
+        "_pipelines",
+        "_pool",
+        "_post_head",
+        "_rests",
+        "_used_at",
+        "_waiting",
+        "_connect",
+        "_limits",
+    )
+
+    def __init__(self, uri: bytes, limits: AttachLimits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._connect = _connector(uri, self._loop)
+        self._pool = Pool(
+            self._connect,
+            idle_s=limits.idle_s,
+            max_idle=limits.max_idle,
+            connect_timeout_s=limits.connect_timeout_s,
+        )
+        authority = uri.partition(b"://")[2].rstrip(b"/")
+        self._post_head = (
+            b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/octet-stream+h1\r\n"
+            b"authorization: Bearer " % (PATH, authority)
+        )
+        self._get_head = (
+            b"GET %b HTTP/1.1\r\nhost: %b\r\naccept: application/octet-stream\r\n"
+            b"authorization: Bearer " % (PATH, authority)
+        )
+        self._pipeline: Pipeline | None = None
+        self._pipelines: set[Pipeline] = set()
+        self._waiting: deque[Job] = deque()
+        self._is_connecting = False
+        self._rests: dict[RestOfBody, float] = {}
+        self._used_at = self._loop.time()
+
+    def deliver(self, job: Job) -> None:
+        """POST `Job.answer`, pipelined when it is small."""
+        answer = job.answer
+        if not answer:
+            # Over before a connection was there.
+            return
+        if len(answer) > 2 * SMALL_BODY_BYTES:
+            post = self.stream(job, answer, len(answer))
+            post.end()
+            return
+        now = self._loop.time()
+        pipeline = self._pipeline
+        if pipeline is not None and pipeline.has_room(now):
+            pipeline.post(job, self._post_message(job, answer, now), now)
+            return
+        for pipeline in self._pipelines:
+            if pipeline.has_room(now):
+                self._pipeline = pipeline
+                pipeline.post(job, self._post_message(job, answer, now), now)
+                return
+        self._waiting.append(job)
+        if not self._is_connecting:
+            self._is_connecting = True
+            spawn(self._open_pipeline(), "attach.connect")
+
+    def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
+        """POST a response that begins with ``head`` on a connection of its own."""
+        post = StreamedPost(self, job)
+        connection = self._pool.take()
+        if connection is not None:
+            self._start_post(post, connection, job, head, total_bytes)
+        else:
+            spawn(self._open_post(post, job, head, total_bytes), "attach.connect")
+        return post
+
+    def fetch(self, job: Job) -> RestOfBody:
+        """GET the rest of the request's body on a connection of its own."""
+        rest = RestOfBody(job)
+        self._rests[rest] = self._loop.time()
+        connection = self._pool.take()
+        if connection is not None:
+            self._start_get(rest, connection, job)
+        else:
+            spawn(self._open_get(rest, job), "attach.connect")
+        return rest
+
+    def break_off(self, connection: Connection) -> None:
+        """Close ``connection`` behind what was written to it."""
+        self._pool.linger(connection)
+
+    def sweep(self) -> bool:
+        """Close what was idle too long; ``False`` when the process may be forgotten."""
+        now = self._loop.time()
+        self._pool.sweep()
+        for pipeline in list(self._pipelines):
+            if pipeline.is_idle() and now - pipeline.idle_since > self._limits.idle_s:
+                pipeline.close()
+        for rest, since in list(self._rests.items()):
+            if not rest.is_waiting():
+                del self._rests[rest]
+            elif now - since > REST_HEAD_S:
+                del self._rests[rest]
+                rest.unreachable()
+        if self._pipelines or self._waiting or self._rests or self._pool.open_count:
+            self._used_at = now
+        return now - self._used_at < FORGET_S
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+        for pipeline in list(self._pipelines):
+            pipeline.close()
+
+    def pipeline_lost(self, pipeline: Pipeline) -> None:
+        """A pipeline is closed."""
+        self._pipelines.discard(pipeline)
+        if self._pipeline is pipeline:
+            self._pipeline = None
+
+    async def _open_pipeline(self) -> None:
+        pipeline = Pipeline(self, self._loop)
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout_s):
+                await self._connect(lambda: pipeline)
+        except OSError:
+            self._is_connecting = False
+            waiting, self._waiting = self._waiting, deque()
+            for job in waiting:
+                job.post_lost()
+            return
+        self._is_connecting = False
+        self._pipelines.add(pipeline)
+        self._pipeline = pipeline
+        waiting = self._waiting
+        for _ in range(min(len(waiting), MAX_OUTSTANDING)):
+            self.deliver(waiting.popleft())
+        if waiting:
+            self.deliver(waiting.popleft())
+
+    async def _open_post(
+        self, post: StreamedPost, job: Job, head: bytes, total_bytes: int | None
+    ) -> None:
+        try:
+            connection = await self._pool.connect()
+        except OSError:
+            post.unreachable()
+        else:
+            self._start_post(post, connection, job, head, total_bytes)
+
+    async def _open_get(self, rest: RestOfBody, job: Job) -> None:
+        try:
+            connection = await self._pool.connect()
+        except OSError:
+            rest.unreachable()
+        else:
+            self._start_get(rest, connection, job)
+
+    def _start_post(
+        self,
+        post: StreamedPost,
+        connection: Connection,
+        job: Job,
+        head: bytes,
+        total_bytes: int | None,
+    ) -> None:
+        framing = (
+            b"transfer-encoding: chunked"
+            if total_bytes is None
+            else b"content-length: %d" % total_bytes
+        )
+        post_head = self._head_of(job, framing, self._loop.time())
+        if not post.opened(connection, post_head, head, is_chunked=total_bytes is None):
+            self._pool.released(connection)
+
+    def _start_get(self, rest: RestOfBody, connection: Connection, job: Job) -> None:
+        token = (job.envelope.request_token or "").encode()
+        if not rest.opened(connection, b"%b%b\r\n\r\n" % (self._get_head, token)):
+            self._pool.released(connection)
+
+    def _post_message(self, job: Job, answer: bytes, now: float) -> bytes:
+        return self._head_of(job, b"content-length: %d" % len(answer), now) + answer
+
+    def _head_of(self, job: Job, framing: bytes, now: float) -> bytes:
+        return b"%b%b\r\n%b: %d\r\n%b\r\n\r\n" % (
+            self._post_head,
+            job.envelope.response_token.encode(),
+            NVCF_LEASED_US,
+            int((now - job.leased_at) * 1_000_000),
+            framing,
+        )
+
+
+def _connector(uri: bytes, loop: asyncio.AbstractEventLoop) -> Connect:
+    parts = urlsplit(uri.decode("ascii"))
+    is_tls = parts.scheme == "https"
+    context = ssl.create_default_context() if is_tls else None
+    host = parts.hostname or ""
+    port = parts.port or (443 if is_tls else 80)
+
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
+        transport, _ = await loop.create_connection(factory, host, port, ssl=context)
+        connected = transport.get_extra_info("socket")
+        for level, option, value in _KEEPALIVE:
+            connected.setsockopt(level, option, value)
+
+    return connect

@@ -1,0 +1,46 @@
+"""Jobs meet connections to the inference server."""
+
+from runtime.tasks import spawn
+from worker_agent.http1_client.connection import Connection
+from worker_agent.http1_client.pool import Pool
+from worker_agent.job.machine import Job
+
+
+class InferenceServer:
+    """The `worker_agent.ports.Inference` of one host and port; connections are in ``pool``."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def open(self, job: Job, *, is_fresh: bool) -> None:
+        """Give ``job`` an idle connection at once, or a new one soon."""
+        if not is_fresh and (connection := self._pool.take()) is not None:
+            self._start(job, connection)
+            return
+        spawn(self._connect(job), "inference.connect")
+
+    async def _connect(self, job: Job) -> None:
+        try:
+            connection = await self._pool.connect()
+        except OSError:
+            job.unreachable()
+        else:
+            self._start(job, connection)
+
+    def _start(self, job: Job, connection: Connection) -> None:
+        request = job.opened(connection)
+        if request is None:
+            # Cancelled meanwhile; the connection has served nobody and can serve the next.
+            self._pool.released(connection)
+            return
+        connection.start(
+            job,
+            request.head,
+            request.body,
+            is_chunked=request.body_bytes is None,
+            is_complete=not request.has_rest,
+            is_head=request.is_head,
+        )
+        job.sent()

@@ -1,0 +1,1 @@
+"""The life of one leased request: pure, no I/O, no clock."""

@@ -1,0 +1,49 @@
+"""Failures as the problem documents that callers get (``spec/worker.md`` §4.7).
+
+The document's source says whose fault it is: the caller branches on it. Every status is 500, as
+NVCF's workers answer.
+"""
+
+from typing import NamedTuple
+
+from wire.http1 import encode_response_head
+from wire.problem import PROBLEM_JSON, problem
+from worker_agent.ports import Failure
+
+PROBLEM_STATUS = 500
+_KIND = "internal-server-error"
+
+
+class Fault(NamedTuple):
+    """Who failed (``urn:<source>:…``) and what callers are told."""
+
+    source: str
+    detail: str
+
+
+CONNECTION = Fault(
+    "inference-connection", "Inference connection error while making inference request"
+)
+INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request")
+SERVICE = Fault("inference-service", "The inference server's response is not valid HTTP")
+
+_FAULTS = {
+    Failure.UNREACHABLE: CONNECTION,
+    Failure.RESET: CONNECTION,
+    Failure.CLOSED: INTERNAL,
+    Failure.INVALID: SERVICE,
+}
+
+
+def fault_of(failure: Failure) -> Fault:
+    """Return who is at fault when an exchange with the inference server fails."""
+    return _FAULTS[failure]
+
+
+def problem_answer(fault: Fault, request_id: str) -> bytes:
+    """Return a whole HTTP/1.1 response that tells of ``fault``."""
+    body = problem(PROBLEM_STATUS, _KIND, fault.detail, request_id=request_id, source=fault.source)
+    head = encode_response_head(
+        PROBLEM_STATUS, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
+    )
+    return head + body

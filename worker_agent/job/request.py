@@ -1,0 +1,169 @@
+"""The request as the inference server gets it (``spec/worker.md`` §3.2).
+
+The envelope's method, target and headers go out as they came, in order. Names that belong to the
+platform, to this hop or to the framing are ours: a caller's own value never reaches the function.
+"""
+
+import re
+from collections.abc import Iterable
+
+from wire.envelope import Envelope
+from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
+from wire.http1 import HeadError, encode_request_head
+from worker_agent.ports import Headers
+
+DEFAULT_POLL_S = 60
+MAX_POLL_S = 3600
+
+_PLATFORM = frozenset(
+    {
+        b"nvcf-reqid",
+        b"nvcf-sub",
+        b"nvcf-ncaid",
+        b"nvcf-function-name",
+        b"nvcf-function-id",
+        b"nvcf-function-version-id",
+        b"nvcf-asset-dir",
+        b"nvcf-large-output-dir",
+        b"nvcf-max-response-size-bytes",
+        b"nvcf-nspectid",
+        b"nvcf-backend",
+        b"nvcf-instancetype",
+        b"nvcf-region",
+        b"nvcf-env",
+        b"nvcf-function-asset-ids",
+    }
+)
+_OURS = (
+    _PLATFORM
+    | HOP_BY_HOP
+    | {b"host", b"expect", CONTENT_LENGTH, NVCF_POLL_SECONDS, NVCF_INVOCATION_REGION}
+)
+_METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_NS = 1_000_000_000
+
+
+class RequestError(Exception):
+    """The envelope holds nothing that may be sent as an HTTP request."""
+
+
+class Identity:
+    """Where requests go, and what the agent says of itself in every one of them."""
+
+    __slots__ = ("asset_dir", "large_output_dir", "static_lines")
+
+    def __init__(
+        self,
+        authority: str,
+        lines: Iterable[tuple[str, str]],
+        *,
+        asset_dir: str,
+        large_output_dir: str,
+    ) -> None:
+        """``authority`` is ``host:port`` of the inference server; ``lines`` are headers.
+
+        Empty values are sent too, as NVCF does. Raises ValueError for a line break in a value.
+        """
+        text = "".join(f"{name}: {value}\r\n" for name, value in (("Host", authority), *lines))
+        if text.count("\n") != text.count("\r\n") or "\0" in text:
+            raise ValueError("a value sent to the inference server holds a line break")
+        self.static_lines = text.encode()
+        self.asset_dir = asset_dir.encode()
+        self.large_output_dir = large_output_dir.encode()
+
+
+class Outgoing:
+    """A request ready to be sent.
+
+    ``head`` ends with the blank line. ``body`` is what the envelope holds of the body.
+    ``body_bytes`` is the announced length, ``None`` when the body goes out chunked. ``has_rest``:
+    more of the body follows from the gateway.
+    """
+
+    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head")
+
+    def __init__(
+        self, head: bytes, body: bytes, body_bytes: int | None, *, has_rest: bool, is_head: bool
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.body_bytes = body_bytes
+        self.has_rest = has_rest
+        self.is_head = is_head
+
+
+def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
+    """Return the request for the inference server; ``now_ns`` is wall time in nanoseconds.
+
+    Raises `RequestError` for an illegal method, target, header or length.
+    """
+    headers: Headers = []
+    length: bytes | None = None
+    poll = region = b""
+    ours = _OURS
+    for header in envelope.headers:
+        name = header[0]
+        if not name.islower():
+            name = name.lower()
+        if name not in ours:
+            headers.append(header)
+        elif name == CONTENT_LENGTH:
+            if length is not None and length != header[1]:
+                raise RequestError("several content-length headers")
+            length = header[1]
+        elif name == NVCF_POLL_SECONDS:
+            poll = header[1]
+        elif name == NVCF_INVOCATION_REGION:
+            region = header[1]
+    method = envelope.method
+    body_bytes = _body_bytes(envelope, length)
+    if body_bytes is None:
+        framing = b"%bTransfer-Encoding: chunked\r\n" % identity.static_lines
+    elif body_bytes or length is not None or method not in _METHODS_WITHOUT_BODY:
+        framing = b"%bContent-Length: %d\r\n" % (identity.static_lines, body_bytes)
+    else:
+        framing = identity.static_lines
+    _add_platform_headers(headers, envelope, identity)
+    headers.append((b"NVCF-INVOCATION-REGION", region))
+    left_s = poll_seconds(poll) - max(0, now_ns - envelope.requested_at_ns) // _NS
+    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, left_s)))
+    try:
+        head = encode_request_head(method, envelope.path or b"/", headers, framing)
+    except HeadError as error:
+        raise RequestError(str(error)) from error
+    has_rest = envelope.request_token is not None
+    return Outgoing(head, envelope.body, body_bytes, has_rest=has_rest, is_head=method == b"HEAD")
+
+
+def poll_seconds(value: bytes) -> int:
+    """Return the caller's ``nvcf-poll-seconds``; the default when absent or no number."""
+    if not value or not _DIGITS.fullmatch(value):
+        return DEFAULT_POLL_S
+    return min(int(value), MAX_POLL_S)
+
+
+def _add_platform_headers(headers: Headers, envelope: Envelope, identity: Identity) -> None:
+    request_id = envelope.request_id.encode()
+    headers += (
+        (b"NVCF-REQID", request_id),
+        (b"NVCF-SUB", envelope.subject.encode()),
+        (b"NVCF-NCAID", envelope.nca_id.encode()),
+        (b"NVCF-ASSET-DIR", b"%b/%b" % (identity.asset_dir, request_id)),
+        (b"NVCF-LARGE-OUTPUT-DIR", b"%b/%b" % (identity.large_output_dir, request_id)),
+        (b"NVCF-MAX-RESPONSE-SIZE-BYTES", b"%d" % envelope.max_direct_response_bytes),
+    )
+
+
+def _body_bytes(envelope: Envelope, length: bytes | None) -> int | None:
+    """Return the body's length, ``None`` when only its end will tell."""
+    if length is None:
+        return None if envelope.request_token is not None else len(envelope.body)
+    if not _DIGITS.fullmatch(length):
+        raise RequestError("content-length is no number")
+    announced = int(length)
+    if announced < len(envelope.body) or (
+        envelope.request_token is None and announced != len(envelope.body)
+    ):
+        raise RequestError("content-length differs from the body")
+    return announced
