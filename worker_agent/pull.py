@@ -15,7 +15,7 @@ from typing import Protocol
 from queueing.interface import Lease
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.machine import Job, Site, State
-from worker_agent.ports import Attach, Inference, Outcome
+from worker_agent.job.ports import Attach, Inference, Outcome
 from worker_agent.job.request import Identity
 from worker_agent.slots import Slots
 

@@ -61,10 +61,9 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, connection: Connection) -> bool:
-        """Take up a new connection; False when it is one too many."""
+    def add(self, connection: Connection) -> None:
+        """Take up a new connection."""
         self._open.add(connection)
-        return len(self._open) <= self.limits.max_connections
 
     def remove(self, connection: Connection) -> None:
         """Forget a closed connection."""

@@ -204,7 +204,11 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
     length: bytes | None = None
     coding: bytes | None = None
     for name, value in framing:
-        if name == HOST:
+        if name == _CONNECTION:
+            flags = _persistence(value, flags)
+        elif name == _EXPECT:
+            flags = _expectation(value, flags)
+        elif name == HOST:
             if host is not None:
                 raise _invalid_host("Host is given twice")
             host = value
@@ -212,20 +216,13 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
             if length is not None:
                 raise malformed("Content-Length is given twice")
             length = value
-        elif name == _TRANSFER_ENCODING:
-            if coding is not None:
-                raise malformed("Transfer-Encoding is given twice")
-            coding = value
-        elif name == _CONNECTION:
-            flags = _persistence(value, flags)
+        elif coding is not None:
+            raise malformed("Transfer-Encoding is given twice")
         else:
-            flags = _expectation(value, flags)
+            coding = value
     if flags & (HTTP_1_0 | _STAYS) == HTTP_1_0:
         flags |= CLOSE
-    if coding is None:
-        return host, 0 if length is None else _read_length(length), flags
-    _check_coding(coding, length, flags)
-    return host, None, flags
+    return host, _read_body_bytes(length, coding, flags), flags
 
 
 def _persistence(value: bytes, flags: int) -> int:
@@ -249,17 +246,18 @@ def _expectation(value: bytes, flags: int) -> int:
     return flags | EXPECTS_CONTINUE
 
 
-def _read_length(value: bytes) -> int:
-    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        raise malformed("Content-Length is no number")
-    return int(value)
-
-
-def _check_coding(coding: bytes, length: bytes | None, flags: int) -> None:
-    """Accept chunked alone, in HTTP/1.1, without a length (RFC 9112 §6.1, §6.3)."""
+def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> int | None:
+    """Return the body's length, ``None`` for chunked (RFC 9112 §6.1, §6.3)."""
+    if coding is None:
+        if length is None:
+            return 0
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+            raise malformed("Content-Length is no number")
+        return int(length)
     if length is not None:
         raise malformed("Content-Length and Transfer-Encoding exclude each other")
     if flags & HTTP_1_0:
         raise malformed("HTTP/1.0 has no Transfer-Encoding")
     if coding.lower() != b"chunked":
         raise Refusal(501, "coding-not-implemented", "The only transfer coding here is chunked")
+    return None

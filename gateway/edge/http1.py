@@ -13,70 +13,40 @@ turn, so answers are in order by construction; beyond the high-water mark nothin
   for at every check, and a body that nobody wants yet is read up to the high-water mark.
 """
 
-import asyncio
 import logging
-import socket
-import struct
-from contextlib import suppress
 from math import inf
-from typing import Final, cast
 
 from gateway.edge.chunked import ChunkedBody
 from gateway.edge.connections import Connections
 from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head
+from gateway.edge.peer import OPEN, PeerConnection
 from gateway.edge.refusal import Refusal, encode_refusal
 from gateway.edge.response import Http1Response
 from gateway.exchange import Receiver, Request
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-MAX_REFUSED_CONNECTIONS = 256
-"""So many above the limit are answered 503 at a time; what comes beyond them is reset."""
 PROBE_AFTER_S = 0.02
 """When a half-closed peer is looked at for the first time; then at every check."""
 
 log = logging.getLogger("gateway.edge")
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_OPEN: Final = 1
-_LINGERING: Final = 2
-_CLOSING: Final = 3
-_LOST: Final = 4
 
-
-class Http1Protocol(asyncio.Protocol):
+class Http1Protocol(PeerConnection):
     """One connection. Made by the listener."""
 
     __slots__ = (
         "_body_left",
         "_chunks",
-        "_connections",
-        "_deadline",
-        "_drained_at",
-        "_drained_bytes",
         "_expects_continue",
         "_goes_on_soon",
         "_got_eof",
         "_held",
         "_is_body_paused",
-        "_is_corked",
-        "_is_reading",
-        "_limits",
-        "_lingered_bytes",
-        "_out",
-        "_out_bytes",
         "_response",
-        "_sent_bytes",
-        "_state",
-        "_transport",
-        "is_congested",
     )
 
-    _transport: asyncio.Transport
-
     def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-        self._limits = connections.limits
-        self._state = _OPEN
+        super().__init__(connections)
         self._response: Http1Response | None = None
         self._held = bytearray()
         self._body_left = 0
@@ -85,35 +55,13 @@ class Http1Protocol(asyncio.Protocol):
         self._expects_continue = False
         self._got_eof = False
         self._goes_on_soon = False
-        self._is_reading = True
-        self._is_corked = False
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._sent_bytes = 0
-        self._drained_bytes = 0
-        self._drained_at = 0.0
-        self._lingered_bytes = 0
-        self._deadline = inf
-        self.is_congested = False
 
     # What the transport says
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
-        self._wait(self._limits.idle_timeout_s)
-        connections = self._connections
-        if not connections.add(self):
-            if len(connections) > self._limits.max_connections + MAX_REFUSED_CONNECTIONS:
-                self.reset()
-                return
-            self._refuse(Refusal(503, "too-many-connections", "Too many connections are open"))
-
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self._state != _OPEN:
-            self._discard(len(data))
+        if self._state != OPEN:
+            self.discard(len(data))
             return
         if self._held:
             self._held += data
@@ -132,7 +80,7 @@ class Http1Protocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends nothing more; True keeps the connection for our answer."""
         response = self._response
-        if self._state != _OPEN or response is None:
+        if self._state != OPEN or response is None:
             return False
         self._got_eof = True
         if response.is_http_1_0 or self._is_body_lost():
@@ -140,13 +88,12 @@ class Http1Protocol(asyncio.Protocol):
             return False
         if not response.is_started:
             self.write(CONTINUE)
-        self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+        self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        self._state = _LOST
-        self._connections.remove(self)
+        super().connection_lost(exc)
         self._drop_response()
 
     def pause_writing(self) -> None:
@@ -173,7 +120,7 @@ class Http1Protocol(asyncio.Protocol):
         try:
             at = self._read_from(data)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
             at = len(data)
         except Exception:
             log.exception("edge.exchange_failed")
@@ -182,7 +129,7 @@ class Http1Protocol(asyncio.Protocol):
         self._is_corked = False
         if self._out:
             self.flush()
-        if at < len(data) and self._state == _OPEN:
+        if at < len(data) and self._state == OPEN:
             self._held += data[at:] if at else data
             if self._is_blocked():
                 self._limit_held()
@@ -192,7 +139,7 @@ class Http1Protocol(asyncio.Protocol):
         at = 0
         end = len(data)
         turns = self._limits.max_pipelined
-        while at < end and self._state == _OPEN:
+        while at < end and self._state == OPEN:
             if self._response is not None:
                 if self._is_body_paused or self._is_body_complete():
                     break
@@ -221,7 +168,7 @@ class Http1Protocol(asyncio.Protocol):
         if at < len(data):
             check_partial(data[at:], self._limits)
             if not self._held:
-                self._wait(self._limits.head_timeout_s)
+                self.wait(self._limits.head_timeout_s)
 
     def _begin(self, request: Request, flags: int, data: bytes, at: int) -> int:
         """Dispatch ``request``, whose body begins in ``data`` at ``at``; return how far it went."""
@@ -313,7 +260,7 @@ class Http1Protocol(asyncio.Protocol):
                 receiver.body_end()
                 return at
         if self._response is response and not self._is_body_paused:
-            self._wait(self._limits.body_stall_s)
+            self.wait(self._limits.body_stall_s)
         return at
 
     def _deliver(self, response: Http1Response, receiver: Receiver, body: bytes) -> None:
@@ -343,9 +290,8 @@ class Http1Protocol(asyncio.Protocol):
         return self._body_left > len(self._held)
 
     def _limit_held(self) -> None:
-        if self._is_reading and len(self._held) >= self._limits.high_water_bytes:
-            self._is_reading = False
-            self._transport.pause_reading()
+        if len(self._held) >= self._limits.high_water_bytes:
+            self.pause_reading()
 
     def _take_held(self, fresh_bytes: int) -> bytes:
         """Return what is held, for reading; nothing while it is only the beginning of a head."""
@@ -356,7 +302,7 @@ class Http1Protocol(asyncio.Protocol):
                 try:
                     check_partial(held, self._limits)
                 except Refusal as refusal:
-                    self._refuse(refusal)
+                    self.refuse(refusal)
                 return b""
         data = bytes(held)
         held.clear()
@@ -370,56 +316,26 @@ class Http1Protocol(asyncio.Protocol):
     def _go_on(self) -> None:
         """Read on from what is held, then from the socket."""
         self._goes_on_soon = False
-        if self._state != _OPEN:
+        if self._state != OPEN:
             return
         if self._held and not self._is_blocked():
             self._read(self._take_held(0))
-        if self._state != _OPEN:
+        if self._state != OPEN:
             return
         if not self._got_eof:
             if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
-                self._resume_reading()
+                self.resume_reading()
         elif self._response is not None:
             if self._is_body_lost():
                 self.peer_lost()
         elif not self._is_blocked():
             self._close()
 
-    def _resume_reading(self) -> None:
-        if not self._is_reading:
-            self._is_reading = True
-            self._transport.resume_reading()
-
     # What a response does (`gateway.edge.response.Http1Connection`)
-
-    def write(self, data: bytes) -> None:
-        """Send ``data`` with this turn of the loop, together with what else it writes."""
-        out = self._out
-        if not out and not self._is_corked:
-            self._connections.flush_soon(self)
-        out.append(data)
-        self._out_bytes += len(data)
-        if self._out_bytes >= self._limits.high_water_bytes:
-            self.flush()
-
-    def flush(self) -> None:
-        """Give what was written to the transport. May call the receiver's ``congested``."""
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._out_bytes = 0
-            self._sent_bytes += len(data)
-            self._transport.write(data)
 
     def closes_after(self) -> bool:
         """Whether the connection cannot outlive a response that begins now."""
         return self._connections.draining or not self._is_body_complete()
-
-    def own_header_lines(self, date: bool, server: bool) -> bytes:
-        """Return the lines that the edge adds to a head."""
-        lines = self._connections.date_line if date else b""
-        return lines + self._connections.server_line if server else lines
 
     def response_over(self, closes: bool) -> None:
         """The response has been written: the next request, or the end."""
@@ -429,9 +345,9 @@ class Http1Protocol(asyncio.Protocol):
         elif not self._is_corked:
             if self._held or self._got_eof or not self._is_reading:
                 self._go_on_soon()
-            self._wait(self._limits.idle_timeout_s)
+            self.wait(self._limits.idle_timeout_s)
         else:
-            self._wait(self._limits.idle_timeout_s)
+            self.wait(self._limits.idle_timeout_s)
 
     def pause_body(self) -> None:
         """Deliver no more of the body; some is still read, to see the client leave."""
@@ -445,7 +361,8 @@ class Http1Protocol(asyncio.Protocol):
             self._is_body_paused = False
             if not self._is_body_complete():
                 self._want_body()
-                self._go_on_soon()
+                if self._held or not self._is_reading:
+                    self._go_on_soon()
 
     def _want_body(self) -> None:
         """Somebody waits for the body: ask for it if need be, and not forever."""
@@ -455,49 +372,31 @@ class Http1Protocol(asyncio.Protocol):
         if self._expects_continue and response is not None and not response.is_started:
             self._expects_continue = False
             self.write(CONTINUE)
-        self._wait(self._limits.body_stall_s)
+        self.wait(self._limits.body_stall_s)
 
     # Ends
 
     def _close(self) -> None:
-        """Close after what is written; throw away what the client still sends, if it does."""
-        self.flush()
-        if self._state != _OPEN:
-            return
-        if self._got_eof or (self._is_body_complete() and not self._held):
-            self._state = _CLOSING
-            self._deadline = inf
-            self._transport.close()
-            return
-        self._state = _LINGERING
+        is_read = self._is_body_complete() and not self._held
         self._held.clear()
-        self._wait(self._limits.linger_s)
-        self._transport.write_eof()
-        self._resume_reading()
+        self.close(linger=not (is_read or self._got_eof))
 
-    def _discard(self, size: int) -> None:
-        self._lingered_bytes += size
-        if self._lingered_bytes > self._limits.linger_bytes and self._state == _LINGERING:
-            self._state = _CLOSING
-            self._transport.close()
-
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Answer what is no request, or ends as none, and close."""
         response = self._response
         is_started = response is not None and response.is_started
         self._drop_response()
-        if self._state != _OPEN:
+        if self._state != OPEN:
             return
         if is_started:
             self.reset()
             return
         self.write(encode_refusal(refusal, self._connections.date_line))
-        # Whatever follows on this connection is unread by definition.
-        self._body_left = 1
-        self._close()
+        self._held.clear()
+        self.close(linger=not self._got_eof)
 
     def _fail(self) -> None:
-        self._refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
+        self.refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
 
     def peer_lost(self) -> None:
         """Nothing can be sent any more: tell the receiver, then reset."""
@@ -512,65 +411,28 @@ class Http1Protocol(asyncio.Protocol):
                 response.receiver.gone()
 
     def reset(self) -> None:
-        """End at once so that the peer sees a broken stream, also when only EOF would end it."""
-        if self._state == _LOST:
-            # The socket's number may belong to another connection already.
-            return
+        """End at once so that the peer sees a broken stream; the receiver is not told."""
         self._response = None
-        self._state = _CLOSING
-        self._out.clear()
         self._held.clear()
-        with suppress(OSError):
-            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._transport.abort()
+        super().reset()
 
-    def drain(self) -> None:
-        """Close as soon as no exchange is open."""
-        if self._state == _OPEN and self._response is None and not self._held:
+    def time_is_up(self) -> None:
+        """The client let its time pass."""
+        if self._response is not None or self._held:
+            self.refuse(Refusal(408, "request-timeout", "The request did not arrive in time"))
+        else:
             self._close()
-
-    # Time
 
     def check(self, now: float) -> None:
         """Look at every limit in time."""
-        if self._deadline <= now:
-            self._expire()
-        elif self._sent_bytes != self._drained_bytes:
-            self._check_writes(now)
-        if self._got_eof or not self._is_reading:
-            self._check_peer()
+        super().check(now)
+        if self._got_eof:
+            self.check_peer()
 
-    def _wait(self, seconds: float) -> None:
-        connections = self._connections
-        self._deadline = connections.now + connections.slack_s + seconds
-
-    def _expire(self) -> None:
-        """The client let its time pass."""
-        self._deadline = inf
-        if self._state == _LINGERING:
-            self._state = _CLOSING
-            self._transport.close()
-        elif self._response is not None or self._held:
-            self._refuse(Refusal(408, "request-timeout", "The request did not arrive in time"))
-        elif self._state == _OPEN:
+    def drain(self) -> None:
+        """Close as soon as no exchange is open."""
+        if self._state == OPEN and self._response is None and not self._held:
             self._close()
-
-    def _check_writes(self, now: float) -> None:
-        """Reset a client that takes nothing of what waits for it."""
-        drained_bytes = self._sent_bytes - self._transport.get_write_buffer_size()
-        if drained_bytes != self._drained_bytes:
-            self._drained_bytes = drained_bytes
-            self._drained_at = now
-        elif now - self._drained_at > self._limits.write_stall_s:
-            self.peer_lost()
-
-    def _check_peer(self) -> None:
-        """Notice a reset on a socket of which nothing is read."""
-        if self._state == _OPEN and self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.peer_lost()
-
-    def _socket(self) -> socket.socket:
-        return cast(socket.socket, self._transport.get_extra_info("socket"))
 
     def _receiver(self) -> Receiver | None:
         return None if self._response is None else self._response.receiver

@@ -100,8 +100,10 @@ class Gateway:
     """One gateway process; ``uri`` is its scheme and authority."""
 
     __slots__ = (
+        "_connect",
         "_get_head",
         "_is_connecting",
+        "_limits",
         "_loop",
         "_pipeline",
         "_pipelines",
@@ -110,8 +112,6 @@ class Gateway:
         "_rests",
         "_used_at",
         "_waiting",
-        "_connect",
-        "_limits",
     )
 
     def __init__(self, uri: bytes, limits: AttachLimits) -> None:

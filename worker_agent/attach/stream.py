@@ -59,7 +59,9 @@ class StreamedPost:
 
     # What the connection's coming brings
 
-    def opened(self, connection: Connection, head: bytes, first: bytes, *, is_chunked: bool) -> bool:
+    def opened(
+        self, connection: Connection, head: bytes, first: bytes, *, is_chunked: bool
+    ) -> bool:
         """Send ``head``, the POST's own, and all that waits; ``False`` if no longer wanted."""
         job = self._job
         if job is None:
@@ -67,9 +69,7 @@ class StreamedPost:
         self._connection = connection
         first += b"".join(self._parts)
         self._parts.clear()
-        connection.start(
-            self, head, first, is_chunked=is_chunked, is_complete=self._is_complete
-        )
+        connection.start(self, head, first, is_chunked=is_chunked, is_complete=self._is_complete)
         if self._waiting_bytes > HIGH_WATER_BYTES and not connection.is_congested:
             job.relieved()
         return True

@@ -22,8 +22,9 @@ from wire.envelope import Envelope
 from wire.headers import forwardable
 from wire.http1 import MAX_INNER_HEAD_BYTES, MAX_INNER_HEADERS, encode_response_head
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_answer
+from worker_agent.job.ports import Attach, Call, Desk, Inference, Outcome, Post, Rest
 from worker_agent.job.request import Identity, Outgoing, RequestError, outgoing
-from worker_agent.ports import Attach, Call, Desk, Failure, Headers, Inference, Outcome, Post, Rest
+from worker_agent.ports import Failure, Headers
 
 
 class State(IntEnum):

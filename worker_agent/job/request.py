@@ -98,24 +98,8 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
 
     Raises `RequestError` for an illegal method, target, header or length.
     """
-    headers: Headers = []
-    length: bytes | None = None
-    poll = region = b""
-    ours = _OURS
-    for header in envelope.headers:
-        name = header[0]
-        if not name.islower():
-            name = name.lower()
-        if name not in ours:
-            headers.append(header)
-        elif name == CONTENT_LENGTH:
-            if length is not None and length != header[1]:
-                raise RequestError("several content-length headers")
-            length = header[1]
-        elif name == NVCF_POLL_SECONDS:
-            poll = header[1]
-        elif name == NVCF_INVOCATION_REGION:
-            region = header[1]
+    headers, ours = _sorted_out(envelope.headers)
+    length = ours.get(CONTENT_LENGTH)
     method = envelope.method
     body_bytes = _body_bytes(envelope, length)
     if body_bytes is None:
@@ -125,8 +109,11 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
     else:
         framing = identity.static_lines
     _add_platform_headers(headers, envelope, identity)
-    headers.append((b"NVCF-INVOCATION-REGION", region))
-    left_s = poll_seconds(poll) - max(0, now_ns - envelope.requested_at_ns) // _NS
+    headers.append((b"NVCF-INVOCATION-REGION", ours.get(NVCF_INVOCATION_REGION, b"")))
+    left_s = (
+        poll_seconds(ours.get(NVCF_POLL_SECONDS, b""))
+        - max(0, now_ns - envelope.requested_at_ns) // _NS
+    )
     headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, left_s)))
     try:
         head = encode_request_head(method, envelope.path or b"/", headers, framing)
@@ -141,6 +128,23 @@ def poll_seconds(value: bytes) -> int:
     if not value or not _DIGITS.fullmatch(value):
         return DEFAULT_POLL_S
     return min(int(value), MAX_POLL_S)
+
+
+def _sorted_out(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
+    """Return the headers that go on as they are, and the last value of each that is ours."""
+    kept: Headers = []
+    ours: dict[bytes, bytes] = {}
+    for header in given:
+        name, value = header
+        if not name.islower():
+            name = name.lower()
+        if name not in _OURS:
+            kept.append(header)
+        elif name == CONTENT_LENGTH and ours.get(name, value) != value:
+            raise RequestError("several content-length headers")
+        else:
+            ours[name] = value
+    return kept, ours
 
 
 def _add_platform_headers(headers: Headers, envelope: Envelope, identity: Identity) -> None:

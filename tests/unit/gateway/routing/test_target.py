@@ -1,0 +1,124 @@
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.exchange import Headers, Request
+from gateway.routing.target import target_router
+
+F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+V = "11111111-2222-4333-8444-555555555555"
+route = target_router(b".Invocation.example.com")
+route_any = target_router(b"")
+
+
+def request(authority: str, *headers: tuple[bytes, bytes]) -> Request:
+    fields: Headers = [(b"host", authority.encode()), (b"accept", b"*/*"), *headers]
+    return Request(b"POST", b"/path?q=1", authority.encode(), fields, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("authority", "function_id", "version_id"),
+    [
+        (f"{F}.invocation.example.com", F, None),
+        (f"{F.upper()}.INVOCATION.Example.com.:8080", F, None),
+        (f"{V}.{F}.invocation.example.com", F, V),
+        (f"{V}.{F}.invocation.example.com:443", F, V),
+    ],
+)
+def test_a_function_host_names_function_and_version(
+    authority: str, function_id: str, version_id: str | None
+) -> None:
+    for _ in range(2):
+        target = route(request(authority))
+        assert target is not None
+        assert (target.function_id, target.version_id) == (function_id, version_id)
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        "api.example.com",
+        "invocation.example.com",
+        f"{F}.other.example.com",
+        f"{F}-invocation.example.com",
+        f"x.{F}.invocation.example.com",
+        f"{F[:-1]}.invocation.example.com",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+    ],
+)
+def test_any_other_host_belongs_to_the_path_routes(authority: str) -> None:
+    for _ in range(2):
+        assert route(request(authority)) is None
+
+
+def test_without_a_suffix_any_domain_will_do() -> None:
+    target = route_any(request(f"{F}.localhost:8080"))
+    assert target is not None
+    assert target.function_id == F
+
+
+@pytest.mark.parametrize("authority", ["", "a b", "user@host", "host/path", "host:99999", "[::1"])
+def test_an_invalid_host_is_a_bad_request(authority: str) -> None:
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            route(request(authority))
+
+
+def test_the_routing_headers_come_before_the_host() -> None:
+    target = route(
+        request(
+            f"{V}.invocation.example.com",
+            (b"function-id", F.upper().encode()),
+            (b"function-version-id", V.encode()),
+        )
+    )
+    assert target is not None
+    assert (target.function_id, target.version_id) == (F, V)
+
+
+def test_a_malformed_version_header_is_ignored() -> None:
+    target = route(request("api", (b"function-id", F.encode()), (b"function-version-id", b"v1")))
+    assert target is not None
+    assert (target.function_id, target.version_id) == (F, None)
+
+
+def test_a_malformed_function_header_leaves_it_to_the_host() -> None:
+    bad = (b"function-id", b"none")
+    assert route(request("api.example.com", bad)) is None
+    target = route(request(f"{F}.invocation.example.com", bad))
+    assert target is not None
+    assert target.function_id == F
+
+
+def test_a_version_header_alone_names_nothing() -> None:
+    assert route(request("api.example.com", (b"function-version-id", V.encode()))) is None
+
+
+@pytest.mark.parametrize(
+    "name", [b"function-id", b"function-version-id", b"authorization", b"nvcf-poll-seconds"]
+)
+def test_a_header_that_may_count_once_is_refused_twice(name: bytes) -> None:
+    with pytest.raises(BadRequest, match="more than once"):
+        route(request(f"{F}.invocation.example.com", (name, b"1"), (name, b"1")))
+
+
+def test_the_target_carries_what_access_will_read() -> None:
+    target = route(
+        request(
+            f"{F}.invocation.example.com",
+            (b"authorization", b"Bearer x"),
+            (b"nvcf-poll-seconds", b"5"),
+        )
+    )
+    assert target is not None
+    assert (target.authorization, target.poll_seconds) == (b"Bearer x", b"5")
+
+
+def test_remembered_hosts_are_bounded_and_forgetting_changes_nothing() -> None:
+    for n in range(5000):
+        function_id = f"6f9619ff-8b86-4011-b42d-{n:012d}"
+        target = route(request(f"{function_id}.invocation.example.com"))
+        assert target is not None
+        assert target.function_id == function_id
+    cells = [cell.cell_contents for cell in route.__closure__ or ()]
+    assert sum(len(cell) for cell in cells if isinstance(cell, dict)) <= 4096
