@@ -31,14 +31,16 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections, checked together by one timer. Belongs to the running loop.
+    """The open connections, checked together by one timer.
 
     ``now`` is loop time of the last check, ``slack_s`` what to add to it for a deadline that must
     not come early: reading the clock per request would cost more than it tells.
     """
 
-    def __init__(self, dispatch: Dispatch, limits: EdgeLimits) -> None:
-        self.loop = asyncio.get_running_loop()
+    def __init__(
+        self, dispatch: Dispatch, limits: EdgeLimits, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
         self.dispatch = dispatch
         self.limits = limits
         self.draining = False

@@ -1,5 +1,6 @@
 """Listening sockets and the connections that come through them."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -114,7 +115,7 @@ async def listen(
     sockets: Sequence[socket.socket], dispatch: Dispatch, limits: EdgeLimits
 ) -> Listener:
     """Serve ``dispatch`` on ``sockets`` from `bind_sockets`."""
-    connections = Connections(dispatch, limits)
+    connections = Connections(dispatch, limits, asyncio.get_running_loop())
     listener = Listener(connections, [_name(listening) for listening in sockets])
     await listener.start(sockets)
     return listener

@@ -21,7 +21,7 @@ def every_class(root: type[GatewayError] = GatewayError) -> Iterator[type[Gatewa
         yield from every_class(child)
 
 
-@pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(every_class()), ids=lambda kind: kind.__name__)
 def test_every_error_answers_with_a_complete_problem_document(kind: type[GatewayError]) -> None:
     status, headers, body = problem_for(kind(), "/v1/things", "the-request-id")
     document = json.loads(body)
