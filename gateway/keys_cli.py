@@ -32,7 +32,7 @@ from gateway.store.nats_kv import Store
 from runtime.settings import SettingsError, load
 from wire.ids import uuid4_text
 
-CONNECT_WITHIN_S = 3.0
+CONNECT_WITHIN_S = 2.0
 SCOPES = frozenset(
     {
         "register_function",

@@ -76,6 +76,10 @@ class QueueSettings(Section):
     """Part of stream and subject names; the value of nvcf-invocation-region."""
     max_messages: Count = 100_000
     """Waiting requests per version; more are answered 429."""
+    lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
+    """A worker that is silent for so long loses its request to another one."""
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
+    """How often one request is given to workers; then it is answered 502."""
     replicas: Replicas = 1
     """Of each stream."""
 

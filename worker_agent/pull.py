@@ -134,6 +134,7 @@ class Intake:
         if not self._jobs:
             self._is_empty.clear()
         self._jobs[request_id] = job
+        self._want()
         self._seen.started(lease.deliveries)
         job.begin(time.time_ns())
 

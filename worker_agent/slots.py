@@ -40,6 +40,8 @@ class Slots:
 
     def give_back(self) -> None:
         """A slot was taken for nothing."""
+        if self.running == 0:
+            raise AssertionError("a slot given back that nobody held")
         self.running -= 1
 
     def is_full(self) -> bool:

@@ -3,8 +3,9 @@
 import ssl
 
 from gateway.edge.limits import EdgeLimits
-from gateway.settings import AttachSettings, EdgeSettings, NatsSettings
+from gateway.settings import AttachSettings, EdgeSettings, NatsSettings, QueueSettings
 from gateway.store.connection import NatsOptions
+from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 
 
@@ -64,4 +65,14 @@ def store_options(settings: NatsSettings) -> NatsOptions:
         token=settings.token.get_secret_value() if settings.token else None,
         credentials_file=settings.credentials_file,
         ca_file=settings.ca_file,
+    )
+
+
+def stream_settings(settings: QueueSettings) -> StreamSettings:
+    """Return how the queues' streams and consumers are made."""
+    return StreamSettings(
+        max_messages=settings.max_messages,
+        replicas=settings.replicas,
+        ack_wait_s=settings.lease_s,
+        max_deliver=settings.max_deliveries,
     )

@@ -13,7 +13,13 @@ from functools import partial
 
 from gateway.app.desk import Desk
 from gateway.app.dispatch import Dispatcher
-from gateway.app.options import attach_limits, data_options, edge_limits, store_options
+from gateway.app.options import (
+    attach_limits,
+    data_options,
+    edge_limits,
+    store_options,
+    stream_settings,
+)
 from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes
 from gateway.app.workers import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
@@ -32,7 +38,6 @@ from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.nats.connection import Connection
-from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import JetStreamQueue
 from runtime import logs
 from runtime.lifecycle import Lifecycle, Ticker
@@ -66,9 +71,7 @@ class GatewayProcess:
             self._data,
             region=settings.queue.region,
             process=self._number,
-            streams=StreamSettings(
-                max_messages=settings.queue.max_messages, replicas=settings.queue.replicas
-            ),
+            streams=stream_settings(settings.queue),
         )
         self._model = ReadModel()
         self._store_connection = StoreConnection(store_options(settings.nats))

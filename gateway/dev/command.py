@@ -208,13 +208,13 @@ def _worker_env(
 ) -> dict[str, str]:
     return {
         "WORKER_NATS__URLS": nats_url,
-        "WORKER_FUNCTION__FUNCTION_ID": demo.function_id,
+        "WORKER_FUNCTION__ID": demo.function_id,
         "WORKER_FUNCTION__VERSION_ID": demo.version_id,
         "WORKER_INFERENCE__PORT": str(inference_port),
-        "WORKER_INFERENCE__HEALTH_PATH": "/health",
-        "WORKER_MAX_CONCURRENCY": str(options.concurrency),
+        "WORKER_INFERENCE__MAX_CONCURRENCY": str(options.concurrency),
+        "WORKER_HEALTH__PATH": "/health",
         "WORKER_ADMIN__LISTEN": f"{HOST}:0",
-        "WORKER_DRAIN__GRACE_S": str(options.grace_s),
+        "WORKER_DRAIN__TIMEOUT_S": str(options.grace_s),
     }
 
 

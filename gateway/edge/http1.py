@@ -16,7 +16,7 @@ turn, so answers are in order by construction; beyond the high-water mark nothin
 import logging
 from math import inf
 
-from gateway.edge.chunked import ChunkedBody
+from gateway.edge.body import ChunkedBody, SizedBody
 from gateway.edge.connections import Connections
 from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head
 from gateway.edge.peer import OPEN, PeerConnection
@@ -35,13 +35,13 @@ class Http1Protocol(PeerConnection):
     """One connection. Made by the listener."""
 
     __slots__ = (
-        "_body_left",
-        "_chunks",
+        "_body",
         "_expects_continue",
         "_goes_on_soon",
         "_got_eof",
         "_held",
         "_is_body_paused",
+        "_owes_arrived",
         "_response",
     )
 
@@ -49,10 +49,10 @@ class Http1Protocol(PeerConnection):
         super().__init__(connections)
         self._response: Http1Response | None = None
         self._held = bytearray()
-        self._body_left = 0
-        self._chunks: ChunkedBody | None = None
+        self._body: SizedBody | ChunkedBody | None = None
         self._is_body_paused = False
         self._expects_continue = False
+        self._owes_arrived = False
         self._got_eof = False
         self._goes_on_soon = False
 
@@ -141,7 +141,7 @@ class Http1Protocol(PeerConnection):
         turns = self._limits.max_pipelined
         while at < end and self._state == OPEN:
             if self._response is not None:
-                if self._is_body_paused or self._is_body_complete():
+                if self._is_body_paused or self._body is None:
                     break
                 at = self._read_body(data, at)
                 continue
@@ -189,39 +189,30 @@ class Http1Protocol(PeerConnection):
             if self._response is response:
                 receiver.body_end()
             return body_end
-        self._body_left = length
+        self._body = SizedBody(length)
+        self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
         self._dispatch(request, response)
-        if self._response is not response:
-            return at
-        if at < len(data):
-            return self._read_body(data, at)
-        if flags & EXPECTS_CONTINUE:
-            self._expects_continue = True
-        self._want_body()
-        return at
+        return self._read_body(data, at)
 
     def _begin_chunked(
         self, request: Request, response: Http1Response, data: bytes, at: int, flags: int
     ) -> int:
-        chunks = ChunkedBody()
-        # Before the dispatch, so that a body that is all here, or none at all, is known as such.
-        body = chunks.feed(data[at:])
+        self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
+        body = ChunkedBody()
+        # Before the dispatch, so that a body that is all here is known as such.
+        piece, at = body.take(data, at, self._limits.high_water_bytes)
         self._response = response
-        if not chunks.is_complete:
-            self._chunks = chunks
+        if not body.is_complete:
+            self._body = body
+            self._owes_arrived = True
         receiver = self._dispatch(request, response)
-        if body and self._response is response:
-            self._deliver(response, receiver, body)
-        if chunks.is_complete:
-            if self._response is response:
-                receiver.body_end()
-            return len(data) - len(chunks.rest)
+        if piece and self._response is response:
+            receiver.body(piece)
+        if not body.is_complete:
+            return self._read_body(data, at)
         if self._response is response:
-            receiver.arrived()
-        if self._response is response:
-            self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
-            self._want_body()
-        return len(data)
+            receiver.body_end()
+        return at
 
     def _dispatch(self, request: Request, response: Http1Response) -> Receiver:
         receiver = response.receiver = self._connections.dispatch(request, response)
@@ -231,44 +222,28 @@ class Http1Protocol(PeerConnection):
 
     def _read_body(self, data: bytes, at: int) -> int:
         """Deliver body bytes from ``data``; return how far it went."""
-        response = self._response
-        receiver = self._receiver()
-        if response is None or receiver is None:
+        response, body, receiver = self._response, self._body, self._receiver()
+        if response is None or body is None or receiver is None:
             return at
-        self._expects_continue = False
-        if self._chunks is not None:
-            chunks = self._chunks
-            self._deliver(response, receiver, chunks.feed(data[at:] if at else data))
-            at = len(data)
-            if chunks.is_complete:
-                at -= len(chunks.rest)
-                if self._response is response:
-                    self._chunks = None
-                    self._deadline = inf
-                    receiver.body_end()
-                return at
-        else:
-            segment_bytes = self._limits.high_water_bytes
-            end = min(len(data), at + self._body_left)
-            while at < end and self._response is response and not self._is_body_paused:
-                segment = data[at : min(end, at + segment_bytes)]
-                at += len(segment)
-                self._body_left -= len(segment)
-                receiver.body(segment)
-            if self._response is response and not self._body_left:
-                self._deadline = inf
-                receiver.body_end()
-                return at
-        if self._response is response and not self._is_body_paused:
-            self.wait(self._limits.body_stall_s)
+        enough_bytes = self._limits.high_water_bytes
+        while at < len(data) and not self._is_body_paused and not body.is_complete:
+            self._expects_continue = False
+            piece, at = body.take(data, at, enough_bytes)
+            if piece:
+                receiver.body(piece)
+                if self._response is not response:
+                    return at
+        if body.is_complete:
+            self._body = None
+            self._deadline = inf
+            receiver.body_end()
+            return at
+        if self._owes_arrived and at == len(data):
+            self._owes_arrived = False
+            receiver.arrived()
+        if self._response is response:
+            self._want_body()
         return at
-
-    def _deliver(self, response: Http1Response, receiver: Receiver, body: bytes) -> None:
-        segment_bytes = self._limits.high_water_bytes
-        for at in range(0, len(body), segment_bytes):
-            if self._response is not response:
-                break
-            receiver.body(body[at : at + segment_bytes])
 
     # Bytes that wait
 
@@ -277,17 +252,12 @@ class Http1Protocol(PeerConnection):
         if self._goes_on_soon:
             return True
         if self._response is not None:
-            return self._is_body_paused or self._is_body_complete()
+            return self._is_body_paused or self._body is None
         return self.is_congested
-
-    def _is_body_complete(self) -> bool:
-        return not self._body_left and self._chunks is None
 
     def _is_body_lost(self) -> bool:
         """Whether, at EOF, the body can never be complete."""
-        if self._chunks is not None:
-            return not self._held
-        return self._body_left > len(self._held)
+        return self._body is not None and self._body.is_lost(len(self._held))
 
     def _limit_held(self) -> None:
         if len(self._held) >= self._limits.high_water_bytes:
@@ -335,31 +305,31 @@ class Http1Protocol(PeerConnection):
 
     def closes_after(self) -> bool:
         """Whether the connection cannot outlive a response that begins now."""
-        return self._connections.draining or not self._is_body_complete()
+        return self._connections.draining or self._body is not None
 
-    def response_over(self, closes: bool) -> None:
-        """The response has been written: the next request, or the end."""
+    def response_over(self, tail: bytes, closes: bool) -> None:
+        """The response ends with ``tail``: now the next request, or the end."""
         self._response = None
+        if tail:
+            self.write(tail)
         if closes or self._connections.draining:
             self._close()
-        elif not self._is_corked:
-            if self._held or self._got_eof or not self._is_reading:
-                self._go_on_soon()
-            self.wait(self._limits.idle_timeout_s)
-        else:
-            self.wait(self._limits.idle_timeout_s)
+            return
+        self.wait(self._limits.idle_timeout_s)
+        if not self._is_corked and (self._held or self._got_eof or not self._is_reading):
+            self._go_on_soon()
 
     def pause_body(self) -> None:
         """Deliver no more of the body; some is still read, to see the client leave."""
         self._is_body_paused = True
-        if not self._is_body_complete():
+        if self._body is not None:
             self._deadline = inf
 
     def resume_body(self) -> None:
         """Deliver the body again, not before this call returned."""
         if self._is_body_paused:
             self._is_body_paused = False
-            if not self._is_body_complete():
+            if self._body is not None:
                 self._want_body()
                 if self._held or not self._is_reading:
                     self._go_on_soon()
@@ -377,7 +347,7 @@ class Http1Protocol(PeerConnection):
     # Ends
 
     def _close(self) -> None:
-        is_read = self._is_body_complete() and not self._held
+        is_read = self._body is None and not self._held
         self._held.clear()
         self.close(linger=not (is_read or self._got_eof))
 

@@ -35,7 +35,6 @@ class PeerConnection(asyncio.Protocol):
     __slots__ = (
         "_connections",
         "_deadline",
-        "_drained_at",
         "_drained_bytes",
         "_is_corked",
         "_is_reading",
@@ -44,6 +43,7 @@ class PeerConnection(asyncio.Protocol):
         "_out",
         "_out_bytes",
         "_sent_bytes",
+        "_stalled_since",
         "_state",
         "_transport",
         "is_congested",
@@ -62,7 +62,7 @@ class PeerConnection(asyncio.Protocol):
         self._out_bytes = 0
         self._sent_bytes = 0
         self._drained_bytes = 0
-        self._drained_at = 0.0
+        self._stalled_since = inf
         self._lingered_bytes = 0
         self.is_congested = False
 
@@ -209,11 +209,12 @@ class PeerConnection(asyncio.Protocol):
 
     def _check_writes(self, now: float) -> None:
         """Reset a client that takes nothing of what waits for it."""
-        drained_bytes = self._sent_bytes - self._transport.get_write_buffer_size()
-        if drained_bytes != self._drained_bytes:
+        waiting_bytes = self._transport.get_write_buffer_size()
+        drained_bytes = self._sent_bytes - waiting_bytes
+        if drained_bytes != self._drained_bytes or self._stalled_since == inf:
             self._drained_bytes = drained_bytes
-            self._drained_at = now
-        elif now - self._drained_at > self._limits.write_stall_s:
+            self._stalled_since = now if waiting_bytes else inf
+        elif now - self._stalled_since > self._limits.write_stall_s:
             self.peer_lost()
 
     def _socket(self) -> socket.socket:

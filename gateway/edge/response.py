@@ -36,8 +36,8 @@ class Http1Connection(Protocol):
     def own_header_lines(self, date: bool, server: bool) -> bytes:
         """Return the lines that the edge adds to a head."""
 
-    def response_over(self, closes: bool) -> None:
-        """The response has been written."""
+    def response_over(self, tail: bytes, closes: bool) -> None:
+        """The response ends with ``tail``."""
 
     def pause_body(self) -> None:
         """Deliver no more of the request's body."""
@@ -133,9 +133,7 @@ class Http1Response:
         if framing is SIZED and self._left:
             connection.reset()
             return
-        if framing is CHUNKED:
-            connection.write(LAST_CHUNK)
-        connection.response_over(self._closes)
+        connection.response_over(LAST_CHUNK if framing is CHUNKED else b"", self._closes)
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream."""

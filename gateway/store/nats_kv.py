@@ -57,18 +57,11 @@ class Store:
     async def prepare(self, *buckets: str) -> None:
         """Make the buckets (all without an argument) that are not there; leave the others."""
         for bucket in buckets or BUCKETS:
-            config = api.KeyValueConfig(
-                bucket=self.full_name(bucket),
-                history=1,
-                storage=api.StorageType.FILE,
-                replicas=self._replicas,
-            )
             with translated():
                 try:
-                    await self._jetstream().create_key_value(config)
-                except nats.js.errors.APIError as error:
-                    if error.err_code != _NAME_IN_USE:
-                        raise
+                    await self._bucket(bucket)
+                except nats.js.errors.BucketNotFoundError:
+                    await self._make(bucket)
 
     async def put(self, record: Record, revision: int | None = None) -> int:
         """Write a record and return its new revision.
@@ -162,6 +155,20 @@ class Store:
                 continue
             return revoked
         raise ConflictError("the key is being changed by somebody else")
+
+    async def _make(self, bucket: str) -> None:
+        config = api.KeyValueConfig(
+            bucket=self.full_name(bucket),
+            history=1,
+            storage=api.StorageType.FILE,
+            replicas=self._replicas,
+        )
+        try:
+            await self._jetstream().create_key_value(config)
+        except nats.js.errors.APIError as error:
+            # Another process may have made it meanwhile, with other replicas.
+            if error.err_code != _NAME_IN_USE:
+                raise
 
     async def _bucket(self, bucket: str) -> KeyValue:
         return await self._jetstream().key_value(self.full_name(bucket))

@@ -10,7 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import orjson
 
@@ -141,8 +141,8 @@ class Link(asyncio.Protocol):
     # The socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.secured(transport)
+        # Not always a subclass: uvloop has transports of its own.
+        self.secured(cast(asyncio.Transport, transport))
 
     def secured(self, transport: asyncio.Transport) -> None:
         """Take ``transport``: the first, or the one with TLS around it."""

@@ -434,28 +434,32 @@ class Play:
     def act(self, event: str) -> None:
         invocation = self.world.invocation
         is_live = not self.world.client.over and invocation.state is not machine.DONE
-        if event == "attach":
-            if invocation.state is machine.QUEUED:
-                self.worker = "attached"
-                self.world.attach()
-        elif event == "get":
-            if self.may_fetch and is_live and invocation.state is not machine.RECEIVING:
-                self.may_fetch = False
-                invocation.send_rest(RecordedResponder(self.world.script, "worker"))
+        if event in ("attach", "get"):
+            self.worker_comes(event)
         elif event in ("deadline", "ceiling"):
             invocation.deadline_passed(162.0 if event == "deadline" else 9999.0)
         elif event == "shut down":
             invocation.shut_down()
-        elif event in ("refused", "exhausted"):
-            if event == "refused":
-                invocation.refused(QueueUnavailable("lost"))
-            else:
-                invocation.exhausted()
+        elif event == "refused":
+            invocation.refused(QueueUnavailable("lost"))
+        elif event == "exhausted":
+            invocation.exhausted()
         elif event.startswith("client") or event in ("congested", "relieved"):
             if is_live:
                 self.client_acts(event)
         else:
             self.worker_acts(event)
+
+    def worker_comes(self, event: str) -> None:
+        invocation = self.world.invocation
+        if event == "attach" and invocation.state is machine.QUEUED:
+            self.worker = "attached"
+            self.world.attach()
+        elif (
+            event == "get" and self.may_fetch and machine.QUEUED <= invocation.state < machine.DONE
+        ):
+            self.may_fetch = False
+            invocation.send_rest(RecordedResponder(self.world.script, "worker"))
 
     def client_acts(self, event: str) -> None:
         invocation = self.world.invocation

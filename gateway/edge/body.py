@@ -1,4 +1,7 @@
-"""A chunked body, strictly and bounded (RFC 9112 §7.1)."""
+"""A request body out of a connection's bytes: by its length, or chunked (RFC 9112 §6.3, §7.1).
+
+Both are read in steps, so that whoever gets the bytes can ask for no more of them.
+"""
 
 import re
 
@@ -19,14 +22,36 @@ _trailer_line = re.compile(
 _SIZE, _DATA, _DATA_END, _TRAILERS, _OVER = range(5)
 
 
+class SizedBody:
+    """A body of ``length`` bytes; ``left`` have not come yet."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+    def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
+        """Return the next bytes from ``at`` on, at most ``enough_bytes``, and where they end."""
+        piece = data[at : at + min(self.left, enough_bytes)]
+        self.left -= len(piece)
+        return piece, at + len(piece)
+
+    def is_lost(self, held_bytes: int) -> bool:
+        """Whether it will never be complete when nothing comes but what is held already."""
+        return self.left > held_bytes
+
+
 class ChunkedBody:
     """Decodes one body. Extensions and trailers are checked and dropped.
 
-    ``is_complete`` and then ``rest``, the bytes behind the body, are set by `feed`. Holds at most
-    an incomplete line.
+    Holds at most an incomplete line.
     """
 
-    __slots__ = ("_extension_bytes", "_held", "_left", "_state", "_trailer_bytes", "rest")
+    __slots__ = ("_extension_bytes", "_held", "_left", "_state", "_trailer_bytes")
 
     def __init__(self) -> None:
         self._state = _SIZE
@@ -34,28 +59,32 @@ class ChunkedBody:
         self._held = b""
         self._extension_bytes = 0
         self._trailer_bytes = 0
-        self.rest = b""
 
     @property
     def is_complete(self) -> bool:
         return self._state == _OVER
 
-    def feed(self, data: bytes) -> bytes:
-        """Return the body bytes that ``data`` brings. Raises `Refusal` for what is no such body.
+    def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
+        """Return body bytes decoded from ``at`` on, and how far that went.
 
-        Not to be called again once the body is complete.
+        Goes on until there are ``enough_bytes`` or more, or nothing is left. Raises `Refusal` for
+        what is no such body.
         """
-        if self._held:
-            data = self._held + data
+        held = len(self._held)
+        if held:
+            data = self._held + data[at:]
+            start, at = at - held, 0
             self._held = b""
+        else:
+            start = 0
         pieces: list[bytes] = []
-        at = 0
         end = len(data)
-        while at < end:
+        while at < end and enough_bytes > 0 and self._state != _OVER:
             if self._state == _DATA:
-                piece = data[at : at + self._left]
+                piece = data[at : at + min(self._left, enough_bytes)]
                 pieces.append(piece)
                 at += len(piece)
+                enough_bytes -= len(piece)
                 self._left -= len(piece)
                 if not self._left:
                     self._state = _DATA_END
@@ -63,12 +92,14 @@ class ChunkedBody:
             after = self._line(data, at)
             if not after:
                 self._held = data[at:]
+                at = end
                 break
             at = after
-            if self._state == _OVER:
-                self.rest = data[at:]
-                break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), start + at
+
+    def is_lost(self, held_bytes: int) -> bool:
+        """Whether it will never be complete when nothing comes but what is held already."""
+        return not held_bytes
 
     def _line(self, data: bytes, at: int) -> int:
         """Take the line at ``at``; return where it ends, 0 when it is not complete."""

@@ -1,0 +1,134 @@
+"""`gateway dev`: what it prints, how it ends."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Dev, start_dev
+from tests.support.programs import PATIENCE_S, descendants, gateway, wait_gone
+
+
+def curl_lines(dev: Dev) -> list[str]:
+    return [line.strip() for line in dev.program.lines if line.strip().startswith("curl ")]
+
+
+def paste(line: str) -> str:
+    done = subprocess.run(  # the very text a user pastes into a shell
+        line.replace("curl ", "curl -sS --fail-with-body ", 1),
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_two_printed_curl_lines_work_when_pasted(dev: Dev) -> None:
+    plain, events = curl_lines(dev)
+    assert paste(plain) == "hello"
+    assert paste(events.replace("interval_ms=500", "interval_ms=5")).count("data:") >= 5
+
+
+def test_the_ready_file_has_everything_a_script_needs(dev: Dev) -> None:
+    assert set(dev.ready) == {
+        "invocation_url",
+        "api_url",
+        "function_id",
+        "function_version_id",
+        "api_key",
+        "nats_url",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    dev = start_dev(tmp_path)
+    family = descendants(dev.program.pid)
+    for name in ("nats-server", "gateway serve", "worker_agent", "examples.inference"):
+        assert any(name in line for line in family.values()), name
+    assert dev.program.stop(number) == 0
+    wait_gone(list(family))
+    assert not (tmp_path / "ready.json").exists()
+
+
+def test_a_killed_dev_takes_its_children_with_it(tmp_path: Path) -> None:
+    dev = start_dev(tmp_path)
+    family = descendants(dev.program.pid)
+    dev.program.stop(signal.SIGKILL)
+    wait_gone(list(family))
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        program = gateway("dev", "--port", str(port))
+        assert program.wait_end() == 1
+    (line,) = program.output.splitlines()
+    assert f"port {port} cannot be used" in line
+    assert "--port" in line
+
+
+def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
+    command = "{python} -c \"print('no GPU here', flush=True); raise SystemExit(3)\" {port}"
+    program = gateway("dev", "--port", "0", "--inference-command", command)
+    assert program.wait_end() == 1
+    assert "inference ended with code 3" in program.output
+    assert "no GPU here" in program.output
+    assert "Traceback" not in program.output
+
+
+def test_serve_refuses_settings_it_does_not_know(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('[edge]\nlisten = ["127.0.0.1:0"]\nlistne = 1\n[drain]\ntimeout_s = "soon"\n')
+    program = gateway("serve", "--config", str(config))
+    assert program.wait_end() == 2
+    assert "edge.listne: no such setting" in program.output
+    assert "drain.timeout_s" in program.output
+    assert "Traceback" not in program.output
+
+
+def test_serve_on_a_port_in_use_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for workers in ("1", "2"):
+            env = {"GATEWAY_EDGE__LISTEN": f"127.0.0.1:{port}"}
+            program = gateway("serve", "--workers", workers, env=env)
+            assert program.wait_end() == 2
+            (line,) = program.output.splitlines()
+            assert f"cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_a_key_is_made_used_and_revoked_from_the_command_line(dev: Dev) -> None:
+    url = dev.ready["nats_url"]
+    made = gateway("keys", "create", "--account", "dev", "--nats-url", url, "--json")
+    assert made.wait_end() == 0, made.output
+    key = json.loads(made.output)
+    call = {**dev.headers, "authorization": f"Bearer {key['key']}"}
+    with httpx.Client(base_url=dev.ready["invocation_url"], timeout=PATIENCE_S) as client:
+        wait_for_status(client, call, 200)
+        revoked = gateway("keys", "revoke", key["key_id"], "--nats-url", url)
+        assert revoked.wait_end() == 0, revoked.output
+        wait_for_status(client, call, 401)
+
+
+def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) -> None:
+    """A change of a key has its effect within a second."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        answer = client.post("/echo", headers=headers, content=b"x")
+        if answer.status_code == status:
+            return
+        assert time.monotonic() < deadline, (answer.status_code, answer.text)

@@ -1,0 +1,231 @@
+"""What a client sees when something dies, stops, or is away."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from runtime.tasks import spawn
+from tests.support.programs import PATIENCE_S, resident_bytes
+from tests.support.stack import Stack, running_stack
+
+MEBIBYTE = 1 << 20
+Result = TypeVar("Result")
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[Stack]:
+    async with running_stack() as running:
+        yield running
+
+
+def start(call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
+    return spawn(call, "call")
+
+
+async def running_at_inference(stack: Stack, count: int) -> None:
+    """Wait until ``count`` requests are at the inference server, this question not counted."""
+    async with stack.direct() as direct:
+        seen = await direct.get(f"/running?until={count + 1}")
+        assert seen.json()["running"] == count + 1
+
+
+async def test_a_request_whose_worker_dies_before_it_answers_goes_to_another(stack: Stack) -> None:
+    gateway = stack.gateway()
+    first = stack.agent()
+    async with gateway.client() as client:
+        call = start(client.get("/slow?seconds=2"))
+        await running_at_inference(stack, 1)
+        first.stop(signal.SIGKILL)
+        stack.agent()
+        answer = await call
+    assert (answer.status_code, answer.text) == (200, "after 2.0 s\n")
+
+
+async def test_a_request_that_kills_every_worker_is_given_up(stack: Stack) -> None:
+    gateway = stack.gateway(QUEUE__MAX_DELIVERIES="2")
+    async with gateway.client() as client:
+        call = start(client.get("/slow?seconds=60"))
+        for _ in range(2):
+            agent = stack.agent()
+            await running_at_inference(stack, 1)
+            agent.stop(signal.SIGKILL)
+            await running_at_inference(stack, 0)
+        # A worker that pulls is what makes the broker notice that the request is used up.
+        stack.agent()
+        answer = await call
+    assert answer.status_code == 502
+    assert answer.json()["reason"] == "worker_lost"
+
+
+async def test_a_worker_that_dies_in_the_stream_breaks_it_visibly(stack: Stack) -> None:
+    gateway = stack.gateway()
+    agent = stack.agent()
+    async with gateway.client() as client:
+        async with client.stream("GET", "/sse?events=1000&interval_ms=20") as answer:
+            pieces = answer.aiter_raw()
+            await anext(pieces)
+            agent.stop(signal.SIGKILL)
+            with pytest.raises(httpx.RemoteProtocolError):
+                [_ async for _ in pieces]
+
+
+async def test_an_inference_server_that_dies_is_named_as_the_fault(stack: Stack) -> None:
+    gateway = stack.gateway()
+    stack.agent()
+    async with gateway.client() as client:
+        answer = await client.get("/die?how=process&after_bytes=0")
+        assert answer.status_code == 500
+        assert ":problem-details:" in answer.json()["type"]
+        assert answer.json()["type"].startswith("urn:inference-")
+        assert answer.headers["nvcf-status"] == "errored"
+
+
+async def test_a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(
+    stack: Stack,
+) -> None:
+    gateway = stack.gateway()
+    first = stack.agent(INFERENCE__MAX_CONCURRENCY="2")
+    async with gateway.client() as client:
+        running = [start(client.get("/slow?seconds=1")) for _ in range(2)]
+        await running_at_inference(stack, 2)
+        waiting = [start(client.get("/slow?seconds=0.1")) for _ in range(3)]
+        first.send(signal.SIGTERM)
+        assert first.wait_end() == 0
+        assert [answer.status_code for answer in await asyncio.gather(*running)] == [200, 200]
+        stack.agent()
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3
+
+
+async def test_a_gateway_told_to_stop_finishes_its_streams_and_takes_no_more(
+    stack: Stack,
+) -> None:
+    gateway = stack.gateway()
+    stack.agent()
+    async with gateway.client() as client:
+        async with client.stream("GET", "/sse?events=20&interval_ms=50") as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            gateway.program.send(signal.SIGTERM)
+            gateway.program.wait_event("gateway.draining")
+            async with httpx.AsyncClient() as another:
+                with pytest.raises(httpx.ConnectError):
+                    await another.get(gateway.url)
+            count = 1 + len([line async for line in lines if line.startswith("data:")])
+        assert count == 20
+    assert gateway.program.wait_end() == 0
+
+
+async def test_a_gateway_that_may_not_wait_longer_breaks_what_is_left(stack: Stack) -> None:
+    gateway = stack.gateway(DRAIN__TIMEOUT_S="0.3")
+    stack.agent()
+    async with gateway.client() as client:
+        waiting = start(client.get("/slow?seconds=60"))
+        async with client.stream("GET", "/sse?events=1000&interval_ms=50") as answer:
+            pieces = answer.aiter_raw()
+            await anext(pieces)
+            gateway.program.send(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                [_ async for _ in pieces]
+        refused = await waiting
+        assert refused.status_code == 503
+        assert refused.json()["reason"] == "draining"
+    assert gateway.program.wait_end() == 0
+    await running_at_inference(stack, 0)
+
+
+async def test_without_nats_new_requests_fail_at_once_and_streams_go_on(stack: Stack) -> None:
+    gateway = stack.gateway()
+    stack.agent()
+    async with gateway.client() as client:
+        async with client.stream("GET", "/sse?events=30&interval_ms=50") as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            await stack.nats.kill()
+            gateway.program.wait_event("nats.disconnected")
+            before = time.monotonic()
+            refused = await client.post("/echo", content=b"x")
+            assert time.monotonic() - before < 2
+            assert refused.status_code == 503
+            assert refused.json()["reason"] == "queue_unavailable"
+            assert int(refused.headers["retry-after"]) >= 1
+            ready = await client.get(f"{gateway.admin_url}/health/ready")
+            assert ready.status_code == 503
+            assert "NATS" in ready.json()["detail"]
+            count = 1 + len([line async for line in lines if line.startswith("data:")])
+        assert count == 30
+        await stack.nats.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while (await client.post("/echo", content=b"x")).status_code != 200:
+            assert time.monotonic() < deadline
+
+
+async def test_a_slow_reader_slows_the_model_and_fills_no_memory(stack: Stack) -> None:
+    gateway = stack.gateway()
+    agent = stack.agent()
+    async with gateway.client() as client:
+        warm = await client.get("/huge?bytes=5000000")
+        assert len(warm.content) == 5_000_000
+        before = [resident_bytes(program.pid) for program in (gateway.program, agent)]
+        async with client.stream("GET", "/huge?bytes=1000000000") as answer:
+            read = 0
+            end = time.monotonic() + 3
+            async for piece in answer.aiter_raw(10_000):
+                read += len(piece)
+                await asyncio.sleep(1)  # 10 kB/s: the slowness is what is tested
+                if time.monotonic() > end:
+                    break
+            grown = [
+                resident_bytes(program.pid) - was
+                for program, was in zip((gateway.program, agent), before, strict=True)
+            ]
+        assert max(grown) < 16 * MEBIBYTE
+        assert all(resident_bytes(program.pid) < 96 * MEBIBYTE for program in (gateway.program,))
+
+
+async def test_a_full_queue_is_told_with_a_time_to_come_back(stack: Stack) -> None:
+    gateway = stack.gateway(QUEUE__MAX_MESSAGES="2")
+    async with gateway.client() as client:
+        calls = {start(client.get("/health")) for _ in range(3)}
+        done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = done
+        assert refused.result().status_code == 429
+        assert refused.result().json()["reason"] == "queue_full"
+        assert "retry-after" in refused.result().headers
+        stack.agent()
+        assert [call.result().status_code for call in (await asyncio.wait(waiting))[0]] == [200] * 2
+
+
+async def test_the_place_in_line_is_told_at_the_timeout(stack: Stack) -> None:
+    gateway = stack.gateway()
+    async with gateway.client() as client:
+        calls = []
+        for _ in range(3):
+            calls.append(start(client.get("/health", headers={"nvcf-poll-seconds": "1"})))
+            await asyncio.sleep(0.2)  # the order of arrival is what is tested
+        answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [504] * 3
+    # The first to give up leaves the line, so each is the next one in its turn.
+    assert [answer.headers["nvcf-queue-position"] for answer in answers] == ["1"] * 3
+
+
+async def test_several_processes_share_one_port(stack: Stack) -> None:
+    gateway = stack.gateway("--workers", "2")
+    gateway.program.wait_line(
+        lambda line: '"event":"gateway.ready"' in line and line not in gateway.program.lines[:1]
+    )
+    stack.agent()
+    seen = set()
+    for _ in range(40):
+        async with gateway.client() as client:
+            answer = await client.post("/echo", content=b"x")
+            assert answer.status_code == 200
+            seen.add(answer.headers["nvcf-reqid"][-4:])
+        if len(seen) == 2:
+            break
+    assert len(seen) == 2
+    assert gateway.program.stop() == 0

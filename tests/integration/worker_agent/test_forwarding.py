@@ -1,0 +1,257 @@
+"""Requests and responses through the agent, on real sockets."""
+
+import asyncio
+
+import pytest
+
+from tests.integration.worker_agent.bench import Peer, running_bench
+
+OK = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"
+)
+
+
+async def test_a_small_request_is_answered_and_acked() -> None:
+    heads = []
+
+    async def serve(peer: Peer) -> None:
+        heads.append(await peer.head())
+        assert await peer.reader.readexactly(5) == b"hello"
+        await peer.send(OK)
+        await peer.closed()
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        lease = bench.lease(
+            expected.envelope(
+                path=b"/a%20b?q=1",
+                headers=(
+                    (b"host", b"public.example"),
+                    (b"accept", b"*/*"),
+                    (b"nvcf-region", b"forged"),
+                    (b"nvcf-invocation-region", b"us"),
+                    (b"content-length", b"5"),
+                ),
+                body=b"hello",
+            )
+        )
+        assert await bench.answer(expected, lease) == (200, b"{}")
+        assert expected.post_headers[b"nvcf-leased-us"].isdigit()
+        assert b"content-length" in expected.post_headers
+        assert bench.slots.running == bench.slots.delivering == 0
+        assert bench.queue.free == 4
+    lines = heads[0].split(b"\r\n")
+    assert lines[0] == b"POST /a%20b?q=1 HTTP/1.1"
+    assert lines.count(b"NVCF-REGION: zone-1") == 1
+    assert f"NVCF-REQID: {expected.request_id}".encode() in lines
+    assert b"NVCF-INVOCATION-REGION: us" in lines
+    assert b"Content-Length: 5" in lines
+    assert b"Host: 127.0.0.1:%d" % bench.server.port in lines
+    assert b"forged" not in heads[0]
+    assert b"public.example" not in heads[0]
+    assert any(line.startswith(b"Nvcf-Poll-Seconds: ") for line in lines)
+
+
+async def test_connections_to_both_sides_are_used_again() -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await peer.send(OK)
+
+    async with running_bench(serve) as bench:
+        for _ in range(5):
+            expected = bench.gateway.expect()
+            lease = bench.lease(expected.envelope(b"GET"))
+            await bench.answer(expected, lease)
+        assert bench.server.connections == 1
+        assert bench.gateway.connections == 1
+
+
+async def test_each_event_of_a_stream_arrives_before_the_next_is_sent() -> None:
+    seen = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        for number in range(3):
+            await peer.send(b"9\r\ndata: %d\n\n\r\n" % number)
+            await seen.wait()
+            seen.clear()
+        await peer.send(b"0\r\n\r\n")
+        await peer.closed()
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        lease = bench.lease(expected.envelope(b"GET"))
+        for number in range(3):
+            await expected.body_reaches(b"data: %d\n\n" % number)
+            seen.set()
+        assert await bench.answer(expected, lease) == (200, b"data: 0\n\ndata: 1\n\ndata: 2\n\n")
+        assert expected.post_headers[b"transfer-encoding"] == b"chunked"
+        assert b"transfer-encoding" not in expected.response()[1]
+
+
+async def test_a_small_body_that_comes_late_does_not_hold_back_the_head_for_long() -> None:
+    head_seen = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 201 Created\r\ncontent-length: 4\r\n\r\nab")
+        await head_seen.wait()
+        await peer.send(b"cd")
+        await peer.closed()
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        lease = bench.lease(expected.envelope())
+        await expected.body_reaches(b"ab")
+        head_seen.set()
+        assert await bench.answer(expected, lease) == (201, b"abcd")
+
+
+async def test_the_rest_of_a_body_flows_through_in_both_framings() -> None:
+    bodies = []
+
+    async def serve(peer: Peer) -> None:
+        while head := await peer.head():
+            if b"chunked" in head:
+                body = await peer.reader.readuntil(b"0\r\n\r\n")
+            else:
+                body = await peer.reader.readexactly(6)
+            bodies.append(body)
+            await peer.send(OK)
+
+    async with running_bench(serve) as bench:
+        for headers in ((), ((b"content-length", b"6"),)):
+            expected = bench.gateway.expect()
+            expected.rest_length = 4
+            lease = bench.lease(expected.envelope(headers=headers, body=b"ab", has_rest=True))
+            await expected.fetched.wait()
+            for piece in (b"cd", b"ef", b""):
+                expected.rest.put_nowait(piece)
+            assert await bench.answer(expected, lease) == (200, b"{}")
+    assert bodies[0].replace(b"\r\n", b"|").startswith(b"2|ab|")
+    assert bodies[0].endswith(b"0\r\n\r\n")
+    assert bodies[1] == b"abcdef"
+
+
+async def test_both_directions_flow_at_the_same_time() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while line := await peer.reader.readuntil(b"\r\n"):
+            size = int(line, 16)
+            data = await peer.reader.readexactly(size + 2)
+            if not size:
+                break
+            await peer.send(b"%x\r\necho %b" % (size + 5, data))
+        await peer.send(b"0\r\n\r\n")
+        await peer.closed()
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        lease = bench.lease(expected.envelope(has_rest=True))
+        for number in range(3):
+            expected.rest.put_nowait(b"%d" % number)
+            await expected.body_reaches(b"echo %d" % number)
+        expected.rest.put_nowait(b"")
+        assert await bench.answer(expected, lease) == (200, b"echo 0echo 1echo 2")
+
+
+@pytest.mark.parametrize(
+    ("method", "response", "length", "body"),
+    [
+        (b"HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", b"99", b""),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", None, b""),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n", b"7", b""),
+        (
+            b"GET",
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
+            b"1",
+            b"x",
+        ),
+    ],
+)
+async def test_responses_without_body_and_interim_ones_keep_the_connection_in_step(
+    method: bytes, response: bytes, length: bytes | None, body: bytes
+) -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await peer.send(response)
+
+    async with running_bench(serve) as bench:
+        for _ in range(2):
+            expected = bench.gateway.expect()
+            lease = bench.lease(expected.envelope(method))
+            await bench.answer(expected, lease)
+            status, headers, got = expected.response()
+            assert (got, headers.get(b"content-length")) == (body, length)
+            assert b"link" not in headers
+            assert status in response_statuses(response)
+        assert bench.server.connections == 1
+
+
+def response_statuses(response: bytes) -> set[int]:
+    return {int(part[:3]) for part in response.split(b"HTTP/1.1 ")[1:]}
+
+
+async def test_a_body_that_ends_with_the_connection_is_complete() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.0 200 OK\r\n\r\nall of ")
+        await peer.send(b"it")
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        lease = bench.lease(expected.envelope(b"GET"))
+        assert await bench.answer(expected, lease) == (200, b"all of it")
+
+
+async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used() -> None:
+    running = 0
+    most = 0
+    full = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        nonlocal running, most
+        while await peer.head():
+            running += 1
+            most = max(most, running)
+            if running == 3:
+                full.set()
+            await full.wait()
+            running -= 1
+            await peer.send(OK)
+
+    async with running_bench(serve, concurrency=3) as bench:
+        leased = []
+        for _ in range(3):
+            expected = bench.gateway.expect()
+            leased.append((expected, bench.lease(expected.envelope(b"GET"))))
+        assert bench.queue.free == 0
+        too_many = bench.lease(bench.gateway.expect().envelope(b"GET"))
+        assert too_many.calls == ["hand_back"]
+        for expected, lease in leased:
+            await bench.answer(expected, lease)
+        assert most == 3
+        assert bench.queue.free == 3
+
+
+async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do_not_wait() -> None:
+    async def serve(peer: Peer) -> None:
+        while head := await peer.head():
+            size = int(head.split(b" ", 2)[1][1:])
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+
+    async with running_bench(serve, concurrency=20) as bench:
+        waiting = []
+        for size in [10] * 12 + [500_000] * 2:
+            expected = bench.gateway.expect()
+            lease = bench.lease(expected.envelope(b"GET", b"/%d" % size))
+            waiting.append((expected, lease, size))
+        for expected, lease, size in waiting:
+            status, body = await bench.answer(expected, lease)
+            assert (status, len(body)) == (200, size)
+        assert bench.gateway.connections <= 3

@@ -1,0 +1,286 @@
+"""A gateway process as workers see it: a real HTTP/1.1 attach endpoint on loopback.
+
+Each expected request has its tokens; what arrives for it can be awaited byte by byte. The test
+decides when a POST is answered, so that early, late and missing answers can be played.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import h11
+
+from runtime.tasks import spawn
+from wire.envelope import encode_envelope
+from wire.http1 import parse_inner_head
+
+_numbers = itertools.count(1)
+
+
+class Broken(Exception):
+    """The worker's POST ended without its end."""
+
+
+class Expected:
+    """One request whose response is awaited.
+
+    ``rest`` are the pieces that GET attach sends; a ``None`` among them breaks the connection off.
+    ``answer_at_once``: the POST is answered 200 when it is complete; else when told by `answer`.
+    """
+
+    def __init__(self, gateway: "FakeGateway", request_id: str) -> None:
+        self.gateway = gateway
+        self.request_id = request_id
+        self.response_token = f"response-{request_id}"
+        self.request_token = f"request-{request_id}"
+        self.rest: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.rest_length: int | None = None
+        self.answer_at_once = True
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.is_complete = False
+        self.is_broken = False
+        self.post_headers: dict[bytes, bytes] = {}
+        self.post_count = 0
+        self.received = bytearray()
+        self.received_bytes = 0
+        self.keeps = True
+        self.fetched = asyncio.Event()
+        self.answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._grown = asyncio.Condition()
+
+    def envelope(
+        self,
+        method: bytes = b"POST",
+        path: bytes = b"/",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes = b"",
+        *,
+        has_rest: bool = False,
+    ) -> bytes:
+        """Return the envelope that makes a worker answer here."""
+        return encode_envelope(
+            request_id=self.request_id,
+            nca_id="account",
+            subject="caller",
+            requested_at_ns=time.time_ns(),
+            method=method,
+            path=path,
+            headers=[*headers],
+            body=body,
+            target_uri=self.gateway.uri,
+            response_token=self.response_token,
+            request_token=self.request_token if has_rest else None,
+        )
+
+    def answer(self, status: int = 200) -> None:
+        """Answer the POST now, complete or not."""
+        if not self.answered.done():
+            self.answered.set_result(status)
+
+    async def completed(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Wait for the whole response. Raises `Broken` if it breaks off."""
+        await self.until(lambda: self.is_complete or self.is_broken)
+        if self.is_broken:
+            raise Broken(bytes(self.received))
+        return self.response()
+
+    async def body_reaches(self, part: bytes) -> None:
+        """Wait until ``part`` has come."""
+        await self.until(lambda: part in self.received or self.is_broken)
+        if part not in self.received:
+            raise Broken(bytes(self.received))
+
+    async def broken(self) -> None:
+        """Wait until the POST breaks off. Fails if it ends cleanly."""
+        await self.until(lambda: self.is_complete or self.is_broken)
+        assert self.is_broken, "the POST ended cleanly"
+
+    def response(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Return status, headers and body of what has come."""
+        parsed = parse_inner_head(bytes(self.received))
+        assert parsed is not None, bytes(self.received)
+        head, start = parsed
+        headers = dict(head.headers)
+        if head.body_bytes is not None:
+            headers[b"content-length"] = b"%d" % head.body_bytes
+        return head.status, headers, bytes(self.received[start:])
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds; it is asked whenever something came."""
+        async with self._grown:
+            await self._grown.wait_for(condition)
+
+    async def end(self, *, is_broken: bool) -> None:
+        """The POST is over."""
+        self.is_broken, self.is_complete = is_broken, not is_broken
+        await self.grow()
+
+    async def grow(self, data: bytes = b"") -> None:
+        async with self._grown:
+            self.received_bytes += len(data)
+            if self.keeps:
+                self.received += data
+            self._grown.notify_all()
+
+
+class FakeGateway:
+    """The endpoint. ``connections`` counts how many were ever accepted."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.connections = 0
+        self._expected: dict[bytes, Expected] = {}
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def uri(self) -> bytes:
+        return b"http://127.0.0.1:%d" % self.port
+
+    def expect(self, request_id: str = "") -> Expected:
+        """Expect the answer to one request."""
+        number = next(_numbers)
+        expected = Expected(self, request_id or f"00000000-0000-4000-8000-{number:012x}")
+        self._expected[b"Bearer " + expected.response_token.encode()] = expected
+        self._expected[b"Bearer " + expected.request_token.encode()] = expected
+        return expected
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=65536)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the listener and break every connection."""
+        if self._server is not None:
+            self._server.close()
+        self.break_connections()
+
+    def break_connections(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        exchange = _Exchange(self._expected, reader, writer)
+        try:
+            while await exchange.serve_one():
+                pass
+        except (ConnectionError, h11.RemoteProtocolError):
+            await exchange.break_off()
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+class _Exchange:
+    """One connection, served request by request."""
+
+    def __init__(
+        self,
+        expected: dict[bytes, Expected],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._expected = expected
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.SERVER)
+        self._current: Expected | None = None
+
+    async def serve_one(self) -> bool:
+        """Serve one request; False when the connection is over."""
+        request = await self._next()
+        if not isinstance(request, h11.Request):
+            return False
+        headers = dict(request.headers)
+        expected = self._expected.pop(headers.get(b"authorization", b""), None)
+        assert request.target == b"/v2/nvcf/worker/request-attach"
+        if expected is None:
+            await self._respond(401)
+            return False
+        if request.method == b"GET":
+            assert headers[b"accept"] == b"application/octet-stream"
+            await self._send_rest(expected)
+        else:
+            assert headers[b"content-type"] == b"application/octet-stream+h1"
+            expected.post_headers = headers
+            expected.post_count += 1
+            if not await self._take_response(expected):
+                return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def break_off(self) -> None:
+        if self._current is not None:
+            await self._current.end(is_broken=True)
+
+    async def _take_response(self, expected: Expected) -> bool:
+        self._current = expected
+        answered = expected.answered
+        while True:
+            reading = spawn(self._next(), "fake-gateway.read")
+            await asyncio.wait({reading, answered}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                await self._respond(answered.result())
+                return False
+            event = reading.result()
+            if isinstance(event, h11.EndOfMessage):
+                break
+            if not isinstance(event, h11.Data):
+                raise ConnectionError
+            await expected.grow(bytes(event.data))
+            await expected.may_read.wait()
+        self._current = None
+        await expected.end(is_broken=False)
+        if expected.answer_at_once:
+            expected.answer()
+        await self._respond(await answered)
+        return True
+
+    async def _send_rest(self, expected: Expected) -> None:
+        expected.fetched.set()
+        framing = (
+            [(b"transfer-encoding", b"chunked")]
+            if expected.rest_length is None
+            else [(b"content-length", b"%d" % expected.rest_length)]
+        )
+        await self._send(h11.Response(status_code=200, headers=framing))
+        while piece := await expected.rest.get():
+            await self._send(h11.Data(data=piece))
+        if piece is None:
+            raise ConnectionError
+        await self._send(h11.EndOfMessage())
+        await self._next()
+
+    async def _respond(self, status: int) -> None:
+        await self._send(h11.Response(status_code=status, headers=[(b"content-length", b"0")]))
+        await self._send(h11.EndOfMessage())
+
+    async def _send(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        assert data is not None
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def _next(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._reader.read(65536))
+        return event
+
+
+@asynccontextmanager
+async def running_fake_gateway() -> AsyncIterator[FakeGateway]:
+    """Run one for the length of the block."""
+    gateway = FakeGateway()
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()

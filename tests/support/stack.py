@@ -1,0 +1,112 @@
+"""The system program by program, for tests that kill one of them."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.dev.demo import Demo, register
+from tests.support.inference_server import InferenceServer
+from tests.support.nats_server import NatsServer
+from tests.support.programs import PATIENCE_S, Program, gateway, worker_agent
+
+LEASE_S = 1
+"""Short, so that what waits for a lease to end does not take long."""
+
+
+class Stack:
+    """nats-server, an inference server, and as many gateways and agents as a test starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nats = NatsServer(folder)
+        self.inference = InferenceServer()
+        self.demo = Demo("", "", "")
+        self._programs: list[Program] = []
+
+    async def start(self) -> None:
+        await self.nats.start()
+        await self.inference.start()
+        self.demo = await register(self.nats.url, self.inference.port)
+
+    async def stop(self) -> None:
+        for program in self._programs:
+            program.process.kill()
+            program.wait_end()
+        await self.inference.kill()
+        await self.nats.kill()
+
+    def gateway(self, *arguments: str, **settings: str) -> "Gateway":
+        """Start a gateway; ``settings`` as in the environment, without the prefix."""
+        env = {
+            "EDGE__LISTEN": "127.0.0.1:0",
+            "ATTACH__LISTEN": "127.0.0.1:0",
+            "ADMIN__LISTEN": "127.0.0.1:0",
+            "NATS__URLS": self.nats.url,
+            "QUEUE__LEASE_S": str(LEASE_S),
+            **settings,
+        }
+        program = gateway(
+            "serve", *arguments, env={f"GATEWAY_{name}": value for name, value in env.items()}
+        )
+        self._programs.append(program)
+        return Gateway(program, program.wait_event("gateway.ready"), self.demo)
+
+    def agent(self, **settings: str) -> Program:
+        """Start a worker agent and wait until it pulls."""
+        program = self.starting_agent(**settings)
+        program.wait_event("worker.ready")
+        return program
+
+    def starting_agent(self, **settings: str) -> Program:
+        """Start a worker agent."""
+        env = {
+            "NATS__URLS": self.nats.url,
+            "FUNCTION__ID": self.demo.function_id,
+            "FUNCTION__VERSION_ID": self.demo.version_id,
+            "INFERENCE__PORT": str(self.inference.port),
+            "INFERENCE__MAX_CONCURRENCY": "4",
+            "HEALTH__PATH": "/health",
+            "QUEUE__PROGRESS_S": str(LEASE_S / 4),
+            "ADMIN__LISTEN": "127.0.0.1:0",
+            **settings,
+        }
+        program = worker_agent({f"WORKER_{name}": value for name, value in env.items()})
+        self._programs.append(program)
+        return program
+
+    def direct(self) -> httpx.AsyncClient:
+        """Return a client of the inference server itself."""
+        return httpx.AsyncClient(base_url=self.inference.url, timeout=PATIENCE_S)
+
+
+class Gateway:
+    """One running gateway."""
+
+    def __init__(self, program: Program, ready: dict[str, Any], demo: Demo) -> None:
+        self.program = program
+        self.url = f"http://{ready['listen'][0]}"
+        self.admin_url = f"http://{ready['admin']}"
+        self._demo = demo
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        own = {
+            "authorization": f"Bearer {self._demo.api_key}",
+            "function-id": self._demo.function_id,
+            **headers,
+        }
+        return httpx.AsyncClient(base_url=self.url, headers=own, timeout=PATIENCE_S)
+
+
+@asynccontextmanager
+async def running_stack() -> AsyncIterator[Stack]:
+    """Run nats-server and inference server with the demo function registered."""
+    with tempfile.TemporaryDirectory(prefix="stack-") as folder:
+        stack = Stack(Path(folder))
+        try:
+            await stack.start()
+            yield stack
+        finally:
+            await stack.stop()

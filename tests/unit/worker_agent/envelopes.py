@@ -1,0 +1,31 @@
+"""Envelopes for tests of what the agent makes of them."""
+
+from wire.envelope import Envelope, decode_envelope, encode_envelope
+
+REQUEST_ID = "11111111-1111-4111-8111-111111111111"
+REQUESTED_AT_NS = 1_700_000_000_000_000_000
+
+
+def envelope(
+    method: bytes = b"POST",
+    path: bytes = b"/v1/chat",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    body: bytes = b"",
+    *,
+    has_rest: bool = False,
+) -> Envelope:
+    return decode_envelope(
+        encode_envelope(
+            request_id=REQUEST_ID,
+            nca_id="account",
+            subject="caller",
+            requested_at_ns=REQUESTED_AT_NS,
+            method=method,
+            path=path,
+            headers=[*headers],
+            body=body,
+            target_uri=b"http://127.0.0.1:1",
+            response_token="response",
+            request_token="request" if has_rest else None,
+        )
+    )

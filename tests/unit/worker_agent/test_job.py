@@ -1,0 +1,272 @@
+"""The life of one job, as transcripts and as properties."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.worker_agent.envelopes import REQUESTED_AT_NS, envelope
+from worker_agent.job.machine import Job, Site, State
+from worker_agent.job.ports import Outcome
+from worker_agent.job.request import Identity
+from worker_agent.ports import Failure
+
+IDENTITY = Identity("h:1", [], asset_dir="/a", large_output_dir="/o")
+JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
+
+
+class Port:
+    """Writes down every call on it, in one common script."""
+
+    def __init__(self, name: str, script: list[str]) -> None:
+        self._name = name
+        self._script = script
+
+    def __getattr__(self, call: str) -> Any:
+        def record(*arguments: object, **_: object) -> None:
+            shown = [repr(a) for a in arguments if isinstance(a, bytes | int) and len(repr(a)) < 20]
+            self._script.append(" ".join([f"{self._name}.{call}", *shown]))
+
+        return record
+
+
+class AttachPort(Port):
+    def stream(self, job: Job, head: bytes, total_bytes: int | None) -> Port:
+        body = None if total_bytes is None else total_bytes - len(head)
+        self._script.append(f"attach.stream {body}")
+        return Port("post", self._script)
+
+    def fetch(self, job: Job) -> Port:
+        self._script.append("attach.fetch")
+        return Port("rest", self._script)
+
+
+class Bench:
+    def __init__(
+        self, *, has_rest: bool = False, length: bytes = b"", method: bytes = b"POST"
+    ) -> None:
+        self.script: list[str] = []
+        site = Site(
+            inference=Port("inference", self.script),
+            attach=AttachPort("attach", self.script),
+            desk=Port("desk", self.script),
+            identity=IDENTITY,
+        )
+        headers = ((b"content-length", length),) if length else ()
+        self.job = Job(
+            site,
+            Port("lease", self.script),  # type: ignore[arg-type]
+            envelope(method, headers=headers, has_rest=has_rest),
+            0.0,
+        )
+        self.call = Port("call", self.script)
+
+    def begin(self) -> "Bench":
+        self.job.begin(REQUESTED_AT_NS)
+        return self
+
+    def forward(self) -> "Bench":
+        self.begin()
+        if self.job.opened(self.call) is not None:  # type: ignore[arg-type]
+            self.job.sent()
+        self.script.clear()
+        return self
+
+    def stream(self) -> "Bench":
+        self.forward()
+        self.job.response_head(200, JSON, None)
+        self.script.clear()
+        return self
+
+    def take(self) -> list[str]:
+        taken = self.script[:]
+        self.script.clear()
+        return taken
+
+
+def test_a_response_that_comes_whole_is_delivered_then_acked() -> None:
+    bench = Bench().begin()
+    assert bench.take() == ["inference.open"]
+    bench.forward()
+    bench.job.response_whole(200, JSON, 2, b"{}")
+    assert bench.take() == ["attach.deliver", "desk.freed"]
+    assert bench.job.answer == (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    bench.job.post_answered(200)
+    assert bench.take() == ["lease.ack", "desk.finished"]
+    assert bench.job.outcome is Outcome.ANSWERED
+
+
+def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
+    bench = Bench().forward()
+    bench.job.response_head(200, JSON, 3)
+    bench.job.response_data(b"ab")
+    bench.job.response_data(b"c")
+    assert bench.take() == ["attach.stream 3", "post.send b'ab'", "post.send b'c'"]
+    bench.job.response_end()
+    assert bench.take() == ["post.end", "desk.freed"]
+    bench.job.post_answered(200)
+    assert bench.take() == ["lease.ack", "desk.finished"]
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+def test_a_response_without_body_is_posted_without_the_length_it_announces(method: bytes) -> None:
+    bench = Bench(method=method).forward()
+    bench.job.response_whole(304 if method == b"GET" else 200, [], 7, b"")
+    assert bench.job.answer.endswith(b"content-length: 7\r\n\r\n")
+
+
+def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
+    bench = Bench().stream()
+    bench.job.response_data(b"half")
+    bench.take()
+    bench.job.response_lost(Failure.CLOSED, is_stale=False)
+    assert bench.take() == ["post.abort", "lease.ack", "desk.freed", "desk.finished"]
+    assert bench.job.outcome is Outcome.FAILED
+
+
+def test_a_stale_connection_is_replaced_once() -> None:
+    bench = Bench().forward()
+    bench.job.response_lost(Failure.RESET, is_stale=True)
+    assert bench.take() == ["inference.open"]
+    assert bench.job.state is State.OPENING
+    bench.job.opened(bench.call)  # type: ignore[arg-type]
+    bench.job.response_lost(Failure.RESET, is_stale=True)
+    assert bench.take() == ["attach.deliver", "desk.freed"]
+    assert b"urn:inference-connection:" in bench.job.answer
+
+
+def test_a_request_whose_body_was_fetched_is_not_sent_again() -> None:
+    bench = Bench(has_rest=True).forward()
+    bench.job.response_lost(Failure.RESET, is_stale=True)
+    assert bench.take() == ["rest.close", "attach.deliver", "desk.freed"]
+
+
+def test_the_rest_of_the_body_is_passed_on_and_its_end_finishes_the_request() -> None:
+    bench = Bench(has_rest=True).begin()
+    bench.take()
+    bench.job.opened(bench.call)  # type: ignore[arg-type]
+    bench.job.sent()
+    bench.job.rest_data(b"more")
+    bench.job.upload_congested()
+    bench.job.upload_relieved()
+    bench.job.rest_end()
+    assert bench.take() == [
+        "attach.fetch",
+        "call.send b'more'",
+        "rest.pause",
+        "rest.resume",
+        "call.finish",
+    ]
+
+
+@pytest.mark.parametrize("rest", [b"abc", b"abcde"])
+def test_a_body_of_another_length_than_announced_ends_the_call(rest: bytes) -> None:
+    bench = Bench(has_rest=True, length=b"4").forward()
+    bench.job.rest_data(rest)
+    bench.job.rest_end()
+    assert bench.take()[-4:] == ["call.close", "rest.close", "attach.deliver", "desk.freed"]
+    assert b"urn:nvcf-worker-service:" in bench.job.answer
+
+
+def test_a_response_that_ends_before_the_request_stops_the_upload() -> None:
+    bench = Bench(has_rest=True).forward()
+    bench.job.response_whole(413, [], 0, b"")
+    assert bench.take() == ["rest.close", "attach.deliver", "desk.freed"]
+    bench.job.rest_data(b"late")
+    assert bench.take() == []
+
+
+def test_backpressure_reaches_the_inference_server() -> None:
+    bench = Bench().stream()
+    bench.job.congested()
+    bench.job.relieved()
+    assert bench.take() == ["call.pause", "call.resume"]
+
+
+def test_an_early_answer_of_the_gateway_ends_the_inference_call() -> None:
+    bench = Bench().stream()
+    bench.job.post_answered(200)
+    assert bench.take() == ["call.close", "post.abort", "lease.ack", "desk.freed", "desk.finished"]
+    assert bench.job.outcome is Outcome.UNWANTED
+
+
+def test_a_small_answer_lost_on_its_way_is_delivered_once_more() -> None:
+    bench = Bench().forward()
+    bench.job.response_whole(200, [], 0, b"")
+    bench.take()
+    bench.job.post_lost()
+    assert bench.take() == ["attach.deliver"]
+    bench.job.post_lost()
+    assert bench.take() == ["lease.ack", "desk.finished"]
+    assert bench.job.outcome is Outcome.UNDELIVERED
+
+
+def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
+    bench = Bench().begin()
+    bench.job.cancel()
+    assert bench.take() == ["inference.open", "lease.ack", "desk.freed", "desk.finished"]
+    assert bench.job.opened(bench.call) is None  # type: ignore[arg-type]
+
+
+def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
+    bench = Bench().forward()
+    bench.job.abandon()
+    assert bench.take() == ["call.close", "lease.hand_back", "desk.freed", "desk.finished"]
+    streaming = Bench().stream()
+    streaming.job.abandon()
+    assert "lease.ack" in streaming.take()
+
+
+@pytest.mark.parametrize("status", [199, 600, 101])
+def test_a_status_that_no_gateway_takes_becomes_a_problem(status: int) -> None:
+    bench = Bench().forward()
+    bench.job.response_head(status, [], None)
+    assert bench.take() == ["call.close", "attach.deliver", "desk.freed"]
+
+
+EVENTS = {
+    "opened": lambda b: b.job.opened(b.call),
+    "sent": lambda b: b.job.sent(),
+    "unreachable": lambda b: b.job.unreachable(),
+    "whole": lambda b: b.job.response_whole(200, JSON, 2, b"{}"),
+    "head": lambda b: b.job.response_head(200, JSON, None),
+    "data": lambda b: b.job.response_data(b"x"),
+    "end": lambda b: b.job.response_end(),
+    "lost": lambda b: b.job.response_lost(Failure.CLOSED, is_stale=False),
+    "stale": lambda b: b.job.response_lost(Failure.RESET, is_stale=True),
+    "rest_data": lambda b: b.job.rest_data(b"y"),
+    "rest_end": lambda b: b.job.rest_end(),
+    "rest_lost": lambda b: b.job.rest_lost(),
+    "congested": lambda b: b.job.congested(),
+    "relieved": lambda b: b.job.relieved(),
+    "upload_congested": lambda b: b.job.upload_congested(),
+    "upload_relieved": lambda b: b.job.upload_relieved(),
+    "ok": lambda b: b.job.post_answered(200),
+    "refused": lambda b: b.job.post_answered(401),
+    "post_lost": lambda b: b.job.post_lost(),
+    "cancel": lambda b: b.job.cancel(),
+    "abandon": lambda b: b.job.abandon(),
+}
+
+
+@given(st.booleans(), st.lists(st.sampled_from(sorted(EVENTS)), max_size=14))
+def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
+    has_rest: bool, names: list[str]
+) -> None:
+    bench = Bench(has_rest=has_rest).begin()
+    for name in names:
+        EVENTS[name](bench)
+    bench.job.cancel()
+    calls = [line.split()[0] for line in bench.script]
+    assert calls.count("lease.ack") + calls.count("lease.hand_back") == 1
+    assert calls.count("desk.freed") == calls.count("desk.finished") == 1
+    assert calls[-1] == "desk.finished"
+    assert calls.count("attach.deliver") <= 2
+    assert calls.count("attach.stream") <= 1
+    if "attach.stream" in calls:
+        assert calls.count("post.end") + calls.count("post.abort") == 1
+        assert "attach.deliver" not in calls
+    assert bench.job.state is State.DONE

@@ -1,0 +1,45 @@
+"""Counting room for requests."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker_agent.slots import Slots
+
+
+@given(
+    limit=st.integers(1, 5),
+    steps=st.lists(st.sampled_from(["take", "release", "delivered", "open", "close"]), max_size=60),
+)
+def test_the_sum_of_running_and_wanted_never_exceeds_the_limit(
+    limit: int, steps: list[str]
+) -> None:
+    slots = Slots(limit, 3)
+    running = delivering = 0
+    for step in steps:
+        if step == "take":
+            was_free = slots.is_open and running < limit
+            assert slots.take() is was_free
+            running += was_free
+        elif step == "release" and running:
+            slots.release()
+            running, delivering = running - 1, delivering + 1
+        elif step == "delivered" and delivering:
+            slots.delivered()
+            delivering -= 1
+        elif step in {"open", "close"}:
+            slots.is_open = step == "open"
+        assert (slots.running, slots.delivering) == (running, delivering)
+        wanted = slots.free()
+        assert 0 <= wanted <= limit - running
+        assert wanted == (limit - running if slots.is_open and delivering < 3 else 0)
+
+
+def test_a_slot_that_nobody_holds_cannot_be_released() -> None:
+    slots = Slots(1, 1)
+    with pytest.raises(AssertionError):
+        slots.release()
+    with pytest.raises(AssertionError):
+        slots.delivered()
+    with pytest.raises(AssertionError):
+        slots.give_back()
