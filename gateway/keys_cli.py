@@ -12,7 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.functions.model import EVERYTHING, ApiKey, Reach, reach_of, resources_of
 from gateway.functions.principal import INVOKE
@@ -212,16 +213,9 @@ def _place(config: Path | None, nats_urls: list[str] | None) -> Place:
         settings = load(GatewaySettings, config, ENV_PREFIX, environ=os.environ)
     except (SettingsError, OSError) as error:
         _fail(str(error))
-    nats = settings.nats
-    options = NatsOptions(
-        urls=tuple(nats_urls or nats.urls),
-        name="gateway-keys",
-        user=nats.user or None,
-        password=nats.password.get_secret_value() if nats.password else None,
-        token=nats.token.get_secret_value() if nats.token else None,
-        credentials_file=nats.credentials_file,
-        ca_file=nats.ca_file,
-    )
+    options = replace(store_options(settings.nats), name="gateway-keys")
+    if nats_urls:
+        options = replace(options, urls=tuple(nats_urls))
     return Place(options, settings.store.bucket_prefix, settings.store.replicas)
 
 

@@ -14,6 +14,7 @@ from loadtests.proc import all_stats, descendants
 from runtime.lifecycle import die_with_parent
 
 _PR_SET_CHILD_SUBREAPER = 36
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _GRACE_S = 15.0
 _LOG_TAIL_LINES = 15
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -80,6 +81,7 @@ class Children:
 
     This process becomes the reaper of orphans, so that a grandchild whose parent died stays within
     reach. Were this process killed outright, the kernel would send SIGTERM to its children.
+    The logs of the run before are removed.
     """
 
     def __init__(self, logs: Path) -> None:
@@ -88,9 +90,12 @@ class Children:
 
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)
+        for old in self.logs.glob("*.log"):
+            old.unlink()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _stop_run)
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, _stop_run)
         return self
 
     def __exit__(
@@ -99,7 +104,7 @@ class Children:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted
         self.stop(self._children)
         for pid in self._left():

@@ -11,7 +11,7 @@ from loadtests.systems import Target
 
 HOW_TO_GET = (
     "The throughput row needs wrk or h2load: `apt-get install wrk` or "
-    "`apt-get install nghttp2-client` (macOS: `brew install wrk`)."
+    "`apt-get install nghttp2-client`."
 )
 
 

@@ -54,7 +54,6 @@ class Child:
         self.name = name
         self.log = log
         self._pause = pause
-        self._read_to = 0
         try:
             with log.open("wb") as output:
                 # A session of its own: Ctrl-C reaches us alone, and we stop it in its turn.
@@ -84,7 +83,7 @@ class Child:
             async with asyncio.timeout(timeout_s):
                 while True:
                     ended = self.exit_code is not None
-                    for line in self._new_lines():
+                    for line in self._whole_lines():
                         if text in line:
                             return line
                     if ended:
@@ -122,14 +121,9 @@ class Child:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
 
-    def _new_lines(self) -> list[str]:
-        """Return the whole lines written since the last call."""
-        with self.log.open("rb") as log:
-            log.seek(self._read_to)
-            data = log.read()
-        whole = data.rfind(b"\n") + 1
-        self._read_to += whole
-        return data[:whole].decode(errors="replace").splitlines()
+    def _whole_lines(self) -> list[str]:
+        data = self.log.read_bytes()
+        return data[: data.rfind(b"\n") + 1].decode(errors="replace").splitlines()
 
 
 class Children:

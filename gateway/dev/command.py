@@ -134,9 +134,9 @@ async def _start(options: DevOptions, folder: Path, children: Children, pause: P
     """Start the four programs and the demo function; return when a request went all the way."""
     _say("starting nats-server")
     nats = children.start("nats-server", _nats_argv(folder, options.nats_port), {})
+    await nats.line_with("Server is ready", _START_S)
     listening = await nats.line_with("Listening for client connections on", _START_S)
     nats_url = f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}"
-    await nats.line_with("Server is ready", _START_S)
     _say("starting the inference server and the gateway")
     inference_port = options.inference_port or _free_port()
     command = options.inference_command.format(python=sys.executable, port=inference_port)

@@ -15,6 +15,7 @@ MAX_TRAILER_BYTES = 16_384
 _size_line = re.compile(
     rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n"
 ).fullmatch
+_plain_size = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n").match
 _trailer_line = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n"
 ).fullmatch
@@ -80,7 +81,19 @@ class ChunkedBody:
         pieces: list[bytes] = []
         end = len(data)
         while at < end and enough_bytes > 0 and self._state != _OVER:
-            if self._state == _DATA:
+            if self._state == _SIZE:
+                # A chunk that is all here in one step: many small ones must not cost much more.
+                match = _plain_size(data, at)
+                if match is not None:
+                    size = int(match[1], 16)
+                    start_of_data = match.end()
+                    end_of_data = start_of_data + size
+                    if 0 < size <= enough_bytes and data[end_of_data : end_of_data + 2] == b"\r\n":
+                        pieces.append(data[start_of_data:end_of_data])
+                        enough_bytes -= size
+                        at = end_of_data + 2
+                        continue
+            elif self._state == _DATA:
                 piece = data[at : at + min(self._left, enough_bytes)]
                 pieces.append(piece)
                 at += len(piece)

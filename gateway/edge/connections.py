@@ -34,7 +34,8 @@ class Connections:
     """The open connections, checked together by one timer.
 
     ``now`` is loop time of the last check, ``slack_s`` what to add to it for a deadline that must
-    not come early: reading the clock per request would cost more than it tells.
+    not come early: reading the clock per request would cost more than it tells. Up to
+    ``coalesced_bytes`` of a turn's writes wait for its end; they count as not yet waiting.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Connections:
         self.dispatch = dispatch
         self.limits = limits
         self.draining = False
+        self.coalesced_bytes = limits.high_water_bytes // 4
         shortest_s = min(
             limits.head_timeout_s,
             limits.body_stall_s,

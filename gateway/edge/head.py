@@ -54,6 +54,15 @@ _REPEATING = _FRAMING | {
     b"keep-alive",
     b"nvcf-poll-seconds",
     b"user-agent",
+    b"x-stainless-arch",
+    b"x-stainless-async",
+    b"x-stainless-lang",
+    b"x-stainless-os",
+    b"x-stainless-package-version",
+    b"x-stainless-read-timeout",
+    b"x-stainless-retry-count",
+    b"x-stainless-runtime",
+    b"x-stainless-runtime-version",
 }
 """Headers whose whole lines come again and again and hold no secret: read once, then looked up."""
 MAX_KNOWN_LINES = 1024

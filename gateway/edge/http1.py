@@ -63,19 +63,14 @@ class Http1Protocol(PeerConnection):
         if self._state != OPEN:
             self.discard(len(data))
             return
-        if self._held:
+        if self._held or self._is_blocked():
             self._held += data
             if self._is_blocked():
                 self._limit_held()
                 return
             data = self._take_held(len(data))
-            if not data:
-                return
-        elif self._is_blocked():
-            self._held += data
-            self._limit_held()
-            return
-        self._read(data)
+        if data:
+            self._read(data)
 
     def eof_received(self) -> bool:
         """The client sends nothing more; True keeps the connection for our answer."""
@@ -83,6 +78,7 @@ class Http1Protocol(PeerConnection):
         if self._state != OPEN or response is None:
             return False
         self._got_eof = True
+        self._is_reading = False
         if response.is_http_1_0 or self._is_body_lost():
             self.peer_lost()
             return False
@@ -124,7 +120,7 @@ class Http1Protocol(PeerConnection):
             at = len(data)
         except Exception:
             log.exception("edge.exchange_failed")
-            self._fail()
+            self.refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
             at = len(data)
         self._is_corked = False
         if self._out:
@@ -316,7 +312,7 @@ class Http1Protocol(PeerConnection):
             self._close()
             return
         self.wait(self._limits.idle_timeout_s)
-        if not self._is_corked and (self._held or self._got_eof or not self._is_reading):
+        if not self._is_corked and (self._held or self._got_eof):
             self._go_on_soon()
 
     def pause_body(self) -> None:
@@ -331,7 +327,7 @@ class Http1Protocol(PeerConnection):
             self._is_body_paused = False
             if self._body is not None:
                 self._want_body()
-                if self._held or not self._is_reading:
+                if self._held:
                     self._go_on_soon()
 
     def _want_body(self) -> None:
@@ -365,9 +361,6 @@ class Http1Protocol(PeerConnection):
         self._held.clear()
         self.close(linger=not self._got_eof)
 
-    def _fail(self) -> None:
-        self.refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
-
     def peer_lost(self) -> None:
         """Nothing can be sent any more: tell the receiver, then reset."""
         self._drop_response()
@@ -392,12 +385,6 @@ class Http1Protocol(PeerConnection):
             self.refuse(Refusal(408, "request-timeout", "The request did not arrive in time"))
         else:
             self._close()
-
-    def check(self, now: float) -> None:
-        """Look at every limit in time."""
-        super().check(now)
-        if self._got_eof:
-            self.check_peer()
 
     def drain(self) -> None:
         """Close as soon as no exchange is open."""

@@ -110,7 +110,7 @@ class PeerConnection(asyncio.Protocol):
             self._connections.flush_soon(self)
         out.append(data)
         self._out_bytes += len(data)
-        if self._out_bytes >= self._limits.high_water_bytes:
+        if self._out_bytes >= self._connections.coalesced_bytes:
             self.flush()
 
     def flush(self) -> None:

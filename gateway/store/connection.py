@@ -149,6 +149,8 @@ class Connection:
         self._client = Client()
         await self._connect()
         _log.info("store.reconnected")
+        if self._is_closed:  # and nats-py has swallowed the cancellation
+            await self.close()
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error) or type(error).__name__

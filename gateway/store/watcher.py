@@ -108,6 +108,8 @@ class Watcher:
 
     async def stop(self) -> None:
         """Stop following; the model stays as it is."""
+        for follower in self._followers:
+            follower.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -131,6 +133,14 @@ class _Follower:
         self._mirror = Mirror(bucket, model.apply)
         self._progress = progress
         self._retry_s = RETRY_S
+        self._feed: Feed | None = None
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """End `run`, also when `nats-py` swallows the cancellation (cpython #86296)."""
+        self._is_stopped = True
+        if self._feed is not None:
+            self._feed.break_off("stopped")
 
     async def run(self) -> None:
         while True:
@@ -139,6 +149,8 @@ class _Follower:
             except StoreError as error:
                 reason = str(error)
             self.is_current = False
+            if self._is_stopped:
+                return
             _log.warning(
                 "store.feed_broken", extra={"fields": {"bucket": self.bucket, "reason": reason}}
             )
@@ -149,7 +161,7 @@ class _Follower:
         client = await self._connection.client()
         self._mirror.begin()
         name = self._store.full_name(self.bucket)
-        feed = Feed(name, self._mirror.entry, self._loaded)
+        feed = self._feed = Feed(name, self._mirror.entry, self._loaded)
         self._connection.on_lost(feed.break_off)
         try:
             try:

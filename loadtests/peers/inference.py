@@ -35,6 +35,7 @@ from loadtests.events import encode_event
 
 _JSON = b"content-type: application/json\r\n"
 _PIECE = bytes(256 * 1024)
+_KEPT_BODY_BYTES = 64 * 1024
 _CHAT_DELAY_S = 0.05
 _CHAT_TOKENS = 50
 _CHAT_RATE = 100.0
@@ -192,7 +193,7 @@ class InferenceProtocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        if self._body_bytes <= 1024:
+        if self._body_bytes <= _KEPT_BODY_BYTES:
             self._body += body
 
     def on_message_complete(self) -> None:

@@ -31,7 +31,9 @@ _ANSWER_S = 0.25
 _HANDOVER_S = 2.0
 _DEFAULT_MAX_PAYLOAD = 1 << 20
 
-_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.I)
+_VIOLATION = re.compile(
+    r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
 
 _log = logging.getLogger("queueing.nats.connection")
 
@@ -184,8 +186,8 @@ class Connection:
         self.send(encode_subscribe(subject, subscription.sid, group))
         return subscription
 
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """End it. What the server has sent already is still handled."""
+    def unsubscribe(self, subscription: Subscription, late: MessageHandler | None = None) -> None:
+        """End it. What the server has sent already is still handled, by ``late`` if given."""
         sid = subscription.sid
         if self._subscriptions.pop(sid, None) is None:
             return
@@ -193,6 +195,8 @@ class Connection:
         if link is None:
             self._handlers.pop(sid, None)
             return
+        if late is not None:
+            self._handlers[sid] = late
         link.send(encode_unsubscribe(sid))
         link.ping(lambda: self._forget(sid))
 
@@ -225,7 +229,7 @@ class Connection:
             raise NoResponders(f"nobody listens to {subject.decode()}")
         return reply
 
-    def _replied(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _replied(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
         asked = self._requests.get(subject)
         if asked is not None and not asked[1].done():
             asked[1].set_result(Reply(headers, payload))
@@ -255,7 +259,8 @@ class Connection:
 
     def _delay(self, failures: int) -> float:
         options = self._options
-        longest = min(options.reconnect_max_s, options.reconnect_min_s * 2 ** min(failures - 1, 16))
+        doubled = options.reconnect_min_s * float(1 << min(failures - 1, 16))
+        longest = min(options.reconnect_max_s, doubled)
         return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads clients, guards nothing
 
     def _candidates(self) -> list[Server]:
@@ -271,7 +276,7 @@ class Connection:
             try:
                 link = await open_link(server, self, self._handlers, self._options)
             except (LinkError, LoginError, OSError) as error:
-                self.last_error = f"{server}: {error or type(error).__name__}"
+                self.last_error = f"{server}: {str(error) or type(error).__name__}"
                 _log.warning("nats.connect_failed", extra={"fields": {"error": self.last_error}})
             else:
                 self._server = server
@@ -281,9 +286,7 @@ class Connection:
     def _adopt(self, link: Link) -> None:
         self._link = link
         for subscription in self._subscriptions.values():
-            link.send(
-                encode_subscribe(subscription.subject, subscription.sid, subscription.group)
-            )
+            link.send(encode_subscribe(subscription.subject, subscription.sid, subscription.group))
         self.link_info(link)
         self.connects += 1
         self._down.clear()
@@ -314,6 +317,8 @@ class Connection:
         self.refusals += 1
         self.last_error = text
         _log.error("nats.refused", extra={"fields": {"server": self.server, "error": text}})
+        if link is not self._link:
+            return
         if found := _VIOLATION.search(text):
             subject = found[1].encode()
             for asked, future in self._requests.values():

@@ -119,7 +119,9 @@ class JetStream:
     async def call(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
         """Send one API request."""
         reply = await self._connection.request(
-            f"{_API}{operation}".encode(), orjson.dumps(document) if document else b"", self._timeout_s
+            f"{_API}{operation}".encode(),
+            orjson.dumps(document) if document else b"",
+            self._timeout_s,
         )
         try:
             answer: dict[str, Any] = orjson.loads(reply.payload)

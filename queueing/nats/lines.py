@@ -30,7 +30,17 @@ class Entry:
     or of the loss.
     """
 
-    __slots__ = ("at", "attempts", "frame", "is_withdrawn", "queue", "request_id", "sequence", "stage", "waiting")
+    __slots__ = (
+        "at",
+        "attempts",
+        "frame",
+        "is_withdrawn",
+        "queue",
+        "request_id",
+        "sequence",
+        "stage",
+        "waiting",
+    )
 
     def __init__(
         self, queue: "VersionQueue", request_id: str, waiting: Waiting, frame: bytes, at: float
@@ -62,7 +72,6 @@ class VersionQueue:
         "is_ensuring",
         "line",
         "pending",
-        "publish_head",
         "stalled",
         "stream",
         "subject",
@@ -73,7 +82,6 @@ class VersionQueue:
         self.version_id = version_id
         self.stream = stream_name(region, version_id)
         self.subject = queue_subjects(region, version_id).removesuffix(">").encode()
-        self.publish_head = b"HPUB " + self.subject
         self.cancel_subject = cancel_subject(version_id).encode()
         self.ack_prefix = b'{"stream":"%b","seq":' % self.stream.encode()
         self.created = ""

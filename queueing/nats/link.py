@@ -307,9 +307,8 @@ async def open_link(
                     context or ssl.create_default_context(),
                     server_hostname=server.host,
                 )
-                if secured is None:
-                    raise LinkError("closed during the TLS handshake")
-                link.secured(secured)
+                if secured is not None:
+                    link.secured(secured)
             fields = options.login.fields(server, link.info.get("nonce", ""))
             await link.log_in(fields, options.name)
     except TimeoutError as error:

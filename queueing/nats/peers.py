@@ -157,7 +157,9 @@ class Peers:
     def _words(self, verb: bytes) -> bytes:
         return b"%b %b %d" % (verb, self._name, self._process)
 
-    def _presence_came(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _presence_came(
+        self, _subject: bytes, reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
         words = payload.split()
         if len(words) != 3 or words[1] == self._name or not words[2].isdigit():
             return
@@ -174,7 +176,7 @@ class Peers:
         if verb == b"hello" and reply:
             self._connection.publish(reply, self._words(b"here"))
 
-    def _answer_came(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _answer_came(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
         question = self._questions.get(subject)
         if question is None:
             if subject.endswith(b".hello"):
@@ -189,7 +191,7 @@ class Peers:
             if not question.missing and not question.done.done():
                 question.done.set_result(None)
 
-    def _question_came(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _question_came(self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
         words = payload.split()
         if len(words) < 4 or words[1] != self._region.encode() or words[2] == self._name:
             return

@@ -85,28 +85,24 @@ class Parser:
             if end < 0:
                 if size - start > MAX_LINE_BYTES:
                     raise ProtocolError("endless line")
-                return self._keep(data, start, 1 + size - start)
+                self._keep(data, start, 1 + size - start)
+                return
             kind = data[start]
             if kind == _M or kind == _H:
                 words = data[start:end].split()
                 body = end + 2
-                try:
-                    stop = body + _length(words[-1])
-                    if stop + 2 > size:
-                        return self._keep(data, start, stop + 2 - start)
-                    if data[stop : stop + 2] != b"\r\n":
-                        raise ProtocolError("message without end")
-                    if kind == _M:
-                        self._message(words, data[body:stop])
-                    else:
-                        self._message_with_headers(words, data, body, stop)
-                except (IndexError, ValueError) as error:
-                    raise ProtocolError(f"bad line {data[start:end][:80]!r}") from error
+                stop = body + _length(words[-1])
+                if stop + 2 > size:
+                    self._keep(data, start, stop + 2 - start)
+                    return
+                if kind == _M:
+                    self._message(words, data[body:stop])
+                else:
+                    self._message_with_headers(words, data, body, stop)
                 start = stop + 2
             else:
                 self._line(data[start:end])
                 start = end + 2
-        return None
 
     def _keep(self, data: bytes, start: int, need: int) -> None:
         self._parts.append(data[start:])
@@ -116,7 +112,7 @@ class Parser:
     def _message(self, words: list[bytes], payload: bytes) -> None:
         count = len(words)
         if words[0] != b"MSG" or not 4 <= count <= 5:
-            raise ValueError
+            raise ProtocolError(f"bad line {words!r:.80}")
         handler = self._handlers.get(words[2])
         if handler is None:
             return
@@ -125,22 +121,18 @@ class Parser:
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost the messages behind it
             self._control.handler_failed(error)
 
-    def _message_with_headers(
-        self, words: list[bytes], data: bytes, body: int, stop: int
-    ) -> None:
+    def _message_with_headers(self, words: list[bytes], data: bytes, body: int, stop: int) -> None:
         count = len(words)
         if words[0] != b"HMSG" or not 5 <= count <= 6:
-            raise ValueError
+            raise ProtocolError(f"bad line {words!r:.80}")
         split = body + _length(words[-2])
         if split > stop:
-            raise ValueError
+            raise ProtocolError("headers longer than their message")
         handler = self._handlers.get(words[2])
         if handler is None:
             return
         try:
-            handler(
-                words[1], words[3] if count == 6 else b"", data[body:split], data[split:stop]
-            )
+            handler(words[1], words[3] if count == 6 else b"", data[body:split], data[split:stop])
         except Exception as error:  # noqa: BLE001 - as above
             self._control.handler_failed(error)
 
@@ -160,11 +152,10 @@ class Parser:
 
 
 def _length(digits: bytes) -> int:
-    if not digits.isdigit():
-        raise ValueError
-    length = int(digits)
-    if length > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"message of {length} bytes")
+    # More digits than MAX_MESSAGE_BYTES has would take int() for ever.
+    length = int(digits) if digits.isdigit() and len(digits) < 10 else -1
+    if not 0 <= length <= MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"message of {digits[:20]!r} bytes")
     return length
 
 

@@ -22,6 +22,7 @@ import pytest
 
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 _LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
+_ROUTES = re.compile(r"Listening for route connections on [^ ]*:(\d+)")
 _READY = "Server is ready"
 
 
@@ -37,15 +38,19 @@ def binary() -> Path:
 
 
 class NatsServer:
-    """One nats-server with JetStream on 127.0.0.1; keeps port and store over `restart`.
+    """One nats-server on 127.0.0.1, with JetStream unless told otherwise; keeps port and store over `restart`.
 
     ``config`` is text in the server's own configuration language, put after our settings.
     """
 
-    def __init__(self, directory: Path, config: str = "", port: int = -1) -> None:
+    def __init__(
+        self, directory: Path, config: str = "", port: int = -1, *, jetstream: bool = True
+    ) -> None:
         self.directory = directory
         self.config = config
         self.port = port
+        self.cluster_port = -1
+        self.jetstream = jetstream
         self.log: list[str] = []
         self._grown = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -62,10 +67,13 @@ class NatsServer:
     def start_blocking(self) -> None:
         """Start the process and return when it accepts connections."""
         conf = self.directory / "nats.conf"
+        store = self.directory / "store"
+        jetstream = f'jetstream {{ store_dir: "{store}", max_mem: 1G, max_file: 1G }}\n'
         conf.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{self.directory / "store"}", max_mem: 1G, max_file: 1G }}\n'
-            'lame_duck_grace_period: "1s"\n' + self.config
+            + (jetstream if self.jetstream else "")
+            + 'lame_duck_grace_period: "1s"\n'
+            + self.config
         )
         with self._grown:
             self.log = []
@@ -82,6 +90,8 @@ class NatsServer:
         for line in self.log:
             if found := _LISTENING.search(line):
                 self.port = int(found[1])
+            if found := _ROUTES.search(line):
+                self.cluster_port = int(found[1])
 
     def end_blocking(self, signal_number: int = signal.SIGTERM) -> None:
         """End the process with ``signal_number`` and wait for it. No error if it has ended."""
@@ -162,10 +172,12 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def running_nats_server(config: str = "", port: int = -1) -> AsyncIterator[NatsServer]:
+async def running_nats_server(
+    config: str = "", port: int = -1, *, jetstream: bool = True
+) -> AsyncIterator[NatsServer]:
     """Run a server with its own store for the length of the block."""
     with tempfile.TemporaryDirectory(prefix="nats-") as directory:
-        server = NatsServer(Path(directory), config, port)
+        server = NatsServer(Path(directory), config, port, jetstream=jetstream)
         await server.start()
         try:
             yield server

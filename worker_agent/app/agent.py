@@ -123,12 +123,12 @@ class Agent:
         intake = self._intake
         puller = self._puller = PullWorker(
             self._nats,
-            settings.queue.region,
-            settings.function.version_id,
-            intake.on_lease,
-            intake.on_cancel,
+            region=settings.queue.region,
+            version_id=settings.function.version_id,
+            on_lease=intake.on_lease,
+            on_cancel=intake.on_cancel,
         )
-        await puller.start()
+        puller.start()
         for ticker in (
             Ticker(settings.queue.progress_s, intake.tick),
             Ticker(SWEEP_S, self._sweep),

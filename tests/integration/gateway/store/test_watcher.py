@@ -24,7 +24,7 @@ from gateway.store.names import FUNCTIONS, KEYS
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Mirror
 from tests.integration.gateway.store.conftest import Followed, connected, following
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import PATIENCE_S, NatsServer
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -109,6 +109,22 @@ async def test_nothing_is_missed_while_the_login_is_refused(nats_server: NatsSer
         model = followed.model
         await model.until(lambda: not knows(followed, KEY) and not knows(followed, OTHER))
         await model.until(lambda: model.function(F) is None and model.function(G) is not None)
+
+
+async def test_a_login_that_is_refused_in_mid_connection_is_tried_again(
+    followed: Followed, nats_server: NatsServer
+) -> None:
+    lost = asyncio.Event()
+    followed.connection.on_lost(lost.set)
+    nats_server.config = 'authorization { token: "t" }\n'
+    nats_server.reload()
+    async with asyncio.timeout(PATIENCE_S):
+        await lost.wait()
+    async with connected(nats_server.url, "t") as connection:
+        await Store(connection).put(KEY)
+    nats_server.config = ""
+    nats_server.reload()
+    await followed.model.until(lambda: knows(followed, KEY))
 
 
 async def test_changes_reach_the_model_after_every_death_of_the_server(

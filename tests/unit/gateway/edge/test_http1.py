@@ -374,6 +374,15 @@ def test_a_client_that_closed_is_told_from_one_that_half_closed_by_its_reset() -
     assert table.transport.aborted
 
 
+def test_a_half_closed_client_that_resets_later_is_noticed_at_the_next_check() -> None:
+    table = Table()
+    table.feed(GET)
+    table.eof()
+    table.transport.socket.error = 32
+    table.pass_time(1)
+    assert table.last.events == ["end", "gone"]
+
+
 def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
     table = Table()
     table.feed(b"GET / HTTP/1.0\r\n\r\n")
@@ -492,6 +501,19 @@ def test_a_client_that_takes_nothing_is_reset_and_one_that_takes_little_is_not()
     assert table.last.events[-1] == "gone"
 
 
+def test_a_client_that_takes_nothing_from_the_first_byte_on_is_reset() -> None:
+    table = Table(LIMITS)
+    table.pass_time(35)
+    table.transport.is_stuck = True
+    table.feed(GET)
+    table.last.responder.send_head(200, [], None)
+    table.loop.run()
+    table.pass_time(29)
+    assert not table.transport.aborted
+    table.pass_time(3.1)
+    assert table.transport.aborted
+
+
 # Draining
 
 
@@ -513,6 +535,14 @@ def test_draining_closes_idle_connections_and_busy_ones_after_their_answer() -> 
 
 
 # Any bytes, any pieces
+
+
+def test_a_head_cut_anywhere_is_found() -> None:
+    for at in range(1, len(GET)):
+        table = Table(on=answering)
+        table.feed(GET[:at], GET[at:])
+        assert len(table.exchanges) == 1, at
+
 
 TARGETS = st.sampled_from([b"/", b"/a?b=c", b"/%20"])
 BODIES = st.binary(max_size=40)

@@ -1,0 +1,445 @@
+"""The gateway's side of the queues on JetStream (`spec/invocation.md` §4).
+
+A publish is one frame out and one short acknowledgement in, on an inbox that all requests share;
+its last token is the request's id. Nothing else is asked of the broker while all goes well. The
+life of a request here:
+
+    PENDING   published; the acknowledgement, a refusal, or the loss of the link follows
+    HELD      the broker holds it under a sequence, until it is settled, withdrawn or exhausted
+    LOST      its stream is gone: refused after a grace, in which a worker that had leased it may
+              still answer
+
+Every request taken in `publish` ends with `settled`, `withdraw`, ``refused`` or ``exhausted``.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from queueing.interface import QueueError, QueueFull, QueueUnavailable, Waiting
+from queueing.nats.connection import Connection, NatsError, Subscription
+from queueing.nats.jetstream import (
+    MEMORY_EXCEEDED,
+    STORAGE_EXCEEDED,
+    STORE_FAILED,
+    ApiError,
+    JetStream,
+    QueueState,
+    StreamSettings,
+    max_deliveries_subject,
+)
+from queueing.nats.lines import HELD, LOST, PENDING, Entry, VersionQueue
+from queueing.nats.peers import Peers
+from queueing.nats.protocol import (
+    STATUS_NO_RESPONDERS,
+    encode_publish_with_headers,
+    status_of,
+)
+from queueing.nats.upkeep import Upkeep
+from queueing.position import place
+from runtime.lifecycle import Ticker
+from runtime.tasks import spawn
+from wire.ids import process_of
+from wire.subjects import stream_name
+
+_TICK_S = 0.5
+_MAX_ATTEMPTS = 2
+_MAX_PER_SUBJECT = "maximum messages per subject"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of one process's queue.
+
+    ``max_requests`` waiting or running at once and ``max_versions`` with queues; more are refused.
+    ``ack_timeout_s`` is the longest wait for the broker's word on a publish, ``lost_grace_s`` how
+    long a worker may take to answer a request that the queue has lost, ``look_interval_s`` how
+    often a queue in use is looked at, ``peer_wait_s`` how long a position waits for silent peers.
+    """
+
+    max_requests: int = 200_000
+    max_versions: int = 10_000
+    ack_timeout_s: float = 5.0
+    lost_grace_s: float = 10.0
+    look_interval_s: float = 10.0
+    peer_wait_s: float = 0.25
+
+
+class JetStreamQueue:
+    """A `queueing.interface.FunctionQueue`.
+
+    ``process`` is the number in the request ids of this process. Counters for metrics:
+    ``published`` (acknowledged), ``refusals``, ``losses``, ``exhaustions``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        region: str,
+        process: int,
+        limits: QueueLimits | None = None,
+        streams: StreamSettings | None = None,
+    ) -> None:
+        self._connection = connection
+        self._region = region
+        self._process = process
+        self._limits = limits or QueueLimits()
+        self._stream = JetStream(connection)
+        self._upkeep = Upkeep(
+            connection, self, region, streams or StreamSettings(), self._limits.ack_timeout_s
+        )
+        self._peers = Peers(
+            connection,
+            (region, process),
+            self._waiting_between,
+            self._own_position,
+            self._limits.peer_wait_s,
+        )
+        self._queues: dict[str, VersionQueue] = {}
+        self._requests: dict[str, Entry] = {}
+        self._pending: deque[Entry] = deque()
+        self._lost: deque[Entry] = deque()
+        self._states: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
+        self._inbox = connection.inbox() + b"."
+        self._inbox_bytes = len(self._inbox)
+        self._subscriptions: list[Subscription] = []
+        self._ticker = Ticker(_TICK_S, self._tick)
+        self._looked_at = 0.0
+        self._clock = asyncio.get_running_loop().time
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self.published = 0
+        self.refusals = 0
+        self.losses = 0
+        self.exhaustions = 0
+
+    async def start(self) -> None:
+        """Listen on the connection, which may be up or not."""
+        subscribe = self._connection.subscribe
+        self._subscriptions = [
+            subscribe(self._inbox + b"*", self._acked),
+            subscribe(max_deliveries_subject(), self._exhausted),
+        ]
+        self._peers.start()
+        self._connection.add_listener(self)
+        self._ticker.start()
+        if self._connection.is_connected():
+            self._peers.greet()
+            await self._connection.flush()
+
+    async def close(self) -> None:
+        """Refuse whoever still waits and stop listening; the connection stays open."""
+        self._ticker.stop()
+        self._connection.remove_listener(self)
+        for entry in tuple(self._requests.values()):
+            self._refuse(entry, QueueUnavailable("The queue is closing"))
+        self._peers.close()
+        for subscription in self._subscriptions:
+            self._connection.unsubscribe(subscription)
+        await self._connection.flush()
+
+    # FunctionQueue
+
+    def is_available(self) -> bool:
+        """Whether a publish can be attempted now."""
+        return self._connection.is_connected()
+
+    def publish(
+        self, version_id: str, request_id: str, envelope: bytes, waiting: Waiting, trace: bytes
+    ) -> None:
+        """Send the envelope; what comes of it ``waiting`` is told later."""
+        queue = self._queues.get(version_id) or self._open(version_id)
+        if queue is None or len(self._requests) >= self._limits.max_requests:
+            self._refuse_later(waiting, "This process holds as many requests as it may")
+            return
+        token = request_id.encode()
+        if trace and b"\r" not in trace and b"\n" not in trace:
+            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\ntraceparent: %b\r\n\r\n" % (token, trace)
+        else:
+            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token
+        if len(headers) + len(envelope) > self._connection.max_payload_bytes:
+            # The server would end the connection, and everybody's requests with it.
+            self._refuse_later(waiting, "The envelope is larger than the broker takes")
+            return
+        frame = encode_publish_with_headers(
+            queue.subject + token, self._inbox + token, headers, envelope
+        )
+        if not self._connection.send(frame):
+            self._refuse_later(waiting, "The broker cannot be reached")
+            return
+        entry = Entry(queue, request_id, waiting, frame, self._clock())
+        self._requests[request_id] = entry
+        self._pending.append(entry)
+        queue.pending += 1
+
+    def withdraw(self, version_id: str, request_id: str) -> None:
+        """Take it out of the queue and tell workers to stop."""
+        queue = self._queues.get(version_id) or self._open(version_id)
+        if queue is None:
+            return
+        entry = self._requests.get(request_id)
+        if entry is not None:
+            # While PENDING there is no sequence: the acknowledgement, nobody's by then, brings it.
+            self._forget(entry)
+        if not self._connection.publish(queue.cancel_subject, request_id.encode()):
+            self._upkeep.doubt(queue, request_id)
+        elif entry is not None and entry.stage is HELD:
+            self._upkeep.delete(queue.stream, entry.sequence)
+
+    def settled(self, request_id: str) -> None:
+        """A worker has answered."""
+        entry = self._requests.get(request_id)
+        if entry is not None:
+            self._forget(entry)
+
+    async def position(self, version_id: str, request_id: str) -> int:
+        """Return the place in line; of another process's request too, which is asked for it.
+
+        A request that was handed back or whose lease ran out counts as leased (0): it goes to the
+        next free worker, before everything that waits.
+        """
+        if request_id in self._requests or process_of(request_id) == self._process:
+            return await self._own_position(version_id, request_id)
+        return await self._peers.position_of(version_id, request_id)
+
+    async def depth(self, version_id: str) -> int:
+        """Return how many requests wait to be leased."""
+        state = await self._state(stream_name(self._region, version_id))
+        return state.waiting if state is not None else 0
+
+    # Positions
+
+    async def _own_position(self, version_id: str, request_id: str) -> int:
+        entry = self._requests.get(request_id)
+        if entry is None or entry.stage is not HELD:
+            return 0
+        queue = entry.queue
+        state = await self._state(queue.stream)
+        if state is None or entry.sequence <= state.delivered:
+            return 0
+        sequence, delivered = entry.sequence, state.delivered
+        others = await self._peers.waiting_between(version_id, delivered, sequence)
+        if entry.stage is not HELD or self._requests.get(request_id) is not entry:
+            return 0
+        return place(delivered, sequence, queue.line.between(delivered, sequence) + others)
+
+    def _waiting_between(self, version_id: str, delivered: int, sequence: int) -> int:
+        queue = self._queues.get(version_id)
+        return queue.line.between(delivered, sequence) if queue is not None else 0
+
+    async def _state(self, stream: str) -> QueueState | None:
+        """Ask the broker; all who ask while an answer is under way share it."""
+        asking = self._states.get(stream)
+        if asking is None:
+            asking = self._states[stream] = spawn(self._ask_state(stream), f"state-{stream}")
+            asking.add_done_callback(lambda _: self._states.pop(stream, None))
+        state = await asyncio.shield(asking)
+        if isinstance(state, Exception):
+            raise QueueUnavailable(str(state)) from state
+        return state
+
+    async def _ask_state(self, stream: str) -> QueueState | Exception | None:
+        try:
+            return await self._stream.consumer_state(stream)
+        except (ApiError, NatsError) as error:
+            return error
+
+    # The broker's words
+
+    def _acked(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+        entry = self._requests.get(subject[self._inbox_bytes :].decode())
+        if entry is not None and entry.stage is PENDING:
+            prefix = entry.queue.ack_prefix
+            if payload.startswith(prefix):
+                digits = payload[len(prefix) : -1]
+                if digits.isdigit():
+                    self._hold(entry, int(digits))
+                    return
+        self._acked_otherwise(entry, headers, payload)
+
+    def _hold(self, entry: Entry, sequence: int) -> None:
+        queue = entry.queue
+        if sequence <= queue.line.last:
+            # A stream never counts backwards: this is another one of the same name.
+            self._upkeep.look(queue)
+        queue.pending -= 1
+        queue.add(entry, sequence)
+        self.published += 1
+        if entry.waiting is not None:
+            entry.waiting.published(sequence)
+
+    def _acked_otherwise(self, entry: Entry | None, headers: bytes, payload: bytes) -> None:
+        if status_of(headers) == STATUS_NO_RESPONDERS:
+            if entry is not None and entry.stage is PENDING:
+                self._stall(entry)
+            return
+        try:
+            answer: dict[str, Any] = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            answer = {"error": {"description": "The broker's answer is no JSON"}}
+        if "error" not in answer:
+            if entry is None:
+                # Nobody waits for it any more, so nobody shall run it.
+                self._upkeep.delete(answer["stream"], answer["seq"])
+            elif entry.stage is PENDING:
+                self._hold(entry, answer["seq"])
+        elif entry is not None and entry.stage is PENDING:
+            error = answer["error"]
+            description = error.get("description", "")
+            if description.startswith(_MAX_PER_SUBJECT):
+                # An earlier try has arrived.
+                spawn(self._find(entry), "find-sequence")
+            else:
+                self._refuse(entry, refusal(error.get("err_code", 0), description))
+
+    def _stall(self, entry: Entry) -> None:
+        """No stream listens: publish again when there is one."""
+        queue = entry.queue
+        if entry.attempts >= _MAX_ATTEMPTS:
+            self._refuse(entry, QueueUnavailable("No stream takes the request"))
+            return
+        entry.attempts += 1
+        queue.stalled.append(entry)
+        self._upkeep.look(queue)
+
+    async def _find(self, entry: Entry) -> None:
+        queue = entry.queue
+        try:
+            sequence = await self._stream.sequence_of(
+                queue.stream, queue.subject + entry.request_id.encode()
+            )
+        except NatsError:
+            # Its time for an acknowledgement runs on.
+            return
+        if sequence and entry.stage is PENDING and self._requests.get(entry.request_id) is entry:
+            self._hold(entry, sequence)
+
+    def _exhausted(self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
+        """Take out what was delivered in vain too often; tell its client if that is ours."""
+        advisory = orjson.loads(payload)
+        stream, sequence = advisory["stream"], advisory["stream_seq"]
+        prefix = stream_name(self._region, "")
+        if not stream.startswith(prefix):
+            return
+        self._upkeep.delete(stream, sequence)
+        queue = self._queues.get(stream.removeprefix(prefix))
+        entry = queue.by_sequence.get(sequence) if queue is not None else None
+        if entry is not None:
+            self.exhaustions += 1
+            self._forget(entry)
+            if entry.waiting is not None:
+                entry.waiting.exhausted()
+
+    # Keeper
+
+    def queue_usable(self, queue: VersionQueue, created: str) -> None:
+        """Send what was stalled; if the stream is another one, count as lost what it held."""
+        if queue.created and created != queue.created:
+            now = self._clock()
+            lost = queue.lose(now)
+            self.losses += len(lost)
+            self._lost.extend(lost)
+        queue.created = created
+        stalled, queue.stalled = queue.stalled, []
+        for entry in stalled:
+            if self._requests.get(entry.request_id) is entry and not self._connection.send(
+                entry.frame
+            ):
+                self._refuse(entry, QueueUnavailable("The broker cannot be reached"))
+
+    def queue_unusable(self, queue: VersionQueue, error: QueueError) -> None:
+        """Refuse what was stalled."""
+        stalled, queue.stalled = queue.stalled, []
+        for entry in stalled:
+            self._refuse(entry, error)
+
+    # Listener
+
+    def connected(self) -> None:
+        """Look whether the queues are still the same, and clean up behind the lost link."""
+        self._peers.greet()
+        for queue in self._queues.values():
+            self._upkeep.look(queue)
+        self._upkeep.sweep()
+
+    def disconnected(self) -> None:
+        """Refuse what was not acknowledged. It may be in the queue all the same: swept later."""
+        pending, self._pending = self._pending, deque()
+        for entry in pending:
+            if entry.stage is PENDING and self._requests.get(entry.request_id) is entry:
+                self._upkeep.doubt(entry.queue, entry.request_id)
+                self._refuse(entry, QueueUnavailable("The link to the broker was lost"))
+
+    def denied(self, subject: bytes) -> None:
+        """Refuse the request that we may not publish."""
+        entry = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
+        if entry is not None and entry.stage is PENDING and subject.startswith(entry.queue.subject):
+            self._refuse(entry, QueueUnavailable("The broker denies publishing"))
+
+    # The tables
+
+    def _open(self, version_id: str) -> VersionQueue | None:
+        if len(self._queues) >= self._limits.max_versions:
+            idle = next((q for q in self._queues.values() if q.is_idle()), None)
+            if idle is None:
+                return None
+            del self._queues[idle.version_id]
+        queue = self._queues[version_id] = VersionQueue(self._region, version_id)
+        if self._connection.is_connected():
+            self._upkeep.look(queue)
+        return queue
+
+    def _forget(self, entry: Entry) -> None:
+        if self._requests.pop(entry.request_id, None) is not None:
+            if entry.stage is PENDING:
+                entry.queue.pending -= 1
+                entry.frame = b""
+            entry.queue.remove(entry)
+
+    def _refuse(self, entry: Entry, error: QueueError) -> None:
+        if self._requests.get(entry.request_id) is entry:
+            self._forget(entry)
+            self.refusals += 1
+            if entry.waiting is not None:
+                entry.waiting.refused(error)
+
+    def _refuse_later(self, waiting: Waiting, reason: str) -> None:
+        self.refusals += 1
+        self._call_soon(waiting.refused, QueueUnavailable(reason))
+
+    # Time
+
+    def _tick(self) -> None:
+        now = self._clock()
+        limits = self._limits
+        pending = self._pending
+        while pending and (
+            pending[0].stage is not PENDING or now - pending[0].at >= limits.ack_timeout_s
+        ):
+            entry = pending.popleft()
+            if entry.stage is PENDING:
+                self._refuse(entry, QueueUnavailable("The broker did not acknowledge in time"))
+        lost = self._lost
+        while lost and now - lost[0].at >= limits.lost_grace_s:
+            entry = lost.popleft()
+            if entry.stage is LOST:
+                self._refuse(entry, QueueUnavailable("The queue has lost the request"))
+        if self._connection.is_connected():
+            self._peers.tick(now)
+            if now - self._looked_at >= limits.look_interval_s:
+                self._looked_at = now
+                for queue in self._queues.values():
+                    if queue.by_sequence:
+                        self._upkeep.look(queue)
+
+
+def refusal(code: int, description: str) -> QueueError:
+    """Return what a failed publish means; ``code`` is JetStream's ``err_code``."""
+    if code in {MEMORY_EXCEEDED, STORAGE_EXCEEDED} or (
+        code == STORE_FAILED and description.startswith("maximum")
+    ):
+        return QueueFull(description)
+    return QueueUnavailable(description or "The broker refused the request")

@@ -1,0 +1,187 @@
+"""A gateway's and a worker's side on real connections, with everything they say written down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from os import urandom
+
+from queueing.interface import QueueError
+from queueing.nats.connection import Connection
+from queueing.nats.jetstream import StreamSettings
+from queueing.nats.login import ConnectionOptions
+from queueing.nats.pull import PulledLease, PullOptions, PullWorker
+from queueing.nats.queue import JetStreamQueue, QueueLimits
+from tests.support.nats_server import PATIENCE_S
+from wire.ids import request_id, uuid4_text
+
+REGION = "test"
+STREAMS = StreamSettings(ack_wait_s=1.0)
+OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
+
+
+def new_version() -> str:
+    return uuid4_text(urandom(16))
+
+
+def new_request(process: int = 1) -> str:
+    return request_id(urandom(16), process)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has no event of its own: one look in every turn of the loop."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0)  # noqa: ASYNC110 - nothing to wait on
+
+
+class Diary:
+    """What happened, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[object, ...]] = []
+        self._grown = asyncio.Event()
+
+    def write(self, *entry: object) -> None:
+        self.entries.append(entry)
+        self._grown.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._grown.clear()
+                await self._grown.wait()
+
+
+class Client(Diary):
+    """The `Waiting` of one request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sequence = 0
+        self.error: QueueError | None = None
+
+    def published(self, sequence: int) -> None:
+        self.sequence = sequence
+        self.write("published")
+
+    def refused(self, error: QueueError) -> None:
+        self.error = error
+        self.write("refused", type(error).__name__)
+
+    def exhausted(self) -> None:
+        self.write("exhausted")
+
+    def has_begun(self) -> bool:
+        return bool(self.entries)
+
+    @property
+    def names(self) -> list[object]:
+        return [entry[0] for entry in self.entries]
+
+    async def reaches(self, name: str) -> None:
+        await self.until(lambda: name in self.names)
+
+
+class Worker(Diary):
+    """A worker that keeps its leases until the test ends them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases: list[PulledLease] = []
+        self.cancelled: list[str] = []
+        self.pull: PullWorker
+
+    def leased(self, lease: PulledLease) -> None:
+        self.leases.append(lease)
+        self.write("leased", lease.request_id)
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+        self.write("cancelled", request_id)
+
+    async def has(self, count: int) -> list[PulledLease]:
+        await self.until(lambda: len(self.leases) >= count)
+        return self.leases
+
+
+@asynccontextmanager
+async def connected(url: str, options: ConnectionOptions = OPTIONS) -> AsyncIterator[Connection]:
+    connection = Connection(replace(options, servers=tuple(url.split(","))))
+    connection.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await connection.wait_connected()
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def gateway(
+    url: str,
+    *,
+    process: int = 1,
+    streams: StreamSettings = STREAMS,
+    limits: QueueLimits | None = None,
+    options: ConnectionOptions = OPTIONS,
+) -> AsyncIterator[JetStreamQueue]:
+    async with connected(url, options) as connection:
+        queue = JetStreamQueue(
+            connection, region=REGION, process=process, streams=streams, limits=limits
+        )
+        await queue.start()
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+
+@asynccontextmanager
+async def worker(
+    url: str,
+    version_id: str,
+    slots: int = 1,
+    options: ConnectionOptions = OPTIONS,
+    pulls: PullOptions | None = None,
+) -> AsyncIterator[Worker]:
+    async with connected(url, options) as connection:
+        work = Worker()
+        work.pull = PullWorker(
+            connection,
+            region=REGION,
+            version_id=version_id,
+            on_lease=work.leased,
+            on_cancel=work.cancel,
+            options=pulls,
+        )
+        work.pull.start()
+        work.pull.want(slots)
+        try:
+            yield work
+        finally:
+            await work.pull.close()
+
+
+async def publish(
+    queue: JetStreamQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
+) -> tuple[str, Client]:
+    """Publish one request and wait for the broker's word."""
+    request, client = new_request(process), Client()
+    queue.publish(version_id, request, envelope, client, b"")
+    await client.until(client.has_begun)
+    return request, client
+
+
+async def publish_many(
+    queue: JetStreamQueue, version_id: str, count: int, process: int = 1
+) -> list[str]:
+    """Publish ``count`` requests, in order, and wait until the broker has them all."""
+    requests = [new_request(process) for _ in range(count)]
+    clients = [Client() for _ in requests]
+    for request, client in zip(requests, clients, strict=True):
+        queue.publish(version_id, request, b"envelope", client, b"")
+    for client in clients:
+        await client.until(client.has_begun)
+        assert client.names == ["published"], client.error
+    return requests

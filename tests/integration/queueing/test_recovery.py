@@ -1,0 +1,236 @@
+"""What survives when the broker goes away, and what is told to whom when it does not."""
+
+import asyncio
+
+from queueing.nats.connection import Connection
+from queueing.nats.jetstream import JetStream, StreamSettings
+from queueing.nats.pull import PullOptions
+from queueing.nats.queue import JetStreamQueue, QueueLimits
+from tests.integration.queueing.harness import (
+    REGION,
+    Client,
+    Worker,
+    connected,
+    gateway,
+    new_request,
+    new_version,
+    publish,
+    publish_many,
+    until,
+    worker,
+)
+from tests.support.nats_server import PATIENCE_S, NatsServer
+from wire.subjects import consumer_name, stream_name
+
+ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
+SOON = QueueLimits(lost_grace_s=0.3, look_interval_s=0.2)
+
+
+async def until_down(queue: JetStreamQueue) -> None:
+    await until(lambda: not queue.is_available())
+
+
+async def until_up(*sides: JetStreamQueue | Worker) -> None:
+    for side in sides:
+        await until(side.pull.is_bound if isinstance(side, Worker) else side.is_available)
+
+
+async def until_depth(queue: JetStreamQueue, version: str, depth: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await queue.depth(version) != depth:
+            pass
+
+
+async def leased_now(look: Connection, version: str) -> int:
+    stream = stream_name(REGION, version)
+    info = await JetStream(look).call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+    count = info["num_ack_pending"]
+    assert isinstance(count, int)
+    return count
+
+
+async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = nats_server.url
+    async with gateway(url, limits=SOON) as queue, worker(url, version) as work:
+        running, answered = await publish(queue, version)
+        (old_lease,) = await work.has(1)
+        _, lost = await publish(queue, version)
+        await nats_server.kill()
+        await until_down(queue)
+        await nats_server.start()
+        await until_up(queue, work)
+        # Made again without a publish, so that workers find their queue.
+        queue.settled(running)
+        await lost.reaches("refused")
+        assert answered.entries == [("published",)]
+        assert str(lost.error) == "The queue has lost the request"
+
+        fresh, client = await publish(queue, version)
+        assert client.sequence == 1
+        work.pull.want(1)
+        await work.has(2)
+        assert work.leases[1].request_id == fresh
+        # The old lease's acknowledgement names sequence 1 too. It must not take the new one out.
+        old_lease.ack()
+        await queue.depth(version)
+        async with connected(url) as look:
+            assert await leased_now(look, version) == 1
+
+
+async def test_a_queue_on_disk_goes_on_where_it_was(nats_server: NatsServer) -> None:
+    version = new_version()
+    url = nats_server.url
+    async with (
+        gateway(url, streams=ON_DISK, limits=SOON) as queue,
+        worker(url, version) as work,
+    ):
+        requests = await publish_many(queue, version, 3)
+        (lease,) = await work.has(1)
+        await nats_server.stop()
+        await until_down(queue)
+        # Said while nobody hears it; must arrive all the same.
+        lease.ack()
+        queue.settled(requests[0])
+        await nats_server.start()
+        await until_up(queue, work)
+        assert await queue.position(version, requests[2]) == 2
+        work.pull.want(3)
+        await work.has(3)
+        assert [lease.deliveries for lease in work.leases] == [1, 1, 1]
+        async with connected(url) as look:
+            assert await leased_now(look, version) == 2
+
+
+async def test_what_is_withdrawn_without_a_broker_is_taken_out_when_it_is_back(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = nats_server.url
+    async with (
+        gateway(url, streams=ON_DISK) as queue,
+        worker(url, version, slots=0) as work,
+    ):
+        gone, _ = await publish(queue, version)
+        stays, _ = await publish(queue, version)
+        await nats_server.stop()
+        await until_down(queue)
+        queue.withdraw(version, gone)
+        await nats_server.start()
+        await until_up(queue)
+        await until_depth(queue, version, 1)
+        assert await queue.position(version, stays) == 1
+        await until_up(work)
+        assert work.leases == []
+
+
+async def test_a_publish_without_answer_is_refused_when_the_link_breaks(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    async with gateway(nats_server.url) as queue:
+        await publish(queue, version)
+        nats_server.pause()
+        client = Client()
+        queue.publish(version, new_request(), b"envelope", client, b"")
+        await nats_server.kill()
+        await client.reaches("refused")
+        assert client.entries == [("refused", "QueueUnavailable")]
+
+
+async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServer) -> None:
+    version = new_version()
+    async with gateway(nats_server.url, limits=QueueLimits(ack_timeout_s=0.2)) as queue:
+        await publish(queue, version)
+        nats_server.pause()
+        late, client = new_request(), Client()
+        queue.publish(version, late, b"envelope", client, b"")
+        await client.reaches("refused")
+        nats_server.resume()
+        # The acknowledgement that comes now belongs to nobody, and nobody shall run the request.
+        await until_depth(queue, version, 1)
+        assert client.entries == [("refused", "QueueUnavailable")]
+
+
+async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_request(
+    shared_nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = shared_nats_server.url
+    async with (
+        gateway(url, limits=SOON) as queue,
+        worker(url, version) as work,
+        connected(url) as admin,
+    ):
+        _, lost = await publish(queue, version)
+        await work.has(1)
+        await JetStream(admin).call(f"STREAM.DELETE.{stream_name(REGION, version)}", {})
+        fresh, client = await publish(queue, version)
+        assert client.names == ["published"]
+        work.pull.want(1)
+        await work.has(2)
+        assert work.leases[1].request_id == fresh
+        await lost.reaches("refused")
+
+
+async def test_a_consumer_that_is_missing_is_made_again(shared_nats_server: NatsServer) -> None:
+    version = new_version()
+    url = shared_nats_server.url
+    stream = stream_name(REGION, version)
+    async with (
+        gateway(url, limits=SOON) as queue,
+        worker(url, version, slots=0) as work,
+        connected(url) as admin,
+    ):
+        await publish(queue, version)
+        await until_up(work)
+        await JetStream(admin).call(f"CONSUMER.DELETE.{stream}.{consumer_name(stream)}", {})
+        work.pull.want(1)
+        await work.has(1)
+
+
+async def test_a_worker_waits_for_a_queue_that_does_not_exist_yet(
+    shared_nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = shared_nats_server.url
+    async with worker(url, version, slots=3) as work, gateway(url) as queue:
+        await queue.depth(version)
+        assert not work.pull.is_bound()
+        await publish_many(queue, version, 3)
+        await work.has(3)
+
+
+async def test_a_pull_that_the_broker_forgot_is_noticed_by_its_silence(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = nats_server.url
+    pulls = PullOptions(heartbeat_s=0.2)
+    async with gateway(url) as queue, worker(url, version, pulls=pulls) as work:
+        await publish(queue, version)
+        await work.has(1)
+        work.pull.want(1)
+        before = work.pull.rebinds
+        nats_server.pause()
+        await until(lambda: work.pull.rebinds > before)
+        nats_server.resume()
+        await until_up(work)
+        await publish(queue, version)
+        await work.has(2)
+
+
+async def test_a_pull_that_expires_is_renewed(shared_nats_server: NatsServer) -> None:
+    version = new_version()
+    url = shared_nats_server.url
+    pulls = PullOptions(expires_s=0.3, heartbeat_s=0.1)
+    async with gateway(url) as queue, worker(url, version, slots=4, pulls=pulls) as work:
+        await publish(queue, version)
+        await work.has(1)
+        before = work.pull.pulls
+        await until(lambda: work.pull.pulls >= before + 3)
+        await publish_many(queue, version, 3)
+        await work.has(4)
+        assert work.pull.handed_back == 0

@@ -1,0 +1,75 @@
+import pytest
+
+from loadtests.bars import BARS, Outcome, judge
+from loadtests.figures import AIOHTTP, GATEWAY, Results
+
+HELD = {
+    "throughput": 30_000.0,
+    "latency_p50": 150.0,
+    "cpu_front": 100.0,
+    "cpu_agent": 100.0,
+    "held_kib": 12.0,
+    "sse_cpu_front": 25.0,
+    "sse_share": 99.0,
+}
+OF_AIOHTTP = {"throughput": 10_000.0, "latency_p50": 150.0}
+
+
+def outcomes(results: Results) -> list[Outcome]:
+    return [verdict.outcome for verdict in judge(results)]
+
+
+def run(**changed: float) -> Results:
+    results = Results()
+    results.add(1, GATEWAY, {**HELD, **changed})
+    results.add(1, AIOHTTP, OF_AIOHTTP)
+    return results
+
+
+def test_every_bar_holds_at_its_limit() -> None:
+    assert outcomes(run()) == [Outcome.PASS] * len(BARS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("throughput", 29_999.0),
+        ("latency_p50", 150.1),
+        ("cpu_front", 100.1),
+        ("cpu_agent", 100.1),
+        ("held_kib", 12.1),
+        ("sse_cpu_front", 25.1),
+        ("sse_share", 98.9),
+    ],
+)
+def test_each_bar_is_missed_by_its_own_figure_alone(key: str, value: float) -> None:
+    assert outcomes(run(**{key: value})).count(Outcome.FAIL) == 1
+
+
+def test_nothing_measured_is_no_bar_missed() -> None:
+    assert outcomes(Results()) == [Outcome.NOT_MEASURED] * len(BARS)
+
+
+def test_a_failed_row_misses_its_bars() -> None:
+    results = run()
+    results.fail(1, GATEWAY, "throughput", "12 errored")
+
+    failed = [v.bar.title for v in judge(results) if v.outcome is Outcome.FAIL]
+
+    assert failed == [bar.title for bar in BARS if (GATEWAY, "throughput") in bar.needs]
+    assert len(failed) == 3
+
+
+def test_a_comparison_is_missed_when_the_peer_failed() -> None:
+    results = run()
+    results.fail(1, AIOHTTP, "latency", "did not start")
+
+    assert outcomes(results).count(Outcome.FAIL) == 1
+
+
+def test_the_rate_of_streams_is_judged_by_the_worst_round() -> None:
+    results = run()
+    results.add(2, GATEWAY, {"sse_share": 100.0})
+    results.add(3, GATEWAY, {"sse_share": 98.0})
+
+    assert outcomes(results).count(Outcome.FAIL) == 1

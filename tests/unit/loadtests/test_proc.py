@@ -1,0 +1,89 @@
+import pytest
+
+from loadtests.proc import (
+    Process,
+    ProcessesChangedError,
+    Role,
+    Stat,
+    cpu_between,
+    descendants,
+    parse_stat,
+    port_of,
+    role_of,
+)
+
+STAT = (
+    "4242 (worker (x) y) S 4200 4242 4242 0 -1 4194560 9 0 0 0 "
+    "150 25 7 8 20 0 3 0 12345 99999 512 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0\n"
+)
+
+
+def test_the_stat_line_of_a_command_with_blanks_and_parentheses() -> None:
+    assert parse_stat(STAT) == Stat(pid=4242, parent=4200, state="S", cpu_ticks=175, rss_pages=512)
+
+
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("/venv/bin/nats-server -c nats.conf", Role.NATS),
+        ("/venv/bin/python /venv/bin/gateway serve --config gateway.toml", Role.FRONT),
+        ("/venv/bin/python -m gateway serve", Role.FRONT),
+        ("/venv/bin/python -m gateway dev --port 0", Role.OTHER),
+        ("/venv/bin/python /venv/bin/worker-agent --config worker.toml", Role.AGENT),
+        ("/venv/bin/python -m worker_agent", Role.AGENT),
+        ("/venv/bin/python -m loadtests.peers.inference --port 1", Role.INFERENCE),
+        ("/venv/bin/python -m loadtests.peers.proxy --port 1", Role.FRONT),
+        ("/usr/sbin/nginx -p /tmp/x", Role.FRONT),
+        ("", Role.OTHER),
+    ],
+)
+def test_roles_by_command_line(command: str, role: Role) -> None:
+    assert role_of(command.split()) is role
+
+
+def test_a_command_named_in_an_argument_does_not_count() -> None:
+    inner = "python -m loadtests.peers.inference --port {port}"
+    argv = ["python", "-m", "gateway", "dev", "--inference-command", inner]
+    assert role_of(argv) is Role.OTHER
+
+
+def test_nginx_workers_change_their_title() -> None:
+    assert role_of(["nginx: worker process"]) is Role.FRONT
+
+
+def test_the_port_is_read_from_the_command_line() -> None:
+    assert port_of(["python", "--port", "8123"]) == 8123
+    with pytest.raises(ValueError, match="--port"):
+        port_of(["python"])
+
+
+def test_descendants_are_found_parents_first_and_others_left_out() -> None:
+    def stat(pid: int, parent: int) -> Stat:
+        return Stat(pid, parent, "S", 0, 0)
+
+    stats = [stat(9, 5), stat(5, 3), stat(4, 1), stat(3, 1), stat(8, 4)]
+
+    assert [each.pid for each in descendants(stats, [3])] == [3, 5, 9]
+    assert descendants(stats, [77]) == []
+
+
+def process(pid: int, role: Role, cpu_s: float) -> Process:
+    return Process(pid, role, ("x",), cpu_s, 0)
+
+
+def test_cpu_is_summed_by_role() -> None:
+    before = [process(1, Role.FRONT, 1.0), process(2, Role.FRONT, 2.0), process(3, Role.NATS, 5.0)]
+    after = [process(1, Role.FRONT, 1.5), process(2, Role.FRONT, 4.0), process(3, Role.NATS, 5.25)]
+
+    assert cpu_between(before, after) == {Role.FRONT: 2.5, Role.NATS: 0.25}
+
+
+def test_a_process_that_was_replaced_is_no_measurement() -> None:
+    before = [process(1, Role.FRONT, 1.0)]
+    with pytest.raises(ProcessesChangedError):
+        cpu_between(before, [process(7, Role.FRONT, 1.5)])
+
+
+def test_a_passing_process_without_a_role_does_not_matter() -> None:
+    before = [process(1, Role.FRONT, 1.0), process(2, Role.OTHER, 1.0)]
+    assert cpu_between(before, [process(1, Role.FRONT, 2.0)]) == {Role.FRONT: 1.0}
