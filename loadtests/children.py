@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from loadtests.proc import all_stats, descendants
+from loadtests.proc import Stat, all_stats, argv_of, descendants
 from runtime.lifecycle import die_with_parent
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -107,8 +107,8 @@ class Children:
         for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted
         self.stop(self._children)
-        for pid in self._left():
-            _end(pid)
+        for stat in self._left():
+            _end(stat.pid)
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         """Start a process that logs into ``<name>.log``."""
@@ -124,18 +124,19 @@ class Children:
             if not child.terminate():
                 complaints.append(f"process {child.pid} did not end within {_GRACE_S:g} s")
             self._children = [each for each in self._children if each is not child]
-        left = set(self._left())
+        left = {stat.pid: stat for stat in self._left()}
         for stats in below.values():
-            for stat in stats:
-                if stat.pid in left:
-                    complaints.append(f"process {stat.pid} was left behind")
-                    _end(stat.pid)
+            for pid in (stat.pid for stat in stats if stat.pid in left):
+                if left[pid].state != "Z":
+                    name = " ".join(argv_of(pid))[:100]
+                    complaints.append(f"process {pid} was left behind: {name}")
+                _end(pid)
         return complaints
 
-    def _left(self) -> list[int]:
-        """Return our descendants that still run, deepest first."""
+    def _left(self) -> list[Stat]:
+        """Return our descendants, deepest first; those in state Z have only to be reaped."""
         found = descendants(all_stats(), [os.getpid()])
-        return [stat.pid for stat in reversed(found) if stat.pid != os.getpid()]
+        return [stat for stat in reversed(found) if stat.pid != os.getpid()]
 
 
 def _end(pid: int) -> None:

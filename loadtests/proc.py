@@ -102,7 +102,8 @@ def all_stats() -> list[Stat]:
     return stats
 
 
-def _argv(pid: int) -> tuple[str, ...]:
+def argv_of(pid: int) -> tuple[str, ...]:
+    """Return the command line; empty for a process that is gone or has ended."""
     try:
         data = (_PROC / str(pid) / "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -117,7 +118,7 @@ def tree(roots: Iterable[int]) -> list[Process]:
     roles: dict[int, Role] = {}
     processes = []
     for stat in descendants(all_stats(), roots):
-        argv = _argv(stat.pid)
+        argv = argv_of(stat.pid)
         role = role_of(argv)
         if role is Role.OTHER:
             role = roles.get(stat.parent, Role.OTHER)

@@ -2,7 +2,7 @@
 
 Asks for as many requests as there are free slots, keeps every job by its request id, renews all
 leases by one ticker, and drains. A request that comes a second time while its first run still goes
-on (its lease ran out) joins that run; one that was cancelled before it came is not begun.
+on (its lease ran out) joins that run.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from worker_agent.slots import Slots
 
 MAX_JOB_S = 3610.0
 """No gateway waits longer than 3,605 s (``spec/invocation.md`` §6): a job this old is forgotten."""
-REMEMBERED_CANCELS = 1024
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
@@ -31,7 +30,10 @@ class Queue(Protocol):
     """Where requests come from."""
 
     def want(self, free: int) -> None:
-        """Have at most ``free`` requests leased from now on; 0 stops."""
+        """There is room for ``free`` requests more than were leased; 0 stops.
+
+        Every lease takes one of them, so it is told only what changes otherwise.
+        """
 
 
 class Seen(Protocol):
@@ -48,7 +50,7 @@ class Seen(Protocol):
 
 
 class Intake:
-    """All jobs of this agent; the `worker_agent.ports.Desk`."""
+    """All jobs of this agent; the `worker_agent.job.ports.Desk`."""
 
     def __init__(
         self,
@@ -67,7 +69,6 @@ class Intake:
         self._site: Site | None = None
         self._queue: Queue | None = None
         self._jobs: dict[str, Job] = {}
-        self._cancelled: dict[str, None] = {}
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -114,9 +115,7 @@ class Intake:
         request_id = envelope.request_id
         if (running := self._jobs.get(request_id)) is not None:
             running.lease = lease
-            return
-        if request_id in self._cancelled:
-            lease.ack()
+            self._want()
             return
         site = self._site
         if site is None or not self._slots.take():
@@ -134,20 +133,14 @@ class Intake:
         if not self._jobs:
             self._is_empty.clear()
         self._jobs[request_id] = job
-        self._want()
         self._seen.started(lease.deliveries)
         job.begin(time.time_ns())
 
     def on_cancel(self, request_id: str) -> None:
-        """The gateway withdrew a request; it may be another worker's, or not here yet."""
+        """The gateway withdrew a request, which may be another worker's."""
         job = self._jobs.get(request_id)
         if job is not None:
             job.cancel()
-            return
-        cancelled = self._cancelled
-        cancelled[request_id] = None
-        if len(cancelled) > REMEMBERED_CANCELS:
-            del cancelled[next(iter(cancelled))]
 
     # Desk
 
@@ -194,3 +187,4 @@ class Intake:
         self._seen.rejected()
         _log.warning("envelope.rejected", extra={"fields": {"reason": reason}})
         lease.reject()
+        self._want()

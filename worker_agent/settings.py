@@ -7,7 +7,7 @@ The names that NVCF's platform sets in a worker's environment are accepted as th
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from runtime.settings import Address, Seconds, Section
 from wire.ids import parse_uuid
@@ -22,13 +22,21 @@ def _uuid(text: str) -> str:
     return canonical
 
 
+def _level(text: object) -> object:
+    """NVCF writes levels in capitals, and ``warn``."""
+    if not isinstance(text, str):
+        return text
+    lowered = text.lower()
+    return "warning" if lowered == "warn" else lowered
+
+
 Uuid = Annotated[str, AfterValidator(_uuid)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Status = Annotated[int, Field(ge=100, le=599)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-Path_ = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 
 
 class FunctionSettings(Section):
@@ -85,7 +93,7 @@ class InferenceSettings(Section):
 class HealthSettings(Section):
     """How the inference server shows that it is able to serve."""
 
-    path: Path_ = "/v2/health/ready"
+    path: UrlPath = "/v2/health/ready"
     """Asked by GET."""
     port: Port | None = None
     """Unset: inference.port."""
@@ -155,7 +163,7 @@ class DrainSettings(Section):
 class LogSettings(Section):
     """Standard output."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
     """The least that is written."""
 
 

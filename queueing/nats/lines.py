@@ -24,21 +24,23 @@ LOST = Stage.LOST
 
 
 class Entry:
-    """One request of ours. ``waiting`` is ``None`` when nobody wants to know any more.
+    """One request of ours.
 
     ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
-    or of the loss.
+    or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream;
+    ``is_stalled`` while it waits for one.
     """
 
     __slots__ = (
         "at",
-        "attempts",
         "frame",
-        "is_withdrawn",
+        "is_stalled",
         "queue",
         "request_id",
+        "sends",
         "sequence",
         "stage",
+        "stalls",
         "waiting",
     )
 
@@ -47,13 +49,14 @@ class Entry:
     ) -> None:
         self.queue = queue
         self.request_id = request_id
-        self.waiting: Waiting | None = waiting
+        self.waiting = waiting
         self.frame = frame
         self.at = at
-        self.attempts = 1
+        self.sends = 1
+        self.stalls = 0
+        self.is_stalled = False
         self.sequence = 0
         self.stage = PENDING
-        self.is_withdrawn = False
 
 
 class VersionQueue:

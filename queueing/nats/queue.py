@@ -46,26 +46,10 @@ from wire.ids import process_of
 from wire.subjects import stream_name
 
 _TICK_S = 0.5
-_MAX_ATTEMPTS = 2
+_REPEAT_S = 1.0
+_MAX_STALLS = 2
+_MAX_MISSING = 100
 _MAX_PER_SUBJECT = "maximum messages per subject"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds of one process's queue.
-
-    ``max_requests`` waiting or running at once and ``max_versions`` with queues; more are refused.
-    ``ack_timeout_s`` is the longest wait for the broker's word on a publish, ``lost_grace_s`` how
-    long a worker may take to answer a request that the queue has lost, ``look_interval_s`` how
-    often a queue in use is looked at, ``peer_wait_s`` how long a position waits for silent peers.
-    """
-
-    max_requests: int = 200_000
-    max_versions: int = 10_000
-    ack_timeout_s: float = 5.0
-    lost_grace_s: float = 10.0
-    look_interval_s: float = 10.0
-    peer_wait_s: float = 0.25
 
 
 class JetStreamQueue:
@@ -123,11 +107,11 @@ class JetStreamQueue:
             subscribe(self._inbox + b"*", self._acked),
             subscribe(max_deliveries_subject(), self._exhausted),
         ]
-        self._peers.start()
+        self._standing.peers.start()
         self._connection.add_listener(self)
         self._ticker.start()
         if self._connection.is_connected():
-            self._peers.greet()
+            self._standing.peers.greet()
             await self._connection.flush()
 
     async def close(self) -> None:
@@ -135,8 +119,8 @@ class JetStreamQueue:
         self._ticker.stop()
         self._connection.remove_listener(self)
         for entry in tuple(self._requests.values()):
-            self._refuse(entry, QueueUnavailable("The queue is closing"))
-        self._peers.close()
+            self._table.refuse(entry, QueueUnavailable("The queue is closing"))
+        self._standing.peers.close()
         for subscription in self._subscriptions:
             self._connection.unsubscribe(subscription)
         await self._connection.flush()
@@ -183,7 +167,7 @@ class JetStreamQueue:
         entry = self._requests.get(request_id)
         if entry is not None:
             # While PENDING there is no sequence: the acknowledgement, nobody's by then, brings it.
-            self._forget(entry)
+            self._table.forget(entry)
         if not self._connection.publish(queue.cancel_subject, request_id.encode()):
             self._upkeep.doubt(queue, request_id)
         elif entry is not None and entry.stage is HELD:
@@ -193,7 +177,7 @@ class JetStreamQueue:
         """A worker has answered."""
         entry = self._requests.get(request_id)
         if entry is not None:
-            self._forget(entry)
+            self._table.forget(entry)
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the place in line; of another process's request too, which is asked for it.
@@ -203,49 +187,12 @@ class JetStreamQueue:
         """
         if request_id in self._requests or process_of(request_id) == self._process:
             return await self._own_position(version_id, request_id)
-        return await self._peers.position_of(version_id, request_id)
+        return await self._standing.peers.position_of(version_id, request_id)
 
     async def depth(self, version_id: str) -> int:
         """Return how many requests wait to be leased."""
         state = await self._state(stream_name(self._region, version_id))
         return state.waiting if state is not None else 0
-
-    # Positions
-
-    async def _own_position(self, version_id: str, request_id: str) -> int:
-        entry = self._requests.get(request_id)
-        if entry is None or entry.stage is not HELD:
-            return 0
-        queue = entry.queue
-        state = await self._state(queue.stream)
-        if state is None or entry.sequence <= state.delivered:
-            return 0
-        sequence, delivered = entry.sequence, state.delivered
-        others = await self._peers.waiting_between(version_id, delivered, sequence)
-        if entry.stage is not HELD or self._requests.get(request_id) is not entry:
-            return 0
-        return place(delivered, sequence, queue.line.between(delivered, sequence) + others)
-
-    def _waiting_between(self, version_id: str, delivered: int, sequence: int) -> int:
-        queue = self._queues.get(version_id)
-        return queue.line.between(delivered, sequence) if queue is not None else 0
-
-    async def _state(self, stream: str) -> QueueState | None:
-        """Ask the broker; all who ask while an answer is under way share it."""
-        asking = self._states.get(stream)
-        if asking is None:
-            asking = self._states[stream] = spawn(self._ask_state(stream), f"state-{stream}")
-            asking.add_done_callback(lambda _: self._states.pop(stream, None))
-        state = await asyncio.shield(asking)
-        if isinstance(state, Exception):
-            raise QueueUnavailable(str(state)) from state
-        return state
-
-    async def _ask_state(self, stream: str) -> QueueState | Exception | None:
-        try:
-            return await self._stream.consumer_state(stream)
-        except (ApiError, NatsError) as error:
-            return error
 
     # The broker's words
 
@@ -262,8 +209,11 @@ class JetStreamQueue:
 
     def _hold(self, entry: Entry, sequence: int) -> None:
         queue = entry.queue
-        if sequence <= queue.line.last:
-            # A stream never counts backwards: this is another one of the same name.
+        if sequence in queue.by_sequence:
+            # Two requests never share a sequence: this is another stream of the same name.
+            self._table.stream_lost(queue)
+        elif sequence < queue.line.last and entry.sends == 1:
+            # A stream counts upwards; only a repeated publish may be told an older number.
             self._upkeep.look(queue)
         queue.pending -= 1
         queue.add(entry, sequence)
@@ -293,15 +243,16 @@ class JetStreamQueue:
                 # An earlier try has arrived.
                 spawn(self._find(entry), "find-sequence")
             else:
-                self._refuse(entry, refusal(error.get("err_code", 0), description))
+                self._table.refuse(entry, refusal(error.get("err_code", 0), description))
 
     def _stall(self, entry: Entry) -> None:
         """No stream listens: publish again when there is one."""
         queue = entry.queue
-        if entry.attempts >= _MAX_ATTEMPTS:
-            self._refuse(entry, QueueUnavailable("No stream takes the request"))
+        entry.stalls += 1
+        if entry.stalls >= _MAX_STALLS:
+            self._table.refuse(entry, QueueUnavailable("No stream takes the request"))
             return
-        entry.attempts += 1
+        entry.is_stalled = True
         queue.stalled.append(entry)
         self._upkeep.look(queue)
 
@@ -314,7 +265,7 @@ class JetStreamQueue:
         except NatsError:
             # Its time for an acknowledgement runs on.
             return
-        if sequence and entry.stage is PENDING and self._requests.get(entry.request_id) is entry:
+        if sequence and self._table.is_pending(entry):
             self._hold(entry, sequence)
 
     def _exhausted(self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
@@ -329,7 +280,7 @@ class JetStreamQueue:
         entry = queue.by_sequence.get(sequence) if queue is not None else None
         if entry is not None:
             self.exhaustions += 1
-            self._forget(entry)
+            self._table.forget(entry)
             if entry.waiting is not None:
                 entry.waiting.exhausted()
 
@@ -338,46 +289,41 @@ class JetStreamQueue:
     def queue_usable(self, queue: VersionQueue, created: str) -> None:
         """Send what was stalled; if the stream is another one, count as lost what it held."""
         if queue.created and created != queue.created:
-            now = self._clock()
-            lost = queue.lose(now)
-            self.losses += len(lost)
-            self._lost.extend(lost)
+            self._table.stream_lost(queue)
         queue.created = created
         stalled, queue.stalled = queue.stalled, []
         for entry in stalled:
-            if self._requests.get(entry.request_id) is entry and not self._connection.send(
-                entry.frame
-            ):
-                self._refuse(entry, QueueUnavailable("The broker cannot be reached"))
+            entry.is_stalled = False
+            if self._table.is_pending(entry) and not self._connection.send(entry.frame):
+                self._table.refuse(entry, QueueUnavailable("The broker cannot be reached"))
 
     def queue_unusable(self, queue: VersionQueue, error: QueueError) -> None:
         """Refuse what was stalled."""
         stalled, queue.stalled = queue.stalled, []
         for entry in stalled:
-            self._refuse(entry, error)
+            self._table.refuse(entry, error)
 
     # Listener
 
     def connected(self) -> None:
         """Look whether the queues are still the same, and clean up behind the lost link."""
-        self._peers.greet()
+        self._standing.peers.greet()
         for queue in self._queues.values():
+            if not queue.by_sequence:
+                # Nothing to lose: whatever stream is there now is the right one.
+                queue.created = ""
             self._upkeep.look(queue)
         self._upkeep.sweep()
 
     def disconnected(self) -> None:
-        """Refuse what was not acknowledged. It may be in the queue all the same: swept later."""
-        pending, self._pending = self._pending, deque()
-        for entry in pending:
-            if entry.stage is PENDING and self._requests.get(entry.request_id) is entry:
-                self._upkeep.doubt(entry.queue, entry.request_id)
-                self._refuse(entry, QueueUnavailable("The link to the broker was lost"))
+        """Refuse what was not acknowledged."""
+        self._table.link_lost()
 
     def denied(self, subject: bytes) -> None:
         """Refuse the request that we may not publish."""
         entry = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
         if entry is not None and entry.stage is PENDING and subject.startswith(entry.queue.subject):
-            self._refuse(entry, QueueUnavailable("The broker denies publishing"))
+            self._table.refuse(entry, QueueUnavailable("The broker denies publishing"))
 
     # The tables
 
@@ -392,20 +338,6 @@ class JetStreamQueue:
             self._upkeep.look(queue)
         return queue
 
-    def _forget(self, entry: Entry) -> None:
-        if self._requests.pop(entry.request_id, None) is not None:
-            if entry.stage is PENDING:
-                entry.queue.pending -= 1
-                entry.frame = b""
-            entry.queue.remove(entry)
-
-    def _refuse(self, entry: Entry, error: QueueError) -> None:
-        if self._requests.get(entry.request_id) is entry:
-            self._forget(entry)
-            self.refusals += 1
-            if entry.waiting is not None:
-                entry.waiting.refused(error)
-
     def _refuse_later(self, waiting: Waiting, reason: str) -> None:
         self.refusals += 1
         self._call_soon(waiting.refused, QueueUnavailable(reason))
@@ -414,26 +346,16 @@ class JetStreamQueue:
 
     def _tick(self) -> None:
         now = self._clock()
-        limits = self._limits
-        pending = self._pending
-        while pending and (
-            pending[0].stage is not PENDING or now - pending[0].at >= limits.ack_timeout_s
-        ):
-            entry = pending.popleft()
-            if entry.stage is PENDING:
-                self._refuse(entry, QueueUnavailable("The broker did not acknowledge in time"))
-        lost = self._lost
-        while lost and now - lost[0].at >= limits.lost_grace_s:
-            entry = lost.popleft()
-            if entry.stage is LOST:
-                self._refuse(entry, QueueUnavailable("The queue has lost the request"))
+        self._table.tick(now)
         if self._connection.is_connected():
-            self._peers.tick(now)
-            if now - self._looked_at >= limits.look_interval_s:
+            self._upkeep.sweep()
+            self._standing.peers.tick(now)
+            if now - self._looked_at >= self._limits.look_interval_s:
                 self._looked_at = now
                 for queue in self._queues.values():
                     if queue.by_sequence:
                         self._upkeep.look(queue)
+
 
 
 def refusal(code: int, description: str) -> QueueError:

@@ -20,6 +20,7 @@ from runtime.tasks import spawn
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 1.0
 _MAX_UNSURE = 10_000
+_MAX_LOOKS = 32
 
 _log = logging.getLogger("queueing.nats.upkeep")
 
@@ -53,6 +54,7 @@ class Upkeep:
         self._patience_s = patience_s
         self._unsure: deque[tuple[VersionQueue, str]] = deque(maxlen=_MAX_UNSURE)
         self._is_sweeping = False
+        self._turns = asyncio.Semaphore(_MAX_LOOKS)
 
     def look(self, queue: VersionQueue) -> None:
         """Make sure that ``queue`` exists; the keeper hears the result."""
@@ -62,7 +64,8 @@ class Upkeep:
 
     async def _look(self, queue: VersionQueue) -> None:
         try:
-            created = await self._present(queue)
+            async with self._turns:
+                created = await self._present(queue)
         except QueueUnavailable as error:
             queue.is_ensuring = False
             self._keeper.queue_unusable(queue, error)
@@ -104,6 +107,10 @@ class Upkeep:
         """Take one message out; the answer is not waited for."""
         self._connection.publish(delete_message_subject(stream), delete_message(sequence))
 
+    async def sequence_of(self, queue: VersionQueue, request_id: str) -> int:
+        """Return a request's sequence, 0 when it is not in the queue. Raises `NatsError`."""
+        return await self._stream.sequence_of(queue.stream, queue.subject + request_id.encode())
+
     def doubt(self, queue: VersionQueue, request_id: str) -> None:
         """Take it out at the next `sweep`: it may be in the queue, and nobody waits for it.
 
@@ -123,10 +130,8 @@ class Upkeep:
         try:
             while unsure:
                 queue, request_id = unsure[0]
-                token = request_id.encode()
-                self._connection.publish(queue.cancel_subject, token)
-                sequence = await self._stream.sequence_of(queue.stream, queue.subject + token)
-                if sequence:
+                self._connection.publish(queue.cancel_subject, request_id.encode())
+                if sequence := await self.sequence_of(queue, request_id):
                     self.delete(queue.stream, sequence)
                 if unsure and unsure[0] == (queue, request_id):
                     unsure.popleft()

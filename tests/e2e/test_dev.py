@@ -119,7 +119,7 @@ def test_a_key_is_made_used_and_revoked_from_the_command_line(dev: Dev) -> None:
     call = {**dev.headers, "authorization": f"Bearer {key['key']}"}
     with httpx.Client(base_url=dev.ready["invocation_url"], timeout=PATIENCE_S) as client:
         wait_for_status(client, call, 200)
-        revoked = gateway("keys", "revoke", key["key_id"], "--nats-url", url)
+        revoked = gateway("keys", "revoke", key["id"], "--nats-url", url)
         assert revoked.wait_end() == 0, revoked.output
         wait_for_status(client, call, 401)
 

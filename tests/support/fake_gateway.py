@@ -19,7 +19,7 @@ from wire.http1 import parse_inner_head
 _numbers = itertools.count(1)
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The worker's POST ended without its end."""
 
 
@@ -81,17 +81,17 @@ class Expected:
             self.answered.set_result(status)
 
     async def completed(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Wait for the whole response. Raises `Broken` if it breaks off."""
+        """Wait for the whole response. Raises `BrokenError` if it breaks off."""
         await self.until(lambda: self.is_complete or self.is_broken)
         if self.is_broken:
-            raise Broken(bytes(self.received))
+            raise BrokenError(bytes(self.received))
         return self.response()
 
     async def body_reaches(self, part: bytes) -> None:
         """Wait until ``part`` has come."""
         await self.until(lambda: part in self.received or self.is_broken)
         if part not in self.received:
-            raise Broken(bytes(self.received))
+            raise BrokenError(bytes(self.received))
 
     async def broken(self) -> None:
         """Wait until the POST breaks off. Fails if it ends cleanly."""

@@ -22,7 +22,8 @@ import pytest
 
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 _LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
-_ROUTES = re.compile(r"Listening for route connections on [^ ]*:(\d+)")
+_LISTENING_FOR_ROUTES = "Listening for route connections on "
+_ROUTES = re.compile(_LISTENING_FOR_ROUTES + r"[^ ]*:(\d+)")
 _READY = "Server is ready"
 
 
@@ -38,7 +39,9 @@ def binary() -> Path:
 
 
 class NatsServer:
-    """One nats-server on 127.0.0.1, with JetStream unless told otherwise; keeps port and store over `restart`.
+    """One nats-server on 127.0.0.1, with JetStream unless told otherwise.
+
+    Keeps port and store over `restart`. ``port`` -1 lets the server choose one.
 
     ``config`` is text in the server's own configuration language, put after our settings.
     """
@@ -87,6 +90,8 @@ class NatsServer:
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
         self._wait_for(_READY, PATIENCE_S)
+        if "cluster {" in self.config:
+            self._wait_for(_LISTENING_FOR_ROUTES, PATIENCE_S)
         for line in self.log:
             if found := _LISTENING.search(line):
                 self.port = int(found[1])
@@ -98,7 +103,8 @@ class NatsServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGCONT)
+        if signal_number != signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
         process.send_signal(signal_number)
         try:
             process.wait(PATIENCE_S)

@@ -8,10 +8,10 @@ import logging
 from contextlib import AsyncExitStack
 
 from pydantic import SecretStr
-from queueing.nats.pull import PullWorker
 
 from queueing.nats.connection import Connection as NatsConnection
 from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.pull import PullWorker
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
@@ -100,7 +100,7 @@ class Agent:
             stack.callback(self._gateways.close)
             stack.callback(self._pool.close)
             stack.callback(self._intake.abandon_all)
-            await self._start_pulling(stack)
+            self._start_pulling(stack)
             gc.collect()
             gc.freeze()
             _log.info(
@@ -118,7 +118,7 @@ class Agent:
             await self._drain()
         return 0
 
-    async def _start_pulling(self, stack: AsyncExitStack) -> None:
+    def _start_pulling(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         intake = self._intake
         puller = self._puller = PullWorker(
@@ -129,6 +129,7 @@ class Agent:
             on_cancel=intake.on_cancel,
         )
         puller.start()
+        stack.push_async_callback(puller.close)
         for ticker in (
             Ticker(settings.queue.progress_s, intake.tick),
             Ticker(SWEEP_S, self._sweep),

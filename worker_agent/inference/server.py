@@ -7,7 +7,7 @@ from worker_agent.job.machine import Job
 
 
 class InferenceServer:
-    """The `worker_agent.ports.Inference` of one host and port; connections are in ``pool``."""
+    """The `worker_agent.job.ports.Inference` of one host and port; connections are in ``pool``."""
 
     __slots__ = ("_pool",)
 

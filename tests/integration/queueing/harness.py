@@ -30,9 +30,12 @@ def new_request(process: int = 1) -> str:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what has no event of its own: one look in every turn of the loop."""
+    turn = asyncio.Event()
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - nothing to wait on
+            asyncio.get_running_loop().call_soon(turn.set)
+            await turn.wait()
+            turn.clear()
 
 
 class Diary:

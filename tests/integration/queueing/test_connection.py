@@ -164,15 +164,17 @@ async def test_logs_in_with_an_nkey() -> None:
         assert connection.is_connected()
 
 
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    key, certificate = directory / "key.pem", directory / "cert.pem"
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    address = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*words.split(), *files, *address], check=True, capture_output=True)
+    return key, certificate
+
+
 async def test_speaks_tls_when_the_server_demands_it(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-keyout", key, "-out", certificate, "-subj", "/CN=127.0.0.1"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
+    key, certificate = await asyncio.to_thread(make_certificate, tmp_path)
     context = ssl.create_default_context(cafile=str(certificate))
     config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
     async with running_nats_server(config) as server:
@@ -223,7 +225,8 @@ async def test_a_worker_needs_only_the_permissions_of_a_worker() -> None:
 
 
 async def test_a_gateway_that_may_not_publish_is_told_at_once() -> None:
-    config = 'authorization { users: [ { user: g, password: g, permissions: { publish: { deny: "rq.>" } } } ] }'
+    may = 'permissions: { publish: { deny: "rq.>" } }'
+    config = f"authorization {{ users: [ {{ user: g, password: g, {may} }} ] }}"
     options = replace(OPTIONS, login=Login(user="g", password="g"))
     async with (
         running_nats_server(config) as server,

@@ -234,3 +234,24 @@ async def test_a_pull_that_expires_is_renewed(shared_nats_server: NatsServer) ->
         await publish_many(queue, version, 3)
         await work.has(4)
         assert work.pull.handed_back == 0
+
+
+async def test_a_request_published_into_the_new_queue_is_not_lost_with_the_old(
+    shared_nats_server: NatsServer,
+) -> None:
+    """The stream is made again by somebody else, and used before we notice."""
+    version = new_version()
+    limits = QueueLimits(lost_grace_s=0.5, look_interval_s=300.0)
+    async with gateway(shared_nats_server.url, limits=limits) as queue:
+        _, old = await publish(queue, version)
+        _, also_old = await publish(queue, version)
+        async with connected(shared_nats_server.url) as admin:
+            api = JetStream(admin)
+            await api.call(f"STREAM.DELETE.{stream_name(REGION, version)}", {})
+            await api.ensure(REGION, version, StreamSettings())
+        request, fresh = await publish(queue, version)
+        assert fresh.sequence == old.sequence == 1
+        await old.reaches("refused")
+        await also_old.reaches("refused")
+        assert fresh.entries == [("published",)]
+        assert await queue.position(version, request) == 1

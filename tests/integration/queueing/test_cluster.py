@@ -1,0 +1,96 @@
+"""A cluster of three servers with replicated queues; one of them goes away under load."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, closing
+from dataclasses import replace
+
+import pytest
+
+from queueing.nats.connection import NatsError
+from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
+from queueing.nats.pull import PulledLease
+from queueing.nats.queue import QueueLimits
+from tests.integration.queueing.harness import (
+    OPTIONS,
+    Client,
+    connected,
+    gateway,
+    new_request,
+    new_version,
+    publish,
+    worker,
+)
+from tests.support.nats_server import PATIENCE_S, NatsServer, running_nats_server
+
+REPLICATED = StreamSettings(replicas=3, ack_wait_s=300.0)
+PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = []
+    for one in sockets:
+        with closing(one):
+            ports.append(int(one.getsockname()[1]))
+    return ports
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[list[NatsServer]]:
+    ports = free_ports(3)
+    routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in ports)
+    async with AsyncExitStack() as stack:
+        servers = []
+        for number, port in enumerate(ports):
+            config = (
+                f"server_name: s{number}\n"
+                f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
+            )
+            servers.append(await stack.enter_async_context(running_nats_server(config)))
+        async with connected(servers[0].url) as connection, asyncio.timeout(3 * PATIENCE_S):
+            api = JetStream(connection, timeout_s=0.5)
+            version = new_version()
+            while True:
+                try:
+                    await api.ensure("warm", version, REPLICATED)
+                    break
+                except (ApiError, NatsError):
+                    # The cluster elects its leader.
+                    continue
+        yield servers
+
+
+async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsServer]) -> None:
+    version = new_version()
+    leaving = cluster[0]
+    options = replace(OPTIONS, lame_duck_jitter_s=0.1)
+    async with (
+        gateway(leaving.url, streams=REPLICATED, limits=PATIENT, options=options) as queue,
+        worker(leaving.url, version, slots=8, options=options) as work,
+    ):
+
+        def serve(lease: PulledLease) -> None:
+            lease.ack()
+            queue.settled(lease.request_id)
+            work.leased(lease)
+            work.pull.want(8)
+
+        work.pull._on_lease = serve
+        await publish(queue, version)
+        connection = queue._connection
+        leaving.lame_duck()
+        clients: dict[str, Client] = {}
+        async with asyncio.timeout(3 * PATIENCE_S):
+            while connection.connects < 2 or work.pull._connection.connects < 2:
+                request, client = new_request(), Client()
+                clients[request] = client
+                queue.publish(version, request, b"envelope", client, b"")
+                # With replicas a lease may come before the acknowledgement of its publish.
+                await work.has(len(clients) + 1)
+        assert not [client.error for client in clients.values() if client.error]
+        await work.has(len(clients) + 1)
+        served = [lease.request_id for lease in work.leases]
+        assert len(served) == len(set(served)) == len(clients) + 1
+        assert connection.losses == work.pull._connection.losses == 0

@@ -1,0 +1,254 @@
+"""The worker-agent command beside a real nats-server and a real inference server."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from queueing.interface import QueueError
+from queueing.nats.connection import Connection
+from queueing.nats.login import ConnectionOptions
+from queueing.nats.queue import JetStreamQueue
+from runtime.lifecycle import REPEAT_S
+from tests.integration.worker_agent.bench import PATIENCE_S, Peer, RawServer, Serve
+from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
+from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
+from tests.support.programs import Program, resident_bytes, worker_agent
+from wire.ids import request_id, uuid4_text
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+PROCESS = 7
+
+
+class Published:
+    """A `queueing.interface.Waiting`."""
+
+    def __init__(self) -> None:
+        self.sequence: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def published(self, sequence: int) -> None:
+        self.sequence.set_result(sequence)
+
+    def refused(self, error: QueueError) -> None:
+        if not self.sequence.done():
+            self.sequence.set_exception(error)
+
+    def exhausted(self) -> None: ...
+
+
+class System:
+    """One agent, all around it real but the gateway."""
+
+    def __init__(
+        self, agent: Program, queue: JetStreamQueue, gateway: FakeGateway, version_id: str
+    ) -> None:
+        self.agent = agent
+        self.queue = queue
+        self.gateway = gateway
+        self.version_id = version_id
+
+    def expect(self) -> Expected:
+        return self.gateway.expect(request_id(os.urandom(16), PROCESS))
+
+    async def publish(self, expected: Expected, envelope: bytes) -> None:
+        waiting = Published()
+        self.queue.publish(self.version_id, expected.request_id, envelope, waiting, b"")
+        await waiting.sequence
+
+    async def call(self, **request: bytes) -> Expected:
+        expected = self.expect()
+        await self.publish(expected, expected.envelope(b"GET", **request))  # type: ignore[arg-type]
+        return expected
+
+    async def admin(self, path: str) -> tuple[int, bytes]:
+        ready = await asyncio.to_thread(self.agent.wait_event, "worker.ready")
+        port = ready["admin_port"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]), body
+
+
+@asynccontextmanager
+async def running_system(nats: NatsServer, serve: Serve, **env: str) -> AsyncIterator[System]:
+    version_id = uuid4_text(os.urandom(16))
+
+    async def serve_healthy(peer: Peer) -> None:
+        if (await peer.reader.readexactly(11)) == b"GET /health":
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        else:
+            await serve(peer)
+
+    server = RawServer(serve_healthy)
+    await server.start()
+    connection = Connection(ConnectionOptions(servers=(nats.url,)))
+    connection.start()
+    async with asyncio.timeout(3 * PATIENCE_S), running_fake_gateway() as gateway:
+        await connection.wait_connected()
+        queue = JetStreamQueue(connection, region="local", process=PROCESS)
+        await queue.start()
+        agent = worker_agent(
+            {
+                "NVCF_FQDN_NATS": nats.url,
+                "FUNCTION_ID": uuid4_text(os.urandom(16)),
+                "FUNCTION_VERSION_ID": version_id,
+                "INFERENCE_PORT": str(server.port),
+                "INFERENCE_HEALTH_ENDPOINT": "/health",
+                "HEALTH_PORT": "0",
+                **env,
+            }
+        )
+        try:
+            yield System(agent, queue, gateway, version_id)
+        finally:
+            server.stop()
+            agent.stop(signal.SIGKILL)
+            await queue.close()
+            await connection.close()
+
+
+async def test_requests_are_pulled_answered_and_gone_from_the_queue(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await peer.send(OK)
+
+    async with running_system(shared_nats_server, serve, MAX_REQUEST_CONCURRENCY="4") as system:
+        calls = [await system.call() for _ in range(20)]
+        for expected in calls:
+            assert (await expected.completed())[2] == b"{}"
+        assert await system.queue.depth(system.version_id) == 0
+        assert (await system.admin("/v1/health/ready"))[0] == 200
+        status, metrics = await system.admin("/metrics")
+        assert status == 200
+        assert b'nvcf_worker_service_response_total{error_code="0"} 20' in metrics
+        assert system.agent.stop() == 0
+
+
+async def test_a_terminated_agent_finishes_what_runs_and_leaves_the_rest_to_others(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    running = asyncio.Event()
+    finish = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        running.set()
+        await finish.wait()
+        await peer.send(b"4\r\nmore\r\n0\r\n\r\n")
+
+    async with running_system(shared_nats_server, serve) as system:
+        first = await system.call()
+        await running.wait()
+        second = await system.call()
+        system.agent.send(signal.SIGTERM)
+        await asyncio.to_thread(system.agent.wait_event, "worker.draining")
+        finish.set()
+        assert (await first.completed())[2] == b"halfmore"
+        assert await asyncio.to_thread(system.agent.wait_end) == 0
+        assert second.post_count == 0
+        assert await system.queue.depth(system.version_id) == 1
+
+
+async def test_a_second_signal_ends_the_agent_at_once_and_visibly(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        await peer.closed()
+
+    async with running_system(shared_nats_server, serve) as system:
+        expected = await system.call()
+        await expected.body_reaches(b"half")
+        system.agent.send(signal.SIGTERM)
+        await asyncio.to_thread(system.agent.wait_event, "worker.draining")
+        while not expected.is_broken:
+            # Sent shortly after the first it counts as the same signal.
+            system.agent.send(signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * REPEAT_S):
+                    await expected.broken()
+        assert await asyncio.to_thread(system.agent.wait_end) == 128 + signal.SIGTERM
+
+
+async def test_a_withdrawn_request_frees_the_inference_server_within_200_ms(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    there = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        there.set()
+        await peer.closed()
+        gone.set()
+
+    async with running_system(shared_nats_server, serve) as system:
+        expected = await system.call()
+        await there.wait()
+        system.queue.withdraw(system.version_id, expected.request_id)
+        async with asyncio.timeout(0.2):
+            await gone.wait()
+
+
+async def test_a_reader_that_takes_nothing_of_a_huge_answer_stops_the_inference_server(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    sent = 0
+    piece = b"x" * (1 << 20)
+
+    async def serve(peer: Peer) -> None:
+        nonlocal sent
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 30))
+        while True:
+            await peer.send(piece)
+            sent += len(piece)
+
+    async with running_system(shared_nats_server, serve) as system:
+        expected = system.expect()
+        expected.keeps = False
+        expected.may_read.clear()
+        await system.publish(expected, expected.envelope(b"GET"))
+        await expected.until(lambda: expected.received_bytes > 0)
+        while True:
+            before = sent
+            try:
+                async with asyncio.timeout(0.5):
+                    await expected.until(lambda: sent > before)  # noqa: B023  asked in this turn
+            except TimeoutError:
+                break
+        assert sent < 32 << 20
+        assert resident_bytes(system.agent.pid) < 64 << 20
+        expected.may_read.set()
+        await expected.until(lambda: expected.received_bytes > 128 << 20)
+        assert resident_bytes(system.agent.pid) < 64 << 20
+
+
+async def test_an_inference_server_that_never_gets_healthy_ends_the_agent(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    async def serve(peer: Peer) -> None:
+        raise AssertionError
+
+    async with running_system(
+        shared_nats_server,
+        serve,
+        INFERENCE_HEALTH_EXPECTED_RESPONSE_CODE="418",
+        INFERENCE_READY_TIMEOUT="PT0.2S",
+        WORKER_HEALTH__START_INTERVAL_S="50ms",
+    ) as system:
+        assert await asyncio.to_thread(system.agent.wait_end) == 1
+        assert "status 200, expected 418" in system.agent.output
+
+
+async def test_unusable_settings_are_named(shared_nats_server: NatsServer) -> None:  # noqa: F811
+    agent = worker_agent({"FUNCTION_ID": "nonsense", "WORKER_INFERENCE__PROT": "1"})
+    assert await asyncio.to_thread(agent.wait_end) == 2
+    assert "function.id: not a UUID" in agent.output
+    assert "WORKER_INFERENCE__PROT: no such setting" in agent.output
