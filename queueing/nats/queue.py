@@ -13,8 +13,6 @@ Every request taken in `publish` ends with `settled`, `withdraw`, ``refused`` or
 """
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -25,30 +23,22 @@ from queueing.nats.jetstream import (
     MEMORY_EXCEEDED,
     STORAGE_EXCEEDED,
     STORE_FAILED,
-    ApiError,
-    JetStream,
-    QueueState,
     StreamSettings,
     max_deliveries_subject,
 )
-from queueing.nats.lines import HELD, LOST, PENDING, Entry, VersionQueue
-from queueing.nats.peers import Peers
-from queueing.nats.protocol import (
-    STATUS_NO_RESPONDERS,
-    encode_publish_with_headers,
-    status_of,
-)
+from queueing.nats.lines import HELD, PENDING, Entry, VersionQueue
+from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
+from queueing.nats.standing import Standing
+from queueing.nats.table import QueueLimits, RequestTable
 from queueing.nats.upkeep import Upkeep
-from queueing.position import place
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
-from wire.ids import process_of
 from wire.subjects import stream_name
 
+__all__ = ["JetStreamQueue", "QueueLimits", "StreamSettings", "refusal"]
+
 _TICK_S = 0.5
-_REPEAT_S = 1.0
 _MAX_STALLS = 2
-_MAX_MISSING = 100
 _MAX_PER_SUBJECT = "maximum messages per subject"
 
 
@@ -56,7 +46,7 @@ class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
     ``process`` is the number in the request ids of this process. Counters for metrics:
-    ``published`` (acknowledged), ``refusals``, ``losses``, ``exhaustions``.
+    ``published`` (acknowledged), ``exhaustions``, `refusals`, `losses`.
     """
 
     def __init__(
@@ -70,24 +60,16 @@ class JetStreamQueue:
     ) -> None:
         self._connection = connection
         self._region = region
-        self._process = process
         self._limits = limits or QueueLimits()
-        self._stream = JetStream(connection)
         self._upkeep = Upkeep(
             connection, self, region, streams or StreamSettings(), self._limits.ack_timeout_s
         )
-        self._peers = Peers(
-            connection,
-            (region, process),
-            self._waiting_between,
-            self._own_position,
-            self._limits.peer_wait_s,
-        )
+        self._table = RequestTable(connection, self._upkeep, self._limits)
+        self._requests = self._table.by_id
         self._queues: dict[str, VersionQueue] = {}
-        self._requests: dict[str, Entry] = {}
-        self._pending: deque[Entry] = deque()
-        self._lost: deque[Entry] = deque()
-        self._states: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
+        self._standing = Standing(
+            connection, (region, process), self._queues, self._requests, self._limits.peer_wait_s
+        )
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
         self._subscriptions: list[Subscription] = []
@@ -96,8 +78,6 @@ class JetStreamQueue:
         self._clock = asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.published = 0
-        self.refusals = 0
-        self.losses = 0
         self.exhaustions = 0
 
     async def start(self) -> None:
@@ -125,6 +105,21 @@ class JetStreamQueue:
             self._connection.unsubscribe(subscription)
         await self._connection.flush()
 
+    @property
+    def refusals(self) -> int:
+        """Requests refused so far, for whatever reason."""
+        return self._table.refusals
+
+    @property
+    def losses(self) -> int:
+        """Requests refused because the queue had lost them."""
+        return self._table.losses
+
+    @property
+    def requests(self) -> int:
+        """Requests held now, waiting or running without an answer."""
+        return len(self._requests)
+
     # FunctionQueue
 
     def is_available(self) -> bool:
@@ -136,7 +131,7 @@ class JetStreamQueue:
     ) -> None:
         """Send the envelope; what comes of it ``waiting`` is told later."""
         queue = self._queues.get(version_id) or self._open(version_id)
-        if queue is None or len(self._requests) >= self._limits.max_requests:
+        if queue is None or self._table.is_full():
             self._refuse_later(waiting, "This process holds as many requests as it may")
             return
         token = request_id.encode()
@@ -154,10 +149,7 @@ class JetStreamQueue:
         if not self._connection.send(frame):
             self._refuse_later(waiting, "The broker cannot be reached")
             return
-        entry = Entry(queue, request_id, waiting, frame, self._clock())
-        self._requests[request_id] = entry
-        self._pending.append(entry)
-        queue.pending += 1
+        self._table.add(Entry(queue, request_id, waiting, frame, self._clock()))
 
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Take it out of the queue and tell workers to stop."""
@@ -180,19 +172,12 @@ class JetStreamQueue:
             self._table.forget(entry)
 
     async def position(self, version_id: str, request_id: str) -> int:
-        """Return the place in line; of another process's request too, which is asked for it.
-
-        A request that was handed back or whose lease ran out counts as leased (0): it goes to the
-        next free worker, before everything that waits.
-        """
-        if request_id in self._requests or process_of(request_id) == self._process:
-            return await self._own_position(version_id, request_id)
-        return await self._standing.peers.position_of(version_id, request_id)
+        """Return the place in line; of another process's request too, which is asked for it."""
+        return await self._standing.position(version_id, request_id)
 
     async def depth(self, version_id: str) -> int:
         """Return how many requests wait to be leased."""
-        state = await self._state(stream_name(self._region, version_id))
-        return state.waiting if state is not None else 0
+        return await self._standing.depth(version_id)
 
     # The broker's words
 
@@ -218,8 +203,7 @@ class JetStreamQueue:
         queue.pending -= 1
         queue.add(entry, sequence)
         self.published += 1
-        if entry.waiting is not None:
-            entry.waiting.published(sequence)
+        entry.waiting.published(sequence)
 
     def _acked_otherwise(self, entry: Entry | None, headers: bytes, payload: bytes) -> None:
         if status_of(headers) == STATUS_NO_RESPONDERS:
@@ -259,9 +243,7 @@ class JetStreamQueue:
     async def _find(self, entry: Entry) -> None:
         queue = entry.queue
         try:
-            sequence = await self._stream.sequence_of(
-                queue.stream, queue.subject + entry.request_id.encode()
-            )
+            sequence = await self._upkeep.sequence_of(queue, entry.request_id)
         except NatsError:
             # Its time for an acknowledgement runs on.
             return
@@ -281,8 +263,7 @@ class JetStreamQueue:
         if entry is not None:
             self.exhaustions += 1
             self._table.forget(entry)
-            if entry.waiting is not None:
-                entry.waiting.exhausted()
+            entry.waiting.exhausted()
 
     # Keeper
 
@@ -339,7 +320,7 @@ class JetStreamQueue:
         return queue
 
     def _refuse_later(self, waiting: Waiting, reason: str) -> None:
-        self.refusals += 1
+        self._table.refusals += 1
         self._call_soon(waiting.refused, QueueUnavailable(reason))
 
     # Time
@@ -355,7 +336,6 @@ class JetStreamQueue:
                 for queue in self._queues.values():
                     if queue.by_sequence:
                         self._upkeep.look(queue)
-
 
 
 def refusal(code: int, description: str) -> QueueError:

@@ -99,8 +99,8 @@ class Agent:
             stack.push_async_callback(self._nats.close)
             stack.callback(self._gateways.close)
             stack.callback(self._pool.close)
-            stack.callback(self._intake.abandon_all)
             self._start_pulling(stack)
+            stack.callback(self._intake.abandon_all)
             gc.collect()
             gc.freeze()
             _log.info(
@@ -147,19 +147,21 @@ class Agent:
             "inference.awaited",
             extra={"fields": {"address": self._probe.authority, "path": self._probe.path}},
         )
-        while not lifecycle.stopping.is_set():
-            if await self._ask():
+        stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
+        while not stopping.done():
+            probe = spawn(self._ask(), "worker.probe")
+            await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not probe.done():
+                probe.cancel()
+                break
+            if probe.result():
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 _log.error(
                     "inference.not_ready", extra={"fields": {"reason": self._inference_failure}}
                 )
                 return False
-            try:
-                async with asyncio.timeout(health.start_interval_s):
-                    await lifecycle.stopping.wait()
-            except TimeoutError:
-                continue
+            await asyncio.wait({stopping}, timeout=health.start_interval_s)
         return False
 
     async def _watch_health(self, health: HealthSettings) -> None:

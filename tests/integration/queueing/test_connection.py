@@ -86,18 +86,20 @@ async def test_a_handler_that_fails_costs_no_other_message(
 
 async def test_subscriptions_outlive_the_server(nats_server: NatsServer) -> None:
     async with connected(nats_server.url) as one, connected(nats_server.url) as two:
-        watch = Watch()
-        one.add_listener(watch)
+        watches = [Watch(), Watch()]
+        for side, watch in zip((one, two), watches, strict=True):
+            side.add_listener(watch)
         await echo(two, b"echo")
         await nats_server.kill()
-        await watch.until(lambda: ("disconnected",) in watch.entries)
+        for watch in watches:
+            await watch.until(lambda watch=watch: ("disconnected",) in watch.entries)
         assert not one.publish(b"echo", b"lost")
         with pytest.raises(NotConnected):
             await one.request(b"echo", b"lost")
         await nats_server.start()
-        await watch.until(lambda: ("connected",) in watch.entries)
-        async with asyncio.timeout(PATIENCE_S):
-            await two.wait_connected()
+        for watch in watches:
+            await watch.until(lambda watch=watch: ("connected",) in watch.entries)
+        await two.flush()
         assert (await one.request(b"echo", b"again")).payload == b"again"
 
 

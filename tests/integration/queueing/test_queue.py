@@ -260,11 +260,11 @@ async def test_a_silent_peer_delays_a_position_only_so_long(
         raw.publish(f"nvcf.presence.{REGION}".encode(), b"beat somebody 7")
         await raw.flush()
         await queue.depth(version)
-        assert queue._peers.known() == 1
+        assert queue._standing.peers.known() == 1
         assert await queue.position(version, request) == 1
         assert await queue.position(version, request) == 1
         # Twice silent: nobody waits for it any more.
-        assert queue._peers.known() == 0
+        assert queue._standing.peers.known() == 0
 
 
 async def test_a_repeated_publish_is_taken_once(shared_nats_server: NatsServer) -> None:
@@ -322,5 +322,5 @@ async def test_presence_goes_with_the_process(shared_nats_server: NatsServer) ->
     url = shared_nats_server.url
     async with gateway(url, process=1) as one:
         async with gateway(url, process=2) as two:
-            await until(lambda: one._peers.known() == two._peers.known() == 1)
-        await until(lambda: one._peers.known() == 0)
+            await until(lambda: one._standing.peers.known() == two._standing.peers.known() == 1)
+        await until(lambda: one._standing.peers.known() == 0)

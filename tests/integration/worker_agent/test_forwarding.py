@@ -1,6 +1,7 @@
 """Requests and responses through the agent, on real sockets."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -135,6 +136,37 @@ async def test_the_rest_of_a_body_flows_through_in_both_framings() -> None:
     assert bodies[0].replace(b"\r\n", b"|").startswith(b"2|ab|")
     assert bodies[0].endswith(b"0\r\n\r\n")
     assert bodies[1] == b"abcdef"
+
+
+async def test_an_upload_goes_only_as_fast_as_the_inference_server_reads() -> None:
+    read_on = asyncio.Event()
+    pieces, piece = 64, b"x" * (1 << 20)
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await read_on.wait()
+        await peer.reader.readexactly(pieces * len(piece))
+        await peer.send(OK)
+
+    async with running_bench(serve) as bench:
+        expected = bench.gateway.expect()
+        for _ in range(pieces):
+            expected.rest.put_nowait(piece)
+        expected.rest.put_nowait(b"")
+        length = b"%d" % (pieces * len(piece))
+        lease = bench.lease(
+            expected.envelope(headers=((b"content-length", length),), has_rest=True)
+        )
+        await expected.fetched.wait()
+        left = -1
+        while left != expected.rest.qsize():
+            left = expected.rest.qsize()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await expected.until(lambda: False)
+        assert left > pieces // 2
+        read_on.set()
+        assert await bench.answer(expected, lease) == (200, b"{}")
 
 
 async def test_both_directions_flow_at_the_same_time() -> None:
