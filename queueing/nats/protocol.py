@@ -169,7 +169,7 @@ def encode_publish(subject: bytes, reply: bytes, payload: bytes) -> bytes:
 def encode_publish_with_headers(
     subject: bytes, reply: bytes, headers: bytes, payload: bytes
 ) -> bytes:
-    """Return an HPUB frame; ``headers`` is as from `encode_headers`, ``reply`` not empty."""
+    """Return an HPUB frame; ``reply`` is not empty, ``headers`` a whole block (ADR-4)."""
     size = len(headers)
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
         subject,
@@ -179,11 +179,6 @@ def encode_publish_with_headers(
         headers,
         payload,
     )
-
-
-def encode_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the header block of a message. Names and values must hold no CR or LF."""
-    return b"NATS/1.0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def encode_subscribe(subject: bytes, sid: bytes, group: bytes = b"") -> bytes:

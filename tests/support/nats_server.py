@@ -132,7 +132,10 @@ class NatsServer:
 
     def pause(self) -> None:
         """Stall the process (SIGSTOP): connections stay open and nothing is answered."""
-        self._running().send_signal(signal.SIGSTOP)
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        # The signal takes effect a little later than it is sent.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from runtime.tasks import spawn
 from wire.headers import NVCF_LEASED_US
-from worker_agent.attach.pipeline import MAX_OUTSTANDING, Pipeline
+from worker_agent.attach.pipeline import Pipeline
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.http1_client.connection import SMALL_BODY_BYTES, Connection
 from worker_agent.http1_client.pool import Connect, Pool
@@ -233,11 +233,10 @@ class Gateway:
         self._is_connecting = False
         self._pipelines.add(pipeline)
         self._pipeline = pipeline
-        waiting = self._waiting
-        for _ in range(min(len(waiting), MAX_OUTSTANDING)):
-            self.deliver(waiting.popleft())
-        if waiting:
-            self.deliver(waiting.popleft())
+        # Whom even this one has no room for waits again, and the next one is opened.
+        waiting, self._waiting = self._waiting, deque()
+        for job in waiting:
+            self.deliver(job)
 
     async def _open_post(
         self, post: StreamedPost, job: Job, head: bytes, total_bytes: int | None

@@ -30,7 +30,7 @@ class Owner(Protocol):
     """Keeps the connections; told when one needs it."""
 
     def released(self, connection: "Connection") -> None:
-        """Its exchange is complete; it may be used again. Called before the exchange is told."""
+        """Its exchange is complete; it may be used again. Called before the exchange is told so."""
 
     def lost(self, connection: "Connection") -> None:
         """It is closed."""

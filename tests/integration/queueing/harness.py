@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from os import urandom
 
-from queueing.interface import QueueError
+from queueing.interface import FunctionQueue, Lease, QueueError
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions
@@ -18,6 +18,11 @@ from wire.ids import request_id, uuid4_text
 REGION = "test"
 STREAMS = StreamSettings(ack_wait_s=1.0)
 OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
+
+
+def is_a_lease(lease: PulledLease) -> Lease:
+    """Let the type checker see that it is one."""
+    return lease
 
 
 def new_version() -> str:
@@ -167,7 +172,7 @@ async def worker(
 
 
 async def publish(
-    queue: JetStreamQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
+    queue: FunctionQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
 ) -> tuple[str, Client]:
     """Publish one request and wait for the broker's word."""
     request, client = new_request(process), Client()
@@ -177,7 +182,7 @@ async def publish(
 
 
 async def publish_many(
-    queue: JetStreamQueue, version_id: str, count: int, process: int = 1
+    queue: FunctionQueue, version_id: str, count: int, process: int = 1
 ) -> list[str]:
     """Publish ``count`` requests, in order, and wait until the broker has them all."""
     requests = [new_request(process) for _ in range(count)]

@@ -39,6 +39,9 @@ class Watch(Diary):
     def denied(self, subject: bytes) -> None:
         self.write("denied", subject)
 
+    async def sees(self, *entry: object) -> None:
+        await self.until(lambda: entry in self.entries)
+
 
 async def echo(connection: Connection, subject: bytes) -> None:
     def answer(_subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
@@ -92,13 +95,13 @@ async def test_subscriptions_outlive_the_server(nats_server: NatsServer) -> None
         await echo(two, b"echo")
         await nats_server.kill()
         for watch in watches:
-            await watch.until(lambda watch=watch: ("disconnected",) in watch.entries)
+            await watch.sees("disconnected")
         assert not one.publish(b"echo", b"lost")
         with pytest.raises(NotConnected):
             await one.request(b"echo", b"lost")
         await nats_server.start()
         for watch in watches:
-            await watch.until(lambda watch=watch: ("connected",) in watch.entries)
+            await watch.sees("connected")
         await two.flush()
         assert (await one.request(b"echo", b"again")).payload == b"again"
 
@@ -222,7 +225,7 @@ async def test_a_worker_needs_only_the_permissions_of_a_worker() -> None:
         with pytest.raises(Denied):
             await connection.request(b"$JS.API.STREAM.DELETE.rq", b"")
         connection.subscribe(b"other.>", lambda *_: None)
-        await watch.until(lambda: ("denied", b"other.>") in watch.entries)
+        await watch.sees("denied", b"other.>")
         assert connection.is_connected()
 
 

@@ -154,6 +154,24 @@ async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServ
         assert client.entries == [("refused", "QueueUnavailable")]
 
 
+async def test_a_publish_without_answer_is_repeated_and_taken_once(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    async with gateway(nats_server.url) as queue:
+        await publish(queue, version)
+        nats_server.pause()
+        request, client = new_request(), Client()
+        queue.publish(version, request, b"envelope", client, b"")
+        entry = queue._requests[request]
+        await until(lambda: entry.sends == 2)
+        nats_server.resume()
+        await client.reaches("published")
+        await publish(queue, version)
+        assert await queue.depth(version) == 3
+        assert client.entries == [("published",)]
+
+
 async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_request(
     shared_nats_server: NatsServer,
 ) -> None:

@@ -271,6 +271,25 @@ async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used(
         assert bench.queue.free == 3
 
 
+async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await peer.send(OK)
+
+    async with running_bench(serve, concurrency=100) as bench:
+        for _ in range(8):
+            waiting = []
+            for _ in range(100):
+                expected = bench.gateway.expect()
+                waiting.append((expected, bench.lease(expected.envelope(b"GET"))))
+            for expected, lease in waiting[:70]:
+                await bench.answer(expected, lease)
+            # Some wait for a connection, some for an answer: neither may be forgotten.
+            bench.gateway.break_connections()
+            for _, lease in waiting[70:]:
+                await lease.ended.wait()
+
+
 async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do_not_wait() -> None:
     async def serve(peer: Peer) -> None:
         while head := await peer.head():

@@ -1,0 +1,125 @@
+"""POST attach against a real invocation, without sockets."""
+
+import json
+
+import pytest
+
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.errors import MethodNotAllowed, Unauthenticated
+from gateway.exchange import Receiver, Request
+from tests.support.recorder import RecordedResponder
+from tests.unit.gateway.invocation.test_machine import World
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+PATH = b"/v2/nvcf/worker/request-attach"
+
+
+class Meeting:
+    """A published invocation, and a worker that meets it."""
+
+    def __init__(self, method: bytes = b"GET") -> None:
+        self.world = World(method=method).publish()
+        self.endpoint = AttachEndpoint(lambda: self.world.now)
+        self.endpoint.responses.arm("response-token", self.world.invocation)
+        self.worker = RecordedResponder(self.world.script, "worker")
+
+    def post(self, body_bytes: int | None, *more: tuple[bytes, bytes]) -> Receiver:
+        headers = [(b"authorization", b"Bearer response-token"), *more]
+        request = Request(b"POST", PATH, b"gateway", headers, body_bytes, 0.0)
+        return self.endpoint.serve(request, self.worker)
+
+
+def test_a_whole_response_in_one_read_reaches_the_client_and_the_worker_gets_200() -> None:
+    meeting = Meeting()
+    data = HEAD + b"\r\nhello"
+    post = meeting.post(len(data), (b"nvcf-leased-us", b"2500"))
+    post.body(data)
+    post.body_end()
+    assert meeting.world.client.sent == b"hello"
+    assert meeting.world.client.head is not None
+    assert meeting.world.client.head[2] == 5
+    assert meeting.worker.head == (200, [], 0)
+    assert meeting.world.invocation.worker_s == 0.0025
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_head_in_small_pieces_is_read_all_the_same(size: int) -> None:
+    meeting = Meeting()
+    data = HEAD + b"\r\nhello"
+    post = meeting.post(len(data))
+    for at in range(0, len(data), size):
+        post.body(data[at : at + size])
+    post.body_end()
+    assert meeting.world.client.sent == b"hello"
+    assert meeting.world.client.head is not None
+    assert meeting.world.client.head[2] == 5
+
+
+def test_an_unknown_length_stays_unknown() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.body(HEAD + b"\r\n")
+    assert meeting.world.client.head is not None
+    assert meeting.world.client.head[2] is None
+    assert "worker.head 200" not in meeting.world.script.lines
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (HEAD, 400),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 257 + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_response_is_refused_and_the_client_gets_502(data: bytes, status: int) -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.body(data)
+    post.body_end()
+    assert meeting.worker.head is not None
+    assert meeting.worker.head[0] == status
+    assert json.loads(meeting.worker.sent)["status"] == status
+    assert meeting.world.client.head is not None
+    assert meeting.world.client.head[0] == 502
+
+
+def test_backpressure_reaches_the_worker_until_it_has_sent_all() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.body(HEAD + b"\r\n")
+    meeting.world.script.take()
+    meeting.world.invocation.congested()
+    meeting.world.invocation.relieved()
+    assert meeting.world.script.take() == ["worker.pause", "worker.resume"]
+    meeting.world.client.congested = True
+    post.body_end()
+    meeting.world.invocation.congested()
+    assert meeting.world.script.take() == []
+
+
+def test_a_client_that_left_answers_the_worker_early() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.body(HEAD + b"\r\n")
+    meeting.world.invocation.gone()
+    assert meeting.worker.head == (200, [], 0)
+    post.body(b"late")
+    post.body_end()
+
+
+def test_a_token_is_armed_again_only_by_the_desk() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    with pytest.raises(Unauthenticated):
+        meeting.post(None)
+    post.gone()
+    assert meeting.world.script.take() == ["desk.rearm"]
+
+
+def test_any_other_method_is_refused() -> None:
+    meeting = Meeting()
+    request = Request(b"PUT", PATH, b"gateway", [], 0, 0.0)
+    with pytest.raises(MethodNotAllowed):
+        meeting.endpoint.serve(request, meeting.worker)
