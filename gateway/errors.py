@@ -40,7 +40,7 @@ class GatewayError(Exception):
         self.members = members
 
 
-class ClientFault(GatewayError):  # noqa: N818 - a branch of the tree, never raised itself
+class ClientFault(GatewayError):
     """The caller can do something about it."""
 
     status = 400
@@ -48,7 +48,7 @@ class ClientFault(GatewayError):  # noqa: N818 - a branch of the tree, never rai
     summary = "The request is not valid"
 
 
-class PlatformFault(GatewayError):  # noqa: N818 - a branch of the tree, never raised itself
+class PlatformFault(GatewayError):
     """The caller can only try again."""
 
 

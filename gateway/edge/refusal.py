@@ -5,7 +5,7 @@ from wire.http1 import encode_response_head
 from wire.problem import PROBLEM_JSON, problem
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class Refusal(Exception):
     """The peer's bytes are no request that we take; the connection ends with this answer.
 
     ``status`` is 400, 408, 414, 417, 431, 500, 501, 503 or 505, ``kind`` the last part of the

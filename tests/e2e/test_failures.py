@@ -75,15 +75,21 @@ async def test_a_worker_that_dies_in_the_stream_breaks_it_visibly(stack: Stack) 
                 [_ async for _ in pieces]
 
 
-async def test_an_inference_server_that_dies_is_named_as_the_fault(stack: Stack) -> None:
+async def test_an_inference_server_that_dies_or_is_not_there_is_an_error_of_its_own(
+    stack: Stack,
+) -> None:
     gateway = stack.gateway()
     stack.agent()
     async with gateway.client() as client:
-        answer = await client.get("/die?how=process&after_bytes=0")
-        assert answer.status_code == 500
-        assert ":problem-details:" in answer.json()["type"]
-        assert answer.json()["type"].startswith("urn:inference-")
-        assert answer.headers["nvcf-status"] == "errored"
+        for path, source in (
+            ("/die?how=process&after_bytes=0", "nvcf-worker-service"),
+            ("/echo", "inference-connection"),
+        ):
+            answer = await client.get(path)
+            assert answer.status_code == 500
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["type"].startswith(f"urn:{source}:problem-details:")
+            assert answer.headers["nvcf-status"] == "errored"
 
 
 async def test_a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(

@@ -18,7 +18,9 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 async def test_an_answer_comes_with_its_request_id_and_status(dev: Dev) -> None:
     async with dev.client() as client:
-        answer = await client.post("/echo", content=b"hello", headers={"content-type": "application/x"})
+        answer = await client.post(
+            "/echo", content=b"hello", headers={"content-type": "application/x"}
+        )
     assert (answer.status_code, answer.content) == (200, b"hello")
     assert answer.headers["content-type"] == "application/x"
     assert answer.headers["nvcf-status"] == "fulfilled"
