@@ -312,8 +312,11 @@ class Http1Protocol(PeerConnection):
             self._close()
             return
         self.wait(self._limits.idle_timeout_s)
-        if not self._is_corked and (self._held or self._got_eof):
-            self._go_on_soon()
+        if not self._is_corked:
+            # The whole response in one write, before whatever else this turn of the loop has to do.
+            self.flush()
+            if self._held or self._got_eof:
+                self._go_on_soon()
 
     def pause_body(self) -> None:
         """Deliver no more of the body; some is still read, to see the client leave."""

@@ -362,9 +362,13 @@ class Invocation:
             self._site.queue.withdraw(self._caller.version.version_id, self.request_id)
 
     def _end(self) -> None:
-        post = self._post
-        self._finish(Outcome.ANSWERED, keep_post=True)
+        self.state = DONE
+        self.outcome = Outcome.ANSWERED
+        post, self._post = self._post, None
+        # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
         self._client.end()
+        self._upload.break_off()
+        self._site.desk.finished(self)
         if post is not None:
             post.taken()
 
@@ -383,14 +387,14 @@ class Invocation:
         self._finish(outcome)
         self._client.abort()
 
-    def _finish(self, outcome: Outcome, *, keep_post: bool = False) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         self.state = DONE
         self.outcome = outcome
         self._request = None
         post, self._post = self._post, None
         self._upload.break_off()
         self._site.desk.finished(self)
-        if post is not None and not keep_post:
+        if post is not None:
             post.dismiss()
 
     def _expect(self, state: State) -> None:

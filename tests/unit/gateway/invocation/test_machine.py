@@ -205,8 +205,8 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         "queue.settled",
         "client.head 200",
         "client.body b'data: 1\\n\\n'",
-        "desk.finished",
         "client.end",
+        "desk.finished",
         "post.taken",
     ]
     assert world.client.head is not None
@@ -265,7 +265,7 @@ def test_a_slow_client_slows_the_worker_and_keeps_it_until_it_has_read_all() -> 
     assert world.script.take() == ["post.pause", "post.resume"]
     world.client.congested = False
     invocation.relieved()
-    assert world.script.take() == ["desk.finished", "client.end", "post.taken"]
+    assert world.script.take() == ["client.end", "desk.finished", "post.taken"]
 
 
 def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
