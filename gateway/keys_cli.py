@@ -19,8 +19,6 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
@@ -290,6 +288,10 @@ def _print_table(keys: list[ApiKey], now: int) -> None:
     if not keys:
         typer.echo("There are no keys. 'gateway keys create --account ACCOUNT' makes one.")
         return
+    # Here, because every gateway process imports this module, and rich takes 7 MiB.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table("ID", "ACCOUNT", "STATUS", "SCOPES", "FUNCTIONS", "EXPIRES", "DESCRIPTION")
     for key in keys:
         narrow = sorted(key.reach.functions | key.reach.versions)
