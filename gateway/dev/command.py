@@ -113,6 +113,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
                     children.check()
                     await pause.moment()
         except InterruptError:
+            _say("stopped")
             return 0
         except (ChildError, StoreError, OSError) as error:
             _say(str(error))
