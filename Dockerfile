@@ -39,7 +39,8 @@ ENTRYPOINT ["worker-agent"]
 FROM base AS gateway
 COPY config/gateway.toml /etc/gateway/gateway.toml
 # The file listens on loopback, which nobody outside the container could reach. These win over a
-# file that is mounted in its place: set them, too, for other addresses.
+# file that is mounted in its place: set them, too, for other addresses. Beside them must be set,
+# when it runs: GATEWAY_ATTACH__ADVERTISE (the container's or pod's address) and GATEWAY_NATS__URLS.
 ENV GATEWAY_EDGE__LISTEN=0.0.0.0:8080 \
     GATEWAY_ATTACH__LISTEN=0.0.0.0:8090 \
     GATEWAY_ADMIN__LISTEN=0.0.0.0:41337

@@ -203,7 +203,7 @@ def _with_store(place: Place, use: Callable[[Store], Awaitable[Answer]]) -> Answ
     try:
         return asyncio.run(run())
     except StoreError as error:
-        _fail(f"The store at {', '.join(place.nats.urls)} cannot be used: {error}")
+        _fail(f"The store at {', '.join(map(_shown, place.nats.urls))} cannot be used: {error}")
 
 
 def _place(config: Path | None, nats_urls: list[str] | None) -> Place:
@@ -215,6 +215,12 @@ def _place(config: Path | None, nats_urls: list[str] | None) -> Place:
     if nats_urls:
         options = replace(options, urls=tuple(nats_urls))
     return Place(options, settings.store.bucket_prefix, settings.store.replicas)
+
+
+def _shown(url: str) -> str:
+    """Return ``url`` without user and password."""
+    scheme, slashes, authority = url.rpartition("//")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}"
 
 
 def _checked_account(account: str) -> str:
@@ -243,13 +249,18 @@ def _checked_reach(functions: list[str] | None) -> Reach:
 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST_S = 36_525 * 86_400
+"""Dates end with the year 9999."""
 
 
 def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,9})([smhd])", text)
     if match is None:
         _fail(f"--expires-in {text} is no duration: write a number and s, m, h or d, such as 30d.")
-    return int(match[1]) * _UNITS_S[match[2]]
+    seconds = int(match[1]) * _UNITS_S[match[2]]
+    if seconds > _LONGEST_S:
+        _fail(f"--expires-in {text} is more than 100 years: leave it out.")
+    return seconds
 
 
 def _is_key_id(text: str) -> bool:
@@ -292,7 +303,7 @@ def _print_table(keys: list[ApiKey], now: int) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("ID", "ACCOUNT", "STATUS", "SCOPES", "FUNCTIONS", "EXPIRES", "DESCRIPTION")
+    table = Table(*_COLUMNS, box=None, pad_edge=False)
     for key in keys:
         narrow = sorted(key.reach.functions | key.reach.versions)
         table.add_row(
@@ -304,7 +315,12 @@ def _print_table(keys: list[ApiKey], now: int) -> None:
             "never" if key.expires_at is None else _when(key.expires_at),
             key.description,
         )
-    Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(table)
+    # As wide as it gets: half an id is of no use, and terminals fold lines by themselves.
+    Console(file=sys.stdout, width=_MAX_LINE).print(table)
+
+
+_COLUMNS = ("ID", "ACCOUNT", "STATUS", "SCOPES", "FUNCTIONS", "EXPIRES", "DESCRIPTION")
+_MAX_LINE = 10_000
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, FilePath, SecretStr
 
+from queueing.nats.login import LoginError, parse_server
 from runtime.settings import Address, Seconds, Section
 
 ENV_PREFIX = "GATEWAY"
@@ -12,6 +13,22 @@ ENV_PREFIX = "GATEWAY"
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
+HostName = Annotated[
+    str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
+]
+"""A name, an IPv4 address or an IPv6 address without brackets; no port."""
+
+
+def _nats_url(url: str) -> str:
+    try:
+        parse_server(url)
+    except LoginError as error:
+        # It may hold a password: not shown.
+        raise ValueError("not a NATS server (write nats://host:port or tls://host:port)") from error
+    return url
+
+
+NatsUrl = Annotated[str, AfterValidator(_nats_url)]
 
 
 class EdgeSettings(Section):
@@ -46,7 +63,7 @@ class AttachSettings(Section):
 
     listen: Address = Address.parse("127.0.0.1:8090")
     """The first process's address; process n listens n ports higher. Port 0: any."""
-    advertise: str = ""
+    advertise: HostName = ""
     """The host workers are told, when it differs from listen (0.0.0.0, NAT)."""
     max_connections: Count = 20_000
     """Worker connections of one process."""
@@ -55,7 +72,7 @@ class AttachSettings(Section):
 class NatsSettings(Section):
     """The NATS servers behind queue and store."""
 
-    urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    urls: Annotated[tuple[NatsUrl, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
     """nats:// or tls:// URLs of one cluster."""
     credentials_file: Path | None = None
     """User JWT and nkey seed."""
@@ -65,7 +82,7 @@ class NatsSettings(Section):
     """Instead of credentials, with password."""
     password: SecretStr | None = None
     """Of user."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Certificates that the servers' are checked against; unset: the system's."""
 
 

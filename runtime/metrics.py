@@ -126,6 +126,11 @@ class Counter(Family[CounterChild]):
     """A sum that only grows."""
 
     kind = "counter"
+    _read: Callable[[], float] | None = None
+
+    def set_function(self, read: Callable[[], float]) -> None:
+        """Ask ``read``, which only grows, at each scrape: for a counter without labels."""
+        self._read = read
 
     def inc(self, amount: float = 1) -> None:
         """Add to the only series of a counter without labels."""
@@ -135,7 +140,8 @@ class Counter(Family[CounterChild]):
         return CounterChild()
 
     def _series(self, labels: str, child: CounterChild) -> Iterator[str]:
-        yield f"{self.name}{_braced(labels)} {_number(child.value)}\n"
+        value = child.value if self._read is None else self._read()
+        yield f"{self.name}{_braced(labels)} {_number(value)}\n"
 
 
 class Gauge(Family[GaugeChild]):

@@ -205,6 +205,8 @@ def load(
             continue
         came_from[dotted] = name
         _put(tree, dotted, _value_of(text, fields[dotted]))
+    for dotted in fields:
+        _open_sections(tree, dotted)
     try:
         settings = model.model_validate(tree)
     except ValidationError as error:
@@ -276,6 +278,15 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
             below = tree[section] = {}
         tree = below
     tree[key] = value
+
+
+def _open_sections(tree: dict[str, Any], dotted: str) -> None:
+    """Make the sections of a setting that has none yet: what must be set is missed by its name."""
+    for section in dotted.split(".")[:-1]:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            return
+        tree = below
 
 
 def _describe(detail: Any, came_from: Mapping[str, str]) -> str:

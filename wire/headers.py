@@ -8,8 +8,6 @@ from functools import lru_cache
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
-WWW_AUTHENTICATE = b"www-authenticate"
-RETRY_AFTER = b"retry-after"
 TRACEPARENT = b"traceparent"
 ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
 

@@ -47,8 +47,8 @@ class Exchange(Protocol):
     def response_lost(self, failure: Failure, *, is_stale: bool) -> None:
         """No (more) response.
 
-        ``is_stale``: the connection had idled and broke at once, before any byte of a response;
-        the server had most likely closed it before it saw the request.
+        ``is_stale``: the connection had idled and broke before the server received any byte of the
+        request, so that it may be sent again.
         """
 
     def upload_congested(self) -> None:

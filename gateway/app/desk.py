@@ -1,14 +1,20 @@
 """The live invocations of one process: their tokens, their deadlines, what is written of them."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.invocation.machine import DONE, QUEUED, Invocation
+from gateway.invocation.machine import Invocation
+from gateway.invocation.state import DONE, QUEUED
 from gateway.seen.access import AccessLog
 from gateway.seen.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
 from runtime.timers import Timers
+
+_POSITION_WAIT_S = 0.5
+"""A client that was promised an answer by now waits no longer for its place in line."""
 
 
 class Desk:
@@ -71,13 +77,13 @@ class Desk:
             invocation.shut_down()
 
     async def _time_out_queued(self, invocation: Invocation) -> None:
-        """Time out with the place in line, if the queue can tell it."""
-        try:
-            position = await self._queue.position(
-                invocation.version.version_id, invocation.request_id
-            )
-        except QueueUnavailable:
-            position = 0
+        """Time out with the place in line, if the queue can tell it soon."""
+        position = 0
+        with suppress(QueueUnavailable, TimeoutError):
+            async with asyncio.timeout(_POSITION_WAIT_S):
+                position = await self._queue.position(
+                    invocation.version.version_id, invocation.request_id
+                )
         self._pass_deadline(invocation, self._clock(), position or None)
 
     def _pass_deadline(

@@ -32,7 +32,7 @@ from gateway.routing.router import Router
 from gateway.routing.target import target_router
 from gateway.seen.access import AccessLog
 from gateway.seen.health import Health
-from gateway.seen.metrics import GatewayMetrics
+from gateway.seen.metrics import GatewayMetrics, watch_nats
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
@@ -67,6 +67,7 @@ class GatewayProcess:
         self._lines = logs.LineWriter(sys.stdout.fileno())
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
         self._data = Connection(data_options(settings.nats))
+        watch_nats(self._registry, self._data)
         self._queue = JetStreamQueue(
             self._data,
             region=settings.queue.region,

@@ -7,7 +7,8 @@ from gateway.attach.post import AttachPost
 from gateway.attach.tokens import Tokens
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.exchange import Headers, Receiver, Request, Responder
-from gateway.invocation.machine import QUEUED, Invocation
+from gateway.invocation.machine import Invocation
+from gateway.invocation.state import QUEUED
 from wire.headers import AUTHORIZATION, NVCF_LEASED_US
 
 PATH = b"/v2/nvcf/worker/request-attach"
@@ -39,7 +40,10 @@ class AttachEndpoint:
             invocation = self.requests.use(authorization)
             if invocation is None:
                 raise Unauthenticated(_STALE)
-            invocation.send_rest(worker)
+            # Known on: who comes with it again had the request delivered after its first worker.
+            self.requests.arm(invocation.request_token, invocation)
+            if not invocation.send_rest(worker):
+                raise Unauthenticated(_STALE)
             return AttachGet(invocation)
         raise MethodNotAllowed(headers=[(b"allow", b"GET, POST")])
 

@@ -40,12 +40,6 @@ def digest_of(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
-def bearer_of(authorization: bytes) -> bytes | None:
-    """Return the token of an ``Authorization: Bearer`` value, `None` for anything else."""
-    match = _bearer(authorization)
-    return None if match is None else match[1]
-
-
 def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
     """Return who sends ``authorization``; ``now`` is Unix time in seconds.
 

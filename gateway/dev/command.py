@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ import typer
 
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import Demo, register
+from gateway.edge.listener import MAX_PORT
 from gateway.store.errors import StoreError
 from runtime import lifecycle, logs
 from runtime.lifecycle import Lifecycle
@@ -27,7 +29,8 @@ _START_S = 20.0
 _ANSWER_S = 120.0
 _STOP_S = 5.0
 """Beyond its grace period, for a child to end."""
-_DEMO = "{python} -m examples.inference --port {port}"
+_DEMO = "{python} -P -m examples.inference --port {port}"
+# -P: a package of the current folder that is named like one of ours is not ours.
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,16 @@ class DevOptions:
 
 
 def dev(  # noqa: PLR0913 - one argument per option
-    port: Annotated[int, typer.Option(help="For clients; 0: any free one.")] = 8080,
-    nats_port: Annotated[int, typer.Option(help="For the nats-server.")] = 0,
-    inference_port: Annotated[int, typer.Option(help="For the inference server.")] = 0,
-    admin_port: Annotated[int, typer.Option(help="For the gateway's metrics.")] = 0,
+    port: Annotated[
+        int, typer.Option(help="For clients; 0: any free one.", min=0, max=MAX_PORT)
+    ] = 8080,
+    nats_port: Annotated[int, typer.Option(help="For the nats-server.", min=0, max=MAX_PORT)] = 0,
+    inference_port: Annotated[
+        int, typer.Option(help="For the inference server.", min=0, max=MAX_PORT)
+    ] = 0,
+    admin_port: Annotated[
+        int, typer.Option(help="For the gateway's metrics.", min=0, max=MAX_PORT)
+    ] = 0,
     workers: Annotated[int, typer.Option(help="Gateway processes.", min=1, max=64)] = 1,
     concurrency: Annotated[
         int, typer.Option(help="Requests the worker runs at once.", min=1, max=16_384)
@@ -74,7 +83,9 @@ def dev(  # noqa: PLR0913 - one argument per option
     ready_file: Annotated[
         Path | None, typer.Option(help="Write URLs, ids and key there as JSON when all is ready.")
     ] = None,
-    grace: Annotated[float, typer.Option(help="Seconds for what is in flight at the end.")] = 10.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds for what is in flight at the end.", min=0)
+    ] = 10.0,
 ) -> None:
     """Start everything on this machine and print how to call it. Ctrl-C stops it all."""
     options = DevOptions(
@@ -99,6 +110,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
         try:
             for option, port in options.ports():
                 _check_free(option, port)
+            _check_demo(options.inference_command)
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
@@ -140,18 +152,17 @@ async def _start(options: DevOptions, folder: Path, children: Children, pause: P
     nats_url = f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}"
     _say("starting the inference server and the gateway")
     inference_port = options.inference_port or _free_port()
-    command = options.inference_command.format(python=sys.executable, port=inference_port)
-    children.start("inference", shlex.split(command), {})
+    children.start("inference", _inference_argv(options.inference_command, inference_port), {})
     demo = await register(nats_url, inference_port)
     gateway = children.start(
-        "gateway", [sys.executable, "-m", "gateway", "serve"], _gateway_env(options, nats_url)
+        "gateway", [sys.executable, "-P", "-m", "gateway", "serve"], _gateway_env(options, nats_url)
     )
     ready = await gateway.event("gateway.ready", _START_S)
     port = int(ready["listen"][0].rsplit(":", 1)[1])
     _say("starting the worker agent, waiting for the inference server")
     children.start(
         "worker-agent",
-        [sys.executable, "-m", "worker_agent"],
+        [sys.executable, "-P", "-m", "worker_agent"],
         _worker_env(options, nats_url, inference_port, demo),
     )
     running = Running(port, f"http://{ready['admin']}", nats_url, demo, folder)
@@ -193,6 +204,17 @@ def _nats_argv(folder: Path, port: int) -> list[str]:
     return [binary, "-c", str(config)]
 
 
+def _inference_argv(command: str, port: int) -> list[str]:
+    """Return the words of ``command``; other braces than the two names' are the server's own."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ChildError(f"--inference-command cannot be read: {error}") from error
+    if not words:
+        raise ChildError("--inference-command is empty")
+    return [word.replace("{python}", sys.executable).replace("{port}", str(port)) for word in words]
+
+
 def _gateway_env(options: DevOptions, nats_url: str) -> dict[str, str]:
     return {
         "GATEWAY_EDGE__LISTEN": f"{HOST}:{options.port}",
@@ -222,6 +244,18 @@ def _worker_env(
 def _announce(running: Running, ready_file: Path | None) -> None:
     demo = running.demo
     url = f"http://{HOST}:{running.port}"
+    if ready_file is not None:
+        document = {
+            "invocation_url": url,
+            "api_url": url,
+            "function_id": demo.function_id,
+            "function_version_id": demo.version_id,
+            "api_key": demo.api_key,
+            "nats_url": running.nats_url,
+        }
+        unfinished = ready_file.with_name(ready_file.name + ".part")
+        unfinished.write_text(json.dumps(document))
+        unfinished.replace(ready_file)
     host = f"{demo.function_id}.invocation.localhost"
     call = f"-H 'Authorization: Bearer {demo.api_key}' -H 'Host: {host}'"
     print(  # noqa: T201
@@ -243,18 +277,6 @@ Call it:
 """,
         flush=True,
     )
-    if ready_file is not None:
-        document = {
-            "invocation_url": url,
-            "api_url": url,
-            "function_id": demo.function_id,
-            "function_version_id": demo.version_id,
-            "api_key": demo.api_key,
-            "nats_url": running.nats_url,
-        }
-        unfinished = ready_file.with_name(ready_file.name + ".part")
-        unfinished.write_text(json.dumps(document))
-        unfinished.replace(ready_file)
 
 
 def _check_free(option: str, port: int) -> None:
@@ -269,6 +291,15 @@ def _check_free(option: str, port: int) -> None:
             raise ChildError(
                 f"port {port} cannot be used: {error.strerror}; choose another with {option}"
             ) from error
+
+
+def _check_demo(command: str) -> None:
+    """Raise `ChildError` when ``command`` is the demo and what it needs is not installed."""
+    if command == _DEMO and not (find_spec("fastapi") and find_spec("uvicorn")):
+        raise ChildError(
+            "the demo inference server needs: pip install 'invocation-gateway[examples]'; "
+            "or name your own with --inference-command"
+        )
 
 
 def _free_port() -> int:

@@ -122,9 +122,15 @@ def read_head(block: bytes, limits: EdgeLimits, now: float) -> tuple[Request, in
     return Request(method, target, authority, headers, body_bytes, now), flags
 
 
-def check_partial(held: bytes | bytearray, limits: EdgeLimits) -> None:
-    """Refuse the beginning of a head that is already too large. Raises `Refusal`."""
+def check_partial(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int = 0) -> None:
+    """Refuse the beginning of a head that is already too large, or that no CRLF will ever end.
+
+    ``checked_bytes`` of it were here before. Raises `Refusal`.
+    """
     size = len(held)
+    # Lines that end with LF alone would else be waited for until the time is up.
+    if held.count(b"\n", checked_bytes) != held.count(b"\r\n", max(checked_bytes - 1, 0)):
+        raise malformed("A line does not end with CRLF")
     if size > limits.max_request_line_bytes:
         line_end = held.find(b"\r\n", 0, limits.max_request_line_bytes + 2)
         if line_end < 0:

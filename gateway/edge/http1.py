@@ -6,7 +6,7 @@ turn, so answers are in order by construction; beyond the high-water mark nothin
 * EOF after a complete HTTP/1.1 request: the client may have shut down one direction only, so it
   still gets its answer. Whether it is there at all is found out by sending it 100 (Continue), which
   every client has to bear (RFC 9110 §15.2): one that closed answers with a reset. HTTP/1.0 has no
-  interim responses; there EOF means that the client left.
+  interim responses; there EOF means that the client left. EOF within a body is answered 400.
 * An answer before the body's end says ``connection: close``, and what the client still sends is
   thrown away for a while (RFC 9112 §9.6), as after every refusal.
 * A connection of which nothing is read cannot tell that its peer left: its socket's error is asked
@@ -20,7 +20,7 @@ from gateway.edge.body import ChunkedBody, SizedBody
 from gateway.edge.connections import Connections
 from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head
 from gateway.edge.peer import OPEN, PeerConnection
-from gateway.edge.refusal import Refusal, encode_refusal
+from gateway.edge.refusal import Refusal, encode_refusal, malformed
 from gateway.edge.response import Http1Response
 from gateway.exchange import Receiver, Request
 
@@ -79,13 +79,13 @@ class Http1Protocol(PeerConnection):
             return False
         self._got_eof = True
         self._is_reading = False
-        if response.is_http_1_0 or self._is_body_lost():
+        if response.is_http_1_0:
             self.peer_lost()
-            return False
-        if not response.is_started:
-            self.write(CONTINUE)
-        self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
-        return True
+        elif not self._refuse_lost_body():
+            if not response.is_started:
+                self.write(CONTINUE)
+            self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
+        return self._state == OPEN
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -113,15 +113,14 @@ class Http1Protocol(PeerConnection):
     def _read(self, data: bytes) -> None:
         """Take what can be taken now; hold the rest."""
         self._is_corked = True
+        at = len(data)
         try:
             at = self._read_from(data)
         except Refusal as refusal:
             self.refuse(refusal)
-            at = len(data)
         except Exception:
             log.exception("edge.exchange_failed")
             self.refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
-            at = len(data)
         self._is_corked = False
         if self._out:
             self.flush()
@@ -251,9 +250,12 @@ class Http1Protocol(PeerConnection):
             return self._is_body_paused or self._body is None
         return self.is_congested
 
-    def _is_body_lost(self) -> bool:
-        """Whether, at EOF, the body can never be complete."""
-        return self._body is not None and self._body.is_lost(len(self._held))
+    def _refuse_lost_body(self) -> bool:
+        """Refuse, at EOF, a body that can never be complete; False when there is none."""
+        if self._body is None or not self._body.is_lost(len(self._held)):
+            return False
+        self.refuse(malformed("The connection ended before the request's body did"))
+        return True
 
     def _limit_held(self) -> None:
         if len(self._held) >= self._limits.high_water_bytes:
@@ -266,7 +268,7 @@ class Http1Protocol(PeerConnection):
             # Look at fresh bytes only: a head that comes byte by byte must not cost its square.
             if held.find(b"\r\n\r\n", max(0, len(held) - fresh_bytes - 3)) < 0:
                 try:
-                    check_partial(held, self._limits)
+                    check_partial(held, self._limits, len(held) - fresh_bytes)
                 except Refusal as refusal:
                     self.refuse(refusal)
                 return b""
@@ -292,8 +294,7 @@ class Http1Protocol(PeerConnection):
             if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
                 self.resume_reading()
         elif self._response is not None:
-            if self._is_body_lost():
-                self.peer_lost()
+            self._refuse_lost_body()
         elif not self._is_blocked():
             self._close()
 

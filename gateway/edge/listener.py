@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -15,6 +16,9 @@ from runtime.lifecycle import Ticker
 
 BACKLOG = 4096
 """The kernel caps it at net.core.somaxconn."""
+
+
+MAX_PORT = 65_535
 
 
 class ListenAddress(Protocol):
@@ -63,14 +67,16 @@ class Listener:
             self._servers.append(await serve(self._protocol, sock=listening, backlog=BACKLOG))
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections go on."""
+        """Close the listening sockets; open connections go on.
+
+        The file of a Unix socket goes with the last process that listens on it.
+        """
         for server in self._servers:
             server.close()
         self._servers.clear()
         for address in self.addresses:
             if address.startswith("unix:"):
-                with suppress(FileNotFoundError):
-                    os.unlink(address.removeprefix("unix:"))
+                _remove_stale(address.removeprefix("unix:"))
 
     async def drain(self, deadline: float) -> bool:
         """Close idle connections now and busy ones after their response.
@@ -123,6 +129,9 @@ async def listen(
 
 def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if port > MAX_PORT:
+        # The resolver would take it modulo 65536.
+        raise ListenError(f"cannot listen on {name}: there is no such port")
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -151,8 +160,7 @@ def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
 def _bind_unix(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if _is_stale(path):
-            os.unlink(path)
+        _remove_stale(path)
         bound.bind(path)
         bound.listen(BACKLOG)
     except OSError as error:
@@ -162,9 +170,19 @@ def _bind_unix(path: str) -> socket.socket:
     return bound
 
 
-def _is_stale(path: str) -> bool:
-    """Whether ``path`` is a socket that nobody listens on."""
+def _remove_stale(path: str) -> None:
+    """Remove ``path`` if it is a socket that nobody listens on.
+
+    Connecting to a file of another kind is refused just the same (Linux), and such a file stays.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and _is_refused(path):
+            os.unlink(path)
+
+
+def _is_refused(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:

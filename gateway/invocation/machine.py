@@ -1,11 +1,4 @@
-"""The life of one invocation.
-
-    RECEIVING   the client's request arrives; nobody else knows of it yet
-    QUEUED      the envelope is published; a worker may lease it at any time
-    ATTACHED    a worker's POST is open, its response head is not complete
-    STREAMING   the head went to the client; body bytes follow
-    ENDING      the worker has sent everything, the client has not read everything
-    DONE        over: outcome set, nothing is called any more
+"""The life of one invocation, from state to state (`gateway.invocation.state`).
 
 A POST that breaks in ATTACHED goes back to QUEUED, because the queue may deliver the request again:
 no response byte reached the client. Not so once a worker was handed the rest of the body. A break
@@ -16,8 +9,6 @@ ports: state first, port last, because a write may call `congested` before it re
 outside race (deadline, client gone, worker gone, refused) and are accepted in every state; the
 worker's own events are impossible out of order and say so.
 """
-
-from enum import IntEnum
 
 from gateway.errors import (
     BadRequest,
@@ -37,28 +28,18 @@ from gateway.invocation.heads import request_headers, trace_of, with_platform_he
 from gateway.invocation.outcome import Outcome
 from gateway.invocation.ports import WorkerPost
 from gateway.invocation.site import Site
+from gateway.invocation.state import (
+    ATTACHED,
+    DONE,
+    ENDING,
+    QUEUED,
+    RECEIVING,
+    STREAMING,
+    State,
+)
 from gateway.invocation.upload import Upload
 from queueing.interface import QueueError, QueueFull
 from wire.envelope import EnvelopeError, encode_envelope
-
-
-class State(IntEnum):
-    """Where the invocation is."""
-
-    RECEIVING = 1
-    QUEUED = 2
-    ATTACHED = 3
-    STREAMING = 4
-    ENDING = 5
-    DONE = 6
-
-
-RECEIVING = State.RECEIVING
-QUEUED = State.QUEUED
-ATTACHED = State.ATTACHED
-STREAMING = State.STREAMING
-ENDING = State.ENDING
-DONE = State.DONE
 
 _BODILESS = (204, 304)
 CLIENT_GONE_STATUS = 499
@@ -249,13 +230,21 @@ class Invocation:
         self.worker_s = worker_s
         self._post = post
 
-    def send_rest(self, sink: Responder) -> None:
-        """A worker asks for the rest of the body by GET attach."""
+    def send_rest(self, sink: Responder) -> bool:
+        """A worker asks for the rest of the body by GET attach.
+
+        False when it was handed out before: if no worker is attached, the first is lost with it.
+        """
+        if self._upload.was_handed_out:
+            if self.state is QUEUED:
+                self._rest_lost()
+            return False
         sink.send_head(
             200, [(b"content-type", b"application/octet-stream")], self._upload.rest_bytes()
         )
         self._upload.attach(sink)
         self._client.resume_body()
+        return True
 
     def rest_congested(self) -> None:
         """The worker reads slower than the client writes."""
@@ -309,11 +298,7 @@ class Invocation:
         if self.state is ATTACHED:
             self._post = None
             if self._upload.was_handed_out:
-                self._withdraw()
-                self._fail(
-                    WorkerLost("The worker broke off with part of the request body"),
-                    Outcome.WORKER_LOST,
-                )
+                self._rest_lost()
             else:
                 self.state = QUEUED
                 self._site.desk.rearm(self)
@@ -356,6 +341,11 @@ class Invocation:
             self._fail(Draining("The gateway process is stopping"), Outcome.DRAINED)
         else:
             self._break(Outcome.DRAINED)
+
+    def _rest_lost(self) -> None:
+        self._withdraw()
+        error = WorkerLost("The worker broke off with part of the request body")
+        self._fail(error, Outcome.WORKER_LOST)
 
     def _withdraw(self) -> None:
         if self.state is QUEUED or self.state is ATTACHED:

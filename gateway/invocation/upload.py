@@ -93,7 +93,8 @@ class Upload:
         self._sink = None
 
     def break_off(self) -> None:
-        """The client's body will never be complete: the worker must see that."""
+        """Nobody wants the body any more; a worker that reads it must see that it is not whole."""
+        self._held = []
         if self._sink is not None:
             sink, self._sink = self._sink, None
             sink.abort()

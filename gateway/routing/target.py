@@ -34,13 +34,15 @@ def target_router(suffix: bytes) -> Callable[[Request], Target | None]:
     """Return ``route(request)`` for hosts under ``suffix``, such as ``.invocation.example.com``.
 
     An empty suffix takes any, which is for development. The function returns `None` for a request
-    that names no function, and raises `BadRequest` for an invalid host or a header that appears
-    twice where only one can count.
+    that names no function, as one without a host (HTTP/1.0) does, and raises `BadRequest` for an
+    invalid host or a header that appears twice where only one can count.
     """
     suffix = suffix.lower()
     known: dict[bytes, HostRoute | None] = {}
 
     def host_route(authority: bytes) -> HostRoute | None:
+        if not authority:
+            return None
         try:
             found = route_host(parse_authority(authority), suffix)
         except HostError as error:

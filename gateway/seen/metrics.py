@@ -2,6 +2,7 @@
 
 from gateway.invocation.machine import Invocation
 from gateway.invocation.outcome import Outcome
+from queueing.nats.connection import Connection
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
@@ -16,6 +17,7 @@ _HOST_ROUTED = "TLB"
 _METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"}
 )
+_OTHER_METHOD = b"OTHER"
 
 
 class _VersionMeters:
@@ -52,9 +54,13 @@ class GatewayMetrics:
             _HTTP_BUCKETS_S,
             ("method", "status", "endpoint"),
         )
-        self._pending: GaugeChild = registry.gauge(
-            "axum_http_requests_pending", "HTTP requests in progress", ("endpoint",)
-        ).child(_HOST_ROUTED)
+        pending = registry.gauge(
+            "axum_http_requests_pending", "HTTP requests in progress", ("method", "endpoint")
+        )
+        self._pending: dict[bytes, GaugeChild] = {
+            method: pending.child(method.decode(), _HOST_ROUTED)
+            for method in sorted({*_METHODS, _OTHER_METHOD})
+        }
         self._requests = registry.counter(
             "function_request", "Invocations accepted", (*version, "nca_id")
         )
@@ -99,12 +105,12 @@ class GatewayMetrics:
 
     def began(self, invocation: Invocation) -> None:
         """An invocation was accepted."""
-        self._pending.value += 1
+        self._pending_of(invocation).value += 1
         self._meters(invocation).requests.value += 1
 
     def ended(self, invocation: Invocation, now: float) -> None:
         """An invocation is over; its outcome and times are set."""
-        self._pending.value -= 1
+        self._pending_of(invocation).value -= 1
         meters = self._meters(invocation)
         received_at = invocation.received_at
         total_s = now - received_at
@@ -127,10 +133,15 @@ class GatewayMetrics:
 
     def refused(self, method: bytes, status: int, endpoint: str) -> None:
         """A request was answered that never became an invocation."""
-        text = method.decode() if method in _METHODS else "OTHER"
-        self._http.child(text, str(status), endpoint).value += 1
+        text = method if method in _METHODS else _OTHER_METHOD
+        self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:
             self._errors.child(str(status), "").value += 1
+
+    def _pending_of(self, invocation: Invocation) -> GaugeChild:
+        pending = self._pending
+        method = invocation.method
+        return pending[method if method in pending else _OTHER_METHOD]
 
     def _meters(self, invocation: Invocation) -> _VersionMeters:
         version = invocation.version
@@ -150,13 +161,26 @@ class GatewayMetrics:
         return meters
 
     def _exchange(self, method: bytes, status: int) -> tuple[CounterChild, HistogramChild]:
-        key = (method if method in _METHODS else b"OTHER", status)
+        key = (method if method in _METHODS else _OTHER_METHOD, status)
         children = self._exchanges.get(key)
         if children is None:
             labels = (key[0].decode(), str(status), _HOST_ROUTED)
             children = self._http.child(*labels), self._http_duration.child(*labels)
             self._exchanges[key] = children
         return children
+
+
+def watch_nats(registry: Registry, connection: Connection) -> None:
+    """Show what happened to the data connection (`spec/operations.md` §12)."""
+    for name, help_text, read in (
+        ("nats_connects", "Connections made", lambda: connection.connects),
+        ("nats_event_connected", "Connections made", lambda: connection.connects),
+        ("nats_event_disconnected", "Connections lost", lambda: connection.losses),
+        ("nats_event_lameduck_mode", "Servers that retired", lambda: connection.lame_ducks),
+        ("nats_event_server_error", "Errors told by servers", lambda: connection.refusals),
+        ("total_nats_errors", "Errors told by servers", lambda: connection.refusals),
+    ):
+        registry.counter(name, help_text).set_function(read)
 
 
 _REMEMBERED = 100_000

@@ -50,17 +50,12 @@ class Connection:
 
     def __init__(self, options: NatsOptions) -> None:
         self._options = options
-        self._tls = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None
         self._reopening: asyncio.Task[None] | None = None
         self._client = Client()
         self._up = asyncio.Event()
         self._is_closed = False
         self._last_error = ""
         self._lost_listeners: set[Callable[[], None]] = set()
-
-    @property
-    def is_up(self) -> bool:
-        return self._up.is_set()
 
     async def open(self, timeout_s: float | None = None) -> None:
         """Connect, and keep trying; raises `StoreUnavailableError` after ``timeout_s`` seconds.

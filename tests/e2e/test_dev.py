@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Dev, start_dev
-from tests.support.programs import PATIENCE_S, descendants, gateway, wait_gone
+from tests.support.programs import PATIENCE_S, Program, descendants, gateway, wait_gone
 
 
 def curl_lines(dev: Dev) -> list[str]:
@@ -60,6 +61,16 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int
     assert not (tmp_path / "ready.json").exists()
 
 
+def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path) -> None:
+    for name in ("gateway", "worker_agent", "examples"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    command = Path(sys.executable).with_name("gateway")
+    program = Program([str(command), "dev", "--port", "0"], cwd=tmp_path)
+    program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
+    assert program.stop() == 0
+
+
 def test_a_killed_dev_takes_its_children_with_it(tmp_path: Path) -> None:
     dev = start_dev(tmp_path)
     family = descendants(dev.program.pid)
@@ -80,12 +91,31 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
-    command = "{python} -c \"print('no GPU here', flush=True); raise SystemExit(3)\" {port}"
+    command = "{python} -c \"print({'gpus': 0}, flush=True); raise SystemExit(3)\" {port}"
     program = gateway("dev", "--port", "0", "--inference-command", command)
     assert program.wait_end() == 1
     assert "inference ended with code 3" in program.output
-    assert "no GPU here" in program.output
+    assert "{'gpus': 0}" in program.output
     assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--inference-command", "serve 'model {port}"], "--inference-command"),
+        (["--inference-command", ""], "--inference-command"),
+        (["--nats-port", "65536"], "--nats-port"),
+        (["--ready-file", "/nowhere/ready.json"], "/nowhere"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_told_and_nothing_is_ready(
+    arguments: list[str], told: str
+) -> None:
+    program = gateway("dev", "--port", "0", *arguments)
+    assert program.wait_end() != 0
+    assert told in program.output
+    assert "Traceback" not in program.output
+    assert "Ready." not in program.output
 
 
 def test_serve_refuses_settings_it_does_not_know(tmp_path: Path) -> None:

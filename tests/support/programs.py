@@ -22,12 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 class Program:
     """One process in a session of its own; its output is kept in ``lines``."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> None:
         self.lines: list[str] = []
         self._grown = threading.Condition()
         self.process = subprocess.Popen(
             argv,
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

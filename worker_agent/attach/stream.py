@@ -192,6 +192,8 @@ class RestOfBody:
         body_bytes: int | None,
         body: bytes,
     ) -> None:
+        # The connection may serve another already: a pause in between must not reach it.
+        self._connection = None
         self.response_head(status, headers, body_bytes)
         self.response_data(body)
         self.response_end()

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from wire.http1 import LAST_CHUNK, encode_chunk
+from worker_agent.http1_client.receipt import unconfirmed_bytes
 from worker_agent.ports import Exchange, Failure, Headers
 
 MAX_HEAD_BYTES = 417_792
@@ -18,9 +19,6 @@ MAX_HEAD_BYTES = 417_792
 MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced to be at most this long is waited for shortly, to be told as a whole."""
-STALE_S = 1.0
-"""A server that closed an idle connection says so within a round trip. When a connection breaks
-later than this, the server had the request."""
 
 _COPIED_BYTES = 4_096
 """Below this, joining pieces is cheaper than handing the kernel several."""
@@ -68,7 +66,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_parts",
         "_read_bytes",
-        "_started_at",
+        "_request_bytes",
         "_status",
         "_transport",
         "exchange",
@@ -86,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._is_paused = False
         self._is_reused = False
-        self._started_at = 0.0
+        self._request_bytes = 0
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.is_congested = False
@@ -126,12 +124,12 @@ class Connection(asyncio.Protocol):
         rest follows by `send` and `finish`. ``is_head``: the method is HEAD.
         """
         self.exchange = exchange
-        self._started_at = self._loop.time()
         self._is_head_request = is_head
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
         if is_chunked:
             body = (encode_chunk(body) if body else b"") + (LAST_CHUNK if is_complete else b"")
+        self._request_bytes = len(head) + len(body)
         if len(body) <= _COPIED_BYTES:
             self._transport.write(head + body if body else head)
         else:
@@ -240,7 +238,8 @@ class Connection(asyncio.Protocol):
             is_stale = (
                 self._is_reused
                 and self._is_silent
-                and self._loop.time() - self._started_at < STALE_S
+                and (exc is None or isinstance(exc, BrokenPipeError))
+                and unconfirmed_bytes(self._transport) >= self._request_bytes
             )
             failure = Failure.CLOSED if exc is None else Failure.RESET
             exchange.response_lost(failure, is_stale=is_stale)

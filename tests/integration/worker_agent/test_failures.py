@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import socket
+import struct
 
 import pytest
 
@@ -99,27 +102,46 @@ async def test_an_inference_server_that_dies_mid_stream_breaks_the_post(framing:
         assert lease.calls == ["ack"]
 
 
-async def test_a_stale_connection_is_tried_again_once_on_a_new_one() -> None:
-    heads = []
-    closing = asyncio.Event()
+async def test_a_request_that_crossed_the_close_of_its_connection_is_sent_again() -> None:
+    first: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
 
     async def serve(peer: Peer) -> None:
         await peer.head()
         await peer.send(OK)
-        if bench.server.connections == 1:
-            await peer.head()  # as if the close had crossed the request
-            closing.set()
-            return
-        heads.append(await peer.head())
-        await peer.send(OK)
+        if not first.done():
+            first.set_result(peer)
+            await peer.closed()
 
     async with running_bench(serve) as bench:
-        for number in range(2):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(headers=((b"x-number", b"%d" % number),)))
-            assert await bench.answer(expected, lease) == (200, b"{}")
-        assert closing.is_set()
+        expected = bench.gateway.expect()
+        assert (await bench.answer(expected, bench.lease(expected.envelope())))[0] == 200
+        transport_socket = (await first).writer.get_extra_info("socket")
+        # No turn of the loop between close and request: the agent cannot have seen the close.
+        with socket.socket(fileno=os.dup(transport_socket.fileno())) as closing:
+            closing.shutdown(socket.SHUT_RDWR)
+        expected = bench.gateway.expect()
+        lease = bench.lease(expected.envelope(body=b"x" * 20_000))
+        assert await bench.answer(expected, lease) == (200, b"{}")
         assert bench.server.connections == 2
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_request_that_a_server_may_have_run_is_never_sent_again(is_reset: bool) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK)
+        await peer.head()
+        if is_reset:
+            peer.writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+
+    async with running_bench(serve) as bench:
+        for expected_status in (200, 500):
+            expected = bench.gateway.expect()
+            lease = bench.lease(expected.envelope())
+            assert (await bench.answer(expected, lease))[0] == expected_status
+        assert bench.server.connections == 1
 
 
 async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection() -> None:

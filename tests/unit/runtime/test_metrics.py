@@ -28,6 +28,14 @@ def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
     )
 
 
+def test_a_counter_that_somebody_else_counts_is_asked_at_each_scrape() -> None:
+    registry = Registry(with_process=False)
+    counted = iter((1, 3))
+    registry.counter("nats_connects", "Connections").set_function(lambda: next(counted))
+    assert registry.exposition().endswith(b"\nnats_connects 1\n")
+    assert registry.exposition().endswith(b"\nnats_connects 3\n")
+
+
 def test_a_histogram_counts_by_inclusive_upper_bounds() -> None:
     registry = Registry(with_process=False)
     family = registry.histogram("wait_seconds", "Waiting", [0.001, 0.01, 1], ["queue"])

@@ -57,6 +57,19 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
     assert settings.edge.listen == Address("127.0.0.1", 8080)
 
 
+def test_what_must_be_set_is_named_also_when_its_whole_section_is_missing() -> None:
+    class Place(Section):
+        host: str
+        port: int
+
+    class Client(Section):
+        place: Place
+
+    with pytest.raises(SettingsError) as caught:
+        load(Client, None, "CLIENT", environ={})
+    assert caught.value.problems == ["place.host: must be set", "place.port: must be set"]
+
+
 def test_no_file_and_no_environment_give_the_defaults() -> None:
     assert load(Program, None, "PROGRAM", environ={}) == Program()
 

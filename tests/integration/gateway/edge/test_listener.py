@@ -503,6 +503,27 @@ async def test_a_unix_socket_serves_and_its_stale_file_is_replaced(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_unix_sockets_file_goes_with_the_last_process_that_listens(tmp_path: Path) -> None:
+    path = str(tmp_path / "edge.sock")
+    (bound,) = bind_sockets([Address(path=path)])
+    siblings = bound.dup()
+    it = Edge(echo)
+    it.listener = await listen([bound], it.dispatch, EdgeLimits())
+    it.listener.stop_accepting()
+    assert os.listdir(tmp_path) == ["edge.sock"]
+    siblings.close()
+    it.listener.abort_all()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("precious")
+    with pytest.raises(ListenError, match=r"cannot listen on unix:.*in use"):
+        bind_sockets([Address(path=str(path))])
+    assert path.read_text() == "precious"
+
+
 def test_a_port_in_use_is_one_clear_line() -> None:
     (bound,) = bind_sockets([Address()])
     port = bound.getsockname()[1]
@@ -510,6 +531,11 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         bind_sockets([Address(), Address(port=port)])
     assert str(failed.value) == f"cannot listen on 127.0.0.1:{port}: Address already in use"
     bound.close()
+
+
+def test_a_port_beyond_the_last_is_not_some_other_port() -> None:
+    with pytest.raises(ListenError, match=":65536: there is no such port"):
+        bind_sockets([Address(port=65_536)])
 
 
 def test_several_processes_may_share_a_port() -> None:

@@ -12,7 +12,7 @@ from tests.support.nats_server import NatsServer
 
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 V = "11111111-2222-4333-8444-555555555555"
-run = CliRunner(env={"COLUMNS": "200"}).invoke
+run = CliRunner(env={"COLUMNS": "40"}).invoke
 
 
 def call(server: NatsServer, *arguments: str) -> object:
@@ -71,6 +71,7 @@ def test_where_nats_is_may_come_from_the_gateways_settings(
         (["create", "--account", "a", "--scope", "everything"], "everything"),
         (["create", "--account", "a", "--function", "echo"], "echo"),
         (["create", "--account", "a", "--expires-in", "soon"], "soon"),
+        (["create", "--account", "a", "--expires-in", "999999999d"], "100 years"),
         (["create", "--account", "two words"], "--account"),
         (["revoke", "no-such-key"], "no-such-key"),
         (["revoke", "$KV.>"], "There is no key"),
@@ -88,7 +89,8 @@ def test_a_mistake_is_told_in_one_line(
 
 
 def test_a_store_that_is_not_there_is_told_in_one_line() -> None:
-    result = run(app, ["list", "--nats-url", "nats://127.0.0.1:1"])
+    result = run(app, ["list", "--nats-url", "nats://me:secret@127.0.0.1:1"])
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    assert "127.0.0.1:1" in result.stderr
+    assert "nats://127.0.0.1:1" in result.stderr
+    assert "secret" not in result.stderr

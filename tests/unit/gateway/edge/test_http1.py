@@ -406,6 +406,8 @@ def test_a_client_that_leaves_before_its_bodys_end_is_gone(wire: bytes, is_pause
         table.last.responder.pause_body()
     table.eof()
     assert table.last.events[-1] == "gone"
+    assert table.status() == b"400"
+    assert table.transport.is_closing()
 
 
 def test_a_paused_client_that_resets_is_noticed_at_the_next_check() -> None:
@@ -427,6 +429,24 @@ def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
     table.last.responder.resume_body()
     table.loop.run()
     assert table.last.events == ["body", "end"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"GET / HTTP/1.1\nHost: h\n\n",),
+        (b"GET / HTTP/1.1\r\nHost: h", b"\n"),
+        (b"GET / HTTP/1.1\r", b"\nHost: h\r", b"\nX: y", b"\n"),
+        (b"\n",),
+    ],
+)
+def test_a_bare_lf_is_refused_at_once_and_not_waited_for(pieces: tuple[bytes, ...]) -> None:
+    table = Table()
+    table.feed(*pieces[:-1])
+    assert table.transport.written == b""
+    table.feed(pieces[-1])
+    assert table.status() == b"400"
+    assert table.transport.eof_written
 
 
 # Time

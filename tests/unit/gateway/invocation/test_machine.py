@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from gateway.exchange import Request
 from gateway.functions.model import FunctionVersion, State
-from gateway.invocation import machine
 from gateway.invocation.caller import Caller
 from gateway.invocation.machine import Invocation
 from gateway.invocation.outcome import Outcome
 from gateway.invocation.site import Site
+from gateway.invocation.state import DONE, ENDING, QUEUED
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.recorder import (
     RecordedDesk,
@@ -289,6 +289,30 @@ def test_a_worker_that_breaks_with_more_of_the_body_is_not_tried_again() -> None
     assert world.problem()["reason"] == "worker_lost"
 
 
+def test_a_second_worker_that_asks_for_the_rest_proves_the_first_one_lost() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.body(b"a" * (INLINE + 4))
+    worker = RecordedResponder(world.script, "worker")
+    assert world.invocation.send_rest(worker)
+    world.invocation.rest_gone()
+    assert not world.invocation.send_rest(RecordedResponder(world.script, "second"))
+    assert "queue.withdraw" in world.script.lines
+    assert world.problem()["reason"] == "worker_lost"
+    assert world.client.head is not None
+    assert world.client.head[0] == 502
+
+
+def test_the_rest_asked_for_again_disturbs_no_answer() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.body(b"a" * (INLINE + 4))
+    world.invocation.send_rest(RecordedResponder(world.script, "worker"))
+    world.attach()
+    assert not world.invocation.send_rest(RecordedResponder(world.script, "second"))
+    world.invocation.response_head(200, [], 0, 0)
+    world.invocation.response_end()
+    assert world.invocation.outcome is Outcome.ANSWERED
+
+
 def test_a_worker_that_breaks_in_the_stream_breaks_the_clients_stream() -> None:
     world = World().stream()
     world.invocation.response_data(b"da")
@@ -407,7 +431,7 @@ def test_a_write_that_congests_at_once_finds_the_state_it_belongs_to() -> None:
     world.invocation.response_data(b"x")
     world.invocation.response_end()
     assert world.script.lines[-2:] == ["client.body b'x'", "post.pause"]
-    assert world.invocation.state is machine.ENDING
+    assert world.invocation.state is ENDING
 
 
 EVENTS = st.lists(
@@ -429,11 +453,10 @@ class Play:
         self.world = World(body_bytes=None)
         self.client_is_sending = True
         self.worker: str | None = None
-        self.may_fetch = True
 
     def act(self, event: str) -> None:
         invocation = self.world.invocation
-        is_live = not self.world.client.over and invocation.state is not machine.DONE
+        is_live = not self.world.client.over and invocation.state is not DONE
         if event in ("attach", "get"):
             self.worker_comes(event)
         elif event in ("deadline", "ceiling"):
@@ -452,13 +475,10 @@ class Play:
 
     def worker_comes(self, event: str) -> None:
         invocation = self.world.invocation
-        if event == "attach" and invocation.state is machine.QUEUED:
+        if event == "attach" and invocation.state is QUEUED:
             self.worker = "attached"
             self.world.attach()
-        elif (
-            event == "get" and self.may_fetch and machine.QUEUED <= invocation.state < machine.DONE
-        ):
-            self.may_fetch = False
+        elif event == "get" and QUEUED <= invocation.state < DONE:
             invocation.send_rest(RecordedResponder(self.world.script, "worker"))
 
     def client_acts(self, event: str) -> None:
@@ -507,7 +527,7 @@ def test_any_order_of_events_ends_once_and_leaves_nothing_open(events: list[str]
     for event in events:
         play.act(event)
     invocation, script = play.world.invocation, play.world.script
-    if invocation.state is not machine.DONE:
+    if invocation.state is not DONE:
         invocation.shut_down()
     assert script.lines.count("desk.finished") == 1
     assert invocation.outcome is not None

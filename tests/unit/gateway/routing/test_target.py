@@ -57,7 +57,12 @@ def test_without_a_suffix_any_domain_will_do() -> None:
     assert target.function_id == F
 
 
-@pytest.mark.parametrize("authority", ["", "a b", "user@host", "host/path", "host:99999", "[::1"])
+def test_no_host_at_all_belongs_to_the_path_routes() -> None:
+    """HTTP/1.0 health checks send none."""
+    assert route(request("")) is None
+
+
+@pytest.mark.parametrize("authority", ["a b", "user@host", "host/path", "host:99999", "[::1"])
 def test_an_invalid_host_is_a_bad_request(authority: str) -> None:
     for _ in range(2):
         with pytest.raises(BadRequest):

@@ -1,0 +1,26 @@
+"""GET attach against a real invocation, without sockets."""
+
+import pytest
+
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.errors import Unauthenticated
+from gateway.exchange import Request
+from tests.support.recorder import RecordedResponder
+from tests.unit.gateway.invocation.test_machine import INLINE, World
+
+HEADERS = [(b"authorization", b"Bearer request-token")]
+REQUEST = Request(b"GET", b"/v2/nvcf/worker/request-attach", b"gateway", HEADERS, 0, 0.0)
+
+
+def test_the_token_of_a_rest_serves_once_and_its_second_use_ends_a_request_without_worker() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.body(b"a" * (INLINE + 10))
+    world.invocation.body_end()
+    endpoint = AttachEndpoint(lambda: world.now)
+    endpoint.requests.arm("request-token", world.invocation)
+    worker = RecordedResponder(world.script, "worker")
+    endpoint.serve(REQUEST, worker)
+    assert worker.sent == b"a" * 10
+    with pytest.raises(Unauthenticated):
+        endpoint.serve(REQUEST, RecordedResponder(world.script, "second"))
+    assert world.problem()["reason"] == "worker_lost"

@@ -1,0 +1,18 @@
+"""What `gateway dev` looks at before it starts anything."""
+
+import sys
+
+import pytest
+
+from gateway.dev.children import ChildError
+from gateway.dev.command import _DEMO, _check_demo
+
+
+def test_a_demo_that_is_not_installed_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _check_demo(_DEMO)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ChildError, match=r"pip install 'invocation-gateway\[examples\]'"):
+        _check_demo(_DEMO)
+    _check_demo("my-server --port {port}")

@@ -1,0 +1,38 @@
+"""What the gateway's settings refuse before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import ENV_PREFIX, GatewaySettings
+from runtime.settings import SettingsError, load
+
+
+def problems(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        load(GatewaySettings, None, ENV_PREFIX, environ=environ)
+    return refused.value.problems
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@a", "nats://me:secret@a:99999", "nats://"])
+def test_a_nats_url_that_is_none_is_named_and_not_shown(url: str) -> None:
+    (problem,) = problems(GATEWAY_NATS__URLS=f"nats://127.0.0.1:4222,{url}")
+    assert problem.startswith("nats.urls.1: not a NATS server")
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1:8090", "gateway:8090", "[::1]", "http://gateway"])
+def test_an_advertised_host_has_no_port(host: str) -> None:
+    (problem,) = problems(GATEWAY_ATTACH__ADVERTISE=host)
+    assert problem.startswith("attach.advertise: ")
+
+
+@pytest.mark.parametrize("host", ["", "10.0.0.1", "pod-1.gateway.svc", "::1", "2001:db8::7"])
+def test_an_advertised_host_is_a_name_or_an_address(host: str) -> None:
+    environ = {"GATEWAY_ATTACH__ADVERTISE": host}
+    assert load(GatewaySettings, None, ENV_PREFIX, environ=environ).attach.advertise == host
+
+
+def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (problem,) = problems(GATEWAY_NATS__CA_FILE=str(tmp_path / "ca.pem"))
+    assert problem.startswith("nats.ca_file: ")

@@ -1,0 +1,35 @@
+"""What a peer's kernel has confirmed of what was sent to it.
+
+A request that met a connection which the server was just closing may be sent again only if nobody
+can have read it. The kernel knows: the server's FIN acknowledges all that had come before it (RFC
+9293 §3.4). A reset without a FIN proves nothing: it may overtake a delayed acknowledgement.
+"""
+
+import asyncio
+import socket
+import struct
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+_ACKED_AT = 120
+_UNSENT_AT = 144
+_SENT_AT = 200
+_INFO_BYTES = 216
+"""Linux 4.19 and later, ``struct tcp_info`` in ``linux/tcp.h``; elsewhere nothing is known."""
+
+
+def unconfirmed_bytes(transport: asyncio.BaseTransport) -> int:
+    """Return how many of the last bytes written were not acknowledged, 0 when it is not known."""
+    connected = transport.get_extra_info("socket")
+    if _TCP_INFO is None or connected is None:
+        return 0
+    try:
+        info = connected.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_BYTES)
+    except OSError:
+        return 0
+    if len(info) < _INFO_BYTES:
+        return 0
+    acked: int = struct.unpack_from("=Q", info, _ACKED_AT)[0]
+    unsent: int = struct.unpack_from("=I", info, _UNSENT_AT)[0]
+    sent, repeated = struct.unpack_from("=QQ", info, _SENT_AT)
+    # The SYN counts as acknowledged and not as sent.
+    return int(sent - repeated + unsent + 1 - acked)
