@@ -26,7 +26,8 @@ class Request:
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
     or ``:authority`` (HTTP/2). ``headers`` are in order, names lower case, ``host`` included.
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
-    ``received_at`` is loop time in seconds, when the head was complete.
+    ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
+    loop's clock too, but uvloop reads it in whole milliseconds.
     """
 
     __slots__ = ("authority", "body_bytes", "headers", "method", "received_at", "target")

@@ -3,7 +3,7 @@
 from gateway.app.answers import ANSWERED, answer_problem, answer_whole
 from gateway.attach.endpoint import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import GatewayError, NotFound, QueueUnavailableError
 from gateway.exchange import Headers, Receiver, Request, Responder
 from gateway.seen.health import Health
 from gateway.seen.metrics import GatewayMetrics
@@ -67,6 +67,24 @@ class AttachDispatcher:
             return ANSWERED
         status, content_type, body = answer
         return answer_whole(request, worker, status, [(CONTENT_TYPE, content_type)], body)
+
+
+class StartingDispatcher:
+    """The `gateway.exchange.Dispatch` of a public listener before the store is read."""
+
+    __slots__ = ("_health",)
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def __call__(self, request: Request, client: Responder) -> Receiver:
+        """Answer health, and everything else 503."""
+        answer = self._health.answer(request.target)
+        if answer is None:
+            answer_problem(request, client, QueueUnavailableError("The gateway is starting"))
+            return ANSWERED
+        status, content_type, body = answer
+        return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)
 
 
 class AdminDispatcher:

@@ -20,7 +20,7 @@ from gateway.app.options import (
     store_options,
     stream_settings,
 )
-from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes
+from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes, StartingDispatcher
 from gateway.app.workers import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.auth.keys import authenticate
@@ -47,6 +47,8 @@ from runtime.tasks import spawn
 from wire.ids import MAX_PROCESSES
 
 TICK_S = 0.1
+STARTING_S = 2.0
+"""So long new connections wait for the store to be read; then they are answered 503 meanwhile."""
 _ADMIN_CONNECTIONS = 256
 
 _log = logging.getLogger("gateway.process")
@@ -57,10 +59,8 @@ class GatewayProcess:
 
     def __init__(self, settings: GatewaySettings, index: int) -> None:
         """``index`` is the process's place among its siblings, from 0."""
-        loop = asyncio.get_running_loop()
         self._settings = settings
         self._index = index
-        self._lost_reason = ""
         self._registry = Registry()
         self._health = Health()
         self._metrics = GatewayMetrics(self._registry)
@@ -80,9 +80,9 @@ class GatewayProcess:
             Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas),
             self._model,
         )
-        self._attach = AttachEndpoint(loop.time)
+        self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
-        self._desk = Desk(self._attach, self._queue, self._metrics, access, loop.time)
+        self._desk = Desk(self._attach, self._queue, self._metrics, access, time.monotonic)
         self._is_draining = False
         self._health.add(lambda: "" if self._data.is_connected() else "NATS is not connected")
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
@@ -95,7 +95,13 @@ class GatewayProcess:
             self._data.start()
             stack.push_async_callback(self._data.close)
             await self._open_store(stack)
-            if not await _unless_stopped(self._watcher.loaded, lifecycle):
+            await self._wait_usable(lifecycle, STARTING_S)
+            public = await listen(
+                sockets, StartingDispatcher(self._health), edge_limits(self._settings.edge)
+            )
+            stack.callback(public.abort_all)
+            await self._wait_usable(lifecycle)
+            if lifecycle.stopping.is_set():
                 return
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
@@ -104,10 +110,7 @@ class GatewayProcess:
             ticker.start()
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)
-            public = await listen(
-                sockets, self._dispatcher(target_uri), edge_limits(self._settings.edge)
-            )
-            stack.callback(public.abort_all)
+            public.serve(self._dispatcher(target_uri))
             self._settle()
             _log.info(
                 "gateway.ready",
@@ -124,6 +127,19 @@ class GatewayProcess:
             await lifecycle.stopping.wait()
             await self._drain(public, attach)
 
+    async def _wait_usable(self, lifecycle: Lifecycle, timeout_s: float | None = None) -> None:
+        """Wait for store and queue, or until told to stop, or until ``timeout_s`` has passed."""
+        waits = [spawn(self._usable(), "usable"), spawn(lifecycle.stopping.wait(), "stopping")]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _usable(self) -> None:
+        await self._watcher.loaded.wait()
+        await self._data.wait_connected()
+
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
         stack.push_async_callback(self._store_connection.close)
@@ -139,7 +155,7 @@ class GatewayProcess:
             region=settings.queue.region.encode(),
             target_uri=target_uri.encode(),
             process=self._number,
-            clock=asyncio.get_running_loop().time,
+            clock=time.monotonic,
             wall_ns=time.time_ns,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
@@ -216,17 +232,6 @@ def attach_uri(settings: AttachSettings, bound: Address) -> str:
             f"attach.advertise must be set: workers cannot connect to {settings.listen}"
         )
     return f"http://{Address(host=host, port=bound.port)}"
-
-
-async def _unless_stopped(event: asyncio.Event, lifecycle: Lifecycle) -> bool:
-    """Wait for ``event``; False when the process is told to stop first."""
-    waits = [spawn(event.wait(), "wait"), spawn(lifecycle.stopping.wait(), "wait")]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-    return event.is_set() and not lifecycle.stopping.is_set()
 
 
 def _nth(address: Address, index: int) -> Address:

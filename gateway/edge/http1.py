@@ -15,6 +15,7 @@ turn, so answers are in order by construction; beyond the high-water mark nothin
 
 import logging
 from math import inf
+from time import monotonic
 
 from gateway.edge.body import ChunkedBody, SizedBody
 from gateway.edge.connections import Connections
@@ -153,7 +154,7 @@ class Http1Protocol(PeerConnection):
             if head_end < 0:
                 self._await_head(data, at)
                 break
-            now = self._connections.loop.time()
+            now = monotonic()
             request, flags = read_head(data[at:head_end], self._limits, now)
             at = self._begin(request, flags, data, head_end + 4)
         return at

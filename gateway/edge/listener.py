@@ -66,6 +66,10 @@ class Listener:
             )
             self._servers.append(await serve(self._protocol, sock=listening, backlog=BACKLOG))
 
+    def serve(self, dispatch: Dispatch) -> None:
+        """Give requests to ``dispatch`` from now on."""
+        self._connections.dispatch = dispatch
+
     def stop_accepting(self) -> None:
         """Close the listening sockets; open connections go on.
 

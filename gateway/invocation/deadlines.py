@@ -9,10 +9,10 @@ CEILING_S = 3605.0
 
 
 def answer_by(received_at: float, poll_s: int) -> float:
-    """Return the loop time by which the response head must be there, else 504."""
+    """Return the time by which the response head must be there, else 504."""
     return received_at + poll_s + ANSWER_GRACE_S
 
 
 def over_by(received_at: float) -> float:
-    """Return the loop time at which a response still streaming is broken off."""
+    """Return the time at which a response still streaming is broken off."""
     return received_at + CEILING_S

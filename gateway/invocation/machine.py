@@ -51,7 +51,7 @@ class Invocation:
 
     Is a `gateway.exchange.Receiver` towards the client and a `queueing.interface.Waiting` towards
     the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
-    for the timers that see to it. Times are loop time in seconds, 0.0 until they are known;
+    for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
     ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.
     """
 

@@ -19,6 +19,6 @@ class Site:
     process: int
     """This process's number, which its request ids carry."""
     clock: Callable[[], float]
-    """Loop time in seconds."""
+    """The monotonic clock, in seconds."""
     wall_ns: Callable[[], int]
     """Unix time in nanoseconds."""

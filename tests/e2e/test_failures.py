@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
@@ -236,3 +237,23 @@ async def test_several_processes_share_one_port(stack: Stack) -> None:
             break
     assert len(seen) == 2
     assert gateway.program.stop() == 0
+
+
+async def test_a_gateway_that_starts_without_nats_answers_503_until_it_is_there(
+    stack: Stack,
+) -> None:
+    await stack.nats.stop()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    program = stack.starting_gateway(EDGE__LISTEN=address)
+    program.wait_event("nats.connect_failed")
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:
+        refused = await client.post("/echo", headers={"function-id": stack.demo.function_id})
+        assert refused.status_code == 503
+        assert refused.json()["reason"] == "queue_unavailable"
+        assert (await client.get("/health/live")).status_code == 200
+        assert "store" in (await client.get("/health/ready")).json()["detail"]
+        await stack.nats.start()
+        program.wait_event("gateway.ready")
+        assert (await client.get("/health/ready")).status_code == 200

@@ -39,6 +39,11 @@ class Stack:
         await self.nats.kill()
 
     def gateway(self, *arguments: str, **settings: str) -> "Gateway":
+        """Start a gateway and wait until it serves; ``settings`` as in the environment."""
+        program = self.starting_gateway(*arguments, **settings)
+        return Gateway(program, program.wait_event("gateway.ready"), self.demo)
+
+    def starting_gateway(self, *arguments: str, **settings: str) -> Program:
         """Start a gateway; ``settings`` as in the environment, without the prefix."""
         env = {
             "EDGE__LISTEN": "127.0.0.1:0",
@@ -52,7 +57,7 @@ class Stack:
             "serve", *arguments, env={f"GATEWAY_{name}": value for name, value in env.items()}
         )
         self._programs.append(program)
-        return Gateway(program, program.wait_event("gateway.ready"), self.demo)
+        return program
 
     def agent(self, **settings: str) -> Program:
         """Start a worker agent and wait until it pulls."""

@@ -92,7 +92,7 @@ class Pipeline(asyncio.Protocol):
         outstanding, self._outstanding = self._outstanding, deque()
         self._owner.pipeline_lost(self)
         for job in outstanding:
-            job.post_lost()
+            job.post_lost(is_unread=self._is_refused)
 
     def pause_writing(self) -> None:
         self._is_congested = True

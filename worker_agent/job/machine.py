@@ -265,11 +265,14 @@ class Job:
         elif self.state is ANSWERING:
             self._finish(Outcome.UNWANTED)
 
-    def post_lost(self) -> None:
-        """The connection to the gateway broke, or could not be had."""
-        if self.state is DELIVERING and self.answer and not self._is_redelivered:
-            # Harmless even if the first POST arrived: its token admits one response.
-            self._is_redelivered = True
+    def post_lost(self, *, is_unread: bool = False) -> None:
+        """The connection to the gateway broke, or could not be had.
+
+        ``is_unread``: the gateway had announced that it would not read the POST.
+        """
+        if self.state is DELIVERING and self.answer and (is_unread or not self._is_redelivered):
+            # Harmless even if the first POST arrived: its token admits one response head.
+            self._is_redelivered = self._is_redelivered or not is_unread
             self._site.attach.deliver(self)
         elif self.state is DELIVERING or self.state is ANSWERING:
             self._finish(Outcome.UNDELIVERED)
