@@ -91,7 +91,9 @@ def is_target(uri: bytes) -> bool:
     """Whether ``uri`` is an address that can be attached to."""
     try:
         parts = urlsplit(uri.decode("ascii"))
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        # As connecting encodes it: a label that is too long must not fail there.
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
     except ValueError:
         return False
 

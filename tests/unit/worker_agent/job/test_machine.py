@@ -204,6 +204,17 @@ def test_a_small_answer_lost_on_its_way_is_delivered_once_more() -> None:
     assert bench.job.outcome is Outcome.UNDELIVERED
 
 
+def test_an_answer_that_no_gateway_read_is_delivered_as_often_as_that_happens() -> None:
+    bench = Bench().forward()
+    bench.job.response_whole(200, [], 0, b"")
+    bench.take()
+    for _ in range(3):
+        bench.job.post_lost(is_unread=True)
+        assert bench.take() == ["attach.deliver"]
+    bench.job.post_answered(200)
+    assert bench.job.outcome is Outcome.ANSWERED
+
+
 def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
     bench = Bench().begin()
     bench.job.cancel()
