@@ -2,15 +2,7 @@
 
 One request is served at a time. What a client sends ahead (pipelining) stays raw bytes until its
 turn, so answers are in order by construction; beyond the high-water mark nothing is read.
-
-* EOF after a complete HTTP/1.1 request: the client may have shut down one direction only, so it
-  still gets its answer. Whether it is there at all is found out by sending it 100 (Continue), which
-  every client has to bear (RFC 9110 §15.2): one that closed answers with a reset. HTTP/1.0 has no
-  interim responses; there EOF means that the client left. EOF within a body is answered 400.
-* An answer before the body's end says ``connection: close``, and what the client still sends is
-  thrown away for a while (RFC 9112 §9.6), as after every refusal.
-* A connection of which nothing is read cannot tell that its peer left: its socket's error is asked
-  for at every check, and a body that nobody wants yet is read up to the high-water mark.
+What an EOF, an early answer and a silent peer mean: `gateway.edge`.
 """
 
 import logging
@@ -80,13 +72,19 @@ class Http1Protocol(PeerConnection):
             return False
         self._got_eof = True
         self._is_reading = False
-        if response.is_http_1_0:
-            self.peer_lost()
-        elif not self._refuse_lost_body():
-            if not response.is_started:
-                self.write(CONTINUE)
-            self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
+        if response.is_http_1_0 or not self._refuse_lost_body():
+            self.sends_no_more()
         return self._state == OPEN
+
+    def sends_no_more(self) -> None:
+        """The client is gone, unless an interim response finds it there."""
+        response = self._response
+        if response is None or response.is_http_1_0 or response.is_started:
+            self.peer_lost()
+            return
+        self._is_probed = True
+        self.write(CONTINUE)
+        self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -211,9 +209,11 @@ class Http1Protocol(PeerConnection):
         return at
 
     def _dispatch(self, request: Request, response: Http1Response) -> Receiver:
-        receiver = response.receiver = self._connections.dispatch(request, response)
-        if self.is_congested and self._response is response:
-            receiver.congested()
+        receiver = self._connections.dispatch(request, response)
+        if self._response is response:
+            response.receiver = receiver
+            if self.is_congested:
+                receiver.congested()
         return receiver
 
     def _read_body(self, data: bytes, at: int) -> int:

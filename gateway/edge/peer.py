@@ -7,6 +7,7 @@ time of one, and uvloop's own gathering (writev) costs nearly as much.
 import asyncio
 import socket
 import struct
+import sys
 from contextlib import suppress
 from math import inf
 from typing import Final, cast
@@ -37,6 +38,7 @@ class PeerConnection(asyncio.Protocol):
         "_deadline",
         "_drained_bytes",
         "_is_corked",
+        "_is_probed",
         "_is_reading",
         "_limits",
         "_lingered_bytes",
@@ -58,6 +60,7 @@ class PeerConnection(asyncio.Protocol):
         self._deadline = inf
         self._is_reading = True
         self._is_corked = False
+        self._is_probed = False
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._sent_bytes = 0
@@ -72,6 +75,10 @@ class PeerConnection(asyncio.Protocol):
 
     def peer_lost(self) -> None:
         """Nothing can be sent any more: tell whoever serves this peer, then `reset`."""
+        raise NotImplementedError
+
+    def sends_no_more(self) -> None:
+        """The peer has closed its direction, if not both."""
         raise NotImplementedError
 
     def time_is_up(self) -> None:
@@ -203,9 +210,14 @@ class PeerConnection(asyncio.Protocol):
             self.check_peer()
 
     def check_peer(self) -> None:
-        """Notice a reset on a socket of which nothing is read, which the loop does not see."""
-        if self._state == OPEN and self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        """Notice a peer that left a socket of which nothing is read: the loop does not see it."""
+        if self._state != OPEN:
+            return
+        peer = self._socket()
+        if peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.peer_lost()
+        elif not self._is_probed and _has_closed(peer):
+            self.sends_no_more()
 
     def _check_writes(self, now: float) -> None:
         """Reset a client that takes nothing of what waits for it."""
@@ -219,3 +231,13 @@ class PeerConnection(asyncio.Protocol):
 
     def _socket(self) -> socket.socket:
         return cast(socket.socket, self._transport.get_extra_info("socket"))
+
+
+def _has_closed(peer: socket.socket) -> bool:
+    """Whether the peer has sent its FIN, read or not (Linux; tcp(7), first byte of TCP_INFO)."""
+    if not sys.platform.startswith("linux") or peer.family == socket.AF_UNIX:
+        return False
+    return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE_WAIT
+
+
+_TCP_CLOSE_WAIT = 8

@@ -129,7 +129,7 @@ class Http1Response:
         framing = self._framing
         if framing is NOT_STARTED:
             raise AssertionError("ended before the head")
-        self._connection = None
+        self._connection = self.receiver = None
         if framing is SIZED and self._left:
             connection.reset()
             return
@@ -139,7 +139,7 @@ class Http1Response:
         """End so that the peer sees a broken stream."""
         connection = self._connection
         if connection is not None:
-            self._connection = None
+            self._connection = self.receiver = None
             connection.reset()
 
     def pause_body(self) -> None:

@@ -251,3 +251,18 @@ async def test_a_response_that_breaks_off_is_seen_to_break_off(dev: Dev, announc
     async with dev.client() as client:
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await client.get(f"/die?how=connection&after_bytes=100000&announce={announce}")
+
+
+async def test_a_client_that_closes_in_a_silent_stream_frees_the_inference_server(
+    dev: Dev,
+) -> None:
+    async with dev.client() as client:
+        async with client.stream("GET", "/sse?events=2&interval_ms=60000") as answer:
+            await anext(answer.aiter_raw())
+            begun = await client.get("/running?until=1")
+            assert begun.json()["running"] == 1
+        left = time.monotonic()
+        idle = await client.get("/running?until=0")
+        took_s = time.monotonic() - left
+    assert idle.json()["running"] == 0
+    assert took_s < 1.0

@@ -383,6 +383,31 @@ async def test_a_client_that_half_closes_gets_its_answer() -> None:
         client.close()
 
 
+async def test_a_client_that_closes_in_a_silent_stream_is_gone_at_once() -> None:
+    async with edge(nothing) as it:
+        client = await Client.connect(it.address)
+        await client.send(GET)
+        served = await it.next()
+        served.responder.send_head(200, [], None)
+        served.responder.send_body(b"one event")
+        await client.read_until(b"one event")
+        client.close()
+        await served.wait_for("gone")
+
+
+async def test_a_client_that_closes_behind_a_body_nobody_reads_is_gone() -> None:
+    async with edge(nothing, EdgeLimits(idle_timeout_s=0.2)) as it:
+        client = await Client.connect(it.address)
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
+        served = await it.next()
+        served.responder.pause_body()
+        await client.send(b"x" * 150_000)
+        connection = next(iter(it.listener._connections._open))
+        await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
+        client.close()
+        await served.wait_for("gone")
+
+
 async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
     async with edge(nothing, EdgeLimits(idle_timeout_s=0.2)) as it:
         client = await Client.connect(it.address)

@@ -1,5 +1,6 @@
 """One connection on a table: a transport, a loop and a dispatch that only write down."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,15 @@ from gateway.exchange import Headers, Request, Responder
 
 
 class TableSocket:
+    family = socket.AF_INET
+
     def __init__(self) -> None:
         self.error = 0
+        self.tcp_state = 1
         self.resets = False
 
-    def getsockopt(self, *_: int) -> int:
-        return self.error
+    def getsockopt(self, _: int, name: int, *size: int) -> int | bytes:
+        return bytes([self.tcp_state]) if name == socket.TCP_INFO and size else self.error
 
     def setsockopt(self, *_: object) -> None:
         self.resets = True

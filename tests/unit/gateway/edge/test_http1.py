@@ -383,6 +383,20 @@ def test_a_half_closed_client_that_resets_later_is_noticed_at_the_next_check() -
     assert table.last.events == ["end", "gone"]
 
 
+def test_a_peer_behind_unread_bytes_is_asked_once_whether_it_is_there() -> None:
+    table = Table()
+    table.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
+    table.last.responder.pause_body()
+    table.protocol.data_received(b"x" * 100_000)
+    table.transport.socket.tcp_state = 8
+    table.pass_time(1)
+    table.pass_time(1)
+    assert table.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    table.transport.socket.error = 104
+    table.pass_time(1)
+    assert table.last.events == ["gone"]
+
+
 def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
     table = Table()
     table.feed(b"GET / HTTP/1.0\r\n\r\n")
