@@ -179,6 +179,10 @@ def watch_nats(registry: Registry, connection: Connection) -> None:
         ("nats_event_lameduck_mode", "Servers that retired", lambda: connection.lame_ducks),
         ("nats_event_server_error", "Errors told by servers", lambda: connection.refusals),
         ("total_nats_errors", "Errors told by servers", lambda: connection.refusals),
+        ("nats_in_bytes", "Bytes received", lambda: connection.traffic.in_bytes),
+        ("nats_out_bytes", "Bytes sent", lambda: connection.traffic.out_bytes),
+        ("nats_in_messages", "Messages received", lambda: connection.traffic.in_messages),
+        ("nats_out_messages", "Frames sent", lambda: connection.traffic.out_frames),
     ):
         registry.counter(name, help_text).set_function(read)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import NamedTuple, Protocol
 
-from queueing.nats.link import Link, LinkError, open_link
+from queueing.nats.link import Link, LinkError, Traffic, open_link
 from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
@@ -106,9 +106,8 @@ class Connection:
         self._handlers: dict[bytes, MessageHandler] = {}
         self._subscriptions: dict[bytes, Subscription] = {}
         self._listeners: list[Listener] = []
-        self._sids = 0
+        self._sids = self._inboxes = 0
         self._inbox_prefix = b"_INBOX.%b" % token_hex(11).encode()
-        self._inboxes = 0
         self._requests: dict[bytes, tuple[bytes, asyncio.Future[Reply]]] = {}
         self._replies: Subscription | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -117,10 +116,13 @@ class Connection:
         self._is_moving = False
         self.max_payload_bytes = _DEFAULT_MAX_PAYLOAD
         self.last_error = ""
-        self.connects = 0
-        self.losses = 0
-        self.lame_ducks = 0
-        self.refusals = 0
+        self.connects = self.losses = self.lame_ducks = self.refusals = 0
+        self._carried = Traffic()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this connection has carried, over all its links."""
+        return self._carried if self._link is None else self._carried.plus(self._link.traffic())
 
     # Life
 
@@ -284,6 +286,7 @@ class Connection:
         return None
 
     def _adopt(self, link: Link) -> None:
+        self._carried = self.traffic
         self._link = link
         for subscription in self._subscriptions.values():
             link.send(encode_subscribe(subscription.subject, subscription.sid, subscription.group))
@@ -336,6 +339,7 @@ class Connection:
     def _lose(self, link: Link, reason: str) -> None:
         if link is not self._link:
             return
+        self._carried = self.traffic
         self._link = None
         self.losses += 1
         self._up.clear()

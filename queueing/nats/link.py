@@ -10,7 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import orjson
 
@@ -28,6 +28,19 @@ _MAX_QUIET_INTERVALS = 2
 _SOCKET_BUFFER_BYTES = 1 << 20
 
 _log = logging.getLogger("queueing.nats.link")
+
+
+class Traffic(NamedTuple):
+    """What went through. Frames out are messages, subscriptions and acknowledgements."""
+
+    in_bytes: int = 0
+    out_bytes: int = 0
+    in_messages: int = 0
+    out_frames: int = 0
+
+    def plus(self, other: "Traffic") -> "Traffic":
+        """Return both together."""
+        return Traffic(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class LinkError(Exception):
@@ -83,6 +96,11 @@ class Link(asyncio.Protocol):
         self.info: dict[str, Any] = {}
         self.in_bytes = 0
         self.out_bytes = 0
+        self.out_frames = 0
+
+    def traffic(self) -> Traffic:
+        """Return what this link has carried."""
+        return Traffic(self.in_bytes, self.out_bytes, self._parser.messages, self.out_frames)
 
     # Sending
 
@@ -133,6 +151,7 @@ class Link(asyncio.Protocol):
         if not out or self._is_blocked or self._is_held or self._transport is None:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
+        self.out_frames += len(out)
         out.clear()
         self._out_bytes = 0
         self.out_bytes += len(data)

@@ -59,7 +59,7 @@ class Parser:
     are dropped. A handler may do anything but feed. After `ProtocolError` the parser is unusable.
     """
 
-    __slots__ = ("_control", "_handlers", "_have", "_need", "_parts")
+    __slots__ = ("_control", "_handlers", "_have", "_need", "_parts", "messages")
 
     def __init__(self, control: Control, handlers: dict[bytes, MessageHandler]) -> None:
         self._control = control
@@ -67,6 +67,7 @@ class Parser:
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
+        self.messages = 0
 
     def feed(self, data: bytes) -> None:
         """Take what arrived. Raises `ProtocolError`."""
@@ -95,6 +96,7 @@ class Parser:
                 if stop + 2 > size:
                     self._keep(data, start, stop + 2 - start)
                     return
+                self.messages += 1
                 if kind == _M:
                     self._message(words, data[body:stop])
                 else:

@@ -41,6 +41,7 @@ def test_the_fate_of_the_connection_to_nats_is_shown() -> None:
     watch_nats(registry, connection)
     connection.connects, connection.losses = 3, 2
     connection.lame_ducks, connection.refusals = 1, 4
+    connection._carried = Traffic(10, 20, 3, 5)
     shown = [line for line in lines(registry) if not line.startswith("#")]
     assert shown == [
         "nats_connects 3",
@@ -49,4 +50,8 @@ def test_the_fate_of_the_connection_to_nats_is_shown() -> None:
         "nats_event_lameduck_mode 1",
         "nats_event_server_error 4",
         "total_nats_errors 4",
+        "nats_in_bytes 10",
+        "nats_out_bytes 20",
+        "nats_in_messages 3",
+        "nats_out_messages 5",
     ]
