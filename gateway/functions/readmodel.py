@@ -114,5 +114,6 @@ class ReadModel:
 
     def _forget_key(self, key_id: str) -> None:
         digest = self._digest_of.pop(key_id, None)
-        if digest is not None:
-            del self._keys[digest]
+        key = None if digest is None else self._keys.get(digest)
+        if key is not None and key.key_id == key_id:
+            del self._keys[key.digest]

@@ -258,7 +258,8 @@ async def test_a_client_that_closes_in_a_silent_stream_frees_the_inference_serve
 ) -> None:
     async with dev.client() as client:
         async with client.stream("GET", "/sse?events=2&interval_ms=60000") as answer:
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()
+            await anext(pieces)
             begun = await client.get("/running?until=1")
             assert begun.json()["running"] == 1
         left = time.monotonic()

@@ -2,6 +2,7 @@
 
 from gateway.seen.metrics import GatewayMetrics, watch_nats
 from queueing.nats.connection import Connection, ConnectionOptions
+from queueing.nats.link import Traffic
 from runtime.metrics import Registry
 from tests.unit.gateway.invocation.test_machine import World
 
