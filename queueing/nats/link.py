@@ -29,6 +29,10 @@ _SOCKET_BUFFER_BYTES = 1 << 20
 
 _log = logging.getLogger("queueing.nats.link")
 
+_EARLY_FRAMES = 8
+"""So many frames are not kept back for the end of the loop's turn, which may be a millisecond away
+when many connections have something to say: the broker and those behind it would stand idle."""
+
 
 class Traffic(NamedTuple):
     """What went through. Frames out are messages, subscriptions and acknowledgements."""
@@ -114,6 +118,8 @@ class Link(asyncio.Protocol):
         if not self._is_scheduled:
             self._is_scheduled = True
             self._call_soon(self._flush)
+        elif len(self._out) >= _EARLY_FRAMES:
+            self._flush_now()
         return True
 
     def ping(self, done: Callable[[], None]) -> None:
@@ -147,6 +153,9 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_scheduled = False
+        self._flush_now()
+
+    def _flush_now(self) -> None:
         out = self._out
         if not out or self._is_blocked or self._is_held or self._transport is None:
             return
