@@ -2,9 +2,10 @@
 
     GatewayError
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
-                         NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · BodyTooLarge 413
-                         QueueFullError 429
-        PlatformFault    WorkerLost 502 · QueueUnavailableError 503 · Draining 503 · PollTimeout 504
+                         NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
+                         BodyTooLarge 413 · UnsupportedMediaType 415 · QueueFullError 429
+        PlatformFault    WorkerLost 502 · QueueUnavailableError 503 · StoreUnavailable 503
+                         Draining 503 · PollTimeout 504
 
 The class is the answer: ``status``, ``kind`` (the end of the problem's URN) and ``reason`` (for
 programs that branch on it) are class attributes; an instance adds ``detail`` for people, and may
@@ -101,12 +102,28 @@ class MethodNotAllowed(ClientFault):
     summary = "The method is not allowed here"
 
 
+class Conflict(ClientFault):
+    """Somebody else changed the same thing at the same time, or it is there already."""
+
+    status = 409
+    kind = "conflict"
+    summary = "It was changed by somebody else in between: read it again"
+
+
 class BodyTooLarge(ClientFault):
     """More body than this path takes."""
 
     status = 413
     kind = "content-too-large"
     summary = "The body is too large"
+
+
+class UnsupportedMediaType(ClientFault):
+    """The body is of a kind that this path does not take."""
+
+    status = 415
+    kind = "unsupported-media-type"
+    summary = "The body must be application/json"
 
 
 class QueueFullError(ClientFault):
@@ -135,6 +152,16 @@ class QueueUnavailableError(PlatformFault):
     kind = "queue-unavailable"
     reason = "queue_unavailable"
     summary = "The function's queue cannot be reached"
+    always = ((b"retry-after", b"1"),)
+
+
+class StoreUnavailable(PlatformFault):
+    """Functions, keys and deployments can neither be read nor changed now."""
+
+    status = 503
+    kind = "store-unavailable"
+    reason = "store_unavailable"
+    summary = "The store cannot be reached"
     always = ((b"retry-after", b"1"),)
 
 

@@ -1,26 +1,67 @@
-"""What the gateway knows of functions, versions and keys, and how each is written down.
+"""What the gateway knows, and how each is written down: the one place to import records from.
 
-Records are values: made from a stored document, replaced whole, never changed. A document is JSON
-with ``"schema": 1``; a document of another schema is refused, because a key or a state that is
-half understood is worse than one that is missing. Unknown members are ignored, so that a later
-release may add some without a new schema.
+Records are values: made from a stored document, replaced whole, never changed. Here stand those
+that routing and authentication need; `gateway.functions.deployment` and
+`gateway.functions.account` have the others. Documents: `gateway.functions.documents`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from sys import intern
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self
 
 import orjson
 
+from gateway.functions.account import Account, Client, Secrets
+from gateway.functions.deployment import (
+    Deployment,
+    GpuSpec,
+    HealthInfo,
+    Instance,
+    Phase,
+    VersionDetails,
+)
+from gateway.functions.documents import NOBODY, SCHEMA, Document, RecordError, read
 from wire.ids import FunctionId, VersionId, parse_uuid
 
-SCHEMA = 1
-
-
-class RecordError(ValueError):
-    """A stored document that this program cannot read, or must not guess at."""
+__all__ = [
+    "BUSY",
+    "EVERYTHING",
+    "INVOCABLE",
+    "NOBODY",
+    "Account",
+    "AccountRemoved",
+    "ApiKey",
+    "Change",
+    "Client",
+    "ClientRemoved",
+    "Deployment",
+    "DeploymentRemoved",
+    "DetailsRemoved",
+    "Function",
+    "FunctionRemoved",
+    "FunctionVersion",
+    "GpuSpec",
+    "HealthInfo",
+    "Instance",
+    "InstanceRemoved",
+    "KeyRemoved",
+    "Phase",
+    "Reach",
+    "Record",
+    "RecordError",
+    "Removed",
+    "Secrets",
+    "SecretsRemoved",
+    "State",
+    "VersionDetails",
+    "VersionRemoved",
+    "decode",
+    "encode",
+    "reach_of",
+    "resources_of",
+]
 
 
 class State(Enum):
@@ -37,7 +78,8 @@ class State(Enum):
 INVOCABLE = frozenset({State.ACTIVE, State.DEGRADING})
 """States in which an invocation is taken (`spec/control-plane.md` §3.4)."""
 
-NOBODY: frozenset[str] = frozenset()
+BUSY = frozenset({State.DEPLOYING, State.ACTIVE, State.DEGRADING, State.DEGRADED})
+"""States of a version that is deployed, well or not (`spec/control-plane.md` §3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +94,25 @@ class Function:
     shared_with: frozenset[str] = NOBODY
     is_public: bool = False
 
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "function",
+            "function_id": self.function_id,
+            "account": self.account,
+            "shared_with": sorted(self.shared_with),
+            "is_public": self.is_public,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            account=intern(document.text("account")),
+            shared_with=document.texts("shared_with"),
+            is_public=document.flag("is_public"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionVersion:
@@ -59,6 +120,8 @@ class FunctionVersion:
 
     ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are where the
     inference server answers. ``shared_with`` and ``is_public`` add to those of the `Function`.
+    ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is how
+    many requests its running instances take at the same time.
     """
 
     function_id: FunctionId
@@ -70,6 +133,44 @@ class FunctionVersion:
     inference_port: int = 8000
     shared_with: frozenset[str] = NOBODY
     is_public: bool = False
+    created_at: str = ""
+    capacity: int = 0
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "version",
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "name": self.name,
+            "state": self.state.value,
+            "inference_path": self.inference_path,
+            "inference_port": self.inference_port,
+            "capacity": self.capacity,
+            "shared_with": sorted(self.shared_with),
+            "is_public": self.is_public,
+            "created_at": self.created_at,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        state = document.text("state")
+        if state not in State.__members__:
+            raise RecordError(f"state {state!r} is not known")
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            name=document.text("name"),
+            state=State[state],
+            inference_path=intern(document.text("inference_path")),
+            inference_port=document.number("inference_port"),
+            capacity=document.number_or_none("capacity") or 0,
+            shared_with=document.texts("shared_with"),
+            is_public=document.flag("is_public"),
+            created_at=document.text("created_at"),
+        )
 
 
 class Reach(NamedTuple):
@@ -109,8 +210,55 @@ class ApiKey:
     is_revoked: bool = False
     description: str = ""
 
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "key",
+            "key_id": self.key_id,
+            "digest": self.digest.hex(),
+            "account": self.account,
+            "subject": self.subject,
+            "scopes": sorted(self.scopes),
+            "resources": resources_of(self.reach),
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "is_revoked": self.is_revoked,
+            "description": self.description,
+        }
 
-Record = Function | FunctionVersion | ApiKey
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        try:
+            digest = bytes.fromhex(document.text("digest"))
+        except ValueError as error:
+            raise RecordError("digest is not hexadecimal") from error
+        if len(digest) != 32:
+            raise RecordError("digest is not a SHA-256")
+        return cls(
+            key_id=document.text("key_id"),
+            digest=digest,
+            account=intern(document.text("account")),
+            subject=document.text("subject"),
+            scopes=document.texts("scopes"),
+            reach=reach_of(document.objects("resources")),
+            created_at=document.number("created_at"),
+            expires_at=document.number_or_none("expires_at"),
+            is_revoked=document.flag("is_revoked"),
+            description=document.text("description"),
+        )
+
+
+Record = (
+    Function
+    | FunctionVersion
+    | ApiKey
+    | VersionDetails
+    | Deployment
+    | Instance
+    | Account
+    | Client
+    | Secrets
+)
 
 
 class FunctionRemoved(NamedTuple):
@@ -132,42 +280,86 @@ class KeyRemoved(NamedTuple):
     key_id: str
 
 
-Removed = FunctionRemoved | VersionRemoved | KeyRemoved
+class DetailsRemoved(NamedTuple):
+    """The details of a version are gone."""
+
+    function_id: str
+    version_id: str
+
+
+class DeploymentRemoved(NamedTuple):
+    """A version is not deployed any more."""
+
+    function_id: str
+    version_id: str
+
+
+class InstanceRemoved(NamedTuple):
+    """An instance is gone."""
+
+    version_id: str
+    instance_id: str
+
+
+class AccountRemoved(NamedTuple):
+    """An account is gone."""
+
+    nca_id: str
+
+
+class ClientRemoved(NamedTuple):
+    """A client no longer acts for an account."""
+
+    client_id: str
+
+
+class SecretsRemoved(NamedTuple):
+    """A version's secrets are gone."""
+
+    function_id: str
+    version_id: str
+
+
+Removed = (
+    FunctionRemoved
+    | VersionRemoved
+    | KeyRemoved
+    | DetailsRemoved
+    | DeploymentRemoved
+    | InstanceRemoved
+    | AccountRemoved
+    | ClientRemoved
+    | SecretsRemoved
+)
 Change = Record | Removed
 
 
 def encode(record: Record) -> bytes:
     """Return the document of ``record``."""
-    match record:
-        case Function():
-            return orjson.dumps(_function_document(record))
-        case FunctionVersion():
-            return orjson.dumps(_version_document(record))
-        case ApiKey():
-            return orjson.dumps(_key_document(record))
+    return orjson.dumps(record.document())
 
 
 def decode(data: bytes) -> Record:
     """Read a document. Raises `RecordError` that names the member that is wrong."""
-    try:
-        parsed = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise RecordError("not a JSON document") from error
-    if not isinstance(parsed, dict):
-        raise RecordError("not a JSON object")
-    document = _Document(parsed)
-    schema = document.number("schema")
-    if schema != SCHEMA:
-        raise RecordError(f"schema is {schema}, this program reads {SCHEMA}")
-    match document.text("kind"):
-        case "function":
-            return _function(document)
-        case "version":
-            return _version(document)
-        case "key":
-            return _key(document)
-        case other:
-            raise RecordError(f"kind {other!r} is not known")
+    document = read(data)
+    kind = document.text("kind")
+    record = _KINDS.get(kind)
+    if record is None:
+        raise RecordError(f"kind {kind!r} is not known")
+    return record.read(document)
+
+
+_KINDS: Mapping[str, type[Record]] = {
+    "function": Function,
+    "version": FunctionVersion,
+    "key": ApiKey,
+    "details": VersionDetails,
+    "deployment": Deployment,
+    "instance": Instance,
+    "account": Account,
+    "client": Client,
+    "secrets": Secrets,
+}
 
 
 def resources_of(reach: Reach) -> list[dict[str, str]]:
@@ -200,142 +392,3 @@ def reach_of(resources: Iterable[Mapping[str, object]]) -> Reach:
             elif function_id is not None and version_id is not None:
                 versions.add(f"{function_id}/{version_id}")
     return Reach(own, shared, frozenset(functions), frozenset(versions))
-
-
-def _function_document(function: Function) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "kind": "function",
-        "function_id": function.function_id,
-        "account": function.account,
-        "shared_with": sorted(function.shared_with),
-        "is_public": function.is_public,
-    }
-
-
-def _version_document(version: FunctionVersion) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "kind": "version",
-        "function_id": version.function_id,
-        "version_id": version.version_id,
-        "account": version.account,
-        "name": version.name,
-        "state": version.state.value,
-        "inference_path": version.inference_path,
-        "inference_port": version.inference_port,
-        "shared_with": sorted(version.shared_with),
-        "is_public": version.is_public,
-    }
-
-
-def _key_document(key: ApiKey) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "kind": "key",
-        "key_id": key.key_id,
-        "digest": key.digest.hex(),
-        "account": key.account,
-        "subject": key.subject,
-        "scopes": sorted(key.scopes),
-        "resources": resources_of(key.reach),
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "is_revoked": key.is_revoked,
-        "description": key.description,
-    }
-
-
-def _function(document: "_Document") -> Function:
-    return Function(
-        function_id=FunctionId(document.uuid("function_id")),
-        account=intern(document.text("account")),
-        shared_with=document.texts("shared_with"),
-        is_public=document.flag("is_public"),
-    )
-
-
-def _version(document: "_Document") -> FunctionVersion:
-    state = document.text("state")
-    if state not in State.__members__:
-        raise RecordError(f"state {state!r} is not known")
-    return FunctionVersion(
-        function_id=FunctionId(document.uuid("function_id")),
-        version_id=VersionId(document.uuid("version_id")),
-        account=intern(document.text("account")),
-        name=document.text("name"),
-        state=State[state],
-        inference_path=intern(document.text("inference_path")),
-        inference_port=document.number("inference_port"),
-        shared_with=document.texts("shared_with"),
-        is_public=document.flag("is_public"),
-    )
-
-
-def _key(document: "_Document") -> ApiKey:
-    try:
-        digest = bytes.fromhex(document.text("digest"))
-    except ValueError as error:
-        raise RecordError("digest is not hexadecimal") from error
-    if len(digest) != 32:
-        raise RecordError("digest is not a SHA-256")
-    return ApiKey(
-        key_id=document.text("key_id"),
-        digest=digest,
-        account=intern(document.text("account")),
-        subject=document.text("subject"),
-        scopes=document.texts("scopes"),
-        reach=reach_of(document.objects("resources")),
-        created_at=document.number("created_at"),
-        expires_at=document.number("expires_at") if document.has("expires_at") else None,
-        is_revoked=document.flag("is_revoked"),
-        description=document.text("description"),
-    )
-
-
-class _Document:
-    """Typed access to the members of one document; each method raises `RecordError`."""
-
-    __slots__ = ("_members",)
-
-    def __init__(self, members: dict[str, object]) -> None:
-        self._members = members
-
-    def has(self, name: str) -> bool:
-        return self._members.get(name) is not None
-
-    def text(self, name: str) -> str:
-        value = self._members.get(name)
-        if not isinstance(value, str):
-            raise RecordError(f"{name} is not a text")
-        return value
-
-    def uuid(self, name: str) -> str:
-        value = parse_uuid(self.text(name).encode())
-        if value is None:
-            raise RecordError(f"{name} is not a UUID")
-        return value
-
-    def number(self, name: str) -> int:
-        value = self._members.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise RecordError(f"{name} is not an integer")
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self._members.get(name)
-        if not isinstance(value, bool):
-            raise RecordError(f"{name} is not true or false")
-        return value
-
-    def texts(self, name: str) -> frozenset[str]:
-        value = self._members.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise RecordError(f"{name} is not a list of texts")
-        return frozenset(value) if value else NOBODY
-
-    def objects(self, name: str) -> list[Mapping[str, object]]:
-        value = self._members.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise RecordError(f"{name} is not a list of objects")
-        return cast(list[Mapping[str, object]], value)

@@ -10,12 +10,20 @@ INVOKE = "invoke_function"
 
 
 class Principal(NamedTuple):
-    """The caller: an account, the subject within it, and the limits of the credential."""
+    """The caller: an account, the subject within it, and the limits of the credential.
+
+    ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or what the gateway issued
+    itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest`` is the
+    SHA-256 of the API key that the credential is or was made with, empty when there is none: what
+    rests on a key ends with it.
+    """
 
     account: str
     subject: str
     scopes: frozenset[str]
     reach: Reach
+    kind: str = "key"
+    key_digest: bytes = b""
 
     def sees(self, entry: FunctionEntry, version: FunctionVersion) -> bool:
         """Whether the version exists for this account: its own, public, or shared with it."""
@@ -27,13 +35,15 @@ class Principal(NamedTuple):
         )
 
     def may_invoke(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
+        """Whether the credential may invoke a version that the account sees; as `reaches`."""
+        return INVOKE in self.scopes and self.reaches(entry, version, is_named=is_named)
+
+    def reaches(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
         """Whether the credential is good for a version that the account sees.
 
         ``is_named``: the call named the version, not only its function. Public functions are not
         limited by a key's resources (`spec/control-plane.md` §5.5).
         """
-        if INVOKE not in self.scopes:
-            return False
         reach = self.reach
         if version.account == self.account:
             if reach.own:

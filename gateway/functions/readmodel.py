@@ -1,4 +1,4 @@
-"""The functions, versions and keys of the store, in memory, for look-ups on every request.
+"""The functions, versions, keys and accounts of the store, in memory, for look-ups per request.
 
 Fed with changes in any order: a version may come before the record of its function. Look-ups are
 dictionary look-ups; what they would compute each time is computed when a change comes.
@@ -6,8 +6,12 @@ dictionary look-ups; what they would compute each time is computed when a change
 
 from gateway.functions.model import (
     INVOCABLE,
+    Account,
+    AccountRemoved,
     ApiKey,
     Change,
+    Client,
+    ClientRemoved,
     Function,
     FunctionRemoved,
     FunctionVersion,
@@ -49,9 +53,11 @@ class ReadModel:
     the caller knows the time.
     """
 
-    __slots__ = ("_digest_of", "_entries", "_keys")
+    __slots__ = ("_accounts", "_clients", "_digest_of", "_entries", "_keys")
 
     def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._clients: dict[str, Client] = {}
         self._entries: dict[str, FunctionEntry] = {}
         self._keys: dict[bytes, ApiKey] = {}
         self._digest_of: dict[str, bytes] = {}
@@ -64,6 +70,17 @@ class ReadModel:
         """Return the key whose SHA-256 is ``digest`` unless it is revoked or unknown."""
         return self._keys.get(digest)
 
+    def account(self, nca_id: str) -> Account | None:
+        return self._accounts.get(nca_id)
+
+    def client(self, client_id: str) -> Client | None:
+        """Return the client with this id, the subject of a JWT."""
+        return self._clients.get(client_id)
+
+    def has_keys(self, account: str) -> bool:
+        """Whether some key of ``account`` can be used. Looks at every key."""
+        return any(key.account == account for key in self._keys.values())
+
     @property
     def function_count(self) -> int:
         return len(self._entries)
@@ -74,7 +91,10 @@ class ReadModel:
         return len(self._keys)
 
     def apply(self, change: Change) -> None:
-        """Take one change of the store. Applying the same one again changes nothing."""
+        """Take one change of the store. Applying the same one again changes nothing.
+
+        Changes of other kinds are somebody else's.
+        """
         match change:
             case FunctionVersion():
                 entry = self._entry(change.function_id)
@@ -95,6 +115,19 @@ class ReadModel:
                 self._drop_if_empty(change.function_id, entry)
             case KeyRemoved():
                 self._forget_key(change.key_id)
+            case _:
+                self._apply_account(change)
+
+    def _apply_account(self, change: Change) -> None:
+        match change:
+            case Account():
+                self._accounts[change.nca_id] = change
+            case AccountRemoved():
+                self._accounts.pop(change.nca_id, None)
+            case Client():
+                self._clients[change.client_id] = change
+            case ClientRemoved():
+                self._clients.pop(change.client_id, None)
 
     def _entry(self, function_id: str) -> FunctionEntry:
         entry = self._entries.get(function_id)

@@ -3,11 +3,11 @@
 The order of checks decides what a stranger learns (`spec/control-plane.md` §1.0): credential (401),
 scope (403), does it exist for this account (404), is the key good for it (403), its state (400 or
 404, §3.4). Functions of other accounts that are not shared do not exist. A call that names no
-version may get any invocable one that the caller sees, with equal chance: own, public and shared
-alike, so that making one version public does not hide the others.
+version may get any invocable one that the caller sees, evenly over the running capacity: own,
+public and shared alike, so that making one version public does not hide the others.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.errors import BadRequest, Forbidden, FunctionNotFound, NotInvocable
@@ -76,12 +76,28 @@ class Router:
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            return candidates[int(self._random() * len(candidates))]
+            return chosen(candidates, self._random())
         raise _not_invocable(
             function_id,
             None,
             {v.state for v in entry.versions.values() if principal.sees(entry, v)},
         )
+
+
+def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
+    """Return one of ``candidates``, each as likely as its share of the running capacity.
+
+    ``random`` is from 0.0 up to but not 1.0. Where nothing runs all are equally likely.
+    """
+    total = sum([version.capacity for version in candidates])
+    if not total:
+        return candidates[int(random * len(candidates))]
+    left = random * total
+    for version in candidates:
+        left -= version.capacity
+        if left < 0:
+            return version
+    return candidates[-1]
 
 
 def poll_seconds(value: bytes) -> int:

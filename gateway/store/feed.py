@@ -8,7 +8,7 @@ delivers everything again.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from nats.aio.client import Client
@@ -30,6 +30,14 @@ class Entry(NamedTuple):
     name: str
     data: bytes | None
     revision: int
+
+
+def is_deletion(headers: Mapping[str, str] | None) -> bool:
+    """Whether a message with ``headers`` marks the end of an entry.
+
+    Deleted by a client, or expired or purged by the server, which marks it with a reason.
+    """
+    return headers is not None and ("KV-Operation" in headers or "Nats-Marker-Reason" in headers)
 
 
 class Feed:
@@ -136,11 +144,9 @@ class Feed:
             self.break_off("a message is missing")
             return
         self._sequence += 1
-        # Deleted by a client, or expired or purged by the server, which marks it with a reason.
-        headers = message.headers or {}
-        is_deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
         name = message.subject.removeprefix(self._prefix)
-        self._on_entry(Entry(name, None if is_deleted else message.data, meta.sequence.stream))
+        data = None if is_deletion(message.headers) else message.data
+        self._on_entry(Entry(name, data, meta.sequence.stream))
         if meta.num_pending == 0:
             self._loaded()
 

@@ -1,4 +1,4 @@
-"""Keeps a `ReadModel` equal to the store, whatever happens to NATS meanwhile.
+"""Keeps a model equal to the store, whatever happens to NATS meanwhile.
 
 Each bucket is followed by one task: open a `Feed`, apply what it brings, and when it breaks open
 the next one. A new feed brings everything again; what it did not bring has been deleted meanwhile.
@@ -7,21 +7,29 @@ While NATS is away the model stays as it was: a lost broker must not take functi
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from gateway.functions.model import Change, RecordError
-from gateway.functions.readmodel import ReadModel
 from gateway.store.connection import Connection
 from gateway.store.errors import BucketMissingError, StoreError
 from gateway.store.feed import Entry, Feed
-from gateway.store.names import BUCKETS, KEYS, record_at, removed_at
+from gateway.store.names import KEYS, ROUTING, record_at, removed_at
 from gateway.store.nats_kv import Store
 from runtime.tasks import spawn
 
+REACHED_WITHIN_S = 1.0
 RETRY_S = 0.1
 MAX_RETRY_S = 2.0
 
 _log = logging.getLogger("gateway.store")
+
+
+class Model(Protocol):
+    """What is kept equal to the store: the read model or the catalog."""
+
+    def apply(self, change: Change) -> None:
+        """Take one change. The same one may come again."""
 
 
 class Mirror:
@@ -83,15 +91,14 @@ class Mirror:
 
 
 class Watcher:
-    """Follows every bucket of the store.
+    """Follows some buckets of the store: those for routing unless told otherwise.
 
     ``loaded`` is set once the model holds everything that was in the store; it stays set when
     NATS goes. Until then the model is incomplete, and nobody should be served from it.
     """
 
-    def __init__(self, store: Store, model: ReadModel) -> None:
-        self._store = store
-        self._followers = [_Follower(bucket, store, model, self._progress) for bucket in BUCKETS]
+    def __init__(self, store: Store, model: Model, buckets: Sequence[str] = ROUTING) -> None:
+        self._followers = [_Follower(bucket, store, model, self._progress) for bucket in buckets]
         self._tasks: list[asyncio.Task[None]] = []
         self.loaded = asyncio.Event()
 
@@ -114,6 +121,17 @@ class Watcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def reached(self, bucket: str, revision: int) -> bool:
+        """Return when the model shows ``revision`` of ``bucket``: one's own write, for example.
+
+        Waits `REACHED_WITHIN_S` at most, and not at all for a bucket that is not followed. Returns
+        whether the model shows it; the write is done in any case.
+        """
+        for follower in self._followers:
+            if follower.bucket == bucket:
+                return await follower.reached(revision)
+        return False
+
     def _progress(self) -> None:
         if all(follower.is_complete for follower in self._followers):
             self.loaded.set()
@@ -123,7 +141,7 @@ class _Follower:
     """Follows one bucket, feed after feed."""
 
     def __init__(
-        self, bucket: str, store: Store, model: ReadModel, progress: Callable[[], None]
+        self, bucket: str, store: Store, model: Model, progress: Callable[[], None]
     ) -> None:
         self.bucket = bucket
         self.is_complete = False
@@ -135,12 +153,29 @@ class _Follower:
         self._retry_s = RETRY_S
         self._feed: Feed | None = None
         self._is_stopped = False
+        self._revision = 0
+        self._waiting: dict[asyncio.Event, int] = {}
 
     def stop(self) -> None:
         """End `run`, also when `nats-py` swallows the cancellation (cpython #86296)."""
         self._is_stopped = True
         if self._feed is not None:
             self._feed.break_off("stopped")
+
+    async def reached(self, revision: int) -> bool:
+        if self._revision >= revision:
+            return True
+        reached = asyncio.Event()
+        self._waiting[reached] = revision
+        try:
+            async with asyncio.timeout(REACHED_WITHIN_S):
+                await reached.wait()
+        except TimeoutError:
+            _log.warning("store.slow_feed", extra={"fields": {"bucket": self.bucket}})
+            return False
+        finally:
+            del self._waiting[reached]
+        return True
 
     async def run(self) -> None:
         while True:
@@ -161,7 +196,7 @@ class _Follower:
         client = await self._connection.client()
         self._mirror.begin()
         name = self._store.full_name(self.bucket)
-        feed = self._feed = Feed(name, self._mirror.entry, self._loaded)
+        feed = self._feed = Feed(name, self._entry, self._loaded)
         self._connection.on_lost(feed.break_off)
         try:
             try:
@@ -173,6 +208,13 @@ class _Follower:
         finally:
             self._connection.forget(feed.break_off)
             await feed.close()
+
+    def _entry(self, entry: Entry) -> None:
+        self._mirror.entry(entry)
+        self._revision = entry.revision
+        for reached, revision in self._waiting.items():
+            if revision <= entry.revision:
+                reached.set()
 
     def _loaded(self) -> None:
         self._mirror.loaded()

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.auth.keys import digest_of, is_key
+from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN_SETUP
 from gateway.keys_cli import app
 from tests.support.nats_server import NatsServer
 
@@ -42,6 +43,16 @@ def test_the_key_alone_is_on_standard_output(shared_nats_server: NatsServer) -> 
     result = run(app, ["create", "--account", "plain", "--nats-url", shared_nats_server.url])
     assert is_key(result.stdout.strip().encode())
     assert "plain" in result.stderr
+
+
+def test_a_key_may_have_every_scope_there_is_for_keys(shared_nats_server: NatsServer) -> None:
+    scopes = [part for scope in sorted(ACCOUNT_SCOPES) for part in ("--scope", scope)]
+    made = call(shared_nats_server, "create", "--account", "all", *scopes)
+    assert isinstance(made, dict)
+    assert made["scopes"] == sorted(ACCOUNT_SCOPES)
+    result = run(app, ["create", "--account", "all", "--scope", ADMIN_SETUP])
+    assert result.exit_code == 1
+    assert "is unknown" in result.stderr
 
 
 def test_a_key_may_be_limited(shared_nats_server: NatsServer) -> None:

@@ -16,6 +16,7 @@ from gateway.functions.model import (
 )
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import ConflictError, StoreUnavailableError
+from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
 from tests.integration.gateway.store.conftest import connected
 from tests.support.nats_server import PATIENCE_S, NatsServer
@@ -68,6 +69,25 @@ async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store
     assert await store.get_version(F, V) is None
     await store.put(VERSION, 0)
     assert await store.get_version(F, V) is not None
+
+
+async def test_what_was_written_last_is_found_by_pattern_and_known_as_deleted(
+    store: Store,
+) -> None:
+    other = VersionId("22222222-2222-4333-8444-555555555555")
+    assert await store.latest(FUNCTIONS, "version.>") is None
+    await store.put(VERSION)
+    revision = await store.put(replace(VERSION, version_id=other))
+    await store.put(FUNCTION)
+    latest = await store.latest(FUNCTIONS, "version.>")
+    assert latest is not None
+    assert (latest.name, latest.revision) == (f"version.{F}.{other}", revision)
+    assert await store.deleted_version(V) is None
+    ended = await store.delete(VersionRemoved(F, V))
+    assert await store.latest(FUNCTIONS, "version.>") == (f"version.{F}.{V}", None, ended)
+    assert await store.deleted_version(V) == VersionRemoved(F, V)
+    assert await store.deleted_version(other) is None
+    assert await store.deleted_version(F) is None
 
 
 async def test_preparing_again_leaves_what_is_there(store: Store, nats_server: NatsServer) -> None:

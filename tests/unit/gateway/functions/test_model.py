@@ -6,12 +6,22 @@ from hypothesis import strategies as st
 
 from gateway.functions.model import (
     EVERYTHING,
+    Account,
     ApiKey,
+    Client,
+    Deployment,
     Function,
     FunctionVersion,
+    GpuSpec,
+    HealthInfo,
+    Instance,
+    Phase,
     Reach,
+    Record,
     RecordError,
+    Secrets,
     State,
+    VersionDetails,
     decode,
     encode,
     reach_of,
@@ -30,7 +40,45 @@ REACHES = st.builds(
     st.frozensets(UUIDS, max_size=2),
     st.frozensets(st.tuples(UUIDS, UUIDS).map("/".join), max_size=2),
 )
-RECORDS = st.one_of(
+OBJECTS = st.dictionaries(TEXTS, st.none() | st.booleans() | SECONDS | TEXTS, max_size=3)
+SPECS = st.builds(GpuSpec, TEXTS, TEXTS, TEXTS, TEXTS, SECONDS, SECONDS, SECONDS, OBJECTS)
+HEALTHS = st.builds(HealthInfo, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
+IDS = (UUIDS.map(FunctionId), UUIDS.map(VersionId), TEXTS)
+RECORDS: st.SearchStrategy[Record] = st.one_of(
+    st.builds(VersionDetails, *IDS, TEXTS, OBJECTS, st.lists(TEXTS, max_size=2).map(tuple), TEXTS),
+    st.builds(
+        Deployment,
+        TEXTS,
+        *IDS,
+        st.lists(SPECS, max_size=2).map(tuple),
+        TEXTS,
+        TEXTS,
+        SECONDS,
+        st.none() | SECONDS,
+        st.lists(HEALTHS, max_size=2).map(tuple),
+    ),
+    st.builds(
+        Instance,
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        *IDS,
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        st.sampled_from(Phase),
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        st.booleans(),
+        st.booleans(),
+        SECONDS,
+        SECONDS,
+        SECONDS,
+    ),
+    st.builds(Account, TEXTS, TEXTS, SECONDS, TEXTS),
+    st.builds(Client, TEXTS, TEXTS),
+    st.builds(Secrets, *IDS, st.binary(max_size=20), TEXTS),
     st.builds(Function, UUIDS.map(FunctionId), TEXTS, ACCOUNTS, st.booleans()),
     st.builds(
         FunctionVersion,
@@ -43,6 +91,8 @@ RECORDS = st.one_of(
         st.integers(0, 65535),
         ACCOUNTS,
         st.booleans(),
+        TEXTS,
+        st.integers(0, 65535),
     ),
     st.builds(
         ApiKey,
@@ -63,7 +113,7 @@ KEY = ApiKey("id", bytes(32), "account", "subject", frozenset({"invoke_function"
 
 @given(RECORDS)
 def test_a_record_is_read_back_as_it_was_written(
-    record: Function | FunctionVersion | ApiKey,
+    record: Record,
 ) -> None:
     assert decode(encode(record)) == record
 
@@ -80,7 +130,7 @@ def test_whatever_is_no_record_is_refused_and_nothing_else_happens(data: bytes |
     st.data(),
 )
 def test_a_member_of_another_type_never_gets_past_the_codec_as_another_error(
-    record: Function | FunctionVersion | ApiKey, wrong: object, data: st.DataObject
+    record: Record, wrong: object, data: st.DataObject
 ) -> None:
     document = json.loads(encode(record))
     document[data.draw(st.sampled_from(sorted(document)))] = wrong

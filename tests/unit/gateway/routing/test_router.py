@@ -20,7 +20,7 @@ from gateway.functions.model import (
     State,
 )
 from gateway.functions.readmodel import ReadModel
-from gateway.routing.router import Router, poll_seconds
+from gateway.routing.router import Router, chosen, poll_seconds
 from gateway.routing.target import Target
 from wire.ids import FunctionId, VersionId
 
@@ -203,3 +203,19 @@ def test_poll_seconds_are_whole_seconds_and_at_least_one(value: bytes, seconds: 
 def test_anything_else_is_a_bad_request(value: bytes) -> None:
     with pytest.raises(BadRequest):
         poll_seconds(value)
+
+
+def test_a_call_goes_where_capacity_runs_and_anywhere_where_none_does() -> None:
+    def version(capacity: int) -> FunctionVersion:
+        version_id = VersionId(f"v{capacity}")
+        return FunctionVersion(
+            FunctionId("f"), version_id, "own", "n", State.ACTIVE, capacity=capacity
+        )
+
+    candidates = [version(1), version(0), version(3)]
+    draws = [number / 100 for number in range(100)]
+    chosen_ids = [chosen(candidates, draw).version_id for draw in draws]
+    assert chosen_ids.count(VersionId("v1")) == 25
+    assert chosen_ids.count(VersionId("v3")) == 75
+    idle = [version(0), version(0)]
+    assert [chosen(idle, draw) is idle[0] for draw in (0.0, 0.49, 0.5, 0.99)].count(True) == 2

@@ -1,0 +1,99 @@
+"""Stored documents: JSON with ``"schema": 1``, read with typed access to their members.
+
+A document of another schema is refused, because a key or a state that is half understood is worse
+than one that is missing. Unknown members are ignored, so that a later release may add some without
+a new schema.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import orjson
+
+from wire.ids import parse_uuid
+
+SCHEMA = 1
+
+NOBODY: frozenset[str] = frozenset()
+
+
+class RecordError(ValueError):
+    """A stored document that this program cannot read, or must not guess at."""
+
+
+class Document:
+    """Typed access to the members of one document; each method raises `RecordError`."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Mapping[str, object]) -> None:
+        self._members = members
+
+    def has(self, name: str) -> bool:
+        return self._members.get(name) is not None
+
+    def names(self) -> list[str]:
+        return list(self._members)
+
+    def text(self, name: str) -> str:
+        value = self._members.get(name)
+        if not isinstance(value, str):
+            raise RecordError(f"{name} is not a text")
+        return value
+
+    def uuid(self, name: str) -> str:
+        value = parse_uuid(self.text(name).encode())
+        if value is None:
+            raise RecordError(f"{name} is not a UUID")
+        return value
+
+    def number(self, name: str) -> int:
+        value = self._members.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise RecordError(f"{name} is not an integer")
+        return value
+
+    def number_or_none(self, name: str) -> int | None:
+        return self.number(name) if self.has(name) else None
+
+    def flag(self, name: str) -> bool:
+        value = self._members.get(name)
+        if not isinstance(value, bool):
+            raise RecordError(f"{name} is not true or false")
+        return value
+
+    def ordered_texts(self, name: str) -> tuple[str, ...]:
+        value = self._members.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise RecordError(f"{name} is not a list of texts")
+        return tuple(value)
+
+    def texts(self, name: str) -> frozenset[str]:
+        return frozenset(self.ordered_texts(name)) or NOBODY
+
+    def mapping(self, name: str) -> Mapping[str, object]:
+        value = self._members.get(name)
+        if not isinstance(value, dict):
+            raise RecordError(f"{name} is not an object")
+        return cast("Mapping[str, object]", value)
+
+    def objects(self, name: str) -> list[Mapping[str, object]]:
+        value = self._members.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise RecordError(f"{name} is not a list of objects")
+        return cast("list[Mapping[str, object]]", value)
+
+
+def read(data: bytes) -> Document:
+    """Return the document in ``data``. Raises `RecordError` for another schema or no object."""
+    try:
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RecordError("not a JSON document") from error
+    if not isinstance(parsed, dict):
+        raise RecordError("not a JSON object")
+    document = Document(parsed)
+    schema = document.number("schema")
+    if schema != SCHEMA:
+        raise RecordError(f"schema is {schema}, this program reads {SCHEMA}")
+    return document

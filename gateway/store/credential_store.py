@@ -1,0 +1,93 @@
+"""Keys, accounts and clients, as the key service and the account routes see them.
+
+A key is reached through its account alone. Accounts and clients are reached by name: who may do
+that is for the routes to ask.
+"""
+
+import re
+from typing import TypeVar
+
+from gateway.functions.model import (
+    Account,
+    AccountRemoved,
+    ApiKey,
+    Client,
+    ClientRemoved,
+    RecordError,
+)
+from gateway.store.account_store import Reached
+from gateway.store.names import ACCOUNTS, place_of, record_at
+from gateway.store.nats_kv import Store
+
+Credential = ApiKey | Account | Client
+CredentialRemoved = AccountRemoved | ClientRemoved
+Kind = TypeVar("Kind", Account, Client)
+
+_is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class CredentialStore:
+    """Implements `gateway.control.identity.Credentials`.
+
+    Every call may raise `StoreUnavailableError`; writes raise `ConflictError` and return when the
+    model of this process shows them.
+    """
+
+    def __init__(self, store: Store, reached: Reached) -> None:
+        self._store = store
+        self._reached = reached
+
+    async def keys(self, account: str) -> list[ApiKey]:
+        """Return the keys of ``account``, oldest first."""
+        return (await self._store.list_keys(account))[0]
+
+    async def key(self, account: str, key_id: str) -> tuple[ApiKey, int] | None:
+        """Return a key of ``account`` and its revision."""
+        if _is_key_id(key_id) is None:
+            return None
+        found = await self._store.get_key(key_id)
+        return found if found is not None and found[0].account == account else None
+
+    async def account(self, nca_id: str) -> tuple[Account, int] | None:
+        """Return an account and its revision."""
+        found = await self._store.get(AccountRemoved(nca_id))
+        if found is None or not isinstance(found[0], Account):
+            return None
+        return found[0], found[1]
+
+    async def client(self, client_id: str) -> tuple[Client, int] | None:
+        """Return a client and its revision."""
+        found = await self._store.get(ClientRemoved(client_id))
+        if found is None or not isinstance(found[0], Client):
+            return None
+        return found[0], found[1]
+
+    async def accounts(self) -> list[Account]:
+        """Return every account, by name."""
+        return sorted(await self._all(Account), key=lambda account: account.nca_id)
+
+    async def clients(self) -> list[Client]:
+        """Return every client, by name."""
+        return sorted(await self._all(Client), key=lambda client: client.client_id)
+
+    async def put(self, record: Credential, revision: int) -> int:
+        """Write a record in place of ``revision``, 0 for a new one; return its new revision."""
+        written = await self._store.put(record, revision)
+        await self._reached(place_of(record)[0], written)
+        return written
+
+    async def delete(self, name: CredentialRemoved, revision: int) -> None:
+        """Delete a record at the ``revision`` that was read."""
+        ended = await self._store.delete(name, revision)
+        await self._reached(place_of(name)[0], ended)
+
+    async def _all(self, kind: type[Kind]) -> list[Kind]:
+        found = []
+        for name, data, _ in await self._store.entries(ACCOUNTS):
+            try:
+                record = record_at(ACCOUNTS, name, data or b"")
+            except RecordError:
+                continue
+            if isinstance(record, kind):
+                found.append(record)
+        return found
