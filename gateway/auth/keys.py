@@ -40,6 +40,12 @@ def digest_of(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
+def bearer_of(authorization: bytes) -> bytes | None:
+    """Return the token of an ``Authorization: Bearer`` value, `None` for anything else."""
+    match = _bearer(authorization)
+    return None if match is None else match[1]
+
+
 def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
     """Return who sends ``authorization``; ``now`` is Unix time in seconds.
 
@@ -52,10 +58,16 @@ def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> P
     match = _bearer(authorization)
     if match is None:
         raise Unauthenticated
-    key = model.key(sha256(match[1]).digest())
+    return principal_of(model, match[1], now)
+
+
+def principal_of(model: ReadModel, text: bytes, now: float) -> Principal:
+    """Return whose API key ``text`` is. Raises `Unauthenticated`, as `authenticate` does."""
+    digest = sha256(text).digest()
+    key = model.key(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         raise Unauthenticated
-    return Principal(key.account, key.subject, key.scopes, key.reach)
+    return Principal(key.account, key.subject, key.scopes, key.reach, "key", digest)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -49,7 +49,7 @@ def test_too_little_randomness_makes_no_key() -> None:
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_known_key_tells_account_and_subject(scheme: str) -> None:
     found = authenticate(model_with(KEY), f"{scheme} {SECRET}".encode(), NOW)
-    assert found == Principal("account", "subject", KEY.scopes, KEY.reach)
+    assert found == Principal("account", "subject", KEY.scopes, KEY.reach, "key", KEY.digest)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+"""NATS's own signed documents: nkeys, and JWTs of operators, accounts and users (ADR-14). Pure.
+
+An nkey is an Ed25519 key in base32 with a role in its first letters: ``SO`` is the seed of an
+operator, ``A`` the public key of an account. A document is a JWT with the algorithm
+``ed25519-nkey``; the server trusts one operator, the operator signs accounts, an account its users.
+"""
+
+from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from enum import Enum
+from hashlib import sha256
+from typing import NamedTuple
+
+import nkeys
+import orjson
+
+SEED_BYTES = 32
+NO_LIMITS: Mapping[str, object] = {"subs": -1, "data": -1, "payload": -1}
+
+
+class Role(Enum):
+    """What a key is for."""
+
+    OPERATOR = nkeys.PREFIX_BYTE_OPERATOR
+    ACCOUNT = nkeys.PREFIX_BYTE_ACCOUNT
+    USER = nkeys.PREFIX_BYTE_USER
+
+
+class Credentials(NamedTuple):
+    """What a client logs in with: a user's JWT, and the seed that proves it is theirs."""
+
+    jwt: str
+    seed: str
+
+    def __repr__(self) -> str:
+        return "Credentials(***)"
+
+    def text(self) -> str:
+        """Return the two as a ``.creds`` file has them."""
+        return (
+            f"-----BEGIN NATS USER JWT-----\n{self.jwt}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{self.seed}\n------END USER NKEY SEED------\n"
+        )
+
+
+class Signer:
+    """One key that signs."""
+
+    __slots__ = ("_pair", "public", "seed")
+
+    def __init__(self, seed: str) -> None:
+        """Raises ValueError for what is no seed."""
+        try:
+            self._pair = nkeys.from_seed(seed.strip().encode())
+            self.public: str = self._pair.public_key.decode()
+        except Exception as error:
+            # nkeys and libsodium raise classes of their own that have no common root.
+            raise ValueError("not an nkey seed") from error
+        self.seed = seed.strip()
+
+    @classmethod
+    def of(cls, role: Role, random32: bytes) -> "Signer":
+        """Return the key made of 32 random bytes."""
+        return cls(nkeys.encode_seed(random32, role.value).decode())
+
+    def signed(self, claims: Mapping[str, object]) -> str:
+        """Return ``claims`` as a JWT issued by this key."""
+        issued = {**claims, "iss": self.public}
+        digest = sha256(orjson.dumps(issued, option=orjson.OPT_SORT_KEYS)).digest()
+        issued["jti"] = b32encode(digest).rstrip(b"=").decode()
+        text = f"{_HEADER}.{_base64(orjson.dumps(issued))}"
+        return f"{text}.{_base64(self._pair.sign(text.encode()))}"
+
+
+def operator_jwt(operator: Signer, name: str, system_account: str, now: int) -> str:
+    """Return the operator's document about itself; ``system_account`` is a public key."""
+    return operator.signed(
+        {
+            "sub": operator.public,
+            "name": name,
+            "iat": now,
+            "nats": {"type": "operator", "version": 2, "system_account": system_account},
+        }
+    )
+
+
+def account_jwt(
+    operator: Signer, account: str, name: str, now: int, content: Mapping[str, object]
+) -> str:
+    """Return the document of the account with that public key.
+
+    ``content`` is what it may, imports and exports, over the bare account: no JetStream.
+    """
+    limits = {**NO_LIMITS, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": 0}
+    content = {"limits": limits, **content}
+    return operator.signed(
+        {
+            "sub": account,
+            "name": name,
+            "iat": now,
+            "nats": {"type": "account", "version": 2, **content},
+        }
+    )
+
+
+def user_credentials(
+    account: Signer,
+    name: str,
+    random32: bytes,
+    content: Mapping[str, object],
+    now: int,
+    expires_at: int | None = None,
+) -> Credentials:
+    """Return a new user of ``account``; times are Unix seconds, without ``expires_at`` for ever.
+
+    ``content`` is what it may, over a user that may everything.
+    """
+    user = Signer.of(Role.USER, random32)
+    claims = {
+        "sub": user.public,
+        "name": name,
+        "iat": now,
+        "nats": {"type": "user", "version": 2, **NO_LIMITS, **content},
+    }
+    if expires_at is not None:
+        claims["exp"] = expires_at
+    return Credentials(account.signed(claims), user.seed)
+
+
+def account_of(jwt: str) -> str:
+    """Return the public key of the account that a user's document belongs to.
+
+    Nothing is verified: it is for documents of our own. Raises ValueError for what is none.
+    """
+    try:
+        payload = jwt.split(".")[1]
+        claims = orjson.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        account = claims["nats"].get("issuer_account") or claims["iss"]
+    except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError("not a user's JWT") from error
+    if not isinstance(account, str) or not account.startswith("A"):
+        raise ValueError("not a user's JWT")
+    return account
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+_HEADER = _base64(b'{"typ":"JWT","alg":"ed25519-nkey"}')

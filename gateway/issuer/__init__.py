@@ -1,0 +1,1 @@
+"""The issuer of JWTs: its published keys, fetched in the background."""

@@ -1,0 +1,114 @@
+"""The REST API with every kind of credential, as a gateway process puts it together."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from gateway.app.credentials import Credentials, JwtOptions
+from gateway.app.identity import Master, identity_of, identity_routes
+from gateway.auth.jwt import Issuer
+from gateway.control import bootstrap
+from gateway.control.api import Api
+from gateway.control.app import ROUTES, build_app
+from gateway.control.vault import Vault
+from gateway.store.account_store import AccountStores
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.names import CONTROL
+from gateway.store.nats_kv import Store
+from gateway.store.watcher import Watcher
+from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
+from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
+from tests.support.nats_server import PATIENCE_S
+from wire.ids import uuid4_text
+
+
+class IdentityPlane(ControlPlane):
+    """A control plane with its credentials; ``clock.ahead_s`` moves its time on."""
+
+    def __init__(
+        self,
+        store: Store,
+        api: Api,
+        catalog: WatchedCatalog,
+        session: aiohttp.ClientSession,
+        vault: Vault,
+        secret: str,
+    ) -> None:
+        super().__init__(store, api, catalog, session)
+        self.vault = vault
+        self.secret = secret
+        """The bootstrap secret."""
+
+    def holder(self, credential: str) -> Client:
+        """Return a client with any bearer."""
+        return Client(self.session, credential)
+
+    async def admin(self, nca_id: str) -> Client:
+        """Return a client with an admin token of an account."""
+        told = await self.holder(self.secret).post("/v1/admin/keys", {"nca_id": nca_id})
+        assert told.status == 200, told
+        return self.holder(told.body["value"])
+
+
+class Clock:
+    """The time, and how far a test is ahead of it."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
+@asynccontextmanager
+async def identity_plane(
+    nats_url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
+) -> AsyncIterator[IdentityPlane]:
+    """Run the API on the store at ``nats_url`` for the length of the block."""
+    connection = Connection(NatsOptions((nats_url,)))
+    await connection.open(PATIENCE_S)
+    store = Store(connection)
+    await store.prepare()
+    master = Master(key_file)
+    at = "2026-01-01T00:00:00.000000Z"
+    secret = await master.begin(store) or await bootstrap.reset(store, os.urandom(32), at)
+    catalog = WatchedCatalog()
+    watcher = Watcher(store, catalog, CONTROL)
+    watcher.start()
+    jwt = None if issuer is None else JwtOptions(Issuer(NAME, (AUDIENCE,)), issuer.url)
+    credentials = Credentials(store, catalog.model, jwt, master.signer)
+    credentials.start()
+    stores = AccountStores(store, watcher.reached)
+    vault = master.vault(stores)
+    queue = SetQueue()
+    api = Api(
+        authenticate=credentials.authenticate,
+        stores=stores,
+        catalog=catalog,
+        clusters=CLUSTERS,
+        queue=queue,
+        requests=queue,
+        secrets=vault,
+        clock=clock or time.time,
+        new_id=lambda: uuid4_text(os.urandom(16)),
+    )
+    routes = (*ROUTES, *identity_routes(identity_of(master, store, watcher.reached, vault)))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await watcher.loaded.wait()
+            await credentials.meta.loaded.wait()
+        async with (
+            TestServer(build_app(api, routes)) as server,
+            aiohttp.ClientSession(server.make_url("/")) as session,
+        ):
+            yield IdentityPlane(store, api, catalog, session, vault, secret)
+    finally:
+        await credentials.stop()
+        await watcher.stop()
+        await connection.close()

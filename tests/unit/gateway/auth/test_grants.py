@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.auth.grants import NOTHING, Policy, covers, granted
+from gateway.errors import BadRequest, Forbidden
+from gateway.functions.model import EVERYTHING, Reach, resources_of
+from gateway.functions.principal import Principal
+
+US = "our-service"
+F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+G = "7f9619ff-8b86-4011-b42d-00c04fc964ff"
+V = "11111111-2222-4333-8444-555555555555"
+ALL = resources_of(EVERYTHING)
+CALLER = Principal("acme", "me", frozenset({"account_setup", "list_functions"}), EVERYTHING)
+
+REACHES = st.builds(
+    Reach,
+    st.booleans(),
+    st.booleans(),
+    st.frozensets(st.sampled_from([F, G])),
+    st.frozensets(st.sampled_from([f"{F}/{V}", f"{G}/{V}"])),
+)
+
+
+def test_a_key_gets_what_was_asked_for() -> None:
+    only = Reach(versions=frozenset({f"{F}/{V}"}))
+    policy = Policy([US], ["apikey:list_functions"], resources_of(only))
+    assert granted(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
+
+
+def test_policies_for_others_grant_nothing_here() -> None:
+    tasks = Policy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
+    assert granted(CALLER, [tasks], US) == NOTHING
+    assert granted(CALLER, [], US) == NOTHING
+    ours = Policy([], ["list_functions"], ALL)
+    assert granted(CALLER, [tasks, ours], US).scopes == {"list_functions"}
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        [Policy([US], ["admin:account_setup"], ALL)],
+        [Policy([US], ["bootstrap"], ALL)],
+        [Policy([US], [], [{"type": "function", "id": "*"}])],
+        [Policy([US], [], [{"type": "account-tasks", "id": "*"}])],
+        [Policy([US], ["list_functions"], ALL), Policy([US], ["account_setup"], [])],
+    ],
+)
+def test_what_cannot_be_granted_is_refused(policies: list[Policy]) -> None:
+    with pytest.raises(BadRequest):
+        granted(CALLER, policies, US)
+
+
+def test_nobody_gives_what_they_lack() -> None:
+    with pytest.raises(Forbidden, match="invoke_function"):
+        granted(CALLER, [Policy([US], ["invoke_function"], ALL)], US)
+    narrow = CALLER._replace(reach=Reach(functions=frozenset({F})))
+    granted(narrow, [Policy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
+    for wider in ([{"type": "function", "id": f"{G}/*"}], ALL):
+        with pytest.raises(Forbidden):
+            granted(narrow, [Policy([US], [], wider)], US)
+
+
+@given(REACHES, REACHES, REACHES)
+def test_giving_on_never_adds(first: Reach, second: Reach, third: Reach) -> None:
+    assert covers(first, first)
+    assert covers(EVERYTHING, first)
+    if covers(first, second) and covers(second, third):
+        assert covers(first, third)
+    if covers(first, second):
+        assert not (second.own and not first.own)
+        assert second.functions <= first.functions or (first.own and first.shared)
