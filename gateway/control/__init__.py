@@ -1,0 +1,1 @@
+"""The REST API (`spec/control-plane.md`), on aiohttp."""

@@ -1,0 +1,112 @@
+"""Bodies and queries of requests: read within bounds, checked, never shown again.
+
+Messages name members and rules, not what was sent: a rejected secret must not come back in an
+answer that somebody logs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, TypeVar
+
+import orjson
+from aiohttp import web
+from multidict import MultiMapping
+from pydantic import BaseModel, ValidationError
+
+from gateway.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from wire.ids import parse_uuid
+
+MAX_BODY_BYTES = 1_048_576
+_MAX_TOLD = 8
+"""More mistakes at once are not listed."""
+_UUIDS = frozenset(
+    {"functionId", "functionVersionId", "deploymentId", "gpuSpecificationId", "requestId"}
+)
+"""Path variables that are UUIDs."""
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
+    """Return the request's body. Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest`."""
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType
+    if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    return parse_body(bytes(data), model)
+
+
+def parse_body(data: bytes, model: type[Parsed]) -> Parsed:
+    """Return ``data`` as ``model``. Raises `BadRequest` that says where it is wrong."""
+    _check_json(data)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        _refuse(error)
+
+
+def read_query(query: MultiMapping[str], model: type[Parsed]) -> Parsed:
+    """Return the query parameters as ``model``. Raises `BadRequest`."""
+    values: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key in query:
+            found = query.getall(key)
+            is_list = field.default_factory is list
+            if len(found) > 1 and not is_list:
+                raise BadRequest(f"The query parameter {key} appears more than once")
+            values[key] = found if is_list else found[0]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        _refuse(error)
+
+
+def read_path(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the path's variables with ids in canonical form. Raises `BadRequest`."""
+    read = {}
+    for name, value in variables.items():
+        if name in _UUIDS:
+            canonical = parse_uuid(value.encode())
+            if canonical is None:
+                raise BadRequest(f"{name} in the path is not a UUID")
+            read[name] = canonical
+        else:
+            read[name] = value
+    return read
+
+
+def _check_json(data: bytes) -> None:
+    """Refuse what one JSON parser reads differently from another (RFC 8259 §4, §9)."""
+    try:
+        orjson.dumps(orjson.loads(data))
+        json.loads(data, object_pairs_hook=_once)
+    except BadRequest:
+        raise
+    except (ValueError, RecursionError, TypeError) as error:
+        raise BadRequest("The body is not valid JSON, or nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise BadRequest("The body names a member twice in one object")
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    mistakes = error.errors(include_input=False, include_url=False, include_context=False)
+    told = [
+        f"[field={_field(mistake['loc'])}, message={mistake['msg'].removeprefix('Value error, ')}]"
+        for mistake in mistakes[:_MAX_TOLD]
+    ]
+    more = f" and {len(mistakes) - _MAX_TOLD} more" if len(mistakes) > _MAX_TOLD else ""
+    raise BadRequest(f"Validation failed: {' '.join(told)}{more}") from None
+
+
+def _field(path: Sequence[int | str]) -> str:
+    """Return where the mistake is. Names that the caller chose (keys of maps) are cut short."""
+    return ".".join(str(part)[:64] for part in path) or "body"

@@ -1,0 +1,117 @@
+"""What several bodies have in common: the two kinds of model, and types of members.
+
+Members are camelCase on the wire. A member that is null counts as absent, unknown members of a
+request are ignored, and enumerations are taken in any case (`spec/control-plane.md` §1.0).
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Item = TypeVar("Item")
+
+
+class Body(BaseModel):
+    """A request's body, or a part of one. Never shows what was rejected."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="ignore",
+        strict=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="null",
+    )
+
+
+class View(BaseModel):
+    """An answer's body, or a part of one. Members that are `None` are left out."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class Query(BaseModel):
+    """The query parameters of a route. Unknown ones are ignored."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def any_case(*spellings: str) -> BeforeValidator:
+    """Return a validator that takes each of ``spellings`` in any case."""
+    known = {spelling.lower(): spelling for spelling in spellings}
+
+    def spell(value: object) -> object:
+        return known.get(value.lower(), value) if isinstance(value, str) else value
+
+    return BeforeValidator(spell)
+
+
+def unique(key: Callable[[Any], Hashable], what: str) -> AfterValidator:
+    """Return a validator that refuses two items with the same ``key``, called ``what``."""
+
+    def check(items: Sequence[Item]) -> Sequence[Item]:
+        if len({key(item) for item in items}) != len(items):
+            raise ValueError(f"{what} must be unique")
+        return items
+
+    return AfterValidator(check)
+
+
+def _without_repeats(items: list[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def _ascii_number(value: object) -> object:
+    """Let only plain digits through: `int` takes more than a query should."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("write a number")
+    return value
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, str):
+        if value.lower() not in {"true", "false"}:
+            raise ValueError("write true or false")
+        return value.lower() == "true"
+    return value
+
+
+Texts = Annotated[list[str], AfterValidator(_without_repeats)]
+"""A set of texts: repetitions count once, the order stays."""
+Uri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]*$")]
+"""A URI reference; only blanks and control characters are refused."""
+FullUri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$")]
+Uuid = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$",
+        json_schema_extra={"format": "uuid"},
+    ),
+    AfterValidator(str.lower),
+]
+Text = Annotated[str, Field(min_length=1)]
+NcaId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+Duration = Annotated[
+    str,
+    Field(pattern=r"^P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$", max_length=32),
+]
+"""ISO 8601, such as ``PT10S``."""
+Limit = Annotated[int, BeforeValidator(_ascii_number), Field(ge=1, le=1000)]
+Flag = Annotated[bool, BeforeValidator(_flag)]

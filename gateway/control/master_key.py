@@ -1,0 +1,57 @@
+"""The master key in its file: made at the first start, read at every other.
+
+Every process that serves the API or keeps instances reads the same file; on several machines it is
+copied to each. Without it the secrets in the store are lost: back it up.
+"""
+
+import contextlib
+import os
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from pathlib import Path
+
+from gateway.auth.signing import MASTER_BYTES
+
+
+class MasterKeyError(Exception):
+    """The file cannot be used; the text says why, in one line, and nothing of what is in it."""
+
+
+def load_or_make(path: Path, random32: bytes) -> bytes:
+    """Return the key in ``path``, which is made of ``random32`` if it is not there.
+
+    Of several processes that start at once, one makes it and all return the same. Raises
+    `MasterKeyError`.
+    """
+    try:
+        if not path.exists():
+            _make(path, random32)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise MasterKeyError(f"{path} can be read by others: chmod 600 it")
+            text = file.read(256)
+    except OSError as error:
+        raise MasterKeyError(f"{path}: {error.strerror or error}") from error
+    try:
+        key = b64decode(text.strip(), validate=True)
+    except (Base64Error, ValueError):
+        key = b""
+    if len(key) != MASTER_BYTES:
+        raise MasterKeyError(f"{path} does not hold {MASTER_BYTES} bytes in base64")
+    return key
+
+
+def _make(path: Path, random32: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(b64encode(random32) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            # Not a rename: that would replace the key that another process has just made.
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink()

@@ -1,0 +1,98 @@
+"""Changes to records that others change too: read, change, write, and again if somebody was first.
+
+The reconciler writes states and health at any time, and another call may share the version: that is
+nothing to trouble a caller with. Only who makes something that is there by now (a second deploy) is
+told of a conflict.
+"""
+
+from collections.abc import Callable
+
+from gateway.errors import Conflict
+from gateway.functions.model import (
+    Deployment,
+    DeploymentRemoved,
+    DetailsRemoved,
+    Function,
+    FunctionRemoved,
+    FunctionVersion,
+    VersionDetails,
+)
+from gateway.functions.ports import AccountStore
+
+Clearable = DeploymentRemoved | DetailsRemoved | FunctionRemoved
+_ATTEMPTS = 8
+
+
+async def change_version(
+    store: AccountStore,
+    function_id: str,
+    version_id: str,
+    change: Callable[[FunctionVersion], FunctionVersion],
+) -> FunctionVersion | None:
+    """Change a version as it is now; return what it has become, `None` when it is gone.
+
+    ``change`` may be asked several times; returning what it got writes nothing.
+    """
+    for _ in range(_ATTEMPTS):
+        found = await store.version(function_id, version_id)
+        if found is None:
+            return None
+        changed = change(found[0])
+        if changed == found[0]:
+            return changed
+        try:
+            await store.put(changed, found[1])
+        except Conflict:
+            continue
+        return changed
+    raise Conflict
+
+
+async def change_deployment(
+    store: AccountStore,
+    function_id: str,
+    version_id: str,
+    change: Callable[[Deployment], Deployment],
+) -> Deployment | None:
+    """Change a deployment as `change_version` changes a version."""
+    for _ in range(_ATTEMPTS):
+        found = await store.deployment(function_id, version_id)
+        if found is None:
+            return None
+        changed = change(found[0])
+        if changed == found[0]:
+            return changed
+        try:
+            await store.put(changed, found[1])
+        except Conflict:
+            continue
+        return changed
+    raise Conflict
+
+
+async def clear(
+    store: AccountStore, name: Clearable
+) -> Deployment | VersionDetails | Function | None:
+    """Delete a record as it is now; return what it was, `None` when it was gone."""
+    for _ in range(_ATTEMPTS):
+        found = await _read(store, name)
+        if found is None:
+            return None
+        try:
+            await store.delete(name, found[1])
+        except Conflict:
+            continue
+        return found[0]
+    raise Conflict
+
+
+async def _read(
+    store: AccountStore, name: Clearable
+) -> tuple[Deployment | VersionDetails | Function, int] | None:
+    match name:
+        case DeploymentRemoved():
+            return await store.deployment(*name)
+        case DetailsRemoved():
+            return await store.details(*name)
+        case FunctionRemoved():
+            return await store.function(*name)

@@ -1,0 +1,255 @@
+"""The REST API on a real store, with a queue whose depths a test sets."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.control.api import Api, InLine
+from gateway.control.app import build_app
+from gateway.errors import StoreUnavailable
+from gateway.functions.catalog import Catalog
+from gateway.functions.clusters import ClusterGroup, Clusters, Gpu, InstanceType
+from gateway.functions.model import EVERYTHING, ApiKey, Change, Reach
+from gateway.functions.readmodel import ReadModel
+from gateway.store.account_store import AccountStores
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.names import CONTROL
+from gateway.store.nats_kv import Store
+from gateway.store.watcher import Watcher
+from queueing.interface import QueueUnavailable
+from tests.support.nats_server import PATIENCE_S
+from wire.ids import uuid4_text
+
+SCOPES = frozenset(
+    {
+        "register_function",
+        "update_function",
+        "delete_function",
+        "deploy_function",
+        "list_functions",
+        "list_functions_details",
+        "invoke_function",
+        "queue_details",
+        "authorize_clients",
+        "list_cluster_groups",
+    }
+)
+CLUSTERS = Clusters(
+    [
+        ClusterGroup(
+            "local",
+            "processes",
+            (
+                Gpu("A10G", (InstanceType("small"), InstanceType("large", is_default=True))),
+                Gpu("T4", (InstanceType("tiny"),)),
+            ),
+        ),
+        ClusterGroup("other", "processes", (Gpu("H100", (InstanceType("huge"),)),)),
+        ClusterGroup(
+            "private", "processes", (Gpu("B200", (InstanceType("x"),)),), (), frozenset({"vip"})
+        ),
+    ]
+)
+IMAGE = {"name": "echo", "inferenceUrl": "/echo", "containerImage": "img:1"}
+SPEC = {"backend": "local", "gpu": "A10G", "minInstances": 1, "maxInstances": 2}
+
+
+class SetQueue:
+    """Depths and places in line that a test sets; `None` stands for a broker that is away."""
+
+    def __init__(self) -> None:
+        self.depths: dict[str, int | None] = {}
+        self.in_line: dict[str, InLine] = {}
+
+    async def depth(self, version_id: str) -> int:
+        depth = self.depths.get(version_id, 0)
+        if depth is None:
+            raise QueueUnavailable
+        return depth
+
+    async def find(self, request_id: str) -> InLine | None:
+        return self.in_line.get(request_id)
+
+
+class OpenVault:
+    """A `gateway.control.api.SecretVault` whose contents a test may look at, and that may fail."""
+
+    def __init__(self) -> None:
+        self.is_broken = False
+        self.kept: dict[tuple[str, str, str], Mapping[str, object]] = {}
+
+    async def put(
+        self, account: str, function_id: str, version_id: str, values: Mapping[str, object]
+    ) -> None:
+        if self.is_broken:
+            raise StoreUnavailable
+        self.kept[account, function_id, version_id] = values
+
+    async def delete(self, account: str, function_id: str, version_id: str) -> None:
+        self.kept.pop((account, function_id, version_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(slots=True)
+class Client:
+    """Calls with one key."""
+
+    session: aiohttp.ClientSession
+    key: str | None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def call(self, method: str, path: str, json: object = None, **how: Any) -> Told:
+        headers = dict(self.headers)
+        if self.key is not None:
+            headers["authorization"] = f"Bearer {self.key}"
+        headers.update(how.pop("headers", {}))
+        if json is not None:
+            how["json"] = json
+        async with self.session.request(method, path, headers=headers, **how) as response:
+            raw = await response.read()
+            is_json = response.content_type.endswith("json")
+            body = await response.json(content_type=None) if raw and is_json else raw
+            return Told(response.status, response.headers, body)
+
+    async def get(self, path: str, **how: Any) -> Told:
+        return await self.call("GET", path, **how)
+
+    async def post(self, path: str, json: object = None, **how: Any) -> Told:
+        return await self.call("POST", path, json, **how)
+
+    async def put(self, path: str, json: object = None, **how: Any) -> Told:
+        return await self.call("PUT", path, json, **how)
+
+    async def patch(self, path: str, json: object = None, **how: Any) -> Told:
+        return await self.call("PATCH", path, json, **how)
+
+    async def delete(self, path: str, **how: Any) -> Told:
+        return await self.call("DELETE", path, **how)
+
+    async def create(self, **changes: object) -> tuple[str, str]:
+        """Register a function; return its id and its version's."""
+        told = await self.post("/v2/nvcf/functions", {**IMAGE, **changes})
+        assert told.status == 200, told
+        return told.body["function"]["id"], told.body["function"]["versionId"]
+
+    async def deployed(self, **changes: object) -> tuple[str, str]:
+        """Register and deploy a function; return its id and its version's."""
+        function_id, version_id = await self.create()
+        told = await self.post(
+            deployment_path(function_id, version_id),
+            {"deploymentSpecifications": [{**SPEC, **changes}]},
+        )
+        assert told.status == 200, told
+        return function_id, version_id
+
+
+class WatchedCatalog(Catalog):
+    """A catalog that wakes whoever waits for a change."""
+
+    def __init__(self) -> None:
+        super().__init__(ReadModel())
+        self._changed = asyncio.Event()
+
+    def apply(self, change: Change) -> None:
+        super().apply(change)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Return when ``condition`` holds, looked at after every change."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class ControlPlane:
+    """One process's control plane, and a way to make keys for it."""
+
+    def __init__(
+        self, store: Store, api: Api, catalog: WatchedCatalog, session: aiohttp.ClientSession
+    ) -> None:
+        self.store = store
+        self.api = api
+        self.catalog = catalog
+        self.session = session
+
+    async def client(
+        self,
+        account: str = "acme",
+        scopes: frozenset[str] = SCOPES,
+        reach: Reach = EVERYTHING,
+        **headers: str,
+    ) -> Client:
+        """Return a client with a new key."""
+        key = new_key(os.urandom(32))
+        record = ApiKey(
+            uuid4_text(os.urandom(16)), digest_of(key.encode()), account, "me", scopes, reach
+        )
+        await self.store.put(record, 0)
+        await self.catalog.until(lambda: self.catalog.model.key(record.digest) is not None)
+        return Client(self.session, key, headers)
+
+    def stranger(self) -> Client:
+        return Client(self.session, None)
+
+
+def version_path(function_id: str, version_id: str) -> str:
+    return f"/v2/nvcf/functions/{function_id}/versions/{version_id}"
+
+
+def deployment_path(function_id: str, version_id: str) -> str:
+    return f"/v2/nvcf/deployments/functions/{function_id}/versions/{version_id}"
+
+
+@asynccontextmanager
+async def control_plane(
+    nats_url: str, queue: SetQueue | None = None, vault: OpenVault | None = None
+) -> AsyncIterator[ControlPlane]:
+    """Run the API on the store at ``nats_url`` for the length of the block."""
+    connection = Connection(NatsOptions((nats_url,)))
+    await connection.open(PATIENCE_S)
+    store = Store(connection)
+    await store.prepare()
+    catalog = WatchedCatalog()
+    watcher = Watcher(store, catalog, CONTROL)
+    watcher.start()
+    queue = queue or SetQueue()
+    api = Api(
+        authenticate=partial(authenticate, catalog.model),
+        stores=AccountStores(store, watcher.reached),
+        catalog=catalog,
+        clusters=CLUSTERS,
+        queue=queue,
+        requests=queue,
+        secrets=vault or OpenVault(),
+        clock=time.time,
+        new_id=lambda: uuid4_text(os.urandom(16)),
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await watcher.loaded.wait()
+        async with (
+            TestServer(build_app(api)) as server,
+            aiohttp.ClientSession(server.make_url("/")) as session,
+        ):
+            yield ControlPlane(store, api, catalog, session)
+    finally:
+        await watcher.stop()
+        await connection.close()

@@ -1,0 +1,74 @@
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import MultiDict
+
+from gateway.control.bodies import parse_body, read_path, read_query
+from gateway.control.dto.deployments import Deploy, UndeployQuery
+from gateway.control.dto.functions import CreateFunction, IdsQuery, ListQuery
+from gateway.errors import BadRequest
+
+F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "models", "secrets", "health", "value", "gpu", "deploymentSpecifications"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_is_a_body_or_a_bad_request(data: bytes) -> None:
+    for model in (CreateFunction, Deploy):
+        with suppress(BadRequest):
+            parse_body(data, model)
+
+
+def test_a_mistake_is_told_by_its_place_and_its_rule() -> None:
+    body = {"deploymentSpecifications": [{"gpu": "x", "minInstances": 1, "maxInstances": 0}]}
+    with pytest.raises(BadRequest) as refused:
+        parse_body(json.dumps(body).encode(), Deploy)
+    assert "field=deploymentSpecifications.0.maxInstances" in refused.value.detail
+    assert "greater than or equal to 1" in refused.value.detail
+
+
+def test_visibility_is_taken_repeated_with_commas_and_in_any_case() -> None:
+    for query in (
+        MultiDict([("visibility", "private"), ("visibility", "Public")]),
+        MultiDict([("visibility", "PRIVATE, public,")]),
+    ):
+        assert read_query(query, IdsQuery).visibility == ["private", "public"]
+    assert read_query(MultiDict([("unknown", "x")]), ListQuery) == ListQuery()
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "", "tru", "truetrue"])
+def test_a_flag_is_true_or_false(value: str) -> None:
+    with pytest.raises(BadRequest):
+        read_query(MultiDict([("graceful", value)]), UndeployQuery)
+    assert read_query(MultiDict([("graceful", "True")]), UndeployQuery).graceful
+
+
+def test_a_parameter_that_says_two_things_is_refused() -> None:
+    with pytest.raises(BadRequest, match="more than once"):
+        read_query(MultiDict([("graceful", "true"), ("graceful", "false")]), UndeployQuery)
+
+
+def test_ids_in_the_path_are_made_canonical_or_refused() -> None:
+    assert read_path({"functionId": F, "ncaId": "Any One"}) == {
+        "functionId": F.lower(),
+        "ncaId": "Any One",
+    }
+    for wrong in ("x", F[:-1], f"{F} ", "é" * 36):
+        with pytest.raises(BadRequest, match="functionId in the path is not a UUID"):
+            read_path({"functionId": wrong})
