@@ -1,0 +1,111 @@
+"""What is known of a version when it is looked at, and what may be asked for then. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.functions.model import Deployment, GpuSpec, Instance, Phase, State
+from gateway.provision.backend import Holding
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A queue at one moment: requests that wait, and requests that workers have leased."""
+
+    waiting: int
+    leased: int
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything there is to know of a version; ``load`` is `None` when it was not asked for.
+
+    ``now`` is Unix seconds. ``has_queue`` tells that a queue may be left although nothing is
+    deployed, as after a change of leaders.
+    """
+
+    now: float
+    state: State
+    deployment: Deployment | None
+    instances: Sequence[Instance]
+    holdings: Mapping[str, Holding]
+    load: Load | None = None
+    has_queue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write down and start one more instance."""
+
+    spec: GpuSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start an instance again that is down."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write down what an instance has come to. ``is_gone``: nothing of it runs."""
+
+    instance: Instance
+    phase: Phase
+    error: str
+    is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Have an instance finish and end."""
+
+    instance_id: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """End an instance that no longer does what it should."""
+
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove the record of an instance of which nothing is left."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class EndQueue:
+    """End every queued request with an error, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Remove the queue, and the deployment if its record is still there: all is over."""
+
+    deployment: Deployment | None
+
+
+Action = Create | Restart | Note | Stop | Break | Forget | EndQueue | Finish
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do, in this order, and when to look again.
+
+    ``look_at`` is Unix seconds, `None` when only a change needs another look. ``wants_load``: the
+    queue must be read from time to time until the next look.
+    """
+
+    actions: list[Action] = field(default_factory=list)
+    look_at: float | None = None
+    wants_load: bool = False
+
+    def again_at(self, at: float) -> None:
+        """Look again at ``at`` at the latest."""
+        self.look_at = at if self.look_at is None else min(self.look_at, at)

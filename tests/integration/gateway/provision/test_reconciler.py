@@ -1,0 +1,542 @@
+"""Deployments run: a real nats-server, real processes, and everything killed that can be."""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.functions.model import (
+    Deployment,
+    DeploymentRemoved,
+    DetailsRemoved,
+    FunctionVersion,
+    GpuSpec,
+    Instance,
+    InstanceRemoved,
+    Phase,
+    State,
+    VersionDetails,
+    VersionRemoved,
+)
+from gateway.provision.endings import Endings
+from queueing.interface import QueueUnavailable
+from queueing.nats.jetstream import JetStream, StreamSettings
+from tests.support.deployments import gpu_spec
+from tests.support.idle_backend import running_fleet
+from tests.support.nats_server import NatsServer, nats_server
+from tests.support.provisioner import PATIENCE_S, PROVISION, REGION, Provisioner, provisioning
+from wire.ids import FunctionId, VersionId, uuid4_text
+from wire.subjects import request_subject
+
+__all__ = ["nats_server"]
+
+
+@pytest.fixture
+async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Provisioner]:
+    async with provisioning(nats_server.url, tmp_path / "instances") as provisioner:
+        yield provisioner
+
+
+class Version:
+    """One version in the store, deployed and undeployed as the API does it."""
+
+    def __init__(self, provisioner: Provisioner, image: str = "server") -> None:
+        self.provisioner = provisioner
+        self.store = provisioner.store
+        self.picture = provisioner.picture
+        self.function_id = FunctionId(uuid4_text(os.urandom(16)))
+        self.version_id = VersionId(uuid4_text(os.urandom(16)))
+        self.image = image
+        self.environment: list[dict[str, str]] = []
+        self.secret_names: tuple[str, ...] = ()
+        self.deployment_id = ""
+
+    async def register(self) -> None:
+        ids = self.function_id, self.version_id, "acme"
+        spec = {"containerImage": self.image, "containerEnvironment": self.environment}
+        await self.store.put(VersionDetails(*ids, "", spec, self.secret_names), 0)
+        await self.store.put(FunctionVersion(*ids, "one", State.INACTIVE), 0)
+
+    async def deploy(self, *specs: GpuSpec, within_s: float = 60) -> None:
+        self.deployment_id = uuid4_text(os.urandom(16))
+        await self.store.put(
+            Deployment(
+                deployment_id=self.deployment_id,
+                function_id=self.function_id,
+                version_id=self.version_id,
+                account="acme",
+                specs=specs or (gpu_spec(),),
+                created_at="",
+                updated_at="",
+                deadline_at=int(time.time() + within_s),
+            )
+        )
+
+    async def drain(self, within_s: float) -> None:
+        deployment = await self.deployment()
+        assert deployment is not None
+        await self.store.put(replace(deployment, draining_until=int(time.time() + within_s)))
+
+    async def undeploy(self) -> None:
+        await self.store.delete(DeploymentRemoved(self.function_id, self.version_id))
+
+    async def deployment(self) -> Deployment | None:
+        found = await self.store.get(DeploymentRemoved(self.function_id, self.version_id))
+        if found is None:
+            return None
+        assert isinstance(found[0], Deployment)
+        return found[0]
+
+    async def enqueue(self, payload: bytes) -> None:
+        """Put one request into the queue, which is made if need be."""
+        await JetStream(self.provisioner.data).ensure(REGION, self.version_id, StreamSettings())
+        subject = request_subject(REGION, self.version_id, uuid4_text(os.urandom(16)))
+        client = self.store.connection.connected_client()
+        await client.jetstream().publish(subject, payload)
+
+    @property
+    def state(self) -> State:
+        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
+        return State.INACTIVE if fleet is None else fleet.state
+
+    @property
+    def instances(self) -> list[Instance]:
+        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
+        return [] if fleet is None else fleet.instances()
+
+    async def until(self, state: State, timeout_s: float = PATIENCE_S) -> None:
+        await self.picture.until(lambda: self.state is state, timeout_s)
+
+    async def stored_state(self) -> State:
+        found = await self.store.get(VersionRemoved(self.function_id, self.version_id))
+        assert found is not None
+        assert isinstance(found[0], FunctionVersion)
+        return found[0].state
+
+
+async def deployed(provisioner: Provisioner, *specs: GpuSpec, **more: Any) -> Version:
+    version = Version(provisioner, more.pop("image", "server"))
+    for name, value in more.items():
+        setattr(version, name, value)
+    await version.register()
+    await version.deploy(*specs)
+    return version
+
+
+def pids_of(provisioner: Provisioner) -> set[int]:
+    """Return the processes of all instances, with all they have started."""
+    return pids_under(str(provisioner.folder))
+
+
+def pids_under(folder: str) -> set[int]:
+    """Return the processes that are on record below ``folder``, and all of their sessions."""
+    sessions = {
+        pid
+        for record in Path(folder).glob("*/*/processes.json")
+        for pid, _ in json.loads(record.read_text())
+    }
+    found = set()
+    for name in os.listdir("/proc"):
+        try:
+            fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z" and int(fields[3]) in sessions:
+            found.add(int(name))
+    return found
+
+
+async def until_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
+    """Wait for the end of processes, whoever's children they are."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout_s):
+        for pid in pids:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            ended = asyncio.Event()
+            loop.add_reader(descriptor, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+
+
+async def test_a_deployment_comes_up_and_goes_down(one: Provisioner) -> None:
+    version = await deployed(one, gpu_spec("s1", 2, 2))
+    await version.until(State.DEPLOYING)
+    await version.until(State.ACTIVE)
+    assert await version.stored_state() is State.ACTIVE
+    assert len({instance.instance_id for instance in version.instances}) == 2
+    pids = pids_of(one)
+    assert len(pids) >= 2
+    await version.undeploy()
+    await version.until(State.INACTIVE)
+    await version.picture.until(lambda: not version.instances)
+    await until_gone(pids)
+
+
+@pytest.mark.parametrize("half", [b"tiny_server", b"stand_in_agent"])
+async def test_an_instance_killed_is_seen_within_a_second_and_comes_back(
+    one: Provisioner, half: bytes
+) -> None:
+    version = await deployed(one)
+    await version.until(State.ACTIVE)
+    (before,) = version.instances
+    resident = one.backend._residents[before.instance_id]
+    (pid,) = [entry for entry in pids_of(one) if half in cmdline(entry)]
+    os.kill(pid, signal.SIGKILL)
+    await version.until(State.DEGRADED, 1.0)
+    await version.until(State.ACTIVE)
+    (after,) = version.instances
+    assert after.instance_id == before.instance_id
+    assert one.backend._residents[after.instance_id] is resident
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def environment_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+async def test_a_crash_loop_is_slowed_down_and_ends_in_error_with_the_log(
+    one: Provisioner,
+) -> None:
+    began = time.monotonic()
+    version = await deployed(one, image="crash", secret_names=("TOKEN",))
+    await version.until(State.ERROR)
+    assert time.monotonic() - began >= PROVISION["restart_first_s"] * 3
+    deployment = await version.deployment()
+    assert deployment is not None
+    (health,) = deployment.health
+    assert "the inference server ended with code 7" in health.error
+    assert "no CUDA device" in health.error
+    assert "hush-hush" not in health.error
+    await version.picture.until(lambda: not version.instances)
+    assert await version.stored_state() is State.ERROR
+    await version.undeploy()
+    await version.until(State.INACTIVE)
+
+
+async def test_what_can_never_start_fails_at_once_and_says_why(one: Provisioner) -> None:
+    version = await deployed(one, image="unheard of")
+    await version.until(State.ERROR)
+    deployment = await version.deployment()
+    assert deployment is not None
+    assert "has no command for the image 'unheard of'" in deployment.health[0].error
+    other = await deployed(one, image="missing")
+    await other.until(State.ERROR)
+
+
+async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
+    version = Version(one, "server")
+    version.environment = [{"key": "PYTHONPATH", "value": "/nowhere"}]
+    await version.register()
+    # The agent alone comes up: its inference server is another program's port.
+    await version.deploy(gpu_spec(), within_s=0)
+    await version.until(State.ERROR)
+    deployment = await version.deployment()
+    assert deployment is not None
+    assert deployment.health[0].error
+
+
+async def test_secrets_are_in_a_file_for_the_owner_alone(one: Provisioner) -> None:
+    version = await deployed(one, secret_names=("TOKEN",))
+    await version.until(State.ACTIVE)
+    (file,) = one.backend._opened().glob("*/secrets.json")
+    assert file.read_text() == '{"TOKEN": "hush-hush"}'
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert not any(b"hush-hush" in environment_of(pid) for pid in pids_of(one))
+    await version.undeploy()
+    await version.picture.until(lambda: not version.instances)
+    assert not file.exists()
+
+
+async def test_scaled_to_zero_the_first_request_starts_an_instance_and_waits_for_it(
+    one: Provisioner,
+) -> None:
+    version = await deployed(one, gpu_spec("s1", 0, 1))
+    await version.until(State.ACTIVE)
+    assert version.instances == []
+    await version.enqueue(b"0.1")
+    await version.picture.until(lambda: version.instances)
+    await until_load(version, 0)
+    # Served; idle for a while, and it goes again.
+    await version.picture.until(lambda: not version.instances)
+    assert await version.stored_state() is State.ACTIVE
+    assert not pids_of(one)
+
+
+async def until_load(version: Version, total: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            load = await version.provisioner.queues.load(version.version_id)
+            if load.waiting + load.leased == total:
+                return
+
+
+async def test_a_graceful_undeploy_finishes_what_is_queued_then_stops(one: Provisioner) -> None:
+    ended: list[str] = []
+    endings = Endings(one.data, ended.append)
+    version = await deployed(one)
+    await version.until(State.ACTIVE)
+    for _ in range(4):
+        await version.enqueue(b"0.3")
+    await version.drain(within_s=60)
+    await version.until(State.INACTIVE)
+    assert version.instances
+    await until_load(version, 0)
+    assert ended == []
+    await version.picture.until(lambda: not version.instances)
+    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    assert await version.deployment() is None
+    assert version.version_id not in await one.queues.version_ids()
+    endings.close()
+
+
+async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    endings = Endings(one.data, ended.put_nowait)
+    version = await deployed(one)
+    await version.until(State.ACTIVE)
+    for _ in range(3):
+        await version.enqueue(b"60")
+    await version.drain(within_s=2)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await ended.get() == version.version_id
+    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    assert await version.deployment() is None
+    assert version.instances == []
+    endings.close()
+
+
+async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provisioner) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    endings = Endings(one.data, ended.put_nowait)
+    version = await deployed(one, gpu_spec("s1", 0, 0))
+    await version.until(State.ACTIVE)
+    await version.enqueue(b"1")
+    await version.undeploy()
+    async with asyncio.timeout(2):
+        assert await ended.get() == version.version_id
+    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    assert version.version_id not in await one.queues.version_ids()
+    endings.close()
+
+
+async def test_the_maximum_is_respected_when_it_is_lowered(one: Provisioner) -> None:
+    version = await deployed(one, gpu_spec("s1", 2, 2))
+    await version.until(State.ACTIVE)
+    deployment = await version.deployment()
+    assert deployment is not None
+    await one.store.put(replace(deployment, specs=(gpu_spec("s1", 1, 1),)))
+    await version.picture.until(lambda: len(version.instances) == 1)
+    assert await version.stored_state() is State.ACTIVE
+
+
+class Removals:
+    """Versions whose queue was removed; each is heard of only when it is told again."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[str] = asyncio.Queue()
+        self._missed: set[str] = set()
+
+    async def removed(self, version_id: str) -> None:
+        if version_id not in self._missed:
+            self._missed.add(version_id)
+            raise QueueUnavailable
+        self._heard.put_nowait(version_id)
+
+    async def next(self) -> str:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._heard.get()
+
+
+async def test_the_end_of_an_undeploy_is_told_until_it_was_heard(one: Provisioner) -> None:
+    removals = Removals()
+    one.provisioning.queues.on_removed(removals.removed)
+    version = await deployed(one, gpu_spec("s1", 0, 0))
+    await version.until(State.ACTIVE)
+    await version.undeploy()
+    assert await removals.next() == version.version_id
+    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+
+
+async def test_the_queue_of_a_version_deleted_while_nobody_led_is_removed_at_the_next_lead(
+    one: Provisioner,
+) -> None:
+    await one.provisioning.stop()
+    deleted, foreign = Version(one), Version(one)
+    await deleted.register()
+    for version in (deleted, foreign):
+        await version.enqueue(b"1")
+    await one.store.delete(DetailsRemoved(deleted.function_id, deleted.version_id))
+    await one.store.delete(VersionRemoved(deleted.function_id, deleted.version_id))
+    removals = Removals()
+    async with running_fleet(one.store, one.data) as fleet:
+        fleet.queues.on_removed(removals.removed)
+        assert await removals.next() == deleted.version_id
+        # One that this store has never had may be another gateway's.
+        assert await one.queues.version_ids() == [foreign.version_id]
+
+
+def has_kind(changes: list[object], kind: type) -> bool:
+    return any(isinstance(change, kind) for change in changes)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_nats_killed_and_started_again_changes_nothing(
+    nats_server: NatsServer, one: Provisioner
+) -> None:
+    version = await deployed(one)
+    await version.until(State.ACTIVE)
+    (before,) = version.instances
+    pids = pids_of(one)
+    heard: list[object] = []
+    one.picture.listeners.append(heard.append)
+    await nats_server.restart()
+    # The store kept instances in memory and has lost them.
+    await version.picture.until(lambda: has_kind(heard, InstanceRemoved))
+    await version.picture.until(lambda: has_kind(heard, Instance))
+    await version.picture.until(lambda: one.reconciler.is_leader)
+    await version.until(State.ACTIVE)
+    assert pids_of(one) == pids
+    assert [instance.instance_id for instance in version.instances] == [before.instance_id]
+    stored = await one.store.get(InstanceRemoved(version.version_id, before.instance_id))
+    assert stored is not None
+    states = {change.state for change in heard if isinstance(change, FunctionVersion)}
+    assert states <= {State.ACTIVE, State.DEGRADED}
+    # nats-py leaves sockets of failed attempts open; they must not be found in another test.
+    gc.collect()
+
+
+async def test_a_leader_killed_is_replaced_and_leaves_no_orphan(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "instances"
+    child_file = tmp_path / "child"
+    async with (
+        leading_process(nats_server, folder) as leader,
+        second_candidate(nats_server, folder) as second,
+    ):
+        version = Version(second, "stubborn")
+        version.environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
+        await version.register()
+        await version.deploy()
+        await version.until(State.ACTIVE)
+        assert not second.reconciler.is_leader
+        (before,) = version.instances
+        pids = pids_under(str(folder))
+        assert int(child_file.read_text()) in pids
+        leader.kill()
+        await leader.wait()
+        await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
+        await until_gone(pids)
+        await second.picture.until(
+            lambda: [one.instance_id for one in version.instances] not in ([], [before.instance_id])
+        )
+        await second.picture.until(
+            lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
+        )
+        await version.until(State.ACTIVE)
+        last = pids_under(str(folder))
+    await until_gone(last)
+
+
+async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_instances(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "instances"
+    async with (
+        leading_process(nats_server, folder) as first,
+        second_candidate(nats_server, folder) as second,
+    ):
+        version = Version(second)
+        await version.register()
+        await version.deploy()
+        await version.until(State.ACTIVE)
+        (before,) = version.instances
+        pids = pids_under(str(folder))
+        first.send_signal(signal.SIGSTOP)
+        await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
+        assert [instance.instance_id for instance in version.instances] == [before.instance_id]
+        assert version.state is State.ACTIVE
+        first.send_signal(signal.SIGCONT)
+        await until_gone(pids)
+        await second.picture.until(
+            lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
+        )
+        (after,) = version.instances
+        assert after.instance_id != before.instance_id
+
+
+@asynccontextmanager
+async def leading_process(nats_server: NatsServer, folder: Path) -> AsyncIterator[Process]:
+    """Run a candidate as a process that does not outlive the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.provisioner", nats_server.url, str(folder)
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def second_candidate(nats_server: NatsServer, folder: Path) -> AsyncIterator[Provisioner]:
+    """Start one once another leads."""
+    one = Provisioner(nats_server.url, folder)
+    await one.connect()
+    async with asyncio.timeout(PATIENCE_S):
+        while await one.store.get_raw("meta", "leader") is None:
+            pass
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+async def test_stopping_leaves_nothing_behind(nats_server: NatsServer, tmp_path: Path) -> None:
+    folder = tmp_path / "instances"
+    child_file = tmp_path / "child"
+    async with provisioning(nats_server.url, folder) as one:
+        version = await deployed(
+            one,
+            image="stubborn",
+            environment=[{"key": "CHILD_FILE", "value": str(child_file)}],
+        )
+        await version.until(State.ACTIVE)
+        pids = pids_of(one)
+        assert int(child_file.read_text()) in pids
+        (instance,) = version.instances
+    await until_gone(pids, 1.0)
+    assert list(folder.iterdir()) == []
+    async with provisioning(nats_server.url, tmp_path / "other") as other:
+        # Its record went with it: nobody has to wait for the end of its lease.
+        records = [entry.name for entry in await other.store.entries("instances")]
+        assert not any(instance.instance_id in name for name in records)
