@@ -3,7 +3,12 @@
 A region is one NATS token (no dot, blank or wildcard) that may stand in a stream's name too.
 """
 
+import re
+from hashlib import sha256
+
 from wire.ids import RequestId, VersionId, parse_uuid
+
+_is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 def stream_name(region: str, version_id: str) -> str:
@@ -34,6 +39,14 @@ def cancel_subject(version_id: str) -> str:
 def position_subject(version_id: str) -> str:
     """Return where the head of a version's queue is announced."""
     return f"nvcf.position.{version_id}"
+
+
+def worker_inbox(version_id: str, instance_id: str) -> str:
+    """Return the prefix below which one worker alone gets replies; ``instance_id`` is any text."""
+    token = (
+        instance_id if _is_token(instance_id) else f"={sha256(instance_id.encode()).hexdigest()}"
+    )
+    return f"_INBOX.{version_id}.{token}"
 
 
 def parse_request_subject(subject: bytes) -> tuple[str, VersionId, RequestId] | None:

@@ -54,7 +54,7 @@ class InstanceSettings(Section):
     """Where the agent runs; told to the inference server with every request."""
 
     id: Text = ""
-    """Names the connection to NATS."""
+    """Names the connection to NATS and its inbox, and the instance at control.url."""
     type: Text = ""
     """For NVCF-INSTANCETYPE."""
     backend: Text = ""
@@ -124,6 +124,17 @@ class NatsSettings(Section):
     """Instead of credentials, sent as it is."""
 
 
+class ControlSettings(Section):
+    """The platform's API: where the agent says that it is there, and gets its login to NATS."""
+
+    url: Annotated[str, Field(pattern=r"^$|^https?://[!-~]+$")] = ""
+    """http:// or https://; empty: the agent is told of by nobody."""
+    token: SecretStr | None = None
+    """The worker token of this instance, to begin with; renewed ones follow."""
+    timeout_s: Annotated[Seconds, Field(gt=0)] = 5.0
+    """For one call."""
+
+
 class QueueSettings(Section):
     """The function's queue."""
 
@@ -174,6 +185,7 @@ class WorkerSettings(Section):
     instance: InstanceSettings = InstanceSettings()
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
+    control: ControlSettings = ControlSettings()
     nats: NatsSettings = NatsSettings()
     queue: QueueSettings = QueueSettings()
     attach: AttachSettings = AttachSettings()

@@ -9,7 +9,6 @@ one, send what was held.
 import asyncio
 import logging
 import random
-import re
 from contextlib import suppress
 from secrets import token_hex
 from typing import NamedTuple, Protocol
@@ -19,6 +18,7 @@ from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_ser
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
     MessageHandler,
+    denied_subject,
     encode_publish,
     encode_subscribe,
     encode_unsubscribe,
@@ -30,10 +30,6 @@ _STEADY_AFTER_S = 5.0
 _ANSWER_S = 0.25
 _HANDOVER_S = 2.0
 _DEFAULT_MAX_PAYLOAD = 1 << 20
-
-_VIOLATION = re.compile(
-    r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE
-)
 
 _log = logging.getLogger("queueing.nats.connection")
 
@@ -107,17 +103,15 @@ class Connection:
         self._subscriptions: dict[bytes, Subscription] = {}
         self._listeners: list[Listener] = []
         self._sids = self._inboxes = 0
-        self._inbox_prefix = b"_INBOX.%b" % token_hex(11).encode()
+        self._inbox_prefix = f"{options.inbox_prefix}.{token_hex(11)}".encode()
         self._requests: dict[bytes, tuple[bytes, asyncio.Future[Reply]]] = {}
         self._replies: Subscription | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
-        self._down = asyncio.Event()
+        self._up, self._down = asyncio.Event(), asyncio.Event()
         self._is_moving = False
         self.max_payload_bytes = _DEFAULT_MAX_PAYLOAD
-        self.last_error = ""
+        self.last_error, self._carried = "", Traffic()
         self.connects = self.losses = self.lame_ducks = self.refusals = 0
-        self._carried = Traffic()
 
     @property
     def traffic(self) -> Traffic:
@@ -146,7 +140,7 @@ class Connection:
         if link is not None:
             await self._round_trip(link)
             link.close("closed by us")
-            self._lose(link, "closed by us")
+            self.link_lost(link, "closed by us")
 
     def is_connected(self) -> bool:
         """Whether a frame can be sent now."""
@@ -248,7 +242,8 @@ class Connection:
         failures = 0
         while True:
             if failures:
-                await asyncio.sleep(self._delay(failures))
+                spread = random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
+                await asyncio.sleep(spread * self._options.delay_s(failures))
             link = await self._open_any(self._candidates())
             if link is None:
                 failures += 1
@@ -259,18 +254,12 @@ class Connection:
             # A server that accepts us and throws us out at once must not be stormed.
             failures = 1 if loop.time() - since >= _STEADY_AFTER_S else failures + 1
 
-    def _delay(self, failures: int) -> float:
-        options = self._options
-        doubled = options.reconnect_min_s * float(1 << min(failures - 1, 16))
-        longest = min(options.reconnect_max_s, doubled)
-        return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads clients, guards nothing
-
     def _candidates(self) -> list[Server]:
         known = self._servers + [s for s in self._discovered if s not in self._servers]
         if self._server in known:
             # The one just lost comes last.
             first = known.index(self._server) + 1
-            known = known[first:] + known[:first]
+            return known[first:] + known[:first]
         return known
 
     async def _open_any(self, servers: list[Server]) -> Link | None:
@@ -280,9 +269,9 @@ class Connection:
             except (LinkError, LoginError, OSError) as error:
                 self.last_error = f"{server}: {str(error) or type(error).__name__}"
                 _log.warning("nats.connect_failed", extra={"fields": {"error": self.last_error}})
-            else:
-                self._server = server
-                return link
+                continue
+            self._server = server
+            return link
         return None
 
     def _adopt(self, link: Link) -> None:
@@ -322,8 +311,7 @@ class Connection:
         _log.error("nats.refused", extra={"fields": {"server": self.server, "error": text}})
         if link is not self._link:
             return
-        if found := _VIOLATION.search(text):
-            subject = found[1].encode()
+        if subject := denied_subject(text):
             for asked, future in self._requests.values():
                 if asked == subject and not future.done():
                     future.set_exception(Denied(text))
@@ -332,15 +320,11 @@ class Connection:
 
     def link_lost(self, link: Link, reason: str) -> None:
         """Void everything that was under way, unless the link had been replaced."""
-        if link is self._link:
-            self.last_error = reason
-            self._lose(link, reason)
-
-    def _lose(self, link: Link, reason: str) -> None:
         if link is not self._link:
             return
         self._carried = self.traffic
         self._link = None
+        self.last_error = reason
         self.losses += 1
         self._up.clear()
         self._down.set()
@@ -353,13 +337,29 @@ class Connection:
         for listener in tuple(self._listeners):
             listener.disconnected()
 
-    # Lame duck
+    # Going over to another link
+
+    async def renew(self) -> bool:
+        """Log in again with what the login says now, on a link that takes over without a gap.
+
+        ``False``: there is no link, or no second one could be had; the old one goes on.
+        """
+        old = self._link
+        if old is None or self._is_moving:
+            return False
+        self._is_moving = True
+        try:
+            if new := await self._open_any(self._candidates()[-1:]):
+                await self._hand_over(old, new, "renewed")
+            return new is not None and self._link is new
+        finally:
+            self._is_moving = False
 
     async def _move(self, old: Link) -> None:
         """Go to another server, if there is one, before this one closes."""
         try:
-            jitter_s = self._options.lame_duck_jitter_s
-            await asyncio.sleep(random.uniform(0.0, jitter_s))  # noqa: S311 - as above
+            jitter_s = random.uniform(0.0, self._options.lame_duck_jitter_s)  # noqa: S311 - as above
+            await asyncio.sleep(jitter_s)
             left = self._server
             others = [server for server in self._candidates() if server != left]
             new = await self._open_any(others) if self._link is old else None
@@ -369,11 +369,11 @@ class Connection:
                 self._server = left
                 new.close("the same server")
                 return
-            await self._hand_over(old, new)
+            await self._hand_over(old, new, "lame duck")
         finally:
             self._is_moving = False
 
-    async def _hand_over(self, old: Link, new: Link) -> None:
+    async def _hand_over(self, old: Link, new: Link, reason: str) -> None:
         await self._round_trip(old)
         old.hold()
         # JetStream answers after the PONG: give replies to what was sent the time they need.
@@ -387,7 +387,7 @@ class Connection:
         self._adopt(new)
         for frame in held:
             new.send(frame)
-        old.close("lame duck")
+        old.close(reason)
 
     async def _round_trip(self, link: Link, while_held: bytes = b"") -> None:
         seen = asyncio.Event()

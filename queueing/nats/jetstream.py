@@ -22,7 +22,7 @@ STORE_FAILED = 10077
 MEMORY_EXCEEDED = 10028
 STORAGE_EXCEEDED = 10047
 
-_API = "$JS.API."
+API = "$JS.API"
 _SECOND_NS = 1_000_000_000
 
 
@@ -112,14 +112,16 @@ class QueueState:
 class JetStream:
     """The API over a connection. Everything raises `ApiError` or `connection.NatsError`."""
 
-    def __init__(self, connection: Connection, timeout_s: float = 2.0) -> None:
+    def __init__(self, connection: Connection, timeout_s: float = 2.0, api: str = API) -> None:
+        """``api`` is where it answers; another when it is imported from another account."""
         self._connection = connection
         self._timeout_s = timeout_s
+        self._api = api
 
     async def call(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
         """Send one API request."""
         reply = await self._connection.request(
-            f"{_API}{operation}".encode(),
+            f"{self._api}.{operation}".encode(),
             orjson.dumps(document) if document else b"",
             self._timeout_s,
         )
@@ -187,7 +189,7 @@ class JetStream:
     async def sequence_of(self, stream: str, subject: bytes) -> int:
         """Return the sequence of the message with this subject, 0 when there is none."""
         reply = await self._connection.request(
-            b"%bDIRECT.GET.%b.%b" % (_API.encode(), stream.encode(), subject), b"", self._timeout_s
+            f"{self._api}.DIRECT.GET.{stream}.".encode() + subject, b"", self._timeout_s
         )
         if status_of(reply.headers):
             return 0
@@ -198,7 +200,7 @@ class JetStream:
 
 def delete_message_subject(stream: str) -> bytes:
     """Return where `delete_message` is published."""
-    return f"{_API}STREAM.MSG.DELETE.{stream}".encode()
+    return f"{API}.STREAM.MSG.DELETE.{stream}".encode()
 
 
 def delete_message(sequence: int) -> bytes:
@@ -206,9 +208,9 @@ def delete_message(sequence: int) -> bytes:
     return b'{"seq":%d,"no_erase":true}' % sequence
 
 
-def next_message_subject(stream: str) -> bytes:
+def next_message_subject(stream: str, api: str = API) -> bytes:
     """Return where pulls for the stream's consumer are published."""
-    return f"{_API}CONSUMER.MSG.NEXT.{stream}.{consumer_name(stream)}".encode()
+    return f"{api}.CONSUMER.MSG.NEXT.{stream}.{consumer_name(stream)}".encode()
 
 
 def max_deliveries_subject() -> bytes:

@@ -9,6 +9,7 @@ import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import unquote, urlsplit
@@ -53,11 +54,13 @@ def parse_server(url: str) -> Server:
 class Login:
     """One way to log in; the first that is set counts, in the order of the fields.
 
-    ``credentials_file`` holds a user JWT and its seed, ``nkey_seed`` a seed alone. ``token`` may be
-    a function, called at each connect.
+    ``credentials_file`` holds a user JWT and its seed, ``credentials`` returns the two,
+    ``nkey_seed`` is a seed alone. ``token`` may be a function. Both functions are called at each
+    connect.
     """
 
     credentials_file: Path | None = None
+    credentials: Callable[[], tuple[str, str]] | None = None
     nkey_seed: str = field(default="", repr=False)
     token: str | Callable[[], str] = field(default="", repr=False)
     user: str = ""
@@ -65,8 +68,11 @@ class Login:
 
     def fields(self, server: Server, nonce: str) -> dict[str, str]:
         """Return what goes into CONNECT; ``nonce`` is the server's. Raises `LoginError`."""
+        read = self.credentials
         if self.credentials_file is not None:
-            jwt, seed = read_credentials(self.credentials_file)
+            read = partial(read_credentials, self.credentials_file)
+        if read is not None:
+            jwt, seed = read()
             return {"jwt": jwt, "sig": _sign(seed, nonce)[1]}
         if self.nkey_seed:
             public, signature = _sign(self.nkey_seed, nonce)
@@ -87,7 +93,8 @@ class ConnectionOptions:
     ``tls`` is used for ``tls://`` addresses and when the server demands TLS; without it the
     system's authorities are trusted. ``tls_first`` is for servers with ``handshake_first``.
     ``buffer_bytes`` bounds what waits for a slow broker; beyond it a send is refused.
-    ``lame_duck_jitter_s`` spreads the clients of a server that announces its end.
+    ``lame_duck_jitter_s`` spreads the clients of a server that announces its end. Replies come to
+    subjects below ``inbox_prefix``.
     """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
@@ -101,6 +108,12 @@ class ConnectionOptions:
     reconnect_max_s: float = 5.0
     lame_duck_jitter_s: float = 5.0
     buffer_bytes: int = 32 << 20
+    inbox_prefix: str = "_INBOX"
+
+    def delay_s(self, failures: int) -> float:
+        """Return how long to wait, at most, after so many failures in a row."""
+        doubled = self.reconnect_min_s * float(1 << min(failures - 1, 16))
+        return min(self.reconnect_max_s, doubled)
 
 
 _SECTION = re.compile(

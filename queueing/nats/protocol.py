@@ -4,6 +4,7 @@
 rest of what a server says goes to a `Control`. The encoders return one complete frame each.
 """
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,10 @@ PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
 _M, _H = b"MH"
+
+_VIOLATION = re.compile(
+    r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
 
 MessageHandler = Callable[[bytes, bytes, bytes, bytes], None]
 """Called with subject, reply subject, headers and payload; what is missing is empty."""
@@ -221,3 +226,9 @@ def header_value(headers: bytes, name: bytes) -> bytes | None:
     start += len(name) + 3
     end = headers.find(b"\r\n", start)
     return headers[start : end if end >= 0 else len(headers)].strip()
+
+
+def denied_subject(error: str) -> bytes:
+    """Return the subject that an ``-ERR`` refuses to us, empty when it is about something else."""
+    found = _VIOLATION.search(error)
+    return b"" if found is None else found[1].encode()

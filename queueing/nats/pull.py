@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from queueing.lease import ACK, HAND_BACK, PROGRESS, REJECT, deliveries_of
 from queueing.nats.connection import Connection, Denied, NatsError, NotConnected, Subscription
-from queueing.nats.jetstream import ApiError, JetStream, next_message_subject
+from queueing.nats.jetstream import API, ApiError, JetStream, next_message_subject
 from queueing.nats.protocol import (
     STATUS_BAD_REQUEST,
     STATUS_CONFLICT,
@@ -51,7 +51,8 @@ class PullOptions:
 
     The broker gives a sign of life every ``heartbeat_s``; after two without one the pull is taken
     as lost. ``max_batch`` is the most asked for at once, ``max_cancels`` how many ids of cancelled
-    requests are remembered, the oldest forgotten first, for ``cancel_memory_s``.
+    requests are remembered, the oldest forgotten first, for ``cancel_memory_s``. ``api`` is where
+    JetStream answers.
     """
 
     expires_s: float = 300.0
@@ -59,6 +60,7 @@ class PullOptions:
     max_batch: int = 5000
     max_cancels: int = 10_000
     cancel_memory_s: float = 300.0
+    api: str = API
 
 
 class PulledLease:
@@ -121,9 +123,9 @@ class PullWorker:
         self._on_lease = on_lease
         self._on_cancel = on_cancel
         self._options = options or PullOptions()
-        self._api = JetStream(connection)
+        self._api = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
-        self._next_subject = next_message_subject(self._stream)
+        self._next_subject = next_message_subject(self._stream, self._options.api)
         self._cancel_subject = cancel_subject(version_id).encode()
         self._cancel_subscription: Subscription | None = None
         self._inbox = b""

@@ -6,24 +6,28 @@ import gc
 import json
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from pydantic import SecretStr
 
 from queueing.nats.connection import Connection as NatsConnection
 from queueing.nats.login import ConnectionOptions, Login
-from queueing.nats.pull import PullWorker
+from queueing.nats.pull import PullOptions, PullWorker
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
+from wire.subjects import worker_inbox
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
+from worker_agent.app.presence import Presence
 from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
+from worker_agent.connect import ConnectError, Status, Welcome
 from worker_agent.http1_client.pool import Connect, Pool
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
 from worker_agent.pull import Intake
-from worker_agent.settings import HealthSettings, InferenceSettings, NatsSettings, WorkerSettings
+from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
 
 SWEEP_S = 0.5
@@ -68,7 +72,9 @@ class Agent:
             is_target=is_target,
         )
         self.metrics.watch(limit, lambda: float(self._intake.running))
-        self._nats = NatsConnection(nats_options(settings.nats, connection_name(settings)))
+        self._presence = Presence(settings, self.status)
+        self._told_requests = 0.0
+        self._nats: NatsConnection | None = None
         self._puller: PullWorker | None = None
         self._admin = Admin(self.metrics.registry, self.failures)
 
@@ -77,11 +83,22 @@ class Agent:
         found = {}
         if self._inference_failure:
             found["inference"] = self._inference_failure
-        if not self._nats.is_connected():
+        if self._nats is None or not self._nats.is_connected():
             found["nats"] = "not connected"
         if self._is_draining:
             found["agent"] = "draining"
         return found
+
+    def status(self) -> Status:
+        """Return what the platform is told. Asked for once a heartbeat."""
+        requests = self.metrics.requests
+        has_run, self._told_requests = requests != self._told_requests, requests
+        return Status(
+            healthy=not self._inference_failure and self._presence.is_reachable,
+            slots=self._settings.inference.max_concurrency,
+            busy=max(self._intake.running, int(has_run)),
+            stopping=self._is_draining,
+        )
 
     async def serve(self, lifecycle: Lifecycle) -> int:
         """Serve until told to stop, then drain; return the process's exit code."""
@@ -93,13 +110,19 @@ class Agent:
             await self._admin.listen(address)
             stack.push_async_callback(self._admin.close)
             stack.callback(self._probe_pool.close)
+            try:
+                welcome = await self._presence.begin(stack, lifecycle)
+            except ConnectError as error:
+                _log.error("control.refused", extra={"fields": {"reason": str(error)}})
+                return EXIT_NOT_READY
+            stack.callback(self._leave)
             if not await self._until_healthy(lifecycle):
                 return 0 if lifecycle.stopping.is_set() else EXIT_NOT_READY
-            self._nats.start()
-            stack.push_async_callback(self._nats.close)
+            nats = self._open_nats(welcome)
+            stack.push_async_callback(nats.close)
             stack.callback(self._gateways.close)
             stack.callback(self._pool.close)
-            self._start_pulling(stack)
+            self._start_pulling(stack, nats, welcome)
             stack.callback(self._intake.abandon_all)
             gc.collect()
             gc.freeze()
@@ -118,15 +141,32 @@ class Agent:
             await self._drain()
         return 0
 
-    def _start_pulling(self, stack: AsyncExitStack) -> None:
+    def _open_nats(self, welcome: Welcome | None) -> NatsConnection:
+        settings = self._settings
+        options = nats_options(settings)
+        if welcome is not None and welcome.nats is not None:
+            login = Login(credentials=self._presence.credentials)
+            options = replace(options, servers=welcome.nats.urls, login=login)
+        nats = self._nats = NatsConnection(options)
+        self._presence.follow(nats)
+        nats.start()
+        return nats
+
+    def _start_pulling(
+        self, stack: AsyncExitStack, nats: NatsConnection, welcome: Welcome | None
+    ) -> None:
         settings = self._settings
         intake = self._intake
+        pulls = PullOptions()
+        if welcome is not None and welcome.nats is not None:
+            pulls = PullOptions(api=welcome.nats.api)
         puller = self._puller = PullWorker(
-            self._nats,
-            region=settings.queue.region,
+            nats,
+            region=settings.queue.region if welcome is None else welcome.region,
             version_id=settings.function.version_id,
             on_lease=intake.on_lease,
             on_cancel=intake.on_cancel,
+            options=pulls,
         )
         puller.start()
         stack.push_async_callback(puller.close)
@@ -182,13 +222,16 @@ class Agent:
                 self._intake.pause()
 
     async def _ask(self) -> bool:
+        was_healthy = not self._inference_failure
         reason = self._inference_failure = await unhealthy(self._probe_pool, self._probe)
         self.metrics.probed(is_healthy=not reason)
+        if was_healthy is not (not reason):
+            self._presence.changed()
         return not reason
 
     async def _drain(self) -> None:
         """Take no more work, give back what has not begun, finish the rest."""
-        self._is_draining = True
+        self._leave()
         _log.info("worker.draining", extra={"fields": {"running": self._intake.running}})
         self._intake.pause()
         if self._puller is not None:
@@ -198,6 +241,10 @@ class Agent:
                 await self._intake.drained()
         except TimeoutError:
             _log.warning("worker.drain_ended", extra={"fields": {"running": self._intake.running}})
+
+    def _leave(self) -> None:
+        self._is_draining = True
+        self._presence.changed()
 
     def _sweep(self) -> None:
         self._pool.sweep()
@@ -242,15 +289,21 @@ def connection_name(settings: WorkerSettings) -> str:
     return f"worker_{settings.function.version_id}_{settings.instance.id}"
 
 
-def nats_options(nats: NatsSettings, name: str) -> ConnectionOptions:
+def nats_options(settings: WorkerSettings) -> ConnectionOptions:
     """Return how to connect and log in to NATS."""
+    nats = settings.nats
     token = _text(nats.token)
     if nats.worker_token is not None:
         token = callout_token(_text(nats.worker_token))
     login = Login(
         credentials_file=nats.credentials_file, nkey_seed=_text(nats.nkey_seed), token=token
     )
-    return ConnectionOptions(servers=nats.urls, name=name, login=login)
+    return ConnectionOptions(
+        servers=nats.urls,
+        name=connection_name(settings),
+        login=login,
+        inbox_prefix=worker_inbox(settings.function.version_id, settings.instance.id),
+    )
 
 
 def callout_token(worker_token: str) -> str:

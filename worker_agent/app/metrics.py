@@ -64,6 +64,11 @@ class Metrics:
         self._slots.set(slots)
         self._running.set_function(running)
 
+    @property
+    def requests(self) -> float:
+        """Requests started so far."""
+        return self._requests.value
+
     def started(self, deliveries: int) -> None:
         """A job begins."""
         self._requests.value += 1
