@@ -6,7 +6,6 @@ within a second.
 
 import asyncio
 import logging
-import os
 import re
 import secrets
 import sys
@@ -19,38 +18,22 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
+from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.functions.model import EVERYTHING, ApiKey, Reach, reach_of, resources_of
 from gateway.functions.principal import INVOKE
-from gateway.settings import ENV_PREFIX, GatewaySettings
+from gateway.settings import read_settings
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import StoreError
 from gateway.store.nats_kv import Store
-from runtime.settings import SettingsError, load
+from runtime.settings import SettingsError
 from wire.ids import uuid4_text
 
 CONNECT_WITHIN_S = 2.0
-SCOPES = frozenset(
-    {
-        "register_function",
-        "update_function",
-        "delete_function",
-        "deploy_function",
-        "list_functions",
-        "list_functions_details",
-        INVOKE,
-        "queue_details",
-        "authorize_clients",
-        "update_secrets",
-        "manage_telemetries",
-        "manage_registry_credentials",
-        "list_cluster_groups",
-        "account_setup",
-    }
-)
-"""`spec/control-plane.md` §6.3, what a key may have."""
 
 Answer = TypeVar("Answer")
 app = typer.Typer(
@@ -208,7 +191,7 @@ def _with_store(place: Place, use: Callable[[Store], Awaitable[Answer]]) -> Answ
 
 def _place(config: Path | None, nats_urls: list[str] | None) -> Place:
     try:
-        settings = load(GatewaySettings, config, ENV_PREFIX, environ=os.environ)
+        settings = read_settings(config)
     except (SettingsError, OSError) as error:
         _fail(str(error))
     options = replace(store_options(settings.nats), name="gateway-keys")
@@ -231,8 +214,8 @@ def _checked_account(account: str) -> str:
 
 def _checked_scopes(scopes: list[str] | None) -> frozenset[str]:
     chosen = frozenset(scopes or [INVOKE])
-    if unknown := sorted(chosen - SCOPES):
-        _fail(f"--scope {unknown[0]} is unknown. Scopes: {', '.join(sorted(SCOPES))}.")
+    if unknown := sorted(chosen - ACCOUNT_SCOPES):
+        _fail(f"--scope {unknown[0]} is unknown. Scopes: {', '.join(sorted(ACCOUNT_SCOPES))}.")
     return chosen
 
 
@@ -299,10 +282,6 @@ def _print_table(keys: list[ApiKey], now: int) -> None:
     if not keys:
         typer.echo("There are no keys. 'gateway keys create --account ACCOUNT' makes one.")
         return
-    # Here, because every gateway process imports this module, and rich takes 7 MiB.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
     table = Table(*_COLUMNS, box=None, pad_edge=False)
     for key in keys:
         narrow = sorted(key.reach.functions | key.reach.versions)

@@ -1,0 +1,40 @@
+"""Groups of commands that are imported when somebody asks for them.
+
+Tables, HTTP client and store take longer to import than the rest of the program, and
+`gateway serve` needs none of them.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+GROUPS: Mapping[str, str] = {
+    "dev": "gateway.dev.command",
+    "functions": "gateway.cli.functions",
+    "deployments": "gateway.cli.deployments",
+    "queues": "gateway.cli.queues",
+    "keys": "gateway.keys_cli",
+    "bootstrap": "gateway.cli.bootstrap",
+    "store": "gateway.cli.store",
+}
+"""Name and module of each; the module's ``app`` is the group."""
+
+
+class LazyGroup(TyperGroup):
+    """The program's commands: those it was made with, then `GROUPS`."""
+
+    # Contexts and commands are click's, which typer brings along under a name of its own.
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = GROUPS.get(cmd_name)
+        if module is None:
+            return super().get_command(ctx, cmd_name)
+        command = typer.main.get_command(import_module(module).app)
+        command.name = cmd_name
+        return command

@@ -1,0 +1,91 @@
+"""Options that several commands have, and files that they read."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from gateway.cli.api_client import Place
+from gateway.cli.failures import usage
+from gateway.settings import API_KEY_VARIABLE, API_URL_VARIABLE
+from wire.ids import parse_uuid
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+UrlOption = Annotated[
+    str,
+    typer.Option("--api-url", envvar=API_URL_VARIABLE, metavar="URL", help="Where the API is."),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar=API_KEY_VARIABLE,
+        metavar="KEY",
+        help="An API key or a token. Better in the environment, where others do not see it.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Wait for the end, and tell each step.")]
+FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID")]
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION_ID")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="The call's body in JSON, or - for standard input; other options replace members.",
+    ),
+]
+
+_is_credential = re.compile(r"[\x21-\x7e]+").fullmatch
+
+
+def place(url: str, key: str) -> Place:
+    """Return where the API is. Ends the program when the options do not say it."""
+    if not url.startswith(("http://", "https://")):
+        raise usage(f"--api-url {url} must begin with http:// or https://.")
+    if not key:
+        raise usage(f"Give an API key with {API_KEY_VARIABLE} or --api-key.")
+    if not _is_credential(key):
+        raise usage("The API key must be visible ASCII characters, without spaces.")
+    return Place(url.rstrip("/"), key)
+
+
+def ids(*texts: str) -> tuple[str, ...]:
+    """Return ids in canonical form. Ends the program when one is none: it is part of a path."""
+    found = []
+    for text in texts:
+        canonical = parse_uuid(text.encode())
+        if canonical is None:
+            raise usage(f"{text} is not an id: ids are UUIDs, as the lists show them.")
+        found.append(canonical)
+    return tuple(found)
+
+
+def read_body(file: Path | None) -> dict[str, Any]:
+    """Return the JSON object in ``file``, empty without a file. Ends the program for others."""
+    if file is None:
+        return {}
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        body = orjson.loads(data)
+    except OSError as error:
+        raise usage(f"--file {file} cannot be read: {error.strerror}.") from None
+    except orjson.JSONDecodeError as error:
+        raise usage(f"--file {file} is not JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise usage(f"--file {file} is not a JSON object.")
+    return body
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    """Split ``NAME=VALUE``. Ends the program for anything else; never shows the value."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise usage(f"{option} takes NAME=VALUE.")
+    return name, value

@@ -1,0 +1,227 @@
+"""``gateway functions|deployments|queues`` as a user and as a program uses them."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+
+from gateway.control.api import InLine
+from tests.integration.gateway.cli.conftest import Shell
+from tests.support.control import Client, ControlPlane, SetQueue
+from tests.support.idle_backend import Fleet
+from tests.support.programs import Program, gateway
+
+T = TypeVar("T")
+IMAGE = ["--name", "echo", "--image", "img:1", "--inference-url", "/echo"]
+
+
+async def create(shell: Shell, *options: str) -> tuple[str, str]:
+    made = await shell.json("functions", "create", *IMAGE, *options)
+    return made["id"], made["versionId"]
+
+
+async def test_a_function_is_registered_shown_changed_listed_and_deleted(
+    shell: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("hunter2\n")
+    made = await shell.json(
+        *("functions", "create", *IMAGE, "--env", "A=b=c", "--secret", f"token={tmp_path}/token"),
+        *("--tag", "one", "--tag", "two", "--inference-port", "9000"),
+    )
+    ids = made["id"], made["versionId"]
+    assert made["status"] == "INACTIVE"
+    assert made["containerEnvironment"] == [{"key": "A", "value": "b=c"}]
+    assert made["secrets"] == ["token"]
+    second = await shell.json("functions", "version", ids[0], *IMAGE)
+    assert second["id"] == ids[0]
+    changed = await shell.json("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S")
+    assert (changed["tags"], changed["rateLimit"]) == (["new"], {"rateLimit": "5-S"})
+    assert (await shell.json("functions", "show", *ids))["inferencePort"] == 9000
+    listed = await shell.json("functions", "list", ids[0])
+    assert [one["versionId"] for one in listed] == [ids[1], second["versionId"]]
+    assert len(await shell.json("functions", "list", "--visibility", "private")) == 2
+    assert len(await shell.json("functions", "list", "--limit", "1")) == 1
+    assert (await shell.run("functions", "delete", *ids)).code == 0
+    assert len(await shell.json("functions", "list", ids[0])) == 1
+
+
+async def test_a_list_longer_than_a_page_comes_whole(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.api_client.PAGE", 2)
+    made = [await create(shell) for _ in range(5)]
+    listed = await shell.json("functions", "list", "--visibility", "private")
+    assert [(one["id"], one["versionId"]) for one in listed] == made
+    assert len(await shell.json("functions", "list", "--limit", "3")) == 3
+
+
+async def test_tables_have_whole_ids_in_one_line(shell: Shell) -> None:
+    ids = await create(shell)
+    out = (await shell.run("functions", "list", ids[0])).out
+    (line,) = [line for line in out.splitlines() if ids[1] in line]
+    assert ids[0] in line
+    assert "INACTIVE" in line
+    await shell.run("deployments", "create", *ids, "--gpu", "A10G")
+    shown = await shell.run("deployments", "show", *ids)
+    assert "A10G" in shown.out
+    assert "DEPLOYING" in shown.out
+
+
+async def test_what_callers_wrote_cannot_control_the_terminal(shell: Shell) -> None:
+    ids = await create(shell, "--description", "[red]\x1b[31mhello")
+    out = (await shell.run("functions", "show", *ids)).out
+    assert "[red]" in out
+    assert "\x1b" not in out
+
+
+async def test_a_body_may_come_from_a_file_and_options_go_over_it(
+    shell: Shell, tmp_path: Path
+) -> None:
+    body = {"name": "from-file", "inferenceUrl": "/", "containerImage": "img:1", "tags": ["x"]}
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps(body))
+    made = await shell.json("functions", "create", "--file", str(file), "--name", "from-option")
+    assert (made["name"], made["tags"]) == ("from-option", ["x"])
+    ran = await shell.run("functions", "create", "--file", "-", "--json", stdin=json.dumps(body))
+    assert json.loads(ran.out)["name"] == "from-file"
+
+
+async def test_deployments_are_made_changed_and_removed(shell: Shell, fleet: Fleet) -> None:
+    ids = await create(shell)
+    made = await shell.json(
+        "deployments", "create", *ids, "--gpu", "a10g", "--min", "0", "--concurrency", "3"
+    )
+    (spec,) = made["deploymentSpecifications"]
+    assert (spec["gpu"], spec["minInstances"], spec["maxInstances"]) == ("A10G", 0, 1)
+    changed = await shell.json("deployments", "update", *ids, "--max", "4")
+    (spec,) = changed["deploymentSpecifications"]
+    assert (spec["minInstances"], spec["maxInstances"]) == (0, 4)
+    assert spec["maxRequestConcurrency"] == 3
+    refused = await shell.run("functions", "delete", *ids)
+    assert refused.code == 1
+    assert "ACTIVE" in refused.err
+    gone = await shell.run("deployments", "remove", *ids, "--watch")
+    assert gone.code == 0, gone
+    assert (await shell.run("deployments", "show", *ids)).code == 1
+    assert (await shell.run("functions", "delete", *ids)).code == 0
+
+
+async def test_one_of_several_specifications_is_changed_by_its_id(
+    shell: Shell, tmp_path: Path
+) -> None:
+    ids = await create(shell)
+    specs = [{"gpu": gpu, "minInstances": 0, "maxInstances": 1} for gpu in ("A10G", "T4")]
+    file = tmp_path / "specs.json"
+    file.write_text(json.dumps({"deploymentSpecifications": specs}))
+    made = await shell.json("deployments", "create", *ids, "--file", str(file))
+    spec_ids = [spec["gpuSpecificationId"] for spec in made["deploymentSpecifications"]]
+    unclear = await shell.run("deployments", "update", *ids, "--max", "2")
+    assert unclear.code == 1
+    assert spec_ids[1] in unclear.err
+    changed = await shell.json("deployments", "update", *ids, "--spec", spec_ids[1], "--max", "2")
+    assert [spec["maxInstances"] for spec in changed["deploymentSpecifications"]] == [1, 2]
+
+
+async def test_queues_and_positions(shell: Shell, queue: SetQueue) -> None:
+    ids = await create(shell)
+    await shell.json("deployments", "create", *ids, "--gpu", "A10G")
+    queue.depths[ids[1]] = 12
+    (shown,) = await shell.json("queues", "show", ids[0])
+    assert shown["queueDepth"] == 12
+    assert "12" in (await shell.run("queues", "show", *ids)).out
+    request_id = str(uuid4())
+    queue.in_line[request_id] = InLine(*ids, "someone", 5)
+    assert (await shell.run("queues", "position", request_id)).out == "5\n"
+    queue.in_line[request_id] = InLine(*ids, "someone", 5000)
+    assert (await shell.run("queues", "position", request_id)).out == "1000 or further back\n"
+
+
+def watching(shell: Shell, *arguments: str) -> Program:
+    return gateway(*arguments, "--watch", env=shell.env)
+
+
+async def test_watch_follows_a_deployment_until_it_is_active(
+    shell: Shell, fleet: Fleet, plane: ControlPlane
+) -> None:
+    ids = await create(shell)
+    program = watching(shell, "deployments", "create", *ids, "--gpu", "A10G", "--min", "2")
+    await plane.catalog.until(lambda: len(plane.catalog.instances(ids[1])) == 2)
+    for instance in plane.catalog.instances(ids[1]):
+        await until_line(program, f"instance {instance.instance_id} STARTING")
+        await fleet.joins(ids[1], instance.instance_id)
+        await until_line(program, f"instance {instance.instance_id} RUNNING")
+    await until_line(program, "ACTIVE")
+    assert await in_thread(program.wait_end) == 0
+    assert "A10G" in program.output
+
+
+async def test_watch_ends_with_the_reason_when_a_deployment_fails(
+    shell: Shell, fleet: Fleet, plane: ControlPlane
+) -> None:
+    ids = await create(shell)
+    program = watching(shell, "deployments", "create", *ids, "--gpu", "A10G")
+    await plane.catalog.until(lambda: plane.catalog.instances(ids[1]))
+    (instance,) = plane.catalog.instances(ids[1])
+    fleet.backend.can_never_run(instance.instance_id, "no such image\nmore")
+    assert await in_thread(program.wait_end) == 1
+    last = program.output.splitlines()[-1]
+    assert last == "gateway: The deployment failed: no such image"
+
+
+async def until_line(program: Program, text: str) -> None:
+    await in_thread(lambda: program.wait_line(lambda line: text in line))
+
+
+async def in_thread(wait: Callable[[], T]) -> T:
+    """Wait for a program that needs the API of this loop."""
+    return await asyncio.to_thread(wait)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["functions", "create", "--image", "img:1"], "--name is needed"),
+        (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
+        (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
+        (["functions", "create", "--file", "/nowhere"], "/nowhere"),
+        (["functions", "show", "one", "two"], "one is not an id"),
+        (["functions", "update", str(uuid4()), str(uuid4())], "Say what is to change"),
+        (["functions", "list", str(uuid4()), "--visibility", "public"], "exclude each other"),
+        (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),
+        (["deployments", "update", str(uuid4()), str(uuid4())], "Say what is to change"),
+        (["functions", "list", "--api-url", "localhost:8080"], "http://"),
+        (["functions", "list", "--api-key", "two words"], "spaces"),
+        (["functions", "list", "--api-key", ""], "GATEWAY_API_KEY"),
+    ],
+)
+async def test_a_wrong_command_line_is_told_in_one_line_and_exits_with_2(
+    shell: Shell, arguments: list[str], told: str
+) -> None:
+    ran = await shell.run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert ran.err.count("\n") == 1
+
+
+async def test_a_refusal_is_told_in_one_line_and_exits_with_1(
+    shell: Shell, plane: ControlPlane, client: Client
+) -> None:
+    ids = str(uuid4()), str(uuid4())
+    unknown = await shell.run("functions", "show", *ids)
+    assert (unknown.code, unknown.out) == (1, "")
+    assert f"Function id '{ids[0]}', version '{ids[1]}': not found (404 Not Found" in unknown.err
+    assert unknown.err.count("\n") == 1
+    bad = await shell.run("functions", "create", *IMAGE[2:], "--name", "-bad")
+    assert bad.code == 1
+    assert "field=name" in bad.err
+    stranger = await shell.run("functions", "list", "--api-key", "nvapi-nobody")
+    assert stranger.code == 1
+    assert "401" in stranger.err
+    nowhere = await shell.run("functions", "list", "--api-url", "http://127.0.0.1:1")
+    assert nowhere.code == 1
+    assert "http://127.0.0.1:1" in nowhere.err
+    assert nowhere.err.count("\n") == 1

@@ -1,0 +1,206 @@
+"""``gateway store export`` and ``import`` against real stores."""
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.__main__ import app
+from gateway.auth.keys import digest_of
+from gateway.functions.model import (
+    Account,
+    ApiKey,
+    Client,
+    ClientRemoved,
+    Function,
+    FunctionVersion,
+    Phase,
+    Record,
+    Secrets,
+    State,
+    VersionDetails,
+)
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.nats_kv import Store
+from tests.integration.gateway.cli.conftest import Ran
+from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance
+from tests.support.nats_server import (
+    PATIENCE_S,
+    NatsServer,
+    nats_server,
+    running_nats_server,
+)
+
+__all__ = ["nats_server"]
+
+IDS = FUNCTION_ID, VERSION_ID, "acme"
+RECORDS: tuple[Record, ...] = (
+    Function(FUNCTION_ID, "acme", frozenset({"other"})),
+    FunctionVersion(*IDS, "echo", State.ACTIVE, created_at="2026-01-01T00:00:00.000000Z"),
+    VersionDetails(*IDS, "2026-01-01T00:00:00.000000Z", {"name": "echo"}, ("token",)),
+    deployment(),
+    Account("acme", "Acme", 7),
+    Account("with blank", "Other"),
+    Client("client", "acme"),
+    ApiKey("k1", digest_of(b"one"), "acme", "me", frozenset({"invoke_function"})),
+    Secrets(*IDS, b"\x00sealed"),
+)
+BOOTSTRAP = {"schema": 1, "kind": "bootstrap", "digest": "00" * 32, "created_at": ""}
+
+
+def run(*arguments: object, url: str) -> Ran:
+    result = CliRunner().invoke(app, ["store", *map(str, arguments), "--nats-url", url])
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+class Filled:
+    """A store with a record of every kind in it."""
+
+    def __init__(self, server: NatsServer, store: Store) -> None:
+        self.url = server.url
+        self.store = store
+
+    async def contents(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for bucket in ("functions", "keys", "details", "accounts", "secrets", "meta"):
+            for name, data, _ in await self.store.entries(bucket):
+                found[f"{bucket}/{name}"] = json.loads(data or b"")
+        return found
+
+
+@asynccontextmanager
+async def opened(server: NatsServer) -> AsyncIterator[Filled]:
+    connection = Connection(NatsOptions((server.url,)))
+    await connection.open(PATIENCE_S)
+    try:
+        store = Store(connection)
+        await store.prepare()
+        yield Filled(server, store)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def filled(nats_server: NatsServer) -> AsyncIterator[Filled]:
+    async with opened(nats_server) as filled:
+        for record in (*RECORDS, instance(phase=Phase.RUNNING)):
+            await filled.store.put(record)
+        for name, document in (
+            ("bootstrap", BOOTSTRAP),
+            ("leader", {"owner": "x"}),
+            ("reserved.acme", {"schema": 1, "kind": "reserved", "until": {FUNCTION_ID: 1}}),
+        ):
+            await filled.store.put_raw("meta", name, json.dumps(document).encode())
+        yield filled
+
+
+@pytest.fixture
+async def empty() -> AsyncIterator[Filled]:
+    async with running_nats_server() as server, opened(server) as empty:
+        yield empty
+
+
+async def shell(*arguments: object, url: str) -> Ran:
+    return await asyncio.to_thread(run, *arguments, url=url)
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_everything_but_what_is_of_the_moment_goes_into_a_file_and_back(
+    filled: Filled, empty: Filled, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.jsonl"
+    ran = await shell("export", file, url=filled.url)
+    assert (ran.code, ran.out) == (0, ""), ran
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert names_in(tmp_path) == [file.name]
+    ran = await shell("import", file, "--json", url=empty.url)
+    assert ran.code == 0, ran
+    assert json.loads(ran.out) == {"written": len(RECORDS) + 1, "replaced": 0, "unchanged": 0}
+    expected = await filled.contents()
+    assert expected.pop("meta/leader")
+    assert expected.pop("meta/reserved.acme")
+    assert await empty.contents() == expected
+    assert await empty.store.entries("instances") == []
+    again = await shell("import", file, "--json", url=empty.url)
+    assert json.loads(again.out)["unchanged"] == len(RECORDS) + 1
+
+
+async def test_what_differs_is_replaced_only_when_told_so(filled: Filled, tmp_path: Path) -> None:
+    file = tmp_path / "all.jsonl"
+    await shell("export", file, url=filled.url)
+    before = await filled.contents()
+    await filled.store.put(Account("acme", "Renamed"))
+    await filled.store.delete(ClientRemoved("client"))
+    changed = await filled.contents()
+    ran = await shell("import", file, url=filled.url)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "accounts/account.acme" in ran.err
+    assert await filled.contents() == changed
+    ran = await shell("import", file, "--replace", url=filled.url)
+    assert ran.code == 0
+    assert "2 entries are written, 1 of them over others" in ran.err
+    assert await filled.contents() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda lines: [*lines[:3], lines[3].replace('"schema":1', '"schema":2'), *lines[4:]],
+            "schema is 2",
+        ),
+        (lambda lines: [lines[0].replace('"version":1', '"version":9'), *lines[1:]], "version 9"),
+        (lambda lines: lines[:-1], "not complete"),
+        (lambda lines: [*lines[:2], *lines[3:]], "not complete"),
+        (lambda lines: [*lines[:2], lines[2][:20], *lines[3:]], "not a JSON object"),
+        (lambda lines: ['{"bucket":"keys"}', *lines[1:]], "not an export"),
+        (
+            lambda lines: [*lines[:2], lines[2].replace('"name":"', '"name":"other-'), *lines[3:]],
+            "belongs under another name",
+        ),
+        (lambda lines: [], "not complete"),
+    ],
+)
+async def test_a_file_that_is_not_understood_is_refused_as_a_whole(
+    filled: Filled, empty: Filled, tmp_path: Path, change: Any, told: str
+) -> None:
+    file = tmp_path / "all.jsonl"
+    await shell("export", file, url=filled.url)
+    file.write_text("\n".join(change(file.read_text().splitlines())))
+    ran = await shell("import", file, url=empty.url)
+    assert (ran.code, ran.out) == (1, "")
+    assert told in ran.err
+    assert ran.err.count("\n") == 1
+    assert await empty.contents() == {}
+
+
+async def test_what_cannot_be_read_is_named_and_the_rest_exported(
+    filled: Filled, tmp_path: Path
+) -> None:
+    await filled.store.put_raw("keys", "new", b'{"schema":2}')
+    file = tmp_path / "all.jsonl"
+    ran = await shell("export", file, url=filled.url)
+    assert ran.code == 1
+    assert "keys/new" in ran.err
+    assert len(file.read_text().splitlines()) == len(RECORDS) + 1 + 2
+
+
+async def test_files_and_stores_that_are_not_there_are_told_in_one_line(
+    filled: Filled, tmp_path: Path
+) -> None:
+    for ran in (
+        await shell("import", tmp_path / "nowhere", url=filled.url),
+        await shell("export", tmp_path / "no" / "folder", url=filled.url),
+        await shell("export", tmp_path / "file", url="nats://127.0.0.1:1"),
+    ):
+        assert ran.code == 1
+        assert ran.err.count("\n") == 1
