@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from loadtests.figures import AIOHTTP, GATEWAY, Results
+from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
 
 
 class Outcome(Enum):
@@ -117,6 +117,38 @@ BARS = (
         at_least=True,
         needs=_gateway("sse"),
         measure=_of_gateway_at_worst("sse_share"),
+    ),
+    Bar(
+        "gateway ready with very many functions",
+        "s",
+        10.0,
+        at_least=False,
+        needs=_gateway("many"),
+        measure=_of_gateway("many_ready"),
+    ),
+    Bar(
+        "gateway process's memory with very many functions",
+        "MB",
+        300.0,
+        at_least=False,
+        needs=_gateway("many"),
+        measure=_of_gateway("many_memory"),
+    ),
+    Bar(
+        "first page of very many functions, p99",
+        "ms",
+        100.0,
+        at_least=False,
+        needs=_gateway("many"),
+        measure=_of_gateway("many_list_p99"),
+    ),
+    Bar(
+        "gateway CPU per small invocation, times that with 10 functions",
+        "x",
+        1.1,
+        at_least=False,
+        needs=((GATEWAY, "throughput"), (GATEWAY_10, "throughput")),
+        measure=lambda results: results.ratio("cpu_front", GATEWAY, GATEWAY_10),
     ),
 )
 

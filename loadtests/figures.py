@@ -13,7 +13,9 @@ DIRECT = "direct"
 NGINX = "nginx"
 AIOHTTP = "aiohttp"
 GATEWAY = "gateway"
-SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY)
+GATEWAY_10 = "gateway-10"
+"""The gateway with 10 functions in its store, beside one with very many."""
+SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, GATEWAY)
 
 ROWS = {
     "latency": "Small invocation, 1 connection",
@@ -21,6 +23,7 @@ ROWS = {
     "sse": "Server-sent events, 4 streams of 2,500 events/s",
     "transfer": "100 MB bodies",
     "held": "Waiting invocations held open",
+    "many": "Very many functions in the store",
 }
 
 
@@ -61,6 +64,11 @@ FIGURES = (
     Figure("down", "transfer", "down", "MB/s"),
     Figure("up", "transfer", "up", "MB/s"),
     Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
+    Figure("many_ready", "many", "ready after a restart", "s", 2),
+    Figure("many_memory", "many", "memory, largest gateway process", "MB"),
+    Figure("many_memory_all", "many", "memory, all gateway processes", "MB"),
+    Figure("many_list_p50", "many", "first page of a list, p50", "ms", 1),
+    Figure("many_list_p99", "many", "first page of a list, p99", "ms", 1),
 )
 _BY_KEY = {figure.key: figure for figure in FIGURES}
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -23,11 +24,14 @@ class Role(Enum):
 
 
 class Stat(NamedTuple):
+    """``start_ticks`` count from the machine's start."""
+
     pid: int
     parent: int
     state: str
     cpu_ticks: int
     rss_pages: int
+    start_ticks: int = 0
 
 
 class Process(NamedTuple):
@@ -47,8 +51,20 @@ def parse_stat(text: str) -> Stat:
     pid, _, rest = text.partition(" (")
     fields = rest.rpartition(") ")[2].split()
     return Stat(
-        int(pid), int(fields[1]), fields[0], int(fields[11]) + int(fields[12]), int(fields[21])
+        int(pid),
+        int(fields[1]),
+        fields[0],
+        int(fields[11]) + int(fields[12]),
+        int(fields[21]),
+        int(fields[19]),
     )
+
+
+def began_at(pid: int) -> float:
+    """Return when a living process began, in Unix seconds, in steps of 10 ms."""
+    stat = parse_stat((_PROC / str(pid) / "stat").read_text())
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_ticks * _TICK_S
+    return time.time() - age_s
 
 
 def role_of(argv: Sequence[str]) -> Role:

@@ -24,9 +24,10 @@ from loadtests import generators, systems
 from loadtests.bars import judge
 from loadtests.children import Children, StartError
 from loadtests.errors import MeasurementError
-from loadtests.figures import DIRECT, NGINX, ROWS, SYSTEMS, Results
+from loadtests.figures import DIRECT, GATEWAY, GATEWAY_10, NGINX, ROWS, SYSTEMS, Results
 from loadtests.proc import ProcessesChangedError
 from loadtests.scenarios.held import held
+from loadtests.scenarios.many import many
 from loadtests.scenarios.small import latency, throughput, warm_up
 from loadtests.scenarios.sse import sse
 from loadtests.scenarios.transfer import transfer
@@ -36,6 +37,8 @@ from loadtests.table import document, render
 # A proxy holds two descriptors per waiting request, and everything has a few of its own.
 _SPARE_DESCRIPTORS = 500
 _HELD = "held"
+_MANY = "many"
+_GATEWAYS = (GATEWAY_10, GATEWAY)
 _REST_S = 0.3
 _T = TypeVar("_T")
 
@@ -52,6 +55,7 @@ class Plan:
     throughput_s: int
     sse_s: float
     generator: str
+    functions: int
 
 
 class CannotMeasureError(Exception):
@@ -75,6 +79,7 @@ class Run:
             "sse": lambda target: sse(target, plan.sse_s),
             "transfer": transfer,
             _HELD: lambda target: held(target, plan.held),
+            _MANY: many,
         }
 
     def go(self) -> None:
@@ -88,7 +93,8 @@ class Run:
                 for number in range(1, self._plan.rounds + 1):
                     for row in shared:
                         for target in _rotated(targets, number):
-                            self._measure(number, row, target)
+                            if row != _MANY or target.name in _GATEWAYS:
+                                self._measure(number, row, target)
         if _HELD in self._plan.rows:
             for number in range(1, self._plan.rounds + 1):
                 for system in _rotated(self._plan.systems, number):
@@ -100,7 +106,7 @@ class Run:
             _tell(f"starting {system}")
             try:
                 target = stack.enter_context(
-                    systems.running(system, self._children, self.notes.append)
+                    systems.running(system, self._children, self.notes.append, self._plan.functions)
                 )
                 warm_up(target)
             except (StartError, MeasurementError) as error:
@@ -110,7 +116,7 @@ class Run:
         return targets
 
     def _hold(self, number: int, system: str) -> None:
-        if system == DIRECT or self.results.failed(system, _HELD):
+        if system in {DIRECT, GATEWAY_10} or self.results.failed(system, _HELD):
             return
         try:
             with systems.running(system, self._children, self.notes.append) as target:
@@ -163,6 +169,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
     parser.add_argument("--held", type=int, default=5000, help="requests held open (5000)")
+    parser.add_argument(
+        "--functions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="in the gateway's store, and measure beside it one with 10: lists, memory, restart",
+    )
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     return parser.parse_args(words)
 
@@ -171,6 +184,11 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     """Return the plan and notes about what was left out. Raises CannotMeasureError."""
     rows = tuple(row for row in ROWS if row in (arguments.only or ROWS))
     chosen = tuple(name for name in SYSTEMS if name in (arguments.system or SYSTEMS))
+    if arguments.functions:
+        chosen = tuple(name for name in SYSTEMS if name in {*chosen, GATEWAY_10})
+    else:
+        rows = tuple(row for row in rows if row != _MANY)
+        chosen = tuple(name for name in chosen if name != GATEWAY_10)
     notes = []
     if NGINX in chosen and systems.nginx_binary() is None:
         chosen = tuple(name for name in chosen if name != NGINX)
@@ -194,6 +212,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         throughput_s=2 if quick else 6,
         sse_s=2.0 if quick else 5.0,
         generator=generator or "",
+        functions=arguments.functions,
     )
     return plan, notes
 

@@ -1,7 +1,7 @@
 import pytest
 
 from loadtests.bars import BARS, Outcome, judge
-from loadtests.figures import AIOHTTP, GATEWAY, Results
+from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
 
 HELD = {
     "throughput": 30_000.0,
@@ -11,7 +11,11 @@ HELD = {
     "held_kib": 12.0,
     "sse_cpu_front": 25.0,
     "sse_share": 99.0,
+    "many_ready": 10.0,
+    "many_memory": 300.0,
+    "many_list_p99": 100.0,
 }
+OF_10 = {"cpu_front": 100.0 / 1.1}
 OF_AIOHTTP = {"throughput": 10_000.0, "latency_p50": 150.0}
 
 
@@ -23,6 +27,7 @@ def run(**changed: float) -> Results:
     results = Results()
     results.add(1, GATEWAY, {**HELD, **changed})
     results.add(1, AIOHTTP, OF_AIOHTTP)
+    results.add(1, GATEWAY_10, OF_10)
     return results
 
 
@@ -35,15 +40,24 @@ def test_every_bar_holds_at_its_limit() -> None:
     [
         ("throughput", 29_999.0),
         ("latency_p50", 150.1),
-        ("cpu_front", 100.1),
         ("cpu_agent", 100.1),
         ("held_kib", 12.1),
         ("sse_cpu_front", 25.1),
         ("sse_share", 98.9),
+        ("many_ready", 10.1),
+        ("many_memory", 300.1),
+        ("many_list_p99", 100.1),
     ],
 )
 def test_each_bar_is_missed_by_its_own_figure_alone(key: str, value: float) -> None:
     assert outcomes(run(**{key: value})).count(Outcome.FAIL) == 1
+
+
+def test_the_cpu_of_an_invocation_has_a_bar_of_its_own_and_one_beside_few_functions() -> None:
+    assert outcomes(run(cpu_front=100.1)).count(Outcome.FAIL) == 2
+    results = run(cpu_front=50.0)
+    results.add(1, GATEWAY_10, {"cpu_front": 45.0})
+    assert outcomes(results).count(Outcome.FAIL) == 1
 
 
 def test_nothing_measured_is_no_bar_missed() -> None:
@@ -57,7 +71,7 @@ def test_a_failed_row_misses_its_bars() -> None:
     failed = [v.bar.title for v in judge(results) if v.outcome is Outcome.FAIL]
 
     assert failed == [bar.title for bar in BARS if (GATEWAY, "throughput") in bar.needs]
-    assert len(failed) == 3
+    assert len(failed) == 4
 
 
 def test_a_comparison_is_missed_when_the_peer_failed() -> None:

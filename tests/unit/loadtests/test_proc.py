@@ -19,7 +19,9 @@ STAT = (
 
 
 def test_the_stat_line_of_a_command_with_blanks_and_parentheses() -> None:
-    assert parse_stat(STAT) == Stat(pid=4242, parent=4200, state="S", cpu_ticks=175, rss_pages=512)
+    assert parse_stat(STAT) == Stat(
+        pid=4242, parent=4200, state="S", cpu_ticks=175, rss_pages=512, start_ticks=12345
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Thousands of functions, written straight into the store of a running gateway.
+
+Each has `VERSIONS` versions that are registered and not deployed, so all INACTIVE: anything else
+the reconciler would make so. They belong to the account that is measured, which is the dearest case
+for its lists.
+"""
+
+import asyncio
+import os
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from gateway.dev.demo import ACCOUNT
+from gateway.functions.account import Account
+from gateway.functions.lifecycle import registered
+from gateway.functions.model import AccountRemoved, Function, Record
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.nats_kv import Store
+from wire.ids import FunctionId, VersionId, uuid4_text
+
+VERSIONS = 3
+_AT_ONCE = 128
+_OWN = 10
+"""Functions that the account may have beside these, such as the demo's."""
+_CONNECT_WITHIN_S = 10.0
+_SPEC = {
+    "name": "bench",
+    "description": "One of very many",
+    "inferenceUrl": "/v1/chat/completions",
+    "inferencePort": 8000,
+    "containerImage": "registry.example/models/bench:1.0",
+    "containerEnvironment": [{"key": "MODEL", "value": "bench"}],
+    "tags": ["bench", "load"],
+    "functionType": "DEFAULT",
+    "apiBodyFormat": "CUSTOM",
+    "health": {
+        "protocol": "HTTP",
+        "uri": "/health",
+        "port": 8000,
+        "timeout": "PT10S",
+        "expectedStatusCode": 200,
+    },
+}
+
+
+def fill(nats_url: str, functions: int) -> None:
+    """Write so many functions. Raises `gateway.store.errors.StoreError`."""
+    asyncio.run(_fill(nats_url, functions))
+
+
+def undeploy(said: Mapping[str, str]) -> None:
+    """Undeploy the demo function of a `gateway dev`: after a restart it has another."""
+    path = "/v2/nvcf/deployments/functions/{function_id}/versions/{function_version_id}"
+    request = urllib.request.Request(
+        said["api_url"] + path.format_map(said),
+        method="DELETE",
+        headers={"authorization": f"Bearer {said['api_key']}"},
+    )
+    with urllib.request.urlopen(request, timeout=_CONNECT_WITHIN_S):
+        return
+
+
+async def _fill(nats_url: str, functions: int) -> None:
+    connection = Connection(NatsOptions(urls=(nats_url,), name="bench"))
+    await connection.open(_CONNECT_WITHIN_S)
+    try:
+        store = Store(connection)
+        await _allow(store, functions + _OWN)
+        records = _records(functions)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(_write(store, records))
+    finally:
+        await connection.close()
+
+
+async def _allow(store: Store, functions: int) -> None:
+    """Let the account have so many functions."""
+    found = await store.get(AccountRemoved(ACCOUNT))
+    account = Account(ACCOUNT, ACCOUNT) if found is None else found[0]
+    if not isinstance(account, Account):
+        raise TypeError(f"an account is {account}")
+    await store.put(replace(account, max_functions=max(functions, account.max_functions)))
+
+
+async def _write(store: Store, records: Iterator[Record]) -> None:
+    for record in records:
+        await store.put(record)
+
+
+def _records(functions: int) -> Iterator[Record]:
+    began = time.time()
+    for number in range(functions):
+        function_id = FunctionId(uuid4_text(os.urandom(16)))
+        yield Function(function_id, ACCOUNT)
+        for _ in range(VERSIONS):
+            version_id = VersionId(uuid4_text(os.urandom(16)))
+            at = began - functions + number
+            yield from registered(ACCOUNT, function_id, version_id, _SPEC, at)
