@@ -37,13 +37,20 @@ HEALTHCHECK --interval=10s --timeout=2s --start-period=60s --retries=3 \
 ENTRYPOINT ["worker-agent"]
 
 FROM base AS gateway
+USER root
+RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/gateway
+USER 10001:10001
+# The master key is there: keep it, the secrets of functions are lost without it.
+VOLUME /var/lib/gateway
 COPY config/gateway.toml /etc/gateway/gateway.toml
 # The file listens on loopback, which nobody outside the container could reach. These win over a
 # file that is mounted in its place: set them, too, for other addresses. Beside them must be set,
 # when it runs: GATEWAY_ATTACH__ADVERTISE (the container's or pod's address) and GATEWAY_NATS__URLS.
 ENV GATEWAY_EDGE__LISTEN=0.0.0.0:8080 \
     GATEWAY_ATTACH__LISTEN=0.0.0.0:8090 \
-    GATEWAY_ADMIN__LISTEN=0.0.0.0:41337
+    GATEWAY_ADMIN__LISTEN=0.0.0.0:41337 \
+    GATEWAY_CONTROL__SECRETS_KEY_FILE=/var/lib/gateway/master.key \
+    GATEWAY_PROVISION__FOLDER=/var/lib/gateway/instances
 EXPOSE 8080 8090 41337
 HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/health/live' % os.environ['GATEWAY_ADMIN__LISTEN'].rpartition(':')[2], timeout=1.5)"]

@@ -1,4 +1,4 @@
-"""`gateway`: serve, try it out, and manage keys."""
+"""`gateway`: serve, try it out, and manage functions, deployments, queues, keys and the store."""
 
 import logging
 import socket
@@ -11,22 +11,25 @@ import typer
 
 from gateway.app.process import serve as serve_process
 from gateway.app.workers import EXIT_UNUSABLE, Supervisor, bind_for
-from gateway.dev.command import dev
+from gateway.cli.lazy import LazyGroup
 from gateway.edge.listener import ListenError
-from gateway.keys_cli import app as keys_app
-from gateway.settings import ENV_PREFIX, GatewaySettings
+from gateway.settings import GatewaySettings, read_settings
 from runtime import lifecycle, logs
-from runtime.settings import SettingsError, load
+from runtime.settings import SettingsError
 
 app = typer.Typer(
+    cls=LazyGroup,
     help="Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(keys_app, name="keys")
-app.command("dev")(dev)
+
+
+@app.callback()
+def gateway() -> None:
+    """Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull."""
 
 
 @app.command("serve")
@@ -38,10 +41,13 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Processes that share the addresses.", min=1, max=256)
     ] = None,
+    roles: Annotated[
+        str | None, typer.Option(help="Some of invocation,api,provision. Default: all.")
+    ] = None,
 ) -> None:
-    """Serve invocations: the gateway as it runs in production, beside NATS."""
+    """Serve the gateway as it runs in production, beside NATS."""
     try:
-        settings = load(GatewaySettings, config, ENV_PREFIX)
+        settings = read_settings(config, {"GATEWAY_ROLES": roles} if roles else {})
     except SettingsError as error:
         _refuse(f"settings are not usable:\n{error}")
     count = workers or settings.edge.workers

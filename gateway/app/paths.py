@@ -1,6 +1,7 @@
 """The path routes: what is called by its path and not by a function's host name."""
 
 from gateway.app.answers import ANSWERED, answer_problem, answer_whole
+from gateway.app.api_bridge import ApiBridge
 from gateway.attach.endpoint import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import GatewayError, NotFound, QueueUnavailableError
@@ -13,11 +14,19 @@ from wire.headers import CONTENT_TYPE
 
 
 class PathRoutes:
-    """Those of the public listeners: health and the workers' attach calls."""
+    """Those of the public listeners: health, the workers' attach calls, and the REST API."""
 
-    __slots__ = ("_attach", "_health", "_metrics")
+    __slots__ = ("_api", "_attach", "_health", "_metrics")
 
-    def __init__(self, attach: AttachEndpoint, health: Health, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        attach: AttachEndpoint,
+        health: Health,
+        metrics: GatewayMetrics,
+        api: ApiBridge | None = None,
+    ) -> None:
+        """Without ``api``, everything that is neither health nor attach is not found."""
+        self._api = api
         self._attach = attach
         self._health = health
         self._metrics = metrics
@@ -31,6 +40,8 @@ class PathRoutes:
         if request.method == b"OPTIONS" and cors:
             return self._answer(request, client, 204, cors, b"")
         answer = self._health.answer(path)
+        if answer is None and self._api is not None:
+            return self._api.serve(request, client, cors)
         if answer is None:
             raise NotFound("No function and no route of the gateway is called this")
         status, content_type, body = answer

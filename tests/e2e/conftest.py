@@ -1,7 +1,7 @@
 """The whole system as a newcomer starts it, once for all tests that leave it as it is."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,10 @@ class Dev(NamedTuple):
         )
 
 
-def start_dev(folder: Path, *arguments: str) -> Dev:
+def start_dev(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Dev:
     """Start `gateway dev` on free ports and wait until it says that it is ready."""
     ready_file = folder / "ready.json"
-    program = gateway("dev", "--port", "0", "--ready-file", str(ready_file), *arguments)
+    program = gateway("dev", "--port", "0", "--ready-file", str(ready_file), *arguments, env=env)
     try:
         program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
         program.wait_line(lambda line: "curl -N" in line)

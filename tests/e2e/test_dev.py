@@ -94,7 +94,7 @@ def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
     command = "{python} -c \"print({'gpus': 0}, flush=True); raise SystemExit(3)\" {port}"
     program = gateway("dev", "--port", "0", "--inference-command", command)
     assert program.wait_end() == 1
-    assert "inference ended with code 3" in program.output
+    assert "the inference server ended with code 3" in program.output
     assert "{'gpus': 0}" in program.output
     assert "Traceback" not in program.output
 

@@ -1,5 +1,6 @@
 """The system program by program, for tests that kill one of them."""
 
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +9,16 @@ from typing import Any
 
 import httpx
 
-from gateway.dev.demo import Demo, register
+from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
+from gateway.dev.demo import ACCOUNT, Demo
+from gateway.functions.model import ApiKey, Function, FunctionVersion, State
+from gateway.functions.principal import INVOKE
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.nats_kv import Store
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import PATIENCE_S, Program, gateway, worker_agent
+from wire.ids import FunctionId, VersionId, uuid4_text
 
 LEASE_S = 1
 """Short, so that what waits for a lease to end does not take long."""
@@ -29,7 +36,7 @@ class Stack:
     async def start(self) -> None:
         await self.nats.start()
         await self.inference.start()
-        self.demo = await register(self.nats.url, self.inference.port)
+        self.demo = await register(self.nats.url)
 
     async def stop(self) -> None:
         for program in self._programs:
@@ -50,6 +57,7 @@ class Stack:
             "ATTACH__LISTEN": "127.0.0.1:0",
             "ADMIN__LISTEN": "127.0.0.1:0",
             "NATS__URLS": self.nats.url,
+            "ROLES": "invocation",
             "QUEUE__LEASE_S": str(LEASE_S),
             **settings,
         }
@@ -115,3 +123,22 @@ async def running_stack() -> AsyncIterator[Stack]:
             yield stack
         finally:
             await stack.stop()
+
+
+async def register(nats_url: str) -> Demo:
+    """Write a function that is ACTIVE and a key for it straight into the store."""
+    function_id = FunctionId(uuid4_text(os.urandom(16)))
+    version_id = VersionId(uuid4_text(os.urandom(16)))
+    api_key = new_key(os.urandom(RANDOM_BYTES))
+    connection = Connection(NatsOptions(urls=(nats_url,)))
+    await connection.open(PATIENCE_S)
+    try:
+        store = Store(connection)
+        await store.prepare()
+        await store.put(Function(function_id, ACCOUNT))
+        await store.put(FunctionVersion(function_id, version_id, ACCOUNT, "demo", State.ACTIVE))
+        digest = digest_of(api_key.encode())
+        await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))
+    finally:
+        await connection.close()
+    return Demo(function_id, version_id, api_key)

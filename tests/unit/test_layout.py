@@ -5,7 +5,7 @@ import importlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 from pydantic import TypeAdapter
@@ -84,7 +84,8 @@ def root_section(module_name: str) -> type[Section]:
         for value in vars(importlib.import_module(module_name)).values()
         if isinstance(value, type) and issubclass(value, Section) and value is not Section
     ]
-    parts = {field.annotation for section in found for field in section.model_fields.values()}
+    fields = [field for section in found for field in section.model_fields.values()]
+    parts = {part for field in fields for part in (field.annotation, *get_args(field.annotation))}
     (root,) = [section for section in found if section not in parts]
     return root
 

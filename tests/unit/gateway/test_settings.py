@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import ENV_PREFIX, GatewaySettings
+from gateway.settings import ENV_PREFIX, GatewaySettings, read_settings
 from runtime.settings import SettingsError, load
 
 
@@ -36,3 +36,12 @@ def test_an_advertised_host_is_a_name_or_an_address(host: str) -> None:
 def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
     (problem,) = problems(GATEWAY_NATS__CA_FILE=str(tmp_path / "ca.pem"))
     assert problem.startswith("nats.ca_file: ")
+
+
+def test_where_the_api_is_for_commands_is_no_setting_and_refused_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("GATEWAY_API_KEY", "nvapi-secret")
+    monkeypatch.setenv("GATEWAY_QUEUE__REGION", "moon")
+    assert read_settings(None).queue.region == "moon"

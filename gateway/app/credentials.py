@@ -1,0 +1,65 @@
+"""What checks credentials, put together for every process."""
+
+from dataclasses import dataclass
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.jwt import Issuer, IssuerKeys
+from gateway.auth.signing import Signer, Signers
+from gateway.functions.readmodel import ReadModel
+from gateway.issuer.jwks import JwksFetcher
+from gateway.settings import JwtSettings
+from gateway.store.meta import MetaFeed
+from gateway.store.nats_kv import Store
+
+
+@dataclass(frozen=True, slots=True)
+class JwtOptions:
+    """The issuer whose JWTs are taken, and where its keys are."""
+
+    issuer: Issuer
+    jwks_url: str
+    refresh_s: float = 300.0
+
+
+class Credentials:
+    """Checks credentials, in every process. ``authenticate`` is synchronous.
+
+    ``loaded`` (of ``meta``) should be waited for before anybody is served, like the read model's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: ReadModel,
+        jwt: JwtOptions | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        """``signer`` is the process's own, if it has one."""
+        signers, check = Signers(signer), BootstrapCheck()
+        self.meta = MetaFeed(store, signers.apply, check.apply)
+        issuer_keys = None
+        self.jwks: JwksFetcher | None = None
+        if jwt is not None:
+            issuer_keys = IssuerKeys(jwt.issuer)
+            self.jwks = JwksFetcher(issuer_keys, jwt.jwks_url, jwt.refresh_s)
+        self.authenticate = Authenticator(model, signers, check, issuer_keys).authenticate
+
+    def start(self) -> None:
+        """Begin to follow the store and the issuer; neither needs to be there yet."""
+        self.meta.start()
+        if self.jwks is not None:
+            self.jwks.start()
+
+    async def stop(self) -> None:
+        """Stop following both."""
+        if self.jwks is not None:
+            await self.jwks.stop()
+        await self.meta.stop()
+
+
+def jwt_options(jwt: JwtSettings) -> JwtOptions | None:
+    """Return the issuer that is configured, if one is."""
+    if not jwt.issuer:
+        return None
+    return JwtOptions(Issuer(jwt.issuer, jwt.audiences), jwt.jwks_url, jwt.refresh_s)

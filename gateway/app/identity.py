@@ -1,0 +1,76 @@
+"""What makes credentials, put together for the processes that serve the API."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
+from gateway.auth.sealing import Sealer
+from gateway.auth.signing import MASTER_BYTES, Signer, derived
+from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
+from gateway.control import accounts, bootstrap, keys, secrets, tokens
+from gateway.control.api import AnyRoute
+from gateway.control.identity import Identity
+from gateway.control.master_key import load_or_make
+from gateway.control.vault import Vault
+from gateway.functions.lifecycle import timestamp
+from gateway.store.account_store import AccountStores, Reached
+from gateway.store.credential_store import CredentialStore
+from gateway.store.nats_kv import Store
+from wire.ids import uuid4_text
+
+
+class Master:
+    """What follows from the master key. Raises `gateway.control.master_key.MasterKeyError`."""
+
+    def __init__(self, key_file: Path) -> None:
+        self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
+        self.signer = Signer(self.key)
+
+    def vault(self, stores: AccountStores) -> Vault:
+        """Return the secrets of function versions, for the API and for the reconciler."""
+        sealer = Sealer(derived(self.key, "secrets of functions"))
+        return Vault(stores, sealer, time.time, os.urandom)
+
+    def worker_token(self, worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
+        """Return a token with which the worker of an instance connects."""
+        token_id = uuid4_text(os.urandom(16))
+        principal = worker_principal(worker)
+        return mint(self.signer, principal, now=now, lifetime_s=lifetime_s, token_id=token_id)
+
+    async def begin(self, store: Store) -> str | None:
+        """Do what the first start does; return the bootstrap secret if it was made now.
+
+        Raises `MasterKeyError` when the store knows another master key, `StoreError`.
+        """
+        at = timestamp(time.time())
+        random = os.urandom(SECRET_BYTES)
+        return await bootstrap.begin(store, self.key, self.signer, random, at)
+
+
+def show(secret: str, stream: TextIO = sys.stderr) -> None:
+    """Print the bootstrap secret. Not through the log, which others keep and read."""
+    stream.write(
+        f"\nBootstrap secret: {secret}\n"
+        "It makes admin tokens (POST /v1/admin/keys) and is not shown again.\n\n"
+    )
+    stream.flush()
+
+
+def identity_routes(identity: Identity) -> tuple[AnyRoute, ...]:
+    """Return the API's routes about accounts, keys, tokens and secrets."""
+    parts: tuple[Callable[[Identity], tuple[AnyRoute, ...]], ...] = (
+        keys.routes,
+        accounts.routes,
+        tokens.routes,
+        secrets.routes,
+    )
+    return tuple(route for part in parts for route in part(identity))
+
+
+def identity_of(master: Master, store: Store, reached: Reached, vault: Vault) -> Identity:
+    """Return what those routes stand on; ``reached`` as from `gateway.store.watcher.Watcher`."""
+    return Identity(CredentialStore(store, reached), vault, master.signer, os.urandom)

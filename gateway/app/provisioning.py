@@ -1,0 +1,125 @@
+"""The reconciler and its backend, made from settings and run within a gateway process."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from gateway.functions.clusters import ClusterGroup, Gpu, InstanceType
+from gateway.functions.model import Change
+from gateway.provision.execution import (
+    Places,
+    SecretsOf,
+    WorkerEnvironment,
+    no_environment,
+    no_secrets,
+)
+from gateway.provision.leases import LeaderLease
+from gateway.provision.processes import ProcessBackend, ProcessOptions
+from gateway.provision.queues import Queues
+from gateway.provision.reconciler import Reconciler
+from gateway.provision.upkeep import Policy
+from gateway.settings import ClusterSettings, ProvisionSettings
+from gateway.store.nats_kv import Store
+from queueing.nats.connection import Connection
+from wire.ids import uuid4_text
+
+
+class Provisioning:
+    """A candidate for leader, and the instances it runs while it leads.
+
+    Feed it with `apply` from a `gateway.store.watcher.Watcher` of `gateway.store.names.CONTROL`;
+    `start` it when that is loaded and ``connection`` is started.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        connection: Connection,
+        region: str,
+        settings: tuple[ProvisionSettings, Sequence[ClusterSettings]],
+        secrets_of: SecretsOf = no_secrets,
+        worker_environment: WorkerEnvironment = no_environment,
+    ) -> None:
+        """``connection`` is the queue's; the store's has its own."""
+        provision, clusters = settings
+        owner = uuid4_text(os.urandom(16))
+        self.backend = ProcessBackend(process_options(provision, clusters))
+        self.queues = Queues(connection, region)
+        self.reconciler = Reconciler(
+            Places(store, self.backend, self.queues, secrets_of, worker_environment),
+            lambda changed: LeaderLease(store, owner, changed),
+            policy(provision),
+        )
+        self._stop_grace_s = provision.stop_grace_s
+
+    def apply(self, change: Change) -> None:
+        """Take one change of the store."""
+        self.reconciler.apply(change)
+
+    async def start(self) -> None:
+        """Clear up behind dead gateways of this machine, then try to lead. Raises `OSError`."""
+        await self.backend.open()
+        self.reconciler.start()
+
+    async def stop(self) -> None:
+        """Let another lead, stop the instances that run here, and forget them."""
+        await self.reconciler.stop()
+        instance_ids = self.backend.instance_ids()
+        await self.backend.close(self._stop_grace_s)
+        await self.reconciler.forget_own(instance_ids)
+
+
+def policy(provision: ProvisionSettings) -> Policy:
+    """Return how instances are kept."""
+    return Policy(
+        restart_first_s=provision.restart_first_s,
+        restart_most_s=provision.restart_most_s,
+        max_failed_starts=provision.max_failed_starts,
+        unresponsive_s=provision.unresponsive_s,
+        idle_s=provision.idle_s,
+        stop_grace_s=provision.stop_grace_s,
+    )
+
+
+def process_options(
+    provision: ProvisionSettings, clusters: Sequence[ClusterSettings]
+) -> ProcessOptions:
+    """Return how instances are run as processes."""
+    images = {cluster.name: cluster.images for cluster in clusters}
+
+    def template_of(cluster: str, image: str) -> str | None:
+        """Return the first command template whose pattern the image matches."""
+        templates = images.get(cluster, {}).items()
+        return next((found for pattern, found in templates if fnmatchcase(image, pattern)), None)
+
+    worker = tuple(shlex.split(provision.worker_command))
+    return ProcessOptions(
+        provision.folder.absolute(),
+        template_of,
+        worker=worker or (sys.executable, "-P", "-m", "worker_agent"),
+        drain_s=provision.stop_grace_s,
+    )
+
+
+def cluster_groups(clusters: Sequence[ClusterSettings]) -> tuple[ClusterGroup, ...]:
+    """Return the clusters as deployments see them."""
+    return tuple(
+        ClusterGroup(
+            cluster.name,
+            cluster.backend,
+            tuple(
+                Gpu(
+                    gpu.name,
+                    tuple(
+                        InstanceType(one.name, one.description, one.is_default)
+                        for one in gpu.instance_types
+                    ),
+                )
+                for gpu in cluster.gpus
+            ),
+            accounts=frozenset(cluster.accounts),
+        )
+        for cluster in clusters
+    )

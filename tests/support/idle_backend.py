@@ -1,0 +1,147 @@
+"""A reconciler whose instances run nothing: a test says what becomes of them."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from gateway.errors import Conflict
+from gateway.functions.model import Change, Instance, InstanceRemoved
+from gateway.provision.backend import Holding, Life, OnChange, Order
+from gateway.provision.execution import Places
+from gateway.provision.leases import LeaderLease
+from gateway.provision.queues import Queues
+from gateway.provision.reconciler import Reconciler
+from gateway.provision.upkeep import Policy
+from gateway.store.names import CONTROL
+from gateway.store.nats_kv import Store
+from gateway.store.watcher import Watcher
+from queueing.nats.connection import Connection
+from wire.ids import uuid4_text
+
+LONG_S = 1000.0
+
+
+class IdleBackend:
+    """Implements `gateway.provision.backend.Backend`."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[Instance, Holding]] = {}
+        self._doomed: dict[str, str] = {}
+        self._changed: OnChange = lambda function_id, version_id: None
+
+    def listen(self, on_change: OnChange) -> None:
+        self._changed = on_change
+
+    async def clear_remains(self) -> None:
+        return
+
+    def held(self) -> Iterable[tuple[str, str]]:
+        return {(one.function_id, one.version_id) for one, _ in self._held.values()}
+
+    def holdings(self, version_id: str) -> Mapping[str, Holding]:
+        return {
+            instance_id: holding
+            for instance_id, (one, holding) in self._held.items()
+            if one.version_id == version_id
+        }
+
+    async def start(self, order: Order) -> None:
+        reason = self._doomed.get(order.instance.instance_id)
+        if reason is None:
+            self._become(order.instance, Life.UP)
+        else:
+            self._become(order.instance, Life.DOWN, reason, is_final=True)
+
+    def stop(self, instance_id: str, grace_s: float) -> None:
+        instance, _ = self._held.pop(instance_id)
+        self._changed(instance.function_id, instance.version_id)
+
+    def fail(self, instance_id: str, reason: str) -> None:
+        self._become(self._held[instance_id][0], Life.DOWN, reason)
+
+    def tail(self, instance_id: str) -> str:
+        return ""
+
+    def can_never_run(self, instance_id: str, reason: str) -> None:
+        """Whether the instance was started already or is about to be."""
+        self._doomed[instance_id] = reason
+        if instance_id in self._held:
+            self._become(self._held[instance_id][0], Life.DOWN, reason, is_final=True)
+
+    def _become(
+        self, instance: Instance, life: Life, reason: str = "", *, is_final: bool = False
+    ) -> None:
+        holding = Holding(instance.instance_id, life, time.time(), reason, is_final)
+        self._held[instance.instance_id] = instance, holding
+        self._changed(instance.function_id, instance.version_id)
+
+
+class Fleet:
+    """A reconciler that leads, its backend, and the workers of its instances."""
+
+    def __init__(self, store: Store, connection: Connection, region: str = "local") -> None:
+        self.backend = IdleBackend()
+        self.queues = Queues(connection, region)
+        self._store = store
+        self._reconciler = Reconciler(
+            Places(store, self.backend, self.queues),
+            lambda changed: LeaderLease(store, uuid4_text(os.urandom(16)), changed),
+            Policy(
+                restart_first_s=LONG_S,
+                unresponsive_s=LONG_S,
+                stop_grace_s=LONG_S,
+                drain_settle_s=0.1,
+            ),
+        )
+        self._watcher = Watcher(store, self, CONTROL)
+
+    def apply(self, change: Change) -> None:
+        self._reconciler.apply(change)
+
+    async def start(self) -> None:
+        self._watcher.start()
+        await self._watcher.loaded.wait()
+        self._reconciler.start()
+
+    async def stop(self) -> None:
+        await self._reconciler.stop()
+        await self._watcher.stop()
+
+    async def joins(self, version_id: str, instance_id: str) -> None:
+        """The instance's worker is connected and says that it can serve."""
+        await self._change(version_id, instance_id, serves=True)
+
+    async def leaves(self, version_id: str, instance_id: str) -> None:
+        """The instance's worker is gone."""
+        await self._change(version_id, instance_id, serves=False)
+
+    async def _change(self, version_id: str, instance_id: str, *, serves: bool) -> None:
+        while True:
+            found = await self._store.get(InstanceRemoved(version_id, instance_id))
+            assert found is not None
+            instance, revision = found
+            assert isinstance(instance, Instance)
+            changed = replace(
+                instance,
+                is_connected=serves,
+                is_healthy=serves,
+                lease_until=int(time.time() + LONG_S) if serves else 0,
+            )
+            try:
+                await self._store.put(changed, revision)
+            except Conflict:
+                continue
+            return
+
+
+@asynccontextmanager
+async def running_fleet(store: Store, connection: Connection) -> AsyncIterator[Fleet]:
+    """Run one for the length of the block."""
+    fleet = Fleet(store, connection)
+    await fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.stop()

@@ -1,0 +1,77 @@
+"""A nats-server that lets nobody in without a login, and logins of every kind."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import time
+
+import pytest
+
+from gateway.auth.nats_jwt import Credentials, account_of
+from gateway.auth.nats_users import WorkerUsers
+from gateway.control.nats_accounts import NatsAccounts
+from gateway.dev.broker import Logins, make_logins
+from queueing.nats.login import ConnectionOptions, Login, read_credentials
+from tests.integration.queueing.harness import OPTIONS, REGION, connected
+from tests.support.nats_server import NatsServer
+from wire.subjects import worker_inbox
+
+
+class GuardedNats:
+    """The server, the gateway's logins, and whatever workers need."""
+
+    def __init__(self, server: NatsServer, logins: Logins) -> None:
+        self.server = server
+        self.logins = logins
+        jwt, _ = read_credentials(logins.gateway_credentials)
+        self.users = WorkerUsers(logins.operator_seed.read_text(), account_of(jwt), REGION)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def gateway_options(self) -> ConnectionOptions:
+        return replace(OPTIONS, login=Login(credentials_file=self.logins.gateway_credentials))
+
+    @asynccontextmanager
+    async def accounts(self) -> AsyncIterator[NatsAccounts]:
+        login = Login(credentials_file=self.logins.system_credentials)
+        async with connected(self.url, replace(OPTIONS, login=login)) as system:
+            yield NatsAccounts(self.users, system)
+
+    async def issue(
+        self, version_id: str, instance_id: str = "i1", lifetime_s: float = 600.0
+    ) -> Credentials:
+        async with self.accounts() as accounts:
+            return await accounts.issue(version_id, instance_id, time() + lifetime_s)
+
+    async def worker_options(
+        self, version_id: str, instance_id: str = "i1", lifetime_s: float = 600.0
+    ) -> ConnectionOptions:
+        login = await self.issue(version_id, instance_id, lifetime_s)
+        return options_of(login, version_id, instance_id)
+
+
+def options_of(login: Credentials, version_id: str, instance_id: str = "i1") -> ConnectionOptions:
+    return replace(
+        OPTIONS,
+        login=Login(credentials=lambda: (login.jwt, login.seed)),
+        inbox_prefix=worker_inbox(version_id, instance_id),
+    )
+
+
+def guarded(folder: Path) -> GuardedNats:
+    logins = make_logins(folder / "logins")
+    return GuardedNats(NatsServer(folder, logins.server_config.read_text()), logins)
+
+
+@pytest.fixture
+async def guarded_nats(tmp_path: Path) -> AsyncIterator[GuardedNats]:
+    nats = guarded(tmp_path)
+    await nats.server.start()
+    try:
+        yield nats
+    finally:
+        await nats.server.kill()

@@ -1,0 +1,145 @@
+"""One reconciler with its local process backend, in this process or as one of its own.
+
+``python -m tests.support.provisioner URL FOLDER`` runs one until it is killed.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.app.provisioning import Provisioning
+from gateway.functions.model import Change, Instance, VersionDetails
+from gateway.provision.queues import Queues
+from gateway.settings import ClusterSettings, ProvisionSettings
+from gateway.store.connection import Connection as StoreConnection
+from gateway.store.connection import NatsOptions
+from gateway.store.names import CONTROL
+from gateway.store.nats_kv import Store
+from gateway.store.watcher import Watcher
+from queueing.nats.connection import Connection
+from queueing.nats.login import ConnectionOptions
+from runtime import lifecycle
+from runtime.lifecycle import Lifecycle
+
+PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
+REGION = "local"
+SERVER = "process://{python} -m tests.support.tiny_server --port {port}"
+TEMPLATES = {
+    "server": SERVER,
+    "crash": f"{SERVER} --exit 7",
+    "stubborn": f"{SERVER} --stubborn --child",
+    "missing": "process:///nowhere/to/be/found",
+}
+"""By container image."""
+
+
+CLUSTER = ClusterSettings(name="local", images=TEMPLATES)
+PROVISION: dict[str, Any] = {
+    "worker_command": f"{sys.executable} -m tests.support.stand_in_agent",
+    "restart_first_s": 0.2,
+    "restart_most_s": 0.8,
+    "max_failed_starts": 3,
+    "unresponsive_s": 30.0,
+    "idle_s": 1.0,
+    "stop_grace_s": 5.0,
+}
+
+
+class Picture:
+    """Everything the store says, and a way to wait until it says something."""
+
+    def __init__(self) -> None:
+        self.records: dict[type, dict[str, object]] = {}
+        self.listeners: list[Callable[[Change], None]] = []
+        self._changed = asyncio.Event()
+
+    def apply(self, change: Change) -> None:
+        for listener in self.listeners:
+            listener(change)
+        self._changed.set()
+
+    def poke(self) -> None:
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+        """Wait until ``condition`` holds; it is asked again with every change."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await self._changed.wait()
+
+
+class Provisioner:
+    """All that one leader candidate consists of."""
+
+    def __init__(self, nats_url: str, folder: Path) -> None:
+        self.url = nats_url
+        self.folder = folder
+        self.connection = StoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
+        self.store = Store(self.connection)
+        self.data = Connection(ConnectionOptions(servers=(nats_url,)))
+        self.queues = Queues(self.data, REGION)
+        self.picture = Picture()
+        self.watcher = Watcher(self.store, self.picture, CONTROL)
+        self.provisioning = Provisioning(
+            self.store,
+            self.data,
+            REGION,
+            (ProvisionSettings(folder=folder, **PROVISION), [CLUSTER]),
+            self._secrets,
+            self._worker_environment,
+        )
+        self.reconciler = self.provisioning.reconciler
+        self.backend = self.provisioning.backend
+        self.picture.listeners.append(self.provisioning.apply)
+
+    async def connect(self) -> None:
+        await self.connection.open(PATIENCE_S)
+        await self.store.prepare()
+
+    async def start(self) -> None:
+        self.data.start()
+        self.watcher.start()
+        await self.watcher.loaded.wait()
+        await self.data.wait_connected()
+        await self.provisioning.start()
+
+    async def stop(self) -> None:
+        await self.provisioning.stop()
+        await self.watcher.stop()
+        await self.data.close()
+        await self.connection.close()
+
+    async def _secrets(self, details: VersionDetails) -> Mapping[str, str]:
+        return dict.fromkeys(details.secret_names, "hush-hush")
+
+    async def _worker_environment(self, instance: Instance) -> Mapping[str, str]:
+        return {"WORKER_NATS__URLS": self.url}
+
+
+@asynccontextmanager
+async def provisioning(nats_url: str, folder: Path) -> AsyncIterator[Provisioner]:
+    """Run one in this process for the length of the block."""
+    one = Provisioner(nats_url, folder)
+    await one.connect()
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+async def _main(life: Lifecycle) -> int:
+    async with provisioning(sys.argv[1], Path(sys.argv[2])):
+        await life.stopping.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(lifecycle.run(_main))

@@ -1,0 +1,214 @@
+"""A worker agent that finds the platform by its API: real nats-server with logins, real routes."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from aiohttp.test_utils import TestServer
+
+from gateway.app.worker_logins import LoginFiles, WorkerLogins
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.signing import Signer, Signers
+from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
+from gateway.control.api import Api, Call
+from gateway.control.app import build_app
+from gateway.control.dto.workers import ConnectAnswer, ConnectBody
+from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
+from gateway.functions.catalog import Catalog
+from gateway.functions.model import Instance, InstanceRemoved
+from gateway.functions.readmodel import ReadModel
+from gateway.store.account_store import AccountStores
+from gateway.store.connection import Connection as StoreConnection
+from gateway.store.connection import NatsOptions
+from gateway.store.nats_kv import Store
+from queueing.nats.connection import Connection
+from queueing.nats.jetstream import JetStream
+from tests.integration.queueing.harness import OPTIONS, REGION, STREAMS, connected
+from tests.integration.worker_agent.bench import Peer, RawServer, Serve
+from tests.support.control import CLUSTERS, OpenVault, SetQueue
+from tests.support.deployments import instance
+from tests.support.nats_logins import GuardedNats
+from tests.support.nats_server import PATIENCE_S
+from tests.support.programs import Program, worker_agent
+from wire.ids import FunctionId, VersionId, uuid4_text
+
+_LOOK_EVERY_S = 0.02
+
+
+class CountedWorkers(Workers):
+    """Counts how often a worker was given a login."""
+
+    connects = 0
+
+    async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectAnswer:
+        self.connects += 1
+        return await super().connect(api, call)
+
+
+class Platform:
+    """Store, queue and the API's routes for workers; `up` and `down` concern the API alone."""
+
+    def __init__(
+        self, nats: GuardedNats, store: Store, data: Connection, workers: CountedWorkers, api: Api
+    ) -> None:
+        self.nats = nats
+        self.store = store
+        self.data = data
+        self.workers = workers
+        self._api = api
+        self._server: TestServer | None = None
+        self.record = instance(uuid4_text(os.urandom(16)))
+        self.record = replace(
+            self.record,
+            function_id=FunctionId(uuid4_text(os.urandom(16))),
+            version_id=VersionId(uuid4_text(os.urandom(16))),
+        )
+
+    async def up(self) -> None:
+        app = build_app(self._api, self.workers.routes())
+        self._server = TestServer(app, port=self.port)
+        await self._server.start_server()
+
+    async def down(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+    @property
+    def port(self) -> int:
+        return int(self.workers._options.api_url.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        return self.workers._options.api_url
+
+    async def instance(self) -> Instance:
+        name = InstanceRemoved(self.record.version_id, self.record.instance_id)
+        found = await self.store.get(name)
+        assert found is not None
+        assert isinstance(found[0], Instance)
+        return found[0]
+
+    async def until(self, condition: Callable[[Instance], bool]) -> Instance:
+        """Wait until the record is as wanted: it is looked at again and again."""
+        pause = asyncio.Event()
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while not condition(found := await self.instance()):
+                asyncio.get_running_loop().call_later(_LOOK_EVERY_S, pause.set)
+                await pause.wait()
+                pause.clear()
+        return found
+
+    async def agent(self, inference_port: int, **env: str) -> Program:
+        """Start an agent with the environment that the API gives its instance."""
+        return worker_agent(
+            {
+                "WORKER_FUNCTION__ID": self.record.function_id,
+                "WORKER_FUNCTION__VERSION_ID": self.record.version_id,
+                "WORKER_INFERENCE__PORT": str(inference_port),
+                "WORKER_INFERENCE__MAX_CONCURRENCY": "4",
+                "WORKER_HEALTH__PATH": "/health",
+                "WORKER_HEALTH__INTERVAL_S": "0.1",
+                "WORKER_ADMIN__LISTEN": "127.0.0.1:0",
+                **await self.workers.environment(self.record),
+                **env,
+            }
+        )
+
+
+@asynccontextmanager
+async def running_platform(
+    nats: GuardedNats, *, lease_s: float = 3.0, token_s: float = 600.0
+) -> AsyncIterator[Platform]:
+    """Run it, with one instance on record that has no worker yet."""
+    async with AsyncExitStack() as stack:
+        credentials = nats.logins.gateway_credentials
+        connection = StoreConnection(NatsOptions((nats.url,), credentials_file=credentials))
+        await connection.open(PATIENCE_S)
+        stack.push_async_callback(connection.close)
+        store = Store(connection)
+        await store.prepare()
+        data = await stack.enter_async_context(connected(nats.url, nats.gateway_options))
+        logins = WorkerLogins(
+            LoginFiles(nats.logins.operator_seed, nats.logins.system_credentials, credentials),
+            replace(OPTIONS, servers=(nats.url,)),
+            REGION,
+        )
+        logins.start()
+        stack.push_async_callback(logins.close)
+        signer = Signer(os.urandom(32))
+        workers = CountedWorkers(
+            _ports(store, data, logins, signer),
+            WorkerOptions(f"http://127.0.0.1:{_free_port()}", (nats.url,), lease_s, token_s),
+        )
+        platform = Platform(nats, store, data, workers, _api(store, signer))
+        await store.put(platform.record, 0)
+        await platform.up()
+        stack.push_async_callback(platform.down)
+        yield platform
+
+
+@asynccontextmanager
+async def running_inference(serve: Serve) -> AsyncIterator[tuple[RawServer, "Health"]]:
+    """Run an inference server of which the test says how healthy it is."""
+    health = Health()
+
+    async def serve_healthy(peer: Peer) -> None:
+        if (await peer.reader.readexactly(11)) == b"GET /health":
+            status = b"200 OK" if health.is_good else b"503 Bad"
+            await peer.send(b"HTTP/1.1 %b\r\ncontent-length: 0\r\n\r\n" % status)
+        else:
+            await serve(peer)
+
+    server = RawServer(serve_healthy)
+    await server.start()
+    try:
+        yield server, health
+    finally:
+        server.stop()
+
+
+class Health:
+    is_good = True
+
+
+def _ports(store: Store, data: Connection, logins: WorkerLogins, signer: Signer) -> WorkerPorts:
+    def token(worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
+        principal = worker_principal(worker)
+        return mint(signer, principal, now=now, lifetime_s=lifetime_s, token_id="t")
+
+    async def open_queue(version_id: str) -> object:
+        return await JetStream(data).ensure(REGION, version_id, STREAMS)
+
+    return WorkerPorts(store, token, open_queue, time.time, logins)
+
+
+def _api(store: Store, signer: Signer) -> Api:
+    model, queue = ReadModel(), SetQueue()
+
+    async def reached(bucket: str, revision: int) -> bool:
+        return True
+
+    return Api(
+        authenticate=Authenticator(model, Signers(signer), BootstrapCheck()).authenticate,
+        stores=AccountStores(store, reached),
+        catalog=Catalog(model),
+        clusters=CLUSTERS,
+        queue=queue,
+        requests=queue,
+        secrets=OpenVault(),
+        clock=time.time,
+        new_id=lambda: uuid4_text(os.urandom(16)),
+        region=REGION,
+    )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port

@@ -1,0 +1,107 @@
+"""What a worker agent is to the reconciler, without the data path, as a process of its own.
+
+Probes its inference server, takes requests from its version's queue and acknowledges each after as
+many seconds as its payload says, and writes its half of the instance's record into the store, as
+the API does with an agent's heartbeats. SIGTERM finishes what it has.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from gateway.errors import GatewayError
+from gateway.functions.model import Instance, InstanceRemoved
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.nats_kv import Store
+from runtime.tasks import spawn
+from wire.subjects import consumer_name, stream_name
+
+BEAT_S = 0.25
+LEASE_S = 3
+
+
+class StandInAgent:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version_id = os.environ["WORKER_FUNCTION__VERSION_ID"]
+        self._name = InstanceRemoved(self._version_id, os.environ["WORKER_INSTANCE__ID"])
+        self._port = int(os.environ["WORKER_INFERENCE__PORT"])
+        self._running: set[asyncio.Task[None]] = set()
+        self.is_stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        pulling = spawn(self._pull(), "pull")
+        while not self.is_stopping.is_set():
+            await self._beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self.is_stopping.wait()
+        pulling.cancel()
+        while self._running:
+            await self._beat()
+            await asyncio.wait(self._running, timeout=BEAT_S)
+        await self._beat(is_connected=False)
+
+    async def _beat(self, *, is_connected: bool = True) -> None:
+        is_healthy = await self._probe()
+        with suppress(GatewayError):
+            found = await self._store.get(self._name)
+            if found is None or not isinstance(found[0], Instance):
+                return
+            instance = replace(
+                found[0],
+                is_connected=is_connected,
+                is_healthy=is_healthy,
+                slots=4,
+                busy=len(self._running),
+                lease_until=int(time.time()) + LEASE_S,
+            )
+            await self._store.put(instance, found[1])
+
+    async def _probe(self) -> bool:
+        try:
+            async with asyncio.timeout(1.0):
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def _pull(self) -> None:
+        stream = stream_name("local", self._version_id)
+        while True:
+            try:
+                client = await self._store.connection.client()
+                jetstream = client.jetstream()
+                await jetstream.consumer_info(stream, consumer_name(stream))
+                subscription = await jetstream.pull_subscribe_bind(consumer_name(stream), stream)
+                for message in await subscription.fetch(1, timeout=0.5):
+                    task = spawn(self._work(message), "work")
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+                await subscription.unsubscribe()
+            except nats.errors.Error:
+                await asyncio.sleep(0.1)
+
+    async def _work(self, message: Msg) -> None:
+        await asyncio.sleep(float(message.data or b"0"))
+        await message.ack_sync()
+
+
+async def main() -> None:
+    connection = Connection(NatsOptions(urls=(os.environ["WORKER_NATS__URLS"],), name="agent"))
+    await connection.open(10.0)
+    agent = StandInAgent(Store(connection))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.is_stopping.set)
+    await agent.run()
+    await connection.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
