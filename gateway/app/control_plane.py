@@ -118,6 +118,9 @@ class ControlPlane:
                 self._vault.of_version,
                 self._workers.environment,
             )
+            if self._logins is not None:
+                logins = self._logins
+                self._provisioning.queues.on_removed(lambda version_id: logins.remove([version_id]))
             changes.add(self._provisioning.apply)
 
     async def begin(self, stack: AsyncExitStack) -> None:
