@@ -20,6 +20,7 @@ from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, bootstrap_secret
 from gateway.edge.listener import MAX_PORT
+from gateway.provision.remains import clear
 from gateway.store.errors import StoreError
 from runtime import lifecycle, logs
 from runtime.lifecycle import Lifecycle
@@ -112,7 +113,10 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
-            folder.mkdir(parents=True, exist_ok=True)
+            instances = folder / "instances"
+            instances.mkdir(parents=True, exist_ok=True)
+            # What a gateway that was killed could not stop, whatever its instances did meanwhile.
+            stack.callback(clear, instances, "")
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)

@@ -62,6 +62,7 @@ class DemoApi:
         self._token = secret
         self._token = (await self._post("/v1/admin/keys", {"nca_id": ACCOUNT}))["value"]
         key = await self._post("/v1/keys", _KEY)
+        await self._delete_earlier()
         function = (await self._post("/v2/nvcf/functions", _FUNCTION))["function"]
         demo = Demo(function["id"], function["versionId"], key["value"])
         spec = {
@@ -73,6 +74,14 @@ class DemoApi:
         }
         await self._post(_deployment(demo), {"deploymentSpecifications": [spec]})
         return demo
+
+    async def _delete_earlier(self) -> None:
+        """Delete the demo of an earlier run on the same data."""
+        functions = await self._call("GET", "/v2/nvcf/functions?visibility=private")
+        for function in functions["functions"]:
+            if function["name"] == _FUNCTION["name"]:
+                path = f"/v2/nvcf/functions/{function['id']}/versions/{function['versionId']}"
+                await self._call("DELETE", path)
 
     async def is_active(self, demo: Demo) -> bool:
         """Tell whether it can be called. Raises `DemoError` when it failed."""
@@ -90,6 +99,8 @@ class DemoApi:
         headers = {"authorization": f"Bearer {self._token}"}
         url = self._url + path
         async with self._session.request(method, url, headers=headers, json=body) as answer:
+            if answer.status == 204:
+                return None
             if answer.status != 200:
                 raise DemoError(f"{method} {path}: {answer.status} {await answer.text()}")
             return await answer.json()

@@ -1,6 +1,7 @@
 """`gateway dev`: what it prints, how it ends."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -162,3 +163,24 @@ def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) 
         if answer.status_code == status:
             return
         assert time.monotonic() < deadline, (answer.status_code, answer.text)
+
+
+def test_a_data_folder_is_used_again_with_one_demo_only(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for _ in range(2):
+        dev = start_dev(tmp_path, "--data-dir", str(folder))
+        api = {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
+        listed = gateway("functions", "list", "--json", env=api)
+        assert listed.wait_end() == 0, listed.output
+        assert [one["id"] for one in json.loads(listed.output)] == [dev.ready["function_id"]]
+        assert dev.program.stop() == 0
+
+
+def test_a_killed_control_plane_leaves_no_inference_server_behind_a_wrapper(tmp_path: Path) -> None:
+    wrapped = "sh -c '{python} -P -m examples.inference --port {port} & wait'"
+    dev = start_dev(tmp_path, "--inference-command", wrapped)
+    family = descendants(dev.program.pid)
+    (control,) = [pid for pid, line in family.items() if "api,provision" in line]
+    os.kill(control, signal.SIGKILL)
+    assert dev.program.wait_end() == 1
+    wait_gone(list(family))
