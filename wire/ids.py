@@ -10,8 +10,6 @@ from typing import NewType
 FunctionId = NewType("FunctionId", str)
 VersionId = NewType("VersionId", str)
 RequestId = NewType("RequestId", str)
-InstanceId = NewType("InstanceId", str)
-"""Any text: the platform that runs the instance names it."""
 
 UUID_CHARACTERS = 36
 MAX_PROCESSES = 0x1_0000

@@ -2,6 +2,8 @@
 
 from gateway.errors import GatewayError, problem_for
 from gateway.exchange import Headers, Request, Responder
+from gateway.seen.health import Health
+from wire.headers import CONTENT_TYPE
 
 
 class Answered:
@@ -48,3 +50,15 @@ def answer_whole(
         client.send_body(body)
     client.end()
     return ANSWERED
+
+
+def answer_health(
+    request: Request, client: Responder, health: Health, path: bytes, otherwise: GatewayError
+) -> Answered:
+    """Answer ``path`` if it is a health path, and ``otherwise`` if it is not."""
+    answer = health.answer(path)
+    if answer is None:
+        answer_problem(request, client, otherwise)
+        return ANSWERED
+    status, content_type, body = answer
+    return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)

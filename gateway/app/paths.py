@@ -1,6 +1,6 @@
 """The path routes: what is called by its path and not by a function's host name."""
 
-from gateway.app.answers import ANSWERED, answer_problem, answer_whole
+from gateway.app.answers import ANSWERED, answer_health, answer_problem, answer_whole
 from gateway.app.api_bridge import ApiBridge
 from gateway.attach.endpoint import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
@@ -67,17 +67,13 @@ class AttachDispatcher:
 
     def __call__(self, request: Request, worker: Responder) -> Receiver:
         """Serve one request; a `GatewayError` on the way becomes its answer."""
+        if request.target != ATTACH_PATH:
+            return answer_health(request, worker, self._health, request.target, NotFound())
         try:
-            if request.target == ATTACH_PATH:
-                return self._attach.serve(request, worker)
-            answer = self._health.answer(request.target)
-            if answer is None:
-                raise NotFound
+            return self._attach.serve(request, worker)
         except GatewayError as error:
             answer_problem(request, worker, error)
             return ANSWERED
-        status, content_type, body = answer
-        return answer_whole(request, worker, status, [(CONTENT_TYPE, content_type)], body)
 
 
 class StartingDispatcher:
@@ -90,12 +86,8 @@ class StartingDispatcher:
 
     def __call__(self, request: Request, client: Responder) -> Receiver:
         """Answer health, and everything else 503."""
-        answer = self._health.answer(request.target)
-        if answer is None:
-            answer_problem(request, client, QueueUnavailableError("The gateway is starting"))
-            return ANSWERED
-        status, content_type, body = answer
-        return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)
+        starting = QueueUnavailableError("The gateway is starting")
+        return answer_health(request, client, self._health, request.target, starting)
 
 
 class AdminDispatcher:
@@ -113,12 +105,8 @@ class AdminDispatcher:
         if path == b"/metrics":
             headers = [(CONTENT_TYPE, METRICS_TYPE)]
             return answer_whole(request, client, 200, headers, self._registry.exposition())
-        answer = self._health.answer(path)
-        if answer is None:
-            answer_problem(request, client, NotFound("Try /metrics or /health"))
-            return ANSWERED
-        status, content_type, body = answer
-        return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)
+        elsewhere = NotFound("Try /metrics or /health")
+        return answer_health(request, client, self._health, path, elsewhere)
 
 
 def _cors(headers: Headers) -> Headers:

@@ -28,7 +28,7 @@ from gateway.app.workers import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.control.master_key import MasterKeyError
 from gateway.edge.limits import EdgeLimits
-from gateway.edge.listener import Listener, ListenError, bind_sockets, listen
+from gateway.edge.listener import Listener, ListenError, bind_sockets, listen, name_of
 from gateway.exchange import Request
 from gateway.functions.readmodel import ReadModel
 from gateway.invocation.site import Site
@@ -288,8 +288,7 @@ def _url_of(sockets: list[socket.socket]) -> str:
     """Return where the process is called: its first TCP address, empty when it has none."""
     for listening in sockets:
         if listening.family != socket.AF_UNIX:
-            host, port = listening.getsockname()[:2]
-            return f"http://{Address(host=host, port=port)}"
+            return f"http://{name_of(listening)}"
     return ""
 
 

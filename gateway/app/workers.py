@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.edge.listener import bind_sockets
+from gateway.edge.listener import bind_sockets, name_of
 from runtime.lifecycle import die_with_parent
 from runtime.settings import Address
 
@@ -38,7 +38,7 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
     first = bind_sockets(addresses)
     if count == 1:
         return [first]
-    bound = [_address_of(listening) for listening in first]
+    bound = [Address.parse(name_of(listening)) for listening in first]
     for listening, address in zip(first, bound, strict=True):
         if not address.is_unix:
             listening.close()
@@ -48,13 +48,6 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
         bind_sockets(tcp, reuse_port=True) + [listening.dup() for listening in shared]
         for _ in range(count)
     ]
-
-
-def _address_of(listening: socket.socket) -> Address:
-    name = listening.getsockname()
-    if listening.family == socket.AF_UNIX:
-        return Address(path=name)
-    return Address(host=name[0], port=name[1])
 
 
 Run = Callable[[int, list[socket.socket]], int]

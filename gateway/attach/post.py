@@ -8,7 +8,7 @@ knows when its slot and its lease are free.
 from gateway.errors import BadRequest, problem_for
 from gateway.exchange import Headers, Responder
 from gateway.invocation.machine import Invocation
-from wire.http1 import HeadError, InnerHead, InnerHeadParser, parse_inner_head
+from wire.http1 import HeadError, InnerHeadParser
 
 _NO_HEADERS: Headers = []
 
@@ -17,7 +17,6 @@ class AttachPost:
     """One POST. A `gateway.exchange.Receiver` and the `WorkerPost` of its invocation."""
 
     __slots__ = (
-        "_has_head",
         "_invocation",
         "_is_answered",
         "_is_complete",
@@ -31,8 +30,7 @@ class AttachPost:
         self._invocation = invocation
         self._worker = worker
         self._left = body_bytes
-        self._parser: InnerHeadParser | None = None
-        self._has_head = False
+        self._parser: InnerHeadParser | None = InnerHeadParser()
         self._is_answered = False
         self._is_complete = False
 
@@ -43,40 +41,26 @@ class AttachPost:
         if self._is_answered:
             return
         invocation = self._invocation
-        if self._has_head:
+        parser = self._parser
+        if parser is None:
             invocation.response_data(data)
             return
         try:
-            parsed = self._read_head(data)
+            rest = parser.feed(data)
         except HeadError as error:
             invocation.worker_failed(error.status, str(error))
             return
-        left = self._left
-        if parsed is None:
+        left, head = self._left, parser.head
+        if rest is None or head is None:
             if left is not None:
                 self._left = left - len(data)
             return
-        self._has_head = True
-        head, rest = parsed
+        self._parser = None
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left)
         if rest:
             invocation.response_data(rest)
-
-    def _read_head(self, data: bytes) -> tuple[InnerHead, bytes] | None:
-        """Return the head and what follows it, None while it is incomplete. Raises `HeadError`."""
-        parser = self._parser
-        if parser is None:
-            parsed = parse_inner_head(data)
-            if parsed is not None:
-                head, body_at = parsed
-                return head, data[body_at:]
-            parser = self._parser = InnerHeadParser()
-        rest = parser.feed(data)
-        if rest is None or parser.head is None:
-            return None
-        return parser.head, rest
 
     def arrived(self) -> None:
         """The head may be incomplete still; more comes."""
@@ -86,7 +70,7 @@ class AttachPost:
         self._is_complete = True
         if self._is_answered:
             return
-        if not self._has_head:
+        if self._parser is not None:
             self._invocation.worker_failed(400, "the response head is incomplete")
         else:
             self._invocation.response_end()

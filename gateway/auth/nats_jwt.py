@@ -14,7 +14,6 @@ from typing import NamedTuple
 import nkeys
 import orjson
 
-SEED_BYTES = 32
 NO_LIMITS: Mapping[str, object] = {"subs": -1, "data": -1, "payload": -1}
 
 

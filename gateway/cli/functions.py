@@ -1,6 +1,6 @@
 """``gateway functions``: register, look at, change, delete."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,16 +83,11 @@ def create(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Register a function with its first version. It is INACTIVE until it is deployed."""
     target = place(api_url, api_key)
-    options = {
-        "name": name,
-        "containerImage": image,
-        "inferenceUrl": inference_url,
-        "inferencePort": inference_port,
-        "containerArgs": container_args,
-        "description": description,
-        "functionType": kind,
-    }
-    body = _registration(options, file, health_path, (env, secret, tag))
+    values = (
+        *(name, image, inference_url, inference_port),
+        *(health_path, container_args, description, kind),
+    )
+    body = _registration(values, file, (env, secret, tag))
     made = run(target, lambda api: api.call("POST", "functions", body))
     _show(made["function"], as_json)
 
@@ -119,16 +114,11 @@ def version(  # noqa: PLR0913 - one argument per option
     """Register another version of a function."""
     target = place(api_url, api_key)
     (function,) = ids(function_id)
-    options = {
-        "name": name,
-        "containerImage": image,
-        "inferenceUrl": inference_url,
-        "inferencePort": inference_port,
-        "containerArgs": container_args,
-        "description": description,
-        "functionType": kind,
-    }
-    body = _registration(options, file, health_path, (env, secret, tag))
+    values = (
+        *(name, image, inference_url, inference_port),
+        *(health_path, container_args, description, kind),
+    )
+    body = _registration(values, file, (env, secret, tag))
     made = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
     _show(made["function"], as_json)
 
@@ -246,18 +236,25 @@ def _path(function_id: str, version_id: str) -> str:
     return f"functions/{function}/versions/{of_it}"
 
 
+_MEMBERS = (
+    *("name", "containerImage", "inferenceUrl", "inferencePort"),
+    *("healthUri", "containerArgs", "description", "functionType"),
+)
+
+
 def _registration(
-    options: Mapping[str, object],
+    values: Sequence[object],
     file: Path | None,
-    health_path: str | None,
     lists: tuple[list[str] | None, list[str] | None, list[str] | None],
 ) -> dict[str, Any]:
-    """Return the body of a registration: the file's, with what the options say put over it."""
+    """Return the body of a registration: the file's, with what the options say put over it.
+
+    ``values`` are those of `_MEMBERS`, `None` where there is none.
+    """
     body = read_body(file)
-    body.update({name: value for name, value in options.items() if value is not None})
+    given = zip(_MEMBERS, values, strict=True)
+    body.update({name: value for name, value in given if value is not None})
     env, secrets, tags = lists
-    if health_path is not None:
-        body["healthUri"] = health_path
     if env:
         pairs = [pair("--env", text) for text in env]
         body["containerEnvironment"] = [{"key": key, "value": value} for key, value in pairs]

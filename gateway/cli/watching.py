@@ -5,7 +5,7 @@ ends nothing: what was asked for goes on without us.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from gateway.cli.api_client import ApiClient, Json
@@ -52,17 +52,7 @@ class Progress:
 
 async def until_up(api: ApiClient, function_id: str, version_id: str, say: Say) -> Json:
     """Return the deployment once it is ACTIVE. Raises `CommandError` when it has failed."""
-    progress = Progress()
-    patience = _Patience(say)
-    while True:
-        try:
-            function, deployment = await _picture(api, function_id, version_id)
-        except Unreachable as error:
-            await patience.wait(error)
-            continue
-        patience.answered()
-        for line in progress.lines(function, deployment):
-            say(line)
+    async for function, deployment in _pictures(api, function_id, version_id, say):
         status = function["status"]
         if status == "ACTIVE":
             return deployment
@@ -70,11 +60,23 @@ async def until_up(api: ApiClient, function_id: str, version_id: str, say: Say) 
             raise CommandError(f"The deployment failed: {_reason(deployment)}")
         if status == "INACTIVE" or not deployment:
             raise CommandError("The version is not deployed any more.")
-        await asyncio.sleep(ASK_EVERY_S)
+    raise AssertionError("pictures ended")
 
 
 async def until_gone(api: ApiClient, function_id: str, version_id: str, say: Say) -> None:
     """Return once the version has no deployment any more."""
+    async for function, deployment in _pictures(api, function_id, version_id, say):
+        if not deployment and not function.get("activeInstances"):
+            return
+
+
+async def _pictures(
+    api: ApiClient, function_id: str, version_id: str, say: Say
+) -> AsyncIterator[tuple[Json, Json]]:
+    """Yield version and deployment, again and again, and say what has changed.
+
+    Raises `Unreachable` when the API is away for too long.
+    """
     progress = Progress()
     patience = _Patience(say)
     while True:
@@ -86,8 +88,7 @@ async def until_gone(api: ApiClient, function_id: str, version_id: str, say: Say
         patience.answered()
         for line in progress.lines(function, deployment):
             say(line)
-        if not deployment and not function.get("activeInstances"):
-            return
+        yield function, deployment
         await asyncio.sleep(ASK_EVERY_S)
 
 

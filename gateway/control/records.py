@@ -5,7 +5,8 @@ nothing to trouble a caller with. Only who makes something that is there by now 
 told of a conflict.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gateway.errors import Conflict
 from gateway.functions.model import (
@@ -20,6 +21,7 @@ from gateway.functions.model import (
 from gateway.functions.ports import AccountStore
 
 Clearable = DeploymentRemoved | DetailsRemoved | FunctionRemoved
+Changeable = TypeVar("Changeable", FunctionVersion, Deployment)
 _ATTEMPTS = 8
 
 
@@ -33,19 +35,7 @@ async def change_version(
 
     ``change`` may be asked several times; returning what it got writes nothing.
     """
-    for _ in range(_ATTEMPTS):
-        found = await store.version(function_id, version_id)
-        if found is None:
-            return None
-        changed = change(found[0])
-        if changed == found[0]:
-            return changed
-        try:
-            await store.put(changed, found[1])
-        except Conflict:
-            continue
-        return changed
-    raise Conflict
+    return await _change(store, lambda: store.version(function_id, version_id), change)
 
 
 async def change_deployment(
@@ -55,8 +45,16 @@ async def change_deployment(
     change: Callable[[Deployment], Deployment],
 ) -> Deployment | None:
     """Change a deployment as `change_version` changes a version."""
+    return await _change(store, lambda: store.deployment(function_id, version_id), change)
+
+
+async def _change(
+    store: AccountStore,
+    read: Callable[[], Awaitable[tuple[Changeable, int] | None]],
+    change: Callable[[Changeable], Changeable],
+) -> Changeable | None:
     for _ in range(_ATTEMPTS):
-        found = await store.deployment(function_id, version_id)
+        found = await read()
         if found is None:
             return None
         changed = change(found[0])

@@ -126,7 +126,7 @@ async def listen(
 ) -> Listener:
     """Serve ``dispatch`` on ``sockets`` from `bind_sockets`."""
     connections = Connections(dispatch, limits, asyncio.get_running_loop())
-    listener = Listener(connections, [_name(listening) for listening in sockets])
+    listener = Listener(connections, [name_of(listening) for listening in sockets])
     await listener.start(sockets)
     return listener
 
@@ -200,7 +200,7 @@ def _listen_error(name: str, error: OSError) -> ListenError:
     return ListenError(f"cannot listen on {name}: {error.strerror or error}")
 
 
-def _name(listening: socket.socket) -> str:
+def name_of(listening: socket.socket) -> str:
     """Return the address as `bind_sockets` takes it in text, with the real port."""
     address = listening.getsockname()
     if listening.family == socket.AF_UNIX:

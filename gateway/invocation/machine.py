@@ -40,6 +40,7 @@ from gateway.invocation.state import (
 from gateway.invocation.upload import Upload
 from queueing.interface import QueueError, QueueFull
 from wire.envelope import EnvelopeError, encode_envelope
+from wire.headers import NVCF_QUEUE_POSITION
 
 _BODILESS = (204, 304)
 CLIENT_GONE_STATUS = 499
@@ -325,7 +326,7 @@ class Invocation:
             self._withdraw()
             error = PollTimeout("No response within the poll window")
             if position is not None:
-                error.headers.append((b"nvcf-queue-position", b"%d" % position))
+                error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)
         elif now >= over_by(self.received_at):
             self._break(Outcome.TOO_LONG)

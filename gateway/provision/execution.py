@@ -7,10 +7,10 @@ done without being written would be lost with us.
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from gateway.errors import Conflict
+from gateway.functions.lifecycle import timestamp
 from gateway.functions.model import (
     Deployment,
     DeploymentRemoved,
@@ -253,8 +253,3 @@ class Execution:
             name = DeploymentRemoved(fleet.function_id, fleet.version_id)
             await self._records.delete(name, revision)
         fleet.deployment = None
-
-
-def timestamp(unix_s: float) -> str:
-    """Return a time as records have it: ISO 8601, UTC, microseconds, ``Z``."""
-    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"

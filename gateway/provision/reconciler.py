@@ -115,12 +115,6 @@ class Reconciler:
                     except (Conflict, StoreUnavailable):
                         return
 
-    def wake(self, version_id: str) -> None:
-        """Somebody waits for this version: look at once whether it must be started."""
-        self._loads.pop(version_id, None)
-        if (fleet := self._fleets.known(version_id)) is not None:
-            self._touch(fleet)
-
     # What has happened
 
     def _touch(self, fleet: Fleet) -> None:

@@ -46,7 +46,7 @@ class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
     ``process`` is the number in the request ids of this process. Counters for metrics:
-    ``published`` (acknowledged), ``exhaustions``, `refusals`, `losses`.
+    ``published`` (acknowledged), `refusals`, `losses`.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class JetStreamQueue:
         self._clock = asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.published = 0
-        self.exhaustions = 0
 
     async def start(self) -> None:
         """Listen on the connection, which may be up or not."""
@@ -261,7 +260,6 @@ class JetStreamQueue:
         queue = self._queues.get(stream.removeprefix(prefix))
         entry = queue.by_sequence.get(sequence) if queue is not None else None
         if entry is not None:
-            self.exhaustions += 1
             self._table.forget(entry)
             entry.waiting.exhausted()
 
