@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.server_process import ServerProcess
+
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 _LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
 _LISTENING_FOR_ROUTES = "Listening for route connections on "
@@ -38,7 +40,7 @@ def binary() -> Path:
     return Path(found)
 
 
-class NatsServer:
+class NatsServer(ServerProcess):
     """One nats-server on 127.0.0.1, with JetStream unless told otherwise.
 
     Keeps port and store over `restart`. ``port`` -1 lets the server choose one.
@@ -46,26 +48,23 @@ class NatsServer:
     ``config`` is text in the server's own configuration language, put after our settings.
     """
 
+    name = "nats-server"
+    patience_s = PATIENCE_S
+
     def __init__(
         self, directory: Path, config: str = "", port: int = -1, *, jetstream: bool = True
     ) -> None:
+        super().__init__()
         self.directory = directory
         self.config = config
         self.port = port
         self.cluster_port = -1
         self.jetstream = jetstream
-        self.log: list[str] = []
         self._grown = threading.Condition()
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        return self._running().pid
 
     def start_blocking(self) -> None:
         """Start the process and return when it accepts connections."""
@@ -80,15 +79,7 @@ class NatsServer:
         )
         with self._grown:
             self.log = []
-        self._process = subprocess.Popen(
-            [binary(), "-c", conf],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
+        self._launch([binary(), "-c", conf], self._read)
         self._wait_for(_READY, PATIENCE_S)
         if "cluster {" in self.config:
             self._wait_for(_LISTENING_FOR_ROUTES, PATIENCE_S)
@@ -97,48 +88,6 @@ class NatsServer:
                 self.port = int(found[1])
             if found := _ROUTES.search(line):
                 self.cluster_port = int(found[1])
-
-    def end_blocking(self, signal_number: int = signal.SIGTERM) -> None:
-        """End the process with ``signal_number`` and wait for it. No error if it has ended."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if signal_number != signal.SIGKILL:
-            process.send_signal(signal.SIGCONT)
-        process.send_signal(signal_number)
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert self._reader is not None
-        self._reader.join()
-
-    async def start(self) -> None:
-        await asyncio.to_thread(self.start_blocking)
-
-    async def stop(self) -> None:
-        """Shut down in order (SIGTERM)."""
-        await asyncio.to_thread(self.end_blocking)
-
-    async def kill(self) -> None:
-        """End at once (SIGKILL), as a lost machine would."""
-        await asyncio.to_thread(self.end_blocking, signal.SIGKILL)
-
-    async def restart(self) -> None:
-        """Start again on the same port and store; kills what still runs."""
-        await self.kill()
-        await self.start()
-
-    def pause(self) -> None:
-        """Stall the process (SIGSTOP): connections stay open and nothing is answered."""
-        process = self._running()
-        process.send_signal(signal.SIGSTOP)
-        # The signal takes effect a little later than it is sent.
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-
-    def resume(self) -> None:
-        self._running().send_signal(signal.SIGCONT)
 
     def reload(self) -> None:
         """Make the server read its configuration again, after a change of ``config``."""
@@ -154,10 +103,6 @@ class NatsServer:
     async def logged(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the server's log since its last start contains ``text``."""
         await asyncio.to_thread(self._wait_for, text, timeout_s)
-
-    def _running(self) -> subprocess.Popen[str]:
-        assert self._process is not None, "nats-server is not running"
-        return self._process
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None

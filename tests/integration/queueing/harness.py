@@ -8,12 +8,13 @@ from os import urandom
 
 from queueing.interface import FunctionQueue, Lease, QueueError
 from queueing.nats.connection import Connection
-from queueing.nats.jetstream import StreamSettings
+from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.pull import PulledLease, PullOptions, PullWorker
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from tests.support.nats_server import PATIENCE_S
 from wire.ids import request_id, uuid4_text
+from wire.subjects import stream_name
 
 REGION = "test"
 STREAMS = StreamSettings(ack_wait_s=1.0)
@@ -193,3 +194,18 @@ async def publish_many(
         await client.until(client.has_begun)
         assert client.names == ["published"], client.error
     return requests
+
+
+async def messages_in(connection: Connection, version_id: str) -> int:
+    """Return how many requests the broker holds, those leased included."""
+    answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
+    count = answer["state"]["messages"]
+    assert isinstance(count, int)
+    return count
+
+
+async def until_depth(queue: FunctionQueue, version_id: str, depth: int) -> None:
+    """Wait until so many wait: the broker's consumer counts a little after a publish is taken."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await queue.depth(version_id) != depth:
+            pass

@@ -5,7 +5,7 @@ import pytest
 
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection
-from queueing.nats.jetstream import JetStream, StreamSettings
+from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from tests.integration.queueing.harness import (
     OPTIONS,
@@ -14,27 +14,21 @@ from tests.integration.queueing.harness import (
     Client,
     connected,
     gateway,
+    messages_in,
     new_request,
     new_version,
     publish,
     publish_many,
     until,
+    until_depth,
     worker,
 )
 from tests.support.nats_server import PATIENCE_S, NatsServer
-from wire.subjects import stream_name
 
 
-async def messages_in(connection: Connection, version_id: str) -> int:
-    answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
-    count = answer["state"]["messages"]
-    assert isinstance(count, int)
-    return count
-
-
-async def until_empty(connection: Connection, version_id: str) -> None:
+async def until_messages(connection: Connection, version_id: str, count: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while await messages_in(connection, version_id):
+        while await messages_in(connection, version_id) != count:
             pass
 
 
@@ -53,25 +47,24 @@ async def test_a_request_goes_through_a_queue_that_did_not_exist(
             1,
         )
         lease.ack()
-        await until_empty(look, version)
+        await until_messages(look, version, 0)
 
 
 async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(
     shared_nats_server: NatsServer,
 ) -> None:
     version = new_version()
-    async with gateway(shared_nats_server.url, streams=StreamSettings(max_messages=2)) as queue:
+    url, streams = shared_nats_server.url, StreamSettings(max_messages=2)
+    async with gateway(url, streams=streams) as queue, connected(url) as look:
         first, _ = await publish(queue, version)
         await publish(queue, version)
         _, refused = await publish(queue, version)
         assert refused.entries == [("refused", "QueueFull")]
         queue.withdraw(version, first)
-        async with asyncio.timeout(PATIENCE_S):
-            while await queue.depth(version) != 1:
-                pass
+        await until_messages(look, version, 1)
         _, taken = await publish(queue, version)
         assert taken.entries == [("published",)]
-        assert await queue.depth(version) == 2
+        assert await messages_in(look, version) == 2
 
 
 async def test_a_lease_that_runs_out_is_delivered_again(shared_nats_server: NatsServer) -> None:
@@ -145,7 +138,7 @@ async def test_a_request_that_every_delivery_failed_is_exhausted_and_gone(
         request, client = await publish(queue, version)
         await client.reaches("exhausted")
         assert [lease.deliveries for lease in work.leases] == [1, 2]
-        await until_empty(look, version)
+        await until_messages(look, version, 0)
         assert await queue.position(version, request) == 0
 
 
@@ -157,7 +150,7 @@ async def test_a_rejected_request_is_delivered_to_nobody(shared_nats_server: Nat
         (lease,) = await work.has(1)
         lease.reject()
         lease.hand_back()
-        await until_empty(look, version)
+        await until_messages(look, version, 0)
 
 
 async def test_a_withdrawn_request_is_never_leased_and_workers_hear_of_it(
@@ -174,7 +167,7 @@ async def test_a_withdrawn_request_is_never_leased_and_workers_hear_of_it(
         await work.has(1)
         assert [lease.request_id for lease in work.leases] == [stays]
         assert client.entries == [("published",)]
-        assert await queue.depth(version) == 0
+        await until_depth(queue, version, 0)
 
 
 async def test_a_request_withdrawn_before_its_acknowledgement_leaves_the_queue(
@@ -244,7 +237,7 @@ async def test_positions_are_exact_over_two_gateways_and_after_cancellations(
                 (one if lease.request_id == line[0][0] else line[1][1]).settled(lease.request_id)
                 lease.ack()
             assert [await position(i) for i in (0, 4, 1499)] == [0, 1, 1096]
-        assert await one.depth(version) == 1096
+        await until_depth(one, version, 1096)
 
 
 async def test_a_silent_peer_delays_a_position_only_so_long(
@@ -270,13 +263,13 @@ async def test_a_silent_peer_delays_a_position_only_so_long(
 async def test_a_repeated_publish_is_taken_once(shared_nats_server: NatsServer) -> None:
     version = new_version()
     url = shared_nats_server.url
-    async with gateway(url) as queue, gateway(url) as same:
+    async with gateway(url) as queue, gateway(url) as same, connected(url) as look:
         request, first = await publish(queue, version)
         again = Client()
         same.publish(version, request, b"envelope", again, b"")
         await again.until(lambda: bool(again.entries))
         assert (again.names, again.sequence) == (["published"], first.sequence)
-        assert await queue.depth(version) == 1
+        assert await messages_in(look, version) == 1
 
 
 async def test_without_a_broker_everything_is_refused_later_and_nothing_raises() -> None:

@@ -1,7 +1,5 @@
 """What survives when the broker goes away, and what is told to whom when it does not."""
 
-import asyncio
-
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.pull import PullOptions
@@ -12,14 +10,16 @@ from tests.integration.queueing.harness import (
     Worker,
     connected,
     gateway,
+    messages_in,
     new_request,
     new_version,
     publish,
     publish_many,
     until,
+    until_depth,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
 from wire.subjects import consumer_name, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
@@ -33,12 +33,6 @@ async def until_down(queue: JetStreamQueue) -> None:
 async def until_up(*sides: JetStreamQueue | Worker) -> None:
     for side in sides:
         await until(side.pull.is_bound if isinstance(side, Worker) else side.is_available)
-
-
-async def until_depth(queue: JetStreamQueue, version: str, depth: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while await queue.depth(version) != depth:
-            pass
 
 
 async def leased_now(look: Connection, version: str) -> int:
@@ -158,7 +152,8 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
     nats_server: NatsServer,
 ) -> None:
     version = new_version()
-    async with gateway(nats_server.url) as queue:
+    url = nats_server.url
+    async with gateway(url) as queue, connected(url) as look:
         await publish(queue, version)
         nats_server.pause()
         request, client = new_request(), Client()
@@ -168,7 +163,7 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
         nats_server.resume()
         await client.reaches("published")
         await publish(queue, version)
-        assert await queue.depth(version) == 3
+        assert await messages_in(look, version) == 3
         assert client.entries == [("published",)]
 
 

@@ -11,6 +11,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
 from runtime.lifecycle import REPEAT_S
+from tests.integration.queueing.harness import until_depth
 from tests.integration.worker_agent.bench import PATIENCE_S, Peer, RawServer, Serve
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
@@ -120,7 +121,7 @@ async def test_requests_are_pulled_answered_and_gone_from_the_queue(
         calls = [await system.call() for _ in range(20)]
         for expected in calls:
             assert (await expected.completed())[2] == b"{}"
-        assert await system.queue.depth(system.version_id) == 0
+        await until_depth(system.queue, system.version_id, 0)
         assert (await system.admin("/v1/health/ready"))[0] == 200
         status, metrics = await system.admin("/metrics")
         assert status == 200
@@ -151,7 +152,7 @@ async def test_a_terminated_agent_finishes_what_runs_and_leaves_the_rest_to_othe
         assert (await first.completed())[2] == b"halfmore"
         assert await asyncio.to_thread(system.agent.wait_end) == 0
         assert second.post_count == 0
-        assert await system.queue.depth(system.version_id) == 1
+        await until_depth(system.queue, system.version_id, 1)
 
 
 async def test_a_second_signal_ends_the_agent_at_once_and_visibly(

@@ -26,6 +26,7 @@ from tests.integration.queueing.harness import (
     new_version,
     publish,
     until,
+    until_depth,
     worker,
 )
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
@@ -221,7 +222,7 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
             await raw.flush()
         await own.flush()
         assert await in_queue(guarded_nats, other) == 1
-        assert await queue.depth(other) == 1
+        await until_depth(queue, other, 1)
         assert await queue.position(other, waiting) == 1
     assert await store.get_raw(KEYS, "k1") == (b"{}", 1)
     assert stolen.entries == []
