@@ -27,13 +27,18 @@ class Desk:
         metrics: GatewayMetrics,
         access: AccessLog | None,
         clock: Callable[[], float],
+        wanted: Callable[[str], object],
     ) -> None:
-        """``access`` is None when no access log is wanted."""
+        """``access`` is None when no access log is wanted.
+
+        ``wanted`` is told of each version that is called while none of its instances runs.
+        """
         self._attach = attach
         self._queue = queue
         self._metrics = metrics
         self._access = access
         self._clock = clock
+        self._wanted = wanted
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live: set[Invocation] = set()
 
@@ -45,6 +50,8 @@ class Desk:
             self._attach.requests.arm(invocation.request_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
         self._metrics.began(invocation)
+        if not invocation.version.capacity:
+            self._wanted(invocation.version.version_id)
 
     def rearm(self, invocation: Invocation) -> None:
         """Let another worker answer the invocation."""

@@ -33,6 +33,7 @@ from gateway.exchange import Request
 from gateway.functions.readmodel import ReadModel
 from gateway.invocation.site import Site
 from gateway.provision.endings import Endings, end_queued
+from gateway.provision.wants import Teller
 from gateway.routing.router import Router
 from gateway.routing.target import target_router
 from gateway.seen.access import AccessLog
@@ -90,7 +91,8 @@ class GatewayProcess:
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
-        self._desk = Desk(self._attach, self._queue, self._metrics, access, time.monotonic)
+        wanted = Teller(self._data, time.monotonic).tell
+        self._desk = Desk(self._attach, self._queue, self._metrics, access, time.monotonic, wanted)
         self._requests = LiveRequests(
             self._desk.live, self._queue, self._data, settings.queue.region, self._number
         )

@@ -20,6 +20,7 @@ from gateway.provision.processes import ProcessBackend, ProcessOptions
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
 from gateway.provision.upkeep import Policy
+from gateway.provision.wants import Listener
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.nats_kv import Store
 from queueing.nats.connection import Connection
@@ -52,6 +53,7 @@ class Provisioning:
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )
+        self._wants = Listener(connection, self.reconciler.wanted)
         self._stop_grace_s = provision.stop_grace_s
 
     def apply(self, change: Change) -> None:
@@ -65,6 +67,7 @@ class Provisioning:
 
     async def stop(self) -> None:
         """Let another lead, stop the instances that run here, and forget them."""
+        self._wants.close()
         await self.reconciler.stop()
         instance_ids = self.backend.instance_ids()
         await self.backend.close(self._stop_grace_s)

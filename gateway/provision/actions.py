@@ -20,7 +20,8 @@ class Situation:
     """Everything there is to know of a version; ``load`` is `None` when it was not asked for.
 
     ``now`` is Unix seconds. ``has_queue`` tells that a queue may be left although nothing is
-    deployed, as after a change of leaders.
+    deployed, as after a change of leaders. ``is_wanted`` tells that somebody has called it while
+    nothing served it.
     """
 
     now: float
@@ -30,6 +31,7 @@ class Situation:
     holdings: Mapping[str, Holding]
     load: Load | None = None
     has_queue: bool = False
+    is_wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,19 @@ Action = Create | Restart | Note | Stop | Break | Forget | EndQueue | Finish
 class Plan:
     """What to do, in this order, and when to look again.
 
-    ``look_at`` is Unix seconds, `None` when only a change needs another look. ``wants_load``: the
-    queue must be read from time to time until the next look.
+    ``look_at`` is Unix seconds, `None` when only a change needs another look. ``load_every_s``: how
+    often the queue must be read until the next look, `None` for not at all.
     """
 
     actions: list[Action] = field(default_factory=list)
     look_at: float | None = None
-    wants_load: bool = False
+    load_every_s: float | None = None
 
     def again_at(self, at: float) -> None:
         """Look again at ``at`` at the latest."""
         self.look_at = at if self.look_at is None else min(self.look_at, at)
+
+    def read_load(self, every_s: float) -> None:
+        """Read the queue at least so often."""
+        before = self.load_every_s
+        self.load_every_s = every_s if before is None else min(before, every_s)

@@ -3,7 +3,7 @@
 Driven by events: every change of the store and of the backend touches its version, which is then
 looked at; a look also says when the next one is due. Versions are looked at side by side, one
 version never twice at a time. The queue is read from time to time only of versions of which it
-decides something: scaled to zero, or draining.
+decides something: those that drain, and those that may have more instances than they have.
 
 A look that fails changes nothing and is repeated. Nothing is done before the store was read whole,
 nor after the lease may have ended: it is checked before every single action.
@@ -11,6 +11,7 @@ nor after the lease may have ended: it is checked before every single action.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from dataclasses import replace
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.functions.model import Change, Instance, RecordError, State
 from gateway.functions.states import capacity_of, changes_at, health_of, is_running, state_of
-from gateway.provision.actions import Load, Plan, Situation
+from gateway.provision.actions import Plan, Situation
 from gateway.provision.backend import Backend, Life
 from gateway.provision.execution import Execution, Places
 from gateway.provision.instances import Fleet, Fleets
@@ -29,9 +30,7 @@ from runtime.tasks import spawn
 
 RETRY_S = 0.3
 """After a look that failed."""
-LOAD_EVERY_S = 0.5
-"""Between two readings of one queue, as long as few have to be read."""
-LOADS_PER_S = 400
+LOADS_PER_S = 200
 """Readings of all queues together; beyond it each waits longer."""
 AT_ONCE = 16
 """Versions looked at side by side."""
@@ -63,7 +62,8 @@ class Reconciler:
         self._fleets = Fleets(self._touch)
         self._upkeeps: dict[str, Upkeep] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
-        self._loads: dict[str, float] = {}
+        self._loaded_at: dict[str, float] = {}
+        self._wanted: set[str] = set()
         self._dirty: dict[str, None] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -81,6 +81,13 @@ class Reconciler:
     def apply(self, change: Change) -> None:
         """Take one change of the store, in any order, also before `start`."""
         self._fleets.apply(change)
+
+    def wanted(self, version_id: str) -> None:
+        """Somebody has called a version that nothing serves."""
+        fleet = self._fleets.get(version_id)
+        if fleet is not None and self.lease.is_held:
+            self._wanted.add(version_id)
+            self._touch(fleet)
 
     def start(self) -> None:
         """Try to lead, and while we do, act."""
@@ -227,10 +234,14 @@ class Reconciler:
             instances=fleet.instances(),
             holdings=holdings,
             has_queue=fleet.has_queue,
+            is_wanted=fleet.version_id in self._wanted,
         )
+        self._wanted.discard(fleet.version_id)
         plan = upkeep.look(there)
-        if plan.wants_load and self._is_load_due(fleet):
-            plan = upkeep.look(replace(there, load=await self._load(fleet)))
+        if self._load_delay_s(fleet, plan) <= 0:
+            self._loaded_at[fleet.version_id] = self._loop.time()
+            load = await self._places.queues.load(fleet.version_id)
+            plan = upkeep.look(replace(there, load=load))
         for action in plan.actions:
             self._check()
             await self._execution.carry_out(fleet, action)
@@ -289,14 +300,14 @@ class Reconciler:
 
     # When to look again
 
-    def _is_load_due(self, fleet: Fleet) -> bool:
-        return self._loop.time() >= self._loads.get(fleet.version_id, 0.0)
-
-    async def _load(self, fleet: Fleet) -> Load:
-        load = await self._places.queues.load(fleet.version_id)
-        every_s = max(LOAD_EVERY_S, len(self._loads) / LOADS_PER_S)
-        self._loads[fleet.version_id] = self._loop.time() + every_s
-        return load
+    def _load_delay_s(self, fleet: Fleet, plan: Plan) -> float:
+        """Return how long until the queue is to be read, infinite if it is not."""
+        if plan.load_every_s is None:
+            self._loaded_at.pop(fleet.version_id, None)
+            return math.inf
+        every_s = max(plan.load_every_s, len(self._loaded_at) / LOADS_PER_S)
+        read_at = self._loaded_at.get(fleet.version_id, -math.inf)
+        return read_at + every_s - self._loop.time()
 
     def _plan_next(self, fleet: Fleet, plan: Plan) -> None:
         now = self._clock()
@@ -304,12 +315,9 @@ class Reconciler:
         if fleet.deployment is not None:
             times.append(changes_at(fleet.deployment, fleet.instances(), now))
         delays = [at - now for at in times if at is not None]
-        if plan.wants_load:
-            delays.append(self._loads.get(fleet.version_id, 0.0) - self._loop.time())
-        else:
-            self._loads.pop(fleet.version_id, None)
-        if delays:
-            self._look_in(fleet, max(min(delays), 0.0))
+        delay_s = min([*delays, self._load_delay_s(fleet, plan)])
+        if delay_s < math.inf:
+            self._look_in(fleet, max(delay_s, 0.0))
 
     def _look_in(self, fleet: Fleet, delay_s: float) -> None:
         if (timer := self._due.pop(fleet.version_id, None)) is not None:

@@ -27,6 +27,10 @@ from gateway.provision.actions import (
     Stop,
 )
 from gateway.provision.backend import Holding, Life
+from gateway.provision.scaling import Demand
+
+DRAIN_S = 0.5
+"""Between two looks at a queue that is to run empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,10 @@ class Policy:
     further failure up to ``restart_most_s``, and from the beginning once it has run for
     ``steady_s``. ``max_failed_starts`` in a row while DEPLOYING make it FAILED. One that ran and
     is not heard of for ``unresponsive_s``, or is unhealthy so long, is ended and started again.
-    Instances above the minimum are stopped after ``idle_s`` without a request, with
-    ``stop_grace_s`` to finish. A drained queue counts as empty once it was empty for
-    ``drain_settle_s``: so long may a gateway process take to learn of the undeploy.
+    Requests that wait for ``scale_up_s`` are given more instances, up to the maximum; those above
+    the minimum are stopped after ``idle_s`` without a request, with ``stop_grace_s`` to finish. A
+    drained queue counts as empty once it was empty for ``drain_settle_s``: so long may a gateway
+    process take to learn of the undeploy.
     """
 
     restart_first_s: float = 1.0
@@ -47,6 +52,7 @@ class Policy:
     steady_s: float = 60.0
     max_failed_starts: int = 5
     unresponsive_s: float = 60.0
+    scale_up_s: float = 1.0
     idle_s: float = 300.0
     stop_grace_s: float = 30.0
     drain_settle_s: float = 1.5
@@ -72,6 +78,7 @@ class Upkeep:
 
     __slots__ = (
         "_courses",
+        "_demand",
         "_empty_at",
         "_is_drained",
         "_is_queue_ended",
@@ -83,6 +90,7 @@ class Upkeep:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._courses: dict[str, _Course] = {}
+        self._demand = Demand()
         self._empty_at: float | None = None
         self._was_deployed = False
         self._is_queue_ended = False
@@ -151,11 +159,11 @@ class Upkeep:
         until = deployment.draining_until or 0
         self._see_load(there)
         if not self._is_drained and there.now < until:
-            plan.wants_load = True
+            plan.read_load(DRAIN_S)
             plan.again_at(until)
-            kept = [one for one in own if self._nurse(one, there, plan)]
-            if not kept:
-                self._wake(deployment, there, plan)
+            self._grow(
+                deployment, [one for one in own if self._nurse(one, there, plan)], there, plan
+            )
             return
         if there.now >= until and not self._is_queue_ended:
             plan.actions.append(EndQueue())
@@ -183,9 +191,7 @@ class Upkeep:
         kept = [one for one in own if self._nurse(one, there, plan)]
         for spec in deployment.specs:
             self._fill(spec, [one for one in kept if one.spec_id == spec.spec_id], there, plan)
-        if not kept and not any(spec.min_instances for spec in deployment.specs):
-            plan.wants_load = True
-            self._wake(deployment, there, plan)
+        self._grow(deployment, kept, there, plan)
 
     def _fill(self, spec: GpuSpec, kept: list[Instance], there: Situation, plan: Plan) -> None:
         missing = min(spec.min_instances, spec.max_instances) - len(kept)
@@ -219,14 +225,10 @@ class Upkeep:
             return None
         return course.busy_at + self._policy.idle_s
 
-    def _wake(self, deployment: Deployment, there: Situation, plan: Plan) -> None:
-        """Start the first instance when somebody waits for one."""
-        if there.load is None or not there.load.waiting:
-            return
-        spec = next((one for one in deployment.specs if one.max_instances > 0), None)
-        if spec is not None:
-            plan.actions.append(Create(spec))
-            plan.wants_load = False
+    def _grow(
+        self, deployment: Deployment, kept: list[Instance], there: Situation, plan: Plan
+    ) -> None:
+        self._demand.grow(deployment, kept, there, plan, self._policy.scale_up_s)
 
     def _nurse(self, instance: Instance, there: Situation, plan: Plan) -> bool:
         """See to one instance that is wanted; return whether it counts as one."""

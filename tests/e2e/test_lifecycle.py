@@ -131,6 +131,17 @@ async def test_it_scales_to_nothing_and_back_while_the_request_waits(live: Live)
         assert await version.status() == "ACTIVE"
 
 
+async def test_a_call_behind_a_full_worker_gets_a_second_instance_if_there_may_be_one(
+    live: Live,
+) -> None:
+    async with deployed(live) as (version,), live.client(**version.headers) as client:
+        await live.cli("deployments", "update", *version.names, "--max", "2")
+        async with busy(version):
+            answer = await client.post("/echo", content=b"x")
+            assert (answer.status_code, answer.content) == (200, b"x")
+            assert len(live.instances(version.version_id)) == 2
+
+
 async def test_a_graceful_undeploy_under_load_fails_no_call(live: Live) -> None:
     async with deployed(live, count=2, concurrency=2) as (leaving, staying):
         async with live.client() as client:

@@ -9,7 +9,7 @@ FUNCTION_ID = FunctionId("11111111-1111-4111-8111-111111111111")
 VERSION_ID = VersionId("22222222-2222-4222-8222-222222222222")
 
 
-def gpu_spec(spec_id: str = "s1", least: int = 1, most: int = 4, **more: Any) -> GpuSpec:
+def gpu_spec(spec_id: str = "s1", least: int = 1, most: int = 1, **more: Any) -> GpuSpec:
     return GpuSpec(
         spec_id=spec_id,
         gpu="L40S",

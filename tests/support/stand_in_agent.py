@@ -23,6 +23,7 @@ from runtime.tasks import spawn
 from wire.subjects import consumer_name, stream_name
 
 BEAT_S = 0.25
+SLOTS = 4
 LEASE_S = 3
 
 
@@ -58,7 +59,7 @@ class StandInAgent:
                 found[0],
                 is_connected=is_connected,
                 is_healthy=is_healthy,
-                slots=4,
+                slots=SLOTS,
                 busy=len(self._running),
                 lease_until=int(time.time()) + LEASE_S,
             )
@@ -76,6 +77,8 @@ class StandInAgent:
     async def _pull(self) -> None:
         stream = stream_name("local", self._version_id)
         while True:
+            if len(self._running) >= SLOTS:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             try:
                 client = await self._store.connection.client()
                 jetstream = client.jetstream()

@@ -30,6 +30,7 @@ from gateway.functions.model import (
     VersionRemoved,
 )
 from gateway.provision.endings import Endings
+from gateway.provision.wants import Teller
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
 from tests.support.deployments import gpu_spec
@@ -286,6 +287,38 @@ async def test_scaled_to_zero_the_first_request_starts_an_instance_and_waits_for
     await version.picture.until(lambda: not version.instances)
     assert await version.stored_state() is State.ACTIVE
     assert not pids_of(one)
+
+
+async def test_a_call_wakes_a_version_that_sleeps_whatever_its_queue_says(
+    one: Provisioner,
+) -> None:
+    version = await deployed(one, gpu_spec("s1", 0, 1))
+    await version.until(State.ACTIVE)
+    teller = Teller(one.data, asyncio.get_running_loop().time)
+    # Of this one nobody here knows.
+    teller.tell(uuid4_text(os.urandom(16)))
+    teller.tell(version.version_id)
+    await version.picture.until(lambda: version.instances)
+
+
+async def test_requests_that_wait_get_further_instances_up_to_the_maximum(
+    one: Provisioner,
+) -> None:
+    version = await deployed(one, gpu_spec("s1", 1, 2, concurrency=4))
+    await version.until(State.ACTIVE)
+    for _ in range(12):
+        await version.enqueue(b"1.5")
+    most = 0
+
+    def served_by_two() -> bool:
+        nonlocal most
+        most = max(most, len(version.instances))
+        return sum(one.busy for one in version.instances) == 8
+
+    await version.picture.until(served_by_two)
+    await until_load(version, 0)
+    await version.picture.until(lambda: len(version.instances) == 1)
+    assert most == 2
 
 
 async def until_load(version: Version, total: int) -> None:

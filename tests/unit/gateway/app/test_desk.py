@@ -31,7 +31,9 @@ async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None
     answered = asyncio.Event()
     script.on_line = lambda line: answered.set() if line == "client.end" else None
     now = 100.0
-    desk = Desk(AttachEndpoint(lambda: now), queue, GatewayMetrics(Registry()), None, lambda: now)
+    wanted: list[str] = []
+    metrics = GatewayMetrics(Registry())
+    desk = Desk(AttachEndpoint(lambda: now), queue, metrics, None, lambda: now, wanted.append)
     site = Site(
         queue=queue,
         desk=desk,
@@ -57,6 +59,7 @@ async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None
         tokens=("response-token", ""),
     )
     desk.open(invocation)
+    assert wanted == [version.version_id]
     invocation.body_end()
     now = 103.2
     desk.tick()

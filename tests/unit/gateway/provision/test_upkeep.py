@@ -20,7 +20,8 @@ from gateway.provision.actions import (
     Stop,
 )
 from gateway.provision.backend import Holding, Life
-from gateway.provision.upkeep import Policy, Upkeep, restart_delay_s
+from gateway.provision.scaling import CALM_S
+from gateway.provision.upkeep import DRAIN_S, Policy, Upkeep, restart_delay_s
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
 POLICY = Policy(
@@ -171,18 +172,16 @@ def test_instances_above_the_maximum_are_stopped_those_that_serve_last() -> None
     assert version.actions(0) == [Stop("starting", 30), Stop("new", 30)]
 
 
-def test_scaled_to_zero_the_queue_is_watched_and_one_instance_started_for_who_waits() -> None:
+def test_scaled_to_zero_the_queue_is_watched_and_instances_started_for_who_waits() -> None:
     spec = gpu_spec("s1", 0, 3)
     version = Version(deployment(spec))
-    assert version.look(0) == Plan([], wants_load=True)
-    assert version.look(1, Load(0, 0)) == Plan([], wants_load=True)
-    assert version.look(2, Load(7, 0)) == Plan([Create(spec)])
-    version.holds(instance(), since=2)
-    assert version.look(500) == Plan([])
+    assert version.look(0) == Plan([], load_every_s=CALM_S)
+    assert version.look(1, Load(0, 0)) == Plan([], load_every_s=CALM_S)
+    assert version.actions(2, Load(2, 0)) == [Create(spec), Create(spec)]
 
 
 def test_an_idle_instance_above_the_minimum_is_stopped_and_a_busy_one_is_not() -> None:
-    version = Version(deployment(gpu_spec("s1", 0, 3)))
+    version = Version(deployment(gpu_spec("s1", 0, 1)))
     version.holds(running())
     assert version.look(0) == Plan([], look_at=100)
     version.holds(running(busy=1))
@@ -221,7 +220,7 @@ def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
     version = Version(wanted, State.INACTIVE)
     version.holds(running())
     plan = version.look(0, Load(3, 1))
-    assert (plan.actions, plan.wants_load) == ([], True)
+    assert (plan.actions, plan.load_every_s) == ([], DRAIN_S)
     assert version.actions(1, Load(0, 1)) == []
     assert version.actions(9, Load(0, 1)) == []
     assert version.actions(10, Load(0, 0)) == []
