@@ -228,7 +228,7 @@ class ProvisionSettings(Section):
     stop_grace_s: Seconds = 30.0
     """For an instance to finish what it does before it is stopped."""
     idle_s: Seconds = 300.0
-    """Without a request, for an instance above the minimum."""
+    """Without need of it, for an instance above the minimum."""
     restart_first_s: Annotated[Seconds, Field(gt=0)] = 1.0
     """Before an instance that ended is started again; doubled each time."""
     restart_most_s: Annotated[Seconds, Field(gt=0)] = 60.0

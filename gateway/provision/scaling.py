@@ -1,11 +1,16 @@
-"""How many more instances the requests of a version ask for, up to the maximum. Pure.
+"""How many instances the requests of a version ask for, between minimum and maximum. Pure.
 
 The first instances of a version that sleeps are started as soon as somebody waits. Where some run
 already, a queue that has not been empty for ``scale_up_s`` gets as many more as take all that wait
-at once; what is about to run counts as if it ran. Which instances are too many is decided with the
-rest in `gateway.provision.upkeep`: those without a request for ``idle_s``.
+at once; what is about to run counts as if it ran.
+
+Workers share the requests evenly, so that with little to do none of them is without for long. An
+instance is too many once the others could have taken the most that was queued and running at any
+look in the last ``idle_s``, twice that at most. The last one goes only when it is idle: looks at
+the queue miss short requests, workers do not (`gateway.provision.upkeep`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,10 +27,29 @@ URGENT_S = 0.25
 class Demand:
     """What is remembered of one version's queue."""
 
-    __slots__ = ("_waiting_since",)
+    __slots__ = ("_peak", "_peak_before", "_waiting_since", "_window_ends_at")
 
     def __init__(self) -> None:
         self._waiting_since: float | None = None
+        self._peak = self._peak_before = math.inf
+        self._window_ends_at = -math.inf
+
+    def see(self, there: Situation, window_s: float) -> None:
+        """Remember what is queued and running, if it was looked at."""
+        load, now = there.load, there.now
+        if load is None:
+            return
+        if not load.waiting:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        if now >= self._window_ends_at:
+            # Of the time in which nobody looked nothing is known.
+            was_seen = now < self._window_ends_at + window_s
+            self._peak_before = self._peak if was_seen else math.inf
+            self._peak = 0
+            self._window_ends_at = now + window_s
+        self._peak = max(self._peak, load.waiting + load.leased)
 
     def grow(
         self,
@@ -44,7 +68,7 @@ class Demand:
         if not any(left > 0 for left in room.values()):
             self._waiting_since = None
             return
-        waiting = self._waiting(there)
+        waiting = there.load.waiting if there.load is not None else 0
         plan.read_load(CALM_S if self._waiting_since is None else URGENT_S)
         if not counted:
             waiting = max(waiting, int(there.is_wanted))
@@ -58,13 +82,20 @@ class Demand:
                 plan.actions += [Create(spec)] * count
                 short -= count * spec.concurrency
 
-    def _waiting(self, there: Situation) -> int:
-        """Return how many wait, as far as that is known, and remember since when some do."""
-        load = there.load
-        if load is None:
-            return 0
-        if not load.waiting:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = there.now
-        return load.waiting
+    def surplus(
+        self, deployment: Deployment, kept: Sequence[Instance], there: Situation, plan: Plan
+    ) -> Instance | None:
+        """Return one instance that is too many, if there is one; ``kept`` is oldest first."""
+        running = [one for one in kept if is_running(one, there.now)]
+        specs = {spec.spec_id: spec for spec in deployment.specs}
+        count = Counter(one.spec_id for one in running)
+        spare = [one for one in running if count[one.spec_id] > specs[one.spec_id].min_instances]
+        if len(running) < 2 or not spare:
+            return None
+        plan.read_load(CALM_S)
+        capacity = sum(specs[one.spec_id].concurrency for one in running)
+        most = max(self._peak, self._peak_before)
+        for one in reversed(spare):
+            if not one.busy and most <= capacity - specs[one.spec_id].concurrency:
+                return one
+        return None

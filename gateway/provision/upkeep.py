@@ -42,9 +42,9 @@ class Policy:
     ``steady_s``. ``max_failed_starts`` in a row while DEPLOYING make it FAILED. One that ran and
     is not heard of for ``unresponsive_s``, or is unhealthy so long, is ended and started again.
     Requests that wait for ``scale_up_s`` are given more instances, up to the maximum; those above
-    the minimum are stopped after ``idle_s`` without a request, with ``stop_grace_s`` to finish. A
-    drained queue counts as empty once it was empty for ``drain_settle_s``: so long may a gateway
-    process take to learn of the undeploy.
+    the minimum are stopped after ``idle_s`` in which the others would have done, with
+    ``stop_grace_s`` to finish. A drained queue counts as empty once it was empty for
+    ``drain_settle_s``: so long may a gateway process take to learn of the undeploy.
     """
 
     restart_first_s: float = 1.0
@@ -161,6 +161,7 @@ class Upkeep:
         if not self._is_drained and there.now < until:
             plan.read_load(DRAIN_S)
             plan.again_at(until)
+            self._demand.see(there, self._policy.idle_s)
             self._grow(
                 deployment, [one for one in own if self._nurse(one, there, plan)], there, plan
             )
@@ -188,9 +189,14 @@ class Upkeep:
         self, deployment: Deployment, own: list[Instance], there: Situation, plan: Plan
     ) -> None:
         """The deployment stands: at least the minimum, at most the maximum."""
+        self._demand.see(there, self._policy.idle_s)
         kept = [one for one in own if self._nurse(one, there, plan)]
         for spec in deployment.specs:
             self._fill(spec, [one for one in kept if one.spec_id == spec.spec_id], there, plan)
+        if not any(isinstance(action, Stop) for action in plan.actions):
+            surplus = self._demand.surplus(deployment, kept, there, plan)
+            if surplus is not None:
+                plan.actions.append(Stop(surplus.instance_id, self._policy.stop_grace_s))
         self._grow(deployment, kept, there, plan)
 
     def _fill(self, spec: GpuSpec, kept: list[Instance], there: Situation, plan: Plan) -> None:

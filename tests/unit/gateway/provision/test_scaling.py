@@ -6,6 +6,7 @@ from gateway.provision.scaling import CALM_S, URGENT_S, Demand
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
 AFTER_S = 1.0
+IDLE_S = 100.0
 
 
 class Queue:
@@ -14,6 +15,11 @@ class Queue:
     def __init__(self, wanted: Deployment) -> None:
         self.demand = Demand()
         self.wanted = wanted
+
+    def sees(self, now: float, load: Load | None, *kept: Instance, is_wanted: bool) -> Situation:
+        there = Situation(now, State.ACTIVE, self.wanted, kept, {}, load=load, is_wanted=is_wanted)
+        self.demand.see(there, IDLE_S)
+        return there
 
     def look(
         self,
@@ -24,10 +30,16 @@ class Queue:
         plan: Plan | None = None,
     ) -> Plan:
         load = None if waiting is None else Load(waiting, 0)
-        there = Situation(now, State.ACTIVE, self.wanted, kept, {}, load, is_wanted=is_wanted)
+        there = self.sees(now, load, *kept, is_wanted=is_wanted)
         plan = plan or Plan()
         self.demand.grow(self.wanted, kept, there, plan, AFTER_S)
         return plan
+
+    def surplus(self, now: float, *kept: Instance, leased: int | None) -> str | None:
+        load = None if leased is None else Load(0, leased)
+        there = self.sees(now, load, *kept, is_wanted=False)
+        found = self.demand.surplus(self.wanted, kept, there, Plan())
+        return None if found is None else found.instance_id
 
 
 def test_a_version_that_sleeps_is_woken_by_a_call_without_a_look_at_its_queue() -> None:
@@ -68,3 +80,37 @@ def test_what_is_about_to_run_is_not_asked_for_again() -> None:
     assert queue.look(5, *kept, waiting=5).actions == [Create(spec)]
     asked_for = Plan([Create(spec)])
     assert queue.look(6, *kept, waiting=5, plan=asked_for).actions == [Create(spec)]
+
+
+def test_one_that_the_others_did_not_need_for_a_while_is_too_many() -> None:
+    queue = Queue(deployment(gpu_spec("s1", 0, 4, concurrency=2)))
+    three = [running("a"), running("b"), running("c")]
+    assert queue.surplus(0, *three, leased=0) is None
+    assert queue.surplus(50, *three, leased=3) is None
+    assert queue.surplus(100, *three, leased=0) == "c"
+    # A window ends, and the next begins: the last peak is still remembered.
+    assert queue.surplus(150, *three[:2], leased=0) is None
+    assert queue.surplus(200, *three[:2], leased=2) == "b"
+    # The last one is nobody's to give up here: a look may miss short requests.
+    assert queue.surplus(300, *three[:1], leased=0) is None
+
+
+def test_neither_the_busy_nor_those_of_the_minimum_are_too_many() -> None:
+    queue = Queue(deployment(gpu_spec("s1", 1, 4), gpu_spec("s2", 2, 4)))
+    kept = [running("a", "s1"), running("b", "s2"), running("c", "s2"), running("d", "s1")]
+    for now in range(0, 300, 10):
+        queue.surplus(now, *kept, leased=1)
+    assert queue.surplus(300, *kept, leased=1) == "d"
+    kept[3] = running("d", "s1", busy=1)
+    assert queue.surplus(301, *kept, leased=1) == "a"
+    kept[0] = running("a", "s1", busy=1)
+    assert queue.surplus(301, *kept, leased=1) is None
+
+
+def test_of_a_time_in_which_nobody_looked_nothing_is_known() -> None:
+    queue = Queue(deployment(gpu_spec("s1", 0, 4)))
+    two = [running("a"), running("b")]
+    queue.surplus(0, *two, leased=0)
+    assert queue.surplus(100, *two, leased=0) == "b"
+    assert queue.surplus(199, *two, leased=None) == "b"
+    assert queue.surplus(500, *two, leased=0) is None
