@@ -36,7 +36,7 @@ class ApiClient:
         self._url = url
 
     async def get(self, path: str, **query: str) -> Json:
-        """Return what is at ``path``. Raises `Refused`, `Unreachable`."""
+        """Return what is at ``path``, as `call` has it. Raises `Refused`, `Unreachable`."""
         return await self.call("GET", path, query=query)
 
     async def call(
@@ -48,11 +48,12 @@ class ApiClient:
     ) -> Json:
         """Make one call and return the answer's body, empty when it has none.
 
+        ``path`` is below ``/v2/nvcf/`` unless it begins with ``/``, as the key service's do.
         Raises `Refused`, `Unreachable`.
         """
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}
-        url = f"{self._url}/v2/nvcf/{path}"
+        url = self._url + (path if path.startswith("/") else f"/v2/nvcf/{path}")
         try:
             async with self._session.request(
                 method, url, data=data, headers=headers, params=query, allow_redirects=False

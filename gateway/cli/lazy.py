@@ -16,7 +16,7 @@ GROUPS: Mapping[str, str] = {
     "functions": "gateway.cli.functions",
     "deployments": "gateway.cli.deployments",
     "queues": "gateway.cli.queues",
-    "keys": "gateway.keys_cli",
+    "keys": "gateway.cli.keys",
     "bootstrap": "gateway.cli.bootstrap",
     "store": "gateway.cli.store",
 }

@@ -11,8 +11,8 @@ import typer
 
 from gateway.app.options import store_options
 from gateway.cli.failures import CommandError, fail
-from gateway.settings import read_settings
-from gateway.store.connection import Connection
+from gateway.settings import StoreSettings, read_settings
+from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import StoreError
 from gateway.store.nats_kv import Store
 from runtime.settings import SettingsError
@@ -27,7 +27,12 @@ ConfigOption = Annotated[
 ]
 NatsUrlOption = Annotated[
     list[str] | None,
-    typer.Option("--nats-url", metavar="URL", help="NATS server; may be repeated."),
+    typer.Option(
+        "--nats-url",
+        metavar="URL",
+        help="NATS server, nats:// or tls://; may be repeated. Default: as in --config or "
+        "GATEWAY_NATS__URLS, else nats://127.0.0.1:4222.",
+    ),
 ]
 
 
@@ -42,23 +47,33 @@ def with_store(
         options = replace(store_options(settings.nats), name="gateway-command")
         if nats_urls:
             options = replace(options, urls=tuple(nats_urls))
-
-        async def main() -> Answer:
-            connection = Connection(options)
-            await connection.open(CONNECT_WITHIN_S)
-            try:
-                store = Store(connection, settings.store.bucket_prefix, settings.store.replicas)
-                await store.prepare()
-                return await use(store)
-            finally:
-                await connection.close()
-
-        return asyncio.run(main())
+        return asyncio.run(_used(options, settings.store, use))
     except SettingsError as error:
         raise fail(CommandError(f"settings are not usable: {error}")) from None
-    except StoreError as error:
-        raise fail(CommandError(f"The store cannot be used: {error}")) from None
     except OSError as error:
         raise fail(CommandError(f"{error.filename or 'file'}: {error.strerror}")) from None
     except CommandError as error:
         raise fail(error) from None
+
+
+async def _used(
+    options: NatsOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Answer]]
+) -> Answer:
+    connection = Connection(options)
+    try:
+        await connection.open(CONNECT_WITHIN_S)
+        try:
+            store = Store(connection, settings.bucket_prefix, settings.replicas)
+            await store.prepare()
+            return await use(store)
+        finally:
+            await connection.close()
+    except StoreError as error:
+        servers = ", ".join(map(_shown, options.urls))
+        raise CommandError(f"The store at {servers} cannot be used: {error}") from None
+
+
+def _shown(url: str) -> str:
+    """Return ``url`` without user and password."""
+    scheme, slashes, authority = url.rpartition("//")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}"

@@ -72,8 +72,8 @@ class KeyRoutes:
         """List the account's keys; revoked ones are gone."""
         keys = await self._identity.credentials.keys(call.account)
         now = api.clock()
-        views = [self._view(key, now, is_whole=False) for key in keys if not key.is_revoked]
-        return KeysAnswer(keys=views)
+        views = [self._view(key, now) for key in keys if not key.is_revoked]
+        return KeysAnswer(nca_id=call.account, keys=views)
 
     async def get(self, api: Api, call: Call[None, None]) -> KeyView:
         """Look at a key."""
@@ -165,9 +165,10 @@ class KeyRoutes:
         ]
         return granted(principal, policies, self._identity.service_id)
 
-    def _view(self, key: ApiKey, now: float, *, is_whole: bool = True) -> KeyView:
+    def _view(self, key: ApiKey, now: float) -> KeyView:
         return KeyView(
             id=key.key_id,
+            nca_id=key.account,
             status="expired" if _is_expired(key, now) else "active",
             owner_type=_OWNER,
             owner_id=key.subject,
@@ -176,7 +177,7 @@ class KeyRoutes:
             description=key.description,
             created_at=timestamp(key.created_at),
             expires_at=None if key.expires_at is None else timestamp(key.expires_at),
-            authorizations=self._authorizations(key) if is_whole else None,
+            authorizations=self._authorizations(key),
         )
 
     def _authorizations(self, key: ApiKey) -> AuthorizationsView:

@@ -120,6 +120,8 @@ class KeyView(SnakeView):
     """A key, without its value."""
 
     id: str
+    nca_id: str
+    """The account whose functions it opens."""
     status: str
     """active or expired. A revoked key is not there any more."""
     owner_type: str
@@ -130,7 +132,7 @@ class KeyView(SnakeView):
     description: str
     created_at: str
     expires_at: str | None = None
-    authorizations: AuthorizationsView | None = None
+    authorizations: AuthorizationsView
 
 
 class CreatedKey(KeyView):
@@ -142,6 +144,8 @@ class CreatedKey(KeyView):
 class KeysAnswer(SnakeView):
     """The keys of an account, oldest first."""
 
+    nca_id: str
+    """The account, which is the credential's."""
     keys: list[KeyView]
 
 

@@ -137,22 +137,23 @@ async def test_a_revoked_key_is_refused_at_once_and_gone(
     assert (await key.get("/v2/nvcf/functions")).status == 401
     assert (await admin.get(path)).status == 404
     assert (await admin.delete(path)).status == 404
-    assert (await admin.get("/v1/keys")).body == {"keys": []}
+    assert (await admin.get("/v1/keys")).body["keys"] == []
     seen = await admin.post("/v1/introspect", {"key": made["value"]})
     assert seen.status == 404
 
 
-async def test_keys_are_listed_without_what_they_are_or_allow(
-    plane: IdentityPlane, admin: Client
+async def test_keys_are_listed_with_what_they_allow_and_without_what_they_are(
+    admin: Client, account: str
 ) -> None:
     made = [(await admin.post("/v1/keys", wish(description=f"no {n}"))).body for n in range(2)]
-    told = await admin.get("/v1/keys")
-    assert {key["id"] for key in told.body["keys"]} == {key["id"] for key in made}
-    for key in told.body["keys"]:
-        assert "authorizations" not in key
-        assert "value" not in key
-    one = (await admin.get(f"/v1/keys/{made[0]['id']}")).body
-    assert one == {name: value for name, value in made[0].items() if name != "value"}
+    seen = {key["id"]: {n: value for n, value in key.items() if n != "value"} for key in made}
+    told = (await admin.get("/v1/keys")).body
+    assert told["nca_id"] == account
+    assert {key["id"]: key for key in told["keys"]} == seen
+    for key in told["keys"]:
+        assert key["nca_id"] == account
+        assert key["authorizations"]["policies"][0]["scopes"] == sorted(CLI_SCOPES)
+        assert (await admin.get(f"/v1/keys/{key['id']}")).body == key
 
 
 async def test_keys_of_others_do_not_exist(plane: IdentityPlane, admin: Client) -> None:
@@ -164,7 +165,7 @@ async def test_keys_of_others_do_not_exist(plane: IdentityPlane, admin: Client) 
     told = await other.put(f"{path}/authorizations", wish()["authorizations"])
     assert told.status == 404
     assert (await other.post("/v1/introspect", {"key": made["value"]})).status == 404
-    assert (await other.get("/v1/keys")).body == {"keys": []}
+    assert (await other.get("/v1/keys")).body["keys"] == []
     assert (await plane.holder(made["value"]).get("/v2/nvcf/functions")).status == 200
 
 
