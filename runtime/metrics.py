@@ -1,8 +1,8 @@
 """Metrics that cost an addition on the hot path, in Prometheus's text format 0.0.4.
 
-A family (`Counter`, `Gauge`, `Histogram`) holds one child per combination of label values. Hot
-paths look their child up once and count on it: ``child.value += 1``. Names are exactly as given:
-`prometheus_client` would append ``_total`` to every counter, and NVCF's autoscaler reads
+A family (`Counter`, `Gauge`, `Histogram`, `Summary`) holds one child per combination of label
+values. Hot paths look their child up once and count on it: ``child.value += 1``. Names are exactly
+as given: `prometheus_client` would append ``_total`` to every counter, and NVCF's autoscaler reads
 ``function_request`` without it (`spec/operations.md` §12). The ``process_`` metrics are its own.
 
 One thread: the loop's.
@@ -10,7 +10,7 @@ One thread: the loop's.
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -65,7 +65,17 @@ class HistogramChild:
         self.sum += value
 
 
-Child = TypeVar("Child", CounterChild, GaugeChild, HistogramChild)
+class SummaryChild:
+    """One series of a summary: add to both, of what was observed ``sum`` and 1 to ``count``."""
+
+    __slots__ = ("count", "sum")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum: int | float = 0
+
+
+Child = TypeVar("Child", CounterChild, GaugeChild, HistogramChild, SummaryChild)
 
 
 class Family(Generic[Child]):
@@ -108,12 +118,12 @@ class Family(Generic[Child]):
         """Forget one series, if it is there: what it is about exists no longer."""
         self._children.pop(label_values, None)
 
-    def lines(self) -> Iterator[str]:
-        """Yield the exposition, newlines included."""
+    def lines(self, constant: str = "") -> Iterator[str]:
+        """Yield the exposition, newlines included; ``constant`` are labels of every series."""
         yield self._head
         for label_values, child in self._children.items():
-            pairs = zip(self._labels, label_values, strict=True)
-            yield from self._series(",".join(f'{k}="{_escape(v)}"' for k, v in pairs), child)
+            labels = _pairs(zip(self._labels, label_values, strict=True))
+            yield from self._series(",".join(filter(None, (constant, labels))), child)
 
     def _new_child(self) -> Child:
         raise NotImplementedError
@@ -201,14 +211,31 @@ class Histogram(Family[HistogramChild]):
         yield f"{self.name}_count{_braced(labels)} {total}\n"
 
 
-AnyFamily = Counter | Gauge | Histogram
+class Summary(Family[SummaryChild]):
+    """A sum and how many it is of, without quantiles."""
+
+    kind = "summary"
+
+    def _new_child(self) -> SummaryChild:
+        return SummaryChild()
+
+    def _series(self, labels: str, child: SummaryChild) -> Iterator[str]:
+        yield f"{self.name}_sum{_braced(labels)} {_number(child.sum)}\n"
+        yield f"{self.name}_count{_braced(labels)} {child.count}\n"
+
+
+AnyFamily = Counter | Gauge | Histogram | Summary
 
 
 class Registry:
     """All families of a process, in order of declaration, then its ``process_`` metrics."""
 
-    def __init__(self, *, with_process: bool = True) -> None:
+    def __init__(
+        self, *, with_process: bool = True, constant: Mapping[str, str] | None = None
+    ) -> None:
+        """``constant`` are labels that every series has but those of the process."""
         self._families: dict[str, AnyFamily] = {}
+        self._constant = _pairs((constant or {}).items())
         self._process = CollectorRegistry()
         if with_process:
             ProcessCollector(registry=self._process)
@@ -216,13 +243,13 @@ class Registry:
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
         """Declare a counter. Raises ValueError if the name is taken."""
         family = Counter(name, help_text, labels)
-        self._add(family)
+        self.add(family)
         return family
 
     def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
         """Declare a gauge. Raises ValueError if the name is taken."""
         family = Gauge(name, help_text, labels)
-        self._add(family)
+        self.add(family)
         return family
 
     def histogram(
@@ -230,8 +257,20 @@ class Registry:
     ) -> Histogram:
         """Declare a histogram. Raises ValueError if the name is taken."""
         family = Histogram(name, help_text, buckets, labels)
-        self._add(family)
+        self.add(family)
         return family
+
+    def summary(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Summary:
+        """Declare a summary. Raises ValueError if the name is taken."""
+        family = Summary(name, help_text, labels)
+        self.add(family)
+        return family
+
+    def add(self, family: AnyFamily) -> None:
+        """Show a family that somebody else has made. Raises ValueError if the name is taken."""
+        if family.name in self._families:
+            raise ValueError(f"metric {family.name} is declared twice")
+        self._families[family.name] = family
 
     def names(self) -> list[str]:
         """Return the declared names."""
@@ -239,13 +278,13 @@ class Registry:
 
     def exposition(self) -> bytes:
         """Return the answer to a scrape; its type is `CONTENT_TYPE`."""
-        ours = "".join(line for family in self._families.values() for line in family.lines())
+        families, constant = self._families.values(), self._constant
+        ours = "".join(line for family in families for line in family.lines(constant))
         return ours.encode() + generate_latest(self._process)
 
-    def _add(self, family: AnyFamily) -> None:
-        if family.name in self._families:
-            raise ValueError(f"metric {family.name} is declared twice")
-        self._families[family.name] = family
+
+def _pairs(labels: Iterable[tuple[str, str]]) -> str:
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
 
 
 def _braced(labels: str) -> str:

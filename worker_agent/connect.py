@@ -146,6 +146,8 @@ class Registration:
         self._welcome: Welcome | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_heard = True
+        self.is_renewal_failing = False
+        """Whether the latest attempt to renew token and login failed."""
 
     @property
     def welcome(self) -> Welcome:
@@ -241,9 +243,11 @@ class Registration:
                     await self._connect()
                     break
                 except ConnectError as error:
+                    self.is_renewal_failing = True
                     _log.warning("control.not_renewed", extra={"fields": {"error": str(error)}})
                 await asyncio.sleep(_spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
+            self.is_renewal_failing = False
             await self._renewed()
 
     def _missed(self, error: ConnectError) -> None:

@@ -39,8 +39,11 @@ class Queue(Protocol):
 class Seen(Protocol):
     """Who counts."""
 
-    def started(self, deliveries: int) -> None:
-        """A job begins, its envelope delivered so many times."""
+    def started(self, job: Job) -> None:
+        """A job begins."""
+
+    def freed(self, job: Job) -> None:
+        """The inference server is done with a job, at `Job.freed_at`."""
 
     def ended(self, job: Job, now: float) -> None:
         """A job is over at ``now``, loop time in seconds."""
@@ -59,12 +62,17 @@ class Intake:
         seen: Seen,
         *,
         is_target: Callable[[bytes], bool],
+        is_busy: Callable[[], object],
     ) -> None:
-        """``is_target`` tells whether an envelope's address can be attached to."""
+        """``is_target`` tells whether an envelope's address can be attached to.
+
+        ``is_busy`` is called for a job that comes while there is none.
+        """
         self._slots = slots
         self._identity = identity
         self._seen = seen
         self._is_target = is_target
+        self._is_busy = is_busy
         self._known_target = b""
         self._site: Site | None = None
         self._queue: Queue | None = None
@@ -132,8 +140,9 @@ class Intake:
         job = Job(site, lease, envelope, self._loop.time())
         if not self._jobs:
             self._is_empty.clear()
+            self._is_busy()
         self._jobs[request_id] = job
-        self._seen.started(lease.deliveries)
+        self._seen.started(job)
         job.begin(time.time_ns())
 
     def on_cancel(self, request_id: str) -> None:
@@ -144,9 +153,11 @@ class Intake:
 
     # Desk
 
-    def freed(self, job: Job) -> None:  # noqa: ARG002  the slots only count
+    def freed(self, job: Job) -> None:
         """The inference server is done with a job."""
         self._slots.release()
+        job.freed_at = self._loop.time()
+        self._seen.freed(job)
         self._want()
 
     def finished(self, job: Job) -> None:

@@ -38,7 +38,7 @@ from gateway.routing.router import Router
 from gateway.routing.target import target_router
 from gateway.seen.access import AccessLog
 from gateway.seen.health import Health
-from gateway.seen.metrics import GatewayMetrics, watch_nats
+from gateway.seen.metrics import GatewayMetrics, watch_nats, watch_queue
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
@@ -86,6 +86,7 @@ class GatewayProcess:
             process=self._number,
             streams=stream_settings(settings.queue),
         )
+        watch_queue(self._registry, self._queue)
         self._model = ReadModel()
         self._store_connection = StoreConnection(store_options(settings.nats))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)

@@ -367,6 +367,7 @@ class Invocation:
         """Answer with a problem; only before the response head."""
         status, headers, body = problem_for(error, "", self.request_id)
         self.status = status
+        self.response_bytes = len(body)
         self._finish(outcome)
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), len(body)

@@ -3,7 +3,8 @@
 from gateway.invocation.machine import Invocation
 from gateway.invocation.outcome import Outcome
 from queueing.nats.connection import Connection
-from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry
+from queueing.nats.queue import JetStreamQueue
+from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry, SummaryChild
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
 _FUNCTION_BUCKETS_S = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800)
@@ -40,6 +41,10 @@ class _VersionMeters:
         self.total = total
 
 
+_ExchangeMeters = tuple[CounterChild, HistogramChild, SummaryChild]
+"""What is counted per method and status."""
+
+
 class GatewayMetrics:
     """Counts invocations; one small call when one begins and one when it ends."""
 
@@ -52,6 +57,11 @@ class GatewayMetrics:
             "axum_http_requests_duration_seconds",
             "From request head to response end",
             _HTTP_BUCKETS_S,
+            ("method", "status", "endpoint"),
+        )
+        self._http_body_size = registry.summary(
+            "axum_http_response_body_size",
+            "Bytes of response bodies",
             ("method", "status", "endpoint"),
         )
         pending = registry.gauge(
@@ -98,7 +108,7 @@ class GatewayMetrics:
             version,
         )
         self._versions: dict[tuple[str, str], _VersionMeters] = {}
-        self._exchanges: dict[tuple[bytes, int], tuple[CounterChild, HistogramChild]] = {}
+        self._exchanges: dict[tuple[bytes, int], _ExchangeMeters] = {}
         self._ends: dict[Outcome, CounterChild] = {
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
@@ -127,9 +137,11 @@ class GatewayMetrics:
                 self._errors.child(
                     str(invocation.status), invocation.version.function_id
                 ).value += 1
-        count, duration = self._exchange(invocation.method, invocation.status)
+        count, duration, body_size = self._exchange(invocation.method, invocation.status)
         count.value += 1
         duration.observe(total_s)
+        body_size.count += 1
+        body_size.sum += invocation.response_bytes
 
     def refused(self, method: bytes, status: int, endpoint: str) -> None:
         """A request was answered that never became an invocation."""
@@ -160,31 +172,61 @@ class GatewayMetrics:
                 self._versions[key] = meters
         return meters
 
-    def _exchange(self, method: bytes, status: int) -> tuple[CounterChild, HistogramChild]:
+    def _exchange(self, method: bytes, status: int) -> _ExchangeMeters:
         key = (method if method in _METHODS else _OTHER_METHOD, status)
         children = self._exchanges.get(key)
         if children is None:
             labels = (key[0].decode(), str(status), _HOST_ROUTED)
-            children = self._http.child(*labels), self._http_duration.child(*labels)
-            self._exchanges[key] = children
+            children = self._exchanges[key] = (
+                self._http.child(*labels),
+                self._http_duration.child(*labels),
+                self._http_body_size.child(*labels),
+            )
         return children
 
 
 def watch_nats(registry: Registry, connection: Connection) -> None:
-    """Show what happened to the data connection (`spec/operations.md` §12)."""
+    """Show what happened to the data connection (`spec/operations.md` §12).
+
+    No message is ever dropped on our side: each is handled as it is read. While we read too slowly
+    they wait at the server, which cuts the connection in the end.
+    """
     for name, help_text, read in (
         ("nats_connects", "Connections made", lambda: connection.connects),
         ("nats_event_connected", "Connections made", lambda: connection.connects),
         ("nats_event_disconnected", "Connections lost", lambda: connection.losses),
         ("nats_event_lameduck_mode", "Servers that retired", lambda: connection.lame_ducks),
+        (
+            "nats_event_slow_consumer",
+            "Told by servers that we read too slowly (nats-server 2 tells nothing, it disconnects)",
+            lambda: connection.slow_consumers,
+        ),
+        ("nats_slow_consumer_dropped_messages", "Messages dropped here: always 0", lambda: 0),
         ("nats_event_server_error", "Errors told by servers", lambda: connection.refusals),
-        ("total_nats_errors", "Errors told by servers", lambda: connection.refusals),
+        (
+            "nats_event_client_error",
+            "Attempts to connect that failed, messages whose handling did, servers given up",
+            lambda: connection.failures,
+        ),
+        (
+            "total_nats_errors",
+            "Errors told by servers, and of our own side",
+            lambda: connection.refusals + connection.failures,
+        ),
         ("nats_in_bytes", "Bytes received", lambda: connection.traffic.in_bytes),
         ("nats_out_bytes", "Bytes sent", lambda: connection.traffic.out_bytes),
         ("nats_in_messages", "Messages received", lambda: connection.traffic.in_messages),
         ("nats_out_messages", "Frames sent", lambda: connection.traffic.out_frames),
     ):
         registry.counter(name, help_text).set_function(read)
+
+
+def watch_queue(registry: Registry, queue: JetStreamQueue) -> None:
+    """Show what came of publishes, and what the queue lost afterwards."""
+    registry.add(queue.publishes)
+    registry.counter(
+        "gateway_queue_losses_total", "Requests that were lost with their stream"
+    ).set_function(lambda: queue.losses)
 
 
 _REMEMBERED = 100_000

@@ -11,9 +11,9 @@ import logging
 import random
 from contextlib import suppress
 from secrets import token_hex
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from queueing.nats.link import Link, LinkError, Traffic, open_link
+from queueing.nats.link import Link, LinkError, Listener, Traffic, open_link
 from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
@@ -22,6 +22,7 @@ from queueing.nats.protocol import (
     encode_publish,
     encode_subscribe,
     encode_unsubscribe,
+    is_slow_consumer,
     status_of,
 )
 from runtime.tasks import spawn
@@ -54,19 +55,6 @@ class NoAnswer(NatsError):
     """The time for an answer is over."""
 
 
-class Listener(Protocol):
-    """Who must know when the link changes."""
-
-    def connected(self) -> None:
-        """A link is up and all subscriptions are on it; what was asked on another is void."""
-
-    def disconnected(self) -> None:
-        """The link is lost: no answer comes to what was sent on it."""
-
-    def denied(self, subject: bytes) -> None:
-        """The server refused to publish or subscribe to ``subject`` for us."""
-
-
 class Subscription:
     """One interest. ``subject`` and ``group`` as given; ended by `Connection.unsubscribe`."""
 
@@ -88,7 +76,8 @@ class Reply(NamedTuple):
 class Connection:
     """One client of a NATS cluster, over one socket at a time.
 
-    Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``).
+    Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``), of them
+    ``slow_consumers``, and ``failures`` of our own: attempts to connect, handlers, links given up.
     """
 
     def __init__(self, options: ConnectionOptions) -> None:
@@ -111,7 +100,8 @@ class Connection:
         self._is_moving = False
         self.max_payload_bytes = _DEFAULT_MAX_PAYLOAD
         self.last_error, self._carried = "", Traffic()
-        self.connects = self.losses = self.lame_ducks = self.refusals = 0
+        self.connects = self.losses = self.lame_ducks = 0
+        self.refusals = self.slow_consumers = self.failures = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -267,6 +257,7 @@ class Connection:
             try:
                 link = await open_link(server, self, self._handlers, self._options)
             except (LinkError, LoginError, OSError) as error:
+                self.failures += 1
                 self.last_error = f"{server}: {str(error) or type(error).__name__}"
                 _log.warning("nats.connect_failed", extra={"fields": {"error": self.last_error}})
                 continue
@@ -307,6 +298,7 @@ class Connection:
     def link_refused(self, link: Link, text: str) -> None:
         """Tell whom a permission concerns; the rest ends the link by itself."""
         self.refusals += 1
+        self.slow_consumers += is_slow_consumer(text)
         self.last_error = text
         _log.error("nats.refused", extra={"fields": {"server": self.server, "error": text}})
         if link is not self._link:
@@ -317,6 +309,10 @@ class Connection:
                     future.set_exception(Denied(text))
             for listener in tuple(self._listeners):
                 listener.denied(subject)
+
+    def link_failed(self) -> None:
+        """Count it; what it means for the link, the link decides."""
+        self.failures += 1
 
     def link_lost(self, link: Link, reason: str) -> None:
         """Void everything that was under way, unless the link had been replaced."""

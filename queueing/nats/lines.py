@@ -3,7 +3,9 @@
 from enum import IntEnum
 
 from queueing.interface import Waiting
+from queueing.nats.publishes import PublishStatus
 from queueing.position import Line
+from runtime.metrics import Counter
 from wire.subjects import cancel_subject, queue_subjects, stream_name
 
 
@@ -64,10 +66,12 @@ class VersionQueue:
 
     ``created`` is the stream's birth as the broker tells it, empty until known. ``stalled`` are
     requests that found no stream, to be published again as soon as there is one. ``pending`` counts
-    publishes without an answer.
+    publishes without an answer. ``published`` is the metric of those that succeeded; it belongs to
+    the stream's name, so that it grows on when the queue is forgotten and opened again.
     """
 
     __slots__ = (
+        "_publishes",
         "ack_prefix",
         "by_sequence",
         "cancel_subject",
@@ -75,15 +79,19 @@ class VersionQueue:
         "is_ensuring",
         "line",
         "pending",
+        "published",
         "stalled",
         "stream",
         "subject",
         "version_id",
     )
 
-    def __init__(self, region: str, version_id: str) -> None:
+    def __init__(self, region: str, version_id: str, publishes: Counter) -> None:
+        """``publishes`` is as from `queueing.nats.publishes.publish_counter`."""
         self.version_id = version_id
         self.stream = stream_name(region, version_id)
+        self._publishes = publishes
+        self.published = publishes.child(self.stream, PublishStatus.OK)
         self.subject = queue_subjects(region, version_id).removesuffix(">").encode()
         self.cancel_subject = cancel_subject(version_id).encode()
         self.ack_prefix = b'{"stream":"%b","seq":' % self.stream.encode()
@@ -97,6 +105,10 @@ class VersionQueue:
     def is_idle(self) -> bool:
         """Whether nothing of ours is in it."""
         return not (self.by_sequence or self.pending or self.stalled or self.is_ensuring)
+
+    def count_failure(self, status: PublishStatus) -> None:
+        """A publish came to nothing."""
+        self._publishes.child(self.stream, status).value += 1
 
     def add(self, entry: Entry, sequence: int) -> None:
         """The broker holds ``entry`` under ``sequence``."""

@@ -51,6 +51,19 @@ class LinkError(Exception):
     """The server cannot be reached, refuses us, or went away."""
 
 
+class Listener(Protocol):
+    """Who must know when the link changes."""
+
+    def connected(self) -> None:
+        """A link is up and all subscriptions are on it; what was asked on another is void."""
+
+    def disconnected(self) -> None:
+        """The link is lost: no answer comes to what was sent on it."""
+
+    def denied(self, subject: bytes) -> None:
+        """The server refused to publish or subscribe to ``subject`` for us."""
+
+
 class LinkOwner(Protocol):
     """Whom a link tells."""
 
@@ -59,6 +72,9 @@ class LinkOwner(Protocol):
 
     def link_refused(self, link: "Link", text: str) -> None:
         """The server refused something."""
+
+    def link_failed(self) -> None:
+        """Our side of it failed: a handler raised, or we give the server up."""
 
     def link_lost(self, link: "Link", reason: str) -> None:
         """It is over. Called once, and only for a link that had been opened."""
@@ -209,6 +225,8 @@ class Link(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """End now."""
+        if self._is_open:
+            self._owner.link_failed()
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.abort()
@@ -240,6 +258,7 @@ class Link(asyncio.Protocol):
             self._fail_hello(text)
 
     def handler_failed(self, error: Exception) -> None:
+        self._owner.link_failed()
         _log.error("nats.handler_failed", exc_info=error)
 
     # Login

@@ -232,3 +232,11 @@ def denied_subject(error: str) -> bytes:
     """Return the subject that an ``-ERR`` refuses to us, empty when it is about something else."""
     found = _VIOLATION.search(error)
     return b"" if found is None else found[1].encode()
+
+
+def is_slow_consumer(error: str) -> bool:
+    """Whether an ``-ERR`` says that we do not read fast enough.
+
+    The protocol has it; nats-server 2 tells nothing, it only ends the connection.
+    """
+    return error.casefold().startswith("slow consumer")

@@ -28,6 +28,7 @@ from queueing.nats.jetstream import (
 )
 from queueing.nats.lines import HELD, PENDING, Entry, VersionQueue
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
+from queueing.nats.publishes import PublishStatus, publish_counter
 from queueing.nats.standing import Standing
 from queueing.nats.table import QueueLimits, RequestTable
 from queueing.nats.upkeep import Upkeep
@@ -46,7 +47,7 @@ class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
     ``process`` is the number in the request ids of this process. Counters for metrics:
-    ``published`` (acknowledged), `refusals`, `losses`.
+    ``publishes`` (`queueing.nats.publishes`), `losses`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class JetStreamQueue:
     ) -> None:
         self._connection = connection
         self._region = region
+        self.publishes = publish_counter()
         self._limits = limits or QueueLimits()
         self._upkeep = Upkeep(
             connection, self, region, streams or StreamSettings(), self._limits.ack_timeout_s
@@ -77,7 +79,6 @@ class JetStreamQueue:
         self._looked_at = 0.0
         self._clock = asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
-        self.published = 0
 
     async def start(self) -> None:
         """Listen on the connection, which may be up or not."""
@@ -105,11 +106,6 @@ class JetStreamQueue:
         await self._connection.flush()
 
     @property
-    def refusals(self) -> int:
-        """Requests refused so far, for whatever reason."""
-        return self._table.refusals
-
-    @property
     def losses(self) -> int:
         """Requests refused because the queue had lost them."""
         return self._table.losses
@@ -131,7 +127,8 @@ class JetStreamQueue:
         """Send the envelope; what comes of it ``waiting`` is told later."""
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None or self._table.is_full():
-            self._refuse_later(waiting, "This process holds as many requests as it may")
+            full = "This process holds as many requests as it may"
+            self._refuse_later(waiting, version_id, full, PublishStatus.OVERLOADED)
             return
         token = request_id.encode()
         if trace and b"\r" not in trace and b"\n" not in trace:
@@ -140,13 +137,15 @@ class JetStreamQueue:
             headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token
         if len(headers) + len(envelope) > self._connection.max_payload_bytes:
             # The server would end the connection, and everybody's requests with it.
-            self._refuse_later(waiting, "The envelope is larger than the broker takes")
+            large = "The envelope is larger than the broker takes"
+            self._refuse_later(waiting, version_id, large, PublishStatus.TOO_LARGE)
             return
         frame = encode_publish_with_headers(
             queue.subject + token, self._inbox + token, headers, envelope
         )
         if not self._connection.send(frame):
-            self._refuse_later(waiting, "The broker cannot be reached")
+            away = "The broker cannot be reached"
+            self._refuse_later(waiting, version_id, away, PublishStatus.UNAVAILABLE)
             return
         self._table.add(Entry(queue, request_id, waiting, frame, self._clock()))
 
@@ -201,7 +200,7 @@ class JetStreamQueue:
             self._upkeep.look(queue)
         queue.pending -= 1
         queue.add(entry, sequence)
-        self.published += 1
+        queue.published.value += 1
         entry.waiting.published(sequence)
 
     def _acked_otherwise(self, entry: Entry | None, headers: bytes, payload: bytes) -> None:
@@ -302,7 +301,8 @@ class JetStreamQueue:
         """Refuse the request that we may not publish."""
         entry = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
         if entry is not None and entry.stage is PENDING and subject.startswith(entry.queue.subject):
-            self._table.refuse(entry, QueueUnavailable("The broker denies publishing"))
+            refused = QueueUnavailable("The broker denies publishing")
+            self._table.refuse(entry, refused, PublishStatus.DENIED)
 
     # The tables
 
@@ -312,13 +312,15 @@ class JetStreamQueue:
             if idle is None:
                 return None
             del self._queues[idle.version_id]
-        queue = self._queues[version_id] = VersionQueue(self._region, version_id)
+        queue = self._queues[version_id] = VersionQueue(self._region, version_id, self.publishes)
         if self._connection.is_connected():
             self._upkeep.look(queue)
         return queue
 
-    def _refuse_later(self, waiting: Waiting, reason: str) -> None:
-        self._table.refusals += 1
+    def _refuse_later(
+        self, waiting: Waiting, version_id: str, reason: str, status: PublishStatus
+    ) -> None:
+        self.publishes.child(stream_name(self._region, version_id), status).value += 1
         self._call_soon(waiting.refused, QueueUnavailable(reason))
 
     # Time

@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from queueing.interface import QueueError, QueueUnavailable
+from queueing.interface import QueueError, QueueFull, QueueUnavailable
 from queueing.nats.connection import Connection, NatsError
 from queueing.nats.lines import LOST, PENDING, Entry, VersionQueue
+from queueing.nats.publishes import PublishStatus
 from queueing.nats.upkeep import Upkeep
 from runtime.tasks import spawn
 
@@ -36,7 +37,7 @@ class QueueLimits:
 class RequestTable:
     """Requests by id; each leaves it once, by `forget` or `refuse`.
 
-    Counters for metrics: ``refusals``, ``losses`` (refused because the queue lost them).
+    Counter for metrics: ``losses`` (refused because the queue lost them).
     """
 
     def __init__(self, connection: Connection, upkeep: Upkeep, limits: QueueLimits) -> None:
@@ -47,7 +48,6 @@ class RequestTable:
         self._pending: deque[Entry] = deque()
         self._lost: deque[Entry] = deque()
         self.by_id: dict[str, Entry] = {}
-        self.refusals = 0
         self.losses = 0
 
     def is_full(self) -> bool:
@@ -68,11 +68,18 @@ class RequestTable:
                 entry.frame = b""
             entry.queue.remove(entry)
 
-    def refuse(self, entry: Entry, error: QueueError) -> None:
-        """Forget it and tell who waits."""
+    def refuse(
+        self,
+        entry: Entry,
+        error: QueueError,
+        status: PublishStatus = PublishStatus.UNAVAILABLE,
+    ) -> None:
+        """Forget it and tell who waits; ``status`` is its publish's, if that was not decided."""
         if self.by_id.get(entry.request_id) is entry:
+            if entry.stage is PENDING:
+                is_full = isinstance(error, QueueFull)
+                entry.queue.count_failure(PublishStatus.QUEUE_FULL if is_full else status)
             self.forget(entry)
-            self.refusals += 1
             entry.waiting.refused(error)
 
     def is_pending(self, entry: Entry) -> bool:
@@ -144,7 +151,8 @@ class RequestTable:
             age_s = now - entry.at
             if age_s >= self._limits.ack_timeout_s:
                 self._upkeep.doubt(entry.queue, entry.request_id)
-                self.refuse(entry, QueueUnavailable("The broker did not acknowledge in time"))
+                late = QueueUnavailable("The broker did not acknowledge in time")
+                self.refuse(entry, late, PublishStatus.TIMEOUT)
                 continue
             # After 1 s, 3 s, 7 s.
             if age_s >= _REPEAT_S * ((1 << entry.sends) - 1) and not entry.is_stalled:

@@ -54,7 +54,13 @@ class Agent:
         )
         self._inference_failure = "not asked yet"
         self._is_draining = False
-        self.metrics = Metrics(Registry())
+        function = settings.function
+        self.metrics = Metrics(
+            Registry(
+                constant={"function_id": function.id, "function_version_id": function.version_id}
+            ),
+            asyncio.get_running_loop().time,
+        )
         self._pool = _pool(inference, host, inference.port)
         self._probe_pool = _pool(inference, host, health_port)
         self._gateways = Gateways(
@@ -70,10 +76,14 @@ class Agent:
             identity(settings),
             self.metrics,
             is_target=is_target,
+            is_busy=self._tell_busy,
         )
-        self.metrics.watch(limit, lambda: float(self._intake.running))
+        self.metrics.watch_jobs(lambda: self._intake.running)
         self._presence = Presence(settings, self.status)
+        if settings.control.url:
+            self.metrics.watch_renewal(lambda: self._presence.is_renewal_failing)
         self._told_requests = 0.0
+        self._told_idle = False
         self._nats: NatsConnection | None = None
         self._puller: PullWorker | None = None
         self._admin = Admin(self.metrics.registry, self.failures)
@@ -93,10 +103,12 @@ class Agent:
         """Return what the platform is told. Asked for once a heartbeat."""
         requests = self.metrics.requests
         has_run, self._told_requests = requests != self._told_requests, requests
+        busy = max(self._intake.running, int(has_run))
+        self._told_idle = not busy
         return Status(
             healthy=not self._inference_failure and self._presence.is_reachable,
             slots=self._settings.inference.max_concurrency,
-            busy=max(self._intake.running, int(has_run)),
+            busy=busy,
             stopping=self._is_draining,
         )
 
@@ -149,6 +161,7 @@ class Agent:
             options = replace(options, servers=welcome.nats.urls, login=login)
         nats = self._nats = NatsConnection(options)
         self._presence.follow(nats)
+        self.metrics.watch_nats(nats, options.servers)
         nats.start()
         return nats
 
@@ -157,17 +170,19 @@ class Agent:
     ) -> None:
         settings = self._settings
         intake = self._intake
+        region = settings.queue.region if welcome is None else welcome.region
         pulls = PullOptions()
         if welcome is not None and welcome.nats is not None:
             pulls = PullOptions(api=welcome.nats.api)
         puller = self._puller = PullWorker(
             nats,
-            region=settings.queue.region if welcome is None else welcome.region,
+            region=region,
             version_id=settings.function.version_id,
             on_lease=intake.on_lease,
             on_cancel=intake.on_cancel,
             options=pulls,
         )
+        self.metrics.watch_queue(settings.inference.max_concurrency, region, puller.is_bound)
         puller.start()
         stack.push_async_callback(puller.close)
         for ticker in (
@@ -228,6 +243,12 @@ class Agent:
         if was_healthy is not (not reason):
             self._presence.changed()
         return not reason
+
+    def _tell_busy(self) -> None:
+        """Say so at once if we are thought to be idle: idle instances are stopped."""
+        if self._told_idle:
+            self._told_idle = False
+            self._presence.changed()
 
     async def _drain(self) -> None:
         """Take no more work, give back what has not begun, finish the rest."""

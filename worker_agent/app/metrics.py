@@ -1,7 +1,14 @@
-"""What is counted (``spec/worker.md`` §7.1; names as there, ``worker_…`` where it has none)."""
+"""What is counted (``spec/worker.md`` §7.1; names as there, ``worker_…`` where it has none).
 
-from collections.abc import Callable
+Sums of seconds divide the time of all requests: before a request is sent to the inference server (a
+connection may have to be made), and from then on until its response is delivered; nothing comes
+after that. A slot is busy until the inference server is done.
+"""
 
+from collections.abc import Callable, Iterable
+
+from queueing.nats.connection import Connection
+from queueing.nats.login import parse_server
 from runtime.metrics import Registry
 from worker_agent.job.machine import Job
 from worker_agent.job.ports import Outcome
@@ -24,13 +31,38 @@ _LATENCY_BUCKETS_S = (
     1000.0,
     5000.0,
 )
+_PREFIX = "nvcf_worker_service_"
+_NO_REGIONS = "none"
+"""An agent serves the queue of one region."""
+
+
+class BusyTime:
+    """Seconds of slots in use, summed over the slots; grows while they are, not at their end."""
+
+    __slots__ = ("_busy", "_counted_until", "_seconds")
+
+    def __init__(self) -> None:
+        self._busy = 0
+        self._seconds = 0.0
+        self._counted_until = 0.0
+
+    def change(self, by: int, now: float) -> None:
+        """So many slots more are in use from now on."""
+        self._seconds += self._busy * (now - self._counted_until)
+        self._counted_until = now
+        self._busy += by
+
+    def seconds(self, now: float) -> float:
+        """Return the sum."""
+        return self._seconds + self._busy * (now - self._counted_until)
 
 
 class Metrics:
     """The agent's metrics; the `worker_agent.pull.Seen`."""
 
-    def __init__(self, registry: Registry) -> None:
-        prefix = "nvcf_worker_service_"
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        """``clock`` is loop time."""
+        prefix = _PREFIX
         self.registry = registry
         self._requests = registry.counter(f"{prefix}request_total", "Requests started").child()
         responses = registry.counter(
@@ -43,12 +75,31 @@ class Metrics:
         self._latency = registry.histogram(
             f"{prefix}request_latency_seconds", "From lease to end", _LATENCY_BUCKETS_S
         ).child()
-        self._health = registry.counter(
+        self._response_bytes = registry.counter(
+            f"{prefix}response_bytes_total", "Bytes of the inference server's response bodies"
+        ).child()
+        self._pre_s = registry.counter(
+            f"{prefix}pre_inference_seconds_total", "From lease to the inference server"
+        ).child()
+        self._inference_s = registry.counter(
+            f"{prefix}inference_request_time_seconds_total",
+            "From the request at the inference server until its response is delivered",
+        ).child()
+        registry.counter(
+            f"{prefix}post_inference_seconds_total", "After the delivery: always 0"
+        ).child()
+        probes = registry.counter(
             f"{prefix}healthcheck_total", "Probes of the inference server", ["result"]
         )
+        self._healthy, self._unhealthy = probes.child("success"), probes.child("failure")
         self._slots = registry.gauge(
-            f"{prefix}worker_thread_count_total", "Requests that may run at the same time"
+            f"{prefix}worker_thread_count_total",
+            "Requests that may run at the same time; 0 until work is asked for",
         )
+        busy = self._busy = BusyTime()
+        registry.counter(
+            f"{prefix}worker_thread_busy_seconds_total", "Seconds of slots in use, summed"
+        ).set_function(lambda: busy.seconds(clock()))
         self._running = registry.gauge("worker_running_requests", "Requests that are not over")
         outcomes = registry.counter("worker_outcome_total", "Requests ended, by how", ["outcome"])
         self._outcomes = {outcome: outcomes.child(outcome.name.lower()) for outcome in Outcome}
@@ -59,21 +110,76 @@ class Metrics:
             "worker_rejected_total", "Envelopes that nobody can serve"
         ).child()
 
-    def watch(self, slots: int, running: Callable[[], float]) -> None:
-        """Show the configured concurrency and how many requests are running."""
-        self._slots.set(slots)
+    def watch_jobs(self, running: Callable[[], float]) -> None:
+        """Show how many requests are running."""
         self._running.set_function(running)
+
+    def watch_nats(self, nats: Connection, servers: Iterable[str]) -> None:
+        """Show what happens to the connection; ``servers`` are the URLs that were configured.
+
+        What is a gauge here could be a counter; NVCF has it so.
+        """
+        counter, gauge = self.registry.counter, self.registry.gauge
+        for name, help_text, read in (
+            (
+                "error_total",
+                "Errors told by servers, and of our own side",
+                lambda: nats.refusals + nats.failures,
+            ),
+            ("disconnect_total", "Connections lost", lambda: nats.losses),
+            ("reconnect_total", "Connections made after the first", lambda: _reconnects(nats)),
+            ("lame_duck_total", "Servers that retired", lambda: nats.lame_ducks),
+        ):
+            counter(f"{_PREFIX}nats_{name}", help_text).set_function(read)
+        for name, help_text, read in (
+            ("in_bytes", "Bytes received", lambda: nats.traffic.in_bytes),
+            ("out_bytes", "Bytes sent", lambda: nats.traffic.out_bytes),
+            ("in_msgs", "Messages received", lambda: nats.traffic.in_messages),
+            ("out_msgs", "Frames sent", lambda: nats.traffic.out_frames),
+            ("reconnects", "Connections made after the first", lambda: _reconnects(nats)),
+        ):
+            gauge(f"{_PREFIX}nats_{name}", help_text).set_function(read)
+        named = gauge(f"{_PREFIX}nats_server_fqdn", "The servers configured", ["nats_fqdn"])
+        for url in servers:
+            server = parse_server(url)
+            # Without the user and the password that may be in it.
+            named.child(f"{'tls' if server.tls else 'nats'}://{server}").value = 1
+
+    def watch_queue(self, slots: int, region: str, is_bound: Callable[[], bool]) -> None:
+        """Show that work is asked for: for how many ``slots``, and whether it can come."""
+        self._slots.set(slots)
+        for name, label, value in (
+            ("nats_connected_pri_region", "region", region),
+            ("nats_connected_sec_regions", "regions", _NO_REGIONS),
+        ):
+            family = self.registry.gauge(
+                f"{_PREFIX}{name}", "Whether requests can be pulled there", [label]
+            )
+            family.child(value).set_function(lambda: int(is_bound()))
+
+    def watch_renewal(self, is_failing: Callable[[], bool]) -> None:
+        """Show whether token and login to NATS, which are renewed together, could not be."""
+        self.registry.gauge(
+            f"{_PREFIX}token_refresh_failure_total",
+            "1 while it cannot be renewed",
+            ["token_type"],
+        ).child("worker").set_function(lambda: int(is_failing()))
 
     @property
     def requests(self) -> float:
         """Requests started so far."""
         return self._requests.value
 
-    def started(self, deliveries: int) -> None:
+    def started(self, job: Job) -> None:
         """A job begins."""
         self._requests.value += 1
-        if deliveries > 1:
+        self._busy.change(1, job.leased_at)
+        if job.lease.deliveries > 1:
             self._redelivered.value += 1
+
+    def freed(self, job: Job) -> None:
+        """The inference server is done with a job, and its slot is free."""
+        self._busy.change(-1, job.freed_at)
 
     def ended(self, job: Job, now: float) -> None:
         """A job is over."""
@@ -81,7 +187,12 @@ class Metrics:
         if outcome is None:
             raise AssertionError("a job ended without an outcome")
         self._outcomes[outcome].value += 1
-        self._latency.observe(now - job.leased_at)
+        leased_at = job.leased_at
+        self._latency.observe(now - leased_at)
+        sent_at = job.sent_at or now
+        self._pre_s.value += sent_at - leased_at
+        self._inference_s.value += now - sent_at
+        self._response_bytes.value += job.response_bytes
         if outcome is Outcome.ANSWERED or outcome is Outcome.UNWANTED:
             self._delivered.value += 1
         elif outcome is Outcome.FAILED or outcome is Outcome.UNDELIVERED:
@@ -93,4 +204,8 @@ class Metrics:
 
     def probed(self, *, is_healthy: bool) -> None:
         """The inference server was asked."""
-        self._health.child("success" if is_healthy else "failure").value += 1
+        (self._healthy if is_healthy else self._unhealthy).value += 1
+
+
+def _reconnects(nats: Connection) -> int:
+    return max(nats.connects - 1, 0)

@@ -40,6 +40,11 @@ class Presence:
             return self._clock() - self._lost_at < LOST_AFTER_S
         return self._has_been_connected
 
+    @property
+    def is_renewal_failing(self) -> bool:
+        """Whether token and login could not be renewed when it was time."""
+        return self._registration is not None and self._registration.is_renewal_failing
+
     async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> Welcome | None:
         """Connect to the API, however long it takes; `None` when told to stop, or without one.
 

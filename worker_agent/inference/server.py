@@ -1,5 +1,7 @@
 """Jobs meet connections to the inference server."""
 
+import asyncio
+
 from runtime.tasks import spawn
 from worker_agent.http1_client.connection import Connection
 from worker_agent.http1_client.pool import Pool
@@ -9,10 +11,11 @@ from worker_agent.job.machine import Job
 class InferenceServer:
     """The `worker_agent.job.ports.Inference` of one host and port; connections are in ``pool``."""
 
-    __slots__ = ("_pool",)
+    __slots__ = ("_clock", "_pool")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._clock = asyncio.get_running_loop().time
 
     def open(self, job: Job, *, is_fresh: bool) -> None:
         """Give ``job`` an idle connection at once, or a new one soon."""
@@ -35,6 +38,7 @@ class InferenceServer:
             # Cancelled meanwhile; the connection has served nobody and can serve the next.
             self._pool.released(connection)
             return
+        job.sent_at = self._clock()
         connection.start(
             job,
             request.head,

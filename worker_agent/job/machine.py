@@ -63,8 +63,10 @@ class Site:
 class Job:
     """One leased request: an `Exchange` towards the inference server.
 
-    ``leased_at`` is loop time in seconds. ``answer`` is the complete inner response while it is
-    being delivered, empty when it was streamed. ``status`` is the response's, 0 before its head.
+    ``leased_at``, ``sent_at`` (when the inference server last got it) and ``freed_at`` (when that
+    was done) are loop time in seconds, 0.0 until they are known. ``answer`` is the complete inner
+    response while it is being delivered, empty when it was streamed. ``status`` is the response's,
+    0 before its head; ``response_bytes`` counts the body that the inference server sent.
     """
 
     __slots__ = (
@@ -79,10 +81,13 @@ class Job:
         "_site",
         "answer",
         "envelope",
+        "freed_at",
         "lease",
         "leased_at",
         "outcome",
         "request_id",
+        "response_bytes",
+        "sent_at",
         "state",
         "status",
     )
@@ -100,9 +105,11 @@ class Job:
         self.lease = lease
         self.envelope = envelope
         self.leased_at = leased_at
+        self.sent_at = self.freed_at = 0.0
         self.request_id = envelope.request_id
         self.state = OPENING
         self.status = 0
+        self.response_bytes = 0
         self.answer = b""
         self.outcome: Outcome | None = None
 
@@ -152,6 +159,7 @@ class Job:
             self._refuse()
             return
         self.status = status
+        self.response_bytes = len(body)
         self.answer = head + body
         self._deliver()
 
@@ -173,6 +181,7 @@ class Job:
     def response_data(self, data: bytes) -> None:
         """Next bytes of the response."""
         if self._post is not None:
+            self.response_bytes += len(data)
             self._post.send(data)
 
     def response_end(self) -> None:

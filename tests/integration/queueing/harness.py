@@ -196,6 +196,16 @@ async def publish_many(
     return requests
 
 
+def counted(queue: JetStreamQueue, version_id: str) -> dict[str, float]:
+    """Return how many publishes to a version were decided, by status."""
+    stream = stream_name(REGION, version_id)
+    return {
+        str(status): child.value
+        for (of, status), child in queue.publishes._children.items()
+        if of == stream
+    }
+
+
 async def messages_in(connection: Connection, version_id: str) -> int:
     """Return how many requests the broker holds, those leased included."""
     answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})

@@ -13,6 +13,7 @@ from tests.integration.queueing.harness import (
     OPTIONS,
     Diary,
     connected,
+    counted,
     gateway,
     new_version,
     publish,
@@ -84,6 +85,7 @@ async def test_a_handler_that_fails_costs_no_other_message(
             connection.publish(b"some", payload)
         await connection.flush()
         assert got == [b"1", b"2", b"3"]
+        assert (connection.failures, connection.refusals) == (1, 0)
     assert "nats.handler_failed" in caplog.text
 
 
@@ -156,6 +158,7 @@ async def test_logs_in(config: str, login: Login) -> None:
         stranger.start()
         await until(lambda: "Authorization Violation" in stranger.last_error)
         assert not stranger.is_connected()
+        assert stranger.failures >= 1
         await stranger.close()
 
 
@@ -237,9 +240,11 @@ async def test_a_gateway_that_may_not_publish_is_told_at_once() -> None:
         running_nats_server(config) as server,
         gateway(server.url, options=options) as queue,
     ):
-        _, client = await publish(queue, new_version())
+        version = new_version()
+        _, client = await publish(queue, version)
         assert client.entries == [("refused", "QueueUnavailable")]
         assert str(client.error) == "The broker denies publishing"
+        assert counted(queue, version) == {"Ok": 0, "Denied": 1}
 
 
 async def test_a_server_that_announces_its_end_is_left_without_losing_an_answer() -> None:
@@ -291,6 +296,39 @@ async def test_without_another_server_the_lame_duck_is_used_to_the_end(
         nats_server.lame_duck()
         await until(lambda: connection.lame_ducks == 1)
         assert (await connection.request(b"echo", b"still")).payload == b"still"
+
+
+async def test_what_a_server_says_at_the_end_is_counted() -> None:
+    """Not nats-server's, which tells a slow consumer nothing."""
+    last_words = [b"-ERR 'Slow Consumer'\r\n", b"nonsense\r\n"]
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO {}\r\n")
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await reader.readuntil(b"PING\r\n")
+        writer.write(last_words.pop(0))
+        if not last_words:
+            server.close()
+        writer.close()
+        await writer.wait_closed()
+        if not last_words:
+            over.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connected(f"nats://127.0.0.1:{port}") as connection:
+            await connection.flush()
+            await until(lambda: connection.losses == 1)
+            assert (connection.refusals, connection.slow_consumers) == (1, 1)
+            assert connection.failures == 0
+            await until(connection.is_connected)
+            await connection.flush()
+            await until(lambda: connection.losses == 2)
+            # The nonsense, for which we gave the server up.
+            assert (connection.refusals, connection.failures) == (1, 1)
+            await over.wait()
 
 
 async def test_an_address_that_is_none_is_refused_at_once() -> None:

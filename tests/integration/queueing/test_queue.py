@@ -13,6 +13,7 @@ from tests.integration.queueing.harness import (
     STREAMS,
     Client,
     connected,
+    counted,
     gateway,
     messages_in,
     new_request,
@@ -276,10 +277,11 @@ async def test_without_a_broker_everything_is_refused_later_and_nothing_raises()
     connection = Connection(OPTIONS)
     queue = JetStreamQueue(connection, region=REGION, process=1)
     await queue.start()
-    client = Client()
-    queue.publish(new_version(), new_request(), b"", client, b"")
+    client, version = Client(), new_version()
+    queue.publish(version, new_request(), b"", client, b"")
     assert client.entries == []
     await client.reaches("refused")
+    assert counted(queue, version) == {"Ok": 0, "Unavailable": 1}
     assert not queue.is_available()
     with pytest.raises(QueueUnavailable):
         await queue.depth(new_version())
@@ -309,6 +311,48 @@ async def test_more_requests_than_the_table_holds_are_refused(
         queue.settled(first)
         _, third = await publish(queue, version)
         assert third.names == ["published"]
+
+
+async def test_each_publish_is_counted_once_by_what_came_of_it(
+    shared_nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    limits, streams = QueueLimits(max_requests=3), StreamSettings(max_messages=2)
+    async with gateway(shared_nats_server.url, limits=limits, streams=streams) as queue:
+        await publish(queue, version, bytes(2 << 20))
+        first, _ = await publish(queue, version)
+        await publish(queue, version)
+        await publish(queue, version)
+        assert counted(queue, version) == {"Ok": 2, "QueueFull": 1, "TooLarge": 1}
+        queue.withdraw(version, first)
+        waiting = [new_request() for _ in range(3)]
+        clients = [Client() for _ in waiting]
+        for request, client in zip(waiting, clients, strict=True):
+            queue.publish(version, request, b"envelope", client, b"")
+        # The third finds the table full; what is withdrawn undecided is not counted.
+        queue.withdraw(version, waiting[1])
+        await clients[2].reaches("refused")
+        await clients[0].until(clients[0].has_begun)
+        assert counted(queue, version)["Overloaded"] == 1
+        assert sum(counted(queue, version).values()) == 6
+
+
+async def test_what_was_counted_stays_when_the_queue_is_forgotten_and_opened_again(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, other = new_version(), new_version()
+    async with gateway(shared_nats_server.url, limits=QueueLimits(max_versions=1)) as queue:
+        for number in (1, 2):
+            request, _ = await publish(queue, version)
+            assert counted(queue, version) == {"Ok": number}
+            queue.settled(request)
+            # Its queue is looked at after it was made, and is not idle before.
+            await until(queue._queues[version].is_idle)
+            request, _ = await publish(queue, other)
+            assert set(queue._queues) == {other}
+            assert counted(queue, version) == {"Ok": number}
+            queue.settled(request)
+            await until(queue._queues[other].is_idle)
 
 
 async def test_presence_goes_with_the_process(shared_nats_server: NatsServer) -> None:

@@ -9,6 +9,7 @@ from tests.integration.queueing.harness import (
     Client,
     Worker,
     connected,
+    counted,
     gateway,
     messages_in,
     new_request,
@@ -132,6 +133,7 @@ async def test_a_publish_without_answer_is_refused_when_the_link_breaks(
         await nats_server.kill()
         await client.reaches("refused")
         assert client.entries == [("refused", "QueueUnavailable")]
+        assert counted(queue, version) == {"Ok": 1, "Unavailable": 1}
 
 
 async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServer) -> None:
@@ -146,6 +148,7 @@ async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServ
         # The acknowledgement that comes now belongs to nobody, and nobody shall run the request.
         await until_depth(queue, version, 1)
         assert client.entries == [("refused", "QueueUnavailable")]
+        assert counted(queue, version) == {"Ok": 1, "Timeout": 1}
 
 
 async def test_a_publish_without_answer_is_repeated_and_taken_once(
@@ -165,6 +168,7 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
         await publish(queue, version)
         assert await messages_in(look, version) == 3
         assert client.entries == [("published",)]
+        assert counted(queue, version) == {"Ok": 3}
 
 
 async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_request(

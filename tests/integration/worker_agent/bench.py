@@ -121,14 +121,16 @@ class Bench:
         self.gateway = gateway
         self.queue = Wanted()
         self.slots = Slots(concurrency, 256)
-        self.metrics = Metrics(Registry())
+        self.metrics = Metrics(Registry(), loop.time)
         identity = Identity(
             f"127.0.0.1:{server.port}",
             [("NVCF-FUNCTION-ID", "the-function"), ("NVCF-REGION", "zone-1")],
             asset_dir="/assets",
             large_output_dir="/output",
         )
-        self.intake = Intake(self.slots, identity, self.metrics, is_target=is_target)
+        self.intake = Intake(
+            self.slots, identity, self.metrics, is_target=is_target, is_busy=lambda: None
+        )
         self.pool = Pool(
             lambda factory: loop.create_connection(factory, "127.0.0.1", server.port),
             idle_s=4.0,

@@ -125,7 +125,8 @@ async def test_requests_are_pulled_answered_and_gone_from_the_queue(
         assert (await system.admin("/v1/health/ready"))[0] == 200
         status, metrics = await system.admin("/metrics")
         assert status == 200
-        assert b'nvcf_worker_service_response_total{error_code="0"} 20' in metrics
+        counted = f'function_version_id="{system.version_id}",error_code="0"}} 20\n'.encode()
+        assert counted in metrics
         assert system.agent.stop() == 0
 
 

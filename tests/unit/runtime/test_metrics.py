@@ -63,6 +63,46 @@ def test_a_gauge_shows_its_value_or_asks_a_function() -> None:
     }
 
 
+def test_a_summary_shows_a_sum_and_how_many_it_is_of() -> None:
+    registry = Registry(with_process=False)
+    child = registry.summary("size", "Bytes", ["method"]).child("GET")
+    for size in (3, 4):
+        child.count += 1
+        child.sum += size
+    assert registry.exposition() == (
+        b"# HELP size Bytes\n"
+        b"# TYPE size summary\n"
+        b'size_sum{method="GET"} 7\n'
+        b'size_count{method="GET"} 2\n'
+    )
+
+
+def test_labels_that_every_series_has_stand_before_its_own() -> None:
+    registry = Registry(with_process=False, constant={"function_id": 'f"1'})
+    registry.counter("requests_total", "Requests", ["code"]).child("0").value += 1
+    registry.gauge("running", "Now").set(2)
+    registry.histogram("wait", "Waiting", [1]).observe(0.5)
+    shown = [line for line in registry.exposition().decode().splitlines() if line[0] != "#"]
+    assert shown == [
+        r'requests_total{function_id="f\"1",code="0"} 1',
+        r'running{function_id="f\"1"} 2',
+        r'wait_bucket{function_id="f\"1",le="1.0"} 1',
+        r'wait_bucket{function_id="f\"1",le="+Inf"} 1',
+        r'wait_sum{function_id="f\"1"} 0.5',
+        r'wait_count{function_id="f\"1"} 1',
+    ]
+
+
+def test_a_family_made_elsewhere_is_shown_with_what_it_has_counted() -> None:
+    registry = Registry(with_process=False)
+    family = Counter("publishes", "Publishes", ["stream"])
+    family.child("s").value += 2
+    registry.add(family)
+    assert registry.exposition().endswith(b'\npublishes{stream="s"} 2\n')
+    with pytest.raises(ValueError, match="publishes"):
+        registry.add(family)
+
+
 def test_whatever_is_in_a_label_is_read_back() -> None:
     registry = Registry(with_process=False)
     text = 'a"b\\c\nd}{'
@@ -95,7 +135,9 @@ def test_the_process_itself_is_measured() -> None:
     assert {
         "process_resident_memory_bytes",
         "process_cpu_seconds_total",
+        "process_start_time_seconds",
         "process_open_fds",
+        "process_max_fds",
     } <= names
 
 

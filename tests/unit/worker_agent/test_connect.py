@@ -145,12 +145,14 @@ async def test_three_heartbeats_a_lease() -> None:
 async def test_renews_at_half_time_and_keeps_trying() -> None:
     refusals = [ConnectError("away"), ConnectError("no", 401)]
     connects = 0
+    failing = []
 
     def answer(path: str) -> Mapping[str, object]:
         nonlocal connects
         if path == HEARTBEAT_PATH:
             raise ConnectError("away")
         connects += 1
+        failing.append(agent.registration.is_renewal_failing)
         if connects > 1 and refusals:
             raise refusals.pop()
         return {**WELCOME, "token": f"t{connects}", "expiresInSeconds": 0.1}
@@ -163,6 +165,8 @@ async def test_renews_at_half_time_and_keeps_trying() -> None:
     await agent.registration.stop()
     assert [token for token, _ in api.of(CONNECT_PATH)][:5] == ["t0", "t1", "t1", "t1", "t4"]
     assert agent.renewals >= 1
+    # As it was when each attempt began.
+    assert failing[:5] == [False, False, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def test_a_response_that_comes_whole_is_delivered_then_acked() -> None:
     bench.job.post_answered(200)
     assert bench.take() == ["lease.ack", "desk.finished"]
     assert bench.job.outcome is Outcome.ANSWERED
+    assert bench.job.response_bytes == 2
 
 
 def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
@@ -109,6 +110,7 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
     assert bench.take() == ["post.end", "desk.freed"]
     bench.job.post_answered(200)
     assert bench.take() == ["lease.ack", "desk.finished"]
+    assert bench.job.response_bytes == 3
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])

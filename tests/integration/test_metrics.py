@@ -1,0 +1,246 @@
+"""What both programs really show at /metrics against the tables of `spec/operations.md` §12.
+
+Left out is what belongs to features that are not there: other clients of the gateway (gRPC, HTTP,
+AWS), assets, large responses, progress, sessions.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.programs import PATIENCE_S, Program
+from tests.support.stack import Gateway, Stack, running_stack
+
+EXCHANGE = {"method", "status", "endpoint"}
+VERSION = {"function_id", "function_version_id"}
+
+PROCESS = {
+    "process_cpu_seconds_total": ("counter", set[str]()),
+    "process_resident_memory_bytes": ("gauge", set[str]()),
+    "process_virtual_memory_bytes": ("gauge", set[str]()),
+    "process_start_time_seconds": ("gauge", set[str]()),
+    "process_open_fds": ("gauge", set[str]()),
+    "process_max_fds": ("gauge", set[str]()),
+}
+GATEWAY = PROCESS | {
+    "axum_http_requests_total": ("counter", EXCHANGE),
+    "axum_http_requests_duration_seconds": ("histogram", EXCHANGE),
+    "axum_http_requests_pending": ("gauge", {"method", "endpoint"}),
+    "axum_http_response_body_size": ("summary", EXCHANGE),
+    "function_request": ("counter", VERSION | {"nca_id"}),
+    "function_request_latency": ("histogram", VERSION),
+    "app_invocation_error": ("counter", {"http_status_code", "function_id"}),
+    "nats_in_bytes": ("counter", set[str]()),
+    "nats_out_bytes": ("counter", set[str]()),
+    "nats_in_messages": ("counter", set[str]()),
+    "nats_out_messages": ("counter", set[str]()),
+    "nats_connects": ("counter", set[str]()),
+    "nats_jetstream_publish": ("counter", {"stream", "status"}),
+    "total_nats_errors": ("counter", set[str]()),
+    "nats_event_connected": ("counter", set[str]()),
+    "nats_event_disconnected": ("counter", set[str]()),
+    "nats_event_lameduck_mode": ("counter", set[str]()),
+    "nats_event_slow_consumer": ("counter", set[str]()),
+    "nats_event_server_error": ("counter", set[str]()),
+    "nats_event_client_error": ("counter", set[str]()),
+    "nats_slow_consumer_dropped_messages": ("counter", set[str]()),
+    # Not in the table: histograms from 1 ms.
+    "gateway_queue_wait_seconds": ("histogram", VERSION),
+    "gateway_time_to_first_byte_seconds": ("histogram", VERSION),
+    "gateway_invocation_seconds": ("histogram", VERSION),
+}
+_OF_WORKER: dict[str, tuple[str, set[str]]] = {
+    "request_total": ("counter", set()),
+    "response_total": ("counter", {"error_code"}),
+    "response_bytes_total": ("counter", set()),
+    "worker_thread_count_total": ("gauge", set()),
+    "worker_thread_busy_seconds_total": ("counter", set()),
+    "request_latency_seconds": ("histogram", set()),
+    "pre_inference_seconds_total": ("counter", set()),
+    "inference_request_time_seconds_total": ("counter", set()),
+    "post_inference_seconds_total": ("counter", set()),
+    "nats_error_total": ("counter", set()),
+    "nats_reconnect_total": ("counter", set()),
+    "nats_lame_duck_total": ("counter", set()),
+    "nats_disconnect_total": ("counter", set()),
+    "nats_in_bytes": ("gauge", set()),
+    "nats_out_bytes": ("gauge", set()),
+    "nats_in_msgs": ("gauge", set()),
+    "nats_out_msgs": ("gauge", set()),
+    "nats_reconnects": ("gauge", set()),
+    "nats_server_fqdn": ("gauge", {"nats_fqdn"}),
+    "nats_connected_pri_region": ("gauge", {"region"}),
+    "nats_connected_sec_regions": ("gauge", {"regions"}),
+    "healthcheck_total": ("counter", {"result"}),
+}
+WORKER = PROCESS | {
+    f"nvcf_worker_service_{name}": (kind, labels | VERSION)
+    for name, (kind, labels) in _OF_WORKER.items()
+}
+"""Without ``token_refresh_failure_total``, which an agent without an API does not have."""
+
+
+_sample = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_label = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class Sample(NamedTuple):
+    """One line."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Shown:
+    """One answer of /metrics. Not read by `prometheus_client`, which has names of its own."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._samples = [
+            Sample(name, dict(_label.findall(labels)), float(value))
+            for name, labels, value in _sample.findall(text)
+        ]
+
+    def differences(self, expected: dict[str, tuple[str, set[str]]]) -> list[str]:
+        """Return what is not as in a table: a name, its type, or a label."""
+        types = dict(
+            line.split()[2:4] for line in self._text.splitlines() if line.startswith("# TYPE ")
+        )
+        found = []
+        for name, (kind, labels) in expected.items():
+            series = self._labels(name, kind)
+            if types.get(name) != kind:
+                found.append(f"{name} is a {types.get(name)}")
+            elif not series or any(own != labels for own in series):
+                found.append(f"{name} has the labels {series}")
+        return found
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the sum of the series that have these labels."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def _labels(self, name: str, kind: str) -> list[set[str]]:
+        suffix = {"histogram": "_count", "summary": "_sum"}.get(kind, "")
+        return [set(sample.labels) for sample in self._samples if sample.name == name + suffix]
+
+
+class Running(NamedTuple):
+    """A gateway and an agent that have served one request, and refused another."""
+
+    stack: Stack
+    gateway: Gateway
+    agent: Program
+
+    async def of_gateway(self) -> Shown:
+        return await shown(self.gateway.admin_url)
+
+    async def of_agent(self) -> Shown:
+        return await shown(
+            f"http://127.0.0.1:{self.agent.wait_event('worker.ready')['admin_port']}"
+        )
+
+
+async def shown(url: str) -> Shown:
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return Shown(answer.text)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with running_stack() as stack:
+        gateway = await asyncio.to_thread(stack.gateway)
+        agent = await asyncio.to_thread(stack.agent)
+        async with gateway.client() as client:
+            answer = await client.post("/echo", content=b"x" * 100)
+            assert answer.content == b"x" * 100
+            assert (await client.get("/", headers={"authorization": ""})).status_code == 401
+        yield Running(stack, gateway, agent)
+
+
+async def test_the_gateway_shows_every_name_of_the_table(running: Running) -> None:
+    metrics = await running.of_gateway()
+    assert metrics.differences(GATEWAY) == []
+    version = running.stack.demo.version_id
+    assert metrics.value("function_request", function_version_id=version) == 1
+    stream = f"rq_local_{version}"
+    assert metrics.value("nats_jetstream_publish", stream=stream, status="Ok") == 1
+    assert metrics.value("axum_http_response_body_size_sum", method="POST", status="200") == 100
+    assert metrics.value("axum_http_response_body_size_count") == 1
+    assert metrics.value("axum_http_requests_total") == 2
+    assert metrics.value("nats_event_connected") == 1
+    assert metrics.value("total_nats_errors") == 0
+
+
+async def test_the_worker_shows_every_name_of_the_table(running: Running) -> None:
+    prefix = "nvcf_worker_service_"
+    async with asyncio.timeout(PATIENCE_S):
+        # The client has its answer before the agent hears that it was delivered.
+        while not (metrics := await running.of_agent()).value(f"{prefix}response_total"):
+            pass
+    assert metrics.differences(WORKER) == []
+    assert metrics.value(f"{prefix}response_total", error_code="0") == 1
+    assert metrics.value(f"{prefix}response_bytes_total") == 100
+    assert metrics.value(f"{prefix}worker_thread_count_total") == 4
+    assert metrics.value(f"{prefix}nats_server_fqdn", nats_fqdn=running.stack.nats.url) == 1
+    assert metrics.value(f"{prefix}nats_connected_pri_region", region="local") == 1
+    assert metrics.value(f"{prefix}nats_in_msgs") >= 1
+    assert metrics.value(f"{prefix}healthcheck_total", result="success") >= 1
+
+
+async def test_a_broker_that_goes_away_is_seen_in_both(running: Running) -> None:
+    await running.stack.nats.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await running.of_gateway()).value("nats_event_client_error"):
+            pass
+        while not (await running.of_agent()).value("nvcf_worker_service_nats_error_total"):
+            pass
+    gateway, agent = await running.of_gateway(), await running.of_agent()
+    assert gateway.value("nats_event_disconnected") == 1
+    assert gateway.value("total_nats_errors") >= 1
+    assert agent.value("nvcf_worker_service_nats_disconnect_total") == 1
+    assert agent.value("nvcf_worker_service_nats_connected_pri_region") == 0
+    async with running.gateway.client() as client:
+        assert (await client.get("/")).status_code == 503
+    gateway = await running.of_gateway()
+    assert gateway.value("nats_jetstream_publish", status="Unavailable") == 1
+    assert gateway.value("nats_jetstream_publish", status="Ok") == 1
+
+
+async def test_each_of_several_processes_measures_itself() -> None:
+    async with running_stack() as stack:
+        gateway = await asyncio.to_thread(stack.gateway, "--workers", "2")
+        program = gateway.program
+
+        def ready() -> list[str]:
+            events = [json.loads(line) for line in program.lines if "gateway.ready" in line]
+            return [f"http://{event['admin']}" for event in events]
+
+        await asyncio.to_thread(program.wait_line, lambda _: len(ready()) == 2)
+        one, other = [await shown(url) for url in ready()]
+        assert one.differences(PROCESS) == other.differences(PROCESS) == []
+        for metrics in (one, other):
+            assert metrics.value("process_cpu_seconds_total") > 0
+            assert metrics.value("process_resident_memory_bytes") > 10 << 20
+            assert abs(metrics.value("process_start_time_seconds") - time.time()) < 60
+        async with AsyncExitStack() as connections:
+            client = await connections.enter_async_context(httpx.AsyncClient(base_url=ready()[0]))
+            for _ in range(10):
+                stream = client.stream("GET", "/health/live")
+                await connections.enter_async_context(stream)
+            busy, idle = [await shown(url) for url in ready()]
+            assert busy.value("process_open_fds") - one.value("process_open_fds") >= 10
+            assert idle.value("process_open_fds") - other.value("process_open_fds") < 5

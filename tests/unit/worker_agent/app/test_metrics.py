@@ -1,0 +1,116 @@
+"""What the agent counts, with times that the test tells."""
+
+from queueing.nats.connection import Connection, ConnectionOptions
+from runtime.metrics import Registry
+from tests.unit.worker_agent.job.test_machine import JSON, Bench
+from worker_agent.app.metrics import BusyTime, Metrics
+from worker_agent.job.machine import Job
+
+
+class Clock:
+    now = 0.0
+
+
+class Counted:
+    """The metrics of an agent."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.metrics = Metrics(Registry(with_process=False), lambda: self.clock.now)
+
+    def value(self, name: str) -> float:
+        wanted = f"nvcf_worker_service_{name} "
+        (line,) = [
+            line
+            for line in self.metrics.registry.exposition().decode().splitlines()
+            if line.startswith(wanted)
+        ]
+        return float(line.removeprefix(wanted))
+
+    def start(self, leased_at: float) -> Job:
+        bench = Bench().begin()
+        bench.job.lease.deliveries = 1
+        bench.job.leased_at = leased_at
+        self.metrics.started(bench.job)
+        return bench.job
+
+    def free(self, job: Job, freed_at: float) -> None:
+        job.freed_at = freed_at
+        self.metrics.freed(job)
+
+    def end(self, job: Job, now: float) -> None:
+        job.post_answered(200)
+        self.metrics.ended(job, now)
+
+
+def test_the_time_of_a_request_is_divided_by_its_arrival_at_the_inference_server() -> None:
+    counted = Counted()
+    job = counted.start(leased_at=100.0)
+    job.sent_at = 100.5
+    job.opened(Bench().call)  # type: ignore[arg-type]
+    job.response_whole(200, JSON, 2, b"{}")
+    counted.free(job, 102.5)
+    counted.end(job, 102.75)
+    assert counted.value("pre_inference_seconds_total") == 0.5
+    assert counted.value("inference_request_time_seconds_total") == 2.25
+    assert counted.value("request_latency_seconds_sum") == 2.75
+    assert counted.value("response_bytes_total") == 2
+
+
+def test_a_request_that_never_reached_the_inference_server_spent_no_time_there() -> None:
+    counted = Counted()
+    job = counted.start(leased_at=100.0)
+    job.unreachable()
+    counted.free(job, 103.0)
+    counted.end(job, 103.0)
+    assert counted.value("pre_inference_seconds_total") == 3.0
+    assert counted.value("inference_request_time_seconds_total") == 0.0
+
+
+def test_a_slot_is_busy_from_the_lease_on_and_not_only_when_its_request_is_over() -> None:
+    counted = Counted()
+    busy = "worker_thread_busy_seconds_total"
+    first = counted.start(leased_at=100.0)
+    counted.clock.now = 110.0
+    assert counted.value(busy) == 10.0
+    counted.start(leased_at=110.0)
+    counted.clock.now = 111.0
+    assert counted.value(busy) == 12.0
+    counted.free(first, 111.0)
+    counted.clock.now = 115.0
+    assert counted.value(busy) == 16.0
+
+
+def test_busy_time_never_goes_back_whatever_the_clock_has_behind_the_point() -> None:
+    busy = BusyTime()
+    told = 0.0
+    now = 1e6 / 3
+    for step in range(3000):
+        now += 1 / 7 if step % 3 else 0.0
+        busy.change(1 if step % 5 != 4 else -4, now)
+        assert busy.seconds(now) >= told
+        now += 1e-4
+        told = busy.seconds(now)
+
+
+def test_the_servers_are_named_without_what_is_secret_in_their_urls() -> None:
+    counted = Counted()
+    urls = ("nats://me:secret@a.example:4333", "tls://token@b.example")
+    counted.metrics.watch_nats(Connection(ConnectionOptions(servers=urls)), urls)
+    text = counted.metrics.registry.exposition().decode()
+    assert 'nats_server_fqdn{nats_fqdn="nats://a.example:4333"} 1' in text
+    assert 'nats_server_fqdn{nats_fqdn="tls://b.example:4222"} 1' in text
+    assert "secret" not in text
+    assert "token@" not in text
+
+
+def test_no_slots_are_shown_before_work_is_asked_for() -> None:
+    counted = Counted()
+    assert counted.value("worker_thread_count_total") == 0
+    is_bound = False
+    counted.metrics.watch_queue(8, "eu", lambda: is_bound)
+    assert counted.value("worker_thread_count_total") == 8
+    assert counted.value('nats_connected_pri_region{region="eu"}') == 0
+    is_bound = True
+    assert counted.value('nats_connected_pri_region{region="eu"}') == 1
+    assert counted.value('nats_connected_sec_regions{regions="none"}') == 1
