@@ -249,7 +249,9 @@ class Upkeep:
         if holding.life is Life.DOWN:
             self._revive(instance, holding, course, there, plan)
         elif is_running(instance, there.now):
-            course.up_at = there.now if course.up_at is None else course.up_at
+            if course.up_at is None:
+                # It is idle from now on, however long it took to come up.
+                course.up_at = course.busy_at = there.now
             course.has_run, course.lost_at = True, None
             if instance.phase is not Phase.RUNNING or instance.error:
                 plan.actions.append(Note(instance, Phase.RUNNING, ""))

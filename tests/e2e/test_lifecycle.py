@@ -131,6 +131,17 @@ async def test_it_scales_to_nothing_and_back_while_the_request_waits(live: Live)
         assert await version.status() == "ACTIVE"
 
 
+async def test_an_instance_that_may_go_does_not_go_while_it_serves(live: Live) -> None:
+    async with deployed(live) as (version,), live.client(**version.headers) as client:
+        await live.cli("deployments", "update", *version.names, "--min", "0")
+        await until(version.show, lambda seen: not seen.get("activeInstances"))
+        # Longer than it may be idle, and than a stop would wait for it.
+        async with client.stream("GET", "/sse?events=300&interval_ms=20") as answer:
+            lines = [line async for line in answer.aiter_lines() if line.startswith("data:")]
+        assert len(lines) >= 300
+        await until(version.show, lambda seen: not seen.get("activeInstances"))
+
+
 async def test_a_call_behind_a_full_worker_gets_a_second_instance_if_there_may_be_one(
     live: Live,
 ) -> None:
@@ -260,6 +271,23 @@ async def test_a_revoked_key_is_refused_by_api_and_invocations_within_a_second(l
             await until(statuses, lambda seen: seen == (200, 200), SOON_S)
             assert (await owner.delete(f"/v1/keys/{key['id']}")).status_code == 204
             await until(statuses, lambda seen: seen == (401, 401), SOON_S)
+
+
+async def test_a_key_made_by_the_command_invokes_until_the_command_revokes_it(live: Live) -> None:
+    function_id = str(live.ready["function_id"])
+    key = await live.cli_json("keys", "create", "--function", function_id, "--expires-in", "1h")
+    async with live.client(key["key"]) as client:
+
+        async def status() -> int:
+            named = {"function-id": function_id}
+            return (await client.post("/echo", headers=named, content=b"x")).status_code
+
+        await until(status, lambda seen: seen == 200, SOON_S)
+        assert key["id"] in await live.cli("keys", "list")
+        revoked = await live.cli_json("keys", "revoke", key["id"])
+        assert revoked["status"] == "revoked"
+        await until(status, lambda seen: seen == 401, SOON_S)
+        assert key["id"] not in await live.cli("keys", "list")
 
 
 VICTIMS = {

@@ -191,6 +191,14 @@ def test_an_idle_instance_above_the_minimum_is_stopped_and_a_busy_one_is_not() -
     assert version.actions(190) == [Stop("i1", 30)]
 
 
+def test_an_instance_that_took_long_to_come_up_is_not_idle_when_it_has() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1)))
+    version.holds(instance())
+    version.look(0)
+    version.holds(running())
+    assert version.look(500) == Plan([], look_at=600)
+
+
 def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
     spec = gpu_spec()
     version = Version(deployment(spec))
