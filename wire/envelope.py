@@ -27,10 +27,10 @@ class Envelope:
     """A decoded envelope.
 
     ``requested_at_ns`` is wall time since the epoch. ``target_uri`` is the gateway process's own
-    address, scheme and authority; ``proxy_uri`` an HTTP proxy on the way to it. With a
-    ``request_token`` more body follows than ``body`` holds. An empty ``method`` means that the
-    whole request, head included, comes through GET attach (`spec/worker.md` §3.4). ``stateful``
-    marks a session over a proxy, which has no single response.
+    address, scheme and authority. With a ``request_token`` more body follows than ``body`` holds.
+    An empty ``method`` means that the whole request, head included, comes through GET attach
+    (`spec/worker.md` §3.4). ``stateful`` marks a session over a proxy, which has no single
+    response.
     """
 
     __slots__ = (
@@ -40,7 +40,6 @@ class Envelope:
         "method",
         "nca_id",
         "path",
-        "proxy_uri",
         "request_id",
         "request_token",
         "requested_at_ns",
@@ -74,7 +73,6 @@ class Envelope:
         self.target_uri = attach.targetURI.encode()
         self.response_token = attach.responseAuthorizationToken
         self.request_token = attach.requestAuthorizationToken or None
-        self.proxy_uri = attach.proxyURI or None
         self.stateful = message.HasField("statefulConfig")
         self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
 

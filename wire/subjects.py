@@ -6,8 +6,6 @@ A region is one NATS token (no dot, blank or wildcard) that may stand in a strea
 import re
 from hashlib import sha256
 
-from wire.ids import RequestId, VersionId, parse_uuid
-
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
@@ -47,15 +45,3 @@ def worker_inbox(version_id: str, instance_id: str) -> str:
         instance_id if _is_token(instance_id) else f"={sha256(instance_id.encode()).hexdigest()}"
     )
     return f"_INBOX.{version_id}.{token}"
-
-
-def parse_request_subject(subject: bytes) -> tuple[str, VersionId, RequestId] | None:
-    """Return (region, version id, request id) of a request's subject; ``None`` for any other."""
-    tokens = subject.split(b".")
-    if len(tokens) != 4 or tokens[0] != b"rq" or not tokens[1].isascii():
-        return None
-    version_id = parse_uuid(tokens[2])
-    request_id = parse_uuid(tokens[3])
-    if version_id is None or request_id is None or not tokens[1]:
-        return None
-    return tokens[1].decode(), VersionId(version_id), RequestId(request_id)

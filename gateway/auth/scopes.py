@@ -4,7 +4,10 @@ from gateway.functions.principal import INVOKE
 
 SETUP = "account_setup"
 """Make and revoke the account's keys, change its name."""
-ADMIN_SETUP = "admin:account_setup"
+ADMIN = "admin:"
+"""Before a scope of an account: the same for every account. No key can have it, and no token of the
+gateway but for the next one: the issuer of JWTs says who is a super administrator."""
+ADMIN_SETUP = f"{ADMIN}{SETUP}"
 """Make, change and delete any account, and say which clients act for it. No key can have it."""
 BOOTSTRAP = "bootstrap"
 """Mint admin tokens: what the bootstrap secret is good for, and nothing else."""

@@ -6,9 +6,10 @@ the credential is not good for is 403.
 
 from typing import Any, NamedTuple
 
+from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN
 from gateway.control.api import Api, Call
-from gateway.errors import BadRequest, Forbidden, FunctionNotFound
-from gateway.functions.model import FunctionVersion, Reach
+from gateway.errors import BadRequest, Forbidden, FunctionNotFound, NotFound
+from gateway.functions.model import EVERYTHING, FunctionVersion, Reach
 from gateway.functions.principal import Principal, is_public
 from gateway.functions.readmodel import FunctionEntry
 
@@ -30,6 +31,27 @@ def require_scope(principal: Principal, scopes: tuple[str, ...]) -> None:
     """Raise `Forbidden` unless the credential has one of ``scopes``."""
     if not any(scope in principal.scopes for scope in scopes):
         raise Forbidden(f"The credential lacks the scope {' or '.join(scopes)}")
+
+
+def require_admin(principal: Principal, scopes: tuple[str, ...]) -> None:
+    """Raise `Forbidden` unless it is a JWT of the issuer with one of ``scopes``.
+
+    Whatever a key's record says: only the issuer makes super administrators.
+    """
+    if principal.kind != "jwt":
+        raise Forbidden("Only a JWT of the configured issuer is good for other accounts")
+    require_scope(principal, scopes)
+
+
+def acting_for(api: Api, principal: Principal, account: str) -> Principal:
+    """Return a super administrator as a caller who has the whole ``account`` in reach.
+
+    Of its scopes remain those for all accounts. Raises `NotFound` for an account that is not there.
+    """
+    if not api.catalog.knows_account(account):
+        raise NotFound("There is no such account")
+    scopes = frozenset(scope for scope in ACCOUNT_SCOPES if f"{ADMIN}{scope}" in principal.scopes)
+    return principal._replace(account=account, scopes=scopes, reach=EVERYTHING)
 
 
 def not_found(function_id: str, version_id: str = "") -> FunctionNotFound:

@@ -154,7 +154,8 @@ class Route(Generic[BodyT, QueryT]):
     """One operation.
 
     ``scopes``: one of them is needed. None at all means that anybody gets as far as the handler,
-    which looks at `Call.authorization` itself.
+    which looks at `Call.authorization` itself. ``is_admin``: for super administrators, by JWT; the
+    call acts for the account that the path names as ``ncaId``.
     """
 
     method: str
@@ -168,11 +169,13 @@ class Route(Generic[BodyT, QueryT]):
     query: type[BaseModel] | None = None
     status: int = 200
     is_deprecated: bool = False
+    is_admin: bool = False
 
     @property
     def operation_id(self) -> str:
         """The tag and the handler's name: unique, and what generated clients call it."""
-        return f"{self.tag}.{getattr(self.handle, '__name__', 'operation')}"
+        kind = "admin." if self.is_admin else ""
+        return f"{kind}{self.tag}.{getattr(self.handle, '__name__', 'operation')}"
 
 
 AnyRoute = Route[Any, Any]

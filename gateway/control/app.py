@@ -1,10 +1,11 @@
 """The REST API as one aiohttp application.
 
 Every route goes through the same steps, in the order that tells a stranger least (§1.0): who calls
-(401), may they do this at all (403), is the call well formed (400, 413, 415). Only then comes the
-handler. Whatever goes wrong anywhere is a problem document.
+(401), may they do this at all (403), is the call well formed (400, 413, 415), for which account
+(404). Only then comes the handler. Whatever goes wrong anywhere is a problem document.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -14,13 +15,15 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from gateway.control import deployments, functions, gpus, listing, queues, sharing
-from gateway.control.access import ANYBODY, require_scope
+from gateway.control.access import ANYBODY, acting_for, require_admin, require_scope
 from gateway.control.api import AnyRoute, Api, Call, Listing
 from gateway.control.bodies import MAX_BODY_BYTES, read_body, read_path, read_query
 from gateway.control.docs_page import page
 from gateway.control.openapi import document
 from gateway.control.problems import REQUEST_ID, response_to
 from gateway.control.projection import is_old_sdk, project
+from gateway.control.twins import with_twins
+from gateway.functions.principal import Principal
 from wire.ids import uuid4_text
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -31,15 +34,17 @@ ROUTES: tuple[AnyRoute, ...] = (
     *sharing.ROUTES,
     *gpus.ROUTES,
 )
-"""The routes of this package; `build_app` may be given more."""
+"""The routes of this package, without their twins; `build_app` may be given more."""
 
 _JSON = "application/json"
 _SEND_AT_BYTES = 262_144
 _request_id = web.RequestKey("request_id", str)
+_log = logging.getLogger("gateway.control")
 
 
 def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
-    """Return the application. It holds nothing that needs closing."""
+    """Return the application, twins included. It holds nothing that needs closing."""
+    routes = with_twins(routes)
     app = web.Application(middlewares=[_answered], client_max_size=MAX_BODY_BYTES)
     for route in routes:
         app.router.add_route(route.method, route.path, _handler(api, route))
@@ -84,12 +89,29 @@ async def _checked(
     principal = ANYBODY
     if route.scopes:
         principal = api.authenticate(authorization, api.clock())
-        require_scope(principal, route.scopes)
+        require = require_admin if route.is_admin else require_scope
+        require(principal, route.scopes)
     path = read_path(request.match_info)
     query = read_query(request.query, route.query) if route.query is not None else None
     body = await read_body(request, route.body) if route.body is not None else None
+    if route.is_admin:
+        principal = acting_for(api, principal, path["ncaId"])
+        if route.method != "GET":
+            _note(route, principal, request)
     old = api.project_old_sdks and is_old_sdk(request.headers)
     return Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+
+
+def _note(route: AnyRoute, principal: Principal, request: web.Request) -> None:
+    """Write down what somebody is about to change who is not of the account."""
+    fields = {
+        "account": principal.account,
+        "by": principal.subject,
+        "operation": route.operation_id,
+        "path": request.rel_url.raw_path,
+        "request_id": request[_request_id],
+    }
+    _log.info("control.acts_for", extra={"fields": fields})
 
 
 def _encoded(answer: BaseModel, *, is_old_sdk: bool) -> bytes:

@@ -82,10 +82,10 @@ def read_path(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_json(data: bytes) -> None:
-    """Refuse what one JSON parser reads differently from another (RFC 8259 §4, §9)."""
+    """Refuse what one JSON parser reads differently from another (RFC 8259 §4, §6, §9)."""
     try:
         orjson.dumps(orjson.loads(data))
-        json.loads(data, object_pairs_hook=_once)
+        json.loads(data, object_pairs_hook=_once, parse_int=_within_64_bits)
     except BadRequest:
         raise
     except (ValueError, RecursionError, TypeError) as error:
@@ -95,6 +95,13 @@ def _check_json(data: bytes) -> None:
 def _once(pairs: list[tuple[str, object]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
         raise BadRequest("The body names a member twice in one object")
+
+
+def _within_64_bits(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise BadRequest("The body has a whole number that does not fit into 64 bits")
+    return number
 
 
 def _refuse(error: ValidationError) -> NoReturn:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from gateway.control.openapi import ADMIN_TAG
+
 Schema = dict[str, Any]
 
 _STYLE = """
@@ -37,11 +39,29 @@ def page(document: Schema) -> str:
 
 def _tags(document: Schema) -> Iterator[str]:
     for tag in document["tags"]:
-        yield f"<h2>{escape(tag['name'])}</h2>"
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                if tag["name"] in operation["tags"]:
-                    yield _operation(path, method.upper(), operation)
+        name = tag["name"]
+        tagged = [
+            (path, method.upper(), operation)
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+            if name in operation["tags"]
+        ]
+        yield f"<h2>{escape(name)}</h2>"
+        if name == ADMIN_TAG:
+            yield f"<p>{escape(tag['description'])}</p>{_folded(tagged)}"
+        else:
+            yield from (_operation(*one) for one in tagged)
+
+
+def _folded(tagged: list[tuple[str, str, Schema]]) -> str:
+    """Return operations that are known from elsewhere on the page: a line each, not unfolded."""
+    rows = "".join(
+        f'<tr><td><b class="{method}">{method}</b><td><code>{escape(path)}</code>'
+        f"<td>{escape(operation['summary'])}<td>{escape(operation['description'])}"
+        for path, method, operation in tagged
+    )
+    table = f"<table><tr><th>Method<th>Path<th>What<th>Scope{rows}</table>"
+    return f"<details><summary>{len(tagged)} operations</summary>{table}</details>"
 
 
 def _operation(path: str, method: str, operation: Schema) -> str:

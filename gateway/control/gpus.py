@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from uuid import NAMESPACE_URL, uuid5
 
+from gateway.auth.scopes import ADMIN
 from gateway.control.api import AnyRoute, Api, Call, Route
 from gateway.control.dto.queues import (
     ClusterGroupsAnswer,
@@ -70,7 +71,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         supported,
         "List the GPUs that you can deploy on",
         "gpus",
-        ("register_function", "deploy_function", "list_functions"),
+        ("register_function", "deploy_function", "list_functions", f"{ADMIN}register_function"),
         SupportedGpus,
     ),
     Route(

@@ -1,4 +1,4 @@
-"""Lists of functions and versions: stable order, pages (§1.3).
+"""Lists of functions, versions and deployments: stable order, pages (§1.3).
 
 A list without ``limit`` is whole, as upstream's are: it is put into words and sent in pieces, so
 that neither the loop nor memory belongs to one caller.
@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 
 from pydantic import BaseModel
 
+from gateway.auth.scopes import ADMIN
 from gateway.control.access import LIST, visible_versions
 from gateway.control.api import AnyRoute, Api, Call, Listing, Route
+from gateway.control.dto.deployments import DeploymentsAnswer
 from gateway.control.dto.functions import (
     FunctionIdsAnswer,
     FunctionsAnswer,
@@ -20,9 +22,10 @@ from gateway.control.dto.functions import (
     VersionsQuery,
 )
 from gateway.control.paging import cursor_of, read_cursor
-from gateway.control.views import function_view
+from gateway.control.twins import ACCOUNT_PATH
+from gateway.control.views import deployment_view, function_view
 from gateway.functions.catalog import Place, Visibility
-from gateway.functions.model import FunctionVersion
+from gateway.functions.model import FunctionVersion, State
 from gateway.functions.readmodel import FunctionEntry
 
 _PIECE = 100
@@ -52,6 +55,11 @@ async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsAnswer:
                     found[version.function_id] = None
             await asyncio.sleep(0)
     return FunctionIdsAnswer(function_ids=list(found))
+
+
+async def list_deployments(api: Api, call: Call[None, None]) -> Listing:
+    """List what an account has deployed; what is on its way out is not among it."""
+    return Listing("deployments", _deployed(api, call.account), dict)
 
 
 async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> FunctionsAnswer:
@@ -149,6 +157,19 @@ class _Walk:
             yield version
 
 
+async def _deployed(api: Api, account: str) -> AsyncIterator[list[BaseModel]]:
+    after = None
+    while found := api.catalog.versions(account, Visibility.PRIVATE, after, _PIECE):
+        after = _place(found[-1][1])
+        piece: list[BaseModel] = []
+        for _, version in found:
+            deployment = api.catalog.deployment(version.version_id)
+            if deployment is not None and version.state is not State.INACTIVE:
+                piece.append(deployment_view(version, deployment, api.region))
+        yield piece
+        await asyncio.sleep(0)
+
+
 def _place(version: FunctionVersion) -> Place:
     return Place(version.created_at, version.version_id, version.function_id)
 
@@ -190,5 +211,15 @@ ROUTES: tuple[AnyRoute, ...] = (
         LIST,
         FunctionsAnswer,
         query=VersionsQuery,
+    ),
+    Route(
+        "GET",
+        f"{ACCOUNT_PATH}/deployments",
+        list_deployments,
+        "List an account's deployments",
+        "deployments",
+        (f"{ADMIN}deploy_function",),
+        DeploymentsAnswer,
+        is_admin=True,
     ),
 )

@@ -18,6 +18,13 @@ _NO_UUID = {
     "clientId": {"type": "string", "minLength": 1},
 }
 
+ADMIN_TAG = "admin"
+"""Of every operation that acts for the account in its path."""
+_FOR_ADMINS = (
+    "What super administrators do for any account, which the path names, with a JWT whose scopes "
+    "begin with `admin:`. Nearly all of it is the same as what the account's own callers do."
+)
+
 Mode = Literal["validation", "serialization"]
 Schema = dict[str, Any]
 
@@ -56,6 +63,7 @@ def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
     """Return the document; everything in it can be written as JSON."""
     schemas, components = _schemas(routes)
     paths: dict[str, Schema] = {}
+    tags = dict.fromkeys(_tag(route) for route in routes)
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
     return {
@@ -67,7 +75,10 @@ def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
             "ordered by creation; with `limit` they come in pages.",
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "tags": [
+            {"name": tag, "description": _FOR_ADMINS} if tag == ADMIN_TAG else {"name": tag}
+            for tag in sorted(tags, key=lambda tag: tag == ADMIN_TAG)
+        ],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -76,7 +87,13 @@ def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key (nvapi-…) or a JWT",
-                }
+                },
+                "jwt": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A JWT of the configured issuer",
+                },
             },
         },
     }
@@ -100,14 +117,14 @@ def _operation(route: AnyRoute, schemas: dict[tuple[type[BaseModel], Mode], Sche
     operation: Schema = {
         "operationId": route.operation_id,
         "summary": route.summary,
-        "tags": [route.tag],
+        "tags": [_tag(route)],
         "parameters": [*_path_parameters(route.path), *_query_parameters(route.query)],
         "responses": _responses(route, schemas),
     }
     if route.scopes:
         scopes = " or ".join(f"`{scope}`" for scope in route.scopes)
         operation["description"] = f"Needs the scope {scopes}."
-        operation["security"] = [{"bearer": []}]
+        operation["security"] = [{"jwt" if route.is_admin else "bearer": []}]
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
@@ -116,6 +133,10 @@ def _operation(route: AnyRoute, schemas: dict[tuple[type[BaseModel], Mode], Sche
     if route.is_deprecated:
         operation["deprecated"] = True
     return operation
+
+
+def _tag(route: AnyRoute) -> str:
+    return ADMIN_TAG if route.is_admin else route.tag
 
 
 def _path_parameters(path: str) -> list[Schema]:
@@ -131,10 +152,10 @@ def _query_parameters(query: type[BaseModel] | None) -> list[Schema]:
     parameters = []
     for name, schema in query.model_json_schema()["properties"].items():
         schema.pop("title", None)
-        parameter = {"name": name, "in": "query", "required": False, "schema": _not_null(schema)}
-        if "description" in schema:
-            parameter["description"] = schema.pop("description")
-        parameters.append(parameter)
+        told = {"description": schema.pop("description")} if "description" in schema else {}
+        parameters.append(
+            {"name": name, "in": "query", "required": False, "schema": _not_null(schema), **told}
+        )
     return parameters
 
 

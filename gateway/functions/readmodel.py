@@ -85,11 +85,6 @@ class ReadModel:
     def function_count(self) -> int:
         return len(self._entries)
 
-    @property
-    def key_count(self) -> int:
-        """How many keys can be used, expired ones included."""
-        return len(self._keys)
-
     def apply(self, change: Change) -> None:
         """Take one change of the store. Applying the same one again changes nothing.
 

@@ -5,7 +5,6 @@ should be: then of two who change at once, one is told to read again.
 """
 
 from dataclasses import replace
-from typing import TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext, api
@@ -13,9 +12,6 @@ from nats.js.kv import KeyValue
 
 from gateway.functions.model import (
     ApiKey,
-    Function,
-    FunctionRemoved,
-    FunctionVersion,
     KeyRemoved,
     Record,
     RecordError,
@@ -44,8 +40,6 @@ _MARKER_TTL_S = 7 * 86_400
 """How long a deletion leaves a trace. Watchers need it only while they are connected."""
 _ATTEMPTS = 5
 _ALL_READ = "all read"
-
-Kind = TypeVar("Kind", Function, FunctionVersion, ApiKey)
 
 
 class Store:
@@ -94,19 +88,15 @@ class Store:
         data, revision = found
         return record_at(bucket, key, data), revision
 
-    async def get_function(self, function_id: str) -> tuple[Function, int] | None:
-        """Return what is common to a function's versions, and its revision."""
-        return _of(Function, await self.get(FunctionRemoved(function_id)))
-
-    async def get_version(
-        self, function_id: str, version_id: str
-    ) -> tuple[FunctionVersion, int] | None:
-        """Return a version and its revision."""
-        return _of(FunctionVersion, await self.get(VersionRemoved(function_id, version_id)))
-
     async def get_key(self, key_id: str) -> tuple[ApiKey, int] | None:
         """Return a key and its revision."""
-        return _of(ApiKey, await self.get(KeyRemoved(key_id)))
+        found = await self.get(KeyRemoved(key_id))
+        if found is None:
+            return None
+        record, revision = found
+        if not isinstance(record, ApiKey):
+            raise RecordError("the document is of another kind")
+        return record, revision
 
     async def delete(self, name: Removed, revision: int | None = None) -> int:
         """Delete a record and return the revision of its end, whether it was there or not.
@@ -236,12 +226,3 @@ class Store:
 
     def _jetstream(self) -> JetStreamContext:
         return self.connection.connected_client().jetstream(timeout=ANSWER_WITHIN_S)
-
-
-def _of(kind: type[Kind], found: tuple[Record, int] | None) -> tuple[Kind, int] | None:
-    if found is None:
-        return None
-    record, revision = found
-    if not isinstance(record, kind):
-        raise RecordError("the document is of another kind")
-    return record, revision

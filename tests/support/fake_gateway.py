@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import h11
 
@@ -225,7 +226,8 @@ class _Exchange:
         answered = expected.answered
         while True:
             reading = spawn(self._next(), "fake-gateway.read")
-            await asyncio.wait({reading, answered}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {reading, answered}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 reading.cancel()
                 await self._respond(answered.result())

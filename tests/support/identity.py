@@ -17,6 +17,7 @@ from gateway.control import bootstrap
 from gateway.control.api import Api
 from gateway.control.app import ROUTES, build_app
 from gateway.control.vault import Vault
+from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import CONTROL
@@ -39,11 +40,13 @@ class IdentityPlane(ControlPlane):
         session: aiohttp.ClientSession,
         vault: Vault,
         secret: str,
+        workers: Workers,
     ) -> None:
         super().__init__(store, api, catalog, session)
         self.vault = vault
         self.secret = secret
         """The bootstrap secret."""
+        self.workers = workers
 
     def holder(self, credential: str) -> Client:
         """Return a client with any bearer."""
@@ -54,6 +57,10 @@ class IdentityPlane(ControlPlane):
         told = await self.holder(self.secret).post("/v1/admin/keys", {"nca_id": nca_id})
         assert told.status == 200, told
         return self.holder(told.body["value"])
+
+
+async def _no_queue(version_id: str) -> None:
+    """Stand in for what makes a version's queue: no test here has a worker that takes from it."""
 
 
 class Clock:
@@ -98,7 +105,15 @@ async def identity_plane(
         clock=clock or time.time,
         new_id=lambda: uuid4_text(os.urandom(16)),
     )
-    routes = (*ROUTES, *identity_routes(identity_of(master, store, watcher.reached, vault)))
+    workers = Workers(
+        WorkerPorts(store, master.worker_token, _no_queue, time.time),
+        WorkerOptions("http://not.called", (nats_url,)),
+    )
+    routes = (
+        *ROUTES,
+        *identity_routes(identity_of(master, store, watcher.reached, vault)),
+        *workers.routes(),
+    )
     try:
         async with asyncio.timeout(PATIENCE_S):
             await watcher.loaded.wait()
@@ -107,7 +122,7 @@ async def identity_plane(
             TestServer(build_app(api, routes)) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield IdentityPlane(store, api, catalog, session, vault, secret)
+            yield IdentityPlane(store, api, catalog, session, vault, secret, workers)
     finally:
         await credentials.stop()
         await watcher.stop()

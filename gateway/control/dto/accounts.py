@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.control.dto.fields import Body, NcaId, View
+from gateway.control.dto.fields import WHOLE, Body, NcaId, View
 
 AccountName = Annotated[str, Field(min_length=4, max_length=36, pattern=r"^[^\x00-\x1f\x7f]+$")]
-MaxFunctions = Annotated[int, Field(ge=1, le=1_000_000)]
+MaxFunctions = Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
 ClientId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 

@@ -5,17 +5,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from gateway.control.dto.fields import Body, Duration, Flag, Query, Text, Texts, Uuid, View
+from gateway.control.dto.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
 from gateway.control.dto.functions import StateName
 from gateway.functions.lifecycle import Wish
 
 MAX_CONCURRENCY = 16_384
 MAX_INSTANCES = 100_000
 
-Count = Annotated[int, Field(ge=0, le=MAX_INSTANCES)]
-PositiveCount = Annotated[int, Field(ge=1, le=MAX_INSTANCES)]
-Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
-Extra = tuple[str, ...]
+Count = Annotated[int, Field(ge=0, le=MAX_INSTANCES), WHOLE]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_INSTANCES), WHOLE]
+Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY), WHOLE]
 
 _DURATION = re.compile(
     r"P(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+(?:\.[0-9]+)?)S)?)?"
@@ -90,7 +89,7 @@ class SpecBody(Body):
     attributes: Texts | None = None
     configuration: dict[str, JsonValue] | None = None
     """For Helm functions."""
-    preferred_order: Annotated[int, Field(ge=1, le=99)] | None = None
+    preferred_order: Annotated[int, Field(ge=1, le=99), WHOLE] | None = None
     autoscaling_configuration: Autoscaling | None = None
     helm_validation_policy: dict[str, JsonValue] | None = None
     """For Helm functions."""
@@ -267,6 +266,12 @@ class DeploymentAnswer(View):
     """One deployment."""
 
     deployment: DeploymentView
+
+
+class DeploymentsAnswer(View):
+    """The deployments of an account, in the order of their versions, oldest first."""
+
+    deployments: list[DeploymentView]
 
 
 class SpecAnswer(View):

@@ -93,6 +93,13 @@ def _flag(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For members of type `int`, behind their bounds: 3.0 is the number 3 (RFC 8259 §6), in strict
+models too."""
 Texts = Annotated[list[str], AfterValidator(_without_repeats)]
 """A set of texts: repetitions count once, the order stays."""
 Uri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]*$")]
@@ -113,5 +120,5 @@ Duration = Annotated[
     Field(pattern=r"^P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$", max_length=32),
 ]
 """ISO 8601, such as ``PT10S``."""
-Limit = Annotated[int, BeforeValidator(_ascii_number), Field(ge=1, le=1000)]
+Limit = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_ascii_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]

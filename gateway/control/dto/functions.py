@@ -6,6 +6,7 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from gateway.control.dto.fields import (
+    WHOLE,
     Body,
     Flag,
     FullUri,
@@ -58,7 +59,11 @@ class Secret(Body):
     """A secret that instances get as a file. The value is never shown again."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$", max_length=48)]
-    value: Annotated[JsonValue, AfterValidator(_within_bounds)]
+    value: Annotated[
+        JsonValue,
+        AfterValidator(_within_bounds),
+        Field(json_schema_extra={"not": {"type": "null"}, "pattern": r"\S"}),
+    ]
 
 
 class CreateFunction(Body):
@@ -72,7 +77,7 @@ class CreateFunction(Body):
     models: Models | None = None
     helm_chart: FullUri | None = None
     helm_chart_service_name: Text | None = None
-    inference_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    inference_port: Annotated[int, Field(ge=0, le=65535), WHOLE] | None = None
     """0 counts as absent."""
     health_uri: Uri | None = None
     """Deprecated: give `health`."""
@@ -252,12 +257,6 @@ class ModelView(View):
     version: str = ""
     uri: str = ""
     llm_config: LlmConfig | None = None
-
-
-class SecretName(View):
-    """A secret, without its value."""
-
-    name: str
 
 
 class FunctionView(View):

@@ -4,7 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gateway.control.dto.fields import Body, Duration, FullUri, NcaId, Text, Uri, any_case, unique
+from gateway.control.dto.fields import (
+    WHOLE,
+    Body,
+    Duration,
+    FullUri,
+    NcaId,
+    Text,
+    Uri,
+    any_case,
+    unique,
+)
 
 Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
@@ -44,7 +54,9 @@ RoutingMethod = Annotated[
     ],
     BeforeValidator(_dashed),
 ]
-Priority = Annotated[int, Field(ge=0, le=4_294_967_295)]
+_NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
+"""For maps whose names have a form: others are refused, which pydantic does not say by itself."""
+Priority = Annotated[int, Field(ge=0, le=4_294_967_295), WHOLE]
 
 
 class Health(Body):
@@ -52,9 +64,9 @@ class Health(Body):
 
     protocol: Protocol
     uri: Uri
-    port: Annotated[int, Field(gt=0, le=65535)]
+    port: Annotated[int, Field(gt=0, le=65535), WHOLE]
     timeout: Duration
-    expected_status_code: Annotated[int, Field(ge=100, le=599)]
+    expected_status_code: Annotated[int, Field(ge=100, le=599), WHOLE]
 
 
 class EnvironmentEntry(Body):
@@ -95,7 +107,7 @@ class RateLimit(Body):
 
     rate_limit: Rate | None = None
     exempted_nca_ids: Annotated[list[NcaId], Field(max_length=32)] | None = None
-    per_nca_id_rate: Annotated[dict[NcaId, Rate], Field(max_length=32)] | None = None
+    per_nca_id_rate: Annotated[dict[NcaId, Rate], Field(max_length=32), _NO_OTHERS] | None = None
     sync_check: bool | None = None
     per_user_rate: Rate | None = None
 
@@ -115,7 +127,9 @@ class LlmPriority(Body):
     """Lower is served first."""
 
     default_priority: Priority | None = None
-    per_account_priority: Annotated[dict[NcaId, Priority], Field(max_length=64)] | None = None
+    per_account_priority: (
+        Annotated[dict[NcaId, Priority], Field(max_length=64), _NO_OTHERS] | None
+    ) = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.control.dto.fields import Body, Text, Uuid, View
+from gateway.control.dto.fields import WHOLE, Body, Text, Uuid, View
 
-Slots = Annotated[int, Field(ge=0, le=1_000_000)]
+Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 
 
 class ConnectBody(Body):

@@ -86,7 +86,6 @@ def test_any_fields_arrive_as_they_were(values: dict[str, Any]) -> None:
     data = encode_envelope(**values)
     assert WorkerInvokeFunctionRequest.FromString(data) == message_of(values)
     assert slots_of(decode_envelope(data)) == values | {
-        "proxy_uri": None,
         "stateful": False,
         "max_direct_response_bytes": 5_242_880,
     }
@@ -124,16 +123,16 @@ def test_the_size_limit_is_exact() -> None:
     assert INLINE_BODY_BYTES == 32_768
 
 
-def test_the_first_http1_config_is_taken_and_a_proxy_is_seen() -> None:
+def test_the_first_http1_config_is_taken_and_a_session_is_seen() -> None:
     message = message_of(FIELDS)
     del message.statelessConfig.connectionConfigs[:]
     message.statelessConfig.connectionConfigs.add()
     first = message.statelessConfig.connectionConfigs.add().http1Config
-    first.targetURI, first.proxyURI = "http://first", "http://proxy"
+    first.targetURI = "http://first"
     message.statelessConfig.connectionConfigs.add().http1Config.targetURI = "http://second"
     message.statefulConfig.nvcfRegionOfInvoker = "us-east-1"
     envelope = decode_envelope(message.SerializeToString())
-    assert (envelope.target_uri, envelope.proxy_uri) == (b"http://first", "http://proxy")
+    assert envelope.target_uri == b"http://first"
     assert envelope.request_token is None
     assert envelope.stateful
 

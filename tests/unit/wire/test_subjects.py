@@ -1,9 +1,6 @@
-import pytest
-
 from wire.subjects import (
     cancel_subject,
     consumer_name,
-    parse_request_subject,
     position_subject,
     queue_subjects,
     request_subject,
@@ -21,25 +18,3 @@ def test_names_are_those_that_nvcf_workers_look_for() -> None:
     assert queue_subjects("us-east-1", V) == f"rq.us-east-1.{V}.>"
     assert cancel_subject(V) == f"nvcf.cancel.{V}"
     assert position_subject(V) == f"nvcf.position.{V}"
-
-
-def test_a_request_subject_is_read_back() -> None:
-    subject = request_subject("us-east-1", V, R).encode()
-    assert parse_request_subject(subject) == ("us-east-1", V, R)
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "",
-        f"rq..{V}.{R}",
-        f"rq.r.{V}",
-        f"rq.r.{V}.{R}.x",
-        f"rq.r.{V}.x",
-        f"rq.r.x.{R}",
-        f"xq.r.{V}.{R}",
-        f"rq.\u00e9.{V}.{R}",
-    ],
-)
-def test_other_subjects_name_no_request(subject: str) -> None:
-    assert parse_request_subject(subject.encode()) is None

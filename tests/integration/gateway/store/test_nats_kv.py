@@ -9,6 +9,7 @@ import pytest
 from gateway.functions.model import (
     ApiKey,
     Function,
+    FunctionRemoved,
     FunctionVersion,
     KeyRemoved,
     State,
@@ -39,13 +40,13 @@ async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
 
 async def test_records_are_read_back_with_the_revision_to_replace(store: Store) -> None:
     revisions = [await store.put(record, 0) for record in (FUNCTION, VERSION, KEY)]
-    assert await store.get_function(F) == (FUNCTION, revisions[0])
-    assert await store.get_version(F, V) == (VERSION, revisions[1])
+    assert await store.get(FunctionRemoved(F)) == (FUNCTION, revisions[0])
+    assert await store.get(VersionRemoved(F, V)) == (VERSION, revisions[1])
     assert await store.get_key("key") == (KEY, revisions[2])
 
 
 async def test_what_was_never_written_is_not_there(store: Store) -> None:
-    assert await store.get_version(F, V) is None
+    assert await store.get(VersionRemoved(F, V)) is None
     assert await store.revoke_key("key") is None
 
 
@@ -56,9 +57,9 @@ async def test_of_two_who_change_the_same_record_one_is_told(store: Store) -> No
         await store.put(replace(VERSION, state=State.ERROR), revision)
     with pytest.raises(ConflictError):
         await store.delete(VersionRemoved(F, V), revision)
-    found = await store.get_version(F, V)
+    found = await store.get(VersionRemoved(F, V))
     assert found is not None
-    assert found[0].state is State.DEPLOYING
+    assert found[0] == replace(VERSION, state=State.DEPLOYING)
 
 
 async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store) -> None:
@@ -66,9 +67,9 @@ async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store
     with pytest.raises(ConflictError):
         await store.put(VERSION, 0)
     await store.delete(VersionRemoved(F, V), revision)
-    assert await store.get_version(F, V) is None
+    assert await store.get(VersionRemoved(F, V)) is None
     await store.put(VERSION, 0)
-    assert await store.get_version(F, V) is not None
+    assert await store.get(VersionRemoved(F, V)) is not None
 
 
 async def test_what_was_written_last_is_found_by_pattern_and_known_as_deleted(

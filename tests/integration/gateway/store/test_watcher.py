@@ -62,7 +62,7 @@ async def test_thousands_of_records_are_all_loaded_first(nats_server: NatsServer
         for start in range(0, count, 500):
             await asyncio.gather(*map(first.store.put, keys[start : start + 500]))
         async with following(nats_server.url) as second:
-            assert second.model.key_count == count
+            assert all(knows(second, key) for key in keys)
 
 
 async def test_a_change_and_a_deletion_reach_the_model(followed: Followed) -> None:
@@ -180,7 +180,7 @@ async def test_a_store_that_was_wiped_empties_the_model_and_is_followed_on(
     shutil.rmtree(nats_server.directory / "store")
     await nats_server.start()
     model = followed.model
-    await model.until(lambda: model.key_count == 0 and model.function_count == 0)
+    await model.until(lambda: not (model.has_keys("account") or model.function_count))
     await followed.store.put(KEY)
     await model.until(lambda: knows(followed, KEY))
 
@@ -193,7 +193,7 @@ async def test_a_record_that_cannot_be_read_is_skipped_and_the_next_one_is_not(
         await jetstream.publish(f"$KV.gateway_keys.{name}", data)
     await followed.store.put(OTHER)
     await followed.model.until(lambda: knows(followed, OTHER))
-    assert followed.model.key_count == 1
+    assert not knows(followed, KEY)
     skipped = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "store.bad_record"]
     assert [(fields["name"], fields["error"]) for fields in skipped] == [
         ("key", "not a JSON document"),

@@ -9,6 +9,7 @@ from multidict import MultiDict
 from gateway.control.bodies import parse_body, read_path, read_query
 from gateway.control.dto.deployments import Deploy, UndeployQuery
 from gateway.control.dto.functions import CreateFunction, IdsQuery, ListQuery
+from gateway.control.dto.tokens import UpdateSecrets
 from gateway.errors import BadRequest
 
 F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"
@@ -41,6 +42,27 @@ def test_a_mistake_is_told_by_its_place_and_its_rule() -> None:
         parse_body(json.dumps(body).encode(), Deploy)
     assert "field=deploymentSpecifications.0.maxInstances" in refused.value.detail
     assert "greater than or equal to 1" in refused.value.detail
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    spec = b'{"deploymentSpecifications":[{"gpu":"x","minInstances":1.0,"maxInstances":%s}]}'
+    (read,) = parse_body(spec % b"2e0", Deploy).deployment_specifications
+    assert (read.min_instances, read.max_instances) == (1, 2)
+    for wrong in (b"2.5", b'"2"', b"true", b"1e999"):
+        with pytest.raises(BadRequest):
+            parse_body(spec % wrong, Deploy)
+
+
+@pytest.mark.parametrize(
+    ("number", "fits"), [(2**64 - 1, True), (2**64, False), (-(2**63) - 1, False)]
+)
+def test_a_number_that_would_not_be_stored_as_it_is_is_refused(number: int, fits: bool) -> None:
+    data = b'{"secrets":[{"name":"one","value":{"n":[%d]}}]}' % number
+    if fits:
+        assert parse_body(data, UpdateSecrets).secrets[0].value == {"n": [number]}
+    else:
+        with pytest.raises(BadRequest, match="64 bits"):
+            parse_body(data, UpdateSecrets)
 
 
 def test_visibility_is_taken_repeated_with_commas_and_in_any_case() -> None:

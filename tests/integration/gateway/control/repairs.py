@@ -1,0 +1,264 @@
+"""What no schema can say, put right in bodies that keep to their schema.
+
+A schema tells the form of each member. It does not tell how members go together (``minInstances``
+is not above ``maxInstances``), what must differ (the names of models) and what must be known (a
+GPU, an account). Nothing else is changed in what was made up, and what comes out keeps to the
+schema too: schemathesis looks at it again. A member that is null counts as absent.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.support.control import SPEC
+
+Body = dict[str, Any]
+FRIENDS = ("friend-0", "friend-1", "friend-2")
+"""Accounts that must be there, beside the caller's own."""
+WORKER = {
+    "functionId": "6f9619ff-8b86-4011-b42d-00c04fc964ff",
+    "functionVersionId": "11111111-2222-4333-8444-555555555555",
+    "instanceId": "instance-1",
+}
+"""Which instance the caller is the worker of, at the routes of workers."""
+_DAY_S = 86_400
+_LLM_URIS = ["llm:1"]
+
+
+def repaired(model: str, body: Any) -> Any:
+    """Return a body that keeps to the schema of ``model`` as one that can be meant."""
+    if not isinstance(body, dict):
+        return body
+    body = _within_64_bits(body)
+    if model in _REPAIRS:
+        _REPAIRS[model](body)
+    return body
+
+
+def llm_function(model_names: Iterable[str]) -> Body:
+    """Return what registers an LLM function that has these models."""
+    names = [*dict.fromkeys(model_names)] or ["one"]
+    return {
+        "name": "llm",
+        "inferenceUrl": "/",
+        "containerImage": "llm:1",
+        "functionType": "LLM",
+        "models": [{"name": name, "llmConfig": {"uris": _LLM_URIS}} for name in names],
+    }
+
+
+def _function(body: Body) -> None:
+    _drop(body, "telemetries")  # None are known: they cannot be made here.
+    if _has(body, "helmChart"):
+        _drop(body, "containerImage", "containerArgs", "containerEnvironment")
+        _give(body, "helmChartServiceName", "service")
+    else:
+        _drop(body, "helmChart", "helmChartServiceName")
+        if not body.get("models"):
+            _give(body, "containerImage", "image:1")
+    _secrets(body)
+    _rate_limit(body.get("rateLimit"))
+    if body.get("functionType") == "LLM":
+        body["models"] = body.get("models") or [{"name": "one"}]
+        _llm_priority(body)
+    else:
+        _drop(body, "llmInvocationConfig")
+    _models(body)
+
+
+def _models(body: Body) -> None:
+    if _has(body, "models"):
+        body["models"] = _unique(body["models"], "name")
+    for model in body.get("models") or ():
+        if body.get("functionType") == "LLM":
+            _give(model, "llmConfig", {})
+            model["llmConfig"]["uris"] = model["llmConfig"].get("uris") or _LLM_URIS
+        else:
+            _give(model, "version", "1")
+            _give(model, "uri", "model:1")
+        _token_rate(model.get("llmConfig"))
+
+
+def _metadata(body: Body) -> None:
+    _rate_limit(body.get("rateLimit"))
+    _llm_priority(body)
+    for update in body.get("modelUpdates") or ():
+        _token_rate(update["llmConfig"])
+    if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig"):
+        body["tags"] = ["one"]
+
+
+def _only_rate_limit(body: Body) -> None:
+    _rate_limit(body["rateLimit"])
+
+
+def _rate_limit(limit: Body | None) -> None:
+    if limit is None:
+        return
+    for name in ("rateLimit", "perUserRate"):
+        if _has(limit, name):
+            limit[name] = _each_unit_once(limit[name])
+    of_accounts = limit.get("perNcaIdRate") or {}
+    for account, rate in of_accounts.items():
+        of_accounts[account] = _each_unit_once(rate)
+    exempted = [one for one in limit.get("exemptedNcaIds") or () if one not in of_accounts]
+    limit["exemptedNcaIds"] = exempted
+    if exempted or not (of_accounts or _has(limit, "perUserRate")):
+        _give(limit, "rateLimit", "1-S")
+
+
+def _token_rate(config: Body | None) -> None:
+    if config is not None and _has(config, "tokenRateLimit"):
+        config["tokenRateLimit"] = _each_unit_once(config["tokenRateLimit"])
+
+
+def _each_unit_once(rate: str) -> str:
+    return ",".join({part[-1]: part for part in rate.split(",")}.values())
+
+
+def _llm_priority(body: Body) -> None:
+    if _has(body, "llmInvocationConfig"):
+        priority = body["llmInvocationConfig"]["priority"]
+        if priority.get("perAccountPriority"):
+            _give(priority, "defaultPriority", 1)
+
+
+def _secrets(body: Body) -> None:
+    if _has(body, "secrets"):
+        body["secrets"] = _unique(body["secrets"], "name")
+
+
+def _deploy(body: Body) -> None:
+    for spec in body["deploymentSpecifications"]:
+        _bounds(spec)
+        _autoscaling(spec)
+        _drop(spec, "configuration", "helmValidationPolicy")  # The function is no Helm chart.
+        spec["gpu"] = SPEC["gpu"]
+        if spec.get("instanceType"):
+            spec["instanceType"] = "large"
+        if spec.get("backend"):
+            spec["backend"] = SPEC["backend"]
+            _drop(spec, "clusters")
+        elif spec.get("clusters"):
+            spec["clusters"] = [SPEC["backend"]]
+
+
+def _update_deployment(body: Body) -> None:
+    # What is deployed has one specification, and only its numbers can change.
+    body["deploymentSpecifications"] = body["deploymentSpecifications"][:1]
+    for spec in body["deploymentSpecifications"]:
+        _bounds(spec)
+        _drop(spec, "gpuSpecificationId", "gpu", "backend", "clusters", "instanceType")
+
+
+def _patch_spec(body: Body) -> None:
+    _autoscaling(body)
+    if body.get("autoscalingConfigurationPolicy") == "PLATFORM_CONFIGURATION":
+        _drop(body, "autoscalingConfiguration")
+    elif not _has(body, "minInstances", "maxInstances", "autoscalingConfiguration"):
+        body["maxInstances"] = 3
+    if _has(body, "minInstances", "maxInstances"):
+        _give(body, "minInstances", SPEC["minInstances"])
+        _give(body, "maxInstances", SPEC["maxInstances"])
+        _bounds(body)
+
+
+def _bounds(spec: Body) -> None:
+    low, high = sorted((spec["minInstances"], spec["maxInstances"]))
+    spec["minInstances"], spec["maxInstances"] = low, high
+
+
+def _autoscaling(spec: Body) -> None:
+    for details in (spec.get("autoscalingConfiguration") or {}).values():
+        if isinstance(details, dict) and _has(details, "stickiness"):
+            details["stickiness"] |= {"size": "PT10M", "threshold": "PT5M"}
+
+
+def _authorize(body: Body) -> None:
+    named = zip(body["authorizedParties"], FRIENDS, strict=False)
+    body["authorizedParties"] = [{"ncaId": account} for _, account in named]
+
+
+def _authorize_one(body: Body) -> None:
+    body["authorizedParty"] = {"ncaId": FRIENDS[0]}
+
+
+def _create_key(body: Body) -> None:
+    if _has(body, "expires_at"):
+        body["expires_at"] = datetime.fromtimestamp(time.time() + _DAY_S, UTC).isoformat()
+    _authorizations(body["authorizations"])
+
+
+def _authorizations(body: Body) -> None:
+    # One policy for this service, of scopes that there are and that the caller has.
+    body["policies"] = body["policies"][:1]
+    for policy in body["policies"]:
+        if policy.get("scopes"):
+            policy["scopes"] = ["invoke_function"]
+        if policy.get("resources"):
+            policy["resources"] = [{"type": "account-functions", "id": "*"}]
+
+
+def _account(body: Body) -> None:
+    # Calls after this one may register functions there.
+    if _has(body, "maxFunctionsAllowed"):
+        body["maxFunctionsAllowed"] = max(body["maxFunctionsAllowed"], 1000)
+
+
+def _connect(body: Body) -> None:
+    body.update(WORKER)
+
+
+def _heartbeat(body: Body) -> None:
+    body["instanceId"] = WORKER["instanceId"]
+
+
+def _within_64_bits(value: Any) -> Any:
+    """Return a copy whose whole numbers are those that any JSON parser reads (RFC 8259 §6)."""
+    match value:
+        case dict():
+            return {name: _within_64_bits(one) for name, one in value.items()}
+        case list():
+            return [_within_64_bits(one) for one in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return value % 2**63
+        case _:
+            return value
+
+
+def _has(body: Body, *names: str) -> bool:
+    return any(body.get(name) is not None for name in names)
+
+
+def _give(body: Body, name: str, value: object) -> None:
+    if body.get(name) is None:
+        body[name] = value
+
+
+def _drop(body: Body, *names: str) -> None:
+    for name in names:
+        body.pop(name, None)
+
+
+def _unique(items: list[Body], name: str) -> list[Body]:
+    return list({item[name]: item for item in items}.values())
+
+
+_REPAIRS: dict[str, Callable[[Body], None]] = {
+    "CreateFunction": _function,
+    "UpdateMetadata": _metadata,
+    "UpdateRateLimit": _only_rate_limit,
+    "UpdateSecrets": _secrets,
+    "Deploy": _deploy,
+    "UpdateDeployment": _update_deployment,
+    "PatchSpec": _patch_spec,
+    "Authorize": _authorize,
+    "AuthorizeOne": _authorize_one,
+    "CreateKey": _create_key,
+    "ReplaceAuthorizations": _authorizations,
+    "CreateAccount": _account,
+    "UpdateAccount": _account,
+    "ConnectBody": _connect,
+    "HeartbeatBody": _heartbeat,
+}
