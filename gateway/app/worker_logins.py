@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.auth.nats_jwt import Credentials, account_of
 from gateway.auth.nats_users import WorkerUsers
 from gateway.control.nats_accounts import NatsAccounts
+from gateway.functions.model import Instance
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 
@@ -45,9 +46,9 @@ class WorkerLogins:
         """End the connection."""
         await self._system.close()
 
-    async def issue(self, version_id: str, instance_id: str, expires_at: float) -> Credentials:
-        """Return new credentials for a worker. Raises `queueing.interface.QueueUnavailable`."""
-        return await self._accounts.issue(version_id, instance_id, expires_at)
+    async def issue(self, instance: Instance, expires_at: float) -> Credentials:
+        """Return new credentials for its worker. Raises `queueing.interface.QueueUnavailable`."""
+        return await self._accounts.issue(instance, expires_at)
 
     async def remove(self, version_ids: Sequence[str]) -> None:
         """Forget accounts of versions. Raises `queueing.interface.QueueUnavailable`."""

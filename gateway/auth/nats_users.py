@@ -19,9 +19,12 @@ to its own inbox:
 The prefix is another because the server answers ``$JS.API`` of every account itself, here with "not
 enabled".
 
-The key of a version's account is derived from the operator's: nothing has to be kept, and every
-gateway process makes the same document. The server must know it before a worker logs in
-(`gateway.control.nats_accounts`). Only holders of the operator's key can make accounts that import.
+The key of a version's account is derived from the operator's: nothing has to be kept, and for one
+deployment every gateway process makes the same document, which changes nothing when it is told
+again. The document of the next deployment is another: a server that was told to forget an account
+takes the very document that it had for no news, and keeps it closed (seen with 2.15). The server
+must know it before a worker logs in (`gateway.control.nats_accounts`). Only holders of the
+operator's key can make accounts that import.
 """
 
 import hmac
@@ -79,8 +82,8 @@ class WorkerUsers:
         self._gateway_account = gateway_account
         self._region = region
 
-    def account(self, version_id: str) -> str:
-        """Return the document of a version's account."""
+    def account(self, version_id: str, deployment_id: str) -> str:
+        """Return the document of a version's account while it is so deployed."""
         subjects = WorkerSubjects.of(self._region, version_id)
         imports = [
             self._import(subjects.next, "service"),
@@ -93,7 +96,7 @@ class WorkerUsers:
             self._signer(version_id).public,
             f"version {version_id}",
             _TEMPLATE_AT,
-            {"imports": imports},
+            {"imports": imports, "tags": [f"deployment:{deployment_id}"]},
         )
 
     def removal(self, version_ids: list[str], now: int) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.auth.nats_jwt import Credentials
 from gateway.auth.nats_users import CLAIMS_DELETE, CLAIMS_UPDATE, WorkerUsers
+from gateway.functions.model import Instance
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection, NatsError
 
@@ -35,11 +36,15 @@ class NatsAccounts:
         self._random = random
         self._clock = clock
 
-    async def issue(self, version_id: str, instance_id: str, expires_at: float) -> Credentials:
-        """Return new credentials for a worker, good until ``expires_at``, Unix seconds."""
-        await self._order(CLAIMS_UPDATE, self._users.account(version_id))
+    async def issue(self, instance: Instance, expires_at: float) -> Credentials:
+        """Return new credentials for its worker, good until ``expires_at``, Unix seconds."""
+        version_id = instance.version_id
+        document = self._users.account(version_id, instance.deployment_id)
+        await self._order(CLAIMS_UPDATE, document)
         now = int(self._clock())
-        return self._users.worker(version_id, instance_id, self._random(32), now, int(expires_at))
+        return self._users.worker(
+            version_id, instance.instance_id, self._random(32), now, int(expires_at)
+        )
 
     async def remove(self, version_ids: Sequence[str]) -> None:
         """Forget accounts; their workers lose their connections. No error if there are none."""

@@ -45,7 +45,7 @@ class Records(Protocol):
 class NatsLogins(Protocol):
     """Makes workers' credentials (`gateway.control.nats_accounts.NatsAccounts`)."""
 
-    async def issue(self, version_id: str, instance_id: str, expires_at: float) -> Credentials:
+    async def issue(self, instance: Instance, expires_at: float) -> Credentials:
         """Return new credentials. Raises `queueing.interface.QueueUnavailable`."""
 
 
@@ -133,13 +133,11 @@ class Workers:
         ):
             raise Forbidden("The token is another instance's")
         now = self._ports.clock()
-        await self._change(worker, lambda one: connected(one, now, options.lease_s), now)
+        instance = await self._change(worker, lambda one: connected(one, now, options.lease_s), now)
         await self._ports.open_queue(worker.version_id)
         nats = None
         if self._ports.logins is not None:
-            login = await self._ports.logins.issue(
-                worker.version_id, worker.instance_id, now + options.token_s
-            )
+            login = await self._ports.logins.issue(instance, now + options.token_s)
             nats = NatsView(
                 urls=list(options.nats_urls),
                 jwt=login.jwt,
@@ -165,7 +163,7 @@ class Workers:
 
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
-    ) -> None:
+    ) -> Instance:
         """Change our half of an instance's record, whoever changes the other half meanwhile."""
         name = InstanceRemoved(worker.version_id, worker.instance_id)
         for _ in range(_ATTEMPTS):
@@ -179,12 +177,12 @@ class Workers:
                 raise NotFound("The instance is not known")
             changed = change(instance)
             if changed is instance:
-                return
+                return instance
             try:
                 await self._ports.records.put(replace(changed, updated_at=timestamp(now)), revision)
             except Conflict:
                 continue
-            return
+            return changed
         raise Conflict
 
     def _token(self, worker: WorkerIdentity, now: float) -> str:

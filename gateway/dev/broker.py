@@ -76,7 +76,7 @@ def make_logins(folder: Path) -> Logins:
         f"operator: {operator_jwt(operator, 'gateway', system.public, now)}\n"
         f"system_account: {system.public}\n"
         f'resolver: {{ type: full, dir: "{accounts}", limit: {_MAX_ACCOUNTS}, '
-        "allow_delete: true }\n"
+        "allow_delete: true, hard_delete: true }\n"
         "resolver_preload: {\n"
         f"  {account.public}: {gateway_account(operator, account.public, now)}\n"
         f"  {system.public}: {account_jwt(operator, system.public, 'system', now, {})}\n"

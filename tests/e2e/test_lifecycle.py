@@ -131,6 +131,24 @@ async def test_it_scales_to_nothing_and_back_while_the_request_waits(live: Live)
         assert await version.status() == "ACTIVE"
 
 
+async def test_what_was_taken_down_can_be_deployed_again(live: Live) -> None:
+    accounts = live.folder / "data" / "nats-logins" / "accounts"
+
+    async def known() -> set[str]:
+        return {file.name for file in accounts.iterdir()}
+
+    async with registered(live) as (version,), live.client(**version.headers) as client:
+        before = await known()
+        for _ in range(3):
+            spec = ("--gpu", "CPU", "--concurrency", "1", "--watch")
+            await live.cli("deployments", "create", *version.names, *spec)
+            assert (await client.post("/echo", content=b"x")).status_code == 200
+            assert await known() > before
+            await live.cli("deployments", "remove", *version.names)
+            # The last that goes is what let its workers in.
+            await until(known, lambda seen: seen == before)
+
+
 async def test_an_instance_that_may_go_does_not_go_while_it_serves(live: Live) -> None:
     async with deployed(live) as (version,), live.client(**version.headers) as client:
         await live.cli("deployments", "update", *version.names, "--min", "0")

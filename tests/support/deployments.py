@@ -42,7 +42,7 @@ def instance(instance_id: str = "i1", spec_id: str = "s1", **more: Any) -> Insta
         deployment_id=more.pop("deployment_id", "d1"),
         spec_id=spec_id,
         function_id=FUNCTION_ID,
-        version_id=VERSION_ID,
+        version_id=more.pop("version_id", VERSION_ID),
         account="acme",
         gpu="L40S",
         instance_type="type-1",

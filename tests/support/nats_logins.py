@@ -14,7 +14,9 @@ from gateway.control.nats_accounts import NatsAccounts
 from gateway.dev.broker import Logins, make_logins
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 from tests.integration.queueing.harness import OPTIONS, REGION, connected
+from tests.support.deployments import instance
 from tests.support.nats_server import NatsServer
+from wire.ids import VersionId
 from wire.subjects import worker_inbox
 
 
@@ -42,15 +44,24 @@ class GuardedNats:
             yield NatsAccounts(self.users, system)
 
     async def issue(
-        self, version_id: str, instance_id: str = "i1", lifetime_s: float = 600.0
+        self,
+        version_id: str,
+        instance_id: str = "i1",
+        lifetime_s: float = 600.0,
+        deployment_id: str = "d1",
     ) -> Credentials:
+        of = instance(instance_id, version_id=VersionId(version_id), deployment_id=deployment_id)
         async with self.accounts() as accounts:
-            return await accounts.issue(version_id, instance_id, time() + lifetime_s)
+            return await accounts.issue(of, time() + lifetime_s)
 
     async def worker_options(
-        self, version_id: str, instance_id: str = "i1", lifetime_s: float = 600.0
+        self,
+        version_id: str,
+        instance_id: str = "i1",
+        lifetime_s: float = 600.0,
+        deployment_id: str = "d1",
     ) -> ConnectionOptions:
-        login = await self.issue(version_id, instance_id, lifetime_s)
+        login = await self.issue(version_id, instance_id, lifetime_s, deployment_id)
         return options_of(login, version_id, instance_id)
 
 

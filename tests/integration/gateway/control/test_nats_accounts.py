@@ -302,6 +302,26 @@ async def test_a_removed_account_takes_its_workers_connections_along(
         await told.until(lambda: ("disconnected",) in told.entries)
 
 
+async def test_the_account_of_a_version_that_is_deployed_again_opens_again(
+    guarded_nats: GuardedNats,
+) -> None:
+    version_id = new_version()
+    for deployment_id in ("d1", "d2", "d3"):
+        options = await guarded_nats.worker_options(version_id, deployment_id=deployment_id)
+        async with (
+            gateway(guarded_nats.url, options=guarded_nats.gateway_options) as queue,
+            worker(guarded_nats.url, version_id, options=options, pulls=PULLS) as work,
+        ):
+            await publish(queue, version_id)
+            (lease,) = await work.has(1)
+            lease.ack()
+        async with guarded_nats.accounts() as accounts:
+            await accounts.remove([version_id])
+    accounts_folder = guarded_nats.logins.server_config.parent / "accounts"
+    assert accounts_folder.is_dir()
+    assert not list(accounts_folder.glob("*.deleted"))
+
+
 async def test_accounts_and_buckets_survive_the_servers_end(
     guarded_nats: GuardedNats, store: Store
 ) -> None:

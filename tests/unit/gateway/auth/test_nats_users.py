@@ -57,7 +57,7 @@ def test_a_workers_login_ends_when_it_is_told_to() -> None:
 
 
 def test_the_account_of_a_version_imports_what_its_users_may_and_nothing_else() -> None:
-    claims = claims_of(users().account(VERSION))
+    claims = claims_of(users().account(VERSION, "d1"))
     imports = {one["local_subject"]: one for one in claims["nats"]["imports"]}
     assert {local: one["subject"] for local, one in imports.items()} == {
         f"nvcf.js.CONSUMER.MSG.NEXT.{STREAM}": f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}",
@@ -70,9 +70,10 @@ def test_the_account_of_a_version_imports_what_its_users_may_and_nothing_else() 
 
 
 def test_every_process_makes_the_same_account_and_every_version_has_its_own() -> None:
-    assert users().account(VERSION) == users().account(VERSION)
+    assert users().account(VERSION, "d1") == users().account(VERSION, "d1")
+    assert users().account(VERSION, "d1") != users().account(VERSION, "d2")
     keys = {
-        claims_of(one.account(version))["sub"]
+        claims_of(one.account(version, "d1"))["sub"]
         for one in (users(), users(Signer.of(Role.OPERATOR, bytes([1] * 32))))
         for version in (VERSION, OTHER)
     }
@@ -80,7 +81,7 @@ def test_every_process_makes_the_same_account_and_every_version_has_its_own() ->
 
 
 def test_documents_are_signed_along_the_chain() -> None:
-    account = users().account(VERSION)
+    account = users().account(VERSION, "d1")
     assert is_signed_by(account, OPERATOR)
     assert account_of(worker().jwt) == claims_of(account)["sub"]
     gateway = gateway_user(GATEWAY, bytes(32), now=1)
