@@ -1,7 +1,12 @@
-"""The nats-server of `gateway dev`, with logins on: workers get no further than they should.
+"""The nats-server of `gateway dev`, with logins on: its workers log in as they do in production.
 
-Whoever comes without a login is let in as the gateway is: this server listens on loopback only,
-and a developer wants to look into it. (In production there is no ``default_sentinel``.)
+It confines nobody. Whoever comes without a login is let in as the gateway is
+(``default_sentinel``), because a developer wants to look into queues and store: a worker's own
+login shows that it gets by with what it may, and leaving the login out gets it everything. The same
+goes for whatever else runs on this machine; the server listens on loopback only. A password in the
+URL would keep out other users of the machine, but no inference server: that runs as the user who
+can read this folder, and operator mode knows no passwords without a service that checks them. In
+production there is no ``default_sentinel``.
 
 At the first start an operator, the gateway's account and the system account are made, with the
 credentials that the gateway needs, in a folder that only its owner can read:

@@ -48,12 +48,23 @@ class Child:
     """One process and its log."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str], pause: Pause
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        pause: Pause,
+        inherits: Sequence[int],
     ) -> None:
-        """Start it. Raises `ChildError` when there is no such program."""
+        """Start it; of our files it gets those that it ``inherits``, by their descriptors.
+
+        Raises `ChildError` when there is no such program.
+        """
         self.name = name
         self.log = log
         self._pause = pause
+        # A new file: what an earlier run's child says while it ends is not taken for this one's.
+        log.unlink(missing_ok=True)
         try:
             with log.open("wb") as output:
                 # A session of its own: Ctrl-C reaches us alone, and we stop it in its turn.
@@ -63,6 +74,7 @@ class Child:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **env},
+                    pass_fds=inherits,
                     start_new_session=True,
                     preexec_fn=die_with_parent,  # noqa: PLW1509
                 )
@@ -143,9 +155,11 @@ class Children:
         for child in reversed(self._started):
             await child.stop(self._grace_s)
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
-        """Start one more. Raises `ChildError`."""
-        child = Child(name, argv, self._folder / f"{name}.log", env, self._pause)
+    def start(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], inherits: Sequence[int] = ()
+    ) -> Child:
+        """Start one more, as `Child` does. Raises `ChildError`."""
+        child = Child(name, argv, self._folder / f"{name}.log", env, self._pause, inherits)
         self._started.append(child)
         return child
 

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import aiohttp
 import typer
@@ -18,7 +18,8 @@ import typer
 from gateway.control.master_key import MasterKeyError
 from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
-from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, bootstrap_secret
+from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, begin
+from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from gateway.edge.listener import MAX_PORT
 from gateway.provision.remains import clear
 from gateway.store.errors import StoreError
@@ -107,21 +108,26 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
     pause = Pause(life.stopping)
     with contextlib.ExitStack() as stack:
         try:
-            for option, port in options.ports():
-                _check_free(option, port)
             _check_demo(options.inference_command)
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
+            folder.mkdir(parents=True, exist_ok=True)
+            # First of all: nothing of another `gateway dev` is touched.
+            stack.enter_context(lock_folder(folder))
+            lock = stack.enter_context(await lock_server(folder, _START_S, pause, _say))
+            for option, port in options.ports():
+                _check_free(option, port)
             instances = folder / "instances"
-            instances.mkdir(parents=True, exist_ok=True)
+            instances.mkdir(exist_ok=True)
             # What a gateway that was killed could not stop, whatever its instances did meanwhile.
             stack.callback(clear, instances, "")
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
             async with Children(folder, 2 * options.grace_s + _STOP_S, pause) as children:
-                running = await _start(options, folder, children, pause)
+                nats = await _start_nats(options, folder, children, lock.fileno())
+                running = await _start(options, folder, children, pause, nats)
                 _announce(running, options.ready_file)
                 while True:
                     children.check()
@@ -135,7 +141,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
 
 
 _FAILURES = (
-    *(BrokerError, ChildError, DemoError, MasterKeyError),
+    *(BrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
     *(StoreError, aiohttp.ClientError, OSError),
 )
 
@@ -151,18 +157,34 @@ class Running:
     folder: Path
 
 
-async def _start(options: DevOptions, folder: Path, children: Children, pause: Pause) -> Running:
-    """Start nats-server and gateway, deploy the demo; return when a request went all the way."""
+class Nats(NamedTuple):
+    """The nats-server, once it is ready."""
+
+    url: str
+    logins: Logins
+
+
+async def _start_nats(options: DevOptions, folder: Path, children: Children, lock: int) -> Nats:
+    """Start the nats-server, which inherits the descriptor ``lock``."""
     _say("starting nats-server")
     logins = make_logins(folder / "nats-logins")
     argv = server_argv(folder, HOST, options.nats_port, logins)
-    nats = children.start("nats-server", argv, {})
-    await nats.line_with("Server is ready", _START_S)
-    listening = await nats.line_with("Listening for client connections on", _START_S)
-    nats_url = f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}"
+    server = children.start("nats-server", argv, {}, [lock])
+    await server.line_with("Server is ready", _START_S)
+    listening = await server.line_with("Listening for client connections on", _START_S)
+    return Nats(f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}", logins)
+
+
+async def _start(
+    options: DevOptions, folder: Path, children: Children, pause: Pause, nats: Nats
+) -> Running:
+    """Start the gateway, deploy the demo; return when a request went all the way."""
     _say("starting the gateway")
-    secret = await bootstrap_secret(nats_url, folder / "master.key")
-    env = _gateway_env(options, folder, nats_url, logins)
+    begun = await begin(nats.url, folder / "master.key")
+    if begun.bootstrap_secret is not None:
+        # At once: nobody can read it again, whatever becomes of this start.
+        _say(f"bootstrap secret, makes admin tokens, shown only now: {begun.bootstrap_secret}")
+    env = _gateway_env(options, folder, nats)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
     api_url = f"http://{(await control.event('gateway.ready', _START_S))['listen'][0]}"
@@ -174,12 +196,12 @@ async def _start(options: DevOptions, folder: Path, children: Children, pause: P
     port = int(ready["listen"][0].rsplit(":", 1)[1])
     _say("deploying the demo function, waiting for its inference server")
     async with aiohttp.ClientSession() as session:
-        api = DemoApi(session, api_url)
-        demo = await api.make(secret, options.concurrency)
+        api = DemoApi(session, api_url, begun.api_key)
+        demo = await api.make(options.concurrency)
         while not await api.is_active(demo):
             children.check()
             await pause.moment()
-    running = Running(port, f"http://{ready['admin']}", nats_url, demo, folder)
+    running = Running(port, f"http://{ready['admin']}", nats.url, demo, folder)
     await _answered(running, children, pause)
     return running
 
@@ -222,9 +244,8 @@ _CONTROL_ENV = {
 }
 
 
-def _gateway_env(
-    options: DevOptions, folder: Path, nats_url: str, logins: Logins
-) -> dict[str, str]:
+def _gateway_env(options: DevOptions, folder: Path, nats: Nats) -> dict[str, str]:
+    logins = nats.logins
     cluster = {
         "name": CLUSTER,
         "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
@@ -236,7 +257,7 @@ def _gateway_env(
         "GATEWAY_EDGE__WORKERS": str(options.workers),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
-        "GATEWAY_NATS__URLS": nats_url,
+        "GATEWAY_NATS__URLS": nats.url,
         "GATEWAY_NATS__CREDENTIALS_FILE": str(logins.gateway_credentials),
         "GATEWAY_NATS__OPERATOR_SEED_FILE": str(logins.operator_seed),
         "GATEWAY_NATS__SYSTEM_CREDENTIALS_FILE": str(logins.system_credentials),

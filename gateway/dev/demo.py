@@ -1,5 +1,6 @@
 """The demo function of `gateway dev`: registered, deployed and called over the API like others."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -8,17 +9,22 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from gateway.app.identity import Master
-from gateway.auth.bootstrap import RANDOM_BYTES
+from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
-from gateway.control import bootstrap
-from gateway.control.identity import SERVICE_ID
+from gateway.control.keys import MAX_LIFETIME_S
 from gateway.functions.lifecycle import timestamp
+from gateway.functions.model import Account, ApiKey
 from gateway.store.connection import Connection, NatsOptions
+from gateway.store.errors import ConflictError
 from gateway.store.nats_kv import Store
 
 ACCOUNT = "dev"
 IMAGE = "demo"
 CLUSTER = "local"
+_KEY_ID = "gateway-dev"
+"""Always the same, so that there is one such key however often we are started. Ids of other keys
+are UUIDs."""
+_TAG = "gateway-dev"
 _CONNECT_WITHIN_S = 10.0
 
 
@@ -34,37 +40,66 @@ class Demo(NamedTuple):
     api_key: str
 
 
-async def bootstrap_secret(nats_url: str, key_file: Path) -> str:
-    """Return a bootstrap secret that the gateway on this store will take. Raises `StoreError`."""
+class Begun(NamedTuple):
+    """What opens the store's API: the key of this run, and the secret if it was made now."""
+
+    api_key: str
+    bootstrap_secret: str | None
+
+
+async def begin(nats_url: str, key_file: Path) -> Begun:
+    """Do on the store at ``nats_url`` what the gateway's first start does; make the demo's key.
+
+    Straight in the store, so that a bootstrap secret that somebody has stays good. Raises
+    `StoreError`, `gateway.control.master_key.MasterKeyError`.
+    """
     connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
     await connection.open(_CONNECT_WITHIN_S)
     try:
         store = Store(connection)
         await store.prepare()
-        made = await Master(key_file).begin(store)
-        if made is not None:
-            return made
-        return await bootstrap.reset(store, os.urandom(RANDOM_BYTES), timestamp(time.time()))
+        secret = await Master(key_file).begin(store)
+        now = time.time()
+        with contextlib.suppress(ConflictError):
+            await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)
+        return Begun(await _new_key(store, int(now)), secret)
     finally:
         await connection.close()
+
+
+async def _new_key(store: Store, now: int) -> str:
+    """Make the key of this run in place of the one of the run before, which is then good no more.
+
+    ``now`` is in Unix seconds.
+    """
+    value = new_key(os.urandom(RANDOM_BYTES))
+    key = ApiKey(
+        key_id=_KEY_ID,
+        digest=digest_of(value.encode()),
+        account=ACCOUNT,
+        subject=_KEY_ID,
+        scopes=ACCOUNT_SCOPES,
+        created_at=now,
+        expires_at=now + MAX_LIFETIME_S,
+        description="gateway dev",
+    )
+    await store.put(key)
+    return value
 
 
 class DemoApi:
     """The calls by which a user of the API would do the same."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, api_key: str) -> None:
         self._session = session
         self._url = url
-        self._token = ""
+        self._api_key = api_key
 
-    async def make(self, secret: str, concurrency: int) -> Demo:
-        """Make a key and the function, and deploy it. Raises `DemoError`."""
-        self._token = secret
-        self._token = (await self._post("/v1/admin/keys", {"nca_id": ACCOUNT}))["value"]
-        key = await self._post("/v1/keys", _KEY)
+    async def make(self, concurrency: int) -> Demo:
+        """Make the function and deploy it. Raises `DemoError`."""
         await self._delete_earlier()
         function = (await self._post("/v2/nvcf/functions", _FUNCTION))["function"]
-        demo = Demo(function["id"], function["versionId"], key["value"])
+        demo = Demo(function["id"], function["versionId"], self._api_key)
         spec = {
             "backend": CLUSTER,
             "gpu": "CPU",
@@ -79,7 +114,8 @@ class DemoApi:
         """Delete the demo of an earlier run on the same data."""
         functions = await self._call("GET", "/v2/nvcf/functions?visibility=private")
         for function in functions["functions"]:
-            if function["name"] == _FUNCTION["name"]:
+            # By the tag: a user may call a function of their own as the demo is called.
+            if _TAG in (function.get("tags") or ()):
                 path = f"/v2/nvcf/functions/{function['id']}/versions/{function['versionId']}"
                 await self._call("DELETE", path)
 
@@ -96,7 +132,7 @@ class DemoApi:
         return await self._call("POST", path, body)
 
     async def _call(self, method: str, path: str, body: object = None) -> Any:
-        headers = {"authorization": f"Bearer {self._token}"}
+        headers = {"authorization": f"Bearer {self._api_key}"}
         url = self._url + path
         async with self._session.request(method, url, headers=headers, json=body) as answer:
             if answer.status == 204:
@@ -112,6 +148,7 @@ def _deployment(demo: Demo) -> str:
 
 _FUNCTION = {
     "name": "demo",
+    "tags": [_TAG],
     "inferenceUrl": "/echo",
     "containerImage": IMAGE,
     "health": {
@@ -120,20 +157,5 @@ _FUNCTION = {
         "port": 8000,
         "timeout": "PT10S",
         "expectedStatusCode": 200,
-    },
-}
-_KEY = {
-    "description": "gateway dev",
-    "authorizations": {
-        "policies": [
-            {
-                "aud": SERVICE_ID,
-                "scopes": sorted(ACCOUNT_SCOPES),
-                "resources": [
-                    {"type": "account-functions", "id": "*"},
-                    {"type": "authorized-functions", "id": "*"},
-                ],
-            }
-        ]
     },
 }

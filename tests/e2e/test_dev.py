@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,12 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import Dev, start_dev
-from tests.support.programs import PATIENCE_S, Program, descendants, gateway, wait_gone
+from tests.support.programs import (
+    PATIENCE_S,
+    Program,
+    command_line,
+    descendants,
+    gateway,
+    wait_gone,
+)
 
 
 def curl_lines(dev: Dev) -> list[str]:
@@ -91,6 +100,51 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     assert "--port" in line
 
 
+def test_a_second_dev_on_a_data_folder_is_one_clear_line_and_touches_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    try:
+        config = (folder / "nats.conf").stat()
+        ready_file = str(tmp_path / "ready.json")
+        second = gateway(
+            "dev", "--port", "0", "--data-dir", str(folder), "--ready-file", ready_file
+        )
+        assert second.wait_end() == 1
+        (line,) = second.output.splitlines()
+        assert f"data folder {folder} is in use by another `gateway dev`" in line
+        assert (folder / "nats.conf").stat() == config
+        assert json.loads(Path(ready_file).read_text()) == dev.ready
+        assert httpx.post(f"{dev.ready['invocation_url']}/echo", headers=dev.headers).is_success
+    finally:
+        assert dev.program.stop() == 0
+
+
+def test_a_start_waits_until_the_nats_server_of_a_killed_dev_has_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    dev = start_dev(tmp_path, "--data-dir", str(folder), "--grace", "0")
+    family = descendants(dev.program.pid)
+    (server,) = [pid for pid, line in family.items() if "nats-server" in line]
+    again = None
+    os.kill(server, signal.SIGSTOP)  # It is told to end as the others are, and takes its time.
+    try:
+        dev.program.stop(signal.SIGKILL)
+        again = gateway("dev", "--port", "0", "--data-dir", str(folder))
+        again.wait_line(lambda line: "waiting for the nats-server of an earlier run" in line)
+        assert "starting nats-server" not in again.output
+        os.kill(server, signal.SIGCONT)
+        again.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
+        assert command_line(server) == ""
+    finally:
+        if command_line(server):
+            os.kill(server, signal.SIGKILL)
+        if again is not None:
+            again.stop()
+    assert again.process.returncode == 0
+    wait_gone(list(family))
+
+
 def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
     command = "{python} -c \"print({'gpus': 0}, flush=True); raise SystemExit(3)\" {port}"
     program = gateway("dev", "--port", "0", "--inference-command", command)
@@ -165,15 +219,81 @@ def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) 
         assert time.monotonic() < deadline, (answer.status_code, answer.text)
 
 
-def test_a_data_folder_is_used_again_with_one_demo_only(tmp_path: Path) -> None:
+def test_a_restart_replaces_its_own_demo_and_key_and_leaves_those_of_users(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    for _ in range(2):
-        dev = start_dev(tmp_path, "--data-dir", str(folder))
-        api = {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
-        listed = gateway("functions", "list", "--json", env=api)
-        assert listed.wait_end() == 0, listed.output
-        assert [one["id"] for one in json.loads(listed.output)] == [dev.ready["function_id"]]
-        assert dev.program.stop() == 0
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    demo = {"--name": "demo", "--image": "demo", "--inference-url": "/echo"}
+    words = [word for option in demo.items() for word in option]
+    function = command("functions", "create", *words, "--json", env=api_of(dev))
+    key = command("keys", "create", "--description", "gateway dev", "--json", env=api_of(dev))
+    first = dev.ready["api_key"]
+    assert dev.program.stop() == 0
+
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    listed = command("functions", "list", "--json", env=api_of(dev))
+    assert {one["id"] for one in listed} == {dev.ready["function_id"], function["id"]}
+    url = dev.ready["nats_url"]
+    keys = command("keys", "list", "--nats-url", url, "--json")
+    assert {one["id"] for one in keys} == {"gateway-dev", key["id"]}
+    with httpx.Client(base_url=dev.ready["invocation_url"], timeout=PATIENCE_S) as client:
+        for value, status in ((first, 401), (key["key"], 200)):
+            headers = {**dev.headers, "authorization": f"Bearer {value}"}
+            assert client.post("/echo", headers=headers, content=b"x").status_code == status
+    assert dev.program.stop() == 0
+
+
+def test_a_bootstrap_secret_is_told_at_the_first_start_and_outlives_later_ones(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    (told,) = re.findall(r"nvboot-\S+", dev.program.output)
+    assert mint_with(told, dev) == 200
+    secret = command("bootstrap", "reset", "--nats-url", dev.ready["nats_url"], "--json")["secret"]
+    assert dev.program.stop() == 0
+
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    assert "nvboot-" not in dev.program.output
+    assert mint_with(secret, dev) == 200
+    assert mint_with(told, dev) == 401
+    assert dev.program.stop() == 0
+
+
+def test_neither_worker_nor_inference_server_is_handed_a_login_of_the_gateway(dev: Dev) -> None:
+    family = descendants(dev.program.pid)
+    seen = set()
+    for program in ("worker_agent", "examples.inference"):
+        (pid,) = [pid for pid, line in family.items() if program in line]
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        names = {entry.partition("=")[0] for entry in environment}
+        assert not [name for name in names if name.startswith("GATEWAY_")]
+        assert not [
+            entry for entry in environment if re.search(r"master\.key|nats-logins|nvapi-", entry)
+        ]
+        if dev.ready["nats_url"] in "\n".join(environment):
+            seen.add(program)
+    # A worker has to know where NATS is; it is given no login but its own, when it connects.
+    assert seen == {"worker_agent"}
+
+
+def api_of(dev: Dev) -> dict[str, str]:
+    """Return what the commands take from the environment."""
+    return {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
+
+
+def command(*arguments: str, env: dict[str, str] | None = None) -> Any:
+    """Run a command that prints JSON; return that."""
+    program = gateway(*arguments, env=env)
+    assert program.wait_end() == 0, program.output
+    return json.loads(program.output)
+
+
+def mint_with(secret: str, dev: Dev) -> int:
+    """Ask for an admin token; return the status."""
+    headers = {"authorization": f"Bearer {secret}"}
+    url = f"{dev.ready['api_url']}/v1/admin/keys"
+    answer = httpx.post(url, headers=headers, json={"nca_id": "mine"}, timeout=PATIENCE_S)
+    return answer.status_code
 
 
 def test_a_killed_control_plane_leaves_no_inference_server_behind_a_wrapper(tmp_path: Path) -> None:

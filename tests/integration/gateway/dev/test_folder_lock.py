@@ -1,0 +1,76 @@
+"""Who has a data folder, by the kernel's locks."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.dev.children import Children, InterruptError, Pause
+from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
+from runtime.tasks import spawn
+from tests.support.programs import PATIENCE_S
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from gateway.dev.folder_lock import lock_folder
+lock = lock_folder(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+_CHILD = [sys.executable, "-c", "import signal; print('runs', flush=True); signal.pause()"]
+
+
+def unheard(_text: str) -> None:
+    """Take no notice."""
+
+
+def test_a_folder_is_had_by_one_at_a_time(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        with pytest.raises(FolderInUseError, match=str(tmp_path)) as refused:
+            lock_folder(tmp_path)
+        assert "\n" not in str(refused.value)
+    lock_folder(tmp_path).close()
+
+
+def test_whoever_has_a_folder_and_is_killed_leaves_nothing_to_clear_away(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _HOLDER, str(tmp_path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(FolderInUseError):
+            lock_folder(tmp_path)
+        holder.kill()
+    assert holder.returncode == -signal.SIGKILL
+    lock_folder(tmp_path).close()
+
+
+async def test_a_child_keeps_the_lock_that_it_inherits_and_no_other(tmp_path: Path) -> None:
+    pause = Pause(asyncio.Event())
+    heard: list[str] = []
+    async with Children(tmp_path, PATIENCE_S, pause) as children:
+        with lock_folder(tmp_path), await lock_server(tmp_path, 0.0, pause, unheard) as lock:
+            server = children.start("server", _CHILD, {}, [lock.fileno()])
+            other = children.start("other", _CHILD, {})
+            for child in (server, other):
+                await child.line_with("runs", PATIENCE_S)
+        # As after a kill: what we held is closed, and both children run on.
+        with lock_folder(tmp_path):
+            with pytest.raises(FolderInUseError, match=str(tmp_path)):
+                await lock_server(tmp_path, 0.1, pause, heard.append)
+            assert heard
+            waiting = spawn(lock_server(tmp_path, PATIENCE_S, pause, unheard), "test.waiting")
+            await server.stop(PATIENCE_S)
+            (await waiting).close()
+            assert other.exit_code is None
+
+
+async def test_who_waits_for_a_folder_can_be_stopped(tmp_path: Path) -> None:
+    stopping = asyncio.Event()
+    pause = Pause(stopping)
+    with await lock_server(tmp_path, 0.0, pause, unheard):
+        with pytest.raises(InterruptError):
+            await lock_server(tmp_path, PATIENCE_S, pause, lambda _text: stopping.set())
