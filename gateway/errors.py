@@ -18,6 +18,9 @@ from wire.problem import PROBLEM_JSON, problem
 
 Headers = list[tuple[bytes, bytes]]
 
+REQUEST_ID = b"x-request-id"
+"""The header that carries the id of a request that is no invocation, which has ``nvcf-reqid``."""
+
 
 class GatewayError(Exception):
     """A failure with a known answer.
@@ -184,15 +187,19 @@ class PollTimeout(PlatformFault):
     summary = "No response within the poll window"
 
 
+def instance_of(target: bytes) -> str:
+    """Return a problem's ``instance``: the path of a request target, as it came, no query."""
+    return target.partition(b"?")[0].decode("latin-1")
+
+
 _WIRE_KINDS = {400: "bad-request", 431: "request-header-fields-too-large"}
 
 
 def problem_for(error: Exception, instance: str, request_id: str) -> tuple[int, Headers, bytes]:
     """Return status, headers and body of the answer to ``error``.
 
-    ``instance`` is the request's path without its query, or empty; ``request_id`` is empty before
-    there is one. Anything but a `GatewayError` or `WireError` becomes a 500 that tells nothing of
-    its cause: log it where it is caught.
+    ``instance`` as from `instance_of`. Anything but a `GatewayError` or `WireError` becomes a 500
+    that tells nothing of its cause: log it where it is caught.
     """
     if isinstance(error, GatewayError):
         status, headers = error.status, [*error.headers, (b"content-type", PROBLEM_JSON)]

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
 
 from queueing.nats.login import LoginError, parse_server
 from runtime.settings import Address, Seconds, Section, load
@@ -16,6 +16,7 @@ API_URL_VARIABLE = "GATEWAY_API_URL"
 API_KEY_VARIABLE = "GATEWAY_API_KEY"
 """Their credential, likewise."""
 
+Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
@@ -153,11 +154,18 @@ class JwtSettings(Section):
     issuer: str = ""
     """The claim iss; empty: none."""
     audiences: tuple[str, ...] = ()
-    """One of them must be in the claim aud."""
+    """One of them must be in the claim aud. Must be set if issuer is."""
     jwks_url: str = ""
-    """Where its public keys are."""
+    """Where its public keys are. Must be set if issuer is."""
     refresh_s: Annotated[Seconds, Field(gt=0)] = 300.0
     """Between two looks at them."""
+
+    @field_validator("audiences", "jwks_url")
+    @classmethod
+    def _is_there_for_an_issuer(cls, value: Value, info: ValidationInfo) -> Value:
+        if info.data.get("issuer") and not value:
+            raise ValueError("must be set, because jwt.issuer is")
+        return value
 
 
 class AdminSettings(Section):

@@ -1,9 +1,12 @@
 """Requests that are answered at once."""
 
-from gateway.errors import GatewayError, problem_for
+import os
+
+from gateway.errors import REQUEST_ID, GatewayError, instance_of, problem_for
 from gateway.exchange import Headers, Request, Responder
 from gateway.seen.health import Health
 from wire.headers import CONTENT_TYPE
+from wire.ids import uuid4_text
 
 
 class Answered:
@@ -34,9 +37,10 @@ ANSWERED = Answered()
 
 
 def answer_problem(request: Request, client: Responder, error: GatewayError) -> int:
-    """Answer with the problem of ``error``; return its status."""
-    instance = request.target.partition(b"?")[0].decode("latin-1")
-    status, headers, body = problem_for(error, instance, "")
+    """Answer with the problem of ``error``, under an id of its own; return its status."""
+    request_id = uuid4_text(os.urandom(16))
+    status, headers, body = problem_for(error, instance_of(request.target), request_id)
+    headers.append((REQUEST_ID, request_id.encode()))
     answer_whole(request, client, status, headers, body)
     return status
 

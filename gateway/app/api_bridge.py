@@ -5,6 +5,10 @@ the application is an aiohttp server that listens nowhere: each call goes to it 
 a Unix socket without a name. In others the call goes over TCP to a process that has the role. Both
 ends keep the other from running ahead. The rate is low: a call costs two sockets and a task, and
 its connection serves nothing else.
+
+Two parsers never agree on everything. What the edge takes and the other end refuses is answered
+here: its own error page is not passed on, because it repeats the bytes that it could not read, be
+they a credential.
 """
 
 import asyncio
@@ -15,16 +19,21 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.app.answers import answer_problem
-from gateway.errors import BodyTooLarge, GatewayError, StoreUnavailable
+from gateway.errors import BadRequest, BodyTooLarge, GatewayError, StoreUnavailable
 from gateway.exchange import Headers, Receiver, Request, Responder
 from runtime.tasks import spawn
-from wire.headers import CONTENT_LENGTH, forwardable
-from wire.http1 import LAST_CHUNK, encode_chunk, encode_request_head
+from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
+from wire.http1 import LAST_CHUNK, REASONS, encode_chunk, encode_request_head
+from wire.problem import PROBLEM_JSON
 
 MAX_BODY_BYTES = 1_048_576
 _OURS = frozenset({b"host", b"expect", CONTENT_LENGTH})
 """Written anew for the application: the edge has read them already."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_NO_ROUTES_METHOD = b"TRACE"
+"""Goes to the application for every other method, which its parser may not know or take for another
+protocol's (PRI). No route has it, so the answer is 404, or 405 with what the path allows."""
 
 Open = Callable[[], asyncio.BaseProtocol]
 Connect = Callable[[asyncio.Protocol], Awaitable[asyncio.Transport]]
@@ -125,9 +134,8 @@ class _Bridged(asyncio.Protocol):
             framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
         else:
             framing = b"content-length: %d\r\nconnection: close\r\n" % (request.body_bytes or 0)
-        self._early = bytearray(
-            encode_request_head(request.method, request.target, headers, framing)
-        )
+        method = request.method if request.method in _METHODS else _NO_ROUTES_METHOD
+        self._early = bytearray(encode_request_head(method, request.target, headers, framing))
 
     # What the edge tells.
 
@@ -193,7 +201,7 @@ class _Bridged(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it
         self._transport = None
-        self._fail(StoreUnavailable("The API cannot be reached"))
+        self._fail(StoreUnavailable(_UNREACHED))
 
     # What the parser tells of the answer.
 
@@ -206,6 +214,9 @@ class _Bridged(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status >= _FIRST_ERROR and not self._is_problem():
+            self._fail(_unexplained(status))
+            return
         self._has_head = True
         self._seen(self._request.method, status)
         self._client.send_head(status, [*self._headers, *self._more], self._length)
@@ -219,6 +230,11 @@ class _Bridged(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._is_over:
             self._finish()
+
+    def _is_problem(self) -> bool:
+        return any(
+            name == CONTENT_TYPE and value.startswith(PROBLEM_JSON) for name, value in self._headers
+        )
 
     def _finish(self) -> None:
         self._is_over = True
@@ -247,3 +263,21 @@ class _Bridged(asyncio.Protocol):
             self._early += data
         else:
             self._transport.write(data)
+
+
+def _unexplained(status: int) -> GatewayError:
+    """Return what is answered for an error of ``status`` that came without a problem document."""
+    if status in _UNREACHED_STATUSES:
+        return StoreUnavailable(_UNREACHED)
+    error = BadRequest(_NOT_TAKEN) if status < GatewayError.status else GatewayError()
+    if status != error.status:
+        error.status = status
+        error.kind = REASONS.get(status, b"Error").decode().lower().replace(" ", "-")
+    return error
+
+
+_FIRST_ERROR = 400
+_UNREACHED_STATUSES = (502, 503, 504)
+"""What something between us and another process's API answers when it is not there."""
+_UNREACHED = "The API cannot be reached"
+_NOT_TAKEN = "The API does not take such a request"

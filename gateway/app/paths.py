@@ -2,7 +2,7 @@
 
 from gateway.app.answers import ANSWERED, answer_health, answer_problem, answer_whole
 from gateway.app.api_bridge import ApiBridge
-from gateway.attach.endpoint import PATH as ATTACH_PATH
+from gateway.attach import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import GatewayError, NotFound, QueueUnavailableError
 from gateway.exchange import Headers, Receiver, Request, Responder

@@ -11,7 +11,6 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.state import QUEUED
 from wire.headers import AUTHORIZATION, NVCF_LEASED_US
 
-PATH = b"/v2/nvcf/worker/request-attach"
 _DIGITS_MAX = 15
 """Of a lease's age in µs; longer values are nonsense and count as absent."""
 

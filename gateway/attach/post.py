@@ -5,7 +5,8 @@ end. It is answered 200 only when the client has taken the whole response or is 
 knows when its slot and its lease are free.
 """
 
-from gateway.errors import BadRequest, problem_for
+from gateway.attach import PATH
+from gateway.errors import BadRequest, instance_of, problem_for
 from gateway.exchange import Headers, Responder
 from gateway.invocation.machine import Invocation
 from wire.http1 import HeadError, InnerHeadParser
@@ -114,7 +115,7 @@ class AttachPost:
         self._is_answered = True
         error = BadRequest(detail)
         error.status = status
-        status, headers, body = problem_for(error, "", "")
+        status, headers, body = problem_for(error, instance_of(PATH), self._invocation.request_id)
         self._worker.send_head(status, headers, len(body))
         self._worker.send_body(body)
         self._worker.end()

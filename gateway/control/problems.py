@@ -4,6 +4,7 @@ import logging
 
 from aiohttp import web
 
+from gateway.errors import REQUEST_ID as REQUEST_ID_HEADER
 from gateway.errors import (
     BodyTooLarge,
     GatewayError,
@@ -14,7 +15,7 @@ from gateway.errors import (
 )
 from queueing.interface import QueueUnavailable
 
-REQUEST_ID = "x-request-id"
+REQUEST_ID = REQUEST_ID_HEADER.decode()
 
 _log = logging.getLogger("gateway.control")
 

@@ -89,37 +89,54 @@ def read_head(block: bytes, limits: EdgeLimits, now: float) -> tuple[Request, in
     """
     lines = block.split(b"\r\n")
     first = lines[0]
-    _check_size(first, len(block), len(lines) - 1, limits)
     headers: Headers = []
     framing: Headers = []
     known = _known_lines.get
-    for line in lines[1:]:
-        header = known(line)
-        if header is None:
-            header = _read_line(line)
-        headers.append(header)
-        if header[0] in _FRAMING:
-            framing.append(header)
-    parts = first.split(b" ")
-    if len(parts) != 3:
-        raise malformed("The request line is not method, target and version")
-    method, target, version = parts
-    flags = 0
-    if version != b"HTTP/1.1":
-        _check_version(version)
-        flags = HTTP_1_0
-    host, body_bytes, flags = _read_framing(framing, flags)
-    if host is not None:
-        authority = _read_authority(host)
-    elif flags & HTTP_1_0:
-        authority = b""
-    else:
-        raise _invalid_host("Host is missing")
-    if method not in _METHODS:
-        _check_method(method)
-    if not _is_origin_form(target):
-        target, authority = _unusual_target(method, target, authority)
+    try:
+        _check_size(first, len(block), len(lines) - 1, limits)
+        for line in lines[1:]:
+            header = known(line)
+            if header is None:
+                header = _read_line(line)
+            headers.append(header)
+            if header[0] in _FRAMING:
+                framing.append(header)
+        parts = first.split(b" ")
+        if len(parts) != 3:
+            raise malformed("The request line is not method, target and version")
+        method, target, version = parts
+        flags = 0
+        if version != b"HTTP/1.1":
+            _check_version(version)
+            flags = HTTP_1_0
+        host, body_bytes, flags = _read_framing(framing, flags)
+        if host is not None:
+            authority = _read_authority(host)
+        elif flags & HTTP_1_0:
+            authority = b""
+        else:
+            raise _invalid_host("Host is missing")
+        if method not in _METHODS or not _is_origin_form(target):
+            target, authority = _unusual(method, target, authority)
+    except Refusal as refusal:
+        refusal.target = target_of(first, limits)
+        raise
     return Request(method, target, authority, headers, body_bytes, now), flags
+
+
+def target_of(head: bytes | bytearray, limits: EdgeLimits) -> bytes:
+    """Return the path that a refused head asks for, empty when it cannot be told.
+
+    ``head`` is its beginning. ``OPTIONS *`` asks for no path.
+    """
+    beginning = bytes(head[: limits.max_request_line_bytes])
+    parts = beginning.partition(b"\r\n")[0].split(b" ", 3)
+    # The path is whole if something comes after it: the version or, in a part of a line, a query.
+    if len(parts) != 3 and not (len(parts) == 2 and b"?" in parts[1]):
+        return b""
+    absolute = _is_absolute_form(parts[1])
+    path = (_origin_form(absolute[2]) if absolute else parts[1]).partition(b"?")[0]
+    return path if _is_origin_form(path) else b""
 
 
 def check_partial(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int = 0) -> None:
@@ -127,6 +144,14 @@ def check_partial(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: in
 
     ``checked_bytes`` of it were here before. Raises `Refusal`.
     """
+    try:
+        _check_lines(held, limits, checked_bytes)
+    except Refusal as refusal:
+        refusal.target = target_of(held, limits)
+        raise
+
+
+def _check_lines(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int) -> None:
     size = len(held)
     # Lines that end with LF alone would else be waited for until the time is up.
     if held.count(b"\n", checked_bytes) != held.count(b"\r\n", max(checked_bytes - 1, 0)):
@@ -169,8 +194,12 @@ def _check_method(method: bytes) -> None:
         raise malformed("The method is malformed")
 
 
-def _unusual_target(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, bytes]:
-    """Return target and authority for a target that is not a path (RFC 9112 §3.2)."""
+def _unusual(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, bytes]:
+    """Return target and authority where method or target are not the usual (RFC 9112 §3.2)."""
+    if method not in _METHODS:
+        _check_method(method)
+    if _is_origin_form(target):
+        return target, authority
     if target == b"*" and method == b"OPTIONS":
         return target, authority
     match = _is_absolute_form(target)
@@ -180,8 +209,12 @@ def _unusual_target(method: bytes, target: bytes, authority: bytes) -> tuple[byt
     # RFC 9112 §3.2.2 lets the target win; two different names in one request are refused instead.
     if authority and authority != named:
         raise _invalid_host("Host and the request target name different hosts")
-    path = match[2]
-    return (path if path.startswith(b"/") else b"/" + path), named
+    return _origin_form(match[2]), named
+
+
+def _origin_form(path: bytes) -> bytes:
+    """Return what follows the authority of an absolute form as a target of its own."""
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def _read_authority(value: bytes) -> bytes:

@@ -11,15 +11,11 @@ from time import monotonic
 
 from gateway.edge.body import ChunkedBody, SizedBody
 from gateway.edge.connections import Connections
-from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head
-from gateway.edge.peer import OPEN, PeerConnection
-from gateway.edge.refusal import Refusal, encode_refusal, malformed
-from gateway.edge.response import Http1Response
+from gateway.edge.head import EXPECTS_CONTINUE, check_partial, read_head, target_of
+from gateway.edge.peer import OPEN, PROBE_AFTER_S, PeerConnection, fresh_id
+from gateway.edge.refusal import Refusal, failed, late, malformed
+from gateway.edge.response import CONTINUE, Http1Response
 from gateway.exchange import Receiver, Request
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-PROBE_AFTER_S = 0.02
-"""When a half-closed peer is looked at for the first time; then at every check."""
 
 log = logging.getLogger("gateway.edge")
 
@@ -36,11 +32,13 @@ class Http1Protocol(PeerConnection):
         "_is_body_paused",
         "_owes_arrived",
         "_response",
+        "_target",
     )
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
         self._response: Http1Response | None = None
+        self._target = b""  # what is being served, for a refusal of its rest
         self._held = bytearray()
         self._body: SizedBody | ChunkedBody | None = None
         self._is_body_paused = False
@@ -118,8 +116,9 @@ class Http1Protocol(PeerConnection):
         except Refusal as refusal:
             self.refuse(refusal)
         except Exception:
-            log.exception("edge.exchange_failed")
-            self.refuse(Refusal(500, "internal-error", "The gateway failed to serve the request"))
+            request_id = fresh_id()
+            log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})
+            self.refuse(failed(), request_id)
         self._is_corked = False
         if self._out:
             self.flush()
@@ -152,8 +151,7 @@ class Http1Protocol(PeerConnection):
             if head_end < 0:
                 self._await_head(data, at)
                 break
-            now = monotonic()
-            request, flags = read_head(data[at:head_end], self._limits, now)
+            request, flags = read_head(data[at:head_end], self._limits, monotonic())
             at = self._begin(request, flags, data, head_end + 4)
         return at
 
@@ -166,6 +164,7 @@ class Http1Protocol(PeerConnection):
 
     def _begin(self, request: Request, flags: int, data: bytes, at: int) -> int:
         """Dispatch ``request``, whose body begins in ``data`` at ``at``; return how far it went."""
+        self._target = request.target
         response = Http1Response(self, flags, request.method == b"HEAD")
         length = request.body_bytes
         self._is_body_paused = False
@@ -308,6 +307,7 @@ class Http1Protocol(PeerConnection):
     def response_over(self, tail: bytes, closes: bool) -> None:
         """The response ends with ``tail``: now the next request, or the end."""
         self._response = None
+        self._target = b""
         if tail:
             self.write(tail)
         if closes or self._connections.draining:
@@ -352,7 +352,7 @@ class Http1Protocol(PeerConnection):
         self._held.clear()
         self.close(linger=not (is_read or self._got_eof))
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal, request_id: str = "") -> None:
         """Answer what is no request, or ends as none, and close."""
         response = self._response
         is_started = response is not None and response.is_started
@@ -362,7 +362,7 @@ class Http1Protocol(PeerConnection):
         if is_started:
             self.reset()
             return
-        self.write(encode_refusal(refusal, self._connections.date_line))
+        self.write_refusal(refusal, self._target or refusal.target, request_id)
         self._held.clear()
         self.close(linger=not self._got_eof)
 
@@ -387,7 +387,7 @@ class Http1Protocol(PeerConnection):
     def time_is_up(self) -> None:
         """The client let its time pass."""
         if self._response is not None or self._held:
-            self.refuse(Refusal(408, "request-timeout", "The request did not arrive in time"))
+            self.refuse(late(target_of(self._held, self._limits)))
         else:
             self._close()
 

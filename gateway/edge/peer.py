@@ -5,6 +5,7 @@ time of one, and uvloop's own gathering (writev) costs nearly as much.
 """
 
 import asyncio
+import os
 import socket
 import struct
 import sys
@@ -13,7 +14,8 @@ from math import inf
 from typing import Final, cast
 
 from gateway.edge.connections import Connections
-from gateway.edge.refusal import Refusal
+from gateway.edge.refusal import Refusal, encode_refusal
+from wire.ids import uuid4_text
 
 MAX_REFUSED_CONNECTIONS = 256
 """So many above the limit are answered 503 at a time; what comes beyond them is reset."""
@@ -22,6 +24,9 @@ OPEN: Final = 1
 LINGERING: Final = 2
 CLOSING: Final = 3
 LOST: Final = 4
+
+PROBE_AFTER_S = 0.02
+"""When a half-closed peer is looked at for the first time; then at every check."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -119,6 +124,11 @@ class PeerConnection(asyncio.Protocol):
         self._out_bytes += len(data)
         if self._out_bytes >= self._connections.coalesced_bytes:
             self.flush()
+
+    def write_refusal(self, refusal: Refusal, target: bytes, request_id: str) -> None:
+        """Send a refusal of ``target``, under an id of its own if ``request_id`` is empty."""
+        request_id = request_id or fresh_id()
+        self.write(encode_refusal(refusal, target, request_id, self._connections.date_line))
 
     def flush(self) -> None:
         """Give what was written to the transport. May call `pause_writing`."""
@@ -231,6 +241,11 @@ class PeerConnection(asyncio.Protocol):
 
     def _socket(self) -> socket.socket:
         return cast(socket.socket, self._transport.get_extra_info("socket"))
+
+
+def fresh_id() -> str:
+    """Return an id for a request that is refused."""
+    return uuid4_text(os.urandom(16))
 
 
 def _has_closed(peer: socket.socket) -> bool:

@@ -19,6 +19,7 @@ from gateway.edge.head import CLOSE, HTTP_1_0
 from gateway.exchange import Headers, Receiver
 from wire.http1 import LAST_CHUNK, encode_chunk, encode_response_head
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OURS = frozenset({b"date", b"server"})
 
 

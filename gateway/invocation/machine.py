@@ -18,6 +18,7 @@ from gateway.errors import (
     QueueFullError,
     QueueUnavailableError,
     WorkerLost,
+    instance_of,
     problem_for,
 )
 from gateway.exchange import Headers, Request, Responder
@@ -62,6 +63,7 @@ class Invocation:
         "_post",
         "_request",
         "_site",
+        "_target",
         "_upload",
         "attached_at",
         "deadline",
@@ -94,6 +96,8 @@ class Invocation:
         self._site = site
         self._client = client
         self._request: Request | None = request
+        # Outlives the request for the sake of a problem; no copy.
+        self._target = request.target
         self._caller = caller
         self._upload = Upload(request.body_bytes)
         self._post: WorkerPost | None = None
@@ -365,7 +369,7 @@ class Invocation:
 
     def _fail(self, error: GatewayError, outcome: Outcome) -> None:
         """Answer with a problem; only before the response head."""
-        status, headers, body = problem_for(error, "", self.request_id)
+        status, headers, body = problem_for(error, instance_of(self._target), self.request_id)
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)

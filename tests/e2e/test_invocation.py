@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Dev
+from tests.support.programs import PATIENCE_S
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -78,6 +79,11 @@ async def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     document: dict[str, Any] = answer.json()
     assert document["status"] == status
     assert document["type"].startswith("urn:nvcf:problem-details:")
+    assert document["title"]
+    assert document["detail"]
+    assert document["instance"] == answer.request.url.raw_path.decode().partition("?")[0]
+    request_id = answer.headers.get("nvcf-reqid") or answer.headers["x-request-id"]
+    assert document["requestId"] == request_id
     return document
 
 
@@ -93,6 +99,29 @@ async def test_who_may_not_call_hears_why(dev: Dev) -> None:
         await problem(answer, 404)
         answer = await client.get("/", headers={"nvcf-poll-seconds": "soon"})
         await problem(answer, 400)
+        answer = await client.get("/a%20b?c", headers=[("authorization", "Bearer nvapi-wrong")] * 2)
+        await problem(answer, 400)
+
+
+async def test_whatever_is_sent_to_the_api_no_credential_comes_back(dev: Dev) -> None:
+    functions, secret = "/v2/nvcf/functions", "nvapi-" + "secret" * 1_500
+    attach = "/v2/nvcf/worker/request-attach"
+    async with httpx.AsyncClient(base_url=dev.ready["api_url"], timeout=PATIENCE_S) as client:
+        for method, path, status in (
+            ("PRI", functions, 405),
+            ("FOO", functions, 405),
+            ("GET", functions, 401),
+            ("GET", f"/{'x' * 10_000}", 404),
+            ("POST", attach, 401),
+            ("PUT", attach, 405),
+        ):
+            headers = {"authorization": f"Bearer {secret}"}
+            answer = await client.request(method, path, headers=headers)
+            await problem(answer, status)
+            assert secret[:20] not in answer.text
+        answer = await client.post(functions, content=b"x" * 1_100_000)
+        await problem(answer, 413)
+    assert secret[:20] not in dev.program.output
 
 
 async def test_health_and_metrics_are_there(dev: Dev) -> None:

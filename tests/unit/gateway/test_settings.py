@@ -38,6 +38,25 @@ def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert problem.startswith("nats.ca_file: ")
 
 
+def test_an_issuer_without_what_its_tokens_are_checked_with_is_refused() -> None:
+    told = problems(GATEWAY_JWT__ISSUER="https://issuer.example")
+    assert [problem.partition(":")[0] for problem in told] == ["jwt.audiences", "jwt.jwks_url"]
+    (problem,) = problems(
+        GATEWAY_JWT__ISSUER="https://issuer.example", GATEWAY_JWT__JWKS_URL="https://a/keys"
+    )
+    assert problem.startswith("jwt.audiences: must be set")
+
+
+def test_an_issuer_with_both_and_none_at_all_are_taken() -> None:
+    environ = {
+        "GATEWAY_JWT__ISSUER": "https://issuer.example",
+        "GATEWAY_JWT__AUDIENCES": "gateway",
+        "GATEWAY_JWT__JWKS_URL": "https://issuer.example/keys",
+    }
+    assert load(GatewaySettings, None, ENV_PREFIX, environ=environ).jwt.audiences == ("gateway",)
+    assert load(GatewaySettings, None, ENV_PREFIX, environ={}).jwt.issuer == ""
+
+
 def test_where_the_api_is_for_commands_is_no_setting_and_refused_by_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,16 +2,22 @@
 
 import asyncio
 import io
+import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from gateway.app import api_server
 from gateway.app.answers import ANSWERED, answer_problem
 from gateway.app.api_bridge import MAX_BODY_BYTES, ApiBridge
 from gateway.app.api_server import ApiServer
+from gateway.control.problems import response_to
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import bind_sockets, listen
 from gateway.errors import GatewayError
@@ -20,6 +26,16 @@ from runtime.settings import Address
 from tests.support.nats_server import PATIENCE_S
 
 BIG = 4_000_000
+SECRET = b"nvapi-secret"
+
+
+@web.middleware
+async def explained(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer errors as the real application does."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return response_to(error, request, "the-applications-id")
 
 
 class Application:
@@ -30,12 +46,13 @@ class Application:
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
         self.sent = 0
-        self.app = web.Application(client_max_size=2 * MAX_BODY_BYTES)
+        self.app = web.Application(client_max_size=2 * MAX_BODY_BYTES, middlewares=[explained])
         self.app.router.add_route("*", "/echo", self.echo)
         self.app.router.add_get("/long", self.long)
         self.app.router.add_get("/wait", self.wait)
         self.app.router.add_delete("/nothing", self.nothing)
         self.app.router.add_get("/abort", self.abort)
+        self.app.router.add_get("/page/{status}", self.page)
 
     async def echo(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -65,6 +82,11 @@ class Application:
 
     async def nothing(self, request: web.Request) -> web.Response:
         return web.Response(status=204)
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Answer as no route of the API does, but something between two processes may."""
+        status = int(request.match_info["status"])
+        return web.Response(status=status, text=f"you sent {request.headers['authorization']}")
 
 
 class Served:
@@ -161,7 +183,9 @@ async def test_a_body_beyond_the_bound_is_refused(
     async with client.post(f"{served.url}/echo", data=data) as response:
         assert response.status == 413
         assert response.content_type == "application/problem+json"
-        assert (await response.json(content_type=None))["instance"] == "/echo"
+        document = await response.json(content_type=None)
+        assert document["instance"] == "/echo"
+        assert document["requestId"] == response.headers["x-request-id"]
 
 
 async def test_a_slow_reader_stops_the_application(
@@ -193,3 +217,106 @@ async def test_an_application_that_breaks_off_is_answered_for(
     async with client.get(f"{served.url}/abort") as response:
         assert response.status == 503
         assert (await response.json(content_type=None))["type"].startswith("urn:nvcf:")
+
+
+# What one parser takes and another does not
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def problem(self, status: int, path: str) -> dict[str, Any]:
+        """Return the problem document, which is a whole one and repeats no secret."""
+        assert self.headers["content-type"] == "application/problem+json"
+        document: dict[str, Any] = json.loads(self.body)
+        assert document["status"] == self.status == status
+        assert document["type"].startswith("urn:nvcf:problem-details:")
+        assert document["title"]
+        assert document["detail"]
+        assert document["instance"] == path
+        assert document["requestId"] == self.headers["x-request-id"]
+        assert SECRET not in self.body + str(self.headers).encode()
+        return document
+
+
+async def ask(served: Served, method: bytes, target: bytes, *lines: bytes) -> Answer:
+    """Send a request that no client library would send."""
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (method + b" " + target + b" HTTP/1.1", b"Host: h", b"Connection: close", *lines)
+    writer.write(b"\r\n".join(head) + b"\r\n\r\n")
+    async with asyncio.timeout(PATIENCE_S):
+        told = await reader.read()
+    writer.close()
+    first, *fields = told.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    headers = dict(field.lower().split(": ", 1) for field in fields)
+    return Answer(int(first.split()[1]), headers, told.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("method", [b"PRI", b"FOO", b"CONNECTX", b"DESCRIBE", b"get", b"!"])
+async def test_a_method_that_no_route_has_is_not_allowed_whatever_parsers_make_of_it(
+    served: Served, method: bytes
+) -> None:
+    answer = await ask(served, method, b"/wait?x", b"Authorization: Bearer " + SECRET)
+    answer.problem(405, "/wait")
+    assert answer.headers["allow"] == "get, head"
+    (await ask(served, method, b"/elsewhere")).problem(404, "/elsewhere")
+    assert served.seen == [(method, 405), (method, 404)]
+
+
+@pytest.mark.parametrize(
+    ("target", "lines"),
+    [
+        (b"/echo", [b"Authorization: Bearer " + b"x" * 9_000]),
+        (b"/echo", [b"Authorization: Bearer " + b"x" * 65_000]),
+        (b"/echo", [b"n" * 65_000 + b": x"]),
+        (b"/echo?" + b"x" * 16_000, []),
+        (b"/echo", [b"x-%d: x" % n for n in range(126)]),
+    ],
+    ids=["bearer", "value", "name", "query", "headers"],
+)
+async def test_what_the_edge_takes_reaches_the_application(
+    served: Served, target: bytes, lines: list[bytes]
+) -> None:
+    assert (await ask(served, b"GET", target, *lines)).status == 200
+
+
+async def test_a_long_path_is_one_that_is_not_there(served: Served) -> None:
+    path = b"/" + b"x" * 16_000
+    (await ask(served, b"GET", path)).problem(404, path.decode())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Type: " + SECRET] * 2,
+        [b"User-Agent: " + SECRET] * 2,
+        [b"Sec-WebSocket-Key1: " + SECRET],
+        [b"Authorization: Bearer " + SECRET + b"x" * 200],
+    ],
+    ids=["type", "agent", "websocket", "long"],
+)
+async def test_what_the_applications_parser_refuses_is_repeated_to_nobody(
+    lines: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither to the caller nor to who reads the log."""
+    monkeypatch.setattr(api_server, "_UNBOUNDED", 200)
+    caplog.set_level(logging.DEBUG)
+    async with bridged() as served:
+        answer = await ask(served, b"GET", b"/echo?x", *lines)
+    answer.problem(400, "/echo")
+    assert answer.headers["x-more"] == "yes"
+    assert served.seen == [(b"GET", 400)]
+    assert "api.unreadable" in caplog.text
+    assert SECRET.decode() not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(400, 400), (413, 413), (500, 500), (502, 503), (504, 503)]
+)
+async def test_an_error_page_is_replaced(served: Served, status: int, told: int) -> None:
+    authorization = b"Authorization: Bearer " + SECRET
+    answer = await ask(served, b"GET", b"/page/%d" % status, authorization)
+    answer.problem(told, f"/page/{status}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes
+from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes, StartingDispatcher
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import NotFound, Unauthenticated
 from gateway.exchange import Headers, Request
@@ -32,6 +32,15 @@ class Routes:
 
 def request(method: bytes, target: bytes, headers: Headers | None = None) -> Request:
     return Request(method, target, b"gateway", headers or [], 0, 0.0)
+
+
+def assert_problem(client: RecordedResponder, status: int, path: str) -> None:
+    assert client.head is not None
+    document = json.loads(client.sent)
+    assert document["status"] == client.head[0] == status
+    assert document["instance"] == path
+    assert len(document["requestId"]) == 36
+    assert (b"x-request-id", document["requestId"].encode()) in client.head[1]
 
 
 def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
@@ -81,7 +90,13 @@ def test_the_workers_listener_serves_attach_and_health_only() -> None:
         assert worker.head is not None
         assert worker.head[0] == status
         if status != 200:
-            assert json.loads(worker.sent)["status"] == status
+            assert_problem(worker, status, target.decode())
+
+
+def test_before_the_store_is_read_everything_else_is_told_to_come_back() -> None:
+    client = RecordedResponder(Script(), "client")
+    StartingDispatcher(Routes().health)(request(b"GET", b"/v1/x?y"), client)
+    assert_problem(client, 503, "/v1/x")
 
 
 def test_the_admin_listener_serves_metrics_and_health() -> None:
@@ -94,3 +109,5 @@ def test_the_admin_listener_serves_metrics_and_health() -> None:
         assert client.head[0] == status
         if target == b"/metrics":
             assert b"# TYPE function_request counter" in client.sent
+        if status != 200:
+            assert_problem(client, status, target.decode())

@@ -80,7 +80,10 @@ def test_what_is_no_response_is_refused_and_the_client_gets_502(data: bytes, sta
     post.body_end()
     assert meeting.worker.head is not None
     assert meeting.worker.head[0] == status
-    assert json.loads(meeting.worker.sent)["status"] == status
+    document = json.loads(meeting.worker.sent)
+    assert document["status"] == status
+    assert document["instance"] == PATH.decode()
+    assert document["requestId"] == meeting.world.invocation.request_id
     assert meeting.world.client.head is not None
     assert meeting.world.client.head[0] == 502
 

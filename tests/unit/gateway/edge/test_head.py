@@ -5,7 +5,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from gateway.edge.head import CLOSE, EXPECTS_CONTINUE, HTTP_1_0, check_partial, read_head
+from gateway.edge.head import (
+    CLOSE,
+    EXPECTS_CONTINUE,
+    HTTP_1_0,
+    check_partial,
+    read_head,
+    target_of,
+)
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.refusal import Refusal
 from gateway.exchange import Request
@@ -168,6 +175,52 @@ def test_the_beginning_of_a_head_is_refused_as_soon_as_it_is_too_large() -> None
         check_partial(b"G" * 23, limits)
     with pytest.raises(Refusal, match="headers are too"):
         check_partial(b"GET / HTTP/1.1\r\n" + b"x" * 31, limits)
+
+
+@pytest.mark.parametrize(
+    ("block", "target"),
+    [
+        (b"GET /a/%41?q=1 HTTP/1.1\r\nHost: a b", b"/a/%41"),
+        (b"GET http://u:secret@a/x?q HTTP/1.1\r\nHost: a", b"/x"),
+        (b"GET http://a:b?q HTTP/1.1\r\nHost: a", b"/"),
+        (b"GET /x HTTP/2.0", b"/x"),
+        (b"GET /x?%b HTTP/1.1\r\nHost: a" % (b"q" * 16_384), b"/x"),
+        (b"GET /%b HTTP/1.1\r\nHost: a" % (b"x" * 16_384), b""),
+        (b"GET /a b HTTP/1.1\r\nHost: a", b""),
+        (b"GET /a#b HTTP/1.1\r\nHost: a", b""),
+        (b"GET /\xe9 HTTP/1.1\r\nHost: a", b""),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443", b""),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a b", b""),
+        (b"", b""),
+    ],
+    ids=lambda value: repr(value)[2:40],
+)
+def test_a_refusal_knows_the_path_that_was_asked_for(block: bytes, target: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        read(block)
+    assert refused.value.target == target
+
+
+@pytest.mark.parametrize(
+    ("held", "target"),
+    [
+        (b"GET /x HTTP/1.1\r\nX: " + b"x" * 66_000, b"/x"),
+        (b"GET /x HTTP/1.1\nHost: a", b""),
+        (b"GET /x HTTP/1.1\r\nHost: a\n", b"/x"),
+        (b"GET /x?" + b"q" * 17_000, b"/x"),
+        (b"GET /" + b"x" * 17_000, b""),
+    ],
+    ids=lambda value: repr(value)[2:40],
+)
+def test_so_does_the_refusal_of_a_beginning(held: bytes, target: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        check_partial(bytearray(held), LIMITS)
+    assert refused.value.target == target
+
+
+def test_half_a_path_is_none() -> None:
+    assert target_of(b"GET /a", LIMITS) == b""
+    assert target_of(b"GET /a HTT", LIMITS) == b"/a"
 
 
 class Peer:

@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -136,37 +137,51 @@ def test_a_dispatch_that_fails_is_answered_500_and_the_connection_closed() -> No
     table.feed(GET)
     assert table.status() == b"500"
     assert b"a bug" not in table.transport.written
+    assert problem(table)["instance"] == "/a"
     assert table.transport.eof_written
 
 
 # Refusals
 
 
+def problem(table: Table) -> dict[str, Any]:
+    """Return the document of the answer that came last, which is a whole one."""
+    head, _, body = table.transport.written.rpartition(b"\r\n\r\n")
+    document: dict[str, Any] = json.loads(body)
+    assert b"\r\ncontent-type: application/problem+json" in head
+    assert b"HTTP/1.1 %d " % document["status"] in head
+    assert document["type"].startswith("urn:nvcf:problem-details:")
+    assert document["title"]
+    assert document["detail"]
+    assert b"\r\nx-request-id: %b\r\n" % document["requestId"].encode() in head
+    assert len(document["requestId"]) == 36
+    return document
+
+
 @pytest.mark.parametrize(
-    ("wire", "status"),
+    ("wire", "status", "path"),
     [
-        (b"GET /a HTTP/1.1\r\n\r\n", b"400"),
-        (b"GET /a HTTP/1.1\r\nHost: h\r\nX: a\nY: b\r\n\r\n", b"400"),
-        (b"\x16\x03\x01\x02\x00" + b"x" * 17_000, b"414"),
-        (b"GET /" + b"a" * 17_000, b"414"),
-        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 66_000, b"431"),
-        (CHUNKED_POST + b"5\nhello\r\n", b"400"),
-        (b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n", b"501"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
-        (b"GET / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", b"417"),
+        (b"GET /a?b HTTP/1.1\r\n\r\n", b"400", "/a"),
+        (b"GET /a HTTP/1.1\r\nHost: h\r\nX: a\nY: b\r\n\r\n", b"400", "/a"),
+        (b"\x16\x03\x01\x02\x00" + b"x" * 17_000, b"414", None),
+        (b"GET /" + b"a" * 17_000, b"414", None),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 66_000, b"431", "/"),
+        (CHUNKED_POST + b"5\nhello\r\n", b"400", "/c"),
+        (CHUNKED_POST + b"5\r\nhelloo\r\n", b"400", "/c"),
+        (b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n", b"501", None),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505", None),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", b"417", "/"),
     ],
 )
 def test_what_is_no_request_is_answered_with_a_problem_and_closed(
-    wire: bytes, status: bytes
+    wire: bytes, status: bytes, path: str | None
 ) -> None:
     table = Table()
     table.feed(wire)
     assert table.exchanges == []
-    head, _, body = table.transport.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 " + status)
-    assert b"\r\nconnection: close" in head
-    assert b"\r\ncontent-type: application/problem+json" in head
-    assert json.loads(body)["status"] == int(status)
+    assert table.status() == status
+    assert b"\r\nconnection: close" in table.transport.written
+    assert problem(table).get("instance") == path
     assert table.transport.eof_written
     table.feed(GET)
     assert table.exchanges == []
@@ -177,6 +192,41 @@ def test_a_body_that_breaks_its_coding_ends_the_exchange_before_the_refusal() ->
     table.feed(CHUNKED_POST + b"5\r\nhello\r\n", b"zz\r\n")
     assert table.last.events == ["body", "arrived", "gone"]
     assert table.status() == b"400"
+    assert problem(table)["instance"] == "/c"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "path"),
+    [([b"GET /b?", b"c HTTP/1.1\r\nHost: x y\r\n\r\n"], "/b"), ([b"GET ", b"/b\n"], None)],
+)
+def test_the_path_of_the_request_before_is_not_taken_for_that_of_a_refused_one(
+    pieces: list[bytes], path: str | None
+) -> None:
+    table = Table(on=answering)
+    table.feed(GET, *pieces)
+    assert problem(table).get("instance") == path
+
+
+@pytest.mark.parametrize(
+    ("wire", "path"),
+    [
+        (b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc", "/p"),
+        (b"GET /a HTTP/1.1\r\nHo", "/a"),
+        (b"GET /a", None),
+    ],
+)
+def test_what_comes_too_late_is_told_for_which_path(wire: bytes, path: str | None) -> None:
+    table = Table(EdgeLimits(head_timeout_s=2, body_stall_s=2))
+    table.feed(GET)
+    table.last.answer()
+    table.feed(wire)
+    table.pass_time(6)
+    document = problem(table)
+    assert (document["status"], document.get("instance")) == (408, path)
+
+
+def test_one_connection_too_many_is_told_by_an_id_too() -> None:
+    assert problem(Table(EdgeLimits(max_connections=0)))["status"] == 503
 
 
 def test_an_upgrade_is_served_as_plain_http() -> None:

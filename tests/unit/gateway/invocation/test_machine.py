@@ -92,7 +92,9 @@ class World:
         assert length == len(self.client.sent)
         document = json.loads(self.client.sent)
         assert document["status"] == status
+        assert document["instance"] == "/v1/x%2Fy"
         assert document["requestId"] == REQUEST_ID
+        assert (b"nvcf-reqid", REQUEST_ID.encode()) in headers
         return dict(document)
 
 
