@@ -19,11 +19,6 @@ def consumer_name(stream: str) -> str:
     return f"{stream}_workers"
 
 
-def request_subject(region: str, version_id: str, request_id: str) -> str:
-    """Return where one request is published."""
-    return f"rq.{region}.{version_id}.{request_id}"
-
-
 def queue_subjects(region: str, version_id: str) -> str:
     """Return the wildcard that a queue stream listens to."""
     return f"rq.{region}.{version_id}.>"

@@ -2,7 +2,7 @@
 
 Synchronous and cheap: an API key costs a hash and a look-up, a signed token a hash and two, since
 a signature is checked once and remembered. What can end a credential early is looked up at each
-use, in memory: its expiry, the key it rests on, the account of its client.
+use, in memory: its expiry, the key it rests on, its account.
 """
 
 from base64 import b64decode
@@ -14,7 +14,7 @@ from gateway.auth.bootstrap import PREFIX as BOOTSTRAP_PREFIX
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import PREFIX, bearer_of, principal_of
 from gateway.auth.signing import ISSUER, Signers, unverified
-from gateway.auth.tokens import read_token
+from gateway.auth.tokens import WORKER_KIND, read_token
 from gateway.errors import NotFound, Unauthenticated
 from gateway.functions.model import EVERYTHING
 from gateway.functions.principal import Principal
@@ -57,7 +57,7 @@ class Authenticator:
         """Return who sends an ``Authorization`` value; ``now`` is Unix time in seconds.
 
         Raises `Unauthenticated`, the same for everything that is not good, `NotFound` for a good
-        JWT whose client has no account, and `gateway.auth.jwt.IssuerUnavailable`.
+        JWT whose client has no account (any more), and `gateway.auth.jwt.IssuerUnavailable`.
         """
         if authorization is None:
             raise Unauthenticated
@@ -90,7 +90,11 @@ class Authenticator:
         if principal.kind == "jwt":
             return self._with_account(principal)
         if principal.key_digest:
+            # A key ends with its account, which needs no record of its own.
             self._check_key(principal.key_digest, now)
+        elif principal.kind != WORKER_KIND and self._model.account(principal.account) is None:
+            # A worker ends with its function; no account with functions is deleted.
+            raise Unauthenticated
         return principal
 
     def _checked(self, token: str) -> _Believed:
@@ -107,7 +111,7 @@ class Authenticator:
 
     def _with_account(self, principal: Principal) -> Principal:
         client = self._model.client(principal.subject)
-        if client is None:
+        if client is None or self._model.account(client.account) is None:
             raise NotFound("The client of the token has no account")
         return principal._replace(account=client.account)
 

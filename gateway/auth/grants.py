@@ -54,11 +54,16 @@ def granted(principal: Principal, policies: Iterable[Policy], service_id: str) -
                 "id *, or type function with id FUNCTION_ID/* or FUNCTION_ID/VERSION_ID"
             )
     grant = Grant(scopes, reach_of(ours[0].resources))
+    if may_give(principal, grant):
+        return grant
     if missing := grant.scopes - principal.scopes:
         raise Forbidden(f"The credential cannot give what it lacks: {', '.join(sorted(missing))}")
-    if not covers(principal.reach, grant.reach):
-        raise Forbidden("The credential cannot give functions that it is not good for")
-    return grant
+    raise Forbidden("The credential cannot give functions that it is not good for")
+
+
+def may_give(principal: Principal, grant: Grant) -> bool:
+    """Whether ``principal`` has everything that ``grant`` allows."""
+    return grant.scopes <= principal.scopes and covers(principal.reach, grant.reach)
 
 
 def covers(wide: Reach, narrow: Reach) -> bool:

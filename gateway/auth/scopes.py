@@ -8,7 +8,8 @@ ADMIN = "admin:"
 """Before a scope of an account: the same for every account. No key can have it, and no token of the
 gateway but for the next one: the issuer of JWTs says who is a super administrator."""
 ADMIN_SETUP = f"{ADMIN}{SETUP}"
-"""Make, change and delete any account, and say which clients act for it. No key can have it."""
+"""Make, change and delete any account, and say which clients act for it. No key can have it; of the
+gateway's tokens the default account's has it."""
 BOOTSTRAP = "bootstrap"
 """Mint admin tokens: what the bootstrap secret is good for, and nothing else."""
 WORKER = "worker"
@@ -37,4 +38,5 @@ ACCOUNT_SCOPES = frozenset(
 )
 """What an API key may have. All of it concerns the key's own account."""
 
-ADMIN_TOKEN_SCOPES = ACCOUNT_SCOPES | {ADMIN_SETUP, "cluster-management"}
+ADMIN_TOKEN_SCOPES = ACCOUNT_SCOPES | {"cluster-management"}
+"""Everything in one account."""

@@ -1,6 +1,6 @@
 """Tokens that the gateway issues: short-lived, signed, each a `Principal` in writing.
 
-    admin    all of one account, for `POST /v1/admin/keys`
+    admin    all of one account, for `POST /v1/admin/keys`; the default account's: all accounts too
     token    invoke some functions, for `POST /v2/nvcf/tokens/functions`
     worker   connect as one instance of one version
 
@@ -10,7 +10,7 @@ carries the key's digest and is good for as long as the key is: revoking the key
 
 from typing import Any, NamedTuple
 
-from gateway.auth.scopes import ADMIN_TOKEN_SCOPES, WORKER
+from gateway.auth.scopes import ADMIN_SETUP, ADMIN_TOKEN_SCOPES, WORKER
 from gateway.auth.signing import Claims, Signer, Signers
 from gateway.errors import Unauthenticated
 from gateway.functions.model import EVERYTHING, Reach, reach_of, resources_of
@@ -78,9 +78,10 @@ def read_token(signers: Signers, token: str, kid: object) -> tuple[Principal, Cl
     return principal, claims
 
 
-def admin_of(account: str) -> Principal:
-    """Return who has an admin token of ``account``."""
-    return Principal(account, ADMIN, ADMIN_TOKEN_SCOPES, EVERYTHING, ADMIN)
+def admin_of(account: str, *, sets_up_others: bool = False) -> Principal:
+    """Return who has an admin token of ``account``; may they make and change others too?"""
+    more = frozenset({ADMIN_SETUP}) if sets_up_others else frozenset()
+    return Principal(account, ADMIN, ADMIN_TOKEN_SCOPES | more, EVERYTHING, ADMIN)
 
 
 def invoker_of(caller: Principal, client_id: str, reach: Reach) -> Principal:

@@ -238,5 +238,5 @@ def _show(deployment: Json, as_json: bool) -> None:
     if health := deployment.get("healthInfo"):
         print_table(
             ("INSTANCE", "GPU", "ERROR"),
-            [(one["icmsRequestId"], one["gpu"], one["error"]) for one in health],
+            [(one.get("instanceId", ""), one["gpu"], one["error"]) for one in health],
         )

@@ -40,7 +40,7 @@ class Progress:
                 del self._instances[instance_id]
                 found.append(f"instance {instance_id} gone")
         for health in deployment.get("healthInfo") or ():
-            who = health.get("icmsRequestId", "")
+            who = health.get("instanceId", "")
             if self._reasons.get(who) != health["error"]:
                 self._reasons[who] = health["error"]
                 found.append(f"instance {who} failed: {_first_line(health['error'])}")

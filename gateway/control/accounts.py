@@ -2,7 +2,8 @@
 
 Upstream has one scope for all of it. Here ``account_setup``, which keys can have, is for the
 caller's own account: look at it, name it. What touches others, quotas and who acts for whom needs
-``admin:account_setup``. Others' accounts do not exist for who lacks it.
+``admin:account_setup``, which JWTs of the issuer and admin tokens of the default account can have.
+Others' accounts do not exist for who lacks it.
 """
 
 import re
@@ -22,6 +23,7 @@ from gateway.control.dto.accounts import (
     UpdateAccount,
 )
 from gateway.control.identity import Credentials, Identity
+from gateway.control.records import ATTEMPTS
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.functions.account import MAX_FUNCTIONS
 from gateway.functions.lifecycle import timestamp
@@ -72,31 +74,36 @@ class AccountRoutes:
 
     async def update(self, api: Api, call: Call[UpdateAccount, None]) -> AccountAnswer:  # noqa: ARG002
         """Change an account's name, or how many functions it may have."""
-        account, revision = await self._found(call)
         body = call.body
-        if body.max_functions_allowed is not None and not _is_admin(call):
-            raise Forbidden(f"The credential lacks the scope {ADMIN_SETUP}")
-        changed = replace(
-            account,
-            name=body.name or account.name,
-            max_functions=body.max_functions_allowed or account.max_functions,
-        )
-        if changed != account:
-            await self._credentials.put(changed, revision)
-        return await self._answer(changed)
+        for _ in range(ATTEMPTS):
+            account, revision = await self._found(call)
+            if body.max_functions_allowed is not None and not _is_admin(call):
+                raise Forbidden(f"The credential lacks the scope {ADMIN_SETUP}")
+            changed = replace(
+                account,
+                name=body.name or account.name,
+                max_functions=body.max_functions_allowed or account.max_functions,
+            )
+            try:
+                if changed != account:
+                    await self._credentials.put(changed, revision)
+            except Conflict:
+                continue
+            return await self._answer(changed)
+        raise Conflict
 
     async def delete(self, api: Api, call: Call[None, None]) -> None:
         """Delete an account that has no functions; its keys and clients go with it."""
-        account, revision = await self._found(call)
-        if api.catalog.function_count(account.nca_id):
-            raise Conflict("The account has functions: delete them first")
-        for key in await self._credentials.keys(account.nca_id):
-            found = None if key.is_revoked else await self._credentials.key(key.account, key.key_id)
-            if found is not None:
-                await self._credentials.put(replace(found[0], is_revoked=True), found[1])
-        for client_id in await self._clients(account.nca_id):
-            await self._unlink(client_id, account.nca_id)
-        await self._credentials.delete(AccountRemoved(account.nca_id), revision)
+        for _ in range(ATTEMPTS):
+            account, revision = await self._found(call)
+            if api.catalog.function_count(account.nca_id):
+                raise Conflict("The account has functions: delete them first")
+            try:
+                await self._end(account.nca_id, revision)
+            except Conflict:
+                continue
+            return
+        raise Conflict
 
     async def associate(self, api: Api, call: Call[ClientBody, None]) -> AccountAnswer:  # noqa: ARG002
         """Let a client act for an account. A client acts for one."""
@@ -128,6 +135,19 @@ class AccountRoutes:
         if found is None:
             raise NotFound("There is no such account")
         return found
+
+    async def _end(self, nca_id: str, revision: int) -> None:
+        """Delete an account and what opens it. Raises `Conflict` if somebody changed one of them.
+
+        The account goes last: who dies before that leaves one that can be deleted again.
+        """
+        for key in await self._credentials.keys(nca_id):
+            found = None if key.is_revoked else await self._credentials.key(nca_id, key.key_id)
+            if found is not None:
+                await self._credentials.put(replace(found[0], is_revoked=True), found[1])
+        for client_id in await self._clients(nca_id):
+            await self._unlink(client_id, nca_id)
+        await self._credentials.delete(AccountRemoved(nca_id), revision)
 
     async def _unlink(self, client_id: str, nca_id: str) -> bool:
         found = await self._credentials.client(client_id)

@@ -45,7 +45,12 @@ _log = logging.getLogger("gateway.control")
 def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
     """Return the application, twins included. It holds nothing that needs closing."""
     routes = with_twins(routes)
-    app = web.Application(middlewares=[_answered], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[_answered],
+        client_max_size=MAX_BODY_BYTES,
+        # aiohttp would answer what it cannot decode by itself, and pass over what it does not know.
+        handler_args={"auto_decompress": False},
+    )
     for route in routes:
         app.router.add_route(route.method, route.path, _handler(api, route))
     described = orjson.dumps(document(routes))

@@ -5,6 +5,7 @@ answer that somebody logs.
 """
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
@@ -17,6 +18,10 @@ from gateway.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from wire.ids import parse_uuid
 
 MAX_BODY_BYTES = 1_048_576
+"""As it comes, and when its coding is undone."""
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""How zlib is told of a content coding (RFC 9110 §8.4.1)."""
+_CODINGS = [(b"accept-encoding", b"gzip, deflate")]
 _MAX_TOLD = 8
 """More mistakes at once are not listed."""
 _UUIDS = frozenset(
@@ -31,6 +36,9 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
     """Return the request's body. Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest`."""
     if request.content_type != "application/json":
         raise UnsupportedMediaType
+    coding = ",".join(request.headers.getall("content-encoding", ())).strip().lower()
+    if coding not in _WINDOW_BITS and coding not in {"", "identity"}:
+        raise UnsupportedMediaType("The content coding is not known", headers=_CODINGS)
     if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
         raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
     data = bytearray()
@@ -38,7 +46,23 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
         data += chunk
         if len(data) > MAX_BODY_BYTES:
             raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    if coding in _WINDOW_BITS:
+        data = decoded(data, coding)
     return parse_body(bytes(data), model)
+
+
+def decoded(data: bytes | bytearray, coding: str) -> bytearray:
+    """Return ``data`` without its ``coding``. Raises `BadRequest`, `BodyTooLarge`."""
+    decoder = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        text = decoder.decompress(data, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise BadRequest(f"The body is no {coding}, as its Content-Encoding says") from error
+    if len(text) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    if not decoder.eof or decoder.unused_data:
+        raise BadRequest(f"The body is not one whole {coding}")
+    return bytearray(text)
 
 
 def parse_body(data: bytes, model: type[Parsed]) -> Parsed:

@@ -24,7 +24,7 @@ from gateway.control.dto.deployments import (
     UndeployQuery,
     UpdateDeployment,
 )
-from gateway.control.dto.functions import FunctionAnswer
+from gateway.control.dto.function_views import FunctionAnswer
 from gateway.control.records import change_deployment, change_version, clear
 from gateway.control.views import deployment_view, function_view, spec_view
 from gateway.errors import BadRequest, NotFound

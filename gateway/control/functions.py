@@ -1,27 +1,31 @@
 """Functions and versions: register, look at, change what may change, delete (§1.2 to §1.4)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+
+import orjson
 
 from gateway.control.access import (
     DETAILS,
     LIST,
+    AnyCall,
+    not_found,
     owned,
     owned_function,
     refuse_public,
     visible,
 )
 from gateway.control.api import AnyRoute, Api, Call, Route
+from gateway.control.dto.function_views import FunctionAnswer
 from gateway.control.dto.functions import (
     CreateFunction,
     DetailsQuery,
-    FunctionAnswer,
     UpdateMetadata,
     UpdateRateLimit,
 )
-from gateway.control.records import clear
+from gateway.control.records import change_details, clear
 from gateway.control.views import function_view
-from gateway.errors import BadRequest, Conflict, Forbidden
+from gateway.errors import BadRequest, Forbidden
 from gateway.functions.deployment import VersionDetails
 from gateway.functions.lifecycle import check_family, registered, timestamp
 from gateway.functions.model import (
@@ -35,15 +39,15 @@ from gateway.functions.model import (
 from gateway.functions.readmodel import FunctionEntry
 from wire.ids import FunctionId, VersionId
 
-_PIECE = 100
-"""Versions that are put into words before others get their turn on the loop."""
+MAX_SPEC_BYTES = 917_504
+"""How a version is registered, as JSON: what NATS takes in one message, and some room."""
 
 
 async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionAnswer:
     """Register a function with its first version."""
     if not call.principal.reach.own:
         raise Forbidden("The credential is good for some functions only, not for new ones")
-    _check_known(call.body)
+    _check(call.body)
     function_id, store = FunctionId(api.new_id()), call.own(api)
     async with api.quotas.place(store, api.catalog, function_id, api.clock()):
         await store.put(Function(function_id, call.account), 0)
@@ -60,7 +64,7 @@ async def create_version(api: Api, call: Call[CreateFunction, None]) -> Function
         if details is not None:
             kinds.append(str(details.spec.get("functionType")))
     check_family(kinds, call.body.function_type or "DEFAULT")
-    _check_known(call.body)
+    _check(call.body)
     return await _register(api, call, FunctionId(call.function_id))
 
 
@@ -88,9 +92,10 @@ async def delete(api: Api, call: Call[None, None]) -> None:
     The version goes first: then nothing else of it can be reached, and what a process that dies
     here leaves behind belongs to nobody.
     """
-    _, revision = await owned(api, call)
+    await owned(api, call)
     store, function_id, version_id = call.own(api), call.function_id, call.version_id
-    await store.delete(VersionRemoved(function_id, version_id), revision)
+    if await clear(store, VersionRemoved(function_id, version_id)) is None:
+        raise not_found(function_id, version_id)
     await clear(store, DeploymentRemoved(function_id, version_id))
     details = await clear(store, DetailsRemoved(function_id, version_id))
     if isinstance(details, VersionDetails) and details.secret_names:
@@ -103,25 +108,7 @@ async def delete(api: Api, call: Call[None, None]) -> None:
 async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionAnswer:
     """Change tags, rate limit or LLM configuration."""
     version, _ = await owned(api, call)
-    body = call.body
-    changed = body.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
-    )
-    found = await call.own(api).details(call.function_id, call.version_id)
-    if found is None:
-        raise Conflict
-    details, revision = found
-    spec = {**details.spec, **changed}
-    is_llm = spec.get("functionType") == "LLM"
-    if not is_llm and (body.llm_invocation_config or body.model_updates):
-        raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
-    if body.model_updates:
-        updates = {
-            one.name: one.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for one in body.model_updates
-        }
-        spec["models"] = _with_updates(spec.get("models"), updates)
-    details = await _put_spec(api, call, details, revision, spec)
+    details = await _change_spec(api, call, lambda spec: _updated(spec, call.body))
     return FunctionAnswer(function=function_view(version, details, is_owner=True))
 
 
@@ -134,37 +121,56 @@ async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
     """Set the rate limit of a version."""
     await owned(api, call)
     limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
-    await _change_rate_limit(api, call, limit)
+    await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
 
 
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
     """Take the rate limit of a version away."""
     await owned(api, call)
-    await _change_rate_limit(api, call, None)
+    await _change_spec(
+        api,
+        call,
+        lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
+    )
 
 
-async def _change_rate_limit(
-    api: Api, call: Call[UpdateRateLimit, None] | Call[None, None], limit: object
-) -> None:
-    found = await call.own(api).details(call.function_id, call.version_id)
-    if found is None:
-        raise Conflict
-    spec = {name: value for name, value in found[0].spec.items() if name != "rateLimit"}
-    if limit is not None:
-        spec["rateLimit"] = limit
-    await _put_spec(api, call, *found, spec)
-
-
-async def _put_spec(
+async def _change_spec(
     api: Api,
-    call: Call[UpdateMetadata, None] | Call[UpdateRateLimit, None] | Call[None, None],
-    details: VersionDetails,
-    revision: int,
-    spec: Mapping[str, object],
+    call: AnyCall,
+    change: Callable[[Mapping[str, object]], Mapping[str, object]],
 ) -> VersionDetails:
-    changed = replace(details, spec=spec, updated_at=timestamp(api.clock()))
-    await call.own(api).put(changed, revision)
-    return changed
+    """Change how a version is registered; ``change`` may be asked several times."""
+    at = timestamp(api.clock())
+
+    def changed(details: VersionDetails) -> VersionDetails:
+        spec = change(details.spec)
+        if spec == details.spec:
+            return details
+        _check_size(spec)
+        return replace(details, spec=spec, updated_at=at)
+
+    details = await change_details(call.own(api), call.function_id, call.version_id, changed)
+    if details is None:
+        # The version goes first: it was deleted since the caller was found to own it.
+        raise not_found(call.function_id, call.version_id)
+    return details
+
+
+def _updated(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
+    changed = body.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
+    )
+    updated = {**spec, **changed}
+    is_llm = spec.get("functionType") == "LLM"
+    if not is_llm and (body.llm_invocation_config or body.model_updates):
+        raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
+    if body.model_updates:
+        updates = {
+            one.name: one.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for one in body.model_updates
+        }
+        updated["models"] = _with_updates(spec.get("models"), updates)
+    return updated
 
 
 async def _register(
@@ -194,9 +200,16 @@ async def _own_entry(api: Api, call: Call[CreateFunction, None]) -> FunctionEntr
     return owned_function(api, call)
 
 
-def _check_known(body: CreateFunction) -> None:
+def _check(body: CreateFunction) -> None:
+    """Refuse, before anything is written, what no model of a body can."""
     if body.telemetries is not None:
         raise BadRequest("The telemetries are not known to this account")
+    _check_size(body.spec())
+
+
+def _check_size(spec: Mapping[str, object]) -> None:
+    if len(orjson.dumps(spec)) > MAX_SPEC_BYTES:
+        raise BadRequest(f"A version has at most {MAX_SPEC_BYTES} bytes as JSON, without secrets")
 
 
 def _with_updates(models: object, updates: Mapping[str, object]) -> list[object]:

@@ -1,18 +1,21 @@
 """The key service: API keys of the caller's account, and the admin tokens they begin with (§6.4).
 
 Upstream takes such calls from anybody and believes the headers that name an owner. Here each needs
-a credential, account and owner are the credential's, and nobody gives more than they have. The
-headers ``Key-Issuer-Service``, ``Key-Issuer-Id`` and ``Key-Owner-Id`` are not looked at.
+a credential, account and owner are the credential's, and nobody gives more than they have: only who
+could make a key may change or revoke it. The headers ``Key-Issuer-Service``, ``Key-Issuer-Id`` and
+``Key-Owner-Id`` are not looked at.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from gateway.auth.grants import Grant, Policy, granted
+from gateway.auth.grants import Grant, Policy, granted, may_give
 from gateway.auth.keys import RANDOM_BYTES, digest_of, is_key, new_key
 from gateway.auth.scopes import BOOTSTRAP, SETUP
 from gateway.auth.tokens import admin_of, mint
+from gateway.control.access import AnyCall
 from gateway.control.api import AnyRoute, Api, Call, Route
 from gateway.control.dto.keys import (
     AdminToken,
@@ -30,7 +33,8 @@ from gateway.control.dto.keys import (
     ResourceView,
 )
 from gateway.control.identity import Identity
-from gateway.errors import BadRequest, Conflict, NotFound
+from gateway.control.records import ATTEMPTS
+from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.functions.lifecycle import timestamp
 from gateway.functions.model import Account, ApiKey, resources_of
 from gateway.functions.principal import Principal
@@ -39,7 +43,6 @@ MAX_LIFETIME_S = 366 * 86_400
 PRODUCT = "nv-cloud-functions"
 _OWNER = "client"
 _log = logging.getLogger("gateway.control")
-_ATTEMPTS = 8
 
 
 class KeyRoutes:
@@ -82,24 +85,18 @@ class KeyRoutes:
 
     async def revoke(self, api: Api, call: Call[None, None]) -> None:  # noqa: ARG002
         """Revoke a key, for good: it is refused within a second."""
-        for _ in range(_ATTEMPTS):
-            key, revision = await self._found(call)
-            try:
-                await self._identity.credentials.put(replace(key, is_revoked=True), revision)
-            except Conflict:
-                continue
-            _note("keys.revoked", key, call.principal)
-            return
-        raise Conflict
+        key = await self._change(call, lambda key: replace(key, is_revoked=True))
+        _note("keys.revoked", key, call.principal)
 
     async def replace_authorizations(
         self, api: Api, call: Call[ReplaceAuthorizations, None]
     ) -> KeyView:
         """Change what a key allows."""
+        await self._changeable(call)
         grant = self._granted(call.principal, call.body)
-        key, revision = await self._found(call)
-        changed = replace(key, scopes=grant.scopes, reach=grant.reach)
-        await self._identity.credentials.put(changed, revision)
+        changed = await self._change(
+            call, lambda key: replace(key, scopes=grant.scopes, reach=grant.reach)
+        )
         _note("keys.changed", changed, call.principal)
         return self._view(changed, api.clock())
 
@@ -119,14 +116,16 @@ class KeyRoutes:
         )
 
     async def mint_admin(self, api: Api, call: Call[CreateAdminToken, None]) -> AdminToken:
-        """Make a token for everything in one account. Needs the bootstrap secret."""
+        """Make a token for everything in one account. Needs the bootstrap secret.
+
+        The default account's is for setting up other accounts too.
+        """
         identity, now = self._identity, api.clock()
         nca_id = call.body.nca_id or identity.default_account
         await self._ensure_account(nca_id, now)
         token_id, lifetime_s = api.new_id(), identity.admin_token_s
-        value = mint(
-            identity.signer, admin_of(nca_id), now=now, lifetime_s=lifetime_s, token_id=token_id
-        )
+        admin = admin_of(nca_id, sets_up_others=nca_id == identity.default_account)
+        value = mint(identity.signer, admin, now=now, lifetime_s=lifetime_s, token_id=token_id)
         fields = {"account": nca_id, "token_id": token_id}
         _log.info("keys.admin_token_made", extra={"fields": fields})
         return AdminToken(
@@ -150,9 +149,26 @@ class KeyRoutes:
         except Conflict:
             return  # Made by another call in between.
 
-    async def _found(
-        self, call: Call[None, None] | Call[ReplaceAuthorizations, None]
-    ) -> tuple[ApiKey, int]:
+    async def _change(self, call: AnyCall, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+        """Change a key as it is now, again if somebody else was first; return what it became."""
+        for _ in range(ATTEMPTS):
+            key, revision = await self._changeable(call)
+            changed = change(key)
+            try:
+                await self._identity.credentials.put(changed, revision)
+            except Conflict:
+                continue
+            return changed
+        raise Conflict
+
+    async def _changeable(self, call: AnyCall) -> tuple[ApiKey, int]:
+        """Return a key that the caller could have made. Raises `NotFound`, `Forbidden`."""
+        key, revision = await self._found(call)
+        if not may_give(call.principal, Grant(key.scopes, key.reach)):
+            raise Forbidden("The key allows more than the credential could give")
+        return key, revision
+
+    async def _found(self, call: AnyCall) -> tuple[ApiKey, int]:
         found = await self._identity.credentials.key(call.account, call.part("keyId"))
         if found is None or found[0].is_revoked:
             raise NotFound("The account has no such key")

@@ -13,14 +13,8 @@ from gateway.auth.scopes import ADMIN
 from gateway.control.access import LIST, visible_versions
 from gateway.control.api import AnyRoute, Api, Call, Listing, Route
 from gateway.control.dto.deployments import DeploymentsAnswer
-from gateway.control.dto.functions import (
-    FunctionIdsAnswer,
-    FunctionsAnswer,
-    FunctionView,
-    IdsQuery,
-    ListQuery,
-    VersionsQuery,
-)
+from gateway.control.dto.function_views import FunctionIdsAnswer, FunctionsAnswer, FunctionView
+from gateway.control.dto.functions import IdsQuery, ListQuery, VersionsQuery
 from gateway.control.paging import cursor_of, read_cursor
 from gateway.control.twins import ACCOUNT_PATH
 from gateway.control.views import deployment_view, function_view

@@ -50,7 +50,7 @@ _ERRORS = {
     404: "Unknown, or another account's",
     409: "Somebody else changed it at the same time",
     413: "The body is too large",
-    415: "The body is not application/json",
+    415: "The body is not application/json, or in an unknown content coding",
     429: "Too many calls",
     500: "The gateway failed",
     503: "The store or the queue cannot be reached",

@@ -17,12 +17,14 @@ from gateway.functions.model import (
     FunctionRemoved,
     FunctionVersion,
     VersionDetails,
+    VersionRemoved,
 )
 from gateway.functions.ports import AccountStore
 
-Clearable = DeploymentRemoved | DetailsRemoved | FunctionRemoved
-Changeable = TypeVar("Changeable", FunctionVersion, Deployment)
-_ATTEMPTS = 8
+Clearable = VersionRemoved | DeploymentRemoved | DetailsRemoved | FunctionRemoved
+Changeable = TypeVar("Changeable", Function, FunctionVersion, VersionDetails, Deployment)
+ATTEMPTS = 32
+"""Of so many who change one record at the same time nobody is told of a conflict."""
 
 
 async def change_version(
@@ -35,7 +37,17 @@ async def change_version(
 
     ``change`` may be asked several times; returning what it got writes nothing.
     """
-    return await _change(store, lambda: store.version(function_id, version_id), change)
+    return await change_record(store, lambda: store.version(function_id, version_id), change)
+
+
+async def change_details(
+    store: AccountStore,
+    function_id: str,
+    version_id: str,
+    change: Callable[[VersionDetails], VersionDetails],
+) -> VersionDetails | None:
+    """Change how a version is registered as `change_version` changes the version."""
+    return await change_record(store, lambda: store.details(function_id, version_id), change)
 
 
 async def change_deployment(
@@ -45,15 +57,16 @@ async def change_deployment(
     change: Callable[[Deployment], Deployment],
 ) -> Deployment | None:
     """Change a deployment as `change_version` changes a version."""
-    return await _change(store, lambda: store.deployment(function_id, version_id), change)
+    return await change_record(store, lambda: store.deployment(function_id, version_id), change)
 
 
-async def _change(
+async def change_record(
     store: AccountStore,
     read: Callable[[], Awaitable[tuple[Changeable, int] | None]],
     change: Callable[[Changeable], Changeable],
 ) -> Changeable | None:
-    for _ in range(_ATTEMPTS):
+    """Change what ``read`` returns, with its revision, as `change_version` changes a version."""
+    for _ in range(ATTEMPTS):
         found = await read()
         if found is None:
             return None
@@ -70,9 +83,9 @@ async def _change(
 
 async def clear(
     store: AccountStore, name: Clearable
-) -> Deployment | VersionDetails | Function | None:
+) -> FunctionVersion | Deployment | VersionDetails | Function | None:
     """Delete a record as it is now; return what it was, `None` when it was gone."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         found = await _read(store, name)
         if found is None:
             return None
@@ -86,8 +99,10 @@ async def clear(
 
 async def _read(
     store: AccountStore, name: Clearable
-) -> tuple[Deployment | VersionDetails | Function, int] | None:
+) -> tuple[FunctionVersion | Deployment | VersionDetails | Function, int] | None:
     match name:
+        case VersionRemoved():
+            return await store.version(*name)
         case DeploymentRemoved():
             return await store.deployment(*name)
         case DetailsRemoved():

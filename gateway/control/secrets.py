@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.control.access import owned
+from gateway.control.access import not_found, owned
 from gateway.control.api import AnyRoute, Api, Call, Route
 from gateway.control.dto.tokens import UpdateSecrets
 from gateway.control.identity import Identity
+from gateway.control.records import change_details
 from gateway.control.vault import Vault
-from gateway.errors import Conflict
 from gateway.functions.lifecycle import timestamp
+from gateway.functions.model import VersionDetails
 
 SCOPE = "update_secrets"
-_ATTEMPTS = 8
 
 
 class SecretRoutes:
@@ -27,24 +27,21 @@ class SecretRoutes:
         values = {secret.name: secret.value for secret in call.body.secrets}
         # Values first: a name without a value is what an instance would miss.
         await self._vault.update(call.account, call.function_id, call.version_id, values)
-        await _add_names(api, call, values)
+        if not await _add_names(api, call, values):
+            # Deleted meanwhile, with the secrets that it had.
+            await self._vault.delete(call.account, call.function_id, call.version_id)
+            raise not_found(call.function_id, call.version_id)
 
 
-async def _add_names(api: Api, call: Call[UpdateSecrets, None], names: Iterable[str]) -> None:
-    store = call.own(api)
-    for _ in range(_ATTEMPTS):
-        found = await store.details(call.function_id, call.version_id)
-        if found is None:
-            raise Conflict
-        details, revision = found
+async def _add_names(api: Api, call: Call[UpdateSecrets, None], names: Iterable[str]) -> bool:
+    """Name the secrets of a version; return whether it is there."""
+    at = timestamp(api.clock())
+
+    def named(details: VersionDetails) -> VersionDetails:
         known = tuple(dict.fromkeys((*details.secret_names, *names)))
-        changed = replace(details, secret_names=known, updated_at=timestamp(api.clock()))
-        try:
-            await store.put(changed, revision)
-        except Conflict:
-            continue
-        return
-    raise Conflict
+        return replace(details, secret_names=known, updated_at=at)
+
+    return await change_details(call.own(api), call.function_id, call.version_id, named) is not None
 
 
 def routes(identity: Identity) -> tuple[AnyRoute, ...]:

@@ -6,6 +6,7 @@ either is let in. A version is told with both.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from gateway.control.access import AnyCall, Seen, not_found, owned_function, require_reach
 from gateway.control.api import AnyRoute, Api, Call, Route
@@ -18,7 +19,7 @@ from gateway.control.dto.sharing import (
     SharedListAnswer,
     SharedView,
 )
-from gateway.control.records import change_version
+from gateway.control.records import change_record, change_version
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.functions.model import Function, FunctionVersion
 from gateway.functions.readmodel import FunctionEntry
@@ -27,22 +28,17 @@ from wire.ids import FunctionId
 EVERYBODY = "*"
 
 Shared = Function | FunctionVersion
+AnyShared = TypeVar("AnyShared", Function, FunctionVersion)
 
 
 async def authorize(api: Api, call: Call[Authorize, None]) -> SharedAnswer:
     """Authorize these accounts for every version, and no others."""
-    accounts, is_public = _parties(api, call, call.body.authorized_parties)
-    return await _change_function(
-        api, call, lambda one: replace(one, shared_with=accounts, is_public=is_public)
-    )
+    return await _change_function(api, call, lambda one: _authorized(api, call, one))
 
 
 async def authorize_version(api: Api, call: Call[Authorize, None]) -> SharedAnswer:
     """Authorize these accounts for a version, and no others."""
-    accounts, is_public = _parties(api, call, call.body.authorized_parties)
-    return await _change_version(
-        api, call, lambda one: replace(one, shared_with=accounts, is_public=is_public)
-    )
+    return await _change_version(api, call, lambda one: _authorized(api, call, one))
 
 
 async def parties(api: Api, call: Call[None, None]) -> SharedListAnswer:
@@ -61,21 +57,15 @@ async def version_parties(api: Api, call: Call[None, None]) -> SharedAnswer:
 
 async def add(api: Api, call: Call[AuthorizeOne, None]) -> SharedAnswer:
     """Authorize one more account for every version."""
-    account = _one(api, call)
     return await _change_function(
-        api,
-        call,
-        lambda one: replace(one, shared_with=_added(one, account)),
+        api, call, lambda one: replace(one, shared_with=_added(one, _one(api, call)))
     )
 
 
 async def add_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedAnswer:
     """Authorize one more account for a version."""
-    account = _one(api, call)
     return await _change_version(
-        api,
-        call,
-        lambda one: replace(one, shared_with=_added(one, account)),
+        api, call, lambda one: replace(one, shared_with=_added(one, _one(api, call)))
     )
 
 
@@ -112,21 +102,24 @@ async def withdraw_version(api: Api, call: Call[None, None]) -> SharedAnswer:
 async def _change_function(
     api: Api, call: AnyCall, change: Callable[[Function], Function]
 ) -> SharedAnswer:
-    """Change the function's set; of two who do so at once, one is told 409."""
-    owned_function(api, call)
+    """Change the function's set, once it is known whose the function is."""
     store = call.own(api)
-    found = await store.function(call.function_id)
-    if found is None:
-        # Deleted with the last version while another one was being registered.
-        found = Function(FunctionId(call.function_id), call.account), 0
-    changed = change(found[0])
-    await store.put(changed, found[1])
+
+    async def read() -> tuple[Function, int]:
+        owned_function(api, call)
+        found = await store.function(call.function_id)
+        # Else it was deleted with the last version while another one was being registered.
+        return found or (Function(FunctionId(call.function_id), call.account), 0)
+
+    changed = await change_record(store, read, change)
+    assert changed is not None
     return SharedAnswer(function=_view(changed, None))
 
 
 async def _change_version(
     api: Api, call: AnyCall, change: Callable[[FunctionVersion], FunctionVersion]
 ) -> SharedAnswer:
+    """Change the version's set, once it is known whose the version is."""
     await _own_version(api, call)
     changed = await change_version(call.own(api), call.function_id, call.version_id, change)
     if changed is None:
@@ -141,6 +134,11 @@ async def _own_version(api: Api, call: AnyCall) -> FunctionVersion:
         raise not_found(call.function_id, call.version_id)
     require_reach(call.principal, Seen(FunctionEntry(), found[0]))
     return found[0]
+
+
+def _authorized(api: Api, call: Call[Authorize, None], shared: AnyShared) -> AnyShared:
+    accounts, is_public = _parties(api, call, call.body.authorized_parties)
+    return replace(shared, shared_with=accounts, is_public=is_public)
 
 
 def _parties(api: Api, call: AnyCall, named: list[Party]) -> tuple[frozenset[str], bool]:

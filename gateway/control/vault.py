@@ -10,6 +10,7 @@ from typing import Protocol
 import orjson
 
 from gateway.auth.sealing import NONCE_BYTES, Sealer
+from gateway.control.records import ATTEMPTS
 from gateway.errors import BadRequest, Conflict
 from gateway.functions.lifecycle import timestamp
 from gateway.functions.model import Removed, Secrets, SecretsRemoved, VersionDetails
@@ -17,7 +18,6 @@ from wire.ids import FunctionId, VersionId
 
 MAX_BYTES = 524_288
 """All values of a version together, as JSON: what NATS takes in one message, and some room."""
-_ATTEMPTS = 8
 
 
 class SecretStore(Protocol):
@@ -70,7 +70,7 @@ class Vault:
     async def delete(self, account: str, function_id: str, version_id: str) -> None:
         """Forget a version's secrets; no error if there are none."""
         store = self._stores.of(account)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             found = await store.secrets(function_id, version_id)
             if found is None:
                 return
@@ -106,7 +106,7 @@ class Vault:
         change: Callable[[Mapping[str, object]], Mapping[str, object]],
     ) -> None:
         store = self._stores.of(account)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             found = await store.secrets(function_id, version_id)
             kept = {} if found is None else self._opened(found[0])
             record = self._sealed(account, function_id, version_id, change(kept))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from gateway.control.dto.deployments import DeploymentView, HealthInfoView, SpecView
-from gateway.control.dto.functions import FunctionView, InstanceView
+from gateway.control.dto.function_views import FunctionView, InstanceView
 from gateway.functions.deployment import Deployment, GpuSpec, HealthInfo, Instance, VersionDetails
 from gateway.functions.model import FunctionVersion, Phase
 
@@ -124,10 +124,10 @@ def spec_view(spec: GpuSpec) -> SpecView:
 
 
 def _health_view(health: HealthInfo, deployment: Deployment) -> HealthInfoView:
-    request = health.instance_id or deployment.deployment_id
     return HealthInfoView(
-        icms_request_id=request,
-        sis_request_id=request,
+        icms_request_id=deployment.deployment_id,
+        sis_request_id=deployment.deployment_id,
+        instance_id=health.instance_id or None,
         gpu=health.gpu,
         backend=health.backend,
         instance_type=health.instance_type,

@@ -28,6 +28,9 @@ from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
 from tests.support.nats_server import PATIENCE_S
 from wire.ids import uuid4_text
 
+DEFAULT_ACCOUNT = "nvcf-default"
+"""Whose admin tokens are for setting up other accounts too."""
+
 
 class IdentityPlane(ControlPlane):
     """A control plane with its credentials; ``clock.ahead_s`` moves its time on."""

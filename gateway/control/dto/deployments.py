@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from gateway.control.dto.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
-from gateway.control.dto.functions import StateName
+from gateway.control.dto.function_views import StateName
 from gateway.functions.lifecycle import Wish
 
 MAX_CONCURRENCY = 16_384
@@ -237,7 +237,11 @@ class HealthInfoView(View):
     """Why instances do not run."""
 
     icms_request_id: str
+    """The deployment, as with instances."""
     sis_request_id: str
+    """As icmsRequestId, for the SDKs."""
+    instance_id: str | None = None
+    """Absent when it is about all of them."""
     gpu: str
     backend: str
     instance_type: str

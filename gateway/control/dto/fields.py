@@ -78,6 +78,12 @@ def _without_repeats(items: list[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
+def _not_zero(duration: str) -> str:
+    if not any(digit in duration for digit in "123456789"):
+        raise ValueError("nothing happens in no time: give more than PT0S")
+    return duration
+
+
 def _ascii_number(value: object) -> object:
     """Let only plain digits through: `int` takes more than a query should."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
@@ -102,9 +108,18 @@ WHOLE = BeforeValidator(_whole)
 models too."""
 Texts = Annotated[list[str], AfterValidator(_without_repeats)]
 """A set of texts: repetitions count once, the order stays."""
-Uri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]*$")]
-"""A URI reference; only blanks and control characters are refused."""
-FullUri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$")]
+MAX_URI_CHARS = 2048
+Target = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$",
+        max_length=MAX_URI_CHARS,
+    ),
+]
+"""What is asked for with HTTP: a URI reference without fragment (RFC 3986 §4.1). Other characters
+are the caller's to percent-encode: no request line can carry them."""
+FullUri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=MAX_URI_CHARS)]
+"""The name of an artifact; only blanks and control characters are refused."""
 Uuid = Annotated[
     str,
     Field(
@@ -114,11 +129,14 @@ Uuid = Annotated[
     AfterValidator(str.lower),
 ]
 Text = Annotated[str, Field(min_length=1)]
+ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 NcaId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
-Duration = Annotated[
-    str,
-    Field(pattern=r"^P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$", max_length=32),
-]
-"""ISO 8601, such as ``PT10S``."""
+_SECONDS = r"[0-9]+(\.[0-9]+)?S"
+_MINUTES = rf"[0-9]+M({_SECONDS})?"
+_TIME = rf"T([0-9]+H({_MINUTES}|{_SECONDS})?|{_MINUTES}|{_SECONDS})"
+Duration = Annotated[str, Field(pattern=rf"^P([0-9]+D({_TIME})?|{_TIME})$", max_length=32)]
+"""ISO 8601, such as ``PT10S``; at least one number."""
+Timeout = Annotated[Duration, AfterValidator(_not_zero)]
+"""A duration within which something can happen."""
 Limit = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_ascii_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]

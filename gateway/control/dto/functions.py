@@ -1,4 +1,4 @@
-"""Functions and versions: what a caller registers, and what is told of it (§1.2 to §1.4)."""
+"""Functions and versions: what a caller registers and asks for (§1.2 to §1.4)."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,28 +12,28 @@ from gateway.control.dto.fields import (
     FullUri,
     Limit,
     Query,
-    Text,
-    Uri,
-    View,
+    ShortText,
+    Target,
     any_case,
     unique,
 )
 from gateway.control.dto.parts import (
-    EnvironmentEntry,
+    MAX_ARTIFACTS,
+    Arguments,
+    Environment,
     Health,
     LlmConfig,
     LlmInvocationConfig,
     Models,
     RateLimit,
-    Resource,
     Resources,
     Tags,
     Telemetries,
 )
 from gateway.functions.lifecycle import DEFAULT_PORT
-from gateway.functions.model import State
 
 MAX_SECRET_CHARS = 32_768
+MAX_SECRETS = 256
 TRITON = "tritonserver --model-repository /config/models"
 """What a function that has models and no container runs."""
 
@@ -67,31 +67,41 @@ class Secret(Body):
 
 
 class CreateFunction(Body):
-    """A new version. Exactly one source: a container image, models alone, or a Helm chart."""
+    """A new version. Exactly one source: a container image, models alone, or a Helm chart.
+
+    A container may have models too; so may the Helm chart of an LLM function, which needs them.
+    All of it together has at most 917,504 bytes as JSON.
+    """
 
     name: Annotated[
         str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$", min_length=1, max_length=128)
     ]
-    inference_url: Uri
+    inference_url: Target
     container_image: FullUri | None = None
     models: Models | None = None
     helm_chart: FullUri | None = None
-    helm_chart_service_name: Text | None = None
+    helm_chart_service_name: ShortText | None = None
     inference_port: Annotated[int, Field(ge=0, le=65535), WHOLE] | None = None
     """0 counts as absent."""
-    health_uri: Uri | None = None
+    health_uri: Target | None = None
     """Deprecated: give `health`."""
     health: Health | None = None
-    container_args: str | None = None
-    container_environment: list[EnvironmentEntry] | None = None
+    container_args: Arguments | None = None
+    """Less than 131,072 bytes as UTF-8."""
+    container_environment: Environment | None = None
     resources: Resources | None = None
     api_body_format: BodyFormat | None = None
     function_type: FunctionType | None = None
     tags: Tags | None = None
     description: Annotated[str, Field(max_length=256)] | None = None
-    """The name when absent."""
+    """The name when absent or empty."""
     secrets: (
-        Annotated[list[Secret], unique(lambda secret: secret.name, "the names of secrets")] | None
+        Annotated[
+            list[Secret],
+            unique(lambda secret: secret.name, "the names of secrets"),
+            Field(max_length=MAX_SECRETS),
+        ]
+        | None
     ) = None
     rate_limit: RateLimit | None = None
     llm_invocation_config: LlmInvocationConfig | None = None
@@ -107,6 +117,8 @@ class CreateFunction(Body):
         if self.helm_chart:
             if self.container_image or self.container_args or self.container_environment:
                 raise ValueError("helmChart excludes container members")
+            if self.models and self.function_type != "LLM":
+                raise ValueError("helmChart excludes models, unless it is an LLM function")
         elif not (self.container_image or self.models):
             raise ValueError("give one of containerImage, models and helmChart")
         if bool(self.helm_chart) != bool(self.helm_chart_service_name):
@@ -137,7 +149,7 @@ class CreateFunction(Body):
                 del stored[name]
         if self.models and not (self.container_image or self.helm_chart or self.container_args):
             stored["containerArgs"] = TRITON
-        stored.setdefault("description", self.name)
+        stored["description"] = self.description or self.name
         stored.setdefault("apiBodyFormat", "CUSTOM")
         stored.setdefault("functionType", "DEFAULT")
         health = stored.setdefault("health", self._default_health())
@@ -158,7 +170,7 @@ class CreateFunction(Body):
 class ModelUpdate(Body):
     """Another LLM configuration for a model that the version has."""
 
-    name: Text
+    name: ShortText
     llm_config: LlmConfig
 
 
@@ -167,7 +179,9 @@ class UpdateMetadata(Body):
 
     tags: Tags | None = None
     rate_limit: RateLimit | None = None
-    model_updates: Annotated[list[ModelUpdate], Field(min_length=1)] | None = None
+    model_updates: (
+        Annotated[list[ModelUpdate], Field(min_length=1, max_length=MAX_ARTIFACTS)] | None
+    ) = None
     llm_invocation_config: LlmInvocationConfig | None = None
 
     @model_validator(mode="after")
@@ -222,95 +236,3 @@ class DetailsQuery(Query):
 
     include_secrets: Flag = True
     """The names of its secrets, with the scope list_functions_details."""
-
-
-StateName = Annotated[
-    str, Field(json_schema_extra={"enum": [*(state.value for state in State), "DELETED"]})
-]
-
-
-class InstanceView(View):
-    """One running instance."""
-
-    instance_id: str
-    function_id: str
-    function_version_id: str
-    instance_type: str
-    instance_status: Literal["ACTIVE", "STARTING", "RUNNING", "ERRORED", "DELETED"] | None = None
-    status: str | None = None
-    """As instanceStatus, for the CLI."""
-    icms_request_id: str
-    sis_request_id: str
-    """As icmsRequestId, for the SDKs."""
-    nca_id: str
-    gpu: str
-    backend: str
-    location: str
-    instance_created_at: str
-    instance_updated_at: str
-
-
-class ModelView(View):
-    """A model artifact. Old SDKs need all three texts, which an LLM function's may lack."""
-
-    name: str
-    version: str = ""
-    uri: str = ""
-    llm_config: LlmConfig | None = None
-
-
-class FunctionView(View):
-    """A function version. Accounts that do not own it see the first members only."""
-
-    id: str
-    nca_id: str
-    version_id: str
-    name: str
-    status: StateName
-    created_at: str
-    creation_time: str
-    """As createdAt, for the CLI."""
-    health_uri: str
-    function_type: str
-    api_body_format: str | None = None
-    description: str | None = None
-    inference_url: str | None = None
-    inference_port: int | None = None
-    container_image: str | None = None
-    container_args: str | None = None
-    container_environment: list[EnvironmentEntry] | None = None
-    helm_chart: str | None = None
-    helm_chart_service_name: str | None = None
-    models: list[ModelView] | None = None
-    resources: list[Resource] | None = None
-    health: Health | None = None
-    tags: list[str] | None = None
-    rate_limit: RateLimit | None = None
-    llm_invocation_config: LlmInvocationConfig | None = None
-    telemetries: Telemetries | None = None
-    secrets: list[str] | None = None
-    """Names only."""
-    active_instances: list[InstanceView] | None = None
-    owned_by_different_account: Literal[True] | None = None
-    status_detail: StateName | None = None
-    """The true state, where status has been put into the words of an old SDK."""
-
-
-class FunctionAnswer(View):
-    """One version."""
-
-    function: FunctionView
-
-
-class FunctionsAnswer(View):
-    """Versions, oldest first within public, private and shared ones."""
-
-    functions: list[FunctionView]
-    cursor: str | None = None
-    """There is more: give it with the next call."""
-
-
-class FunctionIdsAnswer(View):
-    """Functions, each once."""
-
-    function_ids: list[str]

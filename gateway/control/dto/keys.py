@@ -90,7 +90,11 @@ class CreateAdminToken(SnakeBody):
     """Whose functions the token is for."""
 
     nca_id: NcaId | None = None
-    """The default account when absent. Made if it is not there."""
+    """The default account when absent. Made if it is not there.
+
+    A token of the default account also makes, changes and deletes other accounts
+    (admin:account_setup); one of any other account is for that account alone.
+    """
 
 
 class ResourceView(SnakeView):
@@ -160,7 +164,7 @@ class Introspection(SnakeView):
 
 
 class AdminToken(SnakeView):
-    """A token for everything in one account."""
+    """A token for everything in one account; of the default one, for setting up others too."""
 
     id: str
     value: str

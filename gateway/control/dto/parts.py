@@ -5,16 +5,25 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.control.dto.fields import (
+    MAX_URI_CHARS,
     WHOLE,
     Body,
-    Duration,
     FullUri,
     NcaId,
-    Text,
-    Uri,
+    ShortText,
+    Target,
+    Timeout,
     any_case,
     unique,
 )
+
+MAX_VALUE_CHARS = 65_536
+"""Of the arguments of a container, and of one variable of its environment."""
+MAX_ARGUMENT_BYTES = 131_072
+"""What Linux takes as one argument or variable, with the zero byte that ends it."""
+MAX_VARIABLES = 1000
+MAX_ARTIFACTS = 256
+"""Of a kind: models, resources."""
 
 Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
@@ -30,15 +39,27 @@ def _dashed(value: object) -> object:
     return value.lower().replace("_", "-") if isinstance(value, str) else value
 
 
+def _one_argument(value: str) -> str:
+    if len(value.encode()) >= MAX_ARGUMENT_BYTES:
+        raise ValueError(f"as UTF-8 it has {MAX_ARGUMENT_BYTES} bytes or more")
+    return value
+
+
+Arguments = Annotated[
+    str,
+    Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS),
+    AfterValidator(_one_argument),
+]
+"""Less than 131,072 bytes as UTF-8."""
 Rate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$"),
+    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$", max_length=128),
     AfterValidator(_each_unit_once),
 ]
 """Such as ``100-S,5000-H``; seconds, minutes, hours, days."""
 TokenRate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$"),
+    Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
     AfterValidator(_each_unit_once),
 ]
 RoutingMethod = Annotated[
@@ -63,33 +84,42 @@ class Health(Body):
     """How an instance's readiness is asked for."""
 
     protocol: Protocol
-    uri: Uri
+    uri: Target
     port: Annotated[int, Field(gt=0, le=65535), WHOLE]
-    timeout: Duration
+    timeout: Timeout
+    """Longer than PT0S."""
     expected_status_code: Annotated[int, Field(ge=100, le=599), WHOLE]
 
 
 class EnvironmentEntry(Body):
-    """One environment variable of the container. Kept in clear text: secrets go into `secrets`."""
+    """One environment variable of the container. Kept in clear text: secrets go into `secrets`.
 
-    key: Annotated[str, Field(pattern=r"^[^=\x00]+$")]
-    value: Annotated[str, Field(pattern=r"^[^\x00]*$")]
+    Name and value together have less than 131,071 bytes as UTF-8.
+    """
+
+    key: Annotated[str, Field(pattern=r"^[^=\x00]+$", max_length=256)]
+    value: Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _one_argument(f"{self.key}={self.value}")
+        return self
 
 
 class LlmConfig(Body):
     """What the LLM gateway knows of a model."""
 
-    uris: list[FullUri] | None = None
+    uris: Annotated[list[FullUri], Field(max_length=64)] | None = None
     token_rate_limit: TokenRate | None = None
-    tokenizer: str | None = None
+    tokenizer: Annotated[str, Field(max_length=MAX_URI_CHARS)] | None = None
     routing_method: RoutingMethod | None = None
 
 
 class Model(Body):
     """A model artifact."""
 
-    name: Text
-    version: Text | None = None
+    name: ShortText
+    version: ShortText | None = None
     uri: FullUri | None = None
     llm_config: LlmConfig | None = None
 
@@ -97,8 +127,8 @@ class Model(Body):
 class Resource(Body):
     """Another artifact that instances get."""
 
-    name: Text
-    version: Text
+    name: ShortText
+    version: ShortText
     uri: FullUri
 
 
@@ -147,9 +177,9 @@ class LlmInvocationConfig(Body):
 class Telemetries(Body):
     """Where logs, metrics and traces go."""
 
-    logs_telemetry_id: Text | None = None
-    metrics_telemetry_id: Text | None = None
-    traces_telemetry_id: Text | None = None
+    logs_telemetry_id: ShortText | None = None
+    metrics_telemetry_id: ShortText | None = None
+    traces_telemetry_id: ShortText | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -164,8 +194,18 @@ Tags = Annotated[
     AfterValidator(lambda tags: list(dict.fromkeys(tags))),
     Field(max_length=64),
 ]
-Models = Annotated[list[Model], unique(lambda model: model.name, "the names of models")]
+Models = Annotated[
+    list[Model],
+    unique(lambda model: model.name, "the names of models"),
+    Field(max_length=MAX_ARTIFACTS),
+]
 Resources = Annotated[
     list[Resource],
     AfterValidator(lambda items: list({(i.name, i.version, i.uri): i for i in items}.values())),
+    Field(max_length=MAX_ARTIFACTS),
+]
+Environment = Annotated[
+    list[EnvironmentEntry],
+    unique(lambda entry: entry.key, "the names of environment variables"),
+    Field(max_length=MAX_VARIABLES),
 ]

@@ -3,7 +3,7 @@
 from pydantic import Field, RootModel
 
 from gateway.control.dto.fields import View
-from gateway.control.dto.functions import StateName
+from gateway.control.dto.function_views import StateName
 
 
 class QueueView(View):

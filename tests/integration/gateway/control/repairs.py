@@ -52,11 +52,17 @@ def _function(body: Body) -> None:
     _drop(body, "telemetries")  # None are known: they cannot be made here.
     if _has(body, "helmChart"):
         _drop(body, "containerImage", "containerArgs", "containerEnvironment")
+        if body.get("functionType") != "LLM":
+            _drop(body, "models")
         _give(body, "helmChartServiceName", "service")
     else:
         _drop(body, "helmChart", "helmChartServiceName")
         if not body.get("models"):
             _give(body, "containerImage", "image:1")
+    if _has(body, "containerEnvironment"):
+        body["containerEnvironment"] = _unique(body["containerEnvironment"], "key")
+    if _has(body, "health") and not any(one in body["health"]["timeout"] for one in "123456789"):
+        body["health"]["timeout"] = "PT1S"
     _secrets(body)
     _rate_limit(body.get("rateLimit"))
     if body.get("functionType") == "LLM":

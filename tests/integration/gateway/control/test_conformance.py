@@ -39,9 +39,10 @@ from tests.support.control import (
 )
 from tests.support.idle_backend import Fleet, running_fleet
 from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.queues import request_subject
 from tests.support.strict_sdk import OLD_SDK
 from wire.ids import uuid4_text
-from wire.subjects import consumer_name, request_subject, stream_name
+from wire.subjects import consumer_name, stream_name
 
 FUNCTIONS = "/v2/nvcf/functions"
 REGION = "local"

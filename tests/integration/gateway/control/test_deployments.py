@@ -262,8 +262,9 @@ async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
     assert told["functionStatus"] == "ERROR"
     assert told["healthInfo"] == [
         {
-            "icmsRequestId": "i-1",
-            "sisRequestId": "i-1",
+            "icmsRequestId": deployment.deployment_id,
+            "sisRequestId": deployment.deployment_id,
+            "instanceId": "i-1",
             "gpu": "A10G",
             "backend": "local",
             "instanceType": "large",

@@ -1,5 +1,6 @@
 """What is told of calls that go wrong (`spec/control-plane.md` §1.0)."""
 
+import gzip
 import io
 import json
 from uuid import uuid4
@@ -10,6 +11,14 @@ from gateway.control.bodies import MAX_BODY_BYTES
 from tests.support.control import IMAGE, Client, ControlPlane, Told, deployment_path, version_path
 
 FUNCTIONS = "/v2/nvcf/functions"
+HEALTH = {
+    "protocol": "HTTP",
+    "uri": "/ready",
+    "port": 1,
+    "timeout": "PT1S",
+    "expectedStatusCode": 200,
+}
+M = {"name": "m", "version": "1", "uri": "u"}
 F, V = str(uuid4()), str(uuid4())
 
 
@@ -110,7 +119,34 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
         {"containerImage": None},
         {"helmChart": "oci://x"},
         {"helmChart": "oci://x", "containerImage": None},
+        {
+            "helmChart": "oci://x",
+            "helmChartServiceName": "s",
+            "containerImage": None,
+            "models": [M],
+        },
         {"inferencePort": 65536},
+        {"inferenceUrl": "/h\u00e9"},
+        {"inferenceUrl": "/a b"},
+        {"inferenceUrl": "/a%2"},
+        {"inferenceUrl": "/" * 2049},
+        {"healthUri": "/h\u00e9"},
+        {"health": {**HEALTH, "uri": "/h\u00e9"}},
+        {"health": {**HEALTH, "uri": "/ready#now"}},
+        {"health": {**HEALTH, "timeout": "P"}},
+        {"health": {**HEALTH, "timeout": "PT"}},
+        {"health": {**HEALTH, "timeout": "P1DT"}},
+        {"health": {**HEALTH, "timeout": "PT0S"}},
+        {"health": {**HEALTH, "timeout": "P0DT0.0S"}},
+        {"containerImage": "x" * 2049},
+        {"containerArgs": "--name \0"},
+        {"containerArgs": "x" * 65_537},
+        {"containerArgs": "\u20ac" * 65_536},
+        {"containerEnvironment": [{"key": "A", "value": "1"}, {"key": "A", "value": "2"}]},
+        {"containerEnvironment": [{"key": "A", "value": "x" * 65_537}]},
+        {"containerEnvironment": [{"key": "A", "value": "\u20ac" * 65_536}]},
+        {"containerEnvironment": [{"key": f"K{n}", "value": "x" * 65_000} for n in range(15)]},
+        {"models": [{**M, "version": "x" * 257}]},
         {"tags": ["a"] * 65 + [f"t{n}" for n in range(65)]},
         {"tags": ["a b"]},
         {"description": "x" * 257},
@@ -177,3 +213,28 @@ async def test_the_description_of_the_api_needs_no_credential(plane: ControlPlan
         not in page.body.lower().replace(b"<!doctype html>", b"").replace(b"/html", b"")[:200]
     )
     assert (await nobody.get("/health")).body == {"status": "UP"}
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        ("gzip", gzip.compress(json.dumps(IMAGE).encode()), 200),
+        ("GZIP", gzip.compress(json.dumps(IMAGE).encode()), 200),
+        ("identity", json.dumps(IMAGE).encode(), 200),
+        ("gzip", json.dumps(IMAGE).encode(), 400),
+        ("gzip", gzip.compress(b" " * 50_000_000), 413),
+        ("snappy", json.dumps(IMAGE).encode(), 415),
+        ("zstd", json.dumps(IMAGE).encode(), 415),
+        ("gzip, gzip", json.dumps(IMAGE).encode(), 415),
+    ],
+)
+async def test_a_content_coding_is_undone_or_refused(
+    client: Client, coding: str, body: bytes, status: int
+) -> None:
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    told = await client.post(FUNCTIONS, data=body, headers=headers)
+    assert told.status == status
+    if status != 200:
+        assert told.headers["content-type"] == "application/problem+json"
+    if status == 415:
+        assert told.headers["accept-encoding"] == "gzip, deflate"

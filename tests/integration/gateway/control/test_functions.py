@@ -1,12 +1,22 @@
 """Functions over the API: registered, listed, changed, deleted (`spec/control-plane.md` §1.2)."""
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from gateway.control.quota import RESERVED_S
-from gateway.functions.model import Account, DetailsRemoved, FunctionRemoved, Reach
+from gateway.functions.model import (
+    Account,
+    DetailsRemoved,
+    FunctionRemoved,
+    Reach,
+    Removed,
+    VersionDetails,
+    VersionRemoved,
+)
+from gateway.store.account_store import AccountStore
 from tests.integration.gateway.control.conftest import Behind
 from tests.support.control import (
     IMAGE,
@@ -170,6 +180,46 @@ async def test_a_deleted_version_is_gone_with_everything_of_it(
         assert await plane.store.get(name) is None
 
 
+async def test_of_several_who_delete_a_version_at_once_one_does(client: Client) -> None:
+    for _ in range(5):
+        path = version_path(*await client.deployed())
+        answers = await asyncio.gather(*[client.delete(path) for _ in range(3)])
+        assert sorted(answer.status for answer in answers) == [204, 404, 404]
+
+
+async def test_a_version_that_the_reconciler_writes_meanwhile_is_deleted_all_the_same(
+    client: Client, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function_id, version_id = await client.deployed()
+    delete, written = AccountStore.delete, list[int]()
+
+    async def outrun(store: AccountStore, name: Removed, revision: int) -> None:
+        if isinstance(name, VersionRemoved) and len(written) < 3:
+            found = await store.version(*name)
+            assert found is not None
+            written.append(await plane.store.put(replace(found[0], capacity=len(written) + 1)))
+        await delete(store, name, revision)
+
+    monkeypatch.setattr(AccountStore, "delete", outrun)
+    assert (await client.delete(version_path(function_id, version_id))).status == 204
+    assert len(written) == 3
+    assert (await client.get(deployment_path(function_id, version_id))).status == 404
+
+
+async def test_everybody_who_changes_metadata_at_once_succeeds(client: Client) -> None:
+    function_id, version_id = await client.create()
+    path = version_path(function_id, version_id)
+    limit = path.replace("/nvcf/", "/nvcf/ratelimit/")
+    answers = await asyncio.gather(
+        *[client.put(path, {"tags": [f"t{n}"]}) for n in range(12)],
+        client.put(limit, {"rateLimit": {"rateLimit": "5-M"}}),
+    )
+    assert [answer.status for answer in answers] == [200] * 12 + [204]
+    function = (await client.get(path)).body["function"]
+    assert function["tags"][0] in {f"t{n}" for n in range(12)}
+    assert function["rateLimit"] == {"rateLimit": "5-M"}
+
+
 async def test_other_accounts_functions_do_not_exist_whatever_is_tried(
     client: Client, other: Client
 ) -> None:
@@ -306,3 +356,60 @@ async def test_llm_and_other_versions_do_not_mix(client: Client) -> None:
     }
     assert (await client.post(f"{FUNCTIONS}/{function_id}/versions", llm)).status == 400
     assert (await client.post(FUNCTIONS, llm)).status == 200
+
+
+async def test_an_empty_description_is_none(client: Client) -> None:
+    told = await client.post(FUNCTIONS, {**IMAGE, "description": ""})
+    assert told.body["function"]["description"] == "echo"
+
+
+async def test_the_chart_of_an_llm_function_may_have_models(client: Client) -> None:
+    chart = {"containerImage": None, "helmChart": "oci://x", "helmChartServiceName": "service"}
+    llm = {"functionType": "LLM", "models": [{"name": "m", "llmConfig": {"uris": ["/v1"]}}]}
+    assert (await client.post(FUNCTIONS, {**IMAGE, **chart, **llm})).status == 200
+
+
+async def test_the_longest_that_can_run_is_taken(client: Client) -> None:
+    body = {
+        **IMAGE,
+        "containerImage": "x" * 2048,
+        "containerArgs": "x" * 65_536,
+        "containerEnvironment": [{"key": "A", "value": "\u00e9" * 65_000}],
+        "inferenceUrl": "/h%C3%A9",
+    }
+    told = await client.post(FUNCTIONS, body)
+    assert {name: told.body["function"][name] for name in body} == body
+
+
+async def test_what_was_registered_under_older_rules_is_still_told(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.create()
+    path = version_path(function_id, version_id)
+    details = plane.catalog.details(function_id, version_id)
+    assert details is not None
+    twice = [{"key": "A", "value": "1"}, {"key": "A", "value": "x" * 70_000}]
+    old = {
+        "health": {
+            "protocol": "HTTP",
+            "uri": "/h\u00e9",
+            "port": 1,
+            "timeout": "PT",
+            "expectedStatusCode": 200,
+        },
+        "containerEnvironment": twice,
+        "inferenceUrl": "/h\u00e9",
+    }
+    await plane.store.put(replace(details, spec={**details.spec, **old}))
+
+    def shown() -> bool:
+        now = plane.catalog.details(function_id, version_id)
+        return isinstance(now, VersionDetails) and now.spec["containerEnvironment"] == twice
+
+    await plane.catalog.until(shown)
+    for function in (
+        (await client.get(path)).body["function"],
+        (await client.get(f"{FUNCTIONS}?visibility=private")).body["functions"][0],
+        (await client.put(path, {"tags": ["x"]})).body["function"],
+    ):
+        assert {name: function[name] for name in old} == old

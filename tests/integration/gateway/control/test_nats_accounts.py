@@ -31,12 +31,12 @@ from tests.integration.queueing.harness import (
 )
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
 from tests.support.nats_server import PATIENCE_S
+from tests.support.queues import request_subject
 from wire.ids import uuid4_text
 from wire.subjects import (
     cancel_subject,
     consumer_name,
     queue_subjects,
-    request_subject,
     stream_name,
     worker_inbox,
 )

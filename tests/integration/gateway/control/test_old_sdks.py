@@ -33,21 +33,20 @@ async def test_states_are_projected_for_old_sdks_alone(
 ) -> None:
     function_id, version_id = await client.deployed()
     await set_state(plane, function_id, version_id, state)
-    path, deployment = (
-        version_path(function_id, version_id),
-        deployment_path(function_id, version_id),
-    )
-    queues = f"/v2/nvcf/queues/functions/{function_id}"
-    for asked, one in (
-        (path, lambda body: body["function"]),
-        ("/v2/nvcf/functions?visibility=private", lambda body: body["functions"][-1]),
-        (f"/v2/nvcf/functions/{function_id}/versions", lambda body: body["functions"][0]),
-        (deployment, lambda body: body["deployment"]),
-        (queues, lambda body: body["queues"][0]),
+    for asked, *place in (
+        (version_path(function_id, version_id), "function"),
+        ("/v2/nvcf/functions?visibility=private", "functions", -1),
+        (f"/v2/nvcf/functions/{function_id}/versions", "functions", 0),
+        (deployment_path(function_id, version_id), "deployment"),
+        (f"/v2/nvcf/queues/functions/{function_id}", "queues", 0),
     ):
-        name = "status" if "status" in one((await client.get(asked)).body) else "functionStatus"
-        truth = one((await client.get(asked)).body)
-        told = one((await client.get(asked, headers=headers)).body)
+        truth, told = (
+            (await client.get(asked)).body,
+            (await client.get(asked, headers=headers)).body,
+        )
+        for step in place:
+            truth, told = truth[step], told[step]
+        name = "status" if "status" in truth else "functionStatus"
         assert (truth[name], truth.get("statusDetail")) == (state.value, None)
         assert told[name] == projected
         assert told.get("statusDetail", state.value) == state.value
@@ -80,5 +79,8 @@ async def test_instances_are_told_in_both_tongues(client: Client, plane: Control
         told = (await client.get(path, **how)).body["function"]["activeInstances"]
         return [(one["instanceId"], one.get("instanceStatus")) for one in told]
 
+    shown = (await client.get(path)).body["function"]["activeInstances"]
+    assert {one["icmsRequestId"] for one in shown} == {deployment.deployment_id}
+    assert {one["sisRequestId"] for one in shown} == {deployment.deployment_id}
     assert await statuses() == [("a", "RUNNING"), ("b", "STARTING")]
     assert await statuses(headers=SIDEKO) == [("a", "ACTIVE"), ("b", None)]

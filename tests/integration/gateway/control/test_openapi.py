@@ -32,12 +32,13 @@ from gateway.control.workers import Workers
 from gateway.functions.model import Account, Client, Instance, Phase
 from tests.integration.gateway.control.repairs import FRIENDS, WORKER, llm_function, repaired
 from tests.support.control import IMAGE, SPEC, deployment_path
-from tests.support.identity import IdentityPlane, identity_plane
+from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane, identity_plane
 from tests.support.jwks import TokenIssuer, token_issuer
 from tests.support.nats_server import PATIENCE_S, NatsServer
 from wire.ids import FunctionId, VersionId
 
-ACCOUNT = "schemathesis"
+ACCOUNT = DEFAULT_ACCOUNT
+"""The caller sets up other accounts too."""
 SUPER_ADMIN = "super-admin"
 ONE_ACCOUNT = "/v2/nvcf/accounts/{ncaId}"
 KEY = {"authorizations": {"policies": [{"aud": SERVICE_ID, "scopes": ["invoke_function"]}]}}

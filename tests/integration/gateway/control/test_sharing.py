@@ -1,5 +1,8 @@
 """Functions that others may use: shared with an account, or public (§5.5)."""
 
+import asyncio
+from uuid import uuid4
+
 from gateway.functions.model import Reach
 from tests.support.control import IMAGE, SCOPES, Client, ControlPlane, deployment_path, version_path
 
@@ -151,3 +154,34 @@ async def test_a_public_function_is_everybodys_to_see_and_nobodys_to_change(
     assert (await client.delete(authorizations(function_id))).status == 200
     assert (await anybody.get(path)).status == 404
     assert (await client.delete(path)).status == 204
+
+
+async def test_who_does_not_own_a_function_does_not_learn_which_accounts_there_are(
+    client: Client, other: Client
+) -> None:
+    function_id, version_id = await client.create()
+    own = await name_of(other)
+    for at in (
+        authorizations(function_id),
+        authorizations(function_id, version_id),
+        authorizations(str(uuid4())),
+    ):
+        for party in (
+            {"ncaId": "nobody-of-this-name"},
+            {"ncaId": own},
+            {"ncaId": "*"},
+            {"ncaId": "x", "clientId": "y"},
+        ):
+            told = await other.post(at, {"authorizedParties": [party]})
+            added = await other.patch(f"{at}/add", {"authorizedParty": party})
+            assert (told.status, added.status) == (404, 404)
+
+
+async def test_everybody_who_authorizes_at_once_succeeds(client: Client, other: Client) -> None:
+    function_id, version_id = await client.create()
+    parties = {"authorizedParties": [{"ncaId": await name_of(other)}]}
+    for at in (authorizations(function_id), authorizations(function_id, version_id)):
+        answers = await asyncio.gather(
+            *[client.post(at, parties if n % 2 else {"authorizedParties": []}) for n in range(12)]
+        )
+        assert [answer.status for answer in answers] == [200] * 12

@@ -1,12 +1,13 @@
 """Accounts and the clients that act for them."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.support.control import IMAGE, SCOPES, Client
-from tests.support.identity import IdentityPlane
+from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane
 from tests.support.jwks import TokenIssuer
 
 
@@ -16,7 +17,7 @@ def at(nca_id: str, rest: str = "") -> str:
 
 @pytest.fixture
 async def admin(plane: IdentityPlane) -> Client:
-    return await plane.admin("nvcf-default")
+    return await plane.admin(DEFAULT_ACCOUNT)
 
 
 @pytest.fixture
@@ -68,6 +69,27 @@ async def test_an_account_with_functions_stays(
     assert (await owner.get(at(account))).status == 200
     assert (await admin.delete(at(account))).status == 204
     assert (await owner.get(at(account))).status == 401
+
+
+async def test_a_deleted_account_is_gone_for_who_has_a_token_of_it(
+    plane: IdentityPlane, admin: Client, account: str
+) -> None:
+    holder = await plane.admin(account)
+    function_id, version_id = await holder.create()
+    path = f"/v2/nvcf/functions/{function_id}/versions/{version_id}"
+    token = await holder.post(f"/v2/nvcf/tokens/functions/{function_id}", {"clientId": "browser"})
+    invoker = plane.holder(token.body["access_token"])
+    assert (await holder.delete(path)).status == 204
+    assert (await invoker.get("/v2/nvcf/functions")).status == 403
+    answers = await asyncio.gather(*[admin.delete(at(account)) for _ in range(3)])
+    assert sorted(answer.status for answer in answers) == [204, 404, 404]
+    for told in (
+        await holder.get("/v2/nvcf/functions"),
+        await holder.post("/v2/nvcf/functions", IMAGE),
+        await holder.post("/v1/keys", {"authorizations": {"policies": []}}),
+        await invoker.get("/v2/nvcf/functions"),
+    ):
+        assert told.status == 401
 
 
 async def test_owners_see_and_name_their_account_and_no_more(

@@ -12,6 +12,7 @@ from gateway.auth.tokens import WorkerIdentity, admin_of, mint
 from gateway.control import bootstrap
 from gateway.control.master_key import MasterKeyError
 from gateway.errors import Unauthenticated
+from gateway.functions.model import Account
 from gateway.functions.readmodel import ReadModel
 from gateway.store.nats_kv import Store
 from tests.integration.gateway.store.conftest import connected
@@ -26,7 +27,9 @@ def bearer(credential: str) -> bytes:
 
 async def following(store: Store, master: Master | None = None) -> Credentials:
     """Return a process's credentials once they know what the store does."""
-    credentials = Credentials(store, ReadModel(), None, None if master is None else master.signer)
+    model = ReadModel()
+    model.apply(Account("acme", "Acme"))
+    credentials = Credentials(store, model, None, None if master is None else master.signer)
     credentials.start()
     async with asyncio.timeout(PATIENCE_S):
         await credentials.meta.loaded.wait()

@@ -12,7 +12,7 @@ from gateway.auth.keys import is_key
 from gateway.control.identity import SERVICE_ID
 from gateway.functions.model import EVERYTHING, Reach
 from tests.support.control import IMAGE, SCOPES, Client, control_plane
-from tests.support.identity import Clock, IdentityPlane
+from tests.support.identity import DEFAULT_ACCOUNT, Clock, IdentityPlane
 from tests.support.nats_server import NatsServer
 
 ALL = [
@@ -284,3 +284,63 @@ async def test_another_process_refuses_a_revoked_key_within_a_second(
         async with asyncio.timeout(1.0):
             while (await key.get("/v2/nvcf/functions")).status != 401:
                 pass
+
+
+async def test_an_admin_token_of_a_named_account_is_for_that_account_alone(
+    plane: IdentityPlane, admin: Client, account: str
+) -> None:
+    other = f"other-{uuid4().hex}"
+    await plane.admin(other)
+    own, theirs = (f"/v2/nvcf/accounts/{one}" for one in (account, other))
+    assert (await admin.get(own)).status == 200
+    assert (await admin.patch(own, {"name": "Renamed"})).status == 200
+    for told, status in (
+        (await admin.get("/v2/nvcf/accounts"), 403),
+        (await admin.get(theirs), 404),
+        (await admin.patch(theirs, {"name": "Mine"}), 404),
+        (await admin.patch(own, {"maxFunctionsAllowed": 1000}), 403),
+        (await admin.delete(theirs), 403),
+        (await admin.post(f"/v2/nvcf/accounts/new-{account}", {"name": "Mine"}), 403),
+    ):
+        assert told.status == status
+    for body in ({}, {"nca_id": None}, {"nca_id": DEFAULT_ACCOUNT}):
+        made = await plane.holder(plane.secret).post("/v1/admin/keys", body)
+        assert (await plane.holder(made.body["value"]).get(theirs)).status == 200
+
+
+async def test_nobody_changes_or_revokes_a_key_that_they_could_not_make(
+    plane: IdentityPlane, admin: Client, account: str
+) -> None:
+    function_id = str(uuid4())
+    only = [{"type": "function", "id": f"{function_id}/*"}]
+    narrow = await plane.client(
+        account,
+        frozenset({"account_setup", "list_functions"}),
+        Reach(functions=frozenset({function_id})),
+    )
+    allowed = wish("list_functions", resources=only)
+    for broader in (
+        wish("list_functions"),
+        wish("list_functions", "invoke_function", resources=only),
+    ):
+        made = (await admin.post("/v1/keys", broader)).body
+        path = f"/v1/keys/{made['id']}"
+        changed = await narrow.put(f"{path}/authorizations", allowed["authorizations"])
+        emptied = await narrow.put(f"{path}/authorizations", {"policies": []})
+        assert (changed.status, emptied.status) == (403, 403)
+        assert (await narrow.delete(path)).status == 403
+        assert (await admin.get(path)).body["authorizations"] == made["authorizations"]
+        assert (await narrow.get(path)).status == 200
+    path = f"/v1/keys/{(await admin.post('/v1/keys', allowed)).body['id']}"
+    told = await narrow.put(f"{path}/authorizations", {"policies": []})
+    assert told.status == 200
+    assert (await narrow.delete(path)).status == 204
+
+
+async def test_everybody_who_changes_a_key_at_once_succeeds(admin: Client) -> None:
+    path = f"/v1/keys/{(await admin.post('/v1/keys', wish())).body['id']}"
+    wishes = [wish(scope)["authorizations"] for scope in CLI_SCOPES * 3]
+    answers = await asyncio.gather(*[admin.put(f"{path}/authorizations", one) for one in wishes])
+    assert [answer.status for answer in answers] == [200] * 12
+    answers = await asyncio.gather(*[admin.delete(path) for _ in range(3)])
+    assert sorted(answer.status for answer in answers) == [204, 404, 404]

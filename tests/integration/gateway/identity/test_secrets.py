@@ -132,12 +132,12 @@ async def test_of_many_who_set_secrets_at_once_none_is_lost(
 ) -> None:
     ids = await client.create(**body(FIRST="0"))
     told = await asyncio.gather(
-        *(client.put(at(*ids), body(**{f"S{n}": str(n)})) for n in range(4))
+        *(client.put(at(*ids), body(**{f"S{n}": str(n)})) for n in range(12))
     )
     assert {one.status for one in told} == {204}
     assert await opened(plane, account, ids) == {
         "FIRST": "0",
-        **{f"S{n}": str(n) for n in range(4)},
+        **{f"S{n}": str(n) for n in range(12)},
     }
 
 

@@ -10,7 +10,7 @@ from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.control.app import ROUTES
 from gateway.control.twins import with_twins
 from tests.support.control import IMAGE, SCOPES, SPEC, Client, deployment_path, version_path
-from tests.support.identity import IdentityPlane
+from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane
 from tests.support.jwks import TokenIssuer
 
 EVERY_SCOPE = sorted(f"admin:{scope}" for scope in ACCOUNT_SCOPES)
@@ -43,9 +43,10 @@ class Staff:
 @pytest.fixture
 async def staff(plane: IdentityPlane, issuer: TokenIssuer) -> Staff:
     client_id, account = f"client-{uuid4().hex}", f"staff-{uuid4().hex}"
-    admin = await plane.admin(account)
+    await plane.admin(account)
+    setup = await plane.admin(DEFAULT_ACCOUNT)
     path = f"/v2/nvcf/accounts/{account}/clients/associate"
-    assert (await admin.patch(path, {"clientId": client_id})).status == 200
+    assert (await setup.patch(path, {"clientId": client_id})).status == 200
     return Staff(plane, issuer, client_id)
 
 

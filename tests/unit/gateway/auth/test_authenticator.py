@@ -11,10 +11,12 @@ from gateway.auth.bootstrap import BootstrapCheck, document, new_secret
 from gateway.auth.jwt import Issuer, IssuerKeys, IssuerUnavailable
 from gateway.auth.keys import digest_of, new_key
 from gateway.auth.signing import Signer, Signers
-from gateway.auth.tokens import admin_of, invoker_of, mint
+from gateway.auth.tokens import WorkerIdentity, admin_of, invoker_of, mint, worker_principal
 from gateway.errors import NotFound, Unauthenticated
 from gateway.functions.model import (
     EVERYTHING,
+    Account,
+    AccountRemoved,
     ApiKey,
     Client,
     ClientRemoved,
@@ -30,6 +32,7 @@ SECRET = new_key(bytes(range(32)))
 KEY = ApiKey("id", digest_of(SECRET.encode()), "acme", "me", frozenset({"invoke_function"}))
 BOOT = new_secret(bytes(32))
 CLIENT = Client("client-1", "acme")
+ACME = Account("acme", "Acme")
 
 
 class Door:
@@ -37,6 +40,8 @@ class Door:
 
     def __init__(self) -> None:
         self.model = ReadModel()
+        self.model.apply(ACME)
+        self.model.apply(Account("other", "Other"))
         self.signer = Signer(bytes(32))
         self.signers = Signers(self.signer)
         self.bootstrap = BootstrapCheck()
@@ -200,3 +205,26 @@ def test_many_tokens_are_not_remembered_for_ever(door: Door) -> None:
         principal = invoker_of(admin_of("acme"), str(subject), Reach())
         door.who(door.minted(principal))
     assert len(door.authenticator._believed) <= 4096
+
+
+def test_a_deleted_account_takes_its_tokens_and_the_jwts_of_its_clients_along(door: Door) -> None:
+    door.model.apply(CLIENT)
+    door.issuer_keys.replace(door.issuer.jwks)
+    admin = admin_of("acme")
+    tokens = [door.minted(admin), door.minted(invoker_of(admin, "browser", Reach()))]
+    jwt = door.jwt()
+    for token in (*tokens, jwt):
+        door.who(token)
+    door.model.apply(AccountRemoved("acme"))
+    assert all(door.refused(token) for token in tokens)
+    with pytest.raises(NotFound):
+        door.who(jwt)
+    door.model.apply(ACME)
+    for token in (*tokens, jwt):
+        door.who(token)
+
+
+def test_what_rests_on_a_key_or_an_instance_needs_no_record_of_its_account(door: Door) -> None:
+    door.model.apply(replace(KEY, account="unrecorded"))
+    door.who(door.minted(invoker_of(door.who(SECRET), "browser", Reach())))
+    door.who(door.minted(worker_principal(WorkerIdentity("unrecorded", "f", "v", "i"))))

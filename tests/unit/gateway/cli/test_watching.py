@@ -19,7 +19,7 @@ def function(status: str, **instances: str) -> dict[str, Any]:
 
 
 def failing(instance_id: str, error: str) -> dict[str, Any]:
-    return {"healthInfo": [{"icmsRequestId": instance_id, "error": error}]}
+    return {"healthInfo": [{"instanceId": instance_id, "error": error}]}
 
 
 def test_every_instance_is_followed_from_start_to_end() -> None:

@@ -1,4 +1,6 @@
+import gzip
 import json
+import zlib
 from contextlib import suppress
 
 import pytest
@@ -6,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from gateway.control.bodies import parse_body, read_path, read_query
+from gateway.control.bodies import MAX_BODY_BYTES, decoded, parse_body, read_path, read_query
 from gateway.control.dto.deployments import Deploy, UndeployQuery
 from gateway.control.dto.functions import CreateFunction, IdsQuery, ListQuery
 from gateway.control.dto.tokens import UpdateSecrets
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, BodyTooLarge
 
 F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"
 JSON = st.recursive(
@@ -94,3 +96,15 @@ def test_ids_in_the_path_are_made_canonical_or_refused() -> None:
     for wrong in ("x", F[:-1], f"{F} ", "é" * 36):
         with pytest.raises(BadRequest, match="functionId in the path is not a UUID"):
             read_path({"functionId": wrong})
+
+
+def test_a_coding_is_undone_within_the_bounds_of_a_body() -> None:
+    text = b"x" * MAX_BODY_BYTES
+    assert decoded(gzip.compress(text), "gzip") == text
+    assert decoded(zlib.compress(text), "deflate") == text
+    with pytest.raises(BodyTooLarge):
+        decoded(gzip.compress(text + b"x"), "gzip")
+    whole = gzip.compress(b"{}")
+    for wrong in (b"", b"{}", whole[:-1], whole + b"{}", zlib.compress(b"{}")):
+        with pytest.raises(BadRequest):
+            decoded(wrong, "gzip")

@@ -17,6 +17,15 @@ OPERATIONS = [
 ]
 
 
+def within(value: object) -> list[dict[str, Any]]:
+    """Return every object in ``value``, itself too."""
+    if isinstance(value, dict):
+        return [value, *(one for part in value.values() for one in within(part))]
+    if isinstance(value, list):
+        return [one for part in value for one in within(part)]
+    return []
+
+
 def references(value: object) -> set[str]:
     if isinstance(value, dict):
         own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
@@ -83,6 +92,23 @@ def test_no_answer_has_room_for_the_value_of_a_secret() -> None:
         reached |= answered
         answered = references([schemas[name.rpartition("/")[2]] for name in reached])
     assert "#/components/schemas/Secret" not in reached
+
+
+def test_every_text_and_list_of_a_new_function_has_a_bound() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    reached, new = set[str](), {"#/components/schemas/CreateFunction"}
+    while new - reached:
+        reached |= new
+        new = references([schemas[name.rpartition("/")[2]] for name in reached])
+    parts = [part for name in reached for part in within(schemas[name.rpartition("/")[2]])]
+    texts = [part for part in parts if part.get("type") == "string" and "enum" not in part]
+    lists = [part for part in parts if part.get("type") == "array"]
+    assert len(texts) > 20
+    assert len(lists) > 5
+    for text in texts:
+        assert "maxLength" in text or text["pattern"].endswith("{1,128}$"), text
+    for one in lists:
+        assert "maxItems" in one, one
 
 
 def test_the_page_escapes_what_it_shows() -> None:

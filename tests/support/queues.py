@@ -1,0 +1,8 @@
+"""Requests in a version's queue."""
+
+from wire.subjects import queue_subjects
+
+
+def request_subject(region: str, version_id: str, request_id: str) -> str:
+    """Return where one request is published."""
+    return queue_subjects(region, version_id).removesuffix(">") + request_id
