@@ -5,7 +5,6 @@ import os
 from gateway.errors import REQUEST_ID, GatewayError, instance_of, problem_for
 from gateway.exchange import Headers, Request, Responder
 from gateway.seen.health import Health
-from wire.headers import CONTENT_TYPE
 from wire.ids import uuid4_text
 
 
@@ -64,5 +63,4 @@ def answer_health(
     if answer is None:
         answer_problem(request, client, otherwise)
         return ANSWERED
-    status, content_type, body = answer
-    return answer_whole(request, client, status, [(CONTENT_TYPE, content_type)], body)
+    return answer_whole(request, client, *answer)

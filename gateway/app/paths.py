@@ -44,8 +44,8 @@ class PathRoutes:
             return self._api.serve(request, client, cors)
         if answer is None:
             raise NotFound("No function and no route of the gateway is called this")
-        status, content_type, body = answer
-        return self._answer(request, client, status, [(CONTENT_TYPE, content_type), *cors], body)
+        status, headers, body = answer
+        return self._answer(request, client, status, [*headers, *cors], body)
 
     def _answer(
         self, request: Request, client: Responder, status: int, headers: Headers, body: bytes

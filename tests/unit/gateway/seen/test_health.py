@@ -17,8 +17,12 @@ def test_readiness_gives_every_reason_and_liveness_none() -> None:
     for path, status in ((b"/health/ready", 503), (b"/health", 500)):
         answer = health.answer(path)
         assert answer is not None
-        assert (answer[0], answer[1]) == (status, b"application/problem+json")
-        assert json.loads(answer[2])["reasons"] == reasons
+        headers, problem = dict(answer[1]), json.loads(answer[2])
+        assert (answer[0], headers[b"content-type"]) == (status, b"application/problem+json")
+        assert problem["reasons"] == reasons
+        assert problem["instance"] == path.decode()
+        assert problem["requestId"] == headers[b"x-request-id"].decode()
     reasons[:] = ["", ""]
-    assert health.answer(b"/health/ready") == (200, b"application/json", b'{"status":"OK"}')
+    fine = (200, [(b"content-type", b"application/json")], b'{"status":"OK"}')
+    assert health.answer(b"/health/ready") == fine
     assert health.answer(b"/other") is None
