@@ -3,7 +3,9 @@
     POST /v2/nvcf/worker/connect     who we are ──▶ region, NATS login, a fresh token, the lease
     POST /v2/nvcf/worker/heartbeat   how we are ──▶ the lease
 
-A heartbeat goes out three times a lease, and at once when health, slots or stopping change. Token
+Both answers say how many requests the deployment asks of us at a time, now; one that does not
+leaves it as it was. A heartbeat goes out three times a lease, and at once when health, slots or
+stopping change. Token
 and login are renewed at half of their time, so the API may be away for the other half: nothing
 that is served depends on it. A token that is refused once we have connected is no reason to stop
 either; whoever no longer wants us has us stopped.
@@ -25,6 +27,8 @@ CONNECT_PATH = "/v2/nvcf/worker/connect"
 HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
 BEATS_PER_LEASE = 3
 GOODBYE_S = 2.0
+MAX_CONCURRENCY = 16_384
+"""As the API and our own settings have it (`spec/control-plane.md` §1.5)."""
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
 _MAX_ANSWER_BYTES = 65_536
@@ -72,13 +76,18 @@ class NatsLogin(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """The API's answer to connect. ``nats`` is missing when logins are not its business."""
+    """The API's answer to connect.
+
+    ``nats`` is missing when logins are not its business, ``concurrency`` (requests at a time) when
+    it does not know.
+    """
 
     region: str
     nats: NatsLogin | None
     token: str
     expires_s: float
     lease_s: float
+    concurrency: int | None = None
 
     def __repr__(self) -> str:
         return f"Welcome({self.region}, {self.nats})"
@@ -135,13 +144,18 @@ class Registration:
         token: str,
         status: Callable[[], Status],
         renewed: Callable[[], Awaitable[object]],
+        asked: Callable[[int], object],
     ) -> None:
-        """``status`` is asked for each heartbeat; ``renewed`` is called after the login changed."""
+        """``status`` is asked for each heartbeat; ``renewed`` is called after the login changed.
+
+        ``asked`` gets the requests at a time that are asked of us, with every answer that has them.
+        """
         self._api = api
         self._place = place
         self._token = token
         self._status = status
         self._renewed = renewed
+        self._asked = asked
         self._changed = asyncio.Event()
         self._welcome: Welcome | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -210,6 +224,7 @@ class Registration:
         )
         welcome = self._welcome = read_welcome(answer)
         self._token = welcome.token
+        self._take(welcome.concurrency)
         return welcome
 
     async def _tell(self) -> None:
@@ -232,7 +247,12 @@ class Registration:
 
     async def _beat(self) -> None:
         document = {"instanceId": self._place.instance_id, **self._status()._asdict()}
-        await self._api.post(HEARTBEAT_PATH, self._token, document)
+        answer = await self._api.post(HEARTBEAT_PATH, self._token, document)
+        self._take(read_concurrency(answer))
+
+    def _take(self, concurrency: int | None) -> None:
+        if concurrency is not None:
+            self._asked(concurrency)
 
     async def _renew(self) -> None:
         while True:
@@ -272,9 +292,18 @@ def read_welcome(answer: Mapping[str, object]) -> Welcome:
             token=_text(answer, "token"),
             expires_s=_positive(answer, "expiresInSeconds"),
             lease_s=_positive(answer, "leaseSeconds"),
+            concurrency=read_concurrency(answer),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConnectError(f"the answer lacks a usable {error}") from error
+
+
+def read_concurrency(answer: Mapping[str, object]) -> int | None:
+    """Return the requests at a time that an answer asks for, `None` unless it does, usably."""
+    value = answer.get("maxRequestConcurrency")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CONCURRENCY:
+        return None
+    return value
 
 
 def _login(nats: Mapping[str, object]) -> NatsLogin:

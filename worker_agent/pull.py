@@ -30,7 +30,7 @@ class Queue(Protocol):
     """Where requests come from."""
 
     def want(self, free: int) -> None:
-        """There is room for ``free`` requests more than were leased; 0 stops.
+        """There is room for ``free`` requests more than were leased; 0 or less stops.
 
         Every lease takes one of them, so it is told only what changes otherwise.
         """
@@ -100,6 +100,16 @@ class Intake:
     def resume(self) -> None:
         """Ask for work again."""
         self._slots.is_open = True
+        self._want()
+
+    def resize(self, limit: int, delivering_limit: int) -> None:
+        """Take ``limit`` requests at a time from now on; what runs is finished."""
+        slots = self._slots
+        is_less = limit < slots.limit
+        slots.resize(limit, delivering_limit)
+        if is_less and self._queue is not None:
+            # Withdraws what was asked for, which may be more than there is room for now.
+            self._queue.want(0)
         self._want()
 
     async def drained(self) -> None:

@@ -79,7 +79,7 @@ class InferenceSettings(Section):
     service_namespace: str = ""
     """Of service_name."""
     max_concurrency: Annotated[int, Field(ge=1, le=16_384)] = 1
-    """Requests that the inference server works on at the same time."""
+    """Requests that the inference server works on at the same time, until control.url says else."""
     idle_s: Seconds = 4.0
     """For unused connections; shorter than the inference server keeps them."""
     connect_timeout_s: Seconds = 5.0

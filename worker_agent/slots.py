@@ -10,23 +10,28 @@ class Slots:
     """Counts of jobs by what they still need.
 
     ``limit`` is the most the inference server works on at a time; ``delivering_limit`` the most
-    answers on their way to a gateway before no more work is asked for.
+    answers on their way to a gateway before no more work is asked for. After a `resize` more may
+    run than ``limit``, until they end.
     """
 
     __slots__ = ("delivering", "delivering_limit", "is_open", "limit", "running")
 
     def __init__(self, limit: int, delivering_limit: int) -> None:
-        if limit < 1 or delivering_limit < 1:
-            raise ValueError("limits start at 1")
-        self.limit = limit
-        self.delivering_limit = delivering_limit
+        self.resize(limit, delivering_limit)
         self.running = 0
         self.delivering = 0
         self.is_open = False
         """Whether new work is wanted at all: the inference server is healthy, no drain runs."""
 
+    def resize(self, limit: int, delivering_limit: int) -> None:
+        """Take so many from now on; what runs is not touched."""
+        if limit < 1 or delivering_limit < 1:
+            raise ValueError("limits start at 1")
+        self.limit = limit
+        self.delivering_limit = delivering_limit
+
     def free(self) -> int:
-        """Return how many requests may be leased now."""
+        """Return how many requests may be leased now; 0 or less: none."""
         if not self.is_open or self.is_full():
             return 0
         return self.limit - self.running

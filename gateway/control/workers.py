@@ -4,6 +4,9 @@ Of an instance's record the reconciler writes one half (what it was started for,
 module the other (connected, healthy, slots, busy, lease). The record is the admission: as long as
 the reconciler keeps it, the worker may connect and gets new credentials, also while its version is
 drained. A worker without one is told 404 and asks again.
+
+Every answer says how many requests at a time the deployment asks of the instance now, so that
+workers follow it while they run.
 """
 
 import math
@@ -150,16 +153,19 @@ class Workers:
             token=self._token(worker, now),
             expires_in_seconds=options.token_s,
             lease_seconds=options.lease_s,
+            max_request_concurrency=concurrency_of(api, instance),
         )
 
-    async def heartbeat(self, _api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatAnswer:
+    async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatAnswer:
         """Write down how a worker is, and renew its lease."""
         worker, body = worker_of(call.principal), call.body
         if body.instance_id != worker.instance_id:
             raise Forbidden("The token is another instance's")
         now, lease_s = self._ports.clock(), self._options.lease_s
-        await self._change(worker, lambda one: told(one, body, now, lease_s), now)
-        return HeartbeatAnswer(lease_seconds=lease_s)
+        instance = await self._change(worker, lambda one: told(one, body, now, lease_s), now)
+        return HeartbeatAnswer(
+            lease_seconds=lease_s, max_request_concurrency=concurrency_of(api, instance)
+        )
 
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
@@ -187,6 +193,18 @@ class Workers:
 
     def _token(self, worker: WorkerIdentity, now: float) -> str:
         return self._ports.mint(worker, now, self._options.token_s)
+
+
+def concurrency_of(api: Api, instance: Instance) -> int | None:
+    """Return the requests at a time that are asked of ``instance`` now, `None` if not known.
+
+    By this process's own picture of the store: an older one is put right by the next heartbeat.
+    """
+    deployment = api.catalog.deployment(instance.version_id)
+    if deployment is None or deployment.deployment_id != instance.deployment_id:
+        return None
+    spec = deployment.spec(instance.spec_id)
+    return None if spec is None else spec.concurrency
 
 
 def connected(instance: Instance, now: float, lease_s: float) -> Instance:

@@ -1,6 +1,6 @@
 """What is known of a version when it is looked at, and what may be asked for then. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.functions.model import Deployment, GpuSpec, Instance, Phase, State
@@ -21,7 +21,8 @@ class Situation:
 
     ``now`` is Unix seconds. ``has_queue`` tells that a queue may be left although nothing is
     deployed, as after a change of leaders. ``is_wanted`` tells that somebody has called it while
-    nothing served it.
+    nothing served it. ``gone`` are ids of instances of which nothing runs, whatever their records
+    say: a dead leader's.
     """
 
     now: float
@@ -32,6 +33,7 @@ class Situation:
     load: Load | None = None
     has_queue: bool = False
     is_wanted: bool = False
+    gone: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

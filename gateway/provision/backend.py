@@ -4,7 +4,7 @@ A backend keeps no intentions: it starts what it is told to, says what has becom
 it. When to start again, and whether, is decided in `gateway.provision.upkeep`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -61,8 +61,11 @@ class Backend(Protocol):
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change`` whenever a holding changes or ends, from the running loop."""
 
-    async def clear_remains(self) -> None:
-        """End what backends of leaders that died have left running, as far as we can reach it."""
+    async def clear_remains(self) -> Collection[str]:
+        """End what backends of leaders that died have left running, as far as we can reach it.
+
+        Return the ids of their instances, of which nothing runs any more.
+        """
 
     def held(self) -> Iterable[tuple[str, str]]:
         """Return function id and version id of everything held."""

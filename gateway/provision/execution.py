@@ -5,7 +5,7 @@ done without being written would be lost with us.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -44,6 +44,9 @@ from gateway.provision.backend import Backend, Order
 from gateway.provision.instances import Fleet
 from wire.ids import uuid4_text
 
+MAX_HEALTH_BYTES = 128 << 10
+"""Of all errors in a deployment's record, which NATS takes up to 1 MiB of, escapes included."""
+
 Kind = TypeVar("Kind", FunctionVersion, VersionDetails, Deployment, Instance)
 
 
@@ -75,6 +78,16 @@ SecretsOf = Callable[[VersionDetails], Awaitable[Mapping[str, str]]]
 """Returns the values of a version's secrets by name."""
 WorkerEnvironment = Callable[[Instance], Awaitable[Mapping[str, str]]]
 """Returns the settings by which an instance's worker reaches and logs in to the platform."""
+
+
+def fitted(health: Sequence[HealthInfo]) -> tuple[HealthInfo, ...]:
+    """Return ``health`` with its errors cut to equal shares of `MAX_HEALTH_BYTES`, if need be."""
+    if sum(len(one.error) for one in health) * 4 <= MAX_HEALTH_BYTES:
+        return tuple(health)
+    share = MAX_HEALTH_BYTES // len(health)
+    return tuple(
+        replace(one, error=one.error.encode()[:share].decode(errors="ignore")) for one in health
+    )
 
 
 async def no_secrets(details: VersionDetails) -> Mapping[str, str]:  # noqa: ARG001

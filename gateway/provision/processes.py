@@ -15,8 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.provision.backend import Holding, OnChange, Order
-from gateway.provision.commands import INHERITED, Command, Seat, inference_command, worker_command
-from gateway.provision.remains import Folder, clear
+from gateway.provision.commands import (
+    INHERITED,
+    Command,
+    Seat,
+    image_of,
+    inference_command,
+    worker_command,
+)
+from gateway.provision.remains import Folder, clear, take_gone
 from gateway.provision.resident import Resident
 from wire.ids import uuid4_text
 
@@ -68,9 +75,13 @@ class ProcessBackend:
             self._folder.close()
             self._folder = None
 
-    async def clear_remains(self) -> None:
-        """Kill what reconcilers of this machine left that died meanwhile."""
+    async def clear_remains(self) -> set[str]:
+        """Kill what reconcilers of this machine left that died meanwhile.
+
+        Return the ids of all instances that ended so since a leader of this machine asked last.
+        """
         await asyncio.to_thread(clear, self._options.folder, self._opened().name)
+        return await asyncio.to_thread(take_gone, self._options.folder)
 
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change`` whenever an instance has changed."""
@@ -129,8 +140,7 @@ class ProcessBackend:
     def _commands(self, order: Order, folder: Path) -> tuple[Command, Command]:
         options = self._options
         seat = Seat(options.host, _free_port(options.host), folder / "secrets.json")
-        image = str(order.details.spec.get("containerImage", ""))
-        template = options.template_of(order.spec.backend, image)
+        template = options.template_of(order.spec.backend, image_of(order))
         return (
             inference_command(order, template, seat, options.python, self._inherited),
             worker_command(order, options.worker, seat, options.drain_s, self._inherited),

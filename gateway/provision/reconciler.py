@@ -21,7 +21,7 @@ from gateway.functions.model import Change, Instance, RecordError, State
 from gateway.functions.states import capacity_of, changes_at, health_of, is_running, state_of
 from gateway.provision.actions import Plan, Situation
 from gateway.provision.backend import Backend, Life
-from gateway.provision.execution import Execution, Places
+from gateway.provision.execution import Execution, Places, fitted
 from gateway.provision.instances import Fleet, Fleets
 from gateway.provision.leases import LeaderLease
 from gateway.provision.upkeep import Policy, Upkeep
@@ -64,6 +64,7 @@ class Reconciler:
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._loaded_at: dict[str, float] = {}
         self._wanted: set[str] = set()
+        self._gone: set[str] = set()
         self._dirty: dict[str, None] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -149,7 +150,10 @@ class Reconciler:
 
     async def _sweep(self) -> None:
         """Find what is left of a dead leader, and of undeploys while nobody led."""
-        await self._backend.clear_remains()
+        self._gone.update(await self._backend.clear_remains())
+        for known in self._fleets.everything():
+            if any(one.instance_id in self._gone for one in known.instances()):
+                self._touch(known)
         while self.lease.is_held and not self._is_stopping:
             try:
                 for version_id in await self._places.queues.version_ids():
@@ -208,7 +212,9 @@ class Reconciler:
         except _LeaseEndedError:
             return
         except (Conflict, StoreUnavailable, QueueUnavailable, RecordError) as error:
-            _log.warning(
+            # A conflict is ordinary: a worker or the API wrote first, and we look again.
+            _log.log(
+                logging.DEBUG if isinstance(error, Conflict) else logging.WARNING,
                 "reconcile.postponed",
                 extra={"fields": {"version_id": fleet.version_id, "error": str(error)}},
             )
@@ -235,6 +241,7 @@ class Reconciler:
             holdings=holdings,
             has_queue=fleet.has_queue,
             is_wanted=fleet.version_id in self._wanted,
+            gone=self._gone,
         )
         self._wanted.discard(fleet.version_id)
         plan = upkeep.look(there)
@@ -274,7 +281,7 @@ class Reconciler:
         if deployment is not None and (is_new_error or state not in {State.INACTIVE, State.ERROR}):
             if is_new_error:
                 instances = [self._with_reason(one, now) for one in instances]
-            health = health_of(deployment, instances, now, is_error=is_new_error)
+            health = fitted(health_of(deployment, instances, now, is_error=is_new_error))
             if health != deployment.health:
                 self._check()
                 await self._execution.settle_health(fleet, deployment.deployment_id, health)

@@ -7,6 +7,10 @@ runs of it is killed: the process itself if its start time is the one on record 
 been given to another since), and all that shares its session. A session's id is not given to a
 process while anything is left of the session.
 
+Which instances were ended, or found dead, is left in ``gone`` for whoever leads next: it need not
+wait for the end of their workers' leases. Any reconciler of the machine may clear up, at its start;
+only the leader writes down what follows.
+
 Linux only, by ``/proc``. A process that left its session (daemon(3)) is not found.
 """
 
@@ -25,6 +29,8 @@ _PASSES = 5
 """A process that forks while we look may leave a child that the look has missed."""
 _LOCK = "lock"
 _RECORD = "processes.json"
+_GONE = "gone"
+"""Beside the reconcilers' folders: an empty file for each instance, by its id."""
 _SESSION = 3
 _START_TIME = 19
 """Fields of ``/proc/pid/stat`` counted after the command, which may contain anything."""
@@ -66,8 +72,19 @@ class Folder:
 def clear(root: Path, owner: str) -> None:
     """Kill everything that belongs to dead reconcilers; ``owner`` is us."""
     for other in root.iterdir():
-        if other.is_dir() and other.name != owner:
-            _clear_if_dead(other)
+        if other.is_dir() and other.name not in {owner, _GONE}:
+            _clear_if_dead(other, root / _GONE)
+
+
+def take_gone(root: Path) -> set[str]:
+    """Return the ids of instances that were cleared since this was asked last."""
+    try:
+        instance_ids = set(os.listdir(root / _GONE))
+    except FileNotFoundError:
+        return set()
+    for instance_id in instance_ids:
+        (root / _GONE / instance_id).unlink(missing_ok=True)
+    return instance_ids
 
 
 def write_down(folder: Path, pids: Iterable[int]) -> None:
@@ -80,47 +97,60 @@ def write_down(folder: Path, pids: Iterable[int]) -> None:
 
 def kill_session(pid: int) -> None:
     """Kill everything that is left of the session of a process that we started and reaped."""
-    for _ in range(_PASSES):
-        members = _members(pid)
-        if not members:
-            return
-        for member in members:
-            with suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
+    _kill_sessions({pid})
 
 
-def _clear_if_dead(folder: Path) -> None:
+def _clear_if_dead(folder: Path, gone: Path) -> None:
     try:
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for record in folder.glob(f"*/{_RECORD}"):
-                _kill_recorded(record)
+            killed = _kill_sessions(
+                {pid for record in folder.glob(f"*/{_RECORD}") for pid in _sessions_on(record)}
+            )
+            if killed:
+                _log.warning("provision.orphans_killed", extra={"fields": {"processes": killed}})
+            for instance in [one for one in folder.iterdir() if one.is_dir()]:
+                gone.mkdir(mode=0o700, exist_ok=True)
+                (gone / instance.name).touch()
             shutil.rmtree(folder, ignore_errors=True)
     except (BlockingIOError, FileNotFoundError):
         # Alive, or being made or removed at this moment.
         return
 
 
-def _kill_recorded(record: Path) -> None:
+def _sessions_on(record: Path) -> list[int]:
+    """Return the sessions of one instance, less those whose id was given away since."""
     try:
         recorded = [Started(*entry) for entry in json.loads(record.read_text())]
     except (OSError, ValueError, TypeError):
         _log.warning("provision.bad_record", extra={"fields": {"file": str(record)}})
-        return
-    for pid, start_time in recorded:
-        entry = _stat(pid)
-        if entry is not None and entry[1] != start_time:
-            continue
-        left = _members(pid)
-        if left:
-            _log.warning("provision.orphans_killed", extra={"fields": {"processes": left}})
-        kill_session(pid)
+        return []
+    return [
+        pid
+        for pid, start_time in recorded
+        if (entry := _stat(pid)) is None or entry[1] == start_time
+    ]
 
 
-def _members(session: int) -> list[int]:
-    """Return the processes of a session."""
+def _kill_sessions(sessions: set[int]) -> list[int]:
+    """Kill all that is left of sessions; return what was there at first."""
+    found: list[int] = []
+    for turn in range(_PASSES):
+        members = _members(sessions) if sessions else []
+        if not members:
+            break
+        if turn == 0:
+            found = members
+        for member in members:
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+    return found
+
+
+def _members(sessions: set[int]) -> list[int]:
+    """Return the processes of sessions."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return [pid for pid in pids if (entry := _stat(pid)) is not None and entry[0] == session]
+    return [pid for pid in pids if (entry := _stat(pid)) is not None and entry[0] in sessions]
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ of which nothing survives it, and the kernel tells both to end when we do.
 """
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -29,6 +30,19 @@ TAIL_LINES = 25
 MAX_LOG_BYTES = 16 << 20
 """Beyond it a log is begun anew when its process is started again."""
 _MIN_SECRET_CHARS = 4
+_FINAL = frozenset(
+    {
+        errno.E2BIG,
+        errno.EACCES,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOEXEC,
+        errno.ENOTDIR,
+        errno.EPERM,
+    }
+)
+"""Why execve(2) fails when the command is at fault, not the machine's state."""
 
 Commands = Callable[[Order, Path], tuple[Command, Command]]
 """Makes the inference server's and the worker's command. Raises `CommandError`, `OSError`."""
@@ -110,10 +124,10 @@ class Resident:
         try:
             reason = await self._run(processes)
         except CommandError as error:
-            reason, is_final = str(error), True
+            reason, is_final = _fitted(str(error), ""), True
         except OSError as error:
-            reason = f"cannot be started: {error.strerror}: {error.filename}"
-            is_final = isinstance(error, FileNotFoundError | PermissionError)
+            reason = _fitted(f"cannot be started: {error.strerror}: {error.filename}", "")
+            is_final = error.errno in _FINAL
         finally:
             for process in processes:
                 _kill(process)
@@ -241,6 +255,7 @@ def _how(code: int | None) -> str:
 
 def _fitted(reason: str, tail: str) -> str:
     """Return reason and log in at most `MAX_ERROR_BYTES`; the log's end is what counts."""
+    reason = reason.encode(errors="replace")[:MAX_ERROR_BYTES].decode(errors="ignore")
     room = MAX_ERROR_BYTES - len(reason.encode()) - 1
     kept = tail.encode()[-room:].decode(errors="ignore") if room > 0 else ""
     return f"{reason}\n{kept}".strip()

@@ -2,12 +2,14 @@
 
 The first instances of a version that sleeps are started as soon as somebody waits. Where some run
 already, a queue that has not been empty for ``scale_up_s`` gets as many more as take all that wait
-at once; what is about to run counts as if it ran.
+at once; what is about to run counts as if it ran, and what has just begun to run is given the same
+time to take its share.
 
 Workers share the requests evenly, so that with little to do none of them is without for long. An
 instance is too many once the others could have taken the most that was queued and running at any
 look in the last ``idle_s``, twice that at most. The last one goes only when it is idle: looks at
-the queue miss short requests, workers do not (`gateway.provision.upkeep`).
+the queue miss short requests, workers do not (`gateway.provision.upkeep`). Nothing is given up but
+in a look at the queue that finds nobody waiting.
 """
 
 import math
@@ -27,10 +29,19 @@ URGENT_S = 0.25
 class Demand:
     """What is remembered of one version's queue."""
 
-    __slots__ = ("_peak", "_peak_before", "_waiting_since", "_window_ends_at")
+    __slots__ = (
+        "_capacity",
+        "_peak",
+        "_peak_before",
+        "_seen_at",
+        "_waiting_since",
+        "_window_ends_at",
+    )
 
     def __init__(self) -> None:
         self._waiting_since: float | None = None
+        self._capacity = 0
+        self._seen_at = -math.inf
         self._peak = self._peak_before = math.inf
         self._window_ends_at = -math.inf
 
@@ -43,11 +54,12 @@ class Demand:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
-        if now >= self._window_ends_at:
+        if now - self._seen_at > max(window_s, 2 * CALM_S):
             # Of the time in which nobody looked nothing is known.
-            was_seen = now < self._window_ends_at + window_s
-            self._peak_before = self._peak if was_seen else math.inf
-            self._peak = 0
+            self._peak = math.inf
+        self._seen_at = now
+        if now >= self._window_ends_at:
+            self._peak_before, self._peak = self._peak, 0
             self._window_ends_at = now + window_s
         self._peak = max(self._peak, load.waiting + load.leased)
 
@@ -60,6 +72,7 @@ class Demand:
         after_s: float,
     ) -> None:
         """Ask for what is missing. ``kept`` is what counts already, ``after_s`` the patience."""
+        self._see_capacity(deployment, kept, there)
         coming = Counter(one.spec.spec_id for one in plan.actions if isinstance(one, Create))
         counted = Counter(one.spec_id for one in kept) + coming
         room = {
@@ -71,7 +84,7 @@ class Demand:
         waiting = there.load.waiting if there.load is not None else 0
         plan.read_load(CALM_S if self._waiting_since is None else URGENT_S)
         if not counted:
-            waiting = max(waiting, int(there.is_wanted))
+            waiting = max(_unserved(there), int(there.is_wanted))
         elif self._waiting_since is None or there.now - self._waiting_since < after_s:
             return
         coming.update(one.spec_id for one in kept if not is_running(one, there.now))
@@ -86,16 +99,50 @@ class Demand:
         self, deployment: Deployment, kept: Sequence[Instance], there: Situation, plan: Plan
     ) -> Instance | None:
         """Return one instance that is too many, if there is one; ``kept`` is oldest first."""
-        running = [one for one in kept if is_running(one, there.now)]
+        running = {
+            one.instance_id: _slots_of(one, deployment)
+            for one in kept
+            if is_running(one, there.now)
+        }
         specs = {spec.spec_id: spec for spec in deployment.specs}
-        count = Counter(one.spec_id for one in running)
-        spare = [one for one in running if count[one.spec_id] > specs[one.spec_id].min_instances]
-        if len(running) < 2 or not spare:
+        own = [one for one in kept if one.instance_id in running]
+        count = Counter(one.spec_id for one in own)
+        spare = [one for one in own if count[one.spec_id] > specs[one.spec_id].min_instances]
+        if len(own) < 2 or not spare:
             return None
         plan.read_load(CALM_S)
-        capacity = sum(specs[one.spec_id].concurrency for one in running)
+        if there.load is None or there.load.waiting:
+            return None
+        capacity = sum(running.values())
         most = max(self._peak, self._peak_before)
         for one in reversed(spare):
-            if not one.busy and most <= capacity - specs[one.spec_id].concurrency:
+            if not one.busy and most <= capacity - running[one.instance_id]:
                 return one
         return None
+
+    def _see_capacity(
+        self, deployment: Deployment, kept: Sequence[Instance], there: Situation
+    ) -> None:
+        """What has just begun to run has yet to take its share of what waits."""
+        capacity = sum(_slots_of(one, deployment) for one in kept if is_running(one, there.now))
+        if capacity > self._capacity and self._waiting_since is not None:
+            self._waiting_since = there.now
+        self._capacity = capacity
+
+
+def _slots_of(instance: Instance, deployment: Deployment) -> int:
+    """Return what an instance that runs takes at a time: less, while it follows a change."""
+    spec = deployment.spec(instance.spec_id)
+    asked = spec.concurrency if spec is not None else 1
+    return min(instance.slots or asked, asked)
+
+
+def _unserved(there: Situation) -> int:
+    """Return how many requests nobody serves while nothing is there that counts.
+
+    What is leased was by a worker that is gone, and is given out again: but not while anything
+    still stops, which may be about to finish it.
+    """
+    if there.load is None:
+        return 0
+    return there.load.waiting + (0 if there.holdings else there.load.leased)

@@ -27,10 +27,12 @@ from gateway.provision.actions import (
     Stop,
 )
 from gateway.provision.backend import Holding, Life
-from gateway.provision.scaling import Demand
+from gateway.provision.scaling import CALM_S, Demand
 
 DRAIN_S = 0.5
 """Between two looks at a queue that is to run empty."""
+CANNOT_SERVE = "its worker says that it cannot serve"
+NOT_HEARD_OF = "its worker is not heard of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +212,18 @@ class Upkeep:
         excess = len(kept) - spec.max_instances
         for instance in order[: max(excess, 0)]:
             plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
-        spare = min(-missing, len(order) - max(excess, 0))
+        spare = -missing - max(excess, 0)
         for instance in order[max(excess, 0) :]:
             idle_at = self._idle_at(instance)
             if spare <= 0 or idle_at is None:
                 continue
-            if there.now >= idle_at:
+            if there.now < idle_at:
+                plan.again_at(idle_at)
+            elif there.load is None or there.load.waiting:
+                plan.read_load(CALM_S)
+            else:
                 plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
                 spare -= 1
-            else:
-                plan.again_at(idle_at)
 
     def _idle_at(self, instance: Instance) -> float | None:
         """Return when an instance above the minimum is needed no more; `None`: not for now.
@@ -295,12 +299,16 @@ class Upkeep:
 
     def _miss(self, instance: Instance, course: _Course, there: Situation, plan: Plan) -> None:
         """An instance ran and does not now, but has not ended either."""
+        is_heard = instance.is_connected and there.now < instance.lease_until
+        why = CANNOT_SERVE if is_heard else NOT_HEARD_OF
+        if instance.phase is not Phase.STARTING or instance.error != why:
+            plan.actions.append(Note(instance, Phase.STARTING, why))
         course.lost_at = there.now if course.lost_at is None else course.lost_at
         end_at = course.lost_at + self._policy.unresponsive_s
         if there.now < end_at:
             plan.again_at(end_at)
             return
-        what = "unhealthy" if instance.is_connected else "without a connected worker"
+        what = "unhealthy" if is_heard else "without a connected worker"
         plan.actions.append(
             Break(instance.instance_id, f"{what} for {self._policy.unresponsive_s:g} s")
         )
@@ -308,11 +316,12 @@ class Upkeep:
     def _clear(self, instance: Instance, there: Situation, plan: Plan) -> bool:
         """An instance is not wanted. Return whether it still serves, out of our reach.
 
-        One that we do not hold belongs to a leader before us: it is gone, or will be.
+        One that we do not hold belongs to a leader before us: it is gone, as we may know for sure,
+        or will be.
         """
         holding = there.holdings.get(instance.instance_id)
         if holding is None:
-            if is_running(instance, there.now):
+            if is_running(instance, there.now) and instance.instance_id not in there.gone:
                 plan.again_at(instance.lease_until)
                 return True
             plan.actions.append(Forget(instance))

@@ -171,6 +171,21 @@ async def test_a_call_behind_a_full_worker_gets_a_second_instance_if_there_may_b
             assert len(live.instances(version.version_id)) == 2
 
 
+async def test_a_running_worker_follows_another_concurrency(live: Live) -> None:
+    async with deployed(live) as (version,), live.client(**version.headers) as client:
+        before = live.instances(version.version_id)
+        async with busy(version):
+            call = spawn(client.post("/echo", content=b"x"), "call")
+            await until(version.depth, lambda depth: depth == 1)
+            await live.cli("deployments", "update", *version.names, "--concurrency", "2")
+            began = time.monotonic()
+            assert (await call).status_code == 200
+            # With the next heartbeat, of which there are three in a lease of 15 s.
+            assert time.monotonic() - began < 5 + SOON_S
+        assert live.instances(version.version_id) == before
+        assert await version.status() == "ACTIVE"
+
+
 async def test_a_graceful_undeploy_under_load_fails_no_call(live: Live) -> None:
     async with deployed(live, count=2, concurrency=2) as (leaving, staying):
         async with live.client() as client:

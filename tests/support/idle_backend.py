@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -34,8 +34,8 @@ class IdleBackend:
     def listen(self, on_change: OnChange) -> None:
         self._changed = on_change
 
-    async def clear_remains(self) -> None:
-        return
+    async def clear_remains(self) -> Collection[str]:
+        return ()
 
     def held(self) -> Iterable[tuple[str, str]]:
         return {(one.function_id, one.version_id) for one, _ in self._held.values()}

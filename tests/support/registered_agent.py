@@ -20,7 +20,7 @@ from gateway.control.app import build_app
 from gateway.control.dto.workers import ConnectAnswer, ConnectBody
 from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.functions.catalog import Catalog
-from gateway.functions.model import Instance, InstanceRemoved
+from gateway.functions.model import Deployment, Instance, InstanceRemoved
 from gateway.functions.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection as StoreConnection
@@ -86,6 +86,10 @@ class Platform:
     @property
     def url(self) -> str:
         return self.workers._options.api_url
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Let the API see this as what is deployed."""
+        self._api.catalog.apply(deployment)
 
     async def instance(self) -> Instance:
         name = InstanceRemoved(self.record.version_id, self.record.instance_id)

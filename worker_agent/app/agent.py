@@ -71,15 +71,16 @@ class Agent:
             )
         )
         limit = inference.max_concurrency
+        self._slots = Slots(limit, delivering_limit(limit))
         self._intake = Intake(
-            Slots(limit, max(_MIN_DELIVERING, _DELIVERING_PER_SLOT * limit)),
+            self._slots,
             identity(settings),
             self.metrics,
             is_target=is_target,
             is_busy=self._tell_busy,
         )
         self.metrics.watch_jobs(lambda: self._intake.running)
-        self._presence = Presence(settings, self.status)
+        self._presence = Presence(settings, self.status, self._resize)
         if settings.control.url:
             self.metrics.watch_renewal(lambda: self._presence.is_renewal_failing)
         self._told_requests = 0.0
@@ -107,7 +108,7 @@ class Agent:
         self._told_idle = not busy
         return Status(
             healthy=not self._inference_failure and self._presence.is_reachable,
-            slots=self._settings.inference.max_concurrency,
+            slots=self._slots.limit,
             busy=busy,
             stopping=self._is_draining,
         )
@@ -144,7 +145,7 @@ class Agent:
                     "fields": {
                         "version_id": settings.function.version_id,
                         "inference": self._probe.authority,
-                        "max_concurrency": settings.inference.max_concurrency,
+                        "max_concurrency": self._slots.limit,
                         "admin_port": self._admin.port,
                     }
                 },
@@ -182,7 +183,8 @@ class Agent:
             on_cancel=intake.on_cancel,
             options=pulls,
         )
-        self.metrics.watch_queue(settings.inference.max_concurrency, region, puller.is_bound)
+        slots = self._slots
+        self.metrics.watch_queue(lambda: slots.limit, region, puller.is_bound)
         puller.start()
         stack.push_async_callback(puller.close)
         for ticker in (
@@ -250,6 +252,16 @@ class Agent:
             self._told_idle = False
             self._presence.changed()
 
+    def _resize(self, limit: int) -> None:
+        """Take ``limit`` requests at a time from now on: the deployment was changed."""
+        before = self._slots.limit
+        if limit == before or self._is_draining:
+            return
+        self._intake.resize(limit, delivering_limit(limit))
+        self._pool.resize(limit)
+        _log.info("worker.resized", extra={"fields": {"from": before, "to": limit}})
+        self._presence.changed()
+
     async def _drain(self) -> None:
         """Take no more work, give back what has not begun, finish the rest."""
         self._leave()
@@ -270,6 +282,11 @@ class Agent:
     def _sweep(self) -> None:
         self._pool.sweep()
         self._gateways.sweep()
+
+
+def delivering_limit(slots: int) -> int:
+    """Return how many answers may be on their way before no more work is asked for."""
+    return max(_MIN_DELIVERING, _DELIVERING_PER_SLOT * slots)
 
 
 def inference_host(inference: InferenceSettings) -> str:

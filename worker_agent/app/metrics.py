@@ -145,9 +145,11 @@ class Metrics:
             # Without the user and the password that may be in it.
             named.child(f"{'tls' if server.tls else 'nats'}://{server}").value = 1
 
-    def watch_queue(self, slots: int, region: str, is_bound: Callable[[], bool]) -> None:
+    def watch_queue(
+        self, slots: Callable[[], int], region: str, is_bound: Callable[[], bool]
+    ) -> None:
         """Show that work is asked for: for how many ``slots``, and whether it can come."""
-        self._slots.set(slots)
+        self._slots.set_function(slots)
         for name, label, value in (
             ("nats_connected_pri_region", "region", region),
             ("nats_connected_sec_regions", "regions", _NO_REGIONS),

@@ -24,9 +24,16 @@ LOST_AFTER_S = 5.0
 class Presence:
     """The agent at ``control.url``; without one it does nothing."""
 
-    def __init__(self, settings: WorkerSettings, status: Callable[[], Status]) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        status: Callable[[], Status],
+        asked: Callable[[int], object],
+    ) -> None:
+        """``status`` is told; ``asked`` gets the requests at a time that are asked of us."""
         self._settings = settings
         self._status = status
+        self._asked = asked
         self._registration: Registration | None = None
         self._nats: NatsConnection | None = None
         self._lost_at: float | None = None
@@ -59,7 +66,12 @@ class Presence:
         stack.push_async_callback(api.close)
         place = Place(settings.instance.id, settings.function.id, settings.function.version_id)
         registration = Registration(
-            api, place, control.token.get_secret_value(), self._status, self._renewed
+            api,
+            place,
+            control.token.get_secret_value(),
+            self._status,
+            self._renewed,
+            self._asked,
         )
         connecting = spawn(_attempt(registration), "worker.connect")
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")

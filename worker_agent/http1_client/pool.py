@@ -87,6 +87,15 @@ class Pool:
             if now - since > LINGER_S:
                 connection.close()
 
+    def resize(self, max_idle: int) -> None:
+        """Keep so many idle connections from now on; those beyond, the oldest, are closed."""
+        self.max_idle = max_idle
+        idle = self._idle
+        surplus = idle[: max(len(idle) - max_idle, 0)]
+        del idle[: len(surplus)]
+        for connection in surplus:
+            connection.close()
+
     def linger(self, connection: Connection) -> None:
         """Close ``connection`` when it has sent what it has, or soon after."""
         connection.close_after_writing()

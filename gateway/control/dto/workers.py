@@ -43,6 +43,8 @@ class ConnectAnswer(View):
     """Of token and NATS login; connect again before."""
     lease_seconds: float
     """Without a heartbeat for so long, the worker counts as gone."""
+    max_request_concurrency: int | None = None
+    """Requests to take at a time from now on; absent: as many as before."""
 
 
 class HeartbeatBody(Body):
@@ -63,4 +65,6 @@ class HeartbeatAnswer(View):
     """The lease is renewed."""
 
     lease_seconds: float
+    """As in the answer to connect."""
+    max_request_concurrency: int | None = None
     """As in the answer to connect."""

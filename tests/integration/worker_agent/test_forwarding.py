@@ -271,6 +271,57 @@ async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used(
         assert bench.queue.free == 3
 
 
+async def test_slots_taken_away_are_those_that_get_free_and_nothing_that_runs_is_handed_back() -> (
+    None
+):
+    may_answer = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await may_answer.wait()
+            await peer.send(OK)
+
+    async with running_bench(serve, concurrency=4) as bench:
+        leased = []
+        for _ in range(3):
+            expected = bench.gateway.expect()
+            leased.append((expected, bench.lease(expected.envelope(b"GET"))))
+        bench.intake.resize(2, 256)
+        assert bench.queue.free <= 0
+        assert bench.lease(bench.gateway.expect().envelope(b"GET")).calls == ["hand_back"]
+        may_answer.set()
+        for expected, lease in leased:
+            assert await bench.answer(expected, lease) == (200, b"{}")
+            assert lease.calls == ["ack"]
+        assert bench.queue.free == 2
+        bench.intake.resize(5, 256)
+        assert bench.queue.free == 5
+        bench.intake.pause()
+        bench.intake.resize(6, 256)
+        assert bench.queue.free == 0
+
+
+async def test_connections_beyond_what_may_idle_are_closed_at_once_the_oldest_first() -> None:
+    opened, closed = asyncio.Queue[Peer](), asyncio.Queue[Peer]()
+
+    async def serve(peer: Peer) -> None:
+        opened.put_nowait(peer)
+        await peer.closed()
+        closed.put_nowait(peer)
+
+    async with running_bench(serve) as bench:
+        peers = []
+        for _ in range(3):
+            connection = await bench.pool.connect()
+            connection.idle_since = asyncio.get_running_loop().time()
+            bench.pool.released(connection)
+            peers.append(await opened.get())
+        bench.pool.resize(1)
+        assert {await closed.get(), await closed.get()} == set(peers[:2])
+        assert bench.pool.take() is not None
+        assert bench.pool.take() is None
+
+
 async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
     async def serve(peer: Peer) -> None:
         while await peer.head():

@@ -57,8 +57,14 @@ class Agent:
     def __init__(self, api: Api) -> None:
         self.status = WELL
         self.renewals = 0
+        self.asked: list[int] = []
         self.registration = Registration(
-            api, Place("i1", "f1", "v1"), "t0", lambda: self.status, self._renewed
+            api,
+            Place("i1", "f1", "v1"),
+            "t0",
+            lambda: self.status,
+            self._renewed,
+            self.asked.append,
         )
 
     async def _renewed(self) -> None:
@@ -128,6 +134,25 @@ async def test_tells_a_change_at_once_and_says_goodbye() -> None:
     told = [document for _, document in api.of(HEARTBEAT_PATH)]
     assert [one["healthy"] for one in told] == [True, False, True]  # type: ignore[index]
     assert told[-1]["stopping"] is True  # type: ignore[index]
+
+
+async def test_every_answer_may_say_how_many_requests_are_asked_of_us() -> None:
+    """An older API does not, and what is no such number is not believed."""
+    answers: list[object] = [3, None, 5, 0, -1, True, "7", 4.0, 16_385, 10**12, [], 5, 1]
+
+    def answer(path: str) -> Mapping[str, object]:
+        told = answers.pop(0) if answers else None
+        more = {} if told is None else {"maxRequestConcurrency": told}
+        return {**willing(path), "leaseSeconds": 0.01, **more}
+
+    api = Api(answer)
+    agent = Agent(api)
+    welcome = await agent.registration.connect()
+    assert (welcome.concurrency, agent.asked) == (3, [3])
+    agent.registration.start()
+    await api.until(lambda: not answers)
+    await agent.registration.stop()
+    assert agent.asked == [3, 5, 5, 1]
 
 
 async def test_three_heartbeats_a_lease() -> None:

@@ -13,13 +13,18 @@ import pytest
 from gateway.auth.tokens import WorkerIdentity
 from gateway.control.workers import CONNECT_PATH, HEARTBEAT_PATH
 from gateway.functions.states import is_running
+from queueing.nats.jetstream import JetStream
 from queueing.nats.queue import JetStreamQueue
 from tests.integration.queueing.harness import REGION, STREAMS, Client
 from tests.integration.worker_agent.bench import Peer
+from tests.support.deployments import deployment, gpu_spec
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_logins import GuardedNats, guarded_nats
+from tests.support.nats_server import PATIENCE_S
+from tests.support.programs import Program
 from tests.support.registered_agent import Platform, running_inference, running_platform
 from wire.ids import request_id, uuid4_text
+from wire.subjects import consumer_name, stream_name
 
 __all__ = ["guarded_nats"]
 
@@ -175,6 +180,119 @@ async def test_token_and_login_are_renewed_without_dropping_a_lease(
             assert await asyncio.to_thread(agent.stop) == 0
         finally:
             await asyncio.to_thread(agent.stop, signal.SIGKILL)
+
+
+class Held:
+    """A deployment whose inference server answers when it is told."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.reached = asyncio.Queue[Peer]()
+        self._answers = asyncio.Semaphore(0)
+
+    async def serve(self, peer: Peer) -> None:
+        while await peer.head():
+            self.reached.put_nowait(peer)
+            await self._answers.acquire()
+            await peer.send(OK)
+
+    def answer(self, count: int) -> None:
+        for _ in range(count):
+            self._answers.release()
+
+    def ask(self, concurrency: int) -> None:
+        """Change the deployment."""
+        record = self.platform.record
+        spec = gpu_spec(record.spec_id, concurrency=concurrency)
+        self.platform.deploy(
+            deployment(spec, version_id=record.version_id, deployment_id=record.deployment_id)
+        )
+
+    async def follows(self, concurrency: int) -> None:
+        """Change the deployment, and wait until the worker says that it has followed."""
+        self.ask(concurrency)
+        await self.platform.until(lambda one: one.is_healthy and one.slots == concurrency)
+
+    async def until_leased(self, leased: int, waiting: int) -> None:
+        """Wait until the broker counts so; none ever came to the agent and was sent back."""
+        stream = stream_name(REGION, self.platform.record.version_id)
+        queue = JetStream(self.platform.data)
+        counts = (-1, -1)
+        async with asyncio.timeout(PATIENCE_S):
+            while counts != (leased, waiting):
+                info = await queue.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+                counts = info["num_ack_pending"], info["num_pending"]
+                assert info["num_redelivered"] == 0
+
+
+async def metric(agent: Program, name: str) -> float:
+    """Return what an agent shows."""
+    port = (await asyncio.to_thread(agent.wait_event, "worker.ready"))["admin_port"]
+    url = f"http://127.0.0.1:{port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    (line,) = [line for line in lines if line.startswith(name)]
+    return float(line.rpartition(" ")[2])
+
+
+async def test_a_running_agent_follows_the_concurrency_of_its_deployment(
+    platform: Platform,
+) -> None:
+    held = Held(platform)
+    async with (
+        running_inference(held.serve) as (server, _),
+        running_fake_gateway() as gateway,
+        Caller(platform, gateway) as caller,
+    ):
+        # Started with 4, and told another number before it takes anything.
+        held.ask(3)
+        agent = await platform.agent(server.port, WORKER_QUEUE__PROGRESS_S="0.2")
+        try:
+            await held.follows(3)
+            await held.follows(1)
+            calls = [await caller.call() for _ in range(5)]
+            await held.until_leased(1, 4)
+            await held.follows(3)
+            await held.until_leased(3, 2)
+            # What runs goes on; with one slot of three, two answers make no room.
+            await held.follows(1)
+            held.answer(2)
+            await held.until_leased(1, 2)
+            await held.follows(8)
+            await held.until_leased(3, 0)
+            shown = await metric(agent, "nvcf_worker_service_worker_thread_count_total")
+            assert shown == 8
+            held.answer(3)
+            for expected in calls:
+                assert (await expected.completed())[2] == b"{}"
+            assert held.reached.qsize() == len(calls)
+            assert await asyncio.to_thread(agent.stop) == 0
+        finally:
+            await asyncio.to_thread(agent.stop, signal.SIGKILL)
+
+
+async def test_answers_say_what_the_deployment_of_the_very_instance_asks_for(
+    platform: Platform,
+) -> None:
+    worker, record = Worker(platform), platform.record
+    same = {"version_id": record.version_id, "deployment_id": record.deployment_id}
+
+    async def told() -> set[object]:
+        answers = [
+            await worker.post(CONNECT_PATH, worker.connect_body),
+            await worker.post(HEARTBEAT_PATH, worker.beat_body),
+        ]
+        assert [status for status, _ in answers] == [200, 200]
+        return {answer.get("maxRequestConcurrency", "nothing") for _, answer in answers}
+
+    assert await told() == {"nothing"}
+    specs = gpu_spec("another", concurrency=2), gpu_spec(record.spec_id, concurrency=7)
+    platform.deploy(deployment(*specs, **same))
+    assert await told() == {7}
+    platform.deploy(deployment(*specs, **{**same, "deployment_id": "a later one"}))
+    assert await told() == {"nothing"}
+    platform.deploy(deployment(specs[0], **same))
+    assert await told() == {"nothing"}
 
 
 async def test_an_agent_that_is_not_wanted_ends_and_says_why(platform: Platform) -> None:

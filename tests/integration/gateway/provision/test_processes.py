@@ -14,8 +14,8 @@ from queueing.nats.login import ConnectionOptions
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PATIENCE_S, REGION, SERVER
+from tests.support.queues import request_subject
 from wire.ids import uuid4_text
-from wire.subjects import request_subject
 
 __all__ = ["nats_server"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.functions.model import (
     Deployment,
     DeploymentRemoved,
@@ -25,22 +27,28 @@ from gateway.functions.model import (
     Instance,
     InstanceRemoved,
     Phase,
+    Record,
     State,
     VersionDetails,
     VersionRemoved,
 )
 from gateway.provision.endings import Endings
+from gateway.provision.processes import ProcessBackend, ProcessOptions
 from gateway.provision.wants import Teller
+from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
 from tests.support.deployments import gpu_spec
 from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PATIENCE_S, PROVISION, REGION, Provisioner, provisioning
+from tests.support.queues import request_subject
 from wire.ids import FunctionId, VersionId, uuid4_text
-from wire.subjects import request_subject
 
 __all__ = ["nats_server"]
+
+SOON_S = PATIENCE_S / 4
+"""Far less than any lease, and enough for a machine that has more to do than this."""
 
 
 @pytest.fixture
@@ -60,12 +68,17 @@ class Version:
         self.version_id = VersionId(uuid4_text(os.urandom(16)))
         self.image = image
         self.environment: list[dict[str, str]] = []
+        self.spec: dict[str, object] = {}
         self.secret_names: tuple[str, ...] = ()
         self.deployment_id = ""
 
     async def register(self) -> None:
         ids = self.function_id, self.version_id, "acme"
-        spec = {"containerImage": self.image, "containerEnvironment": self.environment}
+        spec = {
+            "containerImage": self.image,
+            "containerEnvironment": self.environment,
+            **self.spec,
+        }
         await self.store.put(VersionDetails(*ids, "", spec, self.secret_names), 0)
         await self.store.put(FunctionVersion(*ids, "one", State.INACTIVE), 0)
 
@@ -115,6 +128,12 @@ class Version:
     def instances(self) -> list[Instance]:
         fleet = self.provisioner.reconciler._fleets.known(self.version_id)
         return [] if fleet is None else fleet.instances()
+
+    @property
+    def health(self) -> list[str]:
+        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
+        deployment = None if fleet is None else fleet.deployment
+        return [] if deployment is None else [one.error for one in deployment.health]
 
     async def until(self, state: State, timeout_s: float = PATIENCE_S) -> None:
         await self.picture.until(lambda: self.state is state, timeout_s)
@@ -200,7 +219,7 @@ async def test_an_instance_killed_is_seen_within_a_second_and_comes_back(
     resident = one.backend._residents[before.instance_id]
     (pid,) = [entry for entry in pids_of(one) if half in cmdline(entry)]
     os.kill(pid, signal.SIGKILL)
-    await version.until(State.DEGRADED, 1.0)
+    await version.until(State.DEGRADED, SOON_S)
     await version.until(State.ACTIVE)
     (after,) = version.instances
     assert after.instance_id == before.instance_id
@@ -248,6 +267,86 @@ async def test_what_can_never_start_fails_at_once_and_says_why(one: Provisioner)
     assert "has no command for the image 'unheard of'" in deployment.health[0].error
     other = await deployed(one, image="missing")
     await other.until(State.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"helmChart": "https://charts/x.tgz"}, "it cannot run a Helm chart"),
+        ({"models": [{"name": "m"}]}, "it cannot run models without one (containerImage)"),
+        ({"containerArgs": "x" * 1_000_000}, "at most 131,071 characters, not 1,000,000"),
+        ({"containerArgs": "\0"}, "contains a NUL"),
+    ],
+)
+async def test_what_is_at_fault_in_the_function_itself_fails_at_once_and_says_so(
+    one: Provisioner, spec: dict[str, object], reason: str
+) -> None:
+    version = await deployed(one, image="server" if "containerArgs" in spec else "", spec=spec)
+    began = time.monotonic()
+    await version.until(State.ERROR)
+    assert time.monotonic() - began < PATIENCE_S / 4
+    deployment = await version.deployment()
+    assert deployment is not None
+    assert reason in deployment.health[0].error
+
+
+async def test_an_instance_that_is_not_heard_of_is_not_called_running(one: Provisioner) -> None:
+    version = await deployed(one)
+    await version.picture.until(
+        lambda: [instance.phase for instance in version.instances] == [Phase.RUNNING]
+    )
+    (agent,) = [pid for pid in pids_of(one) if b"stand_in_agent" in cmdline(pid)]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        await version.until(State.DEGRADED)
+        await version.picture.until(
+            lambda: [instance.phase for instance in version.instances] == [Phase.STARTING], SOON_S
+        )
+        await version.picture.until(
+            lambda: version.health == ["its worker is not heard of"], SOON_S
+        )
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    await version.until(State.ACTIVE)
+    await version.picture.until(
+        lambda: [instance.phase for instance in version.instances] == [Phase.RUNNING], SOON_S
+    )
+    await version.picture.until(lambda: not version.instances[0].error)
+
+
+class Refusing:
+    """A store whose next writes of a version's state end otherwise than wished."""
+
+    def __init__(self, store: Store, *errors: GatewayError) -> None:
+        self.store = store
+        self.errors = [*errors]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def put(self, record: Record, revision: int | None = None) -> int:
+        if isinstance(record, FunctionVersion) and self.errors:
+            raise self.errors.pop()
+        return await self.store.put(record, revision)
+
+
+async def test_a_write_that_was_too_late_is_no_warning_and_a_store_that_is_away_is_one(
+    one: Provisioner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "gateway.provision")
+    refusing = Refusing(one.store, Conflict(), StoreUnavailable())
+    one.reconciler._execution._records = refusing
+    version = await deployed(one)
+    await version.until(State.ACTIVE)
+    assert not refusing.errors
+    postponed = [entry for entry in caplog.records if entry.message == "reconcile.postponed"]
+    warnings = [entry for entry in postponed if entry.levelno == logging.WARNING]
+    assert [entry.fields["error"] for entry in warnings] == [str(StoreUnavailable())]  # type: ignore[attr-defined]
+    assert str(Conflict()) in [
+        entry.fields["error"]  # type: ignore[attr-defined]
+        for entry in postponed
+        if entry.levelno == logging.DEBUG
+    ]
 
 
 async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
@@ -438,19 +537,26 @@ def has_kind(changes: list[object], kind: type) -> bool:
     return any(isinstance(change, kind) for change in changes)
 
 
+def was_silent(changes: list[object]) -> bool:
+    return any(
+        isinstance(change, Instance) and change.phase is Phase.STARTING for change in changes
+    )
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_nats_killed_and_started_again_changes_nothing(
     nats_server: NatsServer, one: Provisioner
 ) -> None:
     version = await deployed(one)
     await version.until(State.ACTIVE)
+    await version.picture.until(lambda: version.instances[0].phase is Phase.RUNNING)
     (before,) = version.instances
     pids = pids_of(one)
     heard: list[object] = []
     one.picture.listeners.append(heard.append)
     await nats_server.restart()
-    # The store kept instances in memory and has lost them.
-    await version.picture.until(lambda: has_kind(heard, InstanceRemoved))
+    # The store kept instances in memory and has lost them; some are back before that is seen.
+    await version.picture.until(lambda: has_kind(heard, InstanceRemoved) or was_silent(heard))
     await version.picture.until(lambda: has_kind(heard, Instance))
     await version.picture.until(lambda: one.reconciler.is_leader)
     await version.until(State.ACTIVE)
@@ -495,6 +601,46 @@ async def test_a_leader_killed_is_replaced_and_leaves_no_orphan(
         await version.until(State.ACTIVE)
         last = pids_under(str(folder))
     await until_gone(last)
+
+
+async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cleared_up(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "instances"
+    async with (
+        leading_process(nats_server, folder) as leader,
+        second_candidate(nats_server, folder) as second,
+    ):
+        version = Version(second)
+        await version.register()
+        await version.deploy()
+        await version.until(State.ACTIVE)
+        (before,) = version.instances
+        pids = pids_under(str(folder))
+        leader.kill()
+        await leader.wait()
+        await until_gone(pids)
+        # As the lease of a real worker: it does not end before another leads.
+        name = InstanceRemoved(before.version_id, before.instance_id)
+        found = await second.store.get(name)
+        assert found is not None
+        assert isinstance(found[0], Instance)
+        until = int(time.time()) + 600
+        serving = replace(found[0], is_connected=True, is_healthy=True, lease_until=until)
+        await second.store.put(serving, found[1])
+        # One more starts on this machine, finds what is left, and never leads.
+        other = ProcessBackend(ProcessOptions(folder, lambda cluster, image: None))
+        await other.open()
+        await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
+        await second.picture.until(
+            lambda: before.instance_id not in [one.instance_id for one in version.instances], SOON_S
+        )
+        assert await second.store.get(name) is None
+        await second.picture.until(
+            lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
+        )
+        await other.close()
+        assert list((folder / "gone").iterdir()) == []
 
 
 async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_instances(
@@ -567,7 +713,7 @@ async def test_stopping_leaves_nothing_behind(nats_server: NatsServer, tmp_path:
         pids = pids_of(one)
         assert int(child_file.read_text()) in pids
         (instance,) = version.instances
-    await until_gone(pids, 1.0)
+    await until_gone(pids, SOON_S)
     assert list(folder.iterdir()) == []
     async with provisioning(nats_server.url, tmp_path / "other") as other:
         # Its record went with it: nobody has to wait for the end of its lease.

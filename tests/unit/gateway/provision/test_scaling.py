@@ -1,7 +1,10 @@
 """Requests that wait in, further instances out."""
 
+from dataclasses import replace
+
 from gateway.functions.model import Deployment, Instance, State
 from gateway.provision.actions import Create, Load, Plan, Situation
+from gateway.provision.backend import Holding, Life
 from gateway.provision.scaling import CALM_S, URGENT_S, Demand
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
@@ -15,10 +18,11 @@ class Queue:
     def __init__(self, wanted: Deployment) -> None:
         self.demand = Demand()
         self.wanted = wanted
+        self.idle_s = IDLE_S
 
     def sees(self, now: float, load: Load | None, *kept: Instance, is_wanted: bool) -> Situation:
         there = Situation(now, State.ACTIVE, self.wanted, kept, {}, load=load, is_wanted=is_wanted)
-        self.demand.see(there, IDLE_S)
+        self.demand.see(there, self.idle_s)
         return there
 
     def look(
@@ -26,17 +30,24 @@ class Queue:
         now: float,
         *kept: Instance,
         waiting: int | None = None,
+        leased: int = 0,
         is_wanted: bool = False,
+        is_stopping: bool = False,
         plan: Plan | None = None,
     ) -> Plan:
-        load = None if waiting is None else Load(waiting, 0)
+        """``is_stopping``: an instance that does not count any more is still there."""
+        load = Load(waiting or 0, leased) if leased or waiting is not None else None
         there = self.sees(now, load, *kept, is_wanted=is_wanted)
+        if is_stopping:
+            there = replace(there, holdings={"x": Holding("x", Life.STOPPING, now)})
         plan = plan or Plan()
         self.demand.grow(self.wanted, kept, there, plan, AFTER_S)
         return plan
 
-    def surplus(self, now: float, *kept: Instance, leased: int | None) -> str | None:
-        load = None if leased is None else Load(0, leased)
+    def surplus(
+        self, now: float, *kept: Instance, leased: int | None, waiting: int = 0
+    ) -> str | None:
+        load = None if leased is None else Load(waiting, leased)
         there = self.sees(now, load, *kept, is_wanted=False)
         found = self.demand.surplus(self.wanted, kept, there, Plan())
         return None if found is None else found.instance_id
@@ -112,5 +123,47 @@ def test_of_a_time_in_which_nobody_looked_nothing_is_known() -> None:
     two = [running("a"), running("b")]
     queue.surplus(0, *two, leased=0)
     assert queue.surplus(100, *two, leased=0) == "b"
-    assert queue.surplus(199, *two, leased=None) == "b"
+    assert queue.surplus(150, *two, leased=None) is None
+    assert queue.surplus(199, *two, leased=0) == "b"
     assert queue.surplus(500, *two, leased=0) is None
+
+
+def test_short_windows_are_seen_whole_although_looks_are_rarer() -> None:
+    queue = Queue(deployment(gpu_spec("s1", 0, 4)))
+    queue.idle_s = CALM_S / 2
+    two = [running("a"), running("b")]
+    assert queue.surplus(0, *two, leased=0) is None
+    assert queue.surplus(CALM_S, *two, leased=0) == "b"
+
+
+def test_what_has_just_begun_to_run_is_given_time_to_take_its_share() -> None:
+    spec = gpu_spec("s1", 1, 9, concurrency=2)
+    queue = Queue(deployment(spec))
+    busy = running("a", busy=2, slots=2)
+    queue.look(0, busy, waiting=2)
+    assert queue.look(1, busy, waiting=2).actions == [Create(spec)]
+    assert queue.look(5, busy, instance("b"), waiting=2).actions == []
+    up = running("b", slots=2)
+    assert queue.look(5.25, busy, up, waiting=2).actions == []
+    assert queue.look(6, busy, up, waiting=2).actions == []
+    # It had its time, and they still wait.
+    assert queue.look(6.25, busy, up, waiting=2).actions == [Create(spec)]
+
+
+def test_nothing_is_too_many_while_requests_wait_or_workers_have_yet_to_take_more() -> None:
+    spec = gpu_spec("s1", 1, 4, concurrency=8)
+    queue = Queue(deployment(spec))
+    two = [running("a", slots=1, busy=1), running("b", slots=1)]
+    for now in range(0, 300, 10):
+        assert queue.surplus(now, *two, leased=2) is None
+    two = [running("a", slots=8, busy=1), running("b", slots=8)]
+    assert queue.surplus(300, *two, leased=2, waiting=1) is None
+    assert queue.surplus(301, *two, leased=2) == "b"
+
+
+def test_what_was_leased_by_a_worker_that_is_gone_waits_as_well() -> None:
+    spec = gpu_spec("s1", 0, 4)
+    queue = Queue(deployment(spec))
+    assert queue.look(0, leased=1).actions == [Create(spec)]
+    assert queue.look(1, leased=1, waiting=1).actions == [Create(spec)] * 2
+    assert queue.look(2, leased=1, is_stopping=True).actions == []

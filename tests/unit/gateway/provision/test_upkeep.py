@@ -1,6 +1,7 @@
 """Wanted and actual instances in, actions out: no process, no clock, no store."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,14 @@ from gateway.provision.actions import (
 )
 from gateway.provision.backend import Holding, Life
 from gateway.provision.scaling import CALM_S
-from gateway.provision.upkeep import DRAIN_S, Policy, Upkeep, restart_delay_s
+from gateway.provision.upkeep import (
+    CANNOT_SERVE,
+    DRAIN_S,
+    NOT_HEARD_OF,
+    Policy,
+    Upkeep,
+    restart_delay_s,
+)
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
 POLICY = Policy(
@@ -46,6 +54,7 @@ class Version:
         self.instances: list[Instance] = []
         self.holdings: dict[str, Holding] = {}
         self.has_queue = False
+        self.gone: set[str] = set()
 
     def holds(
         self, one: Instance, life: Life = Life.UP, since: float = 0, reason: str = ""
@@ -67,6 +76,7 @@ class Version:
             holdings=self.holdings,
             load=load,
             has_queue=self.has_queue,
+            gone=self.gone,
         )
         plan = self.upkeep.look(there)
         for action in plan.actions:
@@ -158,8 +168,27 @@ def test_one_that_ran_and_is_silent_or_ill_too_long_is_ended() -> None:
     version.look(0)
     ill = running(is_healthy=False)
     version.holds(ill)
-    assert version.look(10) == Plan([], look_at=30)
+    assert version.look(10) == Plan([Note(ill, Phase.STARTING, CANNOT_SERVE)], look_at=30)
+    version.holds(replace(ill, phase=Phase.STARTING, error=CANNOT_SERVE))
+    assert version.look(11) == Plan([], look_at=30)
     assert version.actions(30) == [Break("i1", "unhealthy for 20 s")]
+
+
+def test_one_that_ran_and_does_not_now_is_no_longer_called_running_and_it_says_why() -> None:
+    version = Version(deployment())
+    version.holds(running(lease_until=50))
+    version.look(0)
+    # Nobody has written that it is not connected: its lease just ended.
+    assert version.actions(50) == [Note(running(lease_until=50), Phase.STARTING, NOT_HEARD_OF)]
+    lost = instance(error=NOT_HEARD_OF)
+    version.holds(lost)
+    assert version.actions(51) == []
+    ill = replace(lost, is_connected=True, lease_until=100)
+    version.holds(ill)
+    assert version.actions(52) == [Note(ill, Phase.STARTING, CANNOT_SERVE)]
+    back = running(phase=Phase.STARTING, error=CANNOT_SERVE)
+    version.holds(back)
+    assert version.actions(53) == [Note(back, Phase.RUNNING, "")]
 
 
 def test_instances_above_the_maximum_are_stopped_those_that_serve_last() -> None:
@@ -188,7 +217,27 @@ def test_an_idle_instance_above_the_minimum_is_stopped_and_a_busy_one_is_not() -
     version.look(90)
     version.holds(running())
     assert version.look(150) == Plan([], look_at=190)
-    assert version.actions(190) == [Stop("i1", 30)]
+    assert version.actions(190, Load(0, 0)) == [Stop("i1", 30)]
+
+
+def test_nothing_idle_goes_while_requests_wait_or_when_nobody_knows_whether_any_do() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1)))
+    version.holds(running())
+    version.look(0)
+    assert version.look(100) == Plan([], look_at=2_000_000, load_every_s=CALM_S)
+    assert version.actions(100, Load(1, 0)) == []
+    assert version.actions(101, Load(0, 0)) == [Stop("i1", 30)]
+
+
+def test_when_the_maximum_is_lowered_the_idle_that_are_left_still_make_the_minimum() -> None:
+    version = Version(deployment(gpu_spec("s1", 1, 5)))
+    ids = ["a", "b", "c", "d", "e"]
+    for name in ids:
+        version.holds(running(name, created_at=name))
+    version.look(0, Load(1, 0))
+    version.wanted = deployment(gpu_spec("s1", 1, 2))
+    stopped = version.actions(POLICY.idle_s, Load(0, 0))
+    assert stopped == [Stop(name, 30) for name in reversed(ids[1:])]
 
 
 def test_an_instance_that_took_long_to_come_up_is_not_idle_when_it_has() -> None:
@@ -206,6 +255,20 @@ def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
     version.instances = [foreign]
     assert version.look(0) == Plan([], look_at=50)
     assert version.actions(50) == [Forget(foreign), Create(spec)]
+
+
+def test_an_instance_of_a_dead_leader_that_is_known_to_be_gone_is_replaced_at_once() -> None:
+    spec = gpu_spec("s1", 2, 2)
+    version = Version(deployment(spec))
+    gone, elsewhere = running("gone", lease_until=50), running("elsewhere", lease_until=50)
+    version.instances = [gone, elsewhere]
+    version.gone = {"gone", "somebody else's"}
+    assert version.look(0) == Plan([Forget(gone), Create(spec)], look_at=50)
+    version.instances = [elsewhere, instance("new")]
+    version.holds(instance("new"))
+    # Whoever is held here runs, whatever was said of it.
+    version.gone = {"new"}
+    assert version.look(1) == Plan([], look_at=50)
 
 
 def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
@@ -254,6 +317,15 @@ def test_a_drain_starts_an_instance_when_requests_are_left_and_none_is_there() -
     spec = gpu_spec("s1", 0, 1)
     version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
     assert version.actions(0, Load(1, 0)) == [Create(spec)]
+
+
+def test_a_drain_serves_again_what_was_leased_by_a_worker_that_is_gone() -> None:
+    spec = gpu_spec("s1", 0, 1)
+    version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
+    version.holds(running("leaving", phase=Phase.STOPPING), Life.STOPPING)
+    assert version.actions(0, Load(0, 1)) == []
+    version.loses("leaving")
+    assert version.actions(1, Load(0, 1)) == [Create(spec)]
 
 
 def test_a_drain_ends_at_its_deadline_whatever_is_left() -> None:

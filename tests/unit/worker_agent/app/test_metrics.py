@@ -108,8 +108,11 @@ def test_no_slots_are_shown_before_work_is_asked_for() -> None:
     counted = Counted()
     assert counted.value("worker_thread_count_total") == 0
     is_bound = False
-    counted.metrics.watch_queue(8, "eu", lambda: is_bound)
+    slots = 8
+    counted.metrics.watch_queue(lambda: slots, "eu", lambda: is_bound)
     assert counted.value("worker_thread_count_total") == 8
+    slots = 3
+    assert counted.value("worker_thread_count_total") == 3
     assert counted.value('nats_connected_pri_region{region="eu"}') == 0
     is_bound = True
     assert counted.value('nats_connected_pri_region{region="eu"}') == 1
