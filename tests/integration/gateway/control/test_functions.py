@@ -404,7 +404,7 @@ async def test_what_was_registered_under_older_rules_is_still_told(
 
     def shown() -> bool:
         now = plane.catalog.details(function_id, version_id)
-        return isinstance(now, VersionDetails) and now.spec["containerEnvironment"] == twice
+        return isinstance(now, VersionDetails) and now.spec.get("containerEnvironment") == twice
 
     await plane.catalog.until(shown)
     for function in (
