@@ -148,6 +148,9 @@ class Connection:
             await self.close()
 
     async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, ConnectionResetError) and self._last_error:
+            # A server that refuses us closes at once, and its reason does not always arrive.
+            return
         text = str(error) or type(error).__name__
         if text != self._last_error:
             self._last_error = text
