@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.app.answers import answer_problem
+from gateway.control.limits import check_body_bytes
 from gateway.errors import BadRequest, BodyTooLarge, GatewayError, StoreUnavailable
 from gateway.exchange import Headers, Receiver, Request, Responder
 from runtime.tasks import spawn
@@ -26,7 +27,6 @@ from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
 from wire.http1 import LAST_CHUNK, REASONS, encode_chunk, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-MAX_BODY_BYTES = 1_048_576
 _OURS = frozenset({b"host", b"expect", CONTENT_LENGTH})
 """Written anew for the application: the edge has read them already."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
@@ -57,9 +57,7 @@ class ApiBridge:
 
         Raises `BodyTooLarge`.
         """
-        length = request.body_bytes
-        if length is not None and length > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+        check_body_bytes(request.body_bytes)
         bridged = _Bridged(request, client, more, self._seen)
         spawn(_begin(self._connect, bridged), "api.call")
         return bridged
@@ -141,8 +139,10 @@ class _Bridged(asyncio.Protocol):
 
     def body(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        if self._body_bytes > MAX_BODY_BYTES:
-            self._fail(BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes"))
+        try:
+            check_body_bytes(self._body_bytes)
+        except BodyTooLarge as error:
+            self._fail(error)
             return
         self._write(encode_chunk(data) if self._is_chunked else data)
 

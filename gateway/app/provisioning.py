@@ -20,7 +20,7 @@ from gateway.provision.processes import ProcessBackend, ProcessOptions
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
 from gateway.provision.upkeep import Policy
-from gateway.provision.wants import Listener
+from gateway.provision.wants import Wants
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.nats_kv import Store
 from queueing.nats.connection import Connection
@@ -53,7 +53,7 @@ class Provisioning:
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )
-        self._wants = Listener(connection, self.reconciler.wanted)
+        self._wants = Wants(connection, self.reconciler.wanted)
         self._stop_grace_s = provision.stop_grace_s
 
     def apply(self, change: Change) -> None:

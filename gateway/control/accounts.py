@@ -23,7 +23,7 @@ from gateway.control.dto.accounts import (
     UpdateAccount,
 )
 from gateway.control.identity import Credentials, Identity
-from gateway.control.records import ATTEMPTS
+from gateway.control.records import ATTEMPTS, change_record
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.functions.account import MAX_FUNCTIONS
 from gateway.functions.lifecycle import timestamp
@@ -75,22 +75,23 @@ class AccountRoutes:
     async def update(self, api: Api, call: Call[UpdateAccount, None]) -> AccountAnswer:  # noqa: ARG002
         """Change an account's name, or how many functions it may have."""
         body = call.body
-        for _ in range(ATTEMPTS):
-            account, revision = await self._found(call)
+
+        async def read() -> tuple[Account, int]:
+            found = await self._found(call)
             if body.max_functions_allowed is not None and not _is_admin(call):
                 raise Forbidden(f"The credential lacks the scope {ADMIN_SETUP}")
-            changed = replace(
+            return found
+
+        def change(account: Account) -> Account:
+            return replace(
                 account,
                 name=body.name or account.name,
                 max_functions=body.max_functions_allowed or account.max_functions,
             )
-            try:
-                if changed != account:
-                    await self._credentials.put(changed, revision)
-            except Conflict:
-                continue
-            return await self._answer(changed)
-        raise Conflict
+
+        changed = await change_record(self._credentials.put, read, change)
+        assert changed is not None
+        return await self._answer(changed)
 
     async def delete(self, api: Api, call: Call[None, None]) -> None:
         """Delete an account that has no functions; its keys and clients go with it."""

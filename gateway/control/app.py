@@ -17,8 +17,9 @@ from pydantic import BaseModel
 from gateway.control import deployments, functions, gpus, listing, queues, sharing
 from gateway.control.access import ANYBODY, acting_for, require_admin, require_scope
 from gateway.control.api import AnyRoute, Api, Call, Listing
-from gateway.control.bodies import MAX_BODY_BYTES, read_body, read_path, read_query
+from gateway.control.bodies import read_body, read_path, read_query
 from gateway.control.docs_page import page
+from gateway.control.limits import MAX_BODY_BYTES
 from gateway.control.openapi import document
 from gateway.control.problems import REQUEST_ID, response_to
 from gateway.control.projection import is_old_sdk, project

@@ -14,10 +14,10 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
-from gateway.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from gateway.control.limits import MAX_BODY_BYTES, check_body_bytes
+from gateway.errors import BadRequest, UnsupportedMediaType
 from wire.ids import parse_uuid
 
-MAX_BODY_BYTES = 1_048_576
 """As it comes, and when its coding is undone."""
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """How zlib is told of a content coding (RFC 9110 §8.4.1)."""
@@ -39,13 +39,11 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
     coding = ",".join(request.headers.getall("content-encoding", ())).strip().lower()
     if coding not in _WINDOW_BITS and coding not in {"", "identity"}:
         raise UnsupportedMediaType("The content coding is not known", headers=_CODINGS)
-    if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    check_body_bytes(request.content_length)
     data = bytearray()
     async for chunk in request.content.iter_any():
         data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+        check_body_bytes(len(data))
     if coding in _WINDOW_BITS:
         data = decoded(data, coding)
     return parse_body(bytes(data), model)
@@ -58,8 +56,7 @@ def decoded(data: bytes | bytearray, coding: str) -> bytearray:
         text = decoder.decompress(data, MAX_BODY_BYTES + 1)
     except zlib.error as error:
         raise BadRequest(f"The body is no {coding}, as its Content-Encoding says") from error
-    if len(text) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes")
+    check_body_bytes(len(text))
     if not decoder.eof or decoder.unused_data:
         raise BadRequest(f"The body is not one whole {coding}")
     return bytearray(text)

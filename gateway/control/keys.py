@@ -33,7 +33,7 @@ from gateway.control.dto.keys import (
     ResourceView,
 )
 from gateway.control.identity import Identity
-from gateway.control.records import ATTEMPTS
+from gateway.control.records import change_record
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.functions.lifecycle import timestamp
 from gateway.functions.model import Account, ApiKey, resources_of
@@ -151,15 +151,10 @@ class KeyRoutes:
 
     async def _change(self, call: AnyCall, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
         """Change a key as it is now, again if somebody else was first; return what it became."""
-        for _ in range(ATTEMPTS):
-            key, revision = await self._changeable(call)
-            changed = change(key)
-            try:
-                await self._identity.credentials.put(changed, revision)
-            except Conflict:
-                continue
-            return changed
-        raise Conflict
+        put = self._identity.credentials.put
+        changed = await change_record(put, lambda: self._changeable(call), change)
+        assert changed is not None
+        return changed
 
     async def _changeable(self, call: AnyCall) -> tuple[ApiKey, int]:
         """Return a key that the caller could have made. Raises `NotFound`, `Forbidden`."""

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from gateway.errors import Conflict
 from gateway.functions.model import (
+    Account,
+    ApiKey,
     Deployment,
     DeploymentRemoved,
     DetailsRemoved,
@@ -22,7 +24,9 @@ from gateway.functions.model import (
 from gateway.functions.ports import AccountStore
 
 Clearable = VersionRemoved | DeploymentRemoved | DetailsRemoved | FunctionRemoved
-Changeable = TypeVar("Changeable", Function, FunctionVersion, VersionDetails, Deployment)
+Changeable = TypeVar(
+    "Changeable", Function, FunctionVersion, VersionDetails, Deployment, Account, ApiKey
+)
 ATTEMPTS = 32
 """Of so many who change one record at the same time nobody is told of a conflict."""
 
@@ -37,7 +41,7 @@ async def change_version(
 
     ``change`` may be asked several times; returning what it got writes nothing.
     """
-    return await change_record(store, lambda: store.version(function_id, version_id), change)
+    return await change_record(store.put, lambda: store.version(function_id, version_id), change)
 
 
 async def change_details(
@@ -47,7 +51,7 @@ async def change_details(
     change: Callable[[VersionDetails], VersionDetails],
 ) -> VersionDetails | None:
     """Change how a version is registered as `change_version` changes the version."""
-    return await change_record(store, lambda: store.details(function_id, version_id), change)
+    return await change_record(store.put, lambda: store.details(function_id, version_id), change)
 
 
 async def change_deployment(
@@ -57,15 +61,18 @@ async def change_deployment(
     change: Callable[[Deployment], Deployment],
 ) -> Deployment | None:
     """Change a deployment as `change_version` changes a version."""
-    return await change_record(store, lambda: store.deployment(function_id, version_id), change)
+    return await change_record(store.put, lambda: store.deployment(function_id, version_id), change)
 
 
 async def change_record(
-    store: AccountStore,
+    put: Callable[[Changeable, int], Awaitable[int]],
     read: Callable[[], Awaitable[tuple[Changeable, int] | None]],
     change: Callable[[Changeable], Changeable],
 ) -> Changeable | None:
-    """Change what ``read`` returns, with its revision, as `change_version` changes a version."""
+    """Change what ``read`` returns, with its revision, as `change_version` changes a version.
+
+    ``put`` writes a record in place of a revision; it raises `Conflict` when that is another.
+    """
     for _ in range(ATTEMPTS):
         found = await read()
         if found is None:
@@ -74,7 +81,7 @@ async def change_record(
         if changed == found[0]:
             return changed
         try:
-            await store.put(changed, found[1])
+            await put(changed, found[1])
         except Conflict:
             continue
         return changed

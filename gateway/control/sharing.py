@@ -111,7 +111,7 @@ async def _change_function(
         # Else it was deleted with the last version while another one was being registered.
         return found or (Function(FunctionId(call.function_id), call.account), 0)
 
-    changed = await change_record(store, read, change)
+    changed = await change_record(store.put, read, change)
     assert changed is not None
     return SharedAnswer(function=_view(changed, None))
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.provision.actions import Load
-from gateway.provision.endings import ended_subject
+from gateway.provision.endings import Endings
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection, NatsError
 from queueing.nats.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError, JetStream
@@ -58,7 +58,7 @@ class Queues:
 
     async def end(self, version_id: str) -> None:
         """End every request that waits with an error, now."""
-        if not self._connection.publish(ended_subject(version_id), b""):
+        if not self._connection.publish(Endings.subject(version_id), b""):
             raise QueueUnavailable("not connected")
         with _translated():
             await self._unless_missing(f"STREAM.PURGE.{stream_name(self._region, version_id)}")

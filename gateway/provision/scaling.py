@@ -14,7 +14,7 @@ in a look at the queue that finds nobody waiting.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gateway.functions.model import Deployment, Instance
 from gateway.functions.states import is_running
@@ -99,24 +99,19 @@ class Demand:
         self, deployment: Deployment, kept: Sequence[Instance], there: Situation, plan: Plan
     ) -> Instance | None:
         """Return one instance that is too many, if there is one; ``kept`` is oldest first."""
-        running = {
-            one.instance_id: _slots_of(one, deployment)
-            for one in kept
-            if is_running(one, there.now)
-        }
         specs = {spec.spec_id: spec for spec in deployment.specs}
-        own = [one for one in kept if one.instance_id in running]
-        count = Counter(one.spec_id for one in own)
-        spare = [one for one in own if count[one.spec_id] > specs[one.spec_id].min_instances]
-        if len(own) < 2 or not spare:
+        running = [one for one in kept if is_running(one, there.now)]
+        count = Counter(one.spec_id for one in running)
+        spare = [one for one in running if count[one.spec_id] > specs[one.spec_id].min_instances]
+        if len(running) < 2 or not spare:
             return None
         plan.read_load(CALM_S)
         if there.load is None or there.load.waiting:
             return None
-        capacity = sum(running.values())
+        capacity = _capacity(deployment, running)
         most = max(self._peak, self._peak_before)
         for one in reversed(spare):
-            if not one.busy and most <= capacity - running[one.instance_id]:
+            if not one.busy and most <= capacity - _capacity(deployment, [one]):
                 return one
         return None
 
@@ -124,17 +119,17 @@ class Demand:
         self, deployment: Deployment, kept: Sequence[Instance], there: Situation
     ) -> None:
         """What has just begun to run has yet to take its share of what waits."""
-        capacity = sum(_slots_of(one, deployment) for one in kept if is_running(one, there.now))
+        running = [one for one in kept if is_running(one, there.now)]
+        capacity = _capacity(deployment, running)
         if capacity > self._capacity and self._waiting_since is not None:
             self._waiting_since = there.now
         self._capacity = capacity
 
 
-def _slots_of(instance: Instance, deployment: Deployment) -> int:
-    """Return what an instance that runs takes at a time: less, while it follows a change."""
-    spec = deployment.spec(instance.spec_id)
-    asked = spec.concurrency if spec is not None else 1
-    return min(instance.slots or asked, asked)
+def _capacity(deployment: Deployment, running: Iterable[Instance]) -> int:
+    """Return what these take at a time: less than is asked, while they follow a change."""
+    asked = {spec.spec_id: spec.concurrency for spec in deployment.specs}
+    return sum(min(one.slots or asked[one.spec_id], asked[one.spec_id]) for one in running)
 
 
 def _unserved(there: Situation) -> int:

@@ -110,6 +110,7 @@ class Upkeep:
             return plan
         self._was_deployed = True
         self.is_over = False
+        self._demand.see(there, self._policy.idle_s)
         if deployment.draining_until is None:
             self._is_queue_ended = self._is_drained = False
             self._empty_at = None
@@ -163,10 +164,8 @@ class Upkeep:
         if not self._is_drained and there.now < until:
             plan.read_load(DRAIN_S)
             plan.again_at(until)
-            self._demand.see(there, self._policy.idle_s)
-            self._grow(
-                deployment, [one for one in own if self._nurse(one, there, plan)], there, plan
-            )
+            kept = [one for one in own if self._nurse(one, there, plan)]
+            self._grow(deployment, kept, there, plan)
             return
         if there.now >= until and not self._is_queue_ended:
             plan.actions.append(EndQueue())
@@ -191,7 +190,6 @@ class Upkeep:
         self, deployment: Deployment, own: list[Instance], there: Situation, plan: Plan
     ) -> None:
         """The deployment stands: at least the minimum, at most the maximum."""
-        self._demand.see(there, self._policy.idle_s)
         kept = [one for one in own if self._nurse(one, there, plan)]
         for spec in deployment.specs:
             self._fill(spec, [one for one in kept if one.spec_id == spec.spec_id], there, plan)

@@ -7,12 +7,17 @@ as well, now and then.
 
 from collections.abc import Callable
 
+from gateway.provision.notices import Notices
 from queueing.nats.connection import Connection
-from wire.ids import parse_uuid
 
 TELL_EVERY_S = 1.0
 _MAX_TOLD = 10_000
-_PREFIX = b"nvcf.wanted."
+
+
+class Wants(Notices):
+    """Hears of versions that are wanted."""
+
+    prefix = b"nvcf.wanted."
 
 
 class Teller:
@@ -34,22 +39,4 @@ class Teller:
         if len(self._again_at) >= _MAX_TOLD:
             self._again_at.clear()
         self._again_at[version_id] = now + TELL_EVERY_S
-        self._connection.publish(_PREFIX + version_id.encode(), b"")
-
-
-class Listener:
-    """Hears of versions, for as long as ``connection`` lives; ``wanted`` gets the version's id."""
-
-    def __init__(self, connection: Connection, wanted: Callable[[str], object]) -> None:
-        self._connection = connection
-        self._wanted = wanted
-        self._subscription = connection.subscribe(_PREFIX + b"*", self._heard)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._connection.unsubscribe(self._subscription)
-
-    def _heard(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:  # noqa: ARG002  the subject says it
-        version_id = parse_uuid(subject.removeprefix(_PREFIX))
-        if version_id is not None:
-            self._wanted(version_id)
+        self._connection.publish(Wants.subject(version_id), b"")

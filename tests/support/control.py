@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from gateway.control.app import build_app
 from gateway.errors import StoreUnavailable
 from gateway.functions.catalog import Catalog
 from gateway.functions.clusters import ClusterGroup, Clusters, Gpu, InstanceType
-from gateway.functions.model import EVERYTHING, ApiKey, Change, Reach
+from gateway.functions.model import EVERYTHING, ApiKey, Reach
 from gateway.functions.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
@@ -27,6 +27,7 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
 from tests.support.nats_server import PATIENCE_S
+from tests.support.watched import Watched
 from wire.ids import uuid4_text
 
 SCOPES = frozenset(
@@ -160,23 +161,11 @@ class Client:
         return function_id, version_id
 
 
-class WatchedCatalog(Catalog):
+class WatchedCatalog(Watched, Catalog):
     """A catalog that wakes whoever waits for a change."""
 
     def __init__(self) -> None:
         super().__init__(ReadModel())
-        self._changed = asyncio.Event()
-
-    def apply(self, change: Change) -> None:
-        super().apply(change)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Return when ``condition`` holds, looked at after every change."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
 
 class ControlPlane:

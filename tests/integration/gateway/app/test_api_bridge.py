@@ -15,8 +15,9 @@ from aiohttp.typedefs import Handler
 
 from gateway.app import api_server
 from gateway.app.answers import ANSWERED, answer_problem
-from gateway.app.api_bridge import MAX_BODY_BYTES, ApiBridge
+from gateway.app.api_bridge import ApiBridge
 from gateway.app.api_server import ApiServer
+from gateway.control.limits import MAX_BODY_BYTES
 from gateway.control.problems import response_to
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import bind_sockets, listen

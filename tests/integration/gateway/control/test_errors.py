@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.control.bodies import MAX_BODY_BYTES
+from gateway.control.limits import MAX_BODY_BYTES
 from tests.support.control import IMAGE, Client, ControlPlane, Told, deployment_path, version_path
 
 FUNCTIONS = "/v2/nvcf/functions"

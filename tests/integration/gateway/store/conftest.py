@@ -1,12 +1,11 @@
 """The real nats-server, and a read model whose changes can be waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.functions.model import Change
 from gateway.functions.readmodel import ReadModel
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
@@ -18,27 +17,13 @@ from tests.support.nats_server import (
     running_nats_server,
     shared_nats_server,
 )
+from tests.support.watched import Watched
 
 __all__ = ["nats_server", "running_nats_server", "shared_nats_server"]
 
 
-class WatchedModel(ReadModel):
+class WatchedModel(Watched, ReadModel):
     """A read model that wakes whoever waits for a change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = asyncio.Event()
-
-    def apply(self, change: Change) -> None:
-        super().apply(change)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Return when ``condition`` holds, looked at after every change."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
 
 class Followed:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from gateway.control.bodies import MAX_BODY_BYTES, decoded, parse_body, read_path, read_query
+from gateway.control.bodies import decoded, parse_body, read_path, read_query
 from gateway.control.dto.deployments import Deploy, UndeployQuery
 from gateway.control.dto.functions import CreateFunction, IdsQuery, ListQuery
 from gateway.control.dto.tokens import UpdateSecrets
+from gateway.control.limits import MAX_BODY_BYTES
 from gateway.errors import BadRequest, BodyTooLarge
 
 F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"

@@ -3,7 +3,7 @@
 import json
 
 from gateway.invocation.machine import Invocation
-from gateway.provision.endings import end_queued, ended_subject
+from gateway.provision.endings import Endings, end_queued
 from tests.unit.gateway.invocation.test_machine import VERSION, World
 
 ANOTHER = "44444444-4444-4444-8444-444444444444"
@@ -25,4 +25,4 @@ def test_only_who_waits_for_a_worker_of_that_version_is_answered() -> None:
 
 
 def test_the_subject_names_the_version() -> None:
-    assert ended_subject(VERSION) == b"nvcf.ended." + VERSION.encode()
+    assert Endings.subject(VERSION) == b"nvcf.ended." + VERSION.encode()
