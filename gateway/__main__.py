@@ -10,10 +10,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from gateway.app.process import serve as serve_process
-from gateway.app.workers import EXIT_UNUSABLE, Supervisor, bind_for
+from gateway.app.supervisor import EXIT_UNUSABLE, Supervisor, bind_for
 from gateway.cli.lazy import LazyGroup
-from gateway.edge.listener import ListenError
 from gateway.settings import GatewaySettings, read_settings
+from http1.server.listener import ListenError
 from runtime import lifecycle, logs
 from runtime.settings import SettingsError
 

@@ -18,9 +18,6 @@ from wire.problem import PROBLEM_JSON, problem
 
 Headers = list[tuple[bytes, bytes]]
 
-REQUEST_ID = b"x-request-id"
-"""The header that carries the id of a request that is no invocation, which has ``nvcf-reqid``."""
-
 
 class GatewayError(Exception):
     """A failure with a known answer.
@@ -185,11 +182,6 @@ class PollTimeout(PlatformFault):
     kind = "poll-timeout"
     reason = "poll_timeout"
     summary = "No response within the poll window"
-
-
-def instance_of(target: bytes) -> str:
-    """Return a problem's ``instance``: the path of a request target, as it came, no query."""
-    return target.partition(b"?")[0].decode("latin-1")
 
 
 _WIRE_KINDS = {400: "bad-request", 431: "request-header-fields-too-large"}

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from gateway.dev.demo import ACCOUNT
-from gateway.functions.account import Account
-from gateway.functions.lifecycle import registered
-from gateway.functions.model import AccountRemoved, Function, Record
+from gateway.domain.account import Account
+from gateway.domain.lifecycle import registered
+from gateway.domain.model import AccountRemoved, Function, Record
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from wire.ids import FunctionId, VersionId, uuid4_text

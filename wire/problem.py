@@ -5,6 +5,8 @@ import json
 from wire.http1 import REASONS
 
 PROBLEM_JSON = b"application/problem+json"
+REQUEST_ID = b"x-request-id"
+"""The header that carries the id of a request that is no invocation, which has ``nvcf-reqid``."""
 
 
 def problem(  # noqa: PLR0913 - one argument per member of the document
@@ -39,3 +41,8 @@ def problem(  # noqa: PLR0913 - one argument per member of the document
         document["reason"] = reason
     document.update(extra)
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def instance_of(target: bytes) -> str:
+    """Return a problem's ``instance``: the path of a request target, as it came, no query."""
+    return target.partition(b"?")[0].decode("latin-1")

@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import NamedTuple
 
-from gateway.app.api_bridge import Connect
-from gateway.app.api_server import ApiServer
+from gateway.api.app import ROUTES, build_app
+from gateway.api.route import Api
+from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
+from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import Credentials, jwt_options
 from gateway.app.identity import (
     Master,
@@ -18,16 +20,14 @@ from gateway.app.identity import (
 )
 from gateway.app.options import data_options, stream_settings
 from gateway.app.provisioning import Provisioning, cluster_groups
-from gateway.app.requests import LiveRequests
 from gateway.app.worker_logins import LoginFiles, WorkerLogins
-from gateway.control.api import Api
-from gateway.control.app import ROUTES, build_app
-from gateway.control.master_key import MasterKeyError
-from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.functions.catalog import Catalog
-from gateway.functions.clusters import Clusters
-from gateway.functions.model import Change
-from gateway.functions.readmodel import ReadModel
+from gateway.dispatch.api_proxy import Connect
+from gateway.dispatch.api_server import ApiServer
+from gateway.dispatch.locator import LiveRequests
+from gateway.domain.catalog import Catalog
+from gateway.domain.clusters import Clusters
+from gateway.domain.model import Change
+from gateway.domain.readmodel import ReadModel
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
@@ -82,7 +82,7 @@ class ControlPlane:
     ) -> None:
         """``is_first``: of the processes of one gateway, this one may keep instances.
 
-        Raises `gateway.control.master_key.MasterKeyError`.
+        Raises `gateway.api.secrets.master_key.MasterKeyError`.
         """
         self._settings = settings
         self._store = store
@@ -179,7 +179,7 @@ class ControlPlane:
 def worker_logins(settings: GatewaySettings) -> WorkerLogins | None:
     """Return what makes workers' NATS logins; None unless the files for it are configured.
 
-    Raises `gateway.control.master_key.MasterKeyError` for files that are not what they should be.
+    Raises `gateway.api.secrets.master_key.MasterKeyError` for unusable files.
     """
     nats = settings.nats
     if not (nats.operator_seed_file and nats.system_credentials_file and nats.credentials_file):

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import Signer, Signers
-from gateway.functions.readmodel import ReadModel
-from gateway.issuer.jwks import JwksFetcher
+from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
 from gateway.store.meta import MetaFeed
 from gateway.store.nats_kv import Store

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from gateway.api import bootstrap
+from gateway.api.identity import Identity
+from gateway.api.route import AnyRoute
+from gateway.api.routes import accounts, keys, secrets, tokens
+from gateway.api.secrets.master_key import load_or_make
+from gateway.api.secrets.secret_store import Vault
 from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
 from gateway.auth.sealing import Sealer
 from gateway.auth.signing import MASTER_BYTES, Signer, derived
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
-from gateway.control import accounts, bootstrap, keys, secrets, tokens
-from gateway.control.api import AnyRoute
-from gateway.control.identity import Identity
-from gateway.control.master_key import load_or_make
-from gateway.control.vault import Vault
-from gateway.functions.lifecycle import timestamp
+from gateway.domain.lifecycle import timestamp
 from gateway.store.account_store import AccountStores, Reached
 from gateway.store.credential_store import CredentialStore
 from gateway.store.nats_kv import Store
@@ -24,7 +25,7 @@ from wire.ids import uuid4_text
 
 
 class Master:
-    """What follows from the master key. Raises `gateway.control.master_key.MasterKeyError`."""
+    """What follows from the master key. Raises `gateway.api.secrets.master_key.MasterKeyError`."""
 
     def __init__(self, key_file: Path) -> None:
         self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))

@@ -2,9 +2,9 @@
 
 import ssl
 
-from gateway.edge.limits import EdgeLimits
 from gateway.settings import AttachSettings, EdgeSettings, NatsSettings, QueueSettings
 from gateway.store.connection import NatsOptions
+from http1.server.limits import EdgeLimits
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 

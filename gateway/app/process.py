@@ -11,10 +11,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from gateway.app.api_bridge import ApiBridge, Connect, beyond
+from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import Credentials, jwt_options
-from gateway.app.desk import Desk
-from gateway.app.dispatch import Dispatcher
 from gateway.app.options import (
     attach_limits,
     data_options,
@@ -22,27 +20,34 @@ from gateway.app.options import (
     store_options,
     stream_settings,
 )
-from gateway.app.paths import AdminDispatcher, AttachDispatcher, PathRoutes, StartingDispatcher
-from gateway.app.requests import LiveRequests
-from gateway.app.workers import EXIT_UNUSABLE
+from gateway.app.supervisor import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.control.master_key import MasterKeyError
-from gateway.edge.limits import EdgeLimits
-from gateway.edge.listener import Listener, ListenError, bind_sockets, listen, name_of
-from gateway.exchange import Request
-from gateway.functions.readmodel import ReadModel
+from gateway.dispatch.api_proxy import ApiBridge, Connect, beyond
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.endpoints import (
+    AdminDispatcher,
+    AttachDispatcher,
+    PathRoutes,
+    StartingDispatcher,
+)
+from gateway.dispatch.locator import LiveRequests
+from gateway.dispatch.registry import Desk
+from gateway.domain.readmodel import ReadModel
 from gateway.invocation.site import Site
-from gateway.provision.endings import Endings, end_queued
-from gateway.provision.wants import Teller
+from gateway.provision.undeploy_notices import Endings, end_queued
+from gateway.provision.wake_requests import Teller
 from gateway.routing.router import Router
 from gateway.routing.target import target_router
-from gateway.seen.access import AccessLog
-from gateway.seen.health import Health
-from gateway.seen.metrics import GatewayMetrics, watch_nats, watch_queue
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from gateway.telemetry.access import AccessLog
+from gateway.telemetry.health import Health
+from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
+from http1.server.limits import EdgeLimits
+from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
+from http1.stream import Request
 from queueing.nats.connection import Connection
 from queueing.nats.queue import JetStreamQueue
 from runtime import logs
@@ -69,7 +74,7 @@ class GatewayProcess:
     def __init__(self, settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> None:
         """``index`` is the process's place among its siblings, from 0.
 
-        Raises `gateway.control.master_key.MasterKeyError`.
+        Raises `gateway.api.secrets.master_key.MasterKeyError`.
         """
         self._settings = settings
         self._index = index

@@ -6,21 +6,21 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from gateway.functions.clusters import ClusterGroup, Gpu, InstanceType
-from gateway.functions.model import Change
-from gateway.provision.execution import (
+from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType
+from gateway.domain.model import Change
+from gateway.provision.executor import (
     Places,
     SecretsOf,
     WorkerEnvironment,
     no_environment,
     no_secrets,
 )
-from gateway.provision.leases import LeaderLease
-from gateway.provision.processes import ProcessBackend, ProcessOptions
+from gateway.provision.leader_election import LeaderLease
+from gateway.provision.local.backend import ProcessBackend, ProcessOptions
+from gateway.provision.planner import Policy
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
-from gateway.provision.upkeep import Policy
-from gateway.provision.wants import Wants
+from gateway.provision.wake_requests import Wants
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.nats_kv import Store
 from queueing.nats.connection import Connection

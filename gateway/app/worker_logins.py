@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.auth.nats_jwt import Credentials, account_of
-from gateway.auth.nats_users import WorkerUsers
-from gateway.control.nats_accounts import NatsAccounts
-from gateway.functions.model import Instance
+from gateway.domain.model import Instance
+from queueing.nats.accounts.claims import NatsAccounts
+from queueing.nats.accounts.jwt import Credentials, account_of
+from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 
@@ -24,7 +24,7 @@ class LoginFiles(NamedTuple):
 class WorkerLogins:
     """Makes logins, over a connection of its own to the system account.
 
-    A `gateway.control.workers.NatsLogins`. `start` it first, `close` it last.
+    A `gateway.api.routes.workers.NatsLogins`. `start` it first, `close` it last.
     """
 
     def __init__(self, files: LoginFiles, options: ConnectionOptions, region: str) -> None:

@@ -6,9 +6,9 @@ from gateway.attach.get import AttachGet
 from gateway.attach.post import AttachPost
 from gateway.attach.tokens import Tokens
 from gateway.errors import MethodNotAllowed, Unauthenticated
-from gateway.exchange import Headers, Receiver, Request, Responder
 from gateway.invocation.machine import Invocation
 from gateway.invocation.state import QUEUED
+from http1.stream import Headers, Receiver, Request, Responder
 from wire.headers import AUTHORIZATION, NVCF_LEASED_US
 
 _DIGITS_MAX = 15

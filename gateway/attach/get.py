@@ -4,7 +4,7 @@ from gateway.invocation.machine import Invocation
 
 
 class AttachGet:
-    """One GET, whose response the invocation writes. A `gateway.exchange.Receiver`."""
+    """One GET, whose response the invocation writes. A `http1.stream.Receiver`."""
 
     __slots__ = ("_invocation",)
 

@@ -6,16 +6,17 @@ knows when its slot and its lease are free.
 """
 
 from gateway.attach import PATH
-from gateway.errors import BadRequest, instance_of, problem_for
-from gateway.exchange import Headers, Responder
+from gateway.errors import BadRequest, problem_for
 from gateway.invocation.machine import Invocation
+from http1.stream import Headers, Responder
 from wire.http1 import HeadError, InnerHeadParser
+from wire.problem import instance_of
 
 _NO_HEADERS: Headers = []
 
 
 class AttachPost:
-    """One POST. A `gateway.exchange.Receiver` and the `WorkerPost` of its invocation."""
+    """One POST. A `http1.stream.Receiver` and the `WorkerPost` of its invocation."""
 
     __slots__ = (
         "_invocation",

@@ -15,10 +15,10 @@ from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import PREFIX, bearer_of, principal_of
 from gateway.auth.signing import ISSUER, Signers, unverified
 from gateway.auth.tokens import WORKER_KIND, read_token
+from gateway.domain.model import EVERYTHING
+from gateway.domain.principal import Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import NotFound, Unauthenticated
-from gateway.functions.model import EVERYTHING
-from gateway.functions.principal import Principal
-from gateway.functions.readmodel import ReadModel
 
 if TYPE_CHECKING:
     from gateway.auth.jwt import IssuerKeys

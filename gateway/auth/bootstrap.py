@@ -9,10 +9,10 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from gateway.auth.scopes import BOOTSTRAP
+from gateway.domain.documents import SCHEMA, RecordError, read
+from gateway.domain.model import Reach
+from gateway.domain.principal import Principal
 from gateway.errors import Unauthenticated
-from gateway.functions.documents import SCHEMA, RecordError, read
-from gateway.functions.model import Reach
-from gateway.functions.principal import Principal
 
 PREFIX = b"nvboot-"
 RANDOM_BYTES = 32

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.auth.scopes import ACCOUNT_SCOPES
+from gateway.domain.model import Reach, reach_of
+from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
-from gateway.functions.model import Reach, reach_of
-from gateway.functions.principal import Principal
 
 _PREFIX = "apikey:"
 

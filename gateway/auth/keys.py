@@ -10,9 +10,9 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from zlib import crc32
 
+from gateway.domain.principal import Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
-from gateway.functions.principal import Principal
-from gateway.functions.readmodel import ReadModel
 
 PREFIX = b"nvapi-"
 RANDOM_BYTES = 32

@@ -1,6 +1,6 @@
 """What credentials may allow (`spec/control-plane.md` §6.3)."""
 
-from gateway.functions.principal import INVOKE
+from gateway.domain.principal import INVOKE
 
 SETUP = "account_setup"
 """Make and revoke the account's keys, change its name."""

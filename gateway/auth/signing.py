@@ -15,8 +15,8 @@ from hashlib import sha256
 from math import isfinite
 from typing import Any, NamedTuple
 
+from gateway.domain.documents import SCHEMA, RecordError, read
 from gateway.errors import Unauthenticated
-from gateway.functions.documents import SCHEMA, RecordError, read
 
 MASTER_BYTES = 32
 MAX_TOKEN_BYTES = 8192

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from gateway.auth.scopes import ADMIN_SETUP, ADMIN_TOKEN_SCOPES, WORKER
 from gateway.auth.signing import Claims, Signer, Signers
+from gateway.domain.model import EVERYTHING, Reach, reach_of, resources_of
+from gateway.domain.principal import INVOKE, Principal
 from gateway.errors import Unauthenticated
-from gateway.functions.model import EVERYTHING, Reach, reach_of, resources_of
-from gateway.functions.principal import INVOKE, Principal
 
 ADMIN = "admin"
 INVOCATION = "token"

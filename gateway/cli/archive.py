@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.cli.failures import CommandError
-from gateway.functions.documents import SCHEMA, RecordError
+from gateway.domain.documents import SCHEMA, RecordError
 from gateway.store.errors import ConflictError
 from gateway.store.names import (
     ACCOUNTS,

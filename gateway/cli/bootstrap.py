@@ -8,12 +8,12 @@ import time
 
 import typer
 
+from gateway.api import bootstrap
 from gateway.auth.bootstrap import RANDOM_BYTES
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
-from gateway.control import bootstrap
-from gateway.functions.lifecycle import timestamp
+from gateway.domain.lifecycle import timestamp
 
 app = typer.Typer(name="bootstrap", no_args_is_help=True, rich_markup_mode=None)
 

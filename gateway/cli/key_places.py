@@ -18,9 +18,9 @@ from gateway.cli.api_client import ApiClient, Json, Place, run
 from gateway.cli.failures import CommandError, fail, usage
 from gateway.cli.output import say
 from gateway.cli.store_access import with_store
-from gateway.functions.documents import RecordError
-from gateway.functions.lifecycle import timestamp
-from gateway.functions.model import ApiKey, Reach, resources_of
+from gateway.domain.documents import RecordError
+from gateway.domain.lifecycle import timestamp
+from gateway.domain.model import ApiKey, Reach, resources_of
 from gateway.store.nats_kv import Store
 from wire.ids import uuid4_text
 

@@ -12,8 +12,8 @@ from gateway.cli.key_places import Keys, KeysInStore, KeysOverApi, Wish
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, place
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption
-from gateway.functions.model import EVERYTHING, Reach, reach_of
-from gateway.functions.principal import INVOKE
+from gateway.domain.model import EVERYTHING, Reach, reach_of
+from gateway.domain.principal import INVOKE
 
 app = typer.Typer(name="keys", no_args_is_help=True, rich_markup_mode=None)
 

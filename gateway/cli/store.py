@@ -13,7 +13,7 @@ from gateway.cli.archive import export_store, import_store
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
-from gateway.functions.lifecycle import timestamp
+from gateway.domain.lifecycle import timestamp
 
 app = typer.Typer(
     name="store",

@@ -18,7 +18,7 @@ credentials that the gateway needs, in a folder that only its owner can read:
     sentinel.conf     what lets in who has no login
 
 In production an operator's own tools may make the same: the account with the exports of
-`gateway.auth.nats_users.gateway_account`, and a signing key instead of the operator's own seed.
+`queueing.nats.accounts.users.gateway_account`, and a signing key in place of the operator's seed.
 """
 
 import os
@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.auth.nats_jwt import (
+from queueing.nats.accounts.jwt import (
     Credentials,
     Role,
     Signer,
@@ -36,7 +36,7 @@ from gateway.auth.nats_jwt import (
     operator_jwt,
     user_credentials,
 )
-from gateway.auth.nats_users import gateway_account, gateway_user, system_user
+from queueing.nats.accounts.users import gateway_account, gateway_user, system_user
 
 _SEED = "operator.nk"
 _GATEWAY = "gateway.creds"

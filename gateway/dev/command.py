@@ -15,14 +15,14 @@ from typing import Annotated, NamedTuple
 import aiohttp
 import typer
 
-from gateway.control.master_key import MasterKeyError
+from gateway.api.secrets.master_key import MasterKeyError
 from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, begin
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
-from gateway.edge.listener import MAX_PORT
-from gateway.provision.remains import clear
+from gateway.provision.local.orphans import clear
 from gateway.store.errors import StoreError
+from http1.server.listener import MAX_PORT
 from runtime import lifecycle, logs
 from runtime.lifecycle import Lifecycle
 

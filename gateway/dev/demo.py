@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from gateway.api.routes.keys import MAX_LIFETIME_S
 from gateway.app.identity import Master
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
-from gateway.control.keys import MAX_LIFETIME_S
-from gateway.functions.lifecycle import timestamp
-from gateway.functions.model import Account, ApiKey
+from gateway.domain.lifecycle import timestamp
+from gateway.domain.model import Account, ApiKey
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import ConflictError
 from gateway.store.nats_kv import Store
@@ -51,7 +51,7 @@ async def begin(nats_url: str, key_file: Path) -> Begun:
     """Do on the store at ``nats_url`` what the gateway's first start does; make the demo's key.
 
     Straight in the store, so that a bootstrap secret that somebody has stays good. Raises
-    `StoreError`, `gateway.control.master_key.MasterKeyError`.
+    `StoreError`, `gateway.api.secrets.master_key.MasterKeyError`.
     """
     connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
     await connection.open(_CONNECT_WITHIN_S)

@@ -1,6 +1,6 @@
 """Who calls what."""
 
-from gateway.functions.model import FunctionVersion
+from gateway.domain.model import FunctionVersion
 
 
 class Caller:

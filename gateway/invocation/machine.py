@@ -10,6 +10,7 @@ outside race (deadline, client gone, worker gone, refused) and are accepted in e
 worker's own events are impossible out of order and say so.
 """
 
+from gateway.domain.model import FunctionVersion
 from gateway.errors import (
     BadRequest,
     Draining,
@@ -18,14 +19,11 @@ from gateway.errors import (
     QueueFullError,
     QueueUnavailableError,
     WorkerLost,
-    instance_of,
     problem_for,
 )
-from gateway.exchange import Headers, Request, Responder
-from gateway.functions.model import FunctionVersion
 from gateway.invocation.caller import Caller
 from gateway.invocation.deadlines import answer_by, over_by
-from gateway.invocation.heads import request_headers, trace_of, with_platform_headers
+from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
 from gateway.invocation.outcome import Outcome
 from gateway.invocation.ports import WorkerPost
 from gateway.invocation.site import Site
@@ -39,9 +37,11 @@ from gateway.invocation.state import (
     State,
 )
 from gateway.invocation.upload import Upload
+from http1.stream import Headers, Request, Responder
 from queueing.interface import QueueError, QueueFull
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
+from wire.problem import instance_of
 
 _BODILESS = (204, 304)
 CLIENT_GONE_STATUS = 499
@@ -51,7 +51,7 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    Is a `gateway.exchange.Receiver` towards the client and a `queueing.interface.Waiting` towards
+    Is a `http1.stream.Receiver` towards the client and a `queueing.interface.Waiting` towards
     the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
     for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
     ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.

@@ -1,6 +1,6 @@
 """What an invocation may do to the world; implemented by attach, by the app and by the tests.
 
-The client's side is `gateway.exchange.Responder`, the queue's `queueing.interface.FunctionQueue`.
+The client's side is `http1.stream.Responder`, the queue's `queueing.interface.FunctionQueue`.
 """
 
 from typing import TYPE_CHECKING, Protocol

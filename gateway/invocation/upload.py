@@ -5,7 +5,7 @@ what arrived with the head and never waits, because a client may send nothing mo
 response (`spec/invocation.md` §3).
 """
 
-from gateway.exchange import Responder
+from http1.stream import Responder
 from wire.envelope import INLINE_BODY_BYTES
 
 

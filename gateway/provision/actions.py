@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.functions.model import Deployment, GpuSpec, Instance, Phase, State
+from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
 from gateway.provision.backend import Holding
 
 

@@ -1,7 +1,7 @@
 """Where instances run, as the reconciler sees it.
 
 A backend keeps no intentions: it starts what it is told to, says what has become of it, and stops
-it. When to start again, and whether, is decided in `gateway.provision.upkeep`.
+it. When to start again, and whether, is decided in `gateway.provision.planner`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from gateway.functions.model import GpuSpec, Instance, VersionDetails
+from gateway.domain.model import GpuSpec, Instance, VersionDetails
 
 OnChange = Callable[[str, str], None]
 """Told function id and version id of whatever has changed."""

@@ -7,7 +7,7 @@ store has yet to tell us, so that no instance is started twice.
 
 from collections.abc import Callable, Collection
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     Change,
     Deployment,
     DeploymentRemoved,

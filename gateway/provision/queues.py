@@ -1,7 +1,7 @@
 """The queues of versions, as the reconciler needs them: how full, ended, removed.
 
 Ending a queue takes two steps, because the requests are in two places. Every gateway process is
-told on ``nvcf.ended.<versionId>`` (core NATS, `gateway.provision.endings`) and answers the clients
+told on ``nvcf.ended.<versionId>`` (`gateway.provision.undeploy_notices`) and answers the clients
 whose requests are not with a worker; then the queue is purged. A process that cannot hear it at
 that moment answers its clients at their own deadline.
 """
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.provision.actions import Load
-from gateway.provision.endings import Endings
+from gateway.provision.undeploy_notices import Endings
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection, NatsError
 from queueing.nats.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError, JetStream

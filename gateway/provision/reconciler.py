@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from gateway.domain.model import Change, Instance, RecordError, State
+from gateway.domain.states import capacity_of, changes_at, health_of, is_running, state_of
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.functions.model import Change, Instance, RecordError, State
-from gateway.functions.states import capacity_of, changes_at, health_of, is_running, state_of
 from gateway.provision.actions import Plan, Situation
 from gateway.provision.backend import Backend, Life
-from gateway.provision.execution import Execution, Places, fitted
+from gateway.provision.executor import Execution, Places, fitted
 from gateway.provision.instances import Fleet, Fleets
-from gateway.provision.leases import LeaderLease
-from gateway.provision.upkeep import Policy, Upkeep
+from gateway.provision.leader_election import LeaderLease
+from gateway.provision.planner import Policy, Upkeep
 from queueing.interface import QueueUnavailable
 from runtime.tasks import spawn
 

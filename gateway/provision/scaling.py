@@ -8,7 +8,7 @@ time to take its share.
 Workers share the requests evenly, so that with little to do none of them is without for long. An
 instance is too many once the others could have taken the most that was queued and running at any
 look in the last ``idle_s``, twice that at most. The last one goes only when it is idle: looks at
-the queue miss short requests, workers do not (`gateway.provision.upkeep`). Nothing is given up but
+the queue miss short requests, workers do not (`gateway.provision.planner`). Nothing is given up but
 in a look at the queue that finds nobody waiting.
 """
 
@@ -16,8 +16,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gateway.functions.model import Deployment, Instance
-from gateway.functions.states import is_running
+from gateway.domain.model import Deployment, Instance
+from gateway.domain.states import is_running
 from gateway.provision.actions import Create, Plan, Situation
 
 CALM_S = 1.0

@@ -10,10 +10,10 @@ public and shared alike, so that making one version public does not hide the oth
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from gateway.domain.model import INVOCABLE, FunctionVersion, State
+from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.readmodel import FunctionEntry, ReadModel
 from gateway.errors import BadRequest, Forbidden, FunctionNotFound, NotInvocable
-from gateway.functions.model import INVOCABLE, FunctionVersion, State
-from gateway.functions.principal import INVOKE, Principal
-from gateway.functions.readmodel import FunctionEntry, ReadModel
 from gateway.routing.target import Target
 
 DEFAULT_POLL_S = 60

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.errors import BadRequest
-from gateway.exchange import Headers, Request
+from http1.stream import Headers, Request
 from wire.headers import AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS
 from wire.hosts import HostError, HostRoute, parse_authority, route_host
 from wire.ids import parse_uuid

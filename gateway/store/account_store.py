@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import orjson
 
-from gateway.functions.documents import SCHEMA, Document, read
-from gateway.functions.model import (
+from gateway.domain.documents import SCHEMA, Document, read
+from gateway.domain.model import (
     Deployment,
     DeploymentRemoved,
     DetailsRemoved,
@@ -37,7 +37,7 @@ Kind = TypeVar("Kind", Function, FunctionVersion, VersionDetails, Deployment, Se
 
 
 class AccountStores:
-    """Gives each account its own store. Implements `gateway.functions.ports.AccountStores`."""
+    """Gives each account its own store. Implements `gateway.domain.ports.AccountStores`."""
 
     def __init__(self, store: Store, reached: Reached) -> None:
         self._store = store

@@ -7,7 +7,7 @@ that is for the routes to ask.
 import re
 from typing import TypeVar
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     Account,
     AccountRemoved,
     ApiKey,
@@ -27,7 +27,7 @@ _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 class CredentialStore:
-    """Implements `gateway.control.identity.Credentials`.
+    """Implements `gateway.api.identity.Credentials`.
 
     Every call may raise `StoreUnavailableError`; writes raise `ConflictError` and return when the
     model of this process shows them.

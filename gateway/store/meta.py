@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.functions.model import RecordError
+from gateway.domain.model import RecordError
 from gateway.store.errors import BucketMissingError, StoreError
 from gateway.store.feed import Entry, Feed
 from gateway.store.names import META

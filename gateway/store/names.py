@@ -7,7 +7,7 @@ key digests, and secrets are read by nobody but their owner's workers.
 
 import re
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     Account,
     AccountRemoved,
     ApiKey,

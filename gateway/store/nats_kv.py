@@ -10,7 +10,7 @@ import nats.js.errors
 from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     ApiKey,
     KeyRemoved,
     Record,

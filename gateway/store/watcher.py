@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.functions.model import Change, RecordError
+from gateway.domain.model import Change, RecordError
 from gateway.store.connection import Connection
 from gateway.store.errors import BucketMissingError, StoreError
 from gateway.store.feed import Entry, Feed

@@ -13,7 +13,6 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import NamedTuple
 
-from queueing.nats.link import Link, LinkError, Listener, Traffic, open_link
 from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
@@ -25,6 +24,7 @@ from queueing.nats.protocol import (
     is_slow_consumer,
     status_of,
 )
+from queueing.nats.transport import Link, LinkError, Listener, Traffic, open_link
 from runtime.tasks import spawn
 
 _STEADY_AFTER_S = 5.0

@@ -19,6 +19,8 @@ import orjson
 
 from queueing.interface import QueueError, QueueFull, QueueUnavailable, Waiting
 from queueing.nats.connection import Connection, NatsError, Subscription
+from queueing.nats.entries import HELD, PENDING, Entry, VersionQueue
+from queueing.nats.inflight import QueueLimits, RequestTable
 from queueing.nats.jetstream import (
     MEMORY_EXCEEDED,
     STORAGE_EXCEEDED,
@@ -26,12 +28,10 @@ from queueing.nats.jetstream import (
     StreamSettings,
     max_deliveries_subject,
 )
-from queueing.nats.lines import HELD, PENDING, Entry, VersionQueue
+from queueing.nats.maintenance import Upkeep
+from queueing.nats.positions import Standing
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
 from queueing.nats.publishes import PublishStatus, publish_counter
-from queueing.nats.standing import Standing
-from queueing.nats.table import QueueLimits, RequestTable
-from queueing.nats.upkeep import Upkeep
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
 from wire.subjects import stream_name

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.control.identity import SERVICE_ID
+from gateway.api.identity import SERVICE_ID
 from runtime.tasks import spawn
 from tests.e2e.conftest import start_dev
 from tests.support.live_functions import (

@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 from aiohttp.test_utils import TestServer
 
+from gateway.api.app import build_app
+from gateway.api.route import Api, InLine
 from gateway.auth.keys import authenticate, digest_of, new_key
-from gateway.control.api import Api, InLine
-from gateway.control.app import build_app
+from gateway.domain.catalog import Catalog
+from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
+from gateway.domain.model import EVERYTHING, ApiKey, Reach
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
-from gateway.functions.catalog import Catalog
-from gateway.functions.clusters import ClusterGroup, Clusters, Gpu, InstanceType
-from gateway.functions.model import EVERYTHING, ApiKey, Reach
-from gateway.functions.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import CONTROL
@@ -82,7 +82,7 @@ class SetQueue:
 
 
 class OpenVault:
-    """A `gateway.control.api.SecretVault` whose contents a test may look at, and that may fail."""
+    """A `gateway.api.route.SecretVault` whose contents a test may look at, and that may fail."""
 
     def __init__(self) -> None:
         self.is_broken = False

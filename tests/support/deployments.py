@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.functions.model import Deployment, GpuSpec, Instance, Phase
+from gateway.domain.model import Deployment, GpuSpec, Instance, Phase
 from wire.ids import FunctionId, VersionId
 
 FUNCTION_ID = FunctionId("11111111-1111-4111-8111-111111111111")

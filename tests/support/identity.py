@@ -10,14 +10,14 @@ from pathlib import Path
 import aiohttp
 from aiohttp.test_utils import TestServer
 
+from gateway.api import bootstrap
+from gateway.api.app import ROUTES, build_app
+from gateway.api.route import Api
+from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
+from gateway.api.secrets.secret_store import Vault
 from gateway.app.credentials import Credentials, JwtOptions
 from gateway.app.identity import Master, identity_of, identity_routes
 from gateway.auth.jwt import Issuer
-from gateway.control import bootstrap
-from gateway.control.api import Api
-from gateway.control.app import ROUTES, build_app
-from gateway.control.vault import Vault
-from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import CONTROL

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from gateway.domain.model import Change, Instance, InstanceRemoved
 from gateway.errors import Conflict
-from gateway.functions.model import Change, Instance, InstanceRemoved
 from gateway.provision.backend import Holding, Life, OnChange, Order
-from gateway.provision.execution import Places
-from gateway.provision.leases import LeaderLease
+from gateway.provision.executor import Places
+from gateway.provision.leader_election import LeaderLease
+from gateway.provision.planner import Policy
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
-from gateway.provision.upkeep import Policy
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher

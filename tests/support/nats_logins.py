@@ -8,10 +8,10 @@ from time import time
 
 import pytest
 
-from gateway.auth.nats_jwt import Credentials, account_of
-from gateway.auth.nats_users import WorkerUsers
-from gateway.control.nats_accounts import NatsAccounts
 from gateway.dev.broker import Logins, make_logins
+from queueing.nats.accounts.claims import NatsAccounts
+from queueing.nats.accounts.jwt import Credentials, account_of
+from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 from tests.integration.queueing.harness import OPTIONS, REGION, connected
 from tests.support.deployments import instance

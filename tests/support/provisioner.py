@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app.provisioning import Provisioning
-from gateway.functions.model import Change, Instance, VersionDetails
+from gateway.domain.model import Change, Instance, VersionDetails
 from gateway.provision.queues import Queues
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.connection import Connection as StoreConnection

@@ -20,7 +20,7 @@ class Script:
 
 
 class RecordedResponder:
-    """A `gateway.exchange.Responder`."""
+    """A `http1.stream.Responder`."""
 
     def __init__(self, script: Script, name: str) -> None:
         self._script = script

@@ -10,18 +10,18 @@ from dataclasses import replace
 
 from aiohttp.test_utils import TestServer
 
+from gateway.api.app import build_app
+from gateway.api.route import Api, Call
+from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
+from gateway.api.schemas.workers import ConnectAnswer, ConnectBody
 from gateway.app.worker_logins import LoginFiles, WorkerLogins
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.signing import Signer, Signers
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
-from gateway.control.api import Api, Call
-from gateway.control.app import build_app
-from gateway.control.dto.workers import ConnectAnswer, ConnectBody
-from gateway.control.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.functions.catalog import Catalog
-from gateway.functions.model import Deployment, Instance, InstanceRemoved
-from gateway.functions.readmodel import ReadModel
+from gateway.domain.catalog import Catalog
+from gateway.domain.model import Deployment, Instance, InstanceRemoved
+from gateway.domain.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions

@@ -11,8 +11,8 @@ import httpx
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.dev.demo import ACCOUNT, Demo
-from gateway.functions.model import ApiKey, Function, FunctionVersion, State
-from gateway.functions.principal import INVOKE
+from gateway.domain.model import ApiKey, Function, FunctionVersion, State
+from gateway.domain.principal import INVOKE
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from tests.support.inference_server import InferenceServer

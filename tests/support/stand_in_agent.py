@@ -15,8 +15,8 @@ from dataclasses import replace
 import nats.errors
 from nats.aio.msg import Msg
 
+from gateway.domain.model import Instance, InstanceRemoved
 from gateway.errors import GatewayError
-from gateway.functions.model import Instance, InstanceRemoved
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from runtime.tasks import spawn

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from yarl import URL
 
-from gateway.control.projection import is_old_sdk
+from gateway.api.sdk_compat import is_old_sdk
 
 OLD_SDK = {"x-sideko-sdk-language": "Python"}
 """Headers by which one of them is known."""

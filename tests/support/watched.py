@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.functions.model import Change
+from gateway.domain.model import Change
 from tests.support.nats_server import PATIENCE_S
 
 

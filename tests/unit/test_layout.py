@@ -13,8 +13,17 @@ from pydantic import TypeAdapter
 from runtime.settings import Section, keys
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("wire", "runtime", "queueing", "gateway", "worker_agent")
-JOURNEY = ("edge", "routing", "auth", "invocation", "queueing", "worker_agent", "attach")
+PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent")
+JOURNEY = (
+    "http1",
+    "dispatch",
+    "routing",
+    "auth",
+    "invocation",
+    "queueing",
+    "worker_agent",
+    "attach",
+)
 """A request's way; the last folder is where its response comes back in."""
 MAX_LINES = 400
 LONGER: frozenset[str] = frozenset()

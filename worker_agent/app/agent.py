@@ -10,23 +10,23 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
+from http1.client.pool import Connect, Pool
 from queueing.nats.connection import Connection as NatsConnection
+from queueing.nats.consumer import PullOptions, PullWorker
 from queueing.nats.login import ConnectionOptions, Login
-from queueing.nats.pull import PullOptions, PullWorker
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
 from wire.subjects import worker_inbox
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
-from worker_agent.app.presence import Presence
 from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
-from worker_agent.connect import ConnectError, Status, Welcome
-from worker_agent.http1_client.pool import Connect, Pool
+from worker_agent.heartbeat import Presence
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
-from worker_agent.pull import Intake
+from worker_agent.registration import ConnectError, Status, Welcome
+from worker_agent.runner import Intake
 from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
 

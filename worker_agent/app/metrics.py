@@ -58,7 +58,7 @@ class BusyTime:
 
 
 class Metrics:
-    """The agent's metrics; the `worker_agent.pull.Seen`."""
+    """The agent's metrics; the `worker_agent.runner.Seen`."""
 
     def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
         """``clock`` is loop time."""

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from http1.client.connection import SMALL_BODY_BYTES, Connection
+from http1.client.pipeline import Pipeline
+from http1.client.pool import Connect, Pool
 from runtime.tasks import spawn
 from wire.headers import NVCF_LEASED_US
-from worker_agent.attach.pipeline import Pipeline
 from worker_agent.attach.stream import RestOfBody, StreamedPost
-from worker_agent.http1_client.connection import SMALL_BODY_BYTES, Connection
-from worker_agent.http1_client.pool import Connect, Pool
 from worker_agent.job.machine import Job
 
 PATH = b"/v2/nvcf/worker/request-attach"

@@ -6,9 +6,9 @@ time; before the POST's end it means that the client has gone.
 
 from typing import TYPE_CHECKING
 
-from worker_agent.http1_client.connection import Connection
+from http1.client.connection import Connection
+from http1.stream import Failure, Headers
 from worker_agent.job.machine import Job
-from worker_agent.ports import Failure, Headers
 
 if TYPE_CHECKING:
     from worker_agent.attach.gateways import Gateway

@@ -6,9 +6,9 @@ A probe is one GET on a connection of its own. Between probes the last result ho
 import asyncio
 from typing import NamedTuple
 
-from worker_agent.http1_client.connection import Connection
-from worker_agent.http1_client.pool import Pool
-from worker_agent.ports import Failure, Headers
+from http1.client.connection import Connection
+from http1.client.pool import Pool
+from http1.stream import Failure, Headers
 
 
 class Probe(NamedTuple):

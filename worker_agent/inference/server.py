@@ -2,9 +2,9 @@
 
 import asyncio
 
+from http1.client.connection import Connection
+from http1.client.pool import Pool
 from runtime.tasks import spawn
-from worker_agent.http1_client.connection import Connection
-from worker_agent.http1_client.pool import Pool
 from worker_agent.job.machine import Job
 
 

@@ -6,9 +6,9 @@ NVCF's workers answer.
 
 from typing import NamedTuple
 
+from http1.stream import Failure
 from wire.http1 import encode_response_head
 from wire.problem import PROBLEM_JSON, problem
-from worker_agent.ports import Failure
 
 PROBLEM_STATUS = 500
 _KIND = "internal-server-error"

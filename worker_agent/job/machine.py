@@ -17,6 +17,7 @@ another, so each event is accepted in every state and means nothing once the job
 
 from enum import IntEnum
 
+from http1.stream import Failure, Headers
 from queueing.interface import Lease
 from wire.envelope import Envelope
 from wire.headers import forwardable
@@ -24,7 +25,6 @@ from wire.http1 import MAX_INNER_HEAD_BYTES, MAX_INNER_HEADERS, encode_response_
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_answer
 from worker_agent.job.ports import Attach, Call, Desk, Inference, Outcome, Post, Rest
 from worker_agent.job.request import Identity, Outgoing, RequestError, outgoing
-from worker_agent.ports import Failure, Headers
 
 
 class State(IntEnum):

@@ -7,10 +7,10 @@ platform, to this hop or to the framing are ours: a caller's own value never rea
 import re
 from collections.abc import Iterable
 
+from http1.stream import Headers
 from wire.envelope import Envelope
 from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
 from wire.http1 import HeadError, encode_request_head
-from worker_agent.ports import Headers
 
 DEFAULT_POLL_S = 60
 MAX_POLL_S = 3600

@@ -8,9 +8,9 @@ from os import urandom
 
 from queueing.interface import FunctionQueue, Lease, QueueError
 from queueing.nats.connection import Connection
+from queueing.nats.consumer import PulledLease, PullOptions, PullWorker
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
-from queueing.nats.pull import PulledLease, PullOptions, PullWorker
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from tests.support.nats_server import PATIENCE_S
 from wire.ids import request_id, uuid4_text

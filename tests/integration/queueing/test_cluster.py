@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from queueing.nats.connection import NatsError
+from queueing.nats.consumer import PulledLease
 from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
-from queueing.nats.pull import PulledLease
 from queueing.nats.queue import QueueLimits
 from tests.integration.queueing.harness import (
     OPTIONS,

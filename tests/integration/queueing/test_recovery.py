@@ -1,8 +1,8 @@
 """What survives when the broker goes away, and what is told to whom when it does not."""
 
 from queueing.nats.connection import Connection
+from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.pull import PullOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from tests.integration.queueing.harness import (
     REGION,

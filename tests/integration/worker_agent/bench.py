@@ -5,16 +5,16 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from http1.client.pool import Pool
 from runtime.lifecycle import Ticker
 from runtime.metrics import Registry
 from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
-from worker_agent.http1_client.pool import Pool
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
-from worker_agent.pull import Intake
+from worker_agent.runner import Intake
 from worker_agent.slots import Slots
 
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))

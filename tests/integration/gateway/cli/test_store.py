@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.__main__ import app
 from gateway.auth.keys import digest_of
-from gateway.functions.model import (
+from gateway.domain.model import (
     Account,
     ApiKey,
     Client,

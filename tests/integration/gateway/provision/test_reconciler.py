@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Conflict, GatewayError, StoreUnavailable
-from gateway.functions.model import (
+from gateway.domain.model import (
     Deployment,
     DeploymentRemoved,
     DetailsRemoved,
@@ -32,9 +31,10 @@ from gateway.functions.model import (
     VersionDetails,
     VersionRemoved,
 )
-from gateway.provision.endings import Endings
-from gateway.provision.processes import ProcessBackend, ProcessOptions
-from gateway.provision.wants import Teller
+from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from gateway.provision.local.backend import ProcessBackend, ProcessOptions
+from gateway.provision.undeploy_notices import Endings
+from gateway.provision.wake_requests import Teller
 from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings

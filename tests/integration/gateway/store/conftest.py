@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.functions.readmodel import ReadModel
+from gateway.domain.readmodel import ReadModel
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher

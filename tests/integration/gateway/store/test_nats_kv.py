@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     ApiKey,
     Function,
     FunctionRemoved,

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     ApiKey,
     Change,
     Function,

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import Unauthenticated
-from gateway.exchange import Request
+from http1.stream import Request
 from tests.support.recorder import RecordedResponder
 from tests.unit.gateway.invocation.test_machine import INLINE, World
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
-from gateway.exchange import Receiver, Request
+from http1.stream import Receiver, Request
 from tests.support.recorder import RecordedResponder
 from tests.unit.gateway.invocation.test_machine import World
 

@@ -12,8 +12,7 @@ from gateway.auth.jwt import Issuer, IssuerKeys, IssuerUnavailable
 from gateway.auth.keys import digest_of, new_key
 from gateway.auth.signing import Signer, Signers
 from gateway.auth.tokens import WorkerIdentity, admin_of, invoker_of, mint, worker_principal
-from gateway.errors import NotFound, Unauthenticated
-from gateway.functions.model import (
+from gateway.domain.model import (
     EVERYTHING,
     Account,
     AccountRemoved,
@@ -23,8 +22,9 @@ from gateway.functions.model import (
     KeyRemoved,
     Reach,
 )
-from gateway.functions.principal import Principal
-from gateway.functions.readmodel import ReadModel
+from gateway.domain.principal import Principal
+from gateway.domain.readmodel import ReadModel
+from gateway.errors import NotFound, Unauthenticated
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
 
 NOW = 1_800_000_000.0

@@ -2,8 +2,8 @@ import orjson
 import pytest
 
 from gateway.auth.bootstrap import NAME, BootstrapCheck, document, new_secret
+from gateway.domain.model import Reach, RecordError
 from gateway.errors import Unauthenticated
-from gateway.functions.model import Reach, RecordError
 
 SECRET = new_secret(bytes(32))
 STORED = orjson.dumps(document(SECRET, "2026-01-01T00:00:00Z"))

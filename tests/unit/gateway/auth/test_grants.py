@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.grants import NOTHING, Policy, covers, granted
+from gateway.domain.model import EVERYTHING, Reach, resources_of
+from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
-from gateway.functions.model import EVERYTHING, Reach, resources_of
-from gateway.functions.principal import Principal
 
 US = "our-service"
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"

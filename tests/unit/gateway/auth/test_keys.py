@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.keys import authenticate, digest_of, is_key, new_key
+from gateway.domain.model import ApiKey
+from gateway.domain.principal import Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
-from gateway.functions.model import ApiKey
-from gateway.functions.principal import Principal
-from gateway.functions.readmodel import ReadModel
 
 NOW = 1_800_000_000.0
 SECRET = new_key(bytes(range(32)))

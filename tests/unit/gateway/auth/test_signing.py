@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.signing import ISSUER, Signer, Signers, derived, fingerprint, unverified, verified
+from gateway.domain.model import RecordError
 from gateway.errors import Unauthenticated
-from gateway.functions.model import RecordError
 
 MASTER = bytes(range(32))
 SIGNER = Signer(MASTER)

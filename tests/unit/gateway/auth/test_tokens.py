@@ -10,9 +10,9 @@ from gateway.auth.tokens import (
     worker_of,
     worker_principal,
 )
+from gateway.domain.model import EVERYTHING, Reach
+from gateway.domain.principal import Principal
 from gateway.errors import Unauthenticated
-from gateway.functions.model import EVERYTHING, Reach
-from gateway.functions.principal import Principal
 
 SIGNER = Signer(bytes(32))
 NOW = 1_800_000_000.0

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.exchange import Request
-from gateway.functions.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, State
 from gateway.invocation.caller import Caller
 from gateway.invocation.machine import Invocation
 from gateway.invocation.outcome import Outcome
 from gateway.invocation.site import Site
 from gateway.invocation.state import DONE, ENDING, QUEUED
+from http1.stream import Request
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.recorder import (
     RecordedDesk,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.functions.model import (
+from gateway.domain.model import (
     DeploymentRemoved,
     FunctionVersion,
     InstanceRemoved,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.functions.model import Deployment, Instance, State
+from gateway.domain.model import Deployment, Instance, State
 from gateway.provision.actions import Create, Load, Plan, Situation
 from gateway.provision.backend import Holding, Life
 from gateway.provision.scaling import CALM_S, URGENT_S, Demand

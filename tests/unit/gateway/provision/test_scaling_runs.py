@@ -7,11 +7,11 @@ from dataclasses import replace
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from gateway.functions.model import Deployment, Instance, State
-from gateway.functions.states import is_running
+from gateway.domain.model import Deployment, Instance, State
+from gateway.domain.states import is_running
 from gateway.provision.actions import Action, Create, Forget, Load, Note, Restart, Situation, Stop
 from gateway.provision.backend import Holding, Life
-from gateway.provision.upkeep import Policy, Upkeep
+from gateway.provision.planner import Policy, Upkeep
 from tests.support.deployments import deployment, gpu_spec, instance
 
 IDLE_S = 20.0

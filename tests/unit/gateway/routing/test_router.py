@@ -3,6 +3,15 @@ from functools import partial
 import pytest
 
 from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.domain.model import (
+    EVERYTHING,
+    ApiKey,
+    Function,
+    FunctionVersion,
+    Reach,
+    State,
+)
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import (
     BadRequest,
     Forbidden,
@@ -11,15 +20,6 @@ from gateway.errors import (
     NotInvocable,
     Unauthenticated,
 )
-from gateway.functions.model import (
-    EVERYTHING,
-    ApiKey,
-    Function,
-    FunctionVersion,
-    Reach,
-    State,
-)
-from gateway.functions.readmodel import ReadModel
 from gateway.routing.router import Router, chosen, poll_seconds
 from gateway.routing.target import Target
 from wire.ids import FunctionId, VersionId

@@ -1,8 +1,8 @@
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.exchange import Headers, Request
 from gateway.routing.target import target_router
+from http1.stream import Headers, Request
 
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 V = "11111111-2222-4333-8444-555555555555"

@@ -3,9 +3,9 @@ import re
 import pytest
 from hypothesis import given
 
-from gateway.functions.model import Record, RecordError, encode
+from gateway.domain.model import Record, RecordError, encode
 from gateway.store.names import BUCKETS, SECRETS, place_of, record_at, removed_at
-from tests.unit.gateway.functions.test_model import RECORDS
+from tests.unit.gateway.domain.test_model import RECORDS
 
 KV_NAME = re.compile(r"[-/_=.a-zA-Z0-9]+").fullmatch
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from http1.client.connection import Connection
 from worker_agent.attach.stream import RestOfBody
-from worker_agent.http1_client.connection import Connection
 
 
 class Transport:

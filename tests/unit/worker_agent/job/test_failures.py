@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from http1.stream import Failure
 from wire.http1 import parse_inner_head
 from worker_agent.job.failures import CONNECTION, INTERNAL, SERVICE, fault_of, problem_answer
-from worker_agent.ports import Failure
 
 
 @pytest.mark.parametrize(

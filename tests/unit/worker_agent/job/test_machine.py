@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from http1.stream import Failure
 from tests.unit.worker_agent.envelopes import REQUESTED_AT_NS, envelope
 from worker_agent.job.machine import Job, Site, State
 from worker_agent.job.ports import Outcome
 from worker_agent.job.request import Identity
-from worker_agent.ports import Failure
 
 IDENTITY = Identity("h:1", [], asset_dir="/a", large_output_dir="/o")
 JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]

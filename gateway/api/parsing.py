@@ -1,0 +1,140 @@
+"""Bodies and queries of requests: read within bounds, checked, never shown again.
+
+Messages name members and rules, not what was sent: a rejected secret must not come back in an
+answer that somebody logs.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, TypeVar
+
+import orjson
+from aiohttp import web
+from multidict import MultiMapping
+from pydantic import BaseModel, ValidationError
+
+from gateway.api.limits import MAX_BODY_BYTES, check_body_bytes
+from gateway.errors import BadRequest, UnsupportedMediaType
+from wire.ids import parse_uuid
+
+"""As it comes, and when its coding is undone."""
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""How zlib is told of a content coding (RFC 9110 §8.4.1)."""
+_CODINGS = [(b"accept-encoding", b"gzip, deflate")]
+_MAX_TOLD = 8
+"""More mistakes at once are not listed."""
+_UUIDS = frozenset(
+    {"functionId", "functionVersionId", "deploymentId", "gpuSpecificationId", "requestId"}
+)
+"""Path variables that are UUIDs."""
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
+    """Return the request's body. Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest`."""
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType
+    coding = ",".join(request.headers.getall("content-encoding", ())).strip().lower()
+    if coding not in _WINDOW_BITS and coding not in {"", "identity"}:
+        raise UnsupportedMediaType("The content coding is not known", headers=_CODINGS)
+    check_body_bytes(request.content_length)
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        check_body_bytes(len(data))
+    if coding in _WINDOW_BITS:
+        data = decoded(data, coding)
+    return parse_body(bytes(data), model)
+
+
+def decoded(data: bytes | bytearray, coding: str) -> bytearray:
+    """Return ``data`` without its ``coding``. Raises `BadRequest`, `BodyTooLarge`."""
+    decoder = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        text = decoder.decompress(data, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise BadRequest(f"The body is no {coding}, as its Content-Encoding says") from error
+    check_body_bytes(len(text))
+    if not decoder.eof or decoder.unused_data:
+        raise BadRequest(f"The body is not one whole {coding}")
+    return bytearray(text)
+
+
+def parse_body(data: bytes, model: type[Parsed]) -> Parsed:
+    """Return ``data`` as ``model``. Raises `BadRequest` that says where it is wrong."""
+    _check_json(data)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        _refuse(error)
+
+
+def read_query(query: MultiMapping[str], model: type[Parsed]) -> Parsed:
+    """Return the query parameters as ``model``. Raises `BadRequest`."""
+    values: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key in query:
+            found = query.getall(key)
+            is_list = field.default_factory is list
+            if len(found) > 1 and not is_list:
+                raise BadRequest(f"The query parameter {key} appears more than once")
+            values[key] = found if is_list else found[0]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        _refuse(error)
+
+
+def read_path(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the path's variables with ids in canonical form. Raises `BadRequest`."""
+    read = {}
+    for name, value in variables.items():
+        if name in _UUIDS:
+            canonical = parse_uuid(value.encode())
+            if canonical is None:
+                raise BadRequest(f"{name} in the path is not a UUID")
+            read[name] = canonical
+        else:
+            read[name] = value
+    return read
+
+
+def _check_json(data: bytes) -> None:
+    """Refuse what one JSON parser reads differently from another (RFC 8259 §4, §6, §9)."""
+    try:
+        orjson.dumps(orjson.loads(data))
+        json.loads(data, object_pairs_hook=_once, parse_int=_within_64_bits)
+    except BadRequest:
+        raise
+    except (ValueError, RecursionError, TypeError) as error:
+        raise BadRequest("The body is not valid JSON, or nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise BadRequest("The body names a member twice in one object")
+
+
+def _within_64_bits(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise BadRequest("The body has a whole number that does not fit into 64 bits")
+    return number
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    mistakes = error.errors(include_input=False, include_url=False, include_context=False)
+    told = [
+        f"[field={_field(mistake['loc'])}, message={mistake['msg'].removeprefix('Value error, ')}]"
+        for mistake in mistakes[:_MAX_TOLD]
+    ]
+    more = f" and {len(mistakes) - _MAX_TOLD} more" if len(mistakes) > _MAX_TOLD else ""
+    raise BadRequest(f"Validation failed: {' '.join(told)}{more}") from None
+
+
+def _field(path: Sequence[int | str]) -> str:
+    """Return where the mistake is. Names that the caller chose (keys of maps) are cut short."""
+    return ".".join(str(part)[:64] for part in path) or "body"

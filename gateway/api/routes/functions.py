@@ -1,0 +1,309 @@
+"""Functions and versions: register, look at, change what may change, delete (§1.2 to §1.4)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import orjson
+
+from gateway.api.access import (
+    DETAILS,
+    LIST,
+    AnyCall,
+    not_found,
+    owned,
+    owned_function,
+    refuse_public,
+    visible,
+)
+from gateway.api.compare_and_set import change_details, clear
+from gateway.api.route import AnyRoute, Api, Call, Route
+from gateway.api.schemas.function_views import FunctionAnswer
+from gateway.api.schemas.functions import (
+    CreateFunction,
+    DetailsQuery,
+    UpdateMetadata,
+    UpdateRateLimit,
+)
+from gateway.api.serializers import function_view
+from gateway.domain.deployment import VersionDetails
+from gateway.domain.lifecycle import check_family, registered, timestamp
+from gateway.domain.model import (
+    DeploymentRemoved,
+    DetailsRemoved,
+    Function,
+    FunctionRemoved,
+    FunctionVersion,
+    VersionRemoved,
+)
+from gateway.domain.readmodel import FunctionEntry
+from gateway.errors import BadRequest, Forbidden
+from wire.ids import FunctionId, VersionId
+
+MAX_SPEC_BYTES = 917_504
+"""How a version is registered, as JSON: what NATS takes in one message, and some room."""
+
+
+async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionAnswer:
+    """Register a function with its first version."""
+    if not call.principal.reach.own:
+        raise Forbidden("The credential is good for some functions only, not for new ones")
+    _check(call.body)
+    function_id, store = FunctionId(api.new_id()), call.own(api)
+    async with api.quotas.place(store, api.catalog, function_id, api.clock()):
+        await store.put(Function(function_id, call.account), 0)
+        return await _register(api, call, function_id)
+
+
+async def create_version(api: Api, call: Call[CreateFunction, None]) -> FunctionAnswer:
+    """Register another version of a function."""
+    entry = await _own_entry(api, call)
+    refuse_public(entry)
+    kinds = []
+    for version in entry.versions.values():
+        details = await _details(api, call, version)
+        if details is not None:
+            kinds.append(str(details.spec.get("functionType")))
+    check_family(kinds, call.body.function_type or "DEFAULT")
+    _check(call.body)
+    return await _register(api, call, FunctionId(call.function_id))
+
+
+async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionAnswer:
+    """Return a version, with its instances for the owner."""
+    seen = await visible(api, call)
+    version = seen.version
+    is_owner = version.account == call.account
+    has_details = is_owner and DETAILS in call.principal.scopes
+    details = await _details(api, call, version)
+    return FunctionAnswer(
+        function=function_view(
+            version,
+            details,
+            is_owner=is_owner,
+            with_secrets=has_details and call.query.include_secrets,
+            instances=api.catalog.instances(version.version_id) if has_details else None,
+        )
+    )
+
+
+async def delete(api: Api, call: Call[None, None]) -> None:
+    """Delete a version in any state, at once: its queue and instances go with it.
+
+    The version goes first: then nothing else of it can be reached, and what a process that dies
+    here leaves behind belongs to nobody.
+    """
+    await owned(api, call)
+    store, function_id, version_id = call.own(api), call.function_id, call.version_id
+    if await clear(store, VersionRemoved(function_id, version_id)) is None:
+        raise not_found(function_id, version_id)
+    await clear(store, DeploymentRemoved(function_id, version_id))
+    details = await clear(store, DetailsRemoved(function_id, version_id))
+    if isinstance(details, VersionDetails) and details.secret_names:
+        await api.secrets.delete(call.account, function_id, version_id)
+    entry = api.catalog.function(function_id)
+    if entry is None or not entry.versions:
+        await clear(store, FunctionRemoved(function_id))
+
+
+async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionAnswer:
+    """Change tags, rate limit or LLM configuration."""
+    version, _ = await owned(api, call)
+    details = await _change_spec(api, call, lambda spec: _updated(spec, call.body))
+    return FunctionAnswer(function=function_view(version, details, is_owner=True))
+
+
+async def update_metadata(api: Api, call: Call[UpdateMetadata, None]) -> FunctionAnswer:
+    """Do as PUT on the version does."""
+    return await update(api, call)
+
+
+async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
+    """Set the rate limit of a version."""
+    await owned(api, call)
+    limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
+    await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
+
+
+async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
+    """Take the rate limit of a version away."""
+    await owned(api, call)
+    await _change_spec(
+        api,
+        call,
+        lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
+    )
+
+
+async def _change_spec(
+    api: Api,
+    call: AnyCall,
+    change: Callable[[Mapping[str, object]], Mapping[str, object]],
+) -> VersionDetails:
+    """Change how a version is registered; ``change`` may be asked several times."""
+    at = timestamp(api.clock())
+
+    def changed(details: VersionDetails) -> VersionDetails:
+        spec = change(details.spec)
+        if spec == details.spec:
+            return details
+        _check_size(spec)
+        return replace(details, spec=spec, updated_at=at)
+
+    details = await change_details(call.own(api), call.function_id, call.version_id, changed)
+    if details is None:
+        # The version goes first: it was deleted since the caller was found to own it.
+        raise not_found(call.function_id, call.version_id)
+    return details
+
+
+def _updated(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
+    changed = body.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
+    )
+    updated = {**spec, **changed}
+    is_llm = spec.get("functionType") == "LLM"
+    if not is_llm and (body.llm_invocation_config or body.model_updates):
+        raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
+    if body.model_updates:
+        updates = {
+            one.name: one.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for one in body.model_updates
+        }
+        updated["models"] = _with_updates(spec.get("models"), updates)
+    return updated
+
+
+async def _register(
+    api: Api, call: Call[CreateFunction, None], function_id: FunctionId
+) -> FunctionAnswer:
+    version_id = VersionId(api.new_id())
+    secrets = {secret.name: secret.value for secret in call.body.secrets or ()}
+    details, version = registered(
+        call.account, function_id, version_id, call.body.spec(), api.clock(), list(secrets)
+    )
+    if secrets:
+        await api.secrets.put(call.account, function_id, version_id, secrets)
+    store = call.own(api)
+    await store.put(details, 0)
+    await store.put(version, 0)
+    return FunctionAnswer(
+        function=function_view(version, details, is_owner=True, with_secrets=True)
+    )
+
+
+async def _own_entry(api: Api, call: Call[CreateFunction, None]) -> FunctionEntry:
+    """Return the caller's own function, from the store when this process has not heard of it."""
+    if api.catalog.function(call.function_id) is None:
+        found = await call.own(api).function(call.function_id)
+        if found is not None and call.principal.reach.own:
+            return FunctionEntry()
+    return owned_function(api, call)
+
+
+def _check(body: CreateFunction) -> None:
+    """Refuse, before anything is written, what no model of a body can."""
+    if body.telemetries is not None:
+        raise BadRequest("The telemetries are not known to this account")
+    _check_size(body.spec())
+
+
+def _check_size(spec: Mapping[str, object]) -> None:
+    if len(orjson.dumps(spec)) > MAX_SPEC_BYTES:
+        raise BadRequest(f"A version has at most {MAX_SPEC_BYTES} bytes as JSON, without secrets")
+
+
+def _with_updates(models: object, updates: Mapping[str, object]) -> list[object]:
+    known = models if isinstance(models, list) else []
+    if not set(updates) <= {model["name"] for model in known}:
+        raise BadRequest("modelUpdates names a model that the version does not have")
+    return [
+        {**model, "llmConfig": {**model.get("llmConfig", {}), **updates[model["name"]]}}  # type: ignore[dict-item]  # both are objects
+        if model["name"] in updates
+        else model
+        for model in known
+    ]
+
+
+async def _details(
+    api: Api, call: Call[None, DetailsQuery] | Call[CreateFunction, None], version: FunctionVersion
+) -> VersionDetails | None:
+    """Return a version's details; the store is asked when this process does not have them yet."""
+    details = api.catalog.details(version.function_id, version.version_id)
+    if details is None and version.account == call.account:
+        found = await call.own(api).details(version.function_id, version.version_id)
+        details = found[0] if found is not None else None
+    return details
+
+
+_VERSION = "/v2/nvcf/functions/{functionId}/versions/{functionVersionId}"
+_RATE_LIMIT = "/v2/nvcf/ratelimit/functions/{functionId}/versions/{functionVersionId}"
+_TAG = "functions"
+
+ROUTES: tuple[AnyRoute, ...] = (
+    Route(
+        "POST",
+        "/v2/nvcf/functions",
+        create,
+        "Register a function",
+        _TAG,
+        ("register_function",),
+        FunctionAnswer,
+        CreateFunction,
+    ),
+    Route(
+        "POST",
+        "/v2/nvcf/functions/{functionId}/versions",
+        create_version,
+        "Register another version",
+        _TAG,
+        ("register_function",),
+        FunctionAnswer,
+        CreateFunction,
+    ),
+    Route(
+        "GET", _VERSION, get, "Look at a version", _TAG, LIST, FunctionAnswer, query=DetailsQuery
+    ),
+    Route("DELETE", _VERSION, delete, "Delete a version", _TAG, ("delete_function",), status=204),
+    Route(
+        "PUT",
+        _VERSION,
+        update,
+        "Change a version's metadata",
+        _TAG,
+        ("update_function",),
+        FunctionAnswer,
+        UpdateMetadata,
+    ),
+    Route(
+        "PUT",
+        "/v2/nvcf/metadata/functions/{functionId}/versions/{functionVersionId}",
+        update_metadata,
+        "Change a version's metadata",
+        _TAG,
+        ("update_function",),
+        FunctionAnswer,
+        UpdateMetadata,
+        is_deprecated=True,
+    ),
+    Route(
+        "PUT",
+        _RATE_LIMIT,
+        set_rate_limit,
+        "Set a version's rate limit",
+        _TAG,
+        ("update_function",),
+        body=UpdateRateLimit,
+        status=204,
+        is_deprecated=True,
+    ),
+    Route(
+        "DELETE",
+        _RATE_LIMIT,
+        remove_rate_limit,
+        "Take a version's rate limit away",
+        _TAG,
+        ("update_function",),
+        status=204,
+        is_deprecated=True,
+    ),
+)

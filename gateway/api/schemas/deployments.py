@@ -1,0 +1,284 @@
+"""Deployments: what is asked for and what is told (§1.5 to §1.8)."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from gateway.api.schemas.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
+from gateway.api.schemas.function_views import StateName
+from gateway.domain.lifecycle import Wish
+
+MAX_CONCURRENCY = 16_384
+MAX_INSTANCES = 100_000
+
+Count = Annotated[int, Field(ge=0, le=MAX_INSTANCES), WHOLE]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_INSTANCES), WHOLE]
+Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY), WHOLE]
+
+_DURATION = re.compile(
+    r"P(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+(?:\.[0-9]+)?)S)?)?"
+)
+
+
+def _seconds(duration: str) -> float:
+    found = _DURATION.fullmatch(duration)
+    days, hours, minutes, seconds = found.groups("0") if found else ("0",) * 4
+    return int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _within_an_hour(duration: str) -> str:
+    if _seconds(duration) > 3600:
+        raise ValueError("at most PT1H")
+    return duration
+
+
+class Stickiness(Body):
+    """How long a metric must stay beyond its threshold."""
+
+    size: Annotated[Duration, AfterValidator(_within_an_hour)]
+    threshold: Duration
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if _seconds(self.threshold) >= _seconds(self.size):
+            raise ValueError("the threshold must be below size")
+        return self
+
+
+class ScaleUp(Body):
+    """When and by how much to grow."""
+
+    metric: str | None = None
+    factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    stickiness: Stickiness | None = None
+
+
+class ScaleDown(Body):
+    """When and by how much to shrink."""
+
+    metric: str | None = None
+    factor: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    stickiness: Stickiness | None = None
+
+
+class Autoscaling(Body):
+    """When to have more or fewer instances between min and max."""
+
+    scale_up_details: ScaleUp | None = None
+    scale_down_details: ScaleDown | None = None
+
+
+class SpecBody(Body):
+    """Instances of one kind."""
+
+    gpu: Text
+    """As in supportedGpus, in any case."""
+    backend: str | None = None
+    """A cluster group; any that has the GPU when absent. Excludes `clusters`."""
+    instance_type: str | None = None
+    """The GPU's default when absent."""
+    min_instances: Count
+    max_instances: PositiveCount
+    max_request_concurrency: Concurrency | None = None
+    availability_zones: list[str] | None = None
+    clusters: Texts | None = None
+    regions: Texts | None = None
+    attributes: Texts | None = None
+    configuration: dict[str, JsonValue] | None = None
+    """For Helm functions."""
+    preferred_order: Annotated[int, Field(ge=1, le=99), WHOLE] | None = None
+    autoscaling_configuration: Autoscaling | None = None
+    helm_validation_policy: dict[str, JsonValue] | None = None
+    """For Helm functions."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_instances > self.max_instances:
+            raise ValueError("minInstances is above maxInstances")
+        if self.backend and self.clusters:
+            raise ValueError("give either backend or clusters, not both")
+        return self
+
+    def wish(self) -> Wish:
+        """Return it as the domain takes it."""
+        extra = self.model_dump(mode="json", by_alias=True, exclude_none=True, include=_EXTRA)
+        return Wish(
+            gpu=self.gpu,
+            backend=(self.backend or "").strip(),
+            clusters=tuple(self.clusters or ()),
+            instance_type=(self.instance_type or "").strip(),
+            min_instances=self.min_instances,
+            max_instances=self.max_instances,
+            concurrency=self.max_request_concurrency,
+            extra={name: value for name, value in extra.items() if value not in ([], {})},
+        )
+
+
+_EXTRA = {
+    "availability_zones",
+    "clusters",
+    "regions",
+    "attributes",
+    "configuration",
+    "preferred_order",
+    "autoscaling_configuration",
+    "helm_validation_policy",
+}
+
+
+class Deploy(Body):
+    """What to run."""
+
+    deployment_specifications: Annotated[list[SpecBody], Field(min_length=1, max_length=64)]
+
+
+class SpecUpdate(Body):
+    """Other numbers for one GPU specification. The rest, if given, must be as it is."""
+
+    gpu_specification_id: Uuid | None = None
+    """Needed when the deployment has several."""
+    gpu: str | None = None
+    backend: str | None = None
+    clusters: Texts | None = None
+    instance_type: str | None = None
+    min_instances: Count
+    max_instances: PositiveCount
+    max_request_concurrency: Concurrency | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_instances > self.max_instances:
+            raise ValueError("minInstances is above maxInstances")
+        return self
+
+    def wish(self) -> Wish:
+        """Return it as the domain takes it."""
+        return Wish(
+            gpu=(self.gpu or "").strip(),
+            backend=(self.backend or "").strip(),
+            clusters=tuple(self.clusters or ()),
+            instance_type=(self.instance_type or "").strip(),
+            min_instances=self.min_instances,
+            max_instances=self.max_instances,
+            concurrency=self.max_request_concurrency,
+            spec_id=self.gpu_specification_id,
+        )
+
+
+class UpdateDeployment(Body):
+    """Every GPU specification of the deployment, with its numbers."""
+
+    deployment_specifications: Annotated[list[SpecUpdate], Field(min_length=1, max_length=64)]
+
+
+class PatchSpec(Body):
+    """What is to change in one GPU specification; at least one."""
+
+    min_instances: Count | None = None
+    max_instances: PositiveCount | None = None
+    autoscaling_configuration: Autoscaling | None = None
+    autoscaling_configuration_policy: (
+        Literal["CUSTOM_CONFIGURATION", "PLATFORM_CONFIGURATION"] | None
+    ) = None
+    """PLATFORM_CONFIGURATION takes the autoscaling configuration away."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        clears = self.autoscaling_configuration_policy == "PLATFORM_CONFIGURATION"
+        given = (self.min_instances, self.max_instances, self.autoscaling_configuration)
+        if all(member is None for member in given) and not clears:
+            raise ValueError("nothing is to be changed")
+        if clears and self.autoscaling_configuration is not None:
+            raise ValueError("PLATFORM_CONFIGURATION excludes autoscalingConfiguration")
+        return self
+
+    def extra(self) -> dict[str, object]:
+        """Return the members to replace, `None` for those to take away."""
+        if self.autoscaling_configuration_policy == "PLATFORM_CONFIGURATION":
+            return {"autoscalingConfiguration": None}
+        if self.autoscaling_configuration is None:
+            return {}
+        return self.model_dump(
+            mode="json", by_alias=True, exclude_none=True, include={"autoscaling_configuration"}
+        )
+
+
+class UndeployQuery(Query):
+    """How to end."""
+
+    graceful: Flag = False
+    """Finish what is queued and running first."""
+
+
+class SpecView(View):
+    """Instances of one kind, as they are asked for."""
+
+    gpu_specification_id: str
+    gpu: str
+    backend: str
+    instance_type: str
+    min_instances: int
+    max_instances: int
+    max_request_concurrency: int
+    preferred_order: int = 1
+    availability_zones: list[str] | None = None
+    clusters: list[str] | None = None
+    regions: list[str] | None = None
+    attributes: list[str] | None = None
+    configuration: dict[str, JsonValue] | None = None
+    autoscaling_configuration: Autoscaling | None = None
+    helm_validation_policy: dict[str, JsonValue] | None = None
+
+
+class HealthInfoView(View):
+    """Why instances do not run."""
+
+    icms_request_id: str
+    """The deployment, as with instances."""
+    sis_request_id: str
+    """As icmsRequestId, for the SDKs."""
+    instance_id: str | None = None
+    """Absent when it is about all of them."""
+    gpu: str
+    backend: str
+    instance_type: str
+    error: str
+
+
+class DeploymentView(View):
+    """A deployment."""
+
+    deployment_id: str
+    function_id: str
+    function_version_id: str
+    function_name: str
+    nca_id: str
+    function_status: StateName
+    request_queue_url: str
+    deployment_specifications: list[SpecView]
+    health_info: list[HealthInfoView] | None = None
+    created_at: str
+    last_updated_at: str
+    status_detail: StateName | None = None
+    """The true state, where functionStatus has been put into the words of an old SDK."""
+
+
+class DeploymentAnswer(View):
+    """One deployment."""
+
+    deployment: DeploymentView
+
+
+class DeploymentsAnswer(View):
+    """The deployments of an account, in the order of their versions, oldest first."""
+
+    deployments: list[DeploymentView]
+
+
+class SpecAnswer(View):
+    """One GPU specification."""
+
+    gpu_specification: SpecView

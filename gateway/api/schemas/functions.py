@@ -1,0 +1,238 @@
+"""Functions and versions: what a caller registers and asks for (§1.2 to §1.4)."""
+
+from typing import Annotated, Literal, Self
+
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+
+from gateway.api.schemas.fields import (
+    WHOLE,
+    Body,
+    Flag,
+    FullUri,
+    Limit,
+    Query,
+    ShortText,
+    Target,
+    any_case,
+    unique,
+)
+from gateway.api.schemas.parts import (
+    MAX_ARTIFACTS,
+    Arguments,
+    Environment,
+    Health,
+    LlmConfig,
+    LlmInvocationConfig,
+    Models,
+    RateLimit,
+    Resources,
+    Tags,
+    Telemetries,
+)
+from gateway.domain.lifecycle import DEFAULT_PORT
+
+MAX_SECRET_CHARS = 32_768
+MAX_SECRETS = 256
+TRITON = "tritonserver --model-repository /config/models"
+"""What a function that has models and no container runs."""
+
+BodyFormat = Annotated[Literal["CUSTOM", "PREDICT_V2"], any_case("CUSTOM", "PREDICT_V2")]
+FunctionType = Annotated[
+    Literal["DEFAULT", "STREAMING", "LLM"], any_case("DEFAULT", "STREAMING", "LLM")
+]
+VisibilityName = Annotated[
+    Literal["public", "private", "authorized"], any_case("public", "private", "authorized")
+]
+
+
+def _within_bounds(value: JsonValue) -> JsonValue:
+    text = value.strip() if isinstance(value, str) else orjson.dumps(value).decode()
+    if not 1 <= len(text) <= MAX_SECRET_CHARS:
+        raise ValueError(f"a secret has 1 to {MAX_SECRET_CHARS} characters")
+    if value is None:
+        raise ValueError("a secret is a text or JSON, not null")
+    return value
+
+
+class Secret(Body):
+    """A secret that instances get as a file. The value is never shown again."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$", max_length=48)]
+    value: Annotated[
+        JsonValue,
+        AfterValidator(_within_bounds),
+        Field(json_schema_extra={"not": {"type": "null"}, "pattern": r"\S"}),
+    ]
+
+
+class CreateFunction(Body):
+    """A new version. Exactly one source: a container image, models alone, or a Helm chart.
+
+    A container may have models too; so may the Helm chart of an LLM function, which needs them.
+    All of it together has at most 917,504 bytes as JSON.
+    """
+
+    name: Annotated[
+        str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$", min_length=1, max_length=128)
+    ]
+    inference_url: Target
+    container_image: FullUri | None = None
+    models: Models | None = None
+    helm_chart: FullUri | None = None
+    helm_chart_service_name: ShortText | None = None
+    inference_port: Annotated[int, Field(ge=0, le=65535), WHOLE] | None = None
+    """0 counts as absent."""
+    health_uri: Target | None = None
+    """Deprecated: give `health`."""
+    health: Health | None = None
+    container_args: Arguments | None = None
+    """Less than 131,072 bytes as UTF-8."""
+    container_environment: Environment | None = None
+    resources: Resources | None = None
+    api_body_format: BodyFormat | None = None
+    function_type: FunctionType | None = None
+    tags: Tags | None = None
+    description: Annotated[str, Field(max_length=256)] | None = None
+    """The name when absent or empty."""
+    secrets: (
+        Annotated[
+            list[Secret],
+            unique(lambda secret: secret.name, "the names of secrets"),
+            Field(max_length=MAX_SECRETS),
+        ]
+        | None
+    ) = None
+    rate_limit: RateLimit | None = None
+    llm_invocation_config: LlmInvocationConfig | None = None
+    telemetries: Telemetries | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_source()
+        self._check_models()
+        return self
+
+    def _check_source(self) -> None:
+        if self.helm_chart:
+            if self.container_image or self.container_args or self.container_environment:
+                raise ValueError("helmChart excludes container members")
+            if self.models and self.function_type != "LLM":
+                raise ValueError("helmChart excludes models, unless it is an LLM function")
+        elif not (self.container_image or self.models):
+            raise ValueError("give one of containerImage, models and helmChart")
+        if bool(self.helm_chart) != bool(self.helm_chart_service_name):
+            raise ValueError("give both helmChart and helmChartServiceName, or neither")
+
+    def _check_models(self) -> None:
+        is_llm = self.function_type == "LLM"
+        models = self.models or []
+        if is_llm and not models:
+            raise ValueError("an LLM function needs models")
+        for model in models:
+            if is_llm and not (model.llm_config and model.llm_config.uris):
+                raise ValueError("each model of an LLM function needs llmConfig with uris")
+            if not is_llm and not (model.version and model.uri):
+                raise ValueError("a model needs version and uri")
+        if self.llm_invocation_config and not is_llm:
+            raise ValueError("llmInvocationConfig is for LLM functions")
+
+    def spec(self) -> dict[str, object]:
+        """Return what is stored: defaults filled, no secret, in the form of the API."""
+        stored: dict[str, object] = self.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude={"secrets"}
+        )
+        if not self.inference_port:
+            stored.pop("inferencePort", None)
+        for name in ("models", "resources", "tags", "containerEnvironment"):
+            if not stored.get(name, True):
+                del stored[name]
+        if self.models and not (self.container_image or self.helm_chart or self.container_args):
+            stored["containerArgs"] = TRITON
+        stored["description"] = self.description or self.name
+        stored.setdefault("apiBodyFormat", "CUSTOM")
+        stored.setdefault("functionType", "DEFAULT")
+        health = stored.setdefault("health", self._default_health())
+        if isinstance(health, dict):
+            stored["healthUri"] = health["uri"]
+        return stored
+
+    def _default_health(self) -> dict[str, object]:
+        return {
+            "protocol": "gRPC" if self.inference_url == "/grpc" else "HTTP",
+            "uri": self.health_uri or "/v2/health/ready",
+            "port": self.inference_port or DEFAULT_PORT,
+            "timeout": "PT10S",
+            "expectedStatusCode": 200,
+        }
+
+
+class ModelUpdate(Body):
+    """Another LLM configuration for a model that the version has."""
+
+    name: ShortText
+    llm_config: LlmConfig
+
+
+class UpdateMetadata(Body):
+    """What can change after registration; at least one."""
+
+    tags: Tags | None = None
+    rate_limit: RateLimit | None = None
+    model_updates: (
+        Annotated[list[ModelUpdate], Field(min_length=1, max_length=MAX_ARTIFACTS)] | None
+    ) = None
+    llm_invocation_config: LlmInvocationConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = (self.tags, self.rate_limit, self.model_updates, self.llm_invocation_config)
+        if all(member is None for member in given):
+            raise ValueError("give one of tags, rateLimit, modelUpdates and llmInvocationConfig")
+        return self
+
+
+class UpdateRateLimit(Body):
+    """Another rate limit."""
+
+    rate_limit: RateLimit
+
+
+def _split(value: object) -> object:
+    """Take ``?visibility=a&visibility=b`` and ``?visibility=a,b`` alike."""
+    if not isinstance(value, list):
+        return value
+    return [part.strip() for text in value for part in str(text).split(",") if part.strip()]
+
+
+Visibilities = Annotated[list[VisibilityName], BeforeValidator(_split)]
+
+
+class IdsQuery(Query):
+    """Which functions."""
+
+    visibility: Visibilities = Field(default_factory=list)
+    """Repeated or with commas; all when absent."""
+
+
+class ListQuery(IdsQuery):
+    """Which versions, and which page of them."""
+
+    limit: Limit | None = None
+    """Everything when absent."""
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+    """From the answer before."""
+
+
+class VersionsQuery(Query):
+    """Which page of a function's versions."""
+
+    limit: Limit | None = None
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+
+
+class DetailsQuery(Query):
+    """How much is told of a version."""
+
+    include_secrets: Flag = True
+    """The names of its secrets, with the scope list_functions_details."""

@@ -1,0 +1,211 @@
+"""Parts of a function's body that come back in answers as they went in."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from gateway.api.schemas.fields import (
+    MAX_URI_CHARS,
+    WHOLE,
+    Body,
+    FullUri,
+    NcaId,
+    ShortText,
+    Target,
+    Timeout,
+    any_case,
+    unique,
+)
+
+MAX_VALUE_CHARS = 65_536
+"""Of the arguments of a container, and of one variable of its environment."""
+MAX_ARGUMENT_BYTES = 131_072
+"""What Linux takes as one argument or variable, with the zero byte that ends it."""
+MAX_VARIABLES = 1000
+MAX_ARTIFACTS = 256
+"""Of a kind: models, resources."""
+
+Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
+
+
+def _each_unit_once(value: str) -> str:
+    units = [part[-1] for part in value.split(",")]
+    if len(set(units)) != len(units):
+        raise ValueError("name each unit once")
+    return value
+
+
+def _dashed(value: object) -> object:
+    return value.lower().replace("_", "-") if isinstance(value, str) else value
+
+
+def _one_argument(value: str) -> str:
+    if len(value.encode()) >= MAX_ARGUMENT_BYTES:
+        raise ValueError(f"as UTF-8 it has {MAX_ARGUMENT_BYTES} bytes or more")
+    return value
+
+
+Arguments = Annotated[
+    str,
+    Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS),
+    AfterValidator(_one_argument),
+]
+"""Less than 131,072 bytes as UTF-8."""
+Rate = Annotated[
+    str,
+    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$", max_length=128),
+    AfterValidator(_each_unit_once),
+]
+"""Such as ``100-S,5000-H``; seconds, minutes, hours, days."""
+TokenRate = Annotated[
+    str,
+    Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
+    AfterValidator(_each_unit_once),
+]
+RoutingMethod = Annotated[
+    Literal[
+        "power-of-two",
+        "wait-and-widen",
+        "round-robin",
+        "random",
+        "pulsar",
+        "pulsar-wait-and-widen",
+        "groq-multiregion",
+        "pulsar-multiregion",
+    ],
+    BeforeValidator(_dashed),
+]
+_NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
+"""For maps whose names have a form: others are refused, which pydantic does not say by itself."""
+Priority = Annotated[int, Field(ge=0, le=4_294_967_295), WHOLE]
+
+
+class Health(Body):
+    """How an instance's readiness is asked for."""
+
+    protocol: Protocol
+    uri: Target
+    port: Annotated[int, Field(gt=0, le=65535), WHOLE]
+    timeout: Timeout
+    """Longer than PT0S."""
+    expected_status_code: Annotated[int, Field(ge=100, le=599), WHOLE]
+
+
+class EnvironmentEntry(Body):
+    """One environment variable of the container. Kept in clear text: secrets go into `secrets`.
+
+    Name and value together have less than 131,071 bytes as UTF-8.
+    """
+
+    key: Annotated[str, Field(pattern=r"^[^=\x00]+$", max_length=256)]
+    value: Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _one_argument(f"{self.key}={self.value}")
+        return self
+
+
+class LlmConfig(Body):
+    """What the LLM gateway knows of a model."""
+
+    uris: Annotated[list[FullUri], Field(max_length=64)] | None = None
+    token_rate_limit: TokenRate | None = None
+    tokenizer: Annotated[str, Field(max_length=MAX_URI_CHARS)] | None = None
+    routing_method: RoutingMethod | None = None
+
+
+class Model(Body):
+    """A model artifact."""
+
+    name: ShortText
+    version: ShortText | None = None
+    uri: FullUri | None = None
+    llm_config: LlmConfig | None = None
+
+
+class Resource(Body):
+    """Another artifact that instances get."""
+
+    name: ShortText
+    version: ShortText
+    uri: FullUri
+
+
+class RateLimit(Body):
+    """How often the function may be invoked."""
+
+    rate_limit: Rate | None = None
+    exempted_nca_ids: Annotated[list[NcaId], Field(max_length=32)] | None = None
+    per_nca_id_rate: Annotated[dict[NcaId, Rate], Field(max_length=32), _NO_OTHERS] | None = None
+    sync_check: bool | None = None
+    per_user_rate: Rate | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.rate_limit or self.per_nca_id_rate or self.per_user_rate):
+            raise ValueError("rateLimit needs one of rateLimit, perNcaIdRate and perUserRate")
+        exempted = set(self.exempted_nca_ids or ())
+        if exempted and not self.rate_limit:
+            raise ValueError("exemptedNcaIds needs rateLimit")
+        if exempted & set(self.per_nca_id_rate or ()):
+            raise ValueError("an account is both exempted and limited")
+        return self
+
+
+class LlmPriority(Body):
+    """Lower is served first."""
+
+    default_priority: Priority | None = None
+    per_account_priority: (
+        Annotated[dict[NcaId, Priority], Field(max_length=64), _NO_OTHERS] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.per_account_priority and self.default_priority is None:
+            raise ValueError("perAccountPriority needs defaultPriority")
+        return self
+
+
+class LlmInvocationConfig(Body):
+    """How invocations of an LLM function are ordered."""
+
+    priority: LlmPriority
+
+
+class Telemetries(Body):
+    """Where logs, metrics and traces go."""
+
+    logs_telemetry_id: ShortText | None = None
+    metrics_telemetry_id: ShortText | None = None
+    traces_telemetry_id: ShortText | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.logs_telemetry_id or self.metrics_telemetry_id or self.traces_telemetry_id):
+            raise ValueError("telemetries names none")
+        return self
+
+
+Tag = Annotated[str, Field(pattern=r"^[a-zA-Z0-9\-_:=]+$", max_length=128)]
+Tags = Annotated[
+    list[Tag],
+    AfterValidator(lambda tags: list(dict.fromkeys(tags))),
+    Field(max_length=64),
+]
+Models = Annotated[
+    list[Model],
+    unique(lambda model: model.name, "the names of models"),
+    Field(max_length=MAX_ARTIFACTS),
+]
+Resources = Annotated[
+    list[Resource],
+    AfterValidator(lambda items: list({(i.name, i.version, i.uri): i for i in items}.values())),
+    Field(max_length=MAX_ARTIFACTS),
+]
+Environment = Annotated[
+    list[EnvironmentEntry],
+    unique(lambda entry: entry.key, "the names of environment variables"),
+    Field(max_length=MAX_VARIABLES),
+]

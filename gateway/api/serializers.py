@@ -1,0 +1,135 @@
+"""From records to what callers are told of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from gateway.api.schemas.deployments import DeploymentView, HealthInfoView, SpecView
+from gateway.api.schemas.function_views import FunctionView, InstanceView
+from gateway.domain.deployment import Deployment, GpuSpec, HealthInfo, Instance, VersionDetails
+from gateway.domain.model import FunctionVersion, Phase
+
+_DEFAULT_HEALTH = "/v2/health/ready"
+_FOR_OWNERS = (
+    "inferenceUrl",
+    "inferencePort",
+    "containerImage",
+    "containerArgs",
+    "containerEnvironment",
+    "helmChart",
+    "helmChartServiceName",
+    "models",
+    "resources",
+    "health",
+    "tags",
+    "rateLimit",
+    "llmInvocationConfig",
+    "telemetries",
+)
+"""What only the owner is told. More than upstream hides: the last four leak there (§9, 10)."""
+_FOR_ALL = ("apiBodyFormat", "description")
+_SHOWN = frozenset({Phase.STARTING, Phase.RUNNING})
+
+
+def function_view(
+    version: FunctionVersion,
+    details: VersionDetails | None,
+    *,
+    is_owner: bool,
+    with_secrets: bool = False,
+    instances: Iterable[Instance] | None = None,
+) -> FunctionView:
+    """Return what is told of a version; ``details`` may be missing when they cannot be read."""
+    spec: Mapping[str, object] = details.spec if details is not None else {}
+    members: dict[str, object] = {
+        "id": version.function_id,
+        "ncaId": version.account,
+        "versionId": version.version_id,
+        "name": version.name,
+        "status": version.state.value,
+        "createdAt": version.created_at,
+        "creationTime": version.created_at,
+        "healthUri": spec.get("healthUri", _DEFAULT_HEALTH) if is_owner else _DEFAULT_HEALTH,
+        "functionType": spec.get("functionType", "DEFAULT"),
+    }
+    members.update((name, spec[name]) for name in _FOR_ALL if name in spec)
+    if not is_owner:
+        return FunctionView.model_validate({**members, "ownedByDifferentAccount": True})
+    members.update((name, spec[name]) for name in _FOR_OWNERS if name in spec)
+    if with_secrets and details is not None and details.secret_names:
+        members["secrets"] = list(details.secret_names)
+    if instances is not None:
+        shown = sorted(instances, key=lambda one: (one.created_at, one.instance_id))
+        members["activeInstances"] = [
+            instance_view(instance) for instance in shown if instance.phase in _SHOWN
+        ]
+    return FunctionView.model_validate(members)
+
+
+def instance_view(instance: Instance) -> InstanceView:
+    """Return what the owner is told of an instance."""
+    status: Literal["RUNNING", "STARTING"] = (
+        "RUNNING" if instance.phase is Phase.RUNNING else "STARTING"
+    )
+    return InstanceView(
+        instance_id=instance.instance_id,
+        function_id=instance.function_id,
+        function_version_id=instance.version_id,
+        instance_type=instance.instance_type,
+        instance_status=status,
+        status=status,
+        icms_request_id=instance.deployment_id,
+        sis_request_id=instance.deployment_id,
+        nca_id=instance.account,
+        gpu=instance.gpu,
+        backend=instance.backend,
+        location=instance.backend,
+        instance_created_at=instance.created_at,
+        instance_updated_at=instance.updated_at,
+    )
+
+
+def deployment_view(
+    version: FunctionVersion, deployment: Deployment, region: str
+) -> DeploymentView:
+    """Return what the owner is told of a deployment."""
+    return DeploymentView(
+        deployment_id=deployment.deployment_id,
+        function_id=deployment.function_id,
+        function_version_id=deployment.version_id,
+        function_name=version.name,
+        nca_id=deployment.account,
+        function_status=version.state.value,
+        request_queue_url=f"nats://rq/{region}/{deployment.version_id}",
+        deployment_specifications=[spec_view(spec) for spec in deployment.specs],
+        health_info=[_health_view(one, deployment) for one in deployment.health] or None,
+        created_at=deployment.created_at,
+        last_updated_at=deployment.updated_at,
+    )
+
+
+def spec_view(spec: GpuSpec) -> SpecView:
+    """Return what the owner is told of a GPU specification."""
+    return SpecView.model_validate(
+        {
+            **spec.extra,
+            "gpuSpecificationId": spec.spec_id,
+            "gpu": spec.gpu,
+            "backend": spec.backend,
+            "instanceType": spec.instance_type or "default",
+            "minInstances": spec.min_instances,
+            "maxInstances": spec.max_instances,
+            "maxRequestConcurrency": spec.concurrency,
+        }
+    )
+
+
+def _health_view(health: HealthInfo, deployment: Deployment) -> HealthInfoView:
+    return HealthInfoView(
+        icms_request_id=deployment.deployment_id,
+        sis_request_id=deployment.deployment_id,
+        instance_id=health.instance_id or None,
+        gpu=health.gpu,
+        backend=health.backend,
+        instance_type=health.instance_type,
+        error=health.error,
+    )

@@ -1,0 +1,141 @@
+"""`--workers N`: one parent, N gateway processes on the same addresses.
+
+The parent opens every listening socket, so an address in use is known before anything runs, and
+serves nothing itself. TCP addresses have one socket per process (SO_REUSEPORT: the kernel spreads
+the connections); a Unix socket is shared. A process that dies is started again; signals to the
+parent go on to all.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from http1.server.listener import bind_sockets, name_of
+from runtime.lifecycle import die_with_parent
+from runtime.settings import Address
+
+EXIT_UNUSABLE = 2
+"""A process that ends with this cannot start as it is configured: nothing is gained by trying."""
+
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+_RESTART_FIRST_S = 0.5
+_RESTART_MOST_S = 10.0
+_STEADY_S = 30.0
+"""A process that lived this long starts again after the first delay."""
+
+_log = logging.getLogger("gateway.workers")
+
+
+def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socket]]:
+    """Return the listening sockets of each of ``count`` processes. Raises `ListenError`.
+
+    Bound once without SO_REUSEPORT first: another gateway that listens there already must be an
+    error, not a silent share of its connections. That also gives port 0 its number.
+    """
+    first = bind_sockets(addresses)
+    if count == 1:
+        return [first]
+    bound = [Address.parse(name_of(listening)) for listening in first]
+    for listening, address in zip(first, bound, strict=True):
+        if not address.is_unix:
+            listening.close()
+    tcp = [address for address in bound if not address.is_unix]
+    shared = [listening for listening in first if listening.fileno() >= 0]
+    return [
+        bind_sockets(tcp, reuse_port=True) + [listening.dup() for listening in shared]
+        for _ in range(count)
+    ]
+
+
+Run = Callable[[int, list[socket.socket]], int]
+"""Runs process ``index`` on its sockets to its end; returns the exit code."""
+
+
+class Supervisor:
+    """Starts the processes, passes signals on, starts again what died."""
+
+    def __init__(self, run: Run, sockets: list[list[socket.socket]]) -> None:
+        """``sockets[index]`` are those of one process."""
+        self._run = run
+        self._sockets = sockets
+        self._running: dict[int, tuple[int, float]] = {}
+        self._due: dict[int, float] = {}
+        self._delays_s = [_RESTART_FIRST_S] * len(sockets)
+        self._is_stopping = False
+        self._exit_code = 0
+
+    def supervise(self) -> int:
+        """Run until told to stop and all have ended; return the exit code."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        for index in range(len(self._sockets)):
+            self._start(index)
+        while self._running or self._due:
+            wait_s = max(min(self._due.values(), default=_STEADY_S) - time.monotonic(), 0.0)
+            received = signal.sigtimedwait(_SIGNALS, min(wait_s, _STEADY_S))
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._stop(received.si_signo)
+            self._reap()
+            self._start_due()
+        return self._exit_code
+
+    def _start(self, index: int) -> None:
+        pid = os.fork()
+        if pid:
+            self._running[pid] = index, time.monotonic()
+            return
+        code = 1
+        try:
+            # A group of its own: Ctrl-C reaches the parent alone, which passes it on once.
+            os.setpgid(0, 0)
+            die_with_parent()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            own = self._sockets.pop(index)
+            self._close_sockets()
+            code = self._run(index, own)
+        finally:
+            os._exit(code)
+
+    def _stop(self, number: int) -> None:
+        self._is_stopping = True
+        self._due.clear()
+        # Ours are copies: while one is open, the kernel keeps accepting for a process that drains.
+        self._close_sockets()
+        for pid in self._running:
+            os.kill(pid, number)
+
+    def _close_sockets(self) -> None:
+        for sockets in self._sockets:
+            for listening in sockets:
+                listening.close()
+
+    def _reap(self) -> None:
+        while self._running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            index, started_at = self._running.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if self._is_stopping:
+                self._exit_code = self._exit_code or max(code, 0)
+            elif code == EXIT_UNUSABLE:
+                self._exit_code = code
+                self._stop(signal.SIGTERM)
+            else:
+                self._start_again(index, code, time.monotonic() - started_at)
+
+    def _start_again(self, index: int, code: int, lived_s: float) -> None:
+        delay_s = _RESTART_FIRST_S if lived_s >= _STEADY_S else self._delays_s[index]
+        self._delays_s[index] = min(delay_s * 2, _RESTART_MOST_S)
+        self._due[index] = time.monotonic() + delay_s
+        _log.error(
+            "process.died", extra={"fields": {"index": index, "code": code, "again_s": delay_s}}
+        )
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for index in [index for index, at in self._due.items() if at <= now]:
+            del self._due[index]
+            self._start(index)

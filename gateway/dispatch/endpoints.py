@@ -1,0 +1,132 @@
+"""The path routes: what is called by its path and not by a function's host name."""
+
+from gateway.attach import PATH as ATTACH_PATH
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.api_proxy import ApiBridge
+from gateway.dispatch.responses import ANSWERED, answer_health, answer_problem, answer_whole
+from gateway.errors import GatewayError, NotFound, QueueUnavailableError
+from gateway.telemetry.health import Health
+from gateway.telemetry.metrics import GatewayMetrics
+from http1.stream import Headers, Receiver, Request, Responder
+from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
+from runtime.metrics import Registry
+from wire.headers import CONTENT_TYPE
+
+
+class PathRoutes:
+    """Those of the public listeners: health, the workers' attach calls, and the REST API."""
+
+    __slots__ = ("_api", "_attach", "_health", "_metrics")
+
+    def __init__(
+        self,
+        attach: AttachEndpoint,
+        health: Health,
+        metrics: GatewayMetrics,
+        api: ApiBridge | None = None,
+    ) -> None:
+        """Without ``api``, everything that is neither health nor attach is not found."""
+        self._api = api
+        self._attach = attach
+        self._health = health
+        self._metrics = metrics
+
+    def serve(self, request: Request, client: Responder) -> Receiver:
+        """Serve one request. Raises `GatewayError`."""
+        path = request.target.partition(b"?")[0]
+        if path == ATTACH_PATH and request.method != b"OPTIONS":
+            return self._attach.serve(request, client)
+        cors = _cors(request.headers)
+        if request.method == b"OPTIONS" and cors:
+            return self._answer(request, client, 204, cors, b"")
+        answer = self._health.answer(path)
+        if answer is None and self._api is not None:
+            return self._api.serve(request, client, cors)
+        if answer is None:
+            raise NotFound("No function and no route of the gateway is called this")
+        status, headers, body = answer
+        return self._answer(request, client, status, [*headers, *cors], body)
+
+    def _answer(
+        self, request: Request, client: Responder, status: int, headers: Headers, body: bytes
+    ) -> Receiver:
+        path = request.target.partition(b"?")[0]
+        endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
+        self._metrics.refused(request.method, status, endpoint)
+        return answer_whole(request, client, status, headers, body)
+
+
+class AttachDispatcher:
+    """The `http1.stream.Dispatch` of the listener for workers: attach calls and health."""
+
+    __slots__ = ("_attach", "_health")
+
+    def __init__(self, attach: AttachEndpoint, health: Health) -> None:
+        self._attach = attach
+        self._health = health
+
+    def __call__(self, request: Request, worker: Responder) -> Receiver:
+        """Serve one request; a `GatewayError` on the way becomes its answer."""
+        if request.target != ATTACH_PATH:
+            return answer_health(request, worker, self._health, request.target, NotFound())
+        try:
+            return self._attach.serve(request, worker)
+        except GatewayError as error:
+            answer_problem(request, worker, error)
+            return ANSWERED
+
+
+class StartingDispatcher:
+    """The `http1.stream.Dispatch` of a public listener before the store is read."""
+
+    __slots__ = ("_health",)
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def __call__(self, request: Request, client: Responder) -> Receiver:
+        """Answer health, and everything else 503."""
+        starting = QueueUnavailableError("The gateway is starting")
+        return answer_health(request, client, self._health, request.target, starting)
+
+
+class AdminDispatcher:
+    """The `http1.stream.Dispatch` of the platform's listener: metrics and health."""
+
+    __slots__ = ("_health", "_registry")
+
+    def __init__(self, registry: Registry, health: Health) -> None:
+        self._registry = registry
+        self._health = health
+
+    def __call__(self, request: Request, client: Responder) -> Receiver:
+        """Serve one request."""
+        path = request.target.partition(b"?")[0]
+        if path == b"/metrics":
+            headers = [(CONTENT_TYPE, METRICS_TYPE)]
+            return answer_whole(request, client, 200, headers, self._registry.exposition())
+        elsewhere = NotFound("Try /metrics or /health")
+        return answer_health(request, client, self._health, path, elsewhere)
+
+
+def _cors(headers: Headers) -> Headers:
+    """Return the CORS answer of a path route (`spec/invocation.md` §1); empty without Origin."""
+    found = {name: value for name, value in headers if name in _CORS_ASKED}
+    if b"origin" not in found:
+        return []
+    answer = [
+        (b"access-control-allow-origin", found[b"origin"]),
+        (b"access-control-max-age", b"86400"),
+        (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
+    ]
+    for asked, allowed in _CORS_MIRRORED:
+        if asked in found:
+            answer.append((allowed, found[asked]))
+    return answer
+
+
+_CORS_MIRRORED = (
+    (b"access-control-request-method", b"access-control-allow-methods"),
+    (b"access-control-request-headers", b"access-control-allow-headers"),
+)
+_CORS_ASKED = frozenset({b"origin", *(asked for asked, _ in _CORS_MIRRORED)})

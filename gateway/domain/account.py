@@ -1,0 +1,101 @@
+"""Accounts, the clients that act for them, and a version's sealed secrets; with their documents."""
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from sys import intern
+from typing import Self
+
+from gateway.domain.documents import SCHEMA, Document, RecordError
+from wire.ids import FunctionId, VersionId
+
+MAX_FUNCTIONS = 50
+"""What an account may register when nothing else is said (`spec/control-plane.md` §1.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who owns functions, keys and deployments. ``nca_id`` is its name in every call.
+
+    ``created_at`` is ISO 8601, UTC, with microseconds and ``Z``.
+    """
+
+    nca_id: str
+    name: str
+    max_functions: int = MAX_FUNCTIONS
+    created_at: str = ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "account",
+            "nca_id": self.nca_id,
+            "name": self.name,
+            "max_functions": self.max_functions,
+            "created_at": self.created_at,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            nca_id=intern(document.text("nca_id")),
+            name=document.text("name"),
+            max_functions=document.number("max_functions"),
+            created_at=document.text("created_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The subject of a JWT, and the account it acts for."""
+
+    client_id: str
+    account: str
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "client",
+            "client_id": self.client_id,
+            "account": self.account,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(document.text("client_id"), intern(document.text("account")))
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The values of a version's secrets, encrypted: ``sealed`` means nothing without the key."""
+
+    function_id: FunctionId
+    version_id: VersionId
+    account: str
+    sealed: bytes
+    updated_at: str = ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "secrets",
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "sealed": b64encode(self.sealed).decode(),
+            "updated_at": self.updated_at,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        try:
+            sealed = b64decode(document.text("sealed"), validate=True)
+        except (Base64Error, ValueError) as error:
+            raise RecordError("sealed is not base64") from error
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            sealed=sealed,
+            updated_at=document.text("updated_at"),
+        )

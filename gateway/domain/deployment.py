@@ -1,0 +1,283 @@
+"""What was asked for (details, deployment) and what is there (instances), and their documents.
+
+`VersionDetails` is the long half of a version: everything that routing does not need. A
+`Deployment` is one wish for instances, from deploy to undeploy; it keeps its id while it is
+updated. An `Instance` is one inference server with its worker agent, as it was last seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from sys import intern
+from typing import Self
+
+from gateway.domain.documents import SCHEMA, Document, RecordError
+from wire.ids import FunctionId, VersionId
+
+MAX_ERROR_BYTES = 4096
+"""Of an instance's or a deployment's error text: the reason and the last lines of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDetails:
+    """How a version was registered.
+
+    ``spec`` is the validated body of the call in the API's own form (camelCase, defaults filled),
+    without the values of secrets; ``secret_names`` are their names. ``created_at`` and
+    ``updated_at`` are ISO 8601, UTC, with microseconds and ``Z``.
+    """
+
+    function_id: FunctionId
+    version_id: VersionId
+    account: str
+    created_at: str
+    spec: Mapping[str, object] = field(default_factory=dict)
+    secret_names: tuple[str, ...] = ()
+    updated_at: str = ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "details",
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "created_at": self.created_at,
+            "spec": self.spec,
+            "secret_names": self.secret_names,
+            "updated_at": self.updated_at,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            created_at=document.text("created_at"),
+            spec=document.mapping("spec"),
+            secret_names=document.ordered_texts("secret_names"),
+            updated_at=document.text("updated_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """How many instances of one kind a deployment wants, and where.
+
+    ``backend`` is the cluster group. ``concurrency`` is requests at a time per instance. ``extra``
+    holds every other member that the API took, in the API's own form.
+    """
+
+    spec_id: str
+    gpu: str
+    backend: str
+    instance_type: str
+    min_instances: int
+    max_instances: int
+    concurrency: int = 1
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def document(self) -> dict[str, object]:
+        return {
+            "spec_id": self.spec_id,
+            "gpu": self.gpu,
+            "backend": self.backend,
+            "instance_type": self.instance_type,
+            "min_instances": self.min_instances,
+            "max_instances": self.max_instances,
+            "concurrency": self.concurrency,
+            "extra": self.extra,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            spec_id=document.text("spec_id"),
+            gpu=intern(document.text("gpu")),
+            backend=intern(document.text("backend")),
+            instance_type=intern(document.text("instance_type")),
+            min_instances=document.number("min_instances"),
+            max_instances=document.number("max_instances"),
+            concurrency=document.number("concurrency"),
+            extra=document.mapping("extra"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthInfo:
+    """Why instances of a GPU specification do not run. ``instance_id`` is empty for all of them."""
+
+    spec_id: str
+    gpu: str
+    backend: str
+    instance_type: str
+    instance_id: str
+    error: str
+
+    def document(self) -> dict[str, object]:
+        return {
+            "spec_id": self.spec_id,
+            "gpu": self.gpu,
+            "backend": self.backend,
+            "instance_type": self.instance_type,
+            "instance_id": self.instance_id,
+            "error": self.error,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            spec_id=document.text("spec_id"),
+            gpu=document.text("gpu"),
+            backend=document.text("backend"),
+            instance_type=document.text("instance_type"),
+            instance_id=document.text("instance_id"),
+            error=document.text("error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a version's owner wants to run.
+
+    ``created_at`` and ``updated_at`` are ISO 8601 as in `VersionDetails`. Unix seconds:
+    ``deadline_at``, when a deployment that is still not up becomes an error, and
+    ``draining_until``, by when what is queued must be finished (`None`: no undeploy under way).
+    """
+
+    deployment_id: str
+    function_id: FunctionId
+    version_id: VersionId
+    account: str
+    specs: tuple[GpuSpec, ...]
+    created_at: str
+    updated_at: str
+    deadline_at: int
+    draining_until: int | None = None
+    health: tuple[HealthInfo, ...] = ()
+
+    def spec(self, spec_id: str) -> GpuSpec | None:
+        """Return the GPU specification with this id."""
+        return next((spec for spec in self.specs if spec.spec_id == spec_id), None)
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "deployment",
+            "deployment_id": self.deployment_id,
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "specs": [spec.document() for spec in self.specs],
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "deadline_at": self.deadline_at,
+            "draining_until": self.draining_until,
+            "health": [health.document() for health in self.health],
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            deployment_id=document.text("deployment_id"),
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            specs=tuple(GpuSpec.read(Document(spec)) for spec in document.objects("specs")),
+            created_at=document.text("created_at"),
+            updated_at=document.text("updated_at"),
+            deadline_at=document.number("deadline_at"),
+            draining_until=document.number_or_none("draining_until"),
+            health=tuple(
+                HealthInfo.read(Document(health)) for health in document.objects("health")
+            ),
+        )
+
+
+class Phase(Enum):
+    """Where an instance is in its life."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running copy of a version, as it was last seen.
+
+    ``is_connected``: its worker agent has a live lease, until ``lease_until`` (Unix seconds);
+    ``is_healthy``: its inference server passed its last check. ``slots`` are requests it can take
+    at a time, ``busy`` those it has. ``error`` is at most `MAX_ERROR_BYTES`.
+    """
+
+    instance_id: str
+    deployment_id: str
+    spec_id: str
+    function_id: FunctionId
+    version_id: VersionId
+    account: str
+    gpu: str
+    instance_type: str
+    backend: str
+    phase: Phase
+    error: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    is_connected: bool = False
+    is_healthy: bool = False
+    slots: int = 0
+    busy: int = 0
+    lease_until: int = 0
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "instance",
+            "instance_id": self.instance_id,
+            "deployment_id": self.deployment_id,
+            "spec_id": self.spec_id,
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "gpu": self.gpu,
+            "instance_type": self.instance_type,
+            "backend": self.backend,
+            "phase": self.phase.value,
+            "error": self.error,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "is_connected": self.is_connected,
+            "is_healthy": self.is_healthy,
+            "slots": self.slots,
+            "busy": self.busy,
+            "lease_until": self.lease_until,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        phase = document.text("phase")
+        if phase not in Phase.__members__:
+            raise RecordError(f"phase {phase!r} is not known")
+        return cls(
+            instance_id=document.text("instance_id"),
+            deployment_id=document.text("deployment_id"),
+            spec_id=document.text("spec_id"),
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            gpu=intern(document.text("gpu")),
+            instance_type=intern(document.text("instance_type")),
+            backend=intern(document.text("backend")),
+            phase=Phase[phase],
+            error=document.text("error"),
+            created_at=document.text("created_at"),
+            updated_at=document.text("updated_at"),
+            is_connected=document.flag("is_connected"),
+            is_healthy=document.flag("is_healthy"),
+            slots=document.number("slots"),
+            busy=document.number("busy"),
+            lease_until=document.number("lease_until"),
+        )

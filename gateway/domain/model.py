@@ -1,0 +1,394 @@
+"""What the gateway knows, and how each is written down: the one place to import records from.
+
+Records are values: made from a stored document, replaced whole, never changed. Here stand those
+that routing and authentication need; `gateway.domain.deployment` and
+`gateway.domain.account` have the others. Documents: `gateway.domain.documents`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from sys import intern
+from typing import NamedTuple, Self
+
+import orjson
+
+from gateway.domain.account import Account, Client, Secrets
+from gateway.domain.deployment import (
+    Deployment,
+    GpuSpec,
+    HealthInfo,
+    Instance,
+    Phase,
+    VersionDetails,
+)
+from gateway.domain.documents import NOBODY, SCHEMA, Document, RecordError, read
+from wire.ids import FunctionId, VersionId, parse_uuid
+
+__all__ = [
+    "BUSY",
+    "EVERYTHING",
+    "INVOCABLE",
+    "NOBODY",
+    "Account",
+    "AccountRemoved",
+    "ApiKey",
+    "Change",
+    "Client",
+    "ClientRemoved",
+    "Deployment",
+    "DeploymentRemoved",
+    "DetailsRemoved",
+    "Function",
+    "FunctionRemoved",
+    "FunctionVersion",
+    "GpuSpec",
+    "HealthInfo",
+    "Instance",
+    "InstanceRemoved",
+    "KeyRemoved",
+    "Phase",
+    "Reach",
+    "Record",
+    "RecordError",
+    "Removed",
+    "Secrets",
+    "SecretsRemoved",
+    "State",
+    "VersionDetails",
+    "VersionRemoved",
+    "decode",
+    "encode",
+    "reach_of",
+    "resources_of",
+]
+
+
+class State(Enum):
+    """State of a function version (`spec/control-plane.md` §3.1)."""
+
+    INACTIVE = "INACTIVE"
+    DEPLOYING = "DEPLOYING"
+    ACTIVE = "ACTIVE"
+    DEGRADING = "DEGRADING"
+    DEGRADED = "DEGRADED"
+    ERROR = "ERROR"
+
+
+INVOCABLE = frozenset({State.ACTIVE, State.DEGRADING})
+"""States in which an invocation is taken (`spec/control-plane.md` §3.4)."""
+
+BUSY = frozenset({State.DEPLOYING, State.ACTIVE, State.DEGRADING, State.DEGRADED})
+"""States of a version that is deployed, well or not (`spec/control-plane.md` §3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What all versions of one function have in common.
+
+    ``shared_with`` are other accounts that may use every version; ``is_public`` lets all of them.
+    """
+
+    function_id: FunctionId
+    account: str
+    shared_with: frozenset[str] = NOBODY
+    is_public: bool = False
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "function",
+            "function_id": self.function_id,
+            "account": self.account,
+            "shared_with": sorted(self.shared_with),
+            "is_public": self.is_public,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            account=intern(document.text("account")),
+            shared_with=document.texts("shared_with"),
+            is_public=document.flag("is_public"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionVersion:
+    """One immutable build of a function, and the state it is in.
+
+    ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are where the
+    inference server answers. ``shared_with`` and ``is_public`` add to those of the `Function`.
+    ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is how
+    many requests its running instances take at the same time.
+    """
+
+    function_id: FunctionId
+    version_id: VersionId
+    account: str
+    name: str
+    state: State
+    inference_path: str = "/"
+    inference_port: int = 8000
+    shared_with: frozenset[str] = NOBODY
+    is_public: bool = False
+    created_at: str = ""
+    capacity: int = 0
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "version",
+            "function_id": self.function_id,
+            "version_id": self.version_id,
+            "account": self.account,
+            "name": self.name,
+            "state": self.state.value,
+            "inference_path": self.inference_path,
+            "inference_port": self.inference_port,
+            "capacity": self.capacity,
+            "shared_with": sorted(self.shared_with),
+            "is_public": self.is_public,
+            "created_at": self.created_at,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        state = document.text("state")
+        if state not in State.__members__:
+            raise RecordError(f"state {state!r} is not known")
+        return cls(
+            function_id=FunctionId(document.uuid("function_id")),
+            version_id=VersionId(document.uuid("version_id")),
+            account=intern(document.text("account")),
+            name=document.text("name"),
+            state=State[state],
+            inference_path=intern(document.text("inference_path")),
+            inference_port=document.number("inference_port"),
+            capacity=document.number_or_none("capacity") or 0,
+            shared_with=document.texts("shared_with"),
+            is_public=document.flag("is_public"),
+            created_at=document.text("created_at"),
+        )
+
+
+class Reach(NamedTuple):
+    """Which functions a credential is good for (`spec/control-plane.md` §6.2).
+
+    ``own`` is every function of its account, ``shared`` every function shared with that account.
+    ``functions`` are single functions with all their versions; ``versions`` are single versions,
+    as ``functionId/versionId``, which do not allow calls that name the function alone.
+    """
+
+    own: bool = False
+    shared: bool = False
+    functions: frozenset[str] = NOBODY
+    versions: frozenset[str] = NOBODY
+
+
+EVERYTHING = Reach(own=True, shared=True)
+"""No limit beyond the account."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, as it is stored: never the key itself, only its SHA-256.
+
+    ``subject`` is who the key's calls are made for, as the worker is told. ``created_at`` and
+    ``expires_at`` are Unix seconds; a key without ``expires_at`` does not expire.
+    """
+
+    key_id: str
+    digest: bytes
+    account: str
+    subject: str
+    scopes: frozenset[str]
+    reach: Reach = EVERYTHING
+    created_at: int = 0
+    expires_at: int | None = None
+    is_revoked: bool = False
+    description: str = ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "kind": "key",
+            "key_id": self.key_id,
+            "digest": self.digest.hex(),
+            "account": self.account,
+            "subject": self.subject,
+            "scopes": sorted(self.scopes),
+            "resources": resources_of(self.reach),
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "is_revoked": self.is_revoked,
+            "description": self.description,
+        }
+
+    @classmethod
+    def read(cls, document: Document) -> Self:
+        try:
+            digest = bytes.fromhex(document.text("digest"))
+        except ValueError as error:
+            raise RecordError("digest is not hexadecimal") from error
+        if len(digest) != 32:
+            raise RecordError("digest is not a SHA-256")
+        return cls(
+            key_id=document.text("key_id"),
+            digest=digest,
+            account=intern(document.text("account")),
+            subject=document.text("subject"),
+            scopes=document.texts("scopes"),
+            reach=reach_of(document.objects("resources")),
+            created_at=document.number("created_at"),
+            expires_at=document.number_or_none("expires_at"),
+            is_revoked=document.flag("is_revoked"),
+            description=document.text("description"),
+        )
+
+
+Record = (
+    Function
+    | FunctionVersion
+    | ApiKey
+    | VersionDetails
+    | Deployment
+    | Instance
+    | Account
+    | Client
+    | Secrets
+)
+
+
+class FunctionRemoved(NamedTuple):
+    """The record common to a function's versions is gone; the versions are not."""
+
+    function_id: str
+
+
+class VersionRemoved(NamedTuple):
+    """A version is gone."""
+
+    function_id: str
+    version_id: str
+
+
+class KeyRemoved(NamedTuple):
+    """A key is gone, or can no longer be read."""
+
+    key_id: str
+
+
+class DetailsRemoved(NamedTuple):
+    """The details of a version are gone."""
+
+    function_id: str
+    version_id: str
+
+
+class DeploymentRemoved(NamedTuple):
+    """A version is not deployed any more."""
+
+    function_id: str
+    version_id: str
+
+
+class InstanceRemoved(NamedTuple):
+    """An instance is gone."""
+
+    version_id: str
+    instance_id: str
+
+
+class AccountRemoved(NamedTuple):
+    """An account is gone."""
+
+    nca_id: str
+
+
+class ClientRemoved(NamedTuple):
+    """A client no longer acts for an account."""
+
+    client_id: str
+
+
+class SecretsRemoved(NamedTuple):
+    """A version's secrets are gone."""
+
+    function_id: str
+    version_id: str
+
+
+Removed = (
+    FunctionRemoved
+    | VersionRemoved
+    | KeyRemoved
+    | DetailsRemoved
+    | DeploymentRemoved
+    | InstanceRemoved
+    | AccountRemoved
+    | ClientRemoved
+    | SecretsRemoved
+)
+Change = Record | Removed
+
+
+def encode(record: Record) -> bytes:
+    """Return the document of ``record``."""
+    return orjson.dumps(record.document())
+
+
+def decode(data: bytes) -> Record:
+    """Read a document. Raises `RecordError` that names the member that is wrong."""
+    document = read(data)
+    kind = document.text("kind")
+    record = _KINDS.get(kind)
+    if record is None:
+        raise RecordError(f"kind {kind!r} is not known")
+    return record.read(document)
+
+
+_KINDS: Mapping[str, type[Record]] = {
+    "function": Function,
+    "version": FunctionVersion,
+    "key": ApiKey,
+    "details": VersionDetails,
+    "deployment": Deployment,
+    "instance": Instance,
+    "account": Account,
+    "client": Client,
+    "secrets": Secrets,
+}
+
+
+def resources_of(reach: Reach) -> list[dict[str, str]]:
+    """Return ``reach`` in NVCF's form, a list of ``{type, id}``."""
+    resources = []
+    if reach.own:
+        resources.append({"type": "account-functions", "id": "*"})
+    if reach.shared:
+        resources.append({"type": "authorized-functions", "id": "*"})
+    resources += [{"type": "function", "id": f"{id_}/*"} for id_ in sorted(reach.functions)]
+    resources += [{"type": "function", "id": id_} for id_ in sorted(reach.versions)]
+    return resources
+
+
+def reach_of(resources: Iterable[Mapping[str, object]]) -> Reach:
+    """Read NVCF's form; what is malformed grants nothing (`spec/control-plane.md` §6.2)."""
+    own = shared = False
+    functions, versions = set(), set()
+    for resource in resources:
+        kind, id_ = resource.get("type"), str(resource.get("id"))
+        if kind == "account-functions":
+            own = own or id_ == "*"
+        elif kind == "authorized-functions":
+            shared = shared or id_ == "*"
+        elif kind == "function":
+            function, _, version = id_.partition("/")
+            function_id, version_id = parse_uuid(function.encode()), parse_uuid(version.encode())
+            if function_id is not None and version == "*":
+                functions.add(function_id)
+            elif function_id is not None and version_id is not None:
+                versions.add(f"{function_id}/{version_id}")
+    return Reach(own, shared, frozenset(functions), frozenset(versions))

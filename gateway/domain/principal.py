@@ -1,0 +1,60 @@
+"""Who makes a request, and what the credential is good for."""
+
+from typing import NamedTuple
+
+from gateway.domain.model import FunctionVersion, Reach
+from gateway.domain.readmodel import FunctionEntry
+
+INVOKE = "invoke_function"
+"""The scope that an invocation needs (`spec/control-plane.md` §2)."""
+
+
+class Principal(NamedTuple):
+    """The caller: an account, the subject within it, and the limits of the credential.
+
+    ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or what the gateway issued
+    itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest`` is the
+    SHA-256 of the API key that the credential is or was made with, empty when there is none: what
+    rests on a key ends with it.
+    """
+
+    account: str
+    subject: str
+    scopes: frozenset[str]
+    reach: Reach
+    kind: str = "key"
+    key_digest: bytes = b""
+
+    def sees(self, entry: FunctionEntry, version: FunctionVersion) -> bool:
+        """Whether the version exists for this account: its own, public, or shared with it."""
+        return (
+            version.account == self.account
+            or is_public(entry, version)
+            or self.account in version.shared_with
+            or (entry.function is not None and self.account in entry.function.shared_with)
+        )
+
+    def may_invoke(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
+        """Whether the credential may invoke a version that the account sees; as `reaches`."""
+        return INVOKE in self.scopes and self.reaches(entry, version, is_named=is_named)
+
+    def reaches(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
+        """Whether the credential is good for a version that the account sees.
+
+        ``is_named``: the call named the version, not only its function. Public functions are not
+        limited by a key's resources (`spec/control-plane.md` §5.5).
+        """
+        reach = self.reach
+        if version.account == self.account:
+            if reach.own:
+                return True
+        elif reach.shared or is_public(entry, version):
+            return True
+        if version.function_id in reach.functions:
+            return True
+        return is_named and f"{version.function_id}/{version.version_id}" in reach.versions
+
+
+def is_public(entry: FunctionEntry, version: FunctionVersion) -> bool:
+    """Whether every account may use the version."""
+    return version.is_public or (entry.function is not None and entry.function.is_public)

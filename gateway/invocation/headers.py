@@ -1,0 +1,49 @@
+"""What the gateway takes from, and adds to, the heads that pass through it."""
+
+from http1.stream import Headers
+from wire.headers import (
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    INVOCATION_DROPS,
+    NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+    NVCF_INVOCATION_REGION,
+    NVCF_REQID,
+    NVCF_STATUS,
+    TRACEPARENT,
+    forwardable,
+)
+
+_PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
+_PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
+_EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
+
+
+def request_headers(headers: Headers, region: bytes) -> Headers:
+    """Return a client's headers as the worker gets them (`spec/invocation.md` §3)."""
+    kept = forwardable(headers, INVOCATION_DROPS)
+    kept.append((NVCF_INVOCATION_REGION, region))
+    kept.append(_PASS_THROUGH)
+    return kept
+
+
+def trace_of(headers: Headers) -> bytes:
+    """Return the value of ``traceparent``, empty when there is none."""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            return value
+    return b""
+
+
+def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:
+    """Return a worker's headers as the client gets them (`spec/invocation.md` §6)."""
+    kept = [header for header in headers if header[0] not in _PLATFORM_HEADERS]
+    kept.append((NVCF_REQID, request_id.encode()))
+    kept.append((NVCF_STATUS, nvcf_status(status)))
+    kept.append(_EXPOSED)
+    return kept
+
+
+def nvcf_status(status: int) -> bytes:
+    """Return the value of ``nvcf-status`` (`spec/invocation.md` §6)."""
+    if status == 202:
+        return b"in-progress"
+    return b"fulfilled" if 200 <= status < 400 else b"errored"

@@ -1,1 +1,0 @@
-"""The issuer of JWTs: its published keys, fetched in the background."""

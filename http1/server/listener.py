@@ -1,0 +1,209 @@
+"""Listening sockets and the connections that come through them."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from http1.server.connections import Connections
+from http1.server.limits import EdgeLimits
+from http1.server.protocol import Http1Protocol
+from http1.stream import Dispatch
+from runtime.lifecycle import Ticker
+
+BACKLOG = 4096
+"""The kernel caps it at net.core.somaxconn."""
+
+
+MAX_PORT = 65_535
+
+
+class ListenAddress(Protocol):
+    """Where to listen: a Unix socket's ``path``, or ``host`` and ``port`` (0: any free one)."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def path(self) -> str: ...
+
+
+class ListenError(OSError):
+    """An address cannot be listened on; its text is one line for people."""
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Listener:
+    """Accepts connections until `stop_accepting`, and knows the open ones."""
+
+    def __init__(self, connections: Connections, addresses: Sequence[str]) -> None:
+        self._connections = connections
+        self._servers: list[_Closable] = []
+        self._ticker = Ticker(connections.slack_s, connections.check)
+        self.addresses = tuple(addresses)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections from ``sockets``, which belong to the listener from now on."""
+        loop = self._connections.loop
+        self._ticker.start()
+        for listening in sockets:
+            serve = (
+                loop.create_unix_server
+                if listening.family == socket.AF_UNIX
+                else loop.create_server
+            )
+            self._servers.append(await serve(self._protocol, sock=listening, backlog=BACKLOG))
+
+    def serve(self, dispatch: Dispatch) -> None:
+        """Give requests to ``dispatch`` from now on."""
+        self._connections.dispatch = dispatch
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; open connections go on.
+
+        The file of a Unix socket goes with the last process that listens on it.
+        """
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for address in self.addresses:
+            if address.startswith("unix:"):
+                _remove_stale(address.removeprefix("unix:"))
+
+    async def drain(self, deadline: float) -> bool:
+        """Close idle connections now and busy ones after their response.
+
+        Returns True when none is left, False at ``deadline`` (loop time).
+        """
+        return await self._connections.drain(deadline)
+
+    def abort_all(self) -> None:
+        """Reset every connection and stop; every receiver is told that its peer is gone."""
+        self.stop_accepting()
+        self._connections.reset_all()
+        self._ticker.stop()
+
+    def _protocol(self) -> Http1Protocol:
+        return Http1Protocol(self._connections)
+
+
+def bind_sockets(
+    addresses: Iterable[ListenAddress], *, reuse_port: bool = False
+) -> list[socket.socket]:
+    """Return a listening socket for each address. Raises `ListenError`.
+
+    ``reuse_port``: several processes listen on the same port and the kernel spreads connections
+    over them. A Unix socket's file that nobody listens on any more is replaced.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            if address.path:
+                sockets.append(_bind_unix(address.path))
+            else:
+                sockets.append(_bind_tcp(address.host, address.port, reuse_port))
+    except BaseException:
+        for bound in sockets:
+            bound.close()
+        raise
+    return sockets
+
+
+async def listen(
+    sockets: Sequence[socket.socket], dispatch: Dispatch, limits: EdgeLimits
+) -> Listener:
+    """Serve ``dispatch`` on ``sockets`` from `bind_sockets`."""
+    connections = Connections(dispatch, limits, asyncio.get_running_loop())
+    listener = Listener(connections, [name_of(listening) for listening in sockets])
+    await listener.start(sockets)
+    return listener
+
+
+def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if port > MAX_PORT:
+        # The resolver would take it modulo 65536.
+        raise ListenError(f"cannot listen on {name}: there is no such port")
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _listen_error(name, error) from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit it (Linux, BSD): no call per connection.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise _listen_error(name, error) from None
+    bound.setblocking(False)
+    return bound
+
+
+def _bind_unix(path: str) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        bound.bind(path)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise _listen_error(f"unix:{path}", error) from None
+    bound.setblocking(False)
+    return bound
+
+
+def _remove_stale(path: str) -> None:
+    """Remove ``path`` if it is a socket that nobody listens on.
+
+    Connecting to a file of another kind is refused just the same (Linux), and such a file stays.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and _is_refused(path):
+            os.unlink(path)
+
+
+def _is_refused(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _listen_error(name: str, error: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {name}: {error.strerror or error}")
+
+
+def name_of(listening: socket.socket) -> str:
+    """Return the address as `bind_sockets` takes it in text, with the real port."""
+    address = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,162 @@
+"""The answer to one HTTP/1.1 request: `http1.stream.Responder` for one exchange.
+
+Life: no head yet → head sent → over. Whatever is called once it is over is ignored, so that a late
+call can never touch the next response on the same connection.
+"""
+
+from typing import Protocol
+
+from http1.server.framing import (
+    CHUNKED,
+    NO_BODY,
+    NOT_STARTED,
+    SIZED,
+    TO_CLOSE,
+    Framing,
+    frame_response,
+)
+from http1.server.request_head import CLOSE, HTTP_1_0
+from http1.stream import Headers, Receiver
+from wire.http1 import LAST_CHUNK, encode_chunk, encode_response_head
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OURS = frozenset({b"date", b"server"})
+
+
+class Http1Connection(Protocol):
+    """What a response does to its connection."""
+
+    is_congested: bool
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` with this turn of the loop."""
+
+    def closes_after(self) -> bool:
+        """Whether the connection cannot outlive a response that begins now."""
+
+    def own_header_lines(self, date: bool, server: bool) -> bytes:
+        """Return the lines that the edge adds to a head."""
+
+    def response_over(self, tail: bytes, closes: bool) -> None:
+        """The response ends with ``tail``."""
+
+    def pause_body(self) -> None:
+        """Deliver no more of the request's body."""
+
+    def resume_body(self) -> None:
+        """Deliver it again."""
+
+    def peer_lost(self) -> None:
+        """Tell the receiver that nothing can be sent any more, and reset the connection."""
+
+    def reset(self) -> None:
+        """End at once so that the peer sees a broken stream."""
+
+
+class Http1Response:
+    """One response. ``receiver`` is what the dispatch returned, ``None`` until it has."""
+
+    __slots__ = ("_closes", "_connection", "_flags", "_framing", "_left", "_to_head", "receiver")
+
+    def __init__(self, connection: Http1Connection, flags: int, to_head: bool) -> None:
+        """``flags`` are the request head's, ``to_head`` says that its method was HEAD."""
+        self._connection: Http1Connection | None = connection
+        self._flags = flags
+        self._to_head = to_head
+        self._framing: Framing = NOT_STARTED
+        self._left = 0
+        self._closes = False
+        self.receiver: Receiver | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self._framing is not NOT_STARTED
+
+    @property
+    def is_http_1_0(self) -> bool:
+        return bool(self._flags & HTTP_1_0)
+
+    def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        """Send the response head; ``status`` is final, from 200 on."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED or status < 200:
+            raise AssertionError(f"head {status} sent in {self._framing.name}")
+        flags = self._flags
+        self._framing, lines, self._closes = frame_response(
+            status,
+            body_bytes,
+            to_head=self._to_head,
+            to_http_1_0=bool(flags & HTTP_1_0),
+            closes=bool(flags & CLOSE) or connection.closes_after(),
+        )
+        date = server = True
+        for name, _ in headers:
+            if name in _OURS:
+                if name == b"date":
+                    date = False
+                else:
+                    server = False
+        self._left = body_bytes or 0
+        lines += connection.own_header_lines(date, server)
+        connection.write(encode_response_head(status, headers, lines))
+
+    def send_body(self, data: bytes) -> None:
+        """Send the next bytes of the body; more than announced breaks the connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        framing = self._framing
+        if framing is CHUNKED:
+            if data:
+                connection.write(encode_chunk(data))
+        elif framing is SIZED:
+            self._left -= len(data)
+            if self._left < 0:
+                connection.peer_lost()
+            else:
+                connection.write(data)
+        elif framing is TO_CLOSE:
+            connection.write(data)
+        elif framing is not NO_BODY:
+            raise AssertionError("body sent before the head")
+
+    def end(self) -> None:
+        """The response is complete; when it is shorter than announced the connection is reset."""
+        connection = self._connection
+        if connection is None:
+            return
+        framing = self._framing
+        if framing is NOT_STARTED:
+            raise AssertionError("ended before the head")
+        self._connection = self.receiver = None
+        if framing is SIZED and self._left:
+            connection.reset()
+            return
+        connection.response_over(LAST_CHUNK if framing is CHUNKED else b"", self._closes)
+
+    def abort(self) -> None:
+        """End so that the peer sees a broken stream."""
+        connection = self._connection
+        if connection is not None:
+            self._connection = self.receiver = None
+            connection.reset()
+
+    def pause_body(self) -> None:
+        """Stop delivering the request's body."""
+        if self._connection is not None:
+            self._connection.pause_body()
+
+    def resume_body(self) -> None:
+        """Go on delivering the request's body."""
+        if self._connection is not None:
+            self._connection.resume_body()
+
+    def is_congested(self) -> bool:
+        """Whether more bytes wait for the peer than the high-water mark allows."""
+        return self._connection is not None and self._connection.is_congested
+
+    def disconnect(self) -> None:
+        """The connection has no more use for this response."""
+        self._connection = None

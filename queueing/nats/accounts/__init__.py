@@ -1,0 +1,1 @@
+"""NATS accounts and logins of workers (decentralised JWTs)."""

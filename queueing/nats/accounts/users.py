@@ -1,0 +1,190 @@
+"""Who may what in NATS: the gateway everything of its own account, a worker its version's queue.
+
+Each version's workers have an account of their own. Permissions alone do not keep tenants apart:
+JetStream sends its answers as the server, to whatever reply subject the asker names, so in one
+account a worker that may only pull and acknowledge can have a stream deleted, a bucket written to
+or a request put into another tenant's queue (seen with nats-server 2.15). An answer that leaves the
+account can only go back to who asked.
+
+So the queues are in the gateway's account, which exports the few subjects a worker needs; the
+account of a version imports those of its own stream, and the worker's user is limited to these and
+to its own inbox:
+
+    gateway's account                            a version's account
+    $JS.API.CONSUMER.MSG.NEXT.>   service ────▶  nvcf.js.CONSUMER.MSG.NEXT.<stream>.<consumer>
+    $JS.API.CONSUMER.INFO.>       service ────▶  nvcf.js.CONSUMER.INFO.<stream>.<consumer>
+    $JS.ACK.>                     service ────▶  $JS.ACK.<stream>.<consumer>.>
+    nvcf.cancel.*                 stream  ────▶  nvcf.cancel.<version>
+
+The prefix is another because the server answers ``$JS.API`` of every account itself, here with "not
+enabled".
+
+The key of a version's account is derived from the operator's: nothing has to be kept, and for one
+deployment every gateway process makes the same document, which changes nothing when it is told
+again. The document of the next deployment is another: a server that was told to forget an account
+takes the very document that it had for no news, and keeps it closed (seen with 2.15). The server
+must know it before a worker logs in (`queueing.nats.accounts.claims`). Only holders of the
+operator's key can make accounts that import.
+"""
+
+import hmac
+from typing import NamedTuple
+
+from queueing.nats.accounts.jwt import Credentials, Role, Signer, account_jwt, user_credentials
+from wire.subjects import cancel_subject, consumer_name, stream_name, worker_inbox
+
+_TEMPLATE_AT = 1_790_000_000
+"""Unix time of the last change to what accounts of versions contain: the same everywhere."""
+_MAX_SUBSCRIPTIONS = 64
+_MAX_PAYLOAD_BYTES = 65_536
+WORKER_API = "nvcf.js"
+"""Where JetStream answers in accounts of versions."""
+_EXPORTED_API = "$JS.API"
+_NEXT = "CONSUMER.MSG.NEXT"
+_INFO = "CONSUMER.INFO"
+_ACK = "$JS.ACK"
+CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
+CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
+
+
+class WorkerSubjects(NamedTuple):
+    """The subjects that the workers of one version may use, as they are in its account."""
+
+    next: str
+    info: str
+    acks: str
+    cancels: str
+
+    @classmethod
+    def of(cls, region: str, version_id: str) -> "WorkerSubjects":
+        stream = stream_name(region, version_id)
+        consumer = f"{stream}.{consumer_name(stream)}"
+        return cls(
+            f"{WORKER_API}.{_NEXT}.{consumer}",
+            f"{WORKER_API}.{_INFO}.{consumer}",
+            f"{_ACK}.{consumer}.>",
+            cancel_subject(version_id),
+        )
+
+
+class WorkerUsers:
+    """Makes accounts of versions and users of workers.
+
+    ``operator_seed`` may be that of a signing key of the operator. ``gateway_account`` is the
+    public key of the account that has the queues.
+    """
+
+    def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
+        """Raises ValueError for what is no operator's seed."""
+        self._operator = Signer(operator_seed)
+        if not self._operator.public.startswith("O"):
+            raise ValueError("not an operator's seed")
+        self._gateway_account = gateway_account
+        self._region = region
+
+    def account(self, version_id: str, deployment_id: str) -> str:
+        """Return the document of a version's account while it is so deployed."""
+        subjects = WorkerSubjects.of(self._region, version_id)
+        imports = [
+            self._import(subjects.next, "service"),
+            self._import(subjects.info, "service"),
+            self._import(subjects.acks, "service"),
+            self._import(subjects.cancels, "stream"),
+        ]
+        return account_jwt(
+            self._operator,
+            self._signer(version_id).public,
+            f"version {version_id}",
+            _TEMPLATE_AT,
+            {"imports": imports, "tags": [f"deployment:{deployment_id}"]},
+        )
+
+    def removal(self, version_ids: list[str], now: int) -> str:
+        """Return the order to forget accounts of versions, which ends their connections."""
+        accounts = [self._signer(version_id).public for version_id in version_ids]
+        return self._operator.signed(
+            {
+                "sub": self._operator.public,
+                "iat": now,
+                "nats": {"type": "generic", "version": 2, "accounts": accounts},
+            }
+        )
+
+    def worker(
+        self, version_id: str, instance_id: str, random32: bytes, now: int, expires_at: int
+    ) -> Credentials:
+        """Return a worker's credentials; times are Unix seconds."""
+        subjects = WorkerSubjects.of(self._region, version_id)
+        inbox = worker_inbox(version_id, instance_id)
+        content = {
+            "pub": {"allow": [subjects.next, subjects.info, subjects.acks]},
+            "sub": {"allow": [subjects.cancels, f"{inbox}.>"]},
+            "subs": _MAX_SUBSCRIPTIONS,
+            "payload": _MAX_PAYLOAD_BYTES,
+            "allowed_connection_types": ["STANDARD"],
+        }
+        name = f"worker {version_id} {instance_id}"
+        return user_credentials(self._signer(version_id), name, random32, content, now, expires_at)
+
+    def _signer(self, version_id: str) -> Signer:
+        key = self._operator.seed.encode()
+        secret = hmac.digest(key, f"account of version {version_id}".encode(), "sha256")
+        return Signer.of(Role.ACCOUNT, secret)
+
+    def _import(self, local: str, kind: str) -> dict[str, str]:
+        return {
+            "name": local,
+            "subject": local.replace(WORKER_API, _EXPORTED_API, 1),
+            "local_subject": local,
+            "account": self._gateway_account,
+            "type": kind,
+        }
+
+
+def gateway_account(operator: Signer, account: str, now: int) -> str:
+    """Return the document of the account that holds queues and store."""
+    limits = {
+        "subs": -1,
+        "data": -1,
+        "payload": -1,
+        "imports": -1,
+        "exports": -1,
+        "wildcards": True,
+        "conn": -1,
+        "leaf": -1,
+        "mem_storage": -1,
+        "disk_storage": -1,
+        "streams": -1,
+        "consumer": -1,
+    }
+    exports = [
+        {
+            "name": "next",
+            "subject": f"{_EXPORTED_API}.{_NEXT}.>",
+            "type": "service",
+            "response_type": "Stream",
+        },
+        {
+            "name": "info",
+            "subject": f"{_EXPORTED_API}.{_INFO}.>",
+            "type": "service",
+            "response_type": "Singleton",
+        },
+        {"name": "acks", "subject": f"{_ACK}.>", "type": "service", "response_type": "Singleton"},
+        {"name": "cancels", "subject": cancel_subject("*"), "type": "stream"},
+    ]
+    return account_jwt(operator, account, "gateway", now, {"limits": limits, "exports": exports})
+
+
+def gateway_user(account: Signer, random32: bytes, now: int) -> Credentials:
+    """Return a user that may everything in its account; it does not expire."""
+    return user_credentials(account, "gateway", random32, {}, now)
+
+
+def system_user(system: Signer, random32: bytes, now: int) -> Credentials:
+    """Return a user of the system account that may change accounts, and nothing else."""
+    content = {
+        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},
+        "sub": {"allow": ["_INBOX.>"]},
+    }
+    return user_credentials(system, "gateway-accounts", random32, content, now)

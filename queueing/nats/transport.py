@@ -1,0 +1,367 @@
+"""One socket to one nats-server: login, batched writes, keep-alive.
+
+Everything sent within one turn of the loop leaves in one ``transport.write``. While the socket is
+full, frames wait here up to ``buffer_bytes``; what goes beyond is refused at once.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple, Protocol, cast
+
+import orjson
+
+from queueing.nats.login import ConnectionOptions, Server
+from queueing.nats.protocol import (
+    PING,
+    PONG,
+    MessageHandler,
+    Parser,
+    ProtocolError,
+    encode_connect,
+)
+
+_MAX_QUIET_INTERVALS = 2
+_SOCKET_BUFFER_BYTES = 1 << 20
+
+_log = logging.getLogger("queueing.nats.transport")
+
+_EARLY_FRAMES = 8
+"""So many frames are not kept back for the end of the loop's turn, which may be a millisecond away
+when many connections have something to say: the broker and those behind it would stand idle."""
+
+
+class Traffic(NamedTuple):
+    """What went through. Frames out are messages, subscriptions and acknowledgements."""
+
+    in_bytes: int = 0
+    out_bytes: int = 0
+    in_messages: int = 0
+    out_frames: int = 0
+
+    def plus(self, other: "Traffic") -> "Traffic":
+        """Return both together."""
+        return Traffic(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class LinkError(Exception):
+    """The server cannot be reached, refuses us, or went away."""
+
+
+class Listener(Protocol):
+    """Who must know when the link changes."""
+
+    def connected(self) -> None:
+        """A link is up and all subscriptions are on it; what was asked on another is void."""
+
+    def disconnected(self) -> None:
+        """The link is lost: no answer comes to what was sent on it."""
+
+    def denied(self, subject: bytes) -> None:
+        """The server refused to publish or subscribe to ``subject`` for us."""
+
+
+class LinkOwner(Protocol):
+    """Whom a link tells."""
+
+    def link_info(self, link: "Link") -> None:
+        """``link.info`` is new."""
+
+    def link_refused(self, link: "Link", text: str) -> None:
+        """The server refused something."""
+
+    def link_failed(self) -> None:
+        """Our side of it failed: a handler raised, or we give the server up."""
+
+    def link_lost(self, link: "Link", reason: str) -> None:
+        """It is over. Called once, and only for a link that had been opened."""
+
+
+def _our_version() -> str:
+    try:
+        return version("invocation-gateway")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Link(asyncio.Protocol):
+    """A socket that speaks NATS. Made by `open_link`."""
+
+    def __init__(
+        self, owner: LinkOwner, handlers: dict[bytes, MessageHandler], options: ConnectionOptions
+    ) -> None:
+        self._owner = owner
+        self._parser = Parser(self, handlers)
+        self._loop = asyncio.get_running_loop()
+        self._call_soon = self._loop.call_soon
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._max_out_bytes = options.buffer_bytes
+        self._ping_interval_s = options.ping_interval_s
+        self._is_scheduled = False
+        self._is_blocked = False
+        self._is_held = False
+        self._is_open = False
+        self._is_lost = False
+        self._hello: asyncio.Future[None] = self._loop.create_future()
+        self._pongs: deque[Callable[[], None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason = ""
+        self._seen_bytes = 0
+        self._quiet_intervals = 0
+        self.info: dict[str, Any] = {}
+        self.in_bytes = 0
+        self.out_bytes = 0
+        self.out_frames = 0
+
+    def traffic(self) -> Traffic:
+        """Return what this link has carried."""
+        return Traffic(self.in_bytes, self.out_bytes, self._parser.messages, self.out_frames)
+
+    # Sending
+
+    def send(self, frame: bytes) -> bool:
+        """Put ``frame`` behind what waits already; ``False`` when there is no room or no link."""
+        size = self._out_bytes + len(frame)
+        if size > self._max_out_bytes or self._is_lost:
+            return False
+        self._out.append(frame)
+        self._out_bytes = size
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._flush)
+        elif len(self._out) >= _EARLY_FRAMES:
+            self._flush_now()
+        return True
+
+    def ping(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when the server has seen all that was sent, or when the link is lost."""
+        if self._is_lost:
+            done()
+            return
+        self._pongs.append(done)
+        self._out.append(PING)
+        self._out_bytes += len(PING)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._flush)
+
+    def hold(self) -> None:
+        """Keep what is sent from now on; `take_held` hands it over."""
+        self._flush()
+        self._is_held = True
+
+    def send_while_held(self, frames: bytes, done: Callable[[], None]) -> None:
+        """Send past what is held, with a `ping` behind it."""
+        self._pongs.append(done)
+        if self._transport is not None:
+            self._transport.write(frames + PING)
+
+    def take_held(self) -> list[bytes]:
+        """Return the frames that were held."""
+        held, self._out = self._out, []
+        self._out_bytes = 0
+        return held
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        self._flush_now()
+
+    def _flush_now(self) -> None:
+        out = self._out
+        if not out or self._is_blocked or self._is_held or self._transport is None:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self.out_frames += len(out)
+        out.clear()
+        self._out_bytes = 0
+        self.out_bytes += len(data)
+        self._transport.write(data)
+
+    # The socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not always a subclass: uvloop has transports of its own.
+        self.secured(cast(asyncio.Transport, transport))
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """Take ``transport``: the first, or the one with TLS around it."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        self.in_bytes += len(data)
+        try:
+            self._parser.feed(data)
+        except ProtocolError as error:
+            self.abort(f"protocol error: {error}")
+
+    def pause_writing(self) -> None:
+        self._is_blocked = True
+
+    def resume_writing(self) -> None:
+        self._is_blocked = False
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._out.clear()
+        self._out_bytes = 0
+        reason = self._reason or (str(error) if error else "closed by the server")
+        self._fail_hello(reason)
+        pongs, self._pongs = self._pongs, deque()
+        for done in pongs:
+            done()
+        if self._is_open:
+            self._owner.link_lost(self, reason)
+
+    def abort(self, reason: str) -> None:
+        """End now."""
+        if self._is_open:
+            self._owner.link_failed()
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self, reason: str) -> None:
+        """End when what was sent is written."""
+        self._reason = self._reason or reason
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    # What the server says
+
+    def ping_came(self) -> None:
+        """Answer at once, also while frames are held."""
+        if self._transport is not None:
+            self._transport.write(PONG)
+
+    def pong_came(self) -> None:
+        if self._pongs:
+            self._pongs.popleft()()
+
+    def error_came(self, text: str) -> None:
+        if not self._hello.done():
+            self._reason = self._reason or text
+        if self._is_open:
+            self._owner.link_refused(self, text)
+        else:
+            self._fail_hello(text)
+
+    def handler_failed(self, error: Exception) -> None:
+        self._owner.link_failed()
+        _log.error("nats.handler_failed", exc_info=error)
+
+    # Login
+
+    async def expect_info(self) -> None:
+        """Return when the server has introduced itself. Raises `LinkError`."""
+        await self._hello
+
+    def info_came(self, document: bytes) -> None:
+        """Take the server's words about itself."""
+        try:
+            info = orjson.loads(document)
+        except orjson.JSONDecodeError:
+            self.abort("INFO is no JSON")
+            return
+        # A later INFO tells only what has changed.
+        self.info = {**self.info, **info}
+        if not self._hello.done():
+            self._hello.set_result(None)
+        elif self._is_open:
+            self._owner.link_info(self)
+
+    async def log_in(self, fields: dict[str, str], name: str) -> None:
+        """Introduce ourselves and wait until the server has accepted. Raises `LinkError`."""
+        document = {
+            "verbose": False,
+            "pedantic": False,
+            "headers": True,
+            "no_responders": True,
+            "lang": "python",
+            "version": _our_version(),
+            "protocol": 1,
+            "name": name,
+            **fields,
+        }
+        self._hello = self._loop.create_future()
+        self.send(encode_connect(orjson.dumps(document)))
+        self.ping(self._accepted)
+        await self._hello
+        self._is_open = True
+        self._keep_alive()
+
+    def _accepted(self) -> None:
+        if not self._hello.done():
+            self._hello.set_result(None)
+
+    def _fail_hello(self, reason: str) -> None:
+        if not self._hello.done():
+            self._hello.set_exception(LinkError(reason))
+            # Nobody may be waiting: the connect may have timed out in the meantime.
+            self._hello.exception()
+
+    def _keep_alive(self) -> None:
+        is_quiet = bool(self._pongs) and self.in_bytes == self._seen_bytes
+        self._quiet_intervals = self._quiet_intervals + 1 if is_quiet else 0
+        if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
+            self.abort("no answer to PING")
+            return
+        self._seen_bytes = self.in_bytes
+        if not self._is_held:
+            self.ping(_nothing)
+        self._timer = self._loop.call_later(self._ping_interval_s, self._keep_alive)
+
+
+def _nothing() -> None:
+    return None
+
+
+async def open_link(
+    server: Server,
+    owner: LinkOwner,
+    handlers: dict[bytes, MessageHandler],
+    options: ConnectionOptions,
+) -> Link:
+    """Connect and log in. Raises `LinkError`, `LoginError` or ``OSError``."""
+    loop = asyncio.get_running_loop()
+    link = Link(owner, handlers, options)
+    context = options.tls or (ssl.create_default_context() if server.tls else None)
+    try:
+        async with asyncio.timeout(options.connect_timeout_s):
+            transport, _ = await loop.create_connection(
+                lambda: link,
+                server.host,
+                server.port,
+                ssl=context if options.tls_first else None,
+                server_hostname=server.host if options.tls_first and context else None,
+            )
+            await link.expect_info()
+            if not options.tls_first and (server.tls or link.info.get("tls_required")):
+                secured = await loop.start_tls(
+                    transport,
+                    link,
+                    context or ssl.create_default_context(),
+                    server_hostname=server.host,
+                )
+                if secured is not None:
+                    link.secured(secured)
+            fields = options.login.fields(server, link.info.get("nonce", ""))
+            await link.log_in(fields, options.name)
+    except TimeoutError as error:
+        link.abort("timeout")
+        raise LinkError(f"no login within {options.connect_timeout_s} s") from error
+    except BaseException:
+        link.abort("not opened")
+        raise
+    return link

@@ -1,0 +1,142 @@
+"""What the first start makes, and what others find."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.api import bootstrap
+from gateway.api.secrets.master_key import MasterKeyError
+from gateway.app.credentials import Credentials
+from gateway.app.identity import Master
+from gateway.auth.tokens import WorkerIdentity, admin_of, mint
+from gateway.domain.model import Account
+from gateway.domain.readmodel import ReadModel
+from gateway.errors import Unauthenticated
+from gateway.store.nats_kv import Store
+from tests.integration.gateway.store.conftest import connected
+from tests.support.nats_server import PATIENCE_S, NatsServer
+
+NOW = 1_800_000_000.0
+
+
+def bearer(credential: str) -> bytes:
+    return f"Bearer {credential}".encode()
+
+
+async def following(store: Store, master: Master | None = None) -> Credentials:
+    """Return a process's credentials once they know what the store does."""
+    model = ReadModel()
+    model.apply(Account("acme", "Acme"))
+    credentials = Credentials(store, model, None, None if master is None else master.signer)
+    credentials.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await credentials.meta.loaded.wait()
+    return credentials
+
+
+async def test_of_processes_that_start_at_once_one_shows_the_secret(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with connected(nats_server.url) as connection:
+        store = Store(connection)
+        await store.prepare()
+        masters = [Master(tmp_path / "state" / "master.key") for _ in range(4)]
+        assert len({master.key for master in masters}) == 1
+        secrets = await asyncio.gather(*(master.begin(store) for master in masters))
+        (secret,) = [one for one in secrets if one is not None]
+        assert await masters[0].begin(store) is None
+        credentials = await following(store)
+        try:
+            assert credentials.authenticate(bearer(secret), NOW).kind == "bootstrap"
+        finally:
+            await credentials.stop()
+
+
+async def test_a_process_without_the_key_file_checks_tokens_and_makes_none(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with connected(nats_server.url) as connection:
+        store = Store(connection)
+        await store.prepare()
+        edge = await following(store)
+        try:
+            master = Master(tmp_path / "master.key")
+            token = mint(master.signer, admin_of("acme"), now=NOW, lifetime_s=60, token_id="1")
+            with pytest.raises(Unauthenticated):
+                edge.authenticate(bearer(token), NOW)
+            await master.begin(store)
+            await heard(edge, token)
+            worker = WorkerIdentity("acme", "f", "v", "i")
+            shown = edge.authenticate(bearer(master.worker_token(worker, NOW, 60)), NOW)
+            assert shown.kind == "worker"
+        finally:
+            await edge.stop()
+
+
+async def heard(credentials: Credentials, token: str) -> None:
+    """Return when the token is believed; looked at whenever the store has told something."""
+    told = asyncio.Event()
+    meta = credentials.meta
+    meta._listeners = (*meta._listeners, lambda _name, _data: told.set())
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            told.clear()
+            try:
+                credentials.authenticate(bearer(token), NOW)
+            except Unauthenticated:
+                await told.wait()
+            else:
+                return
+
+
+async def test_another_key_file_is_told_before_it_does_harm(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with connected(nats_server.url) as connection:
+        store = Store(connection)
+        await store.prepare()
+        await Master(tmp_path / "first.key").begin(store)
+        with pytest.raises(MasterKeyError, match="another master key"):
+            await Master(tmp_path / "second.key").begin(store)
+
+
+async def test_a_lost_bootstrap_secret_is_replaced_also_in_running_processes(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with connected(nats_server.url) as connection:
+        store = Store(connection)
+        await store.prepare()
+        master = Master(tmp_path / "master.key")
+        first = await master.begin(store)
+        assert first is not None
+        credentials = await following(store, master)
+        try:
+            second = await bootstrap.reset(store, os.urandom(32), "2026-01-01T00:00:00Z")
+            await heard(credentials, second)
+            with pytest.raises(Unauthenticated):
+                credentials.authenticate(bearer(first), NOW)
+        finally:
+            await credentials.stop()
+
+
+async def test_what_was_known_holds_while_nats_is_away_and_is_read_again_after(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with connected(nats_server.url) as connection:
+        store = Store(connection)
+        await store.prepare()
+        master = Master(tmp_path / "master.key")
+        first = await master.begin(store)
+        assert first is not None
+        credentials = await following(store)
+        try:
+            await nats_server.kill()
+            assert credentials.authenticate(bearer(first), NOW).kind == "bootstrap"
+            await nats_server.start()
+            async with connected(nats_server.url) as again:
+                second = await bootstrap.reset(Store(again), os.urandom(32), "2026-01-01T00:00:00Z")
+            await heard(credentials, second)
+        finally:
+            await credentials.stop()

@@ -1,0 +1,276 @@
+"""Deploy, look, change, undeploy over the API (`spec/control-plane.md` §1.5 to §1.8)."""
+
+import asyncio
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from gateway.domain.model import HealthInfo, State
+from tests.integration.gateway.api.conftest import Behind
+from tests.support.control import SPEC, Client, ControlPlane, SetQueue, deployment_path
+
+
+async def deploy(client: Client, path: str, *specs: dict[str, object]) -> int:
+    return (await client.post(path, {"deploymentSpecifications": list(specs)})).status
+
+
+async def test_a_deployment_is_told_with_every_member_that_old_and_new_clients_need(
+    client: Client,
+) -> None:
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    body = {"gpu": "a10g", "minInstances": 1, "maxInstances": 2}
+    told = await client.post(path, {"deploymentSpecifications": [body]})
+    assert told.status == 200
+    deployment = told.body["deployment"]
+    assert deployment["functionStatus"] == "DEPLOYING"
+    assert deployment["requestQueueUrl"] == f"nats://rq/local/{version_id}"
+    assert deployment["functionName"] == "echo"
+    (spec,) = deployment["deploymentSpecifications"]
+    spec_id = spec.pop("gpuSpecificationId")
+    assert spec == {
+        "gpu": "A10G",
+        "backend": "local",
+        "instanceType": "large",
+        "minInstances": 1,
+        "maxInstances": 2,
+        "maxRequestConcurrency": 1,
+        "preferredOrder": 1,
+    }
+    assert (await client.get(path)).body == {
+        "deployment": {
+            **deployment,
+            "deploymentSpecifications": [{**spec, "gpuSpecificationId": spec_id}],
+        }
+    }
+    by_id = await client.get(f"/v2/nvcf/deployments/{deployment['deploymentId']}")
+    assert by_id.body["deployment"]["functionId"] == function_id
+
+
+async def test_all_minimums_zero_is_active_at_once(client: Client) -> None:
+    function_id, version_id = await client.deployed(minInstances=0)
+    told = await client.get(deployment_path(function_id, version_id))
+    assert told.body["deployment"]["functionStatus"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"minInstances": 3},
+        {"maxInstances": 0},
+        {"minInstances": -1},
+        {"gpu": "H100"},
+        {"gpu": "nothing"},
+        {"gpu": ""},
+        {"backend": "nowhere"},
+        {"backend": "private", "gpu": "B200"},
+        {"clusters": ["local"]},
+        {"instanceType": "unknown"},
+        {"maxRequestConcurrency": 0},
+        {"maxRequestConcurrency": 16385},
+        {"configuration": {"a": 1}},
+        {"minInstances": "1"},
+        {"minInstances": True},
+        {"autoscalingConfiguration": {"scaleUpDetails": {"factor": 1.0, "threshold": 1}}},
+    ],
+)
+async def test_what_cannot_run_is_refused(client: Client, change: dict[str, object]) -> None:
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    assert await deploy(client, path, {**SPEC, **change}) == 400
+    assert (await client.get(path)).status == 404
+
+
+async def test_what_is_deployed_is_not_deployed_again(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    told = await client.post(
+        deployment_path(function_id, version_id), {"deploymentSpecifications": [SPEC]}
+    )
+    assert told.status == 400
+    assert told.body["functionStatus"] == "DEPLOYING"
+
+
+async def test_of_two_who_deploy_at_once_one_wins_and_the_other_is_told(client: Client) -> None:
+    for _ in range(5):
+        function_id, version_id = await client.create()
+        path = deployment_path(function_id, version_id)
+        statuses = await asyncio.gather(*[deploy(client, path, SPEC) for _ in range(4)])
+        assert statuses.count(200) == 1
+        assert set(statuses) <= {200, 400, 409}
+
+
+async def test_numbers_change_and_nothing_else(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    before = (await client.get(path)).body["deployment"]
+
+    async def put(**changes: object) -> int:
+        told = await client.put(path, {"deploymentSpecifications": [{**SPEC, **changes}]})
+        return told.status
+
+    assert await put() == 200
+    assert (await client.get(path)).body["deployment"] == before
+    assert await put(maxInstances=5, maxRequestConcurrency=8, instanceType="large") == 200
+    after = (await client.get(path)).body["deployment"]
+    (spec,) = after["deploymentSpecifications"]
+    assert (spec["maxInstances"], spec["maxRequestConcurrency"]) == (5, 8)
+    assert after["deploymentId"] == before["deploymentId"]
+    assert after["lastUpdatedAt"] > before["lastUpdatedAt"]
+    for refused in ({"backend": "other"}, {"gpu": "T4"}, {"instanceType": "small"}):
+        assert await put(**refused) == 400
+    assert await put(gpuSpecificationId="6f9619ff-8b86-4011-b42d-00c04fc964ff") == 400
+
+
+async def test_what_is_not_deployed_cannot_be_updated(client: Client) -> None:
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    assert (await client.put(path, {"deploymentSpecifications": [SPEC]})).status == 400
+    assert (await client.delete(path)).status == 404
+
+
+async def test_one_specification_is_patched(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    deployment = (await client.get(path)).body["deployment"]
+    by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}/gpu-specifications"
+    spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
+    scaling = {"scaleUpDetails": {"factor": 2.0, "threshold": 1.0}}
+    told = await client.patch(
+        f"{by_id}/{spec_id}", {"maxInstances": 7, "autoscalingConfiguration": scaling}
+    )
+    assert told.status == 200
+    assert told.body["gpuSpecification"]["maxInstances"] == 7
+    assert told.body["gpuSpecification"]["autoscalingConfiguration"] == scaling
+    told = await client.patch(
+        f"{by_id}/{spec_id}", {"autoscalingConfigurationPolicy": "PLATFORM_CONFIGURATION"}
+    )
+    assert "autoscalingConfiguration" not in told.body["gpuSpecification"]
+    assert (await client.patch(f"{by_id}/{spec_id}", {})).status == 400
+    assert (await client.patch(f"{by_id}/{spec_id}", {"minInstances": 8})).status == 400
+    assert (await client.patch(f"{by_id}/{function_id}", {"minInstances": 1})).status == 404
+
+
+async def test_the_deployment_of_a_public_function_is_not_changed(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    deployment = (await client.get(path)).body["deployment"]
+    by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}"
+    spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
+    shared = f"/v2/nvcf/authorizations/functions/{function_id}"
+    everybody = {"authorizedParties": [{"ncaId": "*"}]}
+    assert (await client.post(shared, everybody)).status == 200
+    patch = f"{by_id}/gpu-specifications/{spec_id}"
+    assert (await client.put(path, {"deploymentSpecifications": [SPEC]})).status == 400
+    assert (await client.patch(patch, {"maxInstances": 9})).status == 400
+    assert (await client.get(path)).body["deployment"] == deployment
+    assert (await client.delete(shared)).status == 200
+    assert (await client.patch(patch, {"maxInstances": 9})).status == 200
+
+
+async def test_a_deployment_is_known_by_its_id_to_a_process_that_hears_of_it_late(
+    client: Client, behind: Behind
+) -> None:
+    function_id, version_id = await client.deployed()
+    deployment = (await client.get(deployment_path(function_id, version_id))).body["deployment"]
+    by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}"
+    spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
+    late = behind.client(client)
+    behind.hear_soon()
+    told = await late.patch(f"{by_id}/gpu-specifications/{spec_id}", {"maxInstances": 9})
+    assert told.status == 200
+    assert (await late.get(by_id)).body["deployment"]["functionId"] == function_id
+    assert (await late.get(f"/v2/nvcf/deployments/{uuid4()}")).status == 404
+
+
+async def test_changes_made_at_once_are_all_kept(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    deployment = (await client.get(path)).body["deployment"]
+    spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
+    by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}/gpu-specifications/{spec_id}"
+    scaling = {"scaleDownDetails": {"factor": 0.5, "threshold": 1.0}}
+    changes = ({"minInstances": 0}, {"maxInstances": 9}, {"autoscalingConfiguration": scaling})
+    answers = await asyncio.gather(*[client.patch(by_id, change) for change in changes])
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    (spec,) = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
+    assert (spec["minInstances"], spec["maxInstances"]) == (0, 9)
+    assert spec["autoscalingConfiguration"] == scaling
+
+
+async def test_undeploy_at_once_leaves_nothing_and_can_be_deployed_again(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    told = await client.delete(path)
+    assert told.status == 200
+    assert told.body["function"]["status"] == "INACTIVE"
+    assert (await client.get(path)).status == 404
+    assert await deploy(client, path, SPEC) == 200
+
+
+async def test_graceful_undeploy_waits_for_what_is_queued(
+    client: Client, queue: SetQueue, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    queue.depths[version_id] = 3
+    told = await client.delete(f"{path}?graceful=true")
+    assert told.body["function"]["status"] == "INACTIVE"
+    assert (await client.get(path)).body["deployment"]["functionStatus"] == "INACTIVE"
+    draining = plane.catalog.deployment(version_id)
+    assert draining is not None
+    assert draining.draining_until is not None
+    assert draining.draining_until > plane.api.clock()
+    assert await deploy(client, path, SPEC) == 400
+    assert (await client.delete(path)).status == 200
+    assert (await client.get(path)).status == 404
+
+
+async def test_graceful_undeploy_with_nothing_to_finish_is_over_at_once(client: Client) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    assert (await client.delete(f"{path}?graceful=true")).status == 200
+    assert (await client.get(path)).status == 404
+
+
+async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
+    client: Client, queue: SetQueue
+) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    queue.depths[version_id] = None
+    told = await client.get(f"/v2/nvcf/queues/functions/{function_id}")
+    assert (told.status, told.body["reason"]) == (503, "queue_unavailable")
+    assert (await client.delete(f"{path}?graceful=true")).status == 200
+    assert (await client.get(path)).status == 200
+
+
+async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.deployed()
+    path = deployment_path(function_id, version_id)
+    deployment = plane.catalog.deployment(version_id)
+    version = plane.catalog.version(function_id, version_id)
+    assert deployment is not None
+    assert version is not None
+    why = HealthInfo(deployment.specs[0].spec_id, "A10G", "local", "large", "i-1", "no such image")
+    await plane.store.put(replace(deployment, health=(why,)))
+    await plane.store.put(replace(version, state=State.ERROR))
+    await plane.catalog.until(lambda: plane.catalog.version(function_id, version_id) != version)
+    told = (await client.get(path)).body["deployment"]
+    assert told["functionStatus"] == "ERROR"
+    assert told["healthInfo"] == [
+        {
+            "icmsRequestId": deployment.deployment_id,
+            "sisRequestId": deployment.deployment_id,
+            "instanceId": "i-1",
+            "gpu": "A10G",
+            "backend": "local",
+            "instanceType": "large",
+            "error": "no such image",
+        }
+    ]
+    assert await deploy(client, path, SPEC) == 400
+    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
+    assert await deploy(client, path, SPEC) == 200

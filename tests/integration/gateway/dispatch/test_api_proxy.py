@@ -1,0 +1,323 @@
+"""The application behind the edge: what goes in comes out, within bounds."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.api.limits import MAX_BODY_BYTES
+from gateway.api.problems import response_to
+from gateway.dispatch import api_server
+from gateway.dispatch.api_proxy import ApiBridge
+from gateway.dispatch.api_server import ApiServer
+from gateway.dispatch.responses import ANSWERED, answer_problem
+from gateway.errors import GatewayError
+from http1.server.limits import EdgeLimits
+from http1.server.listener import bind_sockets, listen
+from http1.stream import Receiver, Request, Responder
+from runtime.settings import Address
+from tests.support.nats_server import PATIENCE_S
+
+BIG = 4_000_000
+SECRET = b"nvapi-secret"
+
+
+@web.middleware
+async def explained(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer errors as the real application does."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return response_to(error, request, "the-applications-id")
+
+
+class Application:
+    """An aiohttp application that shows what it got, and how far it came."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.sent = 0
+        self.app = web.Application(client_max_size=2 * MAX_BODY_BYTES, middlewares=[explained])
+        self.app.router.add_route("*", "/echo", self.echo)
+        self.app.router.add_get("/long", self.long)
+        self.app.router.add_get("/wait", self.wait)
+        self.app.router.add_delete("/nothing", self.nothing)
+        self.app.router.add_get("/abort", self.abort)
+        self.app.router.add_get("/page/{status}", self.page)
+
+    async def echo(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        seen = {"x-method": request.method, "x-host": request.host, "x-query": request.query_string}
+        return web.Response(
+            body=body, headers={**seen, "x-asked": request.headers.get("x-ask", "")}
+        )
+
+    async def long(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while self.sent < BIG:
+            await response.write(b"x" * 10_000)
+            self.sent += 10_000
+        return response
+
+    async def wait(self, request: web.Request) -> web.Response:
+        self.began.set()
+        await self.go_on.wait()
+        self.ended.set()
+        return web.Response(text="done")
+
+    async def abort(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def nothing(self, request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Answer as no route of the API does, but something between two processes may."""
+        status = int(request.match_info["status"])
+        return web.Response(status=status, text=f"you sent {request.headers['authorization']}")
+
+
+class Served:
+    def __init__(self, url: str, application: Application, seen: list[tuple[bytes, int]]) -> None:
+        self.url = url
+        self.application = application
+        self.seen = seen
+
+
+@asynccontextmanager
+async def bridged() -> AsyncIterator[Served]:
+    application = Application()
+    server = ApiServer(application.app)
+    seen: list[tuple[bytes, int]] = []
+    bridge = ApiBridge(await server.start(), lambda method, status: seen.append((method, status)))
+
+    def dispatch(request: Request, client: Responder) -> Receiver:
+        try:
+            return bridge.serve(request, client, [(b"x-more", b"yes")])
+        except GatewayError as error:
+            answer_problem(request, client, error)
+            return ANSWERED
+
+    listener = await listen(
+        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, EdgeLimits()
+    )
+    try:
+        yield Served(f"http://{listener.addresses[0]}", application, seen)
+    finally:
+        listener.abort_all()
+        await server.stop()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with bridged() as served:
+        yield served
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def test_method_path_headers_and_body_reach_the_application_and_come_back(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async with client.put(
+        f"{served.url}/echo?a=1&a=2", data=b"body", headers={"x-ask": "me"}
+    ) as response:
+        assert response.status == 200
+        assert await response.read() == b"body"
+        assert response.headers["x-method"] == "PUT"
+        assert response.headers["x-query"] == "a=1&a=2"
+        assert response.headers["x-asked"] == "me"
+        assert response.headers["x-host"] in served.url
+        assert response.headers["x-more"] == "yes"
+    assert served.seen == [(b"PUT", 200)]
+
+
+async def test_one_connection_of_a_client_serves_many_calls(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    for n in range(5):
+        async with client.post(f"{served.url}/echo", data=b"%d" % n) as response:
+            assert await response.read() == b"%d" % n
+    async with client.delete(f"{served.url}/nothing") as response:
+        assert response.status == 204
+    assert client.connector is not None
+    assert served.seen == [(b"POST", 200)] * 5 + [(b"DELETE", 204)]
+
+
+async def test_a_body_of_unknown_length_arrives_whole(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"y" * 10_000
+
+    async with client.post(f"{served.url}/echo", data=parts()) as response:
+        assert await response.read() == b"y" * 500_000
+
+
+@pytest.mark.parametrize("is_length_known", [True, False])
+async def test_a_body_beyond_the_bound_is_refused(
+    served: Served, client: aiohttp.ClientSession, is_length_known: bool
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"z" * (MAX_BODY_BYTES // 10)
+
+    data = io.BytesIO(b"z" * (MAX_BODY_BYTES + 1)) if is_length_known else parts()
+    async with client.post(f"{served.url}/echo", data=data) as response:
+        assert response.status == 413
+        assert response.content_type == "application/problem+json"
+        document = await response.json(content_type=None)
+        assert document["instance"] == "/echo"
+        assert document["requestId"] == response.headers["x-request-id"]
+
+
+async def test_a_slow_reader_stops_the_application(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async with client.get(f"{served.url}/long") as response:
+        assert response.status == 200
+        first = served.application.sent
+        assert first < BIG
+        assert len(await response.read()) == BIG
+
+
+async def test_what_a_client_began_is_finished_when_it_has_left(served: Served) -> None:
+    """A deploy that stopped between two records would be worse than one nobody waits for."""
+    reader, writer = await asyncio.open_connection(*served.url.removeprefix("http://").split(":"))
+    writer.write(b"GET /wait HTTP/1.1\r\nhost: api.example.com\r\n\r\n")
+    async with asyncio.timeout(PATIENCE_S):
+        await served.application.began.wait()
+        writer.close()
+        await writer.wait_closed()
+        assert not await reader.read()
+        served.application.go_on.set()
+        await served.application.ended.wait()
+
+
+async def test_an_application_that_breaks_off_is_answered_for(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async with client.get(f"{served.url}/abort") as response:
+        assert response.status == 503
+        assert (await response.json(content_type=None))["type"].startswith("urn:nvcf:")
+
+
+# What one parser takes and another does not
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def problem(self, status: int, path: str) -> dict[str, Any]:
+        """Return the problem document, which is a whole one and repeats no secret."""
+        assert self.headers["content-type"] == "application/problem+json"
+        document: dict[str, Any] = json.loads(self.body)
+        assert document["status"] == self.status == status
+        assert document["type"].startswith("urn:nvcf:problem-details:")
+        assert document["title"]
+        assert document["detail"]
+        assert document["instance"] == path
+        assert document["requestId"] == self.headers["x-request-id"]
+        assert SECRET not in self.body + str(self.headers).encode()
+        return document
+
+
+async def ask(served: Served, method: bytes, target: bytes, *lines: bytes) -> Answer:
+    """Send a request that no client library would send."""
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (method + b" " + target + b" HTTP/1.1", b"Host: h", b"Connection: close", *lines)
+    writer.write(b"\r\n".join(head) + b"\r\n\r\n")
+    async with asyncio.timeout(PATIENCE_S):
+        told = await reader.read()
+    writer.close()
+    first, *fields = told.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    headers = dict(field.lower().split(": ", 1) for field in fields)
+    return Answer(int(first.split()[1]), headers, told.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("method", [b"PRI", b"FOO", b"CONNECTX", b"DESCRIBE", b"get", b"!"])
+async def test_a_method_that_no_route_has_is_not_allowed_whatever_parsers_make_of_it(
+    served: Served, method: bytes
+) -> None:
+    answer = await ask(served, method, b"/wait?x", b"Authorization: Bearer " + SECRET)
+    answer.problem(405, "/wait")
+    assert answer.headers["allow"] == "get, head"
+    (await ask(served, method, b"/elsewhere")).problem(404, "/elsewhere")
+    assert served.seen == [(method, 405), (method, 404)]
+
+
+@pytest.mark.parametrize(
+    ("target", "lines"),
+    [
+        (b"/echo", [b"Authorization: Bearer " + b"x" * 9_000]),
+        (b"/echo", [b"Authorization: Bearer " + b"x" * 65_000]),
+        (b"/echo", [b"n" * 65_000 + b": x"]),
+        (b"/echo?" + b"x" * 16_000, []),
+        (b"/echo", [b"x-%d: x" % n for n in range(126)]),
+    ],
+    ids=["bearer", "value", "name", "query", "headers"],
+)
+async def test_what_the_edge_takes_reaches_the_application(
+    served: Served, target: bytes, lines: list[bytes]
+) -> None:
+    assert (await ask(served, b"GET", target, *lines)).status == 200
+
+
+async def test_a_long_path_is_one_that_is_not_there(served: Served) -> None:
+    path = b"/" + b"x" * 16_000
+    (await ask(served, b"GET", path)).problem(404, path.decode())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Type: " + SECRET] * 2,
+        [b"User-Agent: " + SECRET] * 2,
+        [b"Sec-WebSocket-Key1: " + SECRET],
+        [b"Authorization: Bearer " + SECRET + b"x" * 200],
+    ],
+    ids=["type", "agent", "websocket", "long"],
+)
+async def test_what_the_applications_parser_refuses_is_repeated_to_nobody(
+    lines: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither to the caller nor to who reads the log."""
+    monkeypatch.setattr(api_server, "_UNBOUNDED", 200)
+    caplog.set_level(logging.DEBUG)
+    async with bridged() as served:
+        answer = await ask(served, b"GET", b"/echo?x", *lines)
+    answer.problem(400, "/echo")
+    assert answer.headers["x-more"] == "yes"
+    assert served.seen == [(b"GET", 400)]
+    assert "api.unreadable" in caplog.text
+    assert SECRET.decode() not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(400, 400), (413, 413), (500, 500), (502, 503), (504, 503)]
+)
+async def test_an_error_page_is_replaced(served: Served, status: int, told: int) -> None:
+    authorization = b"Authorization: Bearer " + SECRET
+    answer = await ask(served, b"GET", b"/page/%d" % status, authorization)
+    answer.problem(told, f"/page/{status}")

@@ -1,0 +1,81 @@
+"""A request's place in line is found from every gateway process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.api.route import InLine
+from gateway.dispatch.locator import LiveRequests
+from gateway.domain.model import FunctionVersion, State
+from queueing.interface import QueueUnavailable
+from queueing.nats.connection import Connection
+from queueing.nats.login import ConnectionOptions
+from tests.support.nats_server import PATIENCE_S, NatsServer, nats_server
+from wire.ids import FunctionId, VersionId, request_id
+
+__all__ = ["nats_server"]
+
+VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", State.ACTIVE)
+HERE, THERE, GONE = 1, 0xABCD, 7
+
+
+@dataclass
+class Waiting:
+    request_id: str
+    account: str = "caller"
+    version: FunctionVersion = VERSION
+
+
+class Third:
+    """A queue in which everybody is third."""
+
+    async def position(self, version_id: str, request_id: str) -> int:
+        return 3
+
+
+@asynccontextmanager
+async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[LiveRequests]:
+    connection = Connection(ConnectionOptions(servers=(url,)))
+    connection.start()
+    requests = LiveRequests(live, Third(), connection, "local", number)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await connection.wait_connected()
+        requests.start()
+        await connection.flush()
+        yield requests
+    finally:
+        requests.close()
+        await connection.close()
+
+
+async def test_a_request_is_found_in_the_process_that_gave_its_id(nats_server: NatsServer) -> None:
+    one, other = (Waiting(request_id(bytes(16), number)) for number in (HERE, THERE))
+    async with (
+        process(nats_server.url, HERE, one) as here,
+        process(nats_server.url, THERE, other) as there,
+    ):
+        for asked in (here, there):
+            for waiting in (one, other):
+                assert await asked.find(waiting.request_id) == InLine("f", "v", "caller", 3)
+            unknown = request_id(b"x" * 16, THERE)
+            assert await asked.find(unknown) is None
+
+
+async def test_a_request_of_a_process_that_is_gone_is_not_found(nats_server: NatsServer) -> None:
+    async with process(nats_server.url, HERE) as here:
+        assert await here.find(request_id(bytes(16), GONE)) is None
+
+
+async def test_without_a_broker_only_others_requests_are_out_of_reach(
+    nats_server: NatsServer,
+) -> None:
+    own = Waiting(request_id(bytes(16), HERE))
+    async with process(nats_server.url, HERE, own) as here:
+        await nats_server.kill()
+        assert await here.find(own.request_id) is not None
+        with pytest.raises(QueueUnavailable):
+            await here.find(request_id(bytes(16), THERE))

@@ -1,0 +1,69 @@
+"""The process backend with the real worker agent: it is started so that it finds its way."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from gateway.domain.model import Instance, Phase, VersionDetails
+from gateway.provision.backend import Life, Order
+from gateway.provision.local.backend import ProcessBackend, ProcessOptions
+from gateway.provision.queues import Queues
+from queueing.nats.connection import Connection
+from queueing.nats.jetstream import JetStream, StreamSettings
+from queueing.nats.login import ConnectionOptions
+from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
+from tests.support.nats_server import NatsServer, nats_server
+from tests.support.provisioner import PATIENCE_S, REGION, SERVER
+from tests.support.queues import request_subject
+from wire.ids import uuid4_text
+
+__all__ = ["nats_server"]
+
+
+async def test_a_real_agent_pulls_from_its_versions_queue_and_ends_when_told(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    connection = Connection(ConnectionOptions(servers=(nats_server.url,)))
+    connection.start()
+    await connection.wait_connected()
+    await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())
+    backend = ProcessBackend(ProcessOptions(tmp_path / "instances", lambda cluster, image: SERVER))
+    changed = asyncio.Event()
+    backend.listen(lambda function_id, version_id: changed.set())
+    await backend.open()
+    instance = Instance(
+        instance_id="one",
+        deployment_id="d1",
+        spec_id="s1",
+        function_id=FUNCTION_ID,
+        version_id=VERSION_ID,
+        account="acme",
+        gpu="L40S",
+        instance_type="type-1",
+        backend="local",
+        phase=Phase.STARTING,
+    )
+    details = VersionDetails(
+        FUNCTION_ID,
+        VERSION_ID,
+        "acme",
+        "",
+        {"name": "echo", "health": {"uri": "/", "port": 8000, "timeout": "PT5S"}},
+    )
+    environment = {"WORKER_NATS__URLS": nats_server.url}
+    await backend.start(Order(instance, gpu_spec(), details, {}, environment))
+    # Nothing an agent can serve: it takes it out of the queue, which nobody else does.
+    subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
+    connection.publish(subject.encode(), b"no envelope")
+    queues = Queues(connection, REGION)
+    async with asyncio.timeout(PATIENCE_S):
+        while (load := await queues.load(VERSION_ID)).waiting + load.leased:
+            assert backend.holdings(VERSION_ID)["one"].life is Life.UP, backend.tail("one")
+    backend.stop("one", PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        while backend.holdings(VERSION_ID):
+            changed.clear()
+            await changed.wait()
+    assert list((tmp_path / "instances").glob("*/one")) == []
+    await backend.close()
+    await connection.close()

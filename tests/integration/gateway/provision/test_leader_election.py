@@ -1,0 +1,80 @@
+"""The leader's lease in a real store: one holds it, and another takes over in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.provision.leader_election import TTL_S, LeaderLease
+from gateway.store.connection import Connection, NatsOptions
+from gateway.store.names import META
+from gateway.store.nats_kv import Store
+from tests.support.nats_server import NatsServer, nats_server
+
+__all__ = ["nats_server"]
+
+TAKEOVER_S = 10.0
+SHORT_S = 1.0
+
+
+@pytest.fixture
+async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
+    connection = Connection(NatsOptions(urls=(nats_server.url,)))
+    await connection.open(10.0)
+    store = Store(connection)
+    await store.prepare(META)
+    yield store
+    await connection.close()
+
+
+class Candidate:
+    def __init__(self, store: Store, name: str, ttl_s: float = SHORT_S) -> None:
+        self.changes: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
+        self.lease = LeaderLease(store, name, self._changed, ttl_s)
+        self.lease.start()
+
+    def _changed(self) -> None:
+        self.changes.put_nowait((self.lease.is_held, self.lease.holder))
+
+    async def until(self, is_held: bool, holder: str, timeout_s: float = TAKEOVER_S) -> None:
+        async with asyncio.timeout(timeout_s):
+            while await self.changes.get() != (is_held, holder):
+                pass
+
+
+async def test_of_two_candidates_one_leads_and_the_other_knows_whom(store: Store) -> None:
+    first = Candidate(store, "first")
+    await first.until(True, "first")
+    second = Candidate(store, "second")
+    await second.until(False, "first")
+    assert second.lease.is_others
+    assert not first.lease.is_others
+    await first.lease.stop()
+    await second.until(True, "second")
+    assert not first.lease.is_held
+    await second.lease.stop()
+
+
+async def test_a_leader_that_dies_is_replaced_within_ten_seconds(store: Store) -> None:
+    first = Candidate(store, "first", TTL_S)
+    await first.until(True, "first")
+    second = Candidate(store, "second", TTL_S)
+    await second.until(False, "first")
+    task = first.lease._task
+    assert task is not None
+    task.cancel()
+    await second.until(True, "second", TAKEOVER_S)
+    assert not first.lease.is_held
+    await second.lease.stop()
+
+
+async def test_a_leader_without_a_store_stops_leading_and_leads_again(
+    store: Store, nats_server: NatsServer
+) -> None:
+    first = Candidate(store, "first")
+    await first.until(True, "first")
+    nats_server.pause()
+    await first.until(False, "first")
+    nats_server.resume()
+    await first.until(True, "first")
+    await first.lease.stop()

@@ -1,0 +1,103 @@
+"""Who is refused before there is an invocation, and what they are told."""
+
+import json
+
+import pytest
+
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.endpoints import PathRoutes
+from gateway.dispatch.registry import Desk
+from gateway.domain.model import EVERYTHING, FunctionVersion, State
+from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.readmodel import ReadModel
+from gateway.errors import Unauthenticated
+from gateway.invocation.site import Site
+from gateway.routing.router import Router
+from gateway.routing.target import target_router
+from gateway.telemetry.health import Health
+from gateway.telemetry.metrics import GatewayMetrics
+from http1.stream import Headers, Request
+from runtime.metrics import Registry
+from tests.support.recorder import RecordedDesk, RecordedQueue, RecordedResponder, Script
+from wire.ids import FunctionId, VersionId
+
+DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+GOOD = (b"authorization", b"Bearer good")
+
+
+def authenticate(authorization: bytes | None, now: float) -> Principal:
+    scopes = {b"Bearer good": frozenset({INVOKE}), b"Bearer narrow": frozenset[str]()}
+    if authorization not in scopes:
+        raise Unauthenticated
+    return Principal("own", "sub", scopes[authorization], EVERYTHING)
+
+
+def dispatcher() -> Dispatcher:
+    model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
+    version = VersionId("11111111-1111-4111-8111-111111111111")
+    model.apply(FunctionVersion(DEGRADED, version, "own", "name", State.DEGRADED))
+    metrics, attach = GatewayMetrics(Registry(with_process=False)), AttachEndpoint(lambda: 0.0)
+    site = Site(
+        queue=queue,
+        desk=RecordedDesk(script),
+        region=b"eu",
+        target_uri=b"http://10.0.0.1:8090",
+        process=7,
+        clock=lambda: 0.0,
+        wall_ns=lambda: 0,
+    )
+    return Dispatcher(
+        site,
+        Desk(attach, queue, metrics, None, lambda: 0.0, lambda version_id: None),
+        target_router(b""),
+        Router(model, authenticate, lambda: 0.0),
+        PathRoutes(attach, Health(), metrics),
+        metrics,
+    )
+
+
+@pytest.mark.parametrize("is_named_by_host", [True, False])
+@pytest.mark.parametrize(
+    ("function_id", "headers", "status"),
+    [
+        (DEGRADED, [], 401),
+        (DEGRADED, [(b"authorization", b"Bearer secret")], 401),
+        (DEGRADED, [(b"authorization", b"Bearer secret")] * 2, 400),
+        (DEGRADED, [(b"authorization", b"Bearer narrow")], 403),
+        (DEGRADED, [GOOD], 400),
+        (DEGRADED, [GOOD, (b"nvcf-poll-seconds", b"soon")], 400),
+        (UNKNOWN, [GOOD], 404),
+    ],
+)
+def test_a_refused_call_is_told_its_path_and_an_id(
+    function_id: str, headers: Headers, status: int, is_named_by_host: bool
+) -> None:
+    authority = b"f.example"
+    if is_named_by_host:
+        authority = function_id.encode() + b".invocation.example.com"
+    else:
+        headers = [*headers, (b"function-id", function_id.encode())]
+    client = RecordedResponder(Script(), "client")
+    request = Request(b"POST", b"/v1/x%2Fy?token=secret", authority, headers, 0, 0.0)
+    dispatcher()(request, client)
+    assert client.head is not None
+    document = json.loads(client.sent)
+    assert document["status"] == client.head[0] == status
+    assert document["instance"] == "/v1/x%2Fy"
+    assert len(document["requestId"]) == 36
+    assert (b"x-request-id", document["requestId"].encode()) in client.head[1]
+    assert b"secret" not in client.sent
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [(b"/nothing?x", 404), (b"/v2/nvcf/worker/request-attach", 401)]
+)
+def test_so_is_who_calls_no_function(target: bytes, status: int) -> None:
+    client = RecordedResponder(Script(), "client")
+    dispatcher()(Request(b"POST", target, b"api.example", [], 0, 0.0), client)
+    document = json.loads(client.sent)
+    assert document["status"] == status
+    assert document["instance"] == target.decode().partition("?")[0]
+    assert document["requestId"]

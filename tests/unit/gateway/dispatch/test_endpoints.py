@@ -1,0 +1,118 @@
+"""The path routes, without sockets."""
+
+import json
+
+import pytest
+
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.endpoints import (
+    AdminDispatcher,
+    AttachDispatcher,
+    PathRoutes,
+    StartingDispatcher,
+)
+from gateway.errors import NotFound, Unauthenticated
+from gateway.telemetry.health import Health
+from gateway.telemetry.metrics import GatewayMetrics
+from http1.stream import Headers, Request
+from runtime.metrics import Registry
+from tests.support.recorder import RecordedResponder, Script
+
+
+class Routes:
+    """The routes and what they answer."""
+
+    def __init__(self) -> None:
+        self.registry = Registry(with_process=False)
+        self.health = Health()
+        self.attach = AttachEndpoint(lambda: 0.0)
+        self.paths = PathRoutes(self.attach, self.health, GatewayMetrics(self.registry))
+        self.client = RecordedResponder(Script(), "client")
+
+    def serve(self, method: bytes, target: bytes, headers: Headers | None = None) -> Headers:
+        self.paths.serve(request(method, target, headers), self.client)
+        assert self.client.head is not None
+        return self.client.head[1]
+
+
+def request(method: bytes, target: bytes, headers: Headers | None = None) -> Request:
+    return Request(method, target, b"gateway", headers or [], 0, 0.0)
+
+
+def assert_problem(client: RecordedResponder, status: int, path: str) -> None:
+    assert client.head is not None
+    document = json.loads(client.sent)
+    assert document["status"] == client.head[0] == status
+    assert document["instance"] == path
+    assert len(document["requestId"]) == 36
+    assert (b"x-request-id", document["requestId"].encode()) in client.head[1]
+
+
+def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
+    routes = Routes()
+    answer = dict(
+        routes.serve(
+            b"OPTIONS",
+            b"/v2/nvcf/worker/request-attach",
+            [
+                (b"origin", b"https://app.example"),
+                (b"access-control-request-method", b"POST"),
+                (b"access-control-request-headers", b"authorization"),
+            ],
+        )
+    )
+    assert answer[b"access-control-allow-origin"] == b"https://app.example"
+    assert answer[b"access-control-allow-methods"] == b"POST"
+    assert answer[b"access-control-allow-headers"] == b"authorization"
+    assert answer[b"access-control-max-age"] == b"86400"
+
+
+def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> None:
+    assert Routes().serve(b"GET", b"/health?x=1") == [(b"content-type", b"application/json")]
+    routes = Routes()
+    routes.serve(b"HEAD", b"/health")
+    assert routes.client.sent == b""
+
+
+def test_what_is_no_route_is_not_found() -> None:
+    routes = Routes()
+    with pytest.raises(NotFound):
+        routes.serve(b"GET", b"/nothing")
+    with pytest.raises(Unauthenticated):
+        routes.serve(b"POST", b"/v2/nvcf/worker/request-attach?x")
+
+
+def test_the_workers_listener_serves_attach_and_health_only() -> None:
+    routes = Routes()
+    dispatch = AttachDispatcher(routes.attach, routes.health)
+    for target, status in (
+        (b"/v2/nvcf/worker/request-attach", 401),
+        (b"/health/live", 200),
+        (b"/metrics", 404),
+    ):
+        worker = RecordedResponder(Script(), "worker")
+        dispatch(request(b"GET", target), worker)
+        assert worker.head is not None
+        assert worker.head[0] == status
+        if status != 200:
+            assert_problem(worker, status, target.decode())
+
+
+def test_before_the_store_is_read_everything_else_is_told_to_come_back() -> None:
+    client = RecordedResponder(Script(), "client")
+    StartingDispatcher(Routes().health)(request(b"GET", b"/v1/x?y"), client)
+    assert_problem(client, 503, "/v1/x")
+
+
+def test_the_admin_listener_serves_metrics_and_health() -> None:
+    routes = Routes()
+    dispatch = AdminDispatcher(routes.registry, routes.health)
+    for target, status in ((b"/metrics", 200), (b"/health/ready", 200), (b"/x", 404)):
+        client = RecordedResponder(Script(), "client")
+        dispatch(request(b"GET", target), client)
+        assert client.head is not None
+        assert client.head[0] == status
+        if target == b"/metrics":
+            assert b"# TYPE function_request counter" in client.sent
+        if status != 200:
+            assert_problem(client, status, target.decode())

@@ -1,0 +1,162 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain import lifecycle
+from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
+from gateway.domain.lifecycle import Wish
+from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, State
+from gateway.errors import BadRequest, NotFound
+from wire.ids import FunctionId, VersionId
+
+F, V = FunctionId("f"), VersionId("v")
+VERSION = FunctionVersion(F, V, "a", "n", State.INACTIVE)
+SPEC = GpuSpec("s1", "A10G", "east", "large", 1, 2, 4, {"clusters": ["e1"], "preferredOrder": 3})
+OTHER = replace(SPEC, spec_id="s2", gpu="T4")
+CLUSTERS = Clusters([ClusterGroup("east", "p", (Gpu("A10G", (InstanceType("large"),)),))])
+
+
+def deployment(*specs: GpuSpec) -> Deployment:
+    return Deployment("d", F, V, "a", specs or (SPEC,), "before", "before", 100)
+
+
+def in_state(state: State) -> FunctionVersion:
+    return replace(VERSION, state=state)
+
+
+@given(st.floats(0, 4e9), st.floats(0, 4e9))
+def test_timestamps_are_ordered_as_the_times_are(one: float, other: float) -> None:
+    first, second = sorted((one, other))
+    assert lifecycle.timestamp(first) <= lifecycle.timestamp(second)
+    assert len(lifecycle.timestamp(one)) == len("2026-08-22T01:02:03.123456Z")
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "path", "expected_port"),
+    [("/echo", 9, "/echo", 9), ("echo", None, "/echo", 8000), ("", None, "/", 8000)],
+)
+def test_a_new_version_is_inactive_and_knows_where_its_server_answers(
+    url: str, port: int | None, path: str, expected_port: int
+) -> None:
+    spec = {"name": "n", "inferenceUrl": url, **({"inferencePort": port} if port else {})}
+    details, version = lifecycle.registered("a", F, V, spec, 0.0, ["s"])
+    assert version.state is State.INACTIVE
+    assert (version.inference_path, version.inference_port) == (path, expected_port)
+    assert version.created_at == details.created_at == "1970-01-01T00:00:00.000000Z"
+    assert details.secret_names == ("s",)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_only_what_is_inactive_and_not_draining_is_deployed(state: State) -> None:
+    if state is State.INACTIVE:
+        lifecycle.check_deployable(in_state(state), None)
+    else:
+        with pytest.raises(BadRequest) as refused:
+            lifecycle.check_deployable(in_state(state), deployment())
+        assert refused.value.members["functionStatus"] == state.value
+    with pytest.raises(BadRequest):
+        lifecycle.check_deployable(in_state(state), deployment())
+
+
+@pytest.mark.parametrize(
+    ("minimums", "state"),
+    [((0, 0), State.ACTIVE), ((0, 1), State.DEPLOYING), ((1, 1), State.DEPLOYING)],
+)
+def test_a_deployment_that_wants_nothing_yet_is_up_at_once(
+    minimums: tuple[int, int], state: State
+) -> None:
+    specs = tuple(replace(SPEC, min_instances=low) for low in minimums)
+    made, version = lifecycle.deployed(VERSION, "d", specs, 50.5, 100.0)
+    assert version.state is state
+    assert (made.deadline_at, made.draining_until) == (150, None)
+
+
+def test_wishes_are_placed_with_what_was_not_said_filled_in() -> None:
+    (spec,) = lifecycle.placed([Wish(gpu="a10g")], CLUSTERS, "a", lambda: "id")
+    assert spec == GpuSpec("id", "A10G", "east", "large", 0, 1, 1)
+    with pytest.raises(BadRequest, match="above"):
+        lifecycle.placed([Wish(gpu="a10g", min_instances=2)], CLUSTERS, "a", lambda: "id")
+
+
+def test_an_update_changes_numbers_and_keeps_the_rest() -> None:
+    wish = Wish(min_instances=0, max_instances=9, gpu="a10g", backend="EAST", clusters=("e1",))
+    after = lifecycle.updated(in_state(State.DEGRADED), deployment(), [wish], 60.0)
+    assert after.specs == (replace(SPEC, min_instances=0, max_instances=9),)
+    assert after.updated_at != "before"
+    assert after.created_at == "before"
+
+
+def test_an_update_that_changes_nothing_is_the_same_deployment() -> None:
+    before = deployment()
+    wish = Wish(min_instances=1, max_instances=2)
+    assert lifecycle.updated(in_state(State.ACTIVE), before, [wish], 60.0) is before
+
+
+def test_specifications_are_updated_by_id_in_any_order() -> None:
+    wishes = [
+        Wish(min_instances=0, max_instances=5, spec_id="s2"),
+        Wish(min_instances=0, max_instances=4, spec_id="s1"),
+    ]
+    after = lifecycle.updated(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
+    assert [(one.spec_id, one.max_instances) for one in after.specs] == [("s1", 4), ("s2", 5)]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ([Wish()], "2 GPU specifications"),
+        ([Wish(), Wish()], "gpuSpecificationId"),
+        ([Wish(spec_id="s1"), Wish(spec_id="s1")], "once"),
+        ([Wish(spec_id="s1"), Wish(spec_id="s3")], "none of this"),
+        ([Wish(spec_id="s1", gpu="T4"), Wish(spec_id="s2")], "gpu cannot"),
+        ([Wish(spec_id="s1", backend="west"), Wish(spec_id="s2")], "backend cannot"),
+        ([Wish(spec_id="s1", instance_type="x"), Wish(spec_id="s2")], "instanceType cannot"),
+        ([Wish(spec_id="s1", clusters=("e2",)), Wish(spec_id="s2")], "clusters cannot"),
+        ([Wish(spec_id="s1", min_instances=2), Wish(spec_id="s2")], "above"),
+    ],
+)
+def test_an_update_that_asks_for_more_is_refused(wishes: list[Wish], told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        lifecycle.updated(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_only_a_deployment_that_runs_or_is_to_run_can_change(state: State) -> None:
+    draining = lifecycle.draining(deployment(), 90.0, 60.0)
+    with pytest.raises(BadRequest):
+        lifecycle.check_updatable(in_state(state), draining)
+    if state in BUSY:
+        lifecycle.check_updatable(in_state(state), deployment())
+    else:
+        with pytest.raises(BadRequest):
+            lifecycle.check_updatable(in_state(state), deployment())
+
+
+def test_a_patch_changes_one_specification_and_takes_members_away() -> None:
+    before = deployment(SPEC, OTHER)
+    after = lifecycle.patched(before, "s2", (None, 9), {"preferredOrder": None, "x": 1}, 60.0)
+    assert after.specs[0] is SPEC
+    assert after.specs[1] == replace(OTHER, max_instances=9, extra={"clusters": ["e1"], "x": 1})
+    assert lifecycle.patched(before, "s1", (1, None), {}, 60.0) is before
+    with pytest.raises(NotFound):
+        lifecycle.patched(before, "s3", (1, None), {}, 60.0)
+    with pytest.raises(BadRequest):
+        lifecycle.patched(before, "s1", (3, None), {}, 60.0)
+
+
+def test_a_drain_may_be_hurried_and_never_gets_more_time() -> None:
+    slow = lifecycle.draining(deployment(), 1000.0, 60.0)
+    assert slow.draining_until == 1000
+    assert lifecycle.draining(slow, 70.0, 70.0).draining_until == 70
+    assert lifecycle.draining(slow, 5000.0, 70.0).draining_until == 1000
+
+
+def test_llm_and_other_versions_do_not_mix() -> None:
+    lifecycle.check_family(["DEFAULT", "STREAMING"], "DEFAULT")
+    lifecycle.check_family(["LLM"], "LLM")
+    with pytest.raises(BadRequest):
+        lifecycle.check_family(["DEFAULT"], "LLM")
+    with pytest.raises(BadRequest):
+        lifecycle.check_family(["LLM"], "STREAMING")

@@ -1,0 +1,190 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.model import (
+    EVERYTHING,
+    Account,
+    ApiKey,
+    Client,
+    Deployment,
+    Function,
+    FunctionVersion,
+    GpuSpec,
+    HealthInfo,
+    Instance,
+    Phase,
+    Reach,
+    Record,
+    RecordError,
+    Secrets,
+    State,
+    VersionDetails,
+    decode,
+    encode,
+    reach_of,
+    resources_of,
+)
+from wire.ids import FunctionId, VersionId
+
+UUIDS = st.uuids().map(str)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ACCOUNTS = st.frozensets(TEXTS, max_size=3)
+SECONDS = st.integers(0, 2**40)
+REACHES = st.builds(
+    Reach,
+    st.booleans(),
+    st.booleans(),
+    st.frozensets(UUIDS, max_size=2),
+    st.frozensets(st.tuples(UUIDS, UUIDS).map("/".join), max_size=2),
+)
+OBJECTS = st.dictionaries(TEXTS, st.none() | st.booleans() | SECONDS | TEXTS, max_size=3)
+SPECS = st.builds(GpuSpec, TEXTS, TEXTS, TEXTS, TEXTS, SECONDS, SECONDS, SECONDS, OBJECTS)
+HEALTHS = st.builds(HealthInfo, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
+IDS = (UUIDS.map(FunctionId), UUIDS.map(VersionId), TEXTS)
+RECORDS: st.SearchStrategy[Record] = st.one_of(
+    st.builds(VersionDetails, *IDS, TEXTS, OBJECTS, st.lists(TEXTS, max_size=2).map(tuple), TEXTS),
+    st.builds(
+        Deployment,
+        TEXTS,
+        *IDS,
+        st.lists(SPECS, max_size=2).map(tuple),
+        TEXTS,
+        TEXTS,
+        SECONDS,
+        st.none() | SECONDS,
+        st.lists(HEALTHS, max_size=2).map(tuple),
+    ),
+    st.builds(
+        Instance,
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        *IDS,
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        st.sampled_from(Phase),
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        st.booleans(),
+        st.booleans(),
+        SECONDS,
+        SECONDS,
+        SECONDS,
+    ),
+    st.builds(Account, TEXTS, TEXTS, SECONDS, TEXTS),
+    st.builds(Client, TEXTS, TEXTS),
+    st.builds(Secrets, *IDS, st.binary(max_size=20), TEXTS),
+    st.builds(Function, UUIDS.map(FunctionId), TEXTS, ACCOUNTS, st.booleans()),
+    st.builds(
+        FunctionVersion,
+        UUIDS.map(FunctionId),
+        UUIDS.map(VersionId),
+        TEXTS,
+        TEXTS,
+        st.sampled_from(State),
+        TEXTS,
+        st.integers(0, 65535),
+        ACCOUNTS,
+        st.booleans(),
+        TEXTS,
+        st.integers(0, 65535),
+    ),
+    st.builds(
+        ApiKey,
+        TEXTS,
+        st.binary(min_size=32, max_size=32),
+        TEXTS,
+        TEXTS,
+        st.frozensets(TEXTS, max_size=3),
+        REACHES,
+        SECONDS,
+        st.none() | SECONDS,
+        st.booleans(),
+        TEXTS,
+    ),
+)
+KEY = ApiKey("id", bytes(32), "account", "subject", frozenset({"invoke_function"}))
+
+
+@given(RECORDS)
+def test_a_record_is_read_back_as_it_was_written(
+    record: Record,
+) -> None:
+    assert decode(encode(record)) == record
+
+
+@given(st.binary(max_size=64) | st.recursive(st.none() | TEXTS, st.lists).map(json.dumps))
+def test_whatever_is_no_record_is_refused_and_nothing_else_happens(data: bytes | str) -> None:
+    with pytest.raises(RecordError):
+        decode(data if isinstance(data, bytes) else data.encode())
+
+
+@given(
+    RECORDS,
+    st.sampled_from([None, 7, -1.5, "x", [], {}, [1], True]),
+    st.data(),
+)
+def test_a_member_of_another_type_never_gets_past_the_codec_as_another_error(
+    record: Record, wrong: object, data: st.DataObject
+) -> None:
+    document = json.loads(encode(record))
+    document[data.draw(st.sampled_from(sorted(document)))] = wrong
+    try:
+        decode(json.dumps(document).encode())
+    except RecordError:
+        return
+
+
+def test_a_record_of_a_later_schema_is_refused_by_its_number() -> None:
+    document = json.loads(encode(KEY))
+    document["schema"] = 2
+    with pytest.raises(RecordError, match="schema is 2, this program reads 1"):
+        decode(json.dumps(document).encode())
+
+
+def test_a_missing_member_is_named() -> None:
+    document = json.loads(encode(KEY))
+    del document["scopes"]
+    with pytest.raises(RecordError, match="scopes"):
+        decode(json.dumps(document).encode())
+
+
+def test_members_of_a_later_release_are_ignored() -> None:
+    document = json.loads(encode(KEY))
+    document["colour"] = "green"
+    assert decode(json.dumps(document).encode()) == KEY
+
+
+def test_a_key_is_never_stored_in_clear() -> None:
+    assert "digest" in json.loads(encode(KEY))
+    assert "nvapi" not in encode(KEY).decode()
+
+
+def test_resources_have_the_form_that_the_api_speaks() -> None:
+    assert resources_of(EVERYTHING) == [
+        {"type": "account-functions", "id": "*"},
+        {"type": "authorized-functions", "id": "*"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {"type": "account-functions", "id": "x"},
+        {"type": "authorized-functions"},
+        {"type": "function", "id": "*"},
+        {"type": "function", "id": "not-a-uuid/*"},
+        {"type": "function", "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff"},
+        {"type": "function", "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff/"},
+        {"type": "function", "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff/**"},
+        {"type": "everything", "id": "*"},
+        {},
+    ],
+)
+def test_a_malformed_resource_grants_nothing(resource: dict[str, str]) -> None:
+    assert reach_of([resource]) == Reach()

@@ -1,0 +1,192 @@
+"""The HTTP/1.1 client, byte by byte, without a socket."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from http1.client.connection import Connection
+from http1.stream import Failure, Headers
+
+BODY = bytes(range(256)) * 3
+
+
+class Clock:
+    def time(self) -> float:
+        return 1.0
+
+
+class Transport:
+    """As much of `asyncio.Transport` as a connection uses."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.sent += b"".join(parts)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+    close = abort
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Told:
+    """The owner and the exchange at once; what was told, in one form however it was told."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.announced: int | None = None
+        self.body = b""
+        self.ends = 0
+        self.failure: Failure | None = None
+        self.is_released = False
+
+    def response_whole(
+        self, status: int, headers: Headers, body_bytes: int | None, body: bytes
+    ) -> None:
+        self.response_head(status, headers, body_bytes)
+        self.response_data(body)
+        self.response_end()
+
+    def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        assert not self.status
+        self.status, self.headers, self.announced = status, headers, body_bytes
+
+    def response_data(self, data: bytes) -> None:
+        assert self.status
+        assert not self.ends
+        self.body += data
+
+    def response_end(self) -> None:
+        self.ends += 1
+
+    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:
+        assert self.failure is None
+        self.failure = failure
+
+    def released(self, connection: Connection) -> None:
+        self.is_released = True
+
+    def lost(self, connection: Connection) -> None: ...
+
+    def holds(self, connection: Connection) -> None: ...
+
+    upload_congested = upload_relieved = lambda self: None
+
+
+def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) -> Told:
+    """Return what is told of a response that arrives in ``reads``."""
+    told: Any = Told()
+    clock: Any = Clock()
+    transport: Any = Transport()
+    connection = Connection(told, clock)
+    connection.connection_made(transport)
+    connection.start(told, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
+    for data in reads:
+        if not transport.closing:
+            connection.data_received(data)
+    if eof and not transport.closing:
+        connection.eof_received()
+        connection.connection_lost(None)
+    return told
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % len(data) for cut in cuts} - {0})
+    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+RESPONSES = {
+    "length": b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 768\r\n\r\n" + BODY,
+    "chunked": b"HTTP/1.1 200 OK\r\nX-A: b\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"100\r\n" + BODY[:256] + b"\r\n200;x=y\r\n" + BODY[256:] + b"\r\n0\r\n\r\n",
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 768\r\n\r\n" + BODY,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(RESPONSES))
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_any_split_into_reads_tells_the_same_response(kind: str, cuts: list[int]) -> None:
+    told = received(split(RESPONSES[kind], cuts))
+    assert (told.status, told.body, told.ends, told.failure) == (200, BODY, 1, None)
+    assert (b"x-a", b"b") in told.headers
+    assert b"content-length" not in dict(told.headers)
+    assert told.is_released
+
+
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12), keep=st.integers(0, 1000))
+def test_a_response_cut_short_never_ends(cuts: list[int], keep: int) -> None:
+    for response in (RESPONSES["length"], RESPONSES["chunked"]):
+        told = received(split(response[: 1 + keep % (len(response) - 1)], cuts), eof=True)
+        assert told.ends == 0
+        assert told.failure is Failure.CLOSED
+        assert not told.is_released
+
+
+@given(cuts=st.lists(st.integers(0, 2000), max_size=5))
+def test_without_length_the_end_of_the_connection_is_the_end(cuts: list[int]) -> None:
+    told = received(split(b"HTTP/1.1 200 OK\r\n\r\n" + BODY, cuts), eof=True)
+    assert (told.body, told.ends, told.announced) == (BODY, 1, None)
+    assert not told.is_released
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
+def test_no_bytes_crash_it(data: bytes, cuts: list[int]) -> None:
+    if data:
+        told = received(split(data, cuts), eof=True)
+        assert told.ends + (told.failure is not None) == 1
+
+
+def test_a_head_response_keeps_its_length_and_takes_no_body() -> None:
+    told = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"], is_head=True)
+    assert (told.announced, told.body, told.ends) == (7, b"", 1)
+    assert told.is_released
+    told = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nforged!"], is_head=True)
+    assert told.body == b""
+    assert not told.is_released
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nmore",
+    ],
+)
+def test_a_connection_that_may_not_be_kept_is_not_kept(response: bytes) -> None:
+    told = received([response])
+    assert told.ends == 1
+    assert not told.is_released
+
+
+def test_a_request_body_is_framed_as_announced() -> None:
+    sent = []
+    for is_chunked in (False, True):
+        told: Any = Told()
+        clock: Any = Clock()
+        transport: Any = Transport()
+        connection = Connection(told, clock)
+        connection.connection_made(transport)
+        connection.start(told, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
+        connection.send(b"cd")
+        connection.send(b"x" * 5000)
+        connection.finish()
+        sent.append(transport.sent)
+    assert sent[0] == b"Habcd" + b"x" * 5000
+    assert sent[1] == (b"H2\r\nab\r\n2\r\ncd\r\n1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n")

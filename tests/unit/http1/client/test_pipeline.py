@@ -1,0 +1,69 @@
+"""Answers one behind the other, without a socket."""
+
+from typing import Any
+
+import pytest
+
+from http1.client.pipeline import Pipeline
+
+
+class Transport:
+    """As much of `asyncio.Transport` as a pipeline uses; told by hand that it is lost."""
+
+    is_aborted = False
+
+    def write(self, data: bytes) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Clock:
+    """The loop, the owner of the pipeline, and who is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def time(self) -> float:
+        return 1.0
+
+    def pipeline_lost(self, _: Pipeline) -> None: ...
+
+
+class Delivered:
+    """A job that writes down what becomes of its POST."""
+
+    def __init__(self, told: list[str], name: str) -> None:
+        self._told = told
+        self._name = name
+
+    def post_answered(self, status: int) -> None:
+        self._told.append(f"{self._name} {status}")
+
+    def post_lost(self, *, is_unread: bool = False) -> None:
+        self._told.append(f"{self._name} {'unread' if is_unread else 'lost'}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "fate"),
+    [
+        (b"HTTP/1.1 401 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", "unread"),
+        (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", "lost"),
+    ],
+)
+def test_only_what_stands_behind_an_announced_close_is_certainly_unread(
+    answer: bytes, fate: str
+) -> None:
+    clock: Any = Clock()
+    transport: Any = Transport()
+    pipeline = Pipeline(clock, clock)
+    pipeline.connection_made(transport)
+    for name in ("a", "b"):
+        job: Any = Delivered(clock.told, name)
+        pipeline.post(job, b"POST", 1.0)
+    pipeline.data_received(answer)
+    pipeline.connection_lost(None)
+    assert clock.told == ["a 401", f"b {fate}"]

@@ -1,0 +1,219 @@
+"""One connection on a table: a transport, a loop and a dispatch that only write down."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from http1.server.connections import Connections
+from http1.server.limits import EdgeLimits
+from http1.server.protocol import Http1Protocol
+from http1.stream import Headers, Request, Responder
+
+
+class TableSocket:
+    family = socket.AF_INET
+
+    def __init__(self) -> None:
+        self.error = 0
+        self.tcp_state = 1
+        self.resets = False
+
+    def getsockopt(self, _: int, name: int, *size: int) -> int | bytes:
+        return bytes([self.tcp_state]) if name == socket.TCP_INFO and size else self.error
+
+    def setsockopt(self, *_: object) -> None:
+        self.resets = True
+
+
+class TableTransport:
+    """Keeps what is written; ``is_stuck`` stands for a client that reads nothing."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.writes = 0
+        self.buffered = 0
+        self.high_water = 0
+        self.is_stuck = False
+        self.is_reading = True
+        self.eof_written = False
+        self.aborted = False
+        self.socket = TableSocket()
+        self.protocol: Any = None
+        self._closing = False
+
+    def write(self, data: bytes) -> None:
+        if self._closing:
+            return  # as uvloop: what comes after close is lost
+        self.written += data
+        self.writes += 1
+        if self.is_stuck:
+            before, self.buffered = self.buffered, self.buffered + len(data)
+            if before <= self.high_water < self.buffered:
+                self.protocol.pause_writing()
+
+    def drain(self) -> None:
+        self.is_stuck = False
+        congested, self.buffered = self.buffered > self.high_water, 0
+        if congested:
+            self.protocol.resume_writing()
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.high_water = high
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def get_extra_info(self, name: str) -> TableSocket:
+        assert name == "socket"
+        return self.socket
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def write_eof(self) -> None:
+        self.eof_written = True
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.protocol._connections.loop.call_soon(self.protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+
+class TableLoop:
+    """Time that stands still and callbacks that wait to be run."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._ready: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        self._ready.append((callback, arguments))
+
+    def call_later(self, _: float, callback: Callable[..., object], *arguments: object) -> None:
+        self.call_soon(callback, *arguments)
+
+    def run(self) -> None:
+        while self._ready:
+            ready, self._ready = self._ready, []
+            for callback, arguments in ready:
+                callback(*arguments)
+
+
+class Exchange:
+    """A receiver that writes down what it gets. ``on`` may act on an event."""
+
+    def __init__(self, request: Request, responder: Responder) -> None:
+        self.request = request
+        self.responder = responder
+        self.body_bytes = b""
+        self.events: list[str] = []
+        self.on: Callable[[str, Exchange], None] = lambda event, exchange: None
+        self.is_over = False
+
+    def _happened(self, event: str) -> None:
+        assert not self.is_over, f"{event} after the end"
+        self.events.append(event)
+        self.on(event, self)
+
+    def body(self, data: bytes) -> None:
+        assert data
+        self.body_bytes += data
+        self._happened("body")
+
+    def arrived(self) -> None:
+        self._happened("arrived")
+
+    def body_end(self) -> None:
+        self._happened("end")
+
+    def gone(self) -> None:
+        self._happened("gone")
+        self.is_over = True
+
+    def congested(self) -> None:
+        self._happened("congested")
+
+    def relieved(self) -> None:
+        self._happened("relieved")
+
+    def answer(
+        self, body: bytes = b"ok", status: int = 200, headers: Headers | None = None
+    ) -> None:
+        self.responder.send_head(status, headers or [], len(body))
+        self.responder.send_body(body)
+        self.is_over = True
+        self.responder.end()
+
+
+class Table:
+    """A connection in the middle of it all."""
+
+    def __init__(
+        self,
+        limits: EdgeLimits | None = None,
+        on: Callable[[str, Exchange], None] = lambda event, exchange: None,
+    ) -> None:
+        self.exchanges: list[Exchange] = []
+        self.on = on
+        self.loop = TableLoop()
+        self.connections = Connections(self._dispatch, limits or EdgeLimits(), self.loop)  # type: ignore[arg-type]  # stands in
+        self.transport = TableTransport()
+        self.protocol = Http1Protocol(self.connections)
+        self.transport.protocol = self.protocol
+        self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
+
+    def _dispatch(self, request: Request, responder: Responder) -> Exchange:
+        exchange = Exchange(request, responder)
+        exchange.on = self.on
+        self.exchanges.append(exchange)
+        self.on("dispatch", exchange)
+        return exchange
+
+    def feed(self, *pieces: bytes) -> None:
+        """Each piece is one read; as with a real transport, nothing is read while paused."""
+        for piece in pieces:
+            if piece and not self.transport.is_closing():
+                self.protocol.data_received(piece)
+                if not self.transport.is_reading:
+                    self.loop.run()
+                    assert self.transport.is_reading, "paused for good"
+        self.loop.run()
+
+    def eof(self) -> None:
+        if not self.protocol.eof_received():
+            self.transport.close()
+        self.loop.run()
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.loop.now + seconds
+        while self.loop.now < until:
+            self.loop.now = min(until, self.loop.now + self.connections.slack_s)
+            self.connections.check()
+            self.loop.run()
+
+    @property
+    def last(self) -> Exchange:
+        return self.exchanges[-1]
+
+    def status(self) -> bytes:
+        """Return the status of the first answer on the wire, empty when there is none."""
+        return self.transport.written[9:12]
+
+
+def answering(event: str, exchange: Exchange) -> None:
+    """Answer every request as soon as it is complete."""
+    if event == "end":
+        exchange.answer(exchange.request.target + b" " + exchange.body_bytes)

@@ -1,0 +1,82 @@
+"""Chunked bodies, in any pieces."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from http1.server.body import ChunkedBody
+from http1.server.http_error import Refusal
+
+
+def decode(*pieces: bytes, enough_bytes: int = 5) -> tuple[bytes, bool, bytes]:
+    body = ChunkedBody()
+    decoded = b""
+    rest = b""
+    for piece in pieces:
+        at = 0
+        while at < len(piece) and not body.is_complete:
+            taken, at = body.take(piece, at, enough_bytes)
+            assert len(taken) <= enough_bytes
+            decoded += taken
+        rest += piece[at:]
+    return decoded, body.is_complete, rest
+
+
+STREAM = (
+    b'5\r\nhello\r\n00A;x=y;z="q"\r\n 0123\r\n\r\n8\r\n1 \t ;e\r\n!\r\n'
+    b"0\r\nX-Sum: 1\r\nY:\r\n\r\nGET /"
+)
+BODY = b"hello 0123\r\n\r\n8!"
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8).map(sorted))
+def test_any_pieces_give_the_same_body_and_the_same_rest(cuts: list[int]) -> None:
+    bounds = [0, *cuts, len(STREAM)]
+    pieces = [STREAM[a:b] for a, b in pairwise(bounds)]
+    assert decode(*pieces) == (BODY, True, b"GET /")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\r\n",
+        b"g\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"0x1\r\na\r\n",
+        b" 1\r\na\r\n",
+        b"1\na\r\n",
+        b"1\r\na\n",
+        b"1\r\nab\r\n",
+        b"1\r\na\r\r\n",
+        b"1_0\r\n",
+        b"1 \r\na\r\n",
+        b"1 x\r\na\r\n",
+        b"1;a\x00\r\na\r\n",
+        b"1;a\rb\r\na\r\n",
+        b"1234567890abcdef\r\n",
+        b"1;" + b"x" * 1100,
+        b"1;" + b"x" * 1000 + b"\r\na\r\n" + (b"1;" + b"x" * 1000 + b"\r\na\r\n") * 16,
+        b"0\r\nX : y\r\n\r\n",
+        b"0\r\n folded\r\n\r\n",
+        b"0\r\nX: y\n\r\n",
+        b"0\r\n" + b"X: y\r\n" * 3000,
+    ],
+    ids=lambda stream: repr(stream)[2:30],
+)
+def test_what_other_parsers_might_read_differently_is_refused(stream: bytes) -> None:
+    with pytest.raises(Refusal):
+        decode(stream)
+    with pytest.raises(Refusal):
+        decode(*[stream[at : at + 1] for at in range(len(stream))])
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_break_it(stream: bytes) -> None:
+    try:
+        decoded, _, _ = decode(stream)
+    except Refusal:
+        return
+    assert len(decoded) <= len(stream)

@@ -1,0 +1,20 @@
+import pytest
+
+from queueing.nats.acks import deliveries_of
+
+SHORT = b"$JS.ACK.rq_r_v.rq_r_v_workers.2.17.5.1790000000000000000.3"
+LONG = b"$JS.ACK.hub.ACC123.rq_r_v.rq_r_v_workers.2.17.5.1790000000000000000.3.x7"
+
+
+@pytest.mark.parametrize("subject", [SHORT, LONG])
+def test_both_forms_of_an_ack_subject_are_read(subject: bytes) -> None:
+    assert deliveries_of(subject) == 2
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [b"", b"_INBOX.a.b", b"$JS.ACK.s.c.1.2", SHORT.replace(b"2.17", b"x.y")],
+)
+def test_anything_else_is_refused(subject: bytes) -> None:
+    with pytest.raises(ValueError, match=r"subject|invalid"):
+        deliveries_of(subject)

@@ -1,0 +1,220 @@
+"""How an agent speaks with the API, whatever the API does."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from worker_agent.registration import (
+    CONNECT_PATH,
+    HEARTBEAT_PATH,
+    ConnectError,
+    Place,
+    Registration,
+    Status,
+    read_welcome,
+)
+
+PATIENCE_S = 5.0
+WELCOME = {
+    "region": "local",
+    "nats": {"urls": ["nats://a:1"], "jwt": "j", "seed": "s", "apiPrefix": "nvcf.js"},
+    "token": "t1",
+    "expiresInSeconds": 600,
+    "leaseSeconds": 30,
+}
+WELL = Status(healthy=True, slots=4, busy=0, stopping=False)
+
+
+class Api:
+    """Answers as a test says; tells of every call."""
+
+    def __init__(self, answer: Callable[[str], Mapping[str, object]]) -> None:
+        self.answer = answer
+        self.calls: list[tuple[str, str, object]] = []
+        self._called = asyncio.Event()
+
+    async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
+        self.calls.append((path, token, document))
+        self._called.set()
+        return self.answer(path)
+
+    def of(self, path: str) -> list[tuple[str, object]]:
+        return [(token, document) for called, token, document in self.calls if called == path]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._called.clear()
+                await self._called.wait()
+
+
+def willing(path: str) -> Mapping[str, object]:
+    return WELCOME if path == CONNECT_PATH else {"leaseSeconds": 30}
+
+
+class Agent:
+    def __init__(self, api: Api) -> None:
+        self.status = WELL
+        self.renewals = 0
+        self.asked: list[int] = []
+        self.registration = Registration(
+            api,
+            Place("i1", "f1", "v1"),
+            "t0",
+            lambda: self.status,
+            self._renewed,
+            self.asked.append,
+        )
+
+    async def _renewed(self) -> None:
+        self.renewals += 1
+
+
+async def test_connects_as_the_instance_it_is_and_goes_on_with_the_new_token() -> None:
+    api = Api(willing)
+    agent = Agent(api)
+    welcome = await agent.registration.connect()
+    assert api.of(CONNECT_PATH) == [
+        ("t0", {"instanceId": "i1", "functionId": "f1", "functionVersionId": "v1"})
+    ]
+    assert welcome.nats is not None
+    assert agent.registration.credentials() == ("j", "s")
+    agent.registration.start()
+    await api.until(lambda: bool(api.of(HEARTBEAT_PATH)))
+    await agent.registration.stop()
+    token, document = api.of(HEARTBEAT_PATH)[0]
+    assert token == "t1"
+    assert document == {
+        "instanceId": "i1",
+        "healthy": True,
+        "slots": 4,
+        "busy": 0,
+        "stopping": False,
+    }
+
+
+@pytest.mark.parametrize("status", [0, 404, 409, 429, 500, 503])
+async def test_tries_again_what_may_pass(status: int) -> None:
+    failures = [ConnectError("away", status), ConnectError("away", status)]
+
+    def answer(path: str) -> Mapping[str, object]:
+        if failures:
+            raise failures.pop()
+        return willing(path)
+
+    api = Api(answer)
+    async with asyncio.timeout(PATIENCE_S):
+        await Agent(api).registration.connect()
+    assert len(api.calls) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_gives_up_what_no_attempt_can_change(status: int) -> None:
+    def answer(path: str) -> Mapping[str, object]:
+        raise ConnectError("no", status)
+
+    api = Api(answer)
+    with pytest.raises(ConnectError):
+        await Agent(api).registration.connect()
+    assert len(api.calls) == 1
+
+
+async def test_tells_a_change_at_once_and_says_goodbye() -> None:
+    api = Api(willing)
+    agent = Agent(api)
+    await agent.registration.connect()
+    agent.registration.start()
+    await api.until(lambda: len(api.of(HEARTBEAT_PATH)) == 1)
+    agent.status = WELL._replace(healthy=False)
+    agent.registration.changed()
+    await api.until(lambda: len(api.of(HEARTBEAT_PATH)) == 2)
+    agent.status = WELL._replace(stopping=True)
+    await agent.registration.stop()
+    told = [document for _, document in api.of(HEARTBEAT_PATH)]
+    assert [one["healthy"] for one in told] == [True, False, True]  # type: ignore[index]
+    assert told[-1]["stopping"] is True  # type: ignore[index]
+
+
+async def test_every_answer_may_say_how_many_requests_are_asked_of_us() -> None:
+    """An older API does not, and what is no such number is not believed."""
+    answers: list[object] = [3, None, 5, 0, -1, True, "7", 4.0, 16_385, 10**12, [], 5, 1]
+
+    def answer(path: str) -> Mapping[str, object]:
+        told = answers.pop(0) if answers else None
+        more = {} if told is None else {"maxRequestConcurrency": told}
+        return {**willing(path), "leaseSeconds": 0.01, **more}
+
+    api = Api(answer)
+    agent = Agent(api)
+    welcome = await agent.registration.connect()
+    assert (welcome.concurrency, agent.asked) == (3, [3])
+    agent.registration.start()
+    await api.until(lambda: not answers)
+    await agent.registration.stop()
+    assert agent.asked == [3, 5, 5, 1]
+
+
+async def test_three_heartbeats_a_lease() -> None:
+    api = Api(lambda path: {**willing(path), "leaseSeconds": 0.06})
+    agent = Agent(api)
+    await agent.registration.connect()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    agent.registration.start()
+    await api.until(lambda: len(api.of(HEARTBEAT_PATH)) == 4)
+    assert loop.time() - begun >= 0.06
+    await agent.registration.stop()
+
+
+async def test_renews_at_half_time_and_keeps_trying() -> None:
+    refusals = [ConnectError("away"), ConnectError("no", 401)]
+    connects = 0
+    failing = []
+
+    def answer(path: str) -> Mapping[str, object]:
+        nonlocal connects
+        if path == HEARTBEAT_PATH:
+            raise ConnectError("away")
+        connects += 1
+        failing.append(agent.registration.is_renewal_failing)
+        if connects > 1 and refusals:
+            raise refusals.pop()
+        return {**WELCOME, "token": f"t{connects}", "expiresInSeconds": 0.1}
+
+    api = Api(answer)
+    agent = Agent(api)
+    await agent.registration.connect()
+    agent.registration.start()
+    await api.until(lambda: connects >= 5)
+    await agent.registration.stop()
+    assert [token for token, _ in api.of(CONNECT_PATH)][:5] == ["t0", "t1", "t1", "t1", "t4"]
+    assert agent.renewals >= 1
+    # As it was when each attempt began.
+    assert failing[:5] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"region": ""},
+        {"token": None},
+        {"expiresInSeconds": 0},
+        {"leaseSeconds": "30"},
+        {"leaseSeconds": True},
+        {"nats": {}},
+        {"nats": {"urls": [], "jwt": "j", "seed": "s", "apiPrefix": "x"}},
+    ],
+)
+def test_an_answer_that_lacks_something_is_no_answer(changes: dict[str, object]) -> None:
+    with pytest.raises(ConnectError):
+        read_welcome({**WELCOME, **changes})
+
+
+def test_logins_are_not_shown() -> None:
+    welcome = read_welcome({**WELCOME, "token": "sesame", "nats": None})
+    assert welcome.nats is None
+    assert "sesame" not in repr(welcome)
+    login = read_welcome(WELCOME).nats
+    assert "'s'" not in repr(login)
+    assert "'j'" not in repr(login)
