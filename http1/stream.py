@@ -1,15 +1,16 @@
 """One request and its response, with no HTTP version in it.
 
-The edge parses bytes into a `Request`, hands it to a `Dispatch` together with a `Responder`, and
-feeds what follows to the `Receiver` that the dispatch returned. HTTP/1.1 and HTTP/2 speak this
+The edge parses bytes into a `Request`, hands it to a `Dispatch` with a `ResponseWriter`, and feeds
+what follows to the `RequestStream` that the dispatch returned. HTTP/1.1 and HTTP/2 speak this
 language upward; an invocation, the worker's attach calls and the path routes speak it downward.
 
 Rules that hold for every implementation:
 
-* Calls on the `Responder` may come at any time, also inside `Dispatch` and inside a `Receiver`
-  call, and may cause `congested()` before they return: set your own state first.
-* A response is ``send_head``, any number of ``send_body``, then ``end``; or ``abort`` at any point.
-  After ``end`` or ``abort``, and after ``gone()``, neither side calls the other again.
+* Calls on the `ResponseWriter` may come at any time, also inside `Dispatch` and inside a
+  `RequestStream` call, and may cause `pause_writing()` before they return: set your state first.
+* A response is ``send_head``, any number of ``send_data``, then ``send_end``; or ``abort`` at any
+  point. After ``send_end`` or ``abort``, and after ``request_broken()``, neither side calls the
+  other again.
 * Header names are lower case. ``content-length``, ``transfer-encoding`` and ``connection`` never
   stand in a response's headers: framing is the edge's, from ``body_bytes``.
 """
@@ -22,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Request:
-    """A request head. The body follows through the `Receiver`.
+    """A request head. The body follows through the `RequestStream`.
 
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
     or ``:authority`` (HTTP/2). ``headers`` are in order, names lower case, ``host`` included.
@@ -50,7 +51,7 @@ class Request:
         self.received_at = received_at
 
 
-class Responder(Protocol):
+class ResponseWriter(Protocol):
     """The peer's side of one exchange; implemented by the edge."""
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
@@ -60,51 +61,51 @@ class Responder(Protocol):
         HEAD, 204 and 304 it is only what the head announces (``None``: nothing announced).
         """
 
-    def send_body(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; they leave with this loop turn, never later."""
 
-    def end(self) -> None:
+    def send_end(self) -> None:
         """The response is complete. A body shorter than announced is aborted instead."""
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream (RFC 9112 §8, RFC 9113 §5.4.2)."""
 
-    def pause_body(self) -> None:
+    def pause_reading(self) -> None:
         """Stop reading the request's body; bytes already read may still arrive."""
 
-    def resume_body(self) -> None:
+    def resume_reading(self) -> None:
         """Go on reading the request's body."""
 
-    def is_congested(self) -> bool:
+    def is_writing_paused(self) -> bool:
         """Whether more bytes wait for the peer than the high-water mark allows."""
 
 
-class Receiver(Protocol):
+class RequestStream(Protocol):
     """What serves one request; called by the edge."""
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         """Next bytes of the request body."""
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """What had arrived with the head is delivered; more body of unknown length is to come.
 
         Called once, and only for a body of unknown length that has not ended by then.
         """
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         """The request is complete (called for a request without a body too)."""
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         """The peer left, broke the protocol or was too slow: nothing can be sent any more."""
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         """The peer reads slower than we write: stop producing."""
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The peer has caught up: produce again."""
 
 
-Dispatch = Callable[[Request, Responder], Receiver]
+Dispatch = Callable[[Request, ResponseWriter], RequestStream]
 
 
 class Failure(IntEnum):
@@ -120,12 +121,12 @@ class Failure(IntEnum):
     """What came is no acceptable HTTP response."""
 
 
-class Exchange(Protocol):
+class ResponseStream(Protocol):
     """One request and its response on a connection of ours, told what comes of it.
 
     A response is told either by one `response_whole`, or by `response_head`, any number of
-    `response_data`, then `response_end`. `response_lost` may take the place of all that is still
-    to come. Nothing is called after `response_whole`, `response_end` or `response_lost`.
+    `response_data`, then `response_end`. `response_broken` may take the place of all that is still
+    to come. Nothing is called after `response_whole`, `response_end` or `response_broken`.
     """
 
     def response_whole(
@@ -145,15 +146,15 @@ class Exchange(Protocol):
     def response_end(self) -> None:
         """The response is complete."""
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
         """No (more) response.
 
         ``is_stale``: the connection had idled and broke before the server received any byte of the
         request, so that it may be sent again.
         """
 
-    def upload_congested(self) -> None:
+    def pause_writing(self) -> None:
         """The peer reads the request slower than we send it: send no more."""
 
-    def upload_relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The peer has caught up."""

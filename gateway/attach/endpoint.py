@@ -8,7 +8,7 @@ from gateway.attach.tokens import Tokens
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.machine import Invocation
 from gateway.invocation.state import QUEUED
-from http1.stream import Headers, Receiver, Request, Responder
+from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from wire.headers import AUTHORIZATION, NVCF_LEASED_US
 
 _DIGITS_MAX = 15
@@ -25,7 +25,7 @@ class AttachEndpoint:
         self.responses: Tokens[Invocation] = Tokens()
         self.requests: Tokens[Invocation] = Tokens()
 
-    def serve(self, request: Request, worker: Responder) -> Receiver:
+    def serve(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one attach call. Raises `Unauthenticated` and `MethodNotAllowed`."""
         authorization, worker_s = _read(request.headers)
         if request.method == b"POST":

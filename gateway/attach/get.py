@@ -4,30 +4,30 @@ from gateway.invocation.machine import Invocation
 
 
 class AttachGet:
-    """One GET, whose response the invocation writes. A `http1.stream.Receiver`."""
+    """One GET, whose response the invocation writes. A `http1.stream.RequestStream`."""
 
     __slots__ = ("_invocation",)
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         """A GET attach has no body; one that comes is dropped."""
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """As `body`."""
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         """The request is complete; the response began with its head."""
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         """The worker needs no more of the body, or died; a death shows elsewhere."""
-        self._invocation.rest_gone()
+        self._invocation.rest_broken()
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         """The worker reads slower than the client writes."""
-        self._invocation.rest_congested()
+        self._invocation.rest_pause_writing()
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The worker has caught up."""
-        self._invocation.rest_relieved()
+        self._invocation.rest_resume_writing()

@@ -8,7 +8,7 @@ knows when its slot and its lease are free.
 from gateway.attach import PATH
 from gateway.errors import BadRequest, problem_for
 from gateway.invocation.machine import Invocation
-from http1.stream import Headers, Responder
+from http1.stream import Headers, ResponseWriter
 from wire.http1 import HeadError, InnerHeadParser
 from wire.problem import instance_of
 
@@ -16,7 +16,7 @@ _NO_HEADERS: Headers = []
 
 
 class AttachPost:
-    """One POST. A `http1.stream.Receiver` and the `WorkerPost` of its invocation."""
+    """One POST. A `http1.stream.RequestStream` and the `WorkerPost` of its invocation."""
 
     __slots__ = (
         "_invocation",
@@ -27,7 +27,9 @@ class AttachPost:
         "_worker",
     )
 
-    def __init__(self, invocation: Invocation, worker: Responder, body_bytes: int | None) -> None:
+    def __init__(
+        self, invocation: Invocation, worker: ResponseWriter, body_bytes: int | None
+    ) -> None:
         """``body_bytes`` is the length of the POST, ``None`` when it is not known."""
         self._invocation = invocation
         self._worker = worker
@@ -38,7 +40,7 @@ class AttachPost:
 
     # The worker's side
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         """Next bytes of the POST."""
         if self._is_answered:
             return
@@ -64,10 +66,10 @@ class AttachPost:
         if rest:
             invocation.response_data(rest)
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """The head may be incomplete still; more comes."""
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         """The worker has sent everything."""
         self._is_complete = True
         if self._is_answered:
@@ -77,29 +79,29 @@ class AttachPost:
         else:
             self._invocation.response_end()
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         """The worker's connection broke."""
         if not self._is_answered:
             self._is_answered = True
-            self._invocation.worker_gone()
+            self._invocation.response_broken()
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         """Our answer has no body."""
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         """Our answer has no body."""
 
     # The invocation's side
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more of the response for now."""
         if not self._is_complete:
-            self._worker.pause_body()
+            self._worker.pause_reading()
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Go on reading the response."""
         if not self._is_complete:
-            self._worker.resume_body()
+            self._worker.resume_reading()
 
     def taken(self) -> None:
         """The client has everything: 200."""
@@ -118,12 +120,12 @@ class AttachPost:
         error.status = status
         status, headers, body = problem_for(error, instance_of(PATH), self._invocation.request_id)
         self._worker.send_head(status, headers, len(body))
-        self._worker.send_body(body)
-        self._worker.end()
+        self._worker.send_data(body)
+        self._worker.send_end()
 
     def _answer_ok(self) -> None:
         if self._is_answered:
             return
         self._is_answered = True
         self._worker.send_head(200, _NO_HEADERS, 0)
-        self._worker.end()
+        self._worker.send_end()

@@ -21,7 +21,7 @@ import httptools
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import answer_problem
 from gateway.errors import BadRequest, BodyTooLarge, GatewayError, StoreUnavailable
-from http1.stream import Headers, Receiver, Request, Responder
+from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
 from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
 from wire.http1 import LAST_CHUNK, REASONS, encode_chunk, encode_request_head
@@ -52,7 +52,7 @@ class ApiBridge:
         self._connect = connect
         self._seen = seen
 
-    def serve(self, request: Request, client: Responder, more: Headers) -> Receiver:
+    def serve(self, request: Request, client: ResponseWriter, more: Headers) -> RequestStream:
         """Serve one request; its answer carries the headers in ``more`` too.
 
         Raises `BodyTooLarge`.
@@ -103,17 +103,36 @@ _CONNECT_S = 5.0
 
 async def _begin(connect: Connect, bridged: "_Bridged") -> None:
     try:
-        transport = await connect(bridged)
+        transport = await connect(_Application(bridged))
     except OSError:
-        bridged.connection_lost(None)
+        bridged.connection_lost()
         return
     bridged.begin(transport)
 
 
-class _Bridged(asyncio.Protocol):
-    """One call: a `http1.stream.Receiver`, and the client of the application."""
+class _Application(asyncio.Protocol):
+    """The connection to the application, which reports to its call."""
 
-    def __init__(self, request: Request, client: Responder, more: Headers, seen: Seen) -> None:
+    def __init__(self, call: "_Bridged") -> None:
+        self._call = call
+
+    def data_received(self, data: bytes) -> None:
+        self._call.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._call.pause_client()
+
+    def resume_writing(self) -> None:
+        self._call.resume_client()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it
+        self._call.connection_lost()
+
+
+class _Bridged:
+    """One call: a `http1.stream.RequestStream`, and the client of the application."""
+
+    def __init__(self, request: Request, client: ResponseWriter, more: Headers, seen: Seen) -> None:
         self._request = request
         self._client = client
         self._more = more
@@ -137,7 +156,7 @@ class _Bridged(asyncio.Protocol):
 
     # What the edge tells.
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         self._body_bytes += len(data)
         try:
             check_body_bytes(self._body_bytes)
@@ -146,23 +165,23 @@ class _Bridged(asyncio.Protocol):
             return
         self._write(encode_chunk(data) if self._is_chunked else data)
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """Nothing waits for it: every part of the body goes on as it comes."""
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         if self._is_chunked:
             self._write(LAST_CHUNK)
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         self._is_over = True
         if self._transport is not None:
             self._transport.abort()
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         if self._transport is not None:
             self._transport.resume_reading()
 
@@ -180,7 +199,7 @@ class _Bridged(asyncio.Protocol):
             return
         transport.write(bytes(self._early))
         self._early.clear()
-        if self._client.is_congested():
+        if self._client.is_writing_paused():
             transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -191,15 +210,15 @@ class _Bridged(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail(GatewayError())
 
-    def pause_writing(self) -> None:
+    def pause_client(self) -> None:
         if not self._is_over:
-            self._client.pause_body()
+            self._client.pause_reading()
 
-    def resume_writing(self) -> None:
+    def resume_client(self) -> None:
         if not self._is_over:
-            self._client.resume_body()
+            self._client.resume_reading()
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it
+    def connection_lost(self) -> None:
         self._transport = None
         self._fail(StoreUnavailable(_UNREACHED))
 
@@ -225,7 +244,7 @@ class _Bridged(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if not self._is_over:
-            self._client.send_body(data)
+            self._client.send_data(data)
 
     def on_message_complete(self) -> None:
         if not self._is_over:
@@ -240,7 +259,7 @@ class _Bridged(asyncio.Protocol):
         self._is_over = True
         if self._transport is not None:
             self._transport.close()
-        self._client.end()
+        self._client.send_end()
 
     def _fail(self, error: GatewayError) -> None:
         """End the call: with an answer while there is none yet, visibly broken else."""

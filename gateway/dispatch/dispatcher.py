@@ -13,7 +13,7 @@ from gateway.invocation.site import Site
 from gateway.routing.router import Router
 from gateway.routing.target import Target
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Receiver, Request, Responder
+from http1.stream import Request, RequestStream, ResponseWriter
 from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import request_id, uuid4_text
 
@@ -62,7 +62,7 @@ class Dispatcher:
         self._metrics = metrics
         self._random = Randomness()
 
-    def __call__(self, request: Request, client: Responder) -> Receiver:
+    def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its answer."""
         endpoint = "UNKNOWN"
         try:
@@ -75,7 +75,7 @@ class Dispatcher:
             self._metrics.refused(request.method, answer_problem(request, client, error), endpoint)
             return ANSWERED
 
-    def _invoke(self, request: Request, client: Responder, target: Target) -> Invocation:
+    def _invoke(self, request: Request, client: ResponseWriter, target: Target) -> Invocation:
         site = self._site
         admission = self._router.admit(target, site.wall_ns() * 1e-9)
         take = self._random.take

@@ -7,7 +7,7 @@ from gateway.dispatch.responses import ANSWERED, answer_health, answer_problem, 
 from gateway.errors import GatewayError, NotFound, QueueUnavailableError
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Receiver, Request, Responder
+from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import Registry
 from wire.headers import CONTENT_TYPE
@@ -31,7 +31,7 @@ class PathRoutes:
         self._health = health
         self._metrics = metrics
 
-    def serve(self, request: Request, client: Responder) -> Receiver:
+    def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `GatewayError`."""
         path = request.target.partition(b"?")[0]
         if path == ATTACH_PATH and request.method != b"OPTIONS":
@@ -48,8 +48,8 @@ class PathRoutes:
         return self._answer(request, client, status, [*headers, *cors], body)
 
     def _answer(
-        self, request: Request, client: Responder, status: int, headers: Headers, body: bytes
-    ) -> Receiver:
+        self, request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
+    ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
         self._metrics.refused(request.method, status, endpoint)
@@ -65,7 +65,7 @@ class AttachDispatcher:
         self._attach = attach
         self._health = health
 
-    def __call__(self, request: Request, worker: Responder) -> Receiver:
+    def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its answer."""
         if request.target != ATTACH_PATH:
             return answer_health(request, worker, self._health, request.target, NotFound())
@@ -84,7 +84,7 @@ class StartingDispatcher:
     def __init__(self, health: Health) -> None:
         self._health = health
 
-    def __call__(self, request: Request, client: Responder) -> Receiver:
+    def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Answer health, and everything else 503."""
         starting = QueueUnavailableError("The gateway is starting")
         return answer_health(request, client, self._health, request.target, starting)
@@ -99,7 +99,7 @@ class AdminDispatcher:
         self._registry = registry
         self._health = health
 
-    def __call__(self, request: Request, client: Responder) -> Receiver:
+    def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request."""
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":

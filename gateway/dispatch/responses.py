@@ -4,7 +4,7 @@ import os
 
 from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import Health
-from http1.stream import Headers, Request, Responder
+from http1.stream import Headers, Request, ResponseWriter
 from wire.ids import uuid4_text
 from wire.problem import REQUEST_ID, instance_of
 
@@ -14,29 +14,29 @@ class Answered:
 
     __slots__ = ()
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         """Dropped."""
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """Dropped."""
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         """Dropped."""
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         """Nothing was held for it."""
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         """The answer is small."""
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The answer is small."""
 
 
 ANSWERED = Answered()
 
 
-def answer_problem(request: Request, client: Responder, error: GatewayError) -> int:
+def answer_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
     """Answer with the problem of ``error``, under an id of its own; return its status."""
     request_id = uuid4_text(os.urandom(16))
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
@@ -46,18 +46,18 @@ def answer_problem(request: Request, client: Responder, error: GatewayError) -> 
 
 
 def answer_whole(
-    request: Request, client: Responder, status: int, headers: Headers, body: bytes
+    request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
 ) -> Answered:
     """Answer at once; what follows of the request is dropped."""
     client.send_head(status, headers, len(body))
     if body and request.method != b"HEAD":
-        client.send_body(body)
-    client.end()
+        client.send_data(body)
+    client.send_end()
     return ANSWERED
 
 
 def answer_health(
-    request: Request, client: Responder, health: Health, path: bytes, otherwise: GatewayError
+    request: Request, client: ResponseWriter, health: Health, path: bytes, otherwise: GatewayError
 ) -> Answered:
     """Answer ``path`` if it is a health path, and ``otherwise`` if it is not."""
     answer = health.answer(path)

@@ -5,7 +5,7 @@ no response byte reached the client. Not so once a worker was handed the rest of
 in STREAMING ends the client's stream so that it is seen as broken.
 
 Pure: no I/O, no clock of its own, no task. Each public method is one event, effects are calls on
-ports: state first, port last, because a write may call `congested` before it returns. Events from
+ports: state first, port last, because a write may call `pause_writing` before it returns. Events from
 outside race (deadline, client gone, worker gone, refused) and are accepted in every state; the
 worker's own events are impossible out of order and say so.
 """
@@ -37,7 +37,7 @@ from gateway.invocation.state import (
     State,
 )
 from gateway.invocation.upload import Upload
-from http1.stream import Headers, Request, Responder
+from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
@@ -51,7 +51,7 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    Is a `http1.stream.Receiver` towards the client and a `queueing.interface.Waiting` towards
+    Is a `http1.stream.RequestStream` towards the client and a `queueing.interface.Waiting` towards
     the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
     for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
     ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.
@@ -85,7 +85,7 @@ class Invocation:
     def __init__(
         self,
         site: Site,
-        client: Responder,
+        client: ResponseWriter,
         request: Request,
         caller: Caller,
         *,
@@ -130,7 +130,7 @@ class Invocation:
 
     # The client's side
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         """Next bytes of the request."""
         if self.state is DONE:
             return
@@ -140,20 +140,20 @@ class Invocation:
                 if upload.is_enough():
                     self._publish()
             else:
-                self._client.pause_body()
+                self._client.pause_reading()
 
-    def arrived(self) -> None:
+    def first_part_end(self) -> None:
         """A body of unknown length goes on beyond what has come."""
         if self.state is RECEIVING:
             self._publish()
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         """The request is complete."""
         self._upload.finish()
         if self.state is RECEIVING:
             self._publish()
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         """The client left."""
         if self.state is DONE:
             return
@@ -162,15 +162,15 @@ class Invocation:
         self._withdraw()
         self._finish(Outcome.CLIENT_GONE)
 
-    def congested(self) -> None:
+    def pause_writing(self) -> None:
         """The client reads slower than the worker writes."""
         if self._post is not None and self.state is STREAMING:
-            self._post.pause()
+            self._post.pause_reading()
 
-    def relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The client has caught up."""
         if self.state is STREAMING and self._post is not None:
-            self._post.resume()
+            self._post.resume_reading()
         elif self.state is ENDING:
             self._end()
 
@@ -202,7 +202,7 @@ class Invocation:
         self.state = QUEUED
         self._request = None
         if has_rest:
-            self._client.pause_body()
+            self._client.pause_reading()
         site.queue.publish(
             caller.version.version_id, self.request_id, envelope, self, trace_of(headers)
         )
@@ -235,7 +235,7 @@ class Invocation:
         self.worker_s = worker_s
         self._post = post
 
-    def send_rest(self, sink: Responder) -> bool:
+    def send_rest(self, sink: ResponseWriter) -> bool:
         """A worker asks for the rest of the body by GET attach.
 
         False when it was handed out before: if no worker is attached, the first is lost with it.
@@ -248,20 +248,20 @@ class Invocation:
             200, [(b"content-type", b"application/octet-stream")], self._upload.rest_bytes()
         )
         self._upload.attach(sink)
-        self._client.resume_body()
+        self._client.resume_reading()
         return True
 
-    def rest_congested(self) -> None:
+    def rest_pause_writing(self) -> None:
         """The worker reads slower than the client writes."""
         if self.state is not DONE:
-            self._client.pause_body()
+            self._client.pause_reading()
 
-    def rest_relieved(self) -> None:
+    def rest_resume_writing(self) -> None:
         """The worker has caught up."""
         if self.state is not DONE:
-            self._client.resume_body()
+            self._client.resume_reading()
 
-    def rest_gone(self) -> None:
+    def rest_broken(self) -> None:
         """The worker's GET is over: it needs no more of the body, or its death shows elsewhere."""
         self._upload.detach()
 
@@ -289,16 +289,16 @@ class Invocation:
         """Next bytes of the response, forwarded as they are."""
         if self.state is STREAMING:
             self.response_bytes += len(data)
-            self._client.send_body(data)
+            self._client.send_data(data)
 
     def response_end(self) -> None:
         """The worker has sent everything."""
         if self.state is STREAMING:
             self.state = ENDING
-            if not self._client.is_congested():
+            if not self._client.is_writing_paused():
                 self._end()
 
-    def worker_gone(self) -> None:
+    def response_broken(self) -> None:
         """The POST broke: back to the queue, or a visibly broken stream."""
         if self.state is ATTACHED:
             self._post = None
@@ -361,7 +361,7 @@ class Invocation:
         self.outcome = Outcome.ANSWERED
         post, self._post = self._post, None
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
-        self._client.end()
+        self._client.send_end()
         self._upload.break_off()
         self._site.desk.finished(self)
         if post is not None:
@@ -376,8 +376,8 @@ class Invocation:
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), len(body)
         )
-        self._client.send_body(body)
-        self._client.end()
+        self._client.send_data(body)
+        self._client.send_end()
 
     def _break(self, outcome: Outcome) -> None:
         self._finish(outcome)

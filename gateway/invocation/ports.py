@@ -1,6 +1,6 @@
 """What an invocation may do to the world; implemented by attach, by the app and by the tests.
 
-The client's side is `http1.stream.Responder`, the queue's `queueing.interface.FunctionQueue`.
+The client's side is `http1.stream.ResponseWriter`, the queue's `queueing.interface.FunctionQueue`.
 """
 
 from typing import TYPE_CHECKING, Protocol
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 class WorkerPost(Protocol):
     """The POST attach through which one worker delivers one response."""
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """The client is slow: read no more of the response for now."""
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """The client has caught up."""
 
     def taken(self) -> None:

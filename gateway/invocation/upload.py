@@ -5,7 +5,7 @@ what arrived with the head and never waits, because a client may send nothing mo
 response (`spec/invocation.md` §3).
 """
 
-from http1.stream import Responder
+from http1.stream import ResponseWriter
 from wire.envelope import INLINE_BODY_BYTES
 
 
@@ -26,7 +26,7 @@ class Upload:
         """``length`` is the announced length, ``None`` when it is not known."""
         self._length = length
         self._held: list[bytes] = []
-        self._sink: Responder | None = None
+        self._sink: ResponseWriter | None = None
         self._whole = False
         self.arrived_bytes = 0
         self.inline_bytes = 0
@@ -65,7 +65,7 @@ class Upload:
         """Take the next bytes; True when they went on to the worker, False when they are held."""
         self.arrived_bytes += len(data)
         if self._sink is not None:
-            self._sink.send_body(data)
+            self._sink.send_data(data)
             return True
         self._held.append(data)
         return False
@@ -74,19 +74,19 @@ class Upload:
         """The client's body is complete."""
         self._whole = True
         if self._sink is not None:
-            self._sink.end()
+            self._sink.send_end()
             self._sink = None
 
-    def attach(self, sink: Responder) -> None:
+    def attach(self, sink: ResponseWriter) -> None:
         """Send the rest to ``sink``, after its head: what is held now, then what comes."""
         self._sink = sink
         self.was_handed_out = True
         held, self._held = self._held, []
         for data in held:
-            sink.send_body(data)
+            sink.send_data(data)
         if self._whole:
             self._sink = None
-            sink.end()
+            sink.send_end()
 
     def detach(self) -> None:
         """The worker wants no more of it."""

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from http1.client.tcp_info import unconfirmed_bytes
-from http1.stream import Exchange, Failure, Headers
+from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import LAST_CHUNK, encode_chunk
 
 MAX_HEAD_BYTES = 417_792
@@ -71,8 +71,8 @@ class Connection(asyncio.Protocol):
         "_transport",
         "exchange",
         "idle_since",
-        "is_congested",
         "is_lost",
+        "is_writing_paused",
     )
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -85,9 +85,9 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
-        self.exchange: Exchange | None = None
+        self.exchange: ResponseStream | None = None
         self.idle_since = 0.0
-        self.is_congested = False
+        self.is_writing_paused = False
         self.is_lost = False
         self._reset()
 
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
 
     def start(
         self,
-        exchange: Exchange,
+        exchange: ResponseStream,
         head: bytes,
         body: bytes,
         *,
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((head, body))
 
-    def send(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the request's body."""
         if self.is_lost or not data:
             return
@@ -146,19 +146,19 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
-    def finish(self) -> None:
+    def send_end(self) -> None:
         """The request is complete."""
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
             self._transport.write(LAST_CHUNK)
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now."""
         if not self._is_paused and not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
         if self._is_paused and not self._transport.is_closing():
             self._is_paused = False
@@ -242,17 +242,17 @@ class Connection(asyncio.Protocol):
                 and unconfirmed_bytes(self._transport) >= self._request_bytes
             )
             failure = Failure.CLOSED if exc is None else Failure.RESET
-            exchange.response_lost(failure, is_stale=is_stale)
+            exchange.response_broken(failure, is_stale=is_stale)
 
     def pause_writing(self) -> None:
-        self.is_congested = True
+        self.is_writing_paused = True
         if self.exchange is not None:
-            self.exchange.upload_congested()
+            self.exchange.pause_writing()
 
     def resume_writing(self) -> None:
-        self.is_congested = False
+        self.is_writing_paused = False
         if self.exchange is not None:
-            self.exchange.upload_relieved()
+            self.exchange.resume_writing()
 
     # httptools
 
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     # Telling
 
-    def _tell(self, exchange: Exchange) -> None:
+    def _tell(self, exchange: ResponseStream) -> None:
         announced = self._announced
         if self._is_ended:
             data = self._take()
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         else:
             self._tell_more(exchange, self._take())
 
-    def _tell_more(self, exchange: Exchange, data: bytes) -> None:
+    def _tell_more(self, exchange: ResponseStream, data: bytes) -> None:
         """Tell the head of a response whose body is not complete."""
         self._is_head_told = True
         announced = self._announced
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
         parts.clear()
         return data
 
-    def _pass_by(self, exchange: Exchange, data: bytes) -> None:
+    def _pass_by(self, exchange: ResponseStream, data: bytes) -> None:
         """Take the next bytes of a body of known length without parsing them."""
         left = self._left - len(data)
         if left > 0:
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._tell_last(exchange, data)
 
-    def _tell_last(self, exchange: Exchange, data: bytes) -> None:
+    def _tell_last(self, exchange: ResponseStream, data: bytes) -> None:
         if data:
             exchange.response_data(data)
             # The exchange may have paused or closed the connection: it is its own up to here.
@@ -385,7 +385,7 @@ class Connection(asyncio.Protocol):
             self._reset()
             self._is_reused = True
             self.idle_since = self._loop.time()
-            self.resume()
+            self.resume_reading()
             self._owner.released(self)
         else:
             self._transport.abort()
@@ -395,4 +395,4 @@ class Connection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self._transport.abort()
         if exchange is not None:
-            exchange.response_lost(failure, is_stale=False)
+            exchange.response_broken(failure, is_stale=False)

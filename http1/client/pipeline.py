@@ -22,7 +22,7 @@ class Posted(Protocol):
     def post_answered(self, status: int) -> None:
         """The server has answered."""
 
-    def post_lost(self, *, is_unread: bool = False) -> None:
+    def post_broken(self, *, is_unread: bool = False) -> None:
         """The connection broke; ``is_unread``: the server had said that it would not read it."""
 
 
@@ -100,7 +100,7 @@ class Pipeline(asyncio.Protocol):
         outstanding, self._outstanding = self._outstanding, deque()
         self._owner.pipeline_lost(self)
         for job in outstanding:
-            job.post_lost(is_unread=self._is_refused)
+            job.post_broken(is_unread=self._is_refused)
 
     def pause_writing(self) -> None:
         self._is_congested = True

@@ -15,7 +15,7 @@ from http1.server.http_error import Refusal, failed, late, malformed
 from http1.server.request_head import EXPECTS_CONTINUE, check_partial, read_head, target_of
 from http1.server.response import CONTINUE, Http1Response
 from http1.server.transport import OPEN, PROBE_AFTER_S, PeerConnection, fresh_id
-from http1.stream import Receiver, Request
+from http1.stream import Request, RequestStream
 
 log = logging.getLogger("http1.server")
 
@@ -91,17 +91,17 @@ class Http1Protocol(PeerConnection):
 
     def pause_writing(self) -> None:
         """More waits for the client than the high-water mark allows."""
-        self.is_congested = True
+        self.is_writing_paused = True
         receiver = self._receiver()
         if receiver is not None:
-            receiver.congested()
+            receiver.pause_writing()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self.is_congested = False
+        self.is_writing_paused = False
         receiver = self._receiver()
         if receiver is not None:
-            receiver.relieved()
+            receiver.resume_writing()
         elif self._held:
             self._go_on_soon()
 
@@ -138,7 +138,7 @@ class Http1Protocol(PeerConnection):
                     break
                 at = self._read_body(data, at)
                 continue
-            if self.is_congested:
+            if self.is_writing_paused:
                 break
             if not turns:
                 self._go_on_soon()
@@ -178,9 +178,9 @@ class Http1Protocol(PeerConnection):
             # The usual case: all of it is here.
             receiver = self._dispatch(request, response)
             if length and self._response is response:
-                receiver.body(data[at:body_end])
+                receiver.request_data(data[at:body_end])
             if self._response is response:
-                receiver.body_end()
+                receiver.request_end()
             return body_end
         self._body = SizedBody(length)
         self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
@@ -200,19 +200,19 @@ class Http1Protocol(PeerConnection):
             self._owes_arrived = True
         receiver = self._dispatch(request, response)
         if piece and self._response is response:
-            receiver.body(piece)
+            receiver.request_data(piece)
         if not body.is_complete:
             return self._read_body(data, at)
         if self._response is response:
-            receiver.body_end()
+            receiver.request_end()
         return at
 
-    def _dispatch(self, request: Request, response: Http1Response) -> Receiver:
+    def _dispatch(self, request: Request, response: Http1Response) -> RequestStream:
         receiver = self._connections.dispatch(request, response)
         if self._response is response:
             response.receiver = receiver
-            if self.is_congested:
-                receiver.congested()
+            if self.is_writing_paused:
+                receiver.pause_writing()
         return receiver
 
     def _read_body(self, data: bytes, at: int) -> int:
@@ -225,17 +225,17 @@ class Http1Protocol(PeerConnection):
             self._expects_continue = False
             piece, at = body.take(data, at, enough_bytes)
             if piece:
-                receiver.body(piece)
+                receiver.request_data(piece)
                 if self._response is not response:
                     return at
         if body.is_complete:
             self._body = None
             self._deadline = inf
-            receiver.body_end()
+            receiver.request_end()
             return at
         if self._owes_arrived and at == len(data):
             self._owes_arrived = False
-            receiver.arrived()
+            receiver.first_part_end()
         if self._response is response:
             self._want_body()
         return at
@@ -248,7 +248,7 @@ class Http1Protocol(PeerConnection):
             return True
         if self._response is not None:
             return self._is_body_paused or self._body is None
-        return self.is_congested
+        return self.is_writing_paused
 
     def _refuse_lost_body(self) -> bool:
         """Refuse, at EOF, a body that can never be complete; False when there is none."""
@@ -376,7 +376,7 @@ class Http1Protocol(PeerConnection):
         if response is not None:
             response.disconnect()
             if response.receiver is not None:
-                response.receiver.gone()
+                response.receiver.request_broken()
 
     def reset(self) -> None:
         """End at once so that the peer sees a broken stream; the receiver is not told."""
@@ -396,5 +396,5 @@ class Http1Protocol(PeerConnection):
         if self._state == OPEN and self._response is None and not self._held:
             self._close()
 
-    def _receiver(self) -> Receiver | None:
+    def _receiver(self) -> RequestStream | None:
         return None if self._response is None else self._response.receiver

@@ -1,4 +1,4 @@
-"""The answer to one HTTP/1.1 request: `http1.stream.Responder` for one exchange.
+"""The answer to one HTTP/1.1 request: `http1.stream.ResponseWriter` for one exchange.
 
 Life: no head yet → head sent → over. Whatever is called once it is over is ignored, so that a late
 call can never touch the next response on the same connection.
@@ -16,7 +16,7 @@ from http1.server.framing import (
     frame_response,
 )
 from http1.server.request_head import CLOSE, HTTP_1_0
-from http1.stream import Headers, Receiver
+from http1.stream import Headers, RequestStream
 from wire.http1 import LAST_CHUNK, encode_chunk, encode_response_head
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -26,7 +26,7 @@ _OURS = frozenset({b"date", b"server"})
 class Http1Connection(Protocol):
     """What a response does to its connection."""
 
-    is_congested: bool
+    is_writing_paused: bool
 
     def write(self, data: bytes) -> None:
         """Send ``data`` with this turn of the loop."""
@@ -66,7 +66,7 @@ class Http1Response:
         self._framing: Framing = NOT_STARTED
         self._left = 0
         self._closes = False
-        self.receiver: Receiver | None = None
+        self.receiver: RequestStream | None = None
 
     @property
     def is_started(self) -> bool:
@@ -102,7 +102,7 @@ class Http1Response:
         lines += connection.own_header_lines(date, server)
         connection.write(encode_response_head(status, headers, lines))
 
-    def send_body(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; more than announced breaks the connection."""
         connection = self._connection
         if connection is None:
@@ -122,7 +122,7 @@ class Http1Response:
         elif framing is not NO_BODY:
             raise AssertionError("body sent before the head")
 
-    def end(self) -> None:
+    def send_end(self) -> None:
         """The response is complete; when it is shorter than announced the connection is reset."""
         connection = self._connection
         if connection is None:
@@ -143,19 +143,19 @@ class Http1Response:
             self._connection = self.receiver = None
             connection.reset()
 
-    def pause_body(self) -> None:
+    def pause_reading(self) -> None:
         """Stop delivering the request's body."""
         if self._connection is not None:
             self._connection.pause_body()
 
-    def resume_body(self) -> None:
+    def resume_reading(self) -> None:
         """Go on delivering the request's body."""
         if self._connection is not None:
             self._connection.resume_body()
 
-    def is_congested(self) -> bool:
+    def is_writing_paused(self) -> bool:
         """Whether more bytes wait for the peer than the high-water mark allows."""
-        return self._connection is not None and self._connection.is_congested
+        return self._connection is not None and self._connection.is_writing_paused
 
     def disconnect(self) -> None:
         """The connection has no more use for this response."""

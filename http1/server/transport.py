@@ -53,7 +53,7 @@ class PeerConnection(asyncio.Protocol):
         "_stalled_since",
         "_state",
         "_transport",
-        "is_congested",
+        "is_writing_paused",
     )
 
     _transport: asyncio.Transport
@@ -72,7 +72,7 @@ class PeerConnection(asyncio.Protocol):
         self._drained_bytes = 0
         self._stalled_since = inf
         self._lingered_bytes = 0
-        self.is_congested = False
+        self.is_writing_paused = False
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer what is no request, or ends as none, and close."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 class Script:
-    """Calls in order, as text: ``client.end``, ``client.send_body b'x'``."""
+    """Calls in order, as text: ``client.end``, ``client.send_data b'x'``."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -19,15 +19,15 @@ class Script:
         return lines
 
 
-class RecordedResponder:
-    """A `http1.stream.Responder`."""
+class RecordedResponseWriter:
+    """A `http1.stream.ResponseWriter`."""
 
     def __init__(self, script: Script, name: str) -> None:
         self._script = script
         self._name = name
         self.head: tuple[int, list[tuple[bytes, bytes]], int | None] | None = None
         self.sent = b""
-        self.congested = False
+        self.is_slow = False
         self.over = False
 
     def _add(self, text: str) -> None:
@@ -41,12 +41,12 @@ class RecordedResponder:
         self.head = status, headers, body_bytes
         self._add(f"head {status}")
 
-    def send_body(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         assert self.head is not None
         self.sent += data
         self._add(f"body {data!r}" if len(data) <= 20 else f"body of {len(data)}")
 
-    def end(self) -> None:
+    def send_end(self) -> None:
         self._add("end")
         self.over = True
 
@@ -54,14 +54,14 @@ class RecordedResponder:
         self._add("abort")
         self.over = True
 
-    def pause_body(self) -> None:
+    def pause_reading(self) -> None:
         self._add("pause")
 
-    def resume_body(self) -> None:
+    def resume_reading(self) -> None:
         self._add("resume")
 
-    def is_congested(self) -> bool:
-        return self.congested
+    def is_writing_paused(self) -> bool:
+        return self.is_slow
 
 
 class RecordedPost:
@@ -71,10 +71,10 @@ class RecordedPost:
         self._script = script
         self._name = name
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         self._script.add(f"{self._name}.pause")
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         self._script.add(f"{self._name}.resume")
 
     def taken(self) -> None:

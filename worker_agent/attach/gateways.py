@@ -150,7 +150,7 @@ class Gateway:
             return
         if len(answer) > 2 * SMALL_BODY_BYTES:
             post = self.stream(job, answer, len(answer))
-            post.end()
+            post.send_end()
             return
         now = self._loop.time()
         pipeline = self._pipeline
@@ -230,7 +230,7 @@ class Gateway:
             self._is_connecting = False
             waiting, self._waiting = self._waiting, deque()
             for job in waiting:
-                job.post_lost()
+                job.post_broken()
             return
         self._is_connecting = False
         self._pipelines.add(pipeline)

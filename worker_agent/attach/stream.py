@@ -1,7 +1,7 @@
 """One response on its way to the gateway piece by piece, and one request body from there.
 
-Both are the `Exchange` of a connection of their own. The gateway's answer to a POST may come at any
-time; before the POST's end it means that the client has gone.
+Both are the `ResponseStream` of a connection of their own. The gateway's response to a POST may
+come at any time; before the POST's end it means that the client has gone.
 """
 
 from typing import TYPE_CHECKING
@@ -32,23 +32,23 @@ class StreamedPost:
 
     # What the job does
 
-    def send(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
         if self._connection is not None:
-            self._connection.send(data)
+            self._connection.send_data(data)
             return
         job = self._job
         if job is not None:
             self._parts.append(data)
             self._waiting_bytes += len(data)
             if self._waiting_bytes > HIGH_WATER_BYTES:
-                job.congested()
+                job.post_pause_writing()
 
-    def end(self) -> None:
+    def send_end(self) -> None:
         """The response is complete."""
         self._is_complete = True
         if self._connection is not None:
-            self._connection.finish()
+            self._connection.send_end()
 
     def abort(self) -> None:
         """Break off after what was sent: the gateway must see that the end is missing."""
@@ -70,17 +70,17 @@ class StreamedPost:
         first += b"".join(self._parts)
         self._parts.clear()
         connection.start(self, head, first, is_chunked=is_chunked, is_complete=self._is_complete)
-        if self._waiting_bytes > HIGH_WATER_BYTES and not connection.is_congested:
-            job.relieved()
+        if self._waiting_bytes > HIGH_WATER_BYTES and not connection.is_writing_paused:
+            job.post_resume_writing()
         return True
 
     def unreachable(self) -> None:
         """No connection to the gateway could be had."""
         job, self._job = self._job, None
         if job is not None:
-            job.post_lost()
+            job.post_broken()
 
-    # Exchange
+    # ResponseStream
 
     def response_whole(
         self,
@@ -106,19 +106,19 @@ class StreamedPost:
 
     def response_end(self) -> None: ...
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
-            job.post_lost()
+            job.post_broken()
 
-    def upload_congested(self) -> None:
+    def pause_writing(self) -> None:
         if self._job is not None:
-            self._job.congested()
+            self._job.post_pause_writing()
 
-    def upload_relieved(self) -> None:
+    def resume_writing(self) -> None:
         if self._job is not None:
-            self._job.relieved()
+            self._job.post_resume_writing()
 
     def _answered(self, status: int) -> None:
         self._connection = None
@@ -139,17 +139,17 @@ class RestOfBody:
 
     # What the job does
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now."""
         self._is_paused = True
         if self._connection is not None:
-            self._connection.pause()
+            self._connection.pause_reading()
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
         self._is_paused = False
         if self._connection is not None:
-            self._connection.resume()
+            self._connection.resume_reading()
 
     def close(self) -> None:
         """No more of it is needed."""
@@ -167,7 +167,7 @@ class RestOfBody:
         self._connection = connection
         connection.start(self, head, b"")
         if self._is_paused:
-            connection.pause()
+            connection.pause_reading()
         return True
 
     def is_waiting(self) -> bool:
@@ -180,10 +180,10 @@ class RestOfBody:
         """No connection to the gateway could be had, or it does not answer."""
         job = self._job
         if job is not None:
-            job.rest_lost()
+            job.rest_broken()
         self.close()
 
-    # Exchange
+    # ResponseStream
 
     def response_whole(
         self,
@@ -217,12 +217,12 @@ class RestOfBody:
         if job is not None:
             job.rest_end()
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
-            job.rest_lost()
+            job.rest_broken()
 
-    def upload_congested(self) -> None: ...
+    def pause_writing(self) -> None: ...
 
-    def upload_relieved(self) -> None: ...
+    def resume_writing(self) -> None: ...

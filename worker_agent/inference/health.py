@@ -24,7 +24,7 @@ class Probe(NamedTuple):
 
 
 class _Answer:
-    """The `Exchange` of one probe: its status, or why there is none."""
+    """The `ResponseStream` of one probe: its status, or why there is none."""
 
     def __init__(self) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -50,13 +50,13 @@ class _Answer:
 
     def response_end(self) -> None: ...
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
         if not self.status.done():
             self.status.set_exception(ConnectionError(f"no answer ({failure.name.lower()})"))
 
-    def upload_congested(self) -> None: ...
+    def pause_writing(self) -> None: ...
 
-    def upload_relieved(self) -> None: ...
+    def resume_writing(self) -> None: ...
 
     def _set(self, status: int) -> None:
         if not self.status.done():

@@ -61,7 +61,7 @@ class Site:
 
 
 class Job:
-    """One leased request: an `Exchange` towards the inference server.
+    """One leased request: an `ResponseStream` towards the inference server.
 
     ``leased_at``, ``sent_at`` (when the inference server last got it) and ``freed_at`` (when that
     was done) are loop time in seconds, 0.0 until they are known. ``answer`` is the complete inner
@@ -182,7 +182,7 @@ class Job:
         """Next bytes of the response."""
         if self._post is not None:
             self.response_bytes += len(data)
-            self._post.send(data)
+            self._post.send_data(data)
 
     def response_end(self) -> None:
         """The response is complete."""
@@ -193,10 +193,10 @@ class Job:
         post, self._post = self._post, None
         self._end_upload()
         if post is not None:
-            post.end()
+            post.send_end()
         self._site.desk.freed(self)
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
         """The connection to the inference server broke."""
         self._call = None
         if self.state is FORWARDING:
@@ -209,15 +209,15 @@ class Job:
         elif self.state is ANSWERING:
             self._finish(Outcome.FAILED)
 
-    def upload_congested(self) -> None:
+    def pause_writing(self) -> None:
         """The inference server reads the request slower than the client sends it."""
         if self._rest is not None:
-            self._rest.pause()
+            self._rest.pause_reading()
 
-    def upload_relieved(self) -> None:
+    def resume_writing(self) -> None:
         """The inference server has caught up."""
         if self._rest is not None:
-            self._rest.resume()
+            self._rest.resume_reading()
 
     # The gateway: the rest of the request
 
@@ -229,21 +229,21 @@ class Job:
         if left is not None:
             self._rest_left = left = left - len(data)
             if left < 0:
-                self.rest_lost()
+                self.rest_broken()
                 return
-        self._call.send(data)
+        self._call.send_data(data)
 
     def rest_end(self) -> None:
         """The request's body is complete."""
         if self._rest is None or self._call is None:
             return
         if self._rest_left:
-            self.rest_lost()
+            self.rest_broken()
             return
         self._rest = None
-        self._call.finish()
+        self._call.send_end()
 
-    def rest_lost(self) -> None:
+    def rest_broken(self) -> None:
         """The rest of the body cannot be had: its sender left, or the gateway refused."""
         if self._rest is None:
             return
@@ -254,15 +254,15 @@ class Job:
 
     # The gateway: the response
 
-    def congested(self) -> None:
+    def post_pause_writing(self) -> None:
         """The gateway reads slower than the inference server writes."""
         if self._call is not None:
-            self._call.pause()
+            self._call.pause_reading()
 
-    def relieved(self) -> None:
+    def post_resume_writing(self) -> None:
         """The gateway has caught up."""
         if self._call is not None:
-            self._call.resume()
+            self._call.resume_reading()
 
     def post_answered(self, status: int) -> None:
         """The gateway answered the POST; before its end this means that nobody waits any more."""
@@ -274,7 +274,7 @@ class Job:
         elif self.state is ANSWERING:
             self._finish(Outcome.UNWANTED)
 
-    def post_lost(self, *, is_unread: bool = False) -> None:
+    def post_broken(self, *, is_unread: bool = False) -> None:
         """The connection to the gateway broke, or could not be had.
 
         ``is_unread``: the gateway had announced that it would not read the POST.

@@ -27,16 +27,16 @@ class Outcome(IntEnum):
 class Call(Protocol):
     """One request at the inference server."""
 
-    def send(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the request's body."""
 
-    def finish(self) -> None:
+    def send_end(self) -> None:
         """The request is complete."""
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more of the response for now."""
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
 
     def close(self) -> None:
@@ -56,10 +56,10 @@ class Inference(Protocol):
 class Post(Protocol):
     """A response on its way to the gateway, piece by piece."""
 
-    def send(self, data: bytes) -> None:
+    def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
 
-    def end(self) -> None:
+    def send_end(self) -> None:
         """The response is complete."""
 
     def abort(self) -> None:
@@ -69,10 +69,10 @@ class Post(Protocol):
 class Rest(Protocol):
     """The rest of a request body on its way from the gateway."""
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now."""
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
 
     def close(self) -> None:
@@ -83,16 +83,16 @@ class Attach(Protocol):
     """The gateway processes that hold the clients."""
 
     def deliver(self, job: "Job") -> None:
-        """POST `Job.answer`, a complete response; then `Job.post_answered` or `Job.post_lost`."""
+        """POST `Job.answer`, a complete response; then `Job.post_answered` or `Job.post_broken`."""
 
     def stream(self, job: "Job", head: bytes, total_bytes: int | None) -> Post:
         """POST a response that begins with ``head``; ``total_bytes`` of all, ``None``: unknown.
 
-        Answered by `Job.post_answered` or `Job.post_lost` at any time.
+        Answered by `Job.post_answered` or `Job.post_broken` at any time.
         """
 
     def fetch(self, job: "Job") -> Rest:
-        """GET the rest of the request's body: `Job.rest_data`, `Job.rest_end`, `Job.rest_lost`."""
+        """GET the rest of the body: `Job.rest_data`, `Job.rest_end`, `Job.rest_broken`."""
 
 
 class Desk(Protocol):

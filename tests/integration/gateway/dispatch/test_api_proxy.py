@@ -22,7 +22,7 @@ from gateway.dispatch.responses import ANSWERED, answer_problem
 from gateway.errors import GatewayError
 from http1.server.limits import EdgeLimits
 from http1.server.listener import bind_sockets, listen
-from http1.stream import Receiver, Request, Responder
+from http1.stream import Request, RequestStream, ResponseWriter
 from runtime.settings import Address
 from tests.support.nats_server import PATIENCE_S
 
@@ -104,7 +104,7 @@ async def bridged() -> AsyncIterator[Served]:
     seen: list[tuple[bytes, int]] = []
     bridge = ApiBridge(await server.start(), lambda method, status: seen.append((method, status)))
 
-    def dispatch(request: Request, client: Responder) -> Receiver:
+    def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         try:
             return bridge.serve(request, client, [(b"x-more", b"yes")])
         except GatewayError as error:

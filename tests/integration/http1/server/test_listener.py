@@ -16,7 +16,7 @@ import pytest
 
 from http1.server.limits import EdgeLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen
-from http1.stream import Request, Responder
+from http1.stream import Request, ResponseWriter
 
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -32,7 +32,7 @@ class Address:
 class Served:
     """A receiver whose events can be waited for."""
 
-    def __init__(self, request: Request, responder: Responder, serve: "Serve") -> None:
+    def __init__(self, request: Request, responder: ResponseWriter, serve: "Serve") -> None:
         self.request = request
         self.responder = responder
         self.data = b""
@@ -45,24 +45,24 @@ class Served:
         self._changed.set()
         self._serve(event, self)
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         self.data += data
         self._happened("body")
 
-    def arrived(self) -> None:
-        self._happened("arrived")
+    def first_part_end(self) -> None:
+        self._happened("first_part_end")
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         self._happened("end")
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         self._happened("gone")
 
-    def congested(self) -> None:
-        self._happened("congested")
+    def pause_writing(self) -> None:
+        self._happened("pause_writing")
 
-    def relieved(self) -> None:
-        self._happened("relieved")
+    def resume_writing(self) -> None:
+        self._happened("resume_writing")
 
     async def wait_for(self, event: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -72,8 +72,8 @@ class Served:
 
     def answer(self, body: bytes = b"ok", status: int = 200) -> None:
         self.responder.send_head(status, [], len(body))
-        self.responder.send_body(body)
-        self.responder.end()
+        self.responder.send_data(body)
+        self.responder.send_end()
 
 
 Serve = Callable[[str, Served], object]
@@ -95,7 +95,7 @@ class Edge:
         self.address = ("127.0.0.1", 0)
         self.served: asyncio.Queue[Served] = asyncio.Queue()
 
-    def dispatch(self, request: Request, responder: Responder) -> Served:
+    def dispatch(self, request: Request, responder: ResponseWriter) -> Served:
         served = Served(request, responder, self.serve)
         self.served.put_nowait(served)
         return served
@@ -216,8 +216,8 @@ async def test_another_parser_reads_every_kind_of_response() -> None:
     async def later(served: Served) -> None:
         served.responder.send_head(200, [], None)
         for piece in (b"data: 1\n\n", b"", b"data: 2\n\n"):
-            served.responder.send_body(piece)
-        served.responder.end()
+            served.responder.send_data(piece)
+        served.responder.send_end()
 
     answers = iter([("sized", 200), ("chunked", 200), ("empty", 204), ("none", 304), ("head", 200)])
     tasks = []
@@ -232,8 +232,8 @@ async def test_another_parser_reads_every_kind_of_response() -> None:
             served.answer(b"hello")
         else:
             served.responder.send_head(status, [], 5)
-            served.responder.send_body(b"hello")
-            served.responder.end()
+            served.responder.send_data(b"hello")
+            served.responder.send_end()
 
     async with edge(serve) as it:
         client = await Client.connect(it.address)
@@ -283,7 +283,7 @@ async def test_an_aborted_response_is_seen_as_broken_even_where_eof_would_end_it
         await client.send(b"GET / HTTP/1.0\r\n\r\n")
         served = await it.next()
         served.responder.send_head(200, [], None)
-        served.responder.send_body(b"half")
+        served.responder.send_data(b"half")
         await client.read_until(b"half")
         served.responder.abort()
         with pytest.raises(ConnectionResetError):
@@ -309,15 +309,15 @@ async def test_a_slow_reader_bounds_what_is_held_for_it() -> None:
 
         def produce() -> None:
             nonlocal produced, most_waiting
-            while produced < total and not served.responder.is_congested():
-                served.responder.send_body(block)
+            while produced < total and not served.responder.is_writing_paused():
+                served.responder.send_data(block)
                 produced += len(block)
                 waiting = connection._transport.get_write_buffer_size()  # type: ignore[attr-defined]
                 most_waiting = max(most_waiting, waiting)
             if produced >= total:
-                served.responder.end()
+                served.responder.send_end()
 
-        it.serve = served._serve = lambda event, _: event == "relieved" and produce()
+        it.serve = served._serve = lambda event, _: event == "resume_writing" and produce()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         produce()
         received = len(await client.read(10_000))
@@ -339,7 +339,7 @@ async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
         total = 20_000_000
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % total)
         served = await it.next()
-        served.responder.pause_body()
+        served.responder.pause_reading()
         sending = asyncio.get_running_loop().create_task(client.send(b"x" * total))
         connection = next(iter(it.listener._connections._open))
         await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
@@ -347,7 +347,7 @@ async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
         assert held_bytes < 65_536 + 262_144
         assert served.data == b""
         assert not sending.done()
-        served.responder.resume_body()
+        served.responder.resume_reading()
         await served.wait_for("end")
         await sending
         assert len(served.data) == total
@@ -389,7 +389,7 @@ async def test_a_client_that_closes_in_a_silent_stream_is_gone_at_once() -> None
         await client.send(GET)
         served = await it.next()
         served.responder.send_head(200, [], None)
-        served.responder.send_body(b"one event")
+        served.responder.send_data(b"one event")
         await client.read_until(b"one event")
         client.close()
         await served.wait_for("gone")
@@ -400,7 +400,7 @@ async def test_a_client_that_closes_behind_a_body_nobody_reads_is_gone() -> None
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
         served = await it.next()
-        served.responder.pause_body()
+        served.responder.pause_reading()
         await client.send(b"x" * 150_000)
         connection = next(iter(it.listener._connections._open))
         await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
@@ -413,7 +413,7 @@ async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
         served = await it.next()
-        served.responder.pause_body()
+        served.responder.pause_reading()
         await client.send(b"x" * 150_000)
         connection = next(iter(it.listener._connections._open))
         await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
@@ -450,8 +450,8 @@ async def test_a_client_that_reads_nothing_is_reset() -> None:
         await client.send(GET)
         served = await it.next()
         served.responder.send_head(200, [], None)
-        while not served.responder.is_congested():
-            served.responder.send_body(b"x" * 65_536)
+        while not served.responder.is_writing_paused():
+            served.responder.send_data(b"x" * 65_536)
         await served.wait_for("gone")
         with pytest.raises(ConnectionResetError):
             await client.read_to_end()

@@ -5,7 +5,7 @@ import pytest
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import Unauthenticated
 from http1.stream import Request
-from tests.support.recorder import RecordedResponder
+from tests.support.recorder import RecordedResponseWriter
 from tests.unit.gateway.invocation.test_machine import INLINE, World
 
 HEADERS = [(b"authorization", b"Bearer request-token")]
@@ -14,13 +14,13 @@ REQUEST = Request(b"GET", b"/v2/nvcf/worker/request-attach", b"gateway", HEADERS
 
 def test_the_token_of_a_rest_serves_once_and_its_second_use_ends_a_request_without_worker() -> None:
     world = World(body_bytes=INLINE + 10)
-    world.invocation.body(b"a" * (INLINE + 10))
-    world.invocation.body_end()
+    world.invocation.request_data(b"a" * (INLINE + 10))
+    world.invocation.request_end()
     endpoint = AttachEndpoint(lambda: world.now)
     endpoint.requests.arm("request-token", world.invocation)
-    worker = RecordedResponder(world.script, "worker")
+    worker = RecordedResponseWriter(world.script, "worker")
     endpoint.serve(REQUEST, worker)
     assert worker.sent == b"a" * 10
     with pytest.raises(Unauthenticated):
-        endpoint.serve(REQUEST, RecordedResponder(world.script, "second"))
+        endpoint.serve(REQUEST, RecordedResponseWriter(world.script, "second"))
     assert world.problem()["reason"] == "worker_lost"

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
-from http1.stream import Receiver, Request
-from tests.support.recorder import RecordedResponder
+from http1.stream import Request, RequestStream
+from tests.support.recorder import RecordedResponseWriter
 from tests.unit.gateway.invocation.test_machine import World
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -21,9 +21,9 @@ class Meeting:
         self.world = World(method=method).publish()
         self.endpoint = AttachEndpoint(lambda: self.world.now)
         self.endpoint.responses.arm("response-token", self.world.invocation)
-        self.worker = RecordedResponder(self.world.script, "worker")
+        self.worker = RecordedResponseWriter(self.world.script, "worker")
 
-    def post(self, body_bytes: int | None, *more: tuple[bytes, bytes]) -> Receiver:
+    def post(self, body_bytes: int | None, *more: tuple[bytes, bytes]) -> RequestStream:
         headers = [(b"authorization", b"Bearer response-token"), *more]
         request = Request(b"POST", PATH, b"gateway", headers, body_bytes, 0.0)
         return self.endpoint.serve(request, self.worker)
@@ -33,8 +33,8 @@ def test_a_whole_response_in_one_read_reaches_the_client_and_the_worker_gets_200
     meeting = Meeting()
     data = HEAD + b"\r\nhello"
     post = meeting.post(len(data), (b"nvcf-leased-us", b"2500"))
-    post.body(data)
-    post.body_end()
+    post.request_data(data)
+    post.request_end()
     assert meeting.world.client.sent == b"hello"
     assert meeting.world.client.head is not None
     assert meeting.world.client.head[2] == 5
@@ -48,8 +48,8 @@ def test_a_head_in_small_pieces_is_read_all_the_same(size: int) -> None:
     data = HEAD + b"\r\nhello"
     post = meeting.post(len(data))
     for at in range(0, len(data), size):
-        post.body(data[at : at + size])
-    post.body_end()
+        post.request_data(data[at : at + size])
+    post.request_end()
     assert meeting.world.client.sent == b"hello"
     assert meeting.world.client.head is not None
     assert meeting.world.client.head[2] == 5
@@ -58,7 +58,7 @@ def test_a_head_in_small_pieces_is_read_all_the_same(size: int) -> None:
 def test_an_unknown_length_stays_unknown() -> None:
     meeting = Meeting()
     post = meeting.post(None)
-    post.body(HEAD + b"\r\n")
+    post.request_data(HEAD + b"\r\n")
     assert meeting.world.client.head is not None
     assert meeting.world.client.head[2] is None
     assert "worker.head 200" not in meeting.world.script.lines
@@ -76,8 +76,8 @@ def test_an_unknown_length_stays_unknown() -> None:
 def test_what_is_no_response_is_refused_and_the_client_gets_502(data: bytes, status: int) -> None:
     meeting = Meeting()
     post = meeting.post(None)
-    post.body(data)
-    post.body_end()
+    post.request_data(data)
+    post.request_end()
     assert meeting.worker.head is not None
     assert meeting.worker.head[0] == status
     document = json.loads(meeting.worker.sent)
@@ -91,25 +91,25 @@ def test_what_is_no_response_is_refused_and_the_client_gets_502(data: bytes, sta
 def test_backpressure_reaches_the_worker_until_it_has_sent_all() -> None:
     meeting = Meeting()
     post = meeting.post(None)
-    post.body(HEAD + b"\r\n")
+    post.request_data(HEAD + b"\r\n")
     meeting.world.script.take()
-    meeting.world.invocation.congested()
-    meeting.world.invocation.relieved()
+    meeting.world.invocation.pause_writing()
+    meeting.world.invocation.resume_writing()
     assert meeting.world.script.take() == ["worker.pause", "worker.resume"]
-    meeting.world.client.congested = True
-    post.body_end()
-    meeting.world.invocation.congested()
+    meeting.world.client.is_slow = True
+    post.request_end()
+    meeting.world.invocation.pause_writing()
     assert meeting.world.script.take() == []
 
 
 def test_a_client_that_left_answers_the_worker_early() -> None:
     meeting = Meeting()
     post = meeting.post(None)
-    post.body(HEAD + b"\r\n")
-    meeting.world.invocation.gone()
+    post.request_data(HEAD + b"\r\n")
+    meeting.world.invocation.request_broken()
     assert meeting.worker.head == (200, [], 0)
-    post.body(b"late")
-    post.body_end()
+    post.request_data(b"late")
+    post.request_end()
 
 
 def test_a_token_is_armed_again_only_by_the_desk() -> None:
@@ -117,7 +117,7 @@ def test_a_token_is_armed_again_only_by_the_desk() -> None:
     post = meeting.post(None)
     with pytest.raises(Unauthenticated):
         meeting.post(None)
-    post.gone()
+    post.request_broken()
     assert meeting.world.script.take() == ["desk.rearm"]
 
 

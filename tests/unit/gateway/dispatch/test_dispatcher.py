@@ -19,7 +19,7 @@ from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import Registry
-from tests.support.recorder import RecordedDesk, RecordedQueue, RecordedResponder, Script
+from tests.support.recorder import RecordedDesk, RecordedQueue, RecordedResponseWriter, Script
 from wire.ids import FunctionId, VersionId
 
 DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -79,7 +79,7 @@ def test_a_refused_call_is_told_its_path_and_an_id(
         authority = function_id.encode() + b".invocation.example.com"
     else:
         headers = [*headers, (b"function-id", function_id.encode())]
-    client = RecordedResponder(Script(), "client")
+    client = RecordedResponseWriter(Script(), "client")
     request = Request(b"POST", b"/v1/x%2Fy?token=secret", authority, headers, 0, 0.0)
     dispatcher()(request, client)
     assert client.head is not None
@@ -95,7 +95,7 @@ def test_a_refused_call_is_told_its_path_and_an_id(
     ("target", "status"), [(b"/nothing?x", 404), (b"/v2/nvcf/worker/request-attach", 401)]
 )
 def test_so_is_who_calls_no_function(target: bytes, status: int) -> None:
-    client = RecordedResponder(Script(), "client")
+    client = RecordedResponseWriter(Script(), "client")
     dispatcher()(Request(b"POST", target, b"api.example", [], 0, 0.0), client)
     document = json.loads(client.sent)
     assert document["status"] == status

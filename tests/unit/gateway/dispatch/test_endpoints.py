@@ -16,7 +16,7 @@ from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import Registry
-from tests.support.recorder import RecordedResponder, Script
+from tests.support.recorder import RecordedResponseWriter, Script
 
 
 class Routes:
@@ -27,7 +27,7 @@ class Routes:
         self.health = Health()
         self.attach = AttachEndpoint(lambda: 0.0)
         self.paths = PathRoutes(self.attach, self.health, GatewayMetrics(self.registry))
-        self.client = RecordedResponder(Script(), "client")
+        self.client = RecordedResponseWriter(Script(), "client")
 
     def serve(self, method: bytes, target: bytes, headers: Headers | None = None) -> Headers:
         self.paths.serve(request(method, target, headers), self.client)
@@ -39,7 +39,7 @@ def request(method: bytes, target: bytes, headers: Headers | None = None) -> Req
     return Request(method, target, b"gateway", headers or [], 0, 0.0)
 
 
-def assert_problem(client: RecordedResponder, status: int, path: str) -> None:
+def assert_problem(client: RecordedResponseWriter, status: int, path: str) -> None:
     assert client.head is not None
     document = json.loads(client.sent)
     assert document["status"] == client.head[0] == status
@@ -90,7 +90,7 @@ def test_the_workers_listener_serves_attach_and_health_only() -> None:
         (b"/health/live", 200),
         (b"/metrics", 404),
     ):
-        worker = RecordedResponder(Script(), "worker")
+        worker = RecordedResponseWriter(Script(), "worker")
         dispatch(request(b"GET", target), worker)
         assert worker.head is not None
         assert worker.head[0] == status
@@ -99,7 +99,7 @@ def test_the_workers_listener_serves_attach_and_health_only() -> None:
 
 
 def test_before_the_store_is_read_everything_else_is_told_to_come_back() -> None:
-    client = RecordedResponder(Script(), "client")
+    client = RecordedResponseWriter(Script(), "client")
     StartingDispatcher(Routes().health)(request(b"GET", b"/v1/x?y"), client)
     assert_problem(client, 503, "/v1/x")
 
@@ -108,7 +108,7 @@ def test_the_admin_listener_serves_metrics_and_health() -> None:
     routes = Routes()
     dispatch = AdminDispatcher(routes.registry, routes.health)
     for target, status in ((b"/metrics", 200), (b"/health/ready", 200), (b"/x", 404)):
-        client = RecordedResponder(Script(), "client")
+        client = RecordedResponseWriter(Script(), "client")
         dispatch(request(b"GET", target), client)
         assert client.head is not None
         assert client.head[0] == status

@@ -12,7 +12,7 @@ from gateway.invocation.site import Site
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
 from runtime.metrics import Registry
-from tests.support.recorder import RecordedQueue, RecordedResponder, Script
+from tests.support.recorder import RecordedQueue, RecordedResponseWriter, Script
 from wire.ids import FunctionId, VersionId
 
 
@@ -27,7 +27,7 @@ class SilentQueue(RecordedQueue):
 async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None:
     script = Script()
     queue = SilentQueue(script)
-    client = RecordedResponder(script, "client")
+    client = RecordedResponseWriter(script, "client")
     answered = asyncio.Event()
     script.on_line = lambda line: answered.set() if line == "client.end" else None
     now = 100.0
@@ -60,7 +60,7 @@ async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None
     )
     desk.open(invocation)
     assert wanted == [version.version_id]
-    invocation.body_end()
+    invocation.request_end()
     now = 103.2
     desk.tick()
     async with asyncio.timeout(1.5):

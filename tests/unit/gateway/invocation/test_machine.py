@@ -18,7 +18,7 @@ from tests.support.recorder import (
     RecordedDesk,
     RecordedPost,
     RecordedQueue,
-    RecordedResponder,
+    RecordedResponseWriter,
     Script,
 )
 from wire.envelope import decode_envelope
@@ -41,7 +41,7 @@ class World:
     ) -> None:
         self.script = Script()
         self.now = 100.0
-        self.client = RecordedResponder(self.script, "client")
+        self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
         site = Site(
             queue=self.queue,
@@ -71,7 +71,7 @@ class World:
         )
 
     def publish(self) -> "World":
-        self.invocation.body_end()
+        self.invocation.request_end()
         assert self.script.take() == ["queue.publish"]
         return self
 
@@ -112,8 +112,8 @@ def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
             (b"traceparent", b"00-abc"),
         ],
     )
-    world.invocation.body(b"hello")
-    world.invocation.body_end()
+    world.invocation.request_data(b"hello")
+    world.invocation.request_end()
     assert world.script.lines == ["queue.publish"]
     envelope = decode_envelope(world.queue.envelopes[0])
     assert (envelope.method, envelope.path) == (b"POST", b"/v1/x%2Fy?a=1&a=2")
@@ -139,7 +139,7 @@ def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
 
 def test_a_header_that_is_no_utf8_is_the_clients_fault() -> None:
     world = World(headers=[(b"host", b"f"), (b"x", b"\xff")])
-    world.invocation.body_end()
+    world.invocation.request_end()
     assert world.problem()["status"] == 400
     assert world.invocation.outcome is Outcome.BAD_REQUEST
 
@@ -147,21 +147,21 @@ def test_a_header_that_is_no_utf8_is_the_clients_fault() -> None:
 def test_a_known_length_waits_for_the_first_32_kib_and_the_rest_goes_by_get() -> None:
     world = World(body_bytes=INLINE + 10)
     invocation = world.invocation
-    invocation.body(b"a" * 1000)
+    invocation.request_data(b"a" * 1000)
     assert world.script.take() == []
-    invocation.body(b"a" * (INLINE - 1000) + b"bbbb")
+    invocation.request_data(b"a" * (INLINE - 1000) + b"bbbb")
     assert world.script.take() == ["client.pause", "queue.publish"]
     envelope = decode_envelope(world.queue.envelopes[0])
     assert len(envelope.body) == INLINE
     assert envelope.request_token == "request-token"
-    worker = RecordedResponder(world.script, "worker")
+    worker = RecordedResponseWriter(world.script, "worker")
     invocation.send_rest(worker)
     assert worker.head is not None
     assert worker.head[2] == 10
-    invocation.rest_congested()
-    invocation.body(b"cccccc")
-    invocation.rest_relieved()
-    invocation.body_end()
+    invocation.rest_pause_writing()
+    invocation.request_data(b"cccccc")
+    invocation.rest_resume_writing()
+    invocation.request_end()
     assert worker.sent == b"bbbbcccccc"
     assert world.script.take() == [
         "worker.head 200",
@@ -176,8 +176,8 @@ def test_a_known_length_waits_for_the_first_32_kib_and_the_rest_goes_by_get() ->
 
 def test_an_unknown_length_never_waits_for_more_than_came_with_the_head() -> None:
     world = World(body_bytes=None)
-    world.invocation.body(b"ping")
-    world.invocation.arrived()
+    world.invocation.request_data(b"ping")
+    world.invocation.first_part_end()
     assert world.script.take() == ["client.pause", "queue.publish"]
     envelope = decode_envelope(world.queue.envelopes[0])
     assert (envelope.body, envelope.request_token) == (b"ping", "request-token")
@@ -185,7 +185,7 @@ def test_an_unknown_length_never_waits_for_more_than_came_with_the_head() -> Non
 
 def test_an_unknown_length_that_has_ended_needs_no_get() -> None:
     world = World(body_bytes=None)
-    world.invocation.body(b"ping")
+    world.invocation.request_data(b"ping")
     world.publish()
     assert decode_envelope(world.queue.envelopes[0]).request_token is None
 
@@ -260,19 +260,19 @@ def test_the_length_the_client_is_told(
 def test_a_slow_client_slows_the_worker_and_keeps_it_until_it_has_read_all() -> None:
     world = World().stream()
     invocation = world.invocation
-    invocation.congested()
-    invocation.relieved()
-    world.client.congested = True
+    invocation.pause_writing()
+    invocation.resume_writing()
+    world.client.is_slow = True
     invocation.response_end()
     assert world.script.take() == ["post.pause", "post.resume"]
-    world.client.congested = False
-    invocation.relieved()
+    world.client.is_slow = False
+    invocation.resume_writing()
     assert world.script.take() == ["client.end", "desk.finished", "post.taken"]
 
 
 def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
     world = World().publish().attach()
-    world.invocation.worker_gone()
+    world.invocation.response_broken()
     assert world.script.take() == ["desk.rearm"]
     world.attach()
     world.invocation.response_head(200, [], 0, 0)
@@ -282,22 +282,22 @@ def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
 
 def test_a_worker_that_breaks_with_more_of_the_body_is_not_tried_again() -> None:
     world = World(body_bytes=INLINE + 10)
-    world.invocation.body(b"a" * (INLINE + 4))
-    world.invocation.send_rest(RecordedResponder(world.script, "worker"))
+    world.invocation.request_data(b"a" * (INLINE + 4))
+    world.invocation.send_rest(RecordedResponseWriter(world.script, "worker"))
     world.attach()
     world.script.take()
-    world.invocation.worker_gone()
+    world.invocation.response_broken()
     assert world.script.lines[:3] == ["queue.withdraw", "worker.abort", "desk.finished"]
     assert world.problem()["reason"] == "worker_lost"
 
 
 def test_a_second_worker_that_asks_for_the_rest_proves_the_first_one_lost() -> None:
     world = World(body_bytes=INLINE + 10)
-    world.invocation.body(b"a" * (INLINE + 4))
-    worker = RecordedResponder(world.script, "worker")
+    world.invocation.request_data(b"a" * (INLINE + 4))
+    worker = RecordedResponseWriter(world.script, "worker")
     assert world.invocation.send_rest(worker)
-    world.invocation.rest_gone()
-    assert not world.invocation.send_rest(RecordedResponder(world.script, "second"))
+    world.invocation.rest_broken()
+    assert not world.invocation.send_rest(RecordedResponseWriter(world.script, "second"))
     assert "queue.withdraw" in world.script.lines
     assert world.problem()["reason"] == "worker_lost"
     assert world.client.head is not None
@@ -306,10 +306,10 @@ def test_a_second_worker_that_asks_for_the_rest_proves_the_first_one_lost() -> N
 
 def test_the_rest_asked_for_again_disturbs_no_answer() -> None:
     world = World(body_bytes=INLINE + 10)
-    world.invocation.body(b"a" * (INLINE + 4))
-    world.invocation.send_rest(RecordedResponder(world.script, "worker"))
+    world.invocation.request_data(b"a" * (INLINE + 4))
+    world.invocation.send_rest(RecordedResponseWriter(world.script, "worker"))
     world.attach()
-    assert not world.invocation.send_rest(RecordedResponder(world.script, "second"))
+    assert not world.invocation.send_rest(RecordedResponseWriter(world.script, "second"))
     world.invocation.response_head(200, [], 0, 0)
     world.invocation.response_end()
     assert world.invocation.outcome is Outcome.ANSWERED
@@ -318,7 +318,7 @@ def test_the_rest_asked_for_again_disturbs_no_answer() -> None:
 def test_a_worker_that_breaks_in_the_stream_breaks_the_clients_stream() -> None:
     world = World().stream()
     world.invocation.response_data(b"da")
-    world.invocation.worker_gone()
+    world.invocation.response_broken()
     assert world.script.lines[-2:] == ["desk.finished", "client.abort"]
     assert world.invocation.outcome is Outcome.WORKER_LOST
 
@@ -362,32 +362,32 @@ def test_a_stream_lives_on_to_the_ceiling_and_no_longer() -> None:
 
 def test_a_client_that_leaves_while_queued_withdraws_its_request() -> None:
     world = World().publish()
-    world.invocation.gone()
+    world.invocation.request_broken()
     assert world.script.lines == ["queue.withdraw", "desk.finished"]
     assert (world.invocation.status, world.invocation.outcome) == (499, Outcome.CLIENT_GONE)
 
 
 def test_a_client_that_leaves_in_the_stream_stops_the_worker() -> None:
     world = World().stream()
-    world.invocation.gone()
+    world.invocation.request_broken()
     assert world.script.lines == ["desk.finished", "post.dismiss"]
     assert world.invocation.status == 200
 
 
 def test_a_client_that_leaves_in_its_upload_breaks_the_workers_get() -> None:
     world = World(body_bytes=INLINE + 10)
-    world.invocation.body(b"a" * INLINE)
-    worker = RecordedResponder(world.script, "worker")
+    world.invocation.request_data(b"a" * INLINE)
+    worker = RecordedResponseWriter(world.script, "worker")
     world.invocation.send_rest(worker)
     world.script.take()
-    world.invocation.gone()
+    world.invocation.request_broken()
     assert "worker.abort" in world.script.lines
     assert "worker.end" not in world.script.lines
 
 
 def test_a_client_that_leaves_before_its_request_is_whole_was_never_queued() -> None:
     world = World(body_bytes=10)
-    world.invocation.gone()
+    world.invocation.request_broken()
     assert world.script.lines == ["desk.finished"]
 
 
@@ -425,8 +425,8 @@ def test_a_write_that_congests_at_once_finds_the_state_it_belongs_to() -> None:
 
     def congest(line: str) -> None:
         if line.startswith("client.body"):
-            world.client.congested = True
-            world.invocation.congested()
+            world.client.is_slow = True
+            world.invocation.pause_writing()
 
     world.script.on_line = congest
     world.invocation.response_head(200, [], None, None)
@@ -439,7 +439,7 @@ def test_a_write_that_congests_at_once_finds_the_state_it_belongs_to() -> None:
 EVENTS = st.lists(
     st.sampled_from(
         [
-            *("client body", "client end", "client gone", "congested", "relieved"),
+            *("client body", "client end", "client gone", "pause_writing", "resume_writing"),
             *("attach", "head", "data", "worker end", "worker gone", "worker failed"),
             *("refused", "exhausted", "deadline", "ceiling", "shut down", "get"),
         ]
@@ -469,7 +469,7 @@ class Play:
             invocation.refused(QueueUnavailable("lost"))
         elif event == "exhausted":
             invocation.exhausted()
-        elif event.startswith("client") or event in ("congested", "relieved"):
+        elif event.startswith("client") or event in ("pause_writing", "resume_writing"):
             if is_live:
                 self.client_acts(event)
         else:
@@ -481,23 +481,23 @@ class Play:
             self.worker = "attached"
             self.world.attach()
         elif event == "get" and QUEUED <= invocation.state < DONE:
-            invocation.send_rest(RecordedResponder(self.world.script, "worker"))
+            invocation.send_rest(RecordedResponseWriter(self.world.script, "worker"))
 
     def client_acts(self, event: str) -> None:
         invocation = self.world.invocation
         if event == "client gone":
             self.world.client.over = True
-            invocation.gone()
-        elif event in ("congested", "relieved"):
-            self.world.client.congested = event == "congested"
+            invocation.request_broken()
+        elif event in ("pause_writing", "resume_writing"):
+            self.world.client.is_slow = event == "pause_writing"
             getattr(invocation, event)()
         elif self.client_is_sending:
             if event == "client body":
-                invocation.body(b"x")
-                invocation.arrived()
+                invocation.request_data(b"x")
+                invocation.first_part_end()
             else:
                 self.client_is_sending = False
-                invocation.body_end()
+                invocation.request_end()
 
     def worker_acts(self, event: str) -> None:
         invocation = self.world.invocation
@@ -516,7 +516,7 @@ class Play:
             invocation.response_end()
         elif self.worker is not None and event == "worker gone":
             self.worker = None
-            invocation.worker_gone()
+            invocation.response_broken()
 
 
 _WORKER_IS_TOLD = {"post.taken", "post.dismiss", "post.refuse 400"}

@@ -19,7 +19,7 @@ class Lines(LineWriter):
 
 def test_a_line_has_every_figure_of_a_finished_invocation() -> None:
     world = World(body_bytes=5)
-    world.invocation.body(b"hello")
+    world.invocation.request_data(b"hello")
     world.publish()
     world.now = 100.25
     world.invocation.worker_s = -1

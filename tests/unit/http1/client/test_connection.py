@@ -74,7 +74,7 @@ class Told:
     def response_end(self) -> None:
         self.ends += 1
 
-    def response_lost(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
         assert self.failure is None
         self.failure = failure
 
@@ -85,7 +85,7 @@ class Told:
 
     def holds(self, connection: Connection) -> None: ...
 
-    upload_congested = upload_relieved = lambda self: None
+    pause_writing = resume_writing = lambda self: None
 
 
 def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) -> Told:
@@ -184,9 +184,9 @@ def test_a_request_body_is_framed_as_announced() -> None:
         connection = Connection(told, clock)
         connection.connection_made(transport)
         connection.start(told, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
-        connection.send(b"cd")
-        connection.send(b"x" * 5000)
-        connection.finish()
+        connection.send_data(b"cd")
+        connection.send_data(b"x" * 5000)
+        connection.send_end()
         sent.append(transport.sent)
     assert sent[0] == b"Habcd" + b"x" * 5000
     assert sent[1] == (b"H2\r\nab\r\n2\r\ncd\r\n1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n")

@@ -43,7 +43,7 @@ class Delivered:
     def post_answered(self, status: int) -> None:
         self._told.append(f"{self._name} {status}")
 
-    def post_lost(self, *, is_unread: bool = False) -> None:
+    def post_broken(self, *, is_unread: bool = False) -> None:
         self._told.append(f"{self._name} {'unread' if is_unread else 'lost'}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from http1.server.connections import Connections
 from http1.server.limits import EdgeLimits
 from http1.server.protocol import Http1Protocol
-from http1.stream import Headers, Request, Responder
+from http1.stream import Headers, Request, ResponseWriter
 
 
 class TableSocket:
@@ -115,7 +115,7 @@ class TableLoop:
 class Exchange:
     """A receiver that writes down what it gets. ``on`` may act on an event."""
 
-    def __init__(self, request: Request, responder: Responder) -> None:
+    def __init__(self, request: Request, responder: ResponseWriter) -> None:
         self.request = request
         self.responder = responder
         self.body_bytes = b""
@@ -128,34 +128,34 @@ class Exchange:
         self.events.append(event)
         self.on(event, self)
 
-    def body(self, data: bytes) -> None:
+    def request_data(self, data: bytes) -> None:
         assert data
         self.body_bytes += data
         self._happened("body")
 
-    def arrived(self) -> None:
-        self._happened("arrived")
+    def first_part_end(self) -> None:
+        self._happened("first_part_end")
 
-    def body_end(self) -> None:
+    def request_end(self) -> None:
         self._happened("end")
 
-    def gone(self) -> None:
+    def request_broken(self) -> None:
         self._happened("gone")
         self.is_over = True
 
-    def congested(self) -> None:
-        self._happened("congested")
+    def pause_writing(self) -> None:
+        self._happened("pause_writing")
 
-    def relieved(self) -> None:
-        self._happened("relieved")
+    def resume_writing(self) -> None:
+        self._happened("resume_writing")
 
     def answer(
         self, body: bytes = b"ok", status: int = 200, headers: Headers | None = None
     ) -> None:
         self.responder.send_head(status, headers or [], len(body))
-        self.responder.send_body(body)
+        self.responder.send_data(body)
         self.is_over = True
-        self.responder.end()
+        self.responder.send_end()
 
 
 class Table:
@@ -175,7 +175,7 @@ class Table:
         self.transport.protocol = self.protocol
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
 
-    def _dispatch(self, request: Request, responder: Responder) -> Exchange:
+    def _dispatch(self, request: Request, responder: ResponseWriter) -> Exchange:
         exchange = Exchange(request, responder)
         exchange.on = self.on
         self.exchanges.append(exchange)

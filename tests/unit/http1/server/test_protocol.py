@@ -50,13 +50,13 @@ def test_an_answer_from_elsewhere_leaves_with_the_same_turn_in_one_write() -> No
     table = Table()
     table.feed(GET)
     table.last.responder.send_head(200, [], None)
-    table.last.responder.send_body(b"data: 1\n\n")
-    table.last.responder.send_body(b"data: 2\n\n")
+    table.last.responder.send_data(b"data: 1\n\n")
+    table.last.responder.send_data(b"data: 2\n\n")
     assert table.transport.written == b""
     table.loop.run()
     assert table.transport.writes == 1
     assert table.transport.written.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n")
-    table.last.responder.end()
+    table.last.responder.send_end()
     table.loop.run()
     assert table.transport.written.endswith(b"\r\n0\r\n\r\n")
 
@@ -81,9 +81,9 @@ def test_a_body_of_unknown_length_to_http_1_0_ends_with_the_connection() -> None
     table = Table()
     table.feed(b"GET /a HTTP/1.0\r\n\r\n")
     table.last.responder.send_head(200, [], None)
-    table.last.responder.send_body(b"x")
+    table.last.responder.send_data(b"x")
     table.last.is_over = True
-    table.last.responder.end()
+    table.last.responder.send_end()
     table.loop.run()
     assert b"connection: close\r\n" in table.transport.written
     assert table.transport.written.endswith(b"\r\n\r\nx")
@@ -96,9 +96,9 @@ def test_a_response_shorter_than_announced_is_reset(sent: bytes) -> None:
     table = Table()
     table.feed(GET)
     table.last.responder.send_head(200, [], 5)
-    table.last.responder.send_body(sent)
+    table.last.responder.send_data(sent)
     table.last.is_over = True
-    table.last.responder.end()
+    table.last.responder.send_end()
     assert table.transport.aborted
     assert table.transport.socket.resets
     table.loop.run()
@@ -108,7 +108,7 @@ def test_a_response_longer_than_announced_is_reset_and_its_maker_is_told() -> No
     table = Table()
     table.feed(GET)
     table.last.responder.send_head(200, [], 5)
-    table.last.responder.send_body(b"sixsix")
+    table.last.responder.send_data(b"sixsix")
     assert table.last.events == ["end", "gone"]
     assert table.transport.aborted
 
@@ -120,8 +120,8 @@ def test_calls_after_the_end_do_not_touch_the_next_response() -> None:
     table.on = lambda event, exchange: None
     table.feed(GET)
     written = table.transport.written
-    old.send_body(b"late")
-    old.end()
+    old.send_data(b"late")
+    old.send_end()
     old.abort()
     table.loop.run()
     assert table.transport.written == written
@@ -190,7 +190,7 @@ def test_what_is_no_request_is_answered_with_a_problem_and_closed(
 def test_a_body_that_breaks_its_coding_ends_the_exchange_before_the_refusal() -> None:
     table = Table()
     table.feed(CHUNKED_POST + b"5\r\nhello\r\n", b"zz\r\n")
-    assert table.last.events == ["body", "arrived", "gone"]
+    assert table.last.events == ["body", "first_part_end", "gone"]
     assert table.status() == b"400"
     assert problem(table)["instance"] == "/c"
 
@@ -241,7 +241,7 @@ def test_an_upgrade_is_served_as_plain_http() -> None:
 def test_a_body_of_unknown_length_announces_what_had_arrived_once() -> None:
     table = Table()
     table.feed(CHUNKED_POST + b"1\r\na\r\n", b"1\r\nb\r\n", b"0\r\n\r\n")
-    assert table.last.events == ["body", "arrived", "body", "end"]
+    assert table.last.events == ["body", "first_part_end", "body", "end"]
     assert table.last.request.body_bytes is None
 
 
@@ -261,13 +261,13 @@ def test_a_paused_body_is_read_to_the_high_water_mark_and_no_further() -> None:
     table = Table()
     head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n"
     table.feed(head + b"a" * 10)
-    table.last.responder.pause_body()
+    table.last.responder.pause_reading()
     table.feed(b"b" * 60_000)
     assert table.transport.is_reading
     table.protocol.data_received(b"c" * 10_000)
     assert not table.transport.is_reading
     assert table.last.body_bytes == b"a" * 10
-    table.last.responder.resume_body()
+    table.last.responder.resume_reading()
     assert table.last.body_bytes == b"a" * 10, "delivered inside the call"
     table.loop.run()
     assert table.last.body_bytes == b"a" * 10 + b"b" * 60_000 + b"c" * 10_000
@@ -281,10 +281,10 @@ def test_100_continue_is_sent_when_the_body_is_wanted(length: bytes) -> None:
     at_once.feed(head)
     assert at_once.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
 
-    later = Table(on=lambda event, it: event == "dispatch" and it.responder.pause_body())
+    later = Table(on=lambda event, it: event == "dispatch" and it.responder.pause_reading())
     later.feed(head)
     assert later.transport.written == b""
-    later.last.responder.resume_body()
+    later.last.responder.resume_reading()
     later.loop.run()
     assert later.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -383,12 +383,12 @@ def test_a_client_that_reads_slowly_congests_and_relieves_the_receiver() -> None
     table.transport.is_stuck = True
     table.feed(GET)
     table.last.responder.send_head(200, [], None)
-    table.last.responder.send_body(b"x" * 70_000)
-    assert table.last.events == ["end", "congested"], "told before the call returned"
-    assert table.last.responder.is_congested()
+    table.last.responder.send_data(b"x" * 70_000)
+    assert table.last.events == ["end", "pause_writing"], "told before the call returned"
+    assert table.last.responder.is_writing_paused()
     table.transport.drain()
-    assert table.last.events[-1] == "relieved"
-    assert not table.last.responder.is_congested()
+    assert table.last.events[-1] == "resume_writing"
+    assert not table.last.responder.is_writing_paused()
 
 
 # Leaving
@@ -436,7 +436,7 @@ def test_a_half_closed_client_that_resets_later_is_noticed_at_the_next_check() -
 def test_a_peer_behind_unread_bytes_is_asked_once_whether_it_is_there() -> None:
     table = Table()
     table.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
-    table.last.responder.pause_body()
+    table.last.responder.pause_reading()
     table.protocol.data_received(b"x" * 100_000)
     table.transport.socket.tcp_state = 8
     table.pass_time(1)
@@ -467,7 +467,7 @@ def test_a_client_that_leaves_before_its_bodys_end_is_gone(wire: bytes, is_pause
     table = Table()
     table.feed(wire)
     if is_paused:
-        table.last.responder.pause_body()
+        table.last.responder.pause_reading()
     table.eof()
     assert table.last.events[-1] == "gone"
     assert table.status() == b"400"
@@ -477,7 +477,7 @@ def test_a_client_that_leaves_before_its_bodys_end_is_gone(wire: bytes, is_pause
 def test_a_paused_client_that_resets_is_noticed_at_the_next_check() -> None:
     table = Table()
     table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
-    table.last.responder.pause_body()
+    table.last.responder.pause_reading()
     table.protocol.data_received(b"x" * 100_000)
     table.transport.socket.error = 104
     table.pass_time(1)
@@ -487,10 +487,10 @@ def test_a_paused_client_that_resets_is_noticed_at_the_next_check() -> None:
 def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
     table = Table()
     table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
-    table.last.responder.pause_body()
+    table.last.responder.pause_reading()
     table.feed(b"hello")
     table.eof()
-    table.last.responder.resume_body()
+    table.last.responder.resume_reading()
     table.loop.run()
     assert table.last.events == ["body", "end"]
 
@@ -554,10 +554,10 @@ def test_a_body_may_take_its_time_but_not_stall() -> None:
 def test_nobody_is_blamed_for_a_body_that_is_not_wanted() -> None:
     table = Table(LIMITS)
     table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
-    table.last.responder.pause_body()
+    table.last.responder.pause_reading()
     table.pass_time(1000)
     assert table.last.events == []
-    table.last.responder.resume_body()
+    table.last.responder.resume_reading()
     table.pass_time(22.1)
     assert table.last.events == ["gone"]
 
@@ -574,7 +574,7 @@ def test_a_client_that_takes_nothing_is_reset_and_one_that_takes_little_is_not()
     table.transport.is_stuck = True
     table.feed(GET)
     table.last.responder.send_head(200, [], None)
-    table.last.responder.send_body(b"x" * 1000)
+    table.last.responder.send_data(b"x" * 1000)
     table.loop.run()
     for _ in range(10):
         table.pass_time(29)
@@ -716,9 +716,9 @@ def act(table: Table, action: str) -> None:
 def act_on(it: Exchange, action: str) -> None:
     is_started = it.responder.is_started  # type: ignore[attr-defined]  # of this responder
     if action == "pause":
-        it.responder.pause_body()
+        it.responder.pause_reading()
     elif action == "resume":
-        it.responder.resume_body()
+        it.responder.resume_reading()
     elif action == "abort":
         it.is_over = True
         it.responder.abort()
@@ -727,7 +727,7 @@ def act_on(it: Exchange, action: str) -> None:
     elif action == "start" and not is_started:
         it.responder.send_head(200, [], None)
     elif action == "send" and is_started:
-        it.responder.send_body(b"x" * 30)
+        it.responder.send_data(b"x" * 30)
     elif action == "finish" and is_started:
         it.is_over = True
-        it.responder.end()
+        it.responder.send_end()

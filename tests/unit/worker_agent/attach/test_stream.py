@@ -33,7 +33,7 @@ class Slow:
 
     def rest_data(self, data: bytes) -> None:
         self.received += data
-        self.rest.pause()
+        self.rest.pause_reading()
 
     def rest_end(self) -> None:
         self.is_over = True

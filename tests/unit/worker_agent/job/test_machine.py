@@ -105,9 +105,9 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
     bench.job.response_head(200, JSON, 3)
     bench.job.response_data(b"ab")
     bench.job.response_data(b"c")
-    assert bench.take() == ["attach.stream 3", "post.send b'ab'", "post.send b'c'"]
+    assert bench.take() == ["attach.stream 3", "post.send_data b'ab'", "post.send_data b'c'"]
     bench.job.response_end()
-    assert bench.take() == ["post.end", "desk.freed"]
+    assert bench.take() == ["post.send_end", "desk.freed"]
     bench.job.post_answered(200)
     assert bench.take() == ["lease.ack", "desk.finished"]
     assert bench.job.response_bytes == 3
@@ -124,25 +124,25 @@ def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
     bench = Bench().stream()
     bench.job.response_data(b"half")
     bench.take()
-    bench.job.response_lost(Failure.CLOSED, is_stale=False)
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
     assert bench.take() == ["post.abort", "lease.ack", "desk.freed", "desk.finished"]
     assert bench.job.outcome is Outcome.FAILED
 
 
 def test_a_stale_connection_is_replaced_once() -> None:
     bench = Bench().forward()
-    bench.job.response_lost(Failure.RESET, is_stale=True)
+    bench.job.response_broken(Failure.RESET, is_stale=True)
     assert bench.take() == ["inference.open"]
     assert bench.job.state is State.OPENING
     bench.job.opened(bench.call)  # type: ignore[arg-type]
-    bench.job.response_lost(Failure.RESET, is_stale=True)
+    bench.job.response_broken(Failure.RESET, is_stale=True)
     assert bench.take() == ["attach.deliver", "desk.freed"]
     assert b"urn:inference-connection:" in bench.job.answer
 
 
 def test_a_request_whose_body_was_fetched_is_not_sent_again() -> None:
     bench = Bench(has_rest=True).forward()
-    bench.job.response_lost(Failure.RESET, is_stale=True)
+    bench.job.response_broken(Failure.RESET, is_stale=True)
     assert bench.take() == ["rest.close", "attach.deliver", "desk.freed"]
 
 
@@ -152,15 +152,15 @@ def test_the_rest_of_the_body_is_passed_on_and_its_end_finishes_the_request() ->
     bench.job.opened(bench.call)  # type: ignore[arg-type]
     bench.job.sent()
     bench.job.rest_data(b"more")
-    bench.job.upload_congested()
-    bench.job.upload_relieved()
+    bench.job.pause_writing()
+    bench.job.resume_writing()
     bench.job.rest_end()
     assert bench.take() == [
         "attach.fetch",
-        "call.send b'more'",
-        "rest.pause",
-        "rest.resume",
-        "call.finish",
+        "call.send_data b'more'",
+        "rest.pause_reading",
+        "rest.resume_reading",
+        "call.send_end",
     ]
 
 
@@ -183,9 +183,9 @@ def test_a_response_that_ends_before_the_request_stops_the_upload() -> None:
 
 def test_backpressure_reaches_the_inference_server() -> None:
     bench = Bench().stream()
-    bench.job.congested()
-    bench.job.relieved()
-    assert bench.take() == ["call.pause", "call.resume"]
+    bench.job.post_pause_writing()
+    bench.job.post_resume_writing()
+    assert bench.take() == ["call.pause_reading", "call.resume_reading"]
 
 
 def test_an_early_answer_of_the_gateway_ends_the_inference_call() -> None:
@@ -199,9 +199,9 @@ def test_a_small_answer_lost_on_its_way_is_delivered_once_more() -> None:
     bench = Bench().forward()
     bench.job.response_whole(200, [], 0, b"")
     bench.take()
-    bench.job.post_lost()
+    bench.job.post_broken()
     assert bench.take() == ["attach.deliver"]
-    bench.job.post_lost()
+    bench.job.post_broken()
     assert bench.take() == ["lease.ack", "desk.finished"]
     assert bench.job.outcome is Outcome.UNDELIVERED
 
@@ -211,7 +211,7 @@ def test_an_answer_that_no_gateway_read_is_delivered_as_often_as_that_happens() 
     bench.job.response_whole(200, [], 0, b"")
     bench.take()
     for _ in range(3):
-        bench.job.post_lost(is_unread=True)
+        bench.job.post_broken(is_unread=True)
         assert bench.take() == ["attach.deliver"]
     bench.job.post_answered(200)
     assert bench.job.outcome is Outcome.ANSWERED
@@ -248,18 +248,18 @@ EVENTS = {
     "head": lambda b: b.job.response_head(200, JSON, None),
     "data": lambda b: b.job.response_data(b"x"),
     "end": lambda b: b.job.response_end(),
-    "lost": lambda b: b.job.response_lost(Failure.CLOSED, is_stale=False),
-    "stale": lambda b: b.job.response_lost(Failure.RESET, is_stale=True),
+    "lost": lambda b: b.job.response_broken(Failure.CLOSED, is_stale=False),
+    "stale": lambda b: b.job.response_broken(Failure.RESET, is_stale=True),
     "rest_data": lambda b: b.job.rest_data(b"y"),
     "rest_end": lambda b: b.job.rest_end(),
-    "rest_lost": lambda b: b.job.rest_lost(),
-    "congested": lambda b: b.job.congested(),
-    "relieved": lambda b: b.job.relieved(),
-    "upload_congested": lambda b: b.job.upload_congested(),
-    "upload_relieved": lambda b: b.job.upload_relieved(),
+    "rest_broken": lambda b: b.job.rest_broken(),
+    "post_pause_writing": lambda b: b.job.post_pause_writing(),
+    "post_resume_writing": lambda b: b.job.post_resume_writing(),
+    "pause_writing": lambda b: b.job.pause_writing(),
+    "resume_writing": lambda b: b.job.resume_writing(),
     "ok": lambda b: b.job.post_answered(200),
     "refused": lambda b: b.job.post_answered(401),
-    "post_lost": lambda b: b.job.post_lost(),
+    "post_broken": lambda b: b.job.post_broken(),
     "cancel": lambda b: b.job.cancel(),
     "abandon": lambda b: b.job.abandon(),
 }
@@ -280,6 +280,6 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
     assert calls.count("attach.deliver") <= 2
     assert calls.count("attach.stream") <= 1
     if "attach.stream" in calls:
-        assert calls.count("post.end") + calls.count("post.abort") == 1
+        assert calls.count("post.send_end") + calls.count("post.abort") == 1
         assert "attach.deliver" not in calls
     assert bench.job.state is State.DONE
