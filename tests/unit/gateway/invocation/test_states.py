@@ -59,7 +59,11 @@ SITUATIONS: dict[State, list[Situation]] = {
     State.ATTACHED: [lambda: World().publish().attach(), lambda: fetched().attach()],
     State.STREAMING: [lambda: World().stream(), lambda: slow(World().stream())],
     State.ENDING: [lambda: ending(World().stream())],
-    State.DONE: [lambda: done(World()), lambda: done(World().publish()), lambda: done(World().stream())],
+    State.DONE: [
+        lambda: done(World()),
+        lambda: done(World().publish()),
+        lambda: done(World().stream()),
+    ],
 }
 """Ways into each state; together they reach every next state that the table allows."""
 
@@ -102,8 +106,8 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
 }
 
 
-@pytest.mark.parametrize("event", Event)
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event, ids=lambda event: event.name)
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
 def test_every_event_in_every_state_leads_where_the_table_says(state: State, event: Event) -> None:
     expected = TRANSITIONS.get((state, event))
     reached = set()
