@@ -140,7 +140,7 @@ class Invocation:
                 if upload.is_first_part_complete():
                     self._publish()
             else:
-                # Nobody fetches the body yet, so what the client sends stays in its socket.
+                # No worker fetches the body yet: what the client sends must stay in its socket.
                 self._client.pause_reading()
 
     def first_part_end(self) -> None:
