@@ -1,6 +1,7 @@
 # make run    everything on this machine, in the foreground; ARGS="--port 0" passes arguments on
 # make test   style, types, import contracts, then every test; ARGS="-k queue" goes to pytest
 # make check  the same without the tests
+# make docs   the pages of docs/ that are generated from the code
 # make bench  the table of measurements; ARGS goes to loadtests.run
 # make clean  removes what the above left behind, but not the virtual environment
 #
@@ -15,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench clean
+.PHONY: help run test check docs bench clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -32,6 +33,9 @@ check: $(VENV)/.has-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.has-test
+	$(BIN)/python docs/diagrams.py
 
 bench: $(VENV)/.has-bench
 	@exec $(BIN)/python -m loadtests.run $(ARGS)

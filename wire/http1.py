@@ -18,6 +18,9 @@ MAX_INNER_HEADERS = 256
 
 LAST_CHUNK = b"0\r\n\r\n"
 
+BODILESS_STATUSES = frozenset({204, 304})
+"""Final statuses whose responses have no body, whatever they announce (RFC 9112 §6.3, rule 1)."""
+
 REASONS: dict[int, bytes] = {
     **{status.value: status.phrase.encode() for status in HTTPStatus},
     413: b"Content Too Large",

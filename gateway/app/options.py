@@ -7,6 +7,7 @@ from gateway.store.connection import NatsOptions
 from http1.server.limits import EdgeLimits
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
+from wire.deadlines import MAX_INVOCATION_S
 
 
 def edge_limits(edge: EdgeSettings) -> EdgeLimits:
@@ -27,13 +28,10 @@ def attach_limits(attach: AttachSettings) -> EdgeLimits:
     """Workers keep their connections; a body may be silent as long as an invocation may last."""
     return EdgeLimits(
         max_connections=attach.max_connections,
-        body_stall_s=_INVOCATION_S,
-        write_stall_s=_INVOCATION_S,
-        idle_timeout_s=_INVOCATION_S,
+        body_stall_s=MAX_INVOCATION_S,
+        write_stall_s=MAX_INVOCATION_S,
+        idle_timeout_s=MAX_INVOCATION_S,
     )
-
-
-_INVOCATION_S = 3605.0
 
 
 def _tls(settings: NatsSettings) -> ssl.SSLContext | None:

@@ -1,7 +1,7 @@
 """The gateway's metrics: NVCF's names (`spec/operations.md` §12) and histograms from 1 ms."""
 
 from gateway.invocation.machine import Invocation
-from gateway.invocation.outcome import Outcome
+from gateway.invocation.states import Outcome
 from queueing.nats.connection import Connection
 from queueing.nats.queue import JetStreamQueue
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry, SummaryChild

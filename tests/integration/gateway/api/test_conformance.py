@@ -21,8 +21,9 @@ from gateway.auth.keys import authenticate
 from gateway.domain.model import Instance, Reach
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import Endings
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
-from gateway.routing.target import Target
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
@@ -89,10 +90,10 @@ class Version(NamedTuple):
 
 def invoked(plane: ControlPlane, caller: Client, function_id: str, version_id: str | None) -> int:
     model = plane.catalog.model
-    router = Router(model, partial(authenticate, model), random.random)
+    admission = Admission(partial(authenticate, model), Router(model, random.random))
     bearer = f"Bearer {caller.key}".encode()
     try:
-        router.admit(Target(function_id, version_id, bearer, None), time.time())
+        admission.admit(CallHead(function_id, version_id, bearer, None), time.time())
     except GatewayError as error:
         return error.status
     return 200

@@ -26,7 +26,7 @@ def test_a_line_has_every_figure_of_a_finished_invocation() -> None:
     world.attach()
     world.invocation.worker_s = 0.05
     world.now = 100.5
-    world.invocation.response_head(200, [], None, None)
+    world.head()
     world.invocation.response_data(b"abc")
     world.invocation.response_end()
     writer = Lines()

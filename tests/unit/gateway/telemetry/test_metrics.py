@@ -43,7 +43,7 @@ def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
     metrics = GatewayMetrics(registry)
     for size in (1000, 24):
         world = World().publish().attach()
-        world.invocation.response_head(200, [], None, None)
+        world.head()
         world.invocation.response_data(bytes(size))
         world.invocation.response_end()
         metrics.began(world.invocation)
