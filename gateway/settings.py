@@ -45,7 +45,7 @@ class EdgeSettings(Section):
     """Addresses for clients: host:port, [ipv6]:port or unix:/path."""
     host_suffix: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]+$")] = ""
     """What follows the ids in an invocation host name, like invocation.example.com; empty: any."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that share the addresses."""
     max_connections: Count = 20_000
     """Connections of one process."""

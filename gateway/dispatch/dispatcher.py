@@ -72,7 +72,9 @@ class Dispatcher:
             endpoint = "TLB"
             return self._invoke(request, client, target)
         except GatewayError as error:
-            self._metrics.refused(request.method, answer_problem(request, client, error), endpoint)
+            self._metrics.record_refusal(
+                request.method, answer_problem(request, client, error), endpoint
+            )
             return ANSWERED
 
     def _invoke(self, request: Request, client: ResponseWriter, target: Target) -> Invocation:

@@ -39,7 +39,7 @@ class PathRoutes:
         cors = _cors(request.headers)
         if request.method == b"OPTIONS" and cors:
             return self._answer(request, client, 204, cors, b"")
-        answer = self._health.answer(path)
+        answer = self._health.respond(path)
         if answer is None and self._api is not None:
             return self._api.serve(request, client, cors)
         if answer is None:
@@ -52,7 +52,7 @@ class PathRoutes:
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
-        self._metrics.refused(request.method, status, endpoint)
+        self._metrics.record_refusal(request.method, status, endpoint)
         return answer_whole(request, client, status, headers, body)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.invocation.machine import Invocation
 from gateway.invocation.state import DONE, QUEUED
-from gateway.telemetry.access import AccessLog
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
@@ -49,7 +49,7 @@ class Desk:
         if invocation.request_token:
             self._attach.requests.arm(invocation.request_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
-        self._metrics.began(invocation)
+        self._metrics.record_start(invocation)
         if not invocation.version.capacity:
             self._wanted(invocation.version.version_id)
 
@@ -65,9 +65,9 @@ class Desk:
             self._attach.requests.disarm(invocation.request_token)
         self._timers.cancel(invocation)
         now = self._clock()
-        self._metrics.ended(invocation, now)
+        self._metrics.record_end(invocation, now)
         if self._access is not None:
-            self._access.finished(invocation, now)
+            self._access.write(invocation, now)
 
     def tick(self) -> None:
         """Tell the invocations whose deadline has come."""

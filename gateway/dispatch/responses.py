@@ -60,7 +60,7 @@ def answer_health(
     request: Request, client: ResponseWriter, health: Health, path: bytes, otherwise: GatewayError
 ) -> Answered:
     """Answer ``path`` if it is a health path, and ``otherwise`` if it is not."""
-    answer = health.answer(path)
+    answer = health.respond(path)
     if answer is None:
         answer_problem(request, client, otherwise)
         return ANSWERED

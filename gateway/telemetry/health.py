@@ -26,7 +26,7 @@ class Health:
         """Return why the process is not ready; empty when it is."""
         return [reason for check in self._checks if (reason := check())]
 
-    def answer(self, path: bytes) -> tuple[int, Headers, bytes] | None:
+    def respond(self, path: bytes) -> tuple[int, Headers, bytes] | None:
         """Return status, headers and body for a health path, None for any other path."""
         if path == b"/health/live":
             return 200, [_JSON], _OK

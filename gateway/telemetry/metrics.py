@@ -113,12 +113,12 @@ class GatewayMetrics:
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
 
-    def began(self, invocation: Invocation) -> None:
+    def record_start(self, invocation: Invocation) -> None:
         """An invocation was accepted."""
         self._pending_of(invocation).value += 1
         self._meters(invocation).requests.value += 1
 
-    def ended(self, invocation: Invocation, now: float) -> None:
+    def record_end(self, invocation: Invocation, now: float) -> None:
         """An invocation is over; its outcome and times are set."""
         self._pending_of(invocation).value -= 1
         meters = self._meters(invocation)
@@ -143,7 +143,7 @@ class GatewayMetrics:
         body_size.count += 1
         body_size.sum += invocation.response_bytes
 
-    def refused(self, method: bytes, status: int, endpoint: str) -> None:
+    def record_refusal(self, method: bytes, status: int, endpoint: str) -> None:
         """A request was answered that never became an invocation."""
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1

@@ -222,7 +222,7 @@ async def test_a_broker_that_goes_away_is_seen_in_both(running: Running) -> None
 
 async def test_each_of_several_processes_measures_itself() -> None:
     async with running_stack() as stack:
-        gateway = await asyncio.to_thread(stack.gateway, "--workers", "2")
+        gateway = await asyncio.to_thread(stack.gateway, "--processes", "2")
         program = gateway.program
 
         def ready() -> list[str]:

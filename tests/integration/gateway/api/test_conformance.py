@@ -10,14 +10,12 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from gateway.api.route import InLine
-from gateway.auth.keys import authenticate
 from gateway.domain.model import Instance, Reach
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import Endings
@@ -26,6 +24,7 @@ from gateway.routing.target import Target
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
+from tests.support.api_keys import key_authenticator
 from tests.support.control import (
     IMAGE,
     SCOPES,
@@ -89,7 +88,7 @@ class Version(NamedTuple):
 
 def invoked(plane: ControlPlane, caller: Client, function_id: str, version_id: str | None) -> int:
     model = plane.catalog.model
-    router = Router(model, partial(authenticate, model), random.random)
+    router = Router(model, key_authenticator(model).authenticate, random.random)
     bearer = f"Bearer {caller.key}".encode()
     try:
         router.admit(Target(function_id, version_id, bearer, None), time.time())

@@ -1,8 +1,6 @@
-from functools import partial
-
 import pytest
 
-from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.auth.keys import digest_of, new_key
 from gateway.domain.model import (
     EVERYTHING,
     ApiKey,
@@ -22,6 +20,7 @@ from gateway.errors import (
 )
 from gateway.routing.router import Router, chosen, poll_seconds
 from gateway.routing.target import Target
+from tests.support.api_keys import key_authenticator
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -44,7 +43,7 @@ def router(
     for record in records:
         model.apply(record)
     model.apply(ApiKey("id", digest_of(SECRET.encode()), "own", "sub", frozenset({scope}), reach))
-    return Router(model, partial(authenticate, model), lambda: random)
+    return Router(model, key_authenticator(model).authenticate, lambda: random)
 
 
 def target(version_id: str | None = None, poll: bytes | None = None) -> Target:

@@ -33,7 +33,7 @@ class AccessLog:
         self._second_text = ""
         self._accounts: dict[str, str] = {}
 
-    def finished(self, invocation: Invocation, now: float) -> None:
+    def write(self, invocation: Invocation, now: float) -> None:
         """Write the line of an invocation whose outcome and times are set."""
         wall_s = self._wall()
         second = int(wall_s)
@@ -52,7 +52,7 @@ class AccessLog:
                     invocation.request_id,
                     version.function_id,
                     version.version_id,
-                    self._quoted(invocation.account),
+                    self._quote(invocation.account),
                     outcome.value if outcome is not None else "",
                     invocation.status,
                     invocation.request_bytes,
@@ -64,7 +64,7 @@ class AccessLog:
             ).encode()
         )
 
-    def _quoted(self, account: str) -> str:
+    def _quote(self, account: str) -> str:
         text = self._accounts.get(account)
         if text is None:
             text = json.dumps(account)
