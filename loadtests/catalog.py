@@ -6,7 +6,6 @@ for its lists.
 """
 
 import asyncio
-import os
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,8 @@ from gateway.domain.lifecycle import registered
 from gateway.domain.model import AccountRemoved, Function, Record
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
-from wire.ids import FunctionId, VersionId, uuid4_text
+from runtime.ids import new_uuid
+from wire.ids import FunctionId, VersionId
 
 VERSIONS = 3
 _AT_ONCE = 128
@@ -93,9 +93,9 @@ async def _write(store: Store, records: Iterator[Record]) -> None:
 def _records(functions: int) -> Iterator[Record]:
     began = time.time()
     for number in range(functions):
-        function_id = FunctionId(uuid4_text(os.urandom(16)))
+        function_id = FunctionId(new_uuid())
         yield Function(function_id, ACCOUNT)
         for _ in range(VERSIONS):
-            version_id = VersionId(uuid4_text(os.urandom(16)))
+            version_id = VersionId(new_uuid())
             at = began - functions + number
             yield from registered(ACCOUNT, function_id, version_id, _SPEC, at)

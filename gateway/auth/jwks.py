@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 
 from gateway.auth.jwt import IssuerKeys
+from runtime.events import emit
 from runtime.tasks import spawn
 
 MAX_JWKS_BYTES = 1 << 20
@@ -66,8 +67,13 @@ class JwksFetcher:
                 try:
                     count = self._keys.replace(await self._fetch(session))
                 except (FetchError, ValueError) as error:
-                    fields = {"url": self._url, "error": str(error)}
-                    _log.warning("issuer.keys_unavailable", extra={"fields": fields})
+                    emit(
+                        _log,
+                        "issuer.keys_unavailable",
+                        level=logging.WARNING,
+                        url=self._url,
+                        error=str(error),
+                    )
                     await asyncio.sleep(self._retry_s)
                     self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
                     continue
@@ -77,7 +83,7 @@ class JwksFetcher:
 
     def _record_success(self, count: int) -> None:
         if not self.fetched.is_set():
-            _log.info("issuer.keys_read", extra={"fields": {"url": self._url, "keys": count}})
+            emit(_log, "issuer.keys_read", url=self._url, keys=count)
         self._retry_s = RETRY_S
         self.fetched.set()
 

@@ -1,11 +1,10 @@
 """`/health`, `/health/live`, `/health/ready`."""
 
-import os
 from collections.abc import Callable
 
 from http1.stream import Headers
+from runtime.ids import new_uuid
 from wire.headers import CONTENT_TYPE
-from wire.ids import uuid4_text
 from wire.problem import PROBLEM_JSON, REQUEST_ID, problem
 
 Check = Callable[[], str]
@@ -36,7 +35,7 @@ class Health:
         if not reasons:
             return 200, [_JSON], _OK
         status = 500 if path == b"/health" else 503
-        request_id = uuid4_text(os.urandom(16))
+        request_id = new_uuid()
         body = problem(
             status,
             "not-ready",
