@@ -51,7 +51,6 @@ def test_every_module_says_what_it_is_for() -> None:
     ] == []
 
 
-
 def test_the_container_image_is_built_from_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]

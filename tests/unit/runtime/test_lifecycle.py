@@ -1,4 +1,4 @@
-"""Signals and exit codes, in a process of their own where they would end the tests."""
+"""Signals and exit codes; in a child process where they would end the tests."""
 
 import asyncio
 import os

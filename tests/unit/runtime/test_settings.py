@@ -1,4 +1,4 @@
-"""Settings: who wins, what is refused, and what the report says."""
+"""Loading settings: precedence, refused values, and the report of problems."""
 
 from contextlib import suppress
 from pathlib import Path

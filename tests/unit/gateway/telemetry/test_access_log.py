@@ -1,4 +1,4 @@
-"""The access line of an invocation."""
+"""The access log line of an invocation."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.unit.gateway.invocation.test_machine import FUNCTION, REQUEST_ID, VER
 
 
 class Lines(LineWriter):
-    """Keeps the lines."""
+    """Records the lines."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
