@@ -38,4 +38,4 @@ async def cancel_all() -> None:
 def _done(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
-        emit(_log, "task.failed", level=logging.ERROR, exc_info=error, task=task.get_name())
+        emit(_log, "task.failed", logging.ERROR, error, task=task.get_name())

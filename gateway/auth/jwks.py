@@ -70,7 +70,7 @@ class JwksFetcher:
                     emit(
                         _log,
                         "issuer.keys_unavailable",
-                        level=logging.WARNING,
+                        logging.WARNING,
                         url=self._url,
                         error=str(error),
                     )

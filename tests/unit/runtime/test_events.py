@@ -35,7 +35,7 @@ def test_an_event_is_its_name_and_its_fields(written: io.StringIO) -> None:
 
 
 def test_any_field_name_is_possible_and_none_replaces_the_events_own(written: io.StringIO) -> None:
-    emit(log, "worker.resized", level=logging.WARNING, **{"from": 1, "log": "x", "event": "other"})
+    emit(log, "worker.resized", logging.WARNING, **{"from": 1, "log": "x", "event": "other"})
     line = json.loads(written.getvalue())
     assert (line["level"], line["event"], line["from"], line["log"]) == (
         "warning",
@@ -46,17 +46,17 @@ def test_any_field_name_is_possible_and_none_replaces_the_events_own(written: io
 
 
 def test_an_exception_comes_with_its_traceback(written: io.StringIO) -> None:
-    emit(log, "task.failed", level=logging.ERROR, exc_info=ValueError("boom"), task="t")
+    emit(log, "task.failed", logging.ERROR, ValueError("boom"), task="t")
     line = json.loads(written.getvalue())
     assert (line["level"], line["task"]) == ("error", "t")
     assert "ValueError: boom" in line["error"]
 
 
 def test_an_event_below_the_level_is_not_written(written: io.StringIO) -> None:
-    emit(log, "worker.idle", level=logging.DEBUG)
+    emit(log, "worker.idle", logging.DEBUG)
     assert written.getvalue() == ""
 
 
 def test_the_record_names_the_caller(caplog: pytest.LogCaptureFixture) -> None:
-    emit(log, "worker.idle", level=logging.ERROR)
+    emit(log, "worker.idle", logging.ERROR)
     assert caplog.records[0].funcName == "test_the_record_names_the_caller"
