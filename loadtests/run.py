@@ -1,4 +1,4 @@
-"""`python -m loadtests.run`: measure the gateway beside its peers and print one table.
+"""`python -m loadtests.run`: measure the gateway and its peers, and print one table.
 
 The same figures go into a JSON file. Exit code 0: every row was measured and every bar held; 1: a
 row failed or a bar was missed; 2: nothing could be measured.
@@ -162,7 +162,7 @@ def _print(text: str) -> None:
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.run",
-        description="Measure the gateway beside its peers on this machine, all on loopback.",
+        description="Measure the gateway and its peers on this machine, all on loopback.",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, for a first look")
     parser.add_argument(

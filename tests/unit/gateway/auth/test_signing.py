@@ -110,7 +110,7 @@ def test_a_changed_token_and_one_without_a_signature_are_refused() -> None:
 
 
 def test_the_public_half_is_no_secret_to_sign_with() -> None:
-    """The algorithm is the key's, not the token's (RFC 8725 §2.1)."""
+    """The key determines the algorithm, not the token (RFC 8725 §2.1)."""
     forged = jwt.encode({"iss": ISSUER, **CLAIMS}, SIGNER.public, "HS256")
     with pytest.raises(Unauthenticated):
         VerificationKeys(SIGNER).verify(forged, SIGNER.kid, ["a"])
