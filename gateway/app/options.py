@@ -1,6 +1,7 @@
 """From settings to what each part of the process is made with."""
 
 import ssl
+from dataclasses import fields
 
 from gateway.settings import AttachSettings, EdgeSettings, NatsSettings, QueueSettings
 from gateway.store.connection import NatsOptions
@@ -11,17 +12,9 @@ from wire.deadlines import MAX_INVOCATION_S
 
 
 def edge_limits(edge: EdgeSettings) -> EdgeLimits:
-    """Return what clients may do."""
-    return EdgeLimits(
-        max_request_line_bytes=edge.max_request_line_bytes,
-        max_header_bytes=edge.max_header_bytes,
-        max_headers=edge.max_headers,
-        head_timeout_s=edge.head_timeout_s,
-        body_stall_s=edge.body_stall_s,
-        write_stall_s=edge.write_stall_s,
-        idle_timeout_s=edge.idle_timeout_s,
-        max_connections=edge.max_connections,
-    )
+    """Return the limits for clients: each setting that is named like a limit."""
+    names = {field.name for field in fields(EdgeLimits)}
+    return EdgeLimits(**edge.model_dump(include=names))
 
 
 def attach_limits(attach: AttachSettings) -> EdgeLimits:

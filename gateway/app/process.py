@@ -43,7 +43,7 @@ from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
-from gateway.telemetry.access import AccessLog
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
 from http1.server.limits import EdgeLimits
@@ -207,7 +207,7 @@ class GatewayProcess:
         if connect is None:
             return None
         return ApiBridge(
-            connect, lambda method, status: self._metrics.refused(method, status, "API")
+            connect, lambda method, status: self._metrics.record_refusal(method, status, "API")
         )
 
     async def _open_store(self, stack: AsyncExitStack) -> None:

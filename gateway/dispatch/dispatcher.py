@@ -57,7 +57,8 @@ class Dispatcher:
             endpoint = "TLB"
             return self._invoke(request, client, head)
         except GatewayError as error:
-            self._metrics.refused(request.method, send_problem(request, client, error), endpoint)
+            status = send_problem(request, client, error)
+            self._metrics.record_refusal(request.method, status, endpoint)
             return DISCARD
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:

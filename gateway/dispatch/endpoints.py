@@ -39,7 +39,7 @@ class PathEndpoints:
         cors = _cors(request.headers)
         if request.method == b"OPTIONS" and cors:
             return self._send(request, client, 204, cors, b"")
-        response = self._health.answer(path)
+        response = self._health.respond(path)
         if response is None and self._api is not None:
             return self._api.serve(request, client, cors)
         if response is None:
@@ -52,7 +52,7 @@ class PathEndpoints:
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
-        self._metrics.refused(request.method, status, endpoint)
+        self._metrics.record_refusal(request.method, status, endpoint)
         return send_response(request, client, status, headers, body)
 
 

@@ -8,7 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.randomness import Randomness
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, QUEUED
-from gateway.telemetry.access import AccessLog
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
@@ -54,7 +54,7 @@ class InvocationRegistry:
         self.live[invocation.request_id] = invocation
         self._response_tokens.issue(invocation.response_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
-        self._metrics.began(invocation)
+        self._metrics.record_start(invocation)
         if not invocation.version.capacity:
             self._wake(invocation.version.version_id)
 
@@ -77,9 +77,9 @@ class InvocationRegistry:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
         now = self._clock()
-        self._metrics.ended(invocation, now)
+        self._metrics.record_end(invocation, now)
         if self._access is not None:
-            self._access.finished(invocation, now)
+            self._access.write(invocation, now)
 
     def tick(self) -> None:
         """Call `deadline_passed` of each invocation whose deadline has come."""

@@ -60,7 +60,7 @@ def send_health(
     request: Request, client: ResponseWriter, health: Health, path: bytes, otherwise: GatewayError
 ) -> Discard:
     """Send the health response if ``path`` is a health path, else the problem ``otherwise``."""
-    response = health.answer(path)
+    response = health.respond(path)
     if response is None:
         send_problem(request, client, otherwise)
         return DISCARD

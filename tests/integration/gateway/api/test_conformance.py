@@ -10,14 +10,12 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from gateway.api.route import InLine
-from gateway.auth.keys import authenticate
 from gateway.domain.model import Instance, Reach
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import Endings
@@ -27,6 +25,7 @@ from gateway.routing.router import Router
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
+from tests.support.api_keys import key_authenticator
 from tests.support.control import (
     IMAGE,
     SCOPES,
@@ -90,7 +89,8 @@ class Version(NamedTuple):
 
 def invoked(plane: ControlPlane, caller: Client, function_id: str, version_id: str | None) -> int:
     model = plane.catalog.model
-    admission = Admission(partial(authenticate, model), Router(model, random.random))
+    authenticate = key_authenticator(model).authenticate
+    admission = Admission(authenticate, Router(model, random.random))
     bearer = f"Bearer {caller.key}".encode()
     try:
         admission.admit(CallHead(function_id, version_id, bearer, None), time.time())

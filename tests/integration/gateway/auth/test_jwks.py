@@ -1,4 +1,4 @@
-"""An issuer's keys, fetched from a real server."""
+"""JwksFetcher against a real HTTP server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def issuer() -> AsyncIterator[TokenIssuer]:
 
 
 class WatchedKeys(IssuerKeys):
-    """Keys that tell when they were replaced."""
+    """Keys that count their replacements."""
 
     def __init__(self) -> None:
         super().__init__(Issuer(NAME, (AUDIENCE,)))
@@ -52,7 +52,7 @@ async def fetched(fetcher: JwksFetcher) -> None:
 
 
 async def believed(keys: WatchedKeys, issuer: TokenIssuer) -> None:
-    """Return when a new token is taken."""
+    """Return once a new token is accepted."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             keys.replaced.clear()

@@ -1,8 +1,6 @@
-from functools import partial
-
 import pytest
 
-from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.auth.keys import digest_of, new_key
 from gateway.domain.model import (
     EVERYTHING,
     ApiKey,
@@ -21,6 +19,7 @@ from gateway.errors import (
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router, chosen
+from tests.support.api_keys import key_authenticator
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -43,7 +42,7 @@ def admitting(
     for record in records:
         model.apply(record)
     model.apply(ApiKey("id", digest_of(SECRET.encode()), "own", "sub", frozenset({scope}), reach))
-    return Admission(partial(authenticate, model), Router(model, lambda: random))
+    return Admission(key_authenticator(model).authenticate, Router(model, lambda: random))
 
 
 def head(version_id: str | None = None, poll: bytes | None = None) -> CallHead:
