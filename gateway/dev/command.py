@@ -20,7 +20,7 @@ from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, begin
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
-from gateway.provision.local.orphans import clear
+from gateway.provision.local.orphans import kill_orphans
 from gateway.store.errors import StoreError
 from http1.server.listener import MAX_PORT
 from runtime import lifecycle, logs
@@ -121,7 +121,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
             instances = folder / "instances"
             instances.mkdir(exist_ok=True)
             # What a gateway that was killed could not stop, whatever its instances did meanwhile.
-            stack.callback(clear, instances, "")
+            stack.callback(kill_orphans, instances, "")
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
