@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from gateway.cli.failures import CommandError, Refused, Unreachable, fail
+from gateway.cli.errors import CommandError, Refused, Unreachable, fail
 
 ANSWER_WITHIN_S = 30.0
 PAGE = 500

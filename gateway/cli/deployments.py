@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.api_client import ApiClient, Json, run
-from gateway.cli.failures import CommandError, usage
+from gateway.cli.errors import CommandError, usage
 from gateway.cli.options import (
     DEFAULT_URL,
     FileOption,
@@ -20,7 +20,7 @@ from gateway.cli.options import (
     read_body,
 )
 from gateway.cli.output import print_json, print_members, print_table, say
-from gateway.cli.watching import until_gone, until_up
+from gateway.cli.watch import until_gone, until_up
 
 app = typer.Typer(
     name="deployments",

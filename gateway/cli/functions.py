@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.api_client import ApiClient, Json, run
-from gateway.cli.failures import CommandError, usage
+from gateway.cli.errors import CommandError, usage
 from gateway.cli.options import (
     DEFAULT_URL,
     FileOption,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli.api_client import Json
-from gateway.cli.failures import CommandError, fail
-from gateway.cli.key_places import Keys, KeysInStore, KeysOverApi, Wish
+from gateway.cli.errors import CommandError, fail
+from gateway.cli.key_backends import Keys, KeysInStore, KeysOverApi, Wish
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, place
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption

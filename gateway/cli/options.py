@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from gateway.cli.api_client import Place
-from gateway.cli.failures import usage
+from gateway.cli.errors import usage
 from gateway.settings import API_KEY_VARIABLE, API_URL_VARIABLE
 from wire.ids import parse_uuid
 

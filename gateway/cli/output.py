@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.cli.failures import printable
+from gateway.cli.errors import printable
 
 _MAX_LINE = 10_000
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.archive import export_store, import_store
+from gateway.cli.dump import export_store, import_store
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store

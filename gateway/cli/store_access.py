@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from gateway.app.options import store_options
-from gateway.cli.failures import CommandError, fail
+from gateway.cli.errors import CommandError, fail
 from gateway.settings import StoreSettings, read_settings
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import StoreError

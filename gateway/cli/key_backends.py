@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.cli.api_client import ApiClient, Json, Place, run
-from gateway.cli.failures import CommandError, fail, usage
+from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.output import say
 from gateway.cli.store_access import with_store
 from gateway.domain.documents import RecordError

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from gateway.cli.failures import CommandError
+from gateway.cli.errors import CommandError
 from gateway.domain.documents import SCHEMA, RecordError
 from gateway.store.errors import ConflictError
 from gateway.store.names import (

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from gateway.cli.api_client import ApiClient, Json
-from gateway.cli.failures import CommandError, Refused, Unreachable
+from gateway.cli.errors import CommandError, Refused, Unreachable
 
 ASK_EVERY_S = 0.5
 UNREACHABLE_S = 60.0

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.cli.api_client import ApiClient
-from gateway.cli.failures import CommandError, Refused, Unreachable
-from gateway.cli.watching import Progress, until_gone, until_up
+from gateway.cli.errors import CommandError, Refused, Unreachable
+from gateway.cli.watch import Progress, until_gone, until_up
 
 
 def function(status: str, **instances: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Script:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.watching.ASK_EVERY_S", 0)
+    monkeypatch.setattr("gateway.cli.watch.ASK_EVERY_S", 0)
 
 
 AWAY = Unreachable("it is away")
@@ -86,7 +86,7 @@ async def test_an_api_that_is_away_for_a_while_ends_nothing() -> None:
 
 
 async def test_an_api_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.watching.UNREACHABLE_S", 0.0)
+    monkeypatch.setattr("gateway.cli.watch.UNREACHABLE_S", 0.0)
     with pytest.raises(Unreachable):
         await until_up(cast("ApiClient", Script(*[AWAY] * 100)), "f", "v", lambda _: None)
 
