@@ -19,6 +19,8 @@ import uvloop
 
 from runtime.tasks import cancel_all
 
+EXIT_UNUSABLE = 2
+"""Exit code of a process that cannot start with its configuration: a restart fails as well."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEAT_S = 0.5
 """What follows sooner is the same wish once more: a signal to a process group reaches us directly

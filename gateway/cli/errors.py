@@ -1,13 +1,13 @@
-"""How a command ends when it cannot do what was asked."""
+"""Errors of commands, and how a command ends with one."""
 
 import typer
 
 
 class CommandError(Exception):
-    """What is told to the user, in one line."""
+    """A command failed; the message is shown to the user in one line."""
 
 
-class Refused(CommandError):
+class ApiError(CommandError):
     """The API answered with an error. ``status`` is its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -16,21 +16,24 @@ class Refused(CommandError):
 
 
 class Unreachable(CommandError):
-    """The API gave no answer, or cannot serve for the moment: later it may."""
+    """The API did not answer, or is unavailable (503). A later attempt may succeed."""
 
 
 def fail(error: CommandError) -> typer.Exit:
-    """Tell what went wrong and return the exception that ends the program."""
-    typer.echo(f"gateway: {printable(str(error))}", err=True)
-    return typer.Exit(1)
+    """Print a failure and return the exception that ends the program with exit code 1."""
+    return _exit(str(error), 1)
 
 
 def usage(message: str) -> typer.Exit:
-    """Tell what is wrong with the command line and return the exception that ends the program."""
-    typer.echo(f"gateway: {printable(message)}", err=True)
-    return typer.Exit(2)
+    """Print a usage error and return the exception that ends the program with exit code 2."""
+    return _exit(message, 2)
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as one line without what would control a terminal."""
+    """Return ``text`` as one line without characters that control a terminal."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def _exit(message: str, code: int) -> typer.Exit:
+    typer.echo(f"gateway: {printable(message)}", err=True)
+    return typer.Exit(code)

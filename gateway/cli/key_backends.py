@@ -1,7 +1,7 @@
-"""The two places where `gateway keys` works: the API, and the store behind it.
+"""The two backends of `gateway keys`: the API, and the store itself.
 
-Both tell of keys in the same words (`Json`): id, account, subject, status, scopes, resources,
-createdAt, expiresAt and description, and of a new one ``key``, which is shown this once.
+Both return keys as JSON objects with id, account, subject, status, scopes, resources, createdAt,
+expiresAt and description. A new key also has ``key``, its value, which is never shown again.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
-from gateway.cli.api_client import ApiClient, Json, Place, run
+from gateway.cli.api_client import ApiClient, ApiTarget, Json, run
 from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.output import say
 from gateway.cli.store_access import with_store
@@ -29,8 +29,8 @@ _is_account = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A key that is to be made. ``lifetime_s`` is `None` for as long as the place allows."""
+class KeyRequest:
+    """A key to create. A ``lifetime_s`` of `None` means as long as the backend allows."""
 
     account: str | None
     subject: str | None
@@ -40,84 +40,84 @@ class Wish:
     description: str
 
 
-class Keys(Protocol):
-    """A place. What it refuses is told in one line and ends the program."""
+class KeyBackend(Protocol):
+    """Manages keys. A refusal is printed in one line and ends the program."""
 
-    def make(self, wish: Wish) -> Json:
-        """Make a key; the answer has its value."""
+    def create(self, request: KeyRequest) -> Json:
+        """Create a key and return it with its value."""
 
-    def all(self, account: str | None) -> list[Json]:
-        """Return the keys of ``account``, oldest first."""
+    def list_keys(self, account: str | None) -> list[Json]:
+        """Return the keys of ``account``, oldest first; `None` means all that the backend has."""
 
     def revoke(self, key_id: str) -> Json:
-        """Revoke a key and return it. ``key_id`` is in a form that ids have."""
+        """Revoke a key and return it. ``key_id`` has the form of an id."""
 
 
-class KeysOverApi:
-    """Keys of one account: the one that the credential is of. What is revoked is gone."""
+class ApiKeyBackend:
+    """The keys of one account, that of the credential. Revoked keys are no longer listed."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, target: ApiTarget) -> None:
+        self._target = target
 
-    def make(self, wish: Wish) -> Json:
-        if wish.subject is not None:
+    def create(self, request: KeyRequest) -> Json:
+        if request.subject is not None:
             raise usage(
-                "--subject is for keys made straight in the store (--config or --nats-url): over "
-                "the API, a key's subject is that of the credential it is made with."
+                "--subject is for keys created in the store (--config or --nats-url). Over the "
+                "API, a key has the subject of the credential that creates it."
             )
-        # Of which service the scopes are is left out: it is the one that is asked.
-        policy = {"scopes": sorted(wish.scopes), "resources": resources_of(wish.reach)}
+        # The service of the scopes is left out: it defaults to the one that is called.
+        policy = {"scopes": sorted(request.scopes), "resources": resources_of(request.reach)}
         body: Json = {"authorizations": {"policies": [policy]}}
-        if wish.description:
-            body["description"] = wish.description
-        if wish.lifetime_s is not None:
-            body["expires_at"] = timestamp(int(time.time()) + wish.lifetime_s)
+        if request.description:
+            body["description"] = request.description
+        if request.lifetime_s is not None:
+            body["expires_at"] = timestamp(int(time.time()) + request.lifetime_s)
 
-        async def make(api: ApiClient) -> Json:
-            if wish.account is not None:
-                _check_account(await api.get(_PATH), wish.account)
+        async def create(api: ApiClient) -> Json:
+            if request.account is not None:
+                _check_account(await api.get(_PATH), request.account)
             return await api.call("POST", _PATH, body)
 
-        made = run(self._place, make)
-        return {**_of_answer(made), "key": made["value"]}
+        created = run(self._target, create)
+        return {**_from_api(created), "key": created["value"]}
 
-    def all(self, account: str | None) -> list[Json]:
+    def list_keys(self, account: str | None) -> list[Json]:
         async def read(api: ApiClient) -> Json:
-            answer = await api.get(_PATH)
+            listed = await api.get(_PATH)
             if account is not None:
-                _check_account(answer, account)
-            return answer
+                _check_account(listed, account)
+            return listed
 
-        return [_of_answer(key) for key in run(self._place, read)["keys"]]
+        return [_from_api(key) for key in run(self._target, read)["keys"]]
 
     def revoke(self, key_id: str) -> Json:
         async def revoke(api: ApiClient) -> Json:
-            # First, because afterwards there is nothing to see.
+            # Read first: afterwards the key no longer exists.
             key = await api.get(f"{_PATH}/{key_id}")
             await api.call("DELETE", f"{_PATH}/{key_id}")
             return key
 
-        return {**_of_answer(run(self._place, revoke)), "status": "revoked"}
+        return {**_from_api(run(self._target, revoke)), "status": "revoked"}
 
 
-class KeysInStore:
-    """All keys. Whoever may write the key bucket may do this; nothing else is asked."""
+class StoreKeyBackend:
+    """All keys, in the store. Write access to the key bucket is the only permission needed."""
 
     def __init__(self, config: Path | None, nats_urls: list[str] | None) -> None:
         self._config = config
         self._nats_urls = nats_urls
 
-    def make(self, wish: Wish) -> Json:
-        if wish.account is None:
+    def create(self, request: KeyRequest) -> Json:
+        if request.account is None:
             raise usage(
-                "Give --account: made straight in the store, a key can be any account's. Over the "
-                "API (GATEWAY_API_KEY or --api-key) it is of the account of that credential."
+                "Give --account: a key created in the store can belong to any account. Over the "
+                "API (GATEWAY_API_KEY or --api-key) it belongs to the account of that credential."
             )
-        if _is_account(wish.account) is None:
+        if _is_account(request.account) is None:
             raise fail(
-                CommandError("--account takes 1 to 128 visible ASCII characters, without spaces.")
+                CommandError("--account must be 1 to 128 visible ASCII characters, without spaces.")
             )
-        if unknown := sorted(wish.scopes - ACCOUNT_SCOPES):
+        if unknown := sorted(request.scopes - ACCOUNT_SCOPES):
             known = ", ".join(sorted(ACCOUNT_SCOPES))
             raise fail(CommandError(f"--scope {unknown[0]} is unknown. Scopes: {known}."))
         now = int(time.time())
@@ -126,24 +126,24 @@ class KeysInStore:
         key = ApiKey(
             key_id=key_id,
             digest=digest_of(value.encode()),
-            account=wish.account,
-            subject=wish.subject or key_id,
-            scopes=wish.scopes,
-            reach=wish.reach,
+            account=request.account,
+            subject=request.subject or key_id,
+            scopes=request.scopes,
+            reach=request.reach,
             created_at=now,
-            expires_at=None if wish.lifetime_s is None else now + wish.lifetime_s,
-            description=wish.description,
+            expires_at=None if request.lifetime_s is None else now + request.lifetime_s,
+            description=request.description,
         )
         with_store(self._config, self._nats_urls, lambda store: store.put(key, 0))
-        return {**_of_record(key), "key": value}
+        return {**_from_record(key), "key": value}
 
-    def all(self, account: str | None) -> list[Json]:
+    def list_keys(self, account: str | None) -> list[Json]:
         keys, unreadable = with_store(
             self._config, self._nats_urls, lambda store: store.list_keys(account)
         )
         for name in unreadable:
-            say(f"gateway: key {name} is stored in a form that this program cannot read.")
-        return [_of_record(key) for key in keys]
+            say(f"gateway: key {name} cannot be read by this version of the program.")
+        return [_from_record(key) for key in keys]
 
     def revoke(self, key_id: str) -> Json:
         async def revoke(store: Store) -> ApiKey:
@@ -152,22 +152,24 @@ class KeysInStore:
             except RecordError as error:
                 raise CommandError(f"Key {key_id} cannot be read: {error}") from None
             if key is None:
-                raise CommandError(f"There is no key {key_id!r}. 'gateway keys list' shows them.")
+                raise CommandError(
+                    f"There is no key {key_id!r}. List keys with 'gateway keys list'."
+                )
             return key
 
-        return _of_record(with_store(self._config, self._nats_urls, revoke))
+        return _from_record(with_store(self._config, self._nats_urls, revoke))
 
 
 def _check_account(listed: Json, account: str) -> None:
-    """Raise `CommandError` unless ``listed``, the API's list, is of this account."""
+    """Raise `CommandError` unless ``listed``, the response of the API, is of this account."""
     if (own := listed["nca_id"]) != account:
         raise CommandError(
-            f"--account {account}: the API has only the keys of the credential's own account, "
+            f"--account {account}: the API only manages keys of the credential's own account, "
             f"which is {own}."
         )
 
 
-def _of_answer(key: Mapping[str, Any]) -> Json:
+def _from_api(key: Mapping[str, Any]) -> Json:
     policies = key["authorizations"]["policies"]
     expires_at = key.get("expires_at")
     return {
@@ -176,14 +178,14 @@ def _of_answer(key: Mapping[str, Any]) -> Json:
         "subject": key["owner_id"],
         "status": key["status"],
         "scopes": [scope for policy in policies for scope in policy["scopes"]],
-        "resources": [one for policy in policies for one in policy["resources"]],
+        "resources": [resource for policy in policies for resource in policy["resources"]],
         "createdAt": _second(key["created_at"]),
         "expiresAt": None if expires_at is None else _second(expires_at),
         "description": key["description"],
     }
 
 
-def _of_record(key: ApiKey) -> Json:
+def _from_record(key: ApiKey) -> Json:
     return {
         "id": key.key_id,
         "account": key.account,
@@ -204,5 +206,5 @@ def _status(key: ApiKey) -> str:
 
 
 def _second(at: str) -> str:
-    """Return a time without the fractions of its second, which keys have none of."""
+    """Return a timestamp without fractions of a second, which keys do not have."""
     return f"{at[:19]}Z"
