@@ -20,7 +20,10 @@ app = typer.Typer(name="bootstrap", no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def group() -> None:
-    """Reset the bootstrap secret, which the gateway prints at its first start."""
+    """Reset the bootstrap secret.
+
+    The gateway prints this secret at its first start. It is used to create admin tokens.
+    """
 
 
 @app.command("reset")

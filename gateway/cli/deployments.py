@@ -26,7 +26,7 @@ app = typer.Typer(
     name="deployments",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Create, show, update and remove deployments of function versions.",
+    help="Create, show, update and remove deployments.",
 )
 
 MinOption = Annotated[int | None, typer.Option("--min", help="Minimum number of instances.", min=0)]
@@ -56,9 +56,10 @@ def create(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Create a deployment: with one GPU specification by options, or several by --file.
+    """Create a deployment.
 
-    With --watch, wait until it is ACTIVE (exit code 0) or has failed (exit code 1).
+    Give one GPU specification by options, or several with --file. With --watch, wait until the
+    deployment is ACTIVE (exit code 0) or has failed (exit code 1).
     """
     target = api_target(api_url, api_key)
     function, version = ids(function_id, version_id)
@@ -157,7 +158,9 @@ def remove(  # noqa: PLR0913 - one argument per option
         bool,
         typer.Option("--graceful", help="Finish queued and running requests first."),
     ] = False,
-    watch: WatchOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait until it is gone, printing each step.")
+    ] = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,

@@ -27,7 +27,7 @@ app = typer.Typer(
     name="functions",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Create, list, show, update and delete functions and their versions.",
+    help="Create, list, show, update and delete functions.",
 )
 
 NameOption = Annotated[str | None, typer.Option(help="Name: 1 to 128 letters, digits, - and _.")]

@@ -81,7 +81,9 @@ DescriptionOption = Annotated[
 
 @app.callback()
 def group() -> None:
-    """Create, list and revoke API keys, which clients send as 'Authorization: Bearer nvapi-...'.
+    """Create, list and revoke API keys.
+
+    Clients send a key as 'Authorization: Bearer nvapi-...'.
 
     With GATEWAY_API_KEY in the environment, or with --api-key, these commands call the API. The key
     or token needs the scope account_setup. It manages the keys of its own account, and cannot grant

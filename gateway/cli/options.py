@@ -31,7 +31,7 @@ KeyOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 WatchOption = Annotated[
-    bool, typer.Option("--watch", help="Wait until it is done, printing each step.")
+    bool, typer.Option("--watch", help="Wait until it is up, printing each step.")
 ]
 FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID")]
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION_ID")]

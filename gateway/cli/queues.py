@@ -69,7 +69,10 @@ def position(
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the position of a request in its queue: 1 is next, 0 is with a worker."""
+    """Show the position of a request in its queue.
+
+    1 is next, 0 is with a worker.
+    """
     target = api_target(api_url, api_key)
     path = f"queues/{ids(request_id)[0]}/position"
     found = run(target, lambda api: api.get(path))

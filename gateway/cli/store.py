@@ -19,7 +19,8 @@ app = typer.Typer(
     name="store",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Export functions, deployments, accounts, keys and sealed secrets, or import them.",
+    help="Export and import the store.\n\n"
+    "A dump holds functions, deployments, accounts, keys and sealed secrets.",
 )
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
@@ -32,9 +33,10 @@ def export(
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export everything except instances to FILE, which only you can read.
+    """Export everything except instances to FILE.
 
-    Secrets remain sealed: to use them elsewhere, copy the gateway's master key file as well.
+    Only you can read the file. Secrets remain sealed: to use them elsewhere, copy the gateway's
+    master key file as well.
     """
     report = with_store(
         config, nats_url, lambda store: export_store(store, file, timestamp(time.time()))

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="Settings file of the gateway in TOML, for the NATS servers and the login."
+        "--config", help="Settings file of the gateway, for the NATS servers and the login."
     ),
 ]
 NatsUrlOption = Annotated[

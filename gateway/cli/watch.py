@@ -4,7 +4,7 @@ An API that is unavailable for a while does not end the command: the deployment 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.cli.api_client import ApiClient, Json
@@ -27,27 +27,30 @@ class Progress:
 
     def lines(self, function: Mapping[str, Any], deployment: Mapping[str, Any]) -> list[str]:
         """Return one line for each change since the last call, the status last."""
-        found = []
+        found = [*self._instance_lines(function), *self._error_lines(deployment)]
+        if function["status"] != self._status:
+            self._status = function["status"]
+            found.append(self._status)
+        return found
+
+    def _instance_lines(self, function: Mapping[str, Any]) -> Iterator[str]:
         active = function.get("activeInstances") or ()
         instances = {instance["instanceId"]: instance for instance in active}
         for instance_id, instance in instances.items():
             status = instance.get("instanceStatus") or instance.get("status") or "STARTING"
             if self._instances.get(instance_id) != status:
                 self._instances[instance_id] = status
-                found.append(f"instance {instance_id} {status} ({instance['gpu']})")
-        for instance_id in list(self._instances):
-            if instance_id not in instances:
-                del self._instances[instance_id]
-                found.append(f"instance {instance_id} gone")
+                yield f"instance {instance_id} {status} ({instance['gpu']})"
+        for instance_id in [known for known in self._instances if known not in instances]:
+            del self._instances[instance_id]
+            yield f"instance {instance_id} gone"
+
+    def _error_lines(self, deployment: Mapping[str, Any]) -> Iterator[str]:
         for health in deployment.get("healthInfo") or ():
             instance_id = health.get("instanceId", "")
             if self._reasons.get(instance_id) != health["error"]:
                 self._reasons[instance_id] = health["error"]
-                found.append(f"instance {instance_id} failed: {_first_line(health['error'])}")
-        if function["status"] != self._status:
-            self._status = function["status"]
-            found.append(self._status)
-        return found
+                yield f"instance {instance_id} failed: {_first_line(health['error'])}"
 
 
 async def wait_until_up(api: ApiClient, function_id: str, version_id: str, say: Say) -> Json:

@@ -305,14 +305,18 @@ class Planner:
             self._restart(instance, status, history, snapshot, plan)
         elif is_running(instance, snapshot.now):
             history.mark_up(snapshot.now)
-            if instance.phase is not Phase.RUNNING or instance.error:
-                plan.actions.append(SetPhase(instance, Phase.RUNNING, ""))
-            plan.plan_again_at(instance.lease_until)
+            self._mark_running(instance, plan)
         elif history.up_since is not None:
             self._mark_unhealthy(instance, history, snapshot, plan)
         elif instance.phase is Phase.FAILED:
             plan.actions.append(SetPhase(instance, Phase.STARTING, instance.error))
         return True
+
+    def _mark_running(self, instance: Instance, plan: Plan) -> None:
+        """Store that the instance runs, and plan again when its worker's lease expires."""
+        if instance.phase is not Phase.RUNNING or instance.error:
+            plan.actions.append(SetPhase(instance, Phase.RUNNING, ""))
+        plan.plan_again_at(instance.lease_until)
 
     def _restart(
         self,

@@ -87,34 +87,32 @@ class Autoscaler:
         if not any(left > 0 for left in room.values()):
             self._waiting_since = None
             return
-        waiting = snapshot.load.waiting if snapshot.load is not None else 0
         plan.read_load(CALM_S if self._waiting_since is None else URGENT_S)
-        if not counted:
-            waiting = max(_unserved(snapshot), int(snapshot.has_wake_request))
-        elif self._waiting_since is None or snapshot.now - self._waiting_since < after_s:
-            return
+        short = self._requests_to_serve(snapshot, after_s, has_instances=bool(counted))
         coming.update(
             instance.spec_id for instance in kept if not is_running(instance, snapshot.now)
         )
-        short = waiting - sum(coming[spec.spec_id] * spec.concurrency for spec in deployment.specs)
+        short -= sum(coming[spec.spec_id] * spec.concurrency for spec in deployment.specs)
         for spec in deployment.specs:
             count = min(room[spec.spec_id], -(-short // spec.concurrency))
             if count > 0:
                 plan.actions += [Create(spec)] * count
                 short -= count * spec.concurrency
 
+    def _requests_to_serve(self, snapshot: Snapshot, after_s: float, *, has_instances: bool) -> int:
+        """Return how many requests may have new instances started for them now."""
+        if not has_instances:
+            return max(_unserved(snapshot), int(snapshot.has_wake_request))
+        if self._waiting_since is None or snapshot.now - self._waiting_since < after_s:
+            return 0
+        return 0 if snapshot.load is None else snapshot.load.waiting
+
     def pick_surplus(
         self, deployment: Deployment, kept: Sequence[Instance], snapshot: Snapshot, plan: Plan
     ) -> Instance | None:
         """Return one surplus instance, `None` if there is none; ``kept`` is oldest first."""
-        specs = {spec.spec_id: spec for spec in deployment.specs}
         ready = [instance for instance in kept if is_running(instance, snapshot.now)]
-        count = Counter(instance.spec_id for instance in ready)
-        spare = [
-            instance
-            for instance in ready
-            if count[instance.spec_id] > specs[instance.spec_id].min_instances
-        ]
+        spare = _above_minimum(deployment, ready)
         if len(ready) < 2 or not spare:
             return None
         plan.read_load(CALM_S)
@@ -148,6 +146,13 @@ def _capacity(deployment: Deployment, ready: Iterable[Instance]) -> int:
         min(instance.slots or specified[instance.spec_id], specified[instance.spec_id])
         for instance in ready
     )
+
+
+def _above_minimum(deployment: Deployment, ready: Sequence[Instance]) -> list[Instance]:
+    """Return the instances of every specification that has more than its minimum."""
+    minimum = {spec.spec_id: spec.min_instances for spec in deployment.specs}
+    count = Counter(instance.spec_id for instance in ready)
+    return [instance for instance in ready if count[instance.spec_id] > minimum[instance.spec_id]]
 
 
 def _unserved(snapshot: Snapshot) -> int:

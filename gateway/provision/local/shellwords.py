@@ -1,4 +1,4 @@
-"""Splits a command line into words, as a POSIX shell without expansions. Linear time. Pure.
+"""Splits a command line into shell words, without expansions, in linear time. Pure.
 
 The result is that of `shlex.split`, whose time grows with the square of a word's length: a word of
 a million characters takes it many seconds.
