@@ -1,4 +1,4 @@
-"""The commands against the real API on a real store, beside a reconciler that runs nothing."""
+"""The commands with the real API, a real store, and a reconciler that runs nothing."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ __all__ = ["shared_nats_server"]
 
 
 class Ran(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -28,20 +28,20 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Runs ``gateway`` with the API and a key in the environment."""
+    """Runs ``gateway`` with URL and key of the API in the environment."""
 
     def __init__(self, url: str, client: Client) -> None:
         self.url = url
         self.env = {"GATEWAY_API_URL": url, "GATEWAY_API_KEY": client.key or ""}
 
     async def run(self, *arguments: str, stdin: str | None = None, **env: str) -> Ran:
-        """Run one command; it has a loop of its own, so it runs in a thread."""
+        """Run a command, in a thread because it has an event loop of its own."""
         runner = CliRunner(env={**self.env, **env})
         result = await asyncio.to_thread(runner.invoke, app, arguments, input=stdin)
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     async def json(self, *arguments: str) -> Any:
-        """Run one command that must succeed and return what it prints for programs."""
+        """Run a command with ``--json``, which must succeed, and return its output."""
         ran = await self.run(*arguments, "--json")
         assert ran.code == 0, ran
         return json.loads(ran.out)
