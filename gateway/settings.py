@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from queueing.nats.login import LoginError, parse_server
+from queueing.nats.settings import GatewayNatsSettings
+from queueing.settings import QueueSettings
 from runtime.settings import Address, Seconds, Section, load
 
 ENV_PREFIX = "GATEWAY"
@@ -24,18 +25,6 @@ HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
-
-
-def _nats_url(url: str) -> str:
-    try:
-        parse_server(url)
-    except LoginError as error:
-        # It may hold a password: not shown.
-        raise ValueError("not a NATS server (write nats://host:port or tls://host:port)") from error
-    return url
-
-
-NatsUrl = Annotated[str, AfterValidator(_nats_url)]
 
 
 class EdgeSettings(Section):
@@ -74,42 +63,6 @@ class AttachSettings(Section):
     """The host workers are told, when it differs from listen (0.0.0.0, NAT)."""
     max_connections: Count = 20_000
     """Worker connections of one process."""
-
-
-class NatsSettings(Section):
-    """The NATS servers behind queue and store."""
-
-    urls: Annotated[tuple[NatsUrl, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """nats:// or tls:// URLs of one cluster."""
-    credentials_file: Path | None = None
-    """User JWT and nkey seed."""
-    token: SecretStr | None = None
-    """Instead of credentials."""
-    user: str = ""
-    """Instead of credentials, with password."""
-    password: SecretStr | None = None
-    """Of user."""
-    operator_seed_file: FilePath | None = None
-    """With it each version's workers get a login of their own: the operator's (signing) seed."""
-    system_credentials_file: FilePath | None = None
-    """Logs in to the system account, for the same."""
-    ca_file: FilePath | None = None
-    """Certificates that the servers' are checked against; unset: the system's."""
-
-
-class QueueSettings(Section):
-    """The function queues."""
-
-    region: Name = "local"
-    """Part of stream and subject names; the value of nvcf-invocation-region."""
-    max_messages: Count = 100_000
-    """Waiting requests per version; more are answered 429."""
-    lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
-    """A worker that is silent for so long loses its request to another one."""
-    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """How often one request is given to workers; then it is answered 502."""
-    replicas: Replicas = 1
-    """Of each stream."""
 
 
 class StoreSettings(Section):
@@ -259,7 +212,7 @@ class GatewaySettings(Section):
     """Where functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
     attach: AttachSettings = AttachSettings()
-    nats: NatsSettings = NatsSettings()
+    nats: GatewayNatsSettings = GatewayNatsSettings()
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     control: ControlSettings = ControlSettings()

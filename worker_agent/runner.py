@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from queueing.interface import Lease
+from queueing.interface import Lease, PullConsumer
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.machine import Job, Site, State
 from worker_agent.job.ports import Attach, Inference, Outcome
@@ -24,16 +24,6 @@ MAX_JOB_S = 3610.0
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
-
-
-class Queue(Protocol):
-    """Where requests come from."""
-
-    def want(self, free: int) -> None:
-        """There is room for ``free`` requests more than were leased; 0 or less stops.
-
-        Every lease takes one of them, so it is told only what changes otherwise.
-        """
 
 
 class Seen(Protocol):
@@ -75,7 +65,7 @@ class Intake:
         self._is_busy = is_busy
         self._known_target = b""
         self._site: Site | None = None
-        self._queue: Queue | None = None
+        self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
@@ -86,7 +76,7 @@ class Intake:
         """Jobs that are not over."""
         return len(self._jobs)
 
-    def open(self, inference: Inference, attach: Attach, queue: Queue) -> None:
+    def open(self, inference: Inference, attach: Attach, queue: PullConsumer) -> None:
         """Begin to ask for work; later, again, after `pause`."""
         self._site = Site(inference, attach, self, self._identity)
         self._queue = queue
@@ -137,7 +127,7 @@ class Intake:
             return
         site = self._site
         if site is None or not self._slots.take():
-            lease.hand_back()
+            lease.nak()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
@@ -191,7 +181,7 @@ class Intake:
             if job.leased_at < oldest and job.state is not State.DONE:
                 job.cancel()
             else:
-                job.lease.progress()
+                job.lease.in_progress()
 
     def _want(self) -> None:
         if self._queue is not None:
@@ -207,5 +197,5 @@ class Intake:
     def _reject(self, lease: Lease, reason: str) -> None:
         self._seen.rejected()
         _log.warning("envelope.rejected", extra={"fields": {"reason": reason}})
-        lease.reject()
+        lease.term()
         self._want()

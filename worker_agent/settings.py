@@ -4,13 +4,14 @@ The names that NVCF's platform sets in a worker's environment are accepted as th
 (``spec/worker.md`` §8); our own name wins over NVCF's.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from queueing.nats.settings import WorkerNatsSettings
 from runtime.settings import Address, Seconds, Section
 from wire.ids import parse_uuid
+from wire.worker_api import MAX_CONCURRENCY
 
 ENV_PREFIX = "WORKER"
 
@@ -78,7 +79,7 @@ class InferenceSettings(Section):
     """With service_namespace: a Kubernetes service in place of host."""
     service_namespace: str = ""
     """Of service_name."""
-    max_concurrency: Annotated[int, Field(ge=1, le=16_384)] = 1
+    max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] = 1
     """Requests that the inference server works on at the same time, until control.url says else."""
     idle_s: Seconds = 4.0
     """For unused connections; shorter than the inference server keeps them."""
@@ -107,21 +108,6 @@ class HealthSettings(Section):
     """Between probes until the first healthy answer."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 10.0
     """Between probes after that."""
-
-
-class NatsSettings(Section):
-    """The NATS servers that hold the queue."""
-
-    urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """nats:// or tls:// URLs of one cluster."""
-    credentials_file: Path | None = None
-    """User JWT and nkey seed."""
-    nkey_seed: SecretStr | None = None
-    """Instead of credentials."""
-    worker_token: SecretStr | None = None
-    """Instead of credentials, in the form NVCF's auth callout reads."""
-    token: SecretStr | None = None
-    """Instead of credentials, sent as it is."""
 
 
 class ControlSettings(Section):
@@ -186,7 +172,7 @@ class WorkerSettings(Section):
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
     control: ControlSettings = ControlSettings()
-    nats: NatsSettings = NatsSettings()
+    nats: WorkerNatsSettings = WorkerNatsSettings()
     queue: QueueSettings = QueueSettings()
     attach: AttachSettings = AttachSettings()
     admin: AdminSettings = AdminSettings()

@@ -5,12 +5,12 @@ end. It is answered 200 only when the client has taken the whole response or is 
 knows when its slot and its lease are free.
 """
 
-from gateway.attach import PATH
 from gateway.errors import BadRequest, problem_for
 from gateway.invocation.machine import Invocation
 from http1.stream import Headers, ResponseWriter
 from wire.http1 import HeadError, InnerHeadParser
 from wire.problem import instance_of
+from wire.worker_api import ATTACH_PATH
 
 _NO_HEADERS: Headers = []
 
@@ -118,7 +118,9 @@ class AttachPost:
         self._is_answered = True
         error = BadRequest(detail)
         error.status = status
-        status, headers, body = problem_for(error, instance_of(PATH), self._invocation.request_id)
+        status, headers, body = problem_for(
+            error, instance_of(ATTACH_PATH), self._invocation.request_id
+        )
         self._worker.send_head(status, headers, len(body))
         self._worker.send_data(body)
         self._worker.send_end()

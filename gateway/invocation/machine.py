@@ -51,8 +51,8 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    Is a `http1.stream.RequestStream` towards the client and a `queueing.interface.Waiting` towards
-    the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
+    Is a `http1.stream.RequestStream` towards the client and a
+    `queueing.interface.PublishCallbacks` towards the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
     for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
     ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.
     """
@@ -209,10 +209,7 @@ class Invocation:
 
     # The queue's side
 
-    def published(self, sequence: int) -> None:
-        """The queue holds it; the position is the queue's to know."""
-
-    def refused(self, error: QueueError) -> None:
+    def publish_failed(self, error: QueueError) -> None:
         """It is not in the queue, or was lost from it before a worker answered."""
         if self.state is QUEUED:
             if isinstance(error, QueueFull):
@@ -220,7 +217,7 @@ class Invocation:
             else:
                 self._fail(QueueUnavailableError(str(error)), Outcome.QUEUE_UNAVAILABLE)
 
-    def exhausted(self) -> None:
+    def undeliverable(self) -> None:
         """Every allowed delivery was used up."""
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
@@ -280,7 +277,7 @@ class Invocation:
         self.state = STREAMING
         self.status = status
         self.head_at = self._site.clock()
-        self._site.queue.settled(self.request_id)
+        self._site.queue.answered(self.request_id)
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
         )

@@ -35,13 +35,13 @@ from gateway.provision.actions import (
     EndQueue,
     Finish,
     Forget,
-    Load,
     Note,
     Restart,
     Stop,
 )
 from gateway.provision.backend import Backend, Order
 from gateway.provision.instances import Fleet
+from queueing.interface import Load
 from wire.ids import uuid4_text
 
 MAX_HEALTH_BYTES = 128 << 10

@@ -15,9 +15,7 @@ from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 from gateway.errors import BadRequest, Forbidden, FunctionNotFound, NotInvocable
 from gateway.routing.target import Target
-
-DEFAULT_POLL_S = 60
-MAX_POLL_S = 3600
+from wire.worker_api import DEFAULT_POLL_S, MAX_POLL_S
 
 Authenticate = Callable[[bytes | None, float], Principal]
 """From an Authorization value and Unix time; raises `gateway.errors.Unauthenticated`."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from time import time
 
 import pytest
-
 from gateway.dev.broker import Logins, make_logins
 from queueing.nats.accounts.claims import NatsAccounts
+
 from queueing.nats.accounts.jwt import Credentials, account_of
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from aiohttp.test_utils import TestServer
+from gateway.app.worker_logins import LoginFiles, WorkerLogins
 
 from gateway.api.app import build_app
 from gateway.api.route import Api, Call
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.schemas.workers import ConnectAnswer, ConnectBody
-from gateway.app.worker_logins import LoginFiles, WorkerLogins
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.signing import Signer, Signers

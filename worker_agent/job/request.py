@@ -11,9 +11,7 @@ from http1.stream import Headers
 from wire.envelope import Envelope
 from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
 from wire.http1 import HeadError, encode_request_head
-
-DEFAULT_POLL_S = 60
-MAX_POLL_S = 3600
+from wire.worker_api import DEFAULT_POLL_S, MAX_POLL_S
 
 _PLATFORM = frozenset(
     {
