@@ -51,10 +51,11 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    Is a `http1.stream.RequestStream` towards the client and a
-    `queueing.interface.PublishCallbacks` towards the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
-    for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
-    ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.
+    Is a `http1.stream.RequestStream` towards the client and a `queueing.interface.PublishCallbacks`
+    towards the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and
+    ``slot`` are for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until
+    they are known; ``worker_s`` is how long the worker had held its lease when it attached, -1 if
+    it does not say.
     """
 
     __slots__ = (

@@ -62,8 +62,8 @@ class WorkerPorts:
     """The ports of the routes of workers, besides the `Api`.
 
     ``mint`` returns a token for an instance; its arguments are the present time in Unix seconds and
-    the token's life in seconds. ``ensure_queue`` creates a version's queue unless it exists. Without
-    ``credentials`` workers log in to the broker as they are configured.
+    the token's life in seconds. ``ensure_queue`` creates a version's queue unless it exists.
+    Without ``credentials`` workers log in to the broker as they are configured.
     """
 
     records: Records

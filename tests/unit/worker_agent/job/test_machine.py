@@ -227,7 +227,7 @@ def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
 def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
     bench = Bench().forward()
     bench.job.abandon()
-    assert bench.take() == ["call.close", "lease.hand_back", "desk.freed", "desk.finished"]
+    assert bench.take() == ["call.close", "lease.nak", "desk.freed", "desk.finished"]
     streaming = Bench().stream()
     streaming.job.abandon()
     assert "lease.ack" in streaming.take()
@@ -274,7 +274,7 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
         EVENTS[name](bench)
     bench.job.cancel()
     calls = [line.split()[0] for line in bench.script]
-    assert calls.count("lease.ack") + calls.count("lease.hand_back") == 1
+    assert calls.count("lease.ack") + calls.count("lease.nak") == 1
     assert calls.count("desk.freed") == calls.count("desk.finished") == 1
     assert calls[-1] == "desk.finished"
     assert calls.count("attach.deliver") <= 2
