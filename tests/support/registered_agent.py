@@ -26,8 +26,8 @@ from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
+from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import Connection
-from queueing.nats.jetstream import JetStream
 from tests.integration.queueing.harness import OPTIONS, REGION, STREAMS, connected
 from tests.integration.worker_agent.bench import Peer, RawServer, Serve
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
@@ -188,16 +188,14 @@ class Health:
 
 
 def _ports(
-    store: Store, data: Connection, logins: NatsWorkerCredentials, signer: Signer
+    store: Store, data: Connection, credentials: NatsWorkerCredentials, signer: Signer
 ) -> WorkerPorts:
     def token(worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         principal = worker_principal(worker)
         return mint(signer, principal, now=now, lifetime_s=lifetime_s, token_id="t")
 
-    async def open_queue(version_id: str) -> object:
-        return await JetStream(data).ensure(REGION, version_id, STREAMS)
-
-    return WorkerPorts(store, token, open_queue, time.time, logins)
+    admin = JetStreamAdmin(data, REGION, STREAMS)
+    return WorkerPorts(store, token, admin.ensure, time.time, credentials)
 
 
 def _api(store: Store, signer: Signer) -> Api:
