@@ -41,6 +41,11 @@ class WorkerSettings(Protocol):
     def nats(self) -> WorkerNatsSettings: ...
 
 
+def broker_name(settings: GatewaySettings | WorkerSettings) -> str:  # noqa: ARG001
+    """Return the name of the broker that ``settings`` choose, for people."""
+    return "NATS"
+
+
 def open_gateway_broker(
     settings: GatewaySettings, process: int, registry: Registry
 ) -> GatewayBroker:

@@ -142,10 +142,6 @@ class Counter(Family[CounterChild]):
         """Ask ``read``, which only grows, at each scrape: for a counter without labels."""
         self._read = read
 
-    def inc(self, amount: float = 1) -> None:
-        """Add to the only series of a counter without labels."""
-        self._children[()].value += amount
-
     def _new_child(self) -> CounterChild:
         return CounterChild()
 

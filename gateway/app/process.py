@@ -43,7 +43,7 @@ from http1.server.limits import EdgeLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
 from http1.stream import Request
 from queueing.interface import CredentialsError
-from queueing.open import open_gateway_broker
+from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
@@ -99,7 +99,8 @@ class GatewayProcess:
             self._credentials = Credentials(store, self._model, jwt_options(settings.jwt))
         self._sockets = sockets
         self._is_draining = False
-        self._health.add(lambda: "" if self._broker.is_connected() else "NATS is not connected")
+        disconnected = f"{broker_name(settings)} is not connected"
+        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
 

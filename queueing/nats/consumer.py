@@ -43,7 +43,7 @@ _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
 _MAX_SILENT_BEATS = 2
-# A 409 has no err_code: its description is all that tells one reason from another.
+# A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
 
 _log = logging.getLogger("queueing.nats.consumer")

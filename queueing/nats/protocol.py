@@ -41,19 +41,19 @@ class ProtocolError(Exception):
 class Control(Protocol):
     """What is called for protocol lines that are not messages."""
 
-    def info_came(self, document: bytes) -> None:
+    def on_info(self, document: bytes) -> None:
         """INFO with its JSON: the first line, and again whenever the cluster changes."""
 
-    def ping_came(self) -> None:
+    def on_ping(self) -> None:
         """PING: the server expects a PONG."""
 
-    def pong_came(self) -> None:
+    def on_pong(self) -> None:
         """PONG: the server has processed everything before our oldest open PING."""
 
-    def error_came(self, text: str) -> None:
+    def on_error(self, text: str) -> None:
         """-ERR: an error; the server closes the connection after most of them."""
 
-    def handler_failed(self, error: Exception) -> None:
+    def on_handler_failed(self, error: Exception) -> None:
         """A handler raised."""
 
 
@@ -96,17 +96,17 @@ class Parser:
                 return
             kind = data[start]
             if kind == _M or kind == _H:
-                words = data[start:end].split()
+                fields = data[start:end].split()
                 body = end + 2
-                stop = body + _length(words[-1])
+                stop = body + _length(fields[-1])
                 if stop + 2 > size:
                     self._keep(data, start, stop + 2 - start)
                     return
                 self.messages += 1
                 if kind == _M:
-                    self._message(words, data[body:stop])
+                    self._message(fields, data[body:stop])
                 else:
-                    self._message_with_headers(words, data, body, stop)
+                    self._message_with_headers(fields, data, body, stop)
                 start = stop + 2
             else:
                 self._line(data[start:end])
@@ -117,45 +117,45 @@ class Parser:
         self._have = len(data) - start
         self._need = need
 
-    def _message(self, words: list[bytes], payload: bytes) -> None:
-        count = len(words)
-        if words[0] != b"MSG" or not 4 <= count <= 5:
-            raise ProtocolError(f"bad line {words!r:.80}")
-        handler = self._handlers.get(words[2])
+    def _message(self, fields: list[bytes], payload: bytes) -> None:
+        count = len(fields)
+        if fields[0] != b"MSG" or not 4 <= count <= 5:
+            raise ProtocolError(f"bad line {fields!r:.80}")
+        handler = self._handlers.get(fields[2])
         if handler is None:
             return
         try:
-            handler(words[1], words[3] if count == 5 else b"", b"", payload)
+            handler(fields[1], fields[3] if count == 5 else b"", b"", payload)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost the messages behind it
-            self._control.handler_failed(error)
+            self._control.on_handler_failed(error)
 
-    def _message_with_headers(self, words: list[bytes], data: bytes, body: int, stop: int) -> None:
-        count = len(words)
-        if words[0] != b"HMSG" or not 5 <= count <= 6:
-            raise ProtocolError(f"bad line {words!r:.80}")
-        split = body + _length(words[-2])
+    def _message_with_headers(self, fields: list[bytes], data: bytes, body: int, stop: int) -> None:
+        count = len(fields)
+        if fields[0] != b"HMSG" or not 5 <= count <= 6:
+            raise ProtocolError(f"bad line {fields!r:.80}")
+        split = body + _length(fields[-2])
         if split > stop:
             raise ProtocolError("headers longer than their message")
-        handler = self._handlers.get(words[2])
+        handler = self._handlers.get(fields[2])
         if handler is None:
             return
         try:
-            handler(words[1], words[3] if count == 6 else b"", data[body:split], data[split:stop])
+            handler(fields[1], fields[3] if count == 6 else b"", data[body:split], data[split:stop])
         except Exception as error:  # noqa: BLE001 - as above
-            self._control.handler_failed(error)
+            self._control.on_handler_failed(error)
 
     def _line(self, line: bytes) -> None:
-        word, _, rest = line.partition(b" ")
-        word = word.upper()
-        if word == b"PING":
-            self._control.ping_came()
-        elif word == b"PONG":
-            self._control.pong_came()
-        elif word == b"INFO":
-            self._control.info_came(rest.strip())
-        elif word == b"-ERR":
-            self._control.error_came(rest.decode("utf-8", "replace").strip().strip("'"))
-        elif word != b"+OK":
+        kind, _, rest = line.partition(b" ")
+        kind = kind.upper()
+        if kind == b"PING":
+            self._control.on_ping()
+        elif kind == b"PONG":
+            self._control.on_pong()
+        elif kind == b"INFO":
+            self._control.on_info(rest.strip())
+        elif kind == b"-ERR":
+            self._control.on_error(rest.decode("utf-8", "replace").strip().strip("'"))
+        elif kind != b"+OK":
             raise ProtocolError(f"unknown line {line[:80]!r}")
 
 

@@ -45,7 +45,7 @@ def publish_error(code: int, description: str) -> QueueError:
     """Return the error for a refused publish; ``code`` is JetStream's ``err_code``.
 
     A stream that is full by its own limits has no code of its own: nats-server reports it as
-    `STORE_FAILED`, like a failed disk, and only the description tells ("maximum messages
+    `STORE_FAILED`, like a failed disk, and only the description differs ("maximum messages
     exceeded", "maximum bytes exceeded").
     """
     if code in {MEMORY_EXCEEDED, STORAGE_EXCEEDED} or (

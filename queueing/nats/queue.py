@@ -20,7 +20,7 @@ Every state leads to ENDED: without a callback when the request is answered or w
 acknowledged in time or before the connection was lost (PENDING, STALLED), no answer within a grace
 period (LOST), or the queue is closed.
 
-The module is longer than others, because this life is told in one place.
+The module is longer than others so that the whole life is in one place.
 """
 
 import asyncio
@@ -267,7 +267,7 @@ class JetStreamQueue:
         queue.unacknowledged += 1
 
     def withdraw(self, version_id: str, request_id: str) -> None:
-        """Delete the request and tell the workers of the version."""
+        """Delete the request, and send a cancel to the workers of the version."""
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None:
             return
@@ -473,7 +473,7 @@ class JetStreamQueue:
     def _on_max_deliveries(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
-        """Delete a request whose last delivery has failed; call back if it is one of ours."""
+        """Delete a request whose last delivery has failed; call back if this process published it."""
         advisory = orjson.loads(payload)
         stream, sequence = advisory["stream"], advisory["stream_seq"]
         prefix = stream_name(self._region, "")

@@ -227,16 +227,16 @@ class Link(asyncio.Protocol):
 
     # Control, called by the parser
 
-    def ping_came(self) -> None:
+    def on_ping(self) -> None:
         """Answer at once, also while frames are held."""
         if self._transport is not None:
             self._transport.write(PONG)
 
-    def pong_came(self) -> None:
+    def on_pong(self) -> None:
         if self._pongs:
             self._pongs.popleft()()
 
-    def error_came(self, text: str) -> None:
+    def on_error(self, text: str) -> None:
         if not self._hello.done():
             self._reason = self._reason or text
         if self._is_open:
@@ -244,7 +244,7 @@ class Link(asyncio.Protocol):
         else:
             self._fail_hello(text)
 
-    def handler_failed(self, error: Exception) -> None:
+    def on_handler_failed(self, error: Exception) -> None:
         self._owner.link_failed()
         _log.error("nats.handler_failed", exc_info=error)
 
@@ -254,7 +254,7 @@ class Link(asyncio.Protocol):
         """Return when the server has sent INFO. Raises `LinkError`."""
         await self._hello
 
-    def info_came(self, document: bytes) -> None:
+    def on_info(self, document: bytes) -> None:
         """Store the server's INFO."""
         try:
             info = orjson.loads(document)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from http1.client.pool import Connect, Pool
 from queueing.interface import PullConsumer, WorkerBroker
-from queueing.open import open_worker_broker
+from queueing.open import broker_name, open_worker_broker
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
@@ -88,7 +88,7 @@ class Agent:
         if self._inference_failure:
             found["inference"] = self._inference_failure
         if self._broker is None or not self._broker.is_connected():
-            found["nats"] = "not connected"
+            found[broker_name(self._settings).lower()] = "not connected"
         if self._is_draining:
             found["agent"] = "draining"
         return found

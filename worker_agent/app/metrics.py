@@ -104,7 +104,7 @@ class Metrics:
             "worker_redelivered_total", "Requests started that had been delivered before"
         ).child()
         self._rejected = registry.counter(
-            "worker_rejected_total", "Envelopes that nobody can serve"
+            "worker_rejected_total", "Envelopes that no worker can process"
         ).child()
 
     def watch_jobs(self, running: Callable[[], float]) -> None:

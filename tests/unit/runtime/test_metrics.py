@@ -16,7 +16,7 @@ def sample_values(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], 
 
 def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
     registry = Registry(with_process=False)
-    registry.counter("function_request", "Invocations begun").inc()
+    registry.counter("function_request", "Invocations begun").child().value += 1
     registry.counter("axum_http_requests_total", "Requests", ["status"]).child("200").value += 2
     assert registry.exposition() == (
         b"# HELP function_request Invocations begun\n"
