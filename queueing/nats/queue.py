@@ -473,7 +473,7 @@ class JetStreamQueue:
     def _on_max_deliveries(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
-        """Delete a request whose last delivery has failed; call back if this process published it."""
+        """Delete a request whose last delivery failed; call back if this process published it."""
         advisory = orjson.loads(payload)
         stream, sequence = advisory["stream"], advisory["stream_seq"]
         prefix = stream_name(self._region, "")
