@@ -7,8 +7,9 @@ from dataclasses import replace
 from os import urandom
 
 from queueing.interface import FunctionQueue, Lease, QueueError
+from queueing.nats import consumer as nats_consumer
 from queueing.nats.connection import Connection
-from queueing.nats.consumer import PulledLease, PullOptions, PullWorker
+from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
@@ -21,11 +22,6 @@ STREAMS = StreamSettings(ack_wait_s=1.0)
 OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
 
 
-def is_a_lease(lease: PulledLease) -> Lease:
-    """Let the type checker see that it is one."""
-    return lease
-
-
 def new_version() -> str:
     return uuid4_text(urandom(16))
 
@@ -34,7 +30,7 @@ def new_request(process: int = 1) -> str:
     return request_id(urandom(16), process)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Wait for what has no event of its own: one look in every turn of the loop."""
     turn = asyncio.Event()
     async with asyncio.timeout(PATIENCE_S):
@@ -63,26 +59,19 @@ class Diary:
 
 
 class Client(Diary):
-    """The `Waiting` of one request."""
+    """The callbacks of one request; `decided` writes down when the broker has stored it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sequence = 0
         self.error: QueueError | None = None
 
-    def published(self, sequence: int) -> None:
-        self.sequence = sequence
-        self.write("published")
-
-    def refused(self, error: QueueError) -> None:
+    def publish_failed(self, error: QueueError) -> None:
         self.error = error
-        self.write("refused", type(error).__name__)
+        self.write("publish_failed", type(error).__name__)
 
-    def exhausted(self) -> None:
-        self.write("exhausted")
-
-    def has_begun(self) -> bool:
-        return bool(self.entries)
+    def undeliverable(self) -> None:
+        self.write("undeliverable")
 
     @property
     def names(self) -> list[object]:
@@ -97,11 +86,11 @@ class Worker(Diary):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leases: list[PulledLease] = []
+        self.leases: list[Lease] = []
         self.cancelled: list[str] = []
-        self.pull: PullWorker
+        self.pull: nats_consumer.PullConsumer
 
-    def leased(self, lease: PulledLease) -> None:
+    def leased(self, lease: Lease) -> None:
         self.leases.append(lease)
         self.write("leased", lease.request_id)
 
@@ -109,7 +98,7 @@ class Worker(Diary):
         self.cancelled.append(request_id)
         self.write("cancelled", request_id)
 
-    async def has(self, count: int) -> list[PulledLease]:
+    async def has(self, count: int) -> list[Lease]:
         await self.until(lambda: len(self.leases) >= count)
         return self.leases
 
@@ -156,7 +145,7 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     async with connected(url, options) as connection:
         work = Worker()
-        work.pull = PullWorker(
+        work.pull = nats_consumer.PullConsumer(
             connection,
             region=REGION,
             version_id=version_id,
@@ -172,26 +161,34 @@ async def worker(
             await work.pull.close()
 
 
+async def decided(queue: JetStreamQueue, request_id: str, client: Client) -> None:
+    """Wait until the broker has stored a request, or its publish has failed."""
+    await until(lambda: queue.sequence_of(request_id) or client.entries)
+    if sequence := queue.sequence_of(request_id):
+        client.sequence = sequence
+        client.write("published")
+
+
 async def publish(
-    queue: FunctionQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
+    queue: JetStreamQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
 ) -> tuple[str, Client]:
-    """Publish one request and wait for the broker's word."""
+    """Publish one request and wait until that is decided."""
     request, client = new_request(process), Client()
     queue.publish(version_id, request, envelope, client, b"")
-    await client.until(client.has_begun)
+    await decided(queue, request, client)
     return request, client
 
 
 async def publish_many(
-    queue: FunctionQueue, version_id: str, count: int, process: int = 1
+    queue: JetStreamQueue, version_id: str, count: int, process: int = 1
 ) -> list[str]:
     """Publish ``count`` requests, in order, and wait until the broker has them all."""
     requests = [new_request(process) for _ in range(count)]
     clients = [Client() for _ in requests]
     for request, client in zip(requests, clients, strict=True):
         queue.publish(version_id, request, b"envelope", client, b"")
-    for client in clients:
-        await client.until(client.has_begun)
+    for request, client in zip(requests, clients, strict=True):
+        await decided(queue, request, client)
         assert client.names == ["published"], client.error
     return requests
 

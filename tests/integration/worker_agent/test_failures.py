@@ -283,7 +283,7 @@ async def test_an_envelope_that_nobody_can_serve_is_rejected_and_takes_no_slot()
         raise AssertionError
 
     async with running_bench(serve) as bench:
-        assert bench.lease(b"\xff\xff\xff").calls == ["reject"]
+        assert bench.lease(b"\xff\xff\xff").calls == ["term"]
         assert bench.slots.running == 0
 
 

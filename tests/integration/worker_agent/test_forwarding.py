@@ -264,7 +264,7 @@ async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used(
             expected = bench.gateway.expect()
             leased.append((expected, bench.lease(expected.envelope(b"GET"))))
         too_many = bench.lease(bench.gateway.expect().envelope(b"GET"))
-        assert too_many.calls == ["hand_back"]
+        assert too_many.calls == ["nak"]
         for expected, lease in leased:
             await bench.answer(expected, lease)
         assert most == 3
@@ -288,7 +288,7 @@ async def test_slots_taken_away_are_those_that_get_free_and_nothing_that_runs_is
             leased.append((expected, bench.lease(expected.envelope(b"GET"))))
         bench.intake.resize(2, 256)
         assert bench.queue.free <= 0
-        assert bench.lease(bench.gateway.expect().envelope(b"GET")).calls == ["hand_back"]
+        assert bench.lease(bench.gateway.expect().envelope(b"GET")).calls == ["nak"]
         may_answer.set()
         for expected, lease in leased:
             assert await bench.answer(expected, lease) == (200, b"{}")

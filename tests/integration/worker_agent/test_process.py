@@ -11,7 +11,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
 from runtime.lifecycle import REPEAT_S
-from tests.integration.queueing.harness import until_depth
+from tests.integration.queueing.harness import until, until_depth
 from tests.integration.worker_agent.bench import PATIENCE_S, Peer, RawServer, Serve
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
@@ -23,19 +23,15 @@ PROCESS = 7
 
 
 class Published:
-    """A `queueing.interface.Waiting`."""
+    """`queueing.interface.PublishCallbacks`."""
 
     def __init__(self) -> None:
-        self.sequence: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.error: QueueError | None = None
 
-    def published(self, sequence: int) -> None:
-        self.sequence.set_result(sequence)
+    def publish_failed(self, error: QueueError) -> None:
+        self.error = error
 
-    def refused(self, error: QueueError) -> None:
-        if not self.sequence.done():
-            self.sequence.set_exception(error)
-
-    def exhausted(self) -> None: ...
+    def undeliverable(self) -> None: ...
 
 
 class System:
@@ -53,9 +49,10 @@ class System:
         return self.gateway.expect(request_id(os.urandom(16), PROCESS))
 
     async def publish(self, expected: Expected, envelope: bytes) -> None:
-        waiting = Published()
-        self.queue.publish(self.version_id, expected.request_id, envelope, waiting, b"")
-        await waiting.sequence
+        published = Published()
+        self.queue.publish(self.version_id, expected.request_id, envelope, published, b"")
+        await until(lambda: self.queue.sequence_of(expected.request_id) or published.error)
+        assert published.error is None
 
     async def call(self, **request: bytes) -> Expected:
         expected = self.expect()
