@@ -51,7 +51,8 @@ class Invocation:
     towards the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and
     ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
     until they are known. ``worker_s`` is how long the worker had held its lease when it attached,
-    -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest of the body.
+    -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest of the
+    body.
     """
 
     __slots__ = (
