@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from gateway.dev.demo import ACCOUNT
 from gateway.domain.account import Account
-from gateway.domain.lifecycle import registered
-from gateway.domain.model import AccountRemoved, Function, Record
+from gateway.domain.lifecycle import register_records
+from gateway.domain.model import AccountKey, Function, Record
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from wire.ids import FunctionId, VersionId, uuid4_text
@@ -46,7 +46,7 @@ _SPEC = {
 
 
 def fill(nats_url: str, functions: int) -> None:
-    """Write so many functions. Raises `gateway.store.errors.StoreError`."""
+    """Write so many functions. Raises `gateway.errors.StoreUnavailable`."""
     asyncio.run(_fill(nats_url, functions))
 
 
@@ -78,7 +78,7 @@ async def _fill(nats_url: str, functions: int) -> None:
 
 async def _allow(store: Store, functions: int) -> None:
     """Let the account have so many functions."""
-    found = await store.get(AccountRemoved(ACCOUNT))
+    found = await store.get(AccountKey(ACCOUNT))
     account = Account(ACCOUNT, ACCOUNT) if found is None else found[0]
     if not isinstance(account, Account):
         raise TypeError(f"an account is {account}")
@@ -98,4 +98,4 @@ def _records(functions: int) -> Iterator[Record]:
         for _ in range(VERSIONS):
             version_id = VersionId(uuid4_text(os.urandom(16)))
             at = began - functions + number
-            yield from registered(ACCOUNT, function_id, version_id, _SPEC, at)
+            yield from register_records(ACCOUNT, function_id, version_id, _SPEC, at)

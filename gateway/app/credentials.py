@@ -9,7 +9,7 @@ from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import Signer, Signers
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
-from gateway.store.meta import MetaFeed
+from gateway.store.meta import MetaFollower
 from gateway.store.nats_kv import Store
 
 
@@ -37,7 +37,7 @@ class Credentials:
     ) -> None:
         """``signer`` is the process's own, if it has one."""
         signers, check = Signers(signer), BootstrapCheck()
-        self.meta = MetaFeed(store, signers.apply, check.apply)
+        self.meta = MetaFollower(store, signers.apply, check.apply)
         issuer_keys = None
         self.jwks: JwksFetcher | None = None
         if jwt is not None:

@@ -6,7 +6,7 @@ knows when its slot and its lease are free.
 """
 
 from gateway.attach import PATH
-from gateway.errors import BadRequest, problem_for
+from gateway.errors import BadRequest, ForwardedError, problem_for
 from gateway.invocation.machine import Invocation
 from http1.stream import Headers, ResponseWriter
 from wire.http1 import HeadError, InnerHeadParser
@@ -116,9 +116,10 @@ class AttachPost:
         if self._is_answered:
             return
         self._is_answered = True
-        error = BadRequest(detail)
-        error.status = status
-        status, headers, body = problem_for(error, instance_of(PATH), self._invocation.request_id)
+        error = ForwardedError(detail, status=status, kind=BadRequest.kind)
+        status, headers, body = problem_for(
+            error, instance_of(PATH), self._invocation.request_id, id_header=False
+        )
         self._worker.send_head(status, headers, len(body))
         self._worker.send_data(body)
         self._worker.send_end()

@@ -46,23 +46,13 @@ def bearer_of(authorization: bytes) -> bytes | None:
     return None if match is None else match[1]
 
 
-def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
-    """Return who sends ``authorization``; ``now`` is Unix time in seconds.
-
-    Raises `Unauthenticated`, the same for a missing, malformed, unknown, expired and revoked key,
-    so that nobody learns which keys exist. Looks the digest up without a constant-time comparison:
-    a caller who cannot invert SHA-256 cannot steer it, so its timing tells nothing.
-    """
-    if authorization is None:
-        raise Unauthenticated
-    match = _bearer(authorization)
-    if match is None:
-        raise Unauthenticated
-    return principal_of(model, match[1], now)
-
-
 def principal_of(model: ReadModel, text: bytes, now: float) -> Principal:
-    """Return whose API key ``text`` is. Raises `Unauthenticated`, as `authenticate` does."""
+    """Return the principal of the API key ``text``; ``now`` is Unix time in seconds.
+
+    Raises `Unauthenticated`, the same for a malformed, unknown, expired and revoked key, so that a
+    caller does not learn which keys exist. The digest is looked up without a constant-time
+    comparison: a caller cannot choose SHA-256 digests, so the timing reveals nothing.
+    """
     digest = sha256(text).digest()
     key = model.key(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= now):

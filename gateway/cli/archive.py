@@ -19,7 +19,7 @@ import orjson
 
 from gateway.cli.failures import CommandError
 from gateway.domain.documents import SCHEMA, RecordError
-from gateway.store.errors import ConflictError
+from gateway.errors import Conflict
 from gateway.store.names import (
     ACCOUNTS,
     DETAILS,
@@ -53,9 +53,9 @@ class Report:
 
 
 async def export_store(store: Store, file: Path, now: str) -> Report:
-    """Write everything into ``file``, which is replaced at the end. Raises `StoreError`, `OSError`.
+    """Write everything into ``file``, which is replaced at the end.
 
-    The file is for the owner's eyes alone.
+    Raises `StoreUnavailable`, `OSError`. The file is for the owner's eyes alone.
     """
     report = Report()
     part = file.with_name(f"{file.name}.part")
@@ -77,7 +77,9 @@ async def export_store(store: Store, file: Path, now: str) -> Report:
 
 
 async def import_store(store: Store, file: Path, *, replace: bool) -> Report:
-    """Write what is in ``file`` into the store. Raises `CommandError`, `StoreError`, `OSError`.
+    """Write what is in ``file`` into the store.
+
+    Raises `CommandError`, `StoreUnavailable`, `OSError`.
 
     Nothing is written unless all of it can be: every document is understood, and what is there
     already is the same, or may be replaced. What the file does not have stays as it is.
@@ -105,7 +107,7 @@ async def import_store(store: Store, file: Path, *, replace: bool) -> Report:
     for place, data, revision in steps:
         try:
             await store.put_raw(*place, data, revision)
-        except ConflictError:
+        except Conflict:
             raise CommandError(
                 f"{'/'.join(place)} was changed meanwhile; {report.written} of {len(steps)} "
                 "entries are written. Import again."

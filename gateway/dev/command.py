@@ -20,8 +20,8 @@ from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, begin
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
+from gateway.errors import Conflict, StoreUnavailable
 from gateway.provision.local.orphans import clear
-from gateway.store.errors import StoreError
 from http1.server.listener import MAX_PORT
 from runtime import lifecycle, logs
 from runtime.lifecycle import Lifecycle
@@ -142,7 +142,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
 
 _FAILURES = (
     *(BrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
-    *(StoreError, aiohttp.ClientError, OSError),
+    *(Conflict, StoreUnavailable, aiohttp.ClientError, OSError),
 )
 
 

@@ -14,8 +14,8 @@ from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Account, ApiKey
+from gateway.errors import Conflict
 from gateway.store.connection import Connection, NatsOptions
-from gateway.store.errors import ConflictError
 from gateway.store.nats_kv import Store
 
 ACCOUNT = "dev"
@@ -51,7 +51,7 @@ async def begin(nats_url: str, key_file: Path) -> Begun:
     """Do on the store at ``nats_url`` what the gateway's first start does; make the demo's key.
 
     Straight in the store, so that a bootstrap secret that somebody has stays good. Raises
-    `StoreError`, `gateway.api.secrets.master_key.MasterKeyError`.
+    `StoreUnavailable`, `gateway.api.secrets.master_key.MasterKeyError`.
     """
     connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
     await connection.open(_CONNECT_WITHIN_S)
@@ -60,7 +60,7 @@ async def begin(nats_url: str, key_file: Path) -> Begun:
         await store.prepare()
         secret = await Master(key_file).begin(store)
         now = time.time()
-        with contextlib.suppress(ConflictError):
+        with contextlib.suppress(Conflict):
             await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)
         return Begun(await _new_key(store, int(now)), secret)
     finally:

@@ -4,7 +4,7 @@ from gateway.attach import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge
 from gateway.dispatch.responses import ANSWERED, answer_health, answer_problem, answer_whole
-from gateway.errors import GatewayError, NotFound, QueueUnavailableError
+from gateway.errors import GatewayError, NotFound, Starting
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream, ResponseWriter
@@ -86,8 +86,7 @@ class StartingDispatcher:
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Answer health, and everything else 503."""
-        starting = QueueUnavailableError("The gateway is starting")
-        return answer_health(request, client, self._health, request.target, starting)
+        return answer_health(request, client, self._health, request.target, Starting())
 
 
 class AdminDispatcher:

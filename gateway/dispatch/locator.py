@@ -11,7 +11,7 @@ from typing import Protocol
 
 import orjson
 
-from gateway.api.route import InLine
+from gateway.api.route import QueuedRequest
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection, NatsError, NoResponders, Subscription
 from runtime.tasks import spawn
@@ -78,7 +78,7 @@ class LiveRequests:
         if self._subscription is not None:
             self._connection.unsubscribe(self._subscription)
 
-    async def find(self, request_id: str) -> InLine | None:
+    async def find(self, request_id: str) -> QueuedRequest | None:
         """Return where a request stands, `None` when it is unknown or over.
 
         Raises `QueueUnavailable`. Looks at every live invocation of one process.
@@ -93,18 +93,18 @@ class LiveRequests:
             return None
         except NatsError as error:
             raise QueueUnavailable(str(error)) from error
-        return InLine(*orjson.loads(reply.payload)) if reply.payload else None
+        return QueuedRequest(*orjson.loads(reply.payload)) if reply.payload else None
 
     def _subject(self, process: int) -> bytes:
         return f"nvcf.request.{self._region}.{process:04x}".encode()
 
-    async def _here(self, request_id: str) -> InLine | None:
+    async def _here(self, request_id: str) -> QueuedRequest | None:
         live = next((one for one in self._live if one.request_id == request_id), None)
         if live is None:
             return None
         version, account = live.version, live.account
         place = await self._queue.position(version.version_id, request_id)
-        return InLine(version.function_id, version.version_id, account, place)
+        return QueuedRequest(version.function_id, version.version_id, account, place)
 
     def _asked(self, _subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
         request_id = parse_uuid(payload)

@@ -6,7 +6,7 @@ from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import Health
 from http1.stream import Headers, Request, ResponseWriter
 from wire.ids import uuid4_text
-from wire.problem import REQUEST_ID, instance_of
+from wire.problem import instance_of
 
 
 class Answered:
@@ -40,7 +40,6 @@ def answer_problem(request: Request, client: ResponseWriter, error: GatewayError
     """Answer with the problem of ``error``, under an id of its own; return its status."""
     request_id = uuid4_text(os.urandom(16))
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
-    headers.append((REQUEST_ID, request_id.encode()))
     answer_whole(request, client, status, headers, body)
     return status
 

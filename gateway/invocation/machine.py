@@ -16,8 +16,6 @@ from gateway.errors import (
     Draining,
     GatewayError,
     PollTimeout,
-    QueueFullError,
-    QueueUnavailableError,
     WorkerLost,
     problem_for,
 )
@@ -215,10 +213,8 @@ class Invocation:
     def refused(self, error: QueueError) -> None:
         """It is not in the queue, or was lost from it before a worker answered."""
         if self.state is QUEUED:
-            if isinstance(error, QueueFull):
-                self._fail(QueueFullError(str(error)), Outcome.QUEUE_FULL)
-            else:
-                self._fail(QueueUnavailableError(str(error)), Outcome.QUEUE_UNAVAILABLE)
+            is_full = isinstance(error, QueueFull)
+            self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
     def exhausted(self) -> None:
         """Every allowed delivery was used up."""
@@ -367,9 +363,11 @@ class Invocation:
         if post is not None:
             post.taken()
 
-    def _fail(self, error: GatewayError, outcome: Outcome) -> None:
+    def _fail(self, error: GatewayError | QueueError, outcome: Outcome) -> None:
         """Answer with a problem; only before the response head."""
-        status, headers, body = problem_for(error, instance_of(self._target), self.request_id)
+        status, headers, body = problem_for(
+            error, instance_of(self._target), self.request_id, id_header=False
+        )
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)

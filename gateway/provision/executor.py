@@ -12,19 +12,19 @@ from typing import Protocol, TypeVar
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import (
     Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
+    DeploymentKey,
+    DetailsKey,
     FunctionVersion,
     GpuSpec,
     HealthInfo,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
     Phase,
     Record,
-    Removed,
+    RecordKey,
     State,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.domain.states import capacity_of, state_of
 from gateway.errors import Conflict
@@ -55,11 +55,11 @@ class Records(Protocol):
 
     async def put(self, record: Record, revision: int | None = None) -> int: ...
 
-    async def get(self, name: Removed) -> tuple[Record, int] | None: ...
+    async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 
-    async def delete(self, name: Removed, revision: int | None = None) -> int: ...
+    async def delete(self, key: RecordKey, revision: int | None = None) -> int: ...
 
-    async def deleted_version(self, version_id: str) -> VersionRemoved | None: ...
+    async def deleted_version(self, version_id: str) -> VersionKey | None: ...
 
 
 class Queues(Protocol):
@@ -149,7 +149,7 @@ class Execution:
 
     async def forget(self, fleet: Fleet, instance: Instance) -> None:
         """Remove an instance's record."""
-        await self._records.delete(InstanceRemoved(instance.version_id, instance.instance_id))
+        await self._records.delete(InstanceKey(instance.version_id, instance.instance_id))
         fleet.dropped(instance.instance_id)
 
     async def settle_state(self, fleet: Fleet, now: float) -> None:
@@ -158,8 +158,8 @@ class Execution:
         The version is read first: whoever changes the deployment after we read it writes the
         version afterwards, and our write conflicts.
         """
-        name = VersionRemoved(fleet.function_id, fleet.version_id)
-        version, revision = await self._get(FunctionVersion, name)
+        key = VersionKey(fleet.function_id, fleet.version_id)
+        version, revision = await self._get(FunctionVersion, key)
         if version is None:
             fleet.state, fleet.capacity = State.INACTIVE, 0
             return
@@ -182,16 +182,16 @@ class Execution:
             await self._records.put(deployment, revision)
         fleet.deployment = deployment
 
-    async def _get(self, kind: type[Kind], name: Removed) -> tuple[Kind | None, int]:
-        found = await self._records.get(name)
+    async def _get(self, kind: type[Kind], key: RecordKey) -> tuple[Kind | None, int]:
+        found = await self._records.get(key)
         if found is None:
             return None, 0
         record, revision = found
         return (record, revision) if isinstance(record, kind) else (None, 0)
 
     async def _deployment(self, fleet: Fleet) -> tuple[Deployment | None, int]:
-        name = DeploymentRemoved(fleet.function_id, fleet.version_id)
-        return await self._get(Deployment, name)
+        key = DeploymentKey(fleet.function_id, fleet.version_id)
+        return await self._get(Deployment, key)
 
     async def _create(self, fleet: Fleet, spec: GpuSpec) -> None:
         deployment = fleet.deployment
@@ -223,8 +223,8 @@ class Execution:
             await self._backend.start(await self._order(instance, spec))
 
     async def _order(self, instance: Instance, spec: GpuSpec) -> Order:
-        name = DetailsRemoved(instance.function_id, instance.version_id)
-        details, _ = await self._get(VersionDetails, name)
+        key = DetailsKey(instance.function_id, instance.version_id)
+        details, _ = await self._get(VersionDetails, key)
         if details is None:
             raise Conflict("the version is being deleted")
         return Order(
@@ -243,8 +243,8 @@ class Execution:
 
     async def _note(self, fleet: Fleet, note: Note) -> None:
         """Change our half of an instance's record; the other half is its worker's."""
-        name = InstanceRemoved(note.instance.version_id, note.instance.instance_id)
-        stored, revision = await self._get(Instance, name)
+        key = InstanceKey(note.instance.version_id, note.instance.instance_id)
+        stored, revision = await self._get(Instance, key)
         instance = stored or note.instance
         changed = replace(instance, phase=note.phase, error=note.error)
         if note.is_gone:
@@ -263,6 +263,6 @@ class Execution:
             return
         stored, revision = await self._deployment(fleet)
         if stored is not None and stored.deployment_id == deployment.deployment_id:
-            name = DeploymentRemoved(fleet.function_id, fleet.version_id)
-            await self._records.delete(name, revision)
+            key = DeploymentKey(fleet.function_id, fleet.version_id)
+            await self._records.delete(key, revision)
         fleet.deployment = None

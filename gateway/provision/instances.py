@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection
 from gateway.domain.model import (
     Change,
     Deployment,
-    DeploymentRemoved,
+    DeploymentKey,
     FunctionVersion,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
+    Removed,
     State,
-    VersionRemoved,
+    VersionKey,
 )
 
 
@@ -57,17 +58,18 @@ class Fleet:
             and not self._records
         )
 
-    def take(self, change: Instance | InstanceRemoved) -> None:
-        """The store says this now of an instance."""
-        instance_id = change.instance_id
-        if isinstance(change, Instance):
-            self._seen[instance_id] = change
-            self._fresh.discard(instance_id)
-            if instance_id not in self._dropped:
-                self._records[instance_id] = change
-        else:
-            self._seen.pop(instance_id, None)
-            self._dropped.discard(instance_id)
+    def take(self, instance: Instance) -> None:
+        """The store has this record of an instance."""
+        instance_id = instance.instance_id
+        self._seen[instance_id] = instance
+        self._fresh.discard(instance_id)
+        if instance_id not in self._dropped:
+            self._records[instance_id] = instance
+
+    def take_removal(self, instance_id: str) -> None:
+        """The store has no record of an instance any more."""
+        self._seen.pop(instance_id, None)
+        self._dropped.discard(instance_id)
 
     def wrote(self, instance: Instance) -> None:
         """We have written this to the store."""
@@ -119,25 +121,25 @@ class Fleets:
                     return
                 fleet = self.fleet(change.function_id, change.version_id)
                 fleet.state, fleet.capacity = change.state, change.capacity
-            case VersionRemoved():
-                self._function_of.pop(change.version_id, None)
-                fleet = self.fleet(change.function_id, change.version_id)
+            case Removed(VersionKey(function_id, version_id)):
+                self._function_of.pop(version_id, None)
+                fleet = self.fleet(function_id, version_id)
                 fleet.state = State.INACTIVE
             case Deployment():
                 fleet = self.fleet(change.function_id, change.version_id)
                 fleet.deployment = change
-            case DeploymentRemoved():
-                fleet = self.fleet(change.function_id, change.version_id)
+            case Removed(DeploymentKey(function_id, version_id)):
+                fleet = self.fleet(function_id, version_id)
                 fleet.deployment = None
             case Instance():
                 fleet = self.fleet(change.function_id, change.version_id)
                 fleet.take(change)
-            case InstanceRemoved():
-                known = self._fleets.get(change.version_id)
+            case Removed(InstanceKey(version_id, instance_id)):
+                known = self._fleets.get(version_id)
                 if known is None:
                     return
                 fleet = known
-                fleet.take(change)
+                fleet.take_removal(instance_id)
             case _:
                 return
         self._touched(fleet)

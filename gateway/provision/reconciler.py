@@ -172,7 +172,9 @@ class Reconciler:
         """
         known = self._fleets.known(version_id)
         deleted = None if known else await self._places.records.deleted_version(version_id)
-        return known if deleted is None else self._fleets.fleet(*deleted)
+        if deleted is None:
+            return known
+        return self._fleets.fleet(deleted.function_id, deleted.version_id)
 
     # Looking
 

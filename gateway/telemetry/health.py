@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http1.stream import Headers
 from wire.headers import CONTENT_TYPE
 from wire.ids import uuid4_text
-from wire.problem import PROBLEM_JSON, REQUEST_ID, problem
+from wire.problem import problem_response
 
 Check = Callable[[], str]
 """Returns why the process cannot serve, or an empty string."""
@@ -36,16 +36,14 @@ class Health:
         if not reasons:
             return 200, [_JSON], _OK
         status = 500 if path == b"/health" else 503
-        request_id = uuid4_text(os.urandom(16))
-        body = problem(
+        headers, body = problem_response(
             status,
             "not-ready",
             "; ".join(reasons),
             instance=path.decode(),
-            request_id=request_id,
+            request_id=uuid4_text(os.urandom(16)),
             reasons=reasons,
         )
-        headers = [(CONTENT_TYPE, PROBLEM_JSON), (REQUEST_ID, request_id.encode())]
         return status, headers, body
 
 

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.keys import authenticate, digest_of, is_key, new_key
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.keys import digest_of, is_key, new_key
+from gateway.auth.signing import Signers
 from gateway.domain.model import ApiKey
 from gateway.domain.principal import Principal
 from gateway.domain.readmodel import ReadModel
@@ -20,6 +23,10 @@ def model_with(key: ApiKey) -> ReadModel:
     model = ReadModel()
     model.apply(key)
     return model
+
+
+def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
+    return Authenticator(model, Signers(), BootstrapCheck()).authenticate(authorization, now)
 
 
 def bearer(secret: str) -> bytes:

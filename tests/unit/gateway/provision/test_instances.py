@@ -3,16 +3,17 @@
 from dataclasses import replace
 
 from gateway.domain.model import (
-    DeploymentRemoved,
+    DeploymentKey,
     FunctionVersion,
-    InstanceRemoved,
+    InstanceKey,
+    Removed,
     State,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.provision.instances import Fleet, Fleets
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance, running
 
-REMOVED = InstanceRemoved(VERSION_ID, "i1")
+REMOVED = Removed(InstanceKey(VERSION_ID, "i1"))
 
 
 def fleet() -> Fleet:
@@ -34,7 +35,7 @@ def test_an_instance_that_we_dropped_does_not_come_back_with_an_older_report() -
     ours.dropped("i1")
     ours.take(running(busy=3))
     assert ours.instances() == []
-    ours.take(REMOVED)
+    ours.take_removal("i1")
     assert ours.is_empty()
 
 
@@ -42,8 +43,8 @@ def test_what_the_store_lost_is_put_back_as_it_was_if_it_still_runs() -> None:
     ours = fleet()
     ours.take(running())
     ours.take(replace(running(), instance_id="i2"))
-    ours.take(REMOVED)
-    ours.take(InstanceRemoved(VERSION_ID, "i2"))
+    ours.take_removal("i1")
+    ours.take_removal("i2")
     assert ours.lost(held={"i1"}) == [running()]
     assert ours.instances() == [running()]
     ours.wrote(running())
@@ -70,7 +71,7 @@ def test_a_fleet_follows_its_version_and_deployment_in_any_order() -> None:
     fleets.apply(running())
     (ours,) = fleets.everything()
     assert (ours.state, ours.deployment) == (State.DEPLOYING, deployment())
-    fleets.apply(DeploymentRemoved(FUNCTION_ID, VERSION_ID))
-    fleets.apply(VersionRemoved(FUNCTION_ID, VERSION_ID))
+    fleets.apply(Removed(DeploymentKey(FUNCTION_ID, VERSION_ID)))
+    fleets.apply(Removed(VersionKey(FUNCTION_ID, VERSION_ID)))
     assert (ours.state, ours.deployment) == (State.INACTIVE, None)
     assert touched == [ours] * 5

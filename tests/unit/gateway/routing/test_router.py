@@ -1,14 +1,15 @@
-from functools import partial
-
 import pytest
 
-from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.keys import digest_of, new_key
+from gateway.auth.signing import Signers
 from gateway.domain.model import (
     EVERYTHING,
     ApiKey,
     Function,
     FunctionVersion,
-    Reach,
+    ResourceScope,
     State,
 )
 from gateway.domain.readmodel import ReadModel
@@ -36,7 +37,7 @@ def version(name: str, state: State, account: str = "own", *shared: str) -> Func
 
 def router(
     *records: Function | FunctionVersion,
-    reach: Reach = EVERYTHING,
+    reach: ResourceScope = EVERYTHING,
     scope: str = "invoke_function",
     random: float = 0.0,
 ) -> Router:
@@ -44,7 +45,8 @@ def router(
     for record in records:
         model.apply(record)
     model.apply(ApiKey("id", digest_of(SECRET.encode()), "own", "sub", frozenset({scope}), reach))
-    return Router(model, partial(authenticate, model), lambda: random)
+    authenticator = Authenticator(model, Signers(), BootstrapCheck())
+    return Router(model, authenticator.authenticate, lambda: random)
 
 
 def target(version_id: str | None = None, poll: bytes | None = None) -> Target:
@@ -156,7 +158,7 @@ def test_a_key_for_one_version_does_not_open_the_function() -> None:
     routes = router(
         version("a", State.ACTIVE),
         version("b", State.ACTIVE),
-        reach=Reach(versions=frozenset({f"{F}/a"})),
+        reach=ResourceScope(versions=frozenset({f"{F}/a"})),
     )
     assert routes.admit(target("a"), 0.0).version.version_id == "a"
     assert isinstance(failure(routes, "b"), Forbidden)
@@ -165,14 +167,16 @@ def test_a_key_for_one_version_does_not_open_the_function() -> None:
 
 def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -> None:
     a = version("a", State.ACTIVE)
-    assert router(a, reach=Reach(functions=frozenset({F}))).admit(target(), 0.0).version is a
-    elsewhere = router(a, reach=Reach(functions=frozenset({"other"})))
+    assert (
+        router(a, reach=ResourceScope(functions=frozenset({F}))).admit(target(), 0.0).version is a
+    )
+    elsewhere = router(a, reach=ResourceScope(functions=frozenset({"other"})))
     assert isinstance(failure(elsewhere), Forbidden)
     assert isinstance(failure(elsewhere, "a"), Forbidden)
 
 
 def test_a_limited_key_learns_nothing_of_the_state() -> None:
-    error = failure(router(version("a", State.DEGRADED), reach=Reach()), "a")
+    error = failure(router(version("a", State.DEGRADED), reach=ResourceScope()), "a")
     assert isinstance(error, Forbidden)
     assert error.members == {}
 
