@@ -1,48 +1,60 @@
-"""What can go wrong with a request, and the one place that turns it into an answer.
+"""The gateway's errors, and the one map from an error to its HTTP response.
 
-    GatewayError
+    GatewayError 500
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
                          NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
-                         BodyTooLarge 413 · UnsupportedMediaType 415 · QueueFullError 429
-        PlatformFault    WorkerLost 502 · QueueUnavailableError 503 · StoreUnavailable 503
-                         Draining 503 · PollTimeout 504
+                         BodyTooLarge 413 · UnsupportedMediaType 415
+        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · Starting 503 · Draining 503
+                         PollTimeout 504
+        ForwardedError   the status that another process gave
 
-The class is the answer: ``status``, ``kind`` (the end of the problem's URN) and ``reason`` (for
-programs that branch on it) are class attributes; an instance adds ``detail`` for people, and may
-add headers and further members of the document. Sources: `spec/invocation.md` §8 and
-`spec/control-plane.md` §1.0.
+The class determines the response: ``status``, ``kind`` (the end of the problem's URN) and
+``reason`` (for programs that branch on it) are class attributes. An instance adds ``detail`` for
+people, and may add headers and members of the document. `problem_for` also maps the errors of the
+packages below the gateway: `queueing.interface.QueueError` (429, 503) and `wire.errors.WireError`.
+Sources: `spec/invocation.md` §8 and `spec/control-plane.md` §1.0.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
-from wire.problem import PROBLEM_JSON, problem
+from wire.problem import problem_response
 
 Headers = list[tuple[bytes, bytes]]
 
+_RETRY_SOON = ((b"retry-after", b"1"),)
+
 
 class GatewayError(Exception):
-    """A failure with a known answer.
+    """A failure with a defined response.
 
-    ``headers`` go with the answer and may be appended to; ``members`` are extra members of the
-    document. ``detail`` is read by strangers: never put a credential or a rejected value there.
+    ``headers`` are sent with the response and may be appended to; ``members`` are extra members of
+    the document. ``detail`` is sent to callers: it must not contain a credential or a rejected
+    value. ``str(error)`` is the cause, for logs.
     """
 
     status = 500
     kind = "internal-error"
     reason = ""
     summary = "The gateway failed"
-    """What ``detail`` is when none is given."""
+    """The default of ``detail``."""
     always: tuple[tuple[bytes, bytes], ...] = ()
-    """Headers that every answer of this class carries."""
+    """Headers of every response to an error of this class."""
 
-    def __init__(self, detail: str = "", headers: Headers | None = None, **members: str) -> None:
-        super().__init__(detail or self.summary)
+    def __init__(
+        self, detail: str = "", headers: Headers | None = None, *, cause: str = "", **members: str
+    ) -> None:
+        """``cause`` is only logged; without it, ``detail`` is the cause."""
+        super().__init__(cause or detail or self.summary)
         self.detail = detail or self.summary
         self.headers: Headers = [*self.always, *headers] if headers else list(self.always)
         self.members = members
 
 
 class ClientFault(GatewayError):
-    """The caller can do something about it."""
+    """The caller must change the request."""
 
     status = 400
     kind = "bad-request"
@@ -50,15 +62,15 @@ class ClientFault(GatewayError):
 
 
 class PlatformFault(GatewayError):
-    """The caller can only try again."""
+    """The request is valid; the caller can only retry."""
 
 
 class BadRequest(ClientFault):
-    """The request says something that cannot be."""
+    """The request is not valid, or not possible in the current state."""
 
 
 class Unauthenticated(ClientFault):
-    """No credential, or none that is valid. The answer does not tell which."""
+    """The credential is missing or not valid. The response does not say which."""
 
     status = 401
     kind = "unauthorized"
@@ -67,7 +79,7 @@ class Unauthenticated(ClientFault):
 
 
 class Forbidden(ClientFault):
-    """A valid credential that does not allow this."""
+    """The credential is valid but does not permit the call."""
 
     status = 403
     kind = "forbidden"
@@ -75,7 +87,7 @@ class Forbidden(ClientFault):
 
 
 class NotFound(ClientFault):
-    """No such resource or path."""
+    """The resource or path does not exist."""
 
     status = 404
     kind = "not-found"
@@ -83,19 +95,19 @@ class NotFound(ClientFault):
 
 
 class FunctionNotFound(NotFound):
-    """Unknown function or version, one the caller may not see, or one that is not deployed."""
+    """The function or version is unknown, not visible to the caller, or not deployed."""
 
     summary = "The function is not found"
 
 
 class NotInvocable(ClientFault):
-    """The function is there and has no instance that can serve."""
+    """The function exists, but no instance of it can serve."""
 
     summary = "The function cannot be invoked"
 
 
 class MethodNotAllowed(ClientFault):
-    """The path exists, with other methods. Give ``allow`` among the headers (RFC 9110 §15.5.6)."""
+    """The path exists with other methods. Needs an ``allow`` header (RFC 9110 §15.5.6)."""
 
     status = 405
     kind = "method-not-allowed"
@@ -103,15 +115,15 @@ class MethodNotAllowed(ClientFault):
 
 
 class Conflict(ClientFault):
-    """Somebody else changed the same thing at the same time, or it is there already."""
+    """Another caller changed the same resource at the same time, or it exists already."""
 
     status = 409
     kind = "conflict"
-    summary = "It was changed by somebody else in between: read it again"
+    summary = "It was changed at the same time by another call: read it again"
 
 
 class BodyTooLarge(ClientFault):
-    """More body than this path takes."""
+    """The body is larger than the path accepts."""
 
     status = 413
     kind = "content-too-large"
@@ -119,25 +131,15 @@ class BodyTooLarge(ClientFault):
 
 
 class UnsupportedMediaType(ClientFault):
-    """The body is of a kind that this path does not take."""
+    """The path does not accept this content type or content coding."""
 
     status = 415
     kind = "unsupported-media-type"
     summary = "The body must be application/json"
 
 
-class QueueFullError(ClientFault):
-    """The function's queue holds as many requests as it may."""
-
-    status = 429
-    kind = "queue-full"
-    reason = "queue_full"
-    summary = "The function's queue is full"
-    always = ((b"retry-after", b"1"),)
-
-
 class WorkerLost(PlatformFault):
-    """No worker could complete the request."""
+    """No worker completed the request."""
 
     status = 502
     kind = "worker-lost"
@@ -145,38 +147,38 @@ class WorkerLost(PlatformFault):
     summary = "No worker completed the request"
 
 
-class QueueUnavailableError(PlatformFault):
-    """The broker cannot be reached or did not take the request."""
-
-    status = 503
-    kind = "queue-unavailable"
-    reason = "queue_unavailable"
-    summary = "The function's queue cannot be reached"
-    always = ((b"retry-after", b"1"),)
-
-
 class StoreUnavailable(PlatformFault):
-    """Functions, keys and deployments can neither be read nor changed now."""
+    """The store cannot be read or written now."""
 
     status = 503
     kind = "store-unavailable"
     reason = "store_unavailable"
     summary = "The store cannot be reached"
-    always = ((b"retry-after", b"1"),)
+    always = _RETRY_SOON
+
+
+class Starting(PlatformFault):
+    """This process has not loaded the store yet."""
+
+    status = 503
+    kind = "queue-unavailable"
+    reason = "queue_unavailable"
+    summary = "The gateway is starting"
+    always = _RETRY_SOON
 
 
 class Draining(PlatformFault):
-    """This process is stopping; another one will serve."""
+    """This process is stopping; another process serves a retry."""
 
     status = 503
     kind = "draining"
     reason = "draining"
     summary = "The gateway process is stopping"
-    always = ((b"retry-after", b"1"),)
+    always = _RETRY_SOON
 
 
 class PollTimeout(PlatformFault):
-    """No response head within the caller's poll window."""
+    """No response head arrived within the caller's poll window."""
 
     status = 504
     kind = "poll-timeout"
@@ -184,26 +186,78 @@ class PollTimeout(PlatformFault):
     summary = "No response within the poll window"
 
 
+class ForwardedError(GatewayError):
+    """An error with the status that another process gave."""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        status: int = GatewayError.status,
+        kind: str = GatewayError.kind,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+
+
+class _Problem(NamedTuple):
+    """What a response to an error consists of."""
+
+    status: int
+    kind: str
+    detail: str
+    reason: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    members: Mapping[str, str] = {}
+
+
 _WIRE_KINDS = {400: "bad-request", 431: "request-header-fields-too-large"}
 
 
-def problem_for(error: Exception, instance: str, request_id: str) -> tuple[int, Headers, bytes]:
-    """Return status, headers and body of the answer to ``error``.
+def problem_for(
+    error: Exception, instance: str, request_id: str, *, id_header: bool = True
+) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body of the response to ``error``.
 
-    ``instance`` as from `instance_of`. Anything but a `GatewayError` or `WireError` becomes a 500
-    that tells nothing of its cause: log it where it is caught.
+    ``instance`` and ``id_header`` as for `wire.problem.problem_response`. An error that is not
+    listed in the module's docstring becomes a 500 that reveals nothing of its cause: log it where
+    it is caught.
     """
-    if isinstance(error, GatewayError):
-        status, headers = error.status, [*error.headers, (b"content-type", PROBLEM_JSON)]
-        kind, detail, reason, members = error.kind, error.detail, error.reason, error.members
-    else:
-        headers, reason, members = [(b"content-type", PROBLEM_JSON)], "", {}
-        if isinstance(error, WireError):
-            status, detail = error.status, str(error)
-            kind = _WIRE_KINDS.get(status, "bad-request")
-        else:
-            status, kind, detail = 500, GatewayError.kind, GatewayError.summary
-    body = problem(
-        status, kind, detail, instance=instance, request_id=request_id, reason=reason, **members
+    status, kind, detail, reason, headers, members = _problem_of(error)
+    complete, body = problem_response(
+        status,
+        kind,
+        detail,
+        instance=instance,
+        request_id=request_id,
+        reason=reason,
+        headers=headers,
+        id_header=id_header,
+        **members,
     )
-    return status, headers, body
+    return status, complete, body
+
+
+def _problem_of(error: Exception) -> _Problem:
+    match error:
+        case GatewayError():
+            return _Problem(
+                error.status,
+                error.kind,
+                error.detail,
+                error.reason,
+                tuple(error.headers),
+                error.members,
+            )
+        case QueueFull():
+            detail = str(error) or "The function's queue is full"
+            return _Problem(429, "queue-full", detail, "queue_full", _RETRY_SOON)
+        case QueueError():
+            detail = str(error) or "The function's queue cannot be reached"
+            return _Problem(503, "queue-unavailable", detail, "queue_unavailable", _RETRY_SOON)
+        case WireError():
+            kind = _WIRE_KINDS.get(error.status, "bad-request")
+            return _Problem(error.status, kind, str(error))
+        case _:
+            return _Problem(GatewayError.status, GatewayError.kind, GatewayError.summary)

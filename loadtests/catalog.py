@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from gateway.dev.demo import ACCOUNT
 from gateway.domain.account import Account
-from gateway.domain.lifecycle import registered
-from gateway.domain.model import AccountRemoved, Function, Record
+from gateway.domain.lifecycle import register_records
+from gateway.domain.model import AccountKey, Function, Record
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
@@ -45,7 +45,7 @@ _SPEC = {
 
 
 def fill(nats_url: str, functions: int) -> None:
-    """Write this number of functions. Raises `gateway.store.errors.StoreError`."""
+    """Write this number of functions. Raises `gateway.errors.StoreUnavailable`."""
     asyncio.run(_fill(nats_url, functions))
 
 
@@ -80,7 +80,7 @@ async def _fill(nats_url: str, functions: int) -> None:
 
 async def _allow(store: Store, functions: int) -> None:
     """Raise the account's limit to this number of functions."""
-    found = await store.get(AccountRemoved(ACCOUNT))
+    found = await store.get(AccountKey(ACCOUNT))
     account = Account(ACCOUNT, ACCOUNT) if found is None else found[0]
     if not isinstance(account, Account):
         raise TypeError(f"an account is {account}")
@@ -100,4 +100,4 @@ def _records(functions: int) -> Iterator[Record]:
         for _ in range(VERSIONS):
             version_id = VersionId(new_uuid())
             at = began - functions + number
-            yield from registered(ACCOUNT, function_id, version_id, _SPEC, at)
+            yield from register_records(ACCOUNT, function_id, version_id, _SPEC, at)

@@ -1,1 +1,1 @@
-"""The REST API (`spec/control-plane.md`), on aiohttp."""
+"""The REST API of the control plane (`spec/control-plane.md`), on aiohttp."""

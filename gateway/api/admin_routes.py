@@ -1,8 +1,8 @@
-"""Super administrators' twins of routes: the same calls for any account, which the path names.
+"""Admin routes: the routes of an account, repeated for super administrators.
 
-What an account's own caller does below ``/v2/nvcf/``, a super administrator does below
-``/v2/nvcf/accounts/{ncaId}/``, with ``admin:`` before the scope (`spec/control-plane.md` §1.0, §2).
-No twin has a handler of its own: the call acts for the account of its path.
+An account's own caller uses a route below ``/v2/nvcf/``; a super administrator uses the same route
+below ``/v2/nvcf/accounts/{ncaId}/``, with ``admin:`` before the scope (`spec/control-plane.md`
+§1.0, §2). Both have the same handler; in an admin route, the call acts for the account in the path.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gateway.auth.scopes import ADMIN
 
 ACCOUNT_PATH = "/v2/nvcf/accounts/{ncaId}"
 _BASE = "/v2/nvcf"
-_TWINNED = frozenset(
+_REPEATED = frozenset(
     {
         "functions",
         "metadata",
@@ -26,20 +26,20 @@ _TWINNED = frozenset(
         "clusterGroups",
     }
 )
-"""What comes after the base. Nobody is invoked for, nor gets keys or tokens, by a twin."""
+"""First path segments that have an admin route. Key, token and worker routes have none."""
 
 
-def with_twins(routes: Sequence[AnyRoute]) -> tuple[AnyRoute, ...]:
-    """Return ``routes`` and, after them, the twins of those that have one."""
-    return (*routes, *(_twin(route) for route in routes if _has_twin(route)))
+def with_admin_routes(routes: Sequence[AnyRoute]) -> tuple[AnyRoute, ...]:
+    """Return ``routes``, followed by the admin routes that belong to them."""
+    return (*routes, *(_admin_route(route) for route in routes if _is_repeated(route)))
 
 
-def _has_twin(route: AnyRoute) -> bool:
+def _is_repeated(route: AnyRoute) -> bool:
     base, _, rest = route.path.partition(f"{_BASE}/")
-    return not base and rest.partition("/")[0] in _TWINNED
+    return not base and rest.partition("/")[0] in _REPEATED
 
 
-def _twin(route: AnyRoute) -> AnyRoute:
+def _admin_route(route: AnyRoute) -> AnyRoute:
     scopes = dict.fromkeys(f"{ADMIN}{scope.removeprefix(ADMIN)}" for scope in route.scopes)
     path = ACCOUNT_PATH + route.path.removeprefix(_BASE)
     return replace(route, path=path, scopes=tuple(scopes), is_admin=True)

@@ -1,8 +1,14 @@
 """The REST API as one aiohttp application.
 
-Every route goes through the same steps, in the order that tells a stranger least (§1.0): who calls
-(401), may they do this at all (403), is the call well formed (400, 413, 415), for which account
-(404). Only then comes the handler. Whatever goes wrong anywhere is a problem document.
+To add a route, write its handler and a `gateway.api.route.Route` in the module of its resource in
+`gateway.api.routes`, add the route to that module's ``ROUTES``, and put the models of its body and
+response into `gateway.api.schemas`. A new module's ``ROUTES`` are added to `ROUTES` below. Router,
+checks, admin route and OpenAPI document follow from the `Route`. Only the routes of workers are
+made elsewhere (`gateway.api.routes.workers.Workers`), because they depend on the queue's logins.
+
+Every call passes the same steps, in the order that reveals least to a stranger (§1.0): credential
+(401), scope (403), form of the request (400, 413, 415), account (404), handler. Every error becomes
+a problem document.
 """
 
 import logging
@@ -15,16 +21,25 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from gateway.api import listing
-from gateway.api.access import ANYBODY, acting_for, require_admin, require_scope
-from gateway.api.admin_routes import with_twins
+from gateway.api.access import ANONYMOUS, act_for, require_admin, require_scope
+from gateway.api.admin_routes import with_admin_routes
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
 from gateway.api.parsing import read_body, read_path, read_query
 from gateway.api.problems import REQUEST_ID, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
-from gateway.api.routes import authorizations as sharing
-from gateway.api.routes import deployments, functions, gpus, queues
+from gateway.api.routes import (
+    accounts,
+    authorizations,
+    deployments,
+    functions,
+    gpus,
+    keys,
+    queues,
+    secrets,
+    tokens,
+)
 from gateway.api.sdk_compat import is_old_sdk, project
 from gateway.domain.principal import Principal
 from wire.ids import uuid4_text
@@ -34,24 +49,29 @@ ROUTES: tuple[AnyRoute, ...] = (
     *listing.ROUTES,
     *deployments.ROUTES,
     *queues.ROUTES,
-    *sharing.ROUTES,
+    *authorizations.ROUTES,
     *gpus.ROUTES,
+    *keys.ROUTES,
+    *accounts.ROUTES,
+    *tokens.ROUTES,
+    *secrets.ROUTES,
 )
-"""The routes of this package, without their twins; `build_app` may be given more."""
+"""Every route except those of workers, without the admin routes."""
 
 _JSON = "application/json"
 _SEND_AT_BYTES = 262_144
+"""A streamed list is sent in parts of at least this size."""
 _request_id = web.RequestKey("request_id", str)
 _log = logging.getLogger("gateway.api")
 
 
 def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
-    """Return the application, twins included. It holds nothing that needs closing."""
-    routes = with_twins(routes)
+    """Return the application, with admin routes. It holds nothing that must be closed."""
+    routes = with_admin_routes(routes)
     app = web.Application(
-        middlewares=[_answered],
+        middlewares=[_answer_errors],
         client_max_size=MAX_BODY_BYTES,
-        # aiohttp would answer what it cannot decode by itself, and pass over what it does not know.
+        # aiohttp would respond itself to a body that it cannot decode, and pass on unknown codings.
         handler_args={"auto_decompress": False},
     )
     for route in routes:
@@ -65,8 +85,8 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
 
 
 @web.middleware
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the call an id and turn whatever is raised into an answer."""
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the call an id, and turn every exception into a response."""
     request_id = request[_request_id] = uuid4_text(os.urandom(16))
     try:
         return await handler(request)
@@ -76,25 +96,25 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 def _handler(api: Api, route: AnyRoute) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        call = await _checked(api, route, request)
-        answer = await route.handle(api, call)
-        if isinstance(answer, Listing):
-            return await _send_listing(request, answer, is_old_sdk=call.is_old_sdk)
+        call = await _check(api, route, request)
+        result = await route.handle(api, call)
+        if isinstance(result, Listing):
+            return await _send_listing(request, result, is_old_sdk=call.is_old_sdk)
         headers = {REQUEST_ID: request[_request_id]}
-        if answer is None:
+        if result is None:
             return web.Response(status=route.status, headers=headers)
-        body = _encoded(answer, is_old_sdk=call.is_old_sdk)
+        body = _encode(result, is_old_sdk=call.is_old_sdk)
         return web.Response(status=route.status, body=body, content_type=_JSON, headers=headers)
 
     return handle
 
 
-async def _checked(
+async def _check(
     api: Api, route: AnyRoute, request: web.Request
 ) -> Call[BaseModel | None, BaseModel | None]:
     text = request.headers.get("authorization")
     authorization = None if text is None else text.encode("utf-8", "surrogateescape")
-    principal = ANYBODY
+    principal = ANONYMOUS
     if route.scopes:
         principal = api.authenticate(authorization, api.clock())
         require = require_admin if route.is_admin else require_scope
@@ -103,15 +123,15 @@ async def _checked(
     query = read_query(request.query, route.query) if route.query is not None else None
     body = await read_body(request, route.body) if route.body is not None else None
     if route.is_admin:
-        principal = acting_for(api, principal, path["ncaId"])
+        principal = act_for(api, principal, path["ncaId"])
         if route.method != "GET":
-            _note(route, principal, request)
+            _log_admin_call(route, principal, request)
     old = api.project_old_sdks and is_old_sdk(request.headers)
     return Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
 
 
-def _note(route: AnyRoute, principal: Principal, request: web.Request) -> None:
-    """Write down what somebody is about to change who is not of the account."""
+def _log_admin_call(route: AnyRoute, principal: Principal, request: web.Request) -> None:
+    """Log a change that a super administrator is about to make in another account."""
     fields = {
         "account": principal.account,
         "by": principal.subject,
@@ -122,25 +142,25 @@ def _note(route: AnyRoute, principal: Principal, request: web.Request) -> None:
     _log.info("control.acts_for", extra={"fields": fields})
 
 
-def _encoded(answer: BaseModel, *, is_old_sdk: bool) -> bytes:
+def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:
     if is_old_sdk:
         return orjson.dumps(
-            project(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+            project(model.model_dump(mode="json", by_alias=True, exclude_none=True))
         )
-    return answer.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return model.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
 async def _send_listing(
     request: web.Request, listing: Listing, *, is_old_sdk: bool
 ) -> web.StreamResponse:
-    """Send a list as it is made; one that is short goes as a whole."""
+    """Stream a list as it is made; send a short one as a whole."""
     response = web.StreamResponse(headers={REQUEST_ID: request[_request_id]})
     response.content_type = _JSON
     data = b'{"%s":[' % listing.name.encode()
     separator = b""
-    async for piece in listing.pieces:
-        for element in piece:
-            data += separator + _encoded(element, is_old_sdk=is_old_sdk)
+    async for batch in listing.batches:
+        for element in batch:
+            data += separator + _encode(element, is_old_sdk=is_old_sdk)
             separator = b","
         if len(data) >= _SEND_AT_BYTES:
             if not response.prepared:

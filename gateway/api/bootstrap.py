@@ -1,8 +1,8 @@
-"""What the first start of all leaves in the store, and every later one finds there.
+"""Documents that the first start of an installation writes and every later start finds.
 
-The bootstrap secret's digest; the fingerprint of the master key, so that a process with another key
-file is told so instead of making secrets that nobody else can open; the public half of the key that
-signs tokens.
+They are the digest of the bootstrap secret, the public half of the key that signs tokens, and the
+fingerprint of the master key: a process with another key file stops instead of sealing secrets that
+other processes cannot open.
 """
 
 from typing import Protocol
@@ -19,10 +19,11 @@ BUCKET = "meta"
 MASTER_NAME = "master-key"
 
 
-class Place(Protocol):
-    """The store's documents that are no records (`gateway.store.nats_kv.Store`).
+class DocumentStore(Protocol):
+    """Documents that are not records (`gateway.store.nats_kv.Store`).
 
-    Every call may raise `StoreUnavailable`; writes raise `Conflict` when the revision is another.
+    Every method may raise `StoreUnavailable`; a write raises `Conflict` if the stored revision is
+    not the given one.
     """
 
     async def put_raw(
@@ -33,33 +34,34 @@ class Place(Protocol):
 
 
 async def begin(
-    place: Place, master: bytes, signer: TokenSigner, random32: bytes, at: str
+    store: DocumentStore, master: bytes, signer: TokenSigner, random32: bytes, at: str
 ) -> str | None:
-    """Make what is not there yet; return the bootstrap secret if it was made now.
+    """Write the documents that are missing; return the bootstrap secret if it was made now.
 
-    It is to be shown to whoever starts the gateway: nobody can read it again. ``at`` is the time
-    as ISO 8601. Of several processes that start at once, one gets the secret. Raises
-    `MasterKeyError` when the store's secrets are sealed with another master key.
+    Show it to the operator who starts the gateway: it cannot be read again. ``at`` is the time as
+    ISO 8601. Of several processes that start at once, one gets the secret. Raises `MasterKeyError`
+    if the secrets in the store are sealed with another master key.
     """
-    await _claim(place, master, at)
-    await _make(place, f"{SIGNING_PREFIX}{signer.kid}", signer.document(at))
+    await _check_master(store, master, at)
+    await _create(store, f"{SIGNING_PREFIX}{signer.kid}", signer.document(at))
     secret = new_secret(random32)
-    return secret if await _make(place, NAME, document(secret, at)) else None
+    return secret if await _create(store, NAME, document(secret, at)) else None
 
 
-async def reset(place: Place, random32: bytes, at: str) -> str:
-    """Make another bootstrap secret in place of the one that was lost, and return it."""
+async def reset(store: DocumentStore, random32: bytes, at: str) -> str:
+    """Replace the bootstrap secret by a new one, and return it."""
     secret = new_secret(random32)
-    await place.put_raw(BUCKET, NAME, orjson.dumps(document(secret, at)))
+    await store.put_raw(BUCKET, NAME, orjson.dumps(document(secret, at)))
     return secret
 
 
-async def _claim(place: Place, master: bytes, at: str) -> None:
+async def _check_master(store: DocumentStore, master: bytes, at: str) -> None:
+    """Write the fingerprint of the master key. Raises `MasterKeyError` if there is another."""
     ours = fingerprint(master)
     described = {"schema": SCHEMA, "kind": MASTER_NAME, "fingerprint": ours, "created_at": at}
-    if await _make(place, MASTER_NAME, described):
+    if await _create(store, MASTER_NAME, described):
         return
-    found = await place.get_raw(BUCKET, MASTER_NAME)
+    found = await store.get_raw(BUCKET, MASTER_NAME)
     if found is not None and read(found[0]).text("fingerprint") != ours:
         raise MasterKeyError(
             "the store's secrets are sealed with another master key: copy the key file from where "
@@ -67,10 +69,10 @@ async def _claim(place: Place, master: bytes, at: str) -> None:
         )
 
 
-async def _make(place: Place, name: str, described: dict[str, object]) -> bool:
-    """Write a document unless there is one; return whether it was written."""
+async def _create(store: DocumentStore, name: str, described: dict[str, object]) -> bool:
+    """Write a document unless it exists; return whether it was written."""
     try:
-        await place.put_raw(BUCKET, name, orjson.dumps(described), 0)
+        await store.put_raw(BUCKET, name, orjson.dumps(described), 0)
     except Conflict:
         return False
     return True

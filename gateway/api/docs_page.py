@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people: one file, no script, nothing from elsewhere."""
+"""The OpenAPI document as one HTML page, without scripts and external resources."""
 
 from collections.abc import Iterator
 from html import escape
@@ -20,7 +20,7 @@ details details,details>table,details>p{margin-left:1.2rem}
 
 
 def page(document: Schema) -> str:
-    """Return the page."""
+    """Return the page for an OpenAPI document."""
     info = document["info"]
     body = "".join(_tags(document))
     schemas = "".join(
@@ -32,7 +32,7 @@ def page(document: Schema) -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style>"
         f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])} "
-        'The same for programs: <a href="/v3/openapi">/v3/openapi</a>.</p>'
+        'OpenAPI document: <a href="/v3/openapi">/v3/openapi</a>.</p>'
         f"{body}<h2>Bodies</h2>{schemas}</html>"
     )
 
@@ -50,17 +50,17 @@ def _tags(document: Schema) -> Iterator[str]:
         if name == ADMIN_TAG:
             yield f"<p>{escape(tag['description'])}</p>{_folded(tagged)}"
         else:
-            yield from (_operation(*one) for one in tagged)
+            yield from (_operation(*operation) for operation in tagged)
 
 
 def _folded(tagged: list[tuple[str, str, Schema]]) -> str:
-    """Return operations that are known from elsewhere on the page: a line each, not unfolded."""
+    """Return the admin routes, one line each: the page describes the routes that they repeat."""
     rows = "".join(
         f'<tr><td><b class="{method}">{method}</b><td><code>{escape(path)}</code>'
         f"<td>{escape(operation['summary'])}<td>{escape(operation['description'])}"
         for path, method, operation in tagged
     )
-    table = f"<table><tr><th>Method<th>Path<th>What<th>Scope{rows}</table>"
+    table = f"<table><tr><th>Method<th>Path<th>Summary<th>Scope{rows}</table>"
     return f"<details><summary>{len(tagged)} operations</summary>{table}</details>"
 
 
@@ -68,16 +68,16 @@ def _operation(path: str, method: str, operation: Schema) -> str:
     parts = [
         f'<details><summary><b class="{method}">{method}</b> <code>{escape(path)}</code> '
         f"{escape(operation['summary'])}{' (deprecated)' if operation.get('deprecated') else ''}"
-        f"</summary><p>{escape(operation.get('description', 'Needs no credential.'))}</p>"
+        f"</summary><p>{escape(operation.get('description', 'No credential needed.'))}</p>"
     ]
-    query = [one for one in operation["parameters"] if one["in"] == "query"]
+    query = [parameter for parameter in operation["parameters"] if parameter["in"] == "query"]
     if query:
         rows = "".join(
-            f"<tr><td><code>{escape(one['name'])}</code><td>{_type(one['schema'])}"
-            f"<td>{escape(one.get('description', ''))}"
-            for one in query
+            f"<tr><td><code>{escape(parameter['name'])}</code><td>{_type(parameter['schema'])}"
+            f"<td>{escape(parameter.get('description', ''))}"
+            for parameter in query
         )
-        parts.append(f"<table><tr><th>Query<th>Type<th>{rows}</table>")
+        parts.append(f"<table><tr><th>Query<th>Type<th>Description{rows}</table>")
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         parts.append(f"<p>Body: {_type(schema)}</p>")
@@ -86,7 +86,7 @@ def _operation(path: str, method: str, operation: Schema) -> str:
         + "".join(_type(kind["schema"]) for kind in response.get("content", {}).values())
         for status, response in operation["responses"].items()
     )
-    parts.append(f"<table><tr><th>Status<th><th>Body{rows}</table></details>")
+    parts.append(f"<table><tr><th>Status<th>Description<th>Body{rows}</table></details>")
     return "".join(parts)
 
 
@@ -98,7 +98,9 @@ def _schema_section(name: str, schema: Schema) -> str:
         for member, kind in schema.get("properties", {}).items()
     )
     table = (
-        f"<table><tr><th>Member<th>Type<th>{rows}</table>" if rows else f"<p>{_type(schema)}</p>"
+        f"<table><tr><th>Member<th>Type<th>Description{rows}</table>"
+        if rows
+        else f"<p>{_type(schema)}</p>"
     )
     return (
         f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'

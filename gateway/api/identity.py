@@ -1,29 +1,28 @@
-"""What the routes about accounts, keys, tokens and secrets stand on, beside the `Api`."""
+"""What the routes about accounts, API keys and tokens depend on, in addition to the `Api`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.api.secrets.secret_store import Vault
 from gateway.auth.signing import TokenSigner
-from gateway.domain.model import Account, AccountRemoved, ApiKey, Client, ClientRemoved
+from gateway.domain.model import Account, AccountKey, ApiKey, Client, ClientKey
 
 SERVICE_ID = "nvidia-cloud-functions-ncp-service-id-aketm"
-"""What NVCF's CLI calls this service when it asks for a key."""
+"""The id of this service in NVCF's CLI, when it asks for a key."""
 
 
 class Credentials(Protocol):
-    """Keys, accounts and clients in the store.
+    """API keys, accounts and clients in the store (`gateway.store.credential_store`).
 
-    Every call may raise `gateway.errors.StoreUnavailable`, every write `gateway.errors.Conflict`.
-    A write returns when this process's own model shows it.
+    Every method may raise `gateway.errors.StoreUnavailable`, every write `gateway.errors.Conflict`.
+    A write returns when the model of this process shows it.
     """
 
     async def keys(self, account: str) -> list[ApiKey]:
-        """Return the keys of ``account``, oldest first."""
+        """Return the API keys of ``account``, oldest first."""
 
     async def key(self, account: str, key_id: str) -> tuple[ApiKey, int] | None:
-        """Return a key of ``account`` and its revision."""
+        """Return an API key of ``account`` and its revision."""
 
     async def account(self, nca_id: str) -> tuple[Account, int] | None:
         """Return an account and its revision."""
@@ -40,19 +39,18 @@ class Credentials(Protocol):
     async def put(self, record: ApiKey | Account | Client, revision: int) -> int:
         """Write a record in place of ``revision``, 0 for a new one; return its new revision."""
 
-    async def delete(self, name: AccountRemoved | ClientRemoved, revision: int) -> None:
+    async def delete(self, key: AccountKey | ClientKey, revision: int) -> None:
         """Delete a record at the ``revision`` that was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``random`` returns so many random bytes; ``default_account`` is whose admin tokens are.
+    """``random`` returns the given number of random bytes. Lifetimes are in seconds.
 
-    Lifetimes are in seconds.
+    Admin tokens are for ``default_account`` unless the call names another account.
     """
 
     credentials: Credentials
-    vault: Vault
     signer: TokenSigner
     random: Callable[[int], bytes]
     default_account: str = "nvcf-default"

@@ -1,7 +1,7 @@
-"""Lists of functions, versions and deployments: stable order, pages (§1.3).
+"""Lists of functions, versions and deployments, in a stable order and in pages (§1.3).
 
-A list without ``limit`` is whole, as upstream's are: it is put into words and sent in pieces, so
-that neither the loop nor memory belongs to one caller.
+A list without ``limit`` is complete, as upstream's are: it is serialised and streamed in batches,
+so that one caller cannot monopolise the event loop or the memory.
 """
 
 import asyncio
@@ -9,136 +9,134 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 
 from pydantic import BaseModel
 
-from gateway.api.access import LIST, visible_versions
+from gateway.api.access import LIST, find_visible_versions
 from gateway.api.admin_routes import ACCOUNT_PATH
-from gateway.api.paging import cursor_of, read_cursor
+from gateway.api.paging import decode_cursor, encode_cursor
 from gateway.api.route import AnyRoute, Api, Call, Listing, Route
-from gateway.api.schemas.deployments import DeploymentsAnswer
-from gateway.api.schemas.function_views import FunctionIdsAnswer, FunctionsAnswer, FunctionView
+from gateway.api.schemas.deployments import DeploymentsResponse
+from gateway.api.schemas.function_views import FunctionIdsResponse, FunctionsResponse, FunctionView
 from gateway.api.schemas.functions import IdsQuery, ListQuery, VersionsQuery
 from gateway.api.serializers import deployment_view, function_view
 from gateway.auth.scopes import ADMIN
-from gateway.domain.catalog import Place, Visibility
+from gateway.domain.catalog import Cursor, Visibility
 from gateway.domain.model import FunctionVersion, State
 from gateway.domain.readmodel import FunctionEntry
 
-_PIECE = 100
-"""Versions that are put into words before others get their turn on the loop."""
-_IDS_PIECE = 2000
+_BATCH = 100
+"""Versions that are serialised before other tasks may run."""
+_IDS_BATCH = 2000
 
 
 async def list_functions(api: Api, call: Call[None, ListQuery]) -> Listing:
-    """List versions: public, own, then shared ones, oldest first."""
+    """List versions: public, own, then shared ones, each oldest first."""
     query = call.query
-    begin = read_cursor(query.cursor) if query.cursor else None
-    wanted = [one for one in Visibility if one.value in query.visibility] or list(Visibility)
-    walk = _Walk(api, call, wanted, begin, query.limit)
-    return Listing("functions", walk.pieces(), walk.tail)
+    begin = decode_cursor(query.cursor) if query.cursor else None
+    walk = _Walk(api, call, _requested(query), begin, query.limit)
+    return Listing("functions", walk.batches(), walk.tail)
 
 
-async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsAnswer:
-    """List the ids of functions, each once."""
-    wanted = [one for one in Visibility if one.value in call.query.visibility] or list(Visibility)
+async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsResponse:
+    """List the ids of functions without duplicates."""
     found: dict[str, None] = {}
-    for visibility in wanted:
+    for visibility in _requested(call.query):
         after = None
-        while versions := api.catalog.versions(call.account, visibility, after, _IDS_PIECE):
-            after = _place(versions[-1][1])
+        while versions := api.catalog.versions(call.account, visibility, after, _IDS_BATCH):
+            after = _cursor(versions[-1][1])
             for entry, version in versions:
                 if call.principal.reaches(entry, version, is_named=True):
                     found[version.function_id] = None
             await asyncio.sleep(0)
-    return FunctionIdsAnswer(function_ids=list(found))
+    return FunctionIdsResponse(function_ids=list(found))
 
 
 async def list_deployments(api: Api, call: Call[None, None]) -> Listing:
-    """List what an account has deployed; what is on its way out is not among it."""
-    return Listing("deployments", _deployed(api, call.account), dict)
+    """List the deployments of an account, except those that drain."""
+    return Listing("deployments", _deployment_views(api, call.account), dict)
 
 
-async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> FunctionsAnswer:
+async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> FunctionsResponse:
     """List the versions of a function, oldest first."""
-    _, versions = visible_versions(api, call)
+    versions = find_visible_versions(api, call)
     query = call.query
     if query.cursor:
-        _, after = read_cursor(query.cursor)
-        versions = [version for version in versions if _place(version) > after]
+        _, after = decode_cursor(query.cursor)
+        versions = [version for version in versions if _cursor(version) > after]
     page = versions[: query.limit]
     more = query.limit is not None and len(versions) > query.limit
-    return FunctionsAnswer(
+    return FunctionsResponse(
         functions=[_view(api, call.account, version) for version in page],
-        cursor=cursor_of(Visibility.PRIVATE, _place(page[-1])) if more else None,
+        cursor=encode_cursor(Visibility.PRIVATE, _cursor(page[-1])) if more else None,
     )
 
 
 class _Walk:
-    """One way through the lists that a caller sees, a piece at a time.
+    """Iterates over the lists that a caller sees, one batch at a time.
 
-    Between pieces the catalog may change; what stands behind the place already reached is still
-    told in order, and nothing twice.
+    The catalog may change between batches: versions after the last one are still yielded in order,
+    and no version is yielded twice.
     """
 
     def __init__(
         self,
         api: Api,
         call: Call[None, ListQuery],
-        wanted: list[Visibility],
-        begin: tuple[Visibility, Place] | None,
+        requested: list[Visibility],
+        begin: tuple[Visibility, Cursor] | None,
         limit: int | None,
     ) -> None:
         self._api = api
         self._principal = call.principal
-        self._wanted = wanted
+        self._requested = requested
         self._begin = begin
         self._left = limit
-        self._last: tuple[Visibility, Place] | None = None
+        self._last: tuple[Visibility, Cursor] | None = None
         self._has_more = False
 
-    async def pieces(self) -> AsyncIterator[list[BaseModel]]:
-        """Yield what is told, up to the limit."""
+    async def batches(self) -> AsyncIterator[list[BaseModel]]:
+        """Yield the views of versions, up to the limit."""
         order = list(Visibility)
-        for visibility in self._wanted:
+        for visibility in self._requested:
             after = None
             if self._begin is not None:
                 if order.index(visibility) < order.index(self._begin[0]):
                     continue
                 after = self._begin[1] if visibility is self._begin[0] else None
-            async for piece in self._class(visibility, after):
-                yield piece
+            async for batch in self._list(visibility, after):
+                yield batch
                 if self._has_more:
                     return
 
     def tail(self) -> Mapping[str, object]:
-        """Return the cursor, if there is more."""
+        """Return the cursor, if there are more versions."""
         if not self._has_more or self._last is None:
             return {}
-        return {"cursor": cursor_of(*self._last)}
+        return {"cursor": encode_cursor(*self._last)}
 
-    async def _class(
-        self, visibility: Visibility, after: Place | None
+    async def _list(
+        self, visibility: Visibility, after: Cursor | None
     ) -> AsyncIterator[list[BaseModel]]:
         account = self._principal.account
-        while found := self._api.catalog.versions(account, visibility, after, _PIECE):
-            after = _place(found[-1][1])
-            piece: list[BaseModel] = []
-            for version in self._told(visibility, found):
+        while found := self._api.catalog.versions(account, visibility, after, _BATCH):
+            after = _cursor(found[-1][1])
+            batch: list[BaseModel] = []
+            for version in self._select(visibility, found):
                 if self._left == 0:
                     self._has_more = True
                     break
                 if self._left is not None:
                     self._left -= 1
-                self._last = visibility, _place(version)
-                piece.append(_view(self._api, account, version))
-            yield piece
+                self._last = visibility, _cursor(version)
+                batch.append(_view(self._api, account, version))
+            yield batch
             if self._has_more:
                 return
             await asyncio.sleep(0)
 
-    def _told(
+    def _select(
         self, visibility: Visibility, found: Iterable[tuple[FunctionEntry, FunctionVersion]]
     ) -> Iterable[FunctionVersion]:
-        """Leave out what the credential hides, and what an earlier list has told already."""
-        earlier = self._wanted[: self._wanted.index(visibility)]
+        """Leave out versions that the credential hides or that an earlier list contained."""
+        earlier = self._requested[: self._requested.index(visibility)]
         for entry, version in found:
             if not self._principal.reaches(entry, version, is_named=True):
                 continue
@@ -151,21 +149,27 @@ class _Walk:
             yield version
 
 
-async def _deployed(api: Api, account: str) -> AsyncIterator[list[BaseModel]]:
+async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseModel]]:
     after = None
-    while found := api.catalog.versions(account, Visibility.PRIVATE, after, _PIECE):
-        after = _place(found[-1][1])
-        piece: list[BaseModel] = []
+    while found := api.catalog.versions(account, Visibility.PRIVATE, after, _BATCH):
+        after = _cursor(found[-1][1])
+        batch: list[BaseModel] = []
         for _, version in found:
             deployment = api.catalog.deployment(version.version_id)
             if deployment is not None and version.state is not State.INACTIVE:
-                piece.append(deployment_view(version, deployment, api.region))
-        yield piece
+                batch.append(deployment_view(version, deployment, api.region))
+        yield batch
         await asyncio.sleep(0)
 
 
-def _place(version: FunctionVersion) -> Place:
-    return Place(version.created_at, version.version_id, version.function_id)
+def _requested(query: IdsQuery) -> list[Visibility]:
+    """Return the lists that a query asks for; all if it names none."""
+    named = [visibility for visibility in Visibility if visibility.value in query.visibility]
+    return named or list(Visibility)
+
+
+def _cursor(version: FunctionVersion) -> Cursor:
+    return Cursor(version.created_at, version.version_id, version.function_id)
 
 
 def _view(api: Api, account: str, version: FunctionVersion) -> FunctionView:
@@ -183,37 +187,37 @@ ROUTES: tuple[AnyRoute, ...] = (
         "List versions",
         _TAG,
         LIST,
-        FunctionsAnswer,
+        FunctionsResponse,
         query=ListQuery,
     ),
     Route(
         "GET",
         "/v2/nvcf/functions/ids",
         list_ids,
-        "List the ids of functions",
+        "List function ids",
         _TAG,
         LIST,
-        FunctionIdsAnswer,
+        FunctionIdsResponse,
         query=IdsQuery,
     ),
     Route(
         "GET",
         "/v2/nvcf/functions/{functionId}/versions",
         list_versions,
-        "List a function's versions",
+        "List the versions of a function",
         _TAG,
         LIST,
-        FunctionsAnswer,
+        FunctionsResponse,
         query=VersionsQuery,
     ),
     Route(
         "GET",
         f"{ACCOUNT_PATH}/deployments",
         list_deployments,
-        "List an account's deployments",
+        "List the deployments of an account",
         "deployments",
         (f"{ADMIN}deploy_function",),
-        DeploymentsAnswer,
+        DeploymentsResponse,
         is_admin=True,
     ),
 )

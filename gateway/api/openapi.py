@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the routes and their models alone."""
+"""The OpenAPI 3.1 document, made only from the routes and their models."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,16 +13,17 @@ from gateway.api.schemas.fields import View
 _REF = "#/components/schemas/{model}"
 _VARIABLE = re.compile(r"\{(\w+)\}")
 _UUID = {"type": "string", "format": "uuid"}
-_NO_UUID = {
+_OTHER_VARIABLES = {
     "ncaId": {"type": "string", "pattern": r"^[\x21-\x7e]{1,128}$"},
     "clientId": {"type": "string", "minLength": 1},
 }
 
 ADMIN_TAG = "admin"
-"""Of every operation that acts for the account in its path."""
+"""The tag of admin routes."""
 _FOR_ADMINS = (
-    "What super administrators do for any account, which the path names, with a JWT whose scopes "
-    "begin with `admin:`. Nearly all of it is the same as what the account's own callers do."
+    "Operations of super administrators in the account that the path names. They need a JWT with "
+    "scopes that begin with `admin:`. Nearly all of them also exist without the account in the "
+    "path, for the account's own callers."
 )
 
 Mode = Literal["validation", "serialization"]
@@ -30,7 +31,7 @@ Schema = dict[str, Any]
 
 
 class Problem(View):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str = Field(pattern="^urn:nvcf:problem-details:[a-z0-9-]+$")
     title: str
@@ -40,17 +41,17 @@ class Problem(View):
     request_id: str
     reason: str | None = None
     function_status: str | None = None
-    """The true state, where it is the reason."""
+    """The state of the version, if it is the reason."""
 
 
 _ERRORS = {
-    400: "The call is not valid, or not in this state",
-    401: "No valid credential",
-    403: "The credential does not allow this",
-    404: "Unknown, or another account's",
-    409: "Somebody else changed it at the same time",
+    400: "The request is not valid, or not possible in the current state",
+    401: "The credential is missing or not valid",
+    403: "The credential does not permit the call",
+    404: "Not found, or owned by another account",
+    409: "It exists already, or was changed at the same time",
     413: "The body is too large",
-    415: "The body is not application/json, or in an unknown content coding",
+    415: "The body is not application/json, or its content coding is not supported",
     429: "Too many calls",
     500: "The gateway failed",
     503: "The store or the queue cannot be reached",
@@ -60,7 +61,7 @@ _FOR_CHANGES = frozenset({409})
 
 
 def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
-    """Return the document; everything in it can be written as JSON."""
+    """Return the document, which can be serialised as JSON."""
     schemas, components = _schemas(routes)
     paths: dict[str, Schema] = {}
     tags = dict.fromkeys(_tag(route) for route in routes)
@@ -71,8 +72,8 @@ def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
         "info": {
             "title": "Functions",
             "version": version,
-            "description": "Register functions, deploy them, look at their queues. Lists are "
-            "ordered by creation; with `limit` they come in pages.",
+            "description": "Register functions, deploy them, and read their queues. Lists are "
+            "ordered by creation; with `limit`, they are paged.",
         },
         "servers": [{"url": "/"}],
         "tags": [
@@ -106,8 +107,8 @@ def _schemas(
     for route in routes:
         if route.body is not None:
             wanted[route.body, "validation"] = None
-        if route.answer is not None:
-            wanted[route.answer, "serialization"] = None
+        if route.response is not None:
+            wanted[route.response, "serialization"] = None
     schemas, definitions = models_json_schema(list(wanted), ref_template=_REF)
     by_model = {(model, mode): schemas[model, mode] for model, mode in wanted}
     return by_model, definitions.get("$defs", {})
@@ -141,7 +142,7 @@ def _tag(route: AnyRoute) -> str:
 
 def _path_parameters(path: str) -> list[Schema]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": _NO_UUID.get(name, _UUID)}
+        {"name": name, "in": "path", "required": True, "schema": _OTHER_VARIABLES.get(name, _UUID)}
         for name in _VARIABLE.findall(path)
     ]
 
@@ -152,15 +153,21 @@ def _query_parameters(query: type[BaseModel] | None) -> list[Schema]:
     parameters = []
     for name, schema in query.model_json_schema()["properties"].items():
         schema.pop("title", None)
-        told = {"description": schema.pop("description")} if "description" in schema else {}
+        described = {"description": schema.pop("description")} if "description" in schema else {}
         parameters.append(
-            {"name": name, "in": "query", "required": False, "schema": _not_null(schema), **told}
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": _not_null(schema),
+                **described,
+            }
         )
     return parameters
 
 
 def _not_null(schema: Schema) -> Schema:
-    """Return the schema of a parameter: one that is absent is not sent as null."""
+    """Return the schema of a parameter without null: an absent parameter is not sent."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema
@@ -169,9 +176,9 @@ def _not_null(schema: Schema) -> Schema:
 
 
 def _responses(route: AnyRoute, schemas: dict[tuple[type[BaseModel], Mode], Schema]) -> Schema:
-    responses: Schema = {str(route.status): {"description": "Done"}}
-    if route.answer is not None:
-        schema = schemas[route.answer, "serialization"]
+    responses: Schema = {str(route.status): {"description": "Success"}}
+    if route.response is not None:
+        schema = schemas[route.response, "serialization"]
         responses[str(route.status)]["content"] = {"application/json": {"schema": schema}}
     problem = {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}
     for status, description in _ERRORS.items():

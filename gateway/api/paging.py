@@ -1,23 +1,23 @@
-"""Cursors: where a list goes on. Opaque to clients, checked when they come back."""
+"""Cursors of lists as text: opaque to clients, validated when they are sent back."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 
-from gateway.domain.catalog import Place, Visibility
+from gateway.domain.catalog import Cursor, Visibility
 from gateway.errors import BadRequest
 
 
-def cursor_of(visibility: Visibility, place: Place) -> str:
-    """Return the cursor behind the version at ``place`` in the list of ``visibility``."""
-    text = "|".join((visibility.value, *place))
+def encode_cursor(visibility: Visibility, cursor: Cursor) -> str:
+    """Return the text for "after the version at ``cursor`` in the list of ``visibility``"."""
+    text = "|".join((visibility.value, *cursor))
     return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def read_cursor(cursor: str) -> tuple[Visibility, Place]:
-    """Return what `cursor_of` was given. Raises `BadRequest` for what it never returned."""
+def decode_cursor(text: str) -> tuple[Visibility, Cursor]:
+    """Return the arguments of `encode_cursor`. Raises `BadRequest` for any other text."""
     try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        kind, created_at, version_id, function_id = text.split("|")
-        return Visibility(kind), Place(created_at, version_id, function_id)
+        decoded = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        visibility, created_at, version_id, function_id = decoded.split("|")
+        return Visibility(visibility), Cursor(created_at, version_id, function_id)
     except (Base64Error, ValueError) as error:
-        raise BadRequest("The cursor is none of ours") from error
+        raise BadRequest("The cursor is not valid") from error

@@ -1,7 +1,7 @@
-"""Bodies and queries of requests: read within bounds, checked, never shown again.
+"""Reads and validates bodies, queries and path variables of requests.
 
-Messages name members and rules, not what was sent: a rejected secret must not come back in an
-answer that somebody logs.
+Error messages name members and rules, never the values that were sent: a rejected secret must not
+be in a response that a caller may log.
 """
 
 import json
@@ -18,12 +18,11 @@ from gateway.api.limits import MAX_BODY_BYTES, check_body_bytes
 from gateway.errors import BadRequest, UnsupportedMediaType
 from wire.ids import parse_uuid
 
-"""As it comes, and when its coding is undone."""
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""How zlib is told of a content coding (RFC 9110 §8.4.1)."""
+"""zlib window bits by content coding (RFC 9110 §8.4.1)."""
 _CODINGS = [(b"accept-encoding", b"gzip, deflate")]
-_MAX_TOLD = 8
-"""More mistakes at once are not listed."""
+_MAX_REPORTED = 8
+"""At most this many validation errors are reported."""
 _UUIDS = frozenset(
     {"functionId", "functionVersionId", "deploymentId", "gpuSpecificationId", "requestId"}
 )
@@ -45,25 +44,25 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
         data += chunk
         check_body_bytes(len(data))
     if coding in _WINDOW_BITS:
-        data = decoded(data, coding)
+        data = decompress(data, coding)
     return parse_body(bytes(data), model)
 
 
-def decoded(data: bytes | bytearray, coding: str) -> bytearray:
-    """Return ``data`` without its ``coding``. Raises `BadRequest`, `BodyTooLarge`."""
+def decompress(data: bytes | bytearray, coding: str) -> bytearray:
+    """Return ``data`` with its content coding undone. Raises `BadRequest`, `BodyTooLarge`."""
     decoder = zlib.decompressobj(_WINDOW_BITS[coding])
     try:
         text = decoder.decompress(data, MAX_BODY_BYTES + 1)
     except zlib.error as error:
-        raise BadRequest(f"The body is no {coding}, as its Content-Encoding says") from error
+        raise BadRequest(f"The body is not {coding}, as its Content-Encoding says") from error
     check_body_bytes(len(text))
     if not decoder.eof or decoder.unused_data:
-        raise BadRequest(f"The body is not one whole {coding}")
+        raise BadRequest(f"The body is not exactly one complete {coding} stream")
     return bytearray(text)
 
 
 def parse_body(data: bytes, model: type[Parsed]) -> Parsed:
-    """Return ``data`` as ``model``. Raises `BadRequest` that says where it is wrong."""
+    """Return ``data`` as ``model``. Raises `BadRequest`, which names the invalid members."""
     _check_json(data)
     try:
         return model.model_validate_json(data)
@@ -89,7 +88,7 @@ def read_query(query: MultiMapping[str], model: type[Parsed]) -> Parsed:
 
 
 def read_path(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the path's variables with ids in canonical form. Raises `BadRequest`."""
+    """Return the path variables, UUIDs in canonical form. Raises `BadRequest`."""
     read = {}
     for name, value in variables.items():
         if name in _UUIDS:
@@ -103,7 +102,7 @@ def read_path(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_json(data: bytes) -> None:
-    """Refuse what one JSON parser reads differently from another (RFC 8259 §4, §6, §9)."""
+    """Refuse JSON that parsers read in different ways (RFC 8259 §4, §6, §9)."""
     try:
         orjson.dumps(orjson.loads(data))
         json.loads(data, object_pairs_hook=_once, parse_int=_within_64_bits)
@@ -126,15 +125,15 @@ def _within_64_bits(digits: str) -> int:
 
 
 def _refuse(error: ValidationError) -> NoReturn:
-    mistakes = error.errors(include_input=False, include_url=False, include_context=False)
-    told = [
-        f"[field={_field(mistake['loc'])}, message={mistake['msg'].removeprefix('Value error, ')}]"
-        for mistake in mistakes[:_MAX_TOLD]
+    errors = error.errors(include_input=False, include_url=False, include_context=False)
+    reported = [
+        f"[field={_field(found['loc'])}, message={found['msg'].removeprefix('Value error, ')}]"
+        for found in errors[:_MAX_REPORTED]
     ]
-    more = f" and {len(mistakes) - _MAX_TOLD} more" if len(mistakes) > _MAX_TOLD else ""
-    raise BadRequest(f"Validation failed: {' '.join(told)}{more}") from None
+    more = f" and {len(errors) - _MAX_REPORTED} more" if len(errors) > _MAX_REPORTED else ""
+    raise BadRequest(f"Validation failed: {' '.join(reported)}{more}") from None
 
 
 def _field(path: Sequence[int | str]) -> str:
-    """Return where the mistake is. Names that the caller chose (keys of maps) are cut short."""
+    """Return the path of an invalid member. Keys of maps, which callers choose, are cut."""
     return ".".join(str(part)[:64] for part in path) or "body"

@@ -1,4 +1,4 @@
-"""Errors as answers: a problem document whatever went wrong (§1.0)."""
+"""Exceptions of the REST API as problem documents (§1.0)."""
 
 import logging
 
@@ -9,10 +9,9 @@ from gateway.errors import (
     GatewayError,
     MethodNotAllowed,
     NotFound,
-    QueueUnavailableError,
     problem_for,
 )
-from queueing.interface import QueueUnavailable
+from queueing.interface import QueueError, QueueUnavailable
 from wire.problem import REQUEST_ID as REQUEST_ID_HEADER
 
 REQUEST_ID = REQUEST_ID_HEADER.decode()
@@ -21,33 +20,37 @@ _log = logging.getLogger("gateway.api")
 
 
 def response_to(error: Exception, request: web.Request, request_id: str) -> web.Response:
-    """Return the answer to ``error``. What nobody foresaw is logged, and told as a plain 500."""
+    """Return the response to ``error``, and log it if it is the platform's fault.
+
+    An unexpected exception is logged with its trace and reported as a 500 without details.
+    """
     known = _known(error)
-    # As it came: what it decodes to may be no URI reference (RFC 9457 §3.1.5).
+    # The raw path: a decoded one may not be a URI reference (RFC 9457 §3.1.5).
     path = request.rel_url.raw_path
+    status, headers, body = problem_for(known or error, path, request_id)
     if known is None:
         _log.error(
             "control.failed",
             exc_info=error,
             extra={"fields": {"method": request.method, "path": path, "request_id": request_id}},
         )
-    elif known.status >= 500:
+    elif status >= 500:
         fields = {"path": path, "request_id": request_id, "error": str(error)}
         _log.warning("control.unavailable", extra={"fields": fields})
-    status, headers, body = problem_for(known or error, path, request_id)
     response = web.Response(status=status, body=body)
     for name, value in headers:
         response.headers[name.decode()] = value.decode()
-    response.headers[REQUEST_ID] = request_id
     return response
 
 
-def _known(error: Exception) -> GatewayError | None:
+def _known(error: Exception) -> GatewayError | QueueError | None:
+    """Return the error to report for ``error``, `None` for an unexpected exception."""
     match error:
         case GatewayError():
             return error
-        case QueueUnavailable():
-            return QueueUnavailableError()
+        case QueueError():
+            # The cause names servers and streams: it is logged, not reported.
+            return QueueUnavailable()
         case web.HTTPMethodNotAllowed():
             allow = ", ".join(sorted(error.allowed_methods))
             return MethodNotAllowed(headers=[(b"allow", allow.encode())])

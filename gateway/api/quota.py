@@ -1,41 +1,40 @@
-"""How many functions an account may have: exactly so many, whoever registers at the same time.
+"""The limit of functions per account, exact under concurrent registrations.
 
-A function that is being registered has a place reserved, in one document per account. Who reserves
-counts the account's functions and the places of others, and writes on condition that the document
-is still the one that was read: of two who take the last place, one is told to count again. Who
-dies in between leaves a place that is free again after `RESERVED_S`.
+While a function is being registered, a slot is reserved for it in one document per account. A
+reservation counts the account's functions and the other reservations, and is written by
+compare-and-set: of two calls that reserve the last slot, one counts again. The slot of a process
+that dies in between is free again after `RESERVED_S`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 from gateway.domain.account import MAX_FUNCTIONS
 from gateway.domain.catalog import Catalog
+from gateway.domain.compare_and_set import compare_and_set
 from gateway.domain.lifecycle import check_limit
 from gateway.domain.ports import AccountStore
 from gateway.errors import Conflict, StoreUnavailable
 
 RESERVED_S = 60
-"""Longer than registering takes; the store answers each call within seconds or not at all."""
-_ATTEMPTS = 16
-"""Against other processes: those of this one take turns."""
+"""Longer than a registration takes: the store answers each call within seconds or not at all."""
 
 
 class Quotas:
-    """Hands out places to one call of this process after the other."""
+    """Reserves slots. Calls of this process for the same account take turns."""
 
     def __init__(self) -> None:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def place(
+    async def reserve(
         self, store: AccountStore, catalog: Catalog, function_id: str, now: float
     ) -> AsyncIterator[None]:
-        """Keep a place for a new function while it is registered within the block.
+        """Reserve a slot for a new function; the block registers the function.
 
-        ``now`` is Unix seconds. Raises `BadRequest` when there is none, `Conflict`.
+        ``now`` is Unix seconds. Raises `BadRequest` if there is no free slot, and `Conflict`.
         """
         turn = self._turns.setdefault(store.account, asyncio.Lock())
         async with turn:
@@ -43,33 +42,27 @@ class Quotas:
         try:
             yield
         finally:
-            # If it fails, the place is kept for `RESERVED_S`, also when the function is deleted.
+            # If the release fails, the slot stays reserved for `RESERVED_S`, also if the function
+            # is deleted.
             with suppress(Conflict, StoreUnavailable):
                 async with turn:
-                    await _give_back(store, function_id)
+                    await _release(store, function_id)
 
 
 async def _reserve(store: AccountStore, catalog: Catalog, function_id: str, now: int) -> None:
     record = catalog.model.account(store.account)
     limit = record.max_functions if record is not None else MAX_FUNCTIONS
-    for _ in range(_ATTEMPTS):
-        reserved, revision = await store.reserved()
-        places = {one: until for one, until in reserved.items() if until > now}
-        check_limit(len(catalog.function_ids(store.account) | places.keys()), limit)
-        try:
-            await store.reserve({**places, function_id: now + RESERVED_S}, revision)
-        except Conflict:
-            continue
-        return
-    raise Conflict
+
+    def add_slot(reserved: Mapping[str, int]) -> Mapping[str, int]:
+        slots = {id_: until for id_, until in reserved.items() if until > now}
+        check_limit(len(catalog.function_ids(store.account) | slots.keys()), limit)
+        return {**slots, function_id: now + RESERVED_S}
+
+    await compare_and_set(store.reservations, add_slot, store.put_reservations)
 
 
-async def _give_back(store: AccountStore, function_id: str) -> None:
-    for _ in range(_ATTEMPTS):
-        reserved, revision = await store.reserved()
-        places = {one: until for one, until in reserved.items() if one != function_id}
-        try:
-            await store.reserve(places, revision)
-        except Conflict:
-            continue
-        return
+async def _release(store: AccountStore, function_id: str) -> None:
+    def remove_slot(reserved: Mapping[str, int]) -> Mapping[str, int]:
+        return {id_: until for id_, until in reserved.items() if id_ != function_id}
+
+    await compare_and_set(store.reservations, remove_slot, store.put_reservations)

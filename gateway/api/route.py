@@ -1,8 +1,8 @@
-"""What a route is, what it gets and what it gives back.
+"""What a route is, what its handler gets, and what it returns.
 
-A `Route` is the one description of an operation: the router, the checks before the handler and the
-OpenAPI document are all made of it. A handler gets the `Api` (what the control plane stands on) and
-the `Call` (what was asked, checked) and returns an `Answer` or raises a `GatewayError`.
+A `Route` is the only description of an operation: the router, the checks before the handler and the
+OpenAPI document are made from it. A handler gets the `Api` (everything that routes depend on) and
+the `Call` (the validated request). It returns a `Result` or raises a `gateway.errors.GatewayError`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from gateway.api.identity import Identity
 from gateway.api.quota import Quotas
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
@@ -21,18 +22,21 @@ BodyT = TypeVar("BodyT", bound=BaseModel | None)
 QueryT = TypeVar("QueryT", bound=BaseModel | None)
 
 Authenticate = Callable[[bytes | None, float], Principal]
-"""From an Authorization value and Unix seconds; raises `gateway.errors.Unauthenticated`."""
+"""Takes an Authorization value and Unix seconds; raises `gateway.errors.Unauthenticated`."""
 
 
-class Depths(Protocol):
-    """The part of `queueing.interface.FunctionQueue` that the control plane reads."""
+class QueueDepths(Protocol):
+    """The part of `queueing.interface.FunctionQueue` that the routes need."""
 
     async def depth(self, version_id: str) -> int:
-        """Return how many requests wait. Raises `queueing.interface.QueueUnavailable`."""
+        """Return the number of waiting requests. Raises `queueing.interface.QueueUnavailable`."""
 
 
-class InLine(NamedTuple):
-    """One request that waits or runs. ``account`` is its caller's; ``position`` 0: it runs."""
+class QueuedRequest(NamedTuple):
+    """A request that waits or is in progress.
+
+    ``account`` is its caller's. ``position`` is its rank in the queue; 0: it is in progress.
+    """
 
     function_id: str
     version_id: str
@@ -40,51 +44,57 @@ class InLine(NamedTuple):
     position: int
 
 
-class Requests(Protocol):
-    """Requests that wait or run, in all gateway processes."""
+class RequestLocator(Protocol):
+    """Finds requests that wait or are in progress, in all gateway processes."""
 
-    async def find(self, request_id: str) -> InLine | None:
-        """Return where a request stands, `None` when it is unknown or done.
+    async def find(self, request_id: str) -> QueuedRequest | None:
+        """Return a request, `None` if it is unknown or finished.
 
         Raises `queueing.interface.QueueUnavailable`.
         """
 
 
-class SecretVault(Protocol):
-    """Keeps the values of secrets, encrypted."""
+class SecretStore(Protocol):
+    """The secrets of function versions, stored encrypted."""
 
     async def put(
         self, account: str, function_id: str, version_id: str, values: Mapping[str, object]
     ) -> None:
-        """Keep ``values`` by name, in place of what was kept for the version."""
+        """Store ``values`` by name, in place of all secrets of the version."""
+
+    async def update(
+        self, account: str, function_id: str, version_id: str, values: Mapping[str, object]
+    ) -> None:
+        """Store ``values`` by name; secrets with other names stay."""
 
     async def delete(self, account: str, function_id: str, version_id: str) -> None:
-        """Forget a version's secrets; no error if there are none."""
+        """Delete the secrets of a version, if it has any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What the routes stand on.
+    """What the routes depend on.
 
-    ``deploy_timeout_s`` is how long a deployment may take to come up, ``drain_timeout_s`` how long
-    a graceful undeploy waits for what is queued and running. ``clock`` gives Unix seconds,
-    ``new_id`` a fresh UUID.
+    ``deploy_timeout_s`` is how long a deployment may take to become complete, ``drain_timeout_s``
+    how long a graceful undeploy waits for queued and running requests. ``clock`` returns Unix
+    seconds, ``new_id`` a new UUID.
     """
 
     authenticate: Authenticate
+    identity: Identity
     stores: AccountStores
     catalog: Catalog
     clusters: Clusters
-    queue: Depths
-    requests: Requests
-    secrets: SecretVault
+    queue: QueueDepths
+    requests: RequestLocator
+    secrets: SecretStore
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"
     deploy_timeout_s: float = 600.0
     drain_timeout_s: float = 3600.0
     project_old_sdks: bool = True
-    """Whether SDKs of 2024/25 get states in the words they know (`gateway.api.sdk_compat`)."""
+    """Whether SDKs of 2024/25 get states that they know (`gateway.api.sdk_compat`)."""
     quotas: Quotas = field(default_factory=Quotas)
 
 
@@ -103,7 +113,7 @@ class Call(Generic[BodyT, QueryT]):
         authorization: bytes | None = None,
         is_old_sdk: bool = False,
     ) -> None:
-        """``authorization`` is the header as it came, for routes that check it themselves."""
+        """``authorization`` is the header as received, for routes that check it themselves."""
         self.principal = principal
         self.authorization = authorization
         self.query = query
@@ -115,8 +125,8 @@ class Call(Generic[BodyT, QueryT]):
     def account(self) -> str:
         return self.principal.account
 
-    def part(self, name: str) -> str:
-        """Return a variable of the path; ids are canonical."""
+    def variable(self, name: str) -> str:
+        """Return a variable of the path; UUIDs are in canonical form."""
         return self._path[name]
 
     @property
@@ -127,35 +137,35 @@ class Call(Generic[BodyT, QueryT]):
     def version_id(self) -> str:
         return self._path["functionVersionId"]
 
-    def own(self, api: Api) -> AccountStore:
+    def store(self, api: Api) -> AccountStore:
         """Return the store as the caller's account sees it."""
         return api.stores.of(self.account)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A long list, sent in pieces: a JSON object with one array and, behind it, other members.
+    """A long list that is streamed: a JSON object with one array, then other members.
 
-    ``pieces`` are some elements at a time; ``tail`` is asked for the other members at the end.
+    ``batches`` yields some elements at a time; ``tail`` is called at the end for the other members.
     """
 
     name: str
-    pieces: AsyncIterator[list[BaseModel]]
+    batches: AsyncIterator[list[BaseModel]]
     tail: Callable[[], Mapping[str, object]]
 
 
-Answer = BaseModel | Listing | None
-"""The body of a successful answer, `None` for 204."""
-Handle = Callable[[Api, Call[BodyT, QueryT]], Awaitable[Answer]]
+Result = BaseModel | Listing | None
+"""The body of a successful response, `None` for 204."""
+Handle = Callable[[Api, Call[BodyT, QueryT]], Awaitable[Result]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[BodyT, QueryT]):
     """One operation.
 
-    ``scopes``: one of them is needed. None at all means that anybody gets as far as the handler,
-    which looks at `Call.authorization` itself. ``is_admin``: for super administrators, by JWT; the
-    call acts for the account that the path names as ``ncaId``.
+    The credential needs one of ``scopes``. A route without scopes is open to everyone up to its
+    handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
+    a JWT; the call acts for the account that the path names as ``ncaId``.
     """
 
     method: str
@@ -164,7 +174,7 @@ class Route(Generic[BodyT, QueryT]):
     summary: str
     tag: str
     scopes: tuple[str, ...]
-    answer: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     status: int = 200
@@ -173,7 +183,7 @@ class Route(Generic[BodyT, QueryT]):
 
     @property
     def operation_id(self) -> str:
-        """The tag and the handler's name: unique, and what generated clients call it."""
+        """Tag and name of the handler: unique, and the method name in generated clients."""
         kind = "admin." if self.is_admin else ""
         return f"{kind}{self.tag}.{getattr(self.handle, '__name__', 'operation')}"
 

@@ -1,9 +1,9 @@
-"""Answers in the words of the SDKs of 2024/25, for them alone (`spec/control-plane.md` §7.4).
+"""Responses for the SDKs of 2024/25, in states that they know (`spec/control-plane.md` §7.4).
 
-Their models know no DEGRADING and no DEGRADED and fail on them. They are told what matters to them,
-whether the function can be invoked: DEGRADING is ACTIVE, DEGRADED is ERROR; of instances, RUNNING
-is ACTIVE, and STARTING has no status. ``statusDetail`` beside it has the true state. Everybody else
-gets the truth.
+Their models fail on DEGRADING and DEGRADED. These states are replaced by whether the function can
+be invoked: DEGRADING by ACTIVE, DEGRADED by ERROR, with the true state in ``statusDetail``. Of
+instances, RUNNING is replaced by ACTIVE, and the status STARTING is left out. Other callers get the
+true states.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ _STATUS_MEMBERS = ("status", "functionStatus")
 
 
 def is_old_sdk(headers: Mapping[str, str]) -> bool:
-    """Whether a call comes from one of the SDKs made for API 2.87.3."""
+    """Whether a call comes from an SDK made for API 2.87.3."""
     return "x-sideko-sdk-language" in headers or headers.get("user-agent", "").startswith(
         "Konfig/2.87.3"
     )
 
 
 def project(value: object) -> object:
-    """Return an answer (as JSON) in the words of the old SDKs."""
+    """Return a response, as JSON values, with the states that the old SDKs know."""
     if isinstance(value, list):
         return [project(item) for item in value]
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ def _project(members: dict[str, object]) -> dict[str, object]:
 
 
 _NESTED = frozenset({"function", "functions", "deployment", "queues", "activeInstances"})
-"""Members with states in them. Others, a Helm configuration for one, are nobody's business."""
+"""Members that contain states. Other objects, such as a Helm configuration, are not changed."""
 
 
 def _instance(members: dict[str, object]) -> dict[str, object]:

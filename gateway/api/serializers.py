@@ -1,4 +1,4 @@
-"""From records to what callers are told of them."""
+"""From records to the views in responses."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -25,7 +25,7 @@ _FOR_OWNERS = (
     "llmInvocationConfig",
     "telemetries",
 )
-"""What only the owner is told. More than upstream hides: the last four leak there (§9, 10)."""
+"""Members that only the owner gets. Upstream also shows the last four to others (§9, 10)."""
 _FOR_ALL = ("apiBodyFormat", "description")
 _SHOWN = frozenset({Phase.STARTING, Phase.RUNNING})
 
@@ -38,7 +38,7 @@ def function_view(
     with_secrets: bool = False,
     instances: Iterable[Instance] | None = None,
 ) -> FunctionView:
-    """Return what is told of a version; ``details`` may be missing when they cannot be read."""
+    """Return the view of a version; ``details`` are `None` if they cannot be read."""
     spec: Mapping[str, object] = details.spec if details is not None else {}
     members: dict[str, object] = {
         "id": version.function_id,
@@ -58,7 +58,7 @@ def function_view(
     if with_secrets and details is not None and details.secret_names:
         members["secrets"] = list(details.secret_names)
     if instances is not None:
-        shown = sorted(instances, key=lambda one: (one.created_at, one.instance_id))
+        shown = sorted(instances, key=lambda instance: (instance.created_at, instance.instance_id))
         members["activeInstances"] = [
             instance_view(instance) for instance in shown if instance.phase in _SHOWN
         ]
@@ -66,7 +66,7 @@ def function_view(
 
 
 def instance_view(instance: Instance) -> InstanceView:
-    """Return what the owner is told of an instance."""
+    """Return the owner's view of an instance."""
     status: Literal["RUNNING", "STARTING"] = (
         "RUNNING" if instance.phase is Phase.RUNNING else "STARTING"
     )
@@ -91,7 +91,7 @@ def instance_view(instance: Instance) -> InstanceView:
 def deployment_view(
     version: FunctionVersion, deployment: Deployment, region: str
 ) -> DeploymentView:
-    """Return what the owner is told of a deployment."""
+    """Return the owner's view of a deployment."""
     return DeploymentView(
         deployment_id=deployment.deployment_id,
         function_id=deployment.function_id,
@@ -101,14 +101,14 @@ def deployment_view(
         function_status=version.state.value,
         request_queue_url=f"nats://rq/{region}/{deployment.version_id}",
         deployment_specifications=[spec_view(spec) for spec in deployment.specs],
-        health_info=[_health_view(one, deployment) for one in deployment.health] or None,
+        health_info=[_health_view(health, deployment) for health in deployment.health] or None,
         created_at=deployment.created_at,
         last_updated_at=deployment.updated_at,
     )
 
 
 def spec_view(spec: GpuSpec) -> SpecView:
-    """Return what the owner is told of a GPU specification."""
+    """Return the owner's view of a GPU specification."""
     return SpecView.model_validate(
         {
             **spec.extra,

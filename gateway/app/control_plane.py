@@ -14,7 +14,6 @@ from gateway.app.credentials import Credentials, jwt_options
 from gateway.app.identity import (
     Master,
     identity_of,
-    identity_routes,
     show,
 )
 from gateway.app.provisioning import Provisioning, cluster_groups
@@ -89,8 +88,8 @@ class ControlPlane:
         changes = Changes(self.catalog.apply)
         self.watcher = Watcher(store, changes, CONTROL)
         self._master = Master(settings.control.secrets_key_file)
-        self._stores = AccountStores(store, self.watcher.reached)
-        self._vault = self._master.vault(self._stores)
+        self._stores = AccountStores(store, self.watcher.wait_until_shown)
+        self._secrets = self._master.secret_store(self._stores)
         self.credentials = Credentials(store, model, jwt_options(settings.jwt), self._master.signer)
         control = settings.control
         broker = process.broker
@@ -117,7 +116,7 @@ class ControlPlane:
                 broker,
                 settings.provision,
                 settings.clusters,
-                self._vault.of_version,
+                self._secrets.of_version,
                 self._workers.environment,
             )
             if self._worker_credentials is not None:
@@ -142,14 +141,21 @@ class ControlPlane:
         """Return a function that connects to the API, which runs for the life of ``stack``."""
         settings, process = self._settings, self._process
         control = settings.control
+        identity = replace(
+            identity_of(self._master, self._store, self.watcher.wait_until_shown),
+            default_account=control.default_account,
+            admin_token_s=control.admin_token_s,
+            invocation_token_s=control.invocation_token_s,
+        )
         api = Api(
             authenticate=self.credentials.authenticate,
+            identity=identity,
             stores=self._stores,
             catalog=self.catalog,
             clusters=Clusters(cluster_groups(settings.clusters)),
             queue=process.broker.queue,
             requests=process.requests,
-            secrets=self._vault,
+            secrets=self._secrets,
             clock=time.time,
             new_id=lambda: uuid4_text(os.urandom(16)),
             region=settings.queue.region,
@@ -157,14 +163,7 @@ class ControlPlane:
             drain_timeout_s=control.drain_timeout_s,
             project_old_sdks=control.project_old_sdks,
         )
-        identity = replace(
-            identity_of(self._master, self._store, self.watcher.reached, self._vault),
-            default_account=control.default_account,
-            admin_token_s=control.admin_token_s,
-            invocation_token_s=control.invocation_token_s,
-        )
-        routes = (*ROUTES, *identity_routes(identity), *self._workers.routes())
-        server = ApiServer(build_app(api, routes))
+        server = ApiServer(build_app(api, (*ROUTES, *self._workers.routes())))
         connect = await server.start()
         stack.push_async_callback(server.stop)
         return connect

@@ -9,7 +9,7 @@ from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
-from gateway.store.meta import MetaFeed
+from gateway.store.meta import MetaFollower
 from gateway.store.nats_kv import Store
 
 
@@ -35,9 +35,9 @@ class Credentials:
         jwt: JwtOptions | None = None,
         signer: TokenSigner | None = None,
     ) -> None:
-        """``signer`` is that of this process, if it signs tokens."""
+        """``signer`` is the process's own, if it has one."""
         signers, check = VerificationKeys(signer), BootstrapCheck()
-        self.meta = MetaFeed(store, signers.apply, check.apply)
+        self.meta = MetaFollower(store, signers.apply, check.apply)
         issuer_keys = None
         self.jwks: JwksFetcher | None = None
         if jwt is not None:

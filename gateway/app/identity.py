@@ -3,22 +3,19 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from gateway.api import bootstrap
 from gateway.api.identity import Identity
-from gateway.api.route import AnyRoute
-from gateway.api.routes import accounts, keys, secrets, tokens
 from gateway.api.secrets.master_key import load_or_make
-from gateway.api.secrets.secret_store import Vault
+from gateway.api.secrets.secret_store import SecretStore
 from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
 from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import MASTER_BYTES, TokenSigner, derive_key
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.lifecycle import timestamp
-from gateway.store.account_store import AccountStores, Reached
+from gateway.store.account_store import AccountStores, WaitUntilShown
 from gateway.store.credential_store import CredentialStore
 from gateway.store.nats_kv import Store
 from wire.ids import uuid4_text
@@ -34,10 +31,10 @@ class Master:
         self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
         self.signer = TokenSigner(self.key)
 
-    def vault(self, stores: AccountStores) -> Vault:
-        """Return the store of function versions' secrets, for the API and the reconciler."""
+    def secret_store(self, stores: AccountStores) -> SecretStore:
+        """Return the secrets of function versions, for the API and for the reconciler."""
         sealer = SecretBox(derive_key(self.key, "secrets of functions"))
-        return Vault(stores, sealer, time.time, os.urandom)
+        return SecretStore(stores, sealer, time.time, os.urandom)
 
     def worker_token(self, worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         """Return a token with which the worker of an instance connects."""
@@ -48,7 +45,7 @@ class Master:
     async def begin(self, store: Store) -> str | None:
         """Prepare the store on the first start; return the bootstrap secret if it was made now.
 
-        Raises `MasterKeyError` when the store was prepared with another master key, `StoreError`.
+        Raises `MasterKeyError` when the store knows another master key, and `StoreUnavailable`.
         """
         at = timestamp(time.time())
         random = os.urandom(SECRET_BYTES)
@@ -64,17 +61,6 @@ def show(secret: str, stream: TextIO = sys.stderr) -> None:
     stream.flush()
 
 
-def identity_routes(identity: Identity) -> tuple[AnyRoute, ...]:
-    """Return the API's routes for accounts, keys, tokens and secrets."""
-    parts: tuple[Callable[[Identity], tuple[AnyRoute, ...]], ...] = (
-        keys.routes,
-        accounts.routes,
-        tokens.routes,
-        secrets.routes,
-    )
-    return tuple(route for part in parts for route in part(identity))
-
-
-def identity_of(master: Master, store: Store, reached: Reached, vault: Vault) -> Identity:
-    """Return the ports of those routes; ``reached`` is as from `gateway.store.watcher.Watcher`."""
-    return Identity(CredentialStore(store, reached), vault, master.signer, os.urandom)
+def identity_of(master: Master, store: Store, wait_until_shown: WaitUntilShown) -> Identity:
+    """Return what the routes about accounts, keys and tokens depend on."""
+    return Identity(CredentialStore(store, wait_until_shown), master.signer, os.urandom)

@@ -13,7 +13,7 @@ from gateway.invocation.machine import Invocation
 from http1.stream import Headers, ResponseWriter
 from wire.headers import CONTENT_TYPE
 from wire.http1 import HeadError, InnerHeadParser
-from wire.problem import PROBLEM_JSON, instance_of, problem
+from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
 _NO_HEADERS: Headers = []
@@ -126,14 +126,15 @@ class AttachPost:
         if self._is_answered:
             return
         self._is_answered = True
-        body = problem(
+        headers, body = problem_response(
             status,
             BadRequest.kind,
             detail,
             instance=instance_of(ATTACH_PATH),
             request_id=self._invocation.request_id,
+            id_header=False,
         )
-        self._worker.send_head(status, [(CONTENT_TYPE, PROBLEM_JSON)], len(body))
+        self._worker.send_head(status, headers, len(body))
         self._worker.send_data(body)
         self._worker.send_end()
 

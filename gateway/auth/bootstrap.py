@@ -10,7 +10,7 @@ from hmac import compare_digest
 
 from gateway.auth.scopes import BOOTSTRAP
 from gateway.domain.documents import SCHEMA, RecordError, read
-from gateway.domain.model import Reach
+from gateway.domain.model import ResourceScope
 from gateway.domain.principal import Principal
 from gateway.errors import Unauthenticated
 
@@ -19,7 +19,7 @@ RANDOM_BYTES = 32
 NAME = "bootstrap"
 """Key of the digest's record in the store's bucket ``meta``."""
 
-_PRINCIPAL = Principal("", NAME, frozenset({BOOTSTRAP}), Reach(), NAME)
+_PRINCIPAL = Principal("", NAME, frozenset({BOOTSTRAP}), ResourceScope(), NAME)
 
 
 def new_secret(random32: bytes) -> str:

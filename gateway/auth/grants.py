@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.auth.scopes import ACCOUNT_SCOPES
-from gateway.domain.model import Reach, reach_of
+from gateway.domain.model import ResourceScope, resource_scope_of
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
 
@@ -27,10 +27,10 @@ class Grant(NamedTuple):
     """What a key allows."""
 
     scopes: frozenset[str]
-    reach: Reach
+    reach: ResourceScope
 
 
-NOTHING = Grant(frozenset(), Reach())
+NOTHING = Grant(frozenset(), ResourceScope())
 
 
 def resolve_grant(principal: Principal, policies: Iterable[KeyPolicy], service_id: str) -> Grant:
@@ -48,12 +48,12 @@ def resolve_grant(principal: Principal, policies: Iterable[KeyPolicy], service_i
     if not scopes <= ACCOUNT_SCOPES:
         raise BadRequest(f"A scope is unknown. Scopes: {', '.join(sorted(ACCOUNT_SCOPES))}")
     for resource in ours[0].resources:
-        if reach_of([resource]) == Reach():
+        if resource_scope_of([resource]) == ResourceScope():
             raise BadRequest(
                 "A resource is malformed. Give type account-functions or authorized-functions with "
                 "id *, or type function with id FUNCTION_ID/* or FUNCTION_ID/VERSION_ID"
             )
-    grant = Grant(scopes, reach_of(ours[0].resources))
+    grant = Grant(scopes, resource_scope_of(ours[0].resources))
     if may_give(principal, grant):
         return grant
     if missing := grant.scopes - principal.scopes:
@@ -66,7 +66,7 @@ def may_give(principal: Principal, grant: Grant) -> bool:
     return grant.scopes <= principal.scopes and covers(principal.reach, grant.reach)
 
 
-def covers(wide: Reach, narrow: Reach) -> bool:
+def covers(wide: ResourceScope, narrow: ResourceScope) -> bool:
     """Return whether ``wide`` includes everything that ``narrow`` includes.
 
     A single function is covered only by all own *and* all shared functions together: it may move

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gateway.auth.scopes import ADMIN_SETUP, ADMIN_TOKEN_SCOPES, WORKER
 from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
-from gateway.domain.model import EVERYTHING, Reach, reach_of, resources_of
+from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of, resources_of
 from gateway.domain.principal import INVOKE, Principal
 from gateway.errors import Unauthenticated
 
@@ -70,7 +70,7 @@ def read_token(signers: VerificationKeys, token: str, kid: object) -> tuple[Prin
             account=_text(members, "nca_id"),
             subject=_text(members, "sub"),
             scopes=frozenset(members["scopes"]),
-            reach=reach_of(members["resources"]),
+            reach=resource_scope_of(members["resources"]),
             kind=audience.removeprefix(_URN),
             key_digest=bytes.fromhex(members.get("key", "")),
         )
@@ -88,7 +88,7 @@ def admin_of(account: str, *, sets_up_others: bool = False) -> Principal:
     return Principal(account, ADMIN, ADMIN_TOKEN_SCOPES | more, EVERYTHING, ADMIN)
 
 
-def invoker_of(caller: Principal, client_id: str, reach: Reach) -> Principal:
+def invoker_of(caller: Principal, client_id: str, reach: ResourceScope) -> Principal:
     """Return the principal of an invocation token that ``caller`` makes for ``client_id``."""
     return Principal(
         caller.account, client_id, frozenset({INVOKE}), reach, INVOCATION, caller.key_digest
@@ -97,7 +97,7 @@ def invoker_of(caller: Principal, client_id: str, reach: Reach) -> Principal:
 
 def worker_principal(worker: WorkerIdentity) -> Principal:
     """Return the principal of a worker token."""
-    reach = Reach(versions=frozenset({f"{worker.function_id}/{worker.version_id}"}))
+    reach = ResourceScope(versions=frozenset({f"{worker.function_id}/{worker.version_id}"}))
     return Principal(worker.account, worker.instance_id, frozenset({WORKER}), reach, WORKER_KIND)
 
 

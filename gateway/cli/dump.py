@@ -19,7 +19,7 @@ import orjson
 
 from gateway.cli.errors import CommandError
 from gateway.domain.documents import SCHEMA, RecordError
-from gateway.store.errors import ConflictError
+from gateway.errors import Conflict
 from gateway.store.names import (
     ACCOUNTS,
     DETAILS,
@@ -53,9 +53,10 @@ class Report:
 
 
 async def export_store(store: Store, file: Path, now: str) -> Report:
-    """Write the store to ``file``, readable by its owner only. Raises `StoreError`, `OSError`.
+    """Write the store to ``file``, readable by its owner only.
 
     ``now`` is the time of the export. An existing file is replaced once the dump is complete.
+    Raises `StoreUnavailable`, `OSError`.
     """
     report = Report()
     part = file.with_name(f"{file.name}.part")
@@ -77,7 +78,9 @@ async def export_store(store: Store, file: Path, now: str) -> Report:
 
 
 async def import_store(store: Store, file: Path, *, replace: bool) -> Report:
-    """Write the entries of ``file`` to the store. Raises `CommandError`, `StoreError`, `OSError`.
+    """Write the entries of ``file`` to the store.
+
+    Raises `CommandError`, `StoreUnavailable`, `OSError`.
 
     Nothing is written unless every document is readable, and every entry that the store already
     has is equal, or ``replace`` is true. Entries of the store that the file lacks are kept.
@@ -105,7 +108,7 @@ async def import_store(store: Store, file: Path, *, replace: bool) -> Report:
     for key, data, revision in steps:
         try:
             await store.put_raw(*key, data, revision)
-        except ConflictError:
+        except Conflict:
             raise CommandError(
                 f"{'/'.join(key)} was changed meanwhile; {report.written} of {len(steps)} "
                 "entries were written. Import again."

@@ -20,7 +20,7 @@ from gateway.cli.output import say
 from gateway.cli.store_access import with_store
 from gateway.domain.documents import RecordError
 from gateway.domain.lifecycle import timestamp
-from gateway.domain.model import ApiKey, Reach, resources_of
+from gateway.domain.model import ApiKey, ResourceScope, resources_of
 from gateway.store.nats_kv import Store
 from wire.ids import uuid4_text
 
@@ -35,7 +35,7 @@ class KeyRequest:
     account: str | None
     subject: str | None
     scopes: frozenset[str]
-    reach: Reach
+    reach: ResourceScope
     lifetime_s: int | None
     description: str
 

@@ -12,7 +12,7 @@ from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, Stor
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, api_target
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption
-from gateway.domain.model import EVERYTHING, Reach, reach_of
+from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of
 from gateway.domain.principal import INVOKE
 
 app = typer.Typer(name="keys", no_args_is_help=True, rich_markup_mode=None)
@@ -183,20 +183,20 @@ def _backend(
     return StoreKeyBackend(config, nats_urls)
 
 
-def _reach(functions: list[str] | None) -> Reach:
+def _reach(functions: list[str] | None) -> ResourceScope:
     if not functions:
         return EVERYTHING
     resources = [
         {"type": "function", "id": name if "/" in name else f"{name}/*"} for name in functions
     ]
     for name, resource in zip(functions, resources, strict=True):
-        if reach_of([resource]) == Reach():
+        if resource_scope_of([resource]) == ResourceScope():
             raise fail(
                 CommandError(
                     f"--function {name} is neither FUNCTION_ID nor FUNCTION_ID/VERSION_ID."
                 )
             )
-    return reach_of(resources)
+    return resource_scope_of(resources)
 
 
 def _seconds(text: str) -> int:

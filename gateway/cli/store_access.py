@@ -11,9 +11,9 @@ import typer
 
 from gateway.app.options import store_options
 from gateway.cli.errors import CommandError, fail
+from gateway.errors import Conflict, StoreUnavailable
 from gateway.settings import StoreSettings, read_settings
 from gateway.store.connection import Connection, NatsOptions
-from gateway.store.errors import StoreError
 from gateway.store.nats_kv import Store
 from runtime.settings import SettingsError
 
@@ -70,7 +70,7 @@ async def _connect_and_use(
             return await use(store)
         finally:
             await connection.close()
-    except StoreError as error:
+    except (Conflict, StoreUnavailable) as error:
         servers = ", ".join(map(_without_login, options.urls))
         raise CommandError(f"The store at {servers} cannot be used: {error}") from None
 

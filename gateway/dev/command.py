@@ -19,8 +19,8 @@ from gateway.api.secrets.master_key import MasterKeyError
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, prepare_store
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
+from gateway.errors import StoreUnavailable
 from gateway.provision.local.orphans import kill_orphans
-from gateway.store.errors import StoreError
 from http1.server.listener import MAX_PORT
 from queueing.interface import EmbeddedBrokerError
 from queueing.open import embedded_broker
@@ -146,7 +146,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
 
 _FAILURES = (
     *(EmbeddedBrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
-    *(StoreError, aiohttp.ClientError, OSError),
+    *(StoreUnavailable, aiohttp.ClientError, OSError),
 )
 
 

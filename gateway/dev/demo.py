@@ -14,8 +14,8 @@ from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Account, ApiKey
+from gateway.errors import Conflict
 from gateway.store.connection import Connection, NatsOptions
-from gateway.store.errors import ConflictError
 from gateway.store.nats_kv import Store
 
 ACCOUNT = "dev"
@@ -50,7 +50,7 @@ async def prepare_store(nats_url: str, key_file: Path) -> Credentials:
     """Initialise the store as the gateway's first start does, and create the demo's API key.
 
     The key is written to the store directly, so that an existing bootstrap secret remains valid.
-    Raises `StoreError`, `gateway.api.secrets.master_key.MasterKeyError`.
+    Raises `StoreUnavailable`, `gateway.api.secrets.master_key.MasterKeyError`.
     """
     connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
     await connection.open(_CONNECT_TIMEOUT_S)
@@ -59,7 +59,7 @@ async def prepare_store(nats_url: str, key_file: Path) -> Credentials:
         await store.prepare()
         secret = await Master(key_file).begin(store)
         now = time.time()
-        with contextlib.suppress(ConflictError):
+        with contextlib.suppress(Conflict):
             await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)
         return Credentials(await _create_key(store, int(now)), secret)
     finally:

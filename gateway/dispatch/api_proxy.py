@@ -20,7 +20,7 @@ import httptools
 
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import send_problem
-from gateway.errors import BadRequest, BodyTooLarge, GatewayError, StoreUnavailable
+from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
 from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
 from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
@@ -288,11 +288,11 @@ def _unexplained(status: int) -> GatewayError:
     """Return what is answered for an error of ``status`` that came without a problem document."""
     if status in _UNREACHED_STATUSES:
         return StoreUnavailable(_UNREACHED)
-    error = BadRequest(_NOT_TAKEN) if status < GatewayError.status else GatewayError()
-    if status != error.status:
-        error.status = status
-        error.kind = REASONS.get(status, b"Error").decode().lower().replace(" ", "-")
-    return error
+    if status == GatewayError.status:
+        return GatewayError()
+    detail = _NOT_TAKEN if status < GatewayError.status else GatewayError.summary
+    kind = REASONS.get(status, b"Error").decode().lower().replace(" ", "-")
+    return ForwardedError(detail, status=status, kind=kind)
 
 
 _FIRST_ERROR = 400

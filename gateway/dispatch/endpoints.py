@@ -3,7 +3,7 @@
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge
 from gateway.dispatch.responses import DISCARD, send_health, send_problem, send_response
-from gateway.errors import GatewayError, NotFound, QueueUnavailableError
+from gateway.errors import GatewayError, NotFound, Starting
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream, ResponseWriter
@@ -86,7 +86,7 @@ class StartingDispatcher:
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve health; every other request gets 503."""
-        starting = QueueUnavailableError("The gateway is starting")
+        starting = Starting()
         return send_health(request, client, self._health, request.target, starting)
 
 

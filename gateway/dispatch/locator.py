@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import orjson
 
-from gateway.api.route import InLine
+from gateway.api.route import QueuedRequest
 from gateway.invocation.machine import Invocation
 from queueing.interface import Bus, FunctionQueue, NoResponder, QueueUnavailable, Subscription
 from runtime.tasks import spawn
@@ -46,7 +46,7 @@ class RequestLocator:
         if self._subscription is not None:
             self._subscription.unsubscribe()
 
-    async def find(self, request_id: str) -> InLine | None:
+    async def find(self, request_id: str) -> QueuedRequest | None:
         """Return a request and its position, `None` if it is unknown or finished.
 
         Takes time in proportion to the invocations of one process. Raises `QueueUnavailable`.
@@ -59,18 +59,18 @@ class RequestLocator:
             reply = await self._bus.request(subject, request_id.encode())
         except NoResponder:
             return None
-        return InLine(*orjson.loads(reply)) if reply else None
+        return QueuedRequest(*orjson.loads(reply)) if reply else None
 
     def _subject(self, process: int) -> bytes:
         return locate_subject(self._region, process).encode()
 
-    async def _find_here(self, request_id: str) -> InLine | None:
+    async def _find_here(self, request_id: str) -> QueuedRequest | None:
         invocation = next((live for live in self._live if live.request_id == request_id), None)
         if invocation is None:
             return None
         version, account = invocation.version, invocation.account
         position = await self._queue.position(version.version_id, request_id)
-        return InLine(version.function_id, version.version_id, account, position)
+        return QueuedRequest(version.function_id, version.version_id, account, position)
 
     def _on_question(self, _subject: bytes, reply: bytes, payload: bytes) -> None:
         request_id = parse_uuid(payload)

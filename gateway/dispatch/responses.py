@@ -6,7 +6,7 @@ from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import Health
 from http1.stream import Headers, Request, ResponseWriter
 from wire.ids import uuid4_text
-from wire.problem import REQUEST_ID, instance_of
+from wire.problem import instance_of
 
 
 class Discard:
@@ -40,7 +40,6 @@ def send_problem(request: Request, client: ResponseWriter, error: GatewayError) 
     """Send the problem document of ``error`` with a new request id; return its status."""
     request_id = uuid4_text(os.urandom(16))
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
-    headers.append((REQUEST_ID, request_id.encode()))
     send_response(request, client, status, headers, body)
     return status
 

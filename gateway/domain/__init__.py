@@ -1,1 +1,1 @@
-"""Functions, versions and keys: the domain, pure."""
+"""The domain: records of functions, versions, deployments, accounts and keys, and their rules."""

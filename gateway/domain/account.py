@@ -1,4 +1,4 @@
-"""Accounts, the clients that act for them, and a version's sealed secrets; with their documents."""
+"""Records of accounts, of the clients that act for them, and of a version's sealed secrets."""
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -7,15 +7,16 @@ from sys import intern
 from typing import Self
 
 from gateway.domain.documents import SCHEMA, Document, RecordError
+from gateway.domain.keys import AccountKey, ClientKey, SecretsKey
 from wire.ids import FunctionId, VersionId
 
 MAX_FUNCTIONS = 50
-"""What an account may register when nothing else is said (`spec/control-plane.md` §1.2)."""
+"""Default limit of functions per account (`spec/control-plane.md` §1.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who owns functions, keys and deployments. ``nca_id`` is its name in every call.
+    """The owner of functions, API keys and deployments; ``nca_id`` is its id in every call.
 
     ``created_at`` is ISO 8601, UTC, with microseconds and ``Z``.
     """
@@ -24,6 +25,10 @@ class Account:
     name: str
     max_functions: int = MAX_FUNCTIONS
     created_at: str = ""
+
+    @property
+    def key(self) -> AccountKey:
+        return AccountKey(self.nca_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -47,10 +52,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The subject of a JWT, and the account it acts for."""
+    """The subject of a JWT, and the account that it acts for."""
 
     client_id: str
     account: str
+
+    @property
+    def key(self) -> ClientKey:
+        return ClientKey(self.client_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -67,13 +76,17 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The values of a version's secrets, encrypted: ``sealed`` means nothing without the key."""
+    """The values of a version's secrets, encrypted in ``sealed``."""
 
     function_id: FunctionId
     version_id: VersionId
     account: str
     sealed: bytes
     updated_at: str = ""
+
+    @property
+    def key(self) -> SecretsKey:
+        return SecretsKey(self.function_id, self.version_id)
 
     def document(self) -> dict[str, object]:
         return {

@@ -1,81 +1,73 @@
-"""All of the store but keys and secrets, in memory, for the API and for whoever keeps instances.
+"""In-memory view of the store except API keys and secrets, for the API and the reconciler.
 
-Routing needs less and has the `ReadModel`, which is the other half of this one: changes come in
-here and what concerns routing is passed on. Details are kept as they are stored, a third of the
-size of what they are read into, and read when somebody asks.
+Routing needs less and has the `ReadModel`, which this module feeds: the catalog applies every
+change, passes on what concerns routing, and keeps the rest. Details are kept as stored JSON, a
+third of the size of the parsed object, and parsed at each read.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple, cast
 
 from gateway.domain.model import (
-    NOBODY,
+    EMPTY,
     Change,
     Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
+    DeploymentKey,
+    DetailsKey,
     Function,
-    FunctionRemoved,
+    FunctionKey,
     FunctionVersion,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
+    Removed,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
     decode,
     encode,
 )
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 
-Listener = Callable[[str, str, str], None]
-"""Called with kind (``function``, ``version``, ``details``, ``deployment``, ``instance``), function
-id and version id (empty for ``function``) after the catalog shows the change."""
-
 
 class Visibility(Enum):
-    """Why a caller sees a version; lists go through them in this order."""
+    """Why a caller sees a version. Lists go through the members in this order."""
 
     PUBLIC = "public"
     PRIVATE = "private"
     AUTHORIZED = "authorized"
 
 
-class Place(NamedTuple):
-    """Where a version stands in lists: oldest first, ties by version id."""
+class Cursor(NamedTuple):
+    """Sort key of a version in lists: oldest first, ties by version id."""
 
     created_at: str
     version_id: str
     function_id: str
 
 
-class _Shown(NamedTuple):
-    """In which lists a version stands."""
+class _Listed(NamedTuple):
+    """The lists that a version is in."""
 
-    place: Place
+    cursor: Cursor
     account: str
     is_public: bool
     shared_with: frozenset[str]
 
 
 class Catalog:
-    """Versions in order, their details, deployments and instances."""
+    """Sorted lists of versions, their details, deployments and instances."""
 
     def __init__(self, model: ReadModel) -> None:
         self.model = model
-        self._shown: dict[str, _Shown] = {}
-        self._public: list[Place] = []
-        self._own: dict[str, list[Place]] = {}
-        self._shared: dict[str, list[Place]] = {}
+        self._listed: dict[str, _Listed] = {}
+        self._public: list[Cursor] = []
+        self._own: dict[str, list[Cursor]] = {}
+        self._shared: dict[str, list[Cursor]] = {}
         self._details: dict[str, bytes] = {}
         self._deployments: dict[str, Deployment] = {}
         self._version_of: dict[str, str] = {}
         self._instances: dict[str, dict[str, Instance]] = {}
-        self._listeners: list[Listener] = []
-
-    def on_change(self, listener: Listener) -> None:
-        """Call ``listener`` after every change from now on. It must be quick and must not raise."""
-        self._listeners.append(listener)
 
     def function(self, function_id: str) -> FunctionEntry | None:
         """Return a function with its versions."""
@@ -86,7 +78,7 @@ class Catalog:
         return None if entry is None else entry.versions.get(version_id)
 
     def details(self, function_id: str, version_id: str) -> VersionDetails | None:
-        """Return how a version was registered. Reads a document: not for every version at once."""
+        """Return the details of a version. Parses JSON: not for every version at once."""
         data = self._details.get(version_id)
         if data is None:
             return None
@@ -101,55 +93,50 @@ class Catalog:
         return None if version_id is None else self._deployments.get(version_id)
 
     def deployments(self) -> list[Deployment]:
-        """Return every deployment, of all accounts."""
+        """Return every deployment of every account."""
         return list(self._deployments.values())
 
     def instances(self, version_id: str) -> list[Instance]:
-        """Return a version's instances, in no order."""
+        """Return the instances of a version, unordered."""
         return list(self._instances.get(version_id, {}).values())
 
     def versions(
         self,
         account: str,
         visibility: Visibility,
-        after: Place | None = None,
+        after: Cursor | None = None,
         limit: int | None = None,
     ) -> list[tuple[FunctionEntry, FunctionVersion]]:
-        """Return at most ``limit`` versions that ``account`` sees, those behind ``after``.
+        """Return at most ``limit`` versions that ``account`` sees, in order, after ``after``.
 
-        Each class is complete by itself: an account's own version that is public is in two.
+        Each visibility is complete by itself: a public version of the account is in two lists.
         """
-        places = self._places(account, visibility)
-        begin = 0 if after is None else bisect_right(places, after)
-        chosen = places[begin : None if limit is None else begin + limit]
+        cursors = self._cursors(account, visibility)
+        begin = 0 if after is None else bisect_right(cursors, after)
+        chosen = cursors[begin : None if limit is None else begin + limit]
         found = []
-        for place in chosen:
-            entry = self.model.function(place.function_id)
-            version = None if entry is None else entry.versions.get(place.version_id)
+        for cursor in chosen:
+            entry = self.model.function(cursor.function_id)
+            version = None if entry is None else entry.versions.get(cursor.version_id)
             if entry is not None and version is not None:
                 found.append((entry, version))
         return found
 
-    def place_of(self, version_id: str) -> Place | None:
-        """Return where a version stands in lists."""
-        shown = self._shown.get(version_id)
-        return None if shown is None else shown.place
-
     def is_public(self, version_id: str) -> bool:
         """Whether every account sees the version."""
-        shown = self._shown.get(version_id)
-        return shown is not None and shown.is_public
+        listed = self._listed.get(version_id)
+        return listed is not None and listed.is_public
 
     def function_ids(self, account: str) -> set[str]:
-        """Return the functions that an account owns."""
-        return {place.function_id for place in self._own.get(account, ())}
+        """Return the ids of the functions that an account owns."""
+        return {cursor.function_id for cursor in self._own.get(account, ())}
 
     def function_count(self, account: str) -> int:
-        """Return how many functions an account owns."""
+        """Return the number of functions that an account owns."""
         return len(self.function_ids(account))
 
     def knows_account(self, account: str) -> bool:
-        """Whether there is such an account: by its record, a key or a function."""
+        """Whether the account exists: by its record, an API key or a function."""
         return (
             self.model.account(account) is not None
             or account in self._own
@@ -157,57 +144,44 @@ class Catalog:
         )
 
     def apply(self, change: Change) -> None:
-        """Take one change of the store. Applying the same one again changes nothing."""
+        """Apply one change of the store. Applying a change twice has no further effect."""
         match change:
-            case FunctionVersion() | VersionRemoved():
+            case FunctionVersion(key=key) | Removed(VersionKey() as key):
                 self.model.apply(change)
-                self._show(change.function_id, (change.version_id,))
-                self._tell("version", change.function_id, change.version_id)
-            case Function() | FunctionRemoved():
+                self._list(key.function_id, (key.version_id,))
+            case Function(key=key) | Removed(FunctionKey() as key):
                 self.model.apply(change)
-                entry = self.model.function(change.function_id)
-                self._show(change.function_id, entry.versions if entry is not None else ())
-                self._tell("function", change.function_id, "")
-            case VersionDetails() | DetailsRemoved():
-                self._keep_details(change)
-            case Deployment() | DeploymentRemoved():
-                self._keep_deployment(change)
-            case Instance() | InstanceRemoved():
-                self._keep_instance(change)
+                entry = self.model.function(key.function_id)
+                self._list(key.function_id, entry.versions if entry is not None else ())
+            case VersionDetails():
+                self._details[change.version_id] = encode(change)
+            case Removed(DetailsKey(_, version_id)):
+                self._details.pop(version_id, None)
+            case Deployment():
+                self._forget_deployment(change.version_id)
+                self._deployments[change.version_id] = change
+                self._version_of[change.deployment_id] = change.version_id
+            case Removed(DeploymentKey(_, version_id)):
+                self._forget_deployment(version_id)
+            case Instance():
+                self._instances.setdefault(change.version_id, {})[change.instance_id] = change
+            case Removed(InstanceKey(version_id, instance_id)):
+                self._forget_instance(version_id, instance_id)
             case _:
                 self.model.apply(change)
 
-    def _tell(self, kind: str, function_id: str, version_id: str) -> None:
-        for listener in self._listeners:
-            listener(kind, function_id, version_id)
-
-    def _keep_details(self, change: VersionDetails | DetailsRemoved) -> None:
-        if isinstance(change, VersionDetails):
-            self._details[change.version_id] = encode(change)
-        else:
-            self._details.pop(change.version_id, None)
-        self._tell("details", change.function_id, change.version_id)
-
-    def _keep_deployment(self, change: Deployment | DeploymentRemoved) -> None:
-        before = self._deployments.pop(change.version_id, None)
+    def _forget_deployment(self, version_id: str) -> None:
+        before = self._deployments.pop(version_id, None)
         if before is not None:
             self._version_of.pop(before.deployment_id, None)
-        if isinstance(change, Deployment):
-            self._deployments[change.version_id] = change
-            self._version_of[change.deployment_id] = change.version_id
-        self._tell("deployment", change.function_id, change.version_id)
 
-    def _keep_instance(self, change: Instance | InstanceRemoved) -> None:
-        instances = self._instances.setdefault(change.version_id, {})
-        before = instances.pop(change.instance_id, None)
-        if isinstance(change, Instance):
-            instances[change.instance_id] = before = change
-        elif not instances:
-            del self._instances[change.version_id]
-        if before is not None:
-            self._tell("instance", before.function_id, change.version_id)
+    def _forget_instance(self, version_id: str, instance_id: str) -> None:
+        instances = self._instances.get(version_id, {})
+        instances.pop(instance_id, None)
+        if not instances:
+            self._instances.pop(version_id, None)
 
-    def _places(self, account: str, visibility: Visibility) -> list[Place]:
+    def _cursors(self, account: str, visibility: Visibility) -> list[Cursor]:
         match visibility:
             case Visibility.PUBLIC:
                 return self._public
@@ -216,35 +190,34 @@ class Catalog:
             case Visibility.AUTHORIZED:
                 return self._shared.get(account, [])
 
-    def _show(self, function_id: str, version_ids: Iterable[str]) -> None:
-        """Put versions where they belong now, and take them from where they do not any more."""
+    def _list(self, function_id: str, version_ids: Iterable[str]) -> None:
+        """Move versions from the lists that they were in to those that they belong to now."""
         entry = self.model.function(function_id)
         function = None if entry is None else entry.function
         for version_id in version_ids:
             version = None if entry is None else entry.versions.get(version_id)
-            before = self._shown.pop(version_id, None)
-            now = None if version is None else _shown(version, function)
+            before = self._listed.pop(version_id, None)
+            now = None if version is None else _listed(version, function)
             if now is not None:
-                self._shown[version_id] = now
+                self._listed[version_id] = now
             if now == before:
                 continue
             if before is not None:
-                for places in self._lists(before):
-                    del places[bisect_left(places, before.place)]
+                for cursors in self._lists(before):
+                    del cursors[bisect_left(cursors, before.cursor)]
             if now is not None:
-                for places in self._lists(now):
-                    insort(places, now.place)
-            self._tidy(before)
+                for cursors in self._lists(now):
+                    insort(cursors, now.cursor)
+            self._drop_empty_lists(before)
 
-    def _lists(self, shown: _Shown) -> list[list[Place]]:
-        lists = [self._own.setdefault(shown.account, [])]
-        if shown.is_public:
+    def _lists(self, listed: _Listed) -> list[list[Cursor]]:
+        lists = [self._own.setdefault(listed.account, [])]
+        if listed.is_public:
             lists.append(self._public)
-        lists += [self._shared.setdefault(account, []) for account in shown.shared_with]
+        lists += [self._shared.setdefault(account, []) for account in listed.shared_with]
         return lists
 
-    def _tidy(self, before: _Shown | None) -> None:
-        """Keep no empty list of an account that has nothing any more."""
+    def _drop_empty_lists(self, before: _Listed | None) -> None:
         if before is None:
             return
         if not self._own.get(before.account, True):
@@ -254,11 +227,11 @@ class Catalog:
                 del self._shared[account]
 
 
-def _shown(version: FunctionVersion, function: Function | None) -> _Shown:
-    place = Place(version.created_at, version.version_id, version.function_id)
-    common = function.shared_with if function is not None else NOBODY
-    return _Shown(
-        place,
+def _listed(version: FunctionVersion, function: Function | None) -> _Listed:
+    cursor = Cursor(version.created_at, version.version_id, version.function_id)
+    common = function.shared_with if function is not None else EMPTY
+    return _Listed(
+        cursor,
         version.account,
         version.is_public or (function is not None and function.is_public),
         version.shared_with | common if common else version.shared_with,

@@ -6,13 +6,13 @@ The API calls a cluster group a *backend* (`spec/control-plane.md` §1.5).
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.domain.documents import NOBODY
+from gateway.domain.documents import EMPTY
 from gateway.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """A machine, or a share of one, with GPUs of one kind."""
+    """A machine with GPUs of one kind, or a share of such a machine."""
 
     name: str
     description: str = ""
@@ -21,32 +21,34 @@ class InstanceType:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A kind of GPU and the instance types that have it; at least one."""
+    """A GPU model and the instance types that offer it; at least one."""
 
     name: str
     instance_types: tuple[InstanceType, ...]
 
     def default_type(self) -> InstanceType:
-        """Return the type that is taken when none is asked for."""
-        return next((one for one in self.instance_types if one.is_default), self.instance_types[0])
+        """Return the type that is used when a request names none."""
+        return next(
+            (kind for kind in self.instance_types if kind.is_default), self.instance_types[0]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterGroup:
-    """Clusters that are the same to whoever deploys.
+    """Clusters between which a deployment does not distinguish.
 
-    ``backend`` names what runs instances there (``processes``). ``clusters`` are the names of its
-    members, the group's own name when empty. ``accounts`` may use it: empty means all.
+    ``backend`` names what runs instances there (``processes``). ``clusters`` are the names of the
+    members; if empty, the group is its only member. ``accounts`` may use it; if empty, all may.
     """
 
     name: str
     backend: str
     gpus: tuple[Gpu, ...]
     clusters: tuple[str, ...] = ()
-    accounts: frozenset[str] = field(default=NOBODY)
+    accounts: frozenset[str] = field(default=EMPTY)
 
     def gpu(self, name: str) -> Gpu | None:
-        """Return the GPU called ``name``, in any case."""
+        """Return the GPU called ``name``, ignoring case."""
         wanted = name.lower()
         return next((gpu for gpu in self.gpus if gpu.name.lower() == wanted), None)
 
@@ -56,7 +58,7 @@ class ClusterGroup:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where instances of one GPU specification run, in the clusters' own spelling."""
+    """Where instances of one GPU specification run, spelled as configured."""
 
     group: str
     gpu: str
@@ -72,13 +74,15 @@ class Clusters:
         self.groups = tuple(groups)
 
     def group(self, name: str) -> ClusterGroup | None:
-        """Return the group called ``name``, in any case."""
+        """Return the group called ``name``, ignoring case."""
         wanted = name.lower()
         return next((group for group in self.groups if group.name.lower() == wanted), None)
 
     def of(self, account: str) -> tuple[ClusterGroup, ...]:
         """Return the groups that ``account`` may use."""
-        return tuple(one for one in self.groups if not one.accounts or account in one.accounts)
+        return tuple(
+            group for group in self.groups if not group.accounts or account in group.accounts
+        )
 
     def choose(
         self,
@@ -89,25 +93,25 @@ class Clusters:
         clusters: Iterable[str] = (),
         instance_type: str = "",
     ) -> Choice:
-        """Return where to run instances with ``gpu``; all names in any case.
+        """Return where to run instances with ``gpu``. Names are matched ignoring case.
 
-        Without ``backend`` or ``clusters`` the first group that has what is asked for is taken.
-        Raises `BadRequest` that says what is not there.
+        Without ``backend`` and ``clusters``, the first group with the GPU and type is chosen.
+        Raises `BadRequest` with what is available if there is none.
         """
-        groups = _named(self.of(account), backend, {name.lower() for name in clusters})
-        found = [(group, one) for group in groups if (one := group.gpu(gpu)) is not None]
-        if not found:
-            known = sorted({one.name for group in groups for one in group.gpus})
+        groups = _select_groups(self.of(account), backend, {name.lower() for name in clusters})
+        offers = [(group, model) for group in groups if (model := group.gpu(gpu)) is not None]
+        if not offers:
+            known = sorted({model.name for group in groups for model in group.gpus})
             raise BadRequest(f"The GPU is not known; there are: {', '.join(known)}")
-        for group, one in found:
-            kind = _instance_type(one, instance_type)
+        for group, model in offers:
+            kind = _instance_type(model, instance_type)
             if kind is not None:
-                return Choice(group.name, one.name, kind.name)
-        types = sorted({kind.name for _, one in found for kind in one.instance_types})
+                return Choice(group.name, model.name, kind.name)
+        types = sorted({kind.name for _, model in offers for kind in model.instance_types})
         raise BadRequest(f"The instance type is not known for this GPU: {', '.join(types)}")
 
 
-def _named(
+def _select_groups(
     groups: tuple[ClusterGroup, ...], backend: str, clusters: set[str]
 ) -> tuple[ClusterGroup, ...]:
     if not groups:
@@ -123,7 +127,7 @@ def _named(
         return named
     if clusters:
         named = tuple(
-            group for group in groups if clusters <= {one.lower() for one in group.member_names()}
+            group for group in groups if clusters <= {name.lower() for name in group.member_names()}
         )
         if not named:
             raise BadRequest(f"No cluster group has these clusters; there are: {_names(groups)}")
@@ -136,7 +140,7 @@ def _names(groups: tuple[ClusterGroup, ...]) -> str:
 
 
 def _instance_type(gpu: Gpu, name: str) -> InstanceType | None:
-    """Return the type called ``name``; ``default`` and an empty name are the default one."""
+    """Return the type called ``name``; ``default`` or an empty name selects the default type."""
     wanted = name.lower()
-    found = next((one for one in gpu.instance_types if one.name.lower() == wanted), None)
+    found = next((kind for kind in gpu.instance_types if kind.name.lower() == wanted), None)
     return gpu.default_type() if found is None and wanted in {"", "default"} else found

@@ -1,8 +1,8 @@
-"""What was asked for (details, deployment) and what is there (instances), and their documents.
+"""Records of what is wanted (details, deployment) and of what runs (instances).
 
-`VersionDetails` is the long half of a version: everything that routing does not need. A
-`Deployment` is one wish for instances, from deploy to undeploy; it keeps its id while it is
-updated. An `Instance` is one inference server with its worker agent, as it was last seen.
+`VersionDetails` is the part of a version that routing does not need. A `Deployment` says which
+instances of a version are wanted, from deploy to undeploy; it keeps its id when it is updated. An
+`Instance` is one inference server with its worker, as last reported.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,18 @@ from sys import intern
 from typing import Self
 
 from gateway.domain.documents import SCHEMA, Document, RecordError
+from gateway.domain.keys import DeploymentKey, DetailsKey, InstanceKey
 from wire.ids import FunctionId, VersionId
 
 MAX_ERROR_BYTES = 4096
-"""Of an instance's or a deployment's error text: the reason and the last lines of the log."""
+"""Limit of the error text of an instance or deployment: a reason and the last log lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionDetails:
     """How a version was registered.
 
-    ``spec`` is the validated body of the call in the API's own form (camelCase, defaults filled),
+    ``spec`` is the validated body of the call in the form of the API (camelCase, defaults filled),
     without the values of secrets; ``secret_names`` are their names. ``created_at`` and
     ``updated_at`` are ISO 8601, UTC, with microseconds and ``Z``.
     """
@@ -34,6 +35,10 @@ class VersionDetails:
     spec: Mapping[str, object] = field(default_factory=dict)
     secret_names: tuple[str, ...] = ()
     updated_at: str = ""
+
+    @property
+    def key(self) -> DetailsKey:
+        return DetailsKey(self.function_id, self.version_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -63,10 +68,10 @@ class VersionDetails:
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """How many instances of one kind a deployment wants, and where.
+    """The instances of one kind that a deployment wants, and where they run.
 
     ``backend`` is the cluster group. ``concurrency`` is requests at a time per instance. ``extra``
-    holds every other member that the API took, in the API's own form.
+    holds every other member that the API accepted, in the form of the API.
     """
 
     spec_id: str
@@ -106,7 +111,10 @@ class GpuSpec:
 
 @dataclass(frozen=True, slots=True)
 class HealthInfo:
-    """Why instances of a GPU specification do not run. ``instance_id`` is empty for all of them."""
+    """Why instances of a GPU specification do not run.
+
+    ``instance_id`` is empty if the error concerns all instances of the specification.
+    """
 
     spec_id: str
     gpu: str
@@ -139,11 +147,11 @@ class HealthInfo:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a version's owner wants to run.
+    """The instances of a version that its owner wants.
 
-    ``created_at`` and ``updated_at`` are ISO 8601 as in `VersionDetails`. Unix seconds:
-    ``deadline_at``, when a deployment that is still not up becomes an error, and
-    ``draining_until``, by when what is queued must be finished (`None`: no undeploy under way).
+    ``created_at`` and ``updated_at`` are ISO 8601 as in `VersionDetails`. In Unix seconds:
+    ``deadline_at``, when a deployment that has never been complete becomes an error, and
+    ``draining_until``, when draining ends (`None`: no undeploy is in progress).
     """
 
     deployment_id: str
@@ -160,6 +168,10 @@ class Deployment:
     def spec(self, spec_id: str) -> GpuSpec | None:
         """Return the GPU specification with this id."""
         return next((spec for spec in self.specs if spec.spec_id == spec_id), None)
+
+    @property
+    def key(self) -> DeploymentKey:
+        return DeploymentKey(self.function_id, self.version_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -196,7 +208,7 @@ class Deployment:
 
 
 class Phase(Enum):
-    """Where an instance is in its life."""
+    """Stage in the life of an instance."""
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
@@ -206,11 +218,12 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running copy of a version, as it was last seen.
+    """One running copy of a version, as last reported.
 
-    ``is_connected``: its worker agent has a live lease, until ``lease_until`` (Unix seconds);
-    ``is_healthy``: its inference server passed its last check. ``slots`` are requests it can take
-    at a time, ``busy`` those it has. ``error`` is at most `MAX_ERROR_BYTES`.
+    ``is_connected``: the worker holds a lease, until ``lease_until`` (Unix seconds);
+    ``is_healthy``: the inference server passed its last health check. ``slots`` is the number of
+    requests that it serves at a time, ``busy`` how many it serves now. ``error`` has at most
+    `MAX_ERROR_BYTES`.
     """
 
     instance_id: str
@@ -231,6 +244,10 @@ class Instance:
     slots: int = 0
     busy: int = 0
     lease_until: int = 0
+
+    @property
+    def key(self) -> InstanceKey:
+        return InstanceKey(self.version_id, self.instance_id)
 
     def document(self) -> dict[str, object]:
         return {

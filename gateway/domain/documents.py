@@ -1,8 +1,8 @@
-"""Stored documents: JSON with ``"schema": 1``, read with typed access to their members.
+"""Stored documents: JSON with ``"schema": 1``, and typed access to their members.
 
-A document of another schema is refused, because a key or a state that is half understood is worse
-than one that is missing. Unknown members are ignored, so that a later release may add some without
-a new schema.
+A document of another schema is refused: a key or a state that is partly understood is worse than a
+missing one. Unknown members are ignored, so that a later release can add members without a new
+schema.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,19 @@ from wire.ids import parse_uuid
 
 SCHEMA = 1
 
-NOBODY: frozenset[str] = frozenset()
+EMPTY: frozenset[str] = frozenset()
+"""Shared by all records without such texts, to save memory."""
 
 
 class RecordError(ValueError):
-    """A stored document that this program cannot read, or must not guess at."""
+    """A stored document that this program cannot read."""
 
 
 class Document:
-    """Typed access to the members of one document; each method raises `RecordError`."""
+    """Typed access to the members of one document.
+
+    Each method raises `RecordError` if the member is missing or has another type.
+    """
 
     __slots__ = ("_members",)
 
@@ -69,7 +73,7 @@ class Document:
         return tuple(value)
 
     def texts(self, name: str) -> frozenset[str]:
-        return frozenset(self.ordered_texts(name)) or NOBODY
+        return frozenset(self.ordered_texts(name)) or EMPTY
 
     def mapping(self, name: str) -> Mapping[str, object]:
         value = self._members.get(name)
@@ -85,7 +89,10 @@ class Document:
 
 
 def read(data: bytes) -> Document:
-    """Return the document in ``data``. Raises `RecordError` for another schema or no object."""
+    """Return the document in ``data``.
+
+    Raises `RecordError` if it is not a JSON object or has another schema.
+    """
     try:
         parsed = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -1,14 +1,15 @@
-"""What may be done to a version and its deployment, and what the records are afterwards.
+"""Operations of the API on a version and its deployment: when they are allowed, what they write.
 
-    register   INACTIVE, no deployment
+    register                                  -> INACTIVE, no deployment
     deploy     INACTIVE, no deployment        -> deployment; DEPLOYING, or ACTIVE if every min is 0
     update     DEPLOYING ACTIVE DEGR…         -> other numbers in the same deployment
-    undeploy   any state with a deployment    -> INACTIVE; the deployment drains, or is removed
+    undeploy   any state with a deployment    -> INACTIVE; the deployment drains, or is deleted
 
-Records that follow from a call are written in the order given here, the deployment before the
-state, so that a process that dies between the two leaves what a later look can finish: INACTIVE
-with a deployment that does not drain has just been deployed, any state with one that drains is
-about to be INACTIVE. Everything else that happens to a state is `gateway.domain.states`.
+Functions that return several records return them in the order in which they must be written: the
+deployment before the state. A process that dies between the two writes leaves records from which
+the reconciler can continue: INACTIVE with a deployment that does not drain has just been deployed;
+any state with a deployment that drains becomes INACTIVE. All other state changes:
+`gateway.domain.states`.
 
 Sources: `spec/control-plane.md` §1.2, §1.5 to §1.8, §3.3.
 """
@@ -27,10 +28,10 @@ DEFAULT_PORT = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """One GPU specification of a call; `None` and empty mean that nothing was said.
+class SpecRequest:
+    """One GPU specification of a call; `None` or empty means that the call does not say.
 
-    ``extra`` are the members that nobody here looks at, in the API's own form.
+    ``extra`` are members that the gateway only stores, in the form of the API.
     """
 
     gpu: str = ""
@@ -49,7 +50,7 @@ def timestamp(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def registered(
+def register_records(
     account: str,
     function_id: FunctionId,
     version_id: VersionId,
@@ -57,7 +58,7 @@ def registered(
     now: float,
     secret_names: Sequence[str] = (),
 ) -> tuple[VersionDetails, FunctionVersion]:
-    """Return the records of a new version, in the order in which they are to be written."""
+    """Return the records of a new version, in the order in which to write them."""
     at = timestamp(now)
     url = str(spec["inferenceUrl"])
     port = spec.get("inferencePort")
@@ -78,30 +79,30 @@ def registered(
 
 
 def check_family(existing: Iterable[str], new: str) -> None:
-    """Refuse an LLM version under a function of another type, and the reverse."""
+    """Raise `BadRequest` if one of the two types is LLM and the other is not."""
     if any((kind == "LLM") != (new == "LLM") for kind in existing):
         raise BadRequest("The versions of one function are all of type LLM, or none is")
 
 
 def check_limit(functions: int, limit: int) -> None:
-    """Refuse one more function when there are as many as an account may have."""
+    """Raise `BadRequest` if an account has reached its limit of functions."""
     if functions >= limit:
         raise BadRequest(f"The account has {functions} functions; {limit} are allowed")
 
 
-def placed(
-    wishes: Sequence[Wish], clusters: Clusters, account: str, new_id: Callable[[], str]
+def choose_specs(
+    requests: Sequence[SpecRequest], clusters: Clusters, account: str, new_id: Callable[[], str]
 ) -> tuple[GpuSpec, ...]:
-    """Return where instances are to run. Raises `BadRequest` for what cannot be."""
+    """Choose cluster group, GPU and instance type. Raises `BadRequest` if a request has none."""
     specs = []
-    for wish in wishes:
-        _check_bounds(wish.min_instances, wish.max_instances)
+    for request in requests:
+        _check_bounds(request.min_instances, request.max_instances)
         choice = clusters.choose(
             account,
-            wish.gpu,
-            backend=wish.backend,
-            clusters=wish.clusters,
-            instance_type=wish.instance_type,
+            request.gpu,
+            backend=request.backend,
+            clusters=request.clusters,
+            instance_type=request.instance_type,
         )
         specs.append(
             GpuSpec(
@@ -109,17 +110,17 @@ def placed(
                 gpu=choice.gpu,
                 backend=choice.group,
                 instance_type=choice.instance_type,
-                min_instances=wish.min_instances,
-                max_instances=wish.max_instances,
-                concurrency=wish.concurrency or 1,
-                extra=wish.extra,
+                min_instances=request.min_instances,
+                max_instances=request.max_instances,
+                concurrency=request.concurrency or 1,
+                extra=request.extra,
             )
         )
     return tuple(specs)
 
 
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
-    """Refuse a deploy in a state that does not allow it."""
+    """Raise `BadRequest` if the version cannot be deployed in its state."""
     if version.state is State.ERROR:
         raise _refused(version, "has a deployment with errors: undeploy it first")
     if version.state is not State.INACTIVE:
@@ -128,14 +129,17 @@ def check_deployable(version: FunctionVersion, deployment: Deployment | None) ->
         raise _refused(version, "is still being undeployed: wait until that is finished")
 
 
-def deployed(
+def deploy_records(
     version: FunctionVersion,
     deployment_id: str,
     specs: tuple[GpuSpec, ...],
     now: float,
     deadline_s: float,
 ) -> tuple[Deployment, FunctionVersion]:
-    """Return the records of a new deployment, in the order in which they are to be written."""
+    """Return the records of a new deployment, in the order in which to write them.
+
+    ``now`` is Unix seconds, ``deadline_s`` the deploy timeout.
+    """
     at = timestamp(now)
     deployment = Deployment(
         deployment_id,
@@ -151,33 +155,33 @@ def deployed(
     return deployment, replace(version, state=State.ACTIVE if idle else State.DEPLOYING)
 
 
-def updated(
-    version: FunctionVersion, deployment: Deployment, wishes: Sequence[Wish], now: float
+def update_deployment(
+    version: FunctionVersion, deployment: Deployment, requests: Sequence[SpecRequest], now: float
 ) -> Deployment:
-    """Return the deployment with other numbers; the same object if nothing changes.
+    """Return the deployment with the requested numbers; the same object if nothing changes.
 
-    Raises `BadRequest` for a wish that would change more than numbers.
+    Raises `BadRequest` for a request that would change more than numbers.
     """
     check_updatable(version, deployment)
-    if len(wishes) != len(deployment.specs):
+    if len(requests) != len(deployment.specs):
         raise _refused(version, f"has {len(deployment.specs)} GPU specifications: give them all")
-    if len({wish.spec_id for wish in wishes}) != len(wishes):
+    if len({request.spec_id for request in requests}) != len(requests):
         raise _refused(version, "give the gpuSpecificationId of each specification, once")
     changed = {}
-    for wish in wishes:
-        spec = _meant(version, deployment, wish)
-        _check_same(version, spec, wish)
-        _check_bounds(wish.min_instances, wish.max_instances)
+    for request in requests:
+        spec = _requested_spec(version, deployment, request)
+        _check_same(version, spec, request)
+        _check_bounds(request.min_instances, request.max_instances)
         changed[spec.spec_id] = replace(
             spec,
-            min_instances=wish.min_instances,
-            max_instances=wish.max_instances,
-            concurrency=wish.concurrency or spec.concurrency,
+            min_instances=request.min_instances,
+            max_instances=request.max_instances,
+            concurrency=request.concurrency or spec.concurrency,
         )
     return _with(deployment, tuple(changed[spec.spec_id] for spec in deployment.specs), now)
 
 
-def patched(
+def patch_deployment(
     deployment: Deployment,
     spec_id: str,
     bounds: tuple[int | None, int | None],
@@ -186,8 +190,8 @@ def patched(
 ) -> Deployment:
     """Return the deployment with one GPU specification changed; the same if nothing changes.
 
-    ``bounds`` are min and max, `None` as it was. ``extra`` replaces members of that name; `None`
-    takes one away. Raises `NotFound`, `BadRequest`.
+    ``bounds`` are min and max instances; `None` keeps a value. ``extra`` replaces members by name;
+    `None` deletes one. Raises `NotFound`, `BadRequest`.
     """
     spec = deployment.spec(spec_id)
     if spec is None:
@@ -197,45 +201,45 @@ def patched(
     _check_bounds(low, high)
     merged = {name: value for name, value in {**spec.extra, **extra}.items() if value is not None}
     new = replace(spec, min_instances=low, max_instances=high, extra=merged)
-    specs = tuple(new if one.spec_id == spec_id else one for one in deployment.specs)
+    specs = tuple(new if old.spec_id == spec_id else old for old in deployment.specs)
     return _with(deployment, specs, now)
 
 
 def check_busy(version: FunctionVersion) -> None:
-    """Refuse to change the deployment of a version that has none, or one that failed."""
+    """Raise `BadRequest` if the version is not deployed or its deployment has failed."""
     if version.state not in BUSY:
         raise _refused(version, f"cannot be changed while {version.state.value}")
 
 
 def check_updatable(version: FunctionVersion, deployment: Deployment) -> None:
-    """Refuse to change a deployment that failed or is on its way out."""
+    """Raise `BadRequest` if the deployment has failed or drains."""
     check_busy(version)
     if deployment.draining_until is not None:
         raise _refused(version, "is being undeployed and cannot be changed")
 
 
-def draining(deployment: Deployment, until: float, now: float) -> Deployment:
-    """Return the deployment on its way out, by ``until`` (Unix seconds) at the latest.
+def drain_deployment(deployment: Deployment, until: float, now: float) -> Deployment:
+    """Return the deployment draining until ``until`` (Unix seconds) at the latest.
 
-    One that drains already may be hurried, never given more time.
+    The end of a deployment that drains already can be moved forward, not back.
     """
     before = deployment.draining_until
     at = int(until) if before is None else min(before, int(until))
     return replace(deployment, draining_until=at, updated_at=timestamp(now))
 
 
-def moved(version: FunctionVersion, state: State) -> FunctionVersion:
-    """Return the version in another state."""
+def with_state(version: FunctionVersion, state: State) -> FunctionVersion:
+    """Return the version with another state."""
     return replace(version, state=state)
 
 
-def named(version: FunctionVersion) -> str:
-    """Return how problem documents call a version (`spec/control-plane.md` §1.0)."""
+def label(version: FunctionVersion) -> str:
+    """Return the name of a version in problem documents (`spec/control-plane.md` §1.0)."""
     return f"Function id '{version.function_id}', version '{version.version_id}'"
 
 
 def _refused(version: FunctionVersion, why: str) -> BadRequest:
-    return BadRequest(f"{named(version)}: {why}", functionStatus=version.state.value)
+    return BadRequest(f"{label(version)}: {why}", functionStatus=version.state.value)
 
 
 def _check_bounds(low: int, high: int) -> None:
@@ -243,28 +247,32 @@ def _check_bounds(low: int, high: int) -> None:
         raise BadRequest("minInstances is above maxInstances")
 
 
-def _meant(version: FunctionVersion, deployment: Deployment, wish: Wish) -> GpuSpec:
-    if wish.spec_id is None:
+def _requested_spec(
+    version: FunctionVersion, deployment: Deployment, request: SpecRequest
+) -> GpuSpec:
+    """Return the stored specification that a request is about. Raises `BadRequest`."""
+    if request.spec_id is None:
         if len(deployment.specs) > 1:
             raise _refused(version, "has several GPU specifications: give gpuSpecificationId")
         return deployment.specs[0]
-    spec = deployment.spec(wish.spec_id)
+    spec = deployment.spec(request.spec_id)
     if spec is None:
         raise _refused(version, "a gpuSpecificationId is none of this deployment's")
     return spec
 
 
-def _check_same(version: FunctionVersion, spec: GpuSpec, wish: Wish) -> None:
-    for what, said, stored in (
-        ("backend", wish.backend, spec.backend),
-        ("gpu", wish.gpu, spec.gpu),
-        ("instanceType", wish.instance_type, spec.instance_type),
+def _check_same(version: FunctionVersion, spec: GpuSpec, request: SpecRequest) -> None:
+    """Raise `BadRequest` if the request names another backend, GPU, type or clusters."""
+    for member, requested, stored in (
+        ("backend", request.backend, spec.backend),
+        ("gpu", request.gpu, spec.gpu),
+        ("instanceType", request.instance_type, spec.instance_type),
     ):
-        if said and said.lower() != stored.lower():
-            raise _refused(version, f"{what} cannot be changed: undeploy and deploy again")
+        if requested and requested.lower() != stored.lower():
+            raise _refused(version, f"{member} cannot be changed: undeploy and deploy again")
     stored_clusters = spec.extra.get("clusters")
     known = set(stored_clusters) if isinstance(stored_clusters, list) else set()
-    if wish.clusters and set(wish.clusters) != known:
+    if request.clusters and set(request.clusters) != known:
         raise _refused(version, "clusters cannot be changed: undeploy and deploy again")
 
 

@@ -1,8 +1,8 @@
-"""What the gateway knows, and how each is written down: the one place to import records from.
+"""Stored records and their documents: the one module to import records and keys from.
 
-Records are values: made from a stored document, replaced whole, never changed. Here stand those
-that routing and authentication need; `gateway.domain.deployment` and
-`gateway.domain.account` have the others. Documents: `gateway.domain.documents`.
+A record is immutable: it is read from a document and replaced as a whole. This module has the
+records that routing and authentication need; `gateway.domain.deployment` and
+`gateway.domain.account` have the others, `gateway.domain.keys` the keys.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,44 +22,58 @@ from gateway.domain.deployment import (
     Phase,
     VersionDetails,
 )
-from gateway.domain.documents import NOBODY, SCHEMA, Document, RecordError, read
+from gateway.domain.documents import EMPTY, SCHEMA, Document, RecordError, read
+from gateway.domain.keys import (
+    AccountKey,
+    ApiKeyKey,
+    ClientKey,
+    DeploymentKey,
+    DetailsKey,
+    FunctionKey,
+    InstanceKey,
+    RecordKey,
+    Removed,
+    SecretsKey,
+    VersionKey,
+)
 from wire.ids import FunctionId, VersionId, parse_uuid
 
 __all__ = [
     "BUSY",
+    "EMPTY",
     "EVERYTHING",
     "INVOCABLE",
-    "NOBODY",
     "Account",
-    "AccountRemoved",
+    "AccountKey",
     "ApiKey",
+    "ApiKeyKey",
     "Change",
     "Client",
-    "ClientRemoved",
+    "ClientKey",
     "Deployment",
-    "DeploymentRemoved",
-    "DetailsRemoved",
+    "DeploymentKey",
+    "DetailsKey",
     "Function",
-    "FunctionRemoved",
+    "FunctionKey",
     "FunctionVersion",
     "GpuSpec",
     "HealthInfo",
     "Instance",
-    "InstanceRemoved",
-    "KeyRemoved",
+    "InstanceKey",
     "Phase",
-    "Reach",
     "Record",
     "RecordError",
+    "RecordKey",
     "Removed",
+    "ResourceScope",
     "Secrets",
-    "SecretsRemoved",
+    "SecretsKey",
     "State",
     "VersionDetails",
-    "VersionRemoved",
+    "VersionKey",
     "decode",
     "encode",
-    "reach_of",
+    "resource_scope_of",
     "resources_of",
 ]
 
@@ -76,23 +90,27 @@ class State(Enum):
 
 
 INVOCABLE = frozenset({State.ACTIVE, State.DEGRADING})
-"""States in which an invocation is taken (`spec/control-plane.md` §3.4)."""
+"""States in which invocations are accepted (`spec/control-plane.md` §3.4)."""
 
 BUSY = frozenset({State.DEPLOYING, State.ACTIVE, State.DEGRADING, State.DEGRADED})
-"""States of a version that is deployed, well or not (`spec/control-plane.md` §3.1)."""
+"""States of a deployed version except ERROR (`spec/control-plane.md` §3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What all versions of one function have in common.
+    """The record that all versions of one function share.
 
-    ``shared_with`` are other accounts that may use every version; ``is_public`` lets all of them.
+    ``shared_with`` are other accounts that may use every version; if ``is_public``, all may.
     """
 
     function_id: FunctionId
     account: str
-    shared_with: frozenset[str] = NOBODY
+    shared_with: frozenset[str] = EMPTY
     is_public: bool = False
+
+    @property
+    def key(self) -> FunctionKey:
+        return FunctionKey(self.function_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -116,12 +134,12 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class FunctionVersion:
-    """One immutable build of a function, and the state it is in.
+    """One immutable build of a function, with its state.
 
-    ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are where the
-    inference server answers. ``shared_with`` and ``is_public`` add to those of the `Function`.
-    ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is how
-    many requests its running instances take at the same time.
+    ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are the address of
+    the function in an instance. ``shared_with`` and ``is_public`` add to those of the `Function`.
+    ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
+    number of requests that its running instances serve at a time.
     """
 
     function_id: FunctionId
@@ -131,10 +149,14 @@ class FunctionVersion:
     state: State
     inference_path: str = "/"
     inference_port: int = 8000
-    shared_with: frozenset[str] = NOBODY
+    shared_with: frozenset[str] = EMPTY
     is_public: bool = False
     created_at: str = ""
     capacity: int = 0
+
+    @property
+    def key(self) -> VersionKey:
+        return VersionKey(self.function_id, self.version_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -173,29 +195,29 @@ class FunctionVersion:
         )
 
 
-class Reach(NamedTuple):
-    """Which functions a credential is good for (`spec/control-plane.md` §6.2).
+class ResourceScope(NamedTuple):
+    """The functions that a credential is valid for (`spec/control-plane.md` §6.2).
 
-    ``own`` is every function of its account, ``shared`` every function shared with that account.
-    ``functions`` are single functions with all their versions; ``versions`` are single versions,
-    as ``functionId/versionId``, which do not allow calls that name the function alone.
+    ``own``: every function of its account; ``shared``: every function shared with that account.
+    ``functions`` are ids of functions, with all their versions; ``versions`` are single versions,
+    as ``functionId/versionId``, which do not permit calls that name only the function.
     """
 
     own: bool = False
     shared: bool = False
-    functions: frozenset[str] = NOBODY
-    versions: frozenset[str] = NOBODY
+    functions: frozenset[str] = EMPTY
+    versions: frozenset[str] = EMPTY
 
 
-EVERYTHING = Reach(own=True, shared=True)
-"""No limit beyond the account."""
+EVERYTHING = ResourceScope(own=True, shared=True)
+"""Every function that the account sees."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key, as it is stored: never the key itself, only its SHA-256.
+    """The record of an API key. It contains the SHA-256 of the key, never the key itself.
 
-    ``subject`` is who the key's calls are made for, as the worker is told. ``created_at`` and
+    ``subject`` is the subject of the key's calls, as sent to the worker. ``created_at`` and
     ``expires_at`` are Unix seconds; a key without ``expires_at`` does not expire.
     """
 
@@ -204,11 +226,15 @@ class ApiKey:
     account: str
     subject: str
     scopes: frozenset[str]
-    reach: Reach = EVERYTHING
+    reach: ResourceScope = EVERYTHING
     created_at: int = 0
     expires_at: int | None = None
     is_revoked: bool = False
     description: str = ""
+
+    @property
+    def key(self) -> ApiKeyKey:
+        return ApiKeyKey(self.key_id)
 
     def document(self) -> dict[str, object]:
         return {
@@ -240,7 +266,7 @@ class ApiKey:
             account=intern(document.text("account")),
             subject=document.text("subject"),
             scopes=document.texts("scopes"),
-            reach=reach_of(document.objects("resources")),
+            reach=resource_scope_of(document.objects("resources")),
             created_at=document.number("created_at"),
             expires_at=document.number_or_none("expires_at"),
             is_revoked=document.flag("is_revoked"),
@@ -261,77 +287,8 @@ Record = (
 )
 
 
-class FunctionRemoved(NamedTuple):
-    """The record common to a function's versions is gone; the versions are not."""
-
-    function_id: str
-
-
-class VersionRemoved(NamedTuple):
-    """A version is gone."""
-
-    function_id: str
-    version_id: str
-
-
-class KeyRemoved(NamedTuple):
-    """A key is gone, or can no longer be read."""
-
-    key_id: str
-
-
-class DetailsRemoved(NamedTuple):
-    """The details of a version are gone."""
-
-    function_id: str
-    version_id: str
-
-
-class DeploymentRemoved(NamedTuple):
-    """A version is not deployed any more."""
-
-    function_id: str
-    version_id: str
-
-
-class InstanceRemoved(NamedTuple):
-    """An instance is gone."""
-
-    version_id: str
-    instance_id: str
-
-
-class AccountRemoved(NamedTuple):
-    """An account is gone."""
-
-    nca_id: str
-
-
-class ClientRemoved(NamedTuple):
-    """A client no longer acts for an account."""
-
-    client_id: str
-
-
-class SecretsRemoved(NamedTuple):
-    """A version's secrets are gone."""
-
-    function_id: str
-    version_id: str
-
-
-Removed = (
-    FunctionRemoved
-    | VersionRemoved
-    | KeyRemoved
-    | DetailsRemoved
-    | DeploymentRemoved
-    | InstanceRemoved
-    | AccountRemoved
-    | ClientRemoved
-    | SecretsRemoved
-)
 Change = Record | Removed
+"""A record that was written, or the key of one that is gone."""
 
 
 def encode(record: Record) -> bytes:
@@ -340,7 +297,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """Read a document. Raises `RecordError` that names the member that is wrong."""
+    """Read a document. Raises `RecordError`, which names the member that is wrong."""
     document = read(data)
     kind = document.text("kind")
     record = _KINDS.get(kind)
@@ -362,8 +319,8 @@ _KINDS: Mapping[str, type[Record]] = {
 }
 
 
-def resources_of(reach: Reach) -> list[dict[str, str]]:
-    """Return ``reach`` in NVCF's form, a list of ``{type, id}``."""
+def resources_of(reach: ResourceScope) -> list[dict[str, str]]:
+    """Return ``reach`` as NVCF writes it, a list of ``{type, id}``."""
     resources = []
     if reach.own:
         resources.append({"type": "account-functions", "id": "*"})
@@ -374,8 +331,8 @@ def resources_of(reach: Reach) -> list[dict[str, str]]:
     return resources
 
 
-def reach_of(resources: Iterable[Mapping[str, object]]) -> Reach:
-    """Read NVCF's form; what is malformed grants nothing (`spec/control-plane.md` §6.2)."""
+def resource_scope_of(resources: Iterable[Mapping[str, object]]) -> ResourceScope:
+    """Read NVCF's list; a malformed element grants nothing (`spec/control-plane.md` §6.2)."""
     own = shared = False
     functions, versions = set(), set()
     for resource in resources:
@@ -391,4 +348,4 @@ def reach_of(resources: Iterable[Mapping[str, object]]) -> Reach:
                 functions.add(function_id)
             elif function_id is not None and version_id is not None:
                 versions.add(f"{function_id}/{version_id}")
-    return Reach(own, shared, frozenset(functions), frozenset(versions))
+    return ResourceScope(own, shared, frozenset(functions), frozenset(versions))

@@ -1,4 +1,4 @@
-"""What the control plane asks of the store."""
+"""The store, as the control plane uses it (`gateway.store.account_store`)."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,22 +7,26 @@ from gateway.domain.model import (
     Deployment,
     Function,
     FunctionVersion,
-    Removed,
+    RecordKey,
+    Secrets,
     VersionDetails,
 )
 
+Owned = Function | FunctionVersion | VersionDetails | Deployment | Secrets
+"""A record that belongs to an account."""
+
 
 class AccountStore(Protocol):
-    """The records of one account; those of others are not there.
+    """The records of one account; other accounts' records do not exist here.
 
-    Every call may raise `gateway.errors.StoreUnavailable`, every write `gateway.errors.Conflict`.
-    A write returns when this process's own model shows it.
+    Every method may raise `gateway.errors.StoreUnavailable`, every write `gateway.errors.Conflict`.
+    A write returns when the model of this process shows it.
     """
 
     account: str
 
     async def function(self, function_id: str) -> tuple[Function, int] | None:
-        """Return what a function's versions have in common, and its revision."""
+        """Return the record that a function's versions share, and its revision."""
 
     async def version(
         self, function_id: str, version_id: str
@@ -30,35 +34,36 @@ class AccountStore(Protocol):
         """Return a version and its revision."""
 
     async def details(self, function_id: str, version_id: str) -> tuple[VersionDetails, int] | None:
-        """Return how a version was registered, and the revision."""
+        """Return the details of a version and their revision."""
 
     async def deployment(self, function_id: str, version_id: str) -> tuple[Deployment, int] | None:
-        """Return what is deployed of a version, and the revision."""
+        """Return the deployment of a version and its revision."""
+
+    async def secrets(self, function_id: str, version_id: str) -> tuple[Secrets, int] | None:
+        """Return the sealed secrets of a version and their revision."""
 
     async def show_deployments(self) -> None:
-        """Return when this process's own model shows every deployment that is in the store."""
+        """Wait until the model of this process shows every deployment that is stored now."""
 
-    async def reserved(self) -> tuple[Mapping[str, int], int]:
-        """Return which functions are being registered, by id, and the revision of this.
+    async def reservations(self) -> tuple[Mapping[str, int], int]:
+        """Return the functions that are being registered, by id, and the revision of this.
 
-        With each comes until when its place is kept, in Unix seconds. When this returns, the model
-        shows all that were registered before.
+        The values are when each reservation ends, in Unix seconds. When this returns, the model of
+        this process shows every function that was registered before.
         """
 
-    async def reserve(self, until: Mapping[str, int], revision: int) -> None:
-        """Write which functions are being registered, in place of ``revision``."""
+    async def put_reservations(self, until: Mapping[str, int], revision: int) -> None:
+        """Write the functions that are being registered, in place of ``revision``."""
 
-    async def put(
-        self, record: Function | FunctionVersion | VersionDetails | Deployment, revision: int
-    ) -> int:
+    async def put(self, record: Owned, revision: int) -> int:
         """Write a record in place of ``revision``, 0 for a new one; return its new revision."""
 
-    async def delete(self, name: Removed, revision: int) -> None:
+    async def delete(self, key: RecordKey, revision: int) -> None:
         """Delete the record whose ``revision`` was read here."""
 
 
 class AccountStores(Protocol):
-    """The store; nothing is reached but through an account."""
+    """The store, accessible only through an account."""
 
     def of(self, account: str) -> AccountStore:
         """Return the store as ``account`` sees it."""

@@ -1,8 +1,8 @@
-"""Who makes a request, and what the credential is good for."""
+"""The principal of a request: its account and what its credential permits."""
 
 from typing import NamedTuple
 
-from gateway.domain.model import FunctionVersion, Reach
+from gateway.domain.model import FunctionVersion, ResourceScope
 from gateway.domain.readmodel import FunctionEntry
 
 INVOKE = "invoke_function"
@@ -10,23 +10,23 @@ INVOKE = "invoke_function"
 
 
 class Principal(NamedTuple):
-    """The caller: an account, the subject within it, and the limits of the credential.
+    """The caller: an account, a subject within it, and the limits of the credential.
 
-    ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or what the gateway issued
-    itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest`` is the
-    SHA-256 of the API key that the credential is or was made with, empty when there is none: what
-    rests on a key ends with it.
+    ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or a kind that the gateway
+    issues itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest``
+    is the SHA-256 of the API key that the credential is or was made with; empty if there is none. A
+    token that was made with an API key ends with that key.
     """
 
     account: str
     subject: str
     scopes: frozenset[str]
-    reach: Reach
+    reach: ResourceScope
     kind: str = "key"
     key_digest: bytes = b""
 
     def sees(self, entry: FunctionEntry, version: FunctionVersion) -> bool:
-        """Whether the version exists for this account: its own, public, or shared with it."""
+        """Whether the version is visible to this account: owned, public, or shared with it."""
         return (
             version.account == self.account
             or is_public(entry, version)
@@ -35,14 +35,14 @@ class Principal(NamedTuple):
         )
 
     def may_invoke(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
-        """Whether the credential may invoke a version that the account sees; as `reaches`."""
+        """Whether the credential permits invoking a version that the account sees."""
         return INVOKE in self.scopes and self.reaches(entry, version, is_named=is_named)
 
     def reaches(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:
-        """Whether the credential is good for a version that the account sees.
+        """Whether the credential is valid for a version that the account sees.
 
-        ``is_named``: the call named the version, not only its function. Public functions are not
-        limited by a key's resources (`spec/control-plane.md` §5.5).
+        ``is_named``: the call names the version, not only its function. The resources of an API key
+        do not limit access to public functions (`spec/control-plane.md` §5.5).
         """
         reach = self.reach
         if version.account == self.account:

@@ -1,30 +1,31 @@
-"""The functions, versions, keys and accounts of the store, in memory, for look-ups per request.
+"""In-memory functions, versions, API keys and accounts of the store, for look-ups per request.
 
-Fed with changes in any order: a version may come before the record of its function. Look-ups are
-dictionary look-ups; what they would compute each time is computed when a change comes.
+Changes are applied in any order: a version may come before the record of its function. A look-up is
+one dictionary access; what follows from the records is computed when a change is applied.
 """
 
 from gateway.domain.model import (
     INVOCABLE,
     Account,
-    AccountRemoved,
+    AccountKey,
     ApiKey,
+    ApiKeyKey,
     Change,
     Client,
-    ClientRemoved,
+    ClientKey,
     Function,
-    FunctionRemoved,
+    FunctionKey,
     FunctionVersion,
-    KeyRemoved,
-    VersionRemoved,
+    Removed,
+    VersionKey,
 )
 
 
 class FunctionEntry:
-    """One function: its versions, and what routing asks of them.
+    """One function with its versions, and what routing needs of them.
 
-    ``account`` is the owner of every version, ``None`` if they differ, which nothing should write.
-    ``invocable`` are the versions whose state takes invocations.
+    ``account`` is the owner of every version, `None` if the owners differ, which no writer should
+    cause. ``invocable`` are the versions in a state that accepts invocations.
     """
 
     __slots__ = ("account", "function", "invocable", "versions")
@@ -39,7 +40,7 @@ class FunctionEntry:
         return self.function is None and not self.versions
 
     def refresh(self) -> None:
-        """Compute again what follows from the versions."""
+        """Compute ``invocable`` and ``account`` from the versions."""
         versions = self.versions.values()
         self.invocable = tuple(version for version in versions if version.state in INVOCABLE)
         accounts = {version.account for version in versions}
@@ -47,10 +48,9 @@ class FunctionEntry:
 
 
 class ReadModel:
-    """The store's contents as one gateway process sees them.
+    """The contents of the store as one gateway process sees them.
 
-    Keys that are revoked are not found by their digest; keys that are expired are, because only
-    the caller knows the time.
+    A revoked API key is not found; an expired one is, because only the caller knows the time.
     """
 
     __slots__ = ("_accounts", "_clients", "_digest_of", "_entries", "_keys")
@@ -63,22 +63,22 @@ class ReadModel:
         self._digest_of: dict[str, bytes] = {}
 
     def function(self, function_id: str) -> FunctionEntry | None:
-        """Return the function with this id, canonical lower case; `None` when there is none."""
+        """Return the function with this id, in canonical lower case; `None` if there is none."""
         return self._entries.get(function_id)
 
     def key(self, digest: bytes) -> ApiKey | None:
-        """Return the key whose SHA-256 is ``digest`` unless it is revoked or unknown."""
+        """Return the API key with this SHA-256 digest; `None` if it is unknown or revoked."""
         return self._keys.get(digest)
 
     def account(self, nca_id: str) -> Account | None:
         return self._accounts.get(nca_id)
 
     def client(self, client_id: str) -> Client | None:
-        """Return the client with this id, the subject of a JWT."""
+        """Return the client with this id, which is the subject of a JWT."""
         return self._clients.get(client_id)
 
     def has_keys(self, account: str) -> bool:
-        """Whether some key of ``account`` can be used. Looks at every key."""
+        """Whether ``account`` has an API key that is not revoked. Iterates over all keys."""
         return any(key.account == account for key in self._keys.values())
 
     @property
@@ -86,9 +86,9 @@ class ReadModel:
         return len(self._entries)
 
     def apply(self, change: Change) -> None:
-        """Take one change of the store. Applying the same one again changes nothing.
+        """Apply one change of the store. Applying a change twice has no further effect.
 
-        Changes of other kinds are somebody else's.
+        Changes to other kinds of record are ignored.
         """
         match change:
             case FunctionVersion():
@@ -102,14 +102,14 @@ class ReadModel:
                 if not change.is_revoked:
                     self._keys[change.digest] = change
                     self._digest_of[change.key_id] = change.digest
-            case VersionRemoved():
-                self._remove_version(change)
-            case FunctionRemoved():
-                entry = self._entry(change.function_id)
+            case Removed(VersionKey(function_id, version_id)):
+                self._remove_version(function_id, version_id)
+            case Removed(FunctionKey(function_id)):
+                entry = self._entry(function_id)
                 entry.function = None
-                self._drop_if_empty(change.function_id, entry)
-            case KeyRemoved():
-                self._forget_key(change.key_id)
+                self._drop_if_empty(function_id, entry)
+            case Removed(ApiKeyKey(key_id)):
+                self._forget_key(key_id)
             case _:
                 self._apply_account(change)
 
@@ -117,12 +117,12 @@ class ReadModel:
         match change:
             case Account():
                 self._accounts[change.nca_id] = change
-            case AccountRemoved():
-                self._accounts.pop(change.nca_id, None)
+            case Removed(AccountKey(nca_id)):
+                self._accounts.pop(nca_id, None)
             case Client():
                 self._clients[change.client_id] = change
-            case ClientRemoved():
-                self._clients.pop(change.client_id, None)
+            case Removed(ClientKey(client_id)):
+                self._clients.pop(client_id, None)
 
     def _entry(self, function_id: str) -> FunctionEntry:
         entry = self._entries.get(function_id)
@@ -130,11 +130,11 @@ class ReadModel:
             entry = self._entries[function_id] = FunctionEntry()
         return entry
 
-    def _remove_version(self, removed: VersionRemoved) -> None:
-        entry = self._entry(removed.function_id)
-        entry.versions.pop(removed.version_id, None)
+    def _remove_version(self, function_id: str, version_id: str) -> None:
+        entry = self._entry(function_id)
+        entry.versions.pop(version_id, None)
         entry.refresh()
-        self._drop_if_empty(removed.function_id, entry)
+        self._drop_if_empty(function_id, entry)
 
     def _drop_if_empty(self, function_id: str, entry: FunctionEntry) -> None:
         if entry.is_empty():

@@ -1,17 +1,17 @@
-"""The state of a version: one function of what was asked for and what is there.
+"""The state of a version, computed from its deployment and its instances.
 
-    INACTIVE    nothing is asked for, or an undeploy is under way
-    DEPLOYING   asked for, and not yet once everything that was asked for has run
-    ACTIVE      of every GPU specification at least as many instances run as are asked for
-    DEGRADING   fewer, but some: what runs serves
-    DEGRADED    none runs
-    ERROR       not everything ran before the deploy deadline, or every instance failed for good
+    INACTIVE    no deployment, or an undeploy is in progress
+    DEPLOYING   deployed; the minimum of instances has never been running yet
+    ACTIVE      of every GPU specification at least the minimum of instances is running
+    DEGRADING   fewer are running, but at least one: the version serves
+    DEGRADED    none is running
+    ERROR       the minimum did not run before the deploy deadline, or every instance has failed
 
-Of instances only those count that can serve: the worker is connected, its lease has not ended, the
+An instance is running if it can serve: the worker is connected, its lease has not ended, and the
 inference server is healthy (`spec/control-plane.md` §3.5). DEPLOYING and ERROR depend on the state
-before: the first ends when everything ran once, the second only with an undeploy.
+before: DEPLOYING ends when the minimum has run once, ERROR only with an undeploy.
 
-Nothing here knows why something is not there. Whoever reads and fails must not call.
+These functions cannot tell "absent" from "not read": after a failed read, do not call them.
 """
 
 from collections import Counter
@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from gateway.domain.model import Deployment, GpuSpec, HealthInfo, Instance, Phase, State
 
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING})
-"""Phases of an instance that serves or shall serve."""
+"""Phases of an instance that serves or is going to serve."""
 MAX_HEALTH_PER_SPEC = 4
-"""More instances that fail at the same time rarely tell more."""
+"""At most this many failing instances of a GPU specification are reported."""
 
 
 def is_running(instance: Instance, now: float) -> bool:
@@ -37,13 +37,15 @@ def is_running(instance: Instance, now: float) -> bool:
 
 def of_deployment(deployment: Deployment, instances: Iterable[Instance]) -> list[Instance]:
     """Return the instances that were started for ``deployment``, not for an earlier one."""
-    return [one for one in instances if one.deployment_id == deployment.deployment_id]
+    return [
+        instance for instance in instances if instance.deployment_id == deployment.deployment_id
+    ]
 
 
 def state_of(
     before: State, deployment: Deployment | None, instances: Iterable[Instance], now: float
 ) -> State:
-    """Return the state of the version at ``now``, Unix seconds, that had the state ``before``.
+    """Return the state at ``now``, Unix seconds, of a version that had the state ``before``.
 
     An INACTIVE version with a deployment has just been deployed: the deployment is written first.
     """
@@ -52,7 +54,7 @@ def state_of(
     if before is State.ERROR:
         return State.ERROR
     own = of_deployment(deployment, instances)
-    running = Counter(one.spec_id for one in own if is_running(one, now))
+    running = Counter(instance.spec_id for instance in own if is_running(instance, now))
     if all(running[spec.spec_id] >= spec.min_instances for spec in deployment.specs):
         return State.ACTIVE
     if before in {State.INACTIVE, State.DEPLOYING}:
@@ -63,24 +65,24 @@ def state_of(
 
 
 def capacity_of(deployment: Deployment | None, instances: Iterable[Instance], now: float) -> int:
-    """Return how many requests the version can serve at the same time at ``now``."""
+    """Return how many requests at a time the version can serve at ``now``, Unix seconds."""
     if deployment is None:
         return 0
-    return sum(one.slots for one in of_deployment(deployment, instances) if is_running(one, now))
+    own = of_deployment(deployment, instances)
+    return sum(instance.slots for instance in own if is_running(instance, now))
 
 
 def has_failed(deployment: Deployment, own: Iterable[Instance]) -> bool:
-    """Whether every instance that was asked for has failed for good."""
-    phases = Counter(one.phase for one in own)
+    """Whether every wanted instance has failed for good."""
+    phases = Counter(instance.phase for instance in own)
     wanted = sum(spec.min_instances for spec in deployment.specs)
     return not any(phases[phase] for phase in ALIVE) and phases[Phase.FAILED] >= wanted > 0
 
 
 def changes_at(deployment: Deployment, instances: Iterable[Instance], now: float) -> float | None:
-    """Return when the state may change by time alone, `None` when it cannot."""
-    times = [
-        one.lease_until for one in of_deployment(deployment, instances) if is_running(one, now)
-    ]
+    """Return when the state may change by time alone, in Unix seconds; `None` if it cannot."""
+    own = of_deployment(deployment, instances)
+    times = [instance.lease_until for instance in own if is_running(instance, now)]
     times.append(deployment.deadline_at)
     return min((time for time in times if time > now), default=None)
 
@@ -88,22 +90,25 @@ def changes_at(deployment: Deployment, instances: Iterable[Instance], now: float
 def health_of(
     deployment: Deployment, instances: Iterable[Instance], now: float, *, is_error: bool = False
 ) -> tuple[HealthInfo, ...]:
-    """Return why specifications have fewer running instances than asked for.
+    """Return why GPU specifications have fewer running instances than wanted.
 
-    Only of specifications whose instances have something to say, unless the state ``is_error``:
-    then also of those that are just not there.
+    Only for specifications with instances that report an error; if the state ``is_error``, also for
+    those without.
     """
     own = of_deployment(deployment, instances)
     found: list[HealthInfo] = []
     for spec in deployment.specs:
-        of_spec = [one for one in own if one.spec_id == spec.spec_id]
-        running = sum(is_running(one, now) for one in of_spec)
+        of_spec = [instance for instance in own if instance.spec_id == spec.spec_id]
+        running = sum(is_running(instance, now) for instance in of_spec)
         if running >= max(spec.min_instances, 1):
             continue
-        failing = [one for one in of_spec if one.error and not is_running(one, now)]
-        failing.sort(key=lambda one: one.updated_at, reverse=True)
+        failing = [
+            instance for instance in of_spec if instance.error and not is_running(instance, now)
+        ]
+        failing.sort(key=lambda instance: instance.updated_at, reverse=True)
         found += [
-            _health(spec, one.instance_id, one.error) for one in failing[:MAX_HEALTH_PER_SPEC]
+            _health(spec, instance.instance_id, instance.error)
+            for instance in failing[:MAX_HEALTH_PER_SPEC]
         ]
         if is_error and not failing and running < spec.min_instances:
             missing = f"{running} of {spec.min_instances} instances ran before the deploy deadline"

@@ -11,8 +11,6 @@ from gateway.errors import (
     Draining,
     GatewayError,
     PollTimeout,
-    QueueFullError,
-    QueueUnavailableError,
     WorkerLost,
     problem_for,
 )
@@ -217,10 +215,8 @@ class Invocation:
         """The queue did not take the request, or lost it."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
         if self.state is QUEUED:
-            if isinstance(error, QueueFull):
-                self._fail(QueueFullError(str(error)), Outcome.QUEUE_FULL)
-            else:
-                self._fail(QueueUnavailableError(str(error)), Outcome.QUEUE_UNAVAILABLE)
+            is_full = isinstance(error, QueueFull)
+            self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
     def undeliverable(self) -> None:
         """Every allowed delivery was used up."""
@@ -398,9 +394,11 @@ class Invocation:
         if post is not None:
             post.release()
 
-    def _fail(self, error: GatewayError, outcome: Outcome) -> None:
+    def _fail(self, error: GatewayError | QueueError, outcome: Outcome) -> None:
         """Respond with a problem document; only before the response head."""
-        status, headers, body = problem_for(error, instance_of(self._target), self.request_id)
+        status, headers, body = problem_for(
+            error, instance_of(self._target), self.request_id, id_header=False
+        )
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)

@@ -13,19 +13,19 @@ from typing import Protocol, TypeVar
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import (
     Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
+    DeploymentKey,
+    DetailsKey,
     FunctionVersion,
     GpuSpec,
     HealthInfo,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
     Phase,
     Record,
-    Removed,
+    RecordKey,
     State,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.domain.states import capacity_of, state_of
 from gateway.errors import Conflict
@@ -59,11 +59,11 @@ class Records(Protocol):
 
     async def put(self, record: Record, revision: int | None = None) -> int: ...
 
-    async def get(self, name: Removed) -> tuple[Record, int] | None: ...
+    async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 
-    async def delete(self, name: Removed, revision: int | None = None) -> int: ...
+    async def delete(self, key: RecordKey, revision: int | None = None) -> int: ...
 
-    async def deleted_version(self, version_id: str) -> VersionRemoved | None: ...
+    async def deleted_version(self, version_id: str) -> VersionKey | None: ...
 
 
 class Queues(Protocol):
@@ -156,7 +156,7 @@ class Executor:
 
     async def forget(self, version: VersionInstances, instance: Instance) -> None:
         """Delete an instance's record."""
-        await self._records.delete(InstanceRemoved(instance.version_id, instance.instance_id))
+        await self._records.delete(InstanceKey(instance.version_id, instance.instance_id))
         version.mark_removed(instance.instance_id)
 
     async def store_state(self, version: VersionInstances, now: float) -> None:
@@ -165,7 +165,7 @@ class Executor:
         The version is read first: a writer that changes the deployment after it was read here
         writes the version afterwards, so that the write here conflicts.
         """
-        name = VersionRemoved(version.function_id, version.version_id)
+        name = VersionKey(version.function_id, version.version_id)
         record, revision = await self._get(FunctionVersion, name)
         if record is None:
             version.state, version.capacity = State.INACTIVE, 0
@@ -189,15 +189,15 @@ class Executor:
             await self._records.put(deployment, revision)
         version.deployment = deployment
 
-    async def _get(self, kind: type[Kind], name: Removed) -> tuple[Kind | None, int]:
-        found = await self._records.get(name)
+    async def _get(self, kind: type[Kind], key: RecordKey) -> tuple[Kind | None, int]:
+        found = await self._records.get(key)
         if found is None:
             return None, 0
         record, revision = found
         return (record, revision) if isinstance(record, kind) else (None, 0)
 
     async def _deployment(self, version: VersionInstances) -> tuple[Deployment | None, int]:
-        name = DeploymentRemoved(version.function_id, version.version_id)
+        name = DeploymentKey(version.function_id, version.version_id)
         return await self._get(Deployment, name)
 
     async def _create(self, version: VersionInstances, spec: GpuSpec) -> None:
@@ -230,7 +230,7 @@ class Executor:
             await self._backend.start(await self._launch_spec(instance, spec))
 
     async def _launch_spec(self, instance: Instance, spec: GpuSpec) -> LaunchSpec:
-        name = DetailsRemoved(instance.function_id, instance.version_id)
+        name = DetailsKey(instance.function_id, instance.version_id)
         details, _ = await self._get(VersionDetails, name)
         if details is None:
             raise Conflict("the version is being deleted")
@@ -251,7 +251,7 @@ class Executor:
 
     async def _set_phase(self, version: VersionInstances, action: SetPhase) -> None:
         """Change the reconciler's half of an instance's record; its worker writes the other."""
-        name = InstanceRemoved(action.instance.version_id, action.instance.instance_id)
+        name = InstanceKey(action.instance.version_id, action.instance.instance_id)
         stored, revision = await self._get(Instance, name)
         instance = stored or action.instance
         changed = replace(instance, phase=action.phase, error=action.error)
@@ -271,6 +271,6 @@ class Executor:
             return
         stored, revision = await self._deployment(version)
         if stored is not None and stored.deployment_id == deployment.deployment_id:
-            name = DeploymentRemoved(version.function_id, version.version_id)
+            name = DeploymentKey(version.function_id, version.version_id)
             await self._records.delete(name, revision)
         version.deployment = None

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection
 from gateway.domain.model import (
     Change,
     Deployment,
-    DeploymentRemoved,
+    DeploymentKey,
     FunctionVersion,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
+    Removed,
     State,
-    VersionRemoved,
+    VersionKey,
 )
 
 
@@ -58,17 +59,18 @@ class VersionInstances:
             and not self._records
         )
 
-    def apply(self, change: Instance | InstanceRemoved) -> None:
-        """Take a change of one instance that the store reports."""
-        instance_id = change.instance_id
-        if isinstance(change, Instance):
-            self._reported[instance_id] = change
-            self._unreported.discard(instance_id)
-            if instance_id not in self._removed:
-                self._records[instance_id] = change
-        else:
-            self._reported.pop(instance_id, None)
-            self._removed.discard(instance_id)
+    def apply(self, instance: Instance) -> None:
+        """Take an instance's record that the store reports."""
+        instance_id = instance.instance_id
+        self._reported[instance_id] = instance
+        self._unreported.discard(instance_id)
+        if instance_id not in self._removed:
+            self._records[instance_id] = instance
+
+    def apply_removal(self, instance_id: str) -> None:
+        """Take the removal of an instance's record that the store reports."""
+        self._reported.pop(instance_id, None)
+        self._removed.discard(instance_id)
 
     def mark_written(self, instance: Instance) -> None:
         """Record that this process has written ``instance`` to the store."""
@@ -123,25 +125,25 @@ class ManagedVersions:
                     return
                 version = self.ensure(change.function_id, change.version_id)
                 version.state, version.capacity = change.state, change.capacity
-            case VersionRemoved():
-                self._function_ids.pop(change.version_id, None)
-                version = self.ensure(change.function_id, change.version_id)
+            case Removed(VersionKey(function_id, version_id)):
+                self._function_ids.pop(version_id, None)
+                version = self.ensure(function_id, version_id)
                 version.state = State.INACTIVE
             case Deployment():
                 version = self.ensure(change.function_id, change.version_id)
                 version.deployment = change
-            case DeploymentRemoved():
-                version = self.ensure(change.function_id, change.version_id)
+            case Removed(DeploymentKey(function_id, version_id)):
+                version = self.ensure(function_id, version_id)
                 version.deployment = None
             case Instance():
                 version = self.ensure(change.function_id, change.version_id)
                 version.apply(change)
-            case InstanceRemoved():
-                known = self._versions.get(change.version_id)
+            case Removed(InstanceKey(version_id, instance_id)):
+                known = self._versions.get(version_id)
                 if known is None:
                     return
                 version = known
-                version.apply(change)
+                version.apply_removal(instance_id)
             case _:
                 return
         self._on_change(version)

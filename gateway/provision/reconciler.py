@@ -179,7 +179,9 @@ class Reconciler:
         if version is not None:
             return version
         deleted = await self._ports.records.deleted_version(version_id)
-        return None if deleted is None else self._versions.ensure(*deleted)
+        if deleted is None:
+            return None
+        return self._versions.ensure(deleted.function_id, deleted.version_id)
 
     # Passes
 

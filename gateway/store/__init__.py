@@ -1,1 +1,1 @@
-"""Where functions, versions and keys are kept."""
+"""The store: functions, versions, deployments, accounts, API keys and secrets in NATS KV."""

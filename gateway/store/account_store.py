@@ -1,8 +1,8 @@
-"""The store as one account sees it: other accounts' records are not there.
+"""The store as one account sees it: records of other accounts do not exist.
 
-Whatever a caller of the API asks for goes through here, so that a forgotten check cannot show or
-change what belongs to somebody else. Every write names the revision it replaces, which only a read
-through here gives.
+Routes access the records of an account only through here, so that a forgotten check cannot show or
+change another account's records. Every write names the revision that it replaces; only a read
+through here returns one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,79 +13,74 @@ import orjson
 from gateway.domain.documents import SCHEMA, Document, read
 from gateway.domain.model import (
     Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
+    DeploymentKey,
+    DetailsKey,
     Function,
-    FunctionRemoved,
+    FunctionKey,
     FunctionVersion,
-    Removed,
+    RecordKey,
     Secrets,
-    SecretsRemoved,
+    SecretsKey,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
 )
-from gateway.store.errors import StoreUnavailableError
-from gateway.store.names import DETAILS, FUNCTIONS, META, place_of, reserved_name
+from gateway.domain.ports import Owned
+from gateway.errors import StoreUnavailable
+from gateway.store.names import DETAILS, FUNCTIONS, META, location_of, reserved_name
 from gateway.store.nats_kv import Store
 
-Reached = Callable[[str, int], Awaitable[bool]]
-"""Returns when the process's own model shows a revision of a bucket (`Watcher.reached`), or `False`
-when it takes too long."""
+WaitUntilShown = Callable[[str, int], Awaitable[bool]]
+"""Waits until the model of this process shows a revision of a bucket; returns `False` if that takes
+too long (`gateway.store.watcher.Watcher.wait_until_shown`)."""
 
-Owned = Function | FunctionVersion | VersionDetails | Deployment | Secrets
 Kind = TypeVar("Kind", Function, FunctionVersion, VersionDetails, Deployment, Secrets)
 
 
 class AccountStores:
     """Gives each account its own store. Implements `gateway.domain.ports.AccountStores`."""
 
-    def __init__(self, store: Store, reached: Reached) -> None:
+    def __init__(self, store: Store, wait_until_shown: WaitUntilShown) -> None:
         self._store = store
-        self._reached = reached
+        self._wait_until_shown = wait_until_shown
 
     def of(self, account: str) -> "AccountStore":
         """Return the store as ``account`` sees it."""
-        return AccountStore(self._store, account, self._reached)
+        return AccountStore(self._store, account, self._wait_until_shown)
 
 
 class AccountStore:
-    """Records of one account. Every call may raise `StoreUnavailableError`.
+    """Records of one account. Implements `gateway.domain.ports.AccountStore`.
 
-    A write returns when the model of this process shows it, so that who has an answer and asks
-    again is told the same.
+    Every method may raise `StoreUnavailable`, and writes `Conflict`. A write returns when the model
+    of this process shows it, so that a caller who reads again gets what was written.
     """
 
-    def __init__(self, store: Store, account: str, reached: Reached) -> None:
+    def __init__(self, store: Store, account: str, wait_until_shown: WaitUntilShown) -> None:
         self.account = account
         self._store = store
-        self._reached = reached
+        self._wait_until_shown = wait_until_shown
 
     async def function(self, function_id: str) -> tuple[Function, int] | None:
-        return await self._own(Function, FunctionRemoved(function_id))
+        return await self._own(Function, FunctionKey(function_id))
 
     async def version(
         self, function_id: str, version_id: str
     ) -> tuple[FunctionVersion, int] | None:
-        return await self._own(FunctionVersion, VersionRemoved(function_id, version_id))
+        return await self._own(FunctionVersion, VersionKey(function_id, version_id))
 
     async def details(self, function_id: str, version_id: str) -> tuple[VersionDetails, int] | None:
-        return await self._own(VersionDetails, DetailsRemoved(function_id, version_id))
+        return await self._own(VersionDetails, DetailsKey(function_id, version_id))
 
     async def deployment(self, function_id: str, version_id: str) -> tuple[Deployment, int] | None:
-        return await self._own(Deployment, DeploymentRemoved(function_id, version_id))
+        return await self._own(Deployment, DeploymentKey(function_id, version_id))
 
     async def secrets(self, function_id: str, version_id: str) -> tuple[Secrets, int] | None:
-        return await self._own(Secrets, SecretsRemoved(function_id, version_id))
+        return await self._own(Secrets, SecretsKey(function_id, version_id))
 
     async def show_deployments(self) -> None:
-        """Return when the model shows every deployment that is in the store."""
         await self._show(DETAILS, "deployment.>")
 
-    async def reserved(self) -> tuple[Mapping[str, int], int]:
-        """Return which functions are being registered, each until when, and the revision.
-
-        What is not among them any more is shown by the model. Unix seconds.
-        """
+    async def reservations(self) -> tuple[Mapping[str, int], int]:
         found = await self._store.get_raw(META, reserved_name(self.account))
         await self._show(FUNCTIONS, "version.>")
         if found is None:
@@ -94,36 +89,30 @@ class AccountStore:
         until = Document(read(document).mapping("until"))
         return {name: until.number(name) for name in until.names()}, revision
 
-    async def reserve(self, until: Mapping[str, int], revision: int) -> None:
-        """Write what `reserved` returned, changed. Raises `ConflictError`."""
+    async def put_reservations(self, until: Mapping[str, int], revision: int) -> None:
         document = {"schema": SCHEMA, "kind": "reserved", "until": dict(until)}
         name = reserved_name(self.account)
         await self._store.put_raw(META, name, orjson.dumps(document), revision)
 
     async def put(self, record: Owned, revision: int) -> int:
-        """Write a record of this account in place of ``revision``, 0 for a new one.
-
-        Returns its new revision. Raises `ConflictError` when it was changed or made meanwhile.
-        """
         if record.account != self.account:
             raise AssertionError(f"a record of {record.account} written for {self.account}")
         written = await self._store.put(record, revision)
-        await self._reached(place_of(record)[0], written)
+        await self._wait_until_shown(location_of(record.key).bucket, written)
         return written
 
-    async def delete(self, name: Removed, revision: int) -> None:
-        """Delete the record whose ``revision`` was read here. Raises `ConflictError`."""
-        ended = await self._store.delete(name, revision)
-        await self._reached(place_of(name)[0], ended)
+    async def delete(self, key: RecordKey, revision: int) -> None:
+        deleted = await self._store.delete(key, revision)
+        await self._wait_until_shown(location_of(key).bucket, deleted)
 
     async def _show(self, bucket: str, pattern: str) -> None:
-        """Return when the model shows what is in the store by now."""
+        """Wait until the model shows the latest write to a name that matches ``pattern``."""
         latest = await self._store.latest(bucket, pattern)
-        if latest is not None and not await self._reached(bucket, latest.revision):
-            raise StoreUnavailableError(f"{bucket} cannot be followed")
+        if latest is not None and not await self._wait_until_shown(bucket, latest.revision):
+            raise StoreUnavailable(cause=f"{bucket} cannot be followed")
 
-    async def _own(self, kind: type[Kind], name: Removed) -> tuple[Kind, int] | None:
-        found = await self._store.get(name)
+    async def _own(self, kind: type[Kind], key: RecordKey) -> tuple[Kind, int] | None:
+        found = await self._store.get(key)
         if found is None:
             return None
         record, revision = found

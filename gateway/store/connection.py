@@ -1,7 +1,8 @@
-"""One NATS connection, kept for as long as the process lives.
+"""One NATS connection for the store, kept for as long as the process lives.
 
-`nats-py` carries it, with two of its habits put right: it gives up for good when a server refuses
-the login once (a rotated password, an expired token), and it logs a trace for every failed attempt.
+`nats-py` carries it. Two of its properties are corrected here: it gives up for good when a server
+refuses the login once (a rotated password, an expired token), and it logs a trace for every failed
+attempt.
 """
 
 import asyncio
@@ -16,24 +17,25 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from gateway.store.errors import BucketMissingError, ConflictError, StoreUnavailableError
+from gateway.errors import Conflict, StoreUnavailable
 from runtime.tasks import spawn
 
 RECONNECT_WAIT_S = 0.2
-"""Between attempts; a key that was revoked meanwhile should stop soon after NATS is back."""
+"""Pause between attempts. Short: a key that was revoked while NATS was away must stop soon."""
 PING_INTERVAL_S = 5
-"""Twice unanswered, and the connection is taken for dead."""
+"""Two unanswered pings end the connection."""
 ANSWER_WITHIN_S = 3.0
+"""Timeout of one call to JetStream."""
 
 _log = logging.getLogger("gateway.store")
 
 
 @dataclass(frozen=True, slots=True)
 class NatsOptions:
-    """Where NATS is and how to log in; every kind of login is optional.
+    """Addresses of NATS and the login; every kind of login is optional.
 
     ``credentials_file`` is a ``.creds`` file (JWT and seed). TLS is used with a ``tls://`` URL or
-    a ``ca_file``, which is for a private authority.
+    with a ``ca_file``, the certificate of a private authority.
     """
 
     urls: tuple[str, ...]
@@ -45,8 +47,12 @@ class NatsOptions:
     ca_file: Path | None = None
 
 
+class BucketMissing(StoreUnavailable):
+    """The bucket does not exist, not yet or no longer."""
+
+
 class Connection:
-    """Opens, keeps and closes the connection; tells when it is lost."""
+    """Opens, keeps and closes the connection, and calls listeners when it is lost."""
 
     def __init__(self, options: NatsOptions) -> None:
         self._options = options
@@ -58,9 +64,9 @@ class Connection:
         self._lost_listeners: set[Callable[[], None]] = set()
 
     async def open(self, timeout_s: float | None = None) -> None:
-        """Connect, and keep trying; raises `StoreUnavailableError` after ``timeout_s`` seconds.
+        """Connect, and keep trying; raise `StoreUnavailable` after ``timeout_s`` seconds.
 
-        Also raises it at once for options that cannot work: a malformed URL, a missing file.
+        Raises it at once for options that cannot work: a malformed URL, a missing file.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -68,10 +74,10 @@ class Connection:
                     await self._connect()
         except TimeoutError:
             await self.close()
-            raise StoreUnavailableError(self._last_error or "no answer from NATS") from None
+            raise StoreUnavailable(cause=self._last_error or "no answer from NATS") from None
 
     async def close(self) -> None:
-        """Close for good. Nothing is buffered that would be lost."""
+        """Close for good. There are no buffered writes to lose."""
         self._is_closed = True
         self._up.clear()
         if self._reopening is not None:
@@ -79,18 +85,18 @@ class Connection:
         await self._client.close()
 
     async def client(self) -> Client:
-        """Return the client once it is connected, however long that takes."""
+        """Wait without limit until the client is connected; return it."""
         await self._up.wait()
         return self._client
 
     def connected_client(self) -> Client:
-        """Return the client; raises `StoreUnavailableError` when it is not connected now."""
+        """Return the client. Raises `StoreUnavailable` if it is not connected now."""
         if not self._up.is_set():
-            raise StoreUnavailableError(self._last_error or "not connected to NATS")
+            raise StoreUnavailable(cause=self._last_error or "not connected to NATS")
         return self._client
 
     def on_lost(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` whenever the connection breaks, until `forget` is called with it."""
+        """Call ``listener`` whenever the connection is lost, until `forget` is called with it."""
         self._lost_listeners.add(listener)
 
     def forget(self, listener: Callable[[], None]) -> None:
@@ -114,7 +120,7 @@ class Connection:
             closed_cb=self._on_closed,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # it sleeps so long
+            reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds, may be a fraction
             ping_interval=PING_INTERVAL_S,
             connect_timeout=2,
         )
@@ -139,7 +145,7 @@ class Connection:
             self._reopening = spawn(self._reopen(), "store.reopen")
 
     async def _reopen(self) -> None:
-        """Start again with a new client: nats-py has given up on the old one."""
+        """Connect with a new client: nats-py has given up on the old one."""
         await asyncio.sleep(1.0)
         self._client = Client()
         await self._connect()
@@ -149,7 +155,7 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, ConnectionResetError) and self._last_error:
-            # A server that refuses us closes at once, and its reason does not always arrive.
+            # A server that refuses the login closes at once, often before its reason arrives.
             return
         text = str(error) or type(error).__name__
         if text != self._last_error:
@@ -159,23 +165,26 @@ class Connection:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what `nats-py` raises into `StoreError`; nothing outside knows its exceptions."""
+    """Raise `Conflict`, `BucketMissing` or `StoreUnavailable` in place of `nats-py`'s errors.
+
+    The cause names servers and streams: it is for logs, not for callers.
+    """
     try:
         yield
     except nats.js.errors.KeyWrongLastSequenceError as error:
-        raise ConflictError("the record has been changed in between") from error
+        raise Conflict(cause="the record has been changed in between") from error
     except nats.js.errors.NotFoundError as error:
-        raise BucketMissingError(error.description or "the bucket is missing") from error
+        raise BucketMissing(cause=error.description or "the bucket is missing") from error
     except nats.js.errors.APIError as error:
         if error.err_code == _WRONG_LAST_SEQUENCE:
-            raise ConflictError("the record has been changed in between") from error
-        raise StoreUnavailableError(error.description or "JetStream refused") from error
+            raise Conflict(cause="the record has been changed in between") from error
+        raise StoreUnavailable(cause=error.description or "JetStream refused") from error
     except nats.js.errors.NoStreamResponseError as error:
-        raise BucketMissingError("JetStream is off, or the bucket is missing") from error
+        raise BucketMissing(cause="JetStream is off, or the bucket is missing") from error
     except (nats.errors.TimeoutError, TimeoutError) as error:
-        raise StoreUnavailableError(f"no answer from NATS within {ANSWER_WITHIN_S} s") from error
+        raise StoreUnavailable(cause=f"no answer from NATS within {ANSWER_WITHIN_S} s") from error
     except (nats.errors.Error, OSError) as error:
-        raise StoreUnavailableError(str(error)) from error
+        raise StoreUnavailable(cause=str(error)) from error
 
 
 _WRONG_LAST_SEQUENCE = 10071

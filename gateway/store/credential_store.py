@@ -1,7 +1,7 @@
-"""Keys, accounts and clients, as the key service and the account routes see them.
+"""API keys, accounts and clients, for the routes about keys and accounts.
 
-A key is reached through its account alone. Accounts and clients are reached by name: who may do
-that is for the routes to ask.
+An API key is accessible only through its account. Accounts and clients are accessible by name: the
+routes check whether the caller may.
 """
 
 import re
@@ -9,18 +9,18 @@ from typing import TypeVar
 
 from gateway.domain.model import (
     Account,
-    AccountRemoved,
+    AccountKey,
     ApiKey,
     Client,
-    ClientRemoved,
+    ClientKey,
     RecordError,
 )
-from gateway.store.account_store import Reached
-from gateway.store.names import ACCOUNTS, place_of, record_at
+from gateway.store.account_store import WaitUntilShown
+from gateway.store.names import ACCOUNTS, location_of, record_at
 from gateway.store.nats_kv import Store
 
 Credential = ApiKey | Account | Client
-CredentialRemoved = AccountRemoved | ClientRemoved
+DeletableKey = AccountKey | ClientKey
 Kind = TypeVar("Kind", Account, Client)
 
 _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
@@ -29,20 +29,20 @@ _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 class CredentialStore:
     """Implements `gateway.api.identity.Credentials`.
 
-    Every call may raise `StoreUnavailableError`; writes raise `ConflictError` and return when the
-    model of this process shows them.
+    Every method may raise `StoreUnavailable`, and writes `Conflict`. A write returns when the model
+    of this process shows it.
     """
 
-    def __init__(self, store: Store, reached: Reached) -> None:
+    def __init__(self, store: Store, wait_until_shown: WaitUntilShown) -> None:
         self._store = store
-        self._reached = reached
+        self._wait_until_shown = wait_until_shown
 
     async def keys(self, account: str) -> list[ApiKey]:
-        """Return the keys of ``account``, oldest first."""
+        """Return the API keys of ``account``, oldest first."""
         return (await self._store.list_keys(account))[0]
 
     async def key(self, account: str, key_id: str) -> tuple[ApiKey, int] | None:
-        """Return a key of ``account`` and its revision."""
+        """Return an API key of ``account`` and its revision."""
         if _is_key_id(key_id) is None:
             return None
         found = await self._store.get_key(key_id)
@@ -50,14 +50,14 @@ class CredentialStore:
 
     async def account(self, nca_id: str) -> tuple[Account, int] | None:
         """Return an account and its revision."""
-        found = await self._store.get(AccountRemoved(nca_id))
+        found = await self._store.get(AccountKey(nca_id))
         if found is None or not isinstance(found[0], Account):
             return None
         return found[0], found[1]
 
     async def client(self, client_id: str) -> tuple[Client, int] | None:
         """Return a client and its revision."""
-        found = await self._store.get(ClientRemoved(client_id))
+        found = await self._store.get(ClientKey(client_id))
         if found is None or not isinstance(found[0], Client):
             return None
         return found[0], found[1]
@@ -73,13 +73,13 @@ class CredentialStore:
     async def put(self, record: Credential, revision: int) -> int:
         """Write a record in place of ``revision``, 0 for a new one; return its new revision."""
         written = await self._store.put(record, revision)
-        await self._reached(place_of(record)[0], written)
+        await self._wait_until_shown(location_of(record.key).bucket, written)
         return written
 
-    async def delete(self, name: CredentialRemoved, revision: int) -> None:
+    async def delete(self, key: DeletableKey, revision: int) -> None:
         """Delete a record at the ``revision`` that was read."""
-        ended = await self._store.delete(name, revision)
-        await self._reached(place_of(name)[0], ended)
+        deleted = await self._store.delete(key, revision)
+        await self._wait_until_shown(location_of(key).bucket, deleted)
 
     async def _all(self, kind: type[Kind]) -> list[Kind]:
         found = []

@@ -1,10 +1,9 @@
 """The contents of one bucket, then every change, for the life of one subscription.
 
-An ephemeral push consumer of our own, not `nats-py`'s KV watch: that one starts again by itself
-after a gap or a restart of the server, from the sequence after the last one it saw, so a bucket
-that was restored or made anew stays silent for ever, and it notices a lost consumer only after
-minutes. Here a feed breaks, visibly, and whoever follows the bucket opens the next one, which
-delivers everything again.
+An ephemeral push consumer, not `nats-py`'s KV watch. That watch restarts by itself after a gap or a
+restart of the server, from the sequence after the last one it received: a bucket that was restored
+or made again then stays silent for ever, and a lost consumer is noticed only after minutes. A feed
+breaks instead, and the follower of the bucket opens the next one, which delivers everything again.
 """
 
 import asyncio
@@ -19,13 +18,13 @@ from nats.js import api
 from gateway.store.connection import ANSWER_WITHIN_S, translated
 
 HEARTBEAT_S = 0.4
-"""The server speaks at least so often."""
+"""The server sends a message or a heartbeat at least this often."""
 SILENCE_S = 1.0
-"""Without a word for so long, the consumer is taken for lost."""
+"""After this time without a message, the consumer counts as lost."""
 
 
 class Entry(NamedTuple):
-    """One name's latest document; ``data`` is `None` when it was deleted."""
+    """The latest document of one name; ``data`` is `None` if it was deleted."""
 
     name: str
     data: bytes | None
@@ -33,9 +32,9 @@ class Entry(NamedTuple):
 
 
 def is_deletion(headers: Mapping[str, str] | None) -> bool:
-    """Whether a message with ``headers`` marks the end of an entry.
+    """Whether a message with ``headers`` marks a deletion.
 
-    Deleted by a client, or expired or purged by the server, which marks it with a reason.
+    By a client, or by the server (expired or purged), which adds a reason.
     """
     return headers is not None and ("KV-Operation" in headers or "Nats-Marker-Reason" in headers)
 
@@ -43,15 +42,15 @@ def is_deletion(headers: Mapping[str, str] | None) -> bool:
 class Feed:
     """One subscription to one bucket.
 
-    ``on_entry`` gets the latest entry of every name, then changes as they come, in order;
-    ``on_loaded`` is called once, after the last entry that was there at the start. Neither is
-    called after the feed broke: `wait_broken` then returns why.
+    ``on_entry`` gets the latest entry of every name, then each change, in order; ``on_loaded`` is
+    called once, after the last entry that existed at the start. Neither is called after the feed
+    has broken: `wait_broken` then returns the reason.
     """
 
     def __init__(
         self, bucket: str, on_entry: Callable[[Entry], None], on_loaded: Callable[[], None]
     ) -> None:
-        """``bucket`` is the full name."""
+        """``bucket`` is the full name of the bucket."""
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._on_entry = on_entry
@@ -66,7 +65,7 @@ class Feed:
         self._reason = ""
 
     async def open(self, client: Client) -> None:
-        """Begin. Raises `StoreUnavailableError`, `BucketMissingError` when it is not there."""
+        """Subscribe. Raises `StoreUnavailable`, and `BucketMissing` if there is no such bucket."""
         self._client = client
         self._heard_at = asyncio.get_running_loop().time()
         inbox = client.new_inbox()
@@ -93,26 +92,26 @@ class Feed:
             self._loaded()
 
     async def close(self) -> None:
-        """End, and let the server forget the consumer at once."""
+        """End the feed and delete the consumer at the server."""
         self.break_off("closed")
         client, subscription = self._client, self._subscription
         if client is None or subscription is None or client.is_closed:
             return
         self._subscription = None
         with translated():
-            # While disconnected too: else the client subscribes again when it is back.
+            # Also while disconnected: else the client subscribes again after it reconnects.
             await subscription.unsubscribe()
             if client.is_connected:
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
 
     def break_off(self, reason: str = "disconnected") -> None:
-        """Nothing that comes from now on is trusted."""
+        """Break the feed: later messages are ignored."""
         if not self._broken.is_set():
             self._reason = reason
             self._broken.set()
 
     async def wait_broken(self) -> str:
-        """Return the reason once the feed is broken; watches for the server's silence."""
+        """Wait until the feed is broken; return the reason. Detects a silent server."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -151,7 +150,7 @@ class Feed:
             self._loaded()
 
     async def _control(self, message: Msg, headers: dict[str, str]) -> None:
-        """Take a heartbeat, which tells the last sequence sent, or a flow control request."""
+        """Handle a heartbeat, which has the last sequence sent, or a flow control request."""
         reply = message.reply or headers.get("Nats-Consumer-Stalled")
         if reply and self._client is not None:
             await self._client.publish(reply)

@@ -1,35 +1,26 @@
-"""Where in the store a record stands.
+"""Bucket and name of every record in the store.
 
-The buckets' names are these with the deployment's prefix, as in ``gateway_keys``. Who may read one
-need not read another, which is why there are several: routing needs no details, details hold no
-key digests, and secrets are read by nobody but their owner's workers.
+The full name of a bucket begins with the prefix of the installation, as in ``gateway_keys``. There
+are several buckets because permissions differ: routing needs no details, details contain no key
+digests, and only the owner's workers get secrets.
 """
 
 import re
+from typing import NamedTuple
 
 from gateway.domain.model import (
-    Account,
-    AccountRemoved,
-    ApiKey,
-    Change,
-    Client,
-    ClientRemoved,
-    Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
-    Function,
-    FunctionRemoved,
-    FunctionVersion,
-    Instance,
-    InstanceRemoved,
-    KeyRemoved,
+    AccountKey,
+    ApiKeyKey,
+    ClientKey,
+    DeploymentKey,
+    DetailsKey,
+    FunctionKey,
+    InstanceKey,
     Record,
     RecordError,
-    Removed,
-    Secrets,
-    SecretsRemoved,
-    VersionDetails,
-    VersionRemoved,
+    RecordKey,
+    SecretsKey,
+    VersionKey,
     decode,
 )
 
@@ -40,90 +31,97 @@ KEYS = "keys"
 DETAILS = "details"
 """``details.<functionId>.<versionId>`` and ``deployment.<functionId>.<versionId>``."""
 INSTANCES = "instances"
-"""``instance.<versionId>.<instanceId>``; in memory: what runs is told again by what runs."""
+"""``instance.<versionId>.<instanceId>``; in memory, because the reconciler writes them again."""
 ACCOUNTS = "accounts"
 """``account.<ncaId>`` and ``client.<clientId>``."""
 SECRETS = "secrets"
 """``secrets.<functionId>.<versionId>``, encrypted."""
 META = "meta"
-"""No records: the leader's lease, the bootstrap digest, public halves of signing keys, and which
-functions are being registered."""
+"""Not records: the leader's lease, the bootstrap digest, public signing keys, and reservations of
+functions that are being registered."""
 RESERVED = "reserved."
-"""How the names of reservations in `META` begin."""
+"""Prefix of the names of reservations in `META`."""
 
 BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META)
 IN_MEMORY = frozenset({INSTANCES})
 ROUTING = (FUNCTIONS, KEYS, ACCOUNTS)
-"""What every gateway process follows."""
+"""Followed by every gateway process."""
 CONTROL = (*ROUTING, DETAILS, INSTANCES)
-"""What a process follows that serves the API or keeps instances."""
+"""Followed by a process with the role ``api`` or ``provision``."""
 
 _plain = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
-def place_of(change: Change) -> tuple[str, str]:  # noqa: PLR0911 - one line per kind
-    """Return bucket and name of a record, or of one that is gone."""
-    match change:
-        case FunctionVersion() | VersionRemoved():
-            return FUNCTIONS, f"version.{change.function_id}.{change.version_id}"
-        case Function() | FunctionRemoved():
-            return FUNCTIONS, f"function.{change.function_id}"
-        case ApiKey() | KeyRemoved():
-            return KEYS, change.key_id
-        case VersionDetails() | DetailsRemoved():
-            return DETAILS, f"details.{change.function_id}.{change.version_id}"
-        case Deployment() | DeploymentRemoved():
-            return DETAILS, f"deployment.{change.function_id}.{change.version_id}"
-        case Instance() | InstanceRemoved():
-            return INSTANCES, f"instance.{change.version_id}.{_token(change.instance_id)}"
-        case Account() | AccountRemoved():
-            return ACCOUNTS, f"account.{_token(change.nca_id)}"
-        case Client() | ClientRemoved():
-            return ACCOUNTS, f"client.{_token(change.client_id)}"
-        case Secrets() | SecretsRemoved():
-            return SECRETS, f"secrets.{change.function_id}.{change.version_id}"
+class Location(NamedTuple):
+    """Bucket, without prefix, and name of a stored document."""
+
+    bucket: str
+    name: str
+
+
+def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kind
+    """Return where the record of ``key`` is stored."""
+    match key:
+        case VersionKey(function_id, version_id):
+            return Location(FUNCTIONS, f"version.{function_id}.{version_id}")
+        case FunctionKey(function_id):
+            return Location(FUNCTIONS, f"function.{function_id}")
+        case ApiKeyKey(key_id):
+            return Location(KEYS, key_id)
+        case DetailsKey(function_id, version_id):
+            return Location(DETAILS, f"details.{function_id}.{version_id}")
+        case DeploymentKey(function_id, version_id):
+            return Location(DETAILS, f"deployment.{function_id}.{version_id}")
+        case InstanceKey(version_id, instance_id):
+            return Location(INSTANCES, f"instance.{version_id}.{_token(instance_id)}")
+        case AccountKey(nca_id):
+            return Location(ACCOUNTS, f"account.{_token(nca_id)}")
+        case ClientKey(client_id):
+            return Location(ACCOUNTS, f"client.{_token(client_id)}")
+        case SecretsKey(function_id, version_id):
+            return Location(SECRETS, f"secrets.{function_id}.{version_id}")
 
 
 def reserved_name(account: str) -> str:
-    """Return where in `META` stands which functions of an account are being registered."""
+    """Return the name in `META` of the reservations of an account."""
     return f"{RESERVED}{_token(account)}"
 
 
-def removed_at(bucket: str, name: str) -> Removed:  # noqa: PLR0911 - one line per kind
-    """Return what is gone when ``name`` is. Raises `RecordError` for a name we never write."""
+def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per kind
+    """Return the key of the record at a location. Raises `RecordError` for an unknown name."""
     if bucket == KEYS:
-        return KeyRemoved(name)
+        return ApiKeyKey(name)
     match name.split("."):
         case ["function", function_id]:
-            return FunctionRemoved(function_id)
+            return FunctionKey(function_id)
         case ["version", function_id, version_id]:
-            return VersionRemoved(function_id, version_id)
+            return VersionKey(function_id, version_id)
         case ["details", function_id, version_id]:
-            return DetailsRemoved(function_id, version_id)
+            return DetailsKey(function_id, version_id)
         case ["deployment", function_id, version_id]:
-            return DeploymentRemoved(function_id, version_id)
+            return DeploymentKey(function_id, version_id)
         case ["instance", version_id, instance_id]:
-            return InstanceRemoved(version_id, _text(instance_id))
+            return InstanceKey(version_id, _text(instance_id))
         case ["account", nca_id]:
-            return AccountRemoved(_text(nca_id))
+            return AccountKey(_text(nca_id))
         case ["client", client_id]:
-            return ClientRemoved(_text(client_id))
+            return ClientKey(_text(client_id))
         case ["secrets", function_id, version_id]:
-            return SecretsRemoved(function_id, version_id)
+            return SecretsKey(function_id, version_id)
         case _:
-            raise RecordError("the name is none of ours")
+            raise RecordError("the name is not known")
 
 
 def record_at(bucket: str, name: str, data: bytes) -> Record:
-    """Read a document. Raises `RecordError`, also when it belongs under another name."""
+    """Read the document at a location. Raises `RecordError`, also if it belongs elsewhere."""
     record = decode(data)
-    if place_of(record) != (bucket, name):
+    if location_of(record.key) != (bucket, name):
         raise RecordError("the document belongs under another name")
     return record
 
 
 def _token(text: str) -> str:
-    """Return ``text`` as one token of a KV name: as it is where that can be, else in hex."""
+    """Return ``text`` as one token of a KV name: unchanged where possible, else ``=`` and hex."""
     return text if _plain(text) else f"={text.encode().hex()}"
 
 
@@ -133,4 +131,4 @@ def _text(token: str) -> str:
     try:
         return bytes.fromhex(token[1:]).decode()
     except ValueError as error:
-        raise RecordError("the name is none of ours") from error
+        raise RecordError("the name is not known") from error

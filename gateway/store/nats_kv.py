@@ -1,7 +1,7 @@
-"""Records in NATS KV buckets, on file storage but for the instances.
+"""Records in NATS KV buckets, on file storage except for instances.
 
-Every write may be conditional on the record's revision, and a change that reads before it writes
-should be: then of two who change at once, one is told to read again.
+A write may be conditional on the stored revision. A change that reads before it writes must be:
+then one of two concurrent writers gets `Conflict` (`gateway.domain.compare_and_set`).
 """
 
 from dataclasses import replace
@@ -10,52 +10,52 @@ import nats.js.errors
 from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
+from gateway.domain.compare_and_set import compare_and_set
 from gateway.domain.model import (
     ApiKey,
-    KeyRemoved,
+    ApiKeyKey,
     Record,
     RecordError,
-    Removed,
-    VersionRemoved,
+    RecordKey,
+    VersionKey,
     encode,
 )
+from gateway.errors import StoreUnavailable
 from gateway.store.connection import ANSWER_WITHIN_S, Connection, translated
-from gateway.store.errors import ConflictError, StoreUnavailableError
 from gateway.store.feed import Entry, Feed, is_deletion
 from gateway.store.names import (
     BUCKETS,
     FUNCTIONS,
     IN_MEMORY,
     KEYS,
-    place_of,
+    key_at,
+    location_of,
     record_at,
-    removed_at,
 )
 
 _NAME_IN_USE = 10058
 """JetStream's code for a stream of this name with another configuration."""
 _NO_MESSAGE = 10037
-"""JetStream's code for a stream that has no message of this subject."""
+"""JetStream's code for a stream that has no message with this subject."""
 _MARKER_TTL_S = 7 * 86_400
-"""How long a deletion leaves a trace. Watchers need it only while they are connected."""
-_ATTEMPTS = 5
+"""How long a deletion marker is kept. Feeds need it only while they are connected."""
 _ALL_READ = "all read"
 
 
 class Store:
-    """Reads and writes records. Every call may raise `StoreUnavailableError`."""
+    """Reads and writes records. Every method may raise `gateway.errors.StoreUnavailable`."""
 
     def __init__(self, connection: Connection, prefix: str = "gateway", replicas: int = 1) -> None:
-        """``prefix`` begins the buckets' names.
+        """``prefix`` begins the names of the buckets.
 
-        ``replicas`` is how many servers keep each bucket, from when it is made.
+        ``replicas`` is the number of servers that keep a bucket; it is set when the bucket is made.
         """
         self.connection = connection
         self._prefix = prefix
         self._replicas = replicas
 
     def full_name(self, bucket: str) -> str:
-        """Return the name by which NATS knows a bucket of `gateway.store.names`."""
+        """Return the full name in NATS of a bucket of `gateway.store.names`."""
         return f"{self._prefix}_{bucket}"
 
     async def prepare(self, *buckets: str) -> None:
@@ -70,27 +70,26 @@ class Store:
     async def put(self, record: Record, revision: int | None = None) -> int:
         """Write a record and return its new revision.
 
-        ``revision`` is the one that is to be replaced, 0 for a record that must not exist yet,
-        `None` to write in any case. Raises `ConflictError`.
+        ``revision`` is the revision to replace, 0 for a record that must not exist yet, `None` for
+        an unconditional write. Raises `gateway.errors.Conflict`.
         """
-        bucket, name = place_of(record)
-        return await self.put_raw(bucket, name, encode(record), revision)
+        return await self.put_raw(*location_of(record.key), encode(record), revision)
 
-    async def get(self, name: Removed) -> tuple[Record, int] | None:
-        """Return the record called ``name`` and its revision; `None` when there is none.
+    async def get(self, key: RecordKey) -> tuple[Record, int] | None:
+        """Return the record of ``key`` and its revision; `None` if there is none.
 
-        Raises `RecordError` when it cannot be read.
+        Raises `RecordError` if the document cannot be read.
         """
-        bucket, key = place_of(name)
-        found = await self.get_raw(bucket, key)
+        location = location_of(key)
+        found = await self.get_raw(*location)
         if found is None:
             return None
         data, revision = found
-        return record_at(bucket, key, data), revision
+        return record_at(*location, data), revision
 
     async def get_key(self, key_id: str) -> tuple[ApiKey, int] | None:
-        """Return a key and its revision."""
-        found = await self.get(KeyRemoved(key_id))
+        """Return an API key and its revision; `None` if there is none. Raises `RecordError`."""
+        found = await self.get(ApiKeyKey(key_id))
         if found is None:
             return None
         record, revision = found
@@ -98,17 +97,17 @@ class Store:
             raise RecordError("the document is of another kind")
         return record, revision
 
-    async def delete(self, name: Removed, revision: int | None = None) -> int:
-        """Delete a record and return the revision of its end, whether it was there or not.
+    async def delete(self, key: RecordKey, revision: int | None = None) -> int:
+        """Delete a record, if it exists; return the revision of the deletion marker.
 
-        Raises `ConflictError` when it is not at the ``revision`` given.
+        Raises `gateway.errors.Conflict` if ``revision`` is given and is not the stored one.
         """
-        return await self.delete_raw(*place_of(name), revision)
+        return await self.delete_raw(*location_of(key), revision)
 
     async def put_raw(
         self, bucket: str, name: str, data: bytes, revision: int | None = None
     ) -> int:
-        """Write what is no record, as `put` does; ``name`` is a valid KV key."""
+        """Write a document that is not a record, as `put` does; ``name`` is a valid KV key."""
         with translated():
             kv = await self._bucket(bucket)
             if revision is None:
@@ -118,7 +117,7 @@ class Store:
             return await kv.update(name, data, last=revision)
 
     async def get_raw(self, bucket: str, name: str) -> tuple[bytes, int] | None:
-        """Return what is written under ``name`` and its revision; `None` when nothing is."""
+        """Return the document called ``name`` and its revision; `None` if there is none."""
         with translated():
             try:
                 entry = await (await self._bucket(bucket)).get(name)
@@ -127,7 +126,7 @@ class Store:
         return entry.value or b"", entry.revision or 0
 
     async def delete_raw(self, bucket: str, name: str, revision: int | None = None) -> int:
-        """Delete what is written under ``name``, as `delete` does."""
+        """Delete the document called ``name``, as `delete` does."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
@@ -138,23 +137,23 @@ class Store:
         return ack.seq
 
     async def entries(self, bucket: str) -> list[Entry]:
-        """Return everything in ``bucket`` as it is now."""
+        """Return every entry that is in ``bucket`` now."""
         entries: list[Entry] = []
         feed = Feed(self.full_name(bucket), entries.append, lambda: feed.break_off(_ALL_READ))
         try:
             await feed.open(self.connection.connected_client())
             reason = await feed.wait_broken()
             if reason != _ALL_READ:
-                raise StoreUnavailableError(reason)
+                raise StoreUnavailable(cause=reason)
         finally:
             await feed.close()
         return [entry for entry in entries if entry.data is not None]
 
     async def latest(self, bucket: str, pattern: str) -> Entry | None:
-        """Return what was written or deleted last of the names that match ``pattern``.
+        """Return the last write or deletion of a name that matches ``pattern``.
 
-        ``*`` stands for one token, a final ``>`` for all that follow. `None` when there is nothing,
-        and nothing was deleted within a week.
+        ``*`` matches one token, a final ``>`` all that follow. `None` if no name matches now and
+        none was deleted within a week.
         """
         full_name = self.full_name(bucket)
         prefix = f"$KV.{full_name}."
@@ -169,16 +168,19 @@ class Store:
         data = None if is_deletion(message.headers) else message.data
         return Entry(name, data, message.seq or 0)
 
-    async def deleted_version(self, version_id: str) -> VersionRemoved | None:
-        """Return the name of a version that was deleted within a week, `None` for any other."""
+    async def deleted_version(self, version_id: str) -> VersionKey | None:
+        """Return the key of a version that was deleted within a week, `None` for any other."""
         entry = await self.latest(FUNCTIONS, f"version.*.{version_id}")
         if entry is None or entry.data is not None:
             return None
-        removed = removed_at(FUNCTIONS, entry.name)
-        return removed if isinstance(removed, VersionRemoved) else None
+        key = key_at(FUNCTIONS, entry.name)
+        return key if isinstance(key, VersionKey) else None
 
     async def list_keys(self, account: str | None = None) -> tuple[list[ApiKey], list[str]]:
-        """Return the keys of ``account``, or all, oldest first; and names that cannot be read."""
+        """Return API keys, oldest first, and the names of those that cannot be read.
+
+        The keys of all accounts if ``account`` is `None`.
+        """
         keys, unreadable = [], []
         for name, data, _ in await self.entries(KEYS):
             try:
@@ -192,19 +194,10 @@ class Store:
         return keys, unreadable
 
     async def revoke_key(self, key_id: str) -> ApiKey | None:
-        """Revoke a key and return it; `None` when there is none of this id."""
-        for _ in range(_ATTEMPTS):
-            found = await self.get_key(key_id)
-            if found is None:
-                return None
-            key, revision = found
-            revoked = replace(key, is_revoked=True)
-            try:
-                await self.put(revoked, revision)
-            except ConflictError:
-                continue
-            return revoked
-        raise ConflictError("the key is being changed by somebody else")
+        """Revoke an API key and return it; `None` if there is none with this id."""
+        return await compare_and_set(
+            lambda: self.get_key(key_id), lambda key: replace(key, is_revoked=True), self.put
+        )
 
     async def _make(self, bucket: str) -> None:
         in_memory = bucket in IN_MEMORY
@@ -217,7 +210,7 @@ class Store:
         try:
             await self._jetstream().create_key_value(config)
         except nats.js.errors.APIError as error:
-            # Another process may have made it meanwhile, with other replicas.
+            # Another process has made it at the same time, with another number of replicas.
             if error.err_code != _NAME_IN_USE:
                 raise
 

@@ -1,8 +1,7 @@
-"""Keeps a model equal to the store, whatever happens to NATS meanwhile.
+"""Keeps a model (read model or catalog) equal to the records in the store.
 
-Each bucket is followed by one task: open a `Feed`, apply what it brings, and when it breaks open
-the next one. A new feed brings everything again; what it did not bring has been deleted meanwhile.
-While NATS is away the model stays as it was: a lost broker must not take functions down.
+Each bucket is followed by a `gateway.store.follower.BucketFollower`; a `RecordMirror` turns its
+entries into changes of the model.
 """
 
 import asyncio
@@ -10,17 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.domain.model import Change, RecordError
-from gateway.store.connection import Connection
-from gateway.store.errors import BucketMissingError, StoreError
-from gateway.store.feed import Entry, Feed
-from gateway.store.names import KEYS, ROUTING, record_at, removed_at
+from gateway.domain.model import Change, RecordError, Removed
+from gateway.store.feed import Entry
+from gateway.store.follower import BucketFollower
+from gateway.store.names import KEYS, ROUTING, key_at, record_at
 from gateway.store.nats_kv import Store
-from runtime.tasks import spawn
-
-REACHED_WITHIN_S = 1.0
-RETRY_S = 0.1
-MAX_RETRY_S = 2.0
 
 _log = logging.getLogger("gateway.store")
 
@@ -29,14 +22,14 @@ class Model(Protocol):
     """What is kept equal to the store: the read model or the catalog."""
 
     def apply(self, change: Change) -> None:
-        """Take one change. The same one may come again."""
+        """Apply one change. The same change may come again."""
 
 
-class Mirror:
-    """What one bucket holds, turned into changes. No I/O.
+class RecordMirror:
+    """Turns the entries of one bucket into changes. No I/O.
 
-    A document that cannot be read is logged and skipped. If it is a key's, the key stops working:
-    it may say that the key is revoked. A function's stays as it was last understood.
+    A document that cannot be read is logged and skipped. If it is an API key's, the key is removed:
+    the document may say that the key is revoked. The record of anything else stays as it was.
     """
 
     def __init__(self, bucket: str, apply: Callable[[Change], None]) -> None:
@@ -46,17 +39,17 @@ class Mirror:
         self._missing: set[str] = set()
 
     def begin(self) -> None:
-        """Everything will be told again: what is not, is gone."""
+        """Every entry is delivered again: one that is not, has been deleted."""
         self._missing = set(self._names)
 
     def loaded(self) -> None:
-        """Everything has been told."""
+        """Every entry has been delivered."""
         for name in self._missing:
             self._remove(name)
         self._missing = set()
 
     def entry(self, entry: Entry) -> None:
-        """Take one entry of the bucket."""
+        """Apply one entry of the bucket."""
         name, data, revision = entry
         self._missing.discard(name)
         if data is None:
@@ -70,154 +63,56 @@ class Mirror:
         self._names.add(name)
 
     def _skip(self, name: str, revision: int, error: RecordError) -> None:
-        _log.error(
-            "store.bad_record",
-            extra={
-                "fields": {
-                    "bucket": self._bucket,
-                    "name": name,
-                    "revision": revision,
-                    "error": str(error),
-                }
-            },
-        )
+        fields = {
+            "bucket": self._bucket,
+            "name": name,
+            "revision": revision,
+            "error": str(error),
+        }
+        _log.error("store.bad_record", extra={"fields": fields})
         if self._bucket == KEYS:
             self._remove(name)
 
     def _remove(self, name: str) -> None:
         if name in self._names:
             self._names.discard(name)
-            self._apply(removed_at(self._bucket, name))
+            self._apply(Removed(key_at(self._bucket, name)))
 
 
 class Watcher:
-    """Follows some buckets of the store: those for routing unless told otherwise.
+    """Follows buckets of the store; by default those that routing needs.
 
-    ``loaded`` is set once the model holds everything that was in the store; it stays set when
-    NATS goes. Until then the model is incomplete, and nobody should be served from it.
+    ``loaded`` is set once the model holds everything that is in the store; it stays set when NATS
+    is lost. Until then the model is incomplete, and the process must not serve requests from it.
     """
 
     def __init__(self, store: Store, model: Model, buckets: Sequence[str] = ROUTING) -> None:
-        self._followers = [_Follower(bucket, store, model, self._progress) for bucket in buckets]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._followers = [
+            BucketFollower(bucket, store, RecordMirror(bucket, model.apply), self._on_loaded)
+            for bucket in buckets
+        ]
         self.loaded = asyncio.Event()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether every change of the store reaches the model now."""
-        return all(follower.is_current for follower in self._followers)
-
     def start(self) -> None:
-        """Begin to follow; the connection may still be on its way."""
-        self._tasks = [
-            spawn(follower.run(), f"store.follow.{follower.bucket}") for follower in self._followers
-        ]
+        """Start following; the connection need not be open yet."""
+        for follower in self._followers:
+            follower.start()
 
     async def stop(self) -> None:
         """Stop following; the model stays as it is."""
-        for follower in self._followers:
-            follower.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(follower.stop() for follower in self._followers))
 
-    async def reached(self, bucket: str, revision: int) -> bool:
-        """Return when the model shows ``revision`` of ``bucket``: one's own write, for example.
+    async def wait_until_shown(self, bucket: str, revision: int) -> bool:
+        """Wait until the model shows ``revision`` of ``bucket``: a write of this process, say.
 
-        Waits `REACHED_WITHIN_S` at most, and not at all for a bucket that is not followed. Returns
-        whether the model shows it; the write is done in any case.
+        Returns whether it does; at once `False` for a bucket that is not followed. The write is
+        stored in any case. Waits `gateway.store.follower.SHOWN_WITHIN_S` at most.
         """
         for follower in self._followers:
             if follower.bucket == bucket:
-                return await follower.reached(revision)
+                return await follower.wait_until_shown(revision)
         return False
 
-    def _progress(self) -> None:
+    def _on_loaded(self) -> None:
         if all(follower.is_complete for follower in self._followers):
             self.loaded.set()
-
-
-class _Follower:
-    """Follows one bucket, feed after feed."""
-
-    def __init__(
-        self, bucket: str, store: Store, model: Model, progress: Callable[[], None]
-    ) -> None:
-        self.bucket = bucket
-        self.is_complete = False
-        self.is_current = False
-        self._store = store
-        self._connection: Connection = store.connection
-        self._mirror = Mirror(bucket, model.apply)
-        self._progress = progress
-        self._retry_s = RETRY_S
-        self._feed: Feed | None = None
-        self._is_stopped = False
-        self._revision = 0
-        self._waiting: dict[asyncio.Event, int] = {}
-
-    def stop(self) -> None:
-        """End `run`, also when `nats-py` swallows the cancellation (cpython #86296)."""
-        self._is_stopped = True
-        if self._feed is not None:
-            self._feed.break_off("stopped")
-
-    async def reached(self, revision: int) -> bool:
-        if self._revision >= revision:
-            return True
-        reached = asyncio.Event()
-        self._waiting[reached] = revision
-        try:
-            async with asyncio.timeout(REACHED_WITHIN_S):
-                await reached.wait()
-        except TimeoutError:
-            _log.warning("store.slow_feed", extra={"fields": {"bucket": self.bucket}})
-            return False
-        finally:
-            del self._waiting[reached]
-        return True
-
-    async def run(self) -> None:
-        while True:
-            try:
-                reason = await self._follow()
-            except StoreError as error:
-                reason = str(error)
-            self.is_current = False
-            if self._is_stopped:
-                return
-            _log.warning(
-                "store.feed_broken", extra={"fields": {"bucket": self.bucket, "reason": reason}}
-            )
-            await asyncio.sleep(self._retry_s)
-            self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
-
-    async def _follow(self) -> str:
-        client = await self._connection.client()
-        self._mirror.begin()
-        name = self._store.full_name(self.bucket)
-        feed = self._feed = Feed(name, self._entry, self._loaded)
-        self._connection.on_lost(feed.break_off)
-        try:
-            try:
-                await feed.open(client)
-            except BucketMissingError:
-                await self._store.prepare(self.bucket)
-                return "the bucket was missing"
-            return await feed.wait_broken()
-        finally:
-            self._connection.forget(feed.break_off)
-            await feed.close()
-
-    def _entry(self, entry: Entry) -> None:
-        self._mirror.entry(entry)
-        self._revision = entry.revision
-        for reached, revision in self._waiting.items():
-            if revision <= entry.revision:
-                reached.set()
-
-    def _loaded(self) -> None:
-        self._mirror.loaded()
-        self._retry_s = RETRY_S
-        self.is_complete = self.is_current = True
-        self._progress()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from http1.stream import Headers
 from runtime.ids import new_uuid
 from wire.headers import CONTENT_TYPE
-from wire.problem import PROBLEM_JSON, REQUEST_ID, problem
+from wire.problem import problem_response
 
 Check = Callable[[], str]
 """Returns the reason why the process cannot serve; an empty string if it can."""
@@ -38,16 +38,14 @@ class Health:
         if not reasons:
             return 200, [_JSON], _OK
         status = 500 if path == b"/health" else 503
-        request_id = new_uuid()
-        body = problem(
+        headers, body = problem_response(
             status,
             "not-ready",
             "; ".join(reasons),
             instance=path.decode(),
-            request_id=request_id,
+            request_id=new_uuid(),
             reasons=reasons,
         )
-        headers = [(CONTENT_TYPE, PROBLEM_JSON), (REQUEST_ID, request_id.encode())]
         return status, headers, body
 
 

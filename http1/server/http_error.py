@@ -2,7 +2,7 @@
 
 from http1.stream import Headers
 from wire.http1 import encode_response_head
-from wire.problem import PROBLEM_JSON, REQUEST_ID, instance_of, problem
+from wire.problem import instance_of, problem_response
 
 
 class Refusal(Exception):
@@ -26,11 +26,13 @@ class Refusal(Exception):
         ``target`` is what was asked for. It is empty where no target could be read, and the
         document has no ``instance`` then: only there, of all documents that the gateway makes.
         """
-        instance = instance_of(target)
-        body = problem(
-            self.status, self.kind, self.detail, instance=instance, request_id=request_id
+        headers, body = problem_response(
+            self.status,
+            self.kind,
+            self.detail,
+            instance=instance_of(target),
+            request_id=request_id,
         )
-        headers = [(b"content-type", PROBLEM_JSON), (REQUEST_ID, request_id.encode())]
         if self.status == 503:
             headers.append((b"retry-after", b"1"))
         return headers, body

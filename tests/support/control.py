@@ -12,20 +12,24 @@ import aiohttp
 from aiohttp.test_utils import TestServer
 
 from gateway.api.app import build_app
-from gateway.api.route import Api, InLine
+from gateway.api.identity import Identity
+from gateway.api.route import Api, QueuedRequest
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
+from gateway.auth.signing import MASTER_BYTES, TokenSigner, VerificationKeys
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
-from gateway.domain.model import EVERYTHING, ApiKey, Reach
+from gateway.domain.model import EVERYTHING, ApiKey, ResourceScope
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
+from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
-from tests.support.api_keys import key_authenticator
 from tests.support.nats_server import PATIENCE_S
 from tests.support.watched import Watched
 from wire.ids import uuid4_text
@@ -69,7 +73,7 @@ class SetQueue:
 
     def __init__(self) -> None:
         self.depths: dict[str, int | None] = {}
-        self.in_line: dict[str, InLine] = {}
+        self.in_line: dict[str, QueuedRequest] = {}
 
     async def depth(self, version_id: str) -> int:
         depth = self.depths.get(version_id, 0)
@@ -77,12 +81,12 @@ class SetQueue:
             raise QueueUnavailable
         return depth
 
-    async def find(self, request_id: str) -> InLine | None:
+    async def find(self, request_id: str) -> QueuedRequest | None:
         return self.in_line.get(request_id)
 
 
 class OpenVault:
-    """A `gateway.api.route.SecretVault` whose contents a test may look at, and that may fail."""
+    """A `gateway.api.route.SecretStore` whose contents a test may look at, and that may fail."""
 
     def __init__(self) -> None:
         self.is_broken = False
@@ -94,6 +98,12 @@ class OpenVault:
         if self.is_broken:
             raise StoreUnavailable
         self.kept[account, function_id, version_id] = values
+
+    async def update(
+        self, account: str, function_id: str, version_id: str, values: Mapping[str, object]
+    ) -> None:
+        kept = self.kept.get((account, function_id, version_id), {})
+        await self.put(account, function_id, version_id, {**kept, **values})
 
     async def delete(self, account: str, function_id: str, version_id: str) -> None:
         self.kept.pop((account, function_id, version_id), None)
@@ -183,7 +193,7 @@ class ControlPlane:
         self,
         account: str = "acme",
         scopes: frozenset[str] = SCOPES,
-        reach: Reach = EVERYTHING,
+        reach: ResourceScope = EVERYTHING,
         **headers: str,
     ) -> Client:
         """Return a client with a new key."""
@@ -220,9 +230,14 @@ async def control_plane(
     watcher = Watcher(store, catalog, CONTROL)
     watcher.start()
     queue = queue or SetQueue()
+    signer = TokenSigner(os.urandom(MASTER_BYTES))
+    credentials = CredentialStore(store, watcher.wait_until_shown)
     api = Api(
-        authenticate=key_authenticator(catalog.model).authenticate,
-        stores=AccountStores(store, watcher.reached),
+        authenticate=Authenticator(
+            catalog.model, VerificationKeys(signer), BootstrapCheck()
+        ).authenticate,
+        identity=Identity(credentials, signer, os.urandom),
+        stores=AccountStores(store, watcher.wait_until_shown),
         catalog=catalog,
         clusters=CLUSTERS,
         queue=queue,

@@ -14,9 +14,9 @@ from gateway.api import bootstrap
 from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.api.secrets.secret_store import Vault
+from gateway.api.secrets.secret_store import SecretStore
 from gateway.app.credentials import Credentials, JwtOptions
-from gateway.app.identity import Master, identity_of, identity_routes
+from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection, NatsOptions
@@ -41,12 +41,12 @@ class IdentityPlane(ControlPlane):
         api: Api,
         catalog: WatchedCatalog,
         session: aiohttp.ClientSession,
-        vault: Vault,
+        secret_store: SecretStore,
         secret: str,
         workers: Workers,
     ) -> None:
         super().__init__(store, api, catalog, session)
-        self.vault = vault
+        self.secret_store = secret_store
         self.secret = secret
         """The bootstrap secret."""
         self.workers = workers
@@ -94,17 +94,18 @@ async def identity_plane(
     jwt = None if issuer is None else JwtOptions(Issuer(NAME, (AUDIENCE,)), issuer.url)
     credentials = Credentials(store, catalog.model, jwt, master.signer)
     credentials.start()
-    stores = AccountStores(store, watcher.reached)
-    vault = master.vault(stores)
+    stores = AccountStores(store, watcher.wait_until_shown)
+    secret_store = master.secret_store(stores)
     queue = SetQueue()
     api = Api(
         authenticate=credentials.authenticate,
+        identity=identity_of(master, store, watcher.wait_until_shown),
         stores=stores,
         catalog=catalog,
         clusters=CLUSTERS,
         queue=queue,
         requests=queue,
-        secrets=vault,
+        secrets=secret_store,
         clock=clock or time.time,
         new_id=lambda: uuid4_text(os.urandom(16)),
     )
@@ -112,20 +113,15 @@ async def identity_plane(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),
         WorkerOptions("http://not.called", {"WORKER_NATS__URLS": nats_url}),
     )
-    routes = (
-        *ROUTES,
-        *identity_routes(identity_of(master, store, watcher.reached, vault)),
-        *workers.routes(),
-    )
     try:
         async with asyncio.timeout(PATIENCE_S):
             await watcher.loaded.wait()
             await credentials.meta.loaded.wait()
         async with (
-            TestServer(build_app(api, routes)) as server,
+            TestServer(build_app(api, (*ROUTES, *workers.routes()))) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield IdentityPlane(store, api, catalog, session, vault, secret, workers)
+            yield IdentityPlane(store, api, catalog, session, secret_store, secret, workers)
     finally:
         await credentials.stop()
         await watcher.stop()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from gateway.domain.model import Change, Instance, InstanceRemoved
+from gateway.domain.model import Change, Instance, InstanceKey
 from gateway.errors import Conflict
 from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange, RunState
 from gateway.provision.executor import Ports
@@ -122,7 +122,7 @@ class Fleet:
 
     async def _change(self, version_id: str, instance_id: str, *, serves: bool) -> None:
         while True:
-            found = await self._store.get(InstanceRemoved(version_id, instance_id))
+            found = await self._store.get(InstanceKey(version_id, instance_id))
             assert found is not None
             instance, revision = found
             assert isinstance(instance, Instance)

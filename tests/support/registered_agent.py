@@ -11,6 +11,7 @@ from dataclasses import replace
 from aiohttp.test_utils import TestServer
 
 from gateway.api.app import build_app
+from gateway.api.identity import Identity
 from gateway.api.route import Api, Call
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.schemas.workers import ConnectBody, ConnectResponse
@@ -19,11 +20,12 @@ from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.catalog import Catalog
-from gateway.domain.model import Deployment, Instance, InstanceRemoved
+from gateway.domain.model import Deployment, Instance, InstanceKey
 from gateway.domain.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions
+from gateway.store.credential_store import CredentialStore
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
@@ -92,7 +94,7 @@ class Platform:
         self._api.catalog.apply(deployment)
 
     async def instance(self) -> Instance:
-        name = InstanceRemoved(self.record.version_id, self.record.instance_id)
+        name = InstanceKey(self.record.version_id, self.record.instance_id)
         found = await self.store.get(name)
         assert found is not None
         assert isinstance(found[0], Instance)
@@ -201,12 +203,13 @@ def _ports(
 def _api(store: Store, signer: TokenSigner) -> Api:
     model, queue = ReadModel(), SetQueue()
 
-    async def reached(bucket: str, revision: int) -> bool:
+    async def shown(bucket: str, revision: int) -> bool:
         return True
 
     return Api(
         authenticate=Authenticator(model, VerificationKeys(signer), BootstrapCheck()).authenticate,
-        stores=AccountStores(store, reached),
+        identity=Identity(CredentialStore(store, shown), signer, os.urandom),
+        stores=AccountStores(store, shown),
         catalog=Catalog(model),
         clusters=CLUSTERS,
         queue=queue,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import nats.errors
 from nats.aio.msg import Msg
 
-from gateway.domain.model import Instance, InstanceRemoved
+from gateway.domain.model import Instance, InstanceKey
 from gateway.errors import GatewayError
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
@@ -31,7 +31,7 @@ class StandInAgent:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._version_id = os.environ["WORKER_FUNCTION__VERSION_ID"]
-        self._name = InstanceRemoved(self._version_id, os.environ["WORKER_INSTANCE__ID"])
+        self._name = InstanceKey(self._version_id, os.environ["WORKER_INSTANCE__ID"])
         self._port = int(os.environ["WORKER_INFERENCE__PORT"])
         self._running: set[asyncio.Task[None]] = set()
         self.is_stopping = asyncio.Event()

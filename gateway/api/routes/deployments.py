@@ -1,37 +1,36 @@
-"""Deploy, look, change, undeploy (§1.5 to §1.8).
+"""Deploy, get, update and undeploy versions (§1.5 to §1.8).
 
-Only records are written here; whoever keeps instances follows them. The order of writes is that of
-`gateway.domain.lifecycle`.
+These routes only write records; the reconciler starts and stops instances accordingly. The order of
+writes is that of `gateway.domain.lifecycle`.
 """
 
 from collections.abc import Mapping, Sequence
 
 from gateway.api.access import (
     AnyCall,
-    Seen,
+    VisibleVersion,
+    find_owned,
+    find_visible,
     not_found,
-    owned,
     refuse_public,
     require_reach,
-    visible,
 )
-from gateway.api.compare_and_set import change_deployment, change_version, clear
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.deployments import (
     Deploy,
-    DeploymentAnswer,
+    DeploymentResponse,
     PatchSpec,
-    SpecAnswer,
+    SpecResponse,
     UndeployQuery,
     UpdateDeployment,
 )
-from gateway.api.schemas.function_views import FunctionAnswer
+from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.serializers import deployment_view, function_view, spec_view
 from gateway.domain import lifecycle
-from gateway.domain.lifecycle import Wish
+from gateway.domain.compare_and_set import change_deployment, change_version, delete_record
+from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import (
     Deployment,
-    DeploymentRemoved,
     FunctionVersion,
     State,
     VersionDetails,
@@ -41,131 +40,134 @@ from gateway.errors import BadRequest, NotFound
 from queueing.interface import QueueUnavailable
 
 
-async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentAnswer:
-    """Run a version. Of two who do it at once, one is told 409."""
-    version, _ = await owned(api, call)
-    store = call.own(api)
+async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentResponse:
+    """Deploy a version. Of two concurrent calls, one gets 409."""
+    version = await find_owned(api, call)
+    store = call.store(api)
     found = await store.deployment(call.function_id, call.version_id)
     lifecycle.check_deployable(version, found[0] if found is not None else None)
-    wishes = [body.wish() for body in call.body.deployment_specifications]
+    requests = [body.spec_request() for body in call.body.deployment_specifications]
     details = await store.details(call.function_id, call.version_id)
-    _check_source(wishes, details[0] if details is not None else None)
-    specs = lifecycle.placed(wishes, api.clusters, call.account, api.new_id)
-    deployment, wanted = lifecycle.deployed(
+    _check_source(requests, details[0] if details is not None else None)
+    specs = lifecycle.choose_specs(requests, api.clusters, call.account, api.new_id)
+    deployment, wanted = lifecycle.deploy_records(
         version, api.new_id(), specs, api.clock(), api.deploy_timeout_s
     )
     await store.put(deployment, 0)
 
     def begin(now: FunctionVersion) -> FunctionVersion:
-        # Whoever keeps instances may have seen the deployment and been quicker.
-        return lifecycle.moved(now, wanted.state) if now.state is State.INACTIVE else now
+        # The reconciler may already have set a state for the new deployment.
+        return lifecycle.with_state(now, wanted.state) if now.state is State.INACTIVE else now
 
     after = await change_version(store, call.function_id, call.version_id, begin)
     if after is None:
-        await clear(store, DeploymentRemoved(call.function_id, call.version_id))
+        await delete_record(store, lambda: store.deployment(call.function_id, call.version_id))
         raise not_found(call.function_id, call.version_id)
-    return DeploymentAnswer(deployment=deployment_view(after, deployment, api.region))
+    return DeploymentResponse(deployment=deployment_view(after, deployment, api.region))
 
 
-async def get(api: Api, call: Call[None, None]) -> DeploymentAnswer:
-    """Look at a version's deployment, also while it drains."""
-    seen = await visible(api, call)
+async def get(api: Api, call: Call[None, None]) -> DeploymentResponse:
+    """Get the deployment of a version, also while it drains."""
+    version = (await find_visible(api, call)).version
     deployment = api.catalog.deployment(call.version_id)
     if deployment is None:
-        found = await call.own(api).deployment(call.function_id, call.version_id)
+        found = await call.store(api).deployment(call.function_id, call.version_id)
         deployment = found[0] if found is not None else None
     if deployment is None or deployment.account != call.account:
         raise _not_deployed(call)
-    return DeploymentAnswer(deployment=deployment_view(seen.version, deployment, api.region))
+    return DeploymentResponse(deployment=deployment_view(version, deployment, api.region))
 
 
-async def update(api: Api, call: Call[UpdateDeployment, None]) -> DeploymentAnswer:
-    """Change the numbers of a deployment."""
-    version, _ = await owned(api, call)
+async def update(api: Api, call: Call[UpdateDeployment, None]) -> DeploymentResponse:
+    """Update the numbers of a deployment."""
+    version = await find_owned(api, call)
     lifecycle.check_busy(version)
-    wishes = [body.wish() for body in call.body.deployment_specifications]
+    requests = [body.spec_request() for body in call.body.deployment_specifications]
     now = api.clock()
     deployment = await change_deployment(
-        call.own(api),
+        call.store(api),
         call.function_id,
         call.version_id,
-        lambda one: lifecycle.updated(version, one, wishes, now),
+        lambda stored: lifecycle.update_deployment(version, stored, requests, now),
     )
     if deployment is None:
         raise _not_deployed(call)
-    return DeploymentAnswer(deployment=deployment_view(version, deployment, api.region))
+    return DeploymentResponse(deployment=deployment_view(version, deployment, api.region))
 
 
-async def undeploy(api: Api, call: Call[None, UndeployQuery]) -> FunctionAnswer:
-    """Take a version down: at once, or when what is queued and running is finished."""
-    await owned(api, call)
-    store, function_id, version_id = call.own(api), call.function_id, call.version_id
+async def undeploy(api: Api, call: Call[None, UndeployQuery]) -> FunctionResponse:
+    """Undeploy a version, at once or after its queued and running requests."""
+    await find_owned(api, call)
+    store, function_id, version_id = call.store(api), call.function_id, call.version_id
     now = api.clock()
     is_graceful = call.query.graceful and await _has_work(api, version_id)
     until = now + api.drain_timeout_s if is_graceful else now
     draining = await change_deployment(
-        store, function_id, version_id, lambda one: lifecycle.draining(one, until, now)
+        store,
+        function_id,
+        version_id,
+        lambda stored: lifecycle.drain_deployment(stored, until, now),
     )
     if draining is None:
         raise _not_deployed(call)
     version = await change_version(
-        store, function_id, version_id, lambda one: lifecycle.moved(one, State.INACTIVE)
+        store, function_id, version_id, lambda stored: lifecycle.with_state(stored, State.INACTIVE)
     )
     if not is_graceful:
-        await clear(store, DeploymentRemoved(function_id, version_id))
+        await delete_record(store, lambda: store.deployment(function_id, version_id))
     if version is None:
         raise not_found(function_id, version_id)
     details = api.catalog.details(function_id, version_id)
-    return FunctionAnswer(function=function_view(version, details, is_owner=True))
+    return FunctionResponse(function=function_view(version, details, is_owner=True))
 
 
-async def get_by_id(api: Api, call: Call[None, None]) -> DeploymentAnswer:
-    """Look at a deployment."""
-    version, deployment = await _by_id(api, call)
-    return DeploymentAnswer(deployment=deployment_view(version, deployment, api.region))
+async def get_by_id(api: Api, call: Call[None, None]) -> DeploymentResponse:
+    """Get a deployment by its id."""
+    version, deployment = await _find_by_id(api, call)
+    return DeploymentResponse(deployment=deployment_view(version, deployment, api.region))
 
 
-async def patch(api: Api, call: Call[PatchSpec, None]) -> SpecAnswer:
-    """Change one GPU specification."""
-    version, known = await _by_id(api, call)
+async def patch(api: Api, call: Call[PatchSpec, None]) -> SpecResponse:
+    """Update one GPU specification of a deployment."""
+    version, known = await _find_by_id(api, call)
     refuse_public(api.catalog.function(known.function_id), known.version_id)
     body, now = call.body, api.clock()
-    spec_id = call.part("gpuSpecificationId")
+    spec_id = call.variable("gpuSpecificationId")
 
-    def change(one: Deployment) -> Deployment:
-        if one.deployment_id != known.deployment_id:
+    def change(stored: Deployment) -> Deployment:
+        if stored.deployment_id != known.deployment_id:
             raise _no_deployment()
         bounds = (body.min_instances, body.max_instances)
-        changed = lifecycle.patched(one, spec_id, bounds, body.extra(), now)
-        lifecycle.check_updatable(version, one)
+        changed = lifecycle.patch_deployment(stored, spec_id, bounds, body.extra(), now)
+        lifecycle.check_updatable(version, stored)
         return changed
 
-    after = await change_deployment(call.own(api), known.function_id, known.version_id, change)
+    after = await change_deployment(call.store(api), known.function_id, known.version_id, change)
     spec = after.spec(spec_id) if after is not None else None
     if spec is None:
         raise _no_deployment()
-    return SpecAnswer(gpu_specification=spec_view(spec))
+    return SpecResponse(gpu_specification=spec_view(spec))
 
 
-async def _by_id(api: Api, call: AnyCall) -> tuple[FunctionVersion, Deployment]:
-    """Return the caller's own deployment. Others' are not found."""
-    deployment_id, own = call.part("deploymentId"), call.own(api)
+async def _find_by_id(api: Api, call: AnyCall) -> tuple[FunctionVersion, Deployment]:
+    """Return the deployment that a call names, if it is the caller's own. Raises `NotFound`."""
+    deployment_id, store = call.variable("deploymentId"), call.store(api)
     deployment = api.catalog.deployment_of_id(deployment_id)
     if deployment is None:
-        # Another process may have made it a moment ago.
-        await own.show_deployments()
+        # Another process may have written it a moment ago.
+        await store.show_deployments()
         deployment = api.catalog.deployment_of_id(deployment_id)
     if deployment is None or deployment.account != call.account:
         raise _no_deployment()
-    found = await own.version(deployment.function_id, deployment.version_id)
+    found = await store.version(deployment.function_id, deployment.version_id)
     if found is None:
         raise _no_deployment()
-    require_reach(call.principal, Seen(FunctionEntry(), found[0]))
+    require_reach(call.principal, VisibleVersion(FunctionEntry(), found[0]))
     return found[0], deployment
 
 
 async def _has_work(api: Api, version_id: str) -> bool:
-    """Whether a graceful undeploy has anything to wait for; a broker that is away: it may have."""
+    """Whether a graceful undeploy has to wait; also if the broker is away and it is not known."""
     if api.catalog.instances(version_id):
         return True
     try:
@@ -174,13 +176,13 @@ async def _has_work(api: Api, version_id: str) -> bool:
         return True
 
 
-def _check_source(wishes: Sequence[Wish], details: VersionDetails | None) -> None:
+def _check_source(requests: Sequence[SpecRequest], details: VersionDetails | None) -> None:
     spec: Mapping[str, object] = details.spec if details is not None else {}
     if "helmChart" in spec:
         return
-    for wish in wishes:
+    for request in requests:
         for name in ("configuration", "helmValidationPolicy"):
-            if name in wish.extra:
+            if name in request.extra:
                 raise BadRequest(f"{name} is for Helm functions")
 
 
@@ -197,16 +199,16 @@ _TAG = "deployments"
 _SCOPES = ("deploy_function",)
 
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("POST", _VERSION, deploy, "Deploy a version", _TAG, _SCOPES, DeploymentAnswer, Deploy),
-    Route("GET", _VERSION, get, "Look at a deployment", _TAG, _SCOPES, DeploymentAnswer),
+    Route("POST", _VERSION, deploy, "Deploy a version", _TAG, _SCOPES, DeploymentResponse, Deploy),
+    Route("GET", _VERSION, get, "Get a deployment", _TAG, _SCOPES, DeploymentResponse),
     Route(
         "PUT",
         _VERSION,
         update,
-        "Change a deployment",
+        "Update the deployment of a version",
         _TAG,
         _SCOPES,
-        DeploymentAnswer,
+        DeploymentResponse,
         UpdateDeployment,
     ),
     Route(
@@ -216,26 +218,26 @@ ROUTES: tuple[AnyRoute, ...] = (
         "Undeploy a version",
         _TAG,
         _SCOPES,
-        FunctionAnswer,
+        FunctionResponse,
         query=UndeployQuery,
     ),
     Route(
         "GET",
         "/v2/nvcf/deployments/{deploymentId}",
         get_by_id,
-        "Look at a deployment by its id",
+        "Get a deployment by its id",
         _TAG,
         _SCOPES,
-        DeploymentAnswer,
+        DeploymentResponse,
     ),
     Route(
         "PATCH",
         "/v2/nvcf/deployments/{deploymentId}/gpu-specifications/{gpuSpecificationId}",
         patch,
-        "Change one GPU specification",
+        "Update one GPU specification",
         _TAG,
         _SCOPES,
-        SpecAnswer,
+        SpecResponse,
         PatchSpec,
     ),
 )

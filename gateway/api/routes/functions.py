@@ -1,4 +1,4 @@
-"""Functions and versions: register, look at, change what may change, delete (§1.2 to §1.4)."""
+"""Register, get, update and delete functions and versions (§1.2 to §1.4)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,15 +9,14 @@ from gateway.api.access import (
     DETAILS,
     LIST,
     AnyCall,
+    find_owned,
+    find_owned_function,
+    find_visible,
     not_found,
-    owned,
-    owned_function,
     refuse_public,
-    visible,
 )
-from gateway.api.compare_and_set import change_details, clear
 from gateway.api.route import AnyRoute, Api, Call, Route
-from gateway.api.schemas.function_views import FunctionAnswer
+from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.schemas.functions import (
     CreateFunction,
     DetailsQuery,
@@ -25,36 +24,30 @@ from gateway.api.schemas.functions import (
     UpdateRateLimit,
 )
 from gateway.api.serializers import function_view
+from gateway.domain.compare_and_set import change_details, delete_record
 from gateway.domain.deployment import VersionDetails
-from gateway.domain.lifecycle import check_family, registered, timestamp
-from gateway.domain.model import (
-    DeploymentRemoved,
-    DetailsRemoved,
-    Function,
-    FunctionRemoved,
-    FunctionVersion,
-    VersionRemoved,
-)
+from gateway.domain.lifecycle import check_family, register_records, timestamp
+from gateway.domain.model import Function, FunctionVersion
 from gateway.domain.readmodel import FunctionEntry
 from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
 
 MAX_SPEC_BYTES = 917_504
-"""How a version is registered, as JSON: what NATS takes in one message, and some room."""
+"""Of the details of a version, as JSON: NATS's limit of a message, with a margin."""
 
 
-async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionAnswer:
+async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionResponse:
     """Register a function with its first version."""
     if not call.principal.reach.own:
-        raise Forbidden("The credential is good for some functions only, not for new ones")
+        raise Forbidden("The credential is valid for some functions only, not for new ones")
     _check(call.body)
-    function_id, store = FunctionId(api.new_id()), call.own(api)
-    async with api.quotas.place(store, api.catalog, function_id, api.clock()):
+    function_id, store = FunctionId(api.new_id()), call.store(api)
+    async with api.quotas.reserve(store, api.catalog, function_id, api.clock()):
         await store.put(Function(function_id, call.account), 0)
         return await _register(api, call, function_id)
 
 
-async def create_version(api: Api, call: Call[CreateFunction, None]) -> FunctionAnswer:
+async def create_version(api: Api, call: Call[CreateFunction, None]) -> FunctionResponse:
     """Register another version of a function."""
     entry = await _own_entry(api, call)
     refuse_public(entry)
@@ -68,14 +61,13 @@ async def create_version(api: Api, call: Call[CreateFunction, None]) -> Function
     return await _register(api, call, FunctionId(call.function_id))
 
 
-async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionAnswer:
-    """Return a version, with its instances for the owner."""
-    seen = await visible(api, call)
-    version = seen.version
+async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionResponse:
+    """Get a version, for its owner with its instances."""
+    version = (await find_visible(api, call)).version
     is_owner = version.account == call.account
     has_details = is_owner and DETAILS in call.principal.scopes
     details = await _details(api, call, version)
-    return FunctionAnswer(
+    return FunctionResponse(
         function=function_view(
             version,
             details,
@@ -87,46 +79,46 @@ async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionAnswer:
 
 
 async def delete(api: Api, call: Call[None, None]) -> None:
-    """Delete a version in any state, at once: its queue and instances go with it.
+    """Delete a version in any state, at once, with its queue and instances.
 
-    The version goes first: then nothing else of it can be reached, and what a process that dies
-    here leaves behind belongs to nobody.
+    The version's record is deleted first: without it, the others cannot be accessed, so a process
+    that dies here leaves only records that have no effect.
     """
-    await owned(api, call)
-    store, function_id, version_id = call.own(api), call.function_id, call.version_id
-    if await clear(store, VersionRemoved(function_id, version_id)) is None:
+    await find_owned(api, call)
+    store, function_id, version_id = call.store(api), call.function_id, call.version_id
+    if await delete_record(store, lambda: store.version(function_id, version_id)) is None:
         raise not_found(function_id, version_id)
-    await clear(store, DeploymentRemoved(function_id, version_id))
-    details = await clear(store, DetailsRemoved(function_id, version_id))
-    if isinstance(details, VersionDetails) and details.secret_names:
+    await delete_record(store, lambda: store.deployment(function_id, version_id))
+    details = await delete_record(store, lambda: store.details(function_id, version_id))
+    if details is not None and details.secret_names:
         await api.secrets.delete(call.account, function_id, version_id)
     entry = api.catalog.function(function_id)
     if entry is None or not entry.versions:
-        await clear(store, FunctionRemoved(function_id))
+        await delete_record(store, lambda: store.function(function_id))
 
 
-async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionAnswer:
-    """Change tags, rate limit or LLM configuration."""
-    version, _ = await owned(api, call)
-    details = await _change_spec(api, call, lambda spec: _updated(spec, call.body))
-    return FunctionAnswer(function=function_view(version, details, is_owner=True))
+async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
+    """Update tags, rate limit or LLM configuration."""
+    version = await find_owned(api, call)
+    details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
+    return FunctionResponse(function=function_view(version, details, is_owner=True))
 
 
-async def update_metadata(api: Api, call: Call[UpdateMetadata, None]) -> FunctionAnswer:
-    """Do as PUT on the version does."""
+async def update_metadata(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
+    """Update metadata, like PUT on the version."""
     return await update(api, call)
 
 
 async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
     """Set the rate limit of a version."""
-    await owned(api, call)
+    await find_owned(api, call)
     limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
 
 
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
-    """Take the rate limit of a version away."""
-    await owned(api, call)
+    """Delete the rate limit of a version."""
+    await find_owned(api, call)
     await _change_spec(
         api,
         call,
@@ -139,24 +131,24 @@ async def _change_spec(
     call: AnyCall,
     change: Callable[[Mapping[str, object]], Mapping[str, object]],
 ) -> VersionDetails:
-    """Change how a version is registered; ``change`` may be asked several times."""
+    """Change the spec of a version. ``change`` may be called several times."""
     at = timestamp(api.clock())
 
-    def changed(details: VersionDetails) -> VersionDetails:
+    def change_spec(details: VersionDetails) -> VersionDetails:
         spec = change(details.spec)
         if spec == details.spec:
             return details
         _check_size(spec)
         return replace(details, spec=spec, updated_at=at)
 
-    details = await change_details(call.own(api), call.function_id, call.version_id, changed)
+    details = await change_details(call.store(api), call.function_id, call.version_id, change_spec)
     if details is None:
-        # The version goes first: it was deleted since the caller was found to own it.
+        # The version was deleted after the ownership check.
         raise not_found(call.function_id, call.version_id)
     return details
 
 
-def _updated(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
+def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
     changed = body.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
     )
@@ -166,44 +158,44 @@ def _updated(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, o
         raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
     if body.model_updates:
         updates = {
-            one.name: one.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for one in body.model_updates
+            update.name: update.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for update in body.model_updates
         }
-        updated["models"] = _with_updates(spec.get("models"), updates)
+        updated["models"] = _update_models(spec.get("models"), updates)
     return updated
 
 
 async def _register(
     api: Api, call: Call[CreateFunction, None], function_id: FunctionId
-) -> FunctionAnswer:
+) -> FunctionResponse:
     version_id = VersionId(api.new_id())
     secrets = {secret.name: secret.value for secret in call.body.secrets or ()}
-    details, version = registered(
+    details, version = register_records(
         call.account, function_id, version_id, call.body.spec(), api.clock(), list(secrets)
     )
     if secrets:
         await api.secrets.put(call.account, function_id, version_id, secrets)
-    store = call.own(api)
+    store = call.store(api)
     await store.put(details, 0)
     await store.put(version, 0)
-    return FunctionAnswer(
+    return FunctionResponse(
         function=function_view(version, details, is_owner=True, with_secrets=True)
     )
 
 
 async def _own_entry(api: Api, call: Call[CreateFunction, None]) -> FunctionEntry:
-    """Return the caller's own function, from the store when this process has not heard of it."""
+    """Return the caller's own function, from the store if the model does not show it yet."""
     if api.catalog.function(call.function_id) is None:
-        found = await call.own(api).function(call.function_id)
+        found = await call.store(api).function(call.function_id)
         if found is not None and call.principal.reach.own:
             return FunctionEntry()
-    return owned_function(api, call)
+    return find_owned_function(api, call)
 
 
 def _check(body: CreateFunction) -> None:
-    """Refuse, before anything is written, what no model of a body can."""
+    """Raise `BadRequest`, before anything is written, for what the body's model cannot check."""
     if body.telemetries is not None:
-        raise BadRequest("The telemetries are not known to this account")
+        raise BadRequest("The account has no telemetries with these ids")
     _check_size(body.spec())
 
 
@@ -212,7 +204,7 @@ def _check_size(spec: Mapping[str, object]) -> None:
         raise BadRequest(f"A version has at most {MAX_SPEC_BYTES} bytes as JSON, without secrets")
 
 
-def _with_updates(models: object, updates: Mapping[str, object]) -> list[object]:
+def _update_models(models: object, updates: Mapping[str, object]) -> list[object]:
     known = models if isinstance(models, list) else []
     if not set(updates) <= {model["name"] for model in known}:
         raise BadRequest("modelUpdates names a model that the version does not have")
@@ -227,10 +219,10 @@ def _with_updates(models: object, updates: Mapping[str, object]) -> list[object]
 async def _details(
     api: Api, call: Call[None, DetailsQuery] | Call[CreateFunction, None], version: FunctionVersion
 ) -> VersionDetails | None:
-    """Return a version's details; the store is asked when this process does not have them yet."""
+    """Return the details of a version, from the store if the catalog does not show them yet."""
     details = api.catalog.details(version.function_id, version.version_id)
     if details is None and version.account == call.account:
-        found = await call.own(api).details(version.function_id, version.version_id)
+        found = await call.store(api).details(version.function_id, version.version_id)
         details = found[0] if found is not None else None
     return details
 
@@ -247,41 +239,39 @@ ROUTES: tuple[AnyRoute, ...] = (
         "Register a function",
         _TAG,
         ("register_function",),
-        FunctionAnswer,
+        FunctionResponse,
         CreateFunction,
     ),
     Route(
         "POST",
         "/v2/nvcf/functions/{functionId}/versions",
         create_version,
-        "Register another version",
+        "Register another version of a function",
         _TAG,
         ("register_function",),
-        FunctionAnswer,
+        FunctionResponse,
         CreateFunction,
     ),
-    Route(
-        "GET", _VERSION, get, "Look at a version", _TAG, LIST, FunctionAnswer, query=DetailsQuery
-    ),
+    Route("GET", _VERSION, get, "Get a version", _TAG, LIST, FunctionResponse, query=DetailsQuery),
     Route("DELETE", _VERSION, delete, "Delete a version", _TAG, ("delete_function",), status=204),
     Route(
         "PUT",
         _VERSION,
         update,
-        "Change a version's metadata",
+        "Update the metadata of a version",
         _TAG,
         ("update_function",),
-        FunctionAnswer,
+        FunctionResponse,
         UpdateMetadata,
     ),
     Route(
         "PUT",
         "/v2/nvcf/metadata/functions/{functionId}/versions/{functionVersionId}",
         update_metadata,
-        "Change a version's metadata",
+        "Update the metadata of a version",
         _TAG,
         ("update_function",),
-        FunctionAnswer,
+        FunctionResponse,
         UpdateMetadata,
         is_deprecated=True,
     ),
@@ -289,7 +279,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         "PUT",
         _RATE_LIMIT,
         set_rate_limit,
-        "Set a version's rate limit",
+        "Set the rate limit of a version",
         _TAG,
         ("update_function",),
         body=UpdateRateLimit,
@@ -300,7 +290,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         "DELETE",
         _RATE_LIMIT,
         remove_rate_limit,
-        "Take a version's rate limit away",
+        "Delete the rate limit of a version",
         _TAG,
         ("update_function",),
         status=204,

@@ -1,11 +1,11 @@
-"""What the account can deploy on, from the clusters as they are configured (§1.10, §2)."""
+"""GPUs and cluster groups that the account can deploy on, from the configuration (§1.10, §2)."""
 
 from collections.abc import Iterable
 from uuid import NAMESPACE_URL, uuid5
 
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.queues import (
-    ClusterGroupsAnswer,
+    ClusterGroupsResponse,
     ClusterGroupView,
     ClusterView,
     GroupGpu,
@@ -18,7 +18,7 @@ from gateway.domain.clusters import ClusterGroup, InstanceType
 
 
 async def supported(api: Api, call: Call[None, None]) -> SupportedGpus:
-    """List GPUs, one element per GPU and cluster group."""
+    """List the GPUs of the account, one element per GPU and cluster group."""
     return SupportedGpus(
         [
             SupportedGpu(
@@ -30,10 +30,10 @@ async def supported(api: Api, call: Call[None, None]) -> SupportedGpus:
     )
 
 
-async def cluster_groups(api: Api, call: Call[None, None]) -> ClusterGroupsAnswer:
-    """List the cluster groups."""
+async def cluster_groups(api: Api, call: Call[None, None]) -> ClusterGroupsResponse:
+    """List the cluster groups of the account."""
     groups = api.clusters.of(call.account)
-    return ClusterGroupsAnswer(cluster_groups=[_group(group, call.account) for group in groups])
+    return ClusterGroupsResponse(cluster_groups=[_group(group, call.account) for group in groups])
 
 
 def _group(group: ClusterGroup, account: str) -> ClusterGroupView:
@@ -54,13 +54,13 @@ def _group(group: ClusterGroup, account: str) -> ClusterGroupView:
 
 def _types(types: Iterable[InstanceType]) -> list[InstanceTypeView]:
     return [
-        InstanceTypeView(name=one.name, description=one.description, default=one.is_default)
-        for one in types
+        InstanceTypeView(name=kind.name, description=kind.description, default=kind.is_default)
+        for kind in types
     ]
 
 
 def _id(name: str) -> str:
-    """Return an id that stays the same for as long as the name does."""
+    """Return an id that depends only on the name."""
     return str(uuid5(NAMESPACE_URL, f"urn:nvcf:cluster:{name}"))
 
 
@@ -69,7 +69,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         "GET",
         "/v2/nvcf/supportedGpus",
         supported,
-        "List the GPUs that you can deploy on",
+        "List available GPUs",
         "gpus",
         ("register_function", "deploy_function", "list_functions", f"{ADMIN}register_function"),
         SupportedGpus,
@@ -78,9 +78,9 @@ ROUTES: tuple[AnyRoute, ...] = (
         "GET",
         "/v2/nvcf/clusterGroups",
         cluster_groups,
-        "List the cluster groups that you can deploy on",
+        "List available cluster groups",
         "gpus",
         ("list_cluster_groups",),
-        ClusterGroupsAnswer,
+        ClusterGroupsResponse,
     ),
 )

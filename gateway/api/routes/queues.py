@@ -1,56 +1,63 @@
-"""What waits: queues of a function's versions, and a request's place in line (§1.9, §4.4)."""
+"""Queues of function versions, and the position of a request in its queue (§1.9, §4.4)."""
 
-from gateway.api.access import Seen, refuse_public, require_reach, visible
+from gateway.api.access import (
+    VisibleVersion,
+    find_visible,
+    own_versions,
+    refuse_public,
+    require_reach,
+)
 from gateway.api.route import AnyRoute, Api, Call, Route
-from gateway.api.schemas.queues import PositionAnswer, QueuesAnswer, QueueView
+from gateway.api.schemas.queues import PositionResponse, QueuesResponse, QueueView
 from gateway.domain.model import BUSY, FunctionVersion
 from gateway.errors import NotFound
 
 MAX_POSITION = 1000
+"""A position further back is reported as this one."""
 
 
-async def by_function(api: Api, call: Call[None, None]) -> QueuesAnswer:
-    """Look at the queues of a function's deployed versions."""
+async def by_function(api: Api, call: Call[None, None]) -> QueuesResponse:
+    """Get the queues of the deployed versions of a function."""
     entry = api.catalog.function(call.function_id)
     refuse_public(entry)
-    own = [v for v in entry.versions.values() if v.account == call.account] if entry else []
+    own = own_versions(entry, call.account)
     if entry is None or not own:
         raise _no_queue(call)
-    require_reach(call.principal, Seen(entry, own[0]), is_named=False)
+    require_reach(call.principal, VisibleVersion(entry, own[0]), is_named=False)
     return await _queues(api, call, own)
 
 
-async def by_version(api: Api, call: Call[None, None]) -> QueuesAnswer:
-    """Look at the queue of a version."""
-    seen = await visible(api, call)
-    refuse_public(seen.entry, call.version_id)
-    if seen.version.account != call.account:
+async def by_version(api: Api, call: Call[None, None]) -> QueuesResponse:
+    """Get the queue of a version."""
+    entry, version = await find_visible(api, call)
+    refuse_public(entry, call.version_id)
+    if version.account != call.account:
         raise _no_queue(call)
-    return await _queues(api, call, [seen.version])
+    return await _queues(api, call, [version])
 
 
-async def position(api: Api, call: Call[None, None]) -> PositionAnswer:
-    """Return a request's place in line, for its caller and for the function's owner."""
-    found = await api.requests.find(call.part("requestId"))
+async def position(api: Api, call: Call[None, None]) -> PositionResponse:
+    """Get the position of a request, as its caller or as the owner of the function."""
+    found = await api.requests.find(call.variable("requestId"))
     if found is None:
         raise _no_request()
     entry = api.catalog.function(found.function_id)
     version = entry.versions.get(found.version_id) if entry is not None else None
     if entry is None or version is None or call.account not in (found.account, version.account):
         raise _no_request()
-    require_reach(call.principal, Seen(entry, version))
-    place = min(found.position, MAX_POSITION)
-    return PositionAnswer(
+    require_reach(call.principal, VisibleVersion(entry, version))
+    reported = min(found.position, MAX_POSITION)
+    return PositionResponse(
         function_id=found.function_id,
         function_version_id=found.version_id,
-        position_in_queue=place,
-        position=place,
+        position_in_queue=reported,
+        position=reported,
     )
 
 
 async def _queues(
     api: Api, call: Call[None, None], versions: list[FunctionVersion]
-) -> QueuesAnswer:
+) -> QueuesResponse:
     deployed = sorted(
         (version for version in versions if version.state in BUSY),
         key=lambda version: (version.created_at, version.version_id),
@@ -70,7 +77,7 @@ async def _queues(
                 size=depth,
             )
         )
-    return QueuesAnswer(function_id=call.function_id, queues=queues)
+    return QueuesResponse(function_id=call.function_id, queues=queues)
 
 
 def _no_queue(call: Call[None, None]) -> NotFound:
@@ -89,27 +96,27 @@ ROUTES: tuple[AnyRoute, ...] = (
         "GET",
         "/v2/nvcf/queues/functions/{functionId}",
         by_function,
-        "Look at a function's queues",
+        "Get the queues of a function",
         _TAG,
         _SCOPES,
-        QueuesAnswer,
+        QueuesResponse,
     ),
     Route(
         "GET",
         "/v2/nvcf/queues/functions/{functionId}/versions/{functionVersionId}",
         by_version,
-        "Look at a version's queue",
+        "Get the queue of a version",
         _TAG,
         _SCOPES,
-        QueuesAnswer,
+        QueuesResponse,
     ),
     Route(
         "GET",
         "/v2/nvcf/queues/{requestId}/position",
         position,
-        "Find a request's place in line",
+        "Get the position of a request in its queue",
         _TAG,
         _SCOPES,
-        PositionAnswer,
+        PositionResponse,
     ),
 )

@@ -23,13 +23,13 @@ from gateway.api.schemas.workers import (
 )
 from gateway.auth.scopes import WORKER
 from gateway.auth.tokens import WorkerIdentity, worker_of
+from gateway.domain.compare_and_set import compare_and_set
 from gateway.domain.lifecycle import timestamp
-from gateway.domain.model import Instance, InstanceRemoved, Record, Removed
-from gateway.errors import Conflict, Forbidden, NotFound
+from gateway.domain.model import Instance, InstanceKey, Record, RecordKey
+from gateway.errors import Forbidden, NotFound
 from queueing.interface import WorkerCredentials
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
-_ATTEMPTS = 8
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
 
@@ -37,7 +37,7 @@ _EARLY = 5 / 6
 class Records(Protocol):
     """The store (`gateway.store.nats_kv.Store`); may raise `StoreUnavailable` and `Conflict`."""
 
-    async def get(self, name: Removed) -> tuple[Record, int] | None: ...
+    async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 
     async def put(self, record: Record, revision: int | None = None) -> int: ...
 
@@ -87,7 +87,7 @@ class Workers:
                 "POST",
                 CONNECT_PATH,
                 self.connect,
-                "Connect as an instance's worker",
+                "Connect a worker",
                 _TAG,
                 (WORKER,),
                 ConnectResponse,
@@ -166,10 +166,11 @@ class Workers:
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
     ) -> Instance:
-        """Change our half of an instance's record; repeat if the record changed meanwhile."""
-        name = InstanceRemoved(worker.version_id, worker.instance_id)
-        for _ in range(_ATTEMPTS):
-            found = await self._ports.records.get(name)
+        """Change the worker's half of an instance's record; the other half is the reconciler's."""
+        key = InstanceKey(worker.version_id, worker.instance_id)
+
+        async def read() -> tuple[Instance, int]:
+            found = await self._ports.records.get(key)
             instance, revision = found if found is not None else (None, 0)
             if (
                 not isinstance(instance, Instance)
@@ -177,15 +178,15 @@ class Workers:
                 or instance.function_id != worker.function_id
             ):
                 raise NotFound("The instance is not known")
+            return instance, revision
+
+        def update(instance: Instance) -> Instance:
             changed = change(instance)
-            if changed is instance:
-                return instance
-            try:
-                await self._ports.records.put(replace(changed, updated_at=timestamp(now)), revision)
-            except Conflict:
-                continue
-            return changed
-        raise Conflict
+            return changed if changed is instance else replace(changed, updated_at=timestamp(now))
+
+        changed = await compare_and_set(read, update, self._ports.records.put)
+        assert changed is not None
+        return changed
 
     def _token(self, worker: WorkerIdentity, now: float) -> str:
         return self._ports.mint(worker, now, self._options.token_s)

@@ -1,1 +1,1 @@
-"""Bodies of requests and answers: pydantic models, which also make the OpenAPI document."""
+"""Models of request and response bodies, from which the OpenAPI document is made."""

@@ -1,4 +1,4 @@
-"""Accounts and the clients that act for them (§2)."""
+"""Accounts, and the clients that act for them (§2)."""
 
 from typing import Annotated
 
@@ -16,20 +16,20 @@ class CreateAccount(Body):
 
     name: AccountName
     admin_client_id: ClientId | None = None
-    """A client that acts for it from the start."""
+    """A client that acts for the account."""
     max_functions_allowed: MaxFunctions | None = None
 
 
 class UpdateAccount(Body):
-    """What changes."""
+    """Members to update."""
 
     name: AccountName | None = None
     max_functions_allowed: MaxFunctions | None = None
-    """For administrators of all accounts alone."""
+    """Only with the scope admin:account_setup."""
 
 
 class ClientBody(Body):
-    """The subject of JWTs."""
+    """A client: the subject of JWTs."""
 
     client_id: ClientId
 
@@ -40,7 +40,7 @@ class AccountView(View):
     nca_id: NcaId
     name: str
     admin_client_ids: list[str]
-    """The clients that act for it."""
+    """The clients that act for the account."""
     max_functions_allowed: int
     max_tasks_allowed: int = 0
     max_telemetries_allowed: int = 0
@@ -48,26 +48,26 @@ class AccountView(View):
     created_at: str | None = None
 
 
-class AccountAnswer(View):
-    """One account."""
+class AccountResponse(View):
+    """An account."""
 
     account: AccountView
 
 
-class AccountsAnswer(View):
-    """Every account, by name."""
+class AccountsResponse(View):
+    """Every account, by id."""
 
     cloud_accounts: list[AccountView]
 
 
 class ClientView(View):
-    """A client, and the account it acts for."""
+    """A client, and the account that it acts for."""
 
     client_id: str
     nca_id: str
 
 
-class ClientAnswer(View):
-    """One client."""
+class ClientResponse(View):
+    """A client."""
 
     client: ClientView

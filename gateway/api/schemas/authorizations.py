@@ -1,4 +1,4 @@
-"""Who else may use a function (§2, authorizations)."""
+"""Accounts that may use a function of another account (§2, authorizations)."""
 
 from typing import Annotated
 
@@ -8,15 +8,15 @@ from gateway.api.schemas.fields import Body, NcaId, View, unique
 
 
 class Party(Body):
-    """An account, or ``*`` for all of them."""
+    """An account, or ``*`` for all accounts."""
 
     nca_id: NcaId
     client_id: str | None = None
-    """Not supported: a whole account is authorized, or nobody of it."""
+    """Not supported: only whole accounts can be authorized."""
 
 
 class Authorize(Body):
-    """Everybody who is to be authorized: replaces who was."""
+    """All authorized accounts. They replace the previous ones."""
 
     authorized_parties: Annotated[
         list[Party], unique(lambda party: party.nca_id, "the accounts"), Field(max_length=1000)
@@ -24,19 +24,19 @@ class Authorize(Body):
 
 
 class AuthorizeOne(Body):
-    """One account to add or to remove."""
+    """An account to add or to remove."""
 
     authorized_party: Party
 
 
 class PartyView(View):
-    """An account that is authorized."""
+    """An authorized account."""
 
     nca_id: str
 
 
 class SharedView(View):
-    """A function or a version, and who may use it."""
+    """A function or version with its authorized accounts."""
 
     id: str
     nca_id: str
@@ -44,13 +44,13 @@ class SharedView(View):
     authorized_parties: list[PartyView] | None = None
 
 
-class SharedAnswer(View):
-    """One function or version."""
+class SharedResponse(View):
+    """A function or version."""
 
     function: SharedView
 
 
-class SharedListAnswer(View):
-    """The versions of a function."""
+class SharedListResponse(View):
+    """The versions of a function, oldest first."""
 
     functions: list[SharedView]

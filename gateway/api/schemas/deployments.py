@@ -1,4 +1,4 @@
-"""Deployments: what is asked for and what is told (§1.5 to §1.8)."""
+"""Deployments: request and response bodies (§1.5 to §1.8)."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from gateway.api.schemas.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
 from gateway.api.schemas.function_views import StateName
-from gateway.domain.lifecycle import Wish
+from gateway.domain.lifecycle import SpecRequest
 from wire.worker_api import MAX_CONCURRENCY
 
 MAX_INSTANCES = 100_000
@@ -34,7 +34,7 @@ def _within_an_hour(duration: str) -> str:
 
 
 class Stickiness(Body):
-    """How long a metric must stay beyond its threshold."""
+    """How long a metric must exceed its threshold."""
 
     size: Annotated[Duration, AfterValidator(_within_an_hour)]
     threshold: Duration
@@ -47,7 +47,7 @@ class Stickiness(Body):
 
 
 class ScaleUp(Body):
-    """When and by how much to grow."""
+    """When and by how much to scale up."""
 
     metric: str | None = None
     factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)]
@@ -56,7 +56,7 @@ class ScaleUp(Body):
 
 
 class ScaleDown(Body):
-    """When and by how much to shrink."""
+    """When and by how much to scale down."""
 
     metric: str | None = None
     factor: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
@@ -65,21 +65,21 @@ class ScaleDown(Body):
 
 
 class Autoscaling(Body):
-    """When to have more or fewer instances between min and max."""
+    """When to change the number of instances between min and max."""
 
     scale_up_details: ScaleUp | None = None
     scale_down_details: ScaleDown | None = None
 
 
 class SpecBody(Body):
-    """Instances of one kind."""
+    """A GPU specification: instances of one kind."""
 
     gpu: Text
-    """As in supportedGpus, in any case."""
+    """A name from supportedGpus, in any case."""
     backend: str | None = None
-    """A cluster group; any that has the GPU when absent. Excludes `clusters`."""
+    """A cluster group. When absent, any group with the GPU. Excludes `clusters`."""
     instance_type: str | None = None
-    """The GPU's default when absent."""
+    """When absent, the default of the GPU."""
     min_instances: Count
     max_instances: PositiveCount
     max_request_concurrency: Concurrency | None = None
@@ -88,11 +88,11 @@ class SpecBody(Body):
     regions: Texts | None = None
     attributes: Texts | None = None
     configuration: dict[str, JsonValue] | None = None
-    """For Helm functions."""
+    """Only for Helm functions."""
     preferred_order: Annotated[int, Field(ge=1, le=99), WHOLE] | None = None
     autoscaling_configuration: Autoscaling | None = None
     helm_validation_policy: dict[str, JsonValue] | None = None
-    """For Helm functions."""
+    """Only for Helm functions."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,10 +102,10 @@ class SpecBody(Body):
             raise ValueError("give either backend or clusters, not both")
         return self
 
-    def wish(self) -> Wish:
-        """Return it as the domain takes it."""
+    def spec_request(self) -> SpecRequest:
+        """Return the request for the domain."""
         extra = self.model_dump(mode="json", by_alias=True, exclude_none=True, include=_EXTRA)
-        return Wish(
+        return SpecRequest(
             gpu=self.gpu,
             backend=(self.backend or "").strip(),
             clusters=tuple(self.clusters or ()),
@@ -130,16 +130,16 @@ _EXTRA = {
 
 
 class Deploy(Body):
-    """What to run."""
+    """The instances to run."""
 
     deployment_specifications: Annotated[list[SpecBody], Field(min_length=1, max_length=64)]
 
 
 class SpecUpdate(Body):
-    """Other numbers for one GPU specification. The rest, if given, must be as it is."""
+    """New numbers for a GPU specification. Other members, if given, must be unchanged."""
 
     gpu_specification_id: Uuid | None = None
-    """Needed when the deployment has several."""
+    """Required if the deployment has several GPU specifications."""
     gpu: str | None = None
     backend: str | None = None
     clusters: Texts | None = None
@@ -154,9 +154,9 @@ class SpecUpdate(Body):
             raise ValueError("minInstances is above maxInstances")
         return self
 
-    def wish(self) -> Wish:
-        """Return it as the domain takes it."""
-        return Wish(
+    def spec_request(self) -> SpecRequest:
+        """Return the request for the domain."""
+        return SpecRequest(
             gpu=(self.gpu or "").strip(),
             backend=(self.backend or "").strip(),
             clusters=tuple(self.clusters or ()),
@@ -169,13 +169,13 @@ class SpecUpdate(Body):
 
 
 class UpdateDeployment(Body):
-    """Every GPU specification of the deployment, with its numbers."""
+    """All GPU specifications of the deployment, with their numbers."""
 
     deployment_specifications: Annotated[list[SpecUpdate], Field(min_length=1, max_length=64)]
 
 
 class PatchSpec(Body):
-    """What is to change in one GPU specification; at least one."""
+    """Members of a GPU specification to update; at least one."""
 
     min_instances: Count | None = None
     max_instances: PositiveCount | None = None
@@ -183,20 +183,20 @@ class PatchSpec(Body):
     autoscaling_configuration_policy: (
         Literal["CUSTOM_CONFIGURATION", "PLATFORM_CONFIGURATION"] | None
     ) = None
-    """PLATFORM_CONFIGURATION takes the autoscaling configuration away."""
+    """PLATFORM_CONFIGURATION deletes the autoscaling configuration."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         clears = self.autoscaling_configuration_policy == "PLATFORM_CONFIGURATION"
         given = (self.min_instances, self.max_instances, self.autoscaling_configuration)
         if all(member is None for member in given) and not clears:
-            raise ValueError("nothing is to be changed")
+            raise ValueError("give at least one member to change")
         if clears and self.autoscaling_configuration is not None:
             raise ValueError("PLATFORM_CONFIGURATION excludes autoscalingConfiguration")
         return self
 
     def extra(self) -> dict[str, object]:
-        """Return the members to replace, `None` for those to take away."""
+        """Return the members to replace; `None` deletes a member."""
         if self.autoscaling_configuration_policy == "PLATFORM_CONFIGURATION":
             return {"autoscalingConfiguration": None}
         if self.autoscaling_configuration is None:
@@ -207,14 +207,14 @@ class PatchSpec(Body):
 
 
 class UndeployQuery(Query):
-    """How to end."""
+    """How to undeploy."""
 
     graceful: Flag = False
-    """Finish what is queued and running first."""
+    """Finish queued and running requests first."""
 
 
 class SpecView(View):
-    """Instances of one kind, as they are asked for."""
+    """A GPU specification: wanted instances of one kind."""
 
     gpu_specification_id: str
     gpu: str
@@ -237,11 +237,11 @@ class HealthInfoView(View):
     """Why instances do not run."""
 
     icms_request_id: str
-    """The deployment, as with instances."""
+    """The id of the deployment, as for instances."""
     sis_request_id: str
-    """As icmsRequestId, for the SDKs."""
+    """Same as icmsRequestId, for SDKs."""
     instance_id: str | None = None
-    """Absent when it is about all of them."""
+    """Absent if the error concerns all instances."""
     gpu: str
     backend: str
     instance_type: str
@@ -263,22 +263,22 @@ class DeploymentView(View):
     created_at: str
     last_updated_at: str
     status_detail: StateName | None = None
-    """The true state, where functionStatus has been put into the words of an old SDK."""
+    """The true state, if functionStatus is replaced for an old SDK."""
 
 
-class DeploymentAnswer(View):
-    """One deployment."""
+class DeploymentResponse(View):
+    """A deployment."""
 
     deployment: DeploymentView
 
 
-class DeploymentsAnswer(View):
-    """The deployments of an account, in the order of their versions, oldest first."""
+class DeploymentsResponse(View):
+    """The deployments of an account, by creation of their versions, oldest first."""
 
     deployments: list[DeploymentView]
 
 
-class SpecAnswer(View):
-    """One GPU specification."""
+class SpecResponse(View):
+    """A GPU specification."""
 
     gpu_specification: SpecView

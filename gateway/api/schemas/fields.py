@@ -1,7 +1,7 @@
-"""What several bodies have in common: the two kinds of model, and types of members.
+"""Base models of bodies, and types of members that several bodies share.
 
-Members are camelCase on the wire. A member that is null counts as absent, unknown members of a
-request are ignored, and enumerations are taken in any case (`spec/control-plane.md` §1.0).
+Members are camelCase on the wire. A null member counts as absent, unknown members of a request are
+ignored, and values of enumerations are accepted in any case (`spec/control-plane.md` §1.0).
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class Body(BaseModel):
-    """A request's body, or a part of one. Never shows what was rejected."""
+    """A request body, or a part of one. Errors do not show rejected values."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -28,7 +28,7 @@ class Body(BaseModel):
 
 
 class View(BaseModel):
-    """An answer's body, or a part of one. Members that are `None` are left out."""
+    """A response body, or a part of one. Members that are `None` are left out."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -54,7 +54,7 @@ class Query(BaseModel):
 
 
 def any_case(*spellings: str) -> BeforeValidator:
-    """Return a validator that takes each of ``spellings`` in any case."""
+    """Return a validator that accepts each of ``spellings`` in any case."""
     known = {spelling.lower(): spelling for spelling in spellings}
 
     def spell(value: object) -> object:
@@ -64,7 +64,7 @@ def any_case(*spellings: str) -> BeforeValidator:
 
 
 def unique(key: Callable[[Any], Hashable], what: str) -> AfterValidator:
-    """Return a validator that refuses two items with the same ``key``, called ``what``."""
+    """Return a validator that refuses items with equal ``key``; ``what`` names them in errors."""
 
     def check(items: Sequence[Item]) -> Sequence[Item]:
         if len({key(item) for item in items}) != len(items):
@@ -80,12 +80,12 @@ def _without_repeats(items: list[str]) -> list[str]:
 
 def _not_zero(duration: str) -> str:
     if not any(digit in duration for digit in "123456789"):
-        raise ValueError("nothing happens in no time: give more than PT0S")
+        raise ValueError("must be longer than PT0S")
     return duration
 
 
 def _ascii_number(value: object) -> object:
-    """Let only plain digits through: `int` takes more than a query should."""
+    """Refuse text that is not only ASCII digits: `int` accepts more."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
         raise ValueError("write a number")
     return value
@@ -104,10 +104,9 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)
-"""For members of type `int`, behind their bounds: 3.0 is the number 3 (RFC 8259 §6), in strict
-models too."""
+"""For members of type `int`, after their bounds: strict models accept 3.0 as 3 (RFC 8259 §6)."""
 Texts = Annotated[list[str], AfterValidator(_without_repeats)]
-"""A set of texts: repetitions count once, the order stays."""
+"""A list of texts without duplicates, in the order given."""
 MAX_URI_CHARS = 2048
 Target = Annotated[
     str,
@@ -116,10 +115,10 @@ Target = Annotated[
         max_length=MAX_URI_CHARS,
     ),
 ]
-"""What is asked for with HTTP: a URI reference without fragment (RFC 3986 §4.1). Other characters
-are the caller's to percent-encode: no request line can carry them."""
+"""A request target: a URI reference without fragment (RFC 3986 §4.1). Callers percent-encode other
+characters, which a request line cannot contain."""
 FullUri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=MAX_URI_CHARS)]
-"""The name of an artifact; only blanks and control characters are refused."""
+"""The URI of an artifact; only spaces and control characters are refused."""
 Uuid = Annotated[
     str,
     Field(
@@ -137,6 +136,6 @@ _TIME = rf"T([0-9]+H({_MINUTES}|{_SECONDS})?|{_MINUTES}|{_SECONDS})"
 Duration = Annotated[str, Field(pattern=rf"^P([0-9]+D({_TIME})?|{_TIME})$", max_length=32)]
 """ISO 8601, such as ``PT10S``; at least one number."""
 Timeout = Annotated[Duration, AfterValidator(_not_zero)]
-"""A duration within which something can happen."""
+"""A duration longer than zero."""
 Limit = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_ascii_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]

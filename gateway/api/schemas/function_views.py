@@ -1,7 +1,7 @@
-"""What is told of functions and versions.
+"""Views of functions and versions in responses.
 
-Parts that come back as they went in are told as they are stored: rules for new ones may have become
-stricter since, and a list must not fail for an old one.
+Parts that are returned as they were registered are not validated again: the rules may have become
+stricter since, and a list must not fail because of an old version.
 """
 
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ StateName = Annotated[
 
 
 class InstanceView(View):
-    """One running instance."""
+    """A running instance."""
 
     instance_id: str
     function_id: str
@@ -26,11 +26,11 @@ class InstanceView(View):
     instance_type: str
     instance_status: Literal["ACTIVE", "STARTING", "RUNNING", "ERRORED", "DELETED"] | None = None
     status: str | None = None
-    """As instanceStatus, for the CLI."""
+    """Same as instanceStatus, for the CLI."""
     icms_request_id: str
-    """The deployment, for which it was started."""
+    """The id of the deployment that it was started for."""
     sis_request_id: str
-    """As icmsRequestId, for the SDKs."""
+    """Same as icmsRequestId, for SDKs."""
     nca_id: str
     gpu: str
     backend: str
@@ -40,7 +40,7 @@ class InstanceView(View):
 
 
 class HealthView(View):
-    """How an instance's readiness is asked for."""
+    """The readiness check of instances."""
 
     protocol: str
     uri: str
@@ -50,14 +50,14 @@ class HealthView(View):
 
 
 class EnvironmentView(View):
-    """One environment variable of the container."""
+    """An environment variable of the container."""
 
     key: str
     value: str
 
 
 class ArtifactView(View):
-    """Another artifact that instances get."""
+    """An artifact other than a model."""
 
     name: str
     version: str
@@ -75,7 +75,7 @@ class RateLimitView(View):
 
 
 class LlmConfigView(View):
-    """What the LLM gateway knows of a model."""
+    """Configuration of a model in the LLM gateway."""
 
     uris: list[str] | None = None
     token_rate_limit: str | None = None
@@ -84,7 +84,7 @@ class LlmConfigView(View):
 
 
 class ModelView(View):
-    """A model artifact. Old SDKs need all three texts, which an LLM function's may lack."""
+    """A model artifact. An LLM function's model may have an empty version and URI."""
 
     name: str
     version: str = ""
@@ -93,7 +93,7 @@ class ModelView(View):
 
 
 class FunctionView(View):
-    """A function version. Accounts that do not own it see the first members only."""
+    """A function version. Accounts that do not own it get only the first members."""
 
     id: str
     nca_id: str
@@ -102,7 +102,7 @@ class FunctionView(View):
     status: StateName
     created_at: str
     creation_time: str
-    """As createdAt, for the CLI."""
+    """Same as createdAt, for the CLI."""
     health_uri: str
     function_type: str
     api_body_format: str | None = None
@@ -126,24 +126,24 @@ class FunctionView(View):
     active_instances: list[InstanceView] | None = None
     owned_by_different_account: Literal[True] | None = None
     status_detail: StateName | None = None
-    """The true state, where status has been put into the words of an old SDK."""
+    """The true state, if status is replaced for an old SDK."""
 
 
-class FunctionAnswer(View):
-    """One version."""
+class FunctionResponse(View):
+    """A function version."""
 
     function: FunctionView
 
 
-class FunctionsAnswer(View):
-    """Versions, oldest first within public, private and shared ones."""
+class FunctionsResponse(View):
+    """Versions: public, own, then shared ones, each oldest first."""
 
     functions: list[FunctionView]
     cursor: str | None = None
-    """There is more: give it with the next call."""
+    """Present if there are more versions: send it with the next call."""
 
 
-class FunctionIdsAnswer(View):
-    """Functions, each once."""
+class FunctionIdsResponse(View):
+    """Ids of functions, without duplicates."""
 
     function_ids: list[str]

@@ -1,4 +1,4 @@
-"""Functions and versions: what a caller registers and asks for (§1.2 to §1.4)."""
+"""Functions and versions: request bodies and queries (§1.2 to §1.4)."""
 
 from typing import Annotated, Literal, Self
 
@@ -35,7 +35,7 @@ from gateway.domain.lifecycle import DEFAULT_PORT
 MAX_SECRET_CHARS = 32_768
 MAX_SECRETS = 256
 TRITON = "tritonserver --model-repository /config/models"
-"""What a function that has models and no container runs."""
+"""The command of a function with models and without a container."""
 
 BodyFormat = Annotated[Literal["CUSTOM", "PREDICT_V2"], any_case("CUSTOM", "PREDICT_V2")]
 FunctionType = Annotated[
@@ -56,7 +56,7 @@ def _within_bounds(value: JsonValue) -> JsonValue:
 
 
 class Secret(Body):
-    """A secret that instances get as a file. The value is never shown again."""
+    """A secret that instances get as a file. Its value is never returned."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$", max_length=48)]
     value: Annotated[
@@ -67,10 +67,10 @@ class Secret(Body):
 
 
 class CreateFunction(Body):
-    """A new version. Exactly one source: a container image, models alone, or a Helm chart.
+    """A new version, with one source: a container image, only models, or a Helm chart.
 
-    A container may have models too; so may the Helm chart of an LLM function, which needs them.
-    All of it together has at most 917,504 bytes as JSON.
+    A container can also have models. The Helm chart of an LLM function must have models. The body
+    has at most 917,504 bytes as JSON.
     """
 
     name: Annotated[
@@ -84,7 +84,7 @@ class CreateFunction(Body):
     inference_port: Annotated[int, Field(ge=0, le=65535), WHOLE] | None = None
     """0 counts as absent."""
     health_uri: Target | None = None
-    """Deprecated: give `health`."""
+    """Deprecated: use `health`."""
     health: Health | None = None
     container_args: Arguments | None = None
     """Less than 131,072 bytes as UTF-8."""
@@ -94,7 +94,7 @@ class CreateFunction(Body):
     function_type: FunctionType | None = None
     tags: Tags | None = None
     description: Annotated[str, Field(max_length=256)] | None = None
-    """The name when absent or empty."""
+    """When absent or empty, the name."""
     secrets: (
         Annotated[
             list[Secret],
@@ -138,7 +138,7 @@ class CreateFunction(Body):
             raise ValueError("llmInvocationConfig is for LLM functions")
 
     def spec(self) -> dict[str, object]:
-        """Return what is stored: defaults filled, no secret, in the form of the API."""
+        """Return the spec to store: the form of the API, with defaults, without secrets."""
         stored: dict[str, object] = self.model_dump(
             mode="json", by_alias=True, exclude_none=True, exclude={"secrets"}
         )
@@ -168,14 +168,14 @@ class CreateFunction(Body):
 
 
 class ModelUpdate(Body):
-    """Another LLM configuration for a model that the version has."""
+    """A new LLM configuration for a model of the version."""
 
     name: ShortText
     llm_config: LlmConfig
 
 
 class UpdateMetadata(Body):
-    """What can change after registration; at least one."""
+    """Metadata to update; at least one member."""
 
     tags: Tags | None = None
     rate_limit: RateLimit | None = None
@@ -193,13 +193,13 @@ class UpdateMetadata(Body):
 
 
 class UpdateRateLimit(Body):
-    """Another rate limit."""
+    """A new rate limit."""
 
     rate_limit: RateLimit
 
 
 def _split(value: object) -> object:
-    """Take ``?visibility=a&visibility=b`` and ``?visibility=a,b`` alike."""
+    """Accept both ``?visibility=a&visibility=b`` and ``?visibility=a,b``."""
     if not isinstance(value, list):
         return value
     return [part.strip() for text in value for part in str(text).split(",") if part.strip()]
@@ -209,30 +209,30 @@ Visibilities = Annotated[list[VisibilityName], BeforeValidator(_split)]
 
 
 class IdsQuery(Query):
-    """Which functions."""
+    """The functions to list."""
 
     visibility: Visibilities = Field(default_factory=list)
-    """Repeated or with commas; all when absent."""
+    """Repeated or separated by commas; all when absent."""
 
 
 class ListQuery(IdsQuery):
-    """Which versions, and which page of them."""
+    """The versions to list, and the page."""
 
     limit: Limit | None = None
-    """Everything when absent."""
+    """When absent, all versions."""
     cursor: Annotated[str, Field(max_length=256)] | None = None
-    """From the answer before."""
+    """The cursor of the previous page."""
 
 
 class VersionsQuery(Query):
-    """Which page of a function's versions."""
+    """The page of a function's versions."""
 
     limit: Limit | None = None
     cursor: Annotated[str, Field(max_length=256)] | None = None
 
 
 class DetailsQuery(Query):
-    """How much is told of a version."""
+    """What to include."""
 
     include_secrets: Flag = True
-    """The names of its secrets, with the scope list_functions_details."""
+    """The names of secrets; needs the scope list_functions_details."""

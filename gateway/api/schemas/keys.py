@@ -1,4 +1,4 @@
-"""API keys (§6.4). Members are snake_case here, as the key service's are."""
+"""API keys (§6.4). Members are snake_case, as in upstream's key service."""
 
 from typing import Annotated, Any
 
@@ -6,11 +6,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, mod
 
 from gateway.api.schemas.fields import NcaId
 
-Words = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=64)]
+ShortTexts = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=64)]
 
 
 class SnakeBody(BaseModel):
-    """A request's body, or a part of one. Never shows what was rejected."""
+    """A request body, or a part of one. Errors do not show rejected values."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -22,29 +22,29 @@ class SnakeBody(BaseModel):
 
 
 class SnakeView(BaseModel):
-    """An answer's body, or a part of one. Members that are `None` are left out."""
+    """A response body, or a part of one. Members that are `None` are left out."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class Resource(SnakeBody):
-    """What a key is good for."""
+    """Functions that a key is valid for."""
 
     type: Annotated[str, Field(max_length=64)]
     """account-functions, authorized-functions or function."""
     id: Annotated[str, Field(max_length=128)]
-    """``*`` for all; of a function FUNCTION_ID/* or FUNCTION_ID/VERSION_ID."""
+    """``*`` for all; for type function FUNCTION_ID/* or FUNCTION_ID/VERSION_ID."""
 
 
 class KeyPolicy(SnakeBody):
-    """What a key allows at one service. Policies for other services grant nothing here."""
+    """What a key permits at one service. Policies for other services have no effect here."""
 
     aud: Annotated[str, Field(max_length=128)] | None = None
-    auds: Words | None = None
+    auds: ShortTexts | None = None
     product: Annotated[str, Field(max_length=128)] | None = None
-    scopes: Words = Field(default_factory=list)
+    scopes: ShortTexts = Field(default_factory=list)
     resources: Annotated[list[Resource], Field(max_length=256)] = Field(default_factory=list)
-    """Which functions; none when absent."""
+    """The functions; none when absent."""
 
     @property
     def audiences(self) -> list[str]:
@@ -52,18 +52,18 @@ class KeyPolicy(SnakeBody):
 
 
 class Authorizations(SnakeBody):
-    """Everything that a key allows."""
+    """Everything that a key permits."""
 
     policies: Annotated[list[KeyPolicy], Field(max_length=16)]
 
 
 class ReplaceAuthorizations(Authorizations):
-    """Everything that a key allows from now on."""
+    """Everything that the key permits from now on."""
 
     @model_validator(mode="before")
     @classmethod
     def _unwrap(cls, value: Any) -> Any:
-        """Take ``{"authorizations": {"policies": …}}`` too, as keys are made with."""
+        """Accept also ``{"authorizations": {"policies": …}}``, the form for creating a key."""
         if isinstance(value, dict) and "policies" not in value:
             return value.get("authorizations", value)
         return value
@@ -74,38 +74,38 @@ class CreateKey(SnakeBody):
 
     description: Annotated[str, Field(pattern=r"^[A-Za-z0-9\s_-]{1,64}$")] | None = None
     expires_at: AwareDatetime | None = None
-    """In a year when absent, which is the latest."""
+    """At most a year from now, which is also the default."""
     authorizations: Authorizations
-    audience_service_ids: Words | None = None
+    audience_service_ids: ShortTexts | None = None
 
 
 class IntrospectKey(SnakeBody):
-    """A key to look at."""
+    """The value of a key."""
 
     key: Annotated[SecretStr, Field(max_length=512)]
     audience_service_id: Annotated[str, Field(max_length=128)] | None = None
 
 
 class CreateAdminToken(SnakeBody):
-    """Whose functions the token is for."""
+    """The account that the token is for."""
 
     nca_id: NcaId | None = None
-    """The default account when absent. Made if it is not there.
+    """When absent, the default account. Created if it does not exist.
 
-    A token of the default account also makes, changes and deletes other accounts
-    (admin:account_setup); one of any other account is for that account alone.
+    A token of the default account can also create, update and delete other accounts
+    (admin:account_setup); a token of another account is limited to that account.
     """
 
 
 class ResourceView(SnakeView):
-    """What a key is good for."""
+    """Functions that a key is valid for."""
 
     type: str
     id: str
 
 
 class PolicyView(SnakeView):
-    """What a key allows at one service."""
+    """What a key permits at one service."""
 
     aud: str
     auds: list[str]
@@ -115,7 +115,7 @@ class PolicyView(SnakeView):
 
 
 class AuthorizationsView(SnakeView):
-    """Everything that a key allows."""
+    """Everything that a key permits."""
 
     policies: list[PolicyView]
 
@@ -125,12 +125,12 @@ class KeyView(SnakeView):
 
     id: str
     nca_id: str
-    """The account whose functions it opens."""
+    """The account of the key."""
     status: str
-    """active or expired. A revoked key is not there any more."""
+    """active or expired. A revoked key is not found."""
     owner_type: str
     owner_id: str
-    """Who calls with it, as functions are told."""
+    """The subject of calls with the key, as sent to functions."""
     issuer_service_id: str
     audience_service_ids: list[str]
     description: str
@@ -140,21 +140,21 @@ class KeyView(SnakeView):
 
 
 class CreatedKey(KeyView):
-    """A new key. Its value is not shown again."""
+    """A new key. Its value is not returned again."""
 
     value: str
 
 
-class KeysAnswer(SnakeView):
+class KeysResponse(SnakeView):
     """The keys of an account, oldest first."""
 
     nca_id: str
-    """The account, which is the credential's."""
+    """The account of the credential."""
     keys: list[KeyView]
 
 
 class Introspection(SnakeView):
-    """What a valid key is."""
+    """A valid key."""
 
     key_id: str
     owner_type: str
@@ -164,7 +164,7 @@ class Introspection(SnakeView):
 
 
 class AdminToken(SnakeView):
-    """A token for everything in one account; of the default one, for setting up others too."""
+    """A token for everything in one account; for the default account, also to set up others."""
 
     id: str
     value: str

@@ -1,4 +1,4 @@
-"""Parts of a function's body that come back in answers as they went in."""
+"""Parts of a function's body that responses return as they were registered."""
 
 from typing import Annotated, Literal, Self
 
@@ -18,12 +18,12 @@ from gateway.api.schemas.fields import (
 )
 
 MAX_VALUE_CHARS = 65_536
-"""Of the arguments of a container, and of one variable of its environment."""
+"""Of the arguments of a container, and of the value of an environment variable."""
 MAX_ARGUMENT_BYTES = 131_072
-"""What Linux takes as one argument or variable, with the zero byte that ends it."""
+"""Linux's limit of one argument or variable, with the terminating zero byte."""
 MAX_VARIABLES = 1000
 MAX_ARTIFACTS = 256
-"""Of a kind: models, resources."""
+"""Of models, and of resources."""
 
 Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
@@ -41,7 +41,7 @@ def _dashed(value: object) -> object:
 
 def _one_argument(value: str) -> str:
     if len(value.encode()) >= MAX_ARGUMENT_BYTES:
-        raise ValueError(f"as UTF-8 it has {MAX_ARGUMENT_BYTES} bytes or more")
+        raise ValueError(f"must have less than {MAX_ARGUMENT_BYTES} bytes as UTF-8")
     return value
 
 
@@ -56,7 +56,7 @@ Rate = Annotated[
     Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$", max_length=128),
     AfterValidator(_each_unit_once),
 ]
-"""Such as ``100-S,5000-H``; seconds, minutes, hours, days."""
+"""For example ``100-S,5000-H``. Units are seconds, minutes, hours and days."""
 TokenRate = Annotated[
     str,
     Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
@@ -76,12 +76,12 @@ RoutingMethod = Annotated[
     BeforeValidator(_dashed),
 ]
 _NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
-"""For maps whose names have a form: others are refused, which pydantic does not say by itself."""
+"""For maps with a pattern of names: other names are refused, which pydantic's schema omits."""
 Priority = Annotated[int, Field(ge=0, le=4_294_967_295), WHOLE]
 
 
 class Health(Body):
-    """How an instance's readiness is asked for."""
+    """The readiness check of instances."""
 
     protocol: Protocol
     uri: Target
@@ -92,7 +92,7 @@ class Health(Body):
 
 
 class EnvironmentEntry(Body):
-    """One environment variable of the container. Kept in clear text: secrets go into `secrets`.
+    """An environment variable of the container. Stored in clear text: put secrets into `secrets`.
 
     Name and value together have less than 131,071 bytes as UTF-8.
     """
@@ -107,7 +107,7 @@ class EnvironmentEntry(Body):
 
 
 class LlmConfig(Body):
-    """What the LLM gateway knows of a model."""
+    """Configuration of a model in the LLM gateway."""
 
     uris: Annotated[list[FullUri], Field(max_length=64)] | None = None
     token_rate_limit: TokenRate | None = None
@@ -125,7 +125,7 @@ class Model(Body):
 
 
 class Resource(Body):
-    """Another artifact that instances get."""
+    """An artifact other than a model."""
 
     name: ShortText
     version: ShortText
@@ -154,7 +154,7 @@ class RateLimit(Body):
 
 
 class LlmPriority(Body):
-    """Lower is served first."""
+    """Priorities: a lower number is served first."""
 
     default_priority: Priority | None = None
     per_account_priority: (
@@ -175,7 +175,7 @@ class LlmInvocationConfig(Body):
 
 
 class Telemetries(Body):
-    """Where logs, metrics and traces go."""
+    """Destinations of logs, metrics and traces."""
 
     logs_telemetry_id: ShortText | None = None
     metrics_telemetry_id: ShortText | None = None
@@ -184,7 +184,7 @@ class Telemetries(Body):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not (self.logs_telemetry_id or self.metrics_telemetry_id or self.traces_telemetry_id):
-            raise ValueError("telemetries names none")
+            raise ValueError("telemetries needs at least one id")
         return self
 
 

@@ -7,40 +7,40 @@ from gateway.api.schemas.function_views import StateName
 
 
 class QueueView(View):
-    """The queue of one deployed version."""
+    """The queue of a deployed version."""
 
     function_id: str
     function_version_id: str
     function_name: str
     function_status: StateName
     queue_depth: int
-    """Requests that wait; those in progress not counted."""
+    """Number of waiting requests, without those in progress."""
     size: int
-    """As queueDepth, for the CLI."""
+    """Same as queueDepth, for the CLI."""
     status_detail: StateName | None = None
-    """The true state, where functionStatus has been put into the words of an old SDK."""
+    """The true state, if functionStatus is replaced for an old SDK."""
 
 
-class QueuesAnswer(View):
-    """The queues of a function's deployed versions."""
+class QueuesResponse(View):
+    """The queues of the deployed versions of a function."""
 
     function_id: str
     queues: list[QueueView]
 
 
-class PositionAnswer(View):
-    """Where a request stands."""
+class PositionResponse(View):
+    """The position of a request in its queue."""
 
     function_id: str
     function_version_id: str
     position_in_queue: int = Field(ge=0, le=1000)
-    """1 is next, 0 in progress, 1000 that or further back."""
+    """1 is next, 0 is in progress, 1000 means 1000 or more."""
     position: int
-    """As positionInQueue, for the CLI."""
+    """Same as positionInQueue, for the CLI."""
 
 
 class InstanceTypeView(View):
-    """A machine with GPUs."""
+    """A type of machine with GPUs."""
 
     name: str
     description: str
@@ -56,7 +56,7 @@ class SupportedGpu(View):
 
 
 class SupportedGpus(RootModel[list[SupportedGpu]]):
-    """What the account can deploy on."""
+    """GPUs that the account can deploy on."""
 
 
 class GroupGpu(View):
@@ -75,7 +75,7 @@ class ClusterView(View):
 
 
 class ClusterGroupView(View):
-    """Clusters that are the same to whoever deploys."""
+    """Clusters between which a deployment does not distinguish."""
 
     id: str
     name: str
@@ -85,7 +85,7 @@ class ClusterGroupView(View):
     clusters: list[ClusterView]
 
 
-class ClusterGroupsAnswer(View):
-    """The cluster groups of the account."""
+class ClusterGroupsResponse(View):
+    """The cluster groups that the account can use."""
 
     cluster_groups: list[ClusterGroupView]

@@ -11,35 +11,35 @@ from gateway.api.schemas.keys import SnakeView
 
 
 class TokenFor(Body):
-    """Who is going to invoke."""
+    """The client that a token is for."""
 
     client_id: ClientId
-    """As the function is told."""
+    """The subject of calls with the token, as sent to functions."""
 
 
 class TokenFunction(Body):
-    """A function, or one version of it."""
+    """A function, or one of its versions."""
 
     function_id: Uuid
     function_version_id: Uuid | None = None
 
 
 class CreateToken(TokenFor):
-    """Who is going to invoke what."""
+    """The client that a token is for, and the functions."""
 
     functions: Annotated[list[TokenFunction], Field(min_length=1, max_length=4)]
 
 
-class TokenAnswer(SnakeView):
-    """A token to invoke with."""
+class TokenResponse(SnakeView):
+    """A token for invocations."""
 
     access_token: str
     expires_in: int
-    """Seconds."""
+    """In seconds."""
 
 
 class UpdateSecrets(Body):
-    """Secrets to set; those with other names stay as they are."""
+    """Secrets to set. Secrets with other names stay."""
 
     secrets: Annotated[
         list[Secret],

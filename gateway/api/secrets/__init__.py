@@ -1,1 +1,1 @@
-"""The master key and the encrypted secrets of function versions."""
+"""The master key, and the encrypted secrets of function versions."""

@@ -1,7 +1,7 @@
-"""The master key in its file: made at the first start, read at every other.
+"""The master key file: created at the first start, read at every later one.
 
-Every process that serves the API or keeps instances reads the same file; on several machines it is
-copied to each. Without it the secrets in the store are lost: back it up.
+Every process with the role ``api`` or ``provision`` reads the same file; on several machines, each
+needs a copy. Without the file, the secrets in the store cannot be opened: back it up.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from gateway.auth.signing import MASTER_BYTES
 
 
 class MasterKeyError(Exception):
-    """The file cannot be used; the text says why, in one line, and nothing of what is in it."""
+    """The file cannot be used. The text is one line and contains nothing of the key."""
 
 
 def load_or_make(path: Path, random32: bytes) -> bytes:
-    """Return the key in ``path``, which is made of ``random32`` if it is not there.
+    """Return the key in ``path``; create the file from ``random32`` if it does not exist.
 
-    Of several processes that start at once, one makes it and all return the same. Raises
+    Of several processes that start at once, one creates it and all return the same key. Raises
     `MasterKeyError`.
     """
     try:
@@ -51,7 +51,7 @@ def _make(path: Path, random32: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            # Not a rename: that would replace the key that another process has just made.
+            # Not a rename: that would replace a key that another process has just created.
             os.link(unfinished, path)
     finally:
         unfinished.unlink()

@@ -5,13 +5,15 @@ import pytest
 
 from gateway.errors import (
     BadRequest,
+    ForwardedError,
     FunctionNotFound,
     GatewayError,
     PollTimeout,
-    QueueFullError,
+    StoreUnavailable,
     Unauthenticated,
     problem_for,
 )
+from queueing.interface import QueueFull, QueueUnavailable
 from wire.http1 import HeadError
 
 
@@ -52,10 +54,10 @@ def test_a_missing_credential_is_told_with_the_scheme_to_use() -> None:
 
 
 def test_headers_and_members_of_one_error_do_not_reach_the_next() -> None:
-    error = QueueFullError("full")
+    error = StoreUnavailable("away")
     error.headers.append((b"nvcf-queue-position", b"7"))
     assert (b"nvcf-queue-position", b"7") in problem_for(error, "", "")[1]
-    assert problem_for(QueueFullError(), "", "")[1] == [
+    assert problem_for(StoreUnavailable(), "", "")[1] == [
         (b"retry-after", b"1"),
         (b"content-type", b"application/problem+json"),
     ]
@@ -71,3 +73,32 @@ def test_headers_given_come_beside_those_of_the_class() -> None:
 def test_further_members_stand_in_the_document() -> None:
     error = FunctionNotFound("not deployed", functionStatus="INACTIVE")
     assert json.loads(problem_for(error, "", "")[2])["functionStatus"] == "INACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [(QueueFull("full"), 429, "queue-full"), (QueueUnavailable("down"), 503, "queue-unavailable")],
+)
+def test_errors_of_the_queue_are_answered_with_their_reason(
+    error: Exception, status: int, kind: str
+) -> None:
+    found, headers, body = problem_for(error, "/", "id", id_header=False)
+    document = json.loads(body)
+    assert found == document["status"] == status
+    assert document["type"] == f"urn:nvcf:problem-details:{kind}"
+    assert document["reason"] == kind.replace("-", "_")
+    assert document["detail"] == str(error)
+    assert headers == [(b"retry-after", b"1"), (b"content-type", b"application/problem+json")]
+
+
+def test_a_forwarded_error_keeps_the_status_that_it_came_with() -> None:
+    status, _, body = problem_for(ForwardedError("no", status=418, kind="teapot"), "/", "")
+    assert (status, json.loads(body)["type"]) == (418, "urn:nvcf:problem-details:teapot")
+    assert problem_for(GatewayError(), "/", "")[0] == 500
+
+
+def test_the_cause_is_for_logs_and_not_for_callers() -> None:
+    error = StoreUnavailable(cause="nats://user@host refuses")
+    assert str(error) == "nats://user@host refuses"
+    assert error.detail == StoreUnavailable.summary
+    assert b"nats" not in problem_for(error, "/", "")[2]

@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.route import InLine
-from gateway.domain.model import Instance, Reach
+from gateway.api.route import QueuedRequest
+from gateway.domain.model import Instance, ResourceScope
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.routing.admission import Admission
@@ -372,7 +372,7 @@ async def test_queues(client: Client, other: Client, queue: SetQueue) -> None:
     asked = f"/v2/nvcf/queues/{request_id}/position"
     assert_refused(await client.get(asked), 404)
     for place, told in ((0, 0), (1, 1), (1000, 1000), (1001, 1000)):
-        queue.in_line[request_id] = InLine(function_id, version_id, "someone", place)
+        queue.in_line[request_id] = QueuedRequest(function_id, version_id, "someone", place)
         assert (await client.get(asked)).body["positionInQueue"] == told
     assert_refused(await other.get(asked), 404)
 
@@ -389,7 +389,7 @@ async def test_credentials(plane: ControlPlane, client: Client) -> None:
     reader = await plane.client(account, frozenset({"list_functions"}))
     assert_refused(await reader.delete(path), 403)
     assert_refused(await reader.post(FUNCTIONS, {}), 403)
-    reach = Reach(versions=frozenset({f"{function_id}/{version_id}"}))
+    reach = ResourceScope(versions=frozenset({f"{function_id}/{version_id}"}))
     narrow = await plane.client(account, SCOPES, reach)
     assert (await narrow.get(path)).status == 200
     hidden = await narrow.get(version_path(function_id, function["versionId"]))

@@ -9,12 +9,12 @@ import pytest
 from gateway.api.quota import RESERVED_S
 from gateway.domain.model import (
     Account,
-    DetailsRemoved,
-    FunctionRemoved,
-    Reach,
-    Removed,
+    DetailsKey,
+    FunctionKey,
+    RecordKey,
+    ResourceScope,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.store.account_store import AccountStore
 from tests.integration.gateway.api.conftest import Behind
@@ -176,7 +176,7 @@ async def test_a_deleted_version_is_gone_with_everything_of_it(
     assert (await client.delete(path)).status == 404
     assert (await client.get(path)).status == 404
     assert (await client.get(deployment_path(function_id, version_id))).status == 404
-    for name in (FunctionRemoved(function_id), DetailsRemoved(function_id, version_id)):
+    for name in (FunctionKey(function_id), DetailsKey(function_id, version_id)):
         assert await plane.store.get(name) is None
 
 
@@ -193,9 +193,9 @@ async def test_a_version_that_the_reconciler_writes_meanwhile_is_deleted_all_the
     function_id, version_id = await client.deployed()
     delete, written = AccountStore.delete, list[int]()
 
-    async def outrun(store: AccountStore, name: Removed, revision: int) -> None:
-        if isinstance(name, VersionRemoved) and len(written) < 3:
-            found = await store.version(*name)
+    async def outrun(store: AccountStore, name: RecordKey, revision: int) -> None:
+        if isinstance(name, VersionKey) and len(written) < 3:
+            found = await store.version(name.function_id, name.version_id)
             assert found is not None
             written.append(await plane.store.put(replace(found[0], capacity=len(written) + 1)))
         await delete(store, name, revision)
@@ -262,7 +262,7 @@ async def test_a_key_for_one_version_is_good_for_that_one_alone(
     function_id, version_id = await client.create()
     told = await client.post(f"{FUNCTIONS}/{function_id}/versions", IMAGE)
     second = told.body["function"]
-    reach = Reach(versions=frozenset({f"{function_id}/{version_id}"}))
+    reach = ResourceScope(versions=frozenset({f"{function_id}/{version_id}"}))
     narrow = await plane.client(second["ncaId"], SCOPES, reach)
     assert (await narrow.get(version_path(function_id, version_id))).status == 200
     assert (await narrow.get(version_path(function_id, second["versionId"]))).status == 403
@@ -339,11 +339,11 @@ async def test_a_place_is_free_again_when_nothing_was_registered_in_it(
     # As a process leaves it that died while it registered.
     store = plane.api.stores.of(account)
     now = int(plane.api.clock())
-    _, revision = await store.reserved()
-    await store.reserve({str(uuid4()): now + RESERVED_S}, revision)
+    _, revision = await store.reservations()
+    await store.put_reservations({str(uuid4()): now + RESERVED_S}, revision)
     assert (await client.post(FUNCTIONS, IMAGE)).status == 400
-    _, revision = await store.reserved()
-    await store.reserve({str(uuid4()): now}, revision)
+    _, revision = await store.reservations()
+    await store.put_reservations({str(uuid4()): now}, revision)
     assert (await client.post(FUNCTIONS, IMAGE)).status == 200
 
 

@@ -7,7 +7,6 @@ must be taken, and one about what exists must do what it says.
 """
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,12 +21,11 @@ import schemathesis
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 
-from gateway.api.admin_routes import with_twins
+from gateway.api.admin_routes import with_admin_routes
 from gateway.api.app import ROUTES
-from gateway.api.identity import SERVICE_ID, Identity
+from gateway.api.identity import SERVICE_ID
 from gateway.api.openapi import ADMIN_TAG, document
 from gateway.api.routes.workers import Workers
-from gateway.app.identity import identity_routes
 from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN
 from gateway.domain.model import Account, Client, Instance, Phase
 from tests.integration.gateway.api.repairs import FRIENDS, WORKER, llm_function, repaired
@@ -44,10 +42,9 @@ ONE_ACCOUNT = "/v2/nvcf/accounts/{ncaId}"
 KEY = {"authorizations": {"policies": [{"aud": SERVICE_ID, "scopes": ["invoke_function"]}]}}
 NOTHING: Any = None
 DESCRIBED = document(
-    with_twins(
+    with_admin_routes(
         (
             *ROUTES,
-            *identity_routes(Identity(NOTHING, NOTHING, NOTHING, os.urandom)),
             *Workers(NOTHING, NOTHING).routes(),
         )
     )

@@ -2,8 +2,8 @@
 
 from uuid import uuid4
 
-from gateway.api.route import InLine
-from gateway.domain.model import Reach
+from gateway.api.route import QueuedRequest
+from gateway.domain.model import ResourceScope
 from tests.support.control import IMAGE, SCOPES, Client, ControlPlane, SetQueue, deployment_path
 
 QUEUES = "/v2/nvcf/queues/functions"
@@ -38,7 +38,7 @@ async def test_a_place_in_line_is_for_the_caller_and_the_owner_alone(
     path = f"/v2/nvcf/queues/{request_id}/position"
     assert (await client.get(path)).status == 404
     for place, shown in ((1, 1), (0, 0), (1000, 1000), (4711, 1000)):
-        queue.in_line[request_id] = InLine(function_id, version_id, "caller", place)
+        queue.in_line[request_id] = QueuedRequest(function_id, version_id, "caller", place)
         told = await client.get(path)
         assert told.status == 200
         assert told.body == {
@@ -56,13 +56,13 @@ async def test_a_key_for_one_version_learns_no_place_in_another_ones_line(
     function_id, version_id = await client.deployed()
     told = await client.post(f"/v2/nvcf/functions/{function_id}/versions", IMAGE)
     second = told.body["function"]
-    reach = Reach(versions=frozenset({f"{function_id}/{second['versionId']}"}))
+    reach = ResourceScope(versions=frozenset({f"{function_id}/{second['versionId']}"}))
     narrow = await plane.client(second["ncaId"], SCOPES, reach)
     request_id = str(uuid4())
     path = f"/v2/nvcf/queues/{request_id}/position"
-    queue.in_line[request_id] = InLine(function_id, version_id, second["ncaId"], 1)
+    queue.in_line[request_id] = QueuedRequest(function_id, version_id, second["ncaId"], 1)
     assert (await narrow.get(path)).status == 403
-    queue.in_line[request_id] = InLine(function_id, second["versionId"], second["ncaId"], 1)
+    queue.in_line[request_id] = QueuedRequest(function_id, second["versionId"], second["ncaId"], 1)
     assert (await narrow.get(path)).status == 200
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from uuid import uuid4
 
-from gateway.domain.model import Reach
+from gateway.domain.model import ResourceScope
 from tests.support.control import IMAGE, SCOPES, Client, ControlPlane, deployment_path, version_path
 
 FUNCTIONS = "/v2/nvcf/functions"
@@ -138,7 +138,7 @@ async def test_a_public_function_is_everybodys_to_see_and_nobodys_to_change(
     path = version_path(function_id, version_id)
     everybody = {"authorizedParties": [{"ncaId": "*"}]}
     assert (await client.post(authorizations(function_id), everybody)).status == 200
-    anybody = await plane.client("anybody", SCOPES, Reach())
+    anybody = await plane.client("anybody", SCOPES, ResourceScope())
     shown = await anybody.get(path)
     assert shown.body["function"]["ownedByDifferentAccount"] is True
     listed = (await anybody.get(f"{FUNCTIONS}?visibility=public")).body["functions"]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.route import InLine
+from gateway.api.route import QueuedRequest
 from tests.integration.gateway.cli.conftest import Shell
 from tests.support.control import Client, ControlPlane, SetQueue
 from tests.support.idle_backend import Fleet
@@ -134,9 +134,9 @@ async def test_queues_and_positions(shell: Shell, queue: SetQueue) -> None:
     assert shown["queueDepth"] == 12
     assert "12" in (await shell.run("queues", "show", *ids)).out
     request_id = str(uuid4())
-    queue.in_line[request_id] = InLine(*ids, "someone", 5)
+    queue.in_line[request_id] = QueuedRequest(*ids, "someone", 5)
     assert (await shell.run("queues", "position", request_id)).out == "5\n"
-    queue.in_line[request_id] = InLine(*ids, "someone", 5000)
+    queue.in_line[request_id] = QueuedRequest(*ids, "someone", 5000)
     assert (await shell.run("queues", "position", request_id)).out == "1000 or more\n"
 
 

@@ -17,7 +17,7 @@ from gateway.domain.model import (
     Account,
     ApiKey,
     Client,
-    ClientRemoved,
+    ClientKey,
     Function,
     FunctionVersion,
     Phase,
@@ -141,7 +141,7 @@ async def test_differing_entries_are_replaced_only_with_replace(
     await shell("export", file, url=filled.url)
     before = await filled.contents()
     await filled.store.put(Account("acme", "Renamed"))
-    await filled.store.delete(ClientRemoved("client"))
+    await filled.store.delete(ClientKey("client"))
     changed = await filled.contents()
     ran = await shell("import", file, url=filled.url)
     assert (ran.code, ran.err.count("\n")) == (1, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.api.route import InLine
+from gateway.api.route import QueuedRequest
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.model import FunctionVersion, State
 from queueing.interface import QueueUnavailable
@@ -61,7 +61,7 @@ async def test_a_request_is_found_in_the_process_that_gave_its_id(nats_server: N
     ):
         for asked in (here, there):
             for waiting in (one, other):
-                assert await asked.find(waiting.request_id) == InLine("f", "v", "caller", 3)
+                assert await asked.find(waiting.request_id) == QueuedRequest("f", "v", "caller", 3)
             unknown = request_id(b"x" * 16, THERE)
             assert await asked.find(unknown) is None
 

@@ -19,17 +19,17 @@ import pytest
 
 from gateway.domain.model import (
     Deployment,
-    DeploymentRemoved,
-    DetailsRemoved,
+    DeploymentKey,
+    DetailsKey,
     FunctionVersion,
     GpuSpec,
     Instance,
-    InstanceRemoved,
+    InstanceKey,
     Phase,
     Record,
     State,
     VersionDetails,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
@@ -103,10 +103,10 @@ class Version:
         await self.store.put(replace(deployment, draining_until=int(time.time() + within_s)))
 
     async def undeploy(self) -> None:
-        await self.store.delete(DeploymentRemoved(self.function_id, self.version_id))
+        await self.store.delete(DeploymentKey(self.function_id, self.version_id))
 
     async def deployment(self) -> Deployment | None:
-        found = await self.store.get(DeploymentRemoved(self.function_id, self.version_id))
+        found = await self.store.get(DeploymentKey(self.function_id, self.version_id))
         if found is None:
             return None
         assert isinstance(found[0], Deployment)
@@ -139,7 +139,7 @@ class Version:
         await self.picture.until(lambda: self.state is state, timeout_s)
 
     async def stored_state(self) -> State:
-        found = await self.store.get(VersionRemoved(self.function_id, self.version_id))
+        found = await self.store.get(VersionKey(self.function_id, self.version_id))
         assert found is not None
         assert isinstance(found[0], FunctionVersion)
         return found[0].state
@@ -525,8 +525,8 @@ async def test_the_queue_of_a_version_deleted_without_a_leader_is_removed_by_the
     await deleted.register()
     for version in (deleted, foreign):
         await version.enqueue(b"1")
-    await one.store.delete(DetailsRemoved(deleted.function_id, deleted.version_id))
-    await one.store.delete(VersionRemoved(deleted.function_id, deleted.version_id))
+    await one.store.delete(DetailsKey(deleted.function_id, deleted.version_id))
+    await one.store.delete(VersionKey(deleted.function_id, deleted.version_id))
     removals = Removals()
     async with running_fleet(one.store, one.data) as fleet:
         fleet.queues.on_removed(removals.removed)
@@ -556,13 +556,13 @@ async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: P
     one.picture.listeners.append(heard.append)
     await nats_server.restart()
     # The store keeps instances in memory and has lost them; some may be back before that is seen.
-    await version.picture.until(lambda: has_kind(heard, InstanceRemoved) or was_silent(heard))
+    await version.picture.until(lambda: has_kind(heard, InstanceKey) or was_silent(heard))
     await version.picture.until(lambda: has_kind(heard, Instance))
     await version.picture.until(lambda: one.reconciler.is_leader)
     await version.until(State.ACTIVE)
     assert pids_of(one) == pids
     assert [instance.instance_id for instance in version.instances] == [before.instance_id]
-    stored = await one.store.get(InstanceRemoved(version.version_id, before.instance_id))
+    stored = await one.store.get(InstanceKey(version.version_id, before.instance_id))
     assert stored is not None
     states = {change.state for change in heard if isinstance(change, FunctionVersion)}
     assert states <= {State.ACTIVE, State.DEGRADED}
@@ -621,7 +621,7 @@ async def test_instances_of_a_leader_that_died_here_are_replaced_at_once(
         await leader.wait()
         await until_gone(pids)
         # Like the lease of a real worker, it does not expire before another one leads.
-        name = InstanceRemoved(before.version_id, before.instance_id)
+        name = InstanceKey(before.version_id, before.instance_id)
         found = await second.store.get(name)
         assert found is not None
         assert isinstance(found[0], Instance)

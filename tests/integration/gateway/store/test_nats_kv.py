@@ -8,15 +8,15 @@ import pytest
 
 from gateway.domain.model import (
     ApiKey,
+    ApiKeyKey,
     Function,
-    FunctionRemoved,
+    FunctionKey,
     FunctionVersion,
-    KeyRemoved,
     State,
-    VersionRemoved,
+    VersionKey,
 )
+from gateway.errors import Conflict, StoreUnavailable
 from gateway.store.connection import Connection, NatsOptions
-from gateway.store.errors import ConflictError, StoreUnavailableError
 from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
 from tests.integration.gateway.store.conftest import connected
@@ -40,36 +40,36 @@ async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
 
 async def test_records_are_read_back_with_the_revision_to_replace(store: Store) -> None:
     revisions = [await store.put(record, 0) for record in (FUNCTION, VERSION, KEY)]
-    assert await store.get(FunctionRemoved(F)) == (FUNCTION, revisions[0])
-    assert await store.get(VersionRemoved(F, V)) == (VERSION, revisions[1])
+    assert await store.get(FunctionKey(F)) == (FUNCTION, revisions[0])
+    assert await store.get(VersionKey(F, V)) == (VERSION, revisions[1])
     assert await store.get_key("key") == (KEY, revisions[2])
 
 
 async def test_what_was_never_written_is_not_there(store: Store) -> None:
-    assert await store.get(VersionRemoved(F, V)) is None
+    assert await store.get(VersionKey(F, V)) is None
     assert await store.revoke_key("key") is None
 
 
 async def test_of_two_who_change_the_same_record_one_is_told(store: Store) -> None:
     revision = await store.put(VERSION, 0)
     await store.put(replace(VERSION, state=State.DEPLOYING), revision)
-    with pytest.raises(ConflictError):
+    with pytest.raises(Conflict):
         await store.put(replace(VERSION, state=State.ERROR), revision)
-    with pytest.raises(ConflictError):
-        await store.delete(VersionRemoved(F, V), revision)
-    found = await store.get(VersionRemoved(F, V))
+    with pytest.raises(Conflict):
+        await store.delete(VersionKey(F, V), revision)
+    found = await store.get(VersionKey(F, V))
     assert found is not None
     assert found[0] == replace(VERSION, state=State.DEPLOYING)
 
 
 async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store) -> None:
     revision = await store.put(VERSION, 0)
-    with pytest.raises(ConflictError):
+    with pytest.raises(Conflict):
         await store.put(VERSION, 0)
-    await store.delete(VersionRemoved(F, V), revision)
-    assert await store.get(VersionRemoved(F, V)) is None
+    await store.delete(VersionKey(F, V), revision)
+    assert await store.get(VersionKey(F, V)) is None
     await store.put(VERSION, 0)
-    assert await store.get(VersionRemoved(F, V)) is not None
+    assert await store.get(VersionKey(F, V)) is not None
 
 
 async def test_what_was_written_last_is_found_by_pattern_and_known_as_deleted(
@@ -84,9 +84,9 @@ async def test_what_was_written_last_is_found_by_pattern_and_known_as_deleted(
     assert latest is not None
     assert (latest.name, latest.revision) == (f"version.{F}.{other}", revision)
     assert await store.deleted_version(V) is None
-    ended = await store.delete(VersionRemoved(F, V))
+    ended = await store.delete(VersionKey(F, V))
     assert await store.latest(FUNCTIONS, "version.>") == (f"version.{F}.{V}", None, ended)
-    assert await store.deleted_version(V) == VersionRemoved(F, V)
+    assert await store.deleted_version(V) == VersionKey(F, V)
     assert await store.deleted_version(other) is None
     assert await store.deleted_version(F) is None
 
@@ -102,7 +102,7 @@ async def test_keys_are_listed_by_account_oldest_first(store: Store) -> None:
     for name, account, at in (("b", "x", 2), ("a", "x", 3), ("c", "y", 1)):
         await store.put(replace(KEY, key_id=name, account=account, created_at=at))
     await store.put(replace(KEY, key_id="d"))
-    await store.delete(KeyRemoved("d"))
+    await store.delete(ApiKeyKey("d"))
     assert [key.key_id for key in (await store.list_keys())[0]] == ["c", "b", "a"]
     assert [key.key_id for key in (await store.list_keys("x"))[0]] == ["b", "a"]
 
@@ -143,7 +143,7 @@ async def test_without_a_server_calls_fail_at_once(store: Store, nats_server: Na
     await nats_server.kill()
     async with asyncio.timeout(PATIENCE_S):
         await lost.wait()
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(StoreUnavailable):
         async with asyncio.timeout(0.1):
             await store.get_key("key")
 
@@ -152,7 +152,7 @@ async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
     nats_server: NatsServer,
 ) -> None:
     await nats_server.kill()
-    with pytest.raises(StoreUnavailableError, match="Connect call failed"):
+    with pytest.raises(StoreUnavailable, match="Connect call failed"):
         await Connection(NatsOptions((nats_server.url,))).open(0.1)
     nats_server.config = 'authorization { token: "secret" }\n'
     await nats_server.start()
@@ -160,7 +160,7 @@ async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
         told = ""
         # Its reason may be lost with the connection that it closes, but not every time.
         while "Authorization" not in told:
-            with pytest.raises(StoreUnavailableError) as refused:
+            with pytest.raises(StoreUnavailable) as refused:
                 await Connection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
             told = str(refused.value)
 

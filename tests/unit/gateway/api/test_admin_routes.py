@@ -1,17 +1,12 @@
-import os
-from typing import Any
-
-from gateway.api.admin_routes import ACCOUNT_PATH, with_twins
+from gateway.api.admin_routes import ACCOUNT_PATH, with_admin_routes
 from gateway.api.app import ROUTES
 from gateway.api.docs_page import page
-from gateway.api.identity import Identity
 from gateway.api.openapi import document
-from gateway.app.identity import identity_routes
 
-NOTHING: Any = None
-OWN = (*ROUTES, *identity_routes(Identity(NOTHING, NOTHING, NOTHING, os.urandom)))
-SERVED = with_twins(OWN)
-TWINS = {(one.method, one.path.removeprefix(ACCOUNT_PATH)): one for one in SERVED if one.is_admin}
+SERVED = with_admin_routes(ROUTES)
+ADMIN_ROUTES = {
+    (one.method, one.path.removeprefix(ACCOUNT_PATH)): one for one in SERVED if one.is_admin
+}
 
 F, V = "functions/{functionId}", "versions/{functionVersionId}"
 SPECIFIED = """
@@ -50,35 +45,39 @@ PUT    /secrets/F/V                                 update_secrets
 GET    /supportedGpus                               register_function deploy_function list_functions
 GET    /clusterGroups                               list_cluster_groups
 """
-"""The rows of `spec/control-plane.md` §1.1 and §2 that have a twin and are served here."""
+"""The rows of `spec/control-plane.md` §1.1 and §2 that have an admin route and are served here."""
 
 
-def test_every_route_of_an_account_has_a_twin_and_no_other_route_has() -> None:
+def test_every_route_of_an_account_has_an_admin_route_and_no_other_route_has() -> None:
     wanted = {}
     for row in SPECIFIED.strip().splitlines():
         method, path, *scopes = row.split()
         whole = path.replace("/F", f"/{F}").replace("/V", f"/{V}")
         wanted[method, whole] = {f"admin:{scope}" for scope in scopes}
-    assert {where: set(twin.scopes) for where, twin in TWINS.items()} == wanted
+    assert {where: set(admin_route.scopes) for where, admin_route in ADMIN_ROUTES.items()} == wanted
 
 
-def test_a_twin_does_what_its_route_does() -> None:
-    for own in OWN:
-        twin = TWINS.get((own.method, own.path.removeprefix("/v2/nvcf")))
-        if twin is not None and not own.is_admin:
-            assert twin.handle is own.handle
-            assert (twin.body, twin.query, twin.answer) == (own.body, own.query, own.answer)
+def test_an_admin_route_does_what_its_route_does() -> None:
+    for own in ROUTES:
+        admin_route = ADMIN_ROUTES.get((own.method, own.path.removeprefix("/v2/nvcf")))
+        if admin_route is not None and not own.is_admin:
+            assert admin_route.handle is own.handle
+            assert (admin_route.body, admin_route.query, admin_route.response) == (
+                own.body,
+                own.query,
+                own.response,
+            )
 
 
-def test_nobody_takes_the_path_or_the_name_of_another() -> None:
+def test_no_two_routes_have_the_same_path_or_name() -> None:
     assert len({(one.method, one.path) for one in SERVED}) == len(SERVED)
     assert len({one.operation_id for one in SERVED}) == len(SERVED)
 
 
-def test_the_page_has_the_twins_in_one_place_folded() -> None:
+def test_the_page_has_the_admin_routes_in_one_section_folded() -> None:
     shown = page(document(SERVED))
     own, _, admin = shown.partition("<h2>admin</h2>")
     assert "/accounts/{ncaId}/functions" not in own
-    assert admin.count("/accounts/{ncaId}/") == len(TWINS)
+    assert admin.count("/accounts/{ncaId}/") == len(ADMIN_ROUTES)
     assert admin.index("<details>") < admin.index("/accounts/{ncaId}/")
-    assert len(shown) < len(page(document(OWN))) * 1.1
+    assert len(shown) < len(page(document(ROUTES))) * 1.1

@@ -15,12 +15,13 @@ from gateway.auth.tokens import WorkerIdentity, admin_of, invoker_of, mint, work
 from gateway.domain.model import (
     EVERYTHING,
     Account,
-    AccountRemoved,
+    AccountKey,
     ApiKey,
+    ApiKeyKey,
     Client,
-    ClientRemoved,
-    KeyRemoved,
-    Reach,
+    ClientKey,
+    Removed,
+    ResourceScope,
 )
 from gateway.domain.principal import Principal
 from gateway.domain.readmodel import ReadModel
@@ -130,7 +131,7 @@ def test_a_jwt_that_is_not_good_yet_is_refused_until_it_is(door: Door) -> None:
 
 def test_what_was_made_with_a_key_ends_with_it(door: Door) -> None:
     door.model.apply(replace(KEY, expires_at=int(NOW) + 30))
-    token = door.minted(invoker_of(door.who(SECRET), "browser", Reach()))
+    token = door.minted(invoker_of(door.who(SECRET), "browser", ResourceScope()))
     assert door.who(token).subject == "browser"
     assert door.refused(token, NOW + 30)
     door.model.apply(KEY)
@@ -138,7 +139,7 @@ def test_what_was_made_with_a_key_ends_with_it(door: Door) -> None:
     door.model.apply(replace(KEY, is_revoked=True))
     assert door.refused(token)
     door.model.apply(KEY)
-    door.model.apply(KeyRemoved("id"))
+    door.model.apply(Removed(ApiKeyKey("id")))
     assert door.refused(token)
 
 
@@ -151,7 +152,7 @@ def test_a_client_acts_for_the_account_that_it_has_now(door: Door) -> None:
     assert door.who(token).account == "acme"
     door.model.apply(Client("client-1", "other"))
     assert door.who(token).account == "other"
-    door.model.apply(ClientRemoved("client-1"))
+    door.model.apply(Removed(ClientKey("client-1")))
     with pytest.raises(NotFound):
         door.who(token)
 
@@ -202,7 +203,7 @@ def test_a_signature_is_checked_once(door: Door) -> None:
 
 def test_many_tokens_are_not_remembered_for_ever(door: Door) -> None:
     for subject in range(5000):
-        principal = invoker_of(admin_of("acme"), str(subject), Reach())
+        principal = invoker_of(admin_of("acme"), str(subject), ResourceScope())
         door.who(door.minted(principal))
     assert len(door.authenticator._verified) <= 4096
 
@@ -211,11 +212,11 @@ def test_a_deleted_account_takes_its_tokens_and_the_jwts_of_its_clients_along(do
     door.model.apply(CLIENT)
     door.issuer_keys.replace(door.issuer.jwks)
     admin = admin_of("acme")
-    tokens = [door.minted(admin), door.minted(invoker_of(admin, "browser", Reach()))]
+    tokens = [door.minted(admin), door.minted(invoker_of(admin, "browser", ResourceScope()))]
     jwt = door.jwt()
     for token in (*tokens, jwt):
         door.who(token)
-    door.model.apply(AccountRemoved("acme"))
+    door.model.apply(Removed(AccountKey("acme")))
     assert all(door.refused(token) for token in tokens)
     with pytest.raises(NotFound):
         door.who(jwt)
@@ -226,5 +227,5 @@ def test_a_deleted_account_takes_its_tokens_and_the_jwts_of_its_clients_along(do
 
 def test_what_rests_on_a_key_or_an_instance_needs_no_record_of_its_account(door: Door) -> None:
     door.model.apply(replace(KEY, account="unrecorded"))
-    door.who(door.minted(invoker_of(door.who(SECRET), "browser", Reach())))
+    door.who(door.minted(invoker_of(door.who(SECRET), "browser", ResourceScope())))
     door.who(door.minted(worker_principal(WorkerIdentity("unrecorded", "f", "v", "i"))))

@@ -2,7 +2,7 @@ import orjson
 import pytest
 
 from gateway.auth.bootstrap import NAME, BootstrapCheck, document, new_secret
-from gateway.domain.model import Reach, RecordError
+from gateway.domain.model import RecordError, ResourceScope
 from gateway.errors import Unauthenticated
 
 SECRET = new_secret(bytes(32))
@@ -14,7 +14,7 @@ def test_the_secret_is_good_for_minting_and_nothing_else() -> None:
     check.apply(NAME, STORED)
     principal = check.principal_of(SECRET.encode())
     assert principal.scopes == {"bootstrap"}
-    assert principal.reach == Reach()
+    assert principal.reach == ResourceScope()
     assert principal.account == ""
 
 

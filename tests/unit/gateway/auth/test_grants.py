@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.grants import NOTHING, KeyPolicy, covers, resolve_grant
-from gateway.domain.model import EVERYTHING, Reach, resources_of
+from gateway.domain.model import EVERYTHING, ResourceScope, resources_of
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
 
@@ -15,7 +15,7 @@ ALL = resources_of(EVERYTHING)
 CALLER = Principal("acme", "me", frozenset({"account_setup", "list_functions"}), EVERYTHING)
 
 REACHES = st.builds(
-    Reach,
+    ResourceScope,
     st.booleans(),
     st.booleans(),
     st.frozensets(st.sampled_from([F, G])),
@@ -24,7 +24,7 @@ REACHES = st.builds(
 
 
 def test_a_key_gets_what_was_asked_for() -> None:
-    only = Reach(versions=frozenset({f"{F}/{V}"}))
+    only = ResourceScope(versions=frozenset({f"{F}/{V}"}))
     policy = KeyPolicy([US], ["apikey:list_functions"], resources_of(only))
     assert resolve_grant(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_granted_is_refused(policies: list[KeyPolicy]) -> None:
 def test_nobody_gives_what_they_lack() -> None:
     with pytest.raises(Forbidden, match="invoke_function"):
         resolve_grant(CALLER, [KeyPolicy([US], ["invoke_function"], ALL)], US)
-    narrow = CALLER._replace(reach=Reach(functions=frozenset({F})))
+    narrow = CALLER._replace(reach=ResourceScope(functions=frozenset({F})))
     resolve_grant(narrow, [KeyPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
     for wider in ([{"type": "function", "id": f"{G}/*"}], ALL):
         with pytest.raises(Forbidden):
@@ -63,7 +63,9 @@ def test_nobody_gives_what_they_lack() -> None:
 
 
 @given(REACHES, REACHES, REACHES)
-def test_giving_on_never_adds(first: Reach, second: Reach, third: Reach) -> None:
+def test_giving_on_never_adds(
+    first: ResourceScope, second: ResourceScope, third: ResourceScope
+) -> None:
     assert covers(first, first)
     assert covers(EVERYTHING, first)
     if covers(first, second) and covers(second, third):

@@ -23,6 +23,10 @@ def model_with(key: ApiKey) -> ReadModel:
     return model
 
 
+def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
+    return key_authenticator(model).authenticate(authorization, now)
+
+
 def bearer(secret: str) -> bytes:
     return b"Bearer " + secret.encode()
 

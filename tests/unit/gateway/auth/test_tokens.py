@@ -10,7 +10,7 @@ from gateway.auth.tokens import (
     worker_of,
     worker_principal,
 )
-from gateway.domain.model import EVERYTHING, Reach
+from gateway.domain.model import EVERYTHING, ResourceScope
 from gateway.domain.principal import Principal
 from gateway.errors import Unauthenticated
 
@@ -26,8 +26,8 @@ WORKER = WorkerIdentity("acme", F, V, "instance 1")
     "principal",
     [
         admin_of("acme"),
-        invoker_of(CALLER, "browser", Reach(functions=frozenset({F}))),
-        invoker_of(CALLER, "browser", Reach(versions=frozenset({f"{F}/{V}"}))),
+        invoker_of(CALLER, "browser", ResourceScope(functions=frozenset({F}))),
+        invoker_of(CALLER, "browser", ResourceScope(versions=frozenset({f"{F}/{V}"}))),
         worker_principal(WORKER),
     ],
 )

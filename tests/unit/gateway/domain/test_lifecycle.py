@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.domain import lifecycle
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
-from gateway.domain.lifecycle import Wish
+from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, State
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
@@ -41,7 +41,7 @@ def test_a_new_version_is_inactive_and_knows_where_its_server_answers(
     url: str, port: int | None, path: str, expected_port: int
 ) -> None:
     spec = {"name": "n", "inferenceUrl": url, **({"inferencePort": port} if port else {})}
-    details, version = lifecycle.registered("a", F, V, spec, 0.0, ["s"])
+    details, version = lifecycle.register_records("a", F, V, spec, 0.0, ["s"])
     assert version.state is State.INACTIVE
     assert (version.inference_path, version.inference_port) == (path, expected_port)
     assert version.created_at == details.created_at == "1970-01-01T00:00:00.000000Z"
@@ -68,21 +68,25 @@ def test_a_deployment_that_wants_nothing_yet_is_up_at_once(
     minimums: tuple[int, int], state: State
 ) -> None:
     specs = tuple(replace(SPEC, min_instances=low) for low in minimums)
-    made, version = lifecycle.deployed(VERSION, "d", specs, 50.5, 100.0)
+    made, version = lifecycle.deploy_records(VERSION, "d", specs, 50.5, 100.0)
     assert version.state is state
     assert (made.deadline_at, made.draining_until) == (150, None)
 
 
 def test_wishes_are_placed_with_what_was_not_said_filled_in() -> None:
-    (spec,) = lifecycle.placed([Wish(gpu="a10g")], CLUSTERS, "a", lambda: "id")
+    (spec,) = lifecycle.choose_specs([SpecRequest(gpu="a10g")], CLUSTERS, "a", lambda: "id")
     assert spec == GpuSpec("id", "A10G", "east", "large", 0, 1, 1)
     with pytest.raises(BadRequest, match="above"):
-        lifecycle.placed([Wish(gpu="a10g", min_instances=2)], CLUSTERS, "a", lambda: "id")
+        lifecycle.choose_specs(
+            [SpecRequest(gpu="a10g", min_instances=2)], CLUSTERS, "a", lambda: "id"
+        )
 
 
 def test_an_update_changes_numbers_and_keeps_the_rest() -> None:
-    wish = Wish(min_instances=0, max_instances=9, gpu="a10g", backend="EAST", clusters=("e1",))
-    after = lifecycle.updated(in_state(State.DEGRADED), deployment(), [wish], 60.0)
+    wish = SpecRequest(
+        min_instances=0, max_instances=9, gpu="a10g", backend="EAST", clusters=("e1",)
+    )
+    after = lifecycle.update_deployment(in_state(State.DEGRADED), deployment(), [wish], 60.0)
     assert after.specs == (replace(SPEC, min_instances=0, max_instances=9),)
     assert after.updated_at != "before"
     assert after.created_at == "before"
@@ -90,41 +94,49 @@ def test_an_update_changes_numbers_and_keeps_the_rest() -> None:
 
 def test_an_update_that_changes_nothing_is_the_same_deployment() -> None:
     before = deployment()
-    wish = Wish(min_instances=1, max_instances=2)
-    assert lifecycle.updated(in_state(State.ACTIVE), before, [wish], 60.0) is before
+    wish = SpecRequest(min_instances=1, max_instances=2)
+    assert lifecycle.update_deployment(in_state(State.ACTIVE), before, [wish], 60.0) is before
 
 
 def test_specifications_are_updated_by_id_in_any_order() -> None:
     wishes = [
-        Wish(min_instances=0, max_instances=5, spec_id="s2"),
-        Wish(min_instances=0, max_instances=4, spec_id="s1"),
+        SpecRequest(min_instances=0, max_instances=5, spec_id="s2"),
+        SpecRequest(min_instances=0, max_instances=4, spec_id="s1"),
     ]
-    after = lifecycle.updated(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
+    after = lifecycle.update_deployment(
+        in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0
+    )
     assert [(one.spec_id, one.max_instances) for one in after.specs] == [("s1", 4), ("s2", 5)]
 
 
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
-        ([Wish()], "2 GPU specifications"),
-        ([Wish(), Wish()], "gpuSpecificationId"),
-        ([Wish(spec_id="s1"), Wish(spec_id="s1")], "once"),
-        ([Wish(spec_id="s1"), Wish(spec_id="s3")], "none of this"),
-        ([Wish(spec_id="s1", gpu="T4"), Wish(spec_id="s2")], "gpu cannot"),
-        ([Wish(spec_id="s1", backend="west"), Wish(spec_id="s2")], "backend cannot"),
-        ([Wish(spec_id="s1", instance_type="x"), Wish(spec_id="s2")], "instanceType cannot"),
-        ([Wish(spec_id="s1", clusters=("e2",)), Wish(spec_id="s2")], "clusters cannot"),
-        ([Wish(spec_id="s1", min_instances=2), Wish(spec_id="s2")], "above"),
+        ([SpecRequest()], "2 GPU specifications"),
+        ([SpecRequest(), SpecRequest()], "gpuSpecificationId"),
+        ([SpecRequest(spec_id="s1"), SpecRequest(spec_id="s1")], "once"),
+        ([SpecRequest(spec_id="s1"), SpecRequest(spec_id="s3")], "none of this"),
+        ([SpecRequest(spec_id="s1", gpu="T4"), SpecRequest(spec_id="s2")], "gpu cannot"),
+        ([SpecRequest(spec_id="s1", backend="west"), SpecRequest(spec_id="s2")], "backend cannot"),
+        (
+            [SpecRequest(spec_id="s1", instance_type="x"), SpecRequest(spec_id="s2")],
+            "instanceType cannot",
+        ),
+        (
+            [SpecRequest(spec_id="s1", clusters=("e2",)), SpecRequest(spec_id="s2")],
+            "clusters cannot",
+        ),
+        ([SpecRequest(spec_id="s1", min_instances=2), SpecRequest(spec_id="s2")], "above"),
     ],
 )
-def test_an_update_that_asks_for_more_is_refused(wishes: list[Wish], told: str) -> None:
+def test_an_update_that_asks_for_more_is_refused(wishes: list[SpecRequest], told: str) -> None:
     with pytest.raises(BadRequest, match=told):
-        lifecycle.updated(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
+        lifecycle.update_deployment(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_only_a_deployment_that_runs_or_is_to_run_can_change(state: State) -> None:
-    draining = lifecycle.draining(deployment(), 90.0, 60.0)
+    draining = lifecycle.drain_deployment(deployment(), 90.0, 60.0)
     with pytest.raises(BadRequest):
         lifecycle.check_updatable(in_state(state), draining)
     if state in BUSY:
@@ -136,21 +148,23 @@ def test_only_a_deployment_that_runs_or_is_to_run_can_change(state: State) -> No
 
 def test_a_patch_changes_one_specification_and_takes_members_away() -> None:
     before = deployment(SPEC, OTHER)
-    after = lifecycle.patched(before, "s2", (None, 9), {"preferredOrder": None, "x": 1}, 60.0)
+    after = lifecycle.patch_deployment(
+        before, "s2", (None, 9), {"preferredOrder": None, "x": 1}, 60.0
+    )
     assert after.specs[0] is SPEC
     assert after.specs[1] == replace(OTHER, max_instances=9, extra={"clusters": ["e1"], "x": 1})
-    assert lifecycle.patched(before, "s1", (1, None), {}, 60.0) is before
+    assert lifecycle.patch_deployment(before, "s1", (1, None), {}, 60.0) is before
     with pytest.raises(NotFound):
-        lifecycle.patched(before, "s3", (1, None), {}, 60.0)
+        lifecycle.patch_deployment(before, "s3", (1, None), {}, 60.0)
     with pytest.raises(BadRequest):
-        lifecycle.patched(before, "s1", (3, None), {}, 60.0)
+        lifecycle.patch_deployment(before, "s1", (3, None), {}, 60.0)
 
 
 def test_a_drain_may_be_hurried_and_never_gets_more_time() -> None:
-    slow = lifecycle.draining(deployment(), 1000.0, 60.0)
+    slow = lifecycle.drain_deployment(deployment(), 1000.0, 60.0)
     assert slow.draining_until == 1000
-    assert lifecycle.draining(slow, 70.0, 70.0).draining_until == 70
-    assert lifecycle.draining(slow, 5000.0, 70.0).draining_until == 1000
+    assert lifecycle.drain_deployment(slow, 70.0, 70.0).draining_until == 70
+    assert lifecycle.drain_deployment(slow, 5000.0, 70.0).draining_until == 1000
 
 
 def test_llm_and_other_versions_do_not_mix() -> None:

@@ -16,15 +16,15 @@ from gateway.domain.model import (
     HealthInfo,
     Instance,
     Phase,
-    Reach,
     Record,
     RecordError,
+    ResourceScope,
     Secrets,
     State,
     VersionDetails,
     decode,
     encode,
-    reach_of,
+    resource_scope_of,
     resources_of,
 )
 from wire.ids import FunctionId, VersionId
@@ -34,7 +34,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ACCOUNTS = st.frozensets(TEXTS, max_size=3)
 SECONDS = st.integers(0, 2**40)
 REACHES = st.builds(
-    Reach,
+    ResourceScope,
     st.booleans(),
     st.booleans(),
     st.frozensets(UUIDS, max_size=2),
@@ -187,4 +187,4 @@ def test_resources_have_the_form_that_the_api_speaks() -> None:
     ],
 )
 def test_a_malformed_resource_grants_nothing(resource: dict[str, str]) -> None:
-    assert reach_of([resource]) == Reach()
+    assert resource_scope_of([resource]) == ResourceScope()

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.domain.model import EVERYTHING, Function, FunctionVersion, Reach, State
+from gateway.domain.model import EVERYTHING, Function, FunctionVersion, ResourceScope, State
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 from wire.ids import FunctionId, VersionId
@@ -23,7 +23,7 @@ def entry(
     return found, version
 
 
-def principal(account: str, reach: Reach = EVERYTHING, scope: str = INVOKE) -> Principal:
+def principal(account: str, reach: ResourceScope = EVERYTHING, scope: str = INVOKE) -> Principal:
     return Principal(account, "subject", frozenset({scope}), reach)
 
 
@@ -52,21 +52,21 @@ def test_sharing_a_function_or_a_version_shows_it_to_the_other_account(
 @pytest.mark.parametrize(
     ("account", "reach", "by_version", "by_function"),
     [
-        ("owner", Reach(own=True), True, True),
-        ("owner", Reach(shared=True), False, False),
-        ("owner", Reach(functions=frozenset({"f"})), True, True),
-        ("owner", Reach(functions=frozenset({"g"})), False, False),
-        ("owner", Reach(versions=frozenset({"f/v"})), True, False),
-        ("owner", Reach(versions=frozenset({"f/w"})), False, False),
-        ("owner", Reach(), False, False),
-        ("other", Reach(own=True), False, False),
-        ("other", Reach(shared=True), True, True),
-        ("other", Reach(functions=frozenset({"f"})), True, True),
-        ("other", Reach(versions=frozenset({"f/v"})), True, False),
+        ("owner", ResourceScope(own=True), True, True),
+        ("owner", ResourceScope(shared=True), False, False),
+        ("owner", ResourceScope(functions=frozenset({"f"})), True, True),
+        ("owner", ResourceScope(functions=frozenset({"g"})), False, False),
+        ("owner", ResourceScope(versions=frozenset({"f/v"})), True, False),
+        ("owner", ResourceScope(versions=frozenset({"f/w"})), False, False),
+        ("owner", ResourceScope(), False, False),
+        ("other", ResourceScope(own=True), False, False),
+        ("other", ResourceScope(shared=True), True, True),
+        ("other", ResourceScope(functions=frozenset({"f"})), True, True),
+        ("other", ResourceScope(versions=frozenset({"f/v"})), True, False),
     ],
 )
 def test_a_key_is_good_for_what_its_resources_say(
-    account: str, reach: Reach, by_version: bool, by_function: bool
+    account: str, reach: ResourceScope, by_version: bool, by_function: bool
 ) -> None:
     caller, shared = principal(account, reach), entry(shared="other")
     assert caller.may_invoke(*shared, is_named=True) is by_version
@@ -74,8 +74,8 @@ def test_a_key_is_good_for_what_its_resources_say(
 
 
 def test_resources_do_not_limit_public_functions_of_others() -> None:
-    assert principal("other", Reach()).may_invoke(*entry(public=True), is_named=False)
-    assert not principal("owner", Reach()).may_invoke(*entry(public=True), is_named=False)
+    assert principal("other", ResourceScope()).may_invoke(*entry(public=True), is_named=False)
+    assert not principal("owner", ResourceScope()).may_invoke(*entry(public=True), is_named=False)
 
 
 def test_nothing_is_invoked_without_the_scope() -> None:

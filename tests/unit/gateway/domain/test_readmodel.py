@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 from gateway.domain.model import (
     INVOCABLE,
     ApiKey,
+    ApiKeyKey,
     Change,
     Function,
-    FunctionRemoved,
+    FunctionKey,
     FunctionVersion,
-    KeyRemoved,
+    Removed,
     State,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.domain.readmodel import ReadModel
 from wire.ids import FunctionId, VersionId
@@ -33,9 +34,9 @@ CHANGES = st.one_of(
         st.just(frozenset[str]()),
         is_revoked=st.booleans(),
     ),
-    st.builds(FunctionRemoved, FUNCTIONS),
-    st.builds(VersionRemoved, FUNCTIONS, VERSIONS),
-    st.builds(KeyRemoved, KEYS),
+    st.builds(FunctionKey, FUNCTIONS).map(Removed),
+    st.builds(VersionKey, FUNCTIONS, VERSIONS).map(Removed),
+    st.builds(ApiKeyKey, KEYS).map(Removed),
 )
 
 
@@ -50,12 +51,12 @@ def test_whatever_changes_come_the_model_shows_the_last_of_each(changes: list[Ch
         match change:
             case FunctionVersion():
                 versions[change.function_id, change.version_id] = change
-            case VersionRemoved():
-                versions.pop((change.function_id, change.version_id), None)
+            case Removed(VersionKey() as key):
+                versions.pop((key.function_id, key.version_id), None)
             case Function():
                 functions[change.function_id] = change
-            case FunctionRemoved():
-                functions.pop(change.function_id, None)
+            case Removed(FunctionKey() as key):
+                functions.pop(key.function_id, None)
     for function_id in ("f1", "f2"):
         expected = {v: r for (f, v), r in versions.items() if f == function_id}
         entry = model.function(function_id)
@@ -94,6 +95,6 @@ def test_a_key_that_is_written_with_another_digest_loses_the_old_one() -> None:
 def test_a_removed_key_is_not_found_and_may_be_removed_again() -> None:
     model = ReadModel()
     model.apply(KEY)
-    model.apply(KeyRemoved("k"))
-    model.apply(KeyRemoved("k"))
+    model.apply(Removed(ApiKeyKey("k")))
+    model.apply(Removed(ApiKeyKey("k")))
     assert model.key(b"digest") is None

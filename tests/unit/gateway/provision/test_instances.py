@@ -3,16 +3,17 @@
 from dataclasses import replace
 
 from gateway.domain.model import (
-    DeploymentRemoved,
+    DeploymentKey,
     FunctionVersion,
-    InstanceRemoved,
+    InstanceKey,
+    Removed,
     State,
-    VersionRemoved,
+    VersionKey,
 )
 from gateway.provision.instances import ManagedVersions, VersionInstances
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance, running
 
-REMOVED = InstanceRemoved(VERSION_ID, "i1")
+REMOVED = Removed(InstanceKey(VERSION_ID, "i1"))
 
 
 def entry() -> VersionInstances:
@@ -34,7 +35,7 @@ def test_a_removed_instance_does_not_come_back_with_an_older_report() -> None:
     ours.mark_removed("i1")
     ours.apply(running(busy=3))
     assert ours.instances() == []
-    ours.apply(REMOVED)
+    ours.apply_removal("i1")
     assert ours.is_empty()
 
 
@@ -42,8 +43,8 @@ def test_a_lost_record_is_restored_as_it_was_if_the_instance_still_runs() -> Non
     ours = entry()
     ours.apply(running())
     ours.apply(replace(running(), instance_id="i2"))
-    ours.apply(REMOVED)
-    ours.apply(InstanceRemoved(VERSION_ID, "i2"))
+    ours.apply_removal("i1")
+    ours.apply_removal("i2")
     assert ours.find_lost(running_ids={"i1"}) == [running()]
     assert ours.instances() == [running()]
     ours.mark_written(running())
@@ -70,7 +71,7 @@ def test_an_entry_follows_its_version_and_deployment_in_any_order() -> None:
     versions.apply(running())
     (ours,) = versions.all()
     assert (ours.state, ours.deployment) == (State.DEPLOYING, deployment())
-    versions.apply(DeploymentRemoved(FUNCTION_ID, VERSION_ID))
-    versions.apply(VersionRemoved(FUNCTION_ID, VERSION_ID))
+    versions.apply(Removed(DeploymentKey(FUNCTION_ID, VERSION_ID)))
+    versions.apply(Removed(VersionKey(FUNCTION_ID, VERSION_ID)))
     assert (ours.state, ours.deployment) == (State.INACTIVE, None)
     assert touched == [ours] * 5

@@ -6,7 +6,7 @@ from gateway.domain.model import (
     ApiKey,
     Function,
     FunctionVersion,
-    Reach,
+    ResourceScope,
     State,
 )
 from gateway.domain.readmodel import ReadModel
@@ -34,7 +34,7 @@ def version(name: str, state: State, account: str = "own", *shared: str) -> Func
 
 def admitting(
     *records: Function | FunctionVersion,
-    reach: Reach = EVERYTHING,
+    reach: ResourceScope = EVERYTHING,
     scope: str = "invoke_function",
     random: float = 0.0,
 ) -> Admission:
@@ -150,7 +150,7 @@ def test_a_key_for_one_version_does_not_open_the_function() -> None:
     admission = admitting(
         version("a", State.ACTIVE),
         version("b", State.ACTIVE),
-        reach=Reach(versions=frozenset({f"{F}/a"})),
+        reach=ResourceScope(versions=frozenset({f"{F}/a"})),
     )
     assert admission.admit(head("a"), 0.0).version.version_id == "a"
     assert isinstance(failure(admission, "b"), Forbidden)
@@ -159,14 +159,16 @@ def test_a_key_for_one_version_does_not_open_the_function() -> None:
 
 def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -> None:
     a = version("a", State.ACTIVE)
-    assert admitting(a, reach=Reach(functions=frozenset({F}))).admit(head(), 0.0).version is a
-    elsewhere = admitting(a, reach=Reach(functions=frozenset({"other"})))
+    assert (
+        admitting(a, reach=ResourceScope(functions=frozenset({F}))).admit(head(), 0.0).version is a
+    )
+    elsewhere = admitting(a, reach=ResourceScope(functions=frozenset({"other"})))
     assert isinstance(failure(elsewhere), Forbidden)
     assert isinstance(failure(elsewhere, "a"), Forbidden)
 
 
 def test_a_limited_key_learns_nothing_of_the_state() -> None:
-    error = failure(admitting(version("a", State.DEGRADED), reach=Reach()), "a")
+    error = failure(admitting(version("a", State.DEGRADED), reach=ResourceScope()), "a")
     assert isinstance(error, Forbidden)
     assert error.members == {}
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.api.identity import SERVICE_ID
 from gateway.auth.keys import is_key
-from gateway.domain.model import EVERYTHING, Reach
+from gateway.domain.model import EVERYTHING, ResourceScope
 from tests.support.control import IMAGE, SCOPES, Client, control_plane
 from tests.support.identity import DEFAULT_ACCOUNT, Clock, IdentityPlane
 from tests.support.nats_server import NatsServer
@@ -181,7 +181,7 @@ async def test_a_key_gives_no_more_than_it_has(plane: IdentityPlane, account: st
     narrow = await plane.client(
         account,
         frozenset({"account_setup", "list_functions"}),
-        Reach(functions=frozenset({function_id})),
+        ResourceScope(functions=frozenset({function_id})),
     )
     only = [{"type": "function", "id": f"{function_id}/*"}]
     assert (await narrow.post("/v1/keys", wish("list_functions", resources=only))).status == 200
@@ -316,7 +316,7 @@ async def test_nobody_changes_or_revokes_a_key_that_they_could_not_make(
     narrow = await plane.client(
         account,
         frozenset({"account_setup", "list_functions"}),
-        Reach(functions=frozenset({function_id})),
+        ResourceScope(functions=frozenset({function_id})),
     )
     allowed = wish("list_functions", resources=only)
     for broader in (

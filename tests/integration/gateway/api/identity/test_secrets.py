@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.secrets.secret_store import Vault
+from gateway.api.secrets.secret_store import SecretStore
 from gateway.app.identity import Master
 from gateway.auth.sealing import SealError
-from gateway.domain.model import Secrets, SecretsRemoved
+from gateway.domain.model import Secrets, SecretsKey
 from gateway.store.account_store import AccountStores
 from tests.support.control import SCOPES, Client, version_path
 from tests.support.identity import IdentityPlane
@@ -36,11 +36,11 @@ async def opened(plane: IdentityPlane, account: str, ids: tuple[str, str]) -> Ma
     """Return what an instance gets."""
     details = await plane.api.stores.of(account).details(*ids)
     assert details is not None
-    return await plane.vault.of_version(details[0])
+    return await plane.secret_store.of_version(details[0])
 
 
 async def sealed(plane: IdentityPlane, ids: tuple[str, str]) -> Secrets:
-    found = await plane.store.get(SecretsRemoved(*ids))
+    found = await plane.store.get(SecretsKey(*ids))
     assert found is not None
     assert isinstance(found[0], Secrets)
     return found[0]
@@ -106,7 +106,7 @@ async def test_another_master_key_opens_nothing(
     ids = await client.create(**body(TOKEN=VALUE))
     stores = plane.api.stores
     assert isinstance(stores, AccountStores)
-    other: Vault = Master(tmp_path / "other.key").vault(stores)
+    other: SecretStore = Master(tmp_path / "other.key").secret_store(stores)
     found = await stores.of(account).details(*ids)
     assert found is not None
     with pytest.raises(SealError):
@@ -153,7 +153,7 @@ async def test_too_much_is_refused_and_nothing_is_lost(
 async def test_with_the_version_its_secrets_go(plane: IdentityPlane, client: Client) -> None:
     ids = await client.create(**body(TOKEN=VALUE))
     assert (await client.delete(version_path(*ids))).status == 204
-    assert await plane.store.get(SecretsRemoved(*ids)) is None
+    assert await plane.store.get(SecretsKey(*ids)) is None
     assert (await client.put(at(*ids), body(TOKEN="x"))).status == 404
 
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.admin_routes import with_twins
+from gateway.api.admin_routes import with_admin_routes
 from gateway.api.app import ROUTES
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from tests.support.control import IMAGE, SCOPES, SPEC, Client, deployment_path, version_path
@@ -14,7 +14,7 @@ from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane
 from tests.support.jwks import TokenIssuer
 
 EVERY_SCOPE = sorted(f"admin:{scope}" for scope in ACCOUNT_SCOPES)
-TWINS = [route for route in with_twins(ROUTES) if route.is_admin]
+TWINS = [route for route in with_admin_routes(ROUTES) if route.is_admin]
 SOME_ID = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.domain.model import EVERYTHING, Reach
+from gateway.domain.model import EVERYTHING, ResourceScope
 from gateway.errors import Forbidden, FunctionNotFound, Unauthenticated
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
@@ -140,7 +140,7 @@ async def test_nobody_hands_on_what_they_cannot_invoke(
     body = {"clientId": "browser"}
     stranger = await plane.client(f"other-{uuid4().hex}")
     assert (await stranger.post(f"{TOKENS}/{function_id}", body)).status == 404
-    only = Reach(versions=frozenset({f"{function_id}/{version_id}"}))
+    only = ResourceScope(versions=frozenset({f"{function_id}/{version_id}"}))
     narrow = await plane.client(account, SCOPES, only)
     assert (await narrow.post(f"{TOKENS}/{function_id}", body)).status == 403
     path = f"{TOKENS}/{function_id}/versions/{version_id}"
