@@ -4,14 +4,14 @@ import ssl
 
 from gateway.settings import AttachSettings, EdgeSettings, NatsSettings, QueueSettings
 from gateway.store.connection import NatsOptions
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 
 
-def edge_limits(edge: EdgeSettings) -> EdgeLimits:
+def edge_limits(edge: EdgeSettings) -> ServerLimits:
     """Return what clients may do."""
-    return EdgeLimits(
+    return ServerLimits(
         max_request_line_bytes=edge.max_request_line_bytes,
         max_header_bytes=edge.max_header_bytes,
         max_headers=edge.max_headers,
@@ -23,9 +23,9 @@ def edge_limits(edge: EdgeSettings) -> EdgeLimits:
     )
 
 
-def attach_limits(attach: AttachSettings) -> EdgeLimits:
+def attach_limits(attach: AttachSettings) -> ServerLimits:
     """Workers keep their connections; a body may be silent as long as an invocation may last."""
-    return EdgeLimits(
+    return ServerLimits(
         max_connections=attach.max_connections,
         body_stall_s=_INVOCATION_S,
         write_stall_s=_INVOCATION_S,

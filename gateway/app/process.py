@@ -45,7 +45,7 @@ from gateway.store.watcher import Watcher
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
 from http1.stream import Request
 from queueing.nats.connection import Connection
@@ -250,7 +250,7 @@ class GatewayProcess:
         listener = await listen(
             bind_sockets([_nth(self._settings.admin.listen, self._index)], reuse_port=False),
             AdminDispatcher(self._registry, self._health),
-            EdgeLimits(max_connections=_ADMIN_CONNECTIONS),
+            ServerLimits(max_connections=_ADMIN_CONNECTIONS),
         )
         stack.callback(listener.abort_all)
         return listener

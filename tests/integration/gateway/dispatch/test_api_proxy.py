@@ -20,7 +20,7 @@ from gateway.dispatch.api_proxy import ApiBridge
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.responses import ANSWERED, answer_problem
 from gateway.errors import GatewayError
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
 from http1.stream import Request, RequestStream, ResponseWriter
 from runtime.settings import Address
@@ -112,7 +112,7 @@ async def bridged() -> AsyncIterator[Served]:
             return ANSWERED
 
     listener = await listen(
-        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, EdgeLimits()
+        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, ServerLimits()
     )
     try:
         yield Served(f"http://{listener.addresses[0]}", application, seen)
