@@ -21,7 +21,6 @@ from gateway.app.identity import (
 from gateway.app.options import data_options, stream_settings
 from gateway.app.provisioning import Provisioning, cluster_groups
 from gateway.app.worker_logins import LoginFiles, WorkerLogins
-from gateway.dispatch.api_proxy import Connect
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import LiveRequests
 from gateway.domain.catalog import Catalog
@@ -33,6 +32,7 @@ from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from http1.client.pool import Connect
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import LoginError

@@ -22,7 +22,7 @@ from gateway.app.options import (
 )
 from gateway.app.supervisor import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.api_proxy import ApiBridge, Connect, beyond
+from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
@@ -45,6 +45,7 @@ from gateway.store.watcher import Watcher
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
+from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
 from http1.stream import Request
@@ -182,7 +183,7 @@ class GatewayProcess:
         await self._credentials.meta.loaded.wait()
         await self._data.wait_connected()
 
-    async def _open_control(self, stack: AsyncExitStack) -> ApiBridge | None:
+    async def _open_control(self, stack: AsyncExitStack) -> ApiProxy | None:
         """Return what serves the API on the public listeners; None when it is nowhere."""
         ends = Endings(
             self._data, lambda version_id: end_queued(self._desk.live, self._queue, version_id)
@@ -197,10 +198,10 @@ class GatewayProcess:
                 connect = await self._control.open_api(stack)
             await self._control.keep_instances(stack)
         elif self._settings.control.api_url:
-            connect = beyond(self._settings.control.api_url)
+            connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiBridge(
+        return ApiProxy(
             connect, lambda method, status: self._metrics.refused(method, status, "API")
         )
 
@@ -213,7 +214,7 @@ class GatewayProcess:
         opening = spawn(self._store_connection.open(), "store.open")
         stack.callback(opening.cancel)
 
-    def _dispatcher(self, target_uri: str, api: ApiBridge | None) -> Dispatcher:
+    def _dispatcher(self, target_uri: str, api: ApiProxy | None) -> Dispatcher:
         settings = self._settings
         site = Site(
             queue=self._queue,

@@ -1,24 +1,16 @@
 """GET attach: a worker fetches the rest of a request body (`spec/invocation.md` §5)."""
 
 from gateway.invocation.machine import Invocation
+from http1.stream import NullRequestStream
 
 
-class AttachGet:
+class AttachGet(NullRequestStream):
     """One GET, whose response the invocation writes. A `http1.stream.RequestStream`."""
 
     __slots__ = ("_invocation",)
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-
-    def request_data(self, data: bytes) -> None:
-        """A GET attach has no body; one that comes is dropped."""
-
-    def first_part_end(self) -> None:
-        """As `body`."""
-
-    def request_end(self) -> None:
-        """The request is complete; the response began with its head."""
 
     def request_broken(self) -> None:
         """The worker needs no more of the body, or died; a death shows elsewhere."""

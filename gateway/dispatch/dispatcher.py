@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gateway.dispatch.endpoints import PathRoutes
 from gateway.dispatch.registry import Desk
-from gateway.dispatch.responses import ANSWERED, answer_problem
+from gateway.dispatch.responses import answer_problem
 from gateway.errors import GatewayError
 from gateway.invocation.caller import Caller
 from gateway.invocation.machine import Invocation
@@ -13,7 +13,7 @@ from gateway.invocation.site import Site
 from gateway.routing.router import Router
 from gateway.routing.target import Target
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import request_id, uuid4_text
 
@@ -73,7 +73,7 @@ class Dispatcher:
             return self._invoke(request, client, target)
         except GatewayError as error:
             self._metrics.refused(request.method, answer_problem(request, client, error), endpoint)
-            return ANSWERED
+            return IGNORED
 
     def _invoke(self, request: Request, client: ResponseWriter, target: Target) -> Invocation:
         site = self._site

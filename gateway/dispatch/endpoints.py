@@ -2,12 +2,12 @@
 
 from gateway.attach import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.api_proxy import ApiBridge
-from gateway.dispatch.responses import ANSWERED, answer_health, answer_problem, answer_whole
+from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.responses import answer_health, answer_problem
 from gateway.errors import GatewayError, NotFound, QueueUnavailableError
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter, respond
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import Registry
 from wire.headers import CONTENT_TYPE
@@ -23,7 +23,7 @@ class PathRoutes:
         attach: AttachEndpoint,
         health: Health,
         metrics: GatewayMetrics,
-        api: ApiBridge | None = None,
+        api: ApiProxy | None = None,
     ) -> None:
         """Without ``api``, everything that is neither health nor attach is not found."""
         self._api = api
@@ -53,7 +53,7 @@ class PathRoutes:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
         self._metrics.refused(request.method, status, endpoint)
-        return answer_whole(request, client, status, headers, body)
+        return respond(request, client, status, headers, body)
 
 
 class AttachDispatcher:
@@ -73,7 +73,7 @@ class AttachDispatcher:
             return self._attach.serve(request, worker)
         except GatewayError as error:
             answer_problem(request, worker, error)
-            return ANSWERED
+            return IGNORED
 
 
 class StartingDispatcher:
@@ -104,7 +104,7 @@ class AdminDispatcher:
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":
             headers = [(CONTENT_TYPE, METRICS_TYPE)]
-            return answer_whole(request, client, 200, headers, self._registry.exposition())
+            return respond(request, client, 200, headers, self._registry.exposition())
         elsewhere = NotFound("Try /metrics or /health")
         return answer_health(request, client, self._health, path, elsewhere)
 

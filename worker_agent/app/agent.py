@@ -20,7 +20,7 @@ from runtime.tasks import spawn
 from wire.subjects import worker_inbox
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
+from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.heartbeat import Presence
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
@@ -63,7 +63,7 @@ class Agent:
         )
         self._pool = _pool(inference, host, inference.port)
         self._probe_pool = _pool(inference, host, health_port)
-        self._gateways = Gateways(
+        self._gateways = GatewayPool(
             AttachLimits(
                 idle_s=settings.attach.idle_s,
                 max_idle=settings.attach.max_idle,
@@ -121,7 +121,7 @@ class Agent:
             if settings.admin.port is not None:
                 address = type(address)(address.host, settings.admin.port)
             await self._admin.listen(address)
-            stack.push_async_callback(self._admin.close)
+            stack.callback(self._admin.close)
             stack.callback(self._probe_pool.close)
             try:
                 welcome = await self._presence.begin(stack, lifecycle)

@@ -1,4 +1,4 @@
-"""Jobs meet connections to the inference server."""
+"""Sends the requests of jobs to the local inference server."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from worker_agent.job.machine import Job
 
 
 class InferenceServer:
-    """The `worker_agent.job.ports.Inference` of one host and port; connections are in ``pool``."""
+    """Implements `worker_agent.job.ports.Inference` with the connections of ``pool``."""
 
     __slots__ = ("_clock", "_pool")
 
@@ -18,7 +18,10 @@ class InferenceServer:
         self._clock = asyncio.get_running_loop().time
 
     def open(self, job: Job, *, is_fresh: bool) -> None:
-        """Give ``job`` an idle connection at once, or a new one soon."""
+        """Send the request of ``job`` on an idle connection at once, or on a new one soon.
+
+        ``is_fresh``: only on a new one.
+        """
         if not is_fresh and (connection := self._pool.take()) is not None:
             self._start(job, connection)
             return
@@ -35,7 +38,7 @@ class InferenceServer:
     def _start(self, job: Job, connection: Connection) -> None:
         request = job.opened(connection)
         if request is None:
-            # Cancelled meanwhile; the connection has served nobody and can serve the next.
+            # The job was cancelled meanwhile; another can use the connection.
             self._pool.released(connection)
             return
         job.sent_at = self._clock()

@@ -1,4 +1,4 @@
-"""The application behind the edge: what goes in comes out, within bounds."""
+"""The application behind the gateway's HTTP server: what goes in comes out, within bounds."""
 
 import asyncio
 import io
@@ -16,13 +16,13 @@ from aiohttp.typedefs import Handler
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.problems import response_to
 from gateway.dispatch import api_server
-from gateway.dispatch.api_proxy import ApiBridge
+from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.api_server import ApiServer
-from gateway.dispatch.responses import ANSWERED, answer_problem
+from gateway.dispatch.responses import answer_problem
 from gateway.errors import GatewayError
 from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from runtime.settings import Address
 from tests.support.nats_server import PATIENCE_S
 
@@ -98,21 +98,23 @@ class Served:
 
 
 @asynccontextmanager
-async def bridged() -> AsyncIterator[Served]:
+async def proxied() -> AsyncIterator[Served]:
     application = Application()
     server = ApiServer(application.app)
     seen: list[tuple[bytes, int]] = []
-    bridge = ApiBridge(await server.start(), lambda method, status: seen.append((method, status)))
+    proxy = ApiProxy(await server.start(), lambda method, status: seen.append((method, status)))
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         try:
-            return bridge.serve(request, client, [(b"x-more", b"yes")])
+            return proxy.serve(request, client, [(b"x-more", b"yes")])
         except GatewayError as error:
             answer_problem(request, client, error)
-            return ANSWERED
+            return IGNORED
 
     listener = await listen(
-        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, ServerLimits()
+        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False),
+        dispatch,
+        ServerLimits(),
     )
     try:
         yield Served(f"http://{listener.addresses[0]}", application, seen)
@@ -123,7 +125,7 @@ async def bridged() -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    async with bridged() as served:
+    async with proxied() as served:
         yield served
 
 
@@ -305,7 +307,7 @@ async def test_what_the_applications_parser_refuses_is_repeated_to_nobody(
     """Neither to the caller nor to who reads the log."""
     monkeypatch.setattr(api_server, "_UNBOUNDED", 200)
     caplog.set_level(logging.DEBUG)
-    async with bridged() as served:
+    async with proxied() as served:
         answer = await ask(served, b"GET", b"/echo?x", *lines)
     answer.problem(400, "/echo")
     assert answer.headers["x-more"] == "yes"

@@ -1,4 +1,4 @@
-"""Which addresses in an envelope can be attached to."""
+"""Which addresses in an envelope are accepted."""
 
 import pytest
 
