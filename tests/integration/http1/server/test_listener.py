@@ -48,7 +48,7 @@ class Served:
 
     def request_data(self, data: bytes) -> None:
         self.data += data
-        self._happened("body")
+        self._happened("data")
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
@@ -57,7 +57,7 @@ class Served:
         self._happened("end")
 
     def request_broken(self) -> None:
-        self._happened("gone")
+        self._happened("broken")
 
     def pause_writing(self) -> None:
         self._happened("pause_writing")
@@ -130,7 +130,7 @@ async def edge(serve: Serve = echo, limits: ServerLimits | None = None) -> Async
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait, turn by turn of the loop, for what nothing reports."""
+    """Wait, turn by turn of the loop, for a condition without an event."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             turn = asyncio.Event()
@@ -269,11 +269,11 @@ async def test_100_continue_comes_before_the_body_is_sent() -> None:
         client.close()
 
 
-async def test_an_early_answer_reaches_a_client_that_goes_on_sending() -> None:
+async def test_an_early_response_reaches_a_client_that_goes_on_sending() -> None:
     def refuse(event: str, served: Served) -> None:
         served.answer(b"too large", 413)
 
-    async with edge(lambda event, served: event == "body" and refuse(event, served)) as it:
+    async with edge(lambda event, served: event == "data" and refuse(event, served)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n")
         for _ in range(30):
@@ -341,7 +341,7 @@ async def test_a_slow_reader_bounds_what_is_held_for_it() -> None:
         client.close()
 
 
-async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
+async def test_a_sender_is_paused_while_its_body_is_not_wanted() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         total = 20_000_000
@@ -365,16 +365,16 @@ async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
 # Leaving
 
 
-async def test_a_client_that_closes_is_gone_although_it_could_have_half_closed() -> None:
+async def test_a_client_that_closes_breaks_the_stream_although_it_could_have_half_closed() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET)
         served = await it.next()
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_half_closes_gets_its_answer() -> None:
+async def test_a_client_that_half_closes_gets_its_response() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET + GET)
@@ -387,11 +387,11 @@ async def test_a_client_that_half_closes_gets_its_answer() -> None:
         data = await client.read_to_end()
         assert data.count(b"HTTP/1.1 200 OK") == 2
         assert data.endswith(b"two")
-        assert "gone" not in first.events + second.events
+        assert "broken" not in first.events + second.events
         client.close()
 
 
-async def test_a_client_that_closes_in_a_silent_stream_is_gone_at_once() -> None:
+async def test_a_client_that_closes_during_a_silent_stream_breaks_it_at_once() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET)
@@ -400,10 +400,10 @@ async def test_a_client_that_closes_in_a_silent_stream_is_gone_at_once() -> None
         served.writer.send_data(b"one event")
         await client.read_until(b"one event")
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_closes_behind_a_body_nobody_reads_is_gone() -> None:
+async def test_a_client_that_closes_behind_an_unread_body_breaks_the_stream() -> None:
     async with edge(nothing, ServerLimits(idle_timeout_s=0.2)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
@@ -413,10 +413,10 @@ async def test_a_client_that_closes_behind_a_body_nobody_reads_is_gone() -> None
         connection = it.connection
         await until(lambda: not connection.is_reading)
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
+async def test_a_client_that_resets_breaks_the_stream_although_its_socket_is_not_read() -> None:
     async with edge(nothing, ServerLimits(idle_timeout_s=0.2)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
@@ -426,7 +426,7 @@ async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
         connection = it.connection
         await until(lambda: not connection.is_reading)
         client.reset()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
 # Time
@@ -442,7 +442,7 @@ async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
     ],
     ids=["head", "body", "silent", "idle"],
 )
-async def test_what_does_not_come_in_time_ends_the_connection(sent: bytes, status: bytes) -> None:
+async def test_a_timeout_ends_the_connection(sent: bytes, status: bytes) -> None:
     limits = ServerLimits(head_timeout_s=0.1, body_stall_s=0.1, idle_timeout_s=0.1)
     async with edge(echo, limits) as it:
         client = await Client.connect(it.address)
@@ -460,7 +460,7 @@ async def test_a_client_that_reads_nothing_is_reset() -> None:
         served.writer.send_head(200, [], None)
         while not served.writer.is_writing_paused():
             served.writer.send_data(b"x" * 65_536)
-        await served.wait_for("gone")
+        await served.wait_for("broken")
         with pytest.raises(ConnectionResetError):
             await client.read_to_end()
         client.close()
@@ -469,7 +469,7 @@ async def test_a_client_that_reads_nothing_is_reset() -> None:
 # Listening
 
 
-async def test_one_connection_too_many_is_answered_503() -> None:
+async def test_one_connection_too_many_gets_503() -> None:
     async with edge(nothing, ServerLimits(max_connections=1)) as it:
         first = await Client.connect(it.address)
         await first.send(GET)
@@ -511,7 +511,7 @@ async def test_abort_all_breaks_every_stream() -> None:
         await client.send(GET)
         served = await it.next()
         it.listener.abort_all()
-        assert served.events[-1] == "gone"
+        assert served.events[-1] == "broken"
         with pytest.raises(ConnectionResetError):
             await client.read()
         client.close()
@@ -536,7 +536,7 @@ async def test_a_unix_socket_serves_and_its_stale_file_is_replaced(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_unix_sockets_file_goes_with_the_last_process_that_listens(tmp_path: Path) -> None:
+async def test_the_last_process_that_listens_removes_the_unix_sockets_file(tmp_path: Path) -> None:
     path = str(tmp_path / "edge.sock")
     (bound,) = bind_sockets([Address(path=path)])
     siblings = bound.dup()
@@ -549,7 +549,7 @@ async def test_a_unix_sockets_file_goes_with_the_last_process_that_listens(tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("precious")
     with pytest.raises(ListenError, match=r"cannot listen on unix:.*in use"):
@@ -566,7 +566,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     bound.close()
 
 
-def test_a_port_beyond_the_last_is_not_some_other_port() -> None:
+def test_a_port_beyond_the_last_is_an_error() -> None:
     with pytest.raises(ListenError, match=":65536: there is no such port"):
         bind_sockets([Address(port=65_536)])
 

@@ -54,8 +54,8 @@ class FakeTransport:
 
     def drain(self) -> None:
         self.is_stuck = False
-        congested, self.buffered = self.buffered > self.high_water, 0
-        if congested:
+        was_paused, self.buffered = self.buffered > self.high_water, 0
+        if was_paused:
             self.protocol.resume_writing()
 
     def set_write_buffer_limits(self, high: int) -> None:
@@ -132,7 +132,7 @@ class Exchange:
     def request_data(self, data: bytes) -> None:
         assert data
         self.body_bytes += data
-        self._happened("body")
+        self._happened("data")
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
@@ -141,7 +141,7 @@ class Exchange:
         self._happened("end")
 
     def request_broken(self) -> None:
-        self._happened("gone")
+        self._happened("broken")
         self.is_over = True
 
     def pause_writing(self) -> None:

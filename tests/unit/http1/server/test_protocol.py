@@ -32,10 +32,10 @@ def without_date(wire: bytes) -> bytes:
 # One exchange
 
 
-def test_a_request_and_its_answer_take_one_write() -> None:
+def test_a_request_and_its_response_take_one_write() -> None:
     harness = Harness(on=answering)
     harness.feed(post(b"hello"))
-    assert harness.last.events == ["body", "end"]
+    assert harness.last.events == ["data", "end"]
     assert without_date(harness.transport.written) == (
         b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nserver: invocation-gateway\r\n\r\n/p hello"
     )
@@ -46,7 +46,7 @@ def test_a_request_and_its_answer_take_one_write() -> None:
     assert not harness.transport.is_closing()
 
 
-def test_an_answer_from_elsewhere_leaves_with_the_same_turn_in_one_write() -> None:
+def test_a_response_written_later_leaves_in_one_write_of_the_same_turn() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.last.writer.send_head(200, [], None)
@@ -61,7 +61,7 @@ def test_an_answer_from_elsewhere_leaves_with_the_same_turn_in_one_write() -> No
     assert harness.transport.written.endswith(b"\r\n0\r\n\r\n")
 
 
-def test_the_workers_own_date_and_server_stand_alone() -> None:
+def test_the_workers_own_date_and_server_are_not_repeated() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.last.answer(headers=[(b"date", b"then"), (b"server", b"uvicorn")])
@@ -104,12 +104,12 @@ def test_a_response_shorter_than_announced_is_reset(sent: bytes) -> None:
     harness.loop.run()
 
 
-def test_a_response_longer_than_announced_is_reset_and_its_maker_is_told() -> None:
+def test_a_response_longer_than_announced_is_reset_and_its_stream_breaks() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.last.writer.send_head(200, [], 5)
     harness.last.writer.send_data(b"sixsix")
-    assert harness.last.events == ["end", "gone"]
+    assert harness.last.events == ["end", "broken"]
     assert harness.transport.aborted
 
 
@@ -128,7 +128,7 @@ def test_calls_after_the_end_do_not_touch_the_next_response() -> None:
     assert not harness.transport.is_closing()
 
 
-def test_a_dispatch_that_fails_is_answered_500_and_the_connection_closed() -> None:
+def test_a_dispatch_that_raises_gets_500_and_the_connection_closes() -> None:
     def fail(event: str, exchange: Exchange) -> None:
         if event == "dispatch":
             raise RuntimeError("a bug")
@@ -173,7 +173,7 @@ def problem(harness: Harness) -> dict[str, Any]:
         (b"GET / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", b"417", "/"),
     ],
 )
-def test_what_is_no_request_is_answered_with_a_problem_and_closed(
+def test_invalid_bytes_get_a_problem_and_the_connection_closes(
     wire: bytes, status: bytes, path: str | None
 ) -> None:
     harness = Harness()
@@ -187,10 +187,10 @@ def test_what_is_no_request_is_answered_with_a_problem_and_closed(
     assert harness.exchanges == []
 
 
-def test_a_body_that_breaks_its_coding_ends_the_exchange_before_the_refusal() -> None:
+def test_a_body_that_breaks_its_coding_breaks_the_stream_before_the_error_response() -> None:
     harness = Harness()
     harness.feed(CHUNKED_POST + b"5\r\nhello\r\n", b"zz\r\n")
-    assert harness.last.events == ["body", "first_part_end", "gone"]
+    assert harness.last.events == ["data", "first_part_end", "broken"]
     assert harness.status() == b"400"
     assert problem(harness)["instance"] == "/c"
 
@@ -199,7 +199,7 @@ def test_a_body_that_breaks_its_coding_ends_the_exchange_before_the_refusal() ->
     ("pieces", "path"),
     [([b"GET /b?", b"c HTTP/1.1\r\nHost: x y\r\n\r\n"], "/b"), ([b"GET ", b"/b\n"], None)],
 )
-def test_the_path_of_the_request_before_is_not_taken_for_that_of_a_refused_one(
+def test_an_error_does_not_name_the_path_of_the_request_before(
     pieces: list[bytes], path: str | None
 ) -> None:
     harness = Harness(on=answering)
@@ -215,7 +215,7 @@ def test_the_path_of_the_request_before_is_not_taken_for_that_of_a_refused_one(
         (b"GET /a", None),
     ],
 )
-def test_what_comes_too_late_is_told_for_which_path(wire: bytes, path: str | None) -> None:
+def test_a_408_names_the_path_if_it_is_known(wire: bytes, path: str | None) -> None:
     harness = Harness(ServerLimits(head_timeout_s=2, body_stall_s=2))
     harness.feed(GET)
     harness.last.answer()
@@ -225,7 +225,7 @@ def test_what_comes_too_late_is_told_for_which_path(wire: bytes, path: str | Non
     assert (document["status"], document.get("instance")) == (408, path)
 
 
-def test_one_connection_too_many_is_told_by_an_id_too() -> None:
+def test_one_connection_too_many_gets_a_problem_with_an_id() -> None:
     assert problem(Harness(ServerLimits(max_connections=0)))["status"] == 503
 
 
@@ -238,23 +238,23 @@ def test_an_upgrade_is_served_as_plain_http() -> None:
 # Bodies
 
 
-def test_a_body_of_unknown_length_announces_what_had_arrived_once() -> None:
+def test_a_body_of_unknown_length_announces_its_first_part_once() -> None:
     harness = Harness()
     harness.feed(CHUNKED_POST + b"1\r\na\r\n", b"1\r\nb\r\n", b"0\r\n\r\n")
-    assert harness.last.events == ["body", "first_part_end", "body", "end"]
+    assert harness.last.events == ["data", "first_part_end", "data", "end"]
     assert harness.last.request.body_bytes is None
 
 
-def test_a_chunked_body_that_is_all_here_never_arrives_in_part() -> None:
+def test_a_chunked_body_that_arrived_completely_has_no_first_part() -> None:
     harness = Harness()
     harness.feed(CHUNKED_POST + b"1\r\na\r\n0\r\n\r\n")
-    assert harness.last.events == ["body", "end"]
+    assert harness.last.events == ["data", "end"]
 
 
 def test_a_large_body_comes_in_bounded_segments() -> None:
     harness = Harness()
     harness.feed(post(b"x" * 200_000))
-    assert harness.last.events == ["body"] * 4 + ["end"]
+    assert harness.last.events == ["data"] * 4 + ["end"]
 
 
 def test_a_paused_body_is_read_to_the_high_water_mark_and_no_further() -> None:
@@ -294,7 +294,7 @@ def test_100_continue_is_sent_when_the_body_is_wanted(length: bytes) -> None:
     assert b"connection: close" in never.transport.written
 
 
-def test_an_early_answer_closes_and_lets_the_client_finish_for_a_while() -> None:
+def test_an_early_response_closes_and_lets_the_client_finish_for_a_while() -> None:
     harness = Harness(ServerLimits(linger_s=5, linger_bytes=100))
     harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
     harness.last.answer(status=413)
@@ -317,7 +317,7 @@ def test_lingering_ends_in_time() -> None:
     assert harness.transport.is_closing()
 
 
-def test_an_answer_given_early_to_a_body_that_is_all_here_keeps_the_connection() -> None:
+def test_an_early_response_to_a_body_that_arrived_completely_keeps_the_connection() -> None:
     harness = Harness(on=lambda event, it: event == "dispatch" and it.answer(status=401))
     harness.feed(post(b"hello") + GET)
     assert len(harness.exchanges) == 2
@@ -339,14 +339,14 @@ def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
     assert answers == [b"1", b"2", b"3"]
 
 
-def test_pipelined_requests_answered_at_once_take_one_write() -> None:
+def test_pipelined_requests_with_immediate_responses_take_one_write() -> None:
     harness = Harness(on=answering)
     harness.feed(post(b"x") * 32)
     assert len(harness.exchanges) == 32
     assert harness.transport.writes == 1
 
 
-def test_one_connection_cannot_have_the_loop_for_itself() -> None:
+def test_one_connection_cannot_keep_the_loop_busy() -> None:
     harness = Harness(ServerLimits(max_pipelined=3), on=answering)
     harness.protocol.data_received(GET * 7)
     assert len(harness.exchanges) == 3
@@ -394,15 +394,15 @@ def test_a_client_that_reads_slowly_pauses_and_resumes_the_producer() -> None:
 # Leaving
 
 
-def test_a_client_that_leaves_is_gone_at_once() -> None:
+def test_a_client_that_leaves_breaks_the_stream_at_once() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.protocol.connection_lost(ConnectionResetError())
-    assert harness.last.events == ["end", "gone"]
+    assert harness.last.events == ["end", "broken"]
     assert len(harness.connections) == 0
 
 
-def test_a_half_closed_client_gets_its_answers_and_then_the_end() -> None:
+def test_a_half_closed_client_gets_its_responses_and_then_the_end() -> None:
     harness = Harness()
     harness.feed(GET + GET)
     harness.eof()
@@ -415,12 +415,12 @@ def test_a_half_closed_client_gets_its_answers_and_then_the_end() -> None:
     assert harness.transport.is_closing()
 
 
-def test_a_client_that_closed_is_told_from_one_that_half_closed_by_its_reset() -> None:
+def test_a_reset_distinguishes_a_closed_client_from_a_half_closed_one() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.transport.socket.error = 32
     harness.eof()
-    assert harness.last.events == ["end", "gone"]
+    assert harness.last.events == ["end", "broken"]
     assert harness.transport.aborted
 
 
@@ -430,10 +430,10 @@ def test_a_half_closed_client_that_resets_later_is_noticed_at_the_next_check() -
     harness.eof()
     harness.transport.socket.error = 32
     harness.pass_time(1)
-    assert harness.last.events == ["end", "gone"]
+    assert harness.last.events == ["end", "broken"]
 
 
-def test_a_peer_behind_unread_bytes_is_asked_once_whether_it_is_there() -> None:
+def test_a_peer_behind_unread_bytes_is_probed_once() -> None:
     harness = Harness()
     harness.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
     harness.last.writer.pause_reading()
@@ -444,14 +444,14 @@ def test_a_peer_behind_unread_bytes_is_asked_once_whether_it_is_there() -> None:
     assert harness.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
     harness.transport.socket.error = 104
     harness.pass_time(1)
-    assert harness.last.events == ["gone"]
+    assert harness.last.events == ["broken"]
 
 
 def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
     harness = Harness()
     harness.feed(b"GET / HTTP/1.0\r\n\r\n")
     harness.eof()
-    assert harness.last.events == ["end", "gone"]
+    assert harness.last.events == ["end", "broken"]
 
 
 @pytest.mark.parametrize(
@@ -463,13 +463,15 @@ def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
     ],
 )
 @pytest.mark.parametrize("is_paused", [False, True])
-def test_a_client_that_leaves_before_its_bodys_end_is_gone(wire: bytes, is_paused: bool) -> None:
+def test_a_client_that_leaves_before_its_bodys_end_breaks_the_stream(
+    wire: bytes, is_paused: bool
+) -> None:
     harness = Harness()
     harness.feed(wire)
     if is_paused:
         harness.last.writer.pause_reading()
     harness.eof()
-    assert harness.last.events[-1] == "gone"
+    assert harness.last.events[-1] == "broken"
     assert harness.status() == b"400"
     assert harness.transport.is_closing()
 
@@ -481,7 +483,7 @@ def test_a_paused_client_that_resets_is_noticed_at_the_next_check() -> None:
     harness.protocol.data_received(b"x" * 100_000)
     harness.transport.socket.error = 104
     harness.pass_time(1)
-    assert harness.last.events == ["gone"]
+    assert harness.last.events == ["broken"]
 
 
 def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
@@ -492,7 +494,7 @@ def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
     harness.eof()
     harness.last.writer.resume_reading()
     harness.loop.run()
-    assert harness.last.events == ["body", "end"]
+    assert harness.last.events == ["data", "end"]
 
 
 @pytest.mark.parametrize(
@@ -518,7 +520,7 @@ def test_a_bare_lf_is_refused_at_once_and_not_waited_for(pieces: tuple[bytes, ..
 LIMITS = ServerLimits(head_timeout_s=10, body_stall_s=20, write_stall_s=30, idle_timeout_s=40)
 
 
-def test_an_idle_connection_is_closed_without_a_word() -> None:
+def test_an_idle_connection_is_closed_without_a_response() -> None:
     harness = Harness(LIMITS, on=answering)
     harness.feed(GET)
     harness.transport.written = b""
@@ -545,13 +547,13 @@ def test_a_body_may_take_its_time_but_not_stall() -> None:
     for _ in range(3):
         harness.pass_time(19)
         harness.feed(b"x")
-    assert harness.last.events == ["body"] * 3
+    assert harness.last.events == ["data"] * 3
     harness.pass_time(22.1)
-    assert harness.last.events[-1] == "gone"
+    assert harness.last.events[-1] == "broken"
     assert harness.status() == b"408"
 
 
-def test_nobody_is_blamed_for_a_body_that_is_not_wanted() -> None:
+def test_a_body_that_is_not_wanted_has_no_time_limit() -> None:
     harness = Harness(LIMITS)
     harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
     harness.last.writer.pause_reading()
@@ -559,17 +561,17 @@ def test_nobody_is_blamed_for_a_body_that_is_not_wanted() -> None:
     assert harness.last.events == []
     harness.last.writer.resume_reading()
     harness.pass_time(22.1)
-    assert harness.last.events == ["gone"]
+    assert harness.last.events == ["broken"]
 
 
-def test_waiting_for_the_answer_has_no_limit_here() -> None:
+def test_waiting_for_the_response_has_no_time_limit_here() -> None:
     harness = Harness(LIMITS)
     harness.feed(GET)
     harness.pass_time(4000)
     assert harness.last.events == ["end"]
 
 
-def test_a_client_that_takes_nothing_is_reset_and_one_that_takes_little_is_not() -> None:
+def test_a_client_that_reads_nothing_is_reset_and_one_that_reads_little_is_not() -> None:
     harness = Harness(LIMITS)
     harness.transport.is_stuck = True
     harness.feed(GET)
@@ -582,10 +584,10 @@ def test_a_client_that_takes_nothing_is_reset_and_one_that_takes_little_is_not()
     assert not harness.transport.aborted
     harness.pass_time(32.1)
     assert harness.transport.aborted
-    assert harness.last.events[-1] == "gone"
+    assert harness.last.events[-1] == "broken"
 
 
-def test_a_client_that_takes_nothing_from_the_first_byte_on_is_reset() -> None:
+def test_a_client_that_reads_nothing_from_the_first_byte_on_is_reset() -> None:
     harness = Harness(LIMITS)
     harness.pass_time(35)
     harness.transport.is_stuck = True
@@ -601,7 +603,7 @@ def test_a_client_that_takes_nothing_from_the_first_byte_on_is_reset() -> None:
 # Draining
 
 
-def test_draining_closes_idle_connections_and_busy_ones_after_their_answer() -> None:
+def test_draining_closes_idle_connections_and_busy_ones_after_their_response() -> None:
     idle = Harness()
     idle.connections.draining = True
     idle.protocol.drain()
@@ -616,6 +618,25 @@ def test_draining_closes_idle_connections_and_busy_ones_after_their_answer() -> 
     busy.loop.run()
     assert b"connection: close\r\n" in busy.transport.written
     assert busy.transport.is_closing()
+
+
+# What a connection shows of its state
+
+
+def test_a_connection_shows_its_state() -> None:
+    harness = Harness()
+    assert repr(harness.protocol) == "<Http1Protocol OPEN, reading, writing>"
+    assert repr(harness.connections) == "<Connections 1 open>"
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
+    assert repr(harness.last.writer) == "<Http1Response NOT_STARTED>"
+    harness.last.writer.pause_reading()
+    harness.protocol.data_received(b"x" * 70_000)
+    assert harness.protocol.held_bytes == 70_000
+    assert not harness.protocol.is_reading
+    assert repr(harness.protocol) == "<Http1Protocol OPEN, reading paused, writing>"
+    harness.last.answer()
+    assert repr(harness.last.writer) == "<Http1Response over>"
+    assert repr(harness.protocol) == "<Http1Protocol LINGERING, reading, writing>"
 
 
 # Any bytes, any pieces

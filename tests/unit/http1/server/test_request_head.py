@@ -163,7 +163,7 @@ def test_the_other_forms_of_a_target(block: bytes, target: bytes, authority: byt
         (b"HTTP/1.0\r\nExpect: 100-continue", HTTP_1_0 | CLOSE),
     ],
 )
-def test_what_the_flags_say(lines: bytes, flags: int) -> None:
+def test_the_flags_of_a_head(lines: bytes, flags: int) -> None:
     assert read(b"GET / " + lines)[1] & 7 == flags
 
 
@@ -195,7 +195,7 @@ def test_the_beginning_of_a_head_is_refused_as_soon_as_it_is_too_large() -> None
     ],
     ids=lambda value: repr(value)[2:40],
 )
-def test_a_refusal_knows_the_path_that_was_asked_for(block: bytes, target: bytes) -> None:
+def test_an_error_names_the_requested_path(block: bytes, target: bytes) -> None:
     with pytest.raises(HttpError) as refused:
         read(block)
     assert refused.value.target == target
@@ -212,13 +212,15 @@ def test_a_refusal_knows_the_path_that_was_asked_for(block: bytes, target: bytes
     ],
     ids=lambda value: repr(value)[2:40],
 )
-def test_so_does_the_refusal_of_a_beginning(held: bytes, target: bytes) -> None:
+def test_an_error_in_an_incomplete_head_names_the_requested_path(
+    held: bytes, target: bytes
+) -> None:
     with pytest.raises(HttpError) as refused:
         check_partial(bytearray(held), LIMITS)
     assert refused.value.target == target
 
 
-def test_half_a_path_is_none() -> None:
+def test_an_incomplete_path_is_not_named() -> None:
     assert target_of(b"GET /a", LIMITS) == b""
     assert target_of(b"GET /a HTT", LIMITS) == b"/a"
 
@@ -277,7 +279,9 @@ def test_another_parser_reads_the_same(headers: list[tuple[bytes, bytes]], metho
 
 @given(st.binary(max_size=60), st.binary(max_size=20))
 @example(b"GET / HTTP/1.1\r\nHost: a", b"\r\nContent-Length: 5")
-def test_no_bytes_break_it_and_what_it_takes_is_safe_to_pass_on(head: bytes, tail: bytes) -> None:
+def test_no_bytes_crash_it_and_an_accepted_head_is_safe_to_forward(
+    head: bytes, tail: bytes
+) -> None:
     block = head + b"\r\nHost: a" + tail
     assume(b"\r\n\r\n" not in block)
     try:
