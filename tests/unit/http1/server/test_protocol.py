@@ -141,7 +141,7 @@ def test_a_dispatch_that_raises_gets_500_and_the_connection_closes() -> None:
     assert harness.transport.eof_written
 
 
-# Refusals
+# Error responses
 
 
 def problem(harness: Harness) -> dict[str, Any]:
