@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.settings import QueueSettings
 from runtime.settings import Address, Seconds, Section, load
@@ -33,7 +33,7 @@ HostName = Annotated[
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
 
-_LIMITS = EdgeLimits()
+_LIMITS = ServerLimits()
 """The only place of these defaults; their reasons are there too."""
 
 

@@ -1,18 +1,19 @@
-"""One request and its response, with no HTTP version in it.
+"""One request and its response, independent of the HTTP version.
 
-The edge parses bytes into a `Request`, hands it to a `Dispatch` with a `ResponseWriter`, and feeds
-what follows to the `RequestStream` that the dispatch returned. HTTP/1.1 and HTTP/2 speak this
-language upward; an invocation, the worker's attach calls and the path routes speak it downward.
+A server parses bytes into a `Request`, calls a `Dispatch` with it and a `ResponseWriter`, and feeds
+what follows to the `RequestStream` that the dispatch returned. A client writes a request through a
+`RequestWriter` and feeds the response to a `ResponseStream`. HTTP/1.1 implements this language; a
+second HTTP version would implement the same.
 
 Rules that hold for every implementation:
 
-* Calls on the `ResponseWriter` may come at any time, also inside `Dispatch` and inside a
-  `RequestStream` call, and may cause `pause_writing()` before they return: set your state first.
+* A `ResponseWriter` may be called at any time, also inside `Dispatch` and inside a `RequestStream`
+  call, and may call `pause_writing()` before it returns: set your state first.
 * A response is ``send_head``, any number of ``send_data``, then ``send_end``; or ``abort`` at any
   point. After ``send_end`` or ``abort``, and after ``request_broken()``, neither side calls the
   other again.
-* Header names are lower case. ``content-length``, ``transfer-encoding`` and ``connection`` never
-  stand in a response's headers: framing is the edge's, from ``body_bytes``.
+* Header names are lower case. ``content-length``, ``transfer-encoding`` and ``connection`` are
+  never among a response's headers: the server adds them, from ``body_bytes``.
 """
 
 from collections.abc import Callable
@@ -51,8 +52,11 @@ class Request:
         self.received_at = received_at
 
 
+# Server side
+
+
 class ResponseWriter(Protocol):
-    """The peer's side of one exchange; implemented by the edge."""
+    """Writes one response; implemented by the server."""
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Send the response head.
@@ -62,10 +66,10 @@ class ResponseWriter(Protocol):
         """
 
     def send_data(self, data: bytes) -> None:
-        """Send the next bytes of the body; they leave with this loop turn, never later."""
+        """Send the next bytes of the body; they leave in this turn of the event loop."""
 
     def send_end(self) -> None:
-        """The response is complete. A body shorter than announced is aborted instead."""
+        """Complete the response. A body shorter than announced is aborted instead."""
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream (RFC 9112 §8, RFC 9113 §5.4.2)."""
@@ -81,13 +85,13 @@ class ResponseWriter(Protocol):
 
 
 class RequestStream(Protocol):
-    """What serves one request; called by the edge."""
+    """Receives one request; called by the server."""
 
     def request_data(self, data: bytes) -> None:
-        """Next bytes of the request body."""
+        """Take the next bytes of the request's body."""
 
     def first_part_end(self) -> None:
-        """What had arrived with the head is delivered; more body of unknown length is to come.
+        """All body bytes that arrived together with the head have been delivered.
 
         Called once, and only for a body of unknown length that has not ended by then.
         """
@@ -99,17 +103,78 @@ class RequestStream(Protocol):
         """The peer left, broke the protocol or was too slow: nothing can be sent any more."""
 
     def pause_writing(self) -> None:
-        """The peer reads slower than we write: stop producing."""
+        """Stop producing: the peer reads slower than the response is written."""
 
     def resume_writing(self) -> None:
-        """The peer has caught up: produce again."""
+        """Produce again: the peer has caught up."""
 
 
 Dispatch = Callable[[Request, ResponseWriter], RequestStream]
 
 
+class NullRequestStream:
+    """A `RequestStream` that ignores everything; a base for classes that need a few events."""
+
+    __slots__ = ()
+
+    def request_data(self, data: bytes) -> None:
+        """Ignore the data."""
+
+    def first_part_end(self) -> None:
+        """Ignore it."""
+
+    def request_end(self) -> None:
+        """Ignore it."""
+
+    def request_broken(self) -> None:
+        """Ignore it."""
+
+    def pause_writing(self) -> None:
+        """Ignore it."""
+
+    def resume_writing(self) -> None:
+        """Ignore it."""
+
+
+IGNORED = NullRequestStream()
+"""The rest of a request that already has its response."""
+
+
+def respond(
+    request: Request, writer: ResponseWriter, status: int, headers: Headers, body: bytes
+) -> RequestStream:
+    """Send a complete response, without the body if the method is HEAD; ignore the request's."""
+    writer.send_head(status, headers, len(body))
+    if body and request.method != b"HEAD":
+        writer.send_data(body)
+    writer.send_end()
+    return IGNORED
+
+
+# Client side
+
+
+class RequestWriter(Protocol):
+    """Writes one request after its head; implemented by the client."""
+
+    def send_data(self, data: bytes) -> None:
+        """Send the next bytes of the request's body."""
+
+    def send_end(self) -> None:
+        """Complete the request."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the response; bytes already read may still arrive."""
+
+    def resume_reading(self) -> None:
+        """Go on reading the response."""
+
+    def close(self) -> None:
+        """Close the connection at once. The `ResponseStream` is not called again."""
+
+
 class Failure(IntEnum):
-    """Why an exchange brought no complete response."""
+    """Why a request got no complete response."""
 
     UNREACHABLE = 1
     """No connection: refused, timed out, name unknown."""
@@ -118,43 +183,83 @@ class Failure(IntEnum):
     CLOSED = 3
     """The peer closed the connection in good order, but before the response was complete."""
     INVALID = 4
-    """What came is no acceptable HTTP response."""
+    """The peer sent something that is not an acceptable HTTP response."""
 
 
 class ResponseStream(Protocol):
-    """One request and its response on a connection of ours, told what comes of it.
+    """Receives one response; called by the client.
 
-    A response is told either by one `response_whole`, or by `response_head`, any number of
-    `response_data`, then `response_end`. `response_broken` may take the place of all that is still
-    to come. Nothing is called after `response_whole`, `response_end` or `response_broken`.
+    The calls are one `response_whole`, or one `response_head`, any number of `response_data` and
+    one `response_end`. `response_broken` may replace all calls that are still to come. No call
+    follows `response_whole`, `response_end` or `response_broken`.
     """
 
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes
     ) -> None:
-        """Everything arrived at once. ``body_bytes`` as in `response_head`."""
+        """Take a response that arrived at once.
+
+        ``headers`` are as in `response_head`. ``body_bytes`` is the length of ``body``; for HEAD,
+        204 and 304 the announced length, ``None`` for none.
+        """
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
-        """The head is complete; names lower case, ``content-length`` and framing left out.
+        """Take the head of a response: names lower case, ``content-length`` left out.
 
-        ``body_bytes`` is the announced length, ``None`` for none; for HEAD and 304 no body comes.
+        ``body_bytes`` is the announced length, ``None`` for none.
         """
 
     def response_data(self, data: bytes) -> None:
-        """Next bytes of the body, without their transfer coding; what one read brought."""
+        """Take the next bytes of the body, without transfer coding: all that one read brought."""
 
     def response_end(self) -> None:
         """The response is complete."""
 
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
-        """No (more) response.
+        """No response, or no more of it, will come.
 
         ``is_stale``: the connection had idled and broke before the server received any byte of the
-        request, so that it may be sent again.
+        request, so the request may be sent again.
         """
 
     def pause_writing(self) -> None:
-        """The peer reads the request slower than we send it: send no more."""
+        """Stop sending: the server reads slower than the request is written."""
 
     def resume_writing(self) -> None:
-        """The peer has caught up."""
+        """Send again: the server has caught up."""
+
+
+class NullResponseStream:
+    """A `ResponseStream` that ignores everything; a base for classes that need a few events.
+
+    Implements `response_whole` by the other calls.
+    """
+
+    __slots__ = ()
+
+    def response_whole(
+        self, status: int, headers: Headers, body_bytes: int | None, body: bytes
+    ) -> None:
+        """Take it as head, data and end."""
+        self.response_head(status, headers, body_bytes)
+        if body:
+            self.response_data(body)
+        self.response_end()
+
+    def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        """Ignore the head."""
+
+    def response_data(self, data: bytes) -> None:
+        """Ignore the data."""
+
+    def response_end(self) -> None:
+        """Ignore it."""
+
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+        """Ignore it."""
+
+    def pause_writing(self) -> None:
+        """Ignore it."""
+
+    def resume_writing(self) -> None:
+        """Ignore it."""

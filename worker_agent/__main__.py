@@ -46,7 +46,7 @@ async def _serve(settings: WorkerSettings, running: Lifecycle) -> int:
     try:
         return await Agent(settings).serve(running)
     except OSError as error:
-        print(f"worker-agent: cannot listen: {error}", file=sys.stderr)  # noqa: T201  for people
+        print(f"worker-agent: {error}", file=sys.stderr)  # noqa: T201  for people
         return EXIT_UNUSABLE
 
 

@@ -17,7 +17,6 @@ from gateway.app.identity import (
     show,
 )
 from gateway.app.provisioning import Provisioning, cluster_groups
-from gateway.dispatch.api_proxy import Connect
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
@@ -29,6 +28,7 @@ from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from http1.client.pool import Connect
 from queueing.interface import GatewayBroker
 from wire.ids import uuid4_text
 

@@ -4,22 +4,22 @@ from dataclasses import fields
 
 from gateway.settings import AttachSettings, EdgeSettings, GatewaySettings
 from gateway.store.connection import NatsOptions
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from wire.deadlines import MAX_INVOCATION_S
 
 
-def edge_limits(edge: EdgeSettings) -> EdgeLimits:
+def edge_limits(edge: EdgeSettings) -> ServerLimits:
     """Return the limits of clients' connections: each setting that is named like a limit."""
-    names = {field.name for field in fields(EdgeLimits)}
-    return EdgeLimits(**edge.model_dump(include=names))
+    names = {field.name for field in fields(ServerLimits)}
+    return ServerLimits(**edge.model_dump(include=names))
 
 
-def attach_limits(attach: AttachSettings) -> EdgeLimits:
+def attach_limits(attach: AttachSettings) -> ServerLimits:
     """Return the limits of workers' connections.
 
     Workers keep their connections, and a body may be silent as long as an invocation may last.
     """
-    return EdgeLimits(
+    return ServerLimits(
         max_connections=attach.max_connections,
         body_stall_s=MAX_INVOCATION_S,
         write_stall_s=MAX_INVOCATION_S,

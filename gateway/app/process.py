@@ -15,7 +15,7 @@ from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import Credentials, jwt_options
 from gateway.app.options import attach_limits, edge_limits, store_options
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.api_proxy import ApiBridge, Connect, beyond
+from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
@@ -39,7 +39,8 @@ from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.server.limits import EdgeLimits
+from http1.client.pool import Connect
+from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
 from http1.stream import Request
 from queueing.interface import CredentialsError
@@ -177,7 +178,7 @@ class GatewayProcess:
         await self._credentials.meta.loaded.wait()
         await self._broker.wait_connected()
 
-    async def _open_control(self, stack: AsyncExitStack) -> ApiBridge | None:
+    async def _open_control(self, stack: AsyncExitStack) -> ApiProxy | None:
         """Return what serves the API on the public listeners, `None` without an API."""
         live = self._invocations.live.values()
         undeployed = UndeployNotices(
@@ -193,10 +194,10 @@ class GatewayProcess:
                 connect = await self._control.open_api(stack)
             await self._control.keep_instances(stack)
         elif self._settings.control.api_url:
-            connect = beyond(self._settings.control.api_url)
+            connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiBridge(
+        return ApiProxy(
             connect, lambda method, status: self._metrics.record_refusal(method, status, "API")
         )
 
@@ -209,7 +210,7 @@ class GatewayProcess:
         opening = spawn(self._store_connection.open(), "store.open")
         stack.callback(opening.cancel)
 
-    def _dispatcher(self, target_uri: str, api: ApiBridge | None) -> Dispatcher:
+    def _dispatcher(self, target_uri: str, api: ApiProxy | None) -> Dispatcher:
         settings = self._settings
         context = Context(
             queue=self._queue,
@@ -244,7 +245,7 @@ class GatewayProcess:
         listener = await listen(
             bind_sockets([_nth(self._settings.admin.listen, self._index)], reuse_port=False),
             AdminDispatcher(self._registry, self._health),
-            EdgeLimits(max_connections=_ADMIN_CONNECTIONS),
+            ServerLimits(max_connections=_ADMIN_CONNECTIONS),
         )
         stack.callback(listener.abort_all)
         return listener

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
-from http1.stream import Headers, ResponseWriter
+from http1.stream import Headers, NullRequestStream, ResponseWriter
 from wire.headers import CONTENT_TYPE
 from wire.http1 import HeadError, InnerHeadParser
 from wire.problem import instance_of, problem_response
@@ -19,7 +19,7 @@ from wire.worker_api import ATTACH_PATH
 _NO_HEADERS: Headers = []
 
 
-class AttachPost:
+class AttachPost(NullRequestStream):
     """One POST. A `http1.stream.RequestStream` and the `WorkerPost` of its invocation."""
 
     __slots__ = (
@@ -76,9 +76,6 @@ class AttachPost:
         if rest:
             invocation.response_data(rest)
 
-    def first_part_end(self) -> None:
-        """No effect: a response head may be incomplete here."""
-
     def request_end(self) -> None:
         """The worker has sent everything."""
         self._is_complete = True
@@ -95,13 +92,7 @@ class AttachPost:
             self._is_answered = True
             self._invocation.response_broken()
 
-    def pause_writing(self) -> None:
-        """No effect: the response to the worker is small."""
-
-    def resume_writing(self) -> None:
-        """No effect: the response to the worker is small."""
-
-    # The invocation's side
+    # The invocation
 
     def pause_reading(self) -> None:
         """Stop reading the response."""
@@ -139,7 +130,7 @@ class AttachPost:
         self._worker.send_end()
 
 
-class AttachGet:
+class AttachGet(NullRequestStream):
     """One GET. A `http1.stream.RequestStream` and the `WorkerGet` of its invocation.
 
     The invocation writes the body straight to the worker's connection.
@@ -155,15 +146,6 @@ class AttachGet:
         """Send the response head and return the writer for the body."""
         self._worker.send_head(200, [(CONTENT_TYPE, b"application/octet-stream")], rest_bytes)
         return self._worker
-
-    def request_data(self, data: bytes) -> None:
-        """No effect: a GET attach has no body, and one that comes is dropped."""
-
-    def first_part_end(self) -> None:
-        """No effect."""
-
-    def request_end(self) -> None:
-        """No effect: the response began with the request's head."""
 
     def request_broken(self) -> None:
         """The worker needs no more of the body, or died."""

@@ -1,85 +1,80 @@
-"""The REST API on the public listeners: from the edge to the aiohttp application.
+"""Proxy from the public listeners to the REST API, an aiohttp application.
 
-One parser and one set of limits face the outside, the edge's. In a process with the role ``api``
-the application is an aiohttp server that listens nowhere: each call goes to it over a socket pair,
-a Unix socket without a name. In others the call goes over TCP to a process that has the role. Both
-ends keep the other from running ahead. The rate is low: a call costs two sockets and a task, and
-its connection serves nothing else.
+One parser and one set of limits face the outside, those of the gateway's own HTTP server. In a
+process with the role ``api`` the application is an aiohttp server without a listening socket: each
+call reaches it over a socket pair, which is a Unix socket without a name. In other processes the
+call goes over TCP to a process with the role. Backpressure works in both directions. The rate of
+calls is low: each costs a connection and a task.
 
-Two parsers never agree on everything. What the edge takes and the other end refuses is answered
-here: its own error page is not passed on, because it repeats the bytes that it could not read, be
-they a credential.
+Two HTTP parsers never agree on everything. The proxy replaces error responses of the application
+that are not problem documents, because aiohttp's own error page repeats the bytes that it could
+not parse, and these may be a credential.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from urllib.parse import urlsplit
-
-import httptools
 
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
-from http1.stream import Headers, Request, RequestStream, ResponseWriter
+from http1.client.connection import Connection
+from http1.client.pool import Connect
+from http1.stream import (
+    Failure,
+    Headers,
+    NullRequestStream,
+    NullResponseStream,
+    Request,
+    RequestStream,
+    ResponseWriter,
+)
 from runtime.tasks import spawn
 from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
-from wire.http1 import LAST_CHUNK, REASONS, encode_chunk, encode_request_head
+from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-_OURS = frozenset({b"host", b"expect", CONTENT_LENGTH})
-"""Written anew for the application: the edge has read them already."""
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
+_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH})
+"""Request headers that are written anew: the gateway's server has acted on them."""
+_TRANSFER_ENCODING = b"transfer-encoding"
+_SERVERS_OWN = frozenset({_TRANSFER_ENCODING, b"connection", b"date", b"server"})
+"""Response headers that the gateway's server writes itself."""
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _NO_ROUTES_METHOD = b"TRACE"
-"""Goes to the application for every other method, which its parser may not know or take for another
-protocol's (PRI). No route has it, so the answer is 404, or 405 with what the path allows."""
+"""Sent in place of every other method, which aiohttp's parser may not know or take for another
+protocol's (PRI). No route has it, so the response is 404, or 405 with the allowed methods."""
 
-Open = Callable[[], asyncio.BaseProtocol]
-Connect = Callable[[asyncio.Protocol], Awaitable[asyncio.Transport]]
-"""Connects a protocol to the application; raises OSError."""
-Seen = Callable[[bytes, int], None]
-"""Told method and status of each call."""
+_FIRST_ERROR = 400
+_UNREACHABLE_STATUSES = (502, 503, 504)
+"""Statuses with which a proxy in front of another process's API says that it is unreachable."""
+_UNREACHABLE = "The API cannot be reached"
+_NOT_ACCEPTED = "The API does not take such a request"
+_HTTP_PORT = 80
+_CONNECT_TIMEOUT_S = 5.0
 
-
-class ApiBridge:
-    """Serves requests of the edge with the application."""
-
-    __slots__ = ("_connect", "_seen")
-
-    def __init__(self, connect: Connect, seen: Seen) -> None:
-        """``connect`` as from `gateway.dispatch.api_server.ApiServer.start`, or `beyond`."""
-        self._connect = connect
-        self._seen = seen
-
-    def serve(self, request: Request, client: ResponseWriter, more: Headers) -> RequestStream:
-        """Serve one request; its answer carries the headers in ``more`` too.
-
-        Raises `BodyTooLarge`.
-        """
-        check_body_bytes(request.body_bytes)
-        bridged = _Bridged(request, client, more, self._seen)
-        spawn(_begin(self._connect, bridged), "api.call")
-        return bridged
+OpenServer = Callable[[], asyncio.BaseProtocol]
+"""Makes the server's protocol for one connection."""
+OnResponse = Callable[[bytes, int], None]
+"""Called with method and status of each call."""
 
 
-def within(open_server: Open) -> Connect:
-    """Return what connects to a server of this process."""
+def connect_in_process(open_server: OpenServer) -> Connect:
+    """Return a function that connects to a server of this process."""
 
-    async def connect(protocol: asyncio.Protocol) -> asyncio.Transport:
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         await loop.connect_accepted_socket(open_server, theirs)
-        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=ours)
-        return transport
+        await loop.create_unix_connection(factory, sock=ours)
 
     return connect
 
 
-def beyond(url: str) -> Connect:
-    """Return what connects to another process's API, at ``http://host:port``.
+def connect_tcp(url: str) -> Connect:
+    """Return a function that connects to the API of another process at ``http://host:port``.
 
     Raises ValueError for any other URL.
     """
@@ -88,215 +83,250 @@ def beyond(url: str) -> Connect:
     if parts.scheme != "http" or host is None:
         raise ValueError("not http://host:port")
 
-    async def connect(protocol: asyncio.Protocol) -> asyncio.Transport:
-        async with asyncio.timeout(_CONNECT_S):
-            loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: protocol, host, port)
-            return transport
+    async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await asyncio.get_running_loop().create_connection(factory, host, port)
 
     return connect
 
 
-_HTTP_PORT = 80
-_CONNECT_S = 5.0
+class ApiProxy:
+    """Serves requests with the REST API."""
+
+    __slots__ = ("_connect", "_on_response")
+
+    def __init__(self, connect: Connect, on_response: OnResponse) -> None:
+        """``connect`` as from `gateway.dispatch.api_server.ApiServer.start` or `connect_tcp`."""
+        self._connect = connect
+        self._on_response = on_response
+
+    def serve(self, request: Request, client: ResponseWriter, more: Headers) -> RequestStream:
+        """Serve one request; the headers in ``more`` are added to its response.
+
+        Raises `BodyTooLarge`.
+        """
+        check_body_bytes(request.body_bytes)
+        response = _ApiResponse(request, client, more, self._on_response)
+        upload = _Upload(request, response)
+        spawn(_connect(self._connect, upload, response), "api.call")
+        return upload
 
 
-async def _begin(connect: Connect, bridged: "_Bridged") -> None:
+async def _connect(connect: Connect, upload: "_Upload", response: "_ApiResponse") -> None:
+    connection = Connection(_SINGLE_USE, asyncio.get_running_loop())
     try:
-        transport = await connect(_Application(bridged))
+        await connect(lambda: connection)
     except OSError:
-        bridged.connection_lost()
+        response.response_broken(Failure.UNREACHABLE, is_stale=False)
         return
-    bridged.begin(transport)
+    # Not in `connection_made`: a uvloop transport that is closed there, or before
+    # ``create_unix_connection`` has returned, never closes its socket.
+    upload.start(connection)
 
 
-class _Application(asyncio.Protocol):
-    """The connection to the application, which reports to its call."""
+class _SingleUse:
+    """The owner of connections that each serve one call."""
 
-    def __init__(self, call: "_Bridged") -> None:
-        self._call = call
+    def released(self, connection: Connection) -> None:
+        connection.close()
 
-    def data_received(self, data: bytes) -> None:
-        self._call.data_received(data)
+    def lost(self, connection: Connection) -> None:
+        """Nothing refers to the connection any more."""
 
-    def pause_writing(self) -> None:
-        self._call.pause_client()
-
-    def resume_writing(self) -> None:
-        self._call.resume_client()
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it
-        self._call.connection_lost()
+    def delay_small_body(self, connection: Connection) -> None:
+        connection.report_delayed()
 
 
-class _Bridged:
-    """One call: a `http1.stream.RequestStream`, and the client of the application."""
+_SINGLE_USE = _SingleUse()
 
-    def __init__(self, request: Request, client: ResponseWriter, more: Headers, seen: Seen) -> None:
+
+class _Upload(NullRequestStream):
+    """Sends one request of a client to the API."""
+
+    __slots__ = ("_body_bytes", "_head", "_held", "_is_complete", "_request", "_response")
+
+    def __init__(self, request: Request, response: "_ApiResponse") -> None:
         self._request = request
-        self._client = client
-        self._more = more
-        self._seen = seen
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: Headers = []
-        self._length: int | None = None
-        self._transport: asyncio.Transport | None = None
-        self._is_chunked = request.body_bytes is None
+        self._response = response
+        self._head = _request_head(request)
+        self._held: list[bytes] = []
         self._body_bytes = 0
-        self._has_head = False
-        self._is_over = False
-        headers = forwardable(request.headers, _OURS)
-        headers.append((b"host", request.authority))
-        if self._is_chunked:
-            framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
-        else:
-            framing = b"content-length: %d\r\nconnection: close\r\n" % (request.body_bytes or 0)
-        method = request.method if request.method in _METHODS else _NO_ROUTES_METHOD
-        self._early = bytearray(encode_request_head(method, request.target, headers, framing))
-
-    # What the edge tells.
+        self._is_complete = False
 
     def request_data(self, data: bytes) -> None:
+        """Send the next bytes, or hold them until the connection is open."""
+        response = self._response
+        if response.is_over:
+            return
         self._body_bytes += len(data)
         try:
             check_body_bytes(self._body_bytes)
         except BodyTooLarge as error:
-            self._fail(error)
+            response.fail(error)
             return
-        self._write(encode_chunk(data) if self._is_chunked else data)
-
-    def first_part_end(self) -> None:
-        """Nothing waits for it: every part of the body goes on as it comes."""
+        if response.connection is None:
+            self._held.append(data)
+        else:
+            response.connection.send_data(data)
 
     def request_end(self) -> None:
-        if self._is_chunked:
-            self._write(LAST_CHUNK)
+        """Complete the request."""
+        self._is_complete = True
+        if self._response.connection is not None:
+            self._response.connection.send_end()
 
     def request_broken(self) -> None:
-        self._is_over = True
-        if self._transport is not None:
-            self._transport.abort()
+        """Close the connection: the client has left."""
+        self._response.cancel()
 
     def pause_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        """Stop reading the response: the client reads slower than the API writes."""
+        if self._response.connection is not None:
+            self._response.connection.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+        """Go on reading the response: the client has caught up."""
+        if self._response.connection is not None:
+            self._response.connection.resume_reading()
 
-    # What the connection to the application tells.
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        """The connection is there.
-
-        Not `connection_made`: a transport of uvloop that is closed in there, or before
-        ``create_unix_connection`` has returned, never closes its socket.
-        """
-        self._transport = transport
-        if self._is_over:
-            transport.abort()
+    def start(self, connection: Connection) -> None:
+        """Send the head and what has arrived of the body over the new connection."""
+        request = self._request
+        if self._response.is_over:
+            connection.close()
             return
-        transport.write(bytes(self._early))
-        self._early.clear()
-        if self._client.is_writing_paused():
-            transport.pause_reading()
+        self._response.connection = connection
+        connection.start(
+            self._response,
+            self._head,
+            b"".join(self._held),
+            is_chunked=request.body_bytes is None,
+            is_complete=self._is_complete,
+            is_head=request.method == b"HEAD",
+        )
+        self._held.clear()
+        if self._response.is_client_slow():
+            connection.pause_reading()
 
-    def data_received(self, data: bytes) -> None:
-        if self._is_over:
+
+class _ApiResponse(NullResponseStream):
+    """Sends the API's response to one request to the client, or a problem document in its place.
+
+    ``connection`` is the connection to the API, ``None`` before it is open and after the end.
+    """
+
+    __slots__ = (
+        "_client",
+        "_has_head",
+        "_more",
+        "_on_response",
+        "_request",
+        "connection",
+        "is_over",
+    )
+
+    def __init__(
+        self, request: Request, client: ResponseWriter, more: Headers, on_response: OnResponse
+    ) -> None:
+        self._request = request
+        self._client = client
+        self._more = more
+        self._on_response = on_response
+        self._has_head = False
+        self.connection: Connection | None = None
+        self.is_over = False
+
+    def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        """Send the head, unless it is an error without a problem document."""
+        if status >= _FIRST_ERROR and not _is_problem(headers):
+            self.fail(_unexplained(status))
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(GatewayError())
-
-    def pause_client(self) -> None:
-        if not self._is_over:
-            self._client.pause_reading()
-
-    def resume_client(self) -> None:
-        if not self._is_over:
-            self._client.resume_reading()
-
-    def connection_lost(self) -> None:
-        self._transport = None
-        self._fail(StoreUnavailable(_UNREACHED))
-
-    # What the parser tells of the answer.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == CONTENT_LENGTH:
-            self._length = int(value)
-        if name not in _FRAMING:
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= _FIRST_ERROR and not self._is_problem():
-            self._fail(_unexplained(status))
-            return
+        kept = []
+        for header in headers:
+            if header[0] == _TRANSFER_ENCODING:
+                # Stays chunked, although the length is known if all of it arrived at once.
+                body_bytes = None
+            if header[0] not in _SERVERS_OWN:
+                kept.append(header)
         self._has_head = True
-        self._seen(self._request.method, status)
-        self._client.send_head(status, [*self._headers, *self._more], self._length)
-        if self._request.method == b"HEAD":
-            self._finish()
+        self._on_response(self._request.method, status)
+        self._client.send_head(status, [*kept, *self._more], body_bytes)
 
-    def on_body(self, data: bytes) -> None:
-        if not self._is_over:
+    def response_data(self, data: bytes) -> None:
+        """Send the next bytes of the body."""
+        if not self.is_over:
             self._client.send_data(data)
 
-    def on_message_complete(self) -> None:
-        if not self._is_over:
-            self._finish()
+    def response_end(self) -> None:
+        """Complete the response."""
+        if not self.is_over:
+            self.is_over = True
+            self.connection = None
+            self._client.send_end()
 
-    def _is_problem(self) -> bool:
-        return any(
-            name == CONTENT_TYPE and value.startswith(PROBLEM_JSON) for name, value in self._headers
-        )
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+        """Fail: the API is unreachable, or its bytes are not an HTTP response."""
+        self.connection = None
+        if failure is Failure.INVALID:
+            self.fail(GatewayError())
+        else:
+            self.fail(StoreUnavailable(_UNREACHABLE))
 
-    def _finish(self) -> None:
-        self._is_over = True
-        if self._transport is not None:
-            self._transport.close()
-        self._client.send_end()
+    def pause_writing(self) -> None:
+        """Stop reading the client's body: the API reads slower than the client sends."""
+        if not self.is_over:
+            self._client.pause_reading()
 
-    def _fail(self, error: GatewayError) -> None:
-        """End the call: with an answer while there is none yet, visibly broken else."""
-        if self._is_over:
+    def resume_writing(self) -> None:
+        """Go on reading the client's body: the API has caught up."""
+        if not self.is_over:
+            self._client.resume_reading()
+
+    def fail(self, error: GatewayError) -> None:
+        """End the call: with a problem document, or broken if the response has begun."""
+        if self.is_over:
             return
-        self._is_over = True
-        if self._transport is not None:
-            self._transport.abort()
+        self.cancel()
         if self._has_head:
             self._client.abort()
             return
         error.headers += self._more
-        self._seen(self._request.method, error.status)
+        self._on_response(self._request.method, error.status)
         send_problem(self._request, self._client, error)
 
-    def _write(self, data: bytes) -> None:
-        if self._is_over:
-            return
-        if self._transport is None:
-            self._early += data
-        else:
-            self._transport.write(data)
+    def cancel(self) -> None:
+        """Close the connection to the API; do not call the client any more."""
+        self.is_over = True
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    def is_client_slow(self) -> bool:
+        """Whether the client reads slower than responses are written to its connection."""
+        return self._client.is_writing_paused()
+
+
+def _request_head(request: Request) -> bytes:
+    headers = forwardable(request.headers, _REPLACED)
+    headers.append((b"host", request.authority))
+    if request.body_bytes is None:
+        framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
+    else:
+        framing = b"content-length: %d\r\nconnection: close\r\n" % request.body_bytes
+    method = request.method if request.method in _METHODS else _NO_ROUTES_METHOD
+    return encode_request_head(method, request.target, headers, framing)
+
+
+def _is_problem(headers: Headers) -> bool:
+    return any(name == CONTENT_TYPE and value.startswith(PROBLEM_JSON) for name, value in headers)
 
 
 def _unexplained(status: int) -> GatewayError:
-    """Return what is answered for an error of ``status`` that came without a problem document."""
-    if status in _UNREACHED_STATUSES:
-        return StoreUnavailable(_UNREACHED)
+    """Return the error for a response of ``status`` that came without a problem document."""
+    if status in _UNREACHABLE_STATUSES:
+        return StoreUnavailable(_UNREACHABLE)
     if status == GatewayError.status:
         return GatewayError()
-    detail = _NOT_TAKEN if status < GatewayError.status else GatewayError.summary
+    detail = _NOT_ACCEPTED if status < GatewayError.status else GatewayError.summary
     kind = REASONS.get(status, b"Error").decode().lower().replace(" ", "-")
     return ForwardedError(detail, status=status, kind=kind)
-
-
-_FIRST_ERROR = 400
-_UNREACHED_STATUSES = (502, 503, 504)
-"""What something between us and another process's API answers when it is not there."""
-_UNREACHED = "The API cannot be reached"
-_NOT_TAKEN = "The API does not take such a request"

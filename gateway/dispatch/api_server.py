@@ -1,20 +1,21 @@
-"""The aiohttp application that serves the REST API in this process, and listens nowhere."""
+"""The aiohttp server of the REST API in this process; it has no listening socket."""
 
 import logging
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.dispatch.api_proxy import Connect, within
+from gateway.dispatch.api_proxy import connect_in_process
+from http1.client.pool import Connect
 
 _UNBOUNDED = 2**31 - 1
-"""The edge has bounded the head already; a second, lower limit would refuse what it took."""
+"""The gateway's HTTP server has bounded the head; a lower limit would reject what it accepted."""
 
 _log = logging.getLogger("gateway.api")
 
 
 class ApiServer:
-    """The application, set up and torn down with the process."""
+    """Runs the application while the process runs."""
 
     def __init__(self, app: web.Application) -> None:
         _log.addFilter(without_bytes)
@@ -29,21 +30,22 @@ class ApiServer:
         )
 
     async def start(self) -> Connect:
-        """Return what connects to the application."""
+        """Start the application; return a function that connects to it."""
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
-        return within(server)
+        return connect_in_process(server)
 
     async def stop(self) -> None:
-        """Finish the calls that run, for a short while."""
+        """Stop; running calls get a short while to finish."""
         await self._runner.cleanup()
 
 
 def without_bytes(record: logging.LogRecord) -> bool:
-    """Keep out of the log what aiohttp could not read: its errors repeat it, credentials included.
+    """Replace aiohttp's log record of bytes that it could not parse: it repeats them.
 
-    A `logging.Filter`; `gateway.dispatch.api_proxy` does the same for the answer.
+    They may be a credential. A `logging.Filter`; `gateway.dispatch.api_proxy` does the same for the
+    response.
     """
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, HttpProcessingError):

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.dispatch.responses import DISCARD, send_problem
+from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from wire.ids import request_id, uuid4_text
 
 
@@ -59,7 +59,7 @@ class Dispatcher:
         except GatewayError as error:
             status = send_problem(request, client, error)
             self._metrics.record_refusal(request.method, status, endpoint)
-            return DISCARD
+            return IGNORED
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
         now_ns = time.time_ns()

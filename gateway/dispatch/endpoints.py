@@ -1,12 +1,12 @@
 """The path endpoints: what is called by its path and not by a function's host name."""
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.api_proxy import ApiBridge
-from gateway.dispatch.responses import DISCARD, send_health, send_problem, send_response
+from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.responses import send_health, send_problem
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter, respond
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import Registry
 from wire.headers import CONTENT_TYPE
@@ -23,7 +23,7 @@ class PathEndpoints:
         attach: AttachEndpoint,
         health: Health,
         metrics: GatewayMetrics,
-        api: ApiBridge | None = None,
+        api: ApiProxy | None = None,
     ) -> None:
         """Without ``api``, every path other than health and attach is not found."""
         self._api = api
@@ -53,7 +53,7 @@ class PathEndpoints:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
         self._metrics.record_refusal(request.method, status, endpoint)
-        return send_response(request, client, status, headers, body)
+        return respond(request, client, status, headers, body)
 
 
 class AttachDispatcher:
@@ -73,7 +73,7 @@ class AttachDispatcher:
             return self._attach.serve(request, worker)
         except GatewayError as error:
             send_problem(request, worker, error)
-            return DISCARD
+            return IGNORED
 
 
 class StartingDispatcher:
@@ -104,7 +104,7 @@ class AdminDispatcher:
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":
             headers = [(CONTENT_TYPE, METRICS_TYPE)]
-            return send_response(request, client, 200, headers, self._registry.exposition())
+            return respond(request, client, 200, headers, self._registry.exposition())
         elsewhere = NotFound("Try /metrics or /health")
         return send_health(request, client, self._health, path, elsewhere)
 

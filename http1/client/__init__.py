@@ -1,1 +1,1 @@
-"""A small HTTP/1.1 client on `httptools`, made for streaming: callbacks, no task per exchange."""
+"""A small streaming HTTP/1.1 client on `httptools`: callbacks, no task per request."""

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 connection as a client, one exchange at a time (RFC 9112).
+"""One HTTP/1.1 connection as a client, one request at a time (RFC 9112).
 
-What one read brings is told in one call, so that a small response is one event. Bodies of known
-length pass by the parser once the head is read. A connection is used again only when both messages
-were complete and nothing else came; whatever is doubtful closes it.
+Everything that one read brings is reported in one call, so a small response is one event. A body of
+known length bypasses the parser once the head is read. A connection is reused only if request and
+response were complete and no further bytes came; in any doubtful case it is closed.
 """
 
 import asyncio
@@ -15,34 +15,36 @@ from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
 MAX_HEAD_BYTES = 417_792
-"""As much as a gateway accepts of a response's head (`wire.http1.MAX_INNER_HEAD_BYTES`)."""
+"""The most that a gateway accepts of a response's head (`wire.http1.MAX_INNER_HEAD_BYTES`)."""
 MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
-"""A body announced to be at most this long is waited for shortly, to be told as a whole."""
-
+"""A body announced as at most this long is waited for shortly, to report the response whole."""
 _COPIED_BYTES = 4_096
 """Below this, joining pieces is cheaper than handing the kernel several."""
 
 
 class Owner(Protocol):
-    """Keeps the connections; told when one needs it."""
+    """Keeps the connections."""
 
     def released(self, connection: "Connection") -> None:
-        """Its exchange is complete; it may be used again. Called before the exchange is told so."""
+        """``connection`` may be used again. Called before the end of the response is reported."""
 
     def lost(self, connection: "Connection") -> None:
-        """It is closed."""
+        """``connection`` is closed."""
 
-    def holds(self, connection: "Connection") -> None:
-        """It holds back a head whose small body is not complete; wants `tell_held` soon."""
+    def delay_small_body(self, connection: "Connection") -> None:
+        """Call `Connection.report_delayed` soon: only a part of a small response has arrived."""
 
 
-class _RefusedError(Exception):
-    """A response that parses, but that we do not take."""
+class _UnacceptableError(Exception):
+    """A response that parses, but that the client does not accept."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one server. ``idle_since`` is loop time in seconds, valid while idle."""
+    """A connection to one server, and the `http1.stream.RequestWriter` of its current request.
+
+    ``exchange`` receives the response. ``idle_since`` is loop time in seconds, valid while idle.
+    """
 
     __slots__ = (
         "_announced",
@@ -52,8 +54,8 @@ class Connection(asyncio.Protocol):
         "_is_chunked_request",
         "_is_chunked_response",
         "_is_ended",
+        "_is_head_reported",
         "_is_head_request",
-        "_is_head_told",
         "_is_interim",
         "_is_paused",
         "_is_request_complete",
@@ -101,12 +103,16 @@ class Connection(asyncio.Protocol):
         self._is_bodiless = False
         self._is_chunked_response = False
         self._is_ended = False
-        self._is_head_told = False
+        self._is_head_reported = False
         self._is_interim = False
         self._is_reusable = True
         self._is_silent = True
 
-    # What the exchange's own side does
+    def __repr__(self) -> str:
+        state = "lost" if self.is_lost else "idle" if self.exchange is None else "busy"
+        return f"<{type(self).__name__} {state}, status {self._status}>"
+
+    # Called by the user of the connection
 
     def start(
         self,
@@ -118,10 +124,10 @@ class Connection(asyncio.Protocol):
         is_complete: bool = True,
         is_head: bool = False,
     ) -> None:
-        """Send a request; ``head`` is complete with its blank line.
+        """Send a request; ``head`` includes its blank line.
 
-        ``body`` are the body's first bytes, without transfer coding. Unless ``is_complete``, the
-        rest follows by `send` and `finish`. ``is_head``: the method is HEAD.
+        ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
+        rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD.
         """
         self.exchange = exchange
         self._is_head_request = is_head
@@ -147,45 +153,45 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
     def send_end(self) -> None:
-        """The request is complete."""
+        """Complete the request."""
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
             self._transport.write(LAST_CHUNK)
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading the response."""
         if not self._is_paused and not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Go on reading the response."""
         if self._is_paused and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
 
     def has_answered(self) -> bool:
-        """Whether any byte of the current exchange's response has come."""
+        """Whether any byte of the current response has arrived."""
         return not self._is_silent
 
     def is_usable(self) -> bool:
-        """Whether a request may be sent: the peer has not closed it, as far as is known."""
+        """Whether a request may be sent: as far as is known, the peer has not closed."""
         return not self._transport.is_closing()
 
     def close(self) -> None:
-        """Close at once; the exchange is told nothing more."""
+        """Close at once; the exchange is not called again."""
         self.exchange = None
         self._transport.abort()
 
     def close_after_writing(self) -> None:
-        """Close when what was sent has left; the exchange is told nothing more."""
+        """Close after sending what was written; the exchange is not called again."""
         self.exchange = None
         self._transport.close()
 
-    def tell_held(self) -> None:
-        """The small body takes its time: tell the head and what there is of it."""
-        if self.exchange is not None and self._status and not self._is_head_told:
-            self._tell_more(self.exchange, self._take())
+    def report_delayed(self) -> None:
+        """Report the head and what has arrived of a small body, if it is still incomplete."""
+        if self.exchange is not None and self._status and not self._is_head_reported:
+            self._report_head(self.exchange, self._take())
 
     # asyncio.Protocol
 
@@ -195,23 +201,23 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            # Bytes that answer nothing: whose answer they are cannot be known (RFC 9112 §9.2).
+            # A response to no request: it cannot be assigned to one (RFC 9112 §9.2).
             self._transport.abort()
             return
         self._is_silent = False
         if self._left:
-            self._pass_by(exchange, data)
+            self._report_sized(exchange, data)
             return
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             if not self._is_ended:
-                # What the same read brought before the error is not to be trusted either.
+                # What the same read brought before the error cannot be trusted either.
                 self._break(Failure.INVALID)
                 return
             self._is_reusable = False
         if self._status:
-            self._tell(exchange)
+            self._report(exchange)
             return
         self._read_bytes += len(data)
         if self._read_bytes > MAX_HEAD_BYTES:
@@ -219,16 +225,12 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         exchange = self.exchange
-        if (
-            exchange is not None
-            and self._status
-            and self._announced is None
-            and not self._is_chunked_response
-        ):
+        is_unframed = self._announced is None and not self._is_chunked_response
+        if exchange is not None and self._status and is_unframed:
             # RFC 9112 §6.3, rule 8: the end of the connection is the end of the body.
             self._is_ended = True
             self._is_reusable = False
-            self._tell(exchange)
+            self._report(exchange)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
@@ -265,7 +267,7 @@ class Connection(asyncio.Protocol):
             return
         headers = self._headers
         if len(headers) >= MAX_HEADERS:
-            raise _RefusedError
+            raise _UnacceptableError
         name = name.lower()
         if name == b"content-length":
             # The parser has checked that it is one number (RFC 9112 §6.3, rule 5).
@@ -273,7 +275,7 @@ class Connection(asyncio.Protocol):
         else:
             if name == b"transfer-encoding":
                 if value.lower() != b"chunked":
-                    raise _RefusedError
+                    raise _UnacceptableError
                 self._is_chunked_response = True
             headers.append((name, value))
 
@@ -282,16 +284,16 @@ class Connection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         if status < 200:
-            # 101 was never asked for. Other interim responses are for us alone (RFC 9110 §15.2).
+            # 101 was not asked for. Other interim responses are not reported (RFC 9110 §15.2).
             if status == 101:
-                raise _RefusedError
+                raise _UnacceptableError
             self._headers = []
             self._announced = None
             self._is_interim = True
             return
         self._status = status
         if self._is_head_request:
-            # The parser does not know of HEAD and would wait for a body (RFC 9112 §6.3, rule 1).
+            # The parser does not know the method and would wait for a body (RFC 9112 §6.3, rule 1).
             self._is_bodiless = True
             self._is_ended = True
             self._is_reusable = self._parser.should_keep_alive()
@@ -313,30 +315,30 @@ class Connection(asyncio.Protocol):
             if not self._parser.should_keep_alive():
                 self._is_reusable = False
 
-    # Telling
+    # Reports to the exchange
 
-    def _tell(self, exchange: ResponseStream) -> None:
+    def _report(self, exchange: ResponseStream) -> None:
         announced = self._announced
         if self._is_ended:
             data = self._take()
-            if self._is_head_told:
-                self._tell_last(exchange, data)
+            if self._is_head_reported:
+                self._report_end(exchange, data)
                 return
             status, headers = self._status, self._headers
             length = announced if self._is_bodiless else len(data)
             self._release()
             exchange.response_whole(status, headers, length, data)
-        elif self._is_head_told:
+        elif self._is_head_reported:
             if self._parts:
                 exchange.response_data(self._take())
         elif announced is not None and announced <= SMALL_BODY_BYTES:
-            self._owner.holds(self)
+            self._owner.delay_small_body(self)
         else:
-            self._tell_more(exchange, self._take())
+            self._report_head(exchange, self._take())
 
-    def _tell_more(self, exchange: ResponseStream, data: bytes) -> None:
-        """Tell the head of a response whose body is not complete."""
-        self._is_head_told = True
+    def _report_head(self, exchange: ResponseStream, data: bytes) -> None:
+        """Report the head and the first ``data`` of a response whose body is not complete."""
+        self._is_head_reported = True
         announced = self._announced
         if announced is not None:
             self._left = announced - self._body_bytes
@@ -352,8 +354,8 @@ class Connection(asyncio.Protocol):
         parts.clear()
         return data
 
-    def _pass_by(self, exchange: ResponseStream, data: bytes) -> None:
-        """Take the next bytes of a body of known length without parsing them."""
+    def _report_sized(self, exchange: ResponseStream, data: bytes) -> None:
+        """Report the next bytes of a body of known length without parsing them."""
         left = self._left - len(data)
         if left > 0:
             self._left = left
@@ -365,19 +367,19 @@ class Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._is_reusable = False
         self._parser = HttpResponseParser(self)
-        self._tell_last(exchange, data)
+        self._report_end(exchange, data)
 
-    def _tell_last(self, exchange: ResponseStream, data: bytes) -> None:
+    def _report_end(self, exchange: ResponseStream, data: bytes) -> None:
         if data:
             exchange.response_data(data)
-            # The exchange may have paused or closed the connection: it is its own up to here.
+            # The exchange may have closed the connection.
             if self.exchange is not exchange:
                 return
         self._release()
         exchange.response_end()
 
     def _release(self) -> None:
-        """The response is complete: back to the owner, or closed."""
+        """Give the connection back to its owner, or close it: the response is complete."""
         self.exchange = None
         if self._is_reusable and self._is_request_complete and not self._transport.is_closing():
             if self._is_head_request:

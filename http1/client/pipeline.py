@@ -1,8 +1,9 @@
-"""Complete small answers over one connection, one behind the other (RFC 9112 §9.3.2).
+"""Pipelined POSTs: complete small requests on one connection (RFC 9112 §9.3.2).
 
-A POST is answered only when the client has read the response, so waiting for each answer would
-leave the connection idle; what is sent here is small enough to be taken into the client's socket
-buffer. Nothing is sent behind a POST that has waited long: its client may be slow after all.
+For servers that respond to a POST late, when its content has reached somebody else: waiting for
+each response would leave the connection idle. No POST is sent behind one that has waited long,
+because its receiver may be slow. Only the statuses of the responses count; httptools parses the
+rest, which is dropped.
 """
 
 import asyncio
@@ -13,33 +14,33 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OUTSTANDING = 32
 MAX_WAIT_S = 0.5
-"""Behind a POST that has waited so long, no other is sent."""
+"""No POST is sent behind one that has waited so long for its response."""
 
 
-class Posted(Protocol):
-    """Callbacks for one POST."""
+class PostCallbacks(Protocol):
+    """Callbacks for one POST; exactly one of them is called."""
 
     def post_answered(self, status: int) -> None:
-        """The server has answered."""
+        """The server has responded with ``status``."""
 
     def post_broken(self, *, is_unread: bool = False) -> None:
-        """The connection broke; ``is_unread``: the server had said that it would not read it."""
+        """The connection broke; ``is_unread``: the server had announced not to read the POST."""
 
 
 class Owner(Protocol):
     """Keeps the pipelines."""
 
     def pipeline_lost(self, pipeline: "Pipeline") -> None:
-        """It is closed. Called before its jobs are told."""
+        """``pipeline`` is closed. Called before the callbacks of its outstanding POSTs."""
 
 
 class Pipeline(asyncio.Protocol):
-    """One connection that carries only complete POSTs. ``idle_since`` is loop time in seconds."""
+    """A connection that carries only complete POSTs. ``idle_since`` is loop time in seconds."""
 
     __slots__ = (
         "_front_since",
-        "_is_congested",
-        "_is_refused",
+        "_is_close_announced",
+        "_is_writing_paused",
         "_loop",
         "_outstanding",
         "_owner",
@@ -54,16 +55,20 @@ class Pipeline(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._parser = HttpResponseParser(self)
-        self._outstanding: deque[Posted] = deque()
+        self._outstanding: deque[PostCallbacks] = deque()
         self._front_since = 0.0
-        self._is_congested = False
-        self._is_refused = False
+        self._is_writing_paused = False
+        self._is_close_announced = False
         self.idle_since = loop.time()
         self.is_lost = False
 
+    def __repr__(self) -> str:
+        state = "lost" if self.is_lost else f"{len(self._outstanding)} outstanding"
+        return f"<{type(self).__name__} {state}>"
+
     def has_room(self, now: float) -> bool:
         """Whether one more POST may be sent."""
-        if self._is_congested or self._is_refused or self._transport.is_closing():
+        if self._is_writing_paused or self._is_close_announced or self._transport.is_closing():
             return False
         waiting = len(self._outstanding)
         return waiting == 0 or (waiting < MAX_OUTSTANDING and now - self._front_since < MAX_WAIT_S)
@@ -72,16 +77,16 @@ class Pipeline(asyncio.Protocol):
         """Whether nothing is outstanding."""
         return not self._outstanding
 
-    def post(self, job: Posted, message: bytes, now: float) -> None:
-        """Send ``message``, the whole POST that carries the answer of ``job``."""
+    def post(self, callbacks: PostCallbacks, message: bytes, now: float) -> None:
+        """Send ``message``, a whole POST; ``now`` is loop time in seconds."""
         outstanding = self._outstanding
         if not outstanding:
             self._front_since = now
-        outstanding.append(job)
+        outstanding.append(callbacks)
         self._transport.write(message)
 
     def close(self) -> None:
-        """Close at once; outstanding jobs are told."""
+        """Close at once; outstanding POSTs get `post_broken`."""
         self._transport.abort()
 
     # asyncio.Protocol
@@ -95,18 +100,18 @@ class Pipeline(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade):
             self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  told either way
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason does not matter
         self.is_lost = True
         outstanding, self._outstanding = self._outstanding, deque()
         self._owner.pipeline_lost(self)
-        for job in outstanding:
-            job.post_broken(is_unread=self._is_refused)
+        for callbacks in outstanding:
+            callbacks.post_broken(is_unread=self._is_close_announced)
 
     def pause_writing(self) -> None:
-        self._is_congested = True
+        self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        self._is_congested = False
+        self._is_writing_paused = False
 
     # httptools
 
@@ -116,13 +121,13 @@ class Pipeline(asyncio.Protocol):
         if status < 200:
             return
         outstanding = self._outstanding
-        if not outstanding or self._is_refused:
+        if not outstanding or self._is_close_announced:
             self._transport.abort()
             return
-        job = outstanding.popleft()
+        callbacks = outstanding.popleft()
         if not parser.should_keep_alive():
-            # What follows on this connection will not be answered (RFC 9112 §9.6).
-            self._is_refused = True
+            # Further requests on this connection get no response (RFC 9112 §9.6).
+            self._is_close_announced = True
             self._transport.abort()
         self._front_since = self.idle_since = self._loop.time()
-        job.post_answered(status)
+        callbacks.post_answered(status)

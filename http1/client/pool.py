@@ -1,8 +1,8 @@
-"""Idle connections to one server, kept for the next exchange.
+"""The connections to one server, kept for reuse.
 
-The newest is taken first, so that a burst's surplus ages and goes. Idle ones are closed before the
-server would close them (uvicorn: after 5 s), because a request that meets a closing connection is
-lost.
+The connection that became idle last is reused first, so that the surplus of a burst grows old and
+is closed. Idle connections are closed before the server would close them (uvicorn: after 5 s),
+because a request on a closing connection is lost.
 """
 
 import asyncio
@@ -10,21 +10,22 @@ from collections.abc import Awaitable, Callable
 
 from http1.client.connection import Connection
 
-HOLD_S = 0.002
+SMALL_BODY_WAIT_S = 0.002
 """How long a response head waits for its small body."""
 LINGER_S = 5.0
-"""How long a broken-off connection may take to send what was written to it."""
+"""How long a connection of `Pool.linger` may take to send what was written to it."""
 
 Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[object]]
+"""Opens a connection for the protocol that the factory makes. Raises `OSError`."""
 
 
 class Pool:
-    """Connections to one server; ``connect`` opens a transport for the protocol it is given."""
+    """Connections to one server, opened by ``connect``."""
 
     __slots__ = (
         "_connect",
-        "_held",
-        "_held_timer",
+        "_delayed",
+        "_delayed_timer",
         "_idle",
         "_lingering",
         "_loop",
@@ -37,25 +38,28 @@ class Pool:
     def __init__(
         self, connect: Connect, *, idle_s: float, max_idle: int, connect_timeout_s: float
     ) -> None:
-        """``idle_s`` seconds is how long a connection is kept unused, ``max_idle`` how many."""
+        """Keep up to ``max_idle`` connections, each unused for at most ``idle_s`` seconds."""
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
-        self._held: list[Connection] = []
-        self._held_timer: asyncio.TimerHandle | None = None
+        self._delayed: list[Connection] = []
+        self._delayed_timer: asyncio.TimerHandle | None = None
         self._lingering: dict[Connection, float] = {}
         self.idle_s = idle_s
         self.max_idle = max_idle
         self.connect_timeout_s = connect_timeout_s
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self._open)} open, {len(self._idle)} idle>"
+
     @property
     def open_count(self) -> int:
-        """Connections that are open, idle or not."""
+        """Number of open connections, idle or not."""
         return len(self._open)
 
     def take(self) -> Connection | None:
-        """Return an idle connection that is young enough."""
+        """Return an idle connection, ``None`` if there is none younger than ``idle_s``."""
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -66,7 +70,7 @@ class Pool:
         return None
 
     async def connect(self) -> Connection:
-        """Open a connection. Raises OSError, also when it takes too long."""
+        """Open a connection. Raises `OSError`, also after ``connect_timeout_s``."""
         connection = Connection(self, self._loop)
         async with asyncio.timeout(self.connect_timeout_s):
             await self._connect(lambda: connection)
@@ -74,7 +78,7 @@ class Pool:
         return connection
 
     def sweep(self) -> None:
-        """Close what has been idle for too long; to be called about once a second."""
+        """Close connections idle or lingering for too long; to be called about once a second."""
         now = self._loop.time()
         oldest = now - self.idle_s
         idle = self._idle
@@ -88,7 +92,7 @@ class Pool:
                 connection.close()
 
     def resize(self, max_idle: int) -> None:
-        """Keep so many idle connections from now on; those beyond, the oldest, are closed."""
+        """Keep up to ``max_idle`` idle connections from now on; close the oldest of the others."""
         self.max_idle = max_idle
         idle = self._idle
         surplus = idle[: max(len(idle) - max_idle, 0)]
@@ -97,43 +101,43 @@ class Pool:
             connection.close()
 
     def linger(self, connection: Connection) -> None:
-        """Close ``connection`` when it has sent what it has, or soon after."""
+        """Close ``connection`` when it has sent what was written, or after `LINGER_S`."""
         connection.close_after_writing()
         if not connection.is_lost:
             self._lingering[connection] = self._loop.time()
 
     def close(self) -> None:
         """Close every connection."""
-        if self._held_timer is not None:
-            self._held_timer.cancel()
+        if self._delayed_timer is not None:
+            self._delayed_timer.cancel()
         self._idle.clear()
         for connection in list(self._open):
             connection.close()
 
-    # Owner
+    # Called by the connections (`http1.client.connection.Owner`)
 
     def released(self, connection: Connection) -> None:
-        """Keep it for the next exchange."""
+        """Keep ``connection`` for the next request."""
         idle = self._idle
         if len(idle) >= self.max_idle:
             idle.pop(0).close()
         idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
-        """Forget it."""
+        """Forget ``connection``."""
         self._open.discard(connection)
         self._lingering.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def holds(self, connection: Connection) -> None:
-        """Give it its say again after `HOLD_S`; one timer for all."""
-        self._held.append(connection)
-        if self._held_timer is None:
-            self._held_timer = self._loop.call_later(HOLD_S, self._tell_held)
+    def delay_small_body(self, connection: Connection) -> None:
+        """Call `Connection.report_delayed` after `SMALL_BODY_WAIT_S`; one timer for all."""
+        self._delayed.append(connection)
+        if self._delayed_timer is None:
+            self._delayed_timer = self._loop.call_later(SMALL_BODY_WAIT_S, self._report_delayed)
 
-    def _tell_held(self) -> None:
-        self._held_timer = None
-        held, self._held = self._held, []
-        for connection in held:
-            connection.tell_held()
+    def _report_delayed(self) -> None:
+        self._delayed_timer = None
+        delayed, self._delayed = self._delayed, []
+        for connection in delayed:
+            connection.report_delayed()

@@ -1,7 +1,7 @@
-"""What a peer's kernel has confirmed of what was sent to it.
+"""How many of the bytes sent the peer's kernel has acknowledged.
 
-A request that met a connection which the server was just closing may be sent again only if nobody
-can have read it. The kernel knows: the server's FIN acknowledges all that had come before it (RFC
+A request that was sent while the server closed the connection may be sent again only if the server
+cannot have read it. The kernel knows: the server's FIN acknowledges all that arrived before it (RFC
 9293 §3.4). A reset without a FIN proves nothing: it may overtake a delayed acknowledgement.
 """
 
@@ -14,11 +14,11 @@ _ACKED_AT = 120
 _UNSENT_AT = 144
 _SENT_AT = 200
 _INFO_BYTES = 216
-"""Linux 4.19 and later, ``struct tcp_info`` in ``linux/tcp.h``; elsewhere nothing is known."""
+"""``struct tcp_info`` in ``linux/tcp.h``, Linux 4.19 and later; elsewhere there is no answer."""
 
 
 def unconfirmed_bytes(transport: asyncio.BaseTransport) -> int:
-    """Return how many of the last bytes written were not acknowledged, 0 when it is not known."""
+    """Return how many of the bytes written are not acknowledged, 0 if that is not known."""
     connected = transport.get_extra_info("socket")
     if _TCP_INFO is None or connected is None:
         return 0

@@ -1,15 +1,17 @@
-"""A request body out of a connection's bytes: by its length, or chunked (RFC 9112 §6.3, §7.1).
+"""Decoders for a request's body: of known length, or chunked (RFC 9112 §6.3, §7.1).
 
-Both are read in steps, so that whoever gets the bytes can ask for no more of them.
+Both decode in steps of bounded size, so that the receiver can pause between two steps.
 """
 
 import re
+from enum import IntEnum
+from typing import Final
 
-from http1.server.http_error import Refusal, malformed
+from http1.server.http_error import HttpError, bad_request
 
 MAX_SIZE_LINE_BYTES = 1024
 MAX_EXTENSION_BYTES = 16_384
-"""Of one body, over all its chunks. Nobody uses chunk extensions except to waste our time."""
+"""All chunk extensions of one body together. They have no use except to waste the server's time."""
 MAX_TRAILER_BYTES = 16_384
 
 _size_line = re.compile(
@@ -20,11 +22,26 @@ _trailer_line = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n"
 ).fullmatch
 
-_SIZE, _DATA, _DATA_END, _TRAILERS, _OVER = range(5)
+
+class ChunkState(IntEnum):
+    """What a chunked body's next byte belongs to."""
+
+    SIZE_LINE = 0
+    DATA = 1
+    DATA_END = 2
+    TRAILERS = 3
+    COMPLETE = 4
+
+
+_SIZE_LINE: Final = ChunkState.SIZE_LINE
+_DATA: Final = ChunkState.DATA
+_DATA_END: Final = ChunkState.DATA_END
+_TRAILERS: Final = ChunkState.TRAILERS
+_COMPLETE: Final = ChunkState.COMPLETE
 
 
 class SizedBody:
-    """A body of ``length`` bytes; ``left`` have not come yet."""
+    """Decodes a body of ``length`` bytes; ``left`` of them have not arrived yet."""
 
     __slots__ = ("left",)
 
@@ -36,26 +53,26 @@ class SizedBody:
         return not self.left
 
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
-        """Return the next bytes from ``at`` on, at most ``enough_bytes``, and where they end."""
+        """Return up to ``enough_bytes`` body bytes from offset ``at``, and the offset reached."""
         piece = data[at : at + min(self.left, enough_bytes)]
         self.left -= len(piece)
         return piece, at + len(piece)
 
-    def is_lost(self, held_bytes: int) -> bool:
-        """Whether it will never be complete when nothing comes but what is held already."""
+    def is_truncated(self, held_bytes: int) -> bool:
+        """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
         return self.left > held_bytes
 
 
 class ChunkedBody:
-    """Decodes one body. Extensions and trailers are checked and dropped.
+    """Decodes a chunked body. Extensions and trailers are checked and dropped.
 
-    Holds at most an incomplete line.
+    Buffers at most one incomplete line.
     """
 
     __slots__ = ("_extension_bytes", "_held", "_left", "_state", "_trailer_bytes")
 
     def __init__(self) -> None:
-        self._state = _SIZE
+        self._state: ChunkState = _SIZE_LINE
         self._left = 0
         self._held = b""
         self._extension_bytes = 0
@@ -63,13 +80,13 @@ class ChunkedBody:
 
     @property
     def is_complete(self) -> bool:
-        return self._state == _OVER
+        return self._state is _COMPLETE
 
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
-        """Return body bytes decoded from ``at`` on, and how far that went.
+        """Return the body bytes decoded from offset ``at`` on, and the offset reached.
 
-        Goes on until there are ``enough_bytes`` or more, or nothing is left. Raises `Refusal` for
-        what is no such body.
+        Stops at ``enough_bytes`` or at the end of ``data``. Raises `HttpError` for bytes that are
+        not a chunked body.
         """
         held = len(self._held)
         if held:
@@ -80,9 +97,9 @@ class ChunkedBody:
             start = 0
         pieces: list[bytes] = []
         end = len(data)
-        while at < end and enough_bytes > 0 and self._state != _OVER:
-            if self._state == _SIZE:
-                # A chunk that is all here in one step: many small ones must not cost much more.
+        while at < end and enough_bytes > 0 and self._state is not _COMPLETE:
+            if self._state is _SIZE_LINE:
+                # A chunk that has arrived completely takes one step: small chunks must be cheap.
                 match = _plain_size(data, at)
                 if match is not None:
                     size = int(match[1], 16)
@@ -93,7 +110,7 @@ class ChunkedBody:
                         enough_bytes -= size
                         at = end_of_data + 2
                         continue
-            elif self._state == _DATA:
+            elif self._state is _DATA:
                 piece = data[at : at + min(self._left, enough_bytes)]
                 pieces.append(piece)
                 at += len(piece)
@@ -110,41 +127,41 @@ class ChunkedBody:
             at = after
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), start + at
 
-    def is_lost(self, held_bytes: int) -> bool:
-        """Whether it will never be complete when nothing comes but what is held already."""
+    def is_truncated(self, held_bytes: int) -> bool:
+        """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
         return not held_bytes
 
     def _line(self, data: bytes, at: int) -> int:
-        """Take the line at ``at``; return where it ends, 0 when it is not complete."""
-        limit = 2 if self._state == _DATA_END else MAX_SIZE_LINE_BYTES
+        """Decode the line at offset ``at``; return its end offset, 0 if it is incomplete."""
+        limit = 2 if self._state is _DATA_END else MAX_SIZE_LINE_BYTES
         after = data.find(b"\n", at, at + limit) + 1
         if not after:
             if len(data) - at >= limit:
-                raise malformed("A line of the chunked body is too long")
+                raise bad_request("A line of the chunked body is too long")
             return 0
         line = data[at:after]
-        if self._state == _SIZE:
+        if self._state is _SIZE_LINE:
             self._begin_chunk(line)
-        elif self._state == _DATA_END:
+        elif self._state is _DATA_END:
             if line != b"\r\n":
-                raise malformed("A chunk is longer than its size")
-            self._state = _SIZE
+                raise bad_request("A chunk is longer than its size")
+            self._state = _SIZE_LINE
         elif line == b"\r\n":
-            self._state = _OVER
+            self._state = _COMPLETE
         else:
             self._trailer_bytes += len(line)
             if self._trailer_bytes > MAX_TRAILER_BYTES:
-                raise Refusal(431, "headers-too-large", "The trailers are too large")
+                raise HttpError(431, "headers-too-large", "The trailers are too large")
             if not _trailer_line(line):
-                raise malformed("A trailer line is malformed")
+                raise bad_request("A trailer line is malformed")
         return after
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _size_line(line)
         if match is None:
-            raise malformed("A chunk size is malformed")
+            raise bad_request("A chunk size is malformed")
         self._extension_bytes += len(match[2])
         if self._extension_bytes > MAX_EXTENSION_BYTES:
-            raise malformed("The chunk extensions are too large")
+            raise bad_request("The chunk extensions are too large")
         self._left = int(match[1], 16)
         self._state = _DATA if self._left else _TRAILERS

@@ -1,12 +1,13 @@
-"""What the connections of one listener share: dispatch, limits, clock, date, the turn's writes."""
+"""State shared by the connections of a listener: dispatch, limits, clock, date, batched writes."""
 
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Protocol
 
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from http1.stream import Dispatch
 
 SERVER_NAME = b"invocation-gateway"
@@ -14,32 +15,41 @@ SERVER_NAME = b"invocation-gateway"
 log = logging.getLogger("http1.server")
 
 
-class Connection(Protocol):
-    """One peer's connection, whatever HTTP version it speaks."""
+class Flushable(Protocol):
+    """Collects the writes of one turn of the event loop."""
 
     def flush(self) -> None:
-        """Give what this turn of the loop has written to the transport."""
+        """Give what was written in this turn of the loop to the transport."""
+
+
+class Connection(Flushable, Protocol):
+    """One peer's connection, whatever HTTP version it speaks."""
 
     def check(self, now: float) -> None:
-        """Look at every limit in time."""
+        """Apply every time limit; ``now`` is loop time."""
 
     def drain(self) -> None:
-        """Close as soon as no exchange is open."""
+        """Close if no request is being served."""
 
     def peer_lost(self) -> None:
-        """Tell the receiver that its peer is gone and end the connection at once."""
+        """End the request's stream with `request_broken` and reset the connection."""
 
 
 class Connections:
-    """The open connections, checked together by one timer.
+    """The open connections of one listener, checked together by one timer.
 
-    ``now`` is loop time of the last check, ``slack_s`` what to add to it for a deadline that must
-    not come early: reading the clock per request would cost more than it tells. Up to
-    ``coalesced_bytes`` of a turn's writes wait for its end; they count as not yet waiting.
+    ``now`` is the loop time of the last check. A deadline that must not come early adds
+    ``slack_s`` to it: reading the clock for every request costs more than the precision is worth.
+    Writes of one turn of the loop wait for its end, up to ``coalesced_bytes``; they do not count
+    towards the high-water mark.
     """
 
     def __init__(
-        self, dispatch: Dispatch, limits: EdgeLimits, loop: asyncio.AbstractEventLoop
+        self,
+        dispatch: Dispatch,
+        limits: ServerLimits,
+        loop: asyncio.AbstractEventLoop,
+        server_name: bytes = SERVER_NAME,
     ) -> None:
         self.loop = loop
         self.dispatch = dispatch
@@ -56,40 +66,47 @@ class Connections:
         self.slack_s = max(0.01, min(1.0, shortest_s / 2))
         self.now = self.loop.time()
         self.date_line = b""
-        self.server_line = b"server: %b\r\n" % SERVER_NAME
+        self.server_line = b"server: %b\r\n" % server_name
         self._open: set[Connection] = set()
-        self._unflushed: list[Connection] = []
+        self._unflushed: list[Flushable] = []
         self._emptied: asyncio.Future[None] | None = None
         self._set_date()
 
     def __len__(self) -> int:
         return len(self._open)
 
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._open)
+
+    def __repr__(self) -> str:
+        state = ", draining" if self.draining else ""
+        return f"<{type(self).__name__} {len(self)} open{state}>"
+
     def add(self, connection: Connection) -> None:
-        """Take up a new connection."""
+        """Add a new connection."""
         self._open.add(connection)
 
     def remove(self, connection: Connection) -> None:
-        """Forget a closed connection."""
+        """Remove a closed connection."""
         self._open.discard(connection)
         if not self._open and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
-    def flush_soon(self, connection: Connection) -> None:
-        """Have ``connection`` flushed in this turn of the loop."""
+    def flush_soon(self, connection: Flushable) -> None:
+        """Flush ``connection`` at the end of this turn of the loop."""
         if not self._unflushed:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
 
     def check(self) -> None:
-        """Let every connection look at its limits. To be called every ``slack_s``."""
+        """Apply the time limits of every connection. To be called every ``slack_s``."""
         self.now = now = self.loop.time()
         self._set_date()
         for connection in list(self._open):
             connection.check(now)
 
     async def drain(self, deadline: float) -> bool:
-        """Close what is idle and wait for the rest; False when some are left at ``deadline``.
+        """Close idle connections and wait for the others; False if some are open at ``deadline``.
 
         ``deadline`` is loop time.
         """
@@ -106,7 +123,7 @@ class Connections:
         return True
 
     def reset_all(self) -> None:
-        """End every connection at once."""
+        """Reset every connection at once."""
         for connection in list(self._open):
             connection.peer_lost()
 

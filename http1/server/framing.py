@@ -1,4 +1,4 @@
-"""How a response's body is delimited, and whether the connection outlives it.
+"""How a response's body is delimited, and whether the connection stays open after it.
 
 RFC 9112 §6.3 and §9.3.
 """
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Framing(IntEnum):
-    """How the end of a response's body is seen."""
+    """How the end of a response's body is recognised."""
 
     NOT_STARTED = 0
     NO_BODY = 1
@@ -33,8 +33,8 @@ def frame_response(
 ) -> tuple[Framing, bytes, bool]:
     """Return the framing, its header lines, and whether the connection closes after the response.
 
-    ``to_head``: the request's method was HEAD. ``closes``: it is to close anyway. A body of unknown
-    length to an HTTP/1.0 client ends with the connection.
+    ``to_head``: the request's method was HEAD. ``closes``: the connection closes in any case. A
+    body of unknown length for an HTTP/1.0 client ends with the connection.
     """
     length = b"" if body_bytes is None else b"content-length: %d\r\n" % body_bytes
     if status == 204:

@@ -1,16 +1,17 @@
-"""What is answered to bytes that never become a request."""
+"""Errors in the bytes of a peer, and the error responses for them."""
 
 from http1.stream import Headers
 from wire.http1 import encode_response_head
 from wire.problem import instance_of, problem_response
 
 
-class Refusal(Exception):
-    """The peer's bytes are no request that we take; the connection ends with this answer.
+class HttpError(Exception):
+    """The peer's bytes are not a request that the server accepts.
 
-    ``status`` is 400, 408, 414, 417, 431, 500, 501, 503 or 505, ``kind`` the last part of the
-    problem's type, ``detail`` one sentence for people that repeats nothing the peer sent.
-    ``target`` is what a refused head asked for; what is refused later, its connection knows.
+    The server sends this error as a problem document and closes the connection. ``status`` is 400,
+    408, 414, 417, 431, 500, 501, 503 or 505, ``kind`` the last part of the problem's type,
+    ``detail`` one sentence for people that repeats nothing the peer sent. ``target`` is the request
+    target if the head names one; for an error after the head the connection knows the target.
     """
 
     def __init__(self, status: int, kind: str, detail: str, target: bytes = b"") -> None:
@@ -20,11 +21,11 @@ class Refusal(Exception):
         self.detail = detail
         self.target = target
 
-    def document(self, target: bytes, request_id: str) -> tuple[Headers, bytes]:
-        """Return the headers and the body of the answer.
+    def response(self, target: bytes, request_id: str) -> tuple[Headers, bytes]:
+        """Return headers and body of the error response.
 
-        ``target`` is what was asked for. It is empty where no target could be read, and the
-        document has no ``instance`` then: only there, of all documents that the gateway makes.
+        If ``target`` is empty (none could be read), the document has no ``instance``. No other
+        problem document of the gateway lacks it.
         """
         headers, body = problem_response(
             self.status,
@@ -38,23 +39,25 @@ class Refusal(Exception):
         return headers, body
 
 
-def encode_refusal(refusal: Refusal, target: bytes, request_id: str, date_line: bytes) -> bytes:
-    """Return the whole HTTP/1.1 answer, with which the connection closes."""
-    headers, body = refusal.document(target, request_id)
+def encode_error_response(
+    error: HttpError, target: bytes, request_id: str, date_line: bytes
+) -> bytes:
+    """Return the whole HTTP/1.1 response; it announces that the connection closes."""
+    headers, body = error.response(target, request_id)
     framing = b"%bcontent-length: %d\r\nconnection: close\r\n" % (date_line, len(body))
-    return encode_response_head(refusal.status, headers, framing) + body
+    return encode_response_head(error.status, headers, framing) + body
 
 
-def malformed(detail: str) -> Refusal:
+def bad_request(detail: str) -> HttpError:
     """Return the 400 for bytes outside the grammar."""
-    return Refusal(400, "malformed-request", detail)
+    return HttpError(400, "malformed-request", detail)
 
 
-def late(target: bytes) -> Refusal:
-    """Return the 408 for a request of which not enough has come."""
-    return Refusal(408, "request-timeout", "The request did not arrive in time", target)
+def request_timeout(target: bytes) -> HttpError:
+    """Return the 408 for a request that did not arrive in time."""
+    return HttpError(408, "request-timeout", "The request did not arrive in time", target)
 
 
-def failed() -> Refusal:
-    """Return the 500 for a request on which something unforeseen happened."""
-    return Refusal(500, "internal-error", "The gateway failed to serve the request")
+def internal_error() -> HttpError:
+    """Return the 500 for an exception while a request was dispatched or delivered."""
+    return HttpError(500, "internal-error", "The gateway failed to serve the request")

@@ -1,14 +1,14 @@
-"""What one HTTP edge allows a peer, with the reason for each number."""
+"""Bounds of one HTTP server, with the reason for each number."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeLimits:
-    """Bounds per connection, and on their number. Times are never cut short; they may run long.
+class ServerLimits:
+    """Bounds per connection, and on the number of connections.
 
-    How long: by up to two of the edge's checks, which come once a second (more often when a limit
-    is below two seconds).
+    A time limit never ends early. It may end late, by up to two checks: checks come once a second,
+    or more often when a limit is below two seconds.
     """
 
     max_request_line_bytes: int = 16_384
@@ -22,17 +22,17 @@ class EdgeLimits:
     body_stall_s: float = 60.0
     """The client sends nothing while its body is waited for; then 408 and closed."""
     write_stall_s: float = 60.0
-    """The client takes no byte of what waits for it; then reset."""
+    """The client reads nothing of what waits for it; then reset."""
     idle_timeout_s: float = 75.0
     """No request on an open connection; then closed. Above a load balancer's usual 60 s."""
     linger_s: float = 5.0
-    """How long what a client still sends is thrown away after an early answer, so that it can read
-    the answer (RFC 9112 §9.6)."""
+    """After an early response, how long the client's further bytes are read and discarded, so that
+    the client can read the response (RFC 9112 §9.6)."""
     linger_bytes: int = 16_777_216
-    """How much of it, at most."""
+    """How many bytes are discarded at most."""
     max_connections: int = 20_000
-    """Beyond it a connection is answered 503 and closed."""
+    """A connection beyond it gets 503 and is closed."""
     max_pipelined: int = 64
-    """Requests of one connection answered in one turn of the loop before others have theirs."""
+    """Requests of one connection served in one turn of the event loop, before other connections."""
     high_water_bytes: int = 65_536
-    """What may wait in memory per connection and direction before the sender is held up."""
+    """Bytes that may wait in memory per connection and direction before the sender is paused."""

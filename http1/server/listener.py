@@ -1,28 +1,26 @@
-"""Listening sockets and the connections that come through them."""
+"""Listening sockets and the connections accepted from them."""
 
 import asyncio
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from http1.server.connections import Connections
-from http1.server.limits import EdgeLimits
+from http1.server.connections import SERVER_NAME, Connection, Connections
+from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Dispatch
 from runtime.lifecycle import Ticker
 
 BACKLOG = 4096
 """The kernel caps it at net.core.somaxconn."""
-
-
 MAX_PORT = 65_535
 
 
 class ListenAddress(Protocol):
-    """Where to listen: a Unix socket's ``path``, or ``host`` and ``port`` (0: any free one)."""
+    """Where to listen: a Unix socket's ``path``, or ``host`` and ``port`` (0: any free port)."""
 
     @property
     def host(self) -> str: ...
@@ -33,7 +31,7 @@ class ListenAddress(Protocol):
 
 
 class ListenError(OSError):
-    """An address cannot be listened on; its text is one line for people."""
+    """Listening on an address failed; the text is one line for people."""
 
 
 class _Closable(Protocol):
@@ -41,7 +39,7 @@ class _Closable(Protocol):
 
 
 class Listener:
-    """Accepts connections until `stop_accepting`, and knows the open ones."""
+    """Accepts connections until `stop_accepting`; iterates over the open ones."""
 
     def __init__(self, connections: Connections, addresses: Sequence[str]) -> None:
         self._connections = connections
@@ -49,13 +47,19 @@ class Listener:
         self._ticker = Ticker(connections.slack_s, connections.check)
         self.addresses = tuple(addresses)
 
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._connections)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(self.addresses)}: {self._connections!r}>"
+
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._connections)
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections from ``sockets``, which belong to the listener from now on."""
+        """Accept connections from ``sockets``; the listener owns and closes the sockets."""
         loop = self._connections.loop
         self._ticker.start()
         for listening in sockets:
@@ -64,16 +68,16 @@ class Listener:
                 if listening.family == socket.AF_UNIX
                 else loop.create_server
             )
-            self._servers.append(await serve(self._protocol, sock=listening, backlog=BACKLOG))
+            self._servers.append(await serve(self._make_protocol, sock=listening, backlog=BACKLOG))
 
     def serve(self, dispatch: Dispatch) -> None:
-        """Give requests to ``dispatch`` from now on."""
+        """Replace the dispatch: new requests go to ``dispatch``."""
         self._connections.dispatch = dispatch
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; open connections go on.
 
-        The file of a Unix socket goes with the last process that listens on it.
+        The last process that listens on a Unix socket removes the socket's file.
         """
         for server in self._servers:
             server.close()
@@ -83,19 +87,20 @@ class Listener:
                 _remove_stale(address.removeprefix("unix:"))
 
     async def drain(self, deadline: float) -> bool:
-        """Close idle connections now and busy ones after their response.
+        """Close idle connections now and busy connections after their response.
 
-        Returns True when none is left, False at ``deadline`` (loop time).
+        Returns True when all are closed, False at ``deadline`` (loop time).
         """
         return await self._connections.drain(deadline)
 
     def abort_all(self) -> None:
-        """Reset every connection and stop; every receiver is told that its peer is gone."""
+        """Reset every connection and stop; every request's stream gets `request_broken`."""
         self.stop_accepting()
         self._connections.reset_all()
         self._ticker.stop()
 
-    def _protocol(self) -> Http1Protocol:
+    def _make_protocol(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection; the one place that names an HTTP version."""
         return Http1Protocol(self._connections)
 
 
@@ -105,7 +110,7 @@ def bind_sockets(
     """Return a listening socket for each address. Raises `ListenError`.
 
     ``reuse_port``: several processes listen on the same port and the kernel spreads connections
-    over them. A Unix socket's file that nobody listens on any more is replaced.
+    over them. The file of a Unix socket on which no process listens is replaced.
     """
     sockets: list[socket.socket] = []
     try:
@@ -122,10 +127,16 @@ def bind_sockets(
 
 
 async def listen(
-    sockets: Sequence[socket.socket], dispatch: Dispatch, limits: EdgeLimits
+    sockets: Sequence[socket.socket],
+    dispatch: Dispatch,
+    limits: ServerLimits,
+    server_name: bytes = SERVER_NAME,
 ) -> Listener:
-    """Serve ``dispatch`` on ``sockets`` from `bind_sockets`."""
-    connections = Connections(dispatch, limits, asyncio.get_running_loop())
+    """Serve ``dispatch`` on ``sockets`` from `bind_sockets`.
+
+    ``server_name`` is the value of the Server header.
+    """
+    connections = Connections(dispatch, limits, asyncio.get_running_loop(), server_name)
     listener = Listener(connections, [name_of(listening) for listening in sockets])
     await listener.start(sockets)
     return listener
@@ -134,7 +145,7 @@ async def listen(
 def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if port > MAX_PORT:
-        # The resolver would take it modulo 65536.
+        # The resolver would use it modulo 65536.
         raise ListenError(f"cannot listen on {name}: there is no such port")
     try:
         found = socket.getaddrinfo(
@@ -150,7 +161,7 @@ def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit it (Linux, BSD): no call per connection.
+        # Accepted sockets inherit the option (Linux, BSD): no call per connection.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound.bind(address)
         bound.listen(BACKLOG)
@@ -175,9 +186,9 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove ``path`` if it is a socket that nobody listens on.
+    """Remove ``path`` if it is a socket on which no process listens.
 
-    Connecting to a file of another kind is refused just the same (Linux), and such a file stays.
+    A file of another kind stays, although connecting to it is refused as well (Linux).
     """
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and _is_refused(path):
@@ -201,7 +212,7 @@ def _listen_error(name: str, error: OSError) -> ListenError:
 
 
 def name_of(listening: socket.socket) -> str:
-    """Return the address as `bind_sockets` takes it in text, with the real port."""
+    """Return the address of ``listening`` as text: ``host:port`` or ``unix:path``."""
     address = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"unix:{address}"

@@ -1,36 +1,54 @@
 """One HTTP/1.1 connection: bytes to requests, responses to bytes, and every wait bounded.
 
-One request is served at a time. What a client sends ahead (pipelining) stays raw bytes until its
-turn, so answers are in order by construction; beyond the high-water mark nothing is read.
-What an EOF, an early answer and a silent peer mean: `http1.server`.
+One request is served at a time. Requests that a client sends ahead (pipelining) stay raw bytes
+until their turn, so responses are in order by construction; beyond the high-water mark the socket
+is not read. `http1.server` describes how EOF, early responses and silent peers are handled.
+
+Longer than 400 lines, because every method shares the state of the one connection and the one
+request; parts of it in other classes would cost calls for every request.
 """
 
+import asyncio
 import logging
+import os
 from math import inf
 from time import monotonic
 
 from http1.server.body import ChunkedBody, SizedBody
 from http1.server.connections import Connections
-from http1.server.http_error import Refusal, failed, late, malformed
+from http1.server.http_error import (
+    HttpError,
+    bad_request,
+    encode_error_response,
+    internal_error,
+    request_timeout,
+)
 from http1.server.request_head import EXPECTS_CONTINUE, check_partial, read_head, target_of
 from http1.server.response import CONTINUE, Http1Response
-from http1.server.transport import OPEN, PROBE_AFTER_S, PeerConnection, fresh_id
+from http1.server.transport import LINGERING, OPEN, PeerConnection
 from http1.stream import Request, RequestStream
+from wire.ids import uuid4_text
+
+MAX_REFUSED_CONNECTIONS = 256
+"""So many connections above the limit get 503 at a time; connections beyond them are reset."""
+PROBE_AFTER_S = 0.02
+"""When a half-closed client is checked for the first time; then at every check."""
 
 log = logging.getLogger("http1.server")
 
 
 class Http1Protocol(PeerConnection):
-    """One connection. Made by the listener."""
+    """One connection of a client. The listener makes it."""
 
     __slots__ = (
         "_body",
         "_expects_continue",
-        "_goes_on_soon",
         "_got_eof",
         "_held",
         "_is_body_paused",
-        "_owes_arrived",
+        "_is_probed",
+        "_owes_first_part_end",
+        "_reads_on_soon",
         "_response",
         "_target",
     )
@@ -38,20 +56,36 @@ class Http1Protocol(PeerConnection):
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
         self._response: Http1Response | None = None
-        self._target = b""  # what is being served, for a refusal of its rest
+        self._target = b""  # of the request being served, for an error in its body
         self._held = bytearray()
         self._body: SizedBody | ChunkedBody | None = None
         self._is_body_paused = False
         self._expects_continue = False
-        self._owes_arrived = False
+        self._owes_first_part_end = False
         self._got_eof = False
-        self._goes_on_soon = False
+        self._is_probed = False
+        self._reads_on_soon = False
 
-    # What the transport says
+    @property
+    def held_bytes(self) -> int:
+        """Bytes received that wait for their turn."""
+        return len(self._held)
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept the connection, or answer 503 if there are too many."""
+        super().connection_made(transport)
+        self._connections.add(self)
+        excess = len(self._connections) - self._limits.max_connections
+        if excess > MAX_REFUSED_CONNECTIONS:
+            self.reset()
+        elif excess > 0:
+            self.send_error(HttpError(503, "too-many-connections", "Too many connections are open"))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
-        if self._state != OPEN:
+        """Read bytes from the client."""
+        if self._state is not OPEN:
             self.discard(len(data))
             return
         if self._held or self._is_blocked():
@@ -64,75 +98,66 @@ class Http1Protocol(PeerConnection):
             self._read(data)
 
     def eof_received(self) -> bool:
-        """The client sends nothing more; True keeps the connection for our answer."""
+        """The client sends nothing more; True keeps the connection open for the response."""
         response = self._response
-        if self._state != OPEN or response is None:
+        if self._state is not OPEN or response is None:
             return False
         self._got_eof = True
         self._is_reading = False
-        if response.is_http_1_0 or not self._refuse_lost_body():
-            self.sends_no_more()
-        return self._state == OPEN
-
-    def sends_no_more(self) -> None:
-        """The client is gone, unless an interim response finds it there."""
-        response = self._response
-        if response is None or response.is_http_1_0 or response.is_started:
-            self.peer_lost()
-            return
-        self._is_probed = True
-        self.write(CONTINUE)
-        self._connections.loop.call_later(PROBE_AFTER_S, self.check_peer)
+        if response.is_http_1_0 or not self._reject_truncated_body():
+            self._probe_peer()
+        return self._state is OPEN
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Remove the connection from those of its listener and end the request's stream."""
         super().connection_lost(exc)
-        self._drop_response()
+        self._connections.remove(self)
+        self._break_stream()
 
     def pause_writing(self) -> None:
-        """More waits for the client than the high-water mark allows."""
+        """Pause the producer: more waits for the client than the high-water mark allows."""
         self.is_writing_paused = True
-        receiver = self._receiver()
-        if receiver is not None:
-            receiver.pause_writing()
+        stream = self._stream()
+        if stream is not None:
+            stream.pause_writing()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Resume the producer: the client has caught up."""
         self.is_writing_paused = False
-        receiver = self._receiver()
-        if receiver is not None:
-            receiver.resume_writing()
+        stream = self._stream()
+        if stream is not None:
+            stream.resume_writing()
         elif self._held:
-            self._go_on_soon()
+            self._read_on_soon()
 
     # From bytes to requests
 
     def _read(self, data: bytes) -> None:
-        """Take what can be taken now; hold the rest."""
+        """Read as far as possible now; hold the rest."""
         self._is_corked = True
         at = len(data)
         try:
             at = self._read_from(data)
-        except Refusal as refusal:
-            self.refuse(refusal)
+        except HttpError as error:
+            self.send_error(error)
         except Exception:
-            request_id = fresh_id()
+            request_id = _new_request_id()
             log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})
-            self.refuse(failed(), request_id)
+            self.send_error(internal_error(), request_id)
         self._is_corked = False
         if self._out:
             self.flush()
-        if at < len(data) and self._state == OPEN:
+        if at < len(data) and self._state is OPEN:
             self._held += data[at:] if at else data
             if self._is_blocked():
                 self._limit_held()
 
     def _read_from(self, data: bytes) -> int:
-        """Return how far ``data`` was taken."""
+        """Return the offset in ``data`` up to which it was read."""
         at = 0
         end = len(data)
         turns = self._limits.max_pipelined
-        while at < end and self._state == OPEN:
+        while at < end and self._state is OPEN:
             if self._response is not None:
                 if self._is_body_paused or self._body is None:
                     break
@@ -141,7 +166,7 @@ class Http1Protocol(PeerConnection):
             if self.is_writing_paused:
                 break
             if not turns:
-                self._go_on_soon()
+                self._read_on_soon()
                 break
             turns -= 1
             # RFC 9112 §2.2: empty lines before a request line are skipped.
@@ -156,14 +181,14 @@ class Http1Protocol(PeerConnection):
         return at
 
     def _await_head(self, data: bytes, at: int) -> None:
-        """A head is incomplete: it has to come in time and must not be too large."""
+        """Check that an incomplete head is not too large, and set its deadline."""
         if at < len(data):
             check_partial(data[at:], self._limits)
             if not self._held:
                 self.wait(self._limits.head_timeout_s)
 
     def _begin(self, request: Request, flags: int, data: bytes, at: int) -> int:
-        """Dispatch ``request``, whose body begins in ``data`` at ``at``; return how far it went."""
+        """Dispatch ``request``, whose body begins at ``at``; return the offset reached."""
         self._target = request.target
         response = Http1Response(self, flags, request.method == b"HEAD")
         length = request.body_bytes
@@ -175,12 +200,12 @@ class Http1Protocol(PeerConnection):
         body_end = at + length
         self._response = response
         if body_end <= len(data) and length <= self._limits.high_water_bytes:
-            # The usual case: all of it is here.
-            receiver = self._dispatch(request, response)
+            # The usual case: the whole body has arrived.
+            stream = self._dispatch(request, response)
             if length and self._response is response:
-                receiver.request_data(data[at:body_end])
+                stream.request_data(data[at:body_end])
             if self._response is response:
-                receiver.request_end()
+                stream.request_end()
             return body_end
         self._body = SizedBody(length)
         self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
@@ -192,69 +217,69 @@ class Http1Protocol(PeerConnection):
     ) -> int:
         self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
         body = ChunkedBody()
-        # Before the dispatch, so that a body that is all here is known as such.
+        # Decoded before the dispatch, to know whether the whole body has arrived.
         piece, at = body.take(data, at, self._limits.high_water_bytes)
         self._response = response
         if not body.is_complete:
             self._body = body
-            self._owes_arrived = True
-        receiver = self._dispatch(request, response)
+            self._owes_first_part_end = True
+        stream = self._dispatch(request, response)
         if piece and self._response is response:
-            receiver.request_data(piece)
+            stream.request_data(piece)
         if not body.is_complete:
             return self._read_body(data, at)
         if self._response is response:
-            receiver.request_end()
+            stream.request_end()
         return at
 
     def _dispatch(self, request: Request, response: Http1Response) -> RequestStream:
-        receiver = self._connections.dispatch(request, response)
+        stream = self._connections.dispatch(request, response)
         if self._response is response:
-            response.receiver = receiver
+            response.stream = stream
             if self.is_writing_paused:
-                receiver.pause_writing()
-        return receiver
+                stream.pause_writing()
+        return stream
 
     def _read_body(self, data: bytes, at: int) -> int:
-        """Deliver body bytes from ``data``; return how far it went."""
-        response, body, receiver = self._response, self._body, self._receiver()
-        if response is None or body is None or receiver is None:
+        """Deliver body bytes from ``data``; return the offset reached."""
+        response, body, stream = self._response, self._body, self._stream()
+        if response is None or body is None or stream is None:
             return at
         enough_bytes = self._limits.high_water_bytes
         while at < len(data) and not self._is_body_paused and not body.is_complete:
             self._expects_continue = False
             piece, at = body.take(data, at, enough_bytes)
             if piece:
-                receiver.request_data(piece)
+                stream.request_data(piece)
                 if self._response is not response:
                     return at
         if body.is_complete:
             self._body = None
             self._deadline = inf
-            receiver.request_end()
+            stream.request_end()
             return at
-        if self._owes_arrived and at == len(data):
-            self._owes_arrived = False
-            receiver.first_part_end()
+        if self._owes_first_part_end and at == len(data):
+            self._owes_first_part_end = False
+            stream.first_part_end()
         if self._response is response:
             self._want_body()
         return at
 
-    # Bytes that wait
+    # Held bytes
 
     def _is_blocked(self) -> bool:
-        """Whether what arrives has to wait."""
-        if self._goes_on_soon:
+        """Whether received bytes have to wait."""
+        if self._reads_on_soon:
             return True
         if self._response is not None:
             return self._is_body_paused or self._body is None
         return self.is_writing_paused
 
-    def _refuse_lost_body(self) -> bool:
-        """Refuse, at EOF, a body that can never be complete; False when there is none."""
-        if self._body is None or not self._body.is_lost(len(self._held)):
+    def _reject_truncated_body(self) -> bool:
+        """Answer 400, after EOF, if the held bytes do not complete the body; else return False."""
+        if self._body is None or not self._body.is_truncated(len(self._held)):
             return False
-        self.refuse(malformed("The connection ended before the request's body did"))
+        self.send_error(bad_request("The connection ended before the request's body did"))
         return True
 
     def _limit_held(self) -> None:
@@ -262,50 +287,55 @@ class Http1Protocol(PeerConnection):
             self.pause_reading()
 
     def _take_held(self, fresh_bytes: int) -> bytes:
-        """Return what is held, for reading; nothing while it is only the beginning of a head."""
+        """Return the held bytes for reading; empty while they are an incomplete head."""
         held = self._held
         if self._response is None and fresh_bytes:
-            # Look at fresh bytes only: a head that comes byte by byte must not cost its square.
+            # Search fresh bytes only: a head that arrives byte by byte must not cost its square.
             if held.find(b"\r\n\r\n", max(0, len(held) - fresh_bytes - 3)) < 0:
                 try:
                     check_partial(held, self._limits, len(held) - fresh_bytes)
-                except Refusal as refusal:
-                    self.refuse(refusal)
+                except HttpError as error:
+                    self.send_error(error)
                 return b""
         data = bytes(held)
         held.clear()
         return data
 
-    def _go_on_soon(self) -> None:
-        if not self._goes_on_soon:
-            self._goes_on_soon = True
-            self._connections.loop.call_soon(self._go_on)
+    def _read_on_soon(self) -> None:
+        if not self._reads_on_soon:
+            self._reads_on_soon = True
+            self._connections.loop.call_soon(self._read_on)
 
-    def _go_on(self) -> None:
-        """Read on from what is held, then from the socket."""
-        self._goes_on_soon = False
-        if self._state != OPEN:
+    def _read_on(self) -> None:
+        """Read the held bytes, then the socket."""
+        self._reads_on_soon = False
+        if self._state is not OPEN:
             return
         if self._held and not self._is_blocked():
             self._read(self._take_held(0))
-        if self._state != OPEN:
+        if self._state is not OPEN:
             return
         if not self._got_eof:
             if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
                 self.resume_reading()
         elif self._response is not None:
-            self._refuse_lost_body()
+            self._reject_truncated_body()
         elif not self._is_blocked():
             self._close()
 
-    # What a response does (`http1.server.response.Http1Connection`)
+    # Called by the response (`http1.server.response.Http1Connection`)
 
     def closes_after(self) -> bool:
-        """Whether the connection cannot outlive a response that begins now."""
+        """Whether the connection has to close after a response that begins now."""
         return self._connections.draining or self._body is not None
 
-    def response_over(self, tail: bytes, closes: bool) -> None:
-        """The response ends with ``tail``: now the next request, or the end."""
+    def own_header_lines(self, date: bool, server: bool) -> bytes:
+        """Return the header lines that the server adds: Date and Server, if wanted."""
+        lines = self._connections.date_line if date else b""
+        return lines + self._connections.server_line if server else lines
+
+    def end_response(self, tail: bytes, closes: bool) -> None:
+        """Send ``tail``, the last bytes of the response; then close, or read the next request."""
         self._response = None
         self._target = b""
         if tail:
@@ -315,28 +345,28 @@ class Http1Protocol(PeerConnection):
             return
         self.wait(self._limits.idle_timeout_s)
         if not self._is_corked:
-            # The whole response in one write, before whatever else this turn of the loop has to do.
+            # The whole response in one write, before other work of this turn of the loop.
             self.flush()
             if self._held or self._got_eof:
-                self._go_on_soon()
+                self._read_on_soon()
 
     def pause_body(self) -> None:
-        """Deliver no more of the body; some is still read, to see the client leave."""
+        """Stop delivering the body; some is still read, to notice when the client leaves."""
         self._is_body_paused = True
         if self._body is not None:
             self._deadline = inf
 
     def resume_body(self) -> None:
-        """Deliver the body again, not before this call returned."""
+        """Deliver the body again, after this call has returned."""
         if self._is_body_paused:
             self._is_body_paused = False
             if self._body is not None:
                 self._want_body()
                 if self._held:
-                    self._go_on_soon()
+                    self._read_on_soon()
 
     def _want_body(self) -> None:
-        """Somebody waits for the body: ask for it if need be, and not forever."""
+        """Ask for the body if the client expects 100 (Continue), and set its deadline."""
         if self._is_body_paused:
             return
         response = self._response
@@ -348,53 +378,93 @@ class Http1Protocol(PeerConnection):
     # Ends
 
     def _close(self) -> None:
-        is_read = self._body is None and not self._held
+        has_read_all = self._body is None and not self._held
         self._held.clear()
-        self.close(linger=not (is_read or self._got_eof))
+        self.close(linger=not (has_read_all or self._got_eof))
 
-    def refuse(self, refusal: Refusal, request_id: str = "") -> None:
-        """Answer what is no request, or ends as none, and close."""
+    def send_error(self, error: HttpError, request_id: str = "") -> None:
+        """Send an error response and close; if a response has begun, reset."""
         response = self._response
         is_started = response is not None and response.is_started
-        self._drop_response()
-        if self._state != OPEN:
+        self._break_stream()
+        if self._state is not OPEN:
             return
         if is_started:
             self.reset()
             return
-        self.write_refusal(refusal, self._target or refusal.target, request_id)
+        target = self._target or error.target
+        request_id = request_id or _new_request_id()
+        self.write(encode_error_response(error, target, request_id, self._connections.date_line))
         self._held.clear()
         self.close(linger=not self._got_eof)
 
     def peer_lost(self) -> None:
-        """Nothing can be sent any more: tell the receiver, then reset."""
-        self._drop_response()
+        """End the request's stream with `request_broken` and reset the connection."""
+        self._break_stream()
         self.reset()
 
-    def _drop_response(self) -> None:
+    def _break_stream(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.disconnect()
-            if response.receiver is not None:
-                response.receiver.request_broken()
+            if response.stream is not None:
+                response.stream.request_broken()
 
     def reset(self) -> None:
-        """End at once so that the peer sees a broken stream; the receiver is not told."""
+        """End at once so that the peer sees a broken stream; does not call the request's stream."""
         self._response = None
         self._held.clear()
         super().reset()
 
-    def time_is_up(self) -> None:
-        """The client let its time pass."""
+    def drain(self) -> None:
+        """Close if no request is being served or received."""
+        if self._state is OPEN and self._response is None and not self._held:
+            self._close()
+
+    def _stream(self) -> RequestStream | None:
+        return None if self._response is None else self._response.stream
+
+    # Time
+
+    def check(self, now: float) -> None:
+        """Apply every time limit; ``now`` is loop time."""
+        if self._deadline <= now:
+            self._deadline = inf
+            if self._state is OPEN:
+                self._time_out()
+            elif self._state is LINGERING:
+                self.end_linger()
+        elif self._sent_bytes != self._drained_bytes and self.is_write_stalled(now):
+            self.peer_lost()
+        if not self._is_reading:
+            self._check_peer()
+
+    def _time_out(self) -> None:
+        """Answer 408 to an incomplete request; close an idle connection."""
         if self._response is not None or self._held:
-            self.refuse(late(target_of(self._held, self._limits)))
+            self.send_error(request_timeout(target_of(self._held, self._limits)))
         else:
             self._close()
 
-    def drain(self) -> None:
-        """Close as soon as no exchange is open."""
-        if self._state == OPEN and self._response is None and not self._held:
-            self._close()
+    def _check_peer(self) -> None:
+        """Notice a peer that left while its socket is not read: the loop does not report it."""
+        if self._state is not OPEN:
+            return
+        if self.has_socket_error():
+            self.peer_lost()
+        elif not self._is_probed and self.has_peer_fin():
+            self._probe_peer()
 
-    def _receiver(self) -> RequestStream | None:
-        return None if self._response is None else self._response.receiver
+    def _probe_peer(self) -> None:
+        """After the client's EOF, send an interim response to find out whether it still reads."""
+        response = self._response
+        if response is None or response.is_http_1_0 or response.is_started:
+            self.peer_lost()
+            return
+        self._is_probed = True
+        self.write(CONTINUE)
+        self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+
+
+def _new_request_id() -> str:
+    return uuid4_text(os.urandom(16))

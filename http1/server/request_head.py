@@ -1,17 +1,17 @@
-"""A request head, from raw bytes, strictly (RFC 9112 §2-§6, RFC 9110 §5-§7).
+"""Strict parser for a request head (RFC 9112 §2-§6, RFC 9110 §5-§7).
 
-The one place that decides what a head says. Where parsers are known to differ (bare LF, folded
+The one place that decides what a head means. Where parsers are known to differ (bare LF, folded
 lines, blanks before a colon, two lengths, length and coding together, two hosts, control
-characters) the head is refused: what the next hop makes of it would be anybody's guess. It reads
-the bytes itself instead of checking them first for a lenient parser: one grammar, and faster.
+characters) the head is rejected: the next hop might read it differently. The module parses the
+bytes itself instead of checking them for a more lenient parser: one grammar, and faster.
 """
 
 import re
 from functools import lru_cache
 from typing import Final
 
-from http1.server.http_error import Refusal, malformed
-from http1.server.limits import EdgeLimits
+from http1.server.http_error import HttpError, bad_request
+from http1.server.limits import ServerLimits
 from http1.stream import Headers, Request
 from wire.hosts import HostError, parse_authority
 
@@ -20,18 +20,19 @@ HTTP_1_0: Final = 1
 CLOSE: Final = 2
 """Flag: the connection ends after this exchange."""
 EXPECTS_CONTINUE: Final = 4
-"""Flag: the peer waits for 100 before it sends the body."""
-_STAYS: Final = 8
+"""Flag: the peer waits for 100 (Continue) before it sends the body."""
+_KEEP_ALIVE: Final = 8
+"""Flag: the peer asked for the connection to stay open."""
 
 MAX_METHOD_BYTES = 32
 MAX_LENGTH_DIGITS = 15
-"""Of a content-length: a petabyte, and exact in every JSON number."""
+"""Digits of a content-length: up to a petabyte, which is exact in every JSON number."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _is_token = re.compile(_TOKEN).fullmatch
 _is_version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
-# No "#" (RFC 9112 §3.2), no bytes outside ASCII: what is no URI is not made one by guessing.
+# No "#" (RFC 9112 §3.2), no bytes outside ASCII: an invalid URI is not repaired by guessing.
 _is_origin_form = re.compile(rb"/[!-\"$-~]*").fullmatch
 _is_absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)((?:[/?][!-\"$-~]*)?)").fullmatch
 _header_line = re.compile(rb"(%b):[ \t]*(%b)" % (_TOKEN, _VALUE)).fullmatch
@@ -64,7 +65,7 @@ _REPEATING = _FRAMING | {
     b"x-stainless-runtime",
     b"x-stainless-runtime-version",
 }
-"""Headers whose whole lines come again and again and hold no secret: read once, then looked up."""
+"""Headers whose whole lines repeat often and hold no secret: parsed once, then looked up."""
 MAX_KNOWN_LINES = 1024
 MAX_KNOWN_LINE_BYTES = 200
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
@@ -80,12 +81,12 @@ _known_names: dict[bytes, bytes] = {
 _authority = lru_cache(maxsize=MAX_KNOWN_LINES)(parse_authority)
 
 
-def read_head(block: bytes, limits: EdgeLimits, now: float) -> tuple[Request, int]:
-    """Return the request that ``block`` announces and its flags.
+def read_head(block: bytes, limits: ServerLimits, now: float) -> tuple[Request, int]:
+    """Return the request in ``block`` and its flags.
 
     ``block`` is a head without its last CRLFCRLF. ``now`` becomes ``received_at``. The request's
-    ``authority`` is the host alone as `parse_authority` gives it, empty for HTTP/1.0 without one.
-    Raises `Refusal`.
+    ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
+    Raises `HttpError`.
     """
     lines = block.split(b"\r\n")
     first = lines[0]
@@ -103,7 +104,7 @@ def read_head(block: bytes, limits: EdgeLimits, now: float) -> tuple[Request, in
                 framing.append(header)
         parts = first.split(b" ")
         if len(parts) != 3:
-            raise malformed("The request line is not method, target and version")
+            raise bad_request("The request line is not method, target and version")
         method, target, version = parts
         flags = 0
         if version != b"HTTP/1.1":
@@ -118,20 +119,20 @@ def read_head(block: bytes, limits: EdgeLimits, now: float) -> tuple[Request, in
             raise _invalid_host("Host is missing")
         if method not in _METHODS or not _is_origin_form(target):
             target, authority = _unusual(method, target, authority)
-    except Refusal as refusal:
-        refusal.target = target_of(first, limits)
+    except HttpError as error:
+        error.target = target_of(first, limits)
         raise
     return Request(method, target, authority, headers, body_bytes, now), flags
 
 
-def target_of(head: bytes | bytearray, limits: EdgeLimits) -> bytes:
-    """Return the path that a refused head asks for, empty when it cannot be told.
+def target_of(head: bytes | bytearray, limits: ServerLimits) -> bytes:
+    """Return the path of a rejected head, empty if it cannot be read.
 
-    ``head`` is its beginning. ``OPTIONS *`` asks for no path.
+    ``head`` is the beginning of the head. ``OPTIONS *`` has no path.
     """
     beginning = bytes(head[: limits.max_request_line_bytes])
     parts = beginning.partition(b"\r\n")[0].split(b" ", 3)
-    # The path is whole if something comes after it: the version or, in a part of a line, a query.
+    # The path is complete if something follows it: the version or, in a partial line, a query.
     if len(parts) != 3 and not (len(parts) == 2 and b"?" in parts[1]):
         return b""
     absolute = _is_absolute_form(parts[1])
@@ -139,23 +140,23 @@ def target_of(head: bytes | bytearray, limits: EdgeLimits) -> bytes:
     return path if _is_origin_form(path) else b""
 
 
-def check_partial(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int = 0) -> None:
-    """Refuse the beginning of a head that is already too large, or that no CRLF will ever end.
+def check_partial(held: bytes | bytearray, limits: ServerLimits, checked_bytes: int = 0) -> None:
+    """Raise `HttpError` if an incomplete head is already too large or has a line without CRLF.
 
-    ``checked_bytes`` of it were here before. Raises `Refusal`.
+    The first ``checked_bytes`` of ``held`` have been checked before.
     """
     try:
         _check_lines(held, limits, checked_bytes)
-    except Refusal as refusal:
-        refusal.target = target_of(held, limits)
+    except HttpError as error:
+        error.target = target_of(held, limits)
         raise
 
 
-def _check_lines(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int) -> None:
+def _check_lines(held: bytes | bytearray, limits: ServerLimits, checked_bytes: int) -> None:
     size = len(held)
-    # Lines that end with LF alone would else be waited for until the time is up.
+    # A head whose lines end with LF alone would otherwise be waited for until its timeout.
     if held.count(b"\n", checked_bytes) != held.count(b"\r\n", max(checked_bytes - 1, 0)):
-        raise malformed("A line does not end with CRLF")
+        raise bad_request("A line does not end with CRLF")
     if size > limits.max_request_line_bytes:
         line_end = held.find(b"\r\n", 0, limits.max_request_line_bytes + 2)
         if line_end < 0:
@@ -164,38 +165,38 @@ def _check_lines(held: bytes | bytearray, limits: EdgeLimits, checked_bytes: int
             raise _large_headers()
 
 
-def _check_size(first: bytes, size: int, count: int, limits: EdgeLimits) -> None:
+def _check_size(first: bytes, size: int, count: int, limits: ServerLimits) -> None:
     if len(first) > limits.max_request_line_bytes:
         raise _long_line()
     if size - len(first) > limits.max_header_bytes + 2 or count > limits.max_headers:
         raise _large_headers()
 
 
-def _long_line() -> Refusal:
-    return Refusal(414, "request-line-too-long", "The request line is too long")
+def _long_line() -> HttpError:
+    return HttpError(414, "request-line-too-long", "The request line is too long")
 
 
-def _large_headers() -> Refusal:
-    return Refusal(431, "headers-too-large", "The headers are too many or too large")
+def _large_headers() -> HttpError:
+    return HttpError(431, "headers-too-large", "The headers are too many or too large")
 
 
 def _check_version(version: bytes) -> None:
     if version == b"HTTP/1.0":
         return
     if _is_version(version):
-        raise Refusal(505, "version-not-supported", "This is an HTTP/1.1 server")
-    raise malformed("The HTTP version is malformed")
+        raise HttpError(505, "version-not-supported", "This is an HTTP/1.1 server")
+    raise bad_request("The HTTP version is malformed")
 
 
 def _check_method(method: bytes) -> None:
     if method == b"CONNECT":
-        raise Refusal(501, "method-not-implemented", "This is no proxy")
+        raise HttpError(501, "method-not-implemented", "This is no proxy")
     if len(method) > MAX_METHOD_BYTES or not _is_token(method):
-        raise malformed("The method is malformed")
+        raise bad_request("The method is malformed")
 
 
 def _unusual(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, bytes]:
-    """Return target and authority where method or target are not the usual (RFC 9112 §3.2)."""
+    """Return target and authority for a rare method or form of target (RFC 9112 §3.2)."""
     if method not in _METHODS:
         _check_method(method)
     if _is_origin_form(target):
@@ -204,16 +205,16 @@ def _unusual(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, byt
         return target, authority
     match = _is_absolute_form(target)
     if match is None:
-        raise malformed("The request target is malformed")
+        raise bad_request("The request target is malformed")
     named = _read_authority(match[1])
-    # RFC 9112 §3.2.2 lets the target win; two different names in one request are refused instead.
+    # RFC 9112 §3.2.2 prefers the target. Here two different names in one request are an error.
     if authority and authority != named:
         raise _invalid_host("Host and the request target name different hosts")
     return _origin_form(match[2]), named
 
 
 def _origin_form(path: bytes) -> bytes:
-    """Return what follows the authority of an absolute form as a target of its own."""
+    """Return the part of an absolute form after its authority as an origin form."""
     return path if path.startswith(b"/") else b"/" + path
 
 
@@ -224,14 +225,14 @@ def _read_authority(value: bytes) -> bytes:
         raise _invalid_host(str(error)) from None
 
 
-def _invalid_host(detail: str) -> Refusal:
-    return Refusal(400, "invalid-host", detail)
+def _invalid_host(detail: str) -> HttpError:
+    return HttpError(400, "invalid-host", detail)
 
 
 def _read_line(line: bytes) -> tuple[bytes, bytes]:
     match = _header_line(line)
     if match is None:
-        raise malformed("A header line is malformed")
+        raise bad_request("A header line is malformed")
     spelled, value = match.groups()
     name = _known_names.get(spelled)
     if name is None:
@@ -247,7 +248,7 @@ def _read_line(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | None, int]:
-    """Return the Host value, the body's length and the flags that these headers mean."""
+    """Return the Host value, the body's length and the flags from these headers."""
     host: bytes | None = None
     length: bytes | None = None
     coding: bytes | None = None
@@ -262,13 +263,13 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
             host = value
         elif name == _CONTENT_LENGTH:
             if length is not None:
-                raise malformed("Content-Length is given twice")
+                raise bad_request("Content-Length is given twice")
             length = value
         elif coding is not None:
-            raise malformed("Transfer-Encoding is given twice")
+            raise bad_request("Transfer-Encoding is given twice")
         else:
             coding = value
-    if flags & (HTTP_1_0 | _STAYS) == HTTP_1_0:
+    if flags & (HTTP_1_0 | _KEEP_ALIVE) == HTTP_1_0:
         flags |= CLOSE
     return host, _read_body_bytes(length, coding, flags), flags
 
@@ -276,12 +277,12 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
 def _persistence(value: bytes, flags: int) -> int:
     """Return ``flags`` after a Connection header (RFC 9112 §9.3)."""
     if value == b"keep-alive":
-        return flags | _STAYS
+        return flags | _KEEP_ALIVE
     options = [option.strip(b" \t") for option in value.lower().split(b",")]
     if b"close" in options:
         flags |= CLOSE
     if b"keep-alive" in options:
-        flags |= _STAYS
+        flags |= _KEEP_ALIVE
     return flags
 
 
@@ -290,7 +291,7 @@ def _expectation(value: bytes, flags: int) -> int:
     if flags & HTTP_1_0:
         return flags
     if value.lower() != b"100-continue":
-        raise Refusal(417, "expectation-failed", "Only 100-continue can be expected")
+        raise HttpError(417, "expectation-failed", "Only 100-continue can be expected")
     return flags | EXPECTS_CONTINUE
 
 
@@ -300,12 +301,12 @@ def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> 
         if length is None:
             return 0
         if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-            raise malformed("Content-Length is no number")
+            raise bad_request("Content-Length is no number")
         return int(length)
     if length is not None:
-        raise malformed("Content-Length and Transfer-Encoding exclude each other")
+        raise bad_request("Content-Length and Transfer-Encoding exclude each other")
     if flags & HTTP_1_0:
-        raise malformed("HTTP/1.0 has no Transfer-Encoding")
+        raise bad_request("HTTP/1.0 has no Transfer-Encoding")
     if coding.lower() != b"chunked":
-        raise Refusal(501, "coding-not-implemented", "The only transfer coding here is chunked")
+        raise HttpError(501, "coding-not-implemented", "The only transfer coding here is chunked")
     return None

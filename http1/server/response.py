@@ -1,7 +1,7 @@
-"""The answer to one HTTP/1.1 request: `http1.stream.ResponseWriter` for one exchange.
+"""The HTTP/1.1 response writer: `http1.stream.ResponseWriter` for one request.
 
-Life: no head yet → head sent → over. Whatever is called once it is over is ignored, so that a late
-call can never touch the next response on the same connection.
+Life: no head yet, head sent, over. A call after the end is ignored, so a late call can never reach
+the next response on the same connection.
 """
 
 from typing import Protocol
@@ -20,60 +20,66 @@ from http1.stream import Headers, RequestStream
 from wire.http1 import LAST_CHUNK, encode_chunk, encode_response_head
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OURS = frozenset({b"date", b"server"})
+_SERVERS_OWN = frozenset({b"date", b"server"})
 
 
 class Http1Connection(Protocol):
-    """What a response does to its connection."""
+    """What a response needs of its connection."""
 
     is_writing_paused: bool
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` with this turn of the loop."""
+        """Send ``data`` in this turn of the loop."""
 
     def closes_after(self) -> bool:
-        """Whether the connection cannot outlive a response that begins now."""
+        """Whether the connection has to close after a response that begins now."""
 
     def own_header_lines(self, date: bool, server: bool) -> bytes:
-        """Return the lines that the edge adds to a head."""
+        """Return the header lines that the server adds: Date and Server, if wanted."""
 
-    def response_over(self, tail: bytes, closes: bool) -> None:
-        """The response ends with ``tail``."""
+    def end_response(self, tail: bytes, closes: bool) -> None:
+        """Send ``tail``, the last bytes of the response, and close if ``closes``."""
 
     def pause_body(self) -> None:
-        """Deliver no more of the request's body."""
+        """Stop delivering the request's body."""
 
     def resume_body(self) -> None:
-        """Deliver it again."""
+        """Go on delivering the request's body."""
 
     def peer_lost(self) -> None:
-        """Tell the receiver that nothing can be sent any more, and reset the connection."""
+        """End the request's stream with `request_broken` and reset the connection."""
 
     def reset(self) -> None:
         """End at once so that the peer sees a broken stream."""
 
 
 class Http1Response:
-    """One response. ``receiver`` is what the dispatch returned, ``None`` until it has."""
+    """One response. ``stream`` is what the dispatch returned, ``None`` until then."""
 
-    __slots__ = ("_closes", "_connection", "_flags", "_framing", "_left", "_to_head", "receiver")
+    __slots__ = ("_closes", "_connection", "_flags", "_framing", "_left", "_to_head", "stream")
 
     def __init__(self, connection: Http1Connection, flags: int, to_head: bool) -> None:
-        """``flags`` are the request head's, ``to_head`` says that its method was HEAD."""
+        """``flags`` are the request head's; ``to_head``: the request's method was HEAD."""
         self._connection: Http1Connection | None = connection
         self._flags = flags
         self._to_head = to_head
         self._framing: Framing = NOT_STARTED
         self._left = 0
         self._closes = False
-        self.receiver: RequestStream | None = None
+        self.stream: RequestStream | None = None
+
+    def __repr__(self) -> str:
+        state = "over" if self._connection is None else self._framing.name
+        return f"<{type(self).__name__} {state}>"
 
     @property
     def is_started(self) -> bool:
+        """Whether the head is sent."""
         return self._framing is not NOT_STARTED
 
     @property
     def is_http_1_0(self) -> bool:
+        """Whether the client speaks HTTP/1.0."""
         return bool(self._flags & HTTP_1_0)
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
@@ -93,7 +99,7 @@ class Http1Response:
         )
         date = server = True
         for name, _ in headers:
-            if name in _OURS:
+            if name in _SERVERS_OWN:
                 if name == b"date":
                     date = False
                 else:
@@ -123,24 +129,24 @@ class Http1Response:
             raise AssertionError("body sent before the head")
 
     def send_end(self) -> None:
-        """The response is complete; when it is shorter than announced the connection is reset."""
+        """Complete the response; if it is shorter than announced, reset the connection."""
         connection = self._connection
         if connection is None:
             return
         framing = self._framing
         if framing is NOT_STARTED:
             raise AssertionError("ended before the head")
-        self._connection = self.receiver = None
+        self._connection = self.stream = None
         if framing is SIZED and self._left:
             connection.reset()
             return
-        connection.response_over(LAST_CHUNK if framing is CHUNKED else b"", self._closes)
+        connection.end_response(LAST_CHUNK if framing is CHUNKED else b"", self._closes)
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream."""
         connection = self._connection
         if connection is not None:
-            self._connection = self.receiver = None
+            self._connection = self.stream = None
             connection.reset()
 
     def pause_reading(self) -> None:
@@ -158,5 +164,5 @@ class Http1Response:
         return self._connection is not None and self._connection.is_writing_paused
 
     def disconnect(self) -> None:
-        """The connection has no more use for this response."""
+        """Ignore every call from now on: the connection is lost."""
         self._connection = None

@@ -1,41 +1,47 @@
-"""One peer's connection below any HTTP version: what leaves it, how it ends, how long it may take.
+"""One peer's connection below any HTTP version: what it sends, how it ends, its time limits.
 
-Writes of one turn of the loop leave as one `transport.write`: two writes cost twice the system
+Writes of one turn of the event loop become one `transport.write`: two writes cost twice the system
 time of one, and uvloop's own gathering (writev) costs nearly as much.
 """
 
 import asyncio
-import os
 import socket
 import struct
 import sys
 from contextlib import suppress
+from enum import IntEnum
 from math import inf
 from typing import Final, cast
 
 from http1.server.connections import Connections
-from http1.server.http_error import Refusal, encode_refusal
-from wire.ids import uuid4_text
 
-MAX_REFUSED_CONNECTIONS = 256
-"""So many above the limit are answered 503 at a time; what comes beyond them is reset."""
 
-OPEN: Final = 1
-LINGERING: Final = 2
-CLOSING: Final = 3
-LOST: Final = 4
+class ConnectionState(IntEnum):
+    """Whether received bytes still count, and what is left to do."""
 
-PROBE_AFTER_S = 0.02
-"""When a half-closed peer is looked at for the first time; then at every check."""
+    OPEN = 1
+    """Received bytes are requests."""
+    LINGERING = 2
+    """Our side is closed; received bytes are discarded until the peer closes too."""
+    CLOSING = 3
+    """The transport closes when it has sent what was written, or at once after a reset."""
+    LOST = 4
+    """The transport is gone."""
+
+
+# Annotated, so that mypy does not take a state for unchanged after a call.
+OPEN: Final[ConnectionState] = ConnectionState.OPEN
+LINGERING: Final[ConnectionState] = ConnectionState.LINGERING
+CLOSING: Final[ConnectionState] = ConnectionState.CLOSING
+LOST: Final[ConnectionState] = ConnectionState.LOST
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class PeerConnection(asyncio.Protocol):
-    """The transport's side of a connection; an HTTP version adds what the bytes mean.
+    """The transport's side of a connection; an HTTP version's protocol derives from it.
 
-    It adds `refuse`, `peer_lost`, `time_is_up` and `drain`, and looks at ``_state`` before it uses
-    what arrives: only in ``OPEN`` does it mean anything.
+    ``_state`` says whether received bytes still count, ``_deadline`` is in loop time.
     """
 
     __slots__ = (
@@ -43,7 +49,6 @@ class PeerConnection(asyncio.Protocol):
         "_deadline",
         "_drained_bytes",
         "_is_corked",
-        "_is_probed",
         "_is_reading",
         "_limits",
         "_lingered_bytes",
@@ -65,7 +70,6 @@ class PeerConnection(asyncio.Protocol):
         self._deadline = inf
         self._is_reading = True
         self._is_corked = False
-        self._is_probed = False
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._sent_bytes = 0
@@ -74,49 +78,41 @@ class PeerConnection(asyncio.Protocol):
         self._lingered_bytes = 0
         self.is_writing_paused = False
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer what is no request, or ends as none, and close."""
-        raise NotImplementedError
+    def __repr__(self) -> str:
+        reading = "reading" if self._is_reading else "reading paused"
+        writing = "writing paused" if self.is_writing_paused else "writing"
+        return f"<{type(self).__name__} {self._state.name}, {reading}, {writing}>"
 
-    def peer_lost(self) -> None:
-        """Nothing can be sent any more: tell whoever serves this peer, then `reset`."""
-        raise NotImplementedError
+    @property
+    def is_reading(self) -> bool:
+        """Whether the socket is read."""
+        return self._is_reading
 
-    def sends_no_more(self) -> None:
-        """The peer has closed its direction, if not both."""
-        raise NotImplementedError
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes given to the transport that it has not sent yet."""
+        return self._transport.get_write_buffer_size()
 
-    def time_is_up(self) -> None:
-        """The time given to `wait` has passed on an open connection."""
-        raise NotImplementedError
-
-    def drain(self) -> None:
-        """Close as soon as no exchange is open."""
-        raise NotImplementedError
+    @property
+    def peer_socket(self) -> socket.socket:
+        """The connected socket."""
+        return cast(socket.socket, self._transport.get_extra_info("socket"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected."""
+        """Set up the transport and the idle timeout."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
         self.wait(self._limits.idle_timeout_s)
-        connections = self._connections
-        connections.add(self)
-        excess = len(connections) - self._limits.max_connections
-        if excess > MAX_REFUSED_CONNECTIONS:
-            self.reset()
-        elif excess > 0:
-            self.refuse(Refusal(503, "too-many-connections", "Too many connections are open"))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        """The connection is gone."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Drop what was not sent."""
         self._state = LOST
         self._out.clear()
-        self._connections.remove(self)
 
     # Out
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` with this turn of the loop, together with what else it writes."""
+        """Send ``data`` in this turn of the loop, together with the turn's other writes."""
         out = self._out
         if not out and not self._is_corked:
             self._connections.flush_soon(self)
@@ -124,11 +120,6 @@ class PeerConnection(asyncio.Protocol):
         self._out_bytes += len(data)
         if self._out_bytes >= self._connections.coalesced_bytes:
             self.flush()
-
-    def write_refusal(self, refusal: Refusal, target: bytes, request_id: str) -> None:
-        """Send a refusal of ``target``, under an id of its own if ``request_id`` is empty."""
-        request_id = request_id or fresh_id()
-        self.write(encode_refusal(refusal, target, request_id, self._connections.date_line))
 
     def flush(self) -> None:
         """Give what was written to the transport. May call `pause_writing`."""
@@ -140,42 +131,36 @@ class PeerConnection(asyncio.Protocol):
             self._sent_bytes += len(data)
             self._transport.write(data)
 
-    def own_header_lines(self, date: bool, server: bool) -> bytes:
-        """Return the lines that the edge adds to a head."""
-        lines = self._connections.date_line if date else b""
-        return lines + self._connections.server_line if server else lines
-
     # In
 
     def pause_reading(self) -> None:
-        """Read no more from the socket."""
+        """Stop reading the socket."""
         if self._is_reading and not self._transport.is_closing():
             self._is_reading = False
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read from the socket again."""
+        """Read the socket again."""
         if not self._is_reading and not self._transport.is_closing():
             self._is_reading = True
             self._transport.resume_reading()
 
     def discard(self, size: int) -> None:
-        """Count what arrived and means nothing any more."""
+        """Count bytes that arrived after the end; close when they are more than `linger_bytes`."""
         self._lingered_bytes += size
-        if self._lingered_bytes > self._limits.linger_bytes and self._state == LINGERING:
-            self._state = CLOSING
-            self._transport.close()
+        if self._lingered_bytes > self._limits.linger_bytes and self._state is LINGERING:
+            self.end_linger()
 
     # Ends
 
     def close(self, *, linger: bool) -> None:
-        """Close after what is written; ``linger``: the client may still be sending.
+        """Close after sending what is written; ``linger``: the client may still be sending.
 
-        Closing under a sender's hands makes the kernel send a reset, which can destroy the answer
-        before the client has read it (RFC 9112 §9.6).
+        If a socket is closed while its peer sends, the kernel sends a reset, which can destroy the
+        response before the client has read it (RFC 9112 §9.6).
         """
         self.flush()
-        if self._state != OPEN or self._transport.is_closing():
+        if self._state is not OPEN or self._transport.is_closing():
             return
         if linger:
             self._state = LINGERING
@@ -187,72 +172,51 @@ class PeerConnection(asyncio.Protocol):
             self._deadline = inf
             self._transport.close()
 
+    def end_linger(self) -> None:
+        """Close, although the client may still be sending."""
+        self._state = CLOSING
+        self._transport.close()
+
     def reset(self) -> None:
-        """End at once so that the peer sees a broken stream, also when only EOF would end it."""
-        if self._state == LOST:
+        """End at once so that the peer sees a broken stream, also when EOF would end a response."""
+        if self._state is LOST:
             # The socket's number may belong to another connection already.
             return
         self._state = CLOSING
         self._out.clear()
         with suppress(OSError):
-            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     # Time
 
     def wait(self, seconds: float) -> None:
-        """Give the peer so long, from now, for what it has to do next."""
+        """Set the deadline for the peer's next action, ``seconds`` from now."""
         connections = self._connections
         self._deadline = connections.now + connections.slack_s + seconds
 
-    def check(self, now: float) -> None:
-        """Look at every limit in time."""
-        if self._deadline <= now:
-            self._deadline = inf
-            if self._state == LINGERING:
-                self._state = CLOSING
-                self._transport.close()
-            elif self._state == OPEN:
-                self.time_is_up()
-        elif self._sent_bytes != self._drained_bytes:
-            self._check_writes(now)
-        if not self._is_reading:
-            self.check_peer()
-
-    def check_peer(self) -> None:
-        """Notice a peer that left a socket of which nothing is read: the loop does not see it."""
-        if self._state != OPEN:
-            return
-        peer = self._socket()
-        if peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.peer_lost()
-        elif not self._is_probed and _has_closed(peer):
-            self.sends_no_more()
-
-    def _check_writes(self, now: float) -> None:
-        """Reset a client that takes nothing of what waits for it."""
+    def is_write_stalled(self, now: float) -> bool:
+        """Whether the peer has read nothing for `write_stall_s`; to be called at every check."""
         waiting_bytes = self._transport.get_write_buffer_size()
         drained_bytes = self._sent_bytes - waiting_bytes
         if drained_bytes != self._drained_bytes or self._stalled_since == inf:
             self._drained_bytes = drained_bytes
             self._stalled_since = now if waiting_bytes else inf
-        elif now - self._stalled_since > self._limits.write_stall_s:
-            self.peer_lost()
+            return False
+        return now - self._stalled_since > self._limits.write_stall_s
 
-    def _socket(self) -> socket.socket:
-        return cast(socket.socket, self._transport.get_extra_info("socket"))
+    # The peer's state, which the event loop does not report while the socket is not read
 
+    def has_socket_error(self) -> bool:
+        """Whether the connection is broken: reset, timed out, unreachable."""
+        return bool(self.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-def fresh_id() -> str:
-    """Return an id for a request that is refused."""
-    return uuid4_text(os.urandom(16))
-
-
-def _has_closed(peer: socket.socket) -> bool:
-    """Whether the peer has sent its FIN, read or not (Linux; tcp(7), first byte of TCP_INFO)."""
-    if not sys.platform.startswith("linux") or peer.family == socket.AF_UNIX:
-        return False
-    return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE_WAIT
+    def has_peer_fin(self) -> bool:
+        """Whether the peer has sent its FIN, read or not (Linux; tcp(7), TCP_INFO's first byte)."""
+        peer = self.peer_socket
+        if not sys.platform.startswith("linux") or peer.family == socket.AF_UNIX:
+            return False
+        return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE_WAIT
 
 
 _TCP_CLOSE_WAIT = 8

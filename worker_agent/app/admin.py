@@ -1,84 +1,71 @@
-"""The listener for the platform: live, ready, metrics. One request per connection."""
+"""The agent's endpoint for the platform: liveness, readiness and metrics."""
 
-import asyncio
 import json
 from collections.abc import Callable
-from http import HTTPStatus
 
-from runtime.metrics import CONTENT_TYPE, Registry
+from http1.server.limits import ServerLimits
+from http1.server.listener import Listener, bind_sockets, listen
+from http1.stream import Request, RequestStream, ResponseWriter, respond
+from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
+from runtime.metrics import Registry
 from runtime.settings import Address
+from wire.headers import CONTENT_TYPE
 
-_MAX_HEAD_BYTES = 8_192
-_HEAD_S = 5.0
+MAX_CONNECTIONS = 256
+_SERVER_NAME = b"worker-agent"
+_TEXT = b"text/plain"
 
-Answer = tuple[int, str, bytes]
+Page = tuple[int, bytes, bytes]
+"""Status, content type and body."""
 
 
 class Admin:
-    """Answers ``/health/live``, ``/health/ready`` (also under ``/v1``, as NVCF) and ``/metrics``.
+    """Serves ``/health/live``, ``/health/ready`` (also under ``/v1``, as NVCF) and ``/metrics``.
 
-    ``failures`` tells what keeps the agent from taking work, by component; empty when ready.
+    ``failures`` returns what keeps the agent from taking work, by component; empty when ready.
+    ``port`` is the TCP port in use, 0 before `listen` and on a Unix socket.
     """
 
     def __init__(self, registry: Registry, failures: Callable[[], dict[str, str]]) -> None:
         self._registry = registry
         self._failures = failures
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self.port = 0
 
     async def listen(self, address: Address) -> None:
-        """Begin. Raises OSError when the address cannot be had."""
-        if address.is_unix:
-            self._server = await asyncio.start_unix_server(
-                self._serve, address.path, limit=_MAX_HEAD_BYTES
-            )
-            return
-        self._server = await asyncio.start_server(
-            self._serve, address.host, address.port, limit=_MAX_HEAD_BYTES
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Serve on ``address``. Raises `http1.server.listener.ListenError`."""
+        sockets = bind_sockets([address])
+        if not address.is_unix:
+            self.port = sockets[0].getsockname()[1]
+        limits = ServerLimits(max_connections=MAX_CONNECTIONS)
+        self._listener = await listen(sockets, self.serve, limits, _SERVER_NAME)
 
-    async def close(self) -> None:
-        """End."""
-        if self._server is not None:
-            self._server.close()
+    def close(self) -> None:
+        """Stop serving; open connections are reset."""
+        if self._listener is not None:
+            self._listener.abort_all()
 
-    def answer(self, method: str, path: str) -> Answer:
-        """Return status, content type and body."""
-        if method not in {"GET", "HEAD"}:
-            return 405, "text/plain", b"GET only\n"
-        match path.partition("?")[0].removeprefix("/v1"):
-            case "/health/live":
-                return 200, "text/plain", b"OK\n"
-            case "/health/ready":
-                failures = self._failures()
-                document: dict[str, object] = {"status": "Unavailable" if failures else "OK"}
-                if failures:
-                    document["failures"] = failures
-                return 503 if failures else 200, "application/json", json.dumps(document).encode()
-            case "/metrics":
-                return 200, CONTENT_TYPE.decode(), self._registry.exposition()
+    def serve(self, request: Request, writer: ResponseWriter) -> RequestStream:
+        """Serve one request: an `http1.stream.Dispatch`."""
+        status, content_type, body = self._page(request)
+        return respond(request, writer, status, [(CONTENT_TYPE, content_type)], body)
+
+    def _page(self, request: Request) -> Page:
+        if request.method not in (b"GET", b"HEAD"):
+            return 405, _TEXT, b"GET only\n"
+        match request.target.partition(b"?")[0].removeprefix(b"/v1"):
+            case b"/health/live":
+                return 200, _TEXT, b"OK\n"
+            case b"/health/ready":
+                return self._readiness()
+            case b"/metrics":
+                return 200, METRICS_TYPE, self._registry.exposition()
             case _:
-                return 404, "text/plain", b"no such page\n"
+                return 404, _TEXT, b"no such page\n"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_HEAD_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-            words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-            if len(words) == 3:
-                status, content_type, body = self.answer(words[0], words[1])
-            else:
-                status, content_type, body = 400, "text/plain", b"malformed request\n"
-            writer.write(
-                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {content_type}\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
-            )
-            if words[0] != "HEAD":
-                writer.write(body)
-            async with asyncio.timeout(_HEAD_S):
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
+    def _readiness(self) -> Page:
+        failures = self._failures()
+        document: dict[str, object] = {"status": "Unavailable" if failures else "OK"}
+        if failures:
+            document["failures"] = failures
+        return 503 if failures else 200, b"application/json", json.dumps(document).encode()

@@ -13,7 +13,7 @@ from runtime.metrics import Registry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
+from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
@@ -56,7 +56,7 @@ class Agent:
         )
         self._pool = _pool(inference, host, inference.port)
         self._probe_pool = _pool(inference, host, health_port)
-        self._gateways = Gateways(
+        self._gateways = GatewayPool(
             AttachLimits(
                 idle_s=settings.attach.idle_s,
                 max_idle=settings.attach.max_idle,
@@ -114,7 +114,7 @@ class Agent:
             if settings.admin.port is not None:
                 address = type(address)(address.host, settings.admin.port)
             await self._admin.listen(address)
-            stack.push_async_callback(self._admin.close)
+            stack.callback(self._admin.close)
             stack.callback(self._probe_pool.close)
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)

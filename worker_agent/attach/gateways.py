@@ -1,7 +1,7 @@
-"""The gateway processes by their address, and the connections to each.
+"""Clients of the gateway processes, by address, with the connections to each.
 
-Each process has one pipeline at a time for complete small answers, and connections that carry one
-exchange each: streamed responses and rests of request bodies.
+A client uses one pipeline at a time for complete small responses. Streamed responses and the rests
+of request bodies each have a connection of their own while they last.
 """
 
 import asyncio
@@ -21,14 +21,13 @@ from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
 REST_HEAD_S = 5.0
-"""How long a GET may wait for its first answer byte (``spec/worker.md`` §3.4)."""
+"""How long a GET may wait for the first byte of its response (``spec/worker.md`` §3.4)."""
 FORGET_S = 60.0
-"""How long a gateway process without connections is remembered."""
-
+"""How long the client of a gateway process is kept without connections."""
 
 _KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 if hasattr(socket, "TCP_KEEPIDLE"):
-    # A gateway whose machine is gone says nothing; a job must not wait for it for ever.
+    # A gateway whose machine fails sends nothing; a job must not wait for it forever.
     _KEEPALIVE += [
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
@@ -37,7 +36,10 @@ if hasattr(socket, "TCP_KEEPIDLE"):
 
 
 class AttachLimits:
-    """``idle_s`` must be shorter than the gateway keeps idle connections (75 s)."""
+    """Bounds of the connections to one gateway process.
+
+    ``idle_s`` must be shorter than the time for which the gateway keeps idle connections (75 s).
+    """
 
     __slots__ = ("connect_timeout_s", "idle_s", "max_idle")
 
@@ -47,59 +49,59 @@ class AttachLimits:
         self.connect_timeout_s = connect_timeout_s
 
 
-class Gateways:
-    """The `worker_agent.job.context.Attach` for whatever address an envelope names."""
+class GatewayPool:
+    """Implements `worker_agent.job.context.Attach`: a client for each address in an envelope."""
 
     __slots__ = ("_by_uri", "_limits")
 
     def __init__(self, limits: AttachLimits) -> None:
         self._limits = limits
-        self._by_uri: dict[bytes, Gateway] = {}
+        self._by_uri: dict[bytes, GatewayClient] = {}
 
     def deliver(self, job: Job) -> None:
         """POST a complete response."""
-        self._of(job).deliver(job)
+        self._client(job).deliver(job)
 
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
         """POST a response that begins with ``head``."""
-        return self._of(job).stream(job, head, total_bytes)
+        return self._client(job).stream(job, head, total_bytes)
 
     def fetch(self, job: Job) -> RestOfBody:
         """GET the rest of the request's body."""
-        return self._of(job).fetch(job)
+        return self._client(job).fetch(job)
 
     def sweep(self) -> None:
-        """Close what was idle too long; to be called about once a second."""
-        for uri, gateway in list(self._by_uri.items()):
-            if not gateway.sweep():
+        """Close connections idle for too long; to be called about once a second."""
+        for uri, client in list(self._by_uri.items()):
+            if not client.sweep():
                 del self._by_uri[uri]
 
     def close(self) -> None:
         """Close every connection."""
-        for gateway in self._by_uri.values():
-            gateway.close()
+        for client in self._by_uri.values():
+            client.close()
 
-    def _of(self, job: Job) -> "Gateway":
+    def _client(self, job: Job) -> "GatewayClient":
         uri = job.envelope.target_uri
-        gateway = self._by_uri.get(uri)
-        if gateway is None:
-            gateway = self._by_uri[uri] = Gateway(uri, self._limits)
-        return gateway
+        client = self._by_uri.get(uri)
+        if client is None:
+            client = self._by_uri[uri] = GatewayClient(uri, self._limits)
+        return client
 
 
 def is_target(uri: bytes) -> bool:
-    """Whether ``uri`` is an address that can be attached to."""
+    """Whether ``uri`` is the address of an HTTP server."""
     try:
         parts = urlsplit(uri.decode("ascii"))
-        # As connecting encodes it: a label that is too long must not fail there.
+        # The encoding that connecting uses: a label that is too long must not fail there.
         host = (parts.hostname or "").encode("idna")
         return parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
     except ValueError:
         return False
 
 
-class Gateway:
-    """One gateway process; ``uri`` is its scheme and authority."""
+class GatewayClient:
+    """The client of one gateway process; ``uri`` is its scheme and authority."""
 
     __slots__ = (
         "_connect",
@@ -117,6 +119,7 @@ class Gateway:
     )
 
     def __init__(self, uri: bytes, limits: AttachLimits) -> None:
+        """Connections are opened when the first job needs one."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._connect = _connector(uri, self._loop)
@@ -146,7 +149,7 @@ class Gateway:
         """POST `Job.answer`, pipelined when it is small."""
         answer = job.answer
         if not answer:
-            # Over before a connection was there.
+            # The job ended before a connection was open.
             return
         if len(answer) > 2 * SMALL_BODY_BYTES:
             post = self.stream(job, answer, len(answer))
@@ -169,7 +172,7 @@ class Gateway:
 
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
         """POST a response that begins with ``head`` on a connection of its own."""
-        post = StreamedPost(self, job)
+        post = StreamedPost(self._pool, job)
         connection = self._pool.take()
         if connection is not None:
             self._start_post(post, connection, job, head, total_bytes)
@@ -188,12 +191,8 @@ class Gateway:
             spawn(self._open_get(rest, job), "attach.connect")
         return rest
 
-    def break_off(self, connection: Connection) -> None:
-        """Close ``connection`` behind what was written to it."""
-        self._pool.linger(connection)
-
     def sweep(self) -> bool:
-        """Close what was idle too long; ``False`` when the process may be forgotten."""
+        """Close connections idle for too long; ``False`` if the client may be discarded."""
         now = self._loop.time()
         self._pool.sweep()
         for pipeline in list(self._pipelines):
@@ -216,7 +215,7 @@ class Gateway:
             pipeline.close()
 
     def pipeline_lost(self, pipeline: Pipeline) -> None:
-        """A pipeline is closed."""
+        """Forget a closed pipeline."""
         self._pipelines.discard(pipeline)
         if self._pipeline is pipeline:
             self._pipeline = None
@@ -235,7 +234,7 @@ class Gateway:
         self._is_connecting = False
         self._pipelines.add(pipeline)
         self._pipeline = pipeline
-        # Whom even this one has no room for waits again, and the next one is opened.
+        # Jobs for which this pipeline has no room wait again, and the next one is opened.
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             self.deliver(job)

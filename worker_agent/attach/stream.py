@@ -1,36 +1,33 @@
-"""One response on its way to the gateway piece by piece, and one request body from there.
+"""Exchanges with a gateway process that have a connection of their own.
 
-Both are the `ResponseStream` of a connection of their own. The gateway's response to a POST may
-come at any time; before the POST's end it means that the client has gone.
+A response that streams to the gateway, and a request body that streams from there. The gateway's
+response to a POST may come at any time; before the POST's end it means that the client has left.
 """
 
-from typing import TYPE_CHECKING
-
 from http1.client.connection import Connection
-from http1.stream import Failure, Headers
+from http1.client.pool import Pool
+from http1.stream import Failure, Headers, NullResponseStream
 from worker_agent.job.machine import Job
 
-if TYPE_CHECKING:
-    from worker_agent.attach.gateways import Gateway
-
 HIGH_WATER_BYTES = 65_536
-"""So much is held for a connection that is not there yet."""
+"""So many bytes are held for a connection that is not open yet before the job is paused."""
 
 
-class StreamedPost:
-    """A POST attach whose body grows as the inference server answers."""
+class StreamedPost(NullResponseStream):
+    """A POST attach whose body grows as the inference server responds."""
 
-    __slots__ = ("_connection", "_gateway", "_is_complete", "_job", "_parts", "_waiting_bytes")
+    __slots__ = ("_connection", "_is_complete", "_job", "_parts", "_pool", "_waiting_bytes")
 
-    def __init__(self, gateway: "Gateway", job: Job) -> None:
-        self._gateway = gateway
+    def __init__(self, pool: Pool, job: Job) -> None:
+        """``pool`` is where the connection comes from."""
+        self._pool = pool
         self._job: Job | None = job
         self._connection: Connection | None = None
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
         self._is_complete = False
 
-    # What the job does
+    # Called by the job
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
@@ -45,19 +42,19 @@ class StreamedPost:
                 job.post_pause_writing()
 
     def send_end(self) -> None:
-        """The response is complete."""
+        """Complete the POST."""
         self._is_complete = True
         if self._connection is not None:
             self._connection.send_end()
 
     def abort(self) -> None:
-        """Break off after what was sent: the gateway must see that the end is missing."""
+        """Close after what was sent, so that the gateway sees that the end is missing."""
         self._job = None
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._gateway.break_off(connection)
+            self._pool.linger(connection)
 
-    # What the connection's coming brings
+    # Called when the connection is open, or cannot be opened
 
     def opened(
         self, connection: Connection, head: bytes, first: bytes, *, is_chunked: bool
@@ -75,7 +72,7 @@ class StreamedPost:
         return True
 
     def unreachable(self) -> None:
-        """No connection to the gateway could be had."""
+        """No connection to the gateway could be opened."""
         job, self._job = self._job, None
         if job is not None:
             job.post_broken()
@@ -85,11 +82,12 @@ class StreamedPost:
     def response_whole(
         self,
         status: int,
-        headers: Headers,  # noqa: ARG002  the status says it all
+        headers: Headers,  # noqa: ARG002  only the status counts
         body_bytes: int | None,  # noqa: ARG002
         body: bytes,  # noqa: ARG002
     ) -> None:
-        self._answered(status)
+        """Report the gateway's status; the connection is another request's already."""
+        self._report(status)
 
     def response_head(
         self,
@@ -97,38 +95,38 @@ class StreamedPost:
         headers: Headers,  # noqa: ARG002
         body_bytes: int | None,  # noqa: ARG002
     ) -> None:
+        """Report the gateway's status; do not wait for the body of its response."""
         connection = self._connection
-        self._answered(status)
+        self._report(status)
         if connection is not None and not connection.is_lost:
             connection.close()
 
-    def response_data(self, data: bytes) -> None: ...
-
-    def response_end(self) -> None: ...
-
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+        """The connection broke before the gateway responded."""
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
             job.post_broken()
 
     def pause_writing(self) -> None:
+        """Pause the job: the gateway reads slower than the inference server writes."""
         if self._job is not None:
             self._job.post_pause_writing()
 
     def resume_writing(self) -> None:
+        """Resume the job: the gateway has caught up."""
         if self._job is not None:
             self._job.post_resume_writing()
 
-    def _answered(self, status: int) -> None:
+    def _report(self, status: int) -> None:
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
             job.post_answered(status)
 
 
-class RestOfBody:
-    """A GET attach: what of the request's body is not in the envelope."""
+class RestOfBody(NullResponseStream):
+    """A GET attach: the part of the request's body that is not in the envelope."""
 
     __slots__ = ("_connection", "_is_paused", "_job")
 
@@ -137,28 +135,28 @@ class RestOfBody:
         self._connection: Connection | None = None
         self._is_paused = False
 
-    # What the job does
+    # Called by the job
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading the body."""
         self._is_paused = True
         if self._connection is not None:
             self._connection.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Go on reading the body."""
         self._is_paused = False
         if self._connection is not None:
             self._connection.resume_reading()
 
     def close(self) -> None:
-        """No more of it is needed."""
+        """Close the connection: no more of the body is needed."""
         self._job = None
         connection, self._connection = self._connection, None
         if connection is not None and connection.exchange is self:
             connection.close()
 
-    # What the connection's coming brings
+    # Called when the connection is open, or cannot be opened
 
     def opened(self, connection: Connection, head: bytes) -> bool:
         """Send ``head``, the whole GET; ``False`` if it is no longer wanted."""
@@ -171,13 +169,13 @@ class RestOfBody:
         return True
 
     def is_waiting(self) -> bool:
-        """Whether nothing has been heard of it yet."""
+        """Whether no byte of the response has arrived yet."""
         if self._job is None:
             return False
         return self._connection is None or not self._connection.has_answered()
 
     def unreachable(self) -> None:
-        """No connection to the gateway could be had, or it does not answer."""
+        """No connection to the gateway could be opened, or the gateway does not respond."""
         job = self._job
         if job is not None:
             job.rest_broken()
@@ -186,16 +184,14 @@ class RestOfBody:
     # ResponseStream
 
     def response_whole(
-        self,
-        status: int,
-        headers: Headers,
-        body_bytes: int | None,
-        body: bytes,
+        self, status: int, headers: Headers, body_bytes: int | None, body: bytes
     ) -> None:
-        # The connection may serve another already: a pause in between must not reach it.
+        """Take it as head, data and end, on no connection."""
+        # The connection may be another request's already: a pause must not reach it.
         self._connection = None
         self.response_head(status, headers, body_bytes)
-        self.response_data(body)
+        if body:
+            self.response_data(body)
         self.response_end()
 
     def response_head(
@@ -204,25 +200,25 @@ class RestOfBody:
         headers: Headers,  # noqa: ARG002  only the bytes count
         body_bytes: int | None,  # noqa: ARG002  the caller's own length is in its request
     ) -> None:
+        """Check that the gateway sends the body."""
         if status != 200:
             self.unreachable()
 
     def response_data(self, data: bytes) -> None:
-        if self._job is not None and data:
+        """Give the job the next bytes of the body."""
+        if self._job is not None:
             self._job.rest_data(data)
 
     def response_end(self) -> None:
+        """The body is complete."""
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
             job.rest_end()
 
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+        """The connection broke before the body was complete."""
         self._connection = None
         job, self._job = self._job, None
         if job is not None:
             job.rest_broken()
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...

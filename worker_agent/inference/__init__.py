@@ -1,1 +1,1 @@
-"""The local inference server: forwarding requests to it, and whether it is healthy."""
+"""The local inference server: sending requests to it, and probing its health."""

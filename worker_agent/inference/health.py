@@ -1,4 +1,4 @@
-"""Is the inference server able to serve? (``spec/worker.md`` §6.2)
+"""Health probes of the inference server (``spec/worker.md`` §6.2).
 
 A probe is one GET on a connection of its own. Between probes the last result holds.
 """
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from http1.client.connection import Connection
 from http1.client.pool import Pool
-from http1.stream import Failure, Headers
+from http1.stream import Failure, Headers, NullResponseStream
 
 
 class Probe(NamedTuple):
-    """What is asked, and what counts as healthy.
+    """The request of a probe, and which response counts as healthy.
 
-    ``authority`` is ``host:port`` for the Host header; ``timeout_s`` bounds one probe in all.
+    ``authority`` is ``host:port`` for the Host header; ``timeout_s`` bounds a whole probe.
     """
 
     authority: str
@@ -23,60 +23,44 @@ class Probe(NamedTuple):
     timeout_s: float
 
 
-class _Answer:
-    """The `ResponseStream` of one probe: its status, or why there is none."""
+class _Status(NullResponseStream):
+    """The status of the response to one probe, or why there is none."""
+
+    __slots__ = ("known",)
 
     def __init__(self) -> None:
-        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def response_whole(
-        self,
-        status: int,
-        headers: Headers,  # noqa: ARG002  only the status counts
-        body_bytes: int | None,  # noqa: ARG002
-        body: bytes,  # noqa: ARG002
-    ) -> None:
-        self._set(status)
+        self.known: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def response_head(
         self,
         status: int,
-        headers: Headers,  # noqa: ARG002
+        headers: Headers,  # noqa: ARG002  only the status counts
         body_bytes: int | None,  # noqa: ARG002
     ) -> None:
-        self._set(status)
-
-    def response_data(self, data: bytes) -> None: ...
-
-    def response_end(self) -> None: ...
+        """Take the status; the body does not matter."""
+        if not self.known.done():
+            self.known.set_result(status)
 
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
-        if not self.status.done():
-            self.status.set_exception(ConnectionError(f"no answer ({failure.name.lower()})"))
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-    def _set(self, status: int) -> None:
-        if not self.status.done():
-            self.status.set_result(status)
+        """Fail: there is no response."""
+        if not self.known.done():
+            self.known.set_exception(ConnectionError(f"no answer ({failure.name.lower()})"))
 
 
 async def unhealthy(pool: Pool, probe: Probe) -> str:
-    """Ask once; return why the inference server is not healthy, ``""`` when it is."""
+    """Probe once; return why the inference server is not healthy, ``""`` if it is healthy."""
     connection: Connection | None = None
     try:
         async with asyncio.timeout(probe.timeout_s):
             connection = await pool.connect()
-            answer = _Answer()
+            status = _Status()
             connection.start(
-                answer,
+                status,
                 b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
                 % (probe.path.encode(), probe.authority.encode()),
                 b"",
             )
-            status = await answer.status
+            found = await status.known
     except TimeoutError:
         return f"no answer within {probe.timeout_s:g} s"
     except OSError as error:
@@ -84,6 +68,6 @@ async def unhealthy(pool: Pool, probe: Probe) -> str:
     finally:
         if connection is not None:
             connection.close()
-    if status != probe.expected_status:
-        return f"status {status}, expected {probe.expected_status}"
+    if found != probe.expected_status:
+        return f"status {found}, expected {probe.expected_status}"
     return ""

@@ -7,30 +7,11 @@ machine.
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from http1.stream import ResponseStream
+from http1.stream import RequestWriter, ResponseStream
 from worker_agent.job.request import Identity, Outgoing
 
 AJob = TypeVar("AJob")
 AJob_contra = TypeVar("AJob_contra", contravariant=True)
-
-
-class RequestWriter(Protocol):
-    """One request on its connection to the inference server."""
-
-    def send_data(self, data: bytes) -> None:
-        """Send the next bytes of the request's body."""
-
-    def send_end(self) -> None:
-        """The request is complete."""
-
-    def pause_reading(self) -> None:
-        """Stop reading the response."""
-
-    def resume_reading(self) -> None:
-        """Read the response again."""
-
-    def close(self) -> None:
-        """Close the connection at once; no callback follows."""
 
 
 class Exchange(ResponseStream, Protocol):

@@ -5,7 +5,7 @@ Effects are calls on ports. Set the state first and call ports last: a write may
 `pause_writing` before it returns, so an event can arrive inside an effect.
 """
 
-from http1.stream import Failure, Headers
+from http1.stream import Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
 from wire.headers import forwardable
@@ -15,7 +15,7 @@ from wire.http1 import (
     MAX_INNER_HEADERS,
     encode_response_head,
 )
-from worker_agent.job.context import Context, Post, RequestWriter, Rest
+from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
 from worker_agent.job.request import Outgoing, RequestError, outgoing
 from worker_agent.job.states import (

@@ -11,7 +11,7 @@ from runtime.metrics import Registry
 from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
+from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
 from worker_agent.runner import JobRunner
@@ -137,7 +137,7 @@ class Bench:
             max_idle=concurrency,
             connect_timeout_s=5.0,
         )
-        self.gateways = Gateways(AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0))
+        self.gateways = GatewayPool(AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0))
         self.ticker = Ticker(0.5, self._sweep)
 
     def start(self) -> None:

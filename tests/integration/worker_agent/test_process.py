@@ -63,7 +63,7 @@ class System:
         ready = await asyncio.to_thread(self.agent.wait_event, "worker.ready")
         port = ready["admin_port"]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
+        writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path.encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         return int(head.split()[1]), body

@@ -1,4 +1,4 @@
-"""The application behind the edge: what goes in comes out, within bounds."""
+"""The application behind the gateway's HTTP server: what goes in comes out, within bounds."""
 
 import asyncio
 import io
@@ -16,13 +16,14 @@ from aiohttp.typedefs import Handler
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.problems import response_to
 from gateway.dispatch import api_server
-from gateway.dispatch.api_proxy import ApiBridge
+from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.api_server import ApiServer
-from gateway.dispatch.responses import DISCARD, send_problem
+from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
-from http1.server.limits import EdgeLimits
+from http1.client.pool import Connect
+from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from runtime.settings import Address
 from tests.support.nats_server import PATIENCE_S
 
@@ -54,13 +55,12 @@ class Application:
         self.app.router.add_delete("/nothing", self.nothing)
         self.app.router.add_get("/abort", self.abort)
         self.app.router.add_get("/page/{status}", self.page)
+        self.app.router.add_get("/short", self.short)
 
     async def echo(self, request: web.Request) -> web.Response:
         body = await request.read()
-        seen = {"x-method": request.method, "x-host": request.host, "x-query": request.query_string}
-        return web.Response(
-            body=body, headers={**seen, "x-asked": request.headers.get("x-ask", "")}
-        )
+        got = {"x-method": request.method, "x-host": request.host, "x-query": request.query_string}
+        return web.Response(body=body, headers={**got, "x-asked": request.headers.get("x-ask", "")})
 
     async def long(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -68,6 +68,13 @@ class Application:
         while self.sent < BIG:
             await response.write(b"x" * 10_000)
             self.sent += 10_000
+        return response
+
+    async def short(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write_eof(b"short")
         return response
 
     async def wait(self, request: web.Request) -> web.Response:
@@ -91,39 +98,53 @@ class Application:
 
 
 class Served:
-    def __init__(self, url: str, application: Application, seen: list[tuple[bytes, int]]) -> None:
+    def __init__(
+        self, url: str, application: Application, responses: list[tuple[bytes, int]]
+    ) -> None:
         self.url = url
         self.application = application
-        self.seen = seen
+        self.responses = responses
 
 
 @asynccontextmanager
-async def bridged() -> AsyncIterator[Served]:
+async def proxied() -> AsyncIterator[Served]:
     application = Application()
     server = ApiServer(application.app)
-    seen: list[tuple[bytes, int]] = []
-    bridge = ApiBridge(await server.start(), lambda method, status: seen.append((method, status)))
+    connect = await server.start()
+    try:
+        async with listening(connect) as (url, responses):
+            yield Served(url, application, responses)
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[bytes, int]]]]:
+    """Serve a proxy on a port; yield its URL and the record of its responses."""
+    responses: list[tuple[bytes, int]] = []
+    proxy = ApiProxy(connect, lambda method, status: responses.append((method, status)))
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         try:
-            return bridge.serve(request, client, [(b"x-more", b"yes")])
+            return proxy.serve(request, client, [(b"x-more", b"yes")])
         except GatewayError as error:
             send_problem(request, client, error)
-            return DISCARD
+            return IGNORED
 
     listener = await listen(
-        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, EdgeLimits()
+        bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False),
+        dispatch,
+        ServerLimits(),
     )
     try:
-        yield Served(f"http://{listener.addresses[0]}", application, seen)
+        yield f"http://{listener.addresses[0]}", responses
     finally:
         listener.abort_all()
-        await server.stop()
 
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    async with bridged() as served:
+    async with proxied() as served:
         yield served
 
 
@@ -146,7 +167,7 @@ async def test_method_path_headers_and_body_reach_the_application_and_come_back(
         assert response.headers["x-asked"] == "me"
         assert response.headers["x-host"] in served.url
         assert response.headers["x-more"] == "yes"
-    assert served.seen == [(b"PUT", 200)]
+    assert served.responses == [(b"PUT", 200)]
 
 
 async def test_one_connection_of_a_client_serves_many_calls(
@@ -158,7 +179,7 @@ async def test_one_connection_of_a_client_serves_many_calls(
     async with client.delete(f"{served.url}/nothing") as response:
         assert response.status == 204
     assert client.connector is not None
-    assert served.seen == [(b"POST", 200)] * 5 + [(b"DELETE", 204)]
+    assert served.responses == [(b"POST", 200)] * 5 + [(b"DELETE", 204)]
 
 
 async def test_a_body_of_unknown_length_arrives_whole(
@@ -199,8 +220,8 @@ async def test_a_slow_reader_stops_the_application(
         assert len(await response.read()) == BIG
 
 
-async def test_what_a_client_began_is_finished_when_it_has_left(served: Served) -> None:
-    """A deploy that stopped between two records would be worse than one nobody waits for."""
+async def test_a_call_is_finished_although_its_client_has_left(served: Served) -> None:
+    """A deploy that stopped between two records would be worse than an unwanted result."""
     reader, writer = await asyncio.open_connection(*served.url.removeprefix("http://").split(":"))
     writer.write(b"GET /wait HTTP/1.1\r\nhost: api.example.com\r\n\r\n")
     async with asyncio.timeout(PATIENCE_S):
@@ -212,12 +233,62 @@ async def test_what_a_client_began_is_finished_when_it_has_left(served: Served) 
         await served.application.ended.wait()
 
 
-async def test_an_application_that_breaks_off_is_answered_for(
+async def test_an_application_that_breaks_its_connection_gets_the_client_503(
     served: Served, client: aiohttp.ClientSession
 ) -> None:
     async with client.get(f"{served.url}/abort") as response:
         assert response.status == 503
         assert (await response.json(content_type=None))["type"].startswith("urn:nvcf:")
+
+
+async def test_a_chunked_response_stays_chunked_although_it_arrived_at_once(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async with client.get(f"{served.url}/short") as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert await response.read() == b"short"
+
+
+async def test_head_gets_the_length_and_no_body(served: Served) -> None:
+    got = await ask(served, b"HEAD", b"/page/200", b"Authorization: x")
+    assert (got.status, got.body) == (200, b"")
+    assert got.headers["content-length"] == str(len("you sent x"))
+
+
+# Another process's API
+
+
+async def test_a_call_reaches_another_process_over_tcp(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    async with listening(connect_tcp(served.url)) as (url, responses):
+        async with client.put(f"{url}/echo?a=1", data=b"body", headers={"x-ask": "me"}) as response:
+            assert response.status == 200
+            assert await response.read() == b"body"
+            assert response.headers["x-query"] == "a=1"
+        async with client.get(f"{url}/long") as response:
+            assert len(await response.read()) == BIG
+        async with client.get(f"{url}/abort") as response:
+            assert response.status == 503
+    assert responses == [(b"PUT", 200), (b"GET", 200), (b"GET", 503)]
+
+
+async def test_an_api_that_does_not_listen_is_503(client: aiohttp.ClientSession) -> None:
+    (bound,) = bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False)
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    bound.close()
+    async with listening(connect_tcp(url)) as (proxy_url, responses):
+        async with client.post(f"{proxy_url}/echo", data=b"body") as response:
+            assert response.status == 503
+            assert response.headers["x-more"] == "yes"
+            assert (await response.json(content_type=None))["type"].startswith("urn:nvcf:")
+    assert responses == [(b"POST", 503)]
+
+
+@pytest.mark.parametrize("url", ["https://api:1", "api:1", "http://"])
+def test_only_a_plain_http_address_can_be_connected_to(url: str) -> None:
+    with pytest.raises(ValueError, match="not http://host:port"):
+        connect_tcp(url)
 
 
 # What one parser takes and another does not
@@ -249,22 +320,22 @@ async def ask(served: Served, method: bytes, target: bytes, *lines: bytes) -> An
     head = (method + b" " + target + b" HTTP/1.1", b"Host: h", b"Connection: close", *lines)
     writer.write(b"\r\n".join(head) + b"\r\n\r\n")
     async with asyncio.timeout(PATIENCE_S):
-        told = await reader.read()
+        received = await reader.read()
     writer.close()
-    first, *fields = told.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    first, *fields = received.partition(b"\r\n\r\n")[0].decode().split("\r\n")
     headers = dict(field.lower().split(": ", 1) for field in fields)
-    return Answer(int(first.split()[1]), headers, told.partition(b"\r\n\r\n")[2])
+    return Answer(int(first.split()[1]), headers, received.partition(b"\r\n\r\n")[2])
 
 
 @pytest.mark.parametrize("method", [b"PRI", b"FOO", b"CONNECTX", b"DESCRIBE", b"get", b"!"])
-async def test_a_method_that_no_route_has_is_not_allowed_whatever_parsers_make_of_it(
+async def test_a_method_that_no_route_has_is_not_allowed_however_parsers_read_it(
     served: Served, method: bytes
 ) -> None:
     answer = await ask(served, method, b"/wait?x", b"Authorization: Bearer " + SECRET)
     answer.problem(405, "/wait")
     assert answer.headers["allow"] == "get, head"
     (await ask(served, method, b"/elsewhere")).problem(404, "/elsewhere")
-    assert served.seen == [(method, 405), (method, 404)]
+    assert served.responses == [(method, 405), (method, 404)]
 
 
 @pytest.mark.parametrize(
@@ -278,13 +349,13 @@ async def test_a_method_that_no_route_has_is_not_allowed_whatever_parsers_make_o
     ],
     ids=["bearer", "value", "name", "query", "headers"],
 )
-async def test_what_the_edge_takes_reaches_the_application(
+async def test_a_head_that_the_server_accepts_reaches_the_application(
     served: Served, target: bytes, lines: list[bytes]
 ) -> None:
     assert (await ask(served, b"GET", target, *lines)).status == 200
 
 
-async def test_a_long_path_is_one_that_is_not_there(served: Served) -> None:
+async def test_a_long_path_is_not_found(served: Served) -> None:
     path = b"/" + b"x" * 16_000
     (await ask(served, b"GET", path)).problem(404, path.decode())
 
@@ -299,25 +370,25 @@ async def test_a_long_path_is_one_that_is_not_there(served: Served) -> None:
     ],
     ids=["type", "agent", "websocket", "long"],
 )
-async def test_what_the_applications_parser_refuses_is_repeated_to_nobody(
+async def test_bytes_that_the_applications_parser_rejects_are_never_repeated(
     lines: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither to the caller nor to who reads the log."""
+    """Neither in the response nor in the log."""
     monkeypatch.setattr(api_server, "_UNBOUNDED", 200)
     caplog.set_level(logging.DEBUG)
-    async with bridged() as served:
+    async with proxied() as served:
         answer = await ask(served, b"GET", b"/echo?x", *lines)
     answer.problem(400, "/echo")
     assert answer.headers["x-more"] == "yes"
-    assert served.seen == [(b"GET", 400)]
+    assert served.responses == [(b"GET", 400)]
     assert "api.unreadable" in caplog.text
     assert SECRET.decode() not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(400, 400), (413, 413), (500, 500), (502, 503), (504, 503)]
+    ("status", "expected"), [(400, 400), (413, 413), (500, 500), (502, 503), (504, 503)]
 )
-async def test_an_error_page_is_replaced(served: Served, status: int, told: int) -> None:
+async def test_an_error_page_is_replaced(served: Served, status: int, expected: int) -> None:
     authorization = b"Authorization: Bearer " + SECRET
     answer = await ask(served, b"GET", b"/page/%d" % status, authorization)
-    answer.problem(told, f"/page/{status}")
+    answer.problem(expected, f"/page/{status}")

@@ -1,4 +1,4 @@
-"""The edge over real sockets, read by an independent parser (h11)."""
+"""The server over real sockets, its responses read by an independent parser (h11)."""
 
 import asyncio
 import os
@@ -14,8 +14,9 @@ from typing import Any
 import h11
 import pytest
 
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen
+from http1.server.protocol import Http1Protocol
 from http1.stream import Request, ResponseWriter
 
 PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
@@ -30,11 +31,11 @@ class Address:
 
 
 class Served:
-    """A receiver whose events can be waited for."""
+    """A request's stream whose events can be waited for."""
 
-    def __init__(self, request: Request, responder: ResponseWriter, serve: "Serve") -> None:
+    def __init__(self, request: Request, writer: ResponseWriter, serve: "Serve") -> None:
         self.request = request
-        self.responder = responder
+        self.writer = writer
         self.data = b""
         self.events: list[str] = []
         self._serve = serve
@@ -47,7 +48,7 @@ class Served:
 
     def request_data(self, data: bytes) -> None:
         self.data += data
-        self._happened("body")
+        self._happened("data")
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
@@ -56,7 +57,7 @@ class Served:
         self._happened("end")
 
     def request_broken(self) -> None:
-        self._happened("gone")
+        self._happened("broken")
 
     def pause_writing(self) -> None:
         self._happened("pause_writing")
@@ -71,9 +72,9 @@ class Served:
                 await self._changed.wait()
 
     def answer(self, body: bytes = b"ok", status: int = 200) -> None:
-        self.responder.send_head(status, [], len(body))
-        self.responder.send_data(body)
-        self.responder.send_end()
+        self.writer.send_head(status, [], len(body))
+        self.writer.send_data(body)
+        self.writer.send_end()
 
 
 Serve = Callable[[str, Served], object]
@@ -95,8 +96,8 @@ class Edge:
         self.address = ("127.0.0.1", 0)
         self.served: asyncio.Queue[Served] = asyncio.Queue()
 
-    def dispatch(self, request: Request, responder: ResponseWriter) -> Served:
-        served = Served(request, responder, self.serve)
+    def dispatch(self, request: Request, writer: ResponseWriter) -> Served:
+        served = Served(request, writer, self.serve)
         self.served.put_nowait(served)
         return served
 
@@ -104,16 +105,23 @@ class Edge:
         async with asyncio.timeout(PATIENCE_S):
             return await self.served.get()
 
+    @property
+    def connection(self) -> Http1Protocol:
+        """The only open connection."""
+        (connection,) = self.listener
+        assert isinstance(connection, Http1Protocol)
+        return connection
+
     async def until_empty(self) -> None:
         assert await self.listener.drain(asyncio.get_running_loop().time() + PATIENCE_S)
 
 
 @asynccontextmanager
-async def edge(serve: Serve = echo, limits: EdgeLimits | None = None) -> AsyncIterator[Edge]:
+async def edge(serve: Serve = echo, limits: ServerLimits | None = None) -> AsyncIterator[Edge]:
     it = Edge(serve)
     sockets = bind_sockets([Address()])
     it.address = sockets[0].getsockname()
-    it.listener = await listen(sockets, it.dispatch, limits or EdgeLimits())
+    it.listener = await listen(sockets, it.dispatch, limits or ServerLimits())
     try:
         yield it
     finally:
@@ -122,7 +130,7 @@ async def edge(serve: Serve = echo, limits: EdgeLimits | None = None) -> AsyncIt
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait, turn by turn of the loop, for what nothing reports."""
+    """Wait, turn by turn of the loop, for a condition without an event."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             turn = asyncio.Event()
@@ -214,10 +222,10 @@ class Client:
 
 async def test_another_parser_reads_every_kind_of_response() -> None:
     async def later(served: Served) -> None:
-        served.responder.send_head(200, [], None)
+        served.writer.send_head(200, [], None)
         for piece in (b"data: 1\n\n", b"", b"data: 2\n\n"):
-            served.responder.send_data(piece)
-        served.responder.send_end()
+            served.writer.send_data(piece)
+        served.writer.send_end()
 
     answers = iter([("sized", 200), ("chunked", 200), ("empty", 204), ("none", 304), ("head", 200)])
     tasks = []
@@ -231,9 +239,9 @@ async def test_another_parser_reads_every_kind_of_response() -> None:
         elif kind == "sized":
             served.answer(b"hello")
         else:
-            served.responder.send_head(status, [], 5)
-            served.responder.send_data(b"hello")
-            served.responder.send_end()
+            served.writer.send_head(status, [], 5)
+            served.writer.send_data(b"hello")
+            served.writer.send_end()
 
     async with edge(serve) as it:
         client = await Client.connect(it.address)
@@ -261,11 +269,11 @@ async def test_100_continue_comes_before_the_body_is_sent() -> None:
         client.close()
 
 
-async def test_an_early_answer_reaches_a_client_that_goes_on_sending() -> None:
+async def test_an_early_response_reaches_a_client_that_goes_on_sending() -> None:
     def refuse(event: str, served: Served) -> None:
         served.answer(b"too large", 413)
 
-    async with edge(lambda event, served: event == "body" and refuse(event, served)) as it:
+    async with edge(lambda event, served: event == "data" and refuse(event, served)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n")
         for _ in range(30):
@@ -282,10 +290,10 @@ async def test_an_aborted_response_is_seen_as_broken_even_where_eof_would_end_it
         client = await Client.connect(it.address)
         await client.send(b"GET / HTTP/1.0\r\n\r\n")
         served = await it.next()
-        served.responder.send_head(200, [], None)
-        served.responder.send_data(b"half")
+        served.writer.send_head(200, [], None)
+        served.writer.send_data(b"half")
         await client.read_until(b"half")
-        served.responder.abort()
+        served.writer.abort()
         with pytest.raises(ConnectionResetError):
             await client.read()
         client.close()
@@ -296,26 +304,26 @@ async def test_an_aborted_response_is_seen_as_broken_even_where_eof_would_end_it
 
 async def test_a_slow_reader_bounds_what_is_held_for_it() -> None:
     """The producer stops at the mark, goes on as the client reads, and nothing is lost."""
-    limits = EdgeLimits()
+    limits = ServerLimits()
     async with edge(nothing, limits) as it:
         client = await Client.connect(it.address, receive_bytes=4096)
         await client.send(GET)
         served = await it.next()
-        served.responder.send_head(200, [], None)
+        served.writer.send_head(200, [], None)
         produced = most_waiting = 0
         total = 20_000_000
-        connection = next(iter(it.listener._connections._open))
+        connection = it.connection
         block = b"x" * 16_384
 
         def produce() -> None:
             nonlocal produced, most_waiting
-            while produced < total and not served.responder.is_writing_paused():
-                served.responder.send_data(block)
+            while produced < total and not served.writer.is_writing_paused():
+                served.writer.send_data(block)
                 produced += len(block)
-                waiting = connection._transport.get_write_buffer_size()  # type: ignore[attr-defined]
+                waiting = connection.unsent_bytes
                 most_waiting = max(most_waiting, waiting)
             if produced >= total:
-                served.responder.send_end()
+                served.writer.send_end()
 
         it.serve = served._serve = lambda event, _: event == "resume_writing" and produce()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -333,21 +341,21 @@ async def test_a_slow_reader_bounds_what_is_held_for_it() -> None:
         client.close()
 
 
-async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
+async def test_a_sender_is_paused_while_its_body_is_not_wanted() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         total = 20_000_000
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % total)
         served = await it.next()
-        served.responder.pause_reading()
+        served.writer.pause_reading()
         sending = asyncio.get_running_loop().create_task(client.send(b"x" * total))
-        connection = next(iter(it.listener._connections._open))
-        await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
-        held_bytes = len(connection._held)  # type: ignore[attr-defined]
+        connection = it.connection
+        await until(lambda: not connection.is_reading)
+        held_bytes = connection.held_bytes
         assert held_bytes < 65_536 + 262_144
         assert served.data == b""
         assert not sending.done()
-        served.responder.resume_reading()
+        served.writer.resume_reading()
         await served.wait_for("end")
         await sending
         assert len(served.data) == total
@@ -357,16 +365,16 @@ async def test_a_sender_is_held_up_while_nobody_wants_its_body() -> None:
 # Leaving
 
 
-async def test_a_client_that_closes_is_gone_although_it_could_have_half_closed() -> None:
+async def test_a_client_that_closes_breaks_the_stream_although_it_could_have_half_closed() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET)
         served = await it.next()
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_half_closes_gets_its_answer() -> None:
+async def test_a_client_that_half_closes_gets_its_response() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET + GET)
@@ -379,46 +387,46 @@ async def test_a_client_that_half_closes_gets_its_answer() -> None:
         data = await client.read_to_end()
         assert data.count(b"HTTP/1.1 200 OK") == 2
         assert data.endswith(b"two")
-        assert "gone" not in first.events + second.events
+        assert "broken" not in first.events + second.events
         client.close()
 
 
-async def test_a_client_that_closes_in_a_silent_stream_is_gone_at_once() -> None:
+async def test_a_client_that_closes_during_a_silent_stream_breaks_it_at_once() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET)
         served = await it.next()
-        served.responder.send_head(200, [], None)
-        served.responder.send_data(b"one event")
+        served.writer.send_head(200, [], None)
+        served.writer.send_data(b"one event")
         await client.read_until(b"one event")
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_closes_behind_a_body_nobody_reads_is_gone() -> None:
-    async with edge(nothing, EdgeLimits(idle_timeout_s=0.2)) as it:
+async def test_a_client_that_closes_behind_an_unread_body_breaks_the_stream() -> None:
+    async with edge(nothing, ServerLimits(idle_timeout_s=0.2)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
         served = await it.next()
-        served.responder.pause_reading()
+        served.writer.pause_reading()
         await client.send(b"x" * 150_000)
-        connection = next(iter(it.listener._connections._open))
-        await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
+        connection = it.connection
+        await until(lambda: not connection.is_reading)
         client.close()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
-async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
-    async with edge(nothing, EdgeLimits(idle_timeout_s=0.2)) as it:
+async def test_a_client_that_resets_breaks_the_stream_although_its_socket_is_not_read() -> None:
+    async with edge(nothing, ServerLimits(idle_timeout_s=0.2)) as it:
         client = await Client.connect(it.address)
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
         served = await it.next()
-        served.responder.pause_reading()
+        served.writer.pause_reading()
         await client.send(b"x" * 150_000)
-        connection = next(iter(it.listener._connections._open))
-        await until(lambda: not connection._is_reading)  # type: ignore[attr-defined]
+        connection = it.connection
+        await until(lambda: not connection.is_reading)
         client.reset()
-        await served.wait_for("gone")
+        await served.wait_for("broken")
 
 
 # Time
@@ -434,8 +442,8 @@ async def test_a_client_that_resets_is_gone_although_nothing_is_read() -> None:
     ],
     ids=["head", "body", "silent", "idle"],
 )
-async def test_what_does_not_come_in_time_ends_the_connection(sent: bytes, status: bytes) -> None:
-    limits = EdgeLimits(head_timeout_s=0.1, body_stall_s=0.1, idle_timeout_s=0.1)
+async def test_a_timeout_ends_the_connection(sent: bytes, status: bytes) -> None:
+    limits = ServerLimits(head_timeout_s=0.1, body_stall_s=0.1, idle_timeout_s=0.1)
     async with edge(echo, limits) as it:
         client = await Client.connect(it.address)
         if sent:
@@ -445,14 +453,14 @@ async def test_what_does_not_come_in_time_ends_the_connection(sent: bytes, statu
 
 
 async def test_a_client_that_reads_nothing_is_reset() -> None:
-    async with edge(nothing, EdgeLimits(write_stall_s=0.2)) as it:
+    async with edge(nothing, ServerLimits(write_stall_s=0.2)) as it:
         client = await Client.connect(it.address, receive_bytes=4096)
         await client.send(GET)
         served = await it.next()
-        served.responder.send_head(200, [], None)
-        while not served.responder.is_writing_paused():
-            served.responder.send_data(b"x" * 65_536)
-        await served.wait_for("gone")
+        served.writer.send_head(200, [], None)
+        while not served.writer.is_writing_paused():
+            served.writer.send_data(b"x" * 65_536)
+        await served.wait_for("broken")
         with pytest.raises(ConnectionResetError):
             await client.read_to_end()
         client.close()
@@ -461,8 +469,8 @@ async def test_a_client_that_reads_nothing_is_reset() -> None:
 # Listening
 
 
-async def test_one_connection_too_many_is_answered_503() -> None:
-    async with edge(nothing, EdgeLimits(max_connections=1)) as it:
+async def test_one_connection_too_many_gets_503() -> None:
+    async with edge(nothing, ServerLimits(max_connections=1)) as it:
         first = await Client.connect(it.address)
         await first.send(GET)
         served = await it.next()
@@ -497,13 +505,13 @@ async def test_draining_lets_the_busy_finish_and_closes_the_idle() -> None:
         busy.close()
 
 
-async def test_abort_all_tells_every_receiver() -> None:
+async def test_abort_all_breaks_every_stream() -> None:
     async with edge(nothing) as it:
         client = await Client.connect(it.address)
         await client.send(GET)
         served = await it.next()
         it.listener.abort_all()
-        assert served.events[-1] == "gone"
+        assert served.events[-1] == "broken"
         with pytest.raises(ConnectionResetError):
             await client.read()
         client.close()
@@ -515,7 +523,7 @@ async def test_a_unix_socket_serves_and_its_stale_file_is_replaced(tmp_path: Pat
     abandoned.bind(path)
     abandoned.close()
     it = Edge(echo)
-    it.listener = await listen(bind_sockets([Address(path=path)]), it.dispatch, EdgeLimits())
+    it.listener = await listen(bind_sockets([Address(path=path)]), it.dispatch, ServerLimits())
     assert it.listener.addresses == (f"unix:{path}",)
     client = await Client.connect(path)
     await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nunix")
@@ -528,12 +536,12 @@ async def test_a_unix_socket_serves_and_its_stale_file_is_replaced(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_unix_sockets_file_goes_with_the_last_process_that_listens(tmp_path: Path) -> None:
+async def test_the_last_process_that_listens_removes_the_unix_sockets_file(tmp_path: Path) -> None:
     path = str(tmp_path / "edge.sock")
     (bound,) = bind_sockets([Address(path=path)])
     siblings = bound.dup()
     it = Edge(echo)
-    it.listener = await listen([bound], it.dispatch, EdgeLimits())
+    it.listener = await listen([bound], it.dispatch, ServerLimits())
     it.listener.stop_accepting()
     assert os.listdir(tmp_path) == ["edge.sock"]
     siblings.close()
@@ -541,7 +549,7 @@ async def test_a_unix_sockets_file_goes_with_the_last_process_that_listens(tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("precious")
     with pytest.raises(ListenError, match=r"cannot listen on unix:.*in use"):
@@ -558,7 +566,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     bound.close()
 
 
-def test_a_port_beyond_the_last_is_not_some_other_port() -> None:
+def test_a_port_beyond_the_last_is_an_error() -> None:
     with pytest.raises(ListenError, match=":65536: there is no such port"):
         bind_sockets([Address(port=65_536)])
 
@@ -576,15 +584,14 @@ async def test_accepted_connections_send_without_delay_on_ipv6_too() -> None:
     except ListenError as error:
         pytest.skip(str(error))
     it = Edge(echo)
-    it.listener = await listen(sockets, it.dispatch, EdgeLimits())
+    it.listener = await listen(sockets, it.dispatch, ServerLimits())
     assert it.listener.addresses[0].startswith("[::1]:")
     reader, writer = await asyncio.open_connection("::1", sockets[0].getsockname()[1])
     writer.write(GET)
     async with asyncio.timeout(PATIENCE_S):
         await reader.readuntil(b"\r\n\r\n")
-    connection = next(iter(it.listener._connections._open))
-    peer = connection._socket()  # type: ignore[attr-defined]
-    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection = it.connection
+    assert connection.peer_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()

@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 from gateway.app.options import edge_limits
 from gateway.settings import EdgeSettings
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 
 OTHERS = {"listen", "host_suffix", "processes"}
 LIMITS = EdgeSettings.model_fields.keys() - OTHERS
@@ -15,4 +15,4 @@ def test_every_limit_among_the_settings_reaches_the_listener() -> None:
 
 
 def test_without_settings_the_limits_have_their_own_defaults() -> None:
-    assert edge_limits(EdgeSettings()) == EdgeLimits()
+    assert edge_limits(EdgeSettings()) == ServerLimits()

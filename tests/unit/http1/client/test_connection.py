@@ -43,8 +43,8 @@ class Transport:
     def resume_reading(self) -> None: ...
 
 
-class Told:
-    """The owner and the exchange at once; what was told, in one form however it was told."""
+class Recorder:
+    """Owner and response stream in one; records a response in one form, however it is reported."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -83,31 +83,31 @@ class Told:
 
     def lost(self, connection: Connection) -> None: ...
 
-    def holds(self, connection: Connection) -> None: ...
+    def delay_small_body(self, connection: Connection) -> None: ...
 
     pause_writing = resume_writing = lambda self: None
 
 
-def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) -> Told:
-    """Return what is told of a response that arrives in ``reads``."""
-    told: Any = Told()
+def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) -> Recorder:
+    """Return the record of a response that arrives in ``reads``."""
+    recorder: Any = Recorder()
     clock: Any = Clock()
     transport: Any = Transport()
-    connection = Connection(told, clock)
+    connection = Connection(recorder, clock)
     connection.connection_made(transport)
-    connection.start(told, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
+    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
     for data in reads:
         if not transport.closing:
             connection.data_received(data)
     if eof and not transport.closing:
         connection.eof_received()
         connection.connection_lost(None)
-    return told
+    return recorder
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({cut % len(data) for cut in cuts} - {0})
-    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+    bounds = sorted({cut % len(data) for cut in cuts} - {0})
+    return [data[a:b] for a, b in zip([0, *bounds], [*bounds, len(data)], strict=True)]
 
 
 RESPONSES = {
@@ -121,44 +121,44 @@ RESPONSES = {
 
 @pytest.mark.parametrize("kind", sorted(RESPONSES))
 @given(cuts=st.lists(st.integers(0, 2000), max_size=12))
-def test_any_split_into_reads_tells_the_same_response(kind: str, cuts: list[int]) -> None:
-    told = received(split(RESPONSES[kind], cuts))
-    assert (told.status, told.body, told.ends, told.failure) == (200, BODY, 1, None)
-    assert (b"x-a", b"b") in told.headers
-    assert b"content-length" not in dict(told.headers)
-    assert told.is_released
+def test_any_split_into_reads_reports_the_same_response(kind: str, cuts: list[int]) -> None:
+    recorder = received(split(RESPONSES[kind], cuts))
+    assert (recorder.status, recorder.body, recorder.ends, recorder.failure) == (200, BODY, 1, None)
+    assert (b"x-a", b"b") in recorder.headers
+    assert b"content-length" not in dict(recorder.headers)
+    assert recorder.is_released
 
 
 @given(cuts=st.lists(st.integers(0, 2000), max_size=12), keep=st.integers(0, 1000))
 def test_a_response_cut_short_never_ends(cuts: list[int], keep: int) -> None:
     for response in (RESPONSES["length"], RESPONSES["chunked"]):
-        told = received(split(response[: 1 + keep % (len(response) - 1)], cuts), eof=True)
-        assert told.ends == 0
-        assert told.failure is Failure.CLOSED
-        assert not told.is_released
+        recorder = received(split(response[: 1 + keep % (len(response) - 1)], cuts), eof=True)
+        assert recorder.ends == 0
+        assert recorder.failure is Failure.CLOSED
+        assert not recorder.is_released
 
 
 @given(cuts=st.lists(st.integers(0, 2000), max_size=5))
 def test_without_length_the_end_of_the_connection_is_the_end(cuts: list[int]) -> None:
-    told = received(split(b"HTTP/1.1 200 OK\r\n\r\n" + BODY, cuts), eof=True)
-    assert (told.body, told.ends, told.announced) == (BODY, 1, None)
-    assert not told.is_released
+    recorder = received(split(b"HTTP/1.1 200 OK\r\n\r\n" + BODY, cuts), eof=True)
+    assert (recorder.body, recorder.ends, recorder.announced) == (BODY, 1, None)
+    assert not recorder.is_released
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
 def test_no_bytes_crash_it(data: bytes, cuts: list[int]) -> None:
     if data:
-        told = received(split(data, cuts), eof=True)
-        assert told.ends + (told.failure is not None) == 1
+        recorder = received(split(data, cuts), eof=True)
+        assert recorder.ends + (recorder.failure is not None) == 1
 
 
 def test_a_head_response_keeps_its_length_and_takes_no_body() -> None:
-    told = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"], is_head=True)
-    assert (told.announced, told.body, told.ends) == (7, b"", 1)
-    assert told.is_released
-    told = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nforged!"], is_head=True)
-    assert told.body == b""
-    assert not told.is_released
+    recorder = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"], is_head=True)
+    assert (recorder.announced, recorder.body, recorder.ends) == (7, b"", 1)
+    assert recorder.is_released
+    recorder = received([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nforged!"], is_head=True)
+    assert recorder.body == b""
+    assert not recorder.is_released
 
 
 @pytest.mark.parametrize(
@@ -169,21 +169,21 @@ def test_a_head_response_keeps_its_length_and_takes_no_body() -> None:
         b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nmore",
     ],
 )
-def test_a_connection_that_may_not_be_kept_is_not_kept(response: bytes) -> None:
-    told = received([response])
-    assert told.ends == 1
-    assert not told.is_released
+def test_a_connection_that_must_not_be_reused_is_not_reused(response: bytes) -> None:
+    recorder = received([response])
+    assert recorder.ends == 1
+    assert not recorder.is_released
 
 
 def test_a_request_body_is_framed_as_announced() -> None:
     sent = []
     for is_chunked in (False, True):
-        told: Any = Told()
+        recorder: Any = Recorder()
         clock: Any = Clock()
         transport: Any = Transport()
-        connection = Connection(told, clock)
+        connection = Connection(recorder, clock)
         connection.connection_made(transport)
-        connection.start(told, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
+        connection.start(recorder, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
         connection.send_data(b"cd")
         connection.send_data(b"x" * 5000)
         connection.send_end()

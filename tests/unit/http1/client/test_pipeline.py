@@ -1,4 +1,4 @@
-"""Answers one behind the other, without a socket."""
+"""Pipelined POSTs without a socket."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from http1.client.pipeline import Pipeline
 
 
 class Transport:
-    """As much of `asyncio.Transport` as a pipeline uses; told by hand that it is lost."""
+    """As much of `asyncio.Transport` as a pipeline uses."""
 
     is_aborted = False
 
@@ -22,10 +22,10 @@ class Transport:
 
 
 class Clock:
-    """The loop, the owner of the pipeline, and who is told."""
+    """The loop, the owner of the pipeline, and the record of all calls."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def time(self) -> float:
         return 1.0
@@ -34,17 +34,17 @@ class Clock:
 
 
 class Delivered:
-    """A job that writes down what becomes of its POST."""
+    """The callbacks of one POST; records them."""
 
-    def __init__(self, told: list[str], name: str) -> None:
-        self._told = told
+    def __init__(self, calls: list[str], name: str) -> None:
+        self._calls = calls
         self._name = name
 
     def post_answered(self, status: int) -> None:
-        self._told.append(f"{self._name} {status}")
+        self._calls.append(f"{self._name} {status}")
 
     def post_broken(self, *, is_unread: bool = False) -> None:
-        self._told.append(f"{self._name} {'unread' if is_unread else 'lost'}")
+        self._calls.append(f"{self._name} {'unread' if is_unread else 'lost'}")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ class Delivered:
         (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", "lost"),
     ],
 )
-def test_only_what_stands_behind_an_announced_close_is_certainly_unread(
+def test_only_a_post_behind_an_announced_close_is_certainly_unread(
     answer: bytes, fate: str
 ) -> None:
     clock: Any = Clock()
@@ -62,8 +62,8 @@ def test_only_what_stands_behind_an_announced_close_is_certainly_unread(
     pipeline = Pipeline(clock, clock)
     pipeline.connection_made(transport)
     for name in ("a", "b"):
-        job: Any = Delivered(clock.told, name)
+        job: Any = Delivered(clock.calls, name)
         pipeline.post(job, b"POST", 1.0)
     pipeline.data_received(answer)
     pipeline.connection_lost(None)
-    assert clock.told == ["a 401", f"b {fate}"]
+    assert clock.calls == ["a 401", f"b {fate}"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.server.body import ChunkedBody
-from http1.server.http_error import Refusal
+from http1.server.http_error import HttpError
 
 
 def decode(*pieces: bytes, enough_bytes: int = 5) -> tuple[bytes, bool, bytes]:
@@ -67,9 +67,9 @@ def test_any_pieces_give_the_same_body_and_the_same_rest(cuts: list[int]) -> Non
     ids=lambda stream: repr(stream)[2:30],
 )
 def test_what_other_parsers_might_read_differently_is_refused(stream: bytes) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(HttpError):
         decode(stream)
-    with pytest.raises(Refusal):
+    with pytest.raises(HttpError):
         decode(*[stream[at : at + 1] for at in range(len(stream))])
 
 
@@ -77,6 +77,6 @@ def test_what_other_parsers_might_read_differently_is_refused(stream: bytes) -> 
 def test_no_bytes_break_it(stream: bytes) -> None:
     try:
         decoded, _, _ = decode(stream)
-    except Refusal:
+    except HttpError:
         return
     assert len(decoded) <= len(stream)

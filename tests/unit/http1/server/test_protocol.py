@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http1.server.limits import EdgeLimits
-from tests.unit.http1.server.table import Exchange, Table, answering
+from http1.server.limits import ServerLimits
+from tests.unit.http1.server.harness import Exchange, Harness, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED_POST = b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -32,121 +32,121 @@ def without_date(wire: bytes) -> bytes:
 # One exchange
 
 
-def test_a_request_and_its_answer_take_one_write() -> None:
-    table = Table(on=answering)
-    table.feed(post(b"hello"))
-    assert table.last.events == ["body", "end"]
-    assert without_date(table.transport.written) == (
+def test_a_request_and_its_response_take_one_write() -> None:
+    harness = Harness(on=answering)
+    harness.feed(post(b"hello"))
+    assert harness.last.events == ["data", "end"]
+    assert without_date(harness.transport.written) == (
         b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nserver: invocation-gateway\r\n\r\n/p hello"
     )
     assert re.search(
-        rb"\r\ndate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", table.transport.written
+        rb"\r\ndate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", harness.transport.written
     )
-    assert table.transport.writes == 1
-    assert not table.transport.is_closing()
+    assert harness.transport.writes == 1
+    assert not harness.transport.is_closing()
 
 
-def test_an_answer_from_elsewhere_leaves_with_the_same_turn_in_one_write() -> None:
-    table = Table()
-    table.feed(GET)
-    table.last.responder.send_head(200, [], None)
-    table.last.responder.send_data(b"data: 1\n\n")
-    table.last.responder.send_data(b"data: 2\n\n")
-    assert table.transport.written == b""
-    table.loop.run()
-    assert table.transport.writes == 1
-    assert table.transport.written.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n")
-    table.last.responder.send_end()
-    table.loop.run()
-    assert table.transport.written.endswith(b"\r\n0\r\n\r\n")
+def test_a_response_written_later_leaves_in_one_write_of_the_same_turn() -> None:
+    harness = Harness()
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], None)
+    harness.last.writer.send_data(b"data: 1\n\n")
+    harness.last.writer.send_data(b"data: 2\n\n")
+    assert harness.transport.written == b""
+    harness.loop.run()
+    assert harness.transport.writes == 1
+    assert harness.transport.written.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n")
+    harness.last.writer.send_end()
+    harness.loop.run()
+    assert harness.transport.written.endswith(b"\r\n0\r\n\r\n")
 
 
-def test_the_workers_own_date_and_server_stand_alone() -> None:
-    table = Table()
-    table.feed(GET)
-    table.last.answer(headers=[(b"date", b"then"), (b"server", b"uvicorn")])
-    table.loop.run()
-    assert table.transport.written.count(b"date:") == 1
-    assert table.transport.written.count(b"server:") == 1
+def test_the_workers_own_date_and_server_are_not_repeated() -> None:
+    harness = Harness()
+    harness.feed(GET)
+    harness.last.answer(headers=[(b"date", b"then"), (b"server", b"uvicorn")])
+    harness.loop.run()
+    assert harness.transport.written.count(b"date:") == 1
+    assert harness.transport.written.count(b"server:") == 1
 
 
 def test_a_response_to_head_has_the_length_and_no_body() -> None:
-    table = Table(on=answering)
-    table.feed(b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert b"content-length: 3\r\n" in table.transport.written
-    assert table.transport.written.endswith(b"\r\n\r\n")
+    harness = Harness(on=answering)
+    harness.feed(b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"content-length: 3\r\n" in harness.transport.written
+    assert harness.transport.written.endswith(b"\r\n\r\n")
 
 
 def test_a_body_of_unknown_length_to_http_1_0_ends_with_the_connection() -> None:
-    table = Table()
-    table.feed(b"GET /a HTTP/1.0\r\n\r\n")
-    table.last.responder.send_head(200, [], None)
-    table.last.responder.send_data(b"x")
-    table.last.is_over = True
-    table.last.responder.send_end()
-    table.loop.run()
-    assert b"connection: close\r\n" in table.transport.written
-    assert table.transport.written.endswith(b"\r\n\r\nx")
-    assert table.transport.is_closing()
-    assert not table.transport.aborted
+    harness = Harness()
+    harness.feed(b"GET /a HTTP/1.0\r\n\r\n")
+    harness.last.writer.send_head(200, [], None)
+    harness.last.writer.send_data(b"x")
+    harness.last.is_over = True
+    harness.last.writer.send_end()
+    harness.loop.run()
+    assert b"connection: close\r\n" in harness.transport.written
+    assert harness.transport.written.endswith(b"\r\n\r\nx")
+    assert harness.transport.is_closing()
+    assert not harness.transport.aborted
 
 
 @pytest.mark.parametrize("sent", [b"", b"four"])
 def test_a_response_shorter_than_announced_is_reset(sent: bytes) -> None:
-    table = Table()
-    table.feed(GET)
-    table.last.responder.send_head(200, [], 5)
-    table.last.responder.send_data(sent)
-    table.last.is_over = True
-    table.last.responder.send_end()
-    assert table.transport.aborted
-    assert table.transport.socket.resets
-    table.loop.run()
+    harness = Harness()
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], 5)
+    harness.last.writer.send_data(sent)
+    harness.last.is_over = True
+    harness.last.writer.send_end()
+    assert harness.transport.aborted
+    assert harness.transport.socket.resets
+    harness.loop.run()
 
 
-def test_a_response_longer_than_announced_is_reset_and_its_maker_is_told() -> None:
-    table = Table()
-    table.feed(GET)
-    table.last.responder.send_head(200, [], 5)
-    table.last.responder.send_data(b"sixsix")
-    assert table.last.events == ["end", "gone"]
-    assert table.transport.aborted
+def test_a_response_longer_than_announced_is_reset_and_its_stream_breaks() -> None:
+    harness = Harness()
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], 5)
+    harness.last.writer.send_data(b"sixsix")
+    assert harness.last.events == ["end", "broken"]
+    assert harness.transport.aborted
 
 
 def test_calls_after_the_end_do_not_touch_the_next_response() -> None:
-    table = Table(on=answering)
-    table.feed(GET)
-    old = table.last.responder
-    table.on = lambda event, exchange: None
-    table.feed(GET)
-    written = table.transport.written
+    harness = Harness(on=answering)
+    harness.feed(GET)
+    old = harness.last.writer
+    harness.on = lambda event, exchange: None
+    harness.feed(GET)
+    written = harness.transport.written
     old.send_data(b"late")
     old.send_end()
     old.abort()
-    table.loop.run()
-    assert table.transport.written == written
-    assert not table.transport.is_closing()
+    harness.loop.run()
+    assert harness.transport.written == written
+    assert not harness.transport.is_closing()
 
 
-def test_a_dispatch_that_fails_is_answered_500_and_the_connection_closed() -> None:
+def test_a_dispatch_that_raises_gets_500_and_the_connection_closes() -> None:
     def fail(event: str, exchange: Exchange) -> None:
         if event == "dispatch":
             raise RuntimeError("a bug")
 
-    table = Table(on=fail)
-    table.feed(GET)
-    assert table.status() == b"500"
-    assert b"a bug" not in table.transport.written
-    assert problem(table)["instance"] == "/a"
-    assert table.transport.eof_written
+    harness = Harness(on=fail)
+    harness.feed(GET)
+    assert harness.status() == b"500"
+    assert b"a bug" not in harness.transport.written
+    assert problem(harness)["instance"] == "/a"
+    assert harness.transport.eof_written
 
 
-# Refusals
+# Error responses
 
 
-def problem(table: Table) -> dict[str, Any]:
+def problem(harness: Harness) -> dict[str, Any]:
     """Return the document of the answer that came last, which is a whole one."""
-    head, _, body = table.transport.written.rpartition(b"\r\n\r\n")
+    head, _, body = harness.transport.written.rpartition(b"\r\n\r\n")
     document: dict[str, Any] = json.loads(body)
     assert b"\r\ncontent-type: application/problem+json" in head
     assert b"HTTP/1.1 %d " % document["status"] in head
@@ -173,38 +173,38 @@ def problem(table: Table) -> dict[str, Any]:
         (b"GET / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", b"417", "/"),
     ],
 )
-def test_what_is_no_request_is_answered_with_a_problem_and_closed(
+def test_invalid_bytes_get_a_problem_and_the_connection_closes(
     wire: bytes, status: bytes, path: str | None
 ) -> None:
-    table = Table()
-    table.feed(wire)
-    assert table.exchanges == []
-    assert table.status() == status
-    assert b"\r\nconnection: close" in table.transport.written
-    assert problem(table).get("instance") == path
-    assert table.transport.eof_written
-    table.feed(GET)
-    assert table.exchanges == []
+    harness = Harness()
+    harness.feed(wire)
+    assert harness.exchanges == []
+    assert harness.status() == status
+    assert b"\r\nconnection: close" in harness.transport.written
+    assert problem(harness).get("instance") == path
+    assert harness.transport.eof_written
+    harness.feed(GET)
+    assert harness.exchanges == []
 
 
-def test_a_body_that_breaks_its_coding_ends_the_exchange_before_the_refusal() -> None:
-    table = Table()
-    table.feed(CHUNKED_POST + b"5\r\nhello\r\n", b"zz\r\n")
-    assert table.last.events == ["body", "first_part_end", "gone"]
-    assert table.status() == b"400"
-    assert problem(table)["instance"] == "/c"
+def test_a_body_that_breaks_its_coding_breaks_the_stream_before_the_error_response() -> None:
+    harness = Harness()
+    harness.feed(CHUNKED_POST + b"5\r\nhello\r\n", b"zz\r\n")
+    assert harness.last.events == ["data", "first_part_end", "broken"]
+    assert harness.status() == b"400"
+    assert problem(harness)["instance"] == "/c"
 
 
 @pytest.mark.parametrize(
     ("pieces", "path"),
     [([b"GET /b?", b"c HTTP/1.1\r\nHost: x y\r\n\r\n"], "/b"), ([b"GET ", b"/b\n"], None)],
 )
-def test_the_path_of_the_request_before_is_not_taken_for_that_of_a_refused_one(
+def test_an_error_does_not_name_the_path_of_the_request_before(
     pieces: list[bytes], path: str | None
 ) -> None:
-    table = Table(on=answering)
-    table.feed(GET, *pieces)
-    assert problem(table).get("instance") == path
+    harness = Harness(on=answering)
+    harness.feed(GET, *pieces)
+    assert problem(harness).get("instance") == path
 
 
 @pytest.mark.parametrize(
@@ -215,243 +215,243 @@ def test_the_path_of_the_request_before_is_not_taken_for_that_of_a_refused_one(
         (b"GET /a", None),
     ],
 )
-def test_what_comes_too_late_is_told_for_which_path(wire: bytes, path: str | None) -> None:
-    table = Table(EdgeLimits(head_timeout_s=2, body_stall_s=2))
-    table.feed(GET)
-    table.last.answer()
-    table.feed(wire)
-    table.pass_time(6)
-    document = problem(table)
+def test_a_408_names_the_path_if_it_is_known(wire: bytes, path: str | None) -> None:
+    harness = Harness(ServerLimits(head_timeout_s=2, body_stall_s=2))
+    harness.feed(GET)
+    harness.last.answer()
+    harness.feed(wire)
+    harness.pass_time(6)
+    document = problem(harness)
     assert (document["status"], document.get("instance")) == (408, path)
 
 
-def test_one_connection_too_many_is_told_by_an_id_too() -> None:
-    assert problem(Table(EdgeLimits(max_connections=0)))["status"] == 503
+def test_one_connection_too_many_gets_a_problem_with_an_id() -> None:
+    assert problem(Harness(ServerLimits(max_connections=0)))["status"] == 503
 
 
 def test_an_upgrade_is_served_as_plain_http() -> None:
-    table = Table(on=answering)
-    table.feed(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" + GET)
-    assert len(table.exchanges) == 2
+    harness = Harness(on=answering)
+    harness.feed(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" + GET)
+    assert len(harness.exchanges) == 2
 
 
 # Bodies
 
 
-def test_a_body_of_unknown_length_announces_what_had_arrived_once() -> None:
-    table = Table()
-    table.feed(CHUNKED_POST + b"1\r\na\r\n", b"1\r\nb\r\n", b"0\r\n\r\n")
-    assert table.last.events == ["body", "first_part_end", "body", "end"]
-    assert table.last.request.body_bytes is None
+def test_a_body_of_unknown_length_announces_its_first_part_once() -> None:
+    harness = Harness()
+    harness.feed(CHUNKED_POST + b"1\r\na\r\n", b"1\r\nb\r\n", b"0\r\n\r\n")
+    assert harness.last.events == ["data", "first_part_end", "data", "end"]
+    assert harness.last.request.body_bytes is None
 
 
-def test_a_chunked_body_that_is_all_here_never_arrives_in_part() -> None:
-    table = Table()
-    table.feed(CHUNKED_POST + b"1\r\na\r\n0\r\n\r\n")
-    assert table.last.events == ["body", "end"]
+def test_a_chunked_body_that_arrived_completely_has_no_first_part() -> None:
+    harness = Harness()
+    harness.feed(CHUNKED_POST + b"1\r\na\r\n0\r\n\r\n")
+    assert harness.last.events == ["data", "end"]
 
 
 def test_a_large_body_comes_in_bounded_segments() -> None:
-    table = Table()
-    table.feed(post(b"x" * 200_000))
-    assert table.last.events == ["body"] * 4 + ["end"]
+    harness = Harness()
+    harness.feed(post(b"x" * 200_000))
+    assert harness.last.events == ["data"] * 4 + ["end"]
 
 
 def test_a_paused_body_is_read_to_the_high_water_mark_and_no_further() -> None:
-    table = Table()
+    harness = Harness()
     head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n"
-    table.feed(head + b"a" * 10)
-    table.last.responder.pause_reading()
-    table.feed(b"b" * 60_000)
-    assert table.transport.is_reading
-    table.protocol.data_received(b"c" * 10_000)
-    assert not table.transport.is_reading
-    assert table.last.body_bytes == b"a" * 10
-    table.last.responder.resume_reading()
-    assert table.last.body_bytes == b"a" * 10, "delivered inside the call"
-    table.loop.run()
-    assert table.last.body_bytes == b"a" * 10 + b"b" * 60_000 + b"c" * 10_000
-    assert table.transport.is_reading
+    harness.feed(head + b"a" * 10)
+    harness.last.writer.pause_reading()
+    harness.feed(b"b" * 60_000)
+    assert harness.transport.is_reading
+    harness.protocol.data_received(b"c" * 10_000)
+    assert not harness.transport.is_reading
+    assert harness.last.body_bytes == b"a" * 10
+    harness.last.writer.resume_reading()
+    assert harness.last.body_bytes == b"a" * 10, "delivered inside the call"
+    harness.loop.run()
+    assert harness.last.body_bytes == b"a" * 10 + b"b" * 60_000 + b"c" * 10_000
+    assert harness.transport.is_reading
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
 def test_100_continue_is_sent_when_the_body_is_wanted(length: bytes) -> None:
     head = b"POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n%b\r\n\r\n" % length
-    at_once = Table()
+    at_once = Harness()
     at_once.feed(head)
     assert at_once.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
 
-    later = Table(on=lambda event, it: event == "dispatch" and it.responder.pause_reading())
+    later = Harness(on=lambda event, it: event == "dispatch" and it.writer.pause_reading())
     later.feed(head)
     assert later.transport.written == b""
-    later.last.responder.resume_reading()
+    later.last.writer.resume_reading()
     later.loop.run()
     assert later.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
 
-    never = Table(on=lambda event, it: event == "dispatch" and it.answer(status=401))
+    never = Harness(on=lambda event, it: event == "dispatch" and it.answer(status=401))
     never.feed(head)
     assert never.status() == b"401"
     assert b"connection: close" in never.transport.written
 
 
-def test_an_early_answer_closes_and_lets_the_client_finish_for_a_while() -> None:
-    table = Table(EdgeLimits(linger_s=5, linger_bytes=100))
-    table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
-    table.last.answer(status=413)
-    table.loop.run()
-    assert b"connection: close\r\n" in table.transport.written
-    assert table.transport.eof_written
-    assert not table.transport.is_closing()
-    table.feed(b"x" * 100)
-    assert not table.transport.is_closing()
-    table.feed(b"x")
-    assert table.transport.is_closing()
+def test_an_early_response_closes_and_lets_the_client_finish_for_a_while() -> None:
+    harness = Harness(ServerLimits(linger_s=5, linger_bytes=100))
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
+    harness.last.answer(status=413)
+    harness.loop.run()
+    assert b"connection: close\r\n" in harness.transport.written
+    assert harness.transport.eof_written
+    assert not harness.transport.is_closing()
+    harness.feed(b"x" * 100)
+    assert not harness.transport.is_closing()
+    harness.feed(b"x")
+    assert harness.transport.is_closing()
 
 
 def test_lingering_ends_in_time() -> None:
-    table = Table(EdgeLimits(linger_s=5))
-    table.feed(b"BAD\r\n\r\n")
-    table.pass_time(4)
-    assert not table.transport.is_closing()
-    table.pass_time(3.1)
-    assert table.transport.is_closing()
+    harness = Harness(ServerLimits(linger_s=5))
+    harness.feed(b"BAD\r\n\r\n")
+    harness.pass_time(4)
+    assert not harness.transport.is_closing()
+    harness.pass_time(3.1)
+    assert harness.transport.is_closing()
 
 
-def test_an_answer_given_early_to_a_body_that_is_all_here_keeps_the_connection() -> None:
-    table = Table(on=lambda event, it: event == "dispatch" and it.answer(status=401))
-    table.feed(post(b"hello") + GET)
-    assert len(table.exchanges) == 2
-    assert b"connection" not in table.transport.written
+def test_an_early_response_to_a_body_that_arrived_completely_keeps_the_connection() -> None:
+    harness = Harness(on=lambda event, it: event == "dispatch" and it.answer(status=401))
+    harness.feed(post(b"hello") + GET)
+    assert len(harness.exchanges) == 2
+    assert b"connection" not in harness.transport.written
 
 
 # Pipelining
 
 
 def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
-    table = Table()
-    table.feed(post(b"1", b"/1") + post(b"2", b"/2") + post(b"3", b"/3"))
+    harness = Harness()
+    harness.feed(post(b"1", b"/1") + post(b"2", b"/2") + post(b"3", b"/3"))
     for number in (b"1", b"2", b"3"):
-        assert [it.request.target for it in table.exchanges][-1] == b"/" + number
-        assert table.last.body_bytes == number
-        table.last.answer(number)
-        table.loop.run()
-    answers = re.findall(rb"\r\n\r\n(\d)", table.transport.written)
+        assert [it.request.target for it in harness.exchanges][-1] == b"/" + number
+        assert harness.last.body_bytes == number
+        harness.last.answer(number)
+        harness.loop.run()
+    answers = re.findall(rb"\r\n\r\n(\d)", harness.transport.written)
     assert answers == [b"1", b"2", b"3"]
 
 
-def test_pipelined_requests_answered_at_once_take_one_write() -> None:
-    table = Table(on=answering)
-    table.feed(post(b"x") * 32)
-    assert len(table.exchanges) == 32
-    assert table.transport.writes == 1
+def test_pipelined_requests_with_immediate_responses_take_one_write() -> None:
+    harness = Harness(on=answering)
+    harness.feed(post(b"x") * 32)
+    assert len(harness.exchanges) == 32
+    assert harness.transport.writes == 1
 
 
-def test_one_connection_cannot_have_the_loop_for_itself() -> None:
-    table = Table(EdgeLimits(max_pipelined=3), on=answering)
-    table.protocol.data_received(GET * 7)
-    assert len(table.exchanges) == 3
-    table.loop.run()
-    assert len(table.exchanges) == 7
+def test_one_connection_cannot_keep_the_loop_busy() -> None:
+    harness = Harness(ServerLimits(max_pipelined=3), on=answering)
+    harness.protocol.data_received(GET * 7)
+    assert len(harness.exchanges) == 3
+    harness.loop.run()
+    assert len(harness.exchanges) == 7
 
 
 def test_requests_sent_ahead_are_held_up_to_the_high_water_mark() -> None:
-    table = Table()
-    table.protocol.data_received(GET + post(b"x" * 70_000))
-    assert not table.transport.is_reading
-    table.last.answer()
-    table.loop.run()
-    assert table.transport.is_reading
-    assert len(table.exchanges) == 2
-    assert table.last.events[-1] == "end"
+    harness = Harness()
+    harness.protocol.data_received(GET + post(b"x" * 70_000))
+    assert not harness.transport.is_reading
+    harness.last.answer()
+    harness.loop.run()
+    assert harness.transport.is_reading
+    assert len(harness.exchanges) == 2
+    assert harness.last.events[-1] == "end"
 
 
 def test_no_further_request_is_served_while_the_client_reads_nothing() -> None:
-    table = Table(on=lambda event, it: event == "end" and it.answer(b"x" * 70_000))
-    table.transport.is_stuck = True
-    table.feed(GET + GET)
-    assert len(table.exchanges) == 1
-    table.transport.drain()
-    table.loop.run()
-    assert len(table.exchanges) == 2
+    harness = Harness(on=lambda event, it: event == "end" and it.answer(b"x" * 70_000))
+    harness.transport.is_stuck = True
+    harness.feed(GET + GET)
+    assert len(harness.exchanges) == 1
+    harness.transport.drain()
+    harness.loop.run()
+    assert len(harness.exchanges) == 2
 
 
-# Congestion
+# Backpressure
 
 
-def test_a_client_that_reads_slowly_congests_and_relieves_the_receiver() -> None:
-    table = Table()
-    table.transport.is_stuck = True
-    table.feed(GET)
-    table.last.responder.send_head(200, [], None)
-    table.last.responder.send_data(b"x" * 70_000)
-    assert table.last.events == ["end", "pause_writing"], "told before the call returned"
-    assert table.last.responder.is_writing_paused()
-    table.transport.drain()
-    assert table.last.events[-1] == "resume_writing"
-    assert not table.last.responder.is_writing_paused()
+def test_a_client_that_reads_slowly_pauses_and_resumes_the_producer() -> None:
+    harness = Harness()
+    harness.transport.is_stuck = True
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], None)
+    harness.last.writer.send_data(b"x" * 70_000)
+    assert harness.last.events == ["end", "pause_writing"], "told before the call returned"
+    assert harness.last.writer.is_writing_paused()
+    harness.transport.drain()
+    assert harness.last.events[-1] == "resume_writing"
+    assert not harness.last.writer.is_writing_paused()
 
 
 # Leaving
 
 
-def test_a_client_that_leaves_is_gone_at_once() -> None:
-    table = Table()
-    table.feed(GET)
-    table.protocol.connection_lost(ConnectionResetError())
-    assert table.last.events == ["end", "gone"]
-    assert len(table.connections) == 0
+def test_a_client_that_leaves_breaks_the_stream_at_once() -> None:
+    harness = Harness()
+    harness.feed(GET)
+    harness.protocol.connection_lost(ConnectionResetError())
+    assert harness.last.events == ["end", "broken"]
+    assert len(harness.connections) == 0
 
 
-def test_a_half_closed_client_gets_its_answers_and_then_the_end() -> None:
-    table = Table()
-    table.feed(GET + GET)
-    table.eof()
-    assert table.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n", "is it still there?"
-    table.last.answer()
-    table.loop.run()
-    table.last.answer()
-    table.loop.run()
-    assert table.transport.written.count(b"HTTP/1.1 200 OK") == 2
-    assert table.transport.is_closing()
+def test_a_half_closed_client_gets_its_responses_and_then_the_end() -> None:
+    harness = Harness()
+    harness.feed(GET + GET)
+    harness.eof()
+    assert harness.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n", "is it still there?"
+    harness.last.answer()
+    harness.loop.run()
+    harness.last.answer()
+    harness.loop.run()
+    assert harness.transport.written.count(b"HTTP/1.1 200 OK") == 2
+    assert harness.transport.is_closing()
 
 
-def test_a_client_that_closed_is_told_from_one_that_half_closed_by_its_reset() -> None:
-    table = Table()
-    table.feed(GET)
-    table.transport.socket.error = 32
-    table.eof()
-    assert table.last.events == ["end", "gone"]
-    assert table.transport.aborted
+def test_a_reset_distinguishes_a_closed_client_from_a_half_closed_one() -> None:
+    harness = Harness()
+    harness.feed(GET)
+    harness.transport.socket.error = 32
+    harness.eof()
+    assert harness.last.events == ["end", "broken"]
+    assert harness.transport.aborted
 
 
 def test_a_half_closed_client_that_resets_later_is_noticed_at_the_next_check() -> None:
-    table = Table()
-    table.feed(GET)
-    table.eof()
-    table.transport.socket.error = 32
-    table.pass_time(1)
-    assert table.last.events == ["end", "gone"]
+    harness = Harness()
+    harness.feed(GET)
+    harness.eof()
+    harness.transport.socket.error = 32
+    harness.pass_time(1)
+    assert harness.last.events == ["end", "broken"]
 
 
-def test_a_peer_behind_unread_bytes_is_asked_once_whether_it_is_there() -> None:
-    table = Table()
-    table.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
-    table.last.responder.pause_reading()
-    table.protocol.data_received(b"x" * 100_000)
-    table.transport.socket.tcp_state = 8
-    table.pass_time(1)
-    table.pass_time(1)
-    assert table.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
-    table.transport.socket.error = 104
-    table.pass_time(1)
-    assert table.last.events == ["gone"]
+def test_a_peer_behind_unread_bytes_is_probed_once() -> None:
+    harness = Harness()
+    harness.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n")
+    harness.last.writer.pause_reading()
+    harness.protocol.data_received(b"x" * 100_000)
+    harness.transport.socket.tcp_state = 8
+    harness.pass_time(1)
+    harness.pass_time(1)
+    assert harness.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    harness.transport.socket.error = 104
+    harness.pass_time(1)
+    assert harness.last.events == ["broken"]
 
 
 def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
-    table = Table()
-    table.feed(b"GET / HTTP/1.0\r\n\r\n")
-    table.eof()
-    assert table.last.events == ["end", "gone"]
+    harness = Harness()
+    harness.feed(b"GET / HTTP/1.0\r\n\r\n")
+    harness.eof()
+    assert harness.last.events == ["end", "broken"]
 
 
 @pytest.mark.parametrize(
@@ -463,36 +463,38 @@ def test_an_http_1_0_client_that_sends_eof_has_left() -> None:
     ],
 )
 @pytest.mark.parametrize("is_paused", [False, True])
-def test_a_client_that_leaves_before_its_bodys_end_is_gone(wire: bytes, is_paused: bool) -> None:
-    table = Table()
-    table.feed(wire)
+def test_a_client_that_leaves_before_its_bodys_end_breaks_the_stream(
+    wire: bytes, is_paused: bool
+) -> None:
+    harness = Harness()
+    harness.feed(wire)
     if is_paused:
-        table.last.responder.pause_reading()
-    table.eof()
-    assert table.last.events[-1] == "gone"
-    assert table.status() == b"400"
-    assert table.transport.is_closing()
+        harness.last.writer.pause_reading()
+    harness.eof()
+    assert harness.last.events[-1] == "broken"
+    assert harness.status() == b"400"
+    assert harness.transport.is_closing()
 
 
 def test_a_paused_client_that_resets_is_noticed_at_the_next_check() -> None:
-    table = Table()
-    table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
-    table.last.responder.pause_reading()
-    table.protocol.data_received(b"x" * 100_000)
-    table.transport.socket.error = 104
-    table.pass_time(1)
-    assert table.last.events == ["gone"]
+    harness = Harness()
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
+    harness.last.writer.pause_reading()
+    harness.protocol.data_received(b"x" * 100_000)
+    harness.transport.socket.error = 104
+    harness.pass_time(1)
+    assert harness.last.events == ["broken"]
 
 
 def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
-    table = Table()
-    table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
-    table.last.responder.pause_reading()
-    table.feed(b"hello")
-    table.eof()
-    table.last.responder.resume_reading()
-    table.loop.run()
-    assert table.last.events == ["body", "end"]
+    harness = Harness()
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    harness.last.writer.pause_reading()
+    harness.feed(b"hello")
+    harness.eof()
+    harness.last.writer.resume_reading()
+    harness.loop.run()
+    assert harness.last.events == ["data", "end"]
 
 
 @pytest.mark.parametrize(
@@ -505,109 +507,109 @@ def test_a_body_that_ends_in_held_bytes_survives_eof() -> None:
     ],
 )
 def test_a_bare_lf_is_refused_at_once_and_not_waited_for(pieces: tuple[bytes, ...]) -> None:
-    table = Table()
-    table.feed(*pieces[:-1])
-    assert table.transport.written == b""
-    table.feed(pieces[-1])
-    assert table.status() == b"400"
-    assert table.transport.eof_written
+    harness = Harness()
+    harness.feed(*pieces[:-1])
+    assert harness.transport.written == b""
+    harness.feed(pieces[-1])
+    assert harness.status() == b"400"
+    assert harness.transport.eof_written
 
 
 # Time
 
-LIMITS = EdgeLimits(head_timeout_s=10, body_stall_s=20, write_stall_s=30, idle_timeout_s=40)
+LIMITS = ServerLimits(head_timeout_s=10, body_stall_s=20, write_stall_s=30, idle_timeout_s=40)
 
 
-def test_an_idle_connection_is_closed_without_a_word() -> None:
-    table = Table(LIMITS, on=answering)
-    table.feed(GET)
-    table.transport.written = b""
-    table.pass_time(39.9)
-    assert not table.transport.is_closing()
-    table.pass_time(2.1)
-    assert table.transport.is_closing()
-    assert table.transport.written == b""
+def test_an_idle_connection_is_closed_without_a_response() -> None:
+    harness = Harness(LIMITS, on=answering)
+    harness.feed(GET)
+    harness.transport.written = b""
+    harness.pass_time(39.9)
+    assert not harness.transport.is_closing()
+    harness.pass_time(2.1)
+    assert harness.transport.is_closing()
+    assert harness.transport.written == b""
 
 
 def test_a_head_has_to_come_in_time_however_it_trickles() -> None:
-    table = Table(LIMITS)
+    harness = Harness(LIMITS)
     for _ in range(9):
-        table.feed(b"G")
-        table.pass_time(1)
-    assert table.transport.written == b""
-    table.pass_time(3.1)
-    assert table.status() == b"408"
+        harness.feed(b"G")
+        harness.pass_time(1)
+    assert harness.transport.written == b""
+    harness.pass_time(3.1)
+    assert harness.status() == b"408"
 
 
 def test_a_body_may_take_its_time_but_not_stall() -> None:
-    table = Table(LIMITS)
-    table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    harness = Harness(LIMITS)
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
     for _ in range(3):
-        table.pass_time(19)
-        table.feed(b"x")
-    assert table.last.events == ["body"] * 3
-    table.pass_time(22.1)
-    assert table.last.events[-1] == "gone"
-    assert table.status() == b"408"
+        harness.pass_time(19)
+        harness.feed(b"x")
+    assert harness.last.events == ["data"] * 3
+    harness.pass_time(22.1)
+    assert harness.last.events[-1] == "broken"
+    assert harness.status() == b"408"
 
 
-def test_nobody_is_blamed_for_a_body_that_is_not_wanted() -> None:
-    table = Table(LIMITS)
-    table.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
-    table.last.responder.pause_reading()
-    table.pass_time(1000)
-    assert table.last.events == []
-    table.last.responder.resume_reading()
-    table.pass_time(22.1)
-    assert table.last.events == ["gone"]
+def test_a_body_that_is_not_wanted_has_no_time_limit() -> None:
+    harness = Harness(LIMITS)
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    harness.last.writer.pause_reading()
+    harness.pass_time(1000)
+    assert harness.last.events == []
+    harness.last.writer.resume_reading()
+    harness.pass_time(22.1)
+    assert harness.last.events == ["broken"]
 
 
-def test_waiting_for_the_answer_has_no_limit_here() -> None:
-    table = Table(LIMITS)
-    table.feed(GET)
-    table.pass_time(4000)
-    assert table.last.events == ["end"]
+def test_waiting_for_the_response_has_no_time_limit_here() -> None:
+    harness = Harness(LIMITS)
+    harness.feed(GET)
+    harness.pass_time(4000)
+    assert harness.last.events == ["end"]
 
 
-def test_a_client_that_takes_nothing_is_reset_and_one_that_takes_little_is_not() -> None:
-    table = Table(LIMITS)
-    table.transport.is_stuck = True
-    table.feed(GET)
-    table.last.responder.send_head(200, [], None)
-    table.last.responder.send_data(b"x" * 1000)
-    table.loop.run()
+def test_a_client_that_reads_nothing_is_reset_and_one_that_reads_little_is_not() -> None:
+    harness = Harness(LIMITS)
+    harness.transport.is_stuck = True
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], None)
+    harness.last.writer.send_data(b"x" * 1000)
+    harness.loop.run()
     for _ in range(10):
-        table.pass_time(29)
-        table.transport.buffered -= 1
-    assert not table.transport.aborted
-    table.pass_time(32.1)
-    assert table.transport.aborted
-    assert table.last.events[-1] == "gone"
+        harness.pass_time(29)
+        harness.transport.buffered -= 1
+    assert not harness.transport.aborted
+    harness.pass_time(32.1)
+    assert harness.transport.aborted
+    assert harness.last.events[-1] == "broken"
 
 
-def test_a_client_that_takes_nothing_from_the_first_byte_on_is_reset() -> None:
-    table = Table(LIMITS)
-    table.pass_time(35)
-    table.transport.is_stuck = True
-    table.feed(GET)
-    table.last.responder.send_head(200, [], None)
-    table.loop.run()
-    table.pass_time(29)
-    assert not table.transport.aborted
-    table.pass_time(3.1)
-    assert table.transport.aborted
+def test_a_client_that_reads_nothing_from_the_first_byte_on_is_reset() -> None:
+    harness = Harness(LIMITS)
+    harness.pass_time(35)
+    harness.transport.is_stuck = True
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], None)
+    harness.loop.run()
+    harness.pass_time(29)
+    assert not harness.transport.aborted
+    harness.pass_time(3.1)
+    assert harness.transport.aborted
 
 
 # Draining
 
 
-def test_draining_closes_idle_connections_and_busy_ones_after_their_answer() -> None:
-    idle = Table()
+def test_draining_closes_idle_connections_and_busy_ones_after_their_response() -> None:
+    idle = Harness()
     idle.connections.draining = True
     idle.protocol.drain()
     assert idle.transport.is_closing()
 
-    busy = Table()
+    busy = Harness()
     busy.feed(GET)
     busy.connections.draining = True
     busy.protocol.drain()
@@ -618,14 +620,33 @@ def test_draining_closes_idle_connections_and_busy_ones_after_their_answer() -> 
     assert busy.transport.is_closing()
 
 
+# What a connection shows of its state
+
+
+def test_a_connection_shows_its_state() -> None:
+    harness = Harness()
+    assert repr(harness.protocol) == "<Http1Protocol OPEN, reading, writing>"
+    assert repr(harness.connections) == "<Connections 1 open>"
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
+    assert repr(harness.last.writer) == "<Http1Response NOT_STARTED>"
+    harness.last.writer.pause_reading()
+    harness.protocol.data_received(b"x" * 70_000)
+    assert harness.protocol.held_bytes == 70_000
+    assert not harness.protocol.is_reading
+    assert repr(harness.protocol) == "<Http1Protocol OPEN, reading paused, writing>"
+    harness.last.answer()
+    assert repr(harness.last.writer) == "<Http1Response over>"
+    assert repr(harness.protocol) == "<Http1Protocol LINGERING, reading, writing>"
+
+
 # Any bytes, any pieces
 
 
 def test_a_head_cut_anywhere_is_found() -> None:
     for at in range(1, len(GET)):
-        table = Table(on=answering)
-        table.feed(GET[:at], GET[at:])
-        assert len(table.exchanges) == 1, at
+        harness = Harness(on=answering)
+        harness.feed(GET[:at], GET[at:])
+        assert len(harness.exchanges) == 1, at
 
 
 TARGETS = st.sampled_from([b"/", b"/a?b=c", b"/%20"])
@@ -651,9 +672,9 @@ def requests(draw: st.DrawFn) -> bytes:
     )
 
 
-def outcome(table: Table) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
-    seen = [(it.request.method, it.request.target, it.body_bytes) for it in table.exchanges]
-    wire = without_date(table.transport.written).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+def outcome(harness: Harness) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
+    seen = [(it.request.method, it.request.target, it.body_bytes) for it in harness.exchanges]
+    wire = without_date(harness.transport.written).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     return seen, wire
 
 
@@ -661,11 +682,11 @@ def outcome(table: Table) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
 @given(st.lists(requests(), min_size=1, max_size=5), st.lists(st.integers(0, 600), max_size=12))
 def test_any_split_gives_the_same_requests_and_answers(wires: list[bytes], cuts: list[int]) -> None:
     wire = b"".join(wires)
-    whole = Table(on=answering)
+    whole = Harness(on=answering)
     whole.feed(wire)
     assert len(whole.exchanges) == len(wires)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(wire)), len(wire)]
-    split = Table(EdgeLimits(high_water_bytes=7, max_pipelined=2), on=answering)
+    split = Harness(ServerLimits(high_water_bytes=7, max_pipelined=2), on=answering)
     split.feed(*[wire[start:end] for start, end in pairwise(bounds)])
     assert outcome(split) == outcome(whole)
 
@@ -683,51 +704,51 @@ ACTIONS = ["answer", "pause", "resume", "start", "send", "finish", "abort", "sti
 def test_whatever_happens_every_exchange_ends_at_most_once(
     script: list[bytes | str | float],
 ) -> None:
-    table = Table(EdgeLimits(high_water_bytes=50))
+    harness = Harness(ServerLimits(high_water_bytes=50))
     for step in script:
         if isinstance(step, bytes):
-            if step and table.transport.is_reading and not table.transport.is_closing():
-                table.protocol.data_received(step)
+            if step and harness.transport.is_reading and not harness.transport.is_closing():
+                harness.protocol.data_received(step)
         elif isinstance(step, float):
-            table.pass_time(step)
+            harness.pass_time(step)
         else:
-            act(table, step)
+            act(harness, step)
         if len(step if isinstance(step, bytes) else b"") % 2:
-            table.loop.run()
-    table.loop.run()
-    table.connections.reset_all()
-    table.loop.run()
-    assert all(it.is_over for it in table.exchanges)
-    assert len(table.connections) == 0
+            harness.loop.run()
+    harness.loop.run()
+    harness.connections.reset_all()
+    harness.loop.run()
+    assert all(it.is_over for it in harness.exchanges)
+    assert len(harness.connections) == 0
 
 
-def act(table: Table, action: str) -> None:
+def act(harness: Harness, action: str) -> None:
     if action == "stick":
-        table.transport.is_stuck = True
+        harness.transport.is_stuck = True
     elif action == "drain":
-        table.transport.drain()
+        harness.transport.drain()
     elif action == "eof":
-        if not table.transport.is_closing() and not table.protocol._got_eof:
-            table.eof()
-    elif table.exchanges and not table.last.is_over:
-        act_on(table.last, action)
+        if not harness.transport.is_closing() and not harness.has_eof:
+            harness.eof()
+    elif harness.exchanges and not harness.last.is_over:
+        act_on(harness.last, action)
 
 
 def act_on(it: Exchange, action: str) -> None:
-    is_started = it.responder.is_started  # type: ignore[attr-defined]  # of this responder
+    is_started = it.writer.is_started  # type: ignore[attr-defined]  # of this writer
     if action == "pause":
-        it.responder.pause_reading()
+        it.writer.pause_reading()
     elif action == "resume":
-        it.responder.resume_reading()
+        it.writer.resume_reading()
     elif action == "abort":
         it.is_over = True
-        it.responder.abort()
+        it.writer.abort()
     elif action == "answer" and not is_started:
         it.answer(b"x" * 30)
     elif action == "start" and not is_started:
-        it.responder.send_head(200, [], None)
+        it.writer.send_head(200, [], None)
     elif action == "send" and is_started:
-        it.responder.send_data(b"x" * 30)
+        it.writer.send_data(b"x" * 30)
     elif action == "finish" and is_started:
         it.is_over = True
-        it.responder.send_end()
+        it.writer.send_end()

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from http1.server.http_error import Refusal
-from http1.server.limits import EdgeLimits
+from http1.server.http_error import HttpError
+from http1.server.limits import ServerLimits
 from http1.server.request_head import (
     CLOSE,
     EXPECTS_CONTINUE,
@@ -17,10 +17,10 @@ from http1.server.request_head import (
 )
 from http1.stream import Request
 
-LIMITS = EdgeLimits()
+LIMITS = ServerLimits()
 
 
-def read(block: bytes, limits: EdgeLimits = LIMITS) -> tuple[Request, int]:
+def read(block: bytes, limits: ServerLimits = LIMITS) -> tuple[Request, int]:
     return read_head(block, limits, 5.0)
 
 
@@ -128,7 +128,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("block", REFUSED, ids=lambda block: repr(block)[2:60])
 def test_a_head_that_could_be_read_in_two_ways_is_refused(block: bytes) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(HttpError) as refused:
         read(block)
     assert refused.value.status == REFUSED[block]
 
@@ -163,17 +163,17 @@ def test_the_other_forms_of_a_target(block: bytes, target: bytes, authority: byt
         (b"HTTP/1.0\r\nExpect: 100-continue", HTTP_1_0 | CLOSE),
     ],
 )
-def test_what_the_flags_say(lines: bytes, flags: int) -> None:
+def test_the_flags_of_a_head(lines: bytes, flags: int) -> None:
     assert read(b"GET / " + lines)[1] & 7 == flags
 
 
 def test_the_beginning_of_a_head_is_refused_as_soon_as_it_is_too_large() -> None:
-    limits = EdgeLimits(max_request_line_bytes=20, max_header_bytes=30)
+    limits = ServerLimits(max_request_line_bytes=20, max_header_bytes=30)
     check_partial(b"G" * 20, limits)
     check_partial(b"GET / HTTP/1.1\r\n" + b"x" * 30, limits)
-    with pytest.raises(Refusal, match="line is too long"):
+    with pytest.raises(HttpError, match="line is too long"):
         check_partial(b"G" * 23, limits)
-    with pytest.raises(Refusal, match="headers are too"):
+    with pytest.raises(HttpError, match="headers are too"):
         check_partial(b"GET / HTTP/1.1\r\n" + b"x" * 31, limits)
 
 
@@ -195,8 +195,8 @@ def test_the_beginning_of_a_head_is_refused_as_soon_as_it_is_too_large() -> None
     ],
     ids=lambda value: repr(value)[2:40],
 )
-def test_a_refusal_knows_the_path_that_was_asked_for(block: bytes, target: bytes) -> None:
-    with pytest.raises(Refusal) as refused:
+def test_an_error_names_the_requested_path(block: bytes, target: bytes) -> None:
+    with pytest.raises(HttpError) as refused:
         read(block)
     assert refused.value.target == target
 
@@ -212,13 +212,15 @@ def test_a_refusal_knows_the_path_that_was_asked_for(block: bytes, target: bytes
     ],
     ids=lambda value: repr(value)[2:40],
 )
-def test_so_does_the_refusal_of_a_beginning(held: bytes, target: bytes) -> None:
-    with pytest.raises(Refusal) as refused:
+def test_an_error_in_an_incomplete_head_names_the_requested_path(
+    held: bytes, target: bytes
+) -> None:
+    with pytest.raises(HttpError) as refused:
         check_partial(bytearray(held), LIMITS)
     assert refused.value.target == target
 
 
-def test_half_a_path_is_none() -> None:
+def test_an_incomplete_path_is_not_named() -> None:
     assert target_of(b"GET /a", LIMITS) == b""
     assert target_of(b"GET /a HTT", LIMITS) == b"/a"
 
@@ -277,12 +279,14 @@ def test_another_parser_reads_the_same(headers: list[tuple[bytes, bytes]], metho
 
 @given(st.binary(max_size=60), st.binary(max_size=20))
 @example(b"GET / HTTP/1.1\r\nHost: a", b"\r\nContent-Length: 5")
-def test_no_bytes_break_it_and_what_it_takes_is_safe_to_pass_on(head: bytes, tail: bytes) -> None:
+def test_no_bytes_crash_it_and_an_accepted_head_is_safe_to_forward(
+    head: bytes, tail: bytes
+) -> None:
     block = head + b"\r\nHost: a" + tail
     assume(b"\r\n\r\n" not in block)
     try:
         request, _ = read(block)
-    except Refusal:
+    except HttpError:
         return
     for name, value in request.headers:
         assert name == name.lower()

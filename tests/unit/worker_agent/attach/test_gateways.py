@@ -1,4 +1,4 @@
-"""Which addresses in an envelope can be attached to."""
+"""Which addresses in an envelope are accepted."""
 
 import pytest
 
@@ -26,5 +26,5 @@ def test_an_address_of_a_gateway_is_a_target(uri: bytes) -> None:
         b"http://\xff",
     ],
 )
-def test_what_connecting_could_only_fail_on_is_none(uri: bytes) -> None:
+def test_an_address_that_cannot_be_connected_to_is_not_a_target(uri: bytes) -> None:
     assert not is_target(uri)

@@ -1,16 +1,16 @@
-"""One connection on a table: a transport, a loop and a dispatch that only write down."""
+"""One server connection with a recording transport, loop and dispatch in place of real ones."""
 
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from http1.server.connections import Connections
-from http1.server.limits import EdgeLimits
+from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
 
 
-class TableSocket:
+class FakeSocket:
     family = socket.AF_INET
 
     def __init__(self) -> None:
@@ -25,10 +25,11 @@ class TableSocket:
         self.resets = True
 
 
-class TableTransport:
-    """Keeps what is written; ``is_stuck`` stands for a client that reads nothing."""
+class FakeTransport:
+    """Records what is written; ``is_stuck``: the client reads nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: "FakeLoop") -> None:
+        self._loop = loop
         self.written = b""
         self.writes = 0
         self.buffered = 0
@@ -37,7 +38,7 @@ class TableTransport:
         self.is_reading = True
         self.eof_written = False
         self.aborted = False
-        self.socket = TableSocket()
+        self.socket = FakeSocket()
         self.protocol: Any = None
         self._closing = False
 
@@ -53,8 +54,8 @@ class TableTransport:
 
     def drain(self) -> None:
         self.is_stuck = False
-        congested, self.buffered = self.buffered > self.high_water, 0
-        if congested:
+        was_paused, self.buffered = self.buffered > self.high_water, 0
+        if was_paused:
             self.protocol.resume_writing()
 
     def set_write_buffer_limits(self, high: int) -> None:
@@ -63,7 +64,7 @@ class TableTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> TableSocket:
+    def get_extra_info(self, name: str) -> FakeSocket:
         assert name == "socket"
         return self.socket
 
@@ -79,7 +80,7 @@ class TableTransport:
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self.protocol._connections.loop.call_soon(self.protocol.connection_lost, None)
+            self._loop.call_soon(self.protocol.connection_lost, None)
 
     def abort(self) -> None:
         self.aborted = True
@@ -89,8 +90,8 @@ class TableTransport:
         return self._closing
 
 
-class TableLoop:
-    """Time that stands still and callbacks that wait to be run."""
+class FakeLoop:
+    """Time that moves, and callbacks that run, only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -113,11 +114,11 @@ class TableLoop:
 
 
 class Exchange:
-    """A receiver that writes down what it gets. ``on`` may act on an event."""
+    """A request's stream that records its events. ``on`` may act on an event."""
 
-    def __init__(self, request: Request, responder: ResponseWriter) -> None:
+    def __init__(self, request: Request, writer: ResponseWriter) -> None:
         self.request = request
-        self.responder = responder
+        self.writer = writer
         self.body_bytes = b""
         self.events: list[str] = []
         self.on: Callable[[str, Exchange], None] = lambda event, exchange: None
@@ -131,7 +132,7 @@ class Exchange:
     def request_data(self, data: bytes) -> None:
         assert data
         self.body_bytes += data
-        self._happened("body")
+        self._happened("data")
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
@@ -140,7 +141,7 @@ class Exchange:
         self._happened("end")
 
     def request_broken(self) -> None:
-        self._happened("gone")
+        self._happened("broken")
         self.is_over = True
 
     def pause_writing(self) -> None:
@@ -152,31 +153,32 @@ class Exchange:
     def answer(
         self, body: bytes = b"ok", status: int = 200, headers: Headers | None = None
     ) -> None:
-        self.responder.send_head(status, headers or [], len(body))
-        self.responder.send_data(body)
+        self.writer.send_head(status, headers or [], len(body))
+        self.writer.send_data(body)
         self.is_over = True
-        self.responder.send_end()
+        self.writer.send_end()
 
 
-class Table:
-    """A connection in the middle of it all."""
+class Harness:
+    """A connection with all that it calls and is called by."""
 
     def __init__(
         self,
-        limits: EdgeLimits | None = None,
+        limits: ServerLimits | None = None,
         on: Callable[[str, Exchange], None] = lambda event, exchange: None,
     ) -> None:
         self.exchanges: list[Exchange] = []
+        self.has_eof = False
         self.on = on
-        self.loop = TableLoop()
-        self.connections = Connections(self._dispatch, limits or EdgeLimits(), self.loop)  # type: ignore[arg-type]  # stands in
-        self.transport = TableTransport()
+        self.loop = FakeLoop()
+        self.connections = Connections(self._dispatch, limits or ServerLimits(), self.loop)  # type: ignore[arg-type]  # stands in
+        self.transport = FakeTransport(self.loop)
         self.protocol = Http1Protocol(self.connections)
         self.transport.protocol = self.protocol
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
 
-    def _dispatch(self, request: Request, responder: ResponseWriter) -> Exchange:
-        exchange = Exchange(request, responder)
+    def _dispatch(self, request: Request, writer: ResponseWriter) -> Exchange:
+        exchange = Exchange(request, writer)
         exchange.on = self.on
         self.exchanges.append(exchange)
         self.on("dispatch", exchange)
@@ -193,6 +195,7 @@ class Table:
         self.loop.run()
 
     def eof(self) -> None:
+        self.has_eof = True
         if not self.protocol.eof_received():
             self.transport.close()
         self.loop.run()
