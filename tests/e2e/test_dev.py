@@ -15,15 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Dev, start_dev
-from tests.support.programs import (
-    PATIENCE_S,
-    Program,
-    command_line,
-    descendants,
-    gateway,
-    wait_gone,
-)
+from tests.support.dev import Dev, start_dev
+from tests.support.programs import Program, command_line, descendants, gateway, wait_gone
+from tests.support.waiting import PATIENCE_S
 
 
 def curl_lines(dev: Dev) -> list[str]:

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from runtime.tasks import spawn
-from tests.support.programs import PATIENCE_S, resident_bytes
+from tests.support.programs import resident_bytes
 from tests.support.stack import Stack, running_stack
+from tests.support.waiting import PATIENCE_S
 
 MEBIBYTE = 1 << 20
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)

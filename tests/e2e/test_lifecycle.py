@@ -18,7 +18,7 @@ import pytest
 
 from gateway.api.identity import SERVICE_ID
 from runtime.tasks import spawn
-from tests.e2e.conftest import start_dev
+from tests.support.dev import start_dev
 from tests.support.live_functions import (
     SOON_S,
     Live,
@@ -28,7 +28,8 @@ from tests.support.live_functions import (
     registered,
     until,
 )
-from tests.support.programs import PATIENCE_S, descendants, wait_gone
+from tests.support.programs import descendants, wait_gone
+from tests.support.waiting import PATIENCE_S
 
 OLD_SDK = {"x-sideko-sdk-language": "Python"}
 CALLERS = 12

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.support.programs import PATIENCE_S, Program
+from tests.support.programs import Program
 from tests.support.stack import Gateway, Stack, running_stack
+from tests.support.waiting import PATIENCE_S
 
 EXCHANGE = {"method", "status", "endpoint"}
 VERSION = {"function_id", "function_version_id"}

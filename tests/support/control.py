@@ -26,7 +26,7 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
 from wire.ids import uuid4_text
 

@@ -25,7 +25,7 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 
 DEFAULT_ACCOUNT = "nvcf-default"

@@ -4,7 +4,6 @@ It is ready when it says so itself; nothing here waits for time to pass.
 """
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -15,9 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
-"""For a start: on a busy machine the imports alone take seconds."""
 _ROOT = Path(__file__).parents[2]
 _RUNNING = re.compile(r"Uvicorn running on http://[^ ]*:(\d+)")
 

@@ -16,7 +16,8 @@ import httpx
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import ConnectionOptions
-from tests.support.programs import PATIENCE_S, descendants, gateway
+from tests.support.programs import descendants, gateway
+from tests.support.waiting import PATIENCE_S
 from wire.subjects import stream_name
 
 SOON_S = PATIENCE_S / 20

@@ -13,9 +13,9 @@ from queueing.nats.accounts.claims import NatsAccounts
 from queueing.nats.accounts.jwt import Credentials, account_of
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
-from tests.integration.queueing.harness import OPTIONS, REGION, connected
 from tests.support.deployments import instance
 from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import OPTIONS, REGION, connected
 from wire.ids import VersionId
 from wire.subjects import worker_inbox
 

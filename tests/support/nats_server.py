@@ -5,7 +5,6 @@ is independent of any event loop, so one server may serve a whole module of test
 """
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -21,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 _LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
 _LISTENING_FOR_ROUTES = "Listening for route connections on "
 _ROUTES = re.compile(_LISTENING_FOR_ROUTES + r"[^ ]*:(\d+)")

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -24,8 +23,8 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from runtime import lifecycle
 from runtime.lifecycle import Lifecycle
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 REGION = "local"
 SERVER = "process://{python} -m tests.support.tiny_server --port {port}"
 TEMPLATES = {

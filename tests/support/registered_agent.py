@@ -28,13 +28,13 @@ from gateway.store.connection import NatsOptions
 from gateway.store.nats_kv import Store
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream
-from tests.integration.queueing.harness import OPTIONS, REGION, STREAMS, connected
-from tests.integration.worker_agent.bench import Peer, RawServer, Serve
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.nats_logins import GuardedNats
-from tests.support.nats_server import PATIENCE_S
 from tests.support.programs import Program, worker_agent
+from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
+from tests.support.raw_server import Peer, RawServer, Serve
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 _LOOK_EVERY_S = 0.02

@@ -17,7 +17,8 @@ from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
-from tests.support.programs import PATIENCE_S, Program, gateway, worker_agent
+from tests.support.programs import Program, gateway, worker_agent
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 LEASE_S = 1

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.domain.model import Change
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 
 class Watched:

@@ -12,7 +12,8 @@ from queueing.nats.connection import NatsError
 from queueing.nats.consumer import PulledLease
 from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
 from queueing.nats.queue import QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.queue_harness import (
     OPTIONS,
     Client,
     connected,
@@ -22,7 +23,7 @@ from tests.integration.queueing.harness import (
     publish,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer, running_nats_server
+from tests.support.waiting import PATIENCE_S
 
 REPLICATED = StreamSettings(replicas=3, ack_wait_s=300.0)
 PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)

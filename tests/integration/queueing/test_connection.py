@@ -9,7 +9,8 @@ import pytest
 
 from queueing.nats.connection import Connection, Denied, NoAnswer, NoResponders, NotConnected
 from queueing.nats.login import ConnectionOptions, Login
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.queue_harness import (
     OPTIONS,
     Diary,
     connected,
@@ -20,7 +21,7 @@ from tests.integration.queueing.harness import (
     until,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer, running_nats_server
+from tests.support.waiting import PATIENCE_S
 
 WORKER_MAY = """
   "rq.*.{version}.>", "nvcf.cancel.{version}", "$JS.API.CONSUMER.INFO.>",

@@ -7,7 +7,8 @@ from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import (
     OPTIONS,
     REGION,
     STREAMS,
@@ -24,7 +25,7 @@ from tests.integration.queueing.harness import (
     until_depth,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.waiting import PATIENCE_S
 
 
 async def until_messages(connection: Connection, version_id: str, count: int) -> None:

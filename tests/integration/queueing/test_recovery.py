@@ -4,7 +4,8 @@ from queueing.nats.connection import Connection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import (
     REGION,
     Client,
     Worker,
@@ -20,7 +21,6 @@ from tests.integration.queueing.harness import (
     until_depth,
     worker,
 )
-from tests.support.nats_server import NatsServer
 from wire.subjects import consumer_name, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)

@@ -8,8 +8,9 @@ import struct
 
 import pytest
 
-from tests.integration.worker_agent.bench import Peer, running_bench
+from tests.integration.worker_agent.harness import running_bench
 from tests.support.fake_gateway import BrokenError
+from tests.support.raw_server import Peer
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 

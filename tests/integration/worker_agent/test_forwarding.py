@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.integration.worker_agent.bench import Peer, running_bench
+from tests.integration.worker_agent.harness import running_bench
+from tests.support.raw_server import Peer
 
 OK = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"

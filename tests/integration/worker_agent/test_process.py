@@ -11,11 +11,12 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
 from runtime.lifecycle import REPEAT_S
-from tests.integration.queueing.harness import until_depth
-from tests.integration.worker_agent.bench import PATIENCE_S, Peer, RawServer, Serve
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
 from tests.support.programs import Program, resident_bytes, worker_agent
+from tests.support.queue_harness import until_depth
+from tests.support.raw_server import Peer, RawServer, Serve
+from tests.support.waiting import PATIENCE_S
 from wire.ids import request_id, uuid4_text
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"

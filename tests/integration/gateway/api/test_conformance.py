@@ -38,9 +38,10 @@ from tests.support.control import (
     version_path,
 )
 from tests.support.idle_backend import Fleet, running_fleet
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
 from tests.support.queues import request_subject
 from tests.support.strict_sdk import OLD_SDK
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 from wire.subjects import consumer_name, stream_name
 

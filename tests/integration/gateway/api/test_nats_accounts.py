@@ -15,7 +15,8 @@ from queueing.nats.connection import Connection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import Login
-from tests.integration.queueing.harness import (
+from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
+from tests.support.queue_harness import (
     OPTIONS,
     REGION,
     STREAMS,
@@ -29,9 +30,8 @@ from tests.integration.queueing.harness import (
     until_depth,
     worker,
 )
-from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
-from tests.support.nats_server import PATIENCE_S
 from tests.support.queues import request_subject
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 from wire.subjects import (
     cancel_subject,

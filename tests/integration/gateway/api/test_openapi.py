@@ -30,11 +30,12 @@ from gateway.api.routes.workers import Workers
 from gateway.app.identity import identity_routes
 from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN
 from gateway.domain.model import Account, Client, Instance, Phase
-from tests.integration.gateway.api.repairs import FRIENDS, WORKER, llm_function, repaired
+from tests.integration.gateway.api.plausible_bodies import FRIENDS, WORKER, llm_function, repaired
 from tests.support.control import IMAGE, SPEC, deployment_path
 from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane, identity_plane
 from tests.support.jwks import TokenIssuer, token_issuer
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId
 
 ACCOUNT = DEFAULT_ACCOUNT

@@ -15,14 +15,14 @@ from gateway.auth.tokens import WorkerIdentity
 from gateway.domain.states import is_running
 from queueing.nats.jetstream import JetStream
 from queueing.nats.queue import JetStreamQueue
-from tests.integration.queueing.harness import REGION, STREAMS, Client
-from tests.integration.worker_agent.bench import Peer
 from tests.support.deployments import deployment, gpu_spec
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_logins import GuardedNats, guarded_nats
-from tests.support.nats_server import PATIENCE_S
 from tests.support.programs import Program
+from tests.support.queue_harness import REGION, STREAMS, Client
+from tests.support.raw_server import Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
+from tests.support.waiting import PATIENCE_S
 from wire.ids import request_id, uuid4_text
 from wire.subjects import consumer_name, stream_name
 

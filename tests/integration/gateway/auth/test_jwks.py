@@ -11,7 +11,7 @@ from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys, IssuerUnavailable
 from gateway.errors import Unauthenticated
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer, token_issuer
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from gateway.domain.model import FunctionVersion, State
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
-from tests.support.nats_server import PATIENCE_S, NatsServer, nats_server
+from tests.support.nats_server import NatsServer, nats_server
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, request_id
 
 __all__ = ["nats_server"]

@@ -41,8 +41,9 @@ from queueing.nats.jetstream import JetStream, StreamSettings
 from tests.support.deployments import gpu_spec
 from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
-from tests.support.provisioner import PATIENCE_S, PROVISION, REGION, Provisioner, provisioning
+from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 __all__ = ["nats_server"]

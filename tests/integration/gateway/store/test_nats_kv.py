@@ -19,8 +19,9 @@ from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import ConflictError, StoreUnavailableError
 from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
-from tests.integration.gateway.store.conftest import connected
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.followed_store import connected
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")

@@ -17,8 +17,8 @@ import pytest
 from http1.server.limits import EdgeLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen
 from http1.stream import Request, ResponseWriter
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
 

@@ -6,7 +6,7 @@ from queueing.nats.publishes import PublishStatus
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
 from runtime.metrics import Registry
-from tests.unit.gateway.invocation.test_machine import World
+from tests.support.invocation_world import World
 
 
 def lines(registry: Registry) -> list[str]:

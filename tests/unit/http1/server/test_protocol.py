@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http1.server.limits import EdgeLimits
-from tests.unit.http1.server.table import Exchange, Table, answering
+from tests.unit.http1.server.fake_transport import Exchange, Table, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED_POST = b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -13,8 +13,9 @@ from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
-from tests.support.provisioner import PATIENCE_S, REGION, SERVER
+from tests.support.provisioner import REGION, SERVER
 from tests.support.queues import request_subject
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 
 __all__ = ["nats_server"]

@@ -12,7 +12,7 @@ from queueing.nats.consumer import PulledLease, PullOptions, PullWorker
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 from wire.ids import request_id, uuid4_text
 from wire.subjects import stream_name
 

@@ -15,8 +15,9 @@ from gateway.domain.model import Account
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.store.nats_kv import Store
-from tests.integration.gateway.store.conftest import connected
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.followed_store import connected
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S
 
 NOW = 1_800_000_000.0
 
