@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.support.programs import Program, gateway
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until_blocking
 
 
 class Dev(NamedTuple):
@@ -37,8 +37,11 @@ def start_dev(folder: Path, *arguments: str, env: Mapping[str, str] | None = Non
     try:
         program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
         program.wait_line(lambda line: "curl -N" in line)
-        while not ready_file.exists():
-            assert program.process.poll() is None
+        until_blocking(
+            lambda: ready_file.exists() or program.process.poll() is not None,
+            what=f"the file {ready_file.name} or the end of the program",
+        )
+        assert ready_file.exists(), program.output
         return Dev(program, json.loads(ready_file.read_text()))
     except BaseException:
         program.stop()

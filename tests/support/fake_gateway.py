@@ -14,6 +14,7 @@ from typing import Any
 import h11
 
 from runtime.tasks import spawn
+from tests.support.waiting import Signal, until
 from wire.envelope import encode_envelope
 from wire.http1 import parse_inner_head
 
@@ -50,7 +51,7 @@ class Expected:
         self.keeps = True
         self.fetched = asyncio.Event()
         self.answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._grown = asyncio.Condition()
+        self._grown = Signal()
 
     def envelope(
         self,
@@ -110,21 +111,24 @@ class Expected:
         return head.status, headers, bytes(self.received[start:])
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds; it is asked whenever something came."""
-        async with self._grown:
-            await self._grown.wait_for(condition)
+        """Wait until ``condition`` is true; it is evaluated again after every piece of the POST."""
+        await until(
+            lambda: bytes(self.received[-200:]),
+            lambda _: condition(),
+            what=condition,
+            changed=self._grown,
+        )
 
-    async def end(self, *, is_broken: bool) -> None:
+    def end(self, *, is_broken: bool) -> None:
         """The POST is over."""
         self.is_broken, self.is_complete = is_broken, not is_broken
-        await self.grow()
+        self.grow()
 
-    async def grow(self, data: bytes = b"") -> None:
-        async with self._grown:
-            self.received_bytes += len(data)
-            if self.keeps:
-                self.received += data
-            self._grown.notify_all()
+    def grow(self, data: bytes = b"") -> None:
+        self.received_bytes += len(data)
+        if self.keeps:
+            self.received += data
+        self._grown.notify()
 
 
 class FakeGateway:
@@ -219,7 +223,7 @@ class _Exchange:
 
     async def break_off(self) -> None:
         if self._current is not None:
-            await self._current.end(is_broken=True)
+            self._current.end(is_broken=True)
 
     async def _take_response(self, expected: Expected) -> bool:
         self._current = expected
@@ -237,10 +241,10 @@ class _Exchange:
                 break
             if not isinstance(event, h11.Data):
                 raise ConnectionError
-            await expected.grow(bytes(event.data))
+            expected.grow(bytes(event.data))
             await expected.may_read.wait()
         self._current = None
-        await expected.end(is_broken=False)
+        expected.end(is_broken=False)
         if expected.answer_at_once:
             expected.answer()
         await self._respond(await answered)

@@ -4,12 +4,11 @@ import asyncio
 import json
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
@@ -17,13 +16,12 @@ from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import ConnectionOptions
 from tests.support.programs import descendants, gateway
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from wire.subjects import stream_name
 
 SOON_S = PATIENCE_S / 20
 """A change is visible within a second (of a machine that is not slowed down)."""
 REGION = "local"
-Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,12 @@ class Version:
 
     async def becomes(self, status: str, within_s: float) -> None:
         """Wait until the API tells this status."""
-        await until(self.status, lambda seen: seen == status, within_s)
+        await until(
+            self.status,
+            lambda found: found == status,
+            what=f"the status {status}",
+            timeout_s=within_s,
+        )
 
     async def depth(self) -> int:
         """Return how many requests wait, as the API tells it."""
@@ -175,18 +178,6 @@ def inference_command(folder: Path) -> str:
     """Return the demo's inference server, which a file in ``folder`` keeps from starting."""
     start = "exec {python} -P -m examples.inference --port {port}"
     return f"sh -c 'test ! -e {folder}/$FUNCTION_VERSION_ID && {start}'"
-
-
-async def until(
-    look: Callable[[], Awaitable[Seen]], is_it: Callable[[Seen], bool], within_s: float = PATIENCE_S
-) -> Seen:
-    """Look, over and over, until it is as wanted."""
-    deadline = time.monotonic() + within_s
-    while True:
-        seen = await look()
-        if is_it(seen):
-            return seen
-        assert time.monotonic() < deadline, f"after {within_s:g} s still {seen}"
 
 
 @asynccontextmanager

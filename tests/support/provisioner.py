@@ -3,10 +3,9 @@
 ``python -m tests.support.provisioner URL FOLDER`` runs one until it is killed.
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from runtime import lifecycle
 from runtime.lifecycle import Lifecycle
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 REGION = "local"
 SERVER = "process://{python} -m tests.support.tiny_server --port {port}"
@@ -54,24 +53,17 @@ class Picture:
     def __init__(self) -> None:
         self.records: dict[type, dict[str, object]] = {}
         self.listeners: list[Callable[[Change], None]] = []
-        self._changed = asyncio.Event()
 
     def apply(self, change: Change) -> None:
         for listener in self.listeners:
             listener(change)
-        self._changed.set()
-
-    def poke(self) -> None:
-        self._changed.set()
 
     async def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-        """Wait until ``condition`` holds; it is asked again with every change."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.1):
-                        await self._changed.wait()
+        """Wait until ``condition`` is true.
+
+        It is polled: processes and the reconciler, on which it may depend, report no changes.
+        """
+        await until(condition, timeout_s=timeout_s)
 
 
 class Provisioner:

@@ -12,7 +12,7 @@ from queueing.nats.consumer import PulledLease, PullOptions, PullWorker
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import request_id, uuid4_text
 from wire.subjects import stream_name
 
@@ -34,32 +34,22 @@ def new_request(process: int = 1) -> str:
     return request_id(urandom(16), process)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what has no event of its own: one look in every turn of the loop."""
-    turn = asyncio.Event()
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            asyncio.get_running_loop().call_soon(turn.set)
-            await turn.wait()
-            turn.clear()
-
-
 class Diary:
     """What happened, and a way to wait for it."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[object, ...]] = []
-        self._grown = asyncio.Event()
+        self._grown = Signal()
 
     def write(self, *entry: object) -> None:
         self.entries.append(entry)
-        self._grown.set()
+        self._grown.notify()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._grown.clear()
-                await self._grown.wait()
+        """Wait until ``condition`` is true; it is evaluated again after every entry."""
+        await until(
+            lambda: self.entries, lambda _: condition(), what=condition, changed=self._grown
+        )
 
 
 class Client(Diary):
@@ -215,7 +205,19 @@ async def messages_in(connection: Connection, version_id: str) -> int:
 
 
 async def until_depth(queue: FunctionQueue, version_id: str, depth: int) -> None:
-    """Wait until so many wait: the broker's consumer counts a little after a publish is taken."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await queue.depth(version_id) != depth:
-            pass
+    """Wait until ``depth`` requests are queued.
+
+    The broker's consumer counts a request a little after it has acknowledged the publish.
+    """
+    await until(
+        lambda: queue.depth(version_id), lambda found: found == depth, what=f"a depth of {depth}"
+    )
+
+
+async def until_messages(connection: Connection, version_id: str, count: int) -> None:
+    """Wait until the broker holds ``count`` requests of a version, leased ones included."""
+    await until(
+        lambda: messages_in(connection, version_id),
+        lambda found: found == count,
+        what=f"{count} messages in the stream",
+    )

@@ -1,6 +1,5 @@
 """A worker agent that finds the platform by its API: real nats-server with logins, real routes."""
 
-import asyncio
 import os
 import socket
 import time
@@ -34,10 +33,8 @@ from tests.support.nats_logins import GuardedNats
 from tests.support.programs import Program, worker_agent
 from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
 from tests.support.raw_server import Peer, RawServer, Serve
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId, uuid4_text
-
-_LOOK_EVERY_S = 0.02
 
 
 class CountedWorkers(Workers):
@@ -99,14 +96,8 @@ class Platform:
         return found[0]
 
     async def until(self, condition: Callable[[Instance], bool]) -> Instance:
-        """Wait until the record is as wanted: it is looked at again and again."""
-        pause = asyncio.Event()
-        async with asyncio.timeout(2 * PATIENCE_S):
-            while not condition(found := await self.instance()):
-                asyncio.get_running_loop().call_later(_LOOK_EVERY_S, pause.set)
-                await pause.wait()
-                pause.clear()
-        return found
+        """Wait until ``condition`` is true of the instance's record; return the record."""
+        return await until(self.instance, condition)
 
     async def agent(self, inference_port: int, **env: str) -> Program:
         """Start an agent with the environment that the API gives its instance."""

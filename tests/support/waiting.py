@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 """Deadline of a wait, in seconds. ``TEST_PATIENCE`` multiplies it on a slow or busy machine."""
@@ -40,24 +40,25 @@ async def until(
     read: Callable[[], Value | Awaitable[Value]],
     accept: Callable[[Value], object] = bool,
     *,
-    what: str,
+    what: str | Callable[..., object] = "",
     timeout_s: float = PATIENCE_S,
     changed: Signal | None = None,
 ) -> Value:
     """Wait until ``accept`` is true for the value of ``read``; return that value.
 
     ``read`` may be a coroutine function. It is called again after each notification of ``changed``;
-    without ``changed``, after a short pause. ``what`` completes the sentence "waited for ...".
-    Raises `AssertionError` after ``timeout_s`` seconds.
+    without ``changed``, after a short pause. ``what`` completes the sentence "waited for ...": a
+    text, or a function whose source is shown; the default is the condition. Raises
+    `AssertionError` after ``timeout_s`` seconds.
     """
-    last: object = "nothing"
+    last: object = "none was read"
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
             while True:
                 notified = asyncio.Event() if changed is None else changed.next
-                found = read()
-                value: Value = await found if inspect.isawaitable(found) else found  # type: ignore[assignment]  # narrowed by isawaitable
+                found: Any = read()
+                value: Value = await found if inspect.isawaitable(found) else found
                 if accept(value):
                     return value
                 last = value
@@ -67,7 +68,36 @@ async def until(
     except TimeoutError:
         if not deadline.expired():
             raise
-        raise AssertionError(_failure(what, timeout_s, last)) from None
+        what = what or (read if accept is bool else accept)
+        text = what if isinstance(what, str) else _source(what)
+        raise AssertionError(_failure(text, timeout_s, last)) from None
+
+
+async def until_unchanged(
+    read: Callable[[], Value], *, for_s: float, timeout_s: float = PATIENCE_S
+) -> Value:
+    """Wait until ``read`` has returned the same value for ``for_s`` seconds; return that value.
+
+    Use it to observe that something has stopped. Raises `AssertionError` after ``timeout_s``
+    seconds.
+    """
+    loop = asyncio.get_running_loop()
+    last, since = read(), loop.time()
+
+    def unchanged_s() -> float:
+        nonlocal last, since
+        value, now = read(), loop.time()
+        if value != last:
+            last, since = value, now
+        return now - since
+
+    await until(
+        unchanged_s,
+        lambda seconds: seconds >= for_s,
+        what=f"{for_s:g} s without a change",
+        timeout_s=timeout_s,
+    )
+    return last
 
 
 def until_blocking(
@@ -81,11 +111,18 @@ def until_blocking(
     end = time.monotonic() + timeout_s
     pause = threading.Event()
     while not accept(value := read()):
-        if time.monotonic() >= end:
-            raise AssertionError(_failure(what, timeout_s, value))
+        assert time.monotonic() < end, _failure(what, timeout_s, value)
         pause.wait(_POLL_S)
     return value
 
 
 def _failure(what: str, timeout_s: float, last: object) -> str:
     return f"waited {timeout_s:g} s for {what}; last value: {last!r}"
+
+
+def _source(condition: Callable[..., object]) -> str:
+    """Return the text of a function, or its ``repr`` if it has none of its own."""
+    try:
+        return " ".join(inspect.getsource(condition).split())
+    except (OSError, TypeError):
+        return repr(condition)

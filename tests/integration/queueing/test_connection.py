@@ -18,10 +18,9 @@ from tests.support.queue_harness import (
     gateway,
     new_version,
     publish,
-    until,
     worker,
 )
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 WORKER_MAY = """
   "rq.*.{version}.>", "nvcf.cancel.{version}", "$JS.API.CONSUMER.INFO.>",
@@ -319,14 +318,17 @@ async def test_what_a_server_says_at_the_end_is_counted() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
+        watch = Watch()
         async with connected(f"nats://127.0.0.1:{port}") as connection:
+            connection.add_listener(watch)
             await connection.flush()
-            await until(lambda: connection.losses == 1)
+            await watch.sees("disconnected")
+            assert connection.losses == 1
             assert (connection.refusals, connection.slow_consumers) == (1, 1)
             assert connection.failures == 0
-            await until(connection.is_connected)
+            await watch.sees("connected")
             await connection.flush()
-            await until(lambda: connection.losses == 2)
+            await watch.until(lambda: connection.losses == 2)
             # The nonsense, for which we gave the server up.
             assert (connection.refusals, connection.failures) == (1, 1)
             await over.wait()

@@ -21,17 +21,11 @@ from tests.support.queue_harness import (
     new_version,
     publish,
     publish_many,
-    until,
     until_depth,
+    until_messages,
     worker,
 )
-from tests.support.waiting import PATIENCE_S
-
-
-async def until_messages(connection: Connection, version_id: str, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while await messages_in(connection, version_id) != count:
-            pass
+from tests.support.waiting import PATIENCE_S, until
 
 
 async def test_a_request_goes_through_a_queue_that_did_not_exist(
@@ -183,9 +177,7 @@ async def test_a_request_withdrawn_before_its_acknowledgement_leaves_the_queue(
         queue.publish(version, request, b"envelope", client, b"")
         queue.withdraw(version, request)
         last, _ = await publish(queue, version)
-        async with asyncio.timeout(PATIENCE_S):
-            while await messages_in(look, version) != 2:
-                pass
+        await until_messages(look, version, 2)
         assert client.entries == []
         assert await queue.position(version, last) == 2
 

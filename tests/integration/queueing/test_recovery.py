@@ -17,10 +17,10 @@ from tests.support.queue_harness import (
     new_version,
     publish,
     publish_many,
-    until,
     until_depth,
     worker,
 )
+from tests.support.waiting import until
 from wire.subjects import consumer_name, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
@@ -28,7 +28,7 @@ SOON = QueueLimits(lost_grace_s=0.3, look_interval_s=0.2)
 
 
 async def until_down(queue: JetStreamQueue) -> None:
-    await until(lambda: not queue.is_available())
+    await until(queue.is_available, lambda found: not found)
 
 
 async def until_up(*sides: JetStreamQueue | Worker) -> None:

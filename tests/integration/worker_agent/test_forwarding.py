@@ -1,12 +1,12 @@
 """Requests and responses through the agent, on real sockets."""
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 
 from tests.integration.worker_agent.harness import running_bench
 from tests.support.raw_server import Peer
+from tests.support.waiting import until_unchanged
 
 OK = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -159,12 +159,7 @@ async def test_an_upload_goes_only_as_fast_as_the_inference_server_reads() -> No
             expected.envelope(headers=((b"content-length", length),), has_rest=True)
         )
         await expected.fetched.wait()
-        left = -1
-        while left != expected.rest.qsize():
-            left = expected.rest.qsize()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await expected.until(lambda: False)
+        left = await until_unchanged(expected.rest.qsize, for_s=0.3)
         assert left > pieces // 2
         read_on.set()
         assert await bench.answer(expected, lease) == (200, b"{}")

@@ -17,7 +17,7 @@ from gateway.errors import Unauthenticated
 from gateway.store.nats_kv import Store
 from tests.support.followed_store import connected
 from tests.support.nats_server import NatsServer
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 
 NOW = 1_800_000_000.0
 
@@ -78,18 +78,18 @@ async def test_a_process_without_the_key_file_checks_tokens_and_makes_none(
 
 async def heard(credentials: Credentials, token: str) -> None:
     """Return when the token is believed; looked at whenever the store has told something."""
-    told = asyncio.Event()
+    changed = Signal()
     meta = credentials.meta
-    meta._listeners = (*meta._listeners, lambda _name, _data: told.set())
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            told.clear()
-            try:
-                credentials.authenticate(bearer(token), NOW)
-            except Unauthenticated:
-                await told.wait()
-            else:
-                return
+    meta._listeners = (*meta._listeners, lambda _name, _data: changed.notify())
+
+    def is_believed() -> bool:
+        try:
+            credentials.authenticate(bearer(token), NOW)
+        except Unauthenticated:
+            return False
+        return True
+
+    await until(is_believed, changed=changed)
 
 
 async def test_another_key_file_is_told_before_it_does_harm(

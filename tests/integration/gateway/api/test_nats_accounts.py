@@ -26,12 +26,11 @@ from tests.support.queue_harness import (
     gateway,
     new_version,
     publish,
-    until,
     until_depth,
     worker,
 )
 from tests.support.queues import request_subject
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import uuid4_text
 from wire.subjects import (
     cancel_subject,

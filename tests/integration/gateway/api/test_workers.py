@@ -22,7 +22,7 @@ from tests.support.programs import Program
 from tests.support.queue_harness import REGION, STREAMS, Client
 from tests.support.raw_server import Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import until
 from wire.ids import request_id, uuid4_text
 from wire.subjects import consumer_name, stream_name
 
@@ -217,12 +217,17 @@ class Held:
         """Wait until the broker counts so; none ever came to the agent and was sent back."""
         stream = stream_name(REGION, self.platform.record.version_id)
         queue = JetStream(self.platform.data)
-        counts = (-1, -1)
-        async with asyncio.timeout(PATIENCE_S):
-            while counts != (leased, waiting):
-                info = await queue.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
-                counts = info["num_ack_pending"], info["num_pending"]
-                assert info["num_redelivered"] == 0
+
+        async def counts() -> tuple[int, int]:
+            info = await queue.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+            assert info["num_redelivered"] == 0
+            return info["num_ack_pending"], info["num_pending"]
+
+        await until(
+            counts,
+            lambda found: found == (leased, waiting),
+            what=f"{leased} leased and {waiting} waiting requests",
+        )
 
 
 async def metric(agent: Program, name: str) -> float:

@@ -43,7 +43,7 @@ from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 __all__ = ["nats_server"]
@@ -422,11 +422,11 @@ async def test_requests_that_wait_get_further_instances_up_to_the_maximum(
 
 
 async def until_load(version: Version, total: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            load = await version.provisioner.queues.load(version.version_id)
-            if load.waiting + load.leased == total:
-                return
+    await until(
+        lambda: version.provisioner.queues.load(version.version_id),
+        lambda load: load.waiting + load.leased == total,
+        what=f"{total} requests in the queue",
+    )
 
 
 async def test_a_graceful_undeploy_finishes_what_is_queued_then_stops(one: Provisioner) -> None:
@@ -691,9 +691,7 @@ async def second_candidate(nats_server: NatsServer, folder: Path) -> AsyncIterat
     """Start one once another leads."""
     one = Provisioner(nats_server.url, folder)
     await one.connect()
-    async with asyncio.timeout(PATIENCE_S):
-        while await one.store.get_raw("meta", "leader") is None:
-            pass
+    await until(lambda: one.store.get_raw("meta", "leader"), what="a leader's record")
     await one.start()
     try:
         yield one

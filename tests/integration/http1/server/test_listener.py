@@ -17,7 +17,7 @@ import pytest
 from http1.server.limits import EdgeLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen
 from http1.stream import Request, ResponseWriter
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -38,11 +38,11 @@ class Served:
         self.data = b""
         self.events: list[str] = []
         self._serve = serve
-        self._changed = asyncio.Event()
+        self._changed = Signal()
 
     def _happened(self, event: str) -> None:
         self.events.append(event)
-        self._changed.set()
+        self._changed.notify()
         self._serve(event, self)
 
     def request_data(self, data: bytes) -> None:
@@ -65,10 +65,12 @@ class Served:
         self._happened("resume_writing")
 
     async def wait_for(self, event: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while event not in self.events:
-                self._changed.clear()
-                await self._changed.wait()
+        await until(
+            lambda: self.events,
+            lambda events: event in events,
+            what=f"the event {event}",
+            changed=self._changed,
+        )
 
     def answer(self, body: bytes = b"ok", status: int = 200) -> None:
         self.responder.send_head(status, [], len(body))
@@ -119,15 +121,6 @@ async def edge(serve: Serve = echo, limits: EdgeLimits | None = None) -> AsyncIt
     finally:
         it.listener.abort_all()
         await it.until_empty()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, turn by turn of the loop, for what nothing reports."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            turn = asyncio.Event()
-            asyncio.get_running_loop().call_soon(turn.set)
-            await turn.wait()
 
 
 class Client:
