@@ -77,6 +77,7 @@ def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path
 def test_a_killed_dev_takes_its_children_with_it(tmp_path: Path) -> None:
     dev = start_dev(tmp_path)
     family = descendants(dev.program.pid)
+    assert len(family) >= 4
     dev.program.stop(signal.SIGKILL)
     wait_gone(list(family))
 

@@ -147,6 +147,7 @@ async def test_a_rejected_request_is_delivered_to_nobody(shared_nats_server: Nat
         lease.reject()
         lease.hand_back()
         await until_messages(look, version, 0)
+        assert work.leases == [lease]
 
 
 async def test_a_withdrawn_request_is_never_leased_and_workers_hear_of_it(

@@ -330,11 +330,13 @@ async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
                 expected = bench.gateway.expect()
                 waiting.append((expected, bench.lease(expected.envelope(b"GET"))))
             for expected, lease in waiting[:70]:
-                await bench.answer(expected, lease)
+                assert await bench.answer(expected, lease) == (200, b"{}")
             # Some wait for a connection, some for an answer: neither may be forgotten.
             bench.gateway.break_connections()
             for _, lease in waiting[70:]:
                 await lease.ended.wait()
+            assert bench.slots.running == bench.slots.delivering == 0
+            assert bench.queue.free == 100
 
 
 async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do_not_wait() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions
-from gateway.store.names import BUCKETS, KEYS
+from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import Connection
@@ -328,10 +328,12 @@ async def test_accounts_and_buckets_survive_the_servers_end(
     options = await guarded_nats.worker_options(version_id)
     await guarded_nats.server.kill()
     await guarded_nats.server.start()
-    async with connected(guarded_nats.url, options):
-        pass
-    async with connected(guarded_nats.url, guarded_nats.gateway_options):
-        pass
+    async with connected(guarded_nats.url, options) as own:
+        assert own.is_connected()
+    async with connected(guarded_nats.url, guarded_nats.gateway_options) as own:
+        for bucket in set(BUCKETS) - IN_MEMORY:
+            info = await JetStream(own).call(f"STREAM.INFO.KV_gateway_{bucket}", {})
+            assert info["state"]["messages"] == (1 if bucket == KEYS else 0)
 
 
 async def test_nobody_gets_in_without_a_login(guarded_nats: GuardedNats) -> None:

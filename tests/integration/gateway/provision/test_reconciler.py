@@ -580,10 +580,8 @@ async def test_a_leader_killed_is_replaced_and_leaves_no_orphan(
         leading_process(nats_server, folder) as leader,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second, "stubborn")
-        version.environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
-        await version.register()
-        await version.deploy()
+        environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
+        version = await deployed(second, image="stubborn", environment=environment)
         await version.until(State.ACTIVE)
         assert not second.reconciler.is_leader
         (before,) = version.instances
@@ -612,9 +610,7 @@ async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cle
         leading_process(nats_server, folder) as leader,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second)
-        await version.register()
-        await version.deploy()
+        version = await deployed(second)
         await version.until(State.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
@@ -652,9 +648,7 @@ async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_in
         leading_process(nats_server, folder) as first,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second)
-        await version.register()
-        await version.deploy()
+        version = await deployed(second)
         await version.until(State.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
