@@ -171,6 +171,9 @@ class WatchedCatalog(Watched, Catalog):
 class ControlPlane:
     """One process's control plane, and a way to make keys for it."""
 
+    url = ""
+    """Address of the API, without a slash at its end."""
+
     def __init__(
         self, store: Store, api: Api, catalog: WatchedCatalog, session: aiohttp.ClientSession
     ) -> None:
@@ -238,7 +241,9 @@ async def control_plane(
             TestServer(build_app(api)) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield ControlPlane(store, api, catalog, session)
+            plane = ControlPlane(store, api, catalog, session)
+            plane.url = str(server.make_url("")).rstrip("/")
+            yield plane
     finally:
         await watcher.stop()
         await connection.close()

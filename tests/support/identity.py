@@ -125,7 +125,9 @@ async def identity_plane(
             TestServer(build_app(api, routes)) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield IdentityPlane(store, api, catalog, session, vault, secret, workers)
+            plane = IdentityPlane(store, api, catalog, session, vault, secret, workers)
+            plane.url = str(server.make_url("")).rstrip("/")
+            yield plane
     finally:
         await credentials.stop()
         await watcher.stop()

@@ -51,12 +51,19 @@ class Platform:
     """Store, queue and the API's routes for workers; `up` and `down` concern the API alone."""
 
     def __init__(
-        self, nats: GuardedNats, store: Store, data: Connection, workers: CountedWorkers, api: Api
+        self,
+        nats: GuardedNats,
+        store: Store,
+        data: Connection,
+        workers: CountedWorkers,
+        api: Api,
+        port: int,
     ) -> None:
         self.nats = nats
         self.store = store
         self.data = data
         self.workers = workers
+        self.port = port
         self._api = api
         self._server: TestServer | None = None
         self.record = instance(uuid4_text(os.urandom(16)))
@@ -77,12 +84,8 @@ class Platform:
             self._server = None
 
     @property
-    def port(self) -> int:
-        return int(self.workers._options.api_url.rpartition(":")[2])
-
-    @property
     def url(self) -> str:
-        return self.workers._options.api_url
+        return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, deployment: Deployment) -> None:
         """Let the API see this as what is deployed."""
@@ -137,11 +140,12 @@ async def running_platform(
         logins.start()
         stack.push_async_callback(logins.close)
         signer = Signer(os.urandom(32))
+        port = _free_port()
         workers = CountedWorkers(
             _ports(store, data, logins, signer),
-            WorkerOptions(f"http://127.0.0.1:{_free_port()}", (nats.url,), lease_s, token_s),
+            WorkerOptions(f"http://127.0.0.1:{port}", (nats.url,), lease_s, token_s),
         )
-        platform = Platform(nats, store, data, workers, _api(store, signer))
+        platform = Platform(nats, store, data, workers, _api(store, signer), port)
         await store.put(platform.record, 0)
         await platform.up()
         stack.push_async_callback(platform.down)

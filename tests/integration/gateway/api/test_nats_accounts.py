@@ -90,7 +90,7 @@ async def test_a_worker_pulls_acknowledges_and_hears_cancels(guarded_nats: Guard
         for lease in leases:
             lease.progress()
             lease.ack()
-        await work.pull._connection.flush()
+        await work.connection.flush()
         assert await in_queue(guarded_nats, version_id) == 0
         queue.withdraw(version_id, second)
         await work.until(lambda: work.cancelled == [second])
@@ -215,7 +215,7 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
         async with worker(
             guarded_nats.url, version_id, slots=1, options=options, pulls=PULLS
         ) as work:
-            raw = work.pull._connection
+            raw = work.connection
             for reply in replies:
                 await ask_everything(work, raw, reply.encode())
             await raw.flush()
@@ -277,15 +277,15 @@ async def test_a_renewed_login_takes_over_without_dropping_a_lease(
         await publish(queue, version_id)
         (lease,) = await work.has(1)
         logins.append(await guarded_nats.issue(version_id))
-        assert await work.pull._connection.renew()
+        assert await work.connection.renew()
         await publish(queue, version_id)
         await work.has(2)
         for one in work.leases:
             one.ack()
-        await work.pull._connection.flush()
+        await work.connection.flush()
         assert lease.deliveries == 1
         assert await in_queue(guarded_nats, version_id) == 0
-        assert work.pull._connection.losses == 0
+        assert work.connection.losses == 0
 
 
 async def test_a_removed_account_takes_its_workers_connections_along(

@@ -171,13 +171,12 @@ def serving(nats_url: str, key_file: Path) -> Iterator[Served]:
             for account in (ACCOUNT, *FRIENDS):
                 await plane.store.put(Account(account, account, max_functions=1_000_000))
             client = await plane.admin(ACCOUNT)
-            url = str(plane.session._build_url("")).rstrip("/")
             others = {
                 ADMIN_TAG: await super_admin(plane, issuer),
                 "workers": await worker(plane),
                 "keys.mint_admin": plane.secret,
             }
-            found.extend((asyncio.get_running_loop(), Served(url, client.key or "", others)))
+            found.extend((asyncio.get_running_loop(), Served(plane.url, client.key or "", others)))
             ready.set()
             await stop.wait()
 

@@ -43,4 +43,4 @@ async def client(plane: ControlPlane) -> Client:
 
 @pytest.fixture
 def shell(plane: ControlPlane, client: Client) -> Shell:
-    return Shell(str(plane.session._build_url("")).rstrip("/"), client)
+    return Shell(plane.url, client)
