@@ -365,7 +365,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
 async def test_secrets_are_in_a_file_for_the_owner_alone(one: Provisioner) -> None:
     version = await deployed(one, secret_names=("TOKEN",))
     await version.until(State.ACTIVE)
-    (file,) = one.backend._opened().glob("*/secrets.json")
+    (file,) = one.folder.glob("*/*/secrets.json")
     assert file.read_text() == '{"TOKEN": "hush-hush"}'
     assert file.stat().st_mode & 0o777 == 0o600
     assert not any(b"hush-hush" in environment_of(pid) for pid in pids_of(one))

@@ -1,4 +1,4 @@
-"""One connection on a table: a transport, a loop and a dispatch that only write down."""
+"""One server connection without I/O: its transport, loop and dispatch record every call."""
 
 import socket
 from collections.abc import Callable
@@ -26,9 +26,10 @@ class TableSocket:
 
 
 class TableTransport:
-    """Keeps what is written; ``is_stuck`` stands for a client that reads nothing."""
+    """Keeps what is written; while ``is_stuck`` the client reads nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: "TableLoop") -> None:
+        self._loop = loop
         self.written = b""
         self.writes = 0
         self.buffered = 0
@@ -79,7 +80,7 @@ class TableTransport:
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self.protocol._connections.loop.call_soon(self.protocol.connection_lost, None)
+            self._loop.call_soon(self.protocol.connection_lost, None)
 
     def abort(self) -> None:
         self.aborted = True
@@ -159,7 +160,7 @@ class Exchange:
 
 
 class Table:
-    """A connection in the middle of it all."""
+    """One connection with its transport, loop and receivers."""
 
     def __init__(
         self,
@@ -168,9 +169,10 @@ class Table:
     ) -> None:
         self.exchanges: list[Exchange] = []
         self.on = on
+        self.has_sent_eof = False
         self.loop = TableLoop()
         self.connections = Connections(self._dispatch, limits or EdgeLimits(), self.loop)  # type: ignore[arg-type]  # stands in
-        self.transport = TableTransport()
+        self.transport = TableTransport(self.loop)
         self.protocol = Http1Protocol(self.connections)
         self.transport.protocol = self.protocol
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
@@ -193,6 +195,7 @@ class Table:
         self.loop.run()
 
     def eof(self) -> None:
+        self.has_sent_eof = True
         if not self.protocol.eof_received():
             self.transport.close()
         self.loop.run()

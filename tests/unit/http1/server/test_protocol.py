@@ -707,7 +707,7 @@ def act(table: Table, action: str) -> None:
     elif action == "drain":
         table.transport.drain()
     elif action == "eof":
-        if not table.transport.is_closing() and not table.protocol._got_eof:
+        if not table.transport.is_closing() and not table.has_sent_eof:
             table.eof()
     elif table.exchanges and not table.last.is_over:
         act_on(table.last, action)
