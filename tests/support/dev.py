@@ -1,4 +1,4 @@
-"""A running `gateway dev`."""
+"""The `gateway dev` command as a process."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tests.support.waiting import PATIENCE_S, until_blocking
 
 
 class Dev(NamedTuple):
-    """A running `gateway dev`."""
+    """A running `gateway dev`; ``ready`` is the document of its ready file."""
 
     program: Program
     ready: dict[str, Any]
@@ -31,7 +31,7 @@ class Dev(NamedTuple):
 
 
 def start_dev(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Dev:
-    """Start `gateway dev` on free ports and wait until it says that it is ready."""
+    """Start `gateway dev` on free ports and wait until it reports that it is ready."""
     ready_file = folder / "ready.json"
     program = gateway("dev", "--port", "0", "--ready-file", str(ready_file), *arguments, env=env)
     try:

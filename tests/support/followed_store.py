@@ -1,4 +1,4 @@
-"""A store, and a read model that a watcher keeps equal to it."""
+"""A connection to the store, and a read model that follows it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,11 +13,11 @@ from tests.support.watched import Watched
 
 
 class WatchedModel(Watched, ReadModel):
-    """A read model that wakes whoever waits for a change."""
+    """Read model whose changes a test can wait for."""
 
 
 class Followed:
-    """A store, and a model that a watcher keeps equal to it."""
+    """A store and a read model that a watcher keeps equal to it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -28,7 +28,7 @@ class Followed:
 
 @asynccontextmanager
 async def following(url: str, token: str | None = None) -> AsyncIterator[Followed]:
-    """Follow the store at ``url`` for the length of the block, loaded at its beginning."""
+    """Follow the store at ``url`` while the block runs; the model is loaded when it begins."""
     async with connected(url, token) as connection:
         followed = Followed(connection)
         followed.watcher.start()

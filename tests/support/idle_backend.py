@@ -1,4 +1,4 @@
-"""A reconciler whose instances run nothing: a test says what becomes of them."""
+"""A reconciler whose backend starts no processes; a test sets the state of each instance."""
 
 import os
 import time
@@ -24,7 +24,7 @@ LONG_S = 1000.0
 
 
 class IdleBackend:
-    """Implements `gateway.provision.backend.Backend`."""
+    """A `gateway.provision.backend.Backend` that starts nothing."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Instance, Holding]] = {}
@@ -38,13 +38,13 @@ class IdleBackend:
         return ()
 
     def held(self) -> Iterable[tuple[str, str]]:
-        return {(one.function_id, one.version_id) for one, _ in self._held.values()}
+        return {(instance.function_id, instance.version_id) for instance, _ in self._held.values()}
 
     def holdings(self, version_id: str) -> Mapping[str, Holding]:
         return {
             instance_id: holding
-            for instance_id, (one, holding) in self._held.items()
-            if one.version_id == version_id
+            for instance_id, (instance, holding) in self._held.items()
+            if instance.version_id == version_id
         }
 
     async def start(self, order: Order) -> None:
@@ -65,7 +65,7 @@ class IdleBackend:
         return ""
 
     def can_never_run(self, instance_id: str, reason: str) -> None:
-        """Whether the instance was started already or is about to be."""
+        """Fail the instance for good, now or when it is started."""
         self._doomed[instance_id] = reason
         if instance_id in self._held:
             self._become(self._held[instance_id][0], Life.DOWN, reason, is_final=True)
@@ -79,7 +79,7 @@ class IdleBackend:
 
 
 class Fleet:
-    """A reconciler that leads, its backend, and the workers of its instances."""
+    """A reconciler that is the leader, with its backend and the workers of its instances."""
 
     def __init__(self, store: Store, connection: Connection, region: str = "local") -> None:
         self.backend = IdleBackend()
@@ -110,11 +110,11 @@ class Fleet:
         await self._watcher.stop()
 
     async def joins(self, version_id: str, instance_id: str) -> None:
-        """The instance's worker is connected and says that it can serve."""
+        """Record that the worker of an instance is connected and healthy."""
         await self._change(version_id, instance_id, serves=True)
 
     async def leaves(self, version_id: str, instance_id: str) -> None:
-        """The instance's worker is gone."""
+        """Record that the worker of an instance has gone."""
         await self._change(version_id, instance_id, serves=False)
 
     async def _change(self, version_id: str, instance_id: str, *, serves: bool) -> None:
@@ -138,7 +138,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(store: Store, connection: Connection) -> AsyncIterator[Fleet]:
-    """Run one for the length of the block."""
+    """Run a fleet while the block runs."""
     fleet = Fleet(store, connection)
     await fleet.start()
     try:

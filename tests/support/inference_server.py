@@ -1,6 +1,6 @@
-"""The demo inference server as a process of its own, on a free port.
+"""The demo inference server as a separate process on a free port.
 
-It is ready when it says so itself; nothing here waits for time to pass.
+It is ready when its log says so.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _RUNNING = re.compile(r"Uvicorn running on http://[^ ]*:(\d+)")
 
 
 class InferenceServer(ServerProcess):
-    """One ``python -m examples.inference``; keeps its port over `restart`."""
+    """One ``python -m examples.inference``; it keeps its port over `restart`."""
 
     name = "the inference server"
     patience_s = PATIENCE_S
@@ -65,7 +65,7 @@ class InferenceServer(ServerProcess):
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[InferenceServer]:
-    """Run a server for the length of the block."""
+    """Run a server while the block runs."""
     server = InferenceServer(port)
     server.start_blocking()
     try:
@@ -76,7 +76,7 @@ def serving(port: int = 0) -> Iterator[InferenceServer]:
 
 @asynccontextmanager
 async def running_inference_server(port: int = 0) -> AsyncIterator[InferenceServer]:
-    """Run a server for the length of the block, without blocking the loop."""
+    """Run a server while the block runs, without blocking the event loop."""
     server = InferenceServer(port)
     await server.start()
     try:

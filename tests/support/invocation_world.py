@@ -23,7 +23,7 @@ INLINE = 32 * 1024
 
 
 class World:
-    """One invocation and everything around it."""
+    """One invocation with its client, queue and registry, all of which record their calls."""
 
     def __init__(
         self,

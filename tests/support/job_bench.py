@@ -11,7 +11,7 @@ JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
 
 
 class Port:
-    """Writes down every call on it, in one common script."""
+    """A port that records every call in the script that all ports of the job share."""
 
     def __init__(self, name: str, script: list[str]) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""A nats-server that lets nobody in without a login, and logins of every kind."""
+"""A nats-server that requires a login, and logins of every kind."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from wire.subjects import worker_inbox
 
 
 class GuardedNats:
-    """The server, the gateway's logins, and whatever workers need."""
+    """The server, the logins of the gateway, and the issuer of worker logins."""
 
     def __init__(self, server: NatsServer, logins: Logins) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""One reconciler with its local process backend, in this process or as one of its own.
+"""One reconciler with its local process backend, in this process or in a separate one.
 
 ``python -m tests.support.provisioner URL FOLDER`` runs one until it is killed.
 """
@@ -32,7 +32,7 @@ TEMPLATES = {
     "stubborn": f"{SERVER} --stubborn --child",
     "missing": "process:///nowhere/to/be/found",
 }
-"""By container image."""
+"""Server command by container image."""
 
 
 CLUSTER = ClusterSettings(name="local", images=TEMPLATES)
@@ -48,7 +48,7 @@ PROVISION: dict[str, Any] = {
 
 
 class Picture:
-    """Everything the store says, and a way to wait until it says something."""
+    """Passes the store's changes to listeners; tests wait here for what the changes lead to."""
 
     def __init__(self) -> None:
         self.records: dict[type, dict[str, object]] = {}
@@ -67,7 +67,7 @@ class Picture:
 
 
 class Provisioner:
-    """All that one leader candidate consists of."""
+    """One candidate for leadership with its connections, store, queues and backend."""
 
     def __init__(self, nats_url: str, folder: Path) -> None:
         self.url = nats_url
@@ -116,14 +116,14 @@ class Provisioner:
 
 @asynccontextmanager
 async def provisioning(nats_url: str, folder: Path) -> AsyncIterator[Provisioner]:
-    """Run one in this process for the length of the block."""
-    one = Provisioner(nats_url, folder)
-    await one.connect()
-    await one.start()
+    """Run a provisioner in this process while the block runs."""
+    candidate = Provisioner(nats_url, folder)
+    await candidate.connect()
+    await candidate.start()
     try:
-        yield one
+        yield candidate
     finally:
-        await one.stop()
+        await candidate.stop()
 
 
 async def _main(life: Lifecycle) -> int:

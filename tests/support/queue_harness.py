@@ -1,4 +1,4 @@
-"""A gateway's and a worker's side on real connections, with everything they say written down."""
+"""The gateway side and the worker side of a queue on real connections; both record events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
 
 
 def is_a_lease(lease: PulledLease) -> Lease:
-    """Let the type checker see that it is one."""
+    """Return the argument; the type checker verifies that it is a `Lease`."""
     return lease
 
 
@@ -35,7 +35,7 @@ def new_request(process: int = 1) -> str:
 
 
 class Diary:
-    """What happened, and a way to wait for it."""
+    """A list of events that a test can wait for."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[object, ...]] = []
@@ -53,7 +53,7 @@ class Diary:
 
 
 class Client(Diary):
-    """The `Waiting` of one request."""
+    """Records the fate of one published request; implements `queueing.interface.Waiting`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ async def worker(
 async def publish(
     queue: FunctionQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
 ) -> tuple[str, Client]:
-    """Publish one request and wait for the broker's word."""
+    """Publish one request and wait for its acknowledgement or refusal."""
     request, client = new_request(process), Client()
     queue.publish(version_id, request, envelope, client, b"")
     await client.until(client.has_begun)
@@ -176,7 +176,7 @@ async def publish(
 async def publish_many(
     queue: FunctionQueue, version_id: str, count: int, process: int = 1
 ) -> list[str]:
-    """Publish ``count`` requests, in order, and wait until the broker has them all."""
+    """Publish ``count`` requests in order and wait until all are acknowledged."""
     requests = [new_request(process) for _ in range(count)]
     clients = [Client() for _ in requests]
     for request, client in zip(requests, clients, strict=True):
@@ -198,7 +198,7 @@ def counted(queue: JetStreamQueue, version_id: str) -> dict[str, float]:
 
 
 async def messages_in(connection: Connection, version_id: str) -> int:
-    """Return how many requests the broker holds, those leased included."""
+    """Return how many requests the broker holds, leased ones included."""
     answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
     count = answer["state"]["messages"]
     assert isinstance(count, int)

@@ -1,8 +1,8 @@
-"""Requests in a version's queue."""
+"""Subjects of a version's queue."""
 
 from wire.subjects import queue_subjects
 
 
 def request_subject(region: str, version_id: str, request_id: str) -> str:
-    """Return where one request is published."""
+    """Return the subject on which one request is published."""
     return queue_subjects(region, version_id).removesuffix(">") + request_id

@@ -1,4 +1,4 @@
-"""An inference server on loopback whose every byte the test writes."""
+"""An inference server on loopback for which the test reads and writes every byte."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ Serve = Callable[["Peer"], Awaitable[None]]
 
 
 class Peer:
-    """One connection of a hand-written inference server."""
+    """One connection of the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -22,7 +22,7 @@ class Peer:
         await self.writer.drain()
 
     async def closed(self) -> None:
-        """Wait until the other side closes."""
+        """Read to the end: return when the other side has closed the connection."""
         try:
             while await self.reader.read(65536):
                 pass
@@ -31,7 +31,7 @@ class Peer:
 
 
 class RawServer:
-    """Runs one coroutine per connection; ``connections`` counts them."""
+    """Runs ``serve`` for each connection; ``connections`` counts them."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve

@@ -1,4 +1,4 @@
-"""A worker agent that finds the platform by its API: real nats-server with logins, real routes."""
+"""A worker agent that connects through the API: a nats-server with logins and real routes."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ from wire.ids import FunctionId, VersionId, uuid4_text
 
 
 class CountedWorkers(Workers):
-    """Counts how often a worker was given a login."""
+    """``connects`` is the number of connect calls."""
 
     connects = 0
 
@@ -48,7 +48,7 @@ class CountedWorkers(Workers):
 
 
 class Platform:
-    """Store, queue and the API's routes for workers; `up` and `down` concern the API alone."""
+    """Store, queue and the API's routes for workers; `up` and `down` start and stop the API."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Platform:
         return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, deployment: Deployment) -> None:
-        """Let the API see this as what is deployed."""
+        """Make this the deployment that the API knows."""
         self._api.catalog.apply(deployment)
 
     async def instance(self) -> Instance:
@@ -103,7 +103,7 @@ class Platform:
         return await until(self.instance, condition)
 
     async def agent(self, inference_port: int, **env: str) -> Program:
-        """Start an agent with the environment that the API gives its instance."""
+        """Start an agent with the environment that the API provides for its instance."""
         return worker_agent(
             {
                 "WORKER_FUNCTION__ID": self.record.function_id,
@@ -123,7 +123,7 @@ class Platform:
 async def running_platform(
     nats: GuardedNats, *, lease_s: float = 3.0, token_s: float = 600.0
 ) -> AsyncIterator[Platform]:
-    """Run it, with one instance on record that has no worker yet."""
+    """Run the platform while the block runs; its store has one instance without a worker."""
     async with AsyncExitStack() as stack:
         credentials = nats.logins.gateway_credentials
         connection = StoreConnection(NatsOptions((nats.url,), credentials_file=credentials))
@@ -154,7 +154,7 @@ async def running_platform(
 
 @asynccontextmanager
 async def running_inference(serve: Serve) -> AsyncIterator[tuple[RawServer, "Health"]]:
-    """Run an inference server of which the test says how healthy it is."""
+    """Run an inference server; the test sets the result of its health check."""
     health = Health()
 
     async def serve_healthy(peer: Peer) -> None:

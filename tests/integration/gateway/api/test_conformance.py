@@ -30,10 +30,10 @@ from tests.support.control import (
     IMAGE,
     SCOPES,
     SPEC,
+    ApiResponse,
     Client,
     ControlPlane,
     SetQueue,
-    Told,
     deployment_path,
     version_path,
 )
@@ -119,7 +119,7 @@ async def deploy(plane: ControlPlane, client: Client, fleet: Fleet, **changes: o
     return Version(plane, client, fleet, function_id, version_id)
 
 
-def assert_refused(told: Told, status: int) -> None:
+def assert_refused(told: ApiResponse, status: int) -> None:
     assert told.status == status, told
     assert told.headers["content-type"] == "application/problem+json"
     for member in ("type", "title", "detail", "instance", "requestId"):
