@@ -207,8 +207,7 @@ async def test_a_graceful_undeploy_under_load_fails_no_call(live: Live) -> None:
             told = await live.cli("deployments", "remove", *leaving.names, "--graceful", "--watch")
             assert "gone" in told
             already = len(answers)
-            while len(answers) < already + 2 * CALLERS:
-                await asyncio.wait(callers, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            await until(lambda: len(answers), lambda count: count >= already + 2 * CALLERS)
             is_over.set()
             await asyncio.gather(*callers)
             answers += await asyncio.gather(*named)

@@ -23,7 +23,7 @@ from tests.support.queue_harness import (
     publish,
     worker,
 )
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 REPLICATED = StreamSettings(replicas=3, ack_wait_s=300.0)
 PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)
@@ -50,16 +50,18 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
                 f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
             )
             servers.append(await stack.enter_async_context(running_nats_server(config)))
-        async with connected(servers[0].url) as connection, asyncio.timeout(2 * PATIENCE_S):
+        async with connected(servers[0].url) as connection:
             api = JetStream(connection, timeout_s=0.5)
             version = new_version()
-            while True:
+
+            async def has_leader() -> bool:
                 try:
                     await api.ensure("warm", version, REPLICATED)
-                    break
                 except (ApiError, NatsError):
-                    # The cluster elects its leader.
-                    continue
+                    return False
+                return True
+
+            await until(has_leader, what="the cluster's leader", timeout_s=2 * PATIENCE_S)
         yield servers
 
 

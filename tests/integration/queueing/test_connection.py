@@ -268,14 +268,15 @@ async def test_a_server_that_announces_its_end_is_left_without_losing_an_answer(
         asking = await stack.enter_async_context(connected(first.url))
         watch = Watch()
         asking.add_listener(watch)
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    await asking.request(b"echo", b"", 0.5)
-                    break
-                except (NoResponders, NoAnswer):
-                    # The interest has not crossed the route yet.
-                    continue
+
+        async def is_answered() -> bool:
+            try:
+                await asking.request(b"echo", b"", 0.5)
+            except (NoResponders, NoAnswer):
+                return False
+            return True
+
+        await until(is_answered, what="the route to forward the subscription")
         first.lame_duck()
         asked = 0
         async with asyncio.timeout(PATIENCE_S):

@@ -1,4 +1,7 @@
-"""The agent's inside on real sockets: leases by hand, inference server and gateway on loopback."""
+"""The worker agent's data path in this process: inference server and gateway on loopback sockets.
+
+The test hands out the leases; there is no queue.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +23,7 @@ from worker_agent.slots import Slots
 
 
 class HandLease:
-    """A lease that writes down what becomes of it."""
+    """A lease that records its calls; ``ended`` is set by the one that ends it."""
 
     def __init__(self, envelope: bytes, deliveries: int = 1) -> None:
         self.envelope = envelope
@@ -47,7 +50,7 @@ class HandLease:
 
 
 class Wanted:
-    """A queue that only remembers how many requests are wanted."""
+    """A queue that only records how many requests the agent asks for."""
 
     def __init__(self) -> None:
         self.free = -1
@@ -56,8 +59,8 @@ class Wanted:
         self.free = free
 
 
-class Bench:
-    """One agent's inside."""
+class Agent:
+    """The data path of one agent."""
 
     def __init__(self, server: RawServer, gateway: FakeGateway, concurrency: int) -> None:
         loop = asyncio.get_running_loop()
@@ -101,7 +104,7 @@ class Bench:
         return lease
 
     async def answer(self, expected: Expected, lease: HandLease) -> tuple[int, bytes]:
-        """Return status and body as the gateway got them, after the lease's end."""
+        """Return status and body that the gateway received, after the lease has ended."""
         status, _, body = await expected.completed()
         await lease.ended.wait()
         assert lease.calls[-1] == "ack"
@@ -113,15 +116,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def running_bench(serve: Serve, concurrency: int = 4) -> AsyncIterator[Bench]:
-    """Run the agent's inside with ``serve`` as inference server, at most `PATIENCE_S` long."""
+async def running_agent(serve: Serve, concurrency: int = 4) -> AsyncIterator[Agent]:
+    """Run an agent with ``serve`` as inference server, for at most `PATIENCE_S` seconds."""
     server = RawServer(serve)
     await server.start()
     async with asyncio.timeout(PATIENCE_S), running_fake_gateway() as gateway:
-        bench = Bench(server, gateway, concurrency)
-        bench.start()
+        agent = Agent(server, gateway, concurrency)
+        agent.start()
         try:
-            yield bench
+            yield agent
         finally:
-            await bench.close()
+            await agent.close()
             server.stop()

@@ -1,4 +1,4 @@
-"""Another process of the gateway, to which the store's changes come late."""
+"""A second gateway process that receives the store's changes late."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from tests.support.control import Client, ControlPlane
 
 
 class Behind:
-    """Another process of the gateway that is told nothing more by the store until `hear_soon`."""
+    """A second gateway process that receives no changes of the store until `hear_soon`."""
 
     def __init__(self, plane: ControlPlane, hears: asyncio.Event) -> None:
         self._plane = plane
@@ -14,9 +14,9 @@ class Behind:
         hears.clear()
 
     def client(self, client: Client) -> Client:
-        """Return the client that calls this process with the same key."""
+        """Return a client that calls this process with the same key."""
         return Client(self._plane.session, client.key)
 
     def hear_soon(self) -> None:
-        """Go on after what is called next has begun."""
+        """Deliver the changes shortly after the next call has begun."""
         asyncio.get_running_loop().call_later(0.2, self._hears.set)

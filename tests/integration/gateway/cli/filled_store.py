@@ -1,4 +1,4 @@
-"""A real store, opened for as long as a test looks into it."""
+"""A real store and its contents."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.support.waiting import PATIENCE_S
 
 
 class Filled:
-    """A store with a record of every kind in it."""
+    """A prepared store; ``contents`` returns its records as JSON documents."""
 
     def __init__(self, server: NatsServer, store: Store) -> None:
         self.url = server.url

@@ -11,7 +11,7 @@ from tests.support.control import Client
 
 
 class Ran(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -19,20 +19,20 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Runs ``gateway`` with the API and a key in the environment."""
+    """Runs ``gateway`` commands with the API's URL and a key in the environment."""
 
     def __init__(self, url: str, client: Client) -> None:
         self.url = url
         self.env = {"GATEWAY_API_URL": url, "GATEWAY_API_KEY": client.key or ""}
 
     async def run(self, *arguments: str, stdin: str | None = None, **env: str) -> Ran:
-        """Run one command; it has a loop of its own, so it runs in a thread."""
+        """Run one command, in a thread because it starts its own event loop."""
         runner = CliRunner(env={**self.env, **env})
         result = await asyncio.to_thread(runner.invoke, app, arguments, input=stdin)
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     async def json(self, *arguments: str) -> Any:
-        """Run one command that must succeed and return what it prints for programs."""
+        """Run one command with ``--json``; it must succeed. Return the parsed output."""
         ran = await self.run(*arguments, "--json")
         assert ran.code == 0, ran
         return json.loads(ran.out)

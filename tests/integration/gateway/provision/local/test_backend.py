@@ -1,6 +1,5 @@
 """The process backend with the real worker agent: it is started so that it finds its way."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import REGION, SERVER
 from tests.support.queues import request_subject
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import uuid4_text
 
 __all__ = ["nats_server"]
@@ -29,8 +28,8 @@ async def test_a_real_agent_pulls_from_its_versions_queue_and_ends_when_told(
     await connection.wait_connected()
     await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())
     backend = ProcessBackend(ProcessOptions(tmp_path / "instances", lambda cluster, image: SERVER))
-    changed = asyncio.Event()
-    backend.listen(lambda function_id, version_id: changed.set())
+    changed = Signal()
+    backend.listen(lambda function_id, version_id: changed.notify())
     await backend.open()
     instance = Instance(
         instance_id="one",
@@ -57,14 +56,15 @@ async def test_a_real_agent_pulls_from_its_versions_queue_and_ends_when_told(
     subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
     connection.publish(subject.encode(), b"no envelope")
     queues = Queues(connection, REGION)
-    async with asyncio.timeout(PATIENCE_S):
-        while (load := await queues.load(VERSION_ID)).waiting + load.leased:
-            assert backend.holdings(VERSION_ID)["one"].life is Life.UP, backend.tail("one")
+
+    async def queued() -> int:
+        assert backend.holdings(VERSION_ID)["one"].life is Life.UP, backend.tail("one")
+        load = await queues.load(VERSION_ID)
+        return load.waiting + load.leased
+
+    await until(queued, lambda count: not count, what="an empty queue")
     backend.stop("one", PATIENCE_S)
-    async with asyncio.timeout(PATIENCE_S):
-        while backend.holdings(VERSION_ID):
-            changed.clear()
-            await changed.wait()
+    await until(lambda: backend.holdings(VERSION_ID), lambda held: not held, changed=changed)
     assert list((tmp_path / "instances").glob("*/one")) == []
     await backend.close()
     await connection.close()
