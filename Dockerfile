@@ -7,13 +7,14 @@ FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/gateway
-# The dependencies first: they change less often than the code, and keep their layer.
+# Dependencies first: they change less often than the code, so their layer stays cached.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
  && /opt/gateway/bin/pip install --requirement requirements.txt
 COPY README.md LICENSE ./
 COPY wire ./wire
 COPY runtime ./runtime
+COPY http1 ./http1
 COPY queueing ./queueing
 COPY gateway ./gateway
 COPY worker_agent ./worker_agent
@@ -26,11 +27,11 @@ RUN groupadd --system --gid 10001 gateway \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent gateway
 COPY --from=build /opt/gateway /opt/gateway
 ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-# By number, so that Kubernetes' runAsNonRoot can tell.
+# A numeric user, which Kubernetes can check for runAsNonRoot.
 USER 10001:10001
 WORKDIR /
 
-# Beside the inference server, in the same pod. All settings come from the environment.
+# Runs beside the inference server, in the same pod. All settings come from the environment.
 FROM base AS worker-agent
 HEALTHCHECK --interval=10s --timeout=2s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/v1/health/live' % os.environ.get('HEALTH_PORT', '8080'), timeout=1.5)"]
@@ -40,12 +41,12 @@ FROM base AS gateway
 USER root
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/gateway
 USER 10001:10001
-# The master key is there: keep it, the secrets of functions are lost without it.
+# Holds the master key: without it the secrets of functions are lost.
 VOLUME /var/lib/gateway
 COPY config/gateway.toml /etc/gateway/gateway.toml
-# The file listens on loopback, which nobody outside the container could reach. These win over a
-# file that is mounted in its place: set them, too, for other addresses. Beside them must be set,
-# when it runs: GATEWAY_ATTACH__ADVERTISE (the container's or pod's address) and GATEWAY_NATS__URLS.
+# The file's addresses are loopback, unreachable from outside the container. These variables also
+# override a file that is mounted in its place, so change them, not the file, for other addresses.
+# Set at run time: GATEWAY_ATTACH__ADVERTISE (the container's or pod's address), GATEWAY_NATS__URLS.
 ENV GATEWAY_EDGE__LISTEN=0.0.0.0:8080 \
     GATEWAY_ATTACH__LISTEN=0.0.0.0:8090 \
     GATEWAY_ADMIN__LISTEN=0.0.0.0:41337 \

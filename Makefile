@@ -1,11 +1,12 @@
-# make run    everything on this machine, in the foreground; ARGS="--port 0" passes arguments on
-# make test   style, types, import contracts, then every test; ARGS="-k queue" goes to pytest
+# make run    run everything on this machine, in the foreground; ARGS="--port 0" passes options on
+# make test   check style, types and import contracts, then run every test; ARGS goes to pytest
 # make check  the same without the tests
-# make bench  the table of measurements; ARGS goes to loadtests.run
-# make clean  removes what the above left behind, but not the virtual environment
+# make docs   write the pages of docs/ that are generated from the code
+# make bench  print the table of measurements; ARGS goes to loadtests.run
+# make clean  remove what these targets created, except the virtual environment
 #
-# PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=dir the virtual environment.
-# Packages are installed once, and again only when pyproject.toml has changed.
+# PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
+# Packages are installed once, and again after pyproject.toml has changed.
 
 VENV ?= .venv
 PYTHON ?=
@@ -15,12 +16,12 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench clean
+.PHONY: help run test check docs bench clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
 
-# exec, so that signals reach the program itself and no shell stays behind.
+# exec, so that signals reach the program itself and no shell remains.
 run: $(VENV)/.has-examples
 	@exec $(BIN)/gateway dev $(ARGS)
 
@@ -33,6 +34,9 @@ check: $(VENV)/.has-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.has-test
+	$(BIN)/python docs/diagrams.py
+
 bench: $(VENV)/.has-bench
 	@exec $(BIN)/python -m loadtests.run $(ARGS)
 
@@ -40,7 +44,7 @@ clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
-# One stamp for each extra. What the tests need includes what the examples need.
+# One stamp per extra of pyproject.toml. The extras test and bench include examples.
 $(VENV)/.has-examples: pyproject.toml | $(VENV)/.created
 	@if [ $(VENV)/.has-test -nt pyproject.toml ] || [ $(VENV)/.has-bench -nt pyproject.toml ]; then :; else \
 		echo "Installing into $(VENV) ..." && $(INSTALL) --editable '.[examples]'; fi
@@ -58,7 +62,7 @@ $(VENV)/.created:
 			python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; name yours with make PYTHON=/path/to/python3)." >&2; \
+		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; set its path with make PYTHON=/path/to/python3)." >&2; \
 		exit 1; fi; \
 	if [ ! -x $(BIN)/pip ]; then \
 		"$$python" -m venv $(VENV) || { \

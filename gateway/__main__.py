@@ -38,7 +38,7 @@ def serve(
         Path | None,
         typer.Option(help="Settings in TOML; config/gateway.toml shows all.", exists=True),
     ] = None,
-    workers: Annotated[
+    processes: Annotated[
         int | None, typer.Option(help="Processes that share the addresses.", min=1, max=256)
     ] = None,
     roles: Annotated[
@@ -50,7 +50,7 @@ def serve(
         settings = read_settings(config, {"GATEWAY_ROLES": roles} if roles else {})
     except SettingsError as error:
         _refuse(f"settings are not usable:\n{error}")
-    count = workers or settings.edge.workers
+    count = processes or settings.edge.processes
     logs.setup(settings.log.level)
     try:
         sockets = bind_for(settings.edge.listen, count)

@@ -1,4 +1,10 @@
-"""Every setting of the gateway; `config/gateway.toml` shows them with units and reasons."""
+"""Every setting of the gateway, with its unit, default and effect.
+
+`config/gateway.toml` lists them all. Which setting bounds a request body: none for an invocation,
+whose body is streamed to the worker and never held whole (`EdgeSettings` bounds its head, and its
+pace with ``body_stall_s``). Bodies of REST calls are bounded by a constant, 1 MiB, in
+`gateway.api.limits`.
+"""
 
 import os
 from collections.abc import Mapping
@@ -7,14 +13,15 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
 
+from http1.server.limits import EdgeLimits
 from queueing.nats.login import LoginError, parse_server
 from runtime.settings import Address, Seconds, Section, load
 
 ENV_PREFIX = "GATEWAY"
 API_URL_VARIABLE = "GATEWAY_API_URL"
-"""Where the commands that call the API find it: not a setting, though it looks like one."""
+"""URL of the REST API for the management commands. Not a setting, despite the prefix."""
 API_KEY_VARIABLE = "GATEWAY_API_KEY"
-"""Their credential, likewise."""
+"""Credential of the management commands. Not a setting either."""
 
 Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
@@ -25,12 +32,15 @@ HostName = Annotated[
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
 
+_LIMITS = EdgeLimits()
+"""The only place of these defaults; their reasons are there too."""
+
 
 def _nats_url(url: str) -> str:
     try:
         parse_server(url)
     except LoginError as error:
-        # It may hold a password: not shown.
+        # The URL may contain a password, so the message does not show it.
         raise ValueError("not a NATS server (write nats://host:port or tls://host:port)") from error
     return url
 
@@ -39,224 +49,227 @@ NatsUrl = Annotated[str, AfterValidator(_nats_url)]
 
 
 class EdgeSettings(Section):
-    """Where clients connect and what they may send."""
+    """The listener for clients, and its limits. The body of an invocation has no size limit."""
 
     listen: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address.parse("127.0.0.1:8080"),)
-    """Addresses for clients: host:port, [ipv6]:port or unix:/path."""
+    """Addresses to listen on: host:port, [ipv6]:port or unix:/path."""
     host_suffix: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]+$")] = ""
-    """What follows the ids in an invocation host name, like invocation.example.com; empty: any."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Processes that share the addresses."""
-    max_connections: Count = 20_000
-    """Connections of one process."""
-    max_request_line_bytes: Count = 16_384
-    """Longer: 414."""
-    max_header_bytes: Count = 65_536
-    """More in one head: 431."""
-    max_headers: Count = 128
-    """More header lines: 431."""
-    head_timeout_s: Seconds = 10.0
-    """For one request head, from its first byte."""
-    body_stall_s: Seconds = 60.0
-    """Without a byte of a request body that is being read."""
-    write_stall_s: Seconds = 60.0
-    """Without a byte taken by a peer that has more to read."""
-    idle_timeout_s: Seconds = 75.0
-    """For a connection between requests."""
+    """Domain after the ids in an invocation host name, e.g. invocation.example.com; empty: any."""
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """Gateway processes that share the addresses; about one per core."""
+    max_connections: Count = _LIMITS.max_connections
+    """Open connections per process; a further one gets 503 and is closed."""
+    max_request_line_bytes: Count = _LIMITS.max_request_line_bytes
+    """Size of a request line (method, target, version) in bytes; a longer one gets 414."""
+    max_header_bytes: Count = _LIMITS.max_header_bytes
+    """Size of all header lines of one request in bytes; more gets 431."""
+    max_headers: Count = _LIMITS.max_headers
+    """Number of header lines of one request; more gets 431."""
+    head_timeout_s: Seconds = _LIMITS.head_timeout_s
+    """Time for one request head, from its first byte; then 408."""
+    body_stall_s: Seconds = _LIMITS.body_stall_s
+    """Time without a byte of a request body that the gateway is reading; then 408."""
+    write_stall_s: Seconds = _LIMITS.write_stall_s
+    """Time in which a client reads no byte of a pending response; then the connection is reset."""
+    idle_timeout_s: Seconds = _LIMITS.idle_timeout_s
+    """Time between two requests on a connection; then it is closed."""
 
 
 class AttachSettings(Section):
-    """Where workers meet the very process that holds their client."""
+    """The listener for workers. They attach to the very process that holds the client."""
 
     listen: Address = Address.parse("127.0.0.1:8090")
-    """The first process's address; process n listens n ports higher. Port 0: any."""
+    """Address of the first process; process n listens n ports higher. Port 0: any free port."""
     advertise: HostName = ""
-    """The host workers are told, when it differs from listen (0.0.0.0, NAT)."""
-    max_connections: Count = 20_000
-    """Worker connections of one process."""
+    """Host in the URL that workers get, if it differs from listen (0.0.0.0, NAT); empty: listen."""
+    max_connections: Count = _LIMITS.max_connections
+    """Open worker connections per process; a further one gets 503 and is closed."""
 
 
 class NatsSettings(Section):
-    """The NATS servers behind queue and store."""
+    """The connection to the NATS cluster of queue and store; at most one credential is needed."""
 
     urls: Annotated[tuple[NatsUrl, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """nats:// or tls:// URLs of one cluster."""
+    """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
-    """User JWT and nkey seed."""
+    """File with user JWT and nkey seed (.creds)."""
     token: SecretStr | None = None
-    """Instead of credentials."""
+    """Token, in place of credentials_file."""
     user: str = ""
-    """Instead of credentials, with password."""
+    """User name, in place of credentials_file; needs password."""
     password: SecretStr | None = None
-    """Of user."""
+    """Password of user."""
     operator_seed_file: FilePath | None = None
-    """With it each version's workers get a login of their own: the operator's (signing) seed."""
+    """File with the operator's seed, or that of one of its signing keys. With it, and with
+    system_credentials_file, the workers of each function version get an account of their own."""
     system_credentials_file: FilePath | None = None
-    """Logs in to the system account, for the same."""
+    """File with a login to the system account, through which these accounts are published."""
     ca_file: FilePath | None = None
-    """Certificates that the servers' are checked against; unset: the system's."""
+    """CA certificates (PEM) that verify the servers; unset: those of the system."""
 
 
 class QueueSettings(Section):
-    """The function queues."""
+    """The function queues, one JetStream stream per function version."""
 
     region: Name = "local"
-    """Part of stream and subject names; the value of nvcf-invocation-region."""
+    """Region in stream and subject names, and the value of the header nvcf-invocation-region."""
     max_messages: Count = 100_000
-    """Waiting requests per version; more are answered 429."""
+    """Queued requests per function version; more get 429."""
     lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
-    """A worker that is silent for so long loses its request to another one."""
+    """Time after which a lease that its worker has not renewed ends: the request is redelivered."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """How often one request is given to workers; then it is answered 502."""
+    """Deliveries of one request to workers; after the last it gets 502."""
     replicas: Replicas = 1
-    """Of each stream."""
+    """Copies of each stream in the cluster."""
 
 
 class StoreSettings(Section):
-    """Functions, versions and keys in NATS KV."""
+    """The store: functions, versions, accounts and keys in NATS KV."""
 
     bucket_prefix: Name = "gateway"
-    """Of the buckets' names."""
+    """Prefix of the bucket names."""
     replicas: Replicas = 1
-    """Of each bucket."""
+    """Copies of each bucket in the cluster."""
 
 
 class ControlSettings(Section):
-    """The REST API, and the workers that connect to it."""
+    """The REST API, and the registration of workers."""
 
     secrets_key_file: Path = Path(".gateway/master.key")
-    """32 random bytes that seal secrets and sign tokens; made at first start, the same for all."""
+    """File with the master key (32 random bytes), which encrypts secrets and signs tokens. Created
+    at the first start; every process with the role api or provision needs the same file."""
     api_url: Annotated[str, Field(pattern=r"^(http://[^/?#@]+)?$")] = ""
-    """As workers and processes without the role api reach it; empty: the first of edge.listen."""
+    """URL of the REST API for workers, and for processes without the role api, which forward API
+    calls there; empty: the first address of edge.listen."""
     nats_urls: tuple[str, ...] = ()
-    """As instances' workers reach NATS; empty: nats.urls."""
+    """NATS URLs that workers get; empty: nats.urls."""
     default_account: str = "nvcf-default"
-    """Whose tokens POST /v1/admin/keys makes when it is told no account."""
+    """Account of the token that POST /v1/admin/keys makes when the request names none."""
     deploy_timeout_s: Annotated[Seconds, Field(gt=0)] = 600.0
-    """For a deployment to come up; then it is ERROR."""
+    """Time for a deployment to become ACTIVE; then it is ERROR."""
     drain_timeout_s: Seconds = 3600.0
-    """For a graceful undeploy to finish what is queued and running."""
+    """Time for a graceful undeploy to finish queued and running requests."""
     admin_token_s: Annotated[Seconds, Field(gt=0)] = 43_200.0
-    """Life of an admin token."""
+    """Lifetime of an admin token."""
     invocation_token_s: Annotated[Seconds, Field(gt=0)] = 900.0
-    """Life of an invocation token."""
+    """Lifetime of an invocation token."""
     worker_lease_s: Annotated[Seconds, Field(ge=3)] = 15.0
-    """A worker that is silent for so long is not there."""
+    """Time without a heartbeat after which a worker counts as disconnected."""
     worker_token_s: Annotated[Seconds, Field(ge=60)] = 3600.0
-    """Life of a worker's token; it gets the next one in time."""
+    """Lifetime of a worker token; the worker gets the next one before it expires."""
     project_old_sdks: bool = True
-    """SDKs of 2024/25 are told DEGRADING and DEGRADED in the words they know."""
+    """Show DEGRADING as ACTIVE and DEGRADED as ERROR to the SDKs of 2024/25, which know neither."""
 
 
 class JwtSettings(Section):
-    """An issuer whose JWTs are taken beside API keys."""
+    """An issuer whose JWTs are accepted in addition to API keys."""
 
     issuer: str = ""
-    """The claim iss; empty: none."""
+    """Required value of the claim iss; empty: no JWTs are accepted."""
     audiences: tuple[str, ...] = ()
-    """One of them must be in the claim aud. Must be set if issuer is."""
+    """Accepted audiences, of which the claim aud must name one. Required with issuer."""
     jwks_url: str = ""
-    """Where its public keys are. Must be set if issuer is."""
+    """URL of the issuer's public keys (JWKS). Required with issuer."""
     refresh_s: Annotated[Seconds, Field(gt=0)] = 300.0
-    """Between two looks at them."""
+    """Time between two fetches of the keys."""
 
     @field_validator("audiences", "jwks_url")
     @classmethod
-    def _is_there_for_an_issuer(cls, value: Value, info: ValidationInfo) -> Value:
+    def _require_with_issuer(cls, value: Value, info: ValidationInfo) -> Value:
         if info.data.get("issuer") and not value:
             raise ValueError("must be set, because jwt.issuer is")
         return value
 
 
 class AdminSettings(Section):
-    """Metrics and health for the platform."""
+    """The listener for metrics and health checks."""
 
     listen: Address = Address.parse("127.0.0.1:41337")
-    """The first process's address; process n listens n ports higher. Port 0: any."""
+    """Address of the first process; process n listens n ports higher. Port 0: any free port."""
 
 
 class DrainSettings(Section):
-    """SIGTERM."""
+    """The graceful stop after SIGTERM."""
 
     timeout_s: Seconds = 30.0
-    """For what is in flight; then it is reset."""
+    """Time for invocations in flight; then their connections are reset."""
 
 
 class LogSettings(Section):
-    """Standard output."""
+    """Log output, on standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written."""
+    """Lowest level that is written."""
     access: bool = True
-    """One line per finished invocation."""
+    """Write one line per finished invocation."""
 
 
 class InstanceTypeSettings(Section):
-    """A machine, or a share of one, with a GPU."""
+    """An instance type: a machine, or a share of one, with a GPU."""
 
     name: Annotated[str, Field(min_length=1)]
-    """As deployments name it."""
+    """Name that deployments use."""
     description: str = ""
-    """For people."""
+    """Text for people; has no effect."""
     is_default: bool = False
-    """Taken when a deployment names none; else the first is."""
+    """Use it for deployments that name no instance type; without a default the first is used."""
 
 
 class GpuSettings(Section):
-    """A kind of GPU."""
+    """A GPU model of a cluster."""
 
     name: Annotated[str, Field(min_length=1)]
-    """As deployments name it."""
+    """Name that deployments use."""
     instance_types: Annotated[tuple[InstanceTypeSettings, ...], Field(min_length=1)]
-    """That have it."""
+    """Instance types that offer this GPU."""
 
 
 class ClusterSettings(Section):
-    """Where instances can run."""
+    """A cluster on which instances can run."""
 
     name: Name
-    """The backend that deployments name."""
+    """Name that deployments give as backend."""
     backend: Literal["processes"] = "processes"
-    """What runs the instances: processes of this machine."""
+    """Kind of instances: processes of this machine."""
     accounts: tuple[str, ...] = ()
-    """Who may use it; empty: everybody."""
+    """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
-    """What it has."""
+    """GPUs that it offers."""
     images: dict[str, Annotated[str, Field(pattern="^process://.")]] = Field(default_factory=dict)
-    """Command template by container image; the image may have *, the first that matches counts."""
+    """Command template per container image; the image may contain *, and the first match wins."""
 
 
 class ProvisionSettings(Section):
-    """How instances are kept."""
+    """How instances are started, restarted and stopped."""
 
     folder: Path = Path(".gateway/instances")
-    """Logs, secrets and records of instances; the same for all gateways of a machine."""
+    """Folder for logs, secrets and records of instances; shared by all gateways of a machine."""
     worker_command: str = ""
-    """Runs a worker agent; empty: the one that is installed with us."""
+    """Command that runs a worker agent, split like a shell's words; empty: the installed one."""
     stop_grace_s: Seconds = 30.0
-    """For an instance to finish what it does before it is stopped."""
+    """Time for an instance to finish its requests before it is killed."""
     idle_s: Seconds = 300.0
-    """Without need of it, for an instance above the minimum."""
+    """Time in which an instance above the minimum was not needed; then it is stopped."""
     restart_first_s: Annotated[Seconds, Field(gt=0)] = 1.0
-    """Before an instance that ended is started again; doubled each time."""
+    """Delay before an instance that ended is restarted; doubled after each further failure."""
     restart_most_s: Annotated[Seconds, Field(gt=0)] = 60.0
-    """The longest of these delays."""
+    """Upper bound of this delay."""
     max_failed_starts: Count = 5
-    """In a row while a version is DEPLOYING; then the instance has failed."""
+    """Failed starts in a row, while the version is DEPLOYING, after which an instance is FAILED."""
     unresponsive_s: Annotated[Seconds, Field(gt=0)] = 60.0
-    """Unhealthy or not heard of, for an instance that ran; then it is started again."""
+    """Time for which a running instance may be unhealthy or silent; then it is restarted."""
 
 
 Role = Literal["invocation", "api", "provision"]
 
 
 class GatewaySettings(Section):
-    """All of them."""
+    """The whole tree."""
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ("invocation", "api", "provision")
-    """What the processes do: serve invocations, serve the REST API, keep instances."""
+    """Tasks of the processes: serve invocations, serve the REST API, run the instances."""
     clusters: tuple[ClusterSettings, ...] = ()
-    """Where functions can be deployed."""
+    """Clusters on which functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
     attach: AttachSettings = AttachSettings()
     nats: NatsSettings = NatsSettings()
@@ -271,9 +284,10 @@ class GatewaySettings(Section):
 
 
 def read_settings(config: Path | None, options: Mapping[str, str] | None = None) -> GatewaySettings:
-    """Return the settings of this process; ``options`` win over its environment.
+    """Return the settings of this process.
 
-    Raises `runtime.settings.SettingsError`.
+    ``options`` are environment variables that override those of the process; command-line options
+    arrive this way. Raises `runtime.settings.SettingsError`.
     """
     others = {API_URL_VARIABLE, API_KEY_VARIABLE}
     environ = {name: text for name, text in os.environ.items() if name not in others}

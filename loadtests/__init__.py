@@ -1,1 +1,1 @@
-"""Load tests: the gateway beside its peers, in one run on one machine. See README.md."""
+"""Load tests: the gateway compared with its peers, in one run on one machine. See README.md."""

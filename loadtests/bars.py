@@ -1,4 +1,4 @@
-"""The bars: what the gateway has to hold on one run of the table. Pure."""
+"""The bars: limits that the gateway's figures of a run must hold. Pure."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -7,16 +7,17 @@ from typing import NamedTuple
 from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
 
 
-class Outcome(Enum):
+class BarOutcome(Enum):
     PASS = "PASS"
     FAIL = "FAIL"
     NOT_MEASURED = "not measured"
 
 
 class Bar(NamedTuple):
-    """``measure`` returns ``None`` when the run did not give the figure.
+    """A limit on one figure. ``measure`` returns ``None`` if the run did not give the figure.
 
-    ``needs`` are the (system, row) pairs behind the bar: one that failed is a bar missed.
+    ``needs`` are the (system, row) pairs that the bar depends on; if one of them failed, the bar is
+    missed.
     """
 
     title: str
@@ -30,7 +31,7 @@ class Bar(NamedTuple):
 class Verdict(NamedTuple):
     bar: Bar
     measured: float | None
-    outcome: Outcome
+    outcome: BarOutcome
 
 
 def _of_gateway(key: str) -> Callable[[Results], float | None]:
@@ -41,7 +42,7 @@ def _of_gateway(key: str) -> Callable[[Results], float | None]:
     return measure
 
 
-def _of_gateway_at_worst(key: str) -> Callable[[Results], float | None]:
+def _worst_of_gateway(key: str) -> Callable[[Results], float | None]:
     def measure(results: Results) -> float | None:
         spread = results.spread(GATEWAY, key)
         return None if spread is None else spread.low
@@ -49,7 +50,7 @@ def _of_gateway_at_worst(key: str) -> Callable[[Results], float | None]:
     return measure
 
 
-def _to_aiohttp(key: str) -> Callable[[Results], float | None]:
+def _ratio_to_aiohttp(key: str) -> Callable[[Results], float | None]:
     return lambda results: results.ratio(key, GATEWAY, AIOHTTP)
 
 
@@ -68,7 +69,7 @@ BARS = (
         3.0,
         at_least=True,
         needs=_both("throughput"),
-        measure=_to_aiohttp("throughput"),
+        measure=_ratio_to_aiohttp("throughput"),
     ),
     Bar(
         "p50 at 1 connection, times aiohttp's",
@@ -76,7 +77,7 @@ BARS = (
         1.0,
         at_least=False,
         needs=_both("latency"),
-        measure=_to_aiohttp("latency_p50"),
+        measure=_ratio_to_aiohttp("latency_p50"),
     ),
     Bar(
         "gateway CPU per small invocation",
@@ -116,7 +117,7 @@ BARS = (
         99.0,
         at_least=True,
         needs=_gateway("sse"),
-        measure=_of_gateway_at_worst("sse_share"),
+        measure=_worst_of_gateway("sse_share"),
     ),
     Bar(
         "gateway ready with very many functions",
@@ -159,9 +160,9 @@ def judge(results: Results) -> list[Verdict]:
 
 def _judge(bar: Bar, results: Results) -> Verdict:
     if any(results.failed(system, row) for system, row in bar.needs):
-        return Verdict(bar, None, Outcome.FAIL)
+        return Verdict(bar, None, BarOutcome.FAIL)
     measured = bar.measure(results)
     if measured is None:
-        return Verdict(bar, None, Outcome.NOT_MEASURED)
+        return Verdict(bar, None, BarOutcome.NOT_MEASURED)
     held = measured >= bar.limit if bar.at_least else measured <= bar.limit
-    return Verdict(bar, measured, Outcome.PASS if held else Outcome.FAIL)
+    return Verdict(bar, measured, BarOutcome.PASS if held else BarOutcome.FAIL)

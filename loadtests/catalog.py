@@ -1,12 +1,10 @@
-"""Thousands of functions, written straight into the store of a running gateway.
+"""Writes thousands of functions directly into the store of a running gateway.
 
-Each has `VERSIONS` versions that are registered and not deployed, so all INACTIVE: anything else
-the reconciler would make so. They belong to the account that is measured, which is the dearest case
-for its lists.
+Each has `VERSIONS` versions, registered but not deployed, hence INACTIVE, the state in which the
+reconciler leaves them. They belong to the measured account, the most expensive case for its lists.
 """
 
 import asyncio
-import os
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,12 +16,13 @@ from gateway.domain.lifecycle import registered
 from gateway.domain.model import AccountRemoved, Function, Record
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
-from wire.ids import FunctionId, VersionId, uuid4_text
+from runtime.ids import new_uuid
+from wire.ids import FunctionId, VersionId
 
 VERSIONS = 3
 _AT_ONCE = 128
 _OWN = 10
-"""Functions that the account may have beside these, such as the demo's."""
+"""Functions that the account may have in addition, such as the demo's."""
 _CONNECT_WITHIN_S = 10.0
 _SPEC = {
     "name": "bench",
@@ -46,17 +45,20 @@ _SPEC = {
 
 
 def fill(nats_url: str, functions: int) -> None:
-    """Write so many functions. Raises `gateway.store.errors.StoreError`."""
+    """Write this number of functions. Raises `gateway.store.errors.StoreError`."""
     asyncio.run(_fill(nats_url, functions))
 
 
-def undeploy(said: Mapping[str, str]) -> None:
-    """Undeploy the demo function of a `gateway dev`: after a restart it has another."""
+def undeploy(ready: Mapping[str, str]) -> None:
+    """Undeploy the demo function of a `gateway dev`, which deploys another after a restart.
+
+    ``ready`` is the content of its ready file.
+    """
     path = "/v2/nvcf/deployments/functions/{function_id}/versions/{function_version_id}"
     request = urllib.request.Request(
-        said["api_url"] + path.format_map(said),
+        ready["api_url"] + path.format_map(ready),
         method="DELETE",
-        headers={"authorization": f"Bearer {said['api_key']}"},
+        headers={"authorization": f"Bearer {ready['api_key']}"},
     )
     with urllib.request.urlopen(request, timeout=_CONNECT_WITHIN_S):
         return
@@ -77,7 +79,7 @@ async def _fill(nats_url: str, functions: int) -> None:
 
 
 async def _allow(store: Store, functions: int) -> None:
-    """Let the account have so many functions."""
+    """Raise the account's limit to this number of functions."""
     found = await store.get(AccountRemoved(ACCOUNT))
     account = Account(ACCOUNT, ACCOUNT) if found is None else found[0]
     if not isinstance(account, Account):
@@ -93,9 +95,9 @@ async def _write(store: Store, records: Iterator[Record]) -> None:
 def _records(functions: int) -> Iterator[Record]:
     began = time.time()
     for number in range(functions):
-        function_id = FunctionId(uuid4_text(os.urandom(16)))
+        function_id = FunctionId(new_uuid())
         yield Function(function_id, ACCOUNT)
         for _ in range(VERSIONS):
-            version_id = VersionId(uuid4_text(os.urandom(16)))
+            version_id = VersionId(new_uuid())
             at = began - functions + number
             yield from registered(ACCOUNT, function_id, version_id, _SPEC, at)

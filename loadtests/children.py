@@ -1,4 +1,4 @@
-"""The processes of a run: started in groups of their own, and none left behind, however it ends."""
+"""The processes of a run: each in its own session; all are stopped, however the run ends."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StartError(Exception):
-    """A process ended, or was not ready in time; the text holds the end of its log."""
+    """A process ended or was not ready in time; the message contains the end of its log."""
 
 
 def _stop_run(number: int, _: FrameType | None) -> None:
@@ -34,7 +34,7 @@ class Child:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._log = log
         with log.open("ab") as sink:
-            # In the child before exec; this program has one thread, as preexec_fn wants.
+            # preexec_fn runs in the child before exec; it is safe because there is one thread.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -49,7 +49,7 @@ class Child:
         return self._process.pid
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Return when ``ready()``. Raises StartError."""
+        """Wait until ``ready()`` is true. Raises StartError."""
         end = time.monotonic() + timeout_s
         while not ready():
             code = self._process.poll()
@@ -60,7 +60,7 @@ class Child:
             time.sleep(0.02)
 
     def terminate(self) -> bool:
-        """Ask it to end, and end it after the grace period. False when that was needed."""
+        """Send SIGTERM, and SIGKILL after the grace period; return False if that was needed."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
@@ -77,11 +77,11 @@ class Child:
 
 
 class Children:
-    """Starts processes; on leaving the block all of them and all that they started are gone.
+    """Starts processes; leaving the block stops all of them and all their descendants.
 
-    This process becomes the reaper of orphans, so that a grandchild whose parent died stays within
-    reach. Were this process killed outright, the kernel would send SIGTERM to its children.
-    The logs of the run before are removed.
+    This process becomes the subreaper of its descendants, so that it can reach a grandchild whose
+    parent died. If this process is killed, the kernel sends SIGTERM to its children. Entering the
+    block removes the logs of the previous run.
     """
 
     def __init__(self, logs: Path) -> None:
@@ -94,7 +94,7 @@ class Children:
             old.unlink()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         for number in _ENDING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, _stop_run)
         return self
 
@@ -105,7 +105,7 @@ class Children:
         traceback: TracebackType | None,
     ) -> None:
         for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted
+            signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the clean-up
         self.stop(self._children)
         for stat in self._left():
             _end(stat.pid)
@@ -117,30 +117,30 @@ class Children:
         return child
 
     def stop(self, children: Sequence[Child]) -> list[str]:
-        """Stop these and return complaints: what did not end by itself, what was left behind."""
+        """Stop these and return the problems: processes that were killed or left behind."""
         below = {child.pid: descendants(all_stats(), [child.pid]) for child in children}
-        complaints = []
+        problems = []
         for child in reversed(children):
             if not child.terminate():
-                complaints.append(f"process {child.pid} did not end within {_GRACE_S:g} s")
+                problems.append(f"process {child.pid} did not end within {_GRACE_S:g} s")
             self._children = [each for each in self._children if each is not child]
         left = {stat.pid: stat for stat in self._left()}
         for stats in below.values():
             for pid in (stat.pid for stat in stats if stat.pid in left):
                 if left[pid].state != "Z":
                     name = " ".join(argv_of(pid))[:100]
-                    complaints.append(f"process {pid} was left behind: {name}")
+                    problems.append(f"process {pid} was left behind: {name}")
                 _end(pid)
-        return complaints
+        return problems
 
     def _left(self) -> list[Stat]:
-        """Return our descendants, deepest first; those in state Z have only to be reaped."""
+        """Return this process's descendants, deepest first; state Z means only to be reaped."""
         found = descendants(all_stats(), [os.getpid()])
         return [stat for stat in reversed(found) if stat.pid != os.getpid()]
 
 
 def _end(pid: int) -> None:
-    """Kill a descendant and reap it if it is, or becomes, our child."""
+    """Kill a descendant, and reap it if it is, or becomes, a child of this process."""
     try:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -1,7 +1,7 @@
-"""A blocking HTTP/1.1 client on one connection: cheap, and strict about what it gets.
+"""A blocking HTTP/1.1 client on one connection: cheap, and strict about responses.
 
-Blocking calls cost the client less than an event loop would, and a round trip is then timed by
-nothing but the two clock readings around it.
+Blocking calls cost the client less CPU than an event loop, and a round trip is timed by two clock
+readings with nothing else between them.
 """
 
 import socket
@@ -21,23 +21,23 @@ _KEPT_BYTES = 4096
 def request_bytes(
     target: Target, method: str, path: str, body: bytes = b"", body_bytes: int | None = None
 ) -> bytes:
-    """Return a request with ``body``, or only its head when ``body_bytes`` follow by themselves."""
+    """Return a request with ``body``; with ``body_bytes`` only its head, for a body sent later."""
     length = len(body) if body_bytes is None else body_bytes
     pairs = [("host", target.authority), ("content-type", "application/json"), *target.headers]
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in pairs)
     return f"{head}content-length: {length}\r\n\r\n".encode() + body
 
 
-class Connection:
-    """One connection that is used for one request at a time.
+class ClientConnection:
+    """One connection, used for one request at a time.
 
-    After `exchange`: ``body_bytes`` of the answer and ``body``, its first 4 KiB.
+    After `exchange`, ``body_bytes`` is the size of the response body and ``body`` its first 4 KiB.
     """
 
     def __init__(self, target: Target, timeout_s: int = 30) -> None:
         self._socket = socket.create_connection(("127.0.0.1", target.port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A timeout of the kernel's: settimeout() would add a poll() to each read.
+        # Timeouts in the kernel, because settimeout() would add a poll() to each read.
         limit = struct.pack("ll", timeout_s, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -54,7 +54,7 @@ class Connection:
         self._socket.close()
 
     def exchange(self, request: bytes) -> None:
-        """Send a whole request and read its answer. Raises MeasurementError unless it is a 200."""
+        """Send a request and read its response. Raises MeasurementError if that is not a 200."""
         self.send(request)
         self.receive()
 
@@ -72,15 +72,15 @@ class Connection:
             try:
                 count = self._socket.recv_into(self._buffer)
             except BlockingIOError as error:
-                raise MeasurementError("no answer within the time limit") from error
+                raise MeasurementError("no response within the time limit") from error
             except OSError as error:
                 raise MeasurementError(f"receiving: {error}") from error
             if count == 0:
-                raise MeasurementError("the connection was closed inside an answer")
+                raise MeasurementError("the connection was closed inside a response")
             try:
                 self._parser.feed_data(self._buffer[:count])
             except httptools.HttpParserError as error:
-                raise MeasurementError(f"malformed answer: {error}") from error
+                raise MeasurementError(f"malformed response: {error}") from error
         status = self._parser.get_status_code()
         if status != 200:
             raise MeasurementError(f"status {status}: {self.body[:300]!r}")
@@ -96,8 +96,8 @@ class Connection:
         self._done = True
 
 
-def repeat(connection: Connection, request: bytes, duration_s: float) -> list[int]:
-    """Exchange one after the other for a time; return each round trip in nanoseconds, ascending."""
+def repeat(connection: ClientConnection, request: bytes, duration_s: float) -> list[int]:
+    """Repeat an exchange for ``duration_s``; return the round trips in nanoseconds, ascending."""
     clock = time.perf_counter_ns
     times_ns = []
     end_ns = clock() + int(duration_s * 1e9)

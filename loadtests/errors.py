@@ -1,5 +1,5 @@
-"""The one way a measurement fails."""
+"""The error of a failed measurement."""
 
 
 class MeasurementError(Exception):
-    """Errors, wrong answers or a stall during a measurement: it has no figures."""
+    """An error, a wrong response or a stall during a measurement, which then has no figures."""

@@ -1,8 +1,8 @@
-"""The events of the SSE scenario: each carries when it was sent, so that a client sees the delay.
+"""The events of the SSE scenario: each contains its sending time, so that a client sees the delay.
 
-``data: {"t":"<19 digits of CLOCK_MONOTONIC ns>","n":<number>,"text":"…"}`` and a blank line, about
-the size of one token's chunk in OpenAI's form. The clock is the machine's: sender and receiver are
-on the same one.
+An event is ``data: {"t":"<19 digits of CLOCK_MONOTONIC ns>","n":<number>,"text":"…"}`` and a blank
+line, about the size of one token's chunk in OpenAI's format. Sender and receiver must run on one
+machine, because they share its clock.
 """
 
 import time
@@ -16,7 +16,7 @@ _END = b"\n\n"
 
 
 class StreamError(Exception):
-    """The stream is not what was sent: an event is missing, repeated or cut."""
+    """The stream differs from what was sent: an event is missing, repeated or cut."""
 
 
 def encode_event(number: int) -> bytes:
@@ -25,9 +25,10 @@ def encode_event(number: int) -> bytes:
 
 
 class EventReader:
-    """Takes the body of an SSE answer in any pieces, checks each event, keeps its delay.
+    """Reads the body of an SSE response in pieces of any size and checks each event.
 
-    ``delays_ns`` is receipt minus sending of each event, ``first_sent_ns`` the first one's stamp.
+    ``delays_ns`` are the times from sending to receipt of each event; ``first_sent_ns`` is the
+    sending time of the first event.
     """
 
     __slots__ = ("_rest", "delays_ns", "first_sent_ns")
@@ -38,7 +39,7 @@ class EventReader:
         self.first_sent_ns = 0
 
     def feed(self, data: bytes, now_ns: int) -> None:
-        """Take body bytes that arrived at ``now_ns``. Raises StreamError."""
+        """Read body bytes that arrived at ``now_ns``. Raises StreamError."""
         if self._rest:
             data = self._rest + data
         *events, self._rest = data.split(_END)
@@ -54,7 +55,7 @@ class EventReader:
             delays_ns.append(now_ns - sent_ns)
 
     def finish(self, events: int) -> None:
-        """Raise StreamError unless all ``events`` came and nothing hangs over."""
+        """Raise StreamError unless exactly ``events`` events arrived."""
         if self._rest:
             raise StreamError(f"the stream ends inside an event: {self._rest[:80]!r}")
         if len(self.delays_ns) != events:

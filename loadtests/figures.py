@@ -1,7 +1,7 @@
-"""What is measured, and the book in which the figures of all rounds are kept. Pure.
+"""The measured figures, and their results in all rounds. Pure.
 
-A row is one scenario; it yields several figures. A row that failed for a system in any round has no
-figures for that system: a measurement with errors in it is none.
+A row is one scenario, which yields several figures. A row that fails for a system in any round has
+no figures for that system: a measurement with errors is not valid.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ NGINX = "nginx"
 AIOHTTP = "aiohttp"
 GATEWAY = "gateway"
 GATEWAY_10 = "gateway-10"
-"""The gateway with 10 functions in its store, beside one with very many."""
+"""The gateway with 10 functions in its store, compared with one that has very many."""
 SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, GATEWAY)
 
 ROWS = {
@@ -30,8 +30,8 @@ ROWS = {
 class Figure(NamedTuple):
     """One line of the table.
 
-    ``added`` names the figure of which this one is what a system adds to `DIRECT` in the same
-    round; it is derived, not measured.
+    With ``added`` the figure is derived, not measured: the value of the figure ``added`` minus that
+    of `DIRECT` in the same round.
     """
 
     key: str
@@ -101,7 +101,7 @@ class Results:
         return any(each.system == system and each.row == row for each in self.failures)
 
     def values(self, system: str, key: str) -> list[float]:
-        """Return a figure of each round in which it was measured; none when its row failed."""
+        """Return the values of a figure by round; empty if its row failed."""
         figure = _BY_KEY[key]
         if self.failed(system, figure.row):
             return []
@@ -125,9 +125,9 @@ class Results:
 
     def systems(self) -> Sequence[str]:
         """Return the systems that were measured or failed, in the order of the table."""
-        seen = {system for each in self._rounds.values() for system, _ in each}
-        seen.update(failure.system for failure in self.failures)
-        return [system for system in SYSTEMS if system in seen]
+        tried = {system for each in self._rounds.values() for system, _ in each}
+        tried.update(failure.system for failure in self.failures)
+        return [system for system in SYSTEMS if system in tried]
 
     def _ordered(self) -> list[dict[tuple[str, str], float]]:
         return [self._rounds[number] for number in sorted(self._rounds)]

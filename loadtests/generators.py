@@ -1,4 +1,4 @@
-"""The load generator from the system, wrk or h2load: its command line and what it says."""
+"""The installed load generator, wrk or h2load: its command line and its report."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ HOW_TO_GET = (
 
 
 class Summary(NamedTuple):
-    """What a generator saw. ``failures`` says in words what went wrong, empty when nothing did."""
+    """The result of a generator's run. ``failures`` is a text, empty if there were none."""
 
     requests: int
     requests_per_s: float
@@ -24,12 +24,12 @@ class Summary(NamedTuple):
 
 
 def find() -> str | None:
-    """Return the path of wrk, else of h2load, else nothing."""
+    """Return the path of wrk, else that of h2load, else `None`."""
     return shutil.which("wrk") or shutil.which("h2load")
 
 
-class Post(NamedTuple):
-    """The one request that is repeated."""
+class PostRequest(NamedTuple):
+    """The request that the generator repeats."""
 
     path: str
     content_type: str
@@ -37,9 +37,9 @@ class Post(NamedTuple):
 
 
 def measure(
-    binary: str, target: Target, post: Post, connections: int, duration_s: int, folder: Path
+    binary: str, target: Target, post: PostRequest, connections: int, duration_s: int, folder: Path
 ) -> Summary:
-    """Run the generator from one thread for whole seconds. Raises MeasurementError."""
+    """Run the generator with one thread. Raises MeasurementError."""
     arguments = _wrk if Path(binary).name == "wrk" else _h2load
     command = [binary, *arguments(target, post, connections, duration_s, folder)]
     try:
@@ -54,7 +54,9 @@ def measure(
     return parse(done.stdout)
 
 
-def _wrk(target: Target, post: Post, connections: int, duration_s: int, folder: Path) -> list[str]:
+def _wrk(
+    target: Target, post: PostRequest, connections: int, duration_s: int, folder: Path
+) -> list[str]:
     script = folder / "post.lua"
     text = post.body.decode().replace("]=]", "")
     script.write_text(f'wrk.method = "POST"\nwrk.body = [=[{text}]=]\n')
@@ -64,7 +66,7 @@ def _wrk(target: Target, post: Post, connections: int, duration_s: int, folder: 
 
 
 def _h2load(
-    target: Target, post: Post, connections: int, duration_s: int, folder: Path
+    target: Target, post: PostRequest, connections: int, duration_s: int, folder: Path
 ) -> list[str]:
     body = folder / "post.body"
     body.write_bytes(post.body)
@@ -73,7 +75,7 @@ def _h2load(
     return [*options, *_headers(target, post), url]
 
 
-def _headers(target: Target, post: Post) -> list[str]:
+def _headers(target: Target, post: PostRequest) -> list[str]:
     pairs = [("content-type", post.content_type), *target.headers]
     return [word for name, value in pairs for word in ("-H", f"{name}: {value}")]
 
@@ -86,7 +88,7 @@ def _number(pattern: str, text: str) -> float:
 
 
 def parse_wrk(text: str) -> Summary:
-    """Read wrk's report. It prints the lines on failures only when there are any."""
+    """Parse wrk's report, in which lines about failures appear only if there were any."""
     wrong = []
     if found := re.search(r"Non-2xx or 3xx responses: (\d+)", text):
         wrong.append(f"{found[1]} answers that are not 2xx")
@@ -99,7 +101,7 @@ def parse_wrk(text: str) -> Summary:
 
 
 def parse_h2load(text: str) -> Summary:
-    """Read h2load's report. Requests cut off by the end of the time are not failures."""
+    """Parse h2load's report. Requests cut off at the end of the duration are not failures."""
     wrong = [
         f"{count:.0f} {kind}"
         for kind in ("failed", "errored", "timeout")

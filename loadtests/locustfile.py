@@ -1,11 +1,11 @@
-"""Callers as they are: chat, token streams, uploads, and people who give up. For locust.
+"""Mixed load for locust: chat, token streams, uploads, and clients that hang up.
 
     gateway dev --port 0 --ready-file ready.json --concurrency 256 \\
         --inference-command "python -m loadtests.peers.inference --port {port}"
     READY_FILE=ready.json locust -f loadtests/locustfile.py --headless -u 50 -r 10 -t 1m
 
-Locust costs several hundred µs of CPU per request: use it to find what breaks under a mix, and
-`loadtests.run` for figures.
+Locust costs several hundred µs of CPU per request: use it to find errors under a mix of requests,
+and `loadtests.run` for figures.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 from locust import HttpUser, between, events, task
 from locust.exception import StopUser
 
-_SAID: dict[str, str] = json.loads(Path(os.environ["READY_FILE"]).read_text())
+_READY: dict[str, str] = json.loads(Path(os.environ["READY_FILE"]).read_text())
 _CHAT = "/v1/chat/completions"
 _LARGEST_UPLOAD_BYTES = 4_000_000
 _UPLOAD = os.urandom(_LARGEST_UPLOAD_BYTES)
@@ -33,44 +33,44 @@ def _question(*, stream: bool) -> dict[str, Any]:
 
 
 class Caller(HttpUser):
-    """What all have in common: the function's address and the key."""
+    """The common part of all users: the function's address and the API key."""
 
     abstract = True
-    host = _SAID["invocation_url"]
+    host = _READY["invocation_url"]
     wait_time = between(0.1, 1.0)
 
     def on_start(self) -> None:
-        self.client.headers["authorization"] = f"Bearer {_SAID['api_key']}"
-        self.client.headers["function-id"] = _SAID["function_id"]
-        with self.client.get("/health", name="first call", catch_response=True) as answer:
-            if answer.status_code == 401:
-                answer.failure("the key is refused")
+        self.client.headers["authorization"] = f"Bearer {_READY['api_key']}"
+        self.client.headers["function-id"] = _READY["function_id"]
+        with self.client.get("/health", name="first call", catch_response=True) as response:
+            if response.status_code == 401:
+                response.failure("the key is refused")
                 raise StopUser
 
     def tokens(self, name: str, give_up_after: int | None) -> None:
-        """Read a stream to its ``[DONE]``, or hang up after some tokens."""
+        """Read a stream up to ``[DONE]``, or hang up after ``give_up_after`` tokens."""
         started = time.perf_counter()
-        seen = 0
+        count = 0
         with self.client.post(
             _CHAT, json=_question(stream=True), name=name, stream=True, catch_response=True
-        ) as answer:
-            if answer.status_code != 200:
-                answer.failure(f"status {answer.status_code}")
+        ) as response:
+            if response.status_code != 200:
+                response.failure(f"status {response.status_code}")
                 return
-            for line in answer.iter_lines():
+            for line in response.iter_lines():
                 if not line:
                     continue
                 if line == b"data: [DONE]":
-                    answer.success()
+                    response.success()
                     return
-                seen += 1
-                if seen == 1:
+                count += 1
+                if count == 1:
                     _first_token(name, time.perf_counter() - started)
-                if seen == give_up_after:
-                    answer.close()
-                    answer.success()
+                if count == give_up_after:
+                    response.close()
+                    response.success()
                     return
-            answer.failure(f"the stream ended without [DONE] after {seen} tokens")
+            response.failure(f"the stream ended without [DONE] after {count} tokens")
 
 
 def _first_token(name: str, elapsed_s: float) -> None:
@@ -85,7 +85,7 @@ def _first_token(name: str, elapsed_s: float) -> None:
 
 
 class Chat(Caller):
-    """Small JSON in, small JSON out."""
+    """A small JSON request with a small JSON response."""
 
     weight = 5
 
@@ -95,7 +95,7 @@ class Chat(Caller):
 
 
 class Stream(Caller):
-    """Tokens as they come."""
+    """A token stream that is read to its end."""
 
     weight = 4
 
@@ -105,7 +105,7 @@ class Stream(Caller):
 
 
 class Impatient(Caller):
-    """Hangs up in the middle: the worker must be told, and the next caller must not notice."""
+    """Hangs up in mid-stream: the worker must be notified, and later callers be unaffected."""
 
     weight = 2
 
@@ -115,13 +115,13 @@ class Impatient(Caller):
 
 
 class Upload(Caller):
-    """Bodies on both sides of the 32 KiB that fit into the queue's message."""
+    """Bodies smaller and larger than the 32 KiB that fit into the envelope."""
 
     weight = 1
 
     @task
     def send(self) -> None:
         body = _UPLOAD[: int(10 ** random.uniform(3, 6.6))]
-        with self.client.post("/upload", data=body, catch_response=True) as answer:
-            if answer.status_code == 200 and answer.json()["received"] != len(body):
-                answer.failure(f"{answer.json()['received']} of {len(body)} bytes arrived")
+        with self.client.post("/upload", data=body, catch_response=True) as response:
+            if response.status_code == 200 and response.json()["received"] != len(body):
+                response.failure(f"{response.json()['received']} of {len(body)} bytes arrived")

@@ -14,7 +14,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 class Role(Enum):
-    """What a process is in the picture. ``FRONT`` is what the client talks to."""
+    """The role of a process in the measured system; clients connect to ``FRONT``."""
 
     FRONT = "front"
     AGENT = "agent"
@@ -24,7 +24,7 @@ class Role(Enum):
 
 
 class Stat(NamedTuple):
-    """``start_ticks`` count from the machine's start."""
+    """Fields of /proc/<pid>/stat; ``start_ticks`` counts from the machine's boot."""
 
     pid: int
     parent: int
@@ -43,11 +43,11 @@ class Process(NamedTuple):
 
 
 class ProcessesChangedError(Exception):
-    """A process ended or appeared between two looks: the difference would be no measurement."""
+    """A process ended or appeared between two readings, so that their difference is not valid."""
 
 
 def parse_stat(text: str) -> Stat:
-    """Read a line of /proc/<pid>/stat (proc(5)). The command may hold blanks and parentheses."""
+    """Parse /proc/<pid>/stat (proc(5)). The command may contain blanks and parentheses."""
     pid, _, rest = text.partition(" (")
     fields = rest.rpartition(") ")[2].split()
     return Stat(
@@ -60,18 +60,18 @@ def parse_stat(text: str) -> Stat:
     )
 
 
-def began_at(pid: int) -> float:
-    """Return when a living process began, in Unix seconds, in steps of 10 ms."""
+def started_at(pid: int) -> float:
+    """Return the start of a running process in Unix seconds, with a resolution of 10 ms."""
     stat = parse_stat((_PROC / str(pid) / "stat").read_text())
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_ticks * _TICK_S
     return time.time() - age_s
 
 
 def role_of(argv: Sequence[str]) -> Role:
-    """Tell a process by its command line, whole words only.
+    """Return the role of a process by whole words of its command line.
 
-    The arguments of `gateway dev` name the inference server's command in one word, which therefore
-    is not taken for the inference server.
+    The arguments of `gateway dev` contain the inference server's command as one word, so that
+    `gateway dev` itself is not mistaken for an inference server.
     """
     if not argv:
         return Role.OTHER
@@ -89,7 +89,7 @@ def role_of(argv: Sequence[str]) -> Role:
 
 
 def port_of(argv: Sequence[str]) -> int:
-    """Return the value of ``--port``. Raises ValueError when there is none."""
+    """Return the value of ``--port``. Raises ValueError if there is none."""
     return int(argv[argv.index("--port") + 1])
 
 
@@ -101,13 +101,13 @@ def descendants(stats: Iterable[Stat], roots: Iterable[int]) -> list[Stat]:
         by_parent.setdefault(stat.parent, []).append(stat)
         by_pid[stat.pid] = stat
     found = [by_pid[root] for root in roots if root in by_pid]
-    for stat in found:  # grows while it is walked
+    for stat in found:  # the list grows during the loop
         found += by_parent.get(stat.pid, ())
     return found
 
 
 def all_stats() -> list[Stat]:
-    """Return every process of the machine that did not end while we looked."""
+    """Return every process of the machine, except those that end meanwhile."""
     stats = []
     for folder in _PROC.iterdir():
         if folder.name.isdecimal():
@@ -119,7 +119,7 @@ def all_stats() -> list[Stat]:
 
 
 def argv_of(pid: int) -> tuple[str, ...]:
-    """Return the command line; empty for a process that is gone or has ended."""
+    """Return the command line; empty for a process that has ended."""
     try:
         data = (_PROC / str(pid) / "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -128,8 +128,10 @@ def argv_of(pid: int) -> tuple[str, ...]:
 
 
 def tree(roots: Iterable[int]) -> list[Process]:
-    """Return the live processes under ``roots``. A child that has no role of its own has its
-    parent's: worker processes that were forked or spawned count where they belong.
+    """Return the live processes under ``roots``.
+
+    A process without a role of its own has that of its parent, so that forked or spawned children
+    count as part of it.
     """
     roles: dict[int, Role] = {}
     processes = []
@@ -150,9 +152,9 @@ def rss_bytes(processes: Iterable[Process], role: Role) -> int:
 
 
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
-    """Return the CPU seconds, user and system, that each role used. In steps of 10 ms.
+    """Return the CPU seconds (user and system) that each role used, with a resolution of 10 ms.
 
-    Raises ProcessesChangedError when a process with a role came or went.
+    Raises ProcessesChangedError if a process with a role started or ended.
     """
     first = {each.pid: each for each in before if each.role is not Role.OTHER}
     last = {each.pid: each for each in after if each.role is not Role.OTHER}

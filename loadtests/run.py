@@ -1,4 +1,4 @@
-"""`python -m loadtests.run`: measure the gateway beside its peers and print one table.
+"""`python -m loadtests.run`: measure the gateway and its peers, and print one table.
 
 The same figures go into a JSON file. Exit code 0: every row was measured and every bar held; 1: a
 row failed or a bar was missed; 2: nothing could be measured.
@@ -34,7 +34,7 @@ from loadtests.scenarios.transfer import transfer
 from loadtests.systems import Target
 from loadtests.table import document, render
 
-# A proxy holds two descriptors per waiting request, and everything has a few of its own.
+# A proxy needs two descriptors per waiting request, and every process some in addition.
 _SPARE_DESCRIPTORS = 500
 _HELD = "held"
 _MANY = "many"
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. Durations in seconds, each after a warm-up of its own."""
+    """What to measure. Durations are seconds, each after its own warm-up."""
 
     systems: tuple[str, ...]
     rows: tuple[str, ...]
@@ -59,11 +59,11 @@ class Plan:
 
 
 class CannotMeasureError(Exception):
-    """Something that the run needs is missing; the text says what and how to get it."""
+    """A requirement of the run is missing; the message says which, and how to get it."""
 
 
 class Run:
-    """One run: starts systems, goes through the rounds, keeps the results."""
+    """One run: starts the systems, measures round by round, collects the results."""
 
     def __init__(self, plan: Plan, children: Children, folder: Path) -> None:
         self.results = Results()
@@ -83,8 +83,10 @@ class Run:
         }
 
     def go(self) -> None:
-        """Measure side by side, system after system in each row of each round, so that a noisy
-        minute hits all of them; then, on fresh processes, the memory.
+        """Measure all rows, the row of held requests last and on fresh processes.
+
+        In each row of each round the systems are measured one after the other, so that noise on the
+        machine affects all of them.
         """
         shared = [row for row in self._plan.rows if row != _HELD]
         if shared:
@@ -92,25 +94,25 @@ class Run:
                 targets = self._start_all(stack, shared)
                 for number in range(1, self._plan.rounds + 1):
                     for row in shared:
-                        for target in _rotated(targets, number):
+                        for target in _rotate(targets, number):
                             if row != _MANY or target.name in _GATEWAYS:
                                 self._measure(number, row, target)
         if _HELD in self._plan.rows:
             for number in range(1, self._plan.rounds + 1):
-                for system in _rotated(self._plan.systems, number):
+                for system in _rotate(self._plan.systems, number):
                     self._hold(number, system)
 
     def _start_all(self, stack: ExitStack, rows: Sequence[str]) -> list[Target]:
         targets = []
         for system in self._plan.systems:
-            _tell(f"starting {system}")
+            _print(f"starting {system}")
             try:
                 target = stack.enter_context(
                     systems.running(system, self._children, self.notes.append, self._plan.functions)
                 )
                 warm_up(target)
             except (StartError, MeasurementError) as error:
-                self._not_started(1, system, rows, error)
+                self._record_failed_start(1, system, rows, error)
             else:
                 targets.append(target)
         return targets
@@ -122,10 +124,12 @@ class Run:
             with systems.running(system, self._children, self.notes.append) as target:
                 self._measure(number, _HELD, target)
         except StartError as error:
-            self._not_started(number, system, [_HELD], error)
+            self._record_failed_start(number, system, [_HELD], error)
 
-    def _not_started(self, number: int, system: str, rows: Sequence[str], error: Exception) -> None:
-        _tell(f"{system} did not start: {error}")
+    def _record_failed_start(
+        self, number: int, system: str, rows: Sequence[str], error: Exception
+    ) -> None:
+        _print(f"{system} did not start: {error}")
         for row in rows:
             self.results.fail(number, system, row, f"did not start: {str(error).splitlines()[0]}")
 
@@ -137,28 +141,28 @@ class Run:
         try:
             figures = self._rows[row](target)
         except (MeasurementError, ProcessesChangedError, OSError) as error:
-            _tell(f"{label}  FAILED: {error}")
+            _print(f"{label}  FAILED: {error}")
             self.results.fail(number, target.name, row, str(error))
         else:
             shown = "  ".join(f"{key} {value:,.1f}" for key, value in figures.items())
-            _tell(f"{label}  {shown}")
+            _print(f"{label}  {shown}")
             self.results.add(number, target.name, figures)
 
 
-def _rotated(items: Sequence[_T], number: int) -> list[_T]:
-    """Start each round with another one, so that nobody always comes first."""
+def _rotate(items: Sequence[_T], number: int) -> list[_T]:
+    """Return the items rotated by round, so that no system is always measured first."""
     first = (number - 1) % len(items) if items else 0
     return [*items[first:], *items[:first]]
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.run",
-        description="Measure the gateway beside its peers on this machine, all on loopback.",
+        description="Measure the gateway and its peers on this machine, all on loopback.",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, for a first look")
     parser.add_argument(
@@ -174,7 +178,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="in the gateway's store, and measure beside it one with 10: lists, memory, restart",
+        help="functions in the store: measures lists, memory and restart, beside 10 functions",
     )
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     return parser.parse_args(words)
@@ -218,7 +222,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 
 
 def _raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, for us and what we start; return it."""
+    """Raise this process's soft limit of open files to the hard limit, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

@@ -1,4 +1,4 @@
-"""Medians and quantiles, without interpolation: every number in the table is one that occurred."""
+"""Medians and quantiles without interpolation: every number in the table is a measured value."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,12 +8,12 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     """Return the nearest-rank quantile of values in ascending order; ``share`` in (0, 1]."""
     if not ordered:
         raise ValueError("no values")
-    rank = -int(-len(ordered) * share // 1)  # the ceiling, so that share 1 is the last
+    rank = -int(-len(ordered) * share // 1)  # rounded up, so that share 1 is the last value
     return ordered[max(rank, 1) - 1]
 
 
 class Spread(NamedTuple):
-    """The median of the rounds and their range. Of an even number of rounds: the lower median."""
+    """The median and range of the rounds; for an even number of rounds, the lower median."""
 
     median: float
     low: float

@@ -1,4 +1,4 @@
-"""The systems that are measured side by side: how each is started and where it is reached."""
+"""The systems that are compared: how each is started, and its address."""
 
 import json
 import shutil
@@ -32,14 +32,15 @@ _NEEDED_ROLES = {
 
 
 _Run = Callable[[str, list[str]], Child]
-"""Starts a command that logs into a file of this name."""
+"""Starts a command; its output goes to a log file of the given name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running system. ``headers`` go with every request; ``inference_port`` is behind it.
+    """A running system.
 
-    ``nats_url`` is empty where there is no queue. ``ready_s`` is what the gateway took to be ready.
+    ``headers`` are sent with every request. ``inference_port`` is the port of its inference server.
+    ``nats_url`` is empty for a system without a queue. ``ready_s`` is the gateway's start-up time.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Target:
         return proc.tree(self.roots)
 
     def api(self) -> "Target":
-        """Return it as callers of the API see it: whatever names a function is its business."""
+        """Return the target for calls of the REST API: without the headers that name a function."""
         own = tuple(pair for pair in self.headers if pair[0] == "authorization")
         return replace(self, headers=own)
 
@@ -71,10 +72,10 @@ def nginx_binary() -> str | None:
 def running(
     name: str, children: Children, complain: Callable[[str], None], functions: int = 0
 ) -> Iterator[Target]:
-    """Run one system with an inference server of its own. Raises StartError.
+    """Run one system with its own inference server. Raises StartError.
 
-    A gateway has so many ``functions`` in its store beside the one that is called. What is wrong
-    about its end is told to ``complain``.
+    A gateway has ``functions`` further functions in its store. Problems when the system is stopped
+    are reported to ``complain``.
     """
     starts: dict[str, Callable[[_Run, Path], Target]] = {
         DIRECT: _direct,
@@ -93,8 +94,8 @@ def running(
         try:
             yield starts[name](run, Path(folder))
         finally:
-            for complaint in children.stop(started):
-                complain(f"{name}: {complaint}")
+            for problem in children.stop(started):
+                complain(f"{name}: {problem}")
             for log in Path(folder).glob(f"{_DATA}/*.log"):
                 _keep_end(log, children.logs / f"{name}-{log.name}")
 
@@ -109,7 +110,7 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _listening(child: Child, port: int) -> Child:
+def _wait_for_port(child: Child, port: int) -> Child:
     child.wait_until(lambda: _accepts(port), _START_S)
     return child
 
@@ -117,7 +118,7 @@ def _listening(child: Child, port: int) -> Child:
 def _inference(run: _Run, name: str) -> tuple[Child, int]:
     port = _free_port()
     command = [sys.executable, "-m", "loadtests.peers.inference", "--port", str(port)]
-    return _listening(run(f"{name}-inference", command), port), port
+    return _wait_for_port(run(f"{name}-inference", command), port), port
 
 
 def _direct(run: _Run, _: Path) -> Target:
@@ -132,7 +133,7 @@ def _nginx(run: _Run, folder: Path) -> Target:
     inference, upstream = _inference(run, NGINX)
     port = _free_port()
     command = nginx.command(binary, folder / "nginx", port, upstream)
-    child = _listening(run(NGINX, command), port)
+    child = _wait_for_port(run(NGINX, command), port)
     return Target(NGINX, port, (), (inference.pid, child.pid), upstream)
 
 
@@ -141,73 +142,75 @@ def _aiohttp(run: _Run, _: Path) -> Target:
     port = _free_port()
     command = [sys.executable, "-m", "loadtests.peers.proxy", "--port", str(port)]
     command += ["--upstream", f"http://127.0.0.1:{upstream}"]
-    child = _listening(run(AIOHTTP, command), port)
+    child = _wait_for_port(run(AIOHTTP, command), port)
     return Target(AIOHTTP, port, (), (inference.pid, child.pid), upstream)
 
 
 def _gateway(name: str, functions: int, run: _Run, folder: Path) -> Target:
     if functions:
-        child, said = _dev(name, run, folder)
-        catalog.fill(said["nats_url"], functions)
-        catalog.undeploy(said)
+        child, ready = _dev(name, run, folder)
+        catalog.fill(ready["nats_url"], functions)
+        catalog.undeploy(ready)
         if not child.terminate():
             raise StartError("gateway dev does not end")
-    child, said = _dev(name, run, folder)
+    child, ready = _dev(name, run, folder)
     headers = (
-        ("authorization", f"Bearer {said['api_key']}"),
-        ("function-id", said["function_id"]),
+        ("authorization", f"Bearer {ready['api_key']}"),
+        ("function-id", ready["function_id"]),
         ("nvcf-poll-seconds", "600"),
     )
     processes = proc.tree([child.pid])
     roles = {process.role: process for process in processes}
     for role, program in _NEEDED_ROLES.items():
         if role not in roles:
-            seen = "; ".join(" ".join(process.argv)[:100] for process in processes)
-            raise StartError(f"no process looks like {program!r} under gateway dev, only: {seen}")
-    port = urlsplit(said["invocation_url"]).port
+            found = "; ".join(" ".join(process.argv)[:100] for process in processes)
+            raise StartError(f"no process looks like {program!r} under gateway dev, only: {found}")
+    port = urlsplit(ready["invocation_url"]).port
     if port is None:
-        raise StartError(f"no port in invocation_url {said['invocation_url']!r}")
+        raise StartError(f"no port in invocation_url {ready['invocation_url']!r}")
     inference_port = proc.port_of(roles[proc.Role.INFERENCE].argv)
-    nats_url = said["nats_url"]
+    nats_url = ready["nats_url"]
     ready_s = _ready_s(processes, folder, functions)
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
 
 
 def _dev(name: str, run: _Run, folder: Path) -> tuple[Child, dict[str, str]]:
-    """Start `gateway dev`; return it and what its ready file says."""
-    ready = folder / "ready.json"
+    """Start `gateway dev`; return it and the content of its ready file."""
+    ready_file = folder / "ready.json"
     inference = f"{sys.executable} -m loadtests.peers.inference --port {{port}}"
-    command = [sys.executable, "-m", "gateway", "dev", "--ready-file", str(ready)]
+    command = [sys.executable, "-m", "gateway", "dev", "--ready-file", str(ready_file)]
     command += ["--inference-command", inference]
     command += ["--concurrency", str(GATEWAY_CONCURRENCY), "--port", "0"]
     command += ["--data-dir", str(folder / _DATA), "--grace", str(_GRACE_S)]
     child = run(name, command)
-    child.wait_until(lambda: _readable(ready), _START_S)
-    said: dict[str, str] = json.loads(ready.read_text())
-    return child, said
+    child.wait_until(lambda: _is_complete(ready_file), _START_S)
+    ready: dict[str, str] = json.loads(ready_file.read_text())
+    return child, ready
 
 
 def _ready_s(processes: list[proc.Process], folder: Path, functions: int) -> float:
-    """Return the time from the start of the first gateway process until all had said: ready."""
-    began = [proc.began_at(one.pid) for one in processes if one.role is proc.Role.FRONT]
-    said = []
+    """Return the time from the start of the first gateway process until all were ready."""
+    starts = [
+        proc.started_at(process.pid) for process in processes if process.role is proc.Role.FRONT
+    ]
+    events = []
     for log in (folder / _DATA).glob("*.log"):
         with log.open() as lines:
-            said += [json.loads(line) for line in lines if '"event":"gateway.ready"' in line]
-    if len(said) != len(began) or any(one["functions"] < functions for one in said):
-        raise StartError(f"{len(began)} gateway processes, ready are: {said}")
-    return max(datetime.fromisoformat(one["ts"]).timestamp() for one in said) - min(began)
+            events += [json.loads(line) for line in lines if '"event":"gateway.ready"' in line]
+    if len(events) != len(starts) or any(event["functions"] < functions for event in events):
+        raise StartError(f"{len(starts)} gateway processes, ready are: {events}")
+    return max(datetime.fromisoformat(event["ts"]).timestamp() for event in events) - min(starts)
 
 
 def _keep_end(log: Path, copy: Path) -> None:
-    """Keep the end of a log whose folder goes: an access log of a whole run is large."""
+    """Copy the end of a log out of a temporary folder; the access log of a run is large."""
     with log.open("rb") as lines:
         lines.seek(max(log.stat().st_size - _KEPT_LOG_BYTES, 0))
         copy.write_bytes(lines.read())
 
 
-def _readable(file: Path) -> bool:
-    """Whether the ready file is there and whole."""
+def _is_complete(file: Path) -> bool:
+    """Return whether the ready file exists and is complete JSON."""
     try:
         json.loads(file.read_text())
     except (FileNotFoundError, ValueError):

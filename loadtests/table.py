@@ -1,9 +1,9 @@
-"""The run as a table for people and as a document for programs: the same figures. Pure."""
+"""The results as a table for people and as a JSON document for programs. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtests.bars import Outcome, Verdict
+from loadtests.bars import BarOutcome, Verdict
 from loadtests.figures import FIGURES, ROWS, Figure, Results
 
 _FAILED = "failed"
@@ -11,7 +11,7 @@ _NONE = "-"
 
 
 def render(results: Results, verdicts: Sequence[Verdict]) -> str:
-    """Return the table: figures, then bars, then what failed."""
+    """Return the table: figures, then bars, then failures."""
     systems = results.systems()
     lines: list[tuple[str, ...]] = [("", "", *systems)]
     for row, title in ROWS.items():
@@ -73,7 +73,7 @@ def _bars(verdicts: Sequence[Verdict]) -> str:
 def document(
     results: Results, verdicts: Sequence[Verdict], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the same figures, with those of each round, as a JSON document."""
+    """Return the same figures, and those of each round, as a JSON document."""
     return {
         "schema": 1,
         **about,
@@ -102,5 +102,5 @@ def document(
             for bar, measured, outcome in verdicts
         ],
         "failures": [failure._asdict() for failure in results.failures],
-        "passed": not results.failures and all(v.outcome is not Outcome.FAIL for v in verdicts),
+        "passed": not results.failures and all(v.outcome is not BarOutcome.FAIL for v in verdicts),
     }

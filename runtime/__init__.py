@@ -1,1 +1,1 @@
-"""What any of our processes needs: settings, logs, metrics, timers, tasks, lifecycle."""
+"""Shared by both programs: settings, logs, events, metrics, timers, tasks, ids, lifecycle."""

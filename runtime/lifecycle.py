@@ -1,8 +1,8 @@
-"""How a process starts, is told to stop, and ends.
+"""Start, stop signals and exit of a process.
 
-The first SIGTERM or SIGINT asks to stop, the second cancels the main coroutine, so that it still
-tidies up, the third ends the process on the spot. The exit code is the main coroutine's own, or
-128 plus the signal's number when it was cancelled.
+The first SIGTERM or SIGINT requests a graceful stop. The second cancels the main coroutine, whose
+clean-up code still runs. The third ends the process immediately. The exit code is the main
+coroutine's return value, or 128 plus the signal number if it was cancelled.
 """
 
 import asyncio
@@ -21,13 +21,16 @@ from runtime.tasks import cancel_all
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEAT_S = 0.5
-"""What follows sooner is the same wish once more: a signal to a process group reaches us directly
-and again through whoever passes it on, as make does."""
+"""Seconds within which a further signal counts as the same request: a signal to a process group
+arrives twice, directly and again from a parent that forwards it, as make does."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Lifecycle:
-    """Whether this process shall stop. Belongs to the running loop."""
+    """The stop request of this process: ``stopping`` is set by the first signal or by `stop`.
+
+    ``signal_number`` is that of the last signal, 0 before the first. Belongs to the running loop.
+    """
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
@@ -37,24 +40,24 @@ class Lifecycle:
         self._main: asyncio.Task[Any] | None = None
 
     def install(self) -> None:
-        """Take over the signals; the current task is the one that a second signal cancels."""
+        """Install the signal handlers; a second signal cancels the task that calls this."""
         self._main = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self.signalled, number)
+            loop.add_signal_handler(number, self.handle_signal, number)
 
     def remove(self) -> None:
-        """Give the signals back."""
+        """Remove the signal handlers."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Ask to stop, as the first signal does."""
+        """Request a graceful stop, as the first signal does."""
         self.stopping.set()
 
-    def signalled(self, number: int) -> None:
-        """A signal arrived."""
+    def handle_signal(self, number: int) -> None:
+        """Handle a stop signal: request a stop, cancel the main task, or exit at once."""
         now = time.monotonic()
         if now - self._last_at < REPEAT_S:
             return
@@ -69,9 +72,9 @@ class Lifecycle:
 
 
 def run(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
-    """Run ``main`` on uvloop with the signals installed; return the process's exit code.
+    """Run ``main`` on uvloop with the signal handlers installed; return the process's exit code.
 
-    Tasks still running when ``main`` returns are cancelled.
+    Tasks that still run when ``main`` returns are cancelled.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(main))
@@ -92,10 +95,10 @@ async def _run(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
 
 
 def die_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when its parent ends, however it ends.
+    """Make the kernel send this process SIGTERM when its parent ends, even by SIGKILL.
 
-    Linux only (prctl(2) PR_SET_PDEATHSIG); elsewhere nothing happens. The parent's thread that
-    started this process must live as long as the parent does.
+    Linux only (prctl(2) PR_SET_PDEATHSIG); does nothing elsewhere. The kernel watches the parent's
+    *thread* that started this process, so that thread must live as long as the parent.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -108,8 +111,8 @@ def die_with_parent() -> None:
 class Ticker:
     """Calls ``callback`` every ``interval_s`` of loop time between `start` and `stop`.
 
-    A callback that fails is reported by the loop and called again; ticks that a busy loop missed
-    are not made up for.
+    An exception of the callback goes to the loop's exception handler, and the ticks go on. Ticks
+    that a busy loop missed are skipped.
     """
 
     def __init__(self, interval_s: float, callback: Callable[[], object]) -> None:
@@ -118,13 +121,13 @@ class Ticker:
         self._next: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin on the running loop; the first call is one interval from now."""
+        """Start ticking on the running loop; the first call is one interval from now."""
         self.stop()
         loop = asyncio.get_running_loop()
         self._arm(loop, loop.time() + self._interval_s)
 
     def stop(self) -> None:
-        """End; the callback is not called again."""
+        """Stop ticking; the callback is not called again."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -133,6 +136,6 @@ class Ticker:
         self._next = loop.call_at(at, self._tick, loop, at)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
-        # Armed first: the callback may stop it, and may fail.
+        # Armed before the call, because the callback may call `stop` and may raise.
         self._arm(loop, max(at + self._interval_s, loop.time()))
         self._callback()

@@ -1,7 +1,6 @@
-"""Logs: one JSON object per event, and a buffered writer for the access log.
+"""Log output: one JSON object per event, and a buffered writer for the access log.
 
-An event has a name and fields, never a composed sentence:
-``log.info("worker.lease_lost", extra={"fields": {"request_id": request_id}})``.
+Events are logged with `runtime.events.emit`, as a name and fields.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from typing import TextIO
 import orjson
 
 _PIPE_BUF = 4096
-"""Up to this many bytes a write to a pipe is never mixed with another process's (POSIX write)."""
+"""A write of at most this many bytes to a pipe is atomic on Linux (pipe(7))."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: ``12:00:01.123 INFO gateway.app event key=value``."""
+    """One line for people: ``12:00:01.123 INFO gateway.app event key=value``, then a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
@@ -55,10 +54,10 @@ def _timestamp(created: float) -> str:
 
 
 def setup(level: str, json: bool = True, stream: TextIO | None = None) -> None:
-    """Send every record of ``level`` and above to ``stream`` (standard output).
+    """Write every record of ``level`` and above to ``stream``, by default standard output.
 
-    ``level`` is debug, info, warning or error. Replaces what was set up before. A reader that goes
-    away is no reason to fail.
+    ``level`` is debug, info, warning or error. Replaces an earlier set-up. Write errors, such as a
+    reader that has closed the pipe, are ignored.
     """
     handler = logging.StreamHandler(sys.stdout if stream is None else stream)
     handler.setFormatter(JsonFormatter() if json else TextFormatter())
@@ -67,11 +66,11 @@ def setup(level: str, json: bool = True, stream: TextIO | None = None) -> None:
 
 
 class LineWriter:
-    """Raw lines to a file descriptor, written every 100 ms by a thread of its own.
+    """Writes raw lines to a file descriptor every ``interval_s`` from its own thread.
 
-    A reader that stalls therefore never stalls the loop; what does not fit into
-    ``max_buffer_bytes`` meanwhile is dropped and counted in ``dropped``. Into a pipe, lines up to
-    4096 bytes stay whole beside those of other processes. `write` belongs to the loop's thread.
+    A stalled reader therefore never stalls the event loop. Lines beyond ``max_buffer_bytes`` of
+    unwritten data are dropped and counted in ``dropped``. In a pipe that several processes write
+    to, lines of up to 4096 bytes stay intact. Call `write` only from the loop's thread.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class LineWriter:
         self._max_bytes = max_buffer_bytes
         self._interval_s = interval_s
         self._lines: list[bytes] = []
-        # Only the loop's thread changes the first, only the writing thread the second.
+        # Each counter has one writer: the loop's thread, and the writing thread.
         self._accepted_bytes = 0
         self._written_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -100,14 +99,14 @@ class LineWriter:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
 
     def flush(self) -> None:
-        """Hand what is buffered to the writing thread; returns at once."""
+        """Pass the buffered lines to the writing thread; does not block."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._lines:
             return
         if self._thread is None:
-            # Begun late, so that processes may still fork after this was made.
+            # Started at the first flush, so that the process may still fork before it.
             self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
             self._thread.start()
             atexit.register(self.close)
@@ -115,7 +114,7 @@ class LineWriter:
         self._lines = []
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write the rest and wait for it, at most ``timeout_s``; further lines start anew."""
+        """Write the remaining lines and wait at most ``timeout_s``; a later `write` starts anew."""
         self.flush()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -132,7 +131,7 @@ class LineWriter:
                 self._written_bytes += len(piece)
 
     def _write_all(self, data: bytes) -> bool:
-        """Write ``data``; False when nobody can read it any more."""
+        """Write ``data``. Return False if the descriptor is no longer writable."""
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
@@ -142,7 +141,7 @@ class LineWriter:
 
 
 def _pieces(lines: list[bytes]) -> list[bytes]:
-    """Join ``lines`` into pieces of at most `_PIPE_BUF` bytes, cut only between lines."""
+    """Join ``lines`` into pieces of at most `_PIPE_BUF` bytes, split only between lines."""
     pieces: list[bytes] = []
     piece: list[bytes] = []
     piece_bytes = 0

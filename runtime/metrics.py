@@ -1,11 +1,12 @@
-"""Metrics that cost an addition on the hot path, in Prometheus's text format 0.0.4.
+"""Metrics whose recording costs one addition, in Prometheus's text format 0.0.4.
 
 A family (`Counter`, `Gauge`, `Histogram`, `Summary`) holds one child per combination of label
-values. Hot paths look their child up once and count on it: ``child.value += 1``. Names are exactly
-as given: `prometheus_client` would append ``_total`` to every counter, and NVCF's autoscaler reads
-``function_request`` without it (`spec/operations.md` §12). The ``process_`` metrics are its own.
+values. A hot path looks its child up once and then counts on it: ``child.value += 1``. Names are
+written exactly as declared: `prometheus_client` would append ``_total`` to every counter, and
+NVCF's autoscaler reads ``function_request`` without it (`spec/operations.md` §12). Only the
+``process_`` metrics come from `prometheus_client`.
 
-One thread: the loop's.
+Not thread-safe: everything runs in the event loop's thread.
 """
 
 import math
@@ -18,11 +19,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 MAX_CHILDREN = 10_000
 OTHER = "other"
-"""The label value of everything beyond a family's bound."""
+"""Every label's value in the series that collects combinations beyond a family's bound."""
 
 
 class CounterChild:
-    """One series of a counter: add to ``value``, never less than 0."""
+    """One series of a counter: add to ``value``; the amount must not be negative."""
 
     __slots__ = ("value",)
 
@@ -31,7 +32,7 @@ class CounterChild:
 
 
 class GaugeChild:
-    """One series of a gauge: set ``value``, or give it a function that is asked when read."""
+    """One series of a gauge: set ``value``, or set a function that returns it at each scrape."""
 
     __slots__ = ("_read", "value")
 
@@ -40,17 +41,19 @@ class GaugeChild:
         self._read: Callable[[], float] | None = None
 
     def set_function(self, read: Callable[[], float]) -> None:
-        """Ask ``read`` at each scrape instead of ``value``."""
+        """Call ``read`` at each scrape instead of using ``value``."""
         self._read = read
 
     def current(self) -> float:
+        """Return the value to expose."""
         return self.value if self._read is None else self._read()
 
 
 class HistogramChild:
-    """One series of a histogram: ``counts[i]`` observations at most ``bounds[i]``, not summed up.
+    """One series of a histogram, with counts per bucket (not cumulative).
 
-    The last count is of those beyond every bound.
+    ``counts[i]`` is the number of observations above ``bounds[i - 1]`` and at most ``bounds[i]``;
+    the last count is of those above every bound.
     """
 
     __slots__ = ("bounds", "counts", "sum")
@@ -66,7 +69,7 @@ class HistogramChild:
 
 
 class SummaryChild:
-    """One series of a summary: add to both, of what was observed ``sum`` and 1 to ``count``."""
+    """One series of a summary: for each observation add its value to ``sum`` and 1 to ``count``."""
 
     __slots__ = ("count", "sum")
 
@@ -86,7 +89,7 @@ class Family(Generic[Child]):
     def __init__(
         self, name: str, help_text: str, labels: Sequence[str] = (), *, max_children: int = 0
     ) -> None:
-        """``max_children`` of 0 means `MAX_CHILDREN`."""
+        """``max_children`` bounds the number of series; 0 means `MAX_CHILDREN`."""
         self.name = name
         self._labels = tuple(labels)
         self._max_children = max_children or MAX_CHILDREN
@@ -96,10 +99,10 @@ class Family(Generic[Child]):
             self.child()
 
     def child(self, *label_values: str) -> Child:
-        """Return the series with these label values, made at first use.
+        """Return the series with these label values; it is created at the first call.
 
-        Beyond the bound every new combination shares one child, each label of which is `OTHER`.
-        Raises ValueError for a wrong number of values.
+        Beyond the bound, all new combinations share one series whose labels are `OTHER`. Raises
+        ValueError for a wrong number of values.
         """
         found = self._children.get(label_values)
         if found is not None:
@@ -114,12 +117,11 @@ class Family(Generic[Child]):
         made = self._children[label_values] = self._new_child()
         return made
 
-    def remove(self, *label_values: str) -> None:
-        """Forget one series, if it is there: what it is about exists no longer."""
-        self._children.pop(label_values, None)
-
     def lines(self, constant: str = "") -> Iterator[str]:
-        """Yield the exposition, newlines included; ``constant`` are labels of every series."""
+        """Yield the lines of the exposition, newlines included.
+
+        ``constant`` is a list of label pairs, already encoded, that precede those of each series.
+        """
         yield self._head
         for label_values, child in self._children.items():
             labels = _pairs(zip(self._labels, label_values, strict=True))
@@ -133,18 +135,14 @@ class Family(Generic[Child]):
 
 
 class Counter(Family[CounterChild]):
-    """A sum that only grows."""
+    """A value that only grows."""
 
     kind = "counter"
     _read: Callable[[], float] | None = None
 
     def set_function(self, read: Callable[[], float]) -> None:
-        """Ask ``read``, which only grows, at each scrape: for a counter without labels."""
+        """Call ``read`` at each scrape for the value of a counter without labels."""
         self._read = read
-
-    def inc(self, amount: float = 1) -> None:
-        """Add to the only series of a counter without labels."""
-        self._children[()].value += amount
 
     def _new_child(self) -> CounterChild:
         return CounterChild()
@@ -159,12 +157,8 @@ class Gauge(Family[GaugeChild]):
 
     kind = "gauge"
 
-    def set(self, value: float) -> None:
-        """Set the only series of a gauge without labels."""
-        self._children[()].value = value
-
     def set_function(self, read: Callable[[], float]) -> None:
-        """Ask ``read`` at each scrape for the only series of a gauge without labels."""
+        """Call ``read`` at each scrape for the value of a gauge without labels."""
         self._children[()].set_function(read)
 
     def _new_child(self) -> GaugeChild:
@@ -175,7 +169,7 @@ class Gauge(Family[GaugeChild]):
 
 
 class Histogram(Family[HistogramChild]):
-    """Counts by upper bound, ``+Inf`` added by itself, and their sum."""
+    """Counts of observations by upper bound, and their sum. The bucket ``+Inf`` is implied."""
 
     kind = "histogram"
 
@@ -188,15 +182,11 @@ class Histogram(Family[HistogramChild]):
         *,
         max_children: int = 0,
     ) -> None:
-        """``buckets`` are the upper bounds, ascending, inclusive. Raises ValueError if not so."""
+        """``buckets`` are inclusive upper bounds. Raises ValueError if they do not ascend."""
         self._bounds = tuple(float(bound) for bound in buckets)
         if not self._bounds or list(self._bounds) != sorted(set(self._bounds)):
             raise ValueError(f"{name}: bounds must ascend: {self._bounds}")
         super().__init__(name, help_text, labels, max_children=max_children)
-
-    def observe(self, value: float) -> None:
-        """Count into the only series of a histogram without labels."""
-        self._children[()].observe(value)
 
     def _new_child(self) -> HistogramChild:
         return HistogramChild(self._bounds)
@@ -212,7 +202,7 @@ class Histogram(Family[HistogramChild]):
 
 
 class Summary(Family[SummaryChild]):
-    """A sum and how many it is of, without quantiles."""
+    """The sum and the count of observations, without quantiles."""
 
     kind = "summary"
 
@@ -228,12 +218,12 @@ AnyFamily = Counter | Gauge | Histogram | Summary
 
 
 class Registry:
-    """All families of a process, in order of declaration, then its ``process_`` metrics."""
+    """All families of a process, in the order of declaration, and its ``process_`` metrics."""
 
     def __init__(
         self, *, with_process: bool = True, constant: Mapping[str, str] | None = None
     ) -> None:
-        """``constant`` are labels that every series has but those of the process."""
+        """``constant`` are labels of every series except the ``process_`` metrics."""
         self._families: dict[str, AnyFamily] = {}
         self._constant = _pairs((constant or {}).items())
         self._process = CollectorRegistry()
@@ -267,20 +257,16 @@ class Registry:
         return family
 
     def add(self, family: AnyFamily) -> None:
-        """Show a family that somebody else has made. Raises ValueError if the name is taken."""
+        """Expose a family created elsewhere. Raises ValueError if the name is taken."""
         if family.name in self._families:
             raise ValueError(f"metric {family.name} is declared twice")
         self._families[family.name] = family
 
-    def names(self) -> list[str]:
-        """Return the declared names."""
-        return list(self._families)
-
     def exposition(self) -> bytes:
-        """Return the answer to a scrape; its type is `CONTENT_TYPE`."""
+        """Return the body of the response to a scrape; its content type is `CONTENT_TYPE`."""
         families, constant = self._families.values(), self._constant
-        ours = "".join(line for family in families for line in family.lines(constant))
-        return ours.encode() + generate_latest(self._process)
+        declared = "".join(line for family in families for line in family.lines(constant))
+        return declared.encode() + generate_latest(self._process)
 
 
 def _pairs(labels: Iterable[tuple[str, str]]) -> str:

@@ -1,11 +1,11 @@
-"""Settings: defaults, then a TOML file, then the environment, checked once at start.
+"""Loads settings: defaults, overridden by a TOML file, overridden by the environment.
 
-A program declares one tree of `Section` models and calls `load`. Everything that is wrong is
-reported at once, each with its dotted name, and a name that nobody declared is refused: a setting
-that is silently ignored is worse than none.
+A program declares one tree of `Section` models and calls `load` once at start. All problems are
+reported at once, each with its dotted name. An undeclared name is an error, because a misspelt
+setting that is silently ignored is worse than a refused one.
 
-In the environment ``edge.head_timeout_s`` is ``GATEWAY_EDGE__HEAD_TIMEOUT_S``: prefix, then the
-sections joined by two underscores. Lists are written ``a,b`` or as JSON.
+In the environment ``edge.head_timeout_s`` is ``GATEWAY_EDGE__HEAD_TIMEOUT_S``: the prefix, then the
+section names and the key joined by two underscores. Lists are written ``a,b`` or as JSON.
 """
 
 import math
@@ -31,7 +31,7 @@ from pydantic_core import core_schema
 
 
 class Section(BaseModel):
-    """A group of settings, or the whole tree: frozen, complete, no unknown keys."""
+    """A group of settings, or the whole tree: frozen, every key declared, defaults validated."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -46,7 +46,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class SettingsError(Exception):
-    """Everything that is wrong with the settings, one ``section.key: message`` a line."""
+    """All problems of the settings, each a line ``section.key: message``."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -73,8 +73,8 @@ _ISO = re.compile(
 def parse_seconds(value: object) -> float:
     """Return a duration in seconds.
 
-    Takes a number of seconds (``5``, ``0.5``, also as text), Go's form (``10s``, ``500ms``,
-    ``1h30m``) or ISO 8601 (``PT10S``, ``P1DT2H``), as NVCF's worker settings are written
+    Accepts a number of seconds (``5``, ``0.5``, also as text), Go's format (``10s``, ``500ms``,
+    ``1h30m``) and ISO 8601 (``PT10S``, ``P1DT2H``), which NVCF's worker settings use
     (`spec/worker.md` §1.1). Raises ValueError.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -102,14 +102,14 @@ def _seconds_of_text(text: str) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, allow_inf_nan=False)]
-"""A duration in seconds, not negative; see `parse_seconds` for how it may be written."""
+"""A duration in seconds, at least 0; `parse_seconds` lists the formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen or to connect: TCP ``host`` and ``port``, or a Unix socket's ``path``.
+    """An address to listen on or connect to: TCP ``host`` and ``port``, or a Unix socket ``path``.
 
-    Port 0 means any free one. An IPv6 host stands here without brackets. ``path`` is empty for TCP.
+    Port 0 means any free port. An IPv6 host has no brackets here. ``path`` is empty for TCP.
     """
 
     host: str = ""
@@ -122,7 +122,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``127.0.0.1:8080``, ``[::1]:80``, ``localhost:0`` or ``unix:/path``.
+        """Parse ``127.0.0.1:8080``, ``[::1]:80``, ``localhost:0`` or ``unix:/path``.
 
         Raises ValueError.
         """
@@ -166,7 +166,7 @@ class Address:
 
 
 def keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return every setting of a tree by its dotted name, in order of declaration."""
+    """Return every setting of a tree by its dotted name, in the order of declaration."""
     return dict(_walk(model, ""))
 
 
@@ -189,28 +189,29 @@ def load(
 ) -> Model:
     """Return the effective settings of one program.
 
-    ``env_prefix`` is written without its underscore. ``aliases`` maps names that somebody else
-    decided to dotted names (``{"INFERENCE_PORT": "inference.port"}``); of two aliases for one
-    setting the first that is set counts, an empty one counts as not set (`spec/worker.md` §1.1),
-    and our own name wins over both. Raises SettingsError with every problem found.
+    ``file`` is a TOML file, `None` for none. ``env_prefix`` has no trailing underscore. ``aliases``
+    maps environment variables of another system to dotted names
+    (``{"INFERENCE_PORT": "inference.port"}``). Of several aliases of one setting the first that is
+    set and not empty wins (`spec/worker.md` §1.1); the prefixed name wins over all of them. Raises
+    SettingsError with every problem found.
     """
     environ = os.environ if environ is None else environ
     tree = {} if file is None else _read(file)
     fields = keys(model)
     problems: list[str] = []
-    came_from: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for name, dotted, text in _from_environment(fields, env_prefix, environ, aliases or {}):
         if dotted not in fields:
             problems.append(f"{name}: no such setting")
             continue
-        came_from[dotted] = name
+        sources[dotted] = name
         _put(tree, dotted, _value_of(text, fields[dotted]))
     for dotted in fields:
-        _open_sections(tree, dotted)
+        _create_sections(tree, dotted)
     try:
         settings = model.model_validate(tree)
     except ValidationError as error:
-        problems += [_describe(detail, came_from) for detail in error.errors(include_url=False)]
+        problems += [_describe(detail, sources) for detail in error.errors(include_url=False)]
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
@@ -232,7 +233,7 @@ def _from_environment(
     environ: Mapping[str, str],
     aliases: Mapping[str, str],
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield ``(variable, dotted name, text)``; what comes later wins."""
+    """Yield ``(variable, dotted name, text)`` in ascending order of precedence."""
     for name in reversed(list(aliases)):
         if text := environ.get(name):
             yield name, aliases[name], text
@@ -248,9 +249,9 @@ _SERVICE_LINK = re.compile(r"_SERVICE_HOST|_SERVICE_PORT|_PORT_\d+_(TCP|UDP|SCTP
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    """Tell whether Kubernetes put this here for a Service that is named like our prefix.
+    """Return whether Kubernetes set this variable for a Service whose name equals the prefix.
 
-    A Service called ``gateway`` gives every pod ``GATEWAY_PORT=tcp://10.0.0.1:80`` and more.
+    A Service named ``gateway`` gives every pod ``GATEWAY_PORT=tcp://10.0.0.1:80`` and others.
     """
     if "__" in name or not (found := _SERVICE_LINK.search(name)):
         return False
@@ -258,7 +259,7 @@ def _is_service_link(name: str, text: str) -> bool:
 
 
 def _value_of(text: str, field: FieldInfo) -> object:
-    """Return ``text`` as what pydantic can read for that field."""
+    """Return ``text`` in a form that pydantic accepts for ``field``: lists and tables decoded."""
     origins = {get_origin(part) or part for part in (field.annotation, *get_args(field.annotation))}
     if not origins & {list, tuple, set, frozenset, dict}:
         return text
@@ -280,8 +281,8 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
     tree[key] = value
 
 
-def _open_sections(tree: dict[str, Any], dotted: str) -> None:
-    """Make the sections of a setting that has none yet: what must be set is missed by its name."""
+def _create_sections(tree: dict[str, Any], dotted: str) -> None:
+    """Create missing sections, so that pydantic reports a required setting by its full name."""
     for section in dotted.split(".")[:-1]:
         below = tree.setdefault(section, {})
         if not isinstance(below, dict):
@@ -289,10 +290,10 @@ def _open_sections(tree: dict[str, Any], dotted: str) -> None:
         tree = below
 
 
-def _describe(detail: Any, came_from: Mapping[str, str]) -> str:
+def _describe(detail: Any, sources: Mapping[str, str]) -> str:
     dotted = ".".join(str(part) for part in detail["loc"]) or "settings"
     message = {"extra_forbidden": "no such setting", "missing": "must be set"}.get(
         detail["type"], detail["msg"].removeprefix("Value error, ")
     )
-    source = came_from.get(dotted)
+    source = sources.get(dotted)
     return f"{dotted}: {message}" + (f" (from {source})" if source else "")

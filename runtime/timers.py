@@ -1,7 +1,7 @@
-"""A timer wheel: many deadlines behind one repeating tick.
+"""A timer wheel: many deadlines served by one repeating tick.
 
-Deadlines are far and nearly all are cancelled, so each costs one dictionary entry instead of a
-timer in the loop's heap. Pure: time is an argument, in seconds of any one clock.
+Most deadlines are distant and are cancelled before they are due, so each costs one dictionary entry
+instead of a timer in the event loop's heap. Pure: time is an argument, in seconds of any one clock.
 """
 
 from math import floor
@@ -11,25 +11,27 @@ IDLE = -1
 """The ``slot`` of an owner that is not scheduled."""
 
 
-class Owner(Protocol):
-    """What has a deadline; hashed by identity. ``slot`` starts as `IDLE` and belongs to `Timers`.
+class TimerOwner(Protocol):
+    """An object with a deadline, hashed by identity.
 
-    ``due_at`` is the deadline, ``None`` when there is none. An owner may by itself clear it or put
-    it *later*: its entry is looked at when the earlier time comes.
+    ``slot`` starts as `IDLE` and is written only by `Timers`. ``due_at`` is the deadline, ``None``
+    if there is none. An owner may itself clear ``due_at`` or move it *later*; `Timers` notices when
+    the earlier time has come.
     """
 
     due_at: float | None
     slot: int
 
 
-AnOwner = TypeVar("AnOwner", bound=Owner)
+Owner = TypeVar("Owner", bound=TimerOwner)
 
 
-class Timers(Generic[AnOwner]):
+class Timers(Generic[Owner]):
     """Owners by the tick in which they are due.
 
-    `schedule` and `cancel` take constant time, and nothing is kept of an owner that was cancelled.
-    An owner is due never before its time, and late by at most the time between two `advance`s.
+    `schedule` and `cancel` take constant time, and a cancelled owner leaves no entry behind. An
+    owner is never returned before its deadline, and late by at most the time between two calls of
+    `advance`.
     """
 
     __slots__ = ("_count", "_next", "_slots", "_ticks_per_s")
@@ -37,14 +39,14 @@ class Timers(Generic[AnOwner]):
     def __init__(self, tick_s: float = 0.1, now: float = 0.0) -> None:
         self._ticks_per_s = 1.0 / tick_s
         self._next = floor(now * self._ticks_per_s)
-        self._slots: dict[int, dict[AnOwner, None]] = {}
+        self._slots: dict[int, dict[Owner, None]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def schedule(self, at: float, owner: AnOwner) -> None:
-        """Make ``owner`` due at ``at``, in place of what it was scheduled for before."""
+    def schedule(self, at: float, owner: Owner) -> None:
+        """Make ``owner`` due at ``at``; replaces its earlier deadline."""
         if owner.slot != IDLE:
             self._take_out(owner)
         owner.due_at = at
@@ -58,14 +60,14 @@ class Timers(Generic[AnOwner]):
         owners[owner] = None
         self._count += 1
 
-    def cancel(self, owner: AnOwner) -> None:
-        """Forget ``owner``; it need not be scheduled."""
+    def cancel(self, owner: Owner) -> None:
+        """Remove the deadline of ``owner``; does nothing if it has none."""
         owner.due_at = None
         if owner.slot != IDLE:
             self._take_out(owner)
 
-    def advance(self, now: float) -> list[AnOwner]:
-        """Return who is due at ``now``, each with ``due_at`` cleared, in order of their ticks."""
+    def advance(self, now: float) -> list[Owner]:
+        """Return the owners due at ``now``, ``due_at`` cleared, in the order of their ticks."""
         current = floor(now * self._ticks_per_s)
         slots = self._slots
         passed = range(self._next, current + 1)
@@ -74,7 +76,7 @@ class Timers(Generic[AnOwner]):
         else:
             passed_slots = [slot for slot in passed if slot in slots]
         self._next = max(self._next, current)
-        due: list[AnOwner] = []
+        due: list[Owner] = []
         for slot in passed_slots:
             for owner in list(slots[slot]):
                 at = owner.due_at
@@ -88,7 +90,7 @@ class Timers(Generic[AnOwner]):
                     due.append(owner)
         return due
 
-    def _take_out(self, owner: AnOwner) -> None:
+    def _take_out(self, owner: Owner) -> None:
         owners = self._slots[owner.slot]
         del owners[owner]
         if not owners:

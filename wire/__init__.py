@@ -1,1 +1,1 @@
-"""What gateway and worker agent agree on."""
+"""What gateway and worker agent agree on: names, formats and limits of everything they exchange."""

@@ -1,6 +1,6 @@
-"""The request envelope: what stands in the queue for one invocation (`spec/worker.md` §12.1).
+"""The request envelope: the queue's message for one invocation (`spec/worker.md` §12.1).
 
-It holds the request's head, the first part of its body, and where and with which single-use tokens
+It contains the request's head, the first part of its body, and the address and tokens with which
 the worker attaches to the gateway process that holds the client. It is NVCF's protobuf message
 ``WorkerInvokeFunctionRequest``; `wire/nvcf.proto` is the contract.
 """
@@ -11,24 +11,25 @@ from wire.errors import WireError
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 INLINE_BODY_BYTES = 32_768
-"""At most so much of a request's body is in its envelope; the rest flows through GET attach."""
+"""Largest part of a request's body in its envelope; the worker fetches the rest by GET attach.
+This does not bound the body itself, which has no limit."""
 MAX_ENVELOPE_BYTES = 6 * 1024 * 1024
 MAX_DIRECT_RESPONSE_BYTES = 5 * 1024 * 1024
-"""Announced to every worker; only NVCF's compatibility mode makes anything of it."""
+"""Announced to every worker; only NVCF's compatibility mode uses it."""
 
 _NS = 1_000_000_000
 
 
 class EnvelopeError(WireError):
-    """Fields that fit in no envelope, or bytes that are none."""
+    """Fields that cannot be encoded as an envelope, or bytes that cannot be decoded as one."""
 
 
 class Envelope:
     """A decoded envelope.
 
-    ``requested_at_ns`` is wall time since the epoch. ``target_uri`` is the gateway process's own
-    address, scheme and authority. With a ``request_token`` more body follows than ``body`` holds.
-    An empty ``method`` means that the whole request, head included, comes through GET attach
+    ``requested_at_ns`` is Unix time in nanoseconds. ``target_uri`` is the address of the gateway
+    process, scheme and authority. ``request_token`` is set if the body is longer than ``body``. An
+    empty ``method`` means that the whole request, head included, comes through GET attach
     (`spec/worker.md` §3.4). ``stateful`` marks a session over a proxy, which has no single
     response.
     """
@@ -50,7 +51,7 @@ class Envelope:
     )
 
     def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
-        """Take the fields out of ``message``. Raises `EnvelopeError` when one is missing."""
+        """Read the fields of ``message``. Raises `EnvelopeError` if a required one is missing."""
         if not message.requestId:
             raise EnvelopeError("The envelope has no requestId")
         for config in message.statelessConfig.connectionConfigs:
@@ -78,7 +79,7 @@ class Envelope:
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """Read an envelope. Raises `EnvelopeError` for anything that is none."""
+    """Decode an envelope. Raises `EnvelopeError` if ``data`` is not one."""
     try:
         message = WorkerInvokeFunctionRequest.FromString(data)
     except DecodeError as error:
@@ -100,10 +101,10 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     response_token: str,
     request_token: str | None,
 ) -> bytes:
-    """Return the envelope of one request; the arguments are as in `Envelope`.
+    """Return the encoded envelope of one request; the arguments are those of `Envelope`.
 
-    Raises `EnvelopeError` when a header or the path is not UTF-8, or when the envelope would be
-    larger than 6 MiB.
+    Raises `EnvelopeError` if a header or the path is not UTF-8, or if the envelope is larger than
+    `MAX_ENVELOPE_BYTES`.
     """
     if not method.isascii() or not path.isascii():
         _check_utf8([(method, path)])
@@ -126,10 +127,10 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     return data
 
 
-# Encoding by hand takes two thirds of upb's time, which copies every field into a message first.
-# A field is its tag (number << 3 | 2, as a varint), its length as a varint, its bytes; the fields
-# stand in the order of their numbers. Decoding is upb's: by hand it is no faster, and upb knows
-# every form that a peer may send.
+# Encoding by hand takes two thirds of the time of upb, which first copies every field into a
+# message. A field is its tag (number << 3 | 2, as a varint), its length as a varint, and its bytes;
+# the fields are in the order of their numbers. Decoding is left to upb: by hand it is no faster,
+# and upb accepts every valid encoding that a peer may send.
 
 
 def _varint(value: int) -> bytes:

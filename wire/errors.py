@@ -1,10 +1,10 @@
-"""What every module of this package raises when bytes or names break the contract."""
+"""The base class of this package's errors."""
 
 
 class WireError(ValueError):
-    """Bytes from a peer that are not what gateway and worker agreed on.
+    """Bytes or names that violate the contract between gateway, worker and client.
 
-    ``status`` is the HTTP status that says so to the peer, if it is to be told.
+    ``status`` is the HTTP status of a response to the peer that sent them.
     """
 
     status = 400

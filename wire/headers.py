@@ -1,6 +1,6 @@
-"""Header names that have a meaning here, and which headers go on to the next hop.
+"""Names of the headers that the programs interpret, and which headers are forwarded.
 
-Names are lower case everywhere inside: the parsers make them so.
+Header names are lower case inside both programs: the parsers convert them.
 """
 
 from functools import lru_cache
@@ -21,7 +21,7 @@ NVCF_QUEUE_POSITION = b"nvcf-queue-position"
 NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
 NVCF_LEASED_US = b"nvcf-leased-us"
-"""On the worker's attach POST: how long it has held its lease, in microseconds."""
+"""On the worker's attach POST: the age of its lease in microseconds."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -36,7 +36,8 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-"""RFC 9110 §7.6.1 and the names that RFC 2616 §13.5.1 lists (`spec/invocation.md` §3)."""
+"""Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
+(`spec/invocation.md` §3)."""
 
 INVOCATION_DROPS = frozenset(
     {
@@ -46,12 +47,13 @@ INVOCATION_DROPS = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     }
 )
-"""What of a client's request never goes into the envelope, beside `HOP_BY_HOP`.
+"""Request headers that are never put into the envelope, in addition to `HOP_BY_HOP`.
 
-``authorization`` is the caller's key and not the function's business; ``expect`` is answered by the
-gateway, and the inference server must not answer it again; the two ``nvcf-`` names are the
-gateway's to set, a client's own value is replaced. Everything else goes, in order: ``host`` too,
-which the worker drops, and ``content-length``, from which the worker takes the body's length.
+``authorization`` is the caller's credential, which the function must not see. ``expect`` is handled
+by the gateway, and the inference server must not respond to it again. The two ``nvcf-`` headers are
+set by the gateway, which replaces a client's value. All other headers are forwarded in order,
+including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
+length of the body.
 """
 
 _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
@@ -60,9 +62,9 @@ _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 def forwardable(
     headers: list[tuple[bytes, bytes]], also: frozenset[bytes] = frozenset()
 ) -> list[tuple[bytes, bytes]]:
-    """Return the headers that go on: no hop-by-hop, none named in Connection, none of ``also``.
+    """Return the headers to forward: all but hop-by-hop, those named in Connection, and ``also``.
 
-    Order and duplicates are kept; the result is a new list that the caller may append to.
+    Order and duplicates are kept. The result is a new list, which the caller may change.
     """
     drops = _hop_by_hop_and(also) if also else HOP_BY_HOP
     kept = []
@@ -81,7 +83,7 @@ def _hop_by_hop_and(also: frozenset[bytes]) -> frozenset[bytes]:
 
 
 def connection_names(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
-    """Return what the Connection headers name, lower case (RFC 9110 §7.6.1)."""
+    """Return the options of all Connection headers, lower case (RFC 9110 §7.6.1)."""
     return {
         option.strip(b" \t").lower()
         for name, value in headers

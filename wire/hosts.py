@@ -1,8 +1,7 @@
-"""Host names: the authority's grammar, and which function a name means.
+"""Host names: the grammar of an authority, and the function that a host name addresses.
 
-The only place that knows either. ``{functionId}.<suffix>`` and
-``{versionId}.{functionId}.<suffix>`` name a function (`spec/invocation.md` §1); every other name
-belongs to the path routes.
+``{functionId}.<suffix>`` and ``{versionId}.{functionId}.<suffix>`` address a function
+(`spec/invocation.md` §1). Requests with any other host name are routed by their path.
 """
 
 import re
@@ -13,7 +12,7 @@ from wire.errors import WireError
 from wire.ids import UUID_CHARACTERS, parse_uuid
 
 MAX_HOST_BYTES = 253
-"""RFC 1035 §2.3.4, without the root's dot."""
+"""RFC 1035 §2.3.4, without the final dot."""
 
 _name_and_port = re.compile(
     rb"([0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*)\.?(?::([0-9]{0,5}))?"
@@ -22,22 +21,22 @@ _ipv6_and_port = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?").ful
 
 
 class HostError(WireError):
-    """A Host or ``:authority`` that is not ``host[:port]``; answered with 400 (RFC 9112 §3.2)."""
+    """A Host or ``:authority`` that is not ``host[:port]``; gets 400 (RFC 9112 §3.2)."""
 
 
 class HostRoute(NamedTuple):
-    """The function that a host name means; without a version, routing picks one."""
+    """The function that a host name addresses; without a version, routing selects one."""
 
     function_id: str
     version_id: str | None
 
 
 def parse_authority(value: bytes) -> bytes:
-    """Return the host of ``host[:port]``, lower case, without port and trailing dot.
+    """Return the host of ``host[:port]``, lower case, without port and final dot.
 
-    Accepts names of letters, digits, hyphens and underscores, IPv4 addresses (which look the same)
-    and IPv6 addresses in brackets, which they keep. Stricter than RFC 3986 §3.2.2: no
-    percent-encoding and no sub-delimiters, which no DNS name has. Raises `HostError`.
+    Accepts names of letters, digits, hyphens and underscores, IPv4 addresses (which match the same
+    pattern), and IPv6 addresses in brackets, which are kept. Stricter than RFC 3986 §3.2.2: no
+    percent-encoding and no sub-delimiters, which DNS names do not contain. Raises `HostError`.
     """
     match = _name_and_port(value)
     if match is None:
@@ -53,10 +52,11 @@ def parse_authority(value: bytes) -> bytes:
 
 
 def route_host(host: bytes, suffix: bytes) -> HostRoute | None:
-    """Return the function that ``host`` (as from `parse_authority`) means, ``None`` when none.
+    """Return the function that ``host`` addresses, ``None`` if it addresses none.
 
-    ``suffix`` is lower case and starts with its dot (``b".invocation.example.com"``); it has to
-    match to the end. An empty suffix accepts any rest, for development.
+    ``host`` comes from `parse_authority`. ``suffix`` is lower case and starts with a dot
+    (``b".invocation.example.com"``); the rest of the host must equal it. An empty suffix accepts
+    any rest, for development.
     """
     first = parse_uuid(host[:UUID_CHARACTERS])
     if first is None:

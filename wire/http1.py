@@ -1,8 +1,8 @@
-"""HTTP/1.1 heads and chunks (RFC 9112): encoding, and the strict reading of a worker's inner head.
+"""HTTP/1.1 heads and chunks (RFC 9112): encoding, and strict parsing of a worker's inner head.
 
-The inner head is what a worker's attach POST starts with: status line, headers, blank line
-(`spec/invocation.md` §5). It is read strictly, because whatever it says is written to a client on
-a connection that other requests share.
+The inner head is the beginning of a worker's attach POST body: status line, headers, blank line
+(`spec/invocation.md` §5). Parsing is strict, because its contents are written to a client on a
+connection that is reused for other requests.
 """
 
 import re
@@ -13,10 +13,13 @@ from wire.errors import WireError
 from wire.headers import HOP_BY_HOP, connection_names
 
 MAX_INNER_HEAD_BYTES = 417_792
-"""Up to and including the blank line."""
+"""Largest inner head, including its blank line."""
 MAX_INNER_HEADERS = 256
 
 LAST_CHUNK = b"0\r\n\r\n"
+
+BODILESS_STATUSES = frozenset({204, 304})
+"""Final statuses whose responses have no body, whatever they announce (RFC 9112 §6.3, rule 1)."""
 
 REASONS: dict[int, bytes] = {
     **{status.value: status.phrase.encode() for status in HTTPStatus},
@@ -25,7 +28,7 @@ REASONS: dict[int, bytes] = {
     416: b"Range Not Satisfiable",
     422: b"Unprocessable Content",
 }
-"""The phrases of RFC 9110 §15; Python before 3.13 knows four of them by older names."""
+"""The reason phrases of RFC 9110 §15; Python before 3.13 has older ones for four of them."""
 
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")) for status in range(100, 600)
@@ -40,7 +43,7 @@ _is_status_line = re.compile(rb"HTTP/1\.[01] ([2-5][0-9][0-9])(?: .*)?").fullmat
 
 
 class HeadError(WireError):
-    """A head that cannot be sent or is not taken; 431 when it is only too large."""
+    """A head that cannot be encoded or is refused; ``status`` is 431 if it is only too large."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -50,8 +53,8 @@ class HeadError(WireError):
 class InnerHead(NamedTuple):
     """A worker's response head.
 
-    ``headers`` have lower-case names and no hop-by-hop or content-length among them.
-    ``body_bytes`` is the announced length, ``None`` when none was.
+    ``headers`` have lower-case names, without hop-by-hop headers and content-length.
+    ``body_bytes`` is the value of content-length, ``None`` without one.
     """
 
     status: int
@@ -60,7 +63,7 @@ class InnerHead(NamedTuple):
 
 
 def status_line(status: int) -> bytes:
-    """Return ``HTTP/1.1 200 OK`` with its line end. Raises `HeadError` outside 100 to 599."""
+    """Return ``HTTP/1.1 200 OK`` with its line end. Raises `HeadError` unless 100 to 599."""
     try:
         return _STATUS_LINES[status]
     except KeyError:
@@ -68,9 +71,9 @@ def status_line(status: int) -> bytes:
 
 
 def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framing: bytes) -> bytes:
-    r"""Return a response head; ``framing`` is whole header lines (``b"content-length: 5\r\n"``).
+    r"""Return a response head; ``framing`` is complete header lines (``b"content-length: 5\r\n"``).
 
-    Names and values have to be valid already: they come from a parser or from ourselves. Raises
+    Names and values must be valid already: they come from a parser or from this program. Raises
     `HeadError` for a status outside 100 to 599.
     """
     lines = [b"%b: %b\r\n" % header for header in headers]
@@ -82,8 +85,8 @@ def encode_request_head(
 ) -> bytes:
     """Return a request head; ``framing`` as in `encode_response_head`.
 
-    Raises `HeadError` for anything that would be read as another request than the one meant
-    (RFC 9112 §11.1): the arguments come out of an envelope, which no HTTP parser has seen.
+    Raises `HeadError` for arguments that the server would parse as a different request
+    (RFC 9112 §11.1): they come from an envelope, which no HTTP parser has checked.
     """
     if not method or method.translate(None, _TOKEN):
         raise HeadError("The method is no token")
@@ -99,14 +102,14 @@ def encode_request_head(
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """Return one chunk; ``data`` must not be empty, which would end the body (RFC 9112 §7.1)."""
+    """Return one chunk. ``data`` must not be empty: that would end the body (RFC 9112 §7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:
-    """Return the head that ``data`` starts with and where its body starts.
+    """Return the head at the start of ``data`` and the offset of the body behind it.
 
-    ``None`` while the head is incomplete. Raises `HeadError`.
+    Returns ``None`` while the head is incomplete. Raises `HeadError`.
     """
     end = data.find(b"\r\n\r\n", 0, MAX_INNER_HEAD_BYTES)
     if end < 0:
@@ -117,7 +120,7 @@ def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:
 
 
 def _read_head(block: bytes) -> InnerHead:
-    """Read a head without its blank line."""
+    """Parse a head without its blank line."""
     first, *lines = block.split(b"\r\n")
     _check_block(block, len(lines))
     match = _is_status_line(first)
@@ -136,7 +139,7 @@ def _read_head(block: bytes) -> InnerHead:
             special.append((name, value.strip(b" \t")))
         else:
             headers.append((name, value.strip(b" \t")))
-    # A folded line, or a blank before the colon, shows up here as well.
+    # This also detects a folded line and a blank before the colon.
     if b"" in names or b"".join(names).translate(None, _TOKEN):
         raise HeadError("A header name is no token")
     body_bytes = None
@@ -149,7 +152,7 @@ def _read_head(block: bytes) -> InnerHead:
 
 
 def _check_block(block: bytes, breaks: int) -> None:
-    """Refuse what a whole head shows at once; ``breaks`` is its number of line breaks."""
+    """Check the head as a whole; ``breaks`` is its number of line breaks. Raises `HeadError`."""
     if breaks > MAX_INNER_HEADERS:
         raise HeadError("The head has more than 256 headers", 431)
     if block.count(b"\n") != breaks or block.count(b"\r") != breaks:
@@ -159,7 +162,10 @@ def _check_block(block: bytes, breaks: int) -> None:
 
 
 def _announced_length(special: list[tuple[bytes, bytes]]) -> int | None:
-    """Check what frames the body: one content-length at most, no transfer coding."""
+    """Return the value of content-length. Raises `HeadError` for ambiguous body framing.
+
+    That is more than one content-length, a malformed one, or a transfer coding.
+    """
     lengths = [value for name, value in special if name == b"content-length"]
     if len(lengths) > 1 or any(not _is_length(length) for length in lengths):
         raise HeadError("Content-Length is malformed or repeated")
@@ -170,9 +176,9 @@ def _announced_length(special: list[tuple[bytes, bytes]]) -> int | None:
 
 
 class InnerHeadParser:
-    """Reads one inner head from a stream; holds at most `MAX_INNER_HEAD_BYTES` plus one read.
+    """Parses one inner head from a stream; buffers at most `MAX_INNER_HEAD_BYTES` plus one read.
 
-    ``head`` is ``None`` until it is complete; nothing is fed after that.
+    ``head`` is ``None`` until it is complete; do not call `feed` after that.
     """
 
     __slots__ = ("_held", "head")
@@ -182,7 +188,10 @@ class InnerHeadParser:
         self.head: InnerHead | None = None
 
     def feed(self, data: bytes) -> bytes | None:
-        """Return what follows the head once it is complete, ``None`` before. Raises `HeadError`."""
+        """Return the bytes after the head once it is complete, ``None`` before.
+
+        Raises `HeadError`.
+        """
         held = self._held
         if held is not None:
             searched = max(len(held) - 3, 0)

@@ -1,8 +1,8 @@
-"""From leases to jobs, and back to the queue.
+"""Turns leases into jobs, and ends them at the queue.
 
-Asks for as many requests as there are free slots, keeps every job by its request id, renews all
-leases by one ticker, and drains. A request that comes a second time while its first run still goes
-on (its lease ran out) joins that run.
+The runner asks the queue for as many requests as there are free slots, keeps every job by its
+request id, renews all leases by one ticker, and drains. If the queue delivers a request again while
+its first run still goes on (its lease ran out), the new lease joins that run.
 """
 
 import asyncio
@@ -13,14 +13,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from queueing.interface import Lease
+from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import EnvelopeError, decode_envelope
-from worker_agent.job.machine import Job, Site, State
-from worker_agent.job.ports import Attach, Inference, Outcome
+from worker_agent.job.context import Attach, Context, Inference
+from worker_agent.job.machine import Job
 from worker_agent.job.request import Identity
+from worker_agent.job.states import DONE, Outcome
 from worker_agent.slots import Slots
 
-MAX_JOB_S = 3610.0
-"""No gateway waits longer than 3,605 s (``spec/invocation.md`` §6): a job this old is forgotten."""
+MAX_JOB_S = MAX_INVOCATION_S + 5.0
+"""No gateway waits longer than `MAX_INVOCATION_S`; a job that is older by a margin is cancelled."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
@@ -30,14 +32,14 @@ class Queue(Protocol):
     """Where requests come from."""
 
     def want(self, free: int) -> None:
-        """There is room for ``free`` requests more than were leased; 0 or less stops.
+        """Set how many more requests there is room for; 0 or less stops the pull.
 
-        Every lease takes one of them, so it is told only what changes otherwise.
+        Every lease takes one of them, so this is called only for other changes.
         """
 
 
-class Seen(Protocol):
-    """Who counts."""
+class Telemetry(Protocol):
+    """Counts jobs."""
 
     def started(self, job: Job) -> None:
         """A job begins."""
@@ -49,32 +51,32 @@ class Seen(Protocol):
         """A job is over at ``now``, loop time in seconds."""
 
     def rejected(self) -> None:
-        """An envelope that nobody can serve was taken out of the queue."""
+        """An envelope that no worker can serve was taken out of the queue."""
 
 
-class Intake:
-    """All jobs of this agent; the `worker_agent.job.ports.Desk`."""
+class JobRunner:
+    """All jobs of this agent; the `worker_agent.job.context.JobRegistry`."""
 
     def __init__(
         self,
         slots: Slots,
         identity: Identity,
-        seen: Seen,
+        telemetry: Telemetry,
         *,
-        is_target: Callable[[bytes], bool],
-        is_busy: Callable[[], object],
+        is_attachable: Callable[[bytes], bool],
+        on_busy: Callable[[], object],
     ) -> None:
-        """``is_target`` tells whether an envelope's address can be attached to.
+        """``is_attachable`` returns whether the agent can attach to an envelope's address.
 
-        ``is_busy`` is called for a job that comes while there is none.
+        ``on_busy`` is called for a job that begins while no other runs.
         """
         self._slots = slots
         self._identity = identity
-        self._seen = seen
-        self._is_target = is_target
-        self._is_busy = is_busy
-        self._known_target = b""
-        self._site: Site | None = None
+        self._telemetry = telemetry
+        self._is_attachable = is_attachable
+        self._on_busy = on_busy
+        self._known_uri = b""
+        self._context: Context[Job] | None = None
         self._queue: Queue | None = None
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
@@ -86,14 +88,14 @@ class Intake:
         """Jobs that are not over."""
         return len(self._jobs)
 
-    def open(self, inference: Inference, attach: Attach, queue: Queue) -> None:
-        """Begin to ask for work; later, again, after `pause`."""
-        self._site = Site(inference, attach, self, self._identity)
+    def open(self, inference: Inference, attach: Attach[Job], queue: Queue) -> None:
+        """Begin to ask for work."""
+        self._context = Context(inference, attach, self, self._identity)
         self._queue = queue
         self.resume()
 
     def pause(self) -> None:
-        """Ask for nothing more; what was asked for and still comes is handed back."""
+        """Stop asking for work; leases that still come are given back."""
         self._slots.is_open = False
         self._want()
 
@@ -103,7 +105,7 @@ class Intake:
         self._want()
 
     def resize(self, limit: int, delivering_limit: int) -> None:
-        """Take ``limit`` requests at a time from now on; what runs is finished."""
+        """Run ``limit`` requests at a time from now on; running jobs are finished."""
         slots = self._slots
         is_less = limit < slots.limit
         slots.resize(limit, delivering_limit)
@@ -124,7 +126,7 @@ class Intake:
     # The queue's callbacks
 
     def on_lease(self, lease: Lease) -> None:
-        """A request was leased to us."""
+        """A request was leased to this agent."""
         try:
             envelope = decode_envelope(lease.envelope)
         except EnvelopeError as error:
@@ -135,24 +137,24 @@ class Intake:
             running.lease = lease
             self._want()
             return
-        site = self._site
-        if site is None or not self._slots.take():
+        context = self._context
+        if context is None or not self._slots.take():
             lease.hand_back()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
             self._reject(lease, "neither sessions nor whole-request streaming are served")
             return
-        if not self._can_answer(envelope.target_uri, envelope.response_token):
+        if not self._can_respond(envelope.target_uri, envelope.response_token):
             self._slots.give_back()
             self._reject(lease, "no address or token to answer with")
             return
-        job = Job(site, lease, envelope, self._loop.time())
+        job = Job(context, lease, envelope, self._loop.time())
         if not self._jobs:
             self._is_empty.clear()
-            self._is_busy()
+            self._on_busy()
         self._jobs[request_id] = job
-        self._seen.started(job)
+        self._telemetry.started(job)
         job.begin(time.time_ns())
 
     def on_cancel(self, request_id: str) -> None:
@@ -161,34 +163,35 @@ class Intake:
         if job is not None:
             job.cancel()
 
-    # Desk
+    # JobRegistry
 
-    def freed(self, job: Job) -> None:
+    def freed(self, request_id: str) -> None:
         """The inference server is done with a job."""
+        job = self._jobs[request_id]
         self._slots.release()
         job.freed_at = self._loop.time()
-        self._seen.freed(job)
+        self._telemetry.freed(job)
         self._want()
 
-    def finished(self, job: Job) -> None:
+    def finished(self, request_id: str) -> None:
         """A job is over."""
         slots = self._slots
         was_full = slots.is_full()
         slots.delivered()
-        del self._jobs[job.request_id]
-        self._seen.ended(job, self._loop.time())
+        job = self._jobs.pop(request_id)
+        self._telemetry.ended(job, self._loop.time())
         if was_full:
             self._want()
         if not self._jobs:
             self._is_empty.set()
         if job.outcome is Outcome.UNDELIVERED:
-            _log.warning("response.undelivered", extra={"fields": {"request_id": job.request_id}})
+            _log.warning("response.undelivered", extra={"fields": {"request_id": request_id}})
 
     def tick(self) -> None:
         """Renew every lease; to be called every 10 s (leases last 30 s)."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
-            if job.leased_at < oldest and job.state is not State.DONE:
+            if job.leased_at < oldest and job.state is not DONE:
                 job.cancel()
             else:
                 job.lease.progress()
@@ -197,15 +200,16 @@ class Intake:
         if self._queue is not None:
             self._queue.want(self._slots.free())
 
-    def _can_answer(self, target_uri: bytes, token: str) -> bool:
-        if target_uri != self._known_target:
-            if not self._is_target(target_uri):
+    def _can_respond(self, attach_uri: bytes, token: str) -> bool:
+        # Nearly all envelopes come from the same few gateway processes.
+        if attach_uri != self._known_uri:
+            if not self._is_attachable(attach_uri):
                 return False
-            self._known_target = target_uri
+            self._known_uri = attach_uri
         return _is_token(token) is not None
 
     def _reject(self, lease: Lease, reason: str) -> None:
-        self._seen.rejected()
+        self._telemetry.rejected()
         _log.warning("envelope.rejected", extra={"fields": {"reason": reason}})
         lease.reject()
         self._want()

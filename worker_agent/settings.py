@@ -1,7 +1,7 @@
-"""Every setting of the worker agent; `config/worker.toml` shows them with units and reasons.
+"""Every setting of the worker agent, with its unit, default and effect.
 
-The names that NVCF's platform sets in a worker's environment are accepted as they are
-(``spec/worker.md`` §8); our own name wins over NVCF's.
+`config/worker.toml` lists them all. NVCF's environment variables for workers are accepted too
+(``spec/worker.md`` §8); the project's own variable overrides NVCF's.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def _uuid(text: str) -> str:
 
 
 def _level(text: object) -> object:
-    """NVCF writes levels in capitals, and ``warn``."""
+    """Return the level as Python's logging names it: NVCF writes ``INFO``, and ``WARN``."""
     if not isinstance(text, str):
         return text
     lowered = text.lower()
@@ -40,146 +40,146 @@ UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 
 
 class FunctionSettings(Section):
-    """What is served; told to the inference server with every request."""
+    """The function version that this agent serves."""
 
     id: Uuid
-    """The function."""
+    """Function id."""
     version_id: Uuid
-    """The version whose queue is pulled from."""
+    """Id of the version whose queue the agent pulls from."""
     name: Text = ""
-    """For NVCF-FUNCTION-NAME."""
+    """Sent as NVCF-FUNCTION-NAME."""
 
 
 class InstanceSettings(Section):
-    """Where the agent runs; told to the inference server with every request."""
+    """The instance that this agent belongs to; all but id become headers of every request."""
 
     id: Text = ""
-    """Names the connection to NATS and its inbox, and the instance at control.url."""
+    """Instance id; part of the NATS client name and inbox, and sent to control.url."""
     type: Text = ""
-    """For NVCF-INSTANCETYPE."""
+    """Sent as NVCF-INSTANCETYPE."""
     backend: Text = ""
-    """For NVCF-BACKEND."""
+    """Sent as NVCF-BACKEND."""
     zone: Text = ""
-    """For NVCF-REGION."""
+    """Sent as NVCF-REGION."""
     environment: Text = ""
-    """For NVCF-ENV."""
+    """Sent as NVCF-ENV."""
     nspect_id: Text = ""
-    """For NVCF-NSPECTID."""
+    """Sent as NVCF-NSPECTID."""
 
 
 class InferenceSettings(Section):
-    """The inference server beside the agent."""
+    """The inference server beside the agent. Bodies are streamed and have no size limit here."""
 
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] = "127.0.0.1"
-    """Name or address, IPv6 without brackets."""
+    """Host name or address, IPv6 without brackets."""
     port: Port = 8000
-    """Plain HTTP/1.1."""
+    """Port, plain HTTP/1.1."""
     service_name: str = ""
-    """With service_namespace: a Kubernetes service in place of host."""
+    """Name of a Kubernetes service that replaces host; needs service_namespace."""
     service_namespace: str = ""
-    """Of service_name."""
+    """Namespace of service_name."""
     max_concurrency: Annotated[int, Field(ge=1, le=16_384)] = 1
-    """Requests that the inference server works on at the same time, until control.url says else."""
+    """Requests that the inference server processes at the same time; the API may replace it."""
     idle_s: Seconds = 4.0
-    """For unused connections; shorter than the inference server keeps them."""
+    """Time for which an unused connection is kept. Must be shorter than the server keeps it."""
     connect_timeout_s: Seconds = 5.0
-    """For one connection."""
+    """Time to open one connection."""
     asset_dir: Text = "/var/inf/inputAssets"
-    """For NVCF-ASSET-DIR, the request's id follows."""
+    """Directory sent as NVCF-ASSET-DIR; the request id is appended."""
     large_output_dir: Text = "/var/inf/response"
-    """For NVCF-LARGE-OUTPUT-DIR, the request's id follows."""
+    """Directory sent as NVCF-LARGE-OUTPUT-DIR; the request id is appended."""
 
 
 class HealthSettings(Section):
-    """How the inference server shows that it is able to serve."""
+    """The health probe of the inference server."""
 
     path: UrlPath = "/v2/health/ready"
-    """Asked by GET."""
+    """Path of the probe, a GET."""
     port: Port | None = None
-    """Unset: inference.port."""
+    """Port of the probe; unset: inference.port."""
     expected_status: Status = 200
-    """Any other is unhealthy."""
+    """Status of a healthy response; any other is unhealthy."""
     timeout_s: Seconds = 31.0
-    """For one probe."""
+    """Time for one probe."""
     ready_timeout_s: Seconds = 1800.0
-    """For the first healthy answer after the start; then the agent gives up."""
+    """Time from the start to the first healthy response; then the agent exits with code 1."""
     start_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
-    """Between probes until the first healthy answer."""
+    """Time between two probes before the first healthy response."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 10.0
-    """Between probes after that."""
+    """Time between two probes after it."""
 
 
 class NatsSettings(Section):
-    """The NATS servers that hold the queue."""
+    """The connection to the NATS cluster that holds the queue; the first credential set is used."""
 
     urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """nats:// or tls:// URLs of one cluster."""
+    """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
-    """User JWT and nkey seed."""
+    """File with user JWT and nkey seed (.creds)."""
     nkey_seed: SecretStr | None = None
-    """Instead of credentials."""
+    """Nkey seed, in place of credentials_file."""
     worker_token: SecretStr | None = None
-    """Instead of credentials, in the form NVCF's auth callout reads."""
+    """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
     token: SecretStr | None = None
-    """Instead of credentials, sent as it is."""
+    """Token in place of credentials_file, sent unchanged."""
 
 
 class ControlSettings(Section):
-    """The platform's API: where the agent says that it is there, and gets its login to NATS."""
+    """The gateway's REST API, where the agent registers and gets its NATS login."""
 
     url: Annotated[str, Field(pattern=r"^$|^https?://[!-~]+$")] = ""
-    """http:// or https://; empty: the agent is told of by nobody."""
+    """URL, http:// or https://; empty: the agent does not register."""
     token: SecretStr | None = None
-    """The worker token of this instance, to begin with; renewed ones follow."""
+    """First worker token of this instance; the API renews it. Required with url."""
     timeout_s: Annotated[Seconds, Field(gt=0)] = 5.0
-    """For one call."""
+    """Time for one call."""
 
 
 class QueueSettings(Section):
     """The function's queue."""
 
     region: Name = "local"
-    """Part of stream and subject names."""
+    """Region in stream and subject names; must equal that of the gateways."""
     progress_s: Annotated[Seconds, Field(gt=0)] = 10.0
-    """Between renewals of the leases, which last 30 s."""
+    """Time between two renewals of a lease, which ends after 30 s without one."""
 
 
 class AttachSettings(Section):
     """Connections to the gateway processes that hold the clients."""
 
     idle_s: Seconds = 30.0
-    """For unused connections; shorter than the gateways keep them (75 s)."""
+    """Time for which an unused connection is kept. Must be shorter than the gateways keep it."""
     max_idle: Count = 256
-    """Unused connections to one gateway process."""
+    """Unused connections per gateway process; further ones are closed."""
     connect_timeout_s: Seconds = 5.0
-    """For one connection."""
+    """Time to open one connection."""
 
 
 class AdminSettings(Section):
-    """Metrics and health for the platform."""
+    """The listener for metrics and health checks."""
 
     listen: Address = Address.parse("0.0.0.0:8080")
-    """Port 0: any. Probes of a platform come from outside."""
+    """Address; port 0: any free port. All interfaces, because probes come from outside."""
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """In place of the port in listen."""
+    """Replaces the port in listen."""
 
 
 class DrainSettings(Section):
-    """SIGTERM."""
+    """The graceful stop after SIGTERM."""
 
     timeout_s: Seconds = 110.0
-    """For what is in flight; then it is broken off. Less than the platform's own grace."""
+    """Time for running requests; then they are broken off. Shorter than the platform's grace."""
 
 
 class LogSettings(Section):
-    """Standard output."""
+    """Log output, on standard output."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
-    """The least that is written."""
+    """Lowest level that is written."""
 
 
 class WorkerSettings(Section):
-    """All of them."""
+    """The whole tree."""
 
     function: FunctionSettings
     instance: InstanceSettings = InstanceSettings()
@@ -224,4 +224,4 @@ NVCF_ALIASES = {
     "HEALTH_PORT": "admin.port",
     "LOG_LEVEL": "log.level",
 }
-"""NVCF's names in the environment; of two for one setting the first that is set counts."""
+"""NVCF's environment variables; of two for one setting the first that is set wins."""

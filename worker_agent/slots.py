@@ -1,17 +1,17 @@
 """Room for requests at the inference server, and how many to ask the queue for.
 
-A slot is held from the lease until the inference server has nothing more to do for the request.
-Delivering what it answered needs no slot, yet is bounded too: clients that read nothing must not
-make the agent hold ever more answers. Pure.
+A job holds a slot from its lease until the inference server has nothing more to do for it. The
+delivery of its response needs no slot, but deliveries are bounded too: clients that do not read
+must not make the agent hold more and more responses. Pure.
 """
 
 
 class Slots:
-    """Counts of jobs by what they still need.
+    """Counts the jobs at the inference server and those in delivery.
 
-    ``limit`` is the most the inference server works on at a time; ``delivering_limit`` the most
-    answers on their way to a gateway before no more work is asked for. After a `resize` more may
-    run than ``limit``, until they end.
+    ``limit`` is how many requests the inference server works on at a time, at most;
+    ``delivering_limit`` is how many responses may be in delivery before no more work is asked for.
+    After a `resize` more than ``limit`` may run, until they end.
     """
 
     __slots__ = ("delivering", "delivering_limit", "is_open", "limit", "running")
@@ -21,10 +21,10 @@ class Slots:
         self.running = 0
         self.delivering = 0
         self.is_open = False
-        """Whether new work is wanted at all: the inference server is healthy, no drain runs."""
+        """Whether the agent wants work at all: the inference server is healthy, no drain runs."""
 
     def resize(self, limit: int, delivering_limit: int) -> None:
-        """Take so many from now on; what runs is not touched."""
+        """Set new limits; running jobs are not affected. Raises ValueError below 1."""
         if limit < 1 or delivering_limit < 1:
             raise ValueError("limits start at 1")
         self.limit = limit
@@ -37,24 +37,24 @@ class Slots:
         return self.limit - self.running
 
     def take(self) -> bool:
-        """Take a slot for a leased request; ``False`` when there is none."""
+        """Take a slot for a leased request; return ``False`` if there is none."""
         if not self.is_open or self.running >= self.limit:
             return False
         self.running += 1
         return True
 
     def give_back(self) -> None:
-        """A slot was taken for nothing."""
+        """Give back a slot that was taken for a request which will not run."""
         if self.running == 0:
             raise AssertionError("a slot given back that nobody held")
         self.running -= 1
 
     def is_full(self) -> bool:
-        """Whether undelivered answers alone keep new work away."""
+        """Return whether the responses in delivery alone keep new work away."""
         return self.delivering >= self.delivering_limit
 
     def release(self) -> None:
-        """The inference server is done; the answer is on its way."""
+        """The inference server is done; the response is in delivery."""
         if self.running == 0:
             raise AssertionError("a slot released that nobody held")
         self.running -= 1

@@ -11,7 +11,7 @@ import orjson
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.auth.bootstrap import NAME, document, new_secret
-from gateway.auth.signing import SIGNING_PREFIX, Signer, fingerprint
+from gateway.auth.signing import SIGNING_PREFIX, TokenSigner, fingerprint
 from gateway.domain.documents import SCHEMA, read
 from gateway.errors import Conflict
 
@@ -33,7 +33,7 @@ class Place(Protocol):
 
 
 async def begin(
-    place: Place, master: bytes, signer: Signer, random32: bytes, at: str
+    place: Place, master: bytes, signer: TokenSigner, random32: bytes, at: str
 ) -> str | None:
     """Make what is not there yet; return the bootstrap secret if it was made now.
 

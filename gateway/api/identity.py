@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.api.secrets.secret_store import Vault
-from gateway.auth.signing import Signer
+from gateway.auth.signing import TokenSigner
 from gateway.domain.model import Account, AccountRemoved, ApiKey, Client, ClientRemoved
 
 SERVICE_ID = "nvidia-cloud-functions-ncp-service-id-aketm"
@@ -53,7 +53,7 @@ class Identity:
 
     credentials: Credentials
     vault: Vault
-    signer: Signer
+    signer: TokenSigner
     random: Callable[[int], bytes]
     default_account: str = "nvcf-default"
     service_id: str = SERVICE_ID

@@ -6,7 +6,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys
-from gateway.auth.signing import Signer, Signers
+from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
 from gateway.store.meta import MetaFeed
@@ -33,10 +33,10 @@ class Credentials:
         store: Store,
         model: ReadModel,
         jwt: JwtOptions | None = None,
-        signer: Signer | None = None,
+        signer: TokenSigner | None = None,
     ) -> None:
         """``signer`` is the process's own, if it has one."""
-        signers, check = Signers(signer), BootstrapCheck()
+        signers, check = VerificationKeys(signer), BootstrapCheck()
         self.meta = MetaFeed(store, signers.apply, check.apply)
         issuer_keys = None
         self.jwks: JwksFetcher | None = None

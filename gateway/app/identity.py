@@ -14,8 +14,8 @@ from gateway.api.routes import accounts, keys, secrets, tokens
 from gateway.api.secrets.master_key import load_or_make
 from gateway.api.secrets.secret_store import Vault
 from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
-from gateway.auth.sealing import Sealer
-from gateway.auth.signing import MASTER_BYTES, Signer, derived
+from gateway.auth.sealing import SecretBox
+from gateway.auth.signing import MASTER_BYTES, TokenSigner, derive_key
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.lifecycle import timestamp
 from gateway.store.account_store import AccountStores, Reached
@@ -29,11 +29,11 @@ class Master:
 
     def __init__(self, key_file: Path) -> None:
         self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
-        self.signer = Signer(self.key)
+        self.signer = TokenSigner(self.key)
 
     def vault(self, stores: AccountStores) -> Vault:
         """Return the secrets of function versions, for the API and for the reconciler."""
-        sealer = Sealer(derived(self.key, "secrets of functions"))
+        sealer = SecretBox(derive_key(self.key, "secrets of functions"))
         return Vault(stores, sealer, time.time, os.urandom)
 
     def worker_token(self, worker: WorkerIdentity, now: float, lifetime_s: float) -> str:

@@ -1,39 +1,30 @@
 """From settings to what each part of the process is made with."""
 
 import ssl
+from dataclasses import fields
 
 from gateway.settings import AttachSettings, EdgeSettings, NatsSettings, QueueSettings
 from gateway.store.connection import NatsOptions
 from http1.server.limits import EdgeLimits
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
+from wire.deadlines import MAX_INVOCATION_S
 
 
 def edge_limits(edge: EdgeSettings) -> EdgeLimits:
-    """Return what clients may do."""
-    return EdgeLimits(
-        max_request_line_bytes=edge.max_request_line_bytes,
-        max_header_bytes=edge.max_header_bytes,
-        max_headers=edge.max_headers,
-        head_timeout_s=edge.head_timeout_s,
-        body_stall_s=edge.body_stall_s,
-        write_stall_s=edge.write_stall_s,
-        idle_timeout_s=edge.idle_timeout_s,
-        max_connections=edge.max_connections,
-    )
+    """Return the limits for clients: each setting that is named like a limit."""
+    names = {field.name for field in fields(EdgeLimits)}
+    return EdgeLimits(**edge.model_dump(include=names))
 
 
 def attach_limits(attach: AttachSettings) -> EdgeLimits:
     """Workers keep their connections; a body may be silent as long as an invocation may last."""
     return EdgeLimits(
         max_connections=attach.max_connections,
-        body_stall_s=_INVOCATION_S,
-        write_stall_s=_INVOCATION_S,
-        idle_timeout_s=_INVOCATION_S,
+        body_stall_s=MAX_INVOCATION_S,
+        write_stall_s=MAX_INVOCATION_S,
+        idle_timeout_s=MAX_INVOCATION_S,
     )
-
-
-_INVOCATION_S = 3605.0
 
 
 def _tls(settings: NatsSettings) -> ssl.SSLContext | None:

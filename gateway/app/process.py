@@ -27,22 +27,23 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
     AttachDispatcher,
-    PathRoutes,
+    PathEndpoints,
     StartingDispatcher,
 )
 from gateway.dispatch.locator import LiveRequests
-from gateway.dispatch.registry import Desk
+from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.readmodel import ReadModel
-from gateway.invocation.site import Site
+from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import Endings, end_queued
 from gateway.provision.wake_requests import Teller
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
-from gateway.routing.target import target_router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
-from gateway.telemetry.access import AccessLog
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
 from http1.server.limits import EdgeLimits
@@ -97,10 +98,16 @@ class GatewayProcess:
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
-        wanted = Teller(self._data, time.monotonic).tell
-        self._desk = Desk(self._attach, self._queue, self._metrics, access, time.monotonic, wanted)
+        wake = Teller(self._data, time.monotonic).tell
+        self._invocations = InvocationRegistry(
+            self._attach, self._queue, self._metrics, access, time.monotonic, wake
+        )
         self._requests = LiveRequests(
-            self._desk.live, self._queue, self._data, settings.queue.region, self._number
+            self._invocations.live.values(),
+            self._queue,
+            self._data,
+            settings.queue.region,
+            self._number,
         )
         self._control = self._make_control(store, index, sockets)
         if self._control is not None:
@@ -146,7 +153,7 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            ticker = Ticker(TICK_S, self._desk.tick)
+            ticker = Ticker(TICK_S, self._invocations.tick)
             ticker.start()
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)
@@ -184,9 +191,8 @@ class GatewayProcess:
 
     async def _open_control(self, stack: AsyncExitStack) -> ApiBridge | None:
         """Return what serves the API on the public listeners; None when it is nowhere."""
-        ends = Endings(
-            self._data, lambda version_id: end_queued(self._desk.live, self._queue, version_id)
-        )
+        live = self._invocations.live.values()
+        ends = Endings(self._data, lambda version_id: end_queued(live, self._queue, version_id))
         stack.callback(ends.close)
         self._requests.start()
         stack.callback(self._requests.close)
@@ -201,7 +207,7 @@ class GatewayProcess:
         if connect is None:
             return None
         return ApiBridge(
-            connect, lambda method, status: self._metrics.refused(method, status, "API")
+            connect, lambda method, status: self._metrics.record_refusal(method, status, "API")
         )
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
@@ -215,23 +221,21 @@ class GatewayProcess:
 
     def _dispatcher(self, target_uri: str, api: ApiBridge | None) -> Dispatcher:
         settings = self._settings
-        site = Site(
+        context = Context(
             queue=self._queue,
-            desk=self._desk,
+            registry=self._invocations,
             region=settings.queue.region.encode(),
-            target_uri=target_uri.encode(),
+            attach_uri=target_uri.encode(),
             process=self._number,
-            clock=time.monotonic,
-            wall_ns=time.time_ns,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
-        route = target_router(f".{suffix}".encode() if suffix else b"")
+        read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
-            site,
-            self._desk,
-            route if "invocation" in settings.roles else _no_function,
-            Router(self._model, self._credentials.authenticate, random.random),
-            PathRoutes(self._attach, self._health, self._metrics, api),
+            context,
+            self._invocations,
+            read_head if "invocation" in settings.roles else _no_function,
+            Admission(self._credentials.authenticate, Router(self._model, random.random)),
+            PathEndpoints(self._attach, self._health, self._metrics, api),
             self._metrics,
         )
 
@@ -268,10 +272,10 @@ class GatewayProcess:
         deadline = asyncio.get_running_loop().time() + timeout_s
         _log.info(
             "gateway.draining",
-            extra={"fields": {"invocations": len(self._desk.live), "timeout_s": timeout_s}},
+            extra={"fields": {"invocations": len(self._invocations.live), "timeout_s": timeout_s}},
         )
         await public.drain(deadline)
-        self._desk.shut_down()
+        self._invocations.shut_down()
         attach.stop_accepting()
         _log.info("gateway.stopped")
 
@@ -289,7 +293,7 @@ async def serve(
 
 
 def _no_function(request: Request) -> None:
-    """Route nothing to a function: the process does not serve invocations."""
+    """Find no function in any request: the process does not serve invocations."""
 
 
 def _url_of(sockets: list[socket.socket]) -> str:

@@ -1,4 +1,4 @@
-"""`--workers N`: one parent, N gateway processes on the same addresses.
+"""`--processes N`: one parent, N gateway processes on the same addresses.
 
 The parent opens every listening socket, so an address in use is known before anything runs, and
 serves nothing itself. TCP addresses have one socket per process (SO_REUSEPORT: the kernel spreads

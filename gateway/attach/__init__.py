@@ -1,3 +1,3 @@
-"""The connection a worker opens back to the process that holds the client."""
+"""The connections that a worker opens to the gateway process which holds the client."""
 
 PATH = b"/v2/nvcf/worker/request-attach"

@@ -1,8 +1,14 @@
-"""The single-use tokens by which workers reach the invocations of this process.
+"""The tokens by which workers reach the invocations of this process.
 
 A token is looked up by the whole ``Authorization`` value, so the usual attach call costs one
-dictionary access. Tokens are UUIDv4 text (`spec/invocation.md` §3, 122 random bits); they leave
-with their invocation, so the table is bounded by the number of live invocations.
+dictionary access. Tokens are UUIDv4 text (`spec/invocation.md` §3, 122 random bits). They are
+revoked when their invocation ends, so the table is bounded by the number of live invocations.
+
+What holds for their use: a *response token* admits one POST at a time. `Tokens.redeem` removes it
+from the table; it is issued again only when its POST broke before the response head, for the next
+delivery of the request. A *request token* stays valid until its invocation ends, because a second
+GET tells the invocation that the first worker is lost (`Tokens.owner_of`). The rest of the body is
+handed out only once all the same.
 """
 
 from typing import Generic, TypeVar
@@ -14,7 +20,7 @@ _VALUE_BYTES = len(_SCHEME) + 36
 
 
 class Tokens(Generic[Owner]):
-    """One kind of token, each of which stands for one owner."""
+    """One kind of token; each token belongs to one owner."""
 
     __slots__ = ("_owners",)
 
@@ -24,19 +30,34 @@ class Tokens(Generic[Owner]):
     def __len__(self) -> int:
         return len(self._owners)
 
-    def arm(self, token: str, owner: Owner) -> None:
-        """Let ``token`` be used once."""
+    def issue(self, token: str, owner: Owner) -> None:
+        """Make ``token`` valid for ``owner``."""
         self._owners[_SCHEME + token.encode()] = owner
 
-    def disarm(self, token: str) -> None:
-        """``token`` stands for nothing any more. No error if it did not."""
+    def revoke(self, token: str) -> None:
+        """Make ``token`` invalid; no error if it is not valid."""
         self._owners.pop(_SCHEME + token.encode(), None)
 
-    def use(self, authorization: bytes) -> Owner | None:
-        """Return whom the token in the header value stands for, once; None for any other value."""
+    def redeem(self, authorization: bytes) -> Owner | None:
+        """Revoke the token in an ``Authorization`` value and return its owner.
+
+        Return None if the value holds no valid token.
+        """
         owner = self._owners.pop(authorization, None)
-        if owner is None and len(authorization) == _VALUE_BYTES:
-            scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
-            if scheme.lower() == b"bearer ":
-                return self._owners.pop(_SCHEME + token.lower(), None)
-        return owner
+        return self._owners.pop(_normalized(authorization), None) if owner is None else owner
+
+    def owner_of(self, authorization: bytes) -> Owner | None:
+        """Return the owner of the token in an ``Authorization`` value; the token stays valid.
+
+        Return None if the value holds no valid token.
+        """
+        owner = self._owners.get(authorization)
+        return self._owners.get(_normalized(authorization)) if owner is None else owner
+
+
+def _normalized(authorization: bytes) -> bytes:
+    """Return the value as `Tokens` keeps it: scheme and UUID may come in any case."""
+    scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+    if len(authorization) != _VALUE_BYTES or scheme.lower() != b"bearer ":
+        return b""
+    return _SCHEME + token.lower()

@@ -1,1 +1,1 @@
-"""Who calls, and whether they may."""
+"""Authentication of requests, and the scopes that authorize them."""

@@ -1,8 +1,9 @@
-"""Who sends a request, whatever the credential: the one question that all roles ask.
+"""Turns an ``Authorization`` value of any kind into a `Principal`; every role uses it.
 
-Synchronous and cheap: an API key costs a hash and a look-up, a signed token a hash and two, since
-a signature is checked once and remembered. What can end a credential early is looked up at each
-use, in memory: its expiry, the key it rests on, its account.
+Synchronous and cheap: an API key costs one hash and one look-up, a signed token one hash and two
+look-ups, because its signature is verified once and the result cached. Everything that can
+invalidate a credential early is checked in memory at each use: its expiry, the API key that it was
+made with, its account.
 """
 
 from base64 import b64decode
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.auth.bootstrap import PREFIX as BOOTSTRAP_PREFIX
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import PREFIX, bearer_of, principal_of
-from gateway.auth.signing import ISSUER, Signers, unverified
+from gateway.auth.signing import ISSUER, VerificationKeys, read_unverified
 from gateway.auth.tokens import WORKER_KIND, read_token
 from gateway.domain.model import EVERYTHING
 from gateway.domain.principal import Principal
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from gateway.auth.jwt import IssuerKeys
 
 _MAX_REMEMBERED = 4096
-"""Signed tokens whose signature is known to be good; beyond it all are checked again."""
+"""Verified tokens in the cache; a full cache is emptied, and signatures are verified again."""
 _BASIC = b"basic "
 
 
-class _Believed(NamedTuple):
-    """A signed token. ``principal`` of an issuer's JWT lacks the account: its client's counts."""
+class _VerifiedToken(NamedTuple):
+    """A token with a good signature; times are Unix seconds.
+
+    The ``principal`` of an issuer's JWT has no account yet: it gets its client's at each use.
+    """
 
     principal: Principal
     not_before: float
@@ -37,12 +41,12 @@ class _Believed(NamedTuple):
 
 
 class Authenticator:
-    """API keys, JWTs of the configured issuer, the gateway's own tokens, the bootstrap secret."""
+    """Accepts API keys, JWTs of the configured issuer, own tokens and the bootstrap secret."""
 
     def __init__(
         self,
         model: ReadModel,
-        signers: Signers,
+        signers: VerificationKeys,
         bootstrap: BootstrapCheck,
         issuer: "IssuerKeys | None" = None,
     ) -> None:
@@ -50,14 +54,15 @@ class Authenticator:
         self._signers = signers
         self._bootstrap = bootstrap
         self._issuer = issuer
-        self._believed: dict[bytes, _Believed] = {}
+        self._verified: dict[bytes, _VerifiedToken] = {}
         self._changes = -1
 
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
-        """Return who sends an ``Authorization`` value; ``now`` is Unix time in seconds.
+        """Return the principal of an ``Authorization`` value; ``now`` is Unix time in seconds.
 
-        Raises `Unauthenticated`, the same for everything that is not good, `NotFound` for a good
-        JWT whose client has no account (any more), and `gateway.auth.jwt.IssuerUnavailable`.
+        Raises `Unauthenticated`, with the same text for a missing, malformed, unknown, expired and
+        revoked credential, so that a caller cannot find out which ones exist; `NotFound` for a
+        valid JWT whose client has no account; and `gateway.auth.jwt.IssuerUnavailable`.
         """
         if authorization is None:
             raise Unauthenticated
@@ -68,37 +73,37 @@ class Authenticator:
             return principal_of(self._model, credential, now)
         if credential.startswith(BOOTSTRAP_PREFIX):
             return self._bootstrap.principal_of(credential)
-        return self._signed(credential, now)
+        return self._authenticate_token(credential, now)
 
-    def _signed(self, token: bytes, now: float) -> Principal:
+    def _authenticate_token(self, token: bytes, now: float) -> Principal:
         changes = self._signers.changes + (self._issuer.changes if self._issuer else 0)
         if changes != self._changes:
             self._changes = changes
-            self._believed.clear()
+            self._verified.clear()
         digest = sha256(token).digest()
-        believed = self._believed.get(digest)
-        if believed is None:
-            believed = self._checked(token.decode())
-            if len(self._believed) >= _MAX_REMEMBERED:
-                self._believed.clear()
-            if believed.expires_at > now:
-                self._believed[digest] = believed
-        principal, not_before, expires_at = believed
+        verified = self._verified.get(digest)
+        if verified is None:
+            verified = self._verify(token.decode())
+            if len(self._verified) >= _MAX_REMEMBERED:
+                self._verified.clear()
+            if verified.expires_at > now:
+                self._verified[digest] = verified
+        principal, not_before, expires_at = verified
         if not not_before <= now < expires_at:
-            self._believed.pop(digest, None)
+            self._verified.pop(digest, None)
             raise Unauthenticated
         if principal.kind == "jwt":
-            return self._with_account(principal)
+            return self._add_account(principal)
         if principal.key_digest:
-            # A key ends with its account, which needs no record of its own.
+            # Deleting an account deletes its keys, and an account with keys may have no record.
             self._check_key(principal.key_digest, now)
         elif principal.kind != WORKER_KIND and self._model.account(principal.account) is None:
-            # A worker ends with its function; no account with functions is deleted.
+            # A worker's token needs no such check: an account that has functions is never deleted.
             raise Unauthenticated
         return principal
 
-    def _checked(self, token: str) -> _Believed:
-        header, members = unverified(token)
+    def _verify(self, token: str) -> _VerifiedToken:
+        header, members = read_unverified(token)
         issuer, kid = members.get("iss"), header.get("kid")
         if issuer == ISSUER:
             principal, claims = read_token(self._signers, token, kid)
@@ -107,16 +112,16 @@ class Authenticator:
             principal = Principal("", claims.members["sub"], scopes, EVERYTHING, "jwt")
         else:
             raise Unauthenticated
-        return _Believed(principal, claims.not_before, claims.expires_at)
+        return _VerifiedToken(principal, claims.not_before, claims.expires_at)
 
-    def _with_account(self, principal: Principal) -> Principal:
+    def _add_account(self, principal: Principal) -> Principal:
         client = self._model.client(principal.subject)
         if client is None or self._model.account(client.account) is None:
             raise NotFound("The client of the token has no account")
         return principal._replace(account=client.account)
 
     def _check_key(self, digest: bytes, now: float) -> None:
-        """Raise `Unauthenticated` when the key is revoked or expired that a token rests on."""
+        """Raise `Unauthenticated` if the API key that a token was made with is gone or expired."""
         key = self._model.key(digest)
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             raise Unauthenticated
@@ -125,8 +130,8 @@ class Authenticator:
 def _password_of(authorization: bytes) -> bytes | None:
     """Return the password of an ``Authorization: Basic`` value (RFC 7617), `None` for others.
 
-    Programs that can be given a URL but no header send a credential so, as in
-    ``https://any:nvapi-…@host``: NVCF's CLI is one, for the calls that it sends without a bearer.
+    Programs that accept a URL but no headers send a credential this way, as in
+    ``https://any:nvapi-…@host``. NVCF's CLI does so for the calls that it makes without a bearer.
     """
     if authorization[: len(_BASIC)].lower() != _BASIC:
         return None

@@ -1,7 +1,7 @@
-"""The bootstrap secret: the first credential, by which all others are made.
+"""The bootstrap secret: the first credential, with which the first admin tokens are made.
 
-It is made at the first start of all, printed once, and stored as a SHA-256 only: over 256 random
-bits that needs neither salt nor stretching.
+It is generated at the very first start, printed once, and stored only as its SHA-256: a hash of
+256 random bits needs neither salt nor stretching.
 """
 
 from base64 import urlsafe_b64encode
@@ -17,35 +17,35 @@ from gateway.errors import Unauthenticated
 PREFIX = b"nvboot-"
 RANDOM_BYTES = 32
 NAME = "bootstrap"
-"""Where the digest stands in the store's bucket ``meta``."""
+"""Key of the digest's record in the store's bucket ``meta``."""
 
 _PRINCIPAL = Principal("", NAME, frozenset({BOOTSTRAP}), Reach(), NAME)
 
 
 def new_secret(random32: bytes) -> str:
-    """Return the secret made of 32 random bytes. It is shown once and stored nowhere."""
+    """Return the secret made of 32 random bytes; the caller shows it once and never stores it."""
     if len(random32) != RANDOM_BYTES:
         raise ValueError(f"a bootstrap secret needs {RANDOM_BYTES} random bytes")
     return (PREFIX + urlsafe_b64encode(random32).rstrip(b"=")).decode()
 
 
 def document(secret: str, created_at: str) -> dict[str, object]:
-    """Return what is stored of a secret."""
+    """Return the record that the store keeps of a secret: its digest."""
     digest = sha256(secret.encode()).hexdigest()
     return {"schema": SCHEMA, "kind": NAME, "digest": digest, "created_at": created_at}
 
 
 class BootstrapCheck:
-    """Knows the digest, and who has the secret."""
+    """Compares a secret with the stored digest."""
 
     def __init__(self) -> None:
         self._digest: bytes | None = None
 
     def apply(self, name: str, data: bytes | None) -> None:
-        """Take an entry of the store's bucket ``meta``; `None` when it is gone.
+        """Apply one entry of the store's bucket ``meta``; ``data`` is `None` once it is deleted.
 
-        Others are ignored. Raises `RecordError` for one that cannot be read: then no secret is
-        good.
+        Entries under another name are ignored. Raises `RecordError` for an unreadable entry; from
+        then on no secret is accepted.
         """
         if name != NAME:
             return
@@ -58,7 +58,7 @@ class BootstrapCheck:
             self._digest = digest if len(digest) == 32 else None
 
     def principal_of(self, secret: bytes) -> Principal:
-        """Return who has the secret. Raises `Unauthenticated` when it is another one."""
+        """Return the principal of the bootstrap secret. Raises `Unauthenticated` for any other."""
         if self._digest is None or not compare_digest(sha256(secret).digest(), self._digest):
             raise Unauthenticated
         return _PRINCIPAL

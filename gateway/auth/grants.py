@@ -1,7 +1,7 @@
-"""What a new key may be given: never more than whoever makes it has (`spec/control-plane.md` §6.2).
+"""What a new API key allows: never more than its maker has (`spec/control-plane.md` §6.2).
 
-A key is asked for with policies, one per service that it is for. Those for other services grant
-nothing here.
+A request for a key holds policies, one per service that the key is for. Policies for other
+services grant nothing here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from gateway.errors import BadRequest, Forbidden
 _PREFIX = "apikey:"
 
 
-class Policy(NamedTuple):
-    """What a key is to allow at the services ``audiences``; none named means at ours."""
+class KeyPolicy(NamedTuple):
+    """What a key shall allow at the services ``audiences``; empty: at this service."""
 
     audiences: Sequence[str]
     scopes: Sequence[str]
@@ -33,13 +33,13 @@ class Grant(NamedTuple):
 NOTHING = Grant(frozenset(), Reach())
 
 
-def granted(principal: Principal, policies: Iterable[Policy], service_id: str) -> Grant:
-    """Return what ``principal`` gives with ``policies``.
+def resolve_grant(principal: Principal, policies: Iterable[KeyPolicy], service_id: str) -> Grant:
+    """Return what a key with ``policies`` allows at ``service_id`` when ``principal`` makes it.
 
-    Raises `BadRequest` for an unknown scope, a malformed resource or two policies for us, of which
-    each would widen the other; `Forbidden` for more than ``principal`` has.
+    Raises `BadRequest` for an unknown scope, a malformed resource, or two policies for this
+    service (each would widen the other); `Forbidden` for more than ``principal`` has.
     """
-    ours = [one for one in policies if not one.audiences or service_id in one.audiences]
+    ours = [policy for policy in policies if not policy.audiences or service_id in policy.audiences]
     if not ours:
         return NOTHING
     if len(ours) > 1:
@@ -62,15 +62,15 @@ def granted(principal: Principal, policies: Iterable[Policy], service_id: str) -
 
 
 def may_give(principal: Principal, grant: Grant) -> bool:
-    """Whether ``principal`` has everything that ``grant`` allows."""
+    """Return whether ``principal`` has everything that ``grant`` allows."""
     return grant.scopes <= principal.scopes and covers(principal.reach, grant.reach)
 
 
 def covers(wide: Reach, narrow: Reach) -> bool:
-    """Whether ``wide`` has everything that ``narrow`` has.
+    """Return whether ``wide`` includes everything that ``narrow`` includes.
 
-    Single functions are covered by all own and all shared ones together: which of the two a
-    function belongs to may change.
+    A single function is covered only by all own *and* all shared functions together: it may move
+    from one of these sets to the other.
     """
     if (narrow.own and not wide.own) or (narrow.shared and not wide.shared):
         return False

@@ -1,8 +1,11 @@
-"""Keeps an issuer's keys as it publishes them (RFC 7517), without anybody waiting for it.
+"""Fetches the issuer's published keys (JWKS, RFC 7517) in the background.
 
-Fetched at the start, then every ``refresh_s``, and at once when a token names a key that is not
-known, but not more often than every `AGAIN_S`: whoever sends made-up tokens must not make us call
-the issuer for each. While it cannot be reached the keys stay as they are.
+The only module of `gateway.auth` that does I/O: the import contract lists the others as pure, and
+`gateway.auth.jwt`, which verifies tokens with these keys, never waits for a fetch.
+
+Keys are fetched at the start, then every ``refresh_s`` seconds, and at once when a token names an
+unknown key. Successful fetches are at least `AGAIN_S` seconds apart, so that made-up tokens cannot
+cause one call to the issuer each. While the issuer is unreachable, the last keys stay in use.
 """
 
 import asyncio
@@ -13,24 +16,26 @@ import aiohttp
 import orjson
 
 from gateway.auth.jwt import IssuerKeys
+from runtime.events import emit
 from runtime.tasks import spawn
 
 MAX_JWKS_BYTES = 1 << 20
-ANSWER_WITHIN_S = 10.0
+FETCH_TIMEOUT_S = 10.0
 AGAIN_S = 5.0
-"""The least time between two fetches that succeeded."""
+"""The least time between two successful fetches."""
 RETRY_S = 0.5
+"""Delay after the first failed fetch; doubled after each further one."""
 MAX_RETRY_S = 30.0
 
 _log = logging.getLogger("gateway.auth")
 
 
 class FetchError(Exception):
-    """The keys could not be fetched; the text says why, in one line."""
+    """The keys could not be fetched; the message is one line."""
 
 
 class JwksFetcher:
-    """One issuer's. ``fetched`` is set after the first success."""
+    """Keeps one issuer's keys up to date. ``fetched`` is set after the first success."""
 
     def __init__(self, keys: IssuerKeys, url: str, refresh_s: float, again_s: float = AGAIN_S):
         """``url`` is http:// or https://; redirects are not followed."""
@@ -42,38 +47,43 @@ class JwksFetcher:
         self._is_wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.fetched = asyncio.Event()
-        keys.on_missed(self._is_wanted.set)
+        keys.on_unknown_key(self._is_wanted.set)
 
     def start(self) -> None:
-        """Begin to fetch."""
+        """Start the background task."""
         self._task = spawn(self._run(), "issuer.jwks")
 
     async def stop(self) -> None:
-        """Stop; the keys stay as they are."""
+        """Stop the background task; the keys stay as they are."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 self._is_wanted.clear()
                 try:
                     count = self._keys.replace(await self._fetch(session))
                 except (FetchError, ValueError) as error:
-                    fields = {"url": self._url, "error": str(error)}
-                    _log.warning("issuer.keys_unavailable", extra={"fields": fields})
+                    emit(
+                        _log,
+                        "issuer.keys_unavailable",
+                        logging.WARNING,
+                        url=self._url,
+                        error=str(error),
+                    )
                     await asyncio.sleep(self._retry_s)
                     self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
                     continue
-                self._note(count)
+                self._record_success(count)
                 await asyncio.sleep(min(self._again_s, self._refresh_s))
                 await self._wait_until_wanted()
 
-    def _note(self, count: int) -> None:
+    def _record_success(self, count: int) -> None:
         if not self.fetched.is_set():
-            _log.info("issuer.keys_read", extra={"fields": {"url": self._url, "keys": count}})
+            emit(_log, "issuer.keys_read", url=self._url, keys=count)
         self._retry_s = RETRY_S
         self.fetched.set()
 

@@ -1,8 +1,7 @@
-"""JWTs of one configured issuer (`spec/control-plane.md` §6.1), checked with its published keys.
+"""Verifies JWTs of the configured issuer (`spec/control-plane.md` §6.1) with its published keys.
 
-Everything here is synchronous: the keys are fetched by somebody else, in the background, and
-replaced as a whole. A key that is not among them is asked for once, and its token refused
-meanwhile.
+Synchronous and pure: `gateway.auth.jwks` fetches the keys in the background and replaces them as a
+whole. A token that names an unknown key is refused and triggers a fetch.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway.auth.scopes import RESERVED
-from gateway.auth.signing import Claims, verified
+from gateway.auth.signing import Claims, verify_token
 from gateway.errors import PlatformFault, Unauthenticated
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ ALGORITHMS = frozenset(
         "PS512",
     }
 )
-"""Asymmetric ones. Which a token may use is its key's to say, never the token's (RFC 8725 §3.1)."""
+"""Asymmetric algorithms only. The key determines the algorithm, never the token (RFC 8725 §3.1)."""
 MAX_KEYS = 64
 
 
 class IssuerUnavailable(PlatformFault):
-    """The issuer's keys were not read yet: its tokens can be neither taken nor refused."""
+    """The issuer's keys have not been fetched yet, so that its tokens cannot be verified; 503."""
 
     status = 503
     kind = "issuer-unavailable"
@@ -46,7 +45,7 @@ class IssuerUnavailable(PlatformFault):
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Whose JWTs are taken, and for whom they must be made (``aud``, one of these)."""
+    """The accepted issuer (claim ``iss``) and the audiences of which ``aud`` must name one."""
 
     name: str
     audiences: tuple[str, ...]
@@ -57,60 +56,60 @@ class Issuer:
 
 
 class IssuerKeys:
-    """The keys of an issuer as they were fetched last; none at the start.
+    """The issuer's keys as of the last fetch; empty before the first.
 
-    ``changes`` grows with every set of keys that differs from the one before.
+    ``changes`` grows with every key set that differs from the one before.
     """
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
         self.changes = 0
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._is_read = False
-        self._described: object = None
-        self._missed: Callable[[], None] = _nothing
+        self._is_fetched = False
+        self._jwks: object = None
+        self._notify_unknown_key: Callable[[], None] = _ignore
 
-    def on_missed(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` when a token names a key that is not here. It must be quick."""
-        self._missed = listener
+    def on_unknown_key(self, listener: Callable[[], None]) -> None:
+        """Call ``listener``, which must not block, when a token names a key that is not known."""
+        self._notify_unknown_key = listener
 
     def replace(self, jwks: object) -> int:
-        """Take a JWK Set (RFC 7517 §5) in place of the one before; return how many keys count.
+        """Replace the keys with those of a JWK Set (RFC 7517 §5); return the number of usable ones.
 
-        Keys that are for something else, symmetric or not understood do not count. Raises
-        `ValueError` when it is no set or none of its keys counts; then the one before stays.
+        Keys for another use than signatures, symmetric keys and unknown kinds are skipped. Raises
+        `ValueError` if this is no JWK Set or holds no usable key; then the previous keys stay.
         """
-        if self._is_read and jwks == self._described:
+        if self._is_fetched and jwks == self._jwks:
             return len(self._keys)
         keys: dict[str, jwt.PyJWK] = {}
-        for described in _listed(jwks)[:MAX_KEYS]:
-            key = _usable(described)
+        for jwk in _keys_of(jwks)[:MAX_KEYS]:
+            key = _parse_key(jwk)
             if key is not None:
                 keys[str(key.key_id or "")] = key
         if not keys:
-            raise ValueError("no JWK Set with a key for signatures that we understand")
-        self._keys, self._described, self._is_read = keys, jwks, True
+            raise ValueError("no JWK Set with a usable signature key")
+        self._keys, self._jwks, self._is_fetched = keys, jwks, True
         self.changes += 1
         return len(keys)
 
     def verify(self, token: str, kid: object) -> Claims:
         """Return the claims of a token that names this issuer.
 
-        Raises `Unauthenticated`, or `IssuerUnavailable` before the first keys were read. Whether
-        the time is right is the caller's to check, at each use.
+        Raises `Unauthenticated`, or `IssuerUnavailable` before the first keys were fetched. The
+        caller must check ``not_before`` and ``expires_at``, at each use.
         """
-        if not self._is_read:
-            self._missed()
+        if not self._is_fetched:
+            self._notify_unknown_key()
             raise IssuerUnavailable
         key = self._key(kid)
         if key is None:
-            self._missed()
+            self._notify_unknown_key()
             raise Unauthenticated
         issuer = self.issuer
-        return verified(token, key.key, [key.algorithm_name], issuer.name, issuer.audiences)
+        return verify_token(token, key.key, [key.algorithm_name], issuer.name, issuer.audiences)
 
     def read(self, token: str, kid: object) -> tuple[Claims, frozenset[str]]:
-        """Return the claims and the scopes of such a token. Raises as `verify` does."""
+        """Return the claims and the scopes of a token. Raises as `verify` does."""
         claims = self.verify(token, kid)
         return claims, scopes_of(claims.members)
 
@@ -122,9 +121,9 @@ class IssuerKeys:
 
 
 def scopes_of(members: Mapping[str, Any]) -> frozenset[str]:
-    """Return the claim ``scopes``, a list of texts; anything else allows nothing.
+    """Return the claim ``scopes``, a list of strings; anything else gives no scopes.
 
-    Nor do scopes that only the gateway's own credentials can have.
+    Scopes that only the gateway's own credentials may have are dropped.
     """
     scopes = members.get("scopes")
     if not isinstance(scopes, list):
@@ -132,23 +131,23 @@ def scopes_of(members: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(scope for scope in scopes if isinstance(scope, str)) - RESERVED
 
 
-def _listed(jwks: object) -> list[object]:
-    listed = jwks.get("keys") if isinstance(jwks, Mapping) else None
-    return listed if isinstance(listed, list) else []
+def _keys_of(jwks: object) -> list[object]:
+    keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    return keys if isinstance(keys, list) else []
 
 
-def _usable(described: object) -> "jwt.PyJWK | None":
-    if not isinstance(described, dict) or described.get("use", "sig") != "sig":
+def _parse_key(jwk: object) -> "jwt.PyJWK | None":
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":
         return None
-    # Here for the same reason as in `gateway.auth.signing`.
+    # Imported late for the reason given in `gateway.auth.signing`.
     import jwt  # noqa: PLC0415
 
     try:
-        key = jwt.PyJWK(described)
+        key = jwt.PyJWK(jwk)
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
     return key if key.algorithm_name in ALGORITHMS else None
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     pass

@@ -1,8 +1,8 @@
-"""API keys: what they look like, what is stored of them, and whose request this is.
+"""API keys: their format, their stored digest, and the principal of a key.
 
-A key is ``nvapi-``, 43 characters of base64url (32 random bytes) and a checksum of 6 more
-(CRC-32), by which a program tells a mistyped key from a wrong one without asking anybody. Only the
-SHA-256 is stored: over 256 random bits it needs neither salt nor stretching.
+A key is ``nvapi-``, 43 characters of base64url (32 random bytes) and 6 more of checksum (CRC-32),
+so that a program can detect a mistyped key without a look-up. Only the SHA-256 is stored: a hash of
+256 random bits needs neither salt nor stretching.
 """
 
 import re
@@ -18,12 +18,12 @@ PREFIX = b"nvapi-"
 RANDOM_BYTES = 32
 
 _bearer = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)").fullmatch
-"""RFC 6750 §2.1; the scheme in any case (RFC 9110 §11.1)."""
+"""RFC 6750 §2.1; the scheme is case-insensitive (RFC 9110 §11.1)."""
 _key = re.compile(rb"nvapi-[A-Za-z0-9_-]{49}").fullmatch
 
 
 def new_key(random32: bytes) -> str:
-    """Return the key made of 32 random bytes. It is shown once and stored nowhere."""
+    """Return the key made of 32 random bytes; the caller shows it once and never stores it."""
     if len(random32) != RANDOM_BYTES:
         raise ValueError(f"a key needs {RANDOM_BYTES} random bytes, not {len(random32)}")
     body = PREFIX + urlsafe_b64encode(random32).rstrip(b"=")
@@ -31,12 +31,12 @@ def new_key(random32: bytes) -> str:
 
 
 def is_key(text: bytes) -> bool:
-    """Whether ``text`` has a key's form and the right checksum. Says nothing of its validity."""
+    """Return whether ``text`` has a key's format and checksum; it may still be unknown."""
     return _key(text) is not None and _checksum(text[:-6]) == text[-6:]
 
 
 def digest_of(key: bytes) -> bytes:
-    """Return what is stored of a key."""
+    """Return the SHA-256 under which a key is stored."""
     return sha256(key).digest()
 
 
@@ -46,23 +46,13 @@ def bearer_of(authorization: bytes) -> bytes | None:
     return None if match is None else match[1]
 
 
-def authenticate(model: ReadModel, authorization: bytes | None, now: float) -> Principal:
-    """Return who sends ``authorization``; ``now`` is Unix time in seconds.
-
-    Raises `Unauthenticated`, the same for a missing, malformed, unknown, expired and revoked key,
-    so that nobody learns which keys exist. Looks the digest up without a constant-time comparison:
-    a caller who cannot invert SHA-256 cannot steer it, so its timing tells nothing.
-    """
-    if authorization is None:
-        raise Unauthenticated
-    match = _bearer(authorization)
-    if match is None:
-        raise Unauthenticated
-    return principal_of(model, match[1], now)
-
-
 def principal_of(model: ReadModel, text: bytes, now: float) -> Principal:
-    """Return whose API key ``text`` is. Raises `Unauthenticated`, as `authenticate` does."""
+    """Return the principal of the API key ``text``; ``now`` is Unix time in seconds.
+
+    Raises `Unauthenticated`, the same for an unknown, expired and revoked key. The digest is looked
+    up without a constant-time comparison: a caller who cannot invert SHA-256 cannot choose it, so
+    the timing reveals nothing.
+    """
     digest = sha256(text).digest()
     key = model.key(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= now):

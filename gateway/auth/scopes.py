@@ -1,22 +1,22 @@
-"""What credentials may allow (`spec/control-plane.md` §6.3)."""
+"""Scopes: the permissions that a credential can carry (`spec/control-plane.md` §6.3)."""
 
 from gateway.domain.principal import INVOKE
 
 SETUP = "account_setup"
-"""Make and revoke the account's keys, change its name."""
+"""Make and revoke keys of the own account, change its name."""
 ADMIN = "admin:"
-"""Before a scope of an account: the same for every account. No key can have it, and no token of the
-gateway but for the next one: the issuer of JWTs says who is a super administrator."""
+"""Prefix that extends an account scope to every account. API keys and the gateway's own tokens
+cannot have such scopes, except `ADMIN_SETUP`: the JWT issuer appoints super administrators."""
 ADMIN_SETUP = f"{ADMIN}{SETUP}"
-"""Make, change and delete any account, and say which clients act for it. No key can have it; of the
-gateway's tokens the default account's has it."""
+"""Create, change and delete any account, and associate clients with it. API keys cannot have it; of
+the gateway's own tokens, the default account's admin token has it."""
 BOOTSTRAP = "bootstrap"
-"""Mint admin tokens: what the bootstrap secret is good for, and nothing else."""
+"""Mint admin tokens. The only scope of the bootstrap secret."""
 WORKER = "worker"
 """Connect as one instance of one version."""
 
 RESERVED = frozenset({BOOTSTRAP, WORKER})
-"""What no other issuer can give."""
+"""Scopes that only the gateway itself can give; they are dropped from an issuer's JWT."""
 
 ACCOUNT_SCOPES = frozenset(
     {
@@ -36,7 +36,7 @@ ACCOUNT_SCOPES = frozenset(
         SETUP,
     }
 )
-"""What an API key may have. All of it concerns the key's own account."""
+"""Scopes that an API key can have; each concerns the key's own account only."""
 
 ADMIN_TOKEN_SCOPES = ACCOUNT_SCOPES | {"cluster-management"}
-"""Everything in one account."""
+"""Scopes of an admin token: everything in one account."""

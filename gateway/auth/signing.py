@@ -1,12 +1,12 @@
-"""The gateway's own signatures: one master key, what is derived from it, and whom to believe.
+"""Signs the gateway's own tokens and verifies them: keys derived from one master key.
 
-Everything secret that the control plane needs comes from 32 random bytes in one file: the key that
-seals functions' secrets and the Ed25519 key that signs tokens. The public half is published in the
-store, so that processes without the file, which serve invocations only, can check tokens and make
-none.
+Every secret of the control plane is derived from 32 random bytes in one file: the key that seals
+functions' secrets and the Ed25519 key that signs tokens. The public key is published in the store,
+so that processes without the file, which only serve invocations, can verify tokens but not make
+them.
 
-`jwt` and `cryptography` are imported where they are used: they take 9 MiB, and a process that
-serves invocations with API keys never needs them.
+`jwt` and `cryptography` are imported inside the functions that need them: they take 9 MiB, and a
+process that serves invocations with API keys needs neither.
 """
 
 from base64 import b64decode, b64encode
@@ -21,24 +21,24 @@ from gateway.errors import Unauthenticated
 MASTER_BYTES = 32
 MAX_TOKEN_BYTES = 8192
 ISSUER = "urn:nvcf:gateway"
-"""The ``iss`` of what the gateway signs."""
+"""The claim ``iss`` of the gateway's own tokens."""
 SIGNING_PREFIX = "signing."
-"""Public halves stand in the store's bucket ``meta`` as ``signing.<kid>``."""
+"""Public keys are stored in the bucket ``meta`` as ``signing.<kid>``."""
 
 _ALGORITHM = "EdDSA"
 _PUBLIC_BYTES = 32
 
 
 class Claims(NamedTuple):
-    """What a good signature says. Times are Unix seconds."""
+    """The claims of a token with a good signature. Times are Unix seconds, not checked yet."""
 
     members: Mapping[str, Any]
     not_before: float
     expires_at: float
 
 
-def derived(master: bytes, purpose: str) -> bytes:
-    """Return 32 bytes that only who has the master key can know, others for each purpose."""
+def derive_key(master: bytes, purpose: str) -> bytes:
+    """Return the key of 32 bytes for ``purpose``, derived from the master key (HKDF-SHA-256)."""
     if len(master) != MASTER_BYTES:
         raise ValueError(f"a master key has {MASTER_BYTES} bytes, not {len(master)}")
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
@@ -48,23 +48,23 @@ def derived(master: bytes, purpose: str) -> bytes:
 
 
 def fingerprint(master: bytes) -> str:
-    """Return what tells one master key from another, and nothing about either."""
-    return derived(master, "fingerprint").hex()
+    """Return an id of a master key that reveals nothing about it."""
+    return derive_key(master, "fingerprint").hex()
 
 
-class Signer:
-    """Signs tokens."""
+class TokenSigner:
+    """Signs tokens with the Ed25519 key derived from a master key; ``kid`` is the key's id."""
 
     def __init__(self, master: bytes) -> None:
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
 
-        secret = derived(master, "token signing")
+        secret = derive_key(master, "token signing")
         self._key = ed25519.Ed25519PrivateKey.from_private_bytes(secret)
         self.public = self._key.public_key().public_bytes_raw()
         self.kid = _kid(self.public)
 
     def sign(self, claims: Mapping[str, object]) -> str:
-        """Return a JWT of ``claims``, which lack the issuer."""
+        """Return a JWT of ``claims``, to which ``iss`` is added."""
         import jwt  # noqa: PLC0415
 
         return jwt.encode(
@@ -72,7 +72,7 @@ class Signer:
         )
 
     def document(self, created_at: str) -> dict[str, object]:
-        """Return what is published, under `SIGNING_PREFIX` and ``kid``."""
+        """Return the record of the public key, stored under `SIGNING_PREFIX` plus ``kid``."""
         return {
             "schema": SCHEMA,
             "kind": "signing-key",
@@ -81,13 +81,13 @@ class Signer:
         }
 
 
-class Signers:
-    """Whose signatures count: those published in the store, and this process's own.
+class VerificationKeys:
+    """The public keys that verify the gateway's tokens: those in the store, and this process's own.
 
-    ``changes`` grows whenever a key comes or goes: what was believed before must be asked again.
+    ``changes`` grows whenever a key is added or removed: cached results are then invalid.
     """
 
-    def __init__(self, own: Signer | None = None) -> None:
+    def __init__(self, own: TokenSigner | None = None) -> None:
         self._keys: dict[str, bytes] = {}
         self._own = own
         self.changes = 0
@@ -95,10 +95,10 @@ class Signers:
             self._keys[own.kid] = own.public
 
     def apply(self, name: str, data: bytes | None) -> None:
-        """Take an entry of the store's bucket ``meta``; `None` when it is gone.
+        """Apply one entry of the store's bucket ``meta``; ``data`` is `None` once it is deleted.
 
-        Others than signing keys are ignored. Raises `RecordError` for one that cannot be read,
-        which does not count then.
+        Entries that are no signing keys are ignored. Raises `RecordError` for an unreadable one,
+        which then verifies nothing.
         """
         if not name.startswith(SIGNING_PREFIX):
             return
@@ -113,14 +113,14 @@ class Signers:
         if len(public) != _PUBLIC_BYTES:
             raise RecordError("a signing key cannot be read")
         if _kid(public) != kid:
-            raise RecordError("a signing key stands under another's name")
+            raise RecordError("a signing key is stored under another key's name")
         self._keys[kid] = public
         self.changes += 1
 
     def verify(self, token: str, kid: object, audiences: Sequence[str]) -> Claims:
         """Return the claims of a token that names `ISSUER`. Raises `Unauthenticated`.
 
-        Whether the time is right is the caller's to check, at each use.
+        The caller must check ``not_before`` and ``expires_at``, at each use.
         """
         public = self._keys.get(kid) if isinstance(kid, str) else None
         if public is None:
@@ -128,7 +128,7 @@ class Signers:
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
 
         key = ed25519.Ed25519PublicKey.from_public_bytes(public)
-        return verified(token, key, [_ALGORITHM], ISSUER, audiences)
+        return verify_token(token, key, [_ALGORITHM], ISSUER, audiences)
 
     def _forget(self, kid: str) -> None:
         if self._own is not None and kid == self._own.kid:
@@ -137,10 +137,10 @@ class Signers:
             self.changes += 1
 
 
-def unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return header and claims of something that looks like a JWT, believing neither.
+def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the header and claims of a JWT without verifying its signature.
 
-    Raises `Unauthenticated`.
+    Raises `Unauthenticated` if ``token`` is no JWT or longer than `MAX_TOKEN_BYTES`.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Unauthenticated
@@ -148,22 +148,22 @@ def unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
     try:
         parts = jwt.decode_complete(token, options={"verify_signature": False})
-    # What it raises for a token that is none, nested JSON included.
+    # PyJWT raises each of these for malformed tokens; RecursionError comes from nested JSON.
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise Unauthenticated from error
     return parts["header"], parts["payload"]
 
 
-def verified(
+def verify_token(
     token: str,
-    key: Any,  # what `jwt` takes for one of ``algorithms``
+    key: Any,  # whatever PyJWT accepts as a key for ``algorithms``
     algorithms: Sequence[str],
     issuer: str,
     audiences: Sequence[str],
 ) -> Claims:
-    """Return the claims of a token with a good signature, the right issuer and audience.
+    """Verify signature, issuer and audience, and return the claims. Raises `Unauthenticated`.
 
-    Raises `Unauthenticated`. The clock is not looked at: see `Claims`.
+    The times are not checked, because this module has no clock: see `Claims`.
     """
     import jwt  # noqa: PLC0415
 
@@ -187,7 +187,7 @@ def verified(
 
 
 def _seconds(value: object) -> float:
-    """Return a NumericDate (RFC 7519 §2). Neither infinity nor a text is one."""
+    """Return a NumericDate (RFC 7519 §2). Raises `Unauthenticated` for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise Unauthenticated
     return value

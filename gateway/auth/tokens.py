@@ -1,17 +1,18 @@
-"""Tokens that the gateway issues: short-lived, signed, each a `Principal` in writing.
+"""Tokens that the gateway issues: short-lived, signed, each an encoded `Principal`.
 
-    admin    all of one account, for `POST /v1/admin/keys`; the default account's: all accounts too
-    token    invoke some functions, for `POST /v2/nvcf/tokens/functions`
-    worker   connect as one instance of one version
+    admin    everything in one account, from `POST /v1/admin/keys`; the default account's token also
+             manages other accounts
+    token    invoke certain functions, from `POST /v2/nvcf/tokens/functions`
+    worker   register as one instance of one function version
 
-The kind is the token's audience, so that none passes for another. A token made with an API key
-carries the key's digest and is good for as long as the key is: revoking the key ends both.
+The kind is part of the token's audience, so that one kind is never accepted as another. A token
+made with an API key carries the key's digest and is valid only while the key is.
 """
 
 from typing import Any, NamedTuple
 
 from gateway.auth.scopes import ADMIN_SETUP, ADMIN_TOKEN_SCOPES, WORKER
-from gateway.auth.signing import Claims, Signer, Signers
+from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
 from gateway.domain.model import EVERYTHING, Reach, reach_of, resources_of
 from gateway.domain.principal import INVOKE, Principal
 from gateway.errors import Unauthenticated
@@ -25,7 +26,7 @@ _AUDIENCES = tuple(f"{_URN}{kind}" for kind in _KINDS)
 
 
 class WorkerIdentity(NamedTuple):
-    """Which instance a worker is."""
+    """The instance that a worker agent serves."""
 
     account: str
     function_id: str
@@ -34,9 +35,9 @@ class WorkerIdentity(NamedTuple):
 
 
 def mint(
-    signer: Signer, principal: Principal, *, now: float, lifetime_s: float, token_id: str
+    signer: TokenSigner, principal: Principal, *, now: float, lifetime_s: float, token_id: str
 ) -> str:
-    """Return a token that says what ``principal`` may, from ``now`` for ``lifetime_s`` seconds."""
+    """Return a token of ``principal``, valid for ``lifetime_s`` from ``now`` (Unix seconds)."""
     if principal.kind not in _KINDS:
         raise ValueError(f"the gateway issues no token of kind {principal.kind}")
     claims: dict[str, object] = {
@@ -54,10 +55,10 @@ def mint(
     return signer.sign(claims)
 
 
-def read_token(signers: Signers, token: str, kid: object) -> tuple[Principal, Claims]:
-    """Return who holds a token whose issuer is the gateway. Raises `Unauthenticated`.
+def read_token(signers: VerificationKeys, token: str, kid: object) -> tuple[Principal, Claims]:
+    """Return the principal and claims of a token of the gateway. Raises `Unauthenticated`.
 
-    The caller checks the times, and that the key it rests on is still good.
+    The caller must check the times, and that the API key the token was made with is still valid.
     """
     claims = signers.verify(token, kid, _AUDIENCES)
     members = claims.members
@@ -79,26 +80,29 @@ def read_token(signers: Signers, token: str, kid: object) -> tuple[Principal, Cl
 
 
 def admin_of(account: str, *, sets_up_others: bool = False) -> Principal:
-    """Return who has an admin token of ``account``; may they make and change others too?"""
+    """Return the principal of an admin token of ``account``.
+
+    With ``sets_up_others`` it may also create, change and delete other accounts.
+    """
     more = frozenset({ADMIN_SETUP}) if sets_up_others else frozenset()
     return Principal(account, ADMIN, ADMIN_TOKEN_SCOPES | more, EVERYTHING, ADMIN)
 
 
 def invoker_of(caller: Principal, client_id: str, reach: Reach) -> Principal:
-    """Return who has a token that ``caller`` makes for ``client_id``, for the functions given."""
+    """Return the principal of an invocation token that ``caller`` makes for ``client_id``."""
     return Principal(
         caller.account, client_id, frozenset({INVOKE}), reach, INVOCATION, caller.key_digest
     )
 
 
 def worker_principal(worker: WorkerIdentity) -> Principal:
-    """Return who has the token of an instance."""
+    """Return the principal of a worker token."""
     reach = Reach(versions=frozenset({f"{worker.function_id}/{worker.version_id}"}))
     return Principal(worker.account, worker.instance_id, frozenset({WORKER}), reach, WORKER_KIND)
 
 
 def worker_of(principal: Principal) -> WorkerIdentity:
-    """Return which instance a worker is. Raises `Unauthenticated` for anybody else."""
+    """Return the instance of a worker's principal. Raises `Unauthenticated` for any other kind."""
     if principal.kind != WORKER_KIND or len(principal.reach.versions) != 1:
         raise Unauthenticated
     (version,) = principal.reach.versions

@@ -42,7 +42,7 @@ class DevOptions:
     port: int
     nats_port: int
     admin_port: int
-    workers: int
+    processes: int
     concurrency: int
     inference_command: str
     data_dir: Path | None
@@ -70,7 +70,7 @@ def dev(  # noqa: PLR0913 - one argument per option
     admin_port: Annotated[
         int, typer.Option(help="For the gateway's metrics.", min=0, max=MAX_PORT)
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Gateway processes.", min=1, max=64)] = 1,
+    processes: Annotated[int, typer.Option(help="Gateway processes.", min=1, max=64)] = 1,
     concurrency: Annotated[
         int, typer.Option(help="Requests the worker runs at once.", min=1, max=16_384)
     ] = 64,
@@ -93,7 +93,7 @@ def dev(  # noqa: PLR0913 - one argument per option
         port=port,
         nats_port=nats_port,
         admin_port=admin_port,
-        workers=workers,
+        processes=processes,
         concurrency=concurrency,
         inference_command=inference_command,
         data_dir=data_dir,
@@ -239,7 +239,7 @@ def _command_template(command: str) -> str:
 
 _CONTROL_ENV = {
     "GATEWAY_EDGE__LISTEN": f"{HOST}:0",
-    "GATEWAY_EDGE__WORKERS": "1",
+    "GATEWAY_EDGE__PROCESSES": "1",
     "GATEWAY_ADMIN__LISTEN": f"{HOST}:0",
 }
 
@@ -254,7 +254,7 @@ def _gateway_env(options: DevOptions, folder: Path, nats: Nats) -> dict[str, str
     return {
         "GATEWAY_CLUSTERS": json.dumps([cluster]),
         "GATEWAY_EDGE__LISTEN": f"{HOST}:{options.port}",
-        "GATEWAY_EDGE__WORKERS": str(options.workers),
+        "GATEWAY_EDGE__PROCESSES": str(options.processes),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
         "GATEWAY_NATS__URLS": nats.url,

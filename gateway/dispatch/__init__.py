@@ -1,1 +1,1 @@
-"""Decides what a request is for: an invocation, an attach call, the API or an endpoint."""
+"""Where a request turns: to an invocation, an attach exchange, the REST API or an endpoint."""

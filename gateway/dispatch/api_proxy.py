@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.api.limits import check_body_bytes
-from gateway.dispatch.responses import answer_problem
+from gateway.dispatch.responses import send_problem
 from gateway.errors import BadRequest, BodyTooLarge, GatewayError, StoreUnavailable
 from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
@@ -273,7 +273,7 @@ class _Bridged:
             return
         error.headers += self._more
         self._seen(self._request.method, error.status)
-        answer_problem(self._request, self._client, error)
+        send_problem(self._request, self._client, error)
 
     def _write(self, data: bytes) -> None:
         if self._is_over:

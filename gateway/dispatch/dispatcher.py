@@ -1,93 +1,72 @@
-"""Where a request goes: to a function's queue, or to one of the path routes."""
+"""Where a request turns: into an invocation of a function, or to one of the path endpoints."""
 
-import os
+import time
 from collections.abc import Callable
 
-from gateway.dispatch.endpoints import PathRoutes
-from gateway.dispatch.registry import Desk
-from gateway.dispatch.responses import ANSWERED, answer_problem
+from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.registry import InvocationRegistry
+from gateway.dispatch.responses import DISCARD, send_problem
 from gateway.errors import GatewayError
-from gateway.invocation.caller import Caller
+from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
-from gateway.invocation.site import Site
-from gateway.routing.router import Router
-from gateway.routing.target import Target
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import CallHead
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request, RequestStream, ResponseWriter
-from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import request_id, uuid4_text
-
-_RANDOM_BYTES = 16 * 384
-
-
-class Randomness:
-    """Random bytes from the kernel, fetched for many ids at once."""
-
-    __slots__ = ("_at", "_bytes")
-
-    def __init__(self) -> None:
-        self._bytes = b""
-        self._at = 0
-
-    def take(self) -> bytes:
-        """Return 16 bytes nobody else gets."""
-        at = self._at
-        if at == len(self._bytes):
-            self._bytes = os.urandom(_RANDOM_BYTES)
-            at = 0
-        self._at = at + 16
-        return self._bytes[at : at + 16]
 
 
 class Dispatcher:
     """The `http1.stream.Dispatch` of every public listener."""
 
-    __slots__ = ("_desk", "_metrics", "_paths", "_random", "_route", "_router", "_site")
+    __slots__ = (
+        "_admission",
+        "_context",
+        "_endpoints",
+        "_metrics",
+        "_random",
+        "_read_head",
+        "_registry",
+    )
 
     def __init__(
         self,
-        site: Site,
-        desk: Desk,
-        route: Callable[[Request], Target | None],
-        router: Router,
-        paths: PathRoutes,
+        context: Context,
+        registry: InvocationRegistry,
+        read_head: Callable[[Request], CallHead | None],
+        admission: Admission,
+        endpoints: PathEndpoints,
         metrics: GatewayMetrics,
     ) -> None:
-        """``route`` as from `gateway.routing.target.target_router`."""
-        self._site = site
-        self._desk = desk
-        self._route = route
-        self._router = router
-        self._paths = paths
+        """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
+        self._context = context
+        self._registry = registry
+        self._read_head = read_head
+        self._admission = admission
+        self._endpoints = endpoints
         self._metrics = metrics
-        self._random = Randomness()
+        self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
-        """Serve one request; a `GatewayError` on the way becomes its answer."""
+        """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
         try:
-            target = self._route(request)
-            if target is None:
-                return self._paths.serve(request, client)
+            head = self._read_head(request)
+            if head is None:
+                return self._endpoints.serve(request, client)
             endpoint = "TLB"
-            return self._invoke(request, client, target)
+            return self._invoke(request, client, head)
         except GatewayError as error:
-            self._metrics.refused(request.method, answer_problem(request, client, error), endpoint)
-            return ANSWERED
+            status = send_problem(request, client, error)
+            self._metrics.record_refusal(request.method, status, endpoint)
+            return DISCARD
 
-    def _invoke(self, request: Request, client: ResponseWriter, target: Target) -> Invocation:
-        site = self._site
-        admission = self._router.admit(target, site.wall_ns() * 1e-9)
+    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
+        now_ns = time.time_ns()
+        caller = self._admission.admit(head, now_ns * 1e-9)
+        context = self._context
         take = self._random.take
-        length = request.body_bytes
-        has_rest = length is None or length > INLINE_BODY_BYTES
-        invocation = Invocation(
-            site,
-            client,
-            request,
-            Caller(admission.account, admission.subject, admission.version, admission.poll_s),
-            request_id=request_id(take(), site.process),
-            tokens=(uuid4_text(take()), uuid4_text(take()) if has_rest else ""),
-        )
-        self._desk.open(invocation)
+        ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
+        invocation = Invocation(context, client, request, caller, ticket)
+        self._registry.open(invocation)
         return invocation

@@ -1,9 +1,9 @@
-"""The path routes: what is called by its path and not by a function's host name."""
+"""The path endpoints: what is called by its path and not by a function's host name."""
 
 from gateway.attach import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge
-from gateway.dispatch.responses import ANSWERED, answer_health, answer_problem, answer_whole
+from gateway.dispatch.responses import DISCARD, send_health, send_problem, send_response
 from gateway.errors import GatewayError, NotFound, QueueUnavailableError
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
@@ -13,8 +13,8 @@ from runtime.metrics import Registry
 from wire.headers import CONTENT_TYPE
 
 
-class PathRoutes:
-    """Those of the public listeners: health, the workers' attach calls, and the REST API."""
+class PathEndpoints:
+    """The endpoints of the public listeners: health, the workers' attach calls, the REST API."""
 
     __slots__ = ("_api", "_attach", "_health", "_metrics")
 
@@ -25,7 +25,7 @@ class PathRoutes:
         metrics: GatewayMetrics,
         api: ApiBridge | None = None,
     ) -> None:
-        """Without ``api``, everything that is neither health nor attach is not found."""
+        """Without ``api``, every path other than health and attach is not found."""
         self._api = api
         self._attach = attach
         self._health = health
@@ -38,22 +38,22 @@ class PathRoutes:
             return self._attach.serve(request, client)
         cors = _cors(request.headers)
         if request.method == b"OPTIONS" and cors:
-            return self._answer(request, client, 204, cors, b"")
-        answer = self._health.answer(path)
-        if answer is None and self._api is not None:
+            return self._send(request, client, 204, cors, b"")
+        response = self._health.respond(path)
+        if response is None and self._api is not None:
             return self._api.serve(request, client, cors)
-        if answer is None:
+        if response is None:
             raise NotFound("No function and no route of the gateway is called this")
-        status, headers, body = answer
-        return self._answer(request, client, status, [*headers, *cors], body)
+        status, headers, body = response
+        return self._send(request, client, status, [*headers, *cors], body)
 
-    def _answer(
+    def _send(
         self, request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
-        self._metrics.refused(request.method, status, endpoint)
-        return answer_whole(request, client, status, headers, body)
+        self._metrics.record_refusal(request.method, status, endpoint)
+        return send_response(request, client, status, headers, body)
 
 
 class AttachDispatcher:
@@ -66,14 +66,14 @@ class AttachDispatcher:
         self._health = health
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
-        """Serve one request; a `GatewayError` on the way becomes its answer."""
+        """Serve one request; a `GatewayError` on the way becomes its response."""
         if request.target != ATTACH_PATH:
-            return answer_health(request, worker, self._health, request.target, NotFound())
+            return send_health(request, worker, self._health, request.target, NotFound())
         try:
             return self._attach.serve(request, worker)
         except GatewayError as error:
-            answer_problem(request, worker, error)
-            return ANSWERED
+            send_problem(request, worker, error)
+            return DISCARD
 
 
 class StartingDispatcher:
@@ -85,13 +85,13 @@ class StartingDispatcher:
         self._health = health
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
-        """Answer health, and everything else 503."""
+        """Serve health; every other request gets 503."""
         starting = QueueUnavailableError("The gateway is starting")
-        return answer_health(request, client, self._health, request.target, starting)
+        return send_health(request, client, self._health, request.target, starting)
 
 
 class AdminDispatcher:
-    """The `http1.stream.Dispatch` of the platform's listener: metrics and health."""
+    """The `http1.stream.Dispatch` of the administration listener: metrics and health."""
 
     __slots__ = ("_health", "_registry")
 
@@ -104,29 +104,32 @@ class AdminDispatcher:
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":
             headers = [(CONTENT_TYPE, METRICS_TYPE)]
-            return answer_whole(request, client, 200, headers, self._registry.exposition())
+            return send_response(request, client, 200, headers, self._registry.exposition())
         elsewhere = NotFound("Try /metrics or /health")
-        return answer_health(request, client, self._health, path, elsewhere)
+        return send_health(request, client, self._health, path, elsewhere)
 
 
 def _cors(headers: Headers) -> Headers:
-    """Return the CORS answer of a path route (`spec/invocation.md` §1); empty without Origin."""
-    found = {name: value for name, value in headers if name in _CORS_ASKED}
+    """Return the CORS headers of a path endpoint (`spec/invocation.md` §1).
+
+    Empty if the request has no ``origin``.
+    """
+    found = {name: value for name, value in headers if name in _CORS_READ}
     if b"origin" not in found:
         return []
-    answer = [
+    response = [
         (b"access-control-allow-origin", found[b"origin"]),
         (b"access-control-max-age", b"86400"),
         (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
     ]
-    for asked, allowed in _CORS_MIRRORED:
-        if asked in found:
-            answer.append((allowed, found[asked]))
-    return answer
+    for requested, allowed in _CORS_MIRRORED:
+        if requested in found:
+            response.append((allowed, found[requested]))
+    return response
 
 
 _CORS_MIRRORED = (
     (b"access-control-request-method", b"access-control-allow-methods"),
     (b"access-control-request-headers", b"access-control-allow-headers"),
 )
-_CORS_ASKED = frozenset({b"origin", *(asked for asked, _ in _CORS_MIRRORED)})
+_CORS_READ = frozenset({b"origin", *(requested for requested, _ in _CORS_MIRRORED)})

@@ -1,24 +1,29 @@
-"""The live invocations of one process: their tokens, their deadlines, what is written of them."""
+"""The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.randomness import Randomness
 from gateway.invocation.machine import Invocation
-from gateway.invocation.state import DONE, QUEUED
-from gateway.telemetry.access import AccessLog
+from gateway.invocation.states import DONE, QUEUED
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
 from runtime.timers import Timers
+from wire.ids import uuid4_text
 
 _POSITION_WAIT_S = 0.5
-"""A client that was promised an answer by now waits no longer for its place in line."""
+"""A 504 is sent without the queue position if the queue does not return it within this time."""
 
 
-class Desk:
-    """Implements `gateway.invocation.ports.Desk`; `tick` drives the deadlines."""
+class InvocationRegistry:
+    """Implements `gateway.invocation.context.Registry`; `tick` enforces the deadlines.
+
+    ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens.
+    """
 
     def __init__(
         self,
@@ -27,50 +32,57 @@ class Desk:
         metrics: GatewayMetrics,
         access: AccessLog | None,
         clock: Callable[[], float],
-        wanted: Callable[[str], object],
+        wake: Callable[[str], object],
     ) -> None:
-        """``access`` is None when no access log is wanted.
+        """Without ``access`` no access log is written. ``clock`` is the monotonic clock.
 
-        ``wanted`` is told of each version that is called while none of its instances runs.
+        ``wake`` is called with the id of each version that is invoked while no instance of it runs.
         """
-        self._attach = attach
+        self._response_tokens = attach.response_tokens
+        self._request_tokens = attach.request_tokens
         self._queue = queue
         self._metrics = metrics
         self._access = access
         self._clock = clock
-        self._wanted = wanted
+        self._wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
-        self.live: set[Invocation] = set()
+        self.live: dict[str, Invocation] = {}
+        self.random = Randomness()
 
     def open(self, invocation: Invocation) -> None:
-        """An invocation begins."""
-        self.live.add(invocation)
-        self._attach.responses.arm(invocation.response_token, invocation)
-        if invocation.request_token:
-            self._attach.requests.arm(invocation.request_token, invocation)
+        """Register a new invocation."""
+        self.live[invocation.request_id] = invocation
+        self._response_tokens.issue(invocation.response_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
-        self._metrics.began(invocation)
+        self._metrics.record_start(invocation)
         if not invocation.version.capacity:
-            self._wanted(invocation.version.version_id)
+            self._wake(invocation.version.version_id)
 
-    def rearm(self, invocation: Invocation) -> None:
-        """Let another worker answer the invocation."""
-        self._attach.responses.arm(invocation.response_token, invocation)
+    def issue_request_token(self, request_id: str) -> str:
+        """Return a new token with which workers may fetch the rest of the request body."""
+        token = uuid4_text(self.random.take())
+        self._request_tokens.issue(token, self.live[request_id])
+        return token
 
-    def finished(self, invocation: Invocation) -> None:
-        """Forget the invocation and write down how it went."""
-        self.live.discard(invocation)
-        self._attach.responses.disarm(invocation.response_token)
-        if invocation.request_token:
-            self._attach.requests.disarm(invocation.request_token)
+    def renew_response_token(self, request_id: str) -> None:
+        """Accept the response token once more: another worker may get the request."""
+        invocation = self.live[request_id]
+        self._response_tokens.issue(invocation.response_token, invocation)
+
+    def finished(self, request_id: str) -> None:
+        """Forget the invocation and record how it ended."""
+        invocation = self.live.pop(request_id)
+        self._response_tokens.revoke(invocation.response_token)
+        if invocation.request_token is not None:
+            self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
         now = self._clock()
-        self._metrics.ended(invocation, now)
+        self._metrics.record_end(invocation, now)
         if self._access is not None:
-            self._access.finished(invocation, now)
+            self._access.write(invocation, now)
 
     def tick(self) -> None:
-        """Tell the invocations whose deadline has come."""
+        """Call `deadline_passed` of each invocation whose deadline has come."""
         now = self._clock()
         for invocation in self._timers.advance(now):
             if invocation.state is QUEUED:
@@ -80,11 +92,11 @@ class Desk:
 
     def shut_down(self) -> None:
         """End what is still live: the drain is over."""
-        for invocation in list(self.live):
+        for invocation in list(self.live.values()):
             invocation.shut_down()
 
     async def _time_out_queued(self, invocation: Invocation) -> None:
-        """Time out with the place in line, if the queue can tell it soon."""
+        """Time out with the queue position, if the queue returns it soon."""
         position = 0
         with suppress(QueueUnavailable, TimeoutError):
             async with asyncio.timeout(_POSITION_WAIT_S):

@@ -1,4 +1,4 @@
-"""Requests that are answered at once."""
+"""Responses to requests that are answered at once, without waiting for their bodies."""
 
 import os
 
@@ -9,59 +9,59 @@ from wire.ids import uuid4_text
 from wire.problem import REQUEST_ID, instance_of
 
 
-class Answered:
-    """A request that got its answer at once: what follows of it is dropped."""
+class Discard:
+    """The `http1.stream.RequestStream` of a request whose response was sent: drops its body."""
 
     __slots__ = ()
 
     def request_data(self, data: bytes) -> None:
-        """Dropped."""
+        """Drop the data."""
 
     def first_part_end(self) -> None:
-        """Dropped."""
+        """No effect."""
 
     def request_end(self) -> None:
-        """Dropped."""
+        """No effect."""
 
     def request_broken(self) -> None:
-        """Nothing was held for it."""
+        """No effect: nothing is held for the request."""
 
     def pause_writing(self) -> None:
-        """The answer is small."""
+        """No effect: the response was written whole."""
 
     def resume_writing(self) -> None:
-        """The answer is small."""
+        """No effect: the response was written whole."""
 
 
-ANSWERED = Answered()
+DISCARD = Discard()
 
 
-def answer_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
-    """Answer with the problem of ``error``, under an id of its own; return its status."""
+def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
+    """Send the problem document of ``error`` with a new request id; return its status."""
     request_id = uuid4_text(os.urandom(16))
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
     headers.append((REQUEST_ID, request_id.encode()))
-    answer_whole(request, client, status, headers, body)
+    send_response(request, client, status, headers, body)
     return status
 
 
-def answer_whole(
+def send_response(
     request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
-) -> Answered:
-    """Answer at once; what follows of the request is dropped."""
+) -> Discard:
+    """Send a whole response; return what drops the rest of the request."""
     client.send_head(status, headers, len(body))
     if body and request.method != b"HEAD":
         client.send_data(body)
     client.send_end()
-    return ANSWERED
+    return DISCARD
 
 
-def answer_health(
+def send_health(
     request: Request, client: ResponseWriter, health: Health, path: bytes, otherwise: GatewayError
-) -> Answered:
-    """Answer ``path`` if it is a health path, and ``otherwise`` if it is not."""
-    answer = health.answer(path)
-    if answer is None:
-        answer_problem(request, client, otherwise)
-        return ANSWERED
-    return answer_whole(request, client, *answer)
+) -> Discard:
+    """Send the health response if ``path`` is a health path, else the problem ``otherwise``."""
+    response = health.respond(path)
+    if response is None:
+        send_problem(request, client, otherwise)
+        return DISCARD
+    return send_response(request, client, *response)

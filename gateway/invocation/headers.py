@@ -1,4 +1,4 @@
-"""What the gateway takes from, and adds to, the heads that pass through it."""
+"""The headers that the gateway drops and adds on the way to the worker and back to the client."""
 
 from http1.stream import Headers
 from wire.headers import (
@@ -18,7 +18,10 @@ _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
 
 
 def request_headers(headers: Headers, region: bytes) -> Headers:
-    """Return a client's headers as the worker gets them (`spec/invocation.md` §3)."""
+    """Return the headers for the envelope (`spec/invocation.md` §3).
+
+    The worker drops more of them before the inference server: `worker_agent.job.request`.
+    """
     kept = forwardable(headers, INVOCATION_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
@@ -34,7 +37,7 @@ def trace_of(headers: Headers) -> bytes:
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:
-    """Return a worker's headers as the client gets them (`spec/invocation.md` §6)."""
+    """Return a worker's response headers as the client gets them (`spec/invocation.md` §6)."""
     kept = [header for header in headers if header[0] not in _PLATFORM_HEADERS]
     kept.append((NVCF_REQID, request_id.encode()))
     kept.append((NVCF_STATUS, nvcf_status(status)))

@@ -1,13 +1,8 @@
-"""The life of one invocation, from state to state (`gateway.invocation.state`).
+"""One invocation as a state machine: the table in `gateway.invocation.states`, carried out.
 
-A POST that breaks in ATTACHED goes back to QUEUED, because the queue may deliver the request again:
-no response byte reached the client. Not so once a worker was handed the rest of the body. A break
-in STREAMING ends the client's stream so that it is seen as broken.
-
-Pure: no I/O, no clock of its own, no task. Each public method is one event, effects are calls on
-ports: state first, port last, because a write may call `pause_writing` before it returns. Events from
-outside race (deadline, client gone, worker gone, refused) and are accepted in every state; the
-worker's own events are impossible out of order and say so.
+Pure: no I/O, no clock, no task. Each public method reports one event; time comes as an argument.
+Effects are calls on ports. Set the state first and call ports last: a write may call
+`pause_writing` before it returns, so an event can arrive inside an effect.
 """
 
 from gateway.domain.model import FunctionVersion
@@ -21,29 +16,30 @@ from gateway.errors import (
     WorkerLost,
     problem_for,
 )
-from gateway.invocation.caller import Caller
-from gateway.invocation.deadlines import answer_by, over_by
+from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
-from gateway.invocation.outcome import Outcome
-from gateway.invocation.ports import WorkerPost
-from gateway.invocation.site import Site
-from gateway.invocation.state import (
+from gateway.invocation.states import (
     ATTACHED,
     DONE,
     ENDING,
     QUEUED,
     RECEIVING,
     STREAMING,
-    State,
+    Event,
+    Outcome,
+    end_deadline,
+    head_deadline,
+    impossible,
 )
 from gateway.invocation.upload import Upload
+from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
+from wire.http1 import BODILESS_STATUSES
 from wire.problem import instance_of
 
-_BODILESS = (204, 304)
 CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
 
@@ -51,18 +47,20 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    Is a `http1.stream.RequestStream` towards the client and a `queueing.interface.Waiting` towards
-    the queue. ``deadline`` is when `deadline_passed` is to be called, ``due_at`` and ``slot`` are
-    for the timers that see to it. Times are of the monotonic clock, in s, 0.0 until they are known;
-    ``worker_s`` is how long the worker had held its lease when it attached, -1 if it does not say.
+    A `http1.stream.RequestStream` towards the client and a `queueing.interface.Waiting` towards
+    the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and ``slot`` belong
+    to the timers that call it. Times are of the monotonic clock in seconds, 0.0 until they are
+    known. ``worker_s`` is how long the worker had held its lease when it attached, -1 if it did not
+    say. ``request_token`` is None unless a worker has to fetch the rest of the body.
     """
 
     __slots__ = (
         "_caller",
         "_client",
+        "_context",
         "_post",
         "_request",
-        "_site",
+        "_requested_at_ns",
         "_target",
         "_upload",
         "attached_at",
@@ -84,26 +82,23 @@ class Invocation:
 
     def __init__(
         self,
-        site: Site,
+        context: Context,
         client: ResponseWriter,
         request: Request,
         caller: Caller,
-        *,
-        request_id: str,
-        tokens: tuple[str, str],
+        ticket: Ticket,
     ) -> None:
-        """``tokens`` are the single-use tokens for the response and for the rest of the body."""
-        self._site = site
+        self._context = context
         self._client = client
         self._request: Request | None = request
-        # Outlives the request for the sake of a problem; no copy.
+        # A problem document needs the path after the request itself was let go.
         self._target = request.target
         self._caller = caller
         self._upload = Upload(request.body_bytes)
         self._post: WorkerPost | None = None
         self.method = request.method
-        self.request_id = request_id
-        self.response_token, self.request_token = tokens
+        self.request_id, self.response_token, self._requested_at_ns = ticket
+        self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
         self.status = 0
@@ -112,9 +107,13 @@ class Invocation:
         self.head_at = 0.0
         self.worker_s = -1.0
         self.response_bytes = 0
-        self.deadline = answer_by(request.received_at, caller.poll_s)
+        self.deadline = head_deadline(request.received_at, caller.poll_s)
         self.due_at: float | None = None
         self.slot = -1
+
+    def __repr__(self) -> str:
+        outcome = f" {self.outcome.value}" if self.outcome is not None else ""
+        return f"<Invocation {self.request_id} {self.state.name}{outcome}>"
 
     @property
     def version(self) -> FunctionVersion:
@@ -126,24 +125,26 @@ class Invocation:
 
     @property
     def request_bytes(self) -> int:
+        """Bytes of the request body that have arrived."""
         return self._upload.arrived_bytes
 
-    # The client's side
+    # The client
 
     def request_data(self, data: bytes) -> None:
-        """Next bytes of the request."""
+        """The next bytes of the request body arrived."""
         if self.state is DONE:
             return
         upload = self._upload
         if not upload.add(data):
             if self.state is RECEIVING:
-                if upload.is_enough():
+                if upload.is_first_part_complete():
                     self._publish()
             else:
+                # No worker fetches the body yet: what the client sends must stay in its socket.
                 self._client.pause_reading()
 
     def first_part_end(self) -> None:
-        """A body of unknown length goes on beyond what has come."""
+        """All that came with the head is delivered; the body, of unknown length, goes on."""
         if self.state is RECEIVING:
             self._publish()
 
@@ -154,7 +155,7 @@ class Invocation:
             self._publish()
 
     def request_broken(self) -> None:
-        """The client left."""
+        """The client left, or its connection broke."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
@@ -175,45 +176,48 @@ class Invocation:
             self._end()
 
     def _publish(self) -> None:
-        request, caller, site = self._request, self._caller, self._site
+        request, caller, context = self._request, self._caller, self._context
         if request is None:
             raise AssertionError("published twice")
         upload = self._upload
         first_part = upload.take_first_part()
-        has_rest = upload.has_rest()
-        headers = request_headers(request.headers, site.region)
+        if upload.has_rest():
+            self.request_token = context.registry.issue_request_token(self.request_id)
+        headers = request_headers(request.headers, context.region)
         try:
             envelope = encode_envelope(
                 request_id=self.request_id,
                 nca_id=caller.account,
                 subject=caller.subject,
-                requested_at_ns=site.wall_ns(),
+                requested_at_ns=self._requested_at_ns,
                 method=request.method,
                 path=request.target,
                 headers=headers,
                 body=first_part,
-                target_uri=site.target_uri,
+                target_uri=context.attach_uri,
                 response_token=self.response_token,
-                request_token=self.request_token if has_rest else None,
+                request_token=self.request_token,
             )
         except EnvelopeError as error:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
         self.state = QUEUED
+        # An invocation may wait for an hour: it must not hold the head for so long.
         self._request = None
-        if has_rest:
+        if self.request_token is not None:
             self._client.pause_reading()
-        site.queue.publish(
+        context.queue.publish(
             caller.version.version_id, self.request_id, envelope, self, trace_of(headers)
         )
 
-    # The queue's side
+    # The queue
 
     def published(self, sequence: int) -> None:
         """The queue holds it; the position is the queue's to know."""
 
     def refused(self, error: QueueError) -> None:
-        """It is not in the queue, or was lost from it before a worker answered."""
+        """The queue did not take the request, or lost it."""
+        # Once a worker is attached, the queue's loss does not matter: the response is on its way.
         if self.state is QUEUED:
             if isinstance(error, QueueFull):
                 self._fail(QueueFullError(str(error)), Outcome.QUEUE_FULL)
@@ -225,34 +229,27 @@ class Invocation:
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
 
-    # The worker's side
+    # The worker's GET: the rest of the request body
 
-    def attached(self, post: WorkerPost, now: float, worker_s: float) -> None:
-        """A worker opened its POST; ``worker_s`` is its lease's age, -1 when it does not say."""
-        self._expect(QUEUED)
-        self.state = ATTACHED
-        self.attached_at = now
-        self.worker_s = worker_s
-        self._post = post
+    def rest_requested(self, get: WorkerGet) -> bool:
+        """A worker asks for the rest of the body. Return False if it cannot have it.
 
-    def send_rest(self, sink: ResponseWriter) -> bool:
-        """A worker asks for the rest of the body by GET attach.
-
-        False when it was handed out before: if no worker is attached, the first is lost with it.
+        Only the first GET can: what it got is not kept. A second one while no POST is open means
+        that the queue delivered the request again, so the worker which made the first is lost.
         """
-        if self._upload.was_handed_out:
+        if self.state is RECEIVING or self.state is DONE:
+            raise impossible(self.state, Event.REST_REQUESTED)
+        upload = self._upload
+        if upload.was_handed_out:
             if self.state is QUEUED:
-                self._rest_lost()
+                self._fail_without_rest()
             return False
-        sink.send_head(
-            200, [(b"content-type", b"application/octet-stream")], self._upload.rest_bytes()
-        )
-        self._upload.attach(sink)
+        upload.attach(get.accept(upload.rest_bytes()))
         self._client.resume_reading()
         return True
 
     def rest_pause_writing(self) -> None:
-        """The worker reads slower than the client writes."""
+        """The worker reads the body slower than the client sends it."""
         if self.state is not DONE:
             self._client.pause_reading()
 
@@ -262,58 +259,91 @@ class Invocation:
             self._client.resume_reading()
 
     def rest_broken(self) -> None:
-        """The worker's GET is over: it needs no more of the body, or its death shows elsewhere."""
+        """The worker's GET is over: it needs no more of the body, or it died.
+
+        Its death shows on its POST, or as the end of its lease.
+        """
         self._upload.detach()
 
+    # The worker's POST: the response
+
+    def attached(self, post: WorkerPost, now: float, worker_s: float) -> None:
+        """A worker opened its POST; ``worker_s`` is its lease's age, -1 if it does not say."""
+        if self.state is not QUEUED:
+            raise impossible(self.state, Event.ATTACHED)
+        self.state = ATTACHED
+        self.attached_at = now
+        self.worker_s = worker_s
+        self._post = post
+
     def response_head(
-        self, status: int, headers: Headers, announced_bytes: int | None, post_bytes: int | None
+        self,
+        status: int,
+        headers: Headers,
+        announced_bytes: int | None,
+        post_bytes: int | None,
+        now: float,
     ) -> None:
         """The worker's response head is complete and valid.
 
-        ``announced_bytes`` is the head's own content-length, ``post_bytes`` the length of what the
-        POST still carries; ``None`` for what is not known.
+        ``announced_bytes`` is the head's own content-length, ``post_bytes`` how many bytes of the
+        POST follow the head; ``None`` for what is not known.
         """
-        self._expect(ATTACHED)
+        if self.state is not ATTACHED:
+            raise impossible(self.state, Event.RESPONSE_HEAD)
         body_bytes = announced_bytes
-        if body_bytes is None and not (self.method == b"HEAD" or status in _BODILESS):
+        if body_bytes is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
+            # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
         self.state = STREAMING
         self.status = status
-        self.head_at = self._site.clock()
-        self._site.queue.settled(self.request_id)
+        self.head_at = now
+        # The queue must not fail the request any more: its client is getting a response.
+        self._context.queue.settled(self.request_id)
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
         )
 
     def response_data(self, data: bytes) -> None:
-        """Next bytes of the response, forwarded as they are."""
+        """The next bytes of the response, forwarded as they are: SSE events pass here."""
         if self.state is STREAMING:
             self.response_bytes += len(data)
             self._client.send_data(data)
+        elif self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_DATA)
 
     def response_end(self) -> None:
-        """The worker has sent everything."""
+        """The worker has sent the whole response."""
         if self.state is STREAMING:
             self.state = ENDING
+            # The worker's 200 frees its slot, so it must wait until the client has read enough.
             if not self._client.is_writing_paused():
                 self._end()
+        elif self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_END)
 
     def response_broken(self) -> None:
         """The POST broke: back to the queue, or a visibly broken stream."""
         if self.state is ATTACHED:
             self._post = None
             if self._upload.was_handed_out:
-                self._rest_lost()
+                self._fail_without_rest()
             else:
                 self.state = QUEUED
-                self._site.desk.rearm(self)
+                self._context.registry.renew_response_token(self.request_id)
         elif self.state is STREAMING:
             self._post = None
             self._break(Outcome.WORKER_LOST)
+        elif self.state is not ENDING and self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_BROKEN)
 
-    def worker_failed(self, status: int, detail: str) -> None:
-        """What the worker sent is no response; its token is used up, so the client is answered."""
-        self._expect(ATTACHED)
+    def response_invalid(self, status: int, detail: str) -> None:
+        """The worker did not send a valid response head; ``status`` is for the worker.
+
+        The request is not delivered again: the function would run twice for the same result.
+        """
+        if self.state is not ATTACHED:
+            raise impossible(self.state, Event.RESPONSE_INVALID)
         post, self._post = self._post, None
         if post is not None:
             post.refuse(status, detail)
@@ -323,7 +353,7 @@ class Invocation:
     # Time and the process
 
     def deadline_passed(self, now: float, position: int | None = None) -> None:
-        """``deadline`` has come; ``position`` is the place in line, if it still has one."""
+        """``deadline`` has passed; ``position`` is the request's position if it is still queued."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
@@ -332,13 +362,14 @@ class Invocation:
             if position is not None:
                 error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)
-        elif now >= over_by(self.received_at):
+        elif now >= end_deadline(self.received_at):
             self._break(Outcome.TOO_LONG)
         else:
-            self.deadline = over_by(self.received_at)
+            # Set only now, because most invocations are over before their first deadline.
+            self.deadline = end_deadline(self.received_at)
 
     def shut_down(self) -> None:
-        """The process's drain is over."""
+        """The process stops: its drain is over."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
@@ -347,14 +378,16 @@ class Invocation:
         else:
             self._break(Outcome.DRAINED)
 
-    def _rest_lost(self) -> None:
+    def _fail_without_rest(self) -> None:
+        """Fail because the worker that had the rest of the body is lost, and the rest with it."""
         self._withdraw()
         error = WorkerLost("The worker broke off with part of the request body")
         self._fail(error, Outcome.WORKER_LOST)
 
     def _withdraw(self) -> None:
+        """Take the request out of the queue and tell workers to stop, if it can be there."""
         if self.state is QUEUED or self.state is ATTACHED:
-            self._site.queue.withdraw(self._caller.version.version_id, self.request_id)
+            self._context.queue.withdraw(self._caller.version.version_id, self.request_id)
 
     def _end(self) -> None:
         self.state = DONE
@@ -362,13 +395,13 @@ class Invocation:
         post, self._post = self._post, None
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
         self._client.send_end()
-        self._upload.break_off()
-        self._site.desk.finished(self)
+        self._upload.abort()
+        self._context.registry.finished(self.request_id)
         if post is not None:
-            post.taken()
+            post.release()
 
     def _fail(self, error: GatewayError, outcome: Outcome) -> None:
-        """Answer with a problem; only before the response head."""
+        """Respond with a problem document; only before the response head."""
         status, headers, body = problem_for(error, instance_of(self._target), self.request_id)
         self.status = status
         self.response_bytes = len(body)
@@ -380,6 +413,7 @@ class Invocation:
         self._client.send_end()
 
     def _break(self, outcome: Outcome) -> None:
+        """End the response so that the client sees a broken stream; only after its head."""
         self._finish(outcome)
         self._client.abort()
 
@@ -388,11 +422,7 @@ class Invocation:
         self.outcome = outcome
         self._request = None
         post, self._post = self._post, None
-        self._upload.break_off()
-        self._site.desk.finished(self)
+        self._upload.abort()
+        self._context.registry.finished(self.request_id)
         if post is not None:
-            post.dismiss()
-
-    def _expect(self, state: State) -> None:
-        if self.state is not state:
-            raise AssertionError(f"event for {state.name} in {self.state.name}")
+            post.release()

@@ -1,6 +1,6 @@
-"""A request body on its way: the first part for the envelope, the rest for GET attach.
+"""A request body on its way: the first part for the envelope, the rest for the worker's GET.
 
-With a known length the envelope waits for ``min(length, 32 KiB)``; with an unknown length it takes
+With a known length the envelope waits for ``min(length, 32 KiB)``. With an unknown length it takes
 what arrived with the head and never waits, because a client may send nothing more until it gets a
 response (`spec/invocation.md` §3).
 """
@@ -31,14 +31,15 @@ class Upload:
         self.arrived_bytes = 0
         self.inline_bytes = 0
         self.was_handed_out = False
+        """Whether a worker's GET got the rest; it is not kept, so no second one can get it."""
 
-    def is_enough(self) -> bool:
-        """Whether the first part is complete (known length only)."""
+    def is_first_part_complete(self) -> bool:
+        """Return whether the envelope's part has arrived; False for a body of unknown length."""
         length = self._length
         return length is not None and self.arrived_bytes >= min(length, INLINE_BODY_BYTES)
 
     def take_first_part(self) -> bytes:
-        """Return what goes into the envelope; keeps what is beyond it."""
+        """Return the envelope's part and keep what lies beyond it."""
         held = self._held
         whole = held[0] if len(held) == 1 else b"".join(held)
         if len(whole) > INLINE_BODY_BYTES:
@@ -50,19 +51,22 @@ class Upload:
         return whole
 
     def has_rest(self) -> bool:
-        """Whether anything is, or may come, beyond the first part. Ask after taking it."""
+        """Return whether there is, or may be, more than the first part. Call after taking it.
+
+        This is the only place that decides whether a worker has to come back for the body.
+        """
         if self._length is not None:
             return self._length > self.inline_bytes
         return not self._whole or bool(self._held)
 
     def rest_bytes(self) -> int | None:
-        """Return the length of what GET attach will carry, if it is known."""
+        """Return the length of the rest, ``None`` when it is not known yet."""
         if self._length is not None:
             return self._length - self.inline_bytes
         return self.arrived_bytes - self.inline_bytes if self._whole else None
 
     def add(self, data: bytes) -> bool:
-        """Take the next bytes; True when they went on to the worker, False when they are held."""
+        """Take the next bytes; return whether they went on to a worker (False: they are held)."""
         self.arrived_bytes += len(data)
         if self._sink is not None:
             self._sink.send_data(data)
@@ -78,7 +82,7 @@ class Upload:
             self._sink = None
 
     def attach(self, sink: ResponseWriter) -> None:
-        """Send the rest to ``sink``, after its head: what is held now, then what comes."""
+        """Send the rest to ``sink``, whose head was sent: what is held now, then what arrives."""
         self._sink = sink
         self.was_handed_out = True
         held, self._held = self._held, []
@@ -89,11 +93,11 @@ class Upload:
             sink.send_end()
 
     def detach(self) -> None:
-        """The worker wants no more of it."""
+        """The worker needs no more of the body."""
         self._sink = None
 
-    def break_off(self) -> None:
-        """Nobody wants the body any more; a worker that reads it must see that it is not whole."""
+    def abort(self) -> None:
+        """Drop the body; a worker that is still reading it sees a broken stream."""
         self._held = []
         if self._sink is not None:
             sink, self._sink = self._sink, None

@@ -8,7 +8,7 @@ answers its clients whose requests no worker has begun to answer.
 from collections.abc import Iterable
 
 from gateway.invocation.machine import Invocation
-from gateway.invocation.state import State
+from gateway.invocation.states import State
 from gateway.provision.notices import Notices
 from queueing.interface import FunctionQueue, QueueUnavailable
 

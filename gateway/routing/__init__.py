@@ -1,1 +1,1 @@
-"""Which function, which version, which kind of request."""
+"""From a request head to a caller and the function version to invoke."""

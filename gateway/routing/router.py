@@ -1,67 +1,40 @@
-"""From a target to a version that can be invoked by this caller, or the reason why not.
+"""From a function id to a version that this caller can invoke, or the reason why not.
 
-The order of checks decides what a stranger learns (`spec/control-plane.md` §1.0): credential (401),
-scope (403), does it exist for this account (404), is the key good for it (403), its state (400 or
-404, §3.4). Functions of other accounts that are not shared do not exist. A call that names no
-version may get any invocable one that the caller sees, evenly over the running capacity: own,
-public and shared alike, so that making one version public does not hide the others.
+The order of the checks decides what a stranger learns (`spec/control-plane.md` §1.0): scope (403),
+does the function exist for this account (404), does the key cover it (403), its state (400 or 404,
+§3.4). A function of another account that is not shared looks as if it did not exist. A call that
+names no version can get any invocable version that the caller sees, in proportion to the running
+capacity: own, public and shared alike, so that a public version does not hide the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from gateway.domain.model import INVOCABLE, FunctionVersion, State
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import FunctionEntry, ReadModel
-from gateway.errors import BadRequest, Forbidden, FunctionNotFound, NotInvocable
-from gateway.routing.target import Target
-
-DEFAULT_POLL_S = 60
-MAX_POLL_S = 3600
-
-Authenticate = Callable[[bytes | None, float], Principal]
-"""From an Authorization value and Unix time; raises `gateway.errors.Unauthenticated`."""
+from gateway.errors import Forbidden, FunctionNotFound, NotInvocable
 
 _NEAREST_FIRST = (State.DEGRADED, State.DEPLOYING, State.ERROR, State.INACTIVE)
-
-
-class Admission(NamedTuple):
-    """An invocation that may begin. ``poll_s`` is how long the caller waits for the head."""
-
-    version: FunctionVersion
-    account: str
-    subject: str
-    poll_s: int
+"""Which state an error names when no version is invocable: the one closest to being so."""
 
 
 class Router:
-    """Admits invocations, by the read model alone."""
+    """Picks function versions, by the read model alone."""
 
-    __slots__ = ("_authenticate", "_model", "_random")
+    __slots__ = ("_model", "_random")
 
-    def __init__(
-        self, model: ReadModel, authenticate: Authenticate, random: Callable[[], float]
-    ) -> None:
-        """``random`` returns a float from 0.0 up to but not 1.0."""
+    def __init__(self, model: ReadModel, random: Callable[[], float]) -> None:
+        """``random`` returns a float from 0.0 up to but not including 1.0."""
         self._model = model
-        self._authenticate = authenticate
         self._random = random
-
-    def admit(self, target: Target, now: float) -> Admission:
-        """Return what to invoke and for whom; ``now`` is Unix time in seconds.
-
-        Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound`, `NotInvocable` or `BadRequest`.
-        """
-        principal = self._authenticate(target.authorization, now)
-        poll = target.poll_seconds
-        poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
-        version = self.pick(target.function_id, target.version_id, principal)
-        return Admission(version, principal.account, principal.subject, poll_s)
 
     def pick(
         self, function_id: str, version_id: str | None, principal: Principal
     ) -> FunctionVersion:
-        """Return the version named, or one of those that can serve."""
+        """Return the version with this id, or without one any version that can serve.
+
+        Raises `Forbidden`, `FunctionNotFound` or `NotInvocable`.
+        """
         if INVOKE not in principal.scopes:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
         entry = self._model.function(function_id)
@@ -85,9 +58,9 @@ class Router:
 
 
 def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
-    """Return one of ``candidates``, each as likely as its share of the running capacity.
+    """Return one of ``candidates`` with a probability equal to its share of the running capacity.
 
-    ``random`` is from 0.0 up to but not 1.0. Where nothing runs all are equally likely.
+    ``random`` is from 0.0 up to but not including 1.0. If nothing runs, all are equally likely.
     """
     total = sum([version.capacity for version in candidates])
     if not total:
@@ -98,16 +71,6 @@ def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVers
         if left < 0:
             return version
     return candidates[-1]
-
-
-def poll_seconds(value: bytes) -> int:
-    """Read ``NVCF-POLL-SECONDS``: 0 counts as 1, above 3600 or no number is a `BadRequest`."""
-    if not value.isdigit() or len(value) > 9:
-        raise BadRequest("NVCF-POLL-SECONDS is not a whole number of seconds from 1 to 3600")
-    poll_s = int(value)
-    if poll_s > MAX_POLL_S:
-        raise BadRequest(f"NVCF-POLL-SECONDS is above {MAX_POLL_S}")
-    return poll_s or 1
 
 
 def _named(
@@ -126,11 +89,11 @@ def _named(
 def _permitted(
     entry: FunctionEntry, function_id: str, principal: Principal
 ) -> tuple[FunctionVersion, ...]:
-    """Return the invocable versions that the caller sees and the key is good for."""
-    seen = [v for v in entry.versions.values() if principal.sees(entry, v)]
-    if not seen:
+    """Return the invocable versions that the caller sees and the key covers."""
+    visible = [v for v in entry.versions.values() if principal.sees(entry, v)]
+    if not visible:
         raise _not_found(function_id, None)
-    permitted = [v for v in seen if principal.may_invoke(entry, v, is_named=False)]
+    permitted = [v for v in visible if principal.may_invoke(entry, v, is_named=False)]
     if not permitted:
         raise Forbidden(f"{_name(function_id, None)}: the key is not good for it")
     return tuple(v for v in permitted if v.state in INVOCABLE)
@@ -143,7 +106,7 @@ def _not_found(function_id: str, version_id: str | None) -> FunctionNotFound:
 def _not_invocable(
     function_id: str, version_id: str | None, states: Iterable[State]
 ) -> FunctionNotFound | NotInvocable:
-    """Return 400 if an instance may come back (DEGRADED), else 404; both with the true state."""
+    """Return a 400 if an instance may come back (DEGRADED), else a 404; both name the state."""
     found = set(states)
     state = next((s for s in _NEAREST_FIRST if s in found), None)
     if state is None:

@@ -1,1 +1,1 @@
-"""What the gateway shows of itself: health, metrics, the access log."""
+"""Telemetry of a gateway process: health checks, metrics and the access log."""

@@ -1,33 +1,35 @@
-"""`/health`, `/health/live`, `/health/ready`."""
+"""The health endpoints `/health`, `/health/live` and `/health/ready`."""
 
-import os
 from collections.abc import Callable
 
 from http1.stream import Headers
+from runtime.ids import new_uuid
 from wire.headers import CONTENT_TYPE
-from wire.ids import uuid4_text
 from wire.problem import PROBLEM_JSON, REQUEST_ID, problem
 
 Check = Callable[[], str]
-"""Returns why the process cannot serve, or an empty string."""
+"""Returns the reason why the process cannot serve; an empty string if it can."""
 
 
 class Health:
-    """The process is live while it answers, ready while no check gives a reason."""
+    """Live while the process responds; ready while no check returns a reason."""
 
     def __init__(self) -> None:
         self._checks: list[Check] = []
 
     def add(self, check: Check) -> None:
-        """Ask ``check`` at every readiness call; it must be cheap."""
+        """Run ``check`` at every readiness request; it must be cheap and must not block."""
         self._checks.append(check)
 
     def reasons(self) -> list[str]:
-        """Return why the process is not ready; empty when it is."""
+        """Return the reasons why the process is not ready; empty if it is."""
         return [reason for check in self._checks if (reason := check())]
 
-    def answer(self, path: bytes) -> tuple[int, Headers, bytes] | None:
-        """Return status, headers and body for a health path, None for any other path."""
+    def respond(self, path: bytes) -> tuple[int, Headers, bytes] | None:
+        """Return status, headers and body for a health path, `None` for any other path.
+
+        A process that is not ready gets 503, but 500 at `/health` as in NVCF.
+        """
         if path == b"/health/live":
             return 200, [_JSON], _OK
         if path not in (b"/health", b"/health/ready"):
@@ -36,7 +38,7 @@ class Health:
         if not reasons:
             return 200, [_JSON], _OK
         status = 500 if path == b"/health" else 503
-        request_id = uuid4_text(os.urandom(16))
+        request_id = new_uuid()
         body = problem(
             status,
             "not-ready",

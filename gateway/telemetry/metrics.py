@@ -1,7 +1,7 @@
-"""The gateway's metrics: NVCF's names (`spec/operations.md` §12) and histograms from 1 ms."""
+"""The gateway's metrics: NVCF's names (`spec/operations.md` §12), and histograms from 1 ms up."""
 
 from gateway.invocation.machine import Invocation
-from gateway.invocation.outcome import Outcome
+from gateway.invocation.states import Outcome
 from queueing.nats.connection import Connection
 from queueing.nats.queue import JetStreamQueue
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry, SummaryChild
@@ -22,7 +22,7 @@ _OTHER_METHOD = b"OTHER"
 
 
 class _VersionMeters:
-    """What is counted per function version."""
+    """The series of one function version and account."""
 
     __slots__ = ("first_byte", "latency", "queue_wait", "requests", "total")
 
@@ -42,11 +42,11 @@ class _VersionMeters:
 
 
 _ExchangeMeters = tuple[CounterChild, HistogramChild, SummaryChild]
-"""What is counted per method and status."""
+"""The series of one method and status: requests, duration, size of the response body."""
 
 
 class GatewayMetrics:
-    """Counts invocations; one small call when one begins and one when it ends."""
+    """Records invocations: one call at the start of each, and one at its end."""
 
     def __init__(self, registry: Registry) -> None:
         version = ("function_id", "function_version_id")
@@ -113,13 +113,13 @@ class GatewayMetrics:
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
 
-    def began(self, invocation: Invocation) -> None:
-        """An invocation was accepted."""
+    def record_start(self, invocation: Invocation) -> None:
+        """Record that an invocation was accepted."""
         self._pending_of(invocation).value += 1
         self._meters(invocation).requests.value += 1
 
-    def ended(self, invocation: Invocation, now: float) -> None:
-        """An invocation is over; its outcome and times are set."""
+    def record_end(self, invocation: Invocation, now: float) -> None:
+        """Record that an invocation ended at ``now`` (loop time); its outcome and times are set."""
         self._pending_of(invocation).value -= 1
         meters = self._meters(invocation)
         received_at = invocation.received_at
@@ -143,8 +143,8 @@ class GatewayMetrics:
         body_size.count += 1
         body_size.sum += invocation.response_bytes
 
-    def refused(self, method: bytes, status: int, endpoint: str) -> None:
-        """A request was answered that never became an invocation."""
+    def record_refusal(self, method: bytes, status: int, endpoint: str) -> None:
+        """Record the response to a request that did not become an invocation."""
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:
@@ -168,7 +168,7 @@ class GatewayMetrics:
                 self._first_byte.child(*labels),
                 self._total.child(*labels),
             )
-            if len(self._versions) < _REMEMBERED:
+            if len(self._versions) < _MAX_CACHED_VERSIONS:
                 self._versions[key] = meters
         return meters
 
@@ -229,12 +229,16 @@ def watch_queue(registry: Registry, queue: JetStreamQueue) -> None:
     ).set_function(lambda: queue.losses)
 
 
-_REMEMBERED = 100_000
-"""Versions and accounts whose meters are kept at hand; later ones are looked up each time."""
+_MAX_CACHED_VERSIONS = 100_000
+"""Cached pairs of version and account; the series of further ones are looked up each time."""
 
 
 def queue_wait_s(invocation: Invocation) -> float:
-    """Return how long the request waited for a worker; with the lease's age if that is known."""
+    """Return the seconds from the request's arrival to its lease by a worker.
+
+    Without ``worker_s``, the age of the lease that the worker reports, the time of the attach call
+    is taken for that of the lease.
+    """
     waited_s = invocation.attached_at - invocation.received_at
     if invocation.worker_s > 0.0:
         return max(waited_s - invocation.worker_s, 0.0)

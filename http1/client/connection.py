@@ -12,7 +12,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from http1.client.tcp_info import unconfirmed_bytes
 from http1.stream import Failure, Headers, ResponseStream
-from wire.http1 import LAST_CHUNK, encode_chunk
+from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
 MAX_HEAD_BYTES = 417_792
 """As much as a gateway accepts of a response's head (`wire.http1.MAX_INNER_HEAD_BYTES`)."""
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
             self._is_bodiless = True
             self._is_ended = True
             self._is_reusable = self._parser.should_keep_alive()
-        elif status in (204, 304):
+        elif status in BODILESS_STATUSES:
             self._is_bodiless = True
 
     def on_body(self, data: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What the gateway is measured against, and the inference server behind all of them."""
+"""The peers that the gateway is compared with, and the inference server behind all of them."""

@@ -1,19 +1,19 @@
-"""The inference server of the benchmark: bare uvloop and httptools, so that it is never the limit.
+"""The benchmark's inference server: bare uvloop and httptools, so that it is not the bottleneck.
 
 Paths, any method:
 
-* ``/small``: a small JSON answer.
+* ``/small``: a small JSON response.
 * ``/sse?events=N&rate=R``: N events, R per second (see `loadtests.events` for their form).
 * ``/download?bytes=N``: N bytes with a content-length.
-* ``/upload``: reads the body, answers ``{"received": N}``.
-* ``/hold``: answers when the gate opens. ``/gate/shut``, ``/gate/open``, and ``/gate``:
-  ``{"waiting": N}``.
-* ``/v1/chat/completions``: OpenAI's form, whole after 50 ms or streamed at 100 tokens/s.
+* ``/upload``: reads the body, responds ``{"received": N}``.
+* ``/hold``: responds when the gate opens. ``/gate/shut``, ``/gate/open``, and ``/gate``, which
+  responds ``{"waiting": N}``.
+* ``/v1/chat/completions``: OpenAI's format, in one piece after 50 ms or streamed at 100 tokens/s.
 * ``/health``, ``/v2/health/ready``: 200.
 
-Events are timed by a timerfd per stream: libuv's timers tick in milliseconds, which would put two
-or three events of a 2,500/s stream into one write and hide what a single event costs. A stream
-whose reader stalls is not written to and catches up later, so backpressure shows in the rate.
+Events are timed by one timerfd per stream: libuv's timers have a resolution of a millisecond, which
+would put two or three events of a 2,500/s stream into one write and hide the cost of a single one.
+The server does not write to a stalled stream and catches up later, so backpressure lowers the rate.
 """
 
 import argparse
@@ -43,24 +43,24 @@ _TFD_NONBLOCK = os.O_NONBLOCK
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _answer(body: bytes, status: bytes = b"200 OK") -> bytes:
+def _response(body: bytes, status: bytes = b"200 OK") -> bytes:
     head = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n" % (status, _JSON, len(body))
     return head + body
 
 
-_SMALL = _answer(
+_SMALL = _response(
     b'{"id":"cmpl-1","object":"text_completion","model":"bench",'
     b'"choices":[{"index":0,"text":"It is a benchmark.","finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":24,"completion_tokens":5,"total_tokens":29}}'
 )
-_CHAT = _answer(
+_CHAT = _response(
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
     b'"message":{"role":"assistant","content":"It is a benchmark."},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":24,"completion_tokens":5,"total_tokens":29}}'
 )
-_HELD = _answer(b'{"held":true}')
-_OK = _answer(b'{"status":"OK"}')
-_NOT_FOUND = _answer(b'{"error":"no such path"}', b"404 Not Found")
+_HELD = _response(b'{"held":true}')
+_OK = _response(b'{"status":"OK"}')
+_NOT_FOUND = _response(b'{"error":"no such path"}', b"404 Not Found")
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -79,7 +79,7 @@ def _chat_token(number: int) -> bytes:
 
 
 class _Gate:
-    """Requests to ``/hold`` wait here while the gate is shut."""
+    """Holds requests to ``/hold`` while it is shut."""
 
     def __init__(self) -> None:
         self.shut = False
@@ -93,7 +93,7 @@ class _Gate:
 
 
 class _Pacer:
-    """Writes ``events`` to one connection at ``rate`` per second, each in a write of its own."""
+    """Writes ``events`` events to a connection at ``rate`` per second, one write per event."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _Pacer:
 
 
 class InferenceProtocol(asyncio.Protocol):
-    """One connection. Answers requests one after the other; nobody here pipelines."""
+    """One connection. Handles one request at a time, because no client here pipelines."""
 
     transport: asyncio.Transport
 
@@ -201,13 +201,13 @@ class InferenceProtocol(asyncio.Protocol):
         if path == b"/small":
             self.transport.write(_SMALL)
             return
-        answer = _PATHS.get(path)
-        if answer is None:
+        respond = _PATHS.get(path)
+        if respond is None:
             self.transport.write(_NOT_FOUND)
         else:
-            answer(self, query)
+            respond(self, query)
 
-    # The answers, by path; the argument is the query
+    # The responses, by path; the argument is the query
 
     def ok(self, _: bytes) -> None:
         self.transport.write(_OK)
@@ -227,10 +227,10 @@ class InferenceProtocol(asyncio.Protocol):
         self.transport.write(_OK)
 
     def gate_state(self, _: bytes) -> None:
-        self.transport.write(_answer(b'{"waiting":%d}' % len(self._gate.waiting)))
+        self.transport.write(_response(b'{"waiting":%d}' % len(self._gate.waiting)))
 
     def upload(self, _: bytes) -> None:
-        self.transport.write(_answer(b'{"received":%d}' % self._body_bytes))
+        self.transport.write(_response(b'{"received":%d}' % self._body_bytes))
 
     def sse(self, query: bytes) -> None:
         asked = parse_qs(query.decode())

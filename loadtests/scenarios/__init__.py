@@ -1,1 +1,1 @@
-"""One module per row of the table: drive a running system, return its figures."""
+"""One module per row of the table: measure a running system and return its figures."""

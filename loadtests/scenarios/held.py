@@ -1,8 +1,8 @@
-"""Memory of an invocation that waits: thousands held open, then all of them answered.
+"""Memory per waiting invocation: thousands of requests are held open, then all get a response.
 
-Behind the gateway a full worker holds its few, the rest wait in the queue. Behind a plain proxy all
-wait at the inference server. Memory is read when every one of them is known to wait, from the
-queue or from the inference server. The answers afterwards prove that each was there.
+Behind the gateway, a full worker holds a few requests and the rest wait in the queue. Behind a
+plain proxy, all wait at the inference server. Memory is read once the queue or the inference server
+confirms that every request waits. The responses afterwards prove that none was lost.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import httptools
 import nats
 import uvloop
 
-from loadtests.client import Connection, request_bytes
+from loadtests.client import ClientConnection, request_bytes
 from loadtests.errors import MeasurementError
 from loadtests.proc import Role, rss_bytes
 from loadtests.scenarios import small
@@ -26,12 +26,12 @@ _AT_ONCE = 50
 _WAITING_S = 60.0
 _ANSWERED_S = 60.0
 _SETTLE_S = 1.0
-_LOOK_EVERY_S = 0.1
+_POLL_S = 0.1
 _QUEUE_STREAMS = "rq_"
 
 
 class _Tally:
-    """What came of the held requests."""
+    """Counts the outcomes of the held requests."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
@@ -49,7 +49,7 @@ class _Tally:
 
 
 class _Held(asyncio.Protocol):
-    """One connection with one request on it, as small as a client can be."""
+    """One connection with one request, with as little memory as possible."""
 
     __slots__ = ("_answered", "_parser", "_request", "_tally", "transport")
 
@@ -69,10 +69,10 @@ class _Held(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end(f"malformed answer: {error}")
+            self._end(f"malformed response: {error}")
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._end("closed without an answer")
+        self._end("closed without a response")
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -85,9 +85,9 @@ class _Held(asyncio.Protocol):
 
 
 def held(target: Target, requests: int) -> dict[str, float]:
-    """Return the growth of the gateway's or proxy's resident memory per waiting request.
+    """Return the growth of the gateway's or proxy's resident memory per waiting request, in KiB.
 
-    Wants a freshly started system: memory that earlier load has left free would hide the growth.
+    Needs a freshly started system: memory freed after earlier load would hide the growth.
     """
     small.warm_up(target)
     _gate(target, "/gate/shut")
@@ -105,7 +105,7 @@ async def _hold(target: Target, requests: int) -> int:
     clients: list[_Held] = []
     try:
         await _connect(target, requests, tally, clients)
-        await _all_waiting(target, requests, tally)
+        await _wait_for_all(target, requests, tally)
         await asyncio.sleep(_SETTLE_S)
         after = rss_bytes(target.processes(), Role.FRONT)
         _gate(target, "/gate/open")
@@ -116,7 +116,7 @@ async def _hold(target: Target, requests: int) -> int:
             raise MeasurementError(
                 f"after the release {tally.good} of {requests} were answered"
             ) from error
-        _no_problems(tally)
+        _check(tally)
     finally:
         for client in clients:
             client.transport.abort()
@@ -138,23 +138,23 @@ async def _connect(target: Target, requests: int, tally: _Tally, clients: list[_
         clients += [client for _, client in connected]
 
 
-async def _all_waiting(target: Target, requests: int, tally: _Tally) -> None:
-    """Return when all requests wait. Raises MeasurementError if one is answered or time is up."""
+async def _wait_for_all(target: Target, requests: int, tally: _Tally) -> None:
+    """Wait until all requests wait. Raises MeasurementError after a response or `_WAITING_S`."""
     end = time.monotonic() + _WAITING_S
     async with _counting(target) as count:
         while (waiting := await count()) < requests:
-            _no_problems(tally)
+            _check(tally)
             if time.monotonic() > end:
                 raise MeasurementError(f"{waiting} of {requests} requests wait")
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_S)
     if tally.good or tally.bad:
-        _no_problems(tally)
+        _check(tally)
         raise MeasurementError(f"{tally.good} requests were answered at a shut gate")
 
 
 @asynccontextmanager
 async def _counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]]]:
-    """Count what waits: messages in the queue where there is one, else at the inference server."""
+    """Yield a counter of waiting requests: in the queue if there is one, else at the server."""
 
     async def at_inference_server() -> int:
         return int(json.loads(_gate(target, "/gate"))["waiting"])
@@ -174,14 +174,14 @@ async def _counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]
         await connection.close()
 
 
-def _no_problems(tally: _Tally) -> None:
+def _check(tally: _Tally) -> None:
     if tally.bad:
         raise MeasurementError(f"{len(tally.bad)} of {tally.expected} failed: {tally.bad[0]}")
 
 
 def _gate(target: Target, path: str) -> bytes:
-    """Speak to the inference server itself, past the system under test."""
+    """Send a request directly to the inference server, bypassing the system under test."""
     behind = Target("inference", target.inference_port, (), (), target.inference_port)
-    with Connection(behind) as connection:
+    with ClientConnection(behind) as connection:
         connection.exchange(request_bytes(behind, "POST", path))
         return connection.body

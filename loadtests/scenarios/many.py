@@ -1,29 +1,29 @@
-"""What a full store costs the gateway: time to be ready, memory, the first page of a list."""
+"""The cost of a full store: the gateway's start-up time, memory, and the first page of a list."""
 
 import gc
 
-from loadtests.client import Connection, repeat, request_bytes
+from loadtests.client import ClientConnection, repeat, request_bytes
 from loadtests.proc import Role
 from loadtests.stats import quantile
 from loadtests.systems import Target
 
 PAGE = 500
-"""Versions in the first page: as many as the commands ask for."""
+"""Versions in the first page: as many as the gateway's commands request."""
 _LIST_S = 2.0
 
 
 def many(target: Target) -> dict[str, float]:
-    """Read what there is to read after a restart; the list is timed on one warm connection.
+    """Measure a gateway after a restart; the list is timed on one warm connection.
 
-    Memory is read after whatever was measured before.
+    Memory is read after the list, and after the rows that were measured before.
     """
     api = target.api()
     request = request_bytes(api, "GET", f"/v2/nvcf/functions?limit={PAGE}")
-    with Connection(api) as connection:
+    with ClientConnection(api) as connection:
         connection.exchange(request)
         gc.collect()
         times_ns = repeat(connection, request, _LIST_S)
-    sizes = [one.rss_bytes for one in target.processes() if one.role is Role.FRONT]
+    sizes = [process.rss_bytes for process in target.processes() if process.role is Role.FRONT]
     return {
         "many_ready": target.ready_s,
         "many_memory": max(sizes) / 1e6,

@@ -1,11 +1,11 @@
-"""Small invocations: the latency of one at a time, the rate and the CPU of 64 at a time."""
+"""Small invocations: latency on one connection, throughput and CPU on 64 connections."""
 
 import gc
 from pathlib import Path
 from typing import Final
 
 from loadtests import generators
-from loadtests.client import Connection, repeat, request_bytes
+from loadtests.client import ClientConnection, repeat, request_bytes
 from loadtests.errors import MeasurementError
 from loadtests.proc import Role, cpu_between
 from loadtests.stats import quantile
@@ -26,14 +26,14 @@ _CPU_KEYS = {
 
 
 def warm_up(target: Target, duration_s: float = _WARM_UP_S) -> None:
-    with Connection(target) as connection:
+    with ClientConnection(target) as connection:
         repeat(connection, request_bytes(target, "POST", PATH, BODY), duration_s)
 
 
 def latency(target: Target, duration_s: float) -> dict[str, float]:
-    """Time round trips on one warm connection."""
+    """Return quantiles of the round trips on one warm connection, in µs."""
     request = request_bytes(target, "POST", PATH, BODY)
-    with Connection(target) as connection:
+    with ClientConnection(target) as connection:
         repeat(connection, request, _WARM_UP_S)
         gc.collect()
         gc.disable()
@@ -48,17 +48,17 @@ def latency(target: Target, duration_s: float) -> dict[str, float]:
 
 
 def throughput(target: Target, generator: str, duration_s: int, folder: Path) -> dict[str, float]:
-    """Drive 64 connections; the CPU of the same run by process.
+    """Return the throughput on 64 connections, and the CPU per request by process in the same run.
 
-    The clocks of the processes are read around the generator's run, its connects included: without
-    load they stand still.
+    CPU times are read before and after the generator's run, which includes its connects; processes
+    use no CPU without load.
     """
-    post = generators.Post(PATH, "application/json", BODY)
-    _checked(generators.measure(generator, target, post, CONNECTIONS, 1, folder))
+    post = generators.PostRequest(PATH, "application/json", BODY)
+    _check(generators.measure(generator, target, post, CONNECTIONS, 1, folder))
     before = target.processes()
     summary = generators.measure(generator, target, post, CONNECTIONS, duration_s, folder)
     used = cpu_between(before, target.processes())
-    _checked(summary)
+    _check(summary)
     figures = {"throughput": summary.requests_per_s}
     for role, key in _CPU_KEYS.items():
         if role in used:
@@ -66,6 +66,6 @@ def throughput(target: Target, generator: str, duration_s: int, folder: Path) ->
     return figures
 
 
-def _checked(summary: generators.Summary) -> None:
+def _check(summary: generators.Summary) -> None:
     if summary.failures:
         raise MeasurementError(f"of {summary.requests} requests: {summary.failures}")

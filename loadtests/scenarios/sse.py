@@ -1,4 +1,4 @@
-"""Server-sent events: what a fast token stream loses in rate and gains in delay."""
+"""Server-sent events: the rate and the delay of fast token streams."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ _PATIENCE_S = 30.0
 
 
 class _Stream(asyncio.Protocol):
-    """One connection with one event stream on it."""
+    """One connection with one event stream."""
 
     def __init__(self, request: bytes, finished: "asyncio.Future[None]") -> None:
         self.reader = EventReader()
@@ -64,7 +64,7 @@ class _Stream(asyncio.Protocol):
 
 
 def sse(target: Target, duration_s: float) -> dict[str, float]:
-    """Read all streams at once. A missing, repeated or torn event is a failure."""
+    """Read all streams concurrently. Raises MeasurementError for a missing or repeated event."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_read_streams(target, _WARM_UP_EVENTS))
         gc.collect()
@@ -112,8 +112,8 @@ def _figures(
     streams: list[_Stream], front_s: float | None, agent_s: float | None
 ) -> dict[str, float]:
     delays_ns = sorted(delay for stream in streams for delay in stream.reader.delays_ns)
-    # From the first sending to the last receipt: a stream that is held back and then delivered at
-    # once does not look fast.
+    # Measured from the first sending to the last receipt, so that a stream that is held back and
+    # then delivered at once does not look fast.
     rate = min(
         (len(stream.reader.delays_ns) - 1)
         / ((stream.last_read_ns - stream.reader.first_sent_ns) / 1e9)

@@ -1,10 +1,10 @@
-"""One body of 100 MB at a time, down and up."""
+"""Bodies of 100 MB, one at a time, down and up."""
 
 import json
 import time
 from typing import Final
 
-from loadtests.client import Connection, request_bytes
+from loadtests.client import ClientConnection, request_bytes
 from loadtests.errors import MeasurementError
 from loadtests.systems import Target
 
@@ -15,8 +15,8 @@ _PIECE = memoryview(bytes(256 * 1024))
 
 
 def transfer(target: Target) -> dict[str, float]:
-    """Return MB/s (of 10^6 bytes) over a few bodies, first byte sent to last byte received."""
-    with Connection(target) as connection:
+    """Return MB/s (10^6 bytes) over several bodies, first byte sent to last byte received."""
+    with ClientConnection(target) as connection:
         _down(target, connection, _WARM_UP_BYTES)
         down_s = sum(_down(target, connection, BODY_BYTES) for _ in range(_REPEATS))
         _up(target, connection, _WARM_UP_BYTES)
@@ -25,7 +25,7 @@ def transfer(target: Target) -> dict[str, float]:
     return {"down": megabytes / down_s, "up": megabytes / up_s}
 
 
-def _down(target: Target, connection: Connection, body_bytes: int) -> float:
+def _down(target: Target, connection: ClientConnection, body_bytes: int) -> float:
     request = request_bytes(target, "GET", f"/download?bytes={body_bytes}")
     started = time.perf_counter()
     connection.exchange(request)
@@ -35,7 +35,7 @@ def _down(target: Target, connection: Connection, body_bytes: int) -> float:
     return elapsed_s
 
 
-def _up(target: Target, connection: Connection, body_bytes: int) -> float:
+def _up(target: Target, connection: ClientConnection, body_bytes: int) -> float:
     head = request_bytes(target, "POST", "/upload", body_bytes=body_bytes)
     started = time.perf_counter()
     connection.send(head)

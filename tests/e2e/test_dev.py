@@ -182,9 +182,9 @@ def test_serve_on_a_port_in_use_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for workers in ("1", "2"):
+        for processes in ("1", "2"):
             env = {"GATEWAY_EDGE__LISTEN": f"127.0.0.1:{port}"}
-            program = gateway("serve", "--workers", workers, env=env)
+            program = gateway("serve", "--processes", processes, env=env)
             assert program.wait_end() == 2
             (line,) = program.output.splitlines()
             assert f"cannot listen on 127.0.0.1:{port}" in line

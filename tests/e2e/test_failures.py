@@ -226,7 +226,7 @@ async def test_the_place_in_line_is_told_at_the_timeout(stack: Stack) -> None:
 
 
 async def test_several_processes_share_one_port(stack: Stack) -> None:
-    gateway = stack.gateway("--workers", "2")
+    gateway = stack.gateway("--processes", "2")
     gateway.program.wait_line(
         lambda line: '"event":"gateway.ready"' in line and line not in gateway.program.lines[:1]
     )

@@ -1,7 +1,7 @@
-"""What both programs really show at /metrics against the tables of `spec/operations.md` §12.
+"""The /metrics of both programs, compared with the tables of `spec/operations.md` §12.
 
-Left out is what belongs to features that are not there: other clients of the gateway (gRPC, HTTP,
-AWS), assets, large responses, progress, sessions.
+Metrics of features that do not exist are left out: other clients of the gateway (gRPC, HTTP, AWS),
+assets, large responses, progress, sessions.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ WORKER = PROCESS | {
     f"nvcf_worker_service_{name}": (kind, labels | VERSION)
     for name, (kind, labels) in _OF_WORKER.items()
 }
-"""Without ``token_refresh_failure_total``, which an agent without an API does not have."""
+"""Metrics of the agent, except ``token_refresh_failure_total``, which needs a registered agent."""
 
 
 _sample = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -93,7 +93,7 @@ _label = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 class Sample(NamedTuple):
-    """One line."""
+    """One line of the exposition."""
 
     name: str
     labels: dict[str, str]
@@ -101,7 +101,7 @@ class Sample(NamedTuple):
 
 
 class Shown:
-    """One answer of /metrics. Not read by `prometheus_client`, which has names of its own."""
+    """One response of /metrics, parsed here because `prometheus_client` changes names."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -111,7 +111,7 @@ class Shown:
         ]
 
     def differences(self, expected: dict[str, tuple[str, set[str]]]) -> list[str]:
-        """Return what is not as in a table: a name, its type, or a label."""
+        """Return the differences from a table: names, types and labels."""
         types = dict(
             line.split()[2:4] for line in self._text.splitlines() if line.startswith("# TYPE ")
         )
@@ -220,7 +220,7 @@ async def test_a_broker_that_goes_away_is_seen_in_both(running: Running) -> None
 
 async def test_each_of_several_processes_measures_itself() -> None:
     async with running_stack() as stack:
-        gateway = await asyncio.to_thread(stack.gateway, "--workers", "2")
+        gateway = await asyncio.to_thread(stack.gateway, "--processes", "2")
         program = gateway.program
 
         def ready() -> list[str]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -14,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.api.app import build_app
 from gateway.api.route import Api, InLine
-from gateway.auth.keys import authenticate, digest_of, new_key
+from gateway.auth.keys import digest_of, new_key
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
 from gateway.domain.model import EVERYTHING, ApiKey, Reach
@@ -26,6 +25,7 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
+from tests.support.api_keys import key_authenticator
 from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
 from wire.ids import uuid4_text
@@ -224,7 +224,7 @@ async def control_plane(
     watcher.start()
     queue = queue or SetQueue()
     api = Api(
-        authenticate=partial(authenticate, catalog.model),
+        authenticate=key_authenticator(catalog.model).authenticate,
         stores=AccountStores(store, watcher.reached),
         catalog=catalog,
         clusters=CLUSTERS,

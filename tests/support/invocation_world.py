@@ -2,15 +2,16 @@
 
 import json
 
+from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, State
-from gateway.invocation.caller import Caller
+from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
-from gateway.invocation.site import Site
-from http1.stream import Request
+from gateway.routing.admission import Caller
+from http1.stream import Headers, Request
 from tests.support.recorder import (
-    RecordedDesk,
     RecordedPost,
     RecordedQueue,
+    RecordedRegistry,
     RecordedResponseWriter,
     Script,
 )
@@ -19,6 +20,7 @@ from wire.ids import FunctionId, VersionId
 FUNCTION = FunctionId("11111111-1111-4111-8111-111111111111")
 VERSION = VersionId("22222222-2222-4222-8222-222222222222")
 REQUEST_ID = "33333333-3333-4333-8333-333333330007"
+REQUESTED_AT_NS = 1_700_000_000_000_000_000
 INLINE = 32 * 1024
 
 
@@ -35,14 +37,12 @@ class World:
         self.now = 100.0
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
-        site = Site(
+        context = Context(
             queue=self.queue,
-            desk=RecordedDesk(self.script),
+            registry=RecordedRegistry(self.script),
             region=b"eu",
-            target_uri=b"http://10.0.0.1:8090",
+            attach_uri=b"http://10.0.0.1:8090",
             process=7,
-            clock=lambda: self.now,
-            wall_ns=lambda: 1_700_000_000_000_000_000,
         )
         request = Request(
             method,
@@ -54,12 +54,11 @@ class World:
         )
         version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", State.ACTIVE)
         self.invocation = Invocation(
-            site,
+            context,
             self.client,
             request,
-            Caller("acme", "alice", version, 60),
-            request_id=REQUEST_ID,
-            tokens=("response-token", "request-token"),
+            Caller(version, "acme", "alice", 60),
+            Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
         )
 
     def publish(self) -> "World":
@@ -71,9 +70,22 @@ class World:
         self.invocation.attached(RecordedPost(self.script), self.now, 0.001)
         return self
 
+    def head(
+        self,
+        status: int = 200,
+        headers: Headers | None = None,
+        announced_bytes: int | None = None,
+        post_bytes: int | None = None,
+    ) -> "World":
+        self.invocation.response_head(status, headers or [], announced_bytes, post_bytes, self.now)
+        return self
+
+    def fetch(self, worker: RecordedResponseWriter) -> bool:
+        """Request the rest of the body, as a worker's GET does."""
+        return self.invocation.rest_requested(AttachGet(self.invocation, worker))
+
     def stream(self) -> "World":
-        self.publish().attach()
-        self.invocation.response_head(200, [(b"content-type", b"text/plain")], None, None)
+        self.publish().attach().head(200, [(b"content-type", b"text/plain")])
         assert self.script.take() == ["queue.settled", "client.head 200"]
         return self
 

@@ -1,10 +1,14 @@
 """One job of the worker agent between recording ports."""
 
+from collections.abc import Callable
 from typing import Any
 
+from http1.stream import Failure
 from tests.support.envelopes import REQUESTED_AT_NS, envelope
-from worker_agent.job.machine import Job, Site
+from worker_agent.job.context import Context
+from worker_agent.job.machine import Job
 from worker_agent.job.request import Identity
+from worker_agent.job.states import Event
 
 IDENTITY = Identity("h:1", [], asset_dir="/a", large_output_dir="/o")
 JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
@@ -41,15 +45,15 @@ class Bench:
         self, *, has_rest: bool = False, length: bytes = b"", method: bytes = b"POST"
     ) -> None:
         self.script: list[str] = []
-        site = Site(
+        context: Context[Job] = Context(
             inference=Port("inference", self.script),
             attach=AttachPort("attach", self.script),
-            desk=Port("desk", self.script),
+            registry=Port("registry", self.script),
             identity=IDENTITY,
         )
         headers = ((b"content-length", length),) if length else ()
         self.job = Job(
-            site,
+            context,
             Port("lease", self.script),  # type: ignore[arg-type]
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
@@ -61,11 +65,14 @@ class Bench:
         return self
 
     def forward(self) -> "Bench":
-        self.begin()
-        if self.job.opened(self.call) is not None:  # type: ignore[arg-type]
-            self.job.sent()
+        self.begin().send()
         self.script.clear()
         return self
+
+    def send(self) -> None:
+        """Send the request, as the inference server's port does when it has a connection."""
+        if self.job.is_waiting():
+            self.job.sent(self.call, 0.0)  # type: ignore[arg-type]
 
     def stream(self) -> "Bench":
         self.forward()
@@ -77,3 +84,36 @@ class Bench:
         taken = self.script[:]
         self.script.clear()
         return taken
+
+
+FIRE: dict[Event, list[Callable[[Bench], object]]] = {
+    Event.BEGIN: [lambda b: b.job.begin(REQUESTED_AT_NS)],
+    Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
+    Event.UNREACHABLE: [lambda b: b.job.unreachable()],
+    Event.RESPONSE_WHOLE: [lambda b: b.job.response_whole(200, JSON, 2, b"{}")],
+    Event.RESPONSE_HEAD: [
+        lambda b: b.job.response_head(200, JSON, None),
+        lambda b: b.job.response_head(600, JSON, None),
+    ],
+    Event.RESPONSE_DATA: [lambda b: b.job.response_data(b"x")],
+    Event.RESPONSE_END: [lambda b: b.job.response_end()],
+    Event.RESPONSE_BROKEN: [
+        lambda b: b.job.response_broken(Failure.CLOSED, is_stale=False),
+        lambda b: b.job.response_broken(Failure.RESET, is_stale=True),
+    ],
+    Event.PAUSE_WRITING: [lambda b: b.job.pause_writing()],
+    Event.RESUME_WRITING: [lambda b: b.job.resume_writing()],
+    Event.REST_DATA: [lambda b: b.job.rest_data(b"y"), lambda b: b.job.rest_data(b"too much")],
+    Event.REST_END: [lambda b: b.job.rest_end()],
+    Event.REST_BROKEN: [lambda b: b.job.rest_broken()],
+    Event.POST_PAUSE_WRITING: [lambda b: b.job.post_pause_writing()],
+    Event.POST_RESUME_WRITING: [lambda b: b.job.post_resume_writing()],
+    Event.POST_ANSWERED: [lambda b: b.job.post_answered(200), lambda b: b.job.post_answered(401)],
+    Event.POST_BROKEN: [
+        lambda b: b.job.post_broken(),
+        lambda b: b.job.post_broken(is_unread=True),
+    ],
+    Event.CANCEL: [lambda b: b.job.cancel()],
+    Event.ABANDON: [lambda b: b.job.abandon()],
+}
+"""Each event, in the ways that make a difference."""

@@ -65,7 +65,7 @@ class RecordedResponseWriter:
 
 
 class RecordedPost:
-    """A `gateway.invocation.ports.WorkerPost` that records its calls."""
+    """A `gateway.invocation.context.WorkerPost` that records its calls."""
 
     def __init__(self, script: Script, name: str = "post") -> None:
         self._script = script
@@ -77,11 +77,8 @@ class RecordedPost:
     def resume_reading(self) -> None:
         self._script.add(f"{self._name}.resume")
 
-    def taken(self) -> None:
-        self._script.add(f"{self._name}.taken")
-
-    def dismiss(self) -> None:
-        self._script.add(f"{self._name}.dismiss")
+    def release(self) -> None:
+        self._script.add(f"{self._name}.release")
 
     def refuse(self, status: int, detail: str) -> None:
         self._script.add(f"{self._name}.refuse {status}")
@@ -118,14 +115,17 @@ class RecordedQueue:
         raise NotImplementedError
 
 
-class RecordedDesk:
-    """A `gateway.invocation.ports.Desk` that records its calls."""
+class RecordedRegistry:
+    """A `gateway.invocation.context.Registry` that records its calls."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    def rearm(self, invocation: object) -> None:
-        self._script.add("desk.rearm")
+    def issue_request_token(self, request_id: str) -> str:
+        return "request-token"
 
-    def finished(self, invocation: object) -> None:
-        self._script.add("desk.finished")
+    def renew_response_token(self, request_id: str) -> None:
+        self._script.add("registry.renew")
+
+    def finished(self, request_id: str) -> None:
+        self._script.add("registry.finished")

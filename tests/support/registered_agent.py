@@ -16,7 +16,7 @@ from gateway.api.schemas.workers import ConnectAnswer, ConnectBody
 from gateway.app.worker_logins import LoginFiles, WorkerLogins
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
-from gateway.auth.signing import Signer, Signers
+from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.catalog import Catalog
 from gateway.domain.model import Deployment, Instance, InstanceRemoved
@@ -139,7 +139,7 @@ async def running_platform(
         )
         logins.start()
         stack.push_async_callback(logins.close)
-        signer = Signer(os.urandom(32))
+        signer = TokenSigner(os.urandom(32))
         port = _free_port()
         workers = CountedWorkers(
             _ports(store, data, logins, signer),
@@ -176,7 +176,9 @@ class Health:
     is_good = True
 
 
-def _ports(store: Store, data: Connection, logins: WorkerLogins, signer: Signer) -> WorkerPorts:
+def _ports(
+    store: Store, data: Connection, logins: WorkerLogins, signer: TokenSigner
+) -> WorkerPorts:
     def token(worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         principal = worker_principal(worker)
         return mint(signer, principal, now=now, lifetime_s=lifetime_s, token_id="t")
@@ -187,14 +189,14 @@ def _ports(store: Store, data: Connection, logins: WorkerLogins, signer: Signer)
     return WorkerPorts(store, token, open_queue, time.time, logins)
 
 
-def _api(store: Store, signer: Signer) -> Api:
+def _api(store: Store, signer: TokenSigner) -> Api:
     model, queue = ReadModel(), SetQueue()
 
     async def reached(bucket: str, revision: int) -> bool:
         return True
 
     return Api(
-        authenticate=Authenticator(model, Signers(signer), BootstrapCheck()).authenticate,
+        authenticate=Authenticator(model, VerificationKeys(signer), BootstrapCheck()).authenticate,
         stores=AccountStores(store, reached),
         catalog=Catalog(model),
         clusters=CLUSTERS,

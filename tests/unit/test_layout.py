@@ -1,4 +1,4 @@
-"""The tree is what README and STYLE say it is: places, sizes, names, and complete config files."""
+"""The tree is what README and CONTRIBUTING say it is: folders, names, and complete config files."""
 
 import ast
 import importlib
@@ -24,10 +24,7 @@ JOURNEY = (
     "worker_agent",
     "attach",
 )
-"""A request's way; the last folder is where its response comes back in."""
-MAX_LINES = 400
-LONGER: frozenset[str] = frozenset()
-"""Modules that may be longer, each with the reason in its docstring."""
+"""The folders in the order in which a request meets them; at the last its response comes back."""
 GENERATED = {"wire/nvcf_pb2.py"}
 
 
@@ -54,14 +51,11 @@ def test_every_module_says_what_it_is_for() -> None:
     ] == []
 
 
-def test_every_module_fits_one_sitting() -> None:
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for path in modules(*PACKAGES, "examples", "loadtests")
-    }
-    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == dict.fromkeys(
-        LONGER, MAX_LINES
-    )
+def test_the_container_image_is_built_from_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = re.findall(r"^COPY (\w+) \./\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert sorted(copied) == sorted(packages)
 
 
 def test_unit_tests_stand_where_their_module_stands() -> None:
@@ -111,8 +105,8 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-# The files in config/ against the programs' own models, which are imported by name here so that
-# one program that cannot be imported does not hide what is wrong with the other.
+# The files in config/ are compared with the programs' models. These are imported by name inside the
+# test, so that an import error of one program does not hide a problem of the other.
 
 _KEY = re.compile(r"^(#\s*)?([a-z][a-z0-9_]*)\s*=")
 _SECTION = re.compile(r"^\[([a-z0-9_.]+)\]$")
@@ -152,7 +146,7 @@ def written_keys(text: str) -> tuple[list[str], list[str]]:
     ],
 )
 def test_a_config_file_lists_every_setting_at_its_default(file: str, module_name: str) -> None:
-    """A setting without a default, or with none at all (None), stands there commented out."""
+    """A setting that has no default, or the default None, is commented out."""
     settings = keys(root_section(module_name))
     text = (ROOT / file).read_text()
     is_set, commented = written_keys(text)

@@ -26,7 +26,7 @@ from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
 from worker_agent.registration import ConnectError, Status, Welcome
-from worker_agent.runner import Intake
+from worker_agent.runner import JobRunner
 from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
 
@@ -72,12 +72,12 @@ class Agent:
         )
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))
-        self._intake = Intake(
+        self._intake = JobRunner(
             self._slots,
             identity(settings),
             self.metrics,
-            is_target=is_target,
-            is_busy=self._tell_busy,
+            is_attachable=is_target,
+            on_busy=self._tell_busy,
         )
         self.metrics.watch_jobs(lambda: self._intake.running)
         self._presence = Presence(settings, self.status, self._resize)

@@ -11,7 +11,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import parse_server
 from runtime.metrics import Registry
 from worker_agent.job.machine import Job
-from worker_agent.job.ports import Outcome
+from worker_agent.job.states import Outcome
 
 _LATENCY_BUCKETS_S = (
     0.001,
@@ -58,7 +58,7 @@ class BusyTime:
 
 
 class Metrics:
-    """The agent's metrics; the `worker_agent.runner.Seen`."""
+    """The agent's metrics; the `worker_agent.runner.Telemetry`."""
 
     def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
         """``clock`` is loop time."""

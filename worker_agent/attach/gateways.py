@@ -48,7 +48,7 @@ class AttachLimits:
 
 
 class Gateways:
-    """The `worker_agent.job.ports.Attach` for whatever address an envelope names."""
+    """The `worker_agent.job.context.Attach` for whatever address an envelope names."""
 
     __slots__ = ("_by_uri", "_limits")
 

@@ -1,15 +1,16 @@
-"""Jobs meet connections to the inference server."""
+"""Sends requests to the inference server over pooled connections."""
 
 import asyncio
 
 from http1.client.connection import Connection
 from http1.client.pool import Pool
 from runtime.tasks import spawn
-from worker_agent.job.machine import Job
+from worker_agent.job.context import Exchange
+from worker_agent.job.request import Outgoing
 
 
 class InferenceServer:
-    """The `worker_agent.job.ports.Inference` of one host and port; connections are in ``pool``."""
+    """The `worker_agent.job.context.Inference` of one host and port, connected by ``pool``."""
 
     __slots__ = ("_clock", "_pool")
 
@@ -17,34 +18,33 @@ class InferenceServer:
         self._pool = pool
         self._clock = asyncio.get_running_loop().time
 
-    def open(self, job: Job, *, is_fresh: bool) -> None:
-        """Give ``job`` an idle connection at once, or a new one soon."""
+    def open(self, request: Outgoing, exchange: Exchange, *, is_fresh: bool) -> None:
+        """Send ``request`` on an idle connection at once, or on a new one soon."""
         if not is_fresh and (connection := self._pool.take()) is not None:
-            self._start(job, connection)
+            self._start(request, exchange, connection)
             return
-        spawn(self._connect(job), "inference.connect")
+        spawn(self._connect(request, exchange), "inference.connect")
 
-    async def _connect(self, job: Job) -> None:
+    async def _connect(self, request: Outgoing, exchange: Exchange) -> None:
         try:
             connection = await self._pool.connect()
         except OSError:
-            job.unreachable()
-        else:
-            self._start(job, connection)
-
-    def _start(self, job: Job, connection: Connection) -> None:
-        request = job.opened(connection)
-        if request is None:
-            # Cancelled meanwhile; the connection has served nobody and can serve the next.
-            self._pool.released(connection)
+            exchange.unreachable()
             return
-        job.sent_at = self._clock()
+        if exchange.is_waiting():
+            self._start(request, exchange, connection)
+        else:
+            # Cancelled meanwhile. The connection has carried nothing, so it can serve the next.
+            self._pool.released(connection)
+
+    def _start(self, request: Outgoing, exchange: Exchange, connection: Connection) -> None:
+        now = self._clock()
         connection.start(
-            job,
+            exchange,
             request.head,
             request.body,
             is_chunked=request.body_bytes is None,
             is_complete=not request.has_rest,
             is_head=request.is_head,
         )
-        job.sent()
+        exchange.sent(connection, now)

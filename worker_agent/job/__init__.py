@@ -1,1 +1,1 @@
-"""The life of one leased request: pure, no I/O, no clock."""
+"""The life of one leased request, as a pure state machine: no I/O, no clock."""

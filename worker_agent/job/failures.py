@@ -1,7 +1,7 @@
 """Failures as the problem documents that callers get (``spec/worker.md`` §4.7).
 
-The document's source says whose fault it is: the caller branches on it. Every status is 500, as
-NVCF's workers answer.
+The document's source says whose fault it is, because callers branch on it. Every status is 500, as
+that of NVCF's workers.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _KIND = "internal-server-error"
 
 
 class Fault(NamedTuple):
-    """Who failed (``urn:<source>:…``) and what callers are told."""
+    """Who failed (``urn:<source>:…``), and the detail for callers."""
 
     source: str
     detail: str
@@ -40,8 +40,8 @@ def fault_of(failure: Failure) -> Fault:
     return _FAULTS[failure]
 
 
-def problem_answer(fault: Fault, request_id: str) -> bytes:
-    """Return a whole HTTP/1.1 response that tells of ``fault``."""
+def problem_response(fault: Fault, request_id: str) -> bytes:
+    """Return a whole HTTP/1.1 response with the problem document of ``fault``."""
     body = problem(PROBLEM_STATUS, _KIND, fault.detail, request_id=request_id, source=fault.source)
     head = encode_response_head(
         PROBLEM_STATUS, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)

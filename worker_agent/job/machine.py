@@ -1,76 +1,48 @@
-"""The life of one leased request inside the agent.
+"""One job as a state machine: the table in `worker_agent.job.states`, carried out.
 
-    OPENING     a connection to the inference server is being found
-    FORWARDING  the request is on its way or there; no response head yet
-    ANSWERING   the response streams to the gateway piece by piece
-    DELIVERING  the whole response was handed over; the gateway has not confirmed it
-    DONE        over: lease ended, outcome set, nothing is called any more
-
-A response that arrives at once skips ANSWERING. The slot is free as soon as the inference server
-has nothing more to do (DELIVERING); the lease is acknowledged when all is over, whatever came of
-it, because the gateway's tokens are single-use: a second run could not be delivered.
-
-Pure: no I/O, no clock, no task. Each public method is one event, effects are calls on ports: state
-first, port last. The inference server, the gateway and the queue speak independently of one
-another, so each event is accepted in every state and means nothing once the job is past it.
+Pure: no I/O, no clock, no task. Each public method reports one event; time comes as an argument.
+Effects are calls on ports. Set the state first and call ports last: a write may call
+`pause_writing` before it returns, so an event can arrive inside an effect.
 """
-
-from enum import IntEnum
 
 from http1.stream import Failure, Headers
 from queueing.interface import Lease
 from wire.envelope import Envelope
 from wire.headers import forwardable
-from wire.http1 import MAX_INNER_HEAD_BYTES, MAX_INNER_HEADERS, encode_response_head
-from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_answer
-from worker_agent.job.ports import Attach, Call, Desk, Inference, Outcome, Post, Rest
-from worker_agent.job.request import Identity, Outgoing, RequestError, outgoing
-
-
-class State(IntEnum):
-    """Where the job is."""
-
-    OPENING = 1
-    FORWARDING = 2
-    ANSWERING = 3
-    DELIVERING = 4
-    DONE = 5
-
-
-OPENING = State.OPENING
-FORWARDING = State.FORWARDING
-ANSWERING = State.ANSWERING
-DELIVERING = State.DELIVERING
-DONE = State.DONE
-
-_BODILESS = frozenset({204, 304})
-
-
-class Site:
-    """Where all jobs of one agent work."""
-
-    __slots__ = ("attach", "desk", "identity", "inference")
-
-    def __init__(
-        self, inference: Inference, attach: Attach, desk: Desk, identity: Identity
-    ) -> None:
-        self.inference = inference
-        self.attach = attach
-        self.desk = desk
-        self.identity = identity
+from wire.http1 import (
+    BODILESS_STATUSES,
+    MAX_INNER_HEAD_BYTES,
+    MAX_INNER_HEADERS,
+    encode_response_head,
+)
+from worker_agent.job.context import Context, Post, RequestWriter, Rest
+from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
+from worker_agent.job.request import Outgoing, RequestError, outgoing
+from worker_agent.job.states import (
+    DELIVERING,
+    DONE,
+    FORWARDING,
+    OPENING,
+    STREAMING,
+    Event,
+    Outcome,
+    State,
+    impossible,
+)
 
 
 class Job:
-    """One leased request: an `ResponseStream` towards the inference server.
+    """One leased request; the `worker_agent.job.context.Exchange` of its request.
 
-    ``leased_at``, ``sent_at`` (when the inference server last got it) and ``freed_at`` (when that
-    was done) are loop time in seconds, 0.0 until they are known. ``answer`` is the complete inner
-    response while it is being delivered, empty when it was streamed. ``status`` is the response's,
-    0 before its head; ``response_bytes`` counts the body that the inference server sent.
+    ``leased_at``, ``sent_at`` (when the inference server last got the request) and ``freed_at``
+    (when that was done) are loop time in seconds, 0.0 until they are known. ``answer`` is the whole
+    inner response while it is being delivered, empty when it was streamed. ``status`` is the
+    response's, 0 before its head. ``response_bytes`` counts the body from the inference server.
     """
 
     __slots__ = (
-        "_call",
+        "_context",
+        "_inference",
         "_is_problem",
         "_is_redelivered",
         "_is_retried",
@@ -78,7 +50,6 @@ class Job:
         "_request",
         "_rest",
         "_rest_left",
-        "_site",
         "answer",
         "envelope",
         "freed_at",
@@ -92,9 +63,11 @@ class Job:
         "status",
     )
 
-    def __init__(self, site: Site, lease: Lease, envelope: Envelope, leased_at: float) -> None:
-        self._site = site
-        self._call: Call | None = None
+    def __init__(
+        self, context: "Context[Job]", lease: Lease, envelope: Envelope, leased_at: float
+    ) -> None:
+        self._context = context
+        self._inference: RequestWriter | None = None
         self._post: Post | None = None
         self._rest: Rest | None = None
         self._rest_left: int | None = 0
@@ -113,38 +86,44 @@ class Job:
         self.answer = b""
         self.outcome: Outcome | None = None
 
+    def __repr__(self) -> str:
+        outcome = f" {self.outcome.name.lower()}" if self.outcome is not None else ""
+        return f"<Job {self.request_id} {self.state.name}{outcome}>"
+
     def begin(self, now_ns: int) -> None:
-        """Start; ``now_ns`` is wall time in nanoseconds."""
+        """Send the request to the inference server; ``now_ns`` is Unix time in nanoseconds."""
+        if self.state is not OPENING:
+            raise impossible(self.state, Event.BEGIN)
         try:
-            request = self._request = outgoing(self.envelope, self._site.identity, now_ns)
+            request = self._request = outgoing(self.envelope, self._context.identity, now_ns)
         except RequestError:
             self._fail(INTERNAL)
             return
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
-        self._site.inference.open(self, is_fresh=request.has_rest)
+        self._context.inference.open(request, self, is_fresh=request.has_rest)
 
     # The inference server
 
-    def opened(self, call: Call) -> Outgoing | None:
-        """A connection is there. Returns what to send on it, ``None`` if it is no longer wanted."""
+    def is_waiting(self) -> bool:
+        """Return whether the request is still to be sent: it can be cancelled before it is."""
+        return self.state is OPENING
+
+    def sent(self, writer: RequestWriter, now: float) -> None:
+        """The head and the envelope's part of the body were written at ``now``."""
         request = self._request
         if self.state is not OPENING or request is None:
-            return None
+            raise impossible(self.state, Event.SENT)
         self.state = FORWARDING
-        self._call = call
-        return request
-
-    def sent(self) -> None:
-        """The head and the envelope's part of the body are on their way."""
-        request = self._request
-        if self.state is not FORWARDING or request is None or not request.has_rest:
-            return
-        announced = request.body_bytes
-        self._rest_left = None if announced is None else announced - len(request.body)
-        self._rest = self._site.attach.fetch(self)
+        self._inference = writer
+        self.sent_at = now
+        if request.has_rest:
+            # Only now: the gateway hands the rest out once, and a connection had to be found first.
+            announced = request.body_bytes
+            self._rest_left = None if announced is None else announced - len(request.body)
+            self._rest = self._context.attach.fetch(self)
 
     def unreachable(self) -> None:
-        """No connection to the inference server could be had."""
+        """No connection to the inference server could be opened."""
         if self.state is OPENING:
             self._fail(fault_of(Failure.UNREACHABLE))
 
@@ -153,10 +132,11 @@ class Job:
     ) -> None:
         """The inference server's response arrived at once."""
         if self.state is not FORWARDING:
+            self._check_late(Event.RESPONSE_WHOLE, FORWARDING)
             return
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
-            self._refuse()
+            self._fail(fault_of(Failure.INVALID))
             return
         self.status = status
         self.response_bytes = len(body)
@@ -164,50 +144,59 @@ class Job:
         self._deliver()
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
-        """The response's head, body to follow."""
+        """The response's head is complete; its body follows."""
         if self.state is not FORWARDING or self._request is None:
+            self._check_late(Event.RESPONSE_HEAD, FORWARDING)
             return
         head = _inner_head(status, headers, body_bytes)
         if head is None:
-            self._refuse()
+            self._fail(fault_of(Failure.INVALID))
             return
-        self.state = ANSWERING
+        self.state = STREAMING
         self.status = status
-        total_bytes = len(head)
-        if not self._request.is_head and status not in _BODILESS:
-            total_bytes = -1 if body_bytes is None else total_bytes + body_bytes
-        self._post = self._site.attach.stream(self, head, total_bytes if total_bytes >= 0 else None)
+        total_bytes: int | None = len(head)
+        if not self._request.is_head and status not in BODILESS_STATUSES:
+            total_bytes = None if body_bytes is None else len(head) + body_bytes
+        self._post = self._context.attach.stream(self, head, total_bytes)
 
     def response_data(self, data: bytes) -> None:
-        """Next bytes of the response."""
+        """The next bytes of the response, forwarded as they are: SSE events pass here."""
         if self._post is not None:
             self.response_bytes += len(data)
             self._post.send_data(data)
+        else:
+            self._check_late(Event.RESPONSE_DATA, STREAMING)
 
     def response_end(self) -> None:
         """The response is complete."""
-        if self.state is not ANSWERING:
+        if self.state is not STREAMING:
+            self._check_late(Event.RESPONSE_END, STREAMING)
             return
         self.state = DELIVERING
-        self._call = None
+        self._inference = None
         post, self._post = self._post, None
         self._end_upload()
         if post is not None:
             post.send_end()
-        self._site.desk.freed(self)
+        self._context.registry.freed(self.request_id)
 
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
         """The connection to the inference server broke."""
-        self._call = None
+        self._inference = None
         if self.state is FORWARDING:
-            if is_stale and not self._is_retried and self._rest is None:
+            request = self._request
+            if is_stale and not self._is_retried and self._rest is None and request is not None:
+                # The server closed an idle connection just before the request: it has seen none
+                # of it, so the function does not run twice.
                 self._is_retried = True
                 self.state = OPENING
-                self._site.inference.open(self, is_fresh=True)
+                self._context.inference.open(request, self, is_fresh=True)
             else:
                 self._fail(fault_of(failure))
-        elif self.state is ANSWERING:
+        elif self.state is STREAMING:
             self._finish(Outcome.FAILED)
+        else:
+            self._check_late(Event.RESPONSE_BROKEN, FORWARDING)
 
     def pause_writing(self) -> None:
         """The inference server reads the request slower than the client sends it."""
@@ -219,35 +208,36 @@ class Job:
         if self._rest is not None:
             self._rest.resume_reading()
 
-    # The gateway: the rest of the request
+    # The gateway: the rest of the request body
 
     def rest_data(self, data: bytes) -> None:
-        """Next bytes of the request's body."""
-        if self._rest is None or self._call is None:
+        """The next bytes of the request's body."""
+        if self._rest is None or self._inference is None:
             return
         left = self._rest_left
         if left is not None:
             self._rest_left = left = left - len(data)
             if left < 0:
+                # More than the announced length would start another request (RFC 9112 §11.2).
                 self.rest_broken()
                 return
-        self._call.send_data(data)
+        self._inference.send_data(data)
 
     def rest_end(self) -> None:
         """The request's body is complete."""
-        if self._rest is None or self._call is None:
+        if self._rest is None or self._inference is None:
             return
         if self._rest_left:
             self.rest_broken()
             return
         self._rest = None
-        self._call.send_end()
+        self._inference.send_end()
 
     def rest_broken(self) -> None:
-        """The rest of the body cannot be had: its sender left, or the gateway refused."""
+        """The rest of the body is not to be had: its sender left, or the gateway refused."""
         if self._rest is None:
             return
-        if self.state is ANSWERING:
+        if self.state is STREAMING:
             self._finish(Outcome.FAILED)
         else:
             self._fail(INTERNAL)
@@ -256,35 +246,39 @@ class Job:
 
     def post_pause_writing(self) -> None:
         """The gateway reads slower than the inference server writes."""
-        if self._call is not None:
-            self._call.pause_reading()
+        if self._inference is not None:
+            self._inference.pause_reading()
 
     def post_resume_writing(self) -> None:
         """The gateway has caught up."""
-        if self._call is not None:
-            self._call.resume_reading()
+        if self._inference is not None:
+            self._inference.resume_reading()
 
     def post_answered(self, status: int) -> None:
-        """The gateway answered the POST; before its end this means that nobody waits any more."""
+        """The gateway answered the POST; before its end this means that no client waits."""
         if self.state is DELIVERING:
             if status != 200:
                 self._finish(Outcome.UNWANTED)
             else:
                 self._finish(Outcome.FAILED if self._is_problem else Outcome.ANSWERED)
-        elif self.state is ANSWERING:
+        elif self.state is STREAMING:
             self._finish(Outcome.UNWANTED)
+        else:
+            self._check_late(Event.POST_ANSWERED, STREAMING)
 
     def post_broken(self, *, is_unread: bool = False) -> None:
-        """The connection to the gateway broke, or could not be had.
+        """The connection to the gateway broke, or could not be opened.
 
         ``is_unread``: the gateway had announced that it would not read the POST.
         """
         if self.state is DELIVERING and self.answer and (is_unread or not self._is_redelivered):
             # Harmless even if the first POST arrived: its token admits one response head.
             self._is_redelivered = self._is_redelivered or not is_unread
-            self._site.attach.deliver(self)
-        elif self.state is DELIVERING or self.state is ANSWERING:
+            self._context.attach.deliver(self)
+        elif self.state is DELIVERING or self.state is STREAMING:
             self._finish(Outcome.UNDELIVERED)
+        else:
+            self._check_late(Event.POST_BROKEN, STREAMING)
 
     # The queue and the agent
 
@@ -294,31 +288,33 @@ class Job:
             self._finish(Outcome.CANCELLED)
 
     def abandon(self) -> None:
-        """The agent must stop now: without an answer yet, the request is another worker's."""
+        """The agent must stop now: a request without a response goes to another worker."""
         if self.state is not DONE:
+            # What was fetched of the body is gone, so no other worker could run the request.
             is_begun = self.state > FORWARDING or self._rest is not None
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
 
-    def _refuse(self) -> None:
-        """The response cannot be passed on as it is."""
-        self._fail(fault_of(Failure.INVALID))
+    def _check_late(self, event: Event, first: State) -> None:
+        """Raise if the job has not come to ``first`` yet; later on ``event`` is ignored."""
+        if self.state < first:
+            raise impossible(self.state, event)
 
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.close()
+        inference, self._inference = self._inference, None
+        if inference is not None:
+            inference.close()
         self._is_problem = True
         self.status = PROBLEM_STATUS
-        self.answer = problem_answer(fault, self.request_id)
+        self.answer = problem_response(fault, self.request_id)
         self._deliver()
 
     def _deliver(self) -> None:
         self.state = DELIVERING
-        self._call = None
+        self._inference = None
         self._end_upload()
-        self._site.attach.deliver(self)
-        self._site.desk.freed(self)
+        self._context.attach.deliver(self)
+        self._context.registry.freed(self.request_id)
 
     def _end_upload(self) -> None:
         self._request = None
@@ -330,10 +326,10 @@ class Job:
         was_running = self.state is not DELIVERING
         self.state = DONE
         self.outcome = outcome
-        call, self._call = self._call, None
+        inference, self._inference = self._inference, None
         post, self._post = self._post, None
-        if call is not None:
-            call.close()
+        if inference is not None:
+            inference.close()
         if post is not None:
             post.abort()
         self._end_upload()
@@ -343,15 +339,12 @@ class Job:
         else:
             self.lease.ack()
         if was_running:
-            self._site.desk.freed(self)
-        self._site.desk.finished(self)
+            self._context.registry.freed(self.request_id)
+        self._context.registry.finished(self.request_id)
 
 
 def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
-    """Return the response's head as it goes to the gateway, ``None`` when it cannot go.
-
-    Hop-by-hop headers stay here; the gateway takes 200 to 599 and a limited head.
-    """
+    """Return the head as the gateway's POST carries it, ``None`` if the gateway would refuse it."""
     if not 200 <= status <= 599:
         return None
     kept = forwardable(headers)

@@ -1,19 +1,18 @@
 """The request as the inference server gets it (``spec/worker.md`` §3.2).
 
-The envelope's method, target and headers go out as they came, in order. Names that belong to the
-platform, to this hop or to the framing are ours: a caller's own value never reaches the function.
+The envelope's method, target and headers go out as they came, in order. Headers that belong to the
+platform, to this hop or to the framing are set here: a caller's own value is dropped and never
+reaches the function (`gateway.invocation.headers` drops some before).
 """
 
 import re
 from collections.abc import Iterable
 
 from http1.stream import Headers
+from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 from wire.envelope import Envelope
 from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
 from wire.http1 import HeadError, encode_request_head
-
-DEFAULT_POLL_S = 60
-MAX_POLL_S = 3600
 
 _PLATFORM = frozenset(
     {
@@ -34,7 +33,7 @@ _PLATFORM = frozenset(
         b"nvcf-function-asset-ids",
     }
 )
-_OURS = (
+_SET_HERE = (
     _PLATFORM
     | HOP_BY_HOP
     | {b"host", b"expect", CONTENT_LENGTH, NVCF_POLL_SECONDS, NVCF_INVOCATION_REGION}
@@ -45,11 +44,11 @@ _NS = 1_000_000_000
 
 
 class RequestError(Exception):
-    """The envelope holds nothing that may be sent as an HTTP request."""
+    """The envelope does not hold a valid HTTP request."""
 
 
 class Identity:
-    """Where requests go, and what the agent says of itself in every one of them."""
+    """The inference server's address and the headers that every request to it carries."""
 
     __slots__ = ("asset_dir", "large_output_dir", "static_lines")
 
@@ -61,7 +60,7 @@ class Identity:
         asset_dir: str,
         large_output_dir: str,
     ) -> None:
-        """``authority`` is ``host:port`` of the inference server; ``lines`` are headers.
+        """``authority`` is ``host:port`` of the inference server; ``lines`` are names and values.
 
         Empty values are sent too, as NVCF does. Raises ValueError for a line break in a value.
         """
@@ -76,9 +75,9 @@ class Identity:
 class Outgoing:
     """A request ready to be sent.
 
-    ``head`` ends with the blank line. ``body`` is what the envelope holds of the body.
-    ``body_bytes`` is the announced length, ``None`` when the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway.
+    ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
+    ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
+    more of the body follows from the gateway. ``is_head``: the method is HEAD.
     """
 
     __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head")
@@ -98,8 +97,8 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
 
     Raises `RequestError` for an illegal method, target, header or length.
     """
-    headers, ours = _sorted_out(envelope.headers)
-    length = ours.get(CONTENT_LENGTH)
+    headers, dropped = _sort(envelope.headers)
+    length = dropped.get(CONTENT_LENGTH)
     method = envelope.method
     body_bytes = _body_bytes(envelope, length)
     if body_bytes is None:
@@ -109,9 +108,9 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
     else:
         framing = identity.static_lines
     _add_platform_headers(headers, envelope, identity)
-    headers.append((b"NVCF-INVOCATION-REGION", ours.get(NVCF_INVOCATION_REGION, b"")))
+    headers.append((b"NVCF-INVOCATION-REGION", dropped.get(NVCF_INVOCATION_REGION, b"")))
     left_s = (
-        poll_seconds(ours.get(NVCF_POLL_SECONDS, b""))
+        poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
         - max(0, now_ns - envelope.requested_at_ns) // _NS
     )
     headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, left_s)))
@@ -124,27 +123,27 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
 
 
 def poll_seconds(value: bytes) -> int:
-    """Return the caller's ``nvcf-poll-seconds``; the default when absent or no number."""
+    """Return the caller's ``nvcf-poll-seconds``; the default if it is absent or not a number."""
     if not value or not _DIGITS.fullmatch(value):
         return DEFAULT_POLL_S
     return min(int(value), MAX_POLL_S)
 
 
-def _sorted_out(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
-    """Return the headers that go on as they are, and the last value of each that is ours."""
+def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
+    """Return the headers to forward, and the last value of each header that is set here."""
     kept: Headers = []
-    ours: dict[bytes, bytes] = {}
+    dropped: dict[bytes, bytes] = {}
     for header in given:
         name, value = header
         if not name.islower():
             name = name.lower()
-        if name not in _OURS:
+        if name not in _SET_HERE:
             kept.append(header)
-        elif name == CONTENT_LENGTH and ours.get(name, value) != value:
+        elif name == CONTENT_LENGTH and dropped.get(name, value) != value:
             raise RequestError("several content-length headers")
         else:
-            ours[name] = value
-    return kept, ours
+            dropped[name] = value
+    return kept, dropped
 
 
 def _add_platform_headers(headers: Headers, envelope: Envelope, identity: Identity) -> None:
@@ -160,11 +159,11 @@ def _add_platform_headers(headers: Headers, envelope: Envelope, identity: Identi
 
 
 def _body_bytes(envelope: Envelope, length: bytes | None) -> int | None:
-    """Return the body's length, ``None`` when only its end will tell."""
+    """Return the body's length, ``None`` if it is not known before the body's end."""
     if length is None:
         return None if envelope.request_token is not None else len(envelope.body)
     if not _DIGITS.fullmatch(length):
-        raise RequestError("content-length is no number")
+        raise RequestError("content-length is not a number")
     announced = int(length)
     if announced < len(envelope.body) or (
         envelope.request_token is None and announced != len(envelope.body)

@@ -30,7 +30,7 @@ from gateway.api.schemas.keys import (
     ReplaceAuthorizations,
     ResourceView,
 )
-from gateway.auth.grants import Grant, Policy, granted, may_give
+from gateway.auth.grants import Grant, KeyPolicy, may_give, resolve_grant
 from gateway.auth.keys import RANDOM_BYTES, digest_of, is_key, new_key
 from gateway.auth.scopes import BOOTSTRAP, SETUP
 from gateway.auth.tokens import admin_of, mint
@@ -171,10 +171,12 @@ class KeyRoutes:
 
     def _granted(self, principal: Principal, asked: Authorizations) -> Grant:
         policies = [
-            Policy(one.audiences, one.scopes, [resource.model_dump() for resource in one.resources])
+            KeyPolicy(
+                one.audiences, one.scopes, [resource.model_dump() for resource in one.resources]
+            )
             for one in asked.policies
         ]
-        return granted(principal, policies, self._identity.service_id)
+        return resolve_grant(principal, policies, self._identity.service_id)
 
     def _view(self, key: ApiKey, now: float) -> KeyView:
         return KeyView(

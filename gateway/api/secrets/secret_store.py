@@ -10,7 +10,7 @@ from typing import Protocol
 import orjson
 
 from gateway.api.compare_and_set import ATTEMPTS
-from gateway.auth.sealing import NONCE_BYTES, Sealer
+from gateway.auth.sealing import NONCE_BYTES, SecretBox
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Removed, Secrets, SecretsRemoved, VersionDetails
 from gateway.errors import BadRequest, Conflict
@@ -42,7 +42,7 @@ class Vault:
     def __init__(
         self,
         stores: SecretStores,
-        sealer: Sealer,
+        sealer: SecretBox,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:

@@ -18,7 +18,7 @@ from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
-from worker_agent.runner import Intake
+from worker_agent.runner import JobRunner
 from worker_agent.slots import Slots
 
 
@@ -75,8 +75,8 @@ class Agent:
             asset_dir="/assets",
             large_output_dir="/output",
         )
-        self.intake = Intake(
-            self.slots, identity, self.metrics, is_target=is_target, is_busy=lambda: None
+        self.intake = JobRunner(
+            self.slots, identity, self.metrics, is_attachable=is_target, on_busy=lambda: None
         )
         self.pool = Pool(
             lambda factory: loop.create_connection(factory, "127.0.0.1", server.port),

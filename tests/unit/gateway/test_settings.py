@@ -1,4 +1,4 @@
-"""What the gateway's settings refuse before anything starts."""
+"""Validation of the gateway's settings."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 
 def test_an_issuer_without_what_its_tokens_are_checked_with_is_refused() -> None:
-    told = problems(GATEWAY_JWT__ISSUER="https://issuer.example")
-    assert [problem.partition(":")[0] for problem in told] == ["jwt.audiences", "jwt.jwks_url"]
+    found = problems(GATEWAY_JWT__ISSUER="https://issuer.example")
+    assert [problem.partition(":")[0] for problem in found] == ["jwt.audiences", "jwt.jwks_url"]
     (problem,) = problems(
         GATEWAY_JWT__ISSUER="https://issuer.example", GATEWAY_JWT__JWKS_URL="https://a/keys"
     )

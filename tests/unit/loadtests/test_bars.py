@@ -1,6 +1,6 @@
 import pytest
 
-from loadtests.bars import BARS, Outcome, judge
+from loadtests.bars import BARS, BarOutcome, judge
 from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
 
 HELD = {
@@ -19,7 +19,7 @@ OF_10 = {"cpu_front": 100.0 / 1.1}
 OF_AIOHTTP = {"throughput": 10_000.0, "latency_p50": 150.0}
 
 
-def outcomes(results: Results) -> list[Outcome]:
+def outcomes(results: Results) -> list[BarOutcome]:
     return [verdict.outcome for verdict in judge(results)]
 
 
@@ -32,7 +32,7 @@ def run(**changed: float) -> Results:
 
 
 def test_every_bar_holds_at_its_limit() -> None:
-    assert outcomes(run()) == [Outcome.PASS] * len(BARS)
+    assert outcomes(run()) == [BarOutcome.PASS] * len(BARS)
 
 
 @pytest.mark.parametrize(
@@ -50,25 +50,25 @@ def test_every_bar_holds_at_its_limit() -> None:
     ],
 )
 def test_each_bar_is_missed_by_its_own_figure_alone(key: str, value: float) -> None:
-    assert outcomes(run(**{key: value})).count(Outcome.FAIL) == 1
+    assert outcomes(run(**{key: value})).count(BarOutcome.FAIL) == 1
 
 
 def test_the_cpu_of_an_invocation_has_a_bar_of_its_own_and_one_beside_few_functions() -> None:
-    assert outcomes(run(cpu_front=100.1)).count(Outcome.FAIL) == 2
+    assert outcomes(run(cpu_front=100.1)).count(BarOutcome.FAIL) == 2
     results = run(cpu_front=50.0)
     results.add(1, GATEWAY_10, {"cpu_front": 45.0})
-    assert outcomes(results).count(Outcome.FAIL) == 1
+    assert outcomes(results).count(BarOutcome.FAIL) == 1
 
 
 def test_nothing_measured_is_no_bar_missed() -> None:
-    assert outcomes(Results()) == [Outcome.NOT_MEASURED] * len(BARS)
+    assert outcomes(Results()) == [BarOutcome.NOT_MEASURED] * len(BARS)
 
 
 def test_a_failed_row_misses_its_bars() -> None:
     results = run()
     results.fail(1, GATEWAY, "throughput", "12 errored")
 
-    failed = [v.bar.title for v in judge(results) if v.outcome is Outcome.FAIL]
+    failed = [v.bar.title for v in judge(results) if v.outcome is BarOutcome.FAIL]
 
     assert failed == [bar.title for bar in BARS if (GATEWAY, "throughput") in bar.needs]
     assert len(failed) == 4
@@ -78,7 +78,7 @@ def test_a_comparison_is_missed_when_the_peer_failed() -> None:
     results = run()
     results.fail(1, AIOHTTP, "latency", "did not start")
 
-    assert outcomes(results).count(Outcome.FAIL) == 1
+    assert outcomes(results).count(BarOutcome.FAIL) == 1
 
 
 def test_the_rate_of_streams_is_judged_by_the_worst_round() -> None:
@@ -86,4 +86,4 @@ def test_the_rate_of_streams_is_judged_by_the_worst_round() -> None:
     results.add(2, GATEWAY, {"sse_share": 100.0})
     results.add(3, GATEWAY, {"sse_share": 98.0})
 
-    assert outcomes(results).count(Outcome.FAIL) == 1
+    assert outcomes(results).count(BarOutcome.FAIL) == 1

@@ -1,4 +1,4 @@
-"""Signals and exit codes, in a process of their own where they would end the tests."""
+"""Signals and exit codes; in a child process where they would end the tests."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ def test_a_process_ends_with_its_parent_even_when_that_is_killed() -> None:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n"
         parent.kill()
-        # The end of the file: nobody holds its other end any more, the child included.
+        # End of file: no process, the child included, holds the other end any more.
         assert parent.stdout.read() == b""
 
 

@@ -1,4 +1,4 @@
-"""Log lines as a machine reads them, and a writer that a stalled reader cannot stop."""
+"""The log formats, and a writer that a stalled reader cannot block."""
 
 import asyncio
 import io

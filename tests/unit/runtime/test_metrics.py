@@ -1,4 +1,4 @@
-"""The text that Prometheus reads, with our names in it."""
+"""The exposition as Prometheus parses it, with names exactly as declared."""
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +16,7 @@ def sample_values(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], 
 
 def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
     registry = Registry(with_process=False)
-    registry.counter("function_request", "Invocations begun").inc()
+    registry.counter("function_request", "Invocations begun").child().value += 1
     registry.counter("axum_http_requests_total", "Requests", ["status"]).child("200").value += 2
     assert registry.exposition() == (
         b"# HELP function_request Invocations begun\n"
@@ -80,8 +80,8 @@ def test_a_summary_shows_a_sum_and_how_many_it_is_of() -> None:
 def test_labels_that_every_series_has_stand_before_its_own() -> None:
     registry = Registry(with_process=False, constant={"function_id": 'f"1'})
     registry.counter("requests_total", "Requests", ["code"]).child("0").value += 1
-    registry.gauge("running", "Now").set(2)
-    registry.histogram("wait", "Waiting", [1]).observe(0.5)
+    registry.gauge("running", "Now").child().value = 2
+    registry.histogram("wait", "Waiting", [1]).child().observe(0.5)
     shown = [line for line in registry.exposition().decode().splitlines() if line[0] != "#"]
     assert shown == [
         r'requests_total{function_id="f\"1",code="0"} 1',
@@ -120,14 +120,6 @@ def test_labels_beyond_the_bound_share_one_series() -> None:
         'many{id="1"} 1',
         'many{id="other"} 3',
     ]
-
-
-def test_a_series_whose_subject_is_gone_can_be_removed() -> None:
-    family = Counter("some", "Some", ["id"])
-    family.child("a").value += 1
-    family.remove("a")
-    family.remove("never there")
-    assert len(list(family.lines())) == 1
 
 
 def test_the_process_itself_is_measured() -> None:

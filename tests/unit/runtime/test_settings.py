@@ -1,4 +1,4 @@
-"""Settings: who wins, what is refused, and what the report says."""
+"""Loading settings: precedence, refused values, and the report of problems."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -58,16 +58,16 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
 
 
 def test_what_must_be_set_is_named_also_when_its_whole_section_is_missing() -> None:
-    class Place(Section):
+    class Server(Section):
         host: str
         port: int
 
     class Client(Section):
-        place: Place
+        server: Server
 
     with pytest.raises(SettingsError) as caught:
         load(Client, None, "CLIENT", environ={})
-    assert caught.value.problems == ["place.host: must be set", "place.port: must be set"]
+    assert caught.value.problems == ["server.host: must be set", "server.port: must be set"]
 
 
 def test_no_file_and_no_environment_give_the_defaults() -> None:

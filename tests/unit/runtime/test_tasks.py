@@ -1,4 +1,4 @@
-"""Spawned tasks: kept, reported, cancelled."""
+"""Spawned tasks are referenced, their failures logged, and all can be cancelled."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The timer wheel against the obvious list of deadlines."""
+"""The timer wheel, compared with a plain list of deadlines."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from runtime.timers import IDLE, Timers
 
 
 class Waiter:
-    """An owner."""
+    """A timer owner."""
 
     def __init__(self) -> None:
         self.due_at: float | None = None

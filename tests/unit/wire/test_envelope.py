@@ -49,7 +49,7 @@ fields = st.fixed_dictionaries(
 
 
 def message_of(values: dict[str, Any]) -> WorkerInvokeFunctionRequest:
-    """Make the same envelope with protobuf's own encoder."""
+    """Return the same envelope, encoded by protobuf."""
     message = WorkerInvokeFunctionRequest(
         requestId=values["request_id"],
         ncaId=values["nca_id"],

@@ -1,4 +1,4 @@
-"""The committed module is what the compiler makes of `wire/nvcf.proto`."""
+"""The committed module equals the compiler's output for `wire/nvcf.proto`."""
 
 import re
 from importlib import resources
@@ -11,7 +11,7 @@ VERSION_LINE = re.compile(r"# Protobuf Python Version: .*|    \d+,|import dateti
 
 
 def without_versions(text: str) -> list[str]:
-    """Drop what depends on the compiler's version and not on the contract."""
+    """Remove lines that depend on the compiler's version and not on the contract."""
     return [line for line in text.splitlines() if VERSION_LINE.fullmatch(line) is None]
 
 

@@ -1,4 +1,4 @@
-"""The file that documents the settings says what the program does."""
+"""The worker agent's settings, and the file that documents them."""
 
 import re
 import tomllib

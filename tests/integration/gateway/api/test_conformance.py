@@ -10,22 +10,22 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from gateway.api.route import InLine
-from gateway.auth.keys import authenticate
 from gateway.domain.model import Instance, Reach
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import Endings
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
-from gateway.routing.target import Target
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
+from tests.support.api_keys import key_authenticator
 from tests.support.control import (
     IMAGE,
     SCOPES,
@@ -90,10 +90,11 @@ class Version(NamedTuple):
 
 def invoked(plane: ControlPlane, caller: Client, function_id: str, version_id: str | None) -> int:
     model = plane.catalog.model
-    router = Router(model, partial(authenticate, model), random.random)
+    authenticate = key_authenticator(model).authenticate
+    admission = Admission(authenticate, Router(model, random.random))
     bearer = f"Bearer {caller.key}".encode()
     try:
-        router.admit(Target(function_id, version_id, bearer, None), time.time())
+        admission.admit(CallHead(function_id, version_id, bearer, None), time.time())
     except GatewayError as error:
         return error.status
     return 200

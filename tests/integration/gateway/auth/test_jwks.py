@@ -1,4 +1,4 @@
-"""An issuer's keys, fetched from a real server."""
+"""JwksFetcher against a real HTTP server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def issuer() -> AsyncIterator[TokenIssuer]:
 
 
 class WatchedKeys(IssuerKeys):
-    """Keys that tell when they were replaced."""
+    """Keys that count their replacements."""
 
     def __init__(self) -> None:
         super().__init__(Issuer(NAME, (AUDIENCE,)))

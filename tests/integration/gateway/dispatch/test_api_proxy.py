@@ -18,7 +18,7 @@ from gateway.api.problems import response_to
 from gateway.dispatch import api_server
 from gateway.dispatch.api_proxy import ApiBridge
 from gateway.dispatch.api_server import ApiServer
-from gateway.dispatch.responses import ANSWERED, answer_problem
+from gateway.dispatch.responses import DISCARD, send_problem
 from gateway.errors import GatewayError
 from http1.server.limits import EdgeLimits
 from http1.server.listener import bind_sockets, listen
@@ -108,8 +108,8 @@ async def bridged() -> AsyncIterator[Served]:
         try:
             return bridge.serve(request, client, [(b"x-more", b"yes")])
         except GatewayError as error:
-            answer_problem(request, client, error)
-            return ANSWERED
+            send_problem(request, client, error)
+            return DISCARD
 
     listener = await listen(
         bind_sockets([Address(host="127.0.0.1", port=0)], reuse_port=False), dispatch, EdgeLimits()

@@ -11,7 +11,7 @@ from gateway.auth.bootstrap import NAME as BOOTSTRAP
 from gateway.auth.bootstrap import BootstrapCheck, document, new_secret
 from gateway.auth.jwt import Issuer, IssuerKeys, IssuerUnavailable
 from gateway.auth.keys import digest_of, new_key
-from gateway.auth.signing import Claims, Signer, Signers
+from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
 from gateway.auth.tokens import WorkerIdentity, admin_of, invoker_of, mint, worker_principal
 from gateway.domain.model import (
     EVERYTHING,
@@ -36,7 +36,7 @@ CLIENT = Client("client-1", "acme")
 ACME = Account("acme", "Acme")
 
 
-class CountedSigners(Signers):
+class CountedKeys(VerificationKeys):
     """Counts how often a signature is verified."""
 
     verifications = 0
@@ -47,14 +47,14 @@ class CountedSigners(Signers):
 
 
 class Door:
-    """An authenticator and all that it asks."""
+    """An authenticator with everything that it reads."""
 
     def __init__(self) -> None:
         self.model = ReadModel()
         self.model.apply(ACME)
         self.model.apply(Account("other", "Other"))
-        self.signer = Signer(bytes(32))
-        self.signers = CountedSigners(self.signer)
+        self.signer = TokenSigner(bytes(32))
+        self.signers = CountedKeys(self.signer)
         self.bootstrap = BootstrapCheck()
         self.bootstrap.apply(BOOTSTRAP, orjson.dumps(document(BOOT, "")))
         self.issuer = TokenIssuer()
@@ -176,7 +176,7 @@ def test_a_token_is_believed_no_longer_than_its_key(door: Door) -> None:
     door.issuer_keys.replace(door.issuer.jwks)
     assert door.refused(token)
 
-    other = Signer(bytes(range(32)))
+    other = TokenSigner(bytes(range(32)))
     name, data = f"signing.{other.kid}", orjson.dumps(other.document(""))
     door.signers.apply(name, data)
     ours = mint(other, admin_of("acme"), now=NOW, lifetime_s=60, token_id="t")
@@ -214,7 +214,7 @@ def test_many_tokens_are_not_remembered_for_ever(door: Door) -> None:
     for subject in range(5000):
         principal = invoker_of(admin_of("acme"), str(subject), Reach())
         door.who(door.minted(principal))
-    assert len(door.authenticator._believed) <= 4096
+    assert len(door.authenticator._verified) <= 4096
 
 
 def test_a_deleted_account_takes_its_tokens_and_the_jwts_of_its_clients_along(door: Door) -> None:

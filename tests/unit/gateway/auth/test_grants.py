@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.grants import NOTHING, Policy, covers, granted
+from gateway.auth.grants import NOTHING, KeyPolicy, covers, resolve_grant
 from gateway.domain.model import EVERYTHING, Reach, resources_of
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
@@ -25,41 +25,41 @@ REACHES = st.builds(
 
 def test_a_key_gets_what_was_asked_for() -> None:
     only = Reach(versions=frozenset({f"{F}/{V}"}))
-    policy = Policy([US], ["apikey:list_functions"], resources_of(only))
-    assert granted(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
+    policy = KeyPolicy([US], ["apikey:list_functions"], resources_of(only))
+    assert resolve_grant(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
 
 
 def test_policies_for_others_grant_nothing_here() -> None:
-    tasks = Policy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
-    assert granted(CALLER, [tasks], US) == NOTHING
-    assert granted(CALLER, [], US) == NOTHING
-    ours = Policy([], ["list_functions"], ALL)
-    assert granted(CALLER, [tasks, ours], US).scopes == {"list_functions"}
+    tasks = KeyPolicy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
+    assert resolve_grant(CALLER, [tasks], US) == NOTHING
+    assert resolve_grant(CALLER, [], US) == NOTHING
+    ours = KeyPolicy([], ["list_functions"], ALL)
+    assert resolve_grant(CALLER, [tasks, ours], US).scopes == {"list_functions"}
 
 
 @pytest.mark.parametrize(
     "policies",
     [
-        [Policy([US], ["admin:account_setup"], ALL)],
-        [Policy([US], ["bootstrap"], ALL)],
-        [Policy([US], [], [{"type": "function", "id": "*"}])],
-        [Policy([US], [], [{"type": "account-tasks", "id": "*"}])],
-        [Policy([US], ["list_functions"], ALL), Policy([US], ["account_setup"], [])],
+        [KeyPolicy([US], ["admin:account_setup"], ALL)],
+        [KeyPolicy([US], ["bootstrap"], ALL)],
+        [KeyPolicy([US], [], [{"type": "function", "id": "*"}])],
+        [KeyPolicy([US], [], [{"type": "account-tasks", "id": "*"}])],
+        [KeyPolicy([US], ["list_functions"], ALL), KeyPolicy([US], ["account_setup"], [])],
     ],
 )
-def test_what_cannot_be_granted_is_refused(policies: list[Policy]) -> None:
+def test_what_cannot_be_granted_is_refused(policies: list[KeyPolicy]) -> None:
     with pytest.raises(BadRequest):
-        granted(CALLER, policies, US)
+        resolve_grant(CALLER, policies, US)
 
 
 def test_nobody_gives_what_they_lack() -> None:
     with pytest.raises(Forbidden, match="invoke_function"):
-        granted(CALLER, [Policy([US], ["invoke_function"], ALL)], US)
+        resolve_grant(CALLER, [KeyPolicy([US], ["invoke_function"], ALL)], US)
     narrow = CALLER._replace(reach=Reach(functions=frozenset({F})))
-    granted(narrow, [Policy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
+    resolve_grant(narrow, [KeyPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
     for wider in ([{"type": "function", "id": f"{G}/*"}], ALL):
         with pytest.raises(Forbidden):
-            granted(narrow, [Policy([US], [], wider)], US)
+            resolve_grant(narrow, [KeyPolicy([US], [], wider)], US)
 
 
 @given(REACHES, REACHES, REACHES)

@@ -52,7 +52,7 @@ def test_issuer_audience_expiry_and_subject_are_required(
 def test_before_the_keys_are_read_nobody_is_blamed(issuer: TokenIssuer) -> None:
     keys = IssuerKeys(Issuer(NAME, (AUDIENCE,)))
     missed: list[bool] = []
-    keys.on_missed(lambda: missed.append(True))
+    keys.on_unknown_key(lambda: missed.append(True))
     with pytest.raises(IssuerUnavailable):
         keys.verify(issuer.token(), issuer.kid)
     assert missed
@@ -60,7 +60,7 @@ def test_before_the_keys_are_read_nobody_is_blamed(issuer: TokenIssuer) -> None:
 
 def test_a_key_that_is_not_known_is_asked_for(issuer: TokenIssuer, keys: IssuerKeys) -> None:
     missed: list[bool] = []
-    keys.on_missed(lambda: missed.append(True))
+    keys.on_unknown_key(lambda: missed.append(True))
     before = issuer.token()
     issuer.rotate()
     with pytest.raises(Unauthenticated):

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.keys import authenticate, digest_of, is_key, new_key
+from gateway.auth.keys import digest_of, is_key, new_key
 from gateway.domain.model import ApiKey
 from gateway.domain.principal import Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
+from tests.support.api_keys import key_authenticator
 
 NOW = 1_800_000_000.0
 SECRET = new_key(bytes(range(32)))
@@ -48,7 +49,7 @@ def test_too_little_randomness_makes_no_key() -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_known_key_tells_account_and_subject(scheme: str) -> None:
-    found = authenticate(model_with(KEY), f"{scheme} {SECRET}".encode(), NOW)
+    found = key_authenticator(model_with(KEY)).authenticate(f"{scheme} {SECRET}".encode(), NOW)
     assert found == Principal("account", "subject", KEY.scopes, KEY.reach, "key", KEY.digest)
 
 
@@ -75,7 +76,7 @@ def test_a_missing_malformed_or_unknown_key_gets_one_and_the_same_answer(
     authorization: bytes | None,
 ) -> None:
     with pytest.raises(Unauthenticated) as raised:
-        authenticate(model_with(KEY), authorization, NOW)
+        key_authenticator(model_with(KEY)).authenticate(authorization, NOW)
     assert raised.value.detail == Unauthenticated().detail
     assert raised.value.headers == [(b"www-authenticate", b"Bearer")]
 
@@ -84,19 +85,19 @@ def test_a_revoked_key_gets_that_answer_too() -> None:
     model = model_with(KEY)
     model.apply(replace(KEY, is_revoked=True))
     with pytest.raises(Unauthenticated) as raised:
-        authenticate(model, bearer(SECRET), NOW)
+        key_authenticator(model).authenticate(bearer(SECRET), NOW)
     assert raised.value.detail == Unauthenticated().detail
 
 
 def test_a_key_works_until_the_second_it_expires_in() -> None:
     model = model_with(replace(KEY, expires_at=int(NOW)))
-    assert authenticate(model, bearer(SECRET), NOW - 0.001).account == "account"
+    assert key_authenticator(model).authenticate(bearer(SECRET), NOW - 0.001).account == "account"
     with pytest.raises(Unauthenticated) as raised:
-        authenticate(model, bearer(SECRET), NOW)
+        key_authenticator(model).authenticate(bearer(SECRET), NOW)
     assert raised.value.detail == Unauthenticated().detail
 
 
 @given(st.binary(max_size=80))
 def test_no_header_value_does_anything_but_fail_to_authenticate(value: bytes) -> None:
     with pytest.raises(Unauthenticated):
-        authenticate(model_with(KEY), value, NOW)
+        key_authenticator(model_with(KEY)).authenticate(value, NOW)

@@ -7,33 +7,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.signing import ISSUER, Signer, Signers, derived, fingerprint, unverified, verified
+from gateway.auth.signing import (
+    ISSUER,
+    TokenSigner,
+    VerificationKeys,
+    derive_key,
+    fingerprint,
+    read_unverified,
+    verify_token,
+)
 from gateway.domain.model import RecordError
 from gateway.errors import Unauthenticated
 
 MASTER = bytes(range(32))
-SIGNER = Signer(MASTER)
-OTHER = Signer(bytes(32))
+SIGNER = TokenSigner(MASTER)
+OTHER = TokenSigner(bytes(32))
 CLAIMS: dict[str, object] = {"sub": "s", "aud": "a", "exp": 2_000_000_000}
 
 
-def published(signer: Signer) -> tuple[str, bytes]:
+def published(signer: TokenSigner) -> tuple[str, bytes]:
     return f"signing.{signer.kid}", orjson.dumps(signer.document("2026-01-01T00:00:00Z"))
 
 
 def kid_of(token: str) -> object:
-    return unverified(token)[0]["kid"]
+    return read_unverified(token)[0]["kid"]
 
 
 def test_every_purpose_has_its_own_key_and_every_master_other_ones() -> None:
-    keys = {derived(MASTER, "a"), derived(MASTER, "b"), derived(bytes(32), "a")}
+    keys = {derive_key(MASTER, "a"), derive_key(MASTER, "b"), derive_key(bytes(32), "a")}
     assert len(keys) == 3
     assert fingerprint(MASTER) != fingerprint(bytes(32))
     assert fingerprint(MASTER) == fingerprint(bytes(range(32)))
 
 
 def test_who_knows_the_public_half_believes_the_token() -> None:
-    signers = Signers()
+    signers = VerificationKeys()
     token = SIGNER.sign(CLAIMS)
     with pytest.raises(Unauthenticated):
         signers.verify(token, SIGNER.kid, ["a"])
@@ -44,7 +52,7 @@ def test_who_knows_the_public_half_believes_the_token() -> None:
 
 
 def test_a_key_that_is_withdrawn_counts_no_more_but_the_own_one_does() -> None:
-    signers = Signers(SIGNER)
+    signers = VerificationKeys(SIGNER)
     signers.apply(*published(OTHER))
     before = signers.changes
     for signer in (SIGNER, OTHER):
@@ -56,7 +64,7 @@ def test_a_key_that_is_withdrawn_counts_no_more_but_the_own_one_does() -> None:
 
 
 def test_a_key_under_anothers_name_is_refused() -> None:
-    signers = Signers()
+    signers = VerificationKeys()
     with pytest.raises(RecordError):
         signers.apply(published(SIGNER)[0], published(OTHER)[1])
     with pytest.raises(RecordError):
@@ -85,7 +93,7 @@ def test_a_key_under_anothers_name_is_refused() -> None:
 def test_a_signature_is_not_all(claims: dict[str, object]) -> None:
     token = SIGNER.sign(claims)
     with pytest.raises(Unauthenticated):
-        Signers(SIGNER).verify(token, SIGNER.kid, ["a"])
+        VerificationKeys(SIGNER).verify(token, SIGNER.kid, ["a"])
 
 
 def test_a_changed_token_and_one_without_a_signature_are_refused() -> None:
@@ -98,14 +106,14 @@ def test_a_changed_token_and_one_without_a_signature_are_refused() -> None:
     unsigned = jwt.encode({"iss": ISSUER, **CLAIMS}, "", "none", headers={"kid": SIGNER.kid})
     for token in (f"{header}.{more}.{signature}", f"{header}.{payload}.", unsigned):
         with pytest.raises(Unauthenticated):
-            Signers(SIGNER).verify(token, SIGNER.kid, ["a"])
+            VerificationKeys(SIGNER).verify(token, SIGNER.kid, ["a"])
 
 
 def test_the_public_half_is_no_secret_to_sign_with() -> None:
-    """The algorithm is the key's, not the token's (RFC 8725 §2.1)."""
+    """The key determines the algorithm, not the token (RFC 8725 §2.1)."""
     forged = jwt.encode({"iss": ISSUER, **CLAIMS}, SIGNER.public, "HS256")
     with pytest.raises(Unauthenticated):
-        Signers(SIGNER).verify(forged, SIGNER.kid, ["a"])
+        VerificationKeys(SIGNER).verify(forged, SIGNER.kid, ["a"])
 
 
 def nested(depth: int) -> str:
@@ -116,11 +124,11 @@ def nested(depth: int) -> str:
 @given(st.text(max_size=200) | st.builds(nested, st.integers(1, 3000)))
 def test_whatever_is_sent_is_refused_in_one_way(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        unverified(text)
+        read_unverified(text)
     with pytest.raises(Unauthenticated):
-        verified(text, OTHER, ["EdDSA"], ISSUER, ["a"])
+        verify_token(text, OTHER, ["EdDSA"], ISSUER, ["a"])
 
 
 def test_a_token_that_is_too_long_is_not_even_parsed() -> None:
     with pytest.raises(Unauthenticated):
-        unverified(SIGNER.sign({**CLAIMS, "x": "x" * 8192}))
+        read_unverified(SIGNER.sign({**CLAIMS, "x": "x" * 8192}))

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.auth.signing import Signer, Signers, unverified
+from gateway.auth.signing import TokenSigner, VerificationKeys, read_unverified
 from gateway.auth.tokens import (
     WorkerIdentity,
     admin_of,
@@ -14,7 +14,7 @@ from gateway.domain.model import EVERYTHING, Reach
 from gateway.domain.principal import Principal
 from gateway.errors import Unauthenticated
 
-SIGNER = Signer(bytes(32))
+SIGNER = TokenSigner(bytes(32))
 NOW = 1_800_000_000.0
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 V = "11111111-2222-4333-8444-555555555555"
@@ -33,8 +33,8 @@ WORKER = WorkerIdentity("acme", F, V, "instance 1")
 )
 def test_a_token_says_who_has_it(principal: Principal) -> None:
     token = mint(SIGNER, principal, now=NOW, lifetime_s=60, token_id="1")
-    header, members = unverified(token)
-    found, claims = read_token(Signers(SIGNER), token, header["kid"])
+    header, members = read_unverified(token)
+    found, claims = read_token(VerificationKeys(SIGNER), token, header["kid"])
     assert found == principal
     assert claims.expires_at == NOW + 60
     assert members["jti"] == "1"
@@ -73,6 +73,6 @@ def test_a_signed_token_of_another_form_is_refused(changed: dict[str, object]) -
         "resources": [],
         "exp": int(NOW),
     }
-    read_token(Signers(SIGNER), SIGNER.sign(claims), SIGNER.kid)
+    read_token(VerificationKeys(SIGNER), SIGNER.sign(claims), SIGNER.kid)
     with pytest.raises(Unauthenticated):
-        read_token(Signers(SIGNER), SIGNER.sign({**claims, **changed}), SIGNER.kid)
+        read_token(VerificationKeys(SIGNER), SIGNER.sign({**claims, **changed}), SIGNER.kid)

@@ -6,20 +6,21 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.dispatch.endpoints import PathRoutes
-from gateway.dispatch.registry import Desk
+from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.model import EVERYTHING, FunctionVersion, State
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
-from gateway.invocation.site import Site
+from gateway.invocation.context import Context
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
-from gateway.routing.target import target_router
 from gateway.telemetry.health import Health
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import Registry
-from tests.support.recorder import RecordedDesk, RecordedQueue, RecordedResponseWriter, Script
+from tests.support.recorder import RecordedQueue, RecordedRegistry, RecordedResponseWriter, Script
 from wire.ids import FunctionId, VersionId
 
 DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -39,21 +40,19 @@ def dispatcher() -> Dispatcher:
     version = VersionId("11111111-1111-4111-8111-111111111111")
     model.apply(FunctionVersion(DEGRADED, version, "own", "name", State.DEGRADED))
     metrics, attach = GatewayMetrics(Registry(with_process=False)), AttachEndpoint(lambda: 0.0)
-    site = Site(
+    context = Context(
         queue=queue,
-        desk=RecordedDesk(script),
+        registry=RecordedRegistry(script),
         region=b"eu",
-        target_uri=b"http://10.0.0.1:8090",
+        attach_uri=b"http://10.0.0.1:8090",
         process=7,
-        clock=lambda: 0.0,
-        wall_ns=lambda: 0,
     )
     return Dispatcher(
-        site,
-        Desk(attach, queue, metrics, None, lambda: 0.0, lambda version_id: None),
-        target_router(b""),
-        Router(model, authenticate, lambda: 0.0),
-        PathRoutes(attach, Health(), metrics),
+        context,
+        InvocationRegistry(attach, queue, metrics, None, lambda: 0.0, lambda version_id: None),
+        call_head_reader(b""),
+        Admission(authenticate, Router(model, lambda: 0.0)),
+        PathEndpoints(attach, Health(), metrics),
         metrics,
     )
 

@@ -8,7 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
     AttachDispatcher,
-    PathRoutes,
+    PathEndpoints,
     StartingDispatcher,
 )
 from gateway.errors import NotFound, Unauthenticated
@@ -26,7 +26,7 @@ class Routes:
         self.registry = Registry(with_process=False)
         self.health = Health()
         self.attach = AttachEndpoint(lambda: 0.0)
-        self.paths = PathRoutes(self.attach, self.health, GatewayMetrics(self.registry))
+        self.paths = PathEndpoints(self.attach, self.health, GatewayMetrics(self.registry))
         self.client = RecordedResponseWriter(Script(), "client")
 
     def serve(self, method: bytes, target: bytes, headers: Headers | None = None) -> Headers:

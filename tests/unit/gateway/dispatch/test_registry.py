@@ -3,16 +3,19 @@
 import asyncio
 import json
 
+import pytest
+
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.registry import Desk
+from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.model import FunctionVersion, State
-from gateway.invocation.caller import Caller
+from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
-from gateway.invocation.site import Site
+from gateway.routing.admission import Caller
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
 from runtime.metrics import Registry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, Script
+from wire.envelope import INLINE_BODY_BYTES, decode_envelope
 from wire.ids import FunctionId, VersionId
 
 
@@ -24,7 +27,78 @@ class SilentQueue(RecordedQueue):
         raise AssertionError
 
 
-async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None:
+VERSION = FunctionVersion(
+    FunctionId("11111111-1111-4111-8111-111111111111"),
+    VersionId("22222222-2222-4222-8222-222222222222"),
+    "acme",
+    "echo",
+    State.ACTIVE,
+)
+
+
+def opened(
+    registry: InvocationRegistry,
+    queue: RecordedQueue,
+    client: RecordedResponseWriter,
+    body_bytes: int | None = 0,
+    now: float = 100.0,
+) -> Invocation:
+    """Return a new invocation of `registry`, with a poll window of 1 s."""
+    context = Context(
+        queue=queue,
+        registry=registry,
+        region=b"eu",
+        attach_uri=b"http://10.0.0.1:8090",
+        process=7,
+    )
+    invocation = Invocation(
+        context,
+        client,
+        Request(b"GET", b"/", b"f.example", [(b"host", b"f.example")], body_bytes, now),
+        Caller(VERSION, "acme", "alice", 1),
+        Ticket("33333333-3333-4333-8333-333333330007", "response-token", 0),
+    )
+    registry.open(invocation)
+    return invocation
+
+
+@pytest.mark.parametrize(
+    ("body_bytes", "parts", "has_rest"),
+    [
+        (0, [], False),
+        (4, [b"ping"], False),
+        (None, [b"ping"], False),
+        (None, [b"a" * INLINE_BODY_BYTES], False),
+        (None, [b"a" * (INLINE_BODY_BYTES + 1)], True),
+        (INLINE_BODY_BYTES, [b"a" * INLINE_BODY_BYTES], False),
+        (INLINE_BODY_BYTES + 1, [b"a" * (INLINE_BODY_BYTES + 1)], True),
+    ],
+)
+def test_a_request_token_is_issued_only_if_the_envelope_carries_it(
+    body_bytes: int | None, parts: list[bytes], has_rest: bool
+) -> None:
+    script = Script()
+    queue = RecordedQueue(script)
+    attach = AttachEndpoint(lambda: 100.0)
+    metrics = GatewayMetrics(Registry(with_process=False))
+    registry = InvocationRegistry(attach, queue, metrics, None, lambda: 100.0, lambda version: None)
+    client = RecordedResponseWriter(script, "client")
+    invocation = opened(registry, queue, client, body_bytes)
+    for part in parts:
+        invocation.request_data(part)
+    invocation.request_end()
+    token = decode_envelope(queue.envelopes[0]).request_token
+    assert (token is not None) is has_rest
+    assert token == invocation.request_token
+    assert len(attach.request_tokens) == has_rest
+    if token is not None:
+        authorization = b"Bearer " + token.encode()
+        assert attach.request_tokens.owner_of(authorization) is invocation
+    invocation.shut_down()
+    assert len(attach.request_tokens) == len(attach.response_tokens) == 0
+
+
+async def test_a_queue_that_tells_no_position_holds_no_timeout_up() -> None:
     script = Script()
     queue = SilentQueue(script)
     client = RecordedResponseWriter(script, "client")
@@ -33,39 +107,17 @@ async def test_a_queue_that_tells_no_place_in_line_holds_no_timeout_up() -> None
     now = 100.0
     wanted: list[str] = []
     metrics = GatewayMetrics(Registry())
-    desk = Desk(AttachEndpoint(lambda: now), queue, metrics, None, lambda: now, wanted.append)
-    site = Site(
-        queue=queue,
-        desk=desk,
-        region=b"eu",
-        target_uri=b"http://10.0.0.1:8090",
-        process=7,
-        clock=lambda: now,
-        wall_ns=lambda: 0,
+    registry = InvocationRegistry(
+        AttachEndpoint(lambda: now), queue, metrics, None, lambda: now, wanted.append
     )
-    version = FunctionVersion(
-        FunctionId("11111111-1111-4111-8111-111111111111"),
-        VersionId("22222222-2222-4222-8222-222222222222"),
-        "acme",
-        "echo",
-        State.ACTIVE,
-    )
-    invocation = Invocation(
-        site,
-        client,
-        Request(b"GET", b"/", b"f.example", [(b"host", b"f.example")], 0, now),
-        Caller("acme", "alice", version, 1),
-        request_id="33333333-3333-4333-8333-333333330007",
-        tokens=("response-token", ""),
-    )
-    desk.open(invocation)
-    assert wanted == [version.version_id]
+    invocation = opened(registry, queue, client, now=now)
+    assert wanted == [VERSION.version_id]
     invocation.request_end()
     now = 103.2
-    desk.tick()
+    registry.tick()
     async with asyncio.timeout(1.5):
         await answered.wait()
     assert client.head is not None
     assert client.head[0] == 504
     assert json.loads(client.sent)["reason"] == "poll_timeout"
-    assert not desk.live
+    assert not registry.live

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.invocation.outcome import Outcome
-from gateway.invocation.state import DONE, ENDING, QUEUED
+from gateway.invocation.states import DONE, ENDING, QUEUED, Outcome
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
@@ -71,7 +70,7 @@ def test_a_known_length_waits_for_the_first_32_kib_and_the_rest_goes_by_get() ->
     assert len(envelope.body) == INLINE
     assert envelope.request_token == "request-token"
     worker = RecordedResponseWriter(world.script, "worker")
-    invocation.send_rest(worker)
+    world.fetch(worker)
     assert worker.head is not None
     assert worker.head[2] == 10
     invocation.rest_pause_writing()
@@ -116,7 +115,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         (b"set-cookie", b"b"),
         (b"access-control-expose-headers", b"x"),
     ]
-    invocation.response_head(200, worker_headers, None, None)
+    world.head(200, worker_headers)
     invocation.response_data(b"data: 1\n\n")
     invocation.response_end()
     assert world.script.lines == [
@@ -124,8 +123,8 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         "client.head 200",
         "client.body b'data: 1\\n\\n'",
         "client.end",
-        "desk.finished",
-        "post.taken",
+        "registry.finished",
+        "post.release",
     ]
     assert world.client.head is not None
     assert world.client.head[1] == [
@@ -147,7 +146,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
 )
 def test_nvcf_status_follows_the_status(status: int, word: bytes) -> None:
     world = World().publish().attach()
-    world.invocation.response_head(status, [], 0, 0)
+    world.head(status, [], 0, 0)
     assert world.client.head is not None
     assert (b"nvcf-status", word) in world.client.head[1]
 
@@ -168,7 +167,7 @@ def test_the_length_the_client_is_told(
     method: bytes, status: int, announced: int | None, left: int | None, expected: int | None
 ) -> None:
     world = World(method=method).publish().attach()
-    world.invocation.response_head(status, [], announced, left)
+    world.head(status, [], announced, left)
     assert world.client.head is not None
     assert world.client.head[2] == expected
 
@@ -183,15 +182,15 @@ def test_a_slow_client_slows_the_worker_and_keeps_it_until_it_has_read_all() -> 
     assert world.script.take() == ["post.pause", "post.resume"]
     world.client.is_slow = False
     invocation.resume_writing()
-    assert world.script.take() == ["client.end", "desk.finished", "post.taken"]
+    assert world.script.take() == ["client.end", "registry.finished", "post.release"]
 
 
 def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
     world = World().publish().attach()
     world.invocation.response_broken()
-    assert world.script.take() == ["desk.rearm"]
+    assert world.script.take() == ["registry.renew"]
     world.attach()
-    world.invocation.response_head(200, [], 0, 0)
+    world.head(200, [], 0, 0)
     world.invocation.response_end()
     assert world.invocation.outcome is Outcome.ANSWERED
 
@@ -199,11 +198,11 @@ def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
 def test_a_worker_that_breaks_with_more_of_the_body_is_not_tried_again() -> None:
     world = World(body_bytes=INLINE + 10)
     world.invocation.request_data(b"a" * (INLINE + 4))
-    world.invocation.send_rest(RecordedResponseWriter(world.script, "worker"))
+    world.fetch(RecordedResponseWriter(world.script, "worker"))
     world.attach()
     world.script.take()
     world.invocation.response_broken()
-    assert world.script.lines[:3] == ["queue.withdraw", "worker.abort", "desk.finished"]
+    assert world.script.lines[:3] == ["queue.withdraw", "worker.abort", "registry.finished"]
     assert world.problem()["reason"] == "worker_lost"
 
 
@@ -211,9 +210,9 @@ def test_a_second_worker_that_asks_for_the_rest_proves_the_first_one_lost() -> N
     world = World(body_bytes=INLINE + 10)
     world.invocation.request_data(b"a" * (INLINE + 4))
     worker = RecordedResponseWriter(world.script, "worker")
-    assert world.invocation.send_rest(worker)
+    assert world.fetch(worker)
     world.invocation.rest_broken()
-    assert not world.invocation.send_rest(RecordedResponseWriter(world.script, "second"))
+    assert not world.fetch(RecordedResponseWriter(world.script, "second"))
     assert "queue.withdraw" in world.script.lines
     assert world.problem()["reason"] == "worker_lost"
     assert world.client.head is not None
@@ -223,10 +222,10 @@ def test_a_second_worker_that_asks_for_the_rest_proves_the_first_one_lost() -> N
 def test_the_rest_asked_for_again_disturbs_no_answer() -> None:
     world = World(body_bytes=INLINE + 10)
     world.invocation.request_data(b"a" * (INLINE + 4))
-    world.invocation.send_rest(RecordedResponseWriter(world.script, "worker"))
+    world.fetch(RecordedResponseWriter(world.script, "worker"))
     world.attach()
-    assert not world.invocation.send_rest(RecordedResponseWriter(world.script, "second"))
-    world.invocation.response_head(200, [], 0, 0)
+    assert not world.fetch(RecordedResponseWriter(world.script, "second"))
+    world.head(200, [], 0, 0)
     world.invocation.response_end()
     assert world.invocation.outcome is Outcome.ANSWERED
 
@@ -235,14 +234,14 @@ def test_a_worker_that_breaks_in_the_stream_breaks_the_clients_stream() -> None:
     world = World().stream()
     world.invocation.response_data(b"da")
     world.invocation.response_broken()
-    assert world.script.lines[-2:] == ["desk.finished", "client.abort"]
+    assert world.script.lines[-2:] == ["registry.finished", "client.abort"]
     assert world.invocation.outcome is Outcome.WORKER_LOST
 
 
 def test_what_is_no_response_is_a_502_and_the_worker_hears_why() -> None:
     world = World().publish().attach()
-    world.invocation.worker_failed(400, "the status line is malformed")
-    assert world.script.lines[:3] == ["post.refuse 400", "queue.withdraw", "desk.finished"]
+    world.invocation.response_invalid(400, "the status line is malformed")
+    assert world.script.lines[:3] == ["post.refuse 400", "queue.withdraw", "registry.finished"]
     assert world.problem()["status"] == 502
 
 
@@ -251,7 +250,7 @@ def test_nobody_answered_in_time() -> None:
     assert world.invocation.deadline == 162.0
     world.now = 162.0
     world.invocation.deadline_passed(162.0, 17)
-    assert world.script.lines[:2] == ["queue.withdraw", "desk.finished"]
+    assert world.script.lines[:2] == ["queue.withdraw", "registry.finished"]
     assert world.problem()["reason"] == "poll_timeout"
     assert world.client.head is not None
     assert world.client.head[0] == 504
@@ -262,7 +261,7 @@ def test_a_worker_attached_without_a_head_in_time_is_told_to_stop() -> None:
     world = World().publish().attach()
     world.invocation.deadline_passed(162.0)
     assert "queue.withdraw" in world.script.lines
-    assert "post.dismiss" in world.script.lines
+    assert "post.release" in world.script.lines
     assert world.problem()["status"] == 504
 
 
@@ -272,21 +271,21 @@ def test_a_stream_lives_on_to_the_ceiling_and_no_longer() -> None:
     assert world.script.lines == []
     assert world.invocation.deadline == 100.0 + 3605.0
     world.invocation.deadline_passed(3705.0)
-    assert world.script.lines == ["desk.finished", "post.dismiss", "client.abort"]
+    assert world.script.lines == ["registry.finished", "post.release", "client.abort"]
     assert world.invocation.outcome is Outcome.TOO_LONG
 
 
 def test_a_client_that_leaves_while_queued_withdraws_its_request() -> None:
     world = World().publish()
     world.invocation.request_broken()
-    assert world.script.lines == ["queue.withdraw", "desk.finished"]
+    assert world.script.lines == ["queue.withdraw", "registry.finished"]
     assert (world.invocation.status, world.invocation.outcome) == (499, Outcome.CLIENT_GONE)
 
 
 def test_a_client_that_leaves_in_the_stream_stops_the_worker() -> None:
     world = World().stream()
     world.invocation.request_broken()
-    assert world.script.lines == ["desk.finished", "post.dismiss"]
+    assert world.script.lines == ["registry.finished", "post.release"]
     assert world.invocation.status == 200
 
 
@@ -294,7 +293,7 @@ def test_a_client_that_leaves_in_its_upload_breaks_the_workers_get() -> None:
     world = World(body_bytes=INLINE + 10)
     world.invocation.request_data(b"a" * INLINE)
     worker = RecordedResponseWriter(world.script, "worker")
-    world.invocation.send_rest(worker)
+    world.fetch(worker)
     world.script.take()
     world.invocation.request_broken()
     assert "worker.abort" in world.script.lines
@@ -304,7 +303,7 @@ def test_a_client_that_leaves_in_its_upload_breaks_the_workers_get() -> None:
 def test_a_client_that_leaves_before_its_request_is_whole_was_never_queued() -> None:
     world = World(body_bytes=10)
     world.invocation.request_broken()
-    assert world.script.lines == ["desk.finished"]
+    assert world.script.lines == ["registry.finished"]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +344,7 @@ def test_a_write_that_congests_at_once_finds_the_state_it_belongs_to() -> None:
             world.invocation.pause_writing()
 
     world.script.on_line = congest
-    world.invocation.response_head(200, [], None, None)
+    world.head()
     world.invocation.response_data(b"x")
     world.invocation.response_end()
     assert world.script.lines[-2:] == ["client.body b'x'", "post.pause"]
@@ -397,7 +396,7 @@ class Play:
             self.worker = "attached"
             self.world.attach()
         elif event == "get" and QUEUED <= invocation.state < DONE:
-            invocation.send_rest(RecordedResponseWriter(self.world.script, "worker"))
+            self.world.fetch(RecordedResponseWriter(self.world.script, "worker"))
 
     def client_acts(self, event: str) -> None:
         invocation = self.world.invocation
@@ -421,10 +420,10 @@ class Play:
             return
         if self.worker == "attached" and event == "head":
             self.worker = "streaming"
-            invocation.response_head(200, [], None, None)
+            self.world.head()
         elif self.worker == "attached" and event == "worker failed":
             self.worker = None
-            invocation.worker_failed(400, "bad")
+            invocation.response_invalid(400, "bad")
         elif self.worker == "streaming" and event == "data":
             invocation.response_data(b"y")
         elif self.worker == "streaming" and event == "worker end":
@@ -435,7 +434,7 @@ class Play:
             invocation.response_broken()
 
 
-_WORKER_IS_TOLD = {"post.taken", "post.dismiss", "post.refuse 400"}
+_WORKER_IS_TOLD = {"post.release", "post.refuse 400"}
 
 
 @settings(max_examples=400, deadline=None)
@@ -447,7 +446,7 @@ def test_any_order_of_events_ends_once_and_leaves_nothing_open(events: list[str]
     invocation, script = play.world.invocation, play.world.script
     if invocation.state is not DONE:
         invocation.shut_down()
-    assert script.lines.count("desk.finished") == 1
+    assert script.lines.count("registry.finished") == 1
     assert invocation.outcome is not None
     assert play.world.client.over
     if "queue.publish" in script.lines and invocation.head_at == 0.0:

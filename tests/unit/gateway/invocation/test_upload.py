@@ -8,7 +8,7 @@ def test_a_body_that_nobody_wants_any_more_is_let_go() -> None:
     upload = Upload(100_000)
     upload.add(b"x" * 90_000)
     upload.take_first_part()
-    upload.break_off()
+    upload.abort()
     sink = RecordedResponseWriter(Script(), "worker")
     sink.send_head(200, [], None)
     upload.attach(sink)

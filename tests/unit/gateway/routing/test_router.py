@@ -1,66 +1,26 @@
-from functools import partial
-
 import pytest
 
-from gateway.auth.keys import authenticate, digest_of, new_key
 from gateway.domain.model import (
-    EVERYTHING,
-    ApiKey,
-    Function,
     FunctionVersion,
     Reach,
     State,
 )
-from gateway.domain.readmodel import ReadModel
 from gateway.errors import (
-    BadRequest,
     Forbidden,
     FunctionNotFound,
     GatewayError,
     NotInvocable,
-    Unauthenticated,
 )
-from gateway.routing.router import Router, chosen, poll_seconds
-from gateway.routing.target import Target
+from gateway.routing.admission import Admission
+from gateway.routing.router import chosen
+from tests.unit.gateway.routing.admissions import F, admitting, head, version
 from wire.ids import FunctionId, VersionId
 
-F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
-SECRET = new_key(bytes(32))
 
-
-def version(name: str, state: State, account: str = "own", *shared: str) -> FunctionVersion:
-    return FunctionVersion(
-        F, VersionId(name), account, "name", state, shared_with=frozenset(shared)
-    )
-
-
-def router(
-    *records: Function | FunctionVersion,
-    reach: Reach = EVERYTHING,
-    scope: str = "invoke_function",
-    random: float = 0.0,
-) -> Router:
-    model = ReadModel()
-    for record in records:
-        model.apply(record)
-    model.apply(ApiKey("id", digest_of(SECRET.encode()), "own", "sub", frozenset({scope}), reach))
-    return Router(model, partial(authenticate, model), lambda: random)
-
-
-def target(version_id: str | None = None, poll: bytes | None = None) -> Target:
-    return Target(F, version_id, f"Bearer {SECRET}".encode(), poll)
-
-
-def failure(routes: Router, version_id: str | None = None) -> GatewayError:
+def failure(admission: Admission, version_id: str | None = None) -> GatewayError:
     with pytest.raises(GatewayError) as raised:
-        routes.admit(target(version_id), 0.0)
+        admission.admit(head(version_id), 0.0)
     return raised.value
-
-
-def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:
-    active = version("a", State.ACTIVE)
-    assert router(active).admit(target(), 0.0) == (active, "own", "sub", 60)
-    assert router(active).admit(target("a", b"5"), 0.0) == (active, "own", "sub", 5)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +37,19 @@ def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> 
 def test_the_state_decides_and_is_told(
     state: State, by_version: type[GatewayError] | None, by_function: type[GatewayError] | None
 ) -> None:
-    routes = router(version("a", state))
+    admission = admitting(version("a", state))
     for version_id, expected in (("a", by_version), (None, by_function)):
         if expected is None:
-            assert routes.admit(target(version_id), 0.0).version.state is state
+            assert admission.admit(head(version_id), 0.0).version.state is state
             continue
-        error = failure(routes, version_id)
+        error = failure(admission, version_id)
         assert type(error) is expected
         assert error.members == {"functionStatus": state.value}
         assert state.value in error.detail
 
 
 def test_one_degraded_version_makes_a_call_by_function_400_and_not_404() -> None:
-    error = failure(router(version("a", State.INACTIVE), version("b", State.DEGRADED)))
+    error = failure(admitting(version("a", State.INACTIVE), version("b", State.DEGRADED)))
     assert error.status == 400
     assert error.members == {"functionStatus": "DEGRADED"}
 
@@ -103,7 +63,7 @@ def test_without_a_version_each_invocable_one_has_its_share_and_no_other_any() -
         version("e", State.ACTIVE),
     ]
     shares = [n / 300 for n in range(300)]
-    picked = [router(*records, random=n).admit(target(), 0.0).version.version_id for n in shares]
+    picked = [admitting(*records, random=n).admit(head(), 0.0).version.version_id for n in shares]
     assert {id_: picked.count(VersionId(id_)) for id_ in set(picked)} == {
         "a": 100,
         "c": 100,
@@ -115,15 +75,15 @@ def test_a_public_version_does_not_hide_the_owners_private_ones() -> None:
     public = FunctionVersion(F, VersionId("p"), "own", "n", State.ACTIVE, is_public=True)
     records = [public, version("a", State.ACTIVE)]
     picked = {
-        router(*records, random=random).admit(target(), 0.0).version.version_id
+        admitting(*records, random=random).admit(head(), 0.0).version.version_id
         for random in (0.0, 0.9)
     }
     assert picked == {"p", "a"}
 
 
 def test_a_function_of_another_account_looks_like_one_that_does_not_exist() -> None:
-    foreign = router(version("a", State.ACTIVE, "other"))
-    nothing = router()
+    foreign = admitting(version("a", State.ACTIVE, "other"))
+    nothing = admitting()
     for version_id in (None, "a"):
         ours, theirs = failure(nothing, version_id), failure(foreign, version_id)
         assert type(ours) is type(theirs) is FunctionNotFound
@@ -131,78 +91,58 @@ def test_a_function_of_another_account_looks_like_one_that_does_not_exist() -> N
 
 
 def test_of_another_accounts_function_only_the_shared_versions_can_be_reached() -> None:
-    routes = router(
+    admission = admitting(
         version("a", State.ACTIVE, "other"),
         version("b", State.ACTIVE, "other", "own"),
         version("c", State.DEGRADED, "other"),
         random=0.99,
     )
-    assert routes.admit(target(), 0.0).version.version_id == "b"
-    assert isinstance(failure(routes, "a"), FunctionNotFound)
+    assert admission.admit(head(), 0.0).version.version_id == "b"
+    assert isinstance(failure(admission, "a"), FunctionNotFound)
 
 
 def test_states_of_versions_that_the_caller_does_not_see_are_not_told() -> None:
     error = failure(
-        router(version("a", State.INACTIVE, "other", "own"), version("b", State.DEGRADED, "other"))
+        admitting(
+            version("a", State.INACTIVE, "other", "own"), version("b", State.DEGRADED, "other")
+        )
     )
     assert error.members == {"functionStatus": "INACTIVE"}
 
 
 def test_a_version_under_another_function_id_is_not_found() -> None:
-    assert isinstance(failure(router(version("a", State.ACTIVE)), "b"), FunctionNotFound)
+    assert isinstance(failure(admitting(version("a", State.ACTIVE)), "b"), FunctionNotFound)
 
 
 def test_a_key_for_one_version_does_not_open_the_function() -> None:
-    routes = router(
+    admission = admitting(
         version("a", State.ACTIVE),
         version("b", State.ACTIVE),
         reach=Reach(versions=frozenset({f"{F}/a"})),
     )
-    assert routes.admit(target("a"), 0.0).version.version_id == "a"
-    assert isinstance(failure(routes, "b"), Forbidden)
-    assert isinstance(failure(routes), Forbidden)
+    assert admission.admit(head("a"), 0.0).version.version_id == "a"
+    assert isinstance(failure(admission, "b"), Forbidden)
+    assert isinstance(failure(admission), Forbidden)
 
 
 def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -> None:
     a = version("a", State.ACTIVE)
-    assert router(a, reach=Reach(functions=frozenset({F}))).admit(target(), 0.0).version is a
-    elsewhere = router(a, reach=Reach(functions=frozenset({"other"})))
+    assert admitting(a, reach=Reach(functions=frozenset({F}))).admit(head(), 0.0).version is a
+    elsewhere = admitting(a, reach=Reach(functions=frozenset({"other"})))
     assert isinstance(failure(elsewhere), Forbidden)
     assert isinstance(failure(elsewhere, "a"), Forbidden)
 
 
 def test_a_limited_key_learns_nothing_of_the_state() -> None:
-    error = failure(router(version("a", State.DEGRADED), reach=Reach()), "a")
+    error = failure(admitting(version("a", State.DEGRADED), reach=Reach()), "a")
     assert isinstance(error, Forbidden)
     assert error.members == {}
 
 
 def test_without_the_scope_nothing_is_looked_up() -> None:
-    routes = router(version("a", State.ACTIVE), scope="list_functions")
-    assert isinstance(failure(routes), Forbidden)
-    assert isinstance(failure(router(scope="list_functions"), "x"), Forbidden)
-
-
-def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:
-    routes = router(version("a", State.ACTIVE))
-    with pytest.raises(Unauthenticated):
-        routes.admit(Target(F, None, None, b"x"), 0.0)
-    with pytest.raises(BadRequest):
-        routes.admit(target(None, b"x"), 0.0)
-
-
-@pytest.mark.parametrize(("value", "seconds"), [(b"0", 1), (b"1", 1), (b"007", 7), (b"3600", 3600)])
-def test_poll_seconds_are_whole_seconds_and_at_least_one(value: bytes, seconds: int) -> None:
-    assert poll_seconds(value) == seconds
-
-
-@pytest.mark.parametrize(
-    "value",
-    [b"", b"3601", b"-1", b"+5", b"1.5", b"5s", b"0x10", b" 5", b"1_0", b"9" * 5000, b"\xb2"],
-)
-def test_anything_else_is_a_bad_request(value: bytes) -> None:
-    with pytest.raises(BadRequest):
-        poll_seconds(value)
+    admission = admitting(version("a", State.ACTIVE), scope="list_functions")
+    assert isinstance(failure(admission), Forbidden)
+    assert isinstance(failure(admitting(scope="list_functions"), "x"), Forbidden)
 
 
 def test_a_call_goes_where_capacity_runs_and_anywhere_where_none_does() -> None:

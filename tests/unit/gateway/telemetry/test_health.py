@@ -1,4 +1,4 @@
-"""Health answers."""
+"""Responses of the health endpoints."""
 
 import json
 
@@ -11,11 +11,11 @@ def test_readiness_gives_every_reason_and_liveness_none() -> None:
     health.add(lambda: reasons[0])
     health.add(lambda: reasons[1])
     health.add(lambda: "")
-    live = health.answer(b"/health/live")
+    live = health.respond(b"/health/live")
     assert live is not None
     assert live[0] == 200
     for path, status in ((b"/health/ready", 503), (b"/health", 500)):
-        answer = health.answer(path)
+        answer = health.respond(path)
         assert answer is not None
         headers, problem = dict(answer[1]), json.loads(answer[2])
         assert (answer[0], headers[b"content-type"]) == (status, b"application/problem+json")
@@ -24,5 +24,5 @@ def test_readiness_gives_every_reason_and_liveness_none() -> None:
         assert problem["requestId"] == headers[b"x-request-id"].decode()
     reasons[:] = ["", ""]
     fine = (200, [(b"content-type", b"application/json")], b'{"status":"OK"}')
-    assert health.answer(b"/health/ready") == fine
-    assert health.answer(b"/other") is None
+    assert health.respond(b"/health/ready") == fine
+    assert health.respond(b"/other") is None

@@ -18,9 +18,9 @@ def test_a_request_is_pending_under_its_method_until_it_is_over() -> None:
     metrics = GatewayMetrics(registry)
     world = World()
     pending = 'axum_http_requests_pending{method="%s",endpoint="TLB"} %d'
-    metrics.began(world.invocation)
+    metrics.record_start(world.invocation)
     assert pending % ("POST", 1) in lines(registry)
-    metrics.ended(world.invocation, world.now)
+    metrics.record_end(world.invocation, world.now)
     assert pending % ("POST", 0) in lines(registry)
 
 
@@ -29,9 +29,9 @@ def test_a_method_that_nobody_knows_is_not_a_label() -> None:
     metrics = GatewayMetrics(registry)
     world = World()
     world.invocation.method = b"X-0815"
-    metrics.began(world.invocation)
-    metrics.ended(world.invocation, world.now)
-    metrics.refused(b"X-0815", 404, "UNKNOWN")
+    metrics.record_start(world.invocation)
+    metrics.record_end(world.invocation, world.now)
+    metrics.record_refusal(b"X-0815", 404, "UNKNOWN")
     assert not [line for line in lines(registry) if "X-0815" in line]
     assert 'axum_http_requests_total{method="OTHER",status="404",endpoint="UNKNOWN"} 1' in lines(
         registry
@@ -43,11 +43,11 @@ def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
     metrics = GatewayMetrics(registry)
     for size in (1000, 24):
         world = World().publish().attach()
-        world.invocation.response_head(200, [], None, None)
+        world.head()
         world.invocation.response_data(bytes(size))
         world.invocation.response_end()
-        metrics.began(world.invocation)
-        metrics.ended(world.invocation, world.now)
+        metrics.record_start(world.invocation)
+        metrics.record_end(world.invocation, world.now)
     labels = 'method="POST",status="200",endpoint="TLB"'
     shown = lines(registry)
     assert "# TYPE axum_http_response_body_size summary" in shown

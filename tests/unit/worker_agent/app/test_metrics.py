@@ -46,8 +46,7 @@ class Counted:
 def test_the_time_of_a_request_is_divided_by_its_arrival_at_the_inference_server() -> None:
     counted = Counted()
     job = counted.start(leased_at=100.0)
-    job.sent_at = 100.5
-    job.opened(Bench().call)  # type: ignore[arg-type]
+    job.sent(Bench().call, 100.5)  # type: ignore[arg-type]
     job.response_whole(200, JSON, 2, b"{}")
     counted.free(job, 102.5)
     counted.end(job, 102.75)

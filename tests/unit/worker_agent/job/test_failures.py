@@ -6,7 +6,7 @@ import pytest
 
 from http1.stream import Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import CONNECTION, INTERNAL, SERVICE, fault_of, problem_answer
+from worker_agent.job.failures import CONNECTION, INTERNAL, SERVICE, fault_of, problem_response
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_every_failure_is_mapped() -> None:
 
 
 def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
-    answer = problem_answer(CONNECTION, "the-id")
+    answer = problem_response(CONNECTION, "the-id")
     parsed = parse_inner_head(answer)
     assert parsed is not None
     head, body_at = parsed

@@ -7,8 +7,9 @@ import pytest
 
 from gateway.domain.model import EVERYTHING, Reach
 from gateway.errors import Forbidden, FunctionNotFound, Unauthenticated
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
-from gateway.routing.target import Target
 from tests.support.control import SCOPES, Client, deployment_path
 from tests.support.identity import Clock, IdentityPlane
 
@@ -24,14 +25,15 @@ class Invoker:
     """Invokes as the edge does, up to the queue."""
 
     def __init__(self, plane: IdentityPlane) -> None:
-        self._router = Router(plane.catalog.model, plane.api.authenticate, random)
+        router = Router(plane.catalog.model, random)
+        self._admission = Admission(plane.api.authenticate, router)
         self._clock = plane.api.clock
 
     def admit(self, token: str, function_id: str, version_id: str | None = None) -> tuple[str, str]:
         """Return the version, and for whom it is invoked."""
-        target = Target(function_id, version_id, f"Bearer {token}".encode(), None)
-        admission = self._router.admit(target, self._clock())
-        return admission.version.version_id, admission.subject
+        head = CallHead(function_id, version_id, f"Bearer {token}".encode(), None)
+        caller = self._admission.admit(head, self._clock())
+        return caller.version.version_id, caller.subject
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ class Meeting:
     def __init__(self, method: bytes = b"GET") -> None:
         self.world = World(method=method).publish()
         self.endpoint = AttachEndpoint(lambda: self.world.now)
-        self.endpoint.responses.arm("response-token", self.world.invocation)
+        self.endpoint.response_tokens.issue("response-token", self.world.invocation)
         self.worker = RecordedResponseWriter(self.world.script, "worker")
 
     def post(self, body_bytes: int | None, *more: tuple[bytes, bytes]) -> RequestStream:
@@ -112,13 +112,13 @@ def test_a_client_that_left_answers_the_worker_early() -> None:
     post.request_end()
 
 
-def test_a_token_is_armed_again_only_by_the_desk() -> None:
+def test_a_token_is_issued_again_only_by_the_registry() -> None:
     meeting = Meeting()
     post = meeting.post(None)
     with pytest.raises(Unauthenticated):
         meeting.post(None)
     post.request_broken()
-    assert meeting.world.script.take() == ["desk.rearm"]
+    assert meeting.world.script.take() == ["registry.renew"]
 
 
 def test_any_other_method_is_refused() -> None:

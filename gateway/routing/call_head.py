@@ -1,7 +1,7 @@
-"""Which function a request means, if it means one (`spec/invocation.md` §1).
+"""Which function a request head names, if any (`spec/invocation.md` §1).
 
-The headers ``function-id`` and ``function-version-id`` come first, then the host name. Everything
-else belongs to the path routes.
+The headers ``function-id`` and ``function-version-id`` take precedence over the host name. A
+request that names no function is for the path endpoints.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from wire.ids import parse_uuid
 
 _READ = frozenset({AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS})
 _MAX_HOSTS = 4096
-"""How many host names are remembered; beyond it all are forgotten and learnt again."""
+"""How many parsed host names are cached; a full cache is cleared."""
 
 
-class Target(NamedTuple):
-    """The function that a request names, with the header values that access and routing read.
+class CallHead(NamedTuple):
+    """What admission reads of a request that calls a function; one pass over the headers finds it.
 
-    They are here because one pass over the headers finds all of them.
+    The ids are canonical UUID text. The header values are as they came, ``None`` if absent.
     """
 
     function_id: str
@@ -30,12 +30,12 @@ class Target(NamedTuple):
     poll_seconds: bytes | None
 
 
-def target_router(suffix: bytes) -> Callable[[Request], Target | None]:
-    """Return ``route(request)`` for hosts under ``suffix``, such as ``.invocation.example.com``.
+def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
+    """Return ``read(request)`` for hosts under ``suffix``, such as ``.invocation.example.com``.
 
-    An empty suffix takes any, which is for development. The function returns `None` for a request
-    that names no function, as one without a host (HTTP/1.0) does, and raises `BadRequest` for an
-    invalid host or a header that appears twice where only one can count.
+    An empty suffix accepts any domain, for development. ``read`` returns `None` for a request that
+    names no function, such as one without a host (HTTP/1.0). It raises `BadRequest` for an invalid
+    host, and for a repeated header of those that may appear once.
     """
     suffix = suffix.lower()
     known: dict[bytes, HostRoute | None] = {}
@@ -52,23 +52,23 @@ def target_router(suffix: bytes) -> Callable[[Request], Target | None]:
         known[authority] = found
         return found
 
-    def route(request: Request) -> Target | None:
+    def read(request: Request) -> CallHead | None:
         values = _values(request.headers)
         get = values.get
         if FUNCTION_ID in values:
             function_id = parse_uuid(values[FUNCTION_ID])
             if function_id is not None:
                 version_id = parse_uuid(get(FUNCTION_VERSION_ID, b""))
-                return Target(function_id, version_id, get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
+                return CallHead(function_id, version_id, get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
         authority = request.authority
         found = known[authority] if authority in known else host_route(authority)
         if found is None:
             return None
-        return Target(
+        return CallHead(
             found.function_id, found.version_id, get(AUTHORIZATION), get(NVCF_POLL_SECONDS)
         )
 
-    return route
+    return read
 
 
 def _values(headers: Headers) -> dict[bytes, bytes]:

@@ -1,14 +1,14 @@
-"""The access line of an invocation."""
+"""The access log line of an invocation."""
 
 import json
 
-from gateway.telemetry.access import AccessLog
+from gateway.telemetry.access_log import AccessLog
 from runtime.logs import LineWriter
 from tests.support.invocation_world import FUNCTION, REQUEST_ID, VERSION, World
 
 
 class Lines(LineWriter):
-    """Keeps the lines."""
+    """Records the lines."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -26,11 +26,11 @@ def test_a_line_has_every_figure_of_a_finished_invocation() -> None:
     world.attach()
     world.invocation.worker_s = 0.05
     world.now = 100.5
-    world.invocation.response_head(200, [], None, None)
+    world.head()
     world.invocation.response_data(b"abc")
     world.invocation.response_end()
     writer = Lines()
-    AccessLog(writer, lambda: 1_700_000_000.25).finished(world.invocation, 101.0)
+    AccessLog(writer, lambda: 1_700_000_000.25).write(world.invocation, 101.0)
     (line,) = writer.lines
     assert line.endswith(b"\n")
     assert json.loads(line) == {

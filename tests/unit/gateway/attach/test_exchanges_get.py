@@ -17,7 +17,7 @@ def test_the_token_of_a_rest_serves_once_and_its_second_use_ends_a_request_witho
     world.invocation.request_data(b"a" * (INLINE + 10))
     world.invocation.request_end()
     endpoint = AttachEndpoint(lambda: world.now)
-    endpoint.requests.arm("request-token", world.invocation)
+    endpoint.request_tokens.issue("request-token", world.invocation)
     worker = RecordedResponseWriter(world.script, "worker")
     endpoint.serve(REQUEST, worker)
     assert worker.sent == b"a" * 10

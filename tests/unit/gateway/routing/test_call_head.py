@@ -1,13 +1,13 @@
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.routing.target import target_router
+from gateway.routing.call_head import call_head_reader
 from http1.stream import Headers, Request
 
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 V = "11111111-2222-4333-8444-555555555555"
-route = target_router(b".Invocation.example.com")
-route_any = target_router(b"")
+read = call_head_reader(b".Invocation.example.com")
+read_any = call_head_reader(b"")
 
 
 def request(authority: str, *headers: tuple[bytes, bytes]) -> Request:
@@ -28,9 +28,9 @@ def test_a_function_host_names_function_and_version(
     authority: str, function_id: str, version_id: str | None
 ) -> None:
     for _ in range(2):
-        target = route(request(authority))
-        assert target is not None
-        assert (target.function_id, target.version_id) == (function_id, version_id)
+        head = read(request(authority))
+        assert head is not None
+        assert (head.function_id, head.version_id) == (function_id, version_id)
 
 
 @pytest.mark.parametrize(
@@ -48,55 +48,55 @@ def test_a_function_host_names_function_and_version(
 )
 def test_any_other_host_belongs_to_the_path_routes(authority: str) -> None:
     for _ in range(2):
-        assert route(request(authority)) is None
+        assert read(request(authority)) is None
 
 
 def test_without_a_suffix_any_domain_will_do() -> None:
-    target = route_any(request(f"{F}.localhost:8080"))
-    assert target is not None
-    assert target.function_id == F
+    head = read_any(request(f"{F}.localhost:8080"))
+    assert head is not None
+    assert head.function_id == F
 
 
 def test_no_host_at_all_belongs_to_the_path_routes() -> None:
     """HTTP/1.0 health checks send none."""
-    assert route(request("")) is None
+    assert read(request("")) is None
 
 
 @pytest.mark.parametrize("authority", ["a b", "user@host", "host/path", "host:99999", "[::1"])
 def test_an_invalid_host_is_a_bad_request(authority: str) -> None:
     for _ in range(2):
         with pytest.raises(BadRequest):
-            route(request(authority))
+            read(request(authority))
 
 
 def test_the_routing_headers_come_before_the_host() -> None:
-    target = route(
+    head = read(
         request(
             f"{V}.invocation.example.com",
             (b"function-id", F.upper().encode()),
             (b"function-version-id", V.encode()),
         )
     )
-    assert target is not None
-    assert (target.function_id, target.version_id) == (F, V)
+    assert head is not None
+    assert (head.function_id, head.version_id) == (F, V)
 
 
 def test_a_malformed_version_header_is_ignored() -> None:
-    target = route(request("api", (b"function-id", F.encode()), (b"function-version-id", b"v1")))
-    assert target is not None
-    assert (target.function_id, target.version_id) == (F, None)
+    head = read(request("api", (b"function-id", F.encode()), (b"function-version-id", b"v1")))
+    assert head is not None
+    assert (head.function_id, head.version_id) == (F, None)
 
 
 def test_a_malformed_function_header_leaves_it_to_the_host() -> None:
     bad = (b"function-id", b"none")
-    assert route(request("api.example.com", bad)) is None
-    target = route(request(f"{F}.invocation.example.com", bad))
-    assert target is not None
-    assert target.function_id == F
+    assert read(request("api.example.com", bad)) is None
+    head = read(request(f"{F}.invocation.example.com", bad))
+    assert head is not None
+    assert head.function_id == F
 
 
 def test_a_version_header_alone_names_nothing() -> None:
-    assert route(request("api.example.com", (b"function-version-id", V.encode()))) is None
+    assert read(request("api.example.com", (b"function-version-id", V.encode()))) is None
 
 
 @pytest.mark.parametrize(
@@ -104,26 +104,26 @@ def test_a_version_header_alone_names_nothing() -> None:
 )
 def test_a_header_that_may_count_once_is_refused_twice(name: bytes) -> None:
     with pytest.raises(BadRequest, match="more than once"):
-        route(request(f"{F}.invocation.example.com", (name, b"1"), (name, b"1")))
+        read(request(f"{F}.invocation.example.com", (name, b"1"), (name, b"1")))
 
 
-def test_the_target_carries_what_access_will_read() -> None:
-    target = route(
+def test_the_head_carries_what_admission_will_read() -> None:
+    head = read(
         request(
             f"{F}.invocation.example.com",
             (b"authorization", b"Bearer x"),
             (b"nvcf-poll-seconds", b"5"),
         )
     )
-    assert target is not None
-    assert (target.authorization, target.poll_seconds) == (b"Bearer x", b"5")
+    assert head is not None
+    assert (head.authorization, head.poll_seconds) == (b"Bearer x", b"5")
 
 
 def test_remembered_hosts_are_bounded_and_forgetting_changes_nothing() -> None:
     for n in range(5000):
         function_id = f"6f9619ff-8b86-4011-b42d-{n:012d}"
-        target = route(request(f"{function_id}.invocation.example.com"))
-        assert target is not None
-        assert target.function_id == function_id
-    cells = [cell.cell_contents for cell in route.__closure__ or ()]
+        head = read(request(f"{function_id}.invocation.example.com"))
+        assert head is not None
+        assert head.function_id == function_id
+    cells = [cell.cell_contents for cell in read.__closure__ or ()]
     assert sum(len(cell) for cell in cells if isinstance(cell, dict)) <= 4096

@@ -1,0 +1,177 @@
+"""The two attach calls of a worker (`spec/invocation.md` §5).
+
+POST delivers one response. Its body is an HTTP/1.1 response without transfer coding: head, then
+body bytes to the end (RFC 9112 §4). It is answered 200 only when the client has the whole response
+or is gone, so the worker knows when its slot and its lease are free. GET fetches the rest of a
+request body, the part that was not in the envelope.
+"""
+
+from collections.abc import Callable
+
+from gateway.attach import PATH
+from gateway.errors import BadRequest
+from gateway.invocation.machine import Invocation
+from http1.stream import Headers, ResponseWriter
+from wire.headers import CONTENT_TYPE
+from wire.http1 import HeadError, InnerHeadParser
+from wire.problem import PROBLEM_JSON, instance_of, problem
+
+_NO_HEADERS: Headers = []
+
+
+class AttachPost:
+    """One POST. A `http1.stream.RequestStream` and the `WorkerPost` of its invocation."""
+
+    __slots__ = (
+        "_clock",
+        "_invocation",
+        "_is_answered",
+        "_is_complete",
+        "_left",
+        "_parser",
+        "_worker",
+    )
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        worker: ResponseWriter,
+        body_bytes: int | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """``body_bytes`` is the length of the POST's body, ``None`` when it is not known."""
+        self._invocation = invocation
+        self._worker = worker
+        self._clock = clock
+        self._left = body_bytes
+        self._parser: InnerHeadParser | None = InnerHeadParser()
+        self._is_answered = False
+        self._is_complete = False
+
+    # The worker's side
+
+    def request_data(self, data: bytes) -> None:
+        """The next bytes of the POST's body."""
+        if self._is_answered:
+            return
+        invocation = self._invocation
+        parser = self._parser
+        if parser is None:
+            invocation.response_data(data)
+            return
+        try:
+            rest = parser.feed(data)
+        except HeadError as error:
+            invocation.response_invalid(error.status, str(error))
+            return
+        left, head = self._left, parser.head
+        if rest is None or head is None:
+            if left is not None:
+                self._left = left - len(data)
+            return
+        self._parser = None
+        if left is not None:
+            left -= len(data) - len(rest)
+        invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
+        if rest:
+            invocation.response_data(rest)
+
+    def first_part_end(self) -> None:
+        """No effect: a response head may be incomplete here."""
+
+    def request_end(self) -> None:
+        """The worker has sent everything."""
+        self._is_complete = True
+        if self._is_answered:
+            return
+        if self._parser is not None:
+            self._invocation.response_invalid(400, "the response head is incomplete")
+        else:
+            self._invocation.response_end()
+
+    def request_broken(self) -> None:
+        """The worker's connection broke."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._invocation.response_broken()
+
+    def pause_writing(self) -> None:
+        """No effect: the response to the worker is small."""
+
+    def resume_writing(self) -> None:
+        """No effect: the response to the worker is small."""
+
+    # The invocation's side
+
+    def pause_reading(self) -> None:
+        """Stop reading the response."""
+        if not self._is_complete:
+            self._worker.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read the response again."""
+        if not self._is_complete:
+            self._worker.resume_reading()
+
+    def release(self) -> None:
+        """Answer 200. Before the end of the POST it tells the worker to stop."""
+        if self._is_answered:
+            return
+        self._is_answered = True
+        self._worker.send_head(200, _NO_HEADERS, 0)
+        self._worker.send_end()
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Answer with a problem of ``status``: the worker did not send a valid response."""
+        if self._is_answered:
+            return
+        self._is_answered = True
+        body = problem(
+            status,
+            BadRequest.kind,
+            detail,
+            instance=instance_of(PATH),
+            request_id=self._invocation.request_id,
+        )
+        self._worker.send_head(status, [(CONTENT_TYPE, PROBLEM_JSON)], len(body))
+        self._worker.send_data(body)
+        self._worker.send_end()
+
+
+class AttachGet:
+    """One GET. A `http1.stream.RequestStream` and the `WorkerGet` of its invocation.
+
+    The invocation writes the body straight to the worker's connection.
+    """
+
+    __slots__ = ("_invocation", "_worker")
+
+    def __init__(self, invocation: Invocation, worker: ResponseWriter) -> None:
+        self._invocation = invocation
+        self._worker = worker
+
+    def accept(self, rest_bytes: int | None) -> ResponseWriter:
+        """Send the response head and return the writer for the body."""
+        self._worker.send_head(200, [(CONTENT_TYPE, b"application/octet-stream")], rest_bytes)
+        return self._worker
+
+    def request_data(self, data: bytes) -> None:
+        """No effect: a GET attach has no body, and one that comes is dropped."""
+
+    def first_part_end(self) -> None:
+        """No effect."""
+
+    def request_end(self) -> None:
+        """No effect: the response began with the request's head."""
+
+    def request_broken(self) -> None:
+        """The worker needs no more of the body, or died."""
+        self._invocation.rest_broken()
+
+    def pause_writing(self) -> None:
+        """The worker reads slower than the client writes."""
+        self._invocation.rest_pause_writing()
+
+    def resume_writing(self) -> None:
+        """The worker has caught up."""
+        self._invocation.rest_resume_writing()

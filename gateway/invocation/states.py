@@ -1,0 +1,169 @@
+"""The life of an invocation: states, events, transitions, outcomes and deadlines.
+
+RECEIVING   the client's request is arriving; no other process knows of it
+QUEUED      the envelope is published; a worker may lease it at any time
+ATTACHED    a worker's POST is open; its response head is not complete
+STREAMING   the client has the response head; body bytes follow
+ENDING      the worker has sent the whole response; the client has not read all of it
+DONE        over: the outcome is set and no port is called any more
+
+A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
+client, and the queue delivers the request to another worker. After a worker has fetched the rest of
+the body this is impossible, so the client gets 502. A break in STREAMING breaks the client's
+connection: a truncated response must not look complete.
+
+504 means that no response head came within the poll window: see `head_deadline`.
+
+`TRANSITIONS` is the whole truth about which event leads where. `gateway.invocation.machine` carries
+it out as plain methods; a test fires every event in every state and compares with the table, and
+``docs/states.md`` is generated from it.
+"""
+
+from enum import Enum, IntEnum
+
+from wire.deadlines import MAX_INVOCATION_S
+
+
+class State(IntEnum):
+    """Where an invocation is in its life. A later state has a higher number."""
+
+    RECEIVING = 1
+    QUEUED = 2
+    ATTACHED = 3
+    STREAMING = 4
+    ENDING = 5
+    DONE = 6
+
+
+RECEIVING, QUEUED, ATTACHED, STREAMING, ENDING, DONE = State
+
+
+class Event(Enum):
+    """What can happen to an invocation. The value is the method of `Invocation` that reports it."""
+
+    # The client
+    REQUEST_DATA = "request_data"
+    FIRST_PART_END = "first_part_end"
+    REQUEST_END = "request_end"
+    REQUEST_BROKEN = "request_broken"
+    PAUSE_WRITING = "pause_writing"
+    RESUME_WRITING = "resume_writing"
+    # The queue
+    PUBLISH_FAILED = "refused"
+    UNDELIVERABLE = "exhausted"
+    # The worker's GET: the rest of the request body
+    REST_REQUESTED = "rest_requested"
+    REST_PAUSE_WRITING = "rest_pause_writing"
+    REST_RESUME_WRITING = "rest_resume_writing"
+    REST_BROKEN = "rest_broken"
+    # The worker's POST: the response
+    ATTACHED = "attached"
+    RESPONSE_HEAD = "response_head"
+    RESPONSE_DATA = "response_data"
+    RESPONSE_END = "response_end"
+    RESPONSE_BROKEN = "response_broken"
+    RESPONSE_INVALID = "response_invalid"
+    # Time and the process
+    DEADLINE_PASSED = "deadline_passed"
+    SHUT_DOWN = "shut_down"
+
+
+_ORDERED = {
+    Event.REST_REQUESTED,
+    Event.ATTACHED,
+    Event.RESPONSE_HEAD,
+    Event.RESPONSE_DATA,
+    Event.RESPONSE_END,
+    Event.RESPONSE_BROKEN,
+    Event.RESPONSE_INVALID,
+}
+"""The events of a worker's exchange. The exchange keeps their order, so one out of order is a bug
+of ours and raises. All other events come from sources that race with each other."""
+
+TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
+    # A racing event is accepted in every state. Unless a line below says more, the state stays.
+    **{
+        (state, event): frozenset({state})
+        for state in State
+        for event in Event
+        if event not in _ORDERED
+    },
+    # The client
+    (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.FIRST_PART_END): frozenset({QUEUED, DONE}),
+    (RECEIVING, Event.REQUEST_END): frozenset({QUEUED, DONE}),
+    **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
+    (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
+    # The queue
+    (QUEUED, Event.PUBLISH_FAILED): frozenset({DONE}),
+    (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
+    # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
+    (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
+    (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
+    (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
+    (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
+    # The worker's POST. In DONE: the client's connection broke while a piece was written to it.
+    (QUEUED, Event.ATTACHED): frozenset({ATTACHED}),
+    (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING}),
+    (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
+    (STREAMING, Event.RESPONSE_DATA): frozenset({STREAMING}),
+    (DONE, Event.RESPONSE_DATA): frozenset({DONE}),
+    (STREAMING, Event.RESPONSE_END): frozenset({ENDING, DONE}),
+    (DONE, Event.RESPONSE_END): frozenset({DONE}),
+    (ATTACHED, Event.RESPONSE_BROKEN): frozenset({QUEUED, DONE}),
+    (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
+    (ENDING, Event.RESPONSE_BROKEN): frozenset({ENDING}),
+    (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
+    # Time and the process. After the response head the deadline moves from the poll window's end
+    # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
+    **{(s, Event.DEADLINE_PASSED): frozenset({DONE}) for s in (RECEIVING, QUEUED, ATTACHED)},
+    **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in (STREAMING, ENDING)},
+    **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
+}
+"""The possible next states by state and event. An event that is absent for a state is impossible
+there: the method raises `impossible`."""
+
+
+def impossible(state: State, event: Event) -> AssertionError:
+    """Return the error for an event that the table does not have for ``state``."""
+    return AssertionError(f"{event.name} is impossible in {state.name}")
+
+
+class Outcome(Enum):
+    """How an invocation ended; the label of metrics and of the access line."""
+
+    ANSWERED = "answered"
+    """The client got the worker's whole response, whatever its status."""
+    CLIENT_GONE = "client_gone"
+    """The client left before that. Counted as status 499 if it left before the response head."""
+    BAD_REQUEST = "bad_request"
+    """The request does not fit into an envelope."""
+    QUEUE_FULL = "queue_full"
+    QUEUE_UNAVAILABLE = "queue_unavailable"
+    POLL_TIMEOUT = "poll_timeout"
+    """No response head came within the poll window: 504."""
+    WORKER_LOST = "worker_lost"
+    """The worker broke off or sent no valid response, or every allowed delivery was used up."""
+    TOO_LONG = "too_long"
+    """The response took longer than `MAX_INVOCATION_S`."""
+    DRAINED = "drained"
+    """The process stopped before the response was complete."""
+
+
+ANSWER_GRACE_S = 2.0
+"""Added to the poll window, so that a worker which answers 202 exactly at its end still gets
+through (`spec/invocation.md` §6)."""
+
+
+def head_deadline(received_at: float, poll_s: int) -> float:
+    """Return by when the response head must come, else the client gets 504.
+
+    ``received_at`` is when the request head was complete (monotonic clock, seconds); ``poll_s`` is
+    the caller's ``nvcf-poll-seconds`` (`gateway.routing.admission.poll_seconds`).
+    """
+    return received_at + poll_s + ANSWER_GRACE_S
+
+
+def end_deadline(received_at: float) -> float:
+    """Return by when the response must be complete, else it is broken off."""
+    return received_at + MAX_INVOCATION_S

@@ -1,0 +1,61 @@
+"""Admission of an invocation: authenticate, read the poll window, route.
+
+The order of the checks decides what a stranger learns (`spec/control-plane.md` §1.0): credential
+(401), poll window (400), then those of `gateway.routing.router`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.domain.model import FunctionVersion
+from gateway.domain.principal import Principal
+from gateway.errors import BadRequest
+from gateway.routing.call_head import CallHead
+from gateway.routing.router import Router
+from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
+
+Authenticate = Callable[[bytes | None, float], Principal]
+"""From an Authorization value and Unix time; raises `gateway.errors.Unauthenticated`."""
+
+
+class Caller(NamedTuple):
+    """Who invokes what, and how many seconds they wait for the response head."""
+
+    version: FunctionVersion
+    account: str
+    subject: str
+    poll_s: int
+
+
+class Admission:
+    """Admits invocations, by the read model alone."""
+
+    __slots__ = ("_authenticate", "_router")
+
+    def __init__(self, authenticate: Authenticate, router: Router) -> None:
+        self._authenticate = authenticate
+        self._router = router
+
+    def admit(self, head: CallHead, now: float) -> Caller:
+        """Return who invokes what; ``now`` is Unix time in seconds.
+
+        Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound`, `NotInvocable` or `BadRequest`.
+        """
+        principal = self._authenticate(head.authorization, now)
+        poll = head.poll_seconds
+        poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
+        version = self._router.pick(head.function_id, head.version_id, principal)
+        return Caller(version, principal.account, principal.subject, poll_s)
+
+
+def poll_seconds(value: bytes) -> int:
+    """Return the poll window that ``NVCF-POLL-SECONDS`` asks for, in seconds; 0 counts as 1.
+
+    Raises `BadRequest` if the value is not a whole number or is above 3600.
+    """
+    if not value.isdigit() or len(value) > 9:
+        raise BadRequest("NVCF-POLL-SECONDS is not a whole number of seconds from 1 to 3600")
+    poll_s = int(value)
+    if poll_s > MAX_POLL_S:
+        raise BadRequest(f"NVCF-POLL-SECONDS is above {MAX_POLL_S}")
+    return poll_s or 1

@@ -1,0 +1,150 @@
+"""The table of an invocation's life against the machine: every event in every state."""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+from gateway.attach.exchanges import AttachGet
+from gateway.invocation.machine import Invocation
+from gateway.invocation.states import TRANSITIONS, Event, State, impossible
+from queueing.interface import QueueFull, QueueUnavailable
+from tests.support.invocation_world import INLINE, World
+from tests.support.recorder import RecordedPost, RecordedResponseWriter
+
+Situation = Callable[[], World]
+
+
+def receiving(data: bytes, body_bytes: int | None = INLINE + 10) -> World:
+    world = World(body_bytes=body_bytes)
+    if data:
+        world.invocation.request_data(data)
+    return world
+
+
+def unencodable() -> World:
+    return World(body_bytes=1, headers=[(b"host", b"f"), (b"x", b"\xff")])
+
+
+def long_body() -> World:
+    """Queued, with a rest of the body to fetch."""
+    return receiving(b"a" * INLINE)
+
+
+def fetched() -> World:
+    """Queued, and a worker has fetched the rest of the body."""
+    world = long_body()
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    return world
+
+
+def slow(world: World) -> World:
+    world.client.is_slow = True
+    return world
+
+
+def ending(world: World) -> World:
+    slow(world).invocation.response_end()
+    return world
+
+
+def done(world: World) -> World:
+    world.invocation.shut_down()
+    return world
+
+
+SITUATIONS: dict[State, list[Situation]] = {
+    State.RECEIVING: [lambda: receiving(b""), lambda: receiving(b"a", None), unencodable],
+    State.QUEUED: [lambda: World().publish(), long_body, fetched],
+    State.ATTACHED: [lambda: World().publish().attach(), lambda: fetched().attach()],
+    State.STREAMING: [lambda: World().stream(), lambda: slow(World().stream())],
+    State.ENDING: [lambda: ending(World().stream())],
+    State.DONE: [
+        lambda: done(World()),
+        lambda: done(World().publish()),
+        lambda: done(World().stream()),
+    ],
+}
+"""Ways into each state; together they reach every next state that the table allows."""
+
+
+def _rest_requested(world: World) -> None:
+    worker = RecordedResponseWriter(world.script, "another worker")
+    world.invocation.rest_requested(AttachGet(world.invocation, worker))
+
+
+FIRE: dict[Event, list[Callable[[World], object]]] = {
+    Event.REQUEST_DATA: [
+        lambda w: w.invocation.request_data(b"x"),
+        lambda w: w.invocation.request_data(b"x" * INLINE),
+    ],
+    Event.FIRST_PART_END: [lambda w: w.invocation.first_part_end()],
+    Event.REQUEST_END: [lambda w: w.invocation.request_end()],
+    Event.REQUEST_BROKEN: [lambda w: w.invocation.request_broken()],
+    Event.PAUSE_WRITING: [lambda w: w.invocation.pause_writing()],
+    Event.RESUME_WRITING: [lambda w: w.invocation.resume_writing()],
+    Event.PUBLISH_FAILED: [
+        lambda w: w.invocation.refused(QueueFull("full")),
+        lambda w: w.invocation.refused(QueueUnavailable("lost")),
+    ],
+    Event.UNDELIVERABLE: [lambda w: w.invocation.exhausted()],
+    Event.REST_REQUESTED: [_rest_requested],
+    Event.REST_PAUSE_WRITING: [lambda w: w.invocation.rest_pause_writing()],
+    Event.REST_RESUME_WRITING: [lambda w: w.invocation.rest_resume_writing()],
+    Event.REST_BROKEN: [lambda w: w.invocation.rest_broken()],
+    Event.ATTACHED: [lambda w: w.invocation.attached(RecordedPost(w.script, "other"), 101.0, -1)],
+    Event.RESPONSE_HEAD: [lambda w: w.invocation.response_head(200, [], None, None, 101.0)],
+    Event.RESPONSE_DATA: [lambda w: w.invocation.response_data(b"y")],
+    Event.RESPONSE_END: [lambda w: w.invocation.response_end()],
+    Event.RESPONSE_BROKEN: [lambda w: w.invocation.response_broken()],
+    Event.RESPONSE_INVALID: [lambda w: w.invocation.response_invalid(400, "bad")],
+    Event.DEADLINE_PASSED: [
+        lambda w: w.invocation.deadline_passed(162.0),
+        lambda w: w.invocation.deadline_passed(9999.0),
+    ],
+    Event.SHUT_DOWN: [lambda w: w.invocation.shut_down()],
+}
+
+
+@pytest.mark.parametrize("event", Event, ids=lambda event: event.name)
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+def test_every_event_in_every_state_leads_where_the_table_says(state: State, event: Event) -> None:
+    expected = TRANSITIONS.get((state, event))
+    reached = set()
+    for situation in SITUATIONS[state]:
+        for fire in FIRE[event]:
+            world = situation()
+            assert world.invocation.state is state
+            if expected is None:
+                message = f"^{event.name} is impossible in {state.name}$"
+                with pytest.raises(AssertionError, match=message):
+                    fire(world)
+                assert world.invocation.state is state
+            else:
+                fire(world)
+                reached.add(world.invocation.state)
+    assert reached == (expected or set())
+
+
+def test_every_public_method_of_the_machine_is_an_event() -> None:
+    methods = {
+        name
+        for name, _ in inspect.getmembers(Invocation, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    # Has no effect: the queue reports positions itself.
+    assert methods - {"published"} == {event.value for event in Event}
+
+
+def test_an_impossible_event_is_named_with_its_state() -> None:
+    assert str(impossible(State.QUEUED, Event.RESPONSE_HEAD)) == (
+        "RESPONSE_HEAD is impossible in QUEUED"
+    )
+
+
+def test_an_invocation_shows_its_state_and_its_outcome() -> None:
+    world = World()
+    request_id = world.invocation.request_id
+    assert repr(world.invocation) == f"<Invocation {request_id} RECEIVING>"
+    world.invocation.request_broken()
+    assert repr(world.invocation) == f"<Invocation {request_id} DONE client_gone>"

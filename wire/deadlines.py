@@ -1,0 +1,11 @@
+"""How long a caller waits for a response, as gateway and worker agree on it, in seconds.
+
+Source: `spec/invocation.md` §6.
+"""
+
+DEFAULT_POLL_S = 60
+"""The poll window of a caller that sends no ``nvcf-poll-seconds``."""
+MAX_POLL_S = 3600
+"""The longest poll window a caller may ask for."""
+MAX_INVOCATION_S = 3605.0
+"""From the request head to the last byte of the response; the gateway breaks off later ones."""

@@ -1,0 +1,120 @@
+"""What a job is given: the ports it acts on, and what it shares with the other jobs.
+
+`Attach` and `Context` are generic in the job's type, so that this module needs no import of the
+machine.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from http1.stream import ResponseStream
+from worker_agent.job.request import Identity, Outgoing
+
+AJob = TypeVar("AJob")
+AJob_contra = TypeVar("AJob_contra", contravariant=True)
+
+
+class RequestWriter(Protocol):
+    """One request on its connection to the inference server."""
+
+    def send_data(self, data: bytes) -> None:
+        """Send the next bytes of the request's body."""
+
+    def send_end(self) -> None:
+        """The request is complete."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the response."""
+
+    def resume_reading(self) -> None:
+        """Read the response again."""
+
+    def close(self) -> None:
+        """Close the connection at once; no callback follows."""
+
+
+class Exchange(ResponseStream, Protocol):
+    """What becomes of one request to the inference server."""
+
+    def is_waiting(self) -> bool:
+        """Return whether the request is still to be sent."""
+
+    def sent(self, writer: RequestWriter, now: float) -> None:
+        """The head and the first part of the body were written at ``now``, loop time in seconds."""
+
+    def unreachable(self) -> None:
+        """No connection to the inference server could be opened."""
+
+
+class Inference(Protocol):
+    """The local inference server."""
+
+    def open(self, request: Outgoing, exchange: Exchange, *, is_fresh: bool) -> None:
+        """Send ``request`` on an idle connection at once, or on a new one soon.
+
+        Ends in one call of ``sent`` or ``unreachable``, or in none if the exchange stops waiting
+        before a connection is open. ``is_fresh``: use no connection that has been idle.
+        """
+
+
+class Post(Protocol):
+    """A response on its way to the gateway, piece by piece."""
+
+    def send_data(self, data: bytes) -> None:
+        """Send the next bytes of the body."""
+
+    def send_end(self) -> None:
+        """The response is complete."""
+
+    def abort(self) -> None:
+        """Break off, so that the gateway cannot take it for a complete response."""
+
+
+class Rest(Protocol):
+    """The rest of a request body on its way from the gateway."""
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """No more of it is needed."""
+
+
+class Attach(Protocol[AJob_contra]):
+    """The gateway processes that hold the clients."""
+
+    def deliver(self, job: AJob_contra) -> None:
+        """POST the job's whole response; ends in its ``post_answered`` or ``post_broken``."""
+
+    def stream(self, job: AJob_contra, head: bytes, total_bytes: int | None) -> Post:
+        """POST a response that begins with ``head``.
+
+        ``total_bytes`` is the length of head and body, ``None`` if it is not known. The job's
+        ``post_answered`` or ``post_broken`` can follow at any time.
+        """
+
+    def fetch(self, job: AJob_contra) -> Rest:
+        """GET the rest of the body: the job's ``rest_data``, ``rest_end`` and ``rest_broken``."""
+
+
+class JobRegistry(Protocol):
+    """The jobs of the agent, by request id."""
+
+    def freed(self, request_id: str) -> None:
+        """The inference server is done with the job: its slot is free. Called exactly once."""
+
+    def finished(self, request_id: str) -> None:
+        """The job is over; its outcome is set, its lease ended. Called exactly once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[AJob]):
+    """What all jobs of one agent share; made once at start."""
+
+    inference: Inference
+    attach: Attach[AJob]
+    registry: JobRegistry
+    identity: Identity

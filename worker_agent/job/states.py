@@ -1,0 +1,141 @@
+"""The life of a job, one leased request in the agent: states, events, transitions, outcomes.
+
+OPENING     a connection to the inference server is being found
+FORWARDING  the request is on its way or there; no response head yet
+STREAMING   the response goes to the gateway piece by piece
+DELIVERING  the gateway has been sent the whole response and has not confirmed it
+DONE        over: the lease has ended, the outcome is set, no port is called any more
+
+A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
+has nothing more to do (DELIVERING). The lease is acknowledged when all is over, whatever the
+outcome: the gateway accepts one response for a delivery, so a second run could not be delivered.
+Only a job that the agent abandons before it has a response is given back to the queue.
+
+`TRANSITIONS` is the whole truth about which event leads where. `worker_agent.job.machine` carries
+it out as plain methods; a test fires every event in every state and compares with the table, and
+``docs/states.md`` is generated from it.
+"""
+
+from enum import Enum, IntEnum
+
+
+class State(IntEnum):
+    """Where a job is in its life. A later state has a higher number."""
+
+    OPENING = 1
+    FORWARDING = 2
+    STREAMING = 3
+    DELIVERING = 4
+    DONE = 5
+
+
+OPENING, FORWARDING, STREAMING, DELIVERING, DONE = State
+
+
+class Event(Enum):
+    """What can happen to a job. The value is the method of `Job` that reports it."""
+
+    BEGIN = "begin"
+    # The inference server
+    SENT = "sent"
+    UNREACHABLE = "unreachable"
+    RESPONSE_WHOLE = "response_whole"
+    RESPONSE_HEAD = "response_head"
+    RESPONSE_DATA = "response_data"
+    RESPONSE_END = "response_end"
+    RESPONSE_BROKEN = "response_broken"
+    PAUSE_WRITING = "pause_writing"
+    RESUME_WRITING = "resume_writing"
+    # The gateway: the rest of the request body
+    REST_DATA = "rest_data"
+    REST_END = "rest_end"
+    REST_BROKEN = "rest_broken"
+    # The gateway: the response
+    POST_PAUSE_WRITING = "post_pause_writing"
+    POST_RESUME_WRITING = "post_resume_writing"
+    POST_ANSWERED = "post_answered"
+    POST_BROKEN = "post_broken"
+    # The queue and the agent
+    CANCEL = "cancel"
+    ABANDON = "abandon"
+
+
+_FIRST_STATE = {
+    Event.UNREACHABLE: OPENING,
+    Event.RESPONSE_WHOLE: FORWARDING,
+    Event.RESPONSE_HEAD: FORWARDING,
+    Event.RESPONSE_DATA: STREAMING,
+    Event.RESPONSE_END: STREAMING,
+    Event.RESPONSE_BROKEN: FORWARDING,
+    Event.PAUSE_WRITING: OPENING,
+    Event.RESUME_WRITING: OPENING,
+    Event.REST_DATA: OPENING,
+    Event.REST_END: OPENING,
+    Event.REST_BROKEN: OPENING,
+    Event.POST_PAUSE_WRITING: OPENING,
+    Event.POST_RESUME_WRITING: OPENING,
+    Event.POST_ANSWERED: STREAMING,
+    Event.POST_BROKEN: STREAMING,
+    Event.CANCEL: OPENING,
+    Event.ABANDON: OPENING,
+}
+"""The state from which on an event can come. Inference server, gateway and queue act independently
+of one another, so every event may be late: the job is past it and ignores it. None comes early."""
+
+TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
+    # Unless a line below says more, an event leaves the state as it is.
+    **{
+        (state, event): frozenset({state})
+        for event, first in _FIRST_STATE.items()
+        for state in State
+        if state >= first
+    },
+    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING}),
+    # The inference server. A stale connection breaks before it carried a byte: one more is tried.
+    (OPENING, Event.SENT): frozenset({FORWARDING}),
+    (OPENING, Event.UNREACHABLE): frozenset({DELIVERING}),
+    (FORWARDING, Event.RESPONSE_WHOLE): frozenset({DELIVERING}),
+    (FORWARDING, Event.RESPONSE_HEAD): frozenset({STREAMING, DELIVERING}),
+    (STREAMING, Event.RESPONSE_END): frozenset({DELIVERING}),
+    (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING}),
+    (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
+    # The rest of the body. Without it the request fails: by a problem, or by a broken stream.
+    (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING}),
+    (STREAMING, Event.REST_DATA): frozenset({STREAMING, DONE}),
+    (FORWARDING, Event.REST_END): frozenset({FORWARDING, DELIVERING}),
+    (STREAMING, Event.REST_END): frozenset({STREAMING, DONE}),
+    (FORWARDING, Event.REST_BROKEN): frozenset({FORWARDING, DELIVERING}),
+    (STREAMING, Event.REST_BROKEN): frozenset({STREAMING, DONE}),
+    # The response at the gateway. A whole response whose POST broke is delivered once more.
+    (STREAMING, Event.POST_ANSWERED): frozenset({DONE}),
+    (DELIVERING, Event.POST_ANSWERED): frozenset({DONE}),
+    (STREAMING, Event.POST_BROKEN): frozenset({DONE}),
+    (DELIVERING, Event.POST_BROKEN): frozenset({DELIVERING, DONE}),
+    # The queue and the agent
+    **{(state, Event.CANCEL): frozenset({DONE}) for state in State},
+    **{(state, Event.ABANDON): frozenset({DONE}) for state in State},
+}
+"""The possible next states by state and event. An event that is absent for a state is impossible
+there: the method raises `impossible`."""
+
+
+def impossible(state: State, event: Event) -> AssertionError:
+    """Return the error for an event that the table does not have for ``state``."""
+    return AssertionError(f"{event.name} is impossible in {state.name}")
+
+
+class Outcome(IntEnum):
+    """How a job ended; the label of ``worker_outcome_total``."""
+
+    ANSWERED = 1
+    """The inference server's response was delivered."""
+    FAILED = 2
+    """A problem document of ours was delivered, or the response broke in its middle."""
+    CANCELLED = 3
+    """The gateway withdrew the request."""
+    UNWANTED = 4
+    """The gateway ended the POST early or refused it: no client waits for the response."""
+    UNDELIVERED = 5
+    """The gateway could not be reached, or the connection to it broke."""
+    HANDED_BACK = 6
+    """The agent stopped before it had a response; another worker gets the request."""
