@@ -1,1 +1,1 @@
-"""Demo functions."""
+"""Demo inference server."""

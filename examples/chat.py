@@ -1,4 +1,4 @@
-"""A model that repeats what it was told, behind OpenAI's HTTP interface."""
+"""A model that repeats the last message, with the HTTP interface of OpenAI."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     interval_ms: float = 0
-    """Between two tokens of a stream; not OpenAI's."""
+    """Delay between two tokens of a stream; not part of OpenAI's interface."""
 
 
 @router.get("/v1/models")
@@ -40,27 +40,29 @@ async def models() -> JSONResponse:
 
 
 @router.post("/v1/chat/completions")
-async def completions(asked: ChatRequest) -> Response:
-    """Say what the last message said, one word a token."""
-    tokens = [f"{word} " for word in (asked.messages[-1].content if asked.messages else "").split()]
+async def completions(request: ChatRequest) -> Response:
+    """Repeat the last message, with one word per token."""
+    tokens = [
+        f"{word} " for word in (request.messages[-1].content if request.messages else "").split()
+    ]
     usage = {
-        "prompt_tokens": sum(len(message.content.split()) for message in asked.messages),
+        "prompt_tokens": sum(len(message.content.split()) for message in request.messages),
         "completion_tokens": len(tokens),
     }
     usage["total_tokens"] = sum(usage.values())
-    common = {"id": "chatcmpl-demo", "created": int(time.time()), "model": asked.model}
-    if asked.stream:
+    common = {"id": "chatcmpl-demo", "created": int(time.time()), "model": request.model}
+    if request.stream:
         return StreamingResponse(
-            _stream(asked, tokens, common, usage), media_type="text/event-stream"
+            _stream(request, tokens, common, usage), media_type="text/event-stream"
         )
     message = {"role": "assistant", "content": "".join(tokens).strip()}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    answer = {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
-    return JSONResponse(answer)
+    completion = {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
+    return JSONResponse(completion)
 
 
 async def _stream(
-    asked: ChatRequest, tokens: list[str], common: dict[str, Any], usage: dict[str, int]
+    request: ChatRequest, tokens: list[str], common: dict[str, Any], usage: dict[str, int]
 ) -> AsyncIterator[str]:
     def event(choices: list[dict[str, Any]], **more: object) -> str:
         chunk = {**common, "object": "chat.completion.chunk", "choices": choices, **more}
@@ -69,9 +71,9 @@ async def _stream(
     delta: dict[str, str] = {"role": "assistant", "content": ""}
     yield event([{"index": 0, "delta": delta, "finish_reason": None}])
     for token in tokens:
-        await asyncio.sleep(asked.interval_ms / 1e3)
+        await asyncio.sleep(request.interval_ms / 1e3)
         yield event([{"index": 0, "delta": {"content": token}, "finish_reason": None}])
     yield event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
-    if asked.stream_options is not None and asked.stream_options.include_usage:
+    if request.stream_options is not None and request.stream_options.include_usage:
         yield event([], usage=usage)
     yield "data: [DONE]\n\n"

@@ -1,15 +1,15 @@
-"""An inference server to put behind the gateway: everything a function may do to a connection.
+"""A demo inference server that does everything to a connection that a function may do.
 
-It stands for the user's own server, so it knows nothing of the gateway. Run it with
-``python -m examples.inference --port 8000`` or ``uvicorn examples.inference:app``. What it has:
+It takes the part of a user's own server, and knows nothing of the gateway. Run it with
+``python -m examples.inference --port 8000`` or ``uvicorn examples.inference:app``. Its paths:
 
     /health  /v2/health/ready          200 as soon as it serves
-    /v1/models  /v1/chat/completions   OpenAI's shape, streamed or not; the model repeats you
-    /classify                          a real model on the CPU: a file in, its type out
-    /echo  /reflect  /count            what arrived: the body, the head, the body's hash
-    /sse  /huge  /slow  /ping-pong     long answers, large ones, late ones, both ways at once
-    /status/{n}  /fail/{n}  /headers/{n}  /die   heads and failures
-    /running                           how many requests are in progress, to see them cancelled
+    /v1/models  /v1/chat/completions   OpenAI's interface, streamed or not; repeats the message
+    /classify                          a real model on the CPU: returns the type of a file
+    /echo  /reflect  /count            return the request: its body, its head, its body's hash
+    /sse  /huge  /slow  /ping-pong     long, large, late and bidirectional responses
+    /status/{n}  /fail/{n}  /headers/{n}  /die   status codes, headers and failures
+    /running                           the number of requests in progress, to observe cancellation
 """
 
 import argparse
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from magika import Magika
 
 BLOCK = bytes(range(256)) * 256
-"""What ``/huge`` repeats."""
+"""The content that ``/huge`` repeats."""
 
 app = FastAPI(title="Demo inference server")
 app.include_router(chat.router)
 
 
 class InProgress:
-    """Counts the requests that are being served.
+    """Counts the requests in progress.
 
-    ``broken`` are those that ended before their response did.
+    ``broken`` counts requests that ended before their response was complete.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ class InProgress:
         self.broken += not is_complete
         self._change(-1)
 
-    async def reaches(self, running: int) -> None:
-        """Wait until exactly so many requests are in progress."""
+    async def wait_until(self, running: int) -> None:
+        """Wait until exactly ``running`` requests are in progress."""
         if self.running != running:
             reached = asyncio.Event()
             self._waiting[reached] = running
@@ -82,7 +82,7 @@ in_progress = InProgress()
 
 
 class CountRequests:
-    """The middleware; questions about the server itself do not count."""
+    """Middleware that counts requests, except those for the server's own state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -93,7 +93,7 @@ class CountRequests:
             return
         is_complete = False
 
-        async def watched_send(message: Message) -> None:
+        async def send_and_watch(message: Message) -> None:
             nonlocal is_complete
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 is_complete = True
@@ -101,7 +101,7 @@ class CountRequests:
 
         in_progress.begin()
         try:
-            await self._app(scope, receive, watched_send)
+            await self._app(scope, receive, send_and_watch)
         finally:
             in_progress.end(is_complete=is_complete)
 
@@ -110,15 +110,15 @@ app.add_middleware(CountRequests)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, None]) -> bool:
-    """Do ``work`` and return True; stop it and return False when the client leaves before."""
+    """Run ``work`` and return True; cancel it and return False if the client disconnects first."""
 
-    async def client_leaves() -> None:
+    async def wait_for_disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     async with asyncio.TaskGroup() as group:
         working = group.create_task(work)
-        leaving = group.create_task(client_leaves())
+        leaving = group.create_task(wait_for_disconnect())
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         is_done = working.done()
         working.cancel()
@@ -127,7 +127,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, None]) ->
 
 
 class Unanswered(Response):
-    """Nothing: the client has left."""
+    """No response: the client has disconnected."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
         return
@@ -141,16 +141,16 @@ async def health() -> PlainTextResponse:
 
 @app.get("/running")
 async def running(until: Annotated[int, Query(ge=-1)] = -1, wait_s: float = 10) -> JSONResponse:
-    """Tell how many requests are in progress, if asked as soon as it is ``until``."""
+    """Return the number of requests in progress; wait up to ``wait_s`` for it to be ``until``."""
     if until >= 0:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                await in_progress.reaches(until)
+                await in_progress.wait_until(until)
     counts = {name: getattr(in_progress, name) for name in ("running", "begun", "broken")}
     return JSONResponse(counts)
 
 
-# What arrived
+# Requests returned
 
 
 @app.post("/echo")
@@ -159,7 +159,7 @@ async def echo(request: Request) -> Response:
 
 
 class Reflect:
-    """Any method and any path below ``/reflect``: the request's head as it arrived."""
+    """Return the request's head as it arrived, for any method and any path below ``/reflect``."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body_bytes = 0
@@ -191,7 +191,7 @@ async def count(request: Request) -> JSONResponse:
     return JSONResponse({"bytes": body_bytes, "sha256": digest.hexdigest()})
 
 
-# Long, large, late, both ways
+# Long, large, late and bidirectional responses
 
 
 @app.get("/sse")
@@ -200,7 +200,7 @@ async def sse(
     interval_ms: Annotated[float, Query(ge=0)] = 100,
     pad_bytes: Annotated[int, Query(ge=0, le=1 << 20)] = 0,
 ) -> StreamingResponse:
-    """Send events at a steady rate, each with the monotonic clock's nanoseconds.
+    """Send events at a constant rate, each with the time of the monotonic clock in nanoseconds.
 
     A late event does not delay the following ones.
     """
@@ -241,7 +241,7 @@ async def huge(
 
 @app.api_route("/slow", methods=["GET", "POST"])
 async def slow(request: Request, seconds: Annotated[float, Query(ge=0)] = 1) -> Response:
-    """Answer late; stop working when the client leaves."""
+    """Respond after ``seconds``; stop working if the client disconnects."""
     await request.body()
     if await _while_connected(request, asyncio.sleep(seconds)):
         return PlainTextResponse(f"after {seconds} s\n")
@@ -249,7 +249,7 @@ async def slow(request: Request, seconds: Annotated[float, Query(ge=0)] = 1) -> 
 
 
 class PingPong:
-    """Answer every piece of the request's body as it comes."""
+    """Respond to every part of the request's body as it arrives."""
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"application/octet-stream")]
@@ -261,28 +261,28 @@ class PingPong:
                 return
             more_body = message.get("more_body", False)
             if message["body"]:
-                answer = b"pong " + message["body"]
-                await send({"type": "http.response.body", "body": answer, "more_body": True})
+                part = b"pong " + message["body"]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 app.router.routes.append(Route("/ping-pong", PingPong()))
 
 
-# Heads and failures
+# Status codes, headers and failures
 
 Status = Annotated[int, Path(ge=200, le=599)]
 
 
 @app.api_route("/status/{code}", methods=["GET", "HEAD", "POST"])
 async def status(code: Status) -> Response:
-    """Answer with any final status and no body."""
+    """Respond with any final status and no body."""
     return Response(status_code=code, headers={"location": "/health"} if code // 100 == 3 else None)
 
 
 @app.api_route("/fail/{code}", methods=["GET", "POST"])
 async def fail(code: Annotated[int, Path(ge=400, le=599)]) -> Response:
-    """Fail as FastAPI applications do: JSON with a ``detail``."""
+    """Fail as FastAPI applications do, with a ``detail`` in JSON."""
     raise HTTPException(code, "Failed as asked")
 
 
@@ -292,10 +292,10 @@ async def many_headers(number: Annotated[int, Path(ge=0, le=1000)]) -> Response:
 
 
 class Die:
-    """Break off: ``?how=connection`` or ``process``, after ``after_bytes`` of the body.
+    """Abort the response after ``after_bytes`` of its body: ``?how=connection`` or ``process``.
 
-    With ``announce=1`` under a Content-Length that is never reached, else chunked. A process dies
-    at once, by SIGKILL; with ``after_bytes=0`` before the head.
+    With ``announce=1`` it has a Content-Length that is never reached; otherwise it is chunked.
+    ``process`` kills the server with SIGKILL, before the head if ``after_bytes=0``.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -329,7 +329,7 @@ def _magika() -> "Magika":
 
 @app.post("/classify")
 def classify(file: UploadFile) -> PlainTextResponse:
-    """Tell a file's type by magika's neural network, which its wheel brings along."""
+    """Return a file's type, from the neural network in magika's wheel."""
     try:
         model = _magika()
     except ImportError:
@@ -339,10 +339,10 @@ def classify(file: UploadFile) -> PlainTextResponse:
 
 
 def main() -> None:
-    """Serve until SIGTERM; the address is in uvicorn's own line ``Uvicorn running on ...``."""
+    """Serve until SIGTERM. uvicorn prints the address as ``Uvicorn running on ...``."""
     parser = argparse.ArgumentParser(prog="examples.inference", description="Demo inference server")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    parser.add_argument("--port", type=int, default=8000, help="0 means any free port")
     arguments = parser.parse_args()
     uvicorn.run(
         app,

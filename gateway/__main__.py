@@ -1,4 +1,4 @@
-"""`gateway`: serve, try it out, and manage functions, deployments, queues, keys and the store."""
+"""`gateway`: serves invocations and manages functions, deployments, queues, keys and the store."""
 
 import logging
 import socket
@@ -10,11 +10,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from gateway.app.process import serve as serve_process
-from gateway.app.supervisor import EXIT_UNUSABLE, Supervisor, bind_for
+from gateway.app.supervisor import Supervisor, bind_for
 from gateway.cli.lazy import LazyGroup
 from gateway.settings import GatewaySettings, read_settings
 from http1.server.listener import ListenError
 from runtime import lifecycle, logs
+from runtime.lifecycle import EXIT_UNUSABLE
 from runtime.settings import SettingsError
 
 app = typer.Typer(
@@ -36,20 +37,21 @@ def gateway() -> None:
 def serve(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings in TOML; config/gateway.toml shows all.", exists=True),
+        typer.Option(help="Settings file; config/gateway.toml lists all settings.", exists=True),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Processes that share the addresses.", min=1, max=256)
+        int | None,
+        typer.Option(help="Processes that share the addresses.", min=1, max=256),
     ] = None,
     roles: Annotated[
-        str | None, typer.Option(help="Some of invocation,api,provision. Default: all.")
+        str | None, typer.Option(help="Comma-separated: invocation, api, provision. Default: all.")
     ] = None,
 ) -> None:
-    """Serve the gateway as it runs in production, beside NATS."""
+    """Serve invocations and the API. Requires a NATS server, unlike 'gateway dev'."""
     try:
         settings = read_settings(config, {"GATEWAY_ROLES": roles} if roles else {})
     except SettingsError as error:
-        _refuse(f"settings are not usable:\n{error}")
+        _refuse(f"invalid settings:\n{error}")
     count = processes or settings.edge.processes
     logs.setup(settings.log.level)
     try:
@@ -71,7 +73,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line of the gateway."""
     logging.captureWarnings(capture=True)
     app()
 

@@ -19,6 +19,8 @@ import uvloop
 
 from runtime.tasks import cancel_all
 
+EXIT_UNUSABLE = 2
+"""Exit code of a process that cannot start with its configuration: a restart fails as well."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEAT_S = 0.5
 """Seconds within which a further signal counts as the same request: a signal to a process group

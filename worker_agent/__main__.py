@@ -1,4 +1,4 @@
-"""`worker-agent`: pull requests from a function's queue and serve them beside the model."""
+"""`worker-agent`: pulls requests from a queue and forwards them to the inference server."""
 
 import logging
 import sys
@@ -9,12 +9,10 @@ from typing import Annotated
 import typer
 
 from runtime import lifecycle, logs
-from runtime.lifecycle import Lifecycle
+from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
 from runtime.settings import SettingsError, load
 from worker_agent.app.agent import Agent
 from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
-
-EXIT_UNUSABLE = 2
 
 app = typer.Typer(
     add_completion=False,
@@ -27,18 +25,18 @@ app = typer.Typer(
 def serve(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings in TOML; config/worker.toml shows all.", exists=True),
+        typer.Option(help="Settings file; config/worker.toml lists all settings.", exists=True),
     ] = None,
 ) -> None:
-    """Serve one function version: pull its requests, have the inference server answer them.
+    """Serve one function version: pull its requests and forward them to the inference server.
 
-    Settings come from the file, then from the environment: WORKER_INFERENCE__PORT, or NVCF's own
-    names, like INFERENCE_PORT. SIGTERM finishes what is running, a second one breaks it off.
+    Environment variables override the settings file: WORKER_INFERENCE__PORT, or the names of NVCF,
+    such as INFERENCE_PORT. SIGTERM finishes running requests; a second one aborts them.
     """
     try:
         settings = load(WorkerSettings, config, ENV_PREFIX, aliases=NVCF_ALIASES)
     except SettingsError as error:
-        print(f"worker-agent: settings are not usable:\n{error}", file=sys.stderr)  # noqa: T201  for people
+        print(f"worker-agent: invalid settings:\n{error}", file=sys.stderr)  # noqa: T201  for people
         sys.exit(EXIT_UNUSABLE)
     logs.setup(settings.log.level)
     sys.exit(lifecycle.run(partial(_serve, settings)))
@@ -53,7 +51,7 @@ async def _serve(settings: WorkerSettings, running: Lifecycle) -> int:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line of the worker agent."""
     logging.captureWarnings(capture=True)
     app()
 

@@ -20,7 +20,6 @@ from gateway.app.options import (
     store_options,
     stream_settings,
 )
-from gateway.app.supervisor import EXIT_UNUSABLE
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge, Connect, beyond
 from gateway.dispatch.dispatcher import Dispatcher
@@ -52,7 +51,7 @@ from http1.stream import Request
 from queueing.nats.connection import Connection
 from queueing.nats.queue import JetStreamQueue
 from runtime import logs
-from runtime.lifecycle import Lifecycle, Ticker
+from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.settings import Address
 from runtime.tasks import spawn

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType
 from gateway.domain.model import Change
 from gateway.provision.executor import (
-    Places,
+    Ports,
     SecretsOf,
     WorkerEnvironment,
     no_environment,
@@ -49,11 +49,11 @@ class Provisioning:
         self.backend = ProcessBackend(process_options(provision, clusters))
         self.queues = Queues(connection, region)
         self.reconciler = Reconciler(
-            Places(store, self.backend, self.queues, secrets_of, worker_environment),
+            Ports(store, self.backend, self.queues, secrets_of, worker_environment),
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )
-        self._wants = Wants(connection, self.reconciler.wanted)
+        self._wants = Wants(connection, self.reconciler.wake)
         self._stop_grace_s = provision.stop_grace_s
 
     def apply(self, change: Change) -> None:

@@ -14,11 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from http1.server.listener import bind_sockets, name_of
-from runtime.lifecycle import die_with_parent
+from runtime.lifecycle import EXIT_UNUSABLE, die_with_parent
 from runtime.settings import Address
-
-EXIT_UNUSABLE = 2
-"""A process that ends with this cannot start as it is configured: nothing is gained by trying."""
 
 _SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 _RESTART_FIRST_S = 0.5

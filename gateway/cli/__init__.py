@@ -1,7 +1,7 @@
-"""`gateway functions|deployments|queues|keys` on the API, and `keys|store|bootstrap` on the store.
+"""`gateway functions|deployments|queues|keys` over the API, `keys|store|bootstrap` in the store.
 
-Exit codes: 0 done; 1 it failed, for a reason told in one line on standard error; 2 the command line
-is wrong. A value that no key can have is a failure, whoever finds it, the API or the command.
-Results go to standard output, as a table or with ``--json`` as JSON; everything else, progress
-included, to standard error.
+Exit codes: 0 success; 1 failure, with the reason in one line on standard error; 2 wrong command
+line. A value that no key can have is a failure, whether the API or the command finds it. Results go
+to standard output, as a table, or as JSON with ``--json``; everything else, including progress,
+goes to standard error.
 """

@@ -1,4 +1,4 @@
-"""The API, called as any other client calls it."""
+"""A client of the API, which calls it like any other client."""
 
 import asyncio
 import logging
@@ -9,34 +9,35 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from gateway.cli.failures import CommandError, Refused, Unreachable, fail
+from gateway.cli.errors import ApiError, CommandError, Unreachable, fail
 
-ANSWER_WITHIN_S = 30.0
+TIMEOUT_S = 30.0
+"""For one call."""
 PAGE = 500
-"""Elements of a list that are asked for at once."""
+"""Elements of a list per call."""
 
 Json = dict[str, Any]
-"""An object of the API: its members are those of the OpenAPI document."""
-Answer = TypeVar("Answer")
+"""An object of the API, with the members that the OpenAPI document describes."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the API is, and who asks."""
+class ApiTarget:
+    """The URL of the API, and the credential to call it with."""
 
     url: str
     key: str = field(repr=False)
 
 
 class ApiClient:
-    """Calls one API with one credential, over connections that are kept."""
+    """Calls one API with one credential, over keep-alive connections."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
 
     async def get(self, path: str, **query: str) -> Json:
-        """Return what is at ``path``, as `call` has it. Raises `Refused`, `Unreachable`."""
+        """GET ``path`` as `call` does. Raises `ApiError`, `Unreachable`."""
         return await self.call("GET", path, query=query)
 
     async def call(
@@ -46,10 +47,10 @@ class ApiClient:
         body: object = None,
         query: Mapping[str, str] | None = None,
     ) -> Json:
-        """Make one call and return the answer's body, empty when it has none.
+        """Make one call and return the JSON object of the response, empty if it has no body.
 
-        ``path`` is below ``/v2/nvcf/`` unless it begins with ``/``, as the key service's do.
-        Raises `Refused`, `Unreachable`.
+        ``path`` is relative to ``/v2/nvcf/`` unless it begins with ``/``, as for the key service.
+        Raises `ApiError`, `Unreachable`.
         """
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}
@@ -58,44 +59,44 @@ class ApiClient:
             async with self._session.request(
                 method, url, data=data, headers=headers, params=query, allow_redirects=False
             ) as response:
-                answer, status = await response.read(), response.status
+                content, status = await response.read(), response.status
         except TimeoutError:
-            raise Unreachable(f"no answer from {self._url} in {ANSWER_WITHIN_S:.0f} s") from None
+            raise Unreachable(f"no response from {self._url} in {TIMEOUT_S:.0f} s") from None
         except aiohttp.InvalidURL:
-            raise CommandError(f"--api-url {self._url} is no URL") from None
+            raise CommandError(f"--api-url {self._url} is not a URL") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}") from None
         if status >= 300:
-            _refuse(status, answer)
-        if not answer:
+            raise _error_of(status, content)
+        if not content:
             return {}
-        found = _parsed(answer)
-        if not isinstance(found, dict):
-            raise CommandError(f"what answers at {self._url} is not the API")
-        return found
+        parsed = _parse(content)
+        if not isinstance(parsed, dict):
+            raise CommandError(f"the server at {self._url} is not the API")
+        return parsed
 
     async def versions(self, path: str, limit: int | None, **query: str) -> list[Json]:
-        """Return the versions of a list, page by page, at most ``limit``."""
+        """Return the function versions of a paged list, at most ``limit``; `None` means all."""
         found: list[Json] = []
         while limit is None or len(found) < limit:
             wanted = PAGE if limit is None else min(PAGE, limit - len(found))
-            answer = await self.get(path, **query, limit=str(wanted))
-            found += answer["functions"]
-            if "cursor" not in answer:
+            page = await self.get(path, **query, limit=str(wanted))
+            found += page["functions"]
+            if "cursor" not in page:
                 break
-            query["cursor"] = answer["cursor"]
+            query["cursor"] = page["cursor"]
         return found
 
 
-def run(place: Place, use: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
-    """Run ``use`` with a client; what fails is told in one line and ends the program with 1."""
+def run(target: ApiTarget, use: Callable[[ApiClient], Awaitable[Result]]) -> Result:
+    """Run ``use`` with a client. A failure is printed and ends the program with exit code 1."""
 
-    async def main() -> Answer:
+    async def main() -> Result:
         async with aiohttp.ClientSession(
-            headers={"authorization": f"Bearer {place.key}"},
-            timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
+            headers={"authorization": f"Bearer {target.key}"},
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         ) as session:
-            return await use(ApiClient(session, place.url))
+            return await use(ApiClient(session, target.url))
 
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     try:
@@ -104,21 +105,20 @@ def run(place: Place, use: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
         raise fail(error) from None
 
 
-def _refuse(status: int, answer: bytes) -> None:
-    """Raise what a problem document says (RFC 9457)."""
-    problem = _parsed(answer)
+def _error_of(status: int, content: bytes) -> CommandError:
+    """Return the error that a problem document describes (RFC 9457)."""
+    problem = _parse(content)
     if not isinstance(problem, dict) or "detail" not in problem:
-        raise Refused(status, f"the API answered {status}")
+        return ApiError(status, f"the API answered {status}")
     message = f"{problem['detail']} ({status} {problem.get('title', '')}".rstrip()
     if request_id := problem.get("requestId"):
         message += f", request {request_id}"
-    if status == 503:
-        raise Unreachable(f"{message})")
-    raise Refused(status, f"{message})")
+    message += ")"
+    return Unreachable(message) if status == 503 else ApiError(status, message)
 
 
-def _parsed(answer: bytes) -> object:
+def _parse(content: bytes) -> object:
     try:
-        return orjson.loads(answer)
+        return orjson.loads(content)
     except orjson.JSONDecodeError:
         return None

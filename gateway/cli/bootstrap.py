@@ -1,6 +1,6 @@
-"""``gateway bootstrap``: the secret that admin tokens are made with, straight in the store.
+"""``gateway bootstrap``: replaces the secret that admin tokens are created with, in the store.
 
-Whoever may write the bucket ``meta`` may do this; nothing else is asked.
+Write access to the bucket ``meta`` is the only permission that this needs.
 """
 
 import secrets
@@ -20,17 +20,20 @@ app = typer.Typer(name="bootstrap", no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def group() -> None:
-    """Make another bootstrap secret when the one that the first start printed is lost or known."""
+    """Reset the bootstrap secret.
+
+    The gateway prints this secret at its first start. It is used to create admin tokens.
+    """
 
 
 @app.command("reset")
 def reset(
     config: ConfigOption = None, nats_url: NatsUrlOption = None, as_json: JsonOption = False
 ) -> None:
-    """Make a new bootstrap secret in place of the old one and print it. It is shown this once.
+    """Create a new bootstrap secret, replace the old one and print it. It is shown only once.
 
-    Running gateways refuse the old one within a second. Admin tokens that were made with it stay
-    good until they expire.
+    Running gateways reject the old secret within a second. Admin tokens that were created with it
+    remain valid until they expire.
     """
     at = timestamp(time.time())
     random = secrets.token_bytes(RANDOM_BYTES)
@@ -39,4 +42,4 @@ def reset(
         print_json({"secret": secret, "createdAt": at})
         return
     typer.echo(secret)
-    say("It makes admin tokens (POST /v1/admin/keys). Keep it: it is not shown again.")
+    say("Use it to create admin tokens (POST /v1/admin/keys). Store it: it is not shown again.")

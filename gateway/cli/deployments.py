@@ -1,11 +1,11 @@
-"""``gateway deployments``: run versions, follow them coming up, change and remove what runs."""
+"""``gateway deployments``: creates, shows, updates and removes deployments of versions."""
 
 from typing import Annotated, Any
 
 import typer
 
 from gateway.cli.api_client import ApiClient, Json, run
-from gateway.cli.failures import CommandError, usage
+from gateway.cli.errors import CommandError, usage
 from gateway.cli.options import (
     DEFAULT_URL,
     FileOption,
@@ -15,24 +15,24 @@ from gateway.cli.options import (
     UrlOption,
     VersionArgument,
     WatchOption,
+    api_target,
     ids,
-    place,
     read_body,
 )
 from gateway.cli.output import print_json, print_members, print_table, say
-from gateway.cli.watching import until_gone, until_up
+from gateway.cli.watch import wait_until_gone, wait_until_up
 
 app = typer.Typer(
     name="deployments",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Run versions of functions, change how many instances they have, take them down.",
+    help="Create, show, update and remove deployments.",
 )
 
-MinOption = Annotated[int | None, typer.Option("--min", help="Instances at least.", min=0)]
-MaxOption = Annotated[int | None, typer.Option("--max", help="Instances at most.", min=1)]
+MinOption = Annotated[int | None, typer.Option("--min", help="Minimum number of instances.", min=0)]
+MaxOption = Annotated[int | None, typer.Option("--max", help="Maximum number of instances.", min=1)]
 ConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Requests at a time per instance.", min=1, max=16_384)
+    int | None, typer.Option(help="Concurrent requests per instance.", min=1, max=16_384)
 ]
 
 
@@ -40,12 +40,12 @@ ConcurrencyOption = Annotated[
 def create(  # noqa: PLR0913 - one argument per option
     function_id: FunctionArgument,
     version_id: VersionArgument,
-    gpu: Annotated[str | None, typer.Option(help="As the cluster calls it.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Name of the GPU in the cluster.")] = None,
     backend: Annotated[
-        str | None, typer.Option(help="A cluster group; any with the GPU when absent.")
+        str | None, typer.Option(help="Cluster group. Default: any that has the GPU.")
     ] = None,
     instance_type: Annotated[
-        str | None, typer.Option(help="The GPU's default when absent.")
+        str | None, typer.Option(help="Instance type. Default: that of the GPU.")
     ] = None,
     least: MinOption = None,
     most: MaxOption = None,
@@ -56,11 +56,12 @@ def create(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Deploy a version: one GPU specification by options, several by --file.
+    """Create a deployment.
 
-    With --watch, return when it is ACTIVE (0) or has failed (1).
+    Give one GPU specification by options, or several with --file. With --watch, wait until the
+    deployment is ACTIVE (exit code 0) or has failed (exit code 1).
     """
-    target = place(api_url, api_key)
+    target = api_target(api_url, api_key)
     function, version = ids(function_id, version_id)
     given = {
         "gpu": gpu,
@@ -73,7 +74,7 @@ def create(  # noqa: PLR0913 - one argument per option
     spec = {name: value for name, value in given.items() if value is not None}
     body = read_body(file)
     if file is not None and spec:
-        raise usage("--file says it all: leave the other options out.")
+        raise usage("--file cannot be combined with options of the GPU specification.")
     if file is None:
         if gpu is None:
             raise usage("Give --gpu or --file.")
@@ -84,7 +85,7 @@ def create(  # noqa: PLR0913 - one argument per option
     async def deploy(api: ApiClient) -> Json:
         path = _path(function, version)
         deployment: Json = (await api.call("POST", path, body))["deployment"]
-        return await until_up(api, function, version, say) if watch else deployment
+        return await wait_until_up(api, function, version, say) if watch else deployment
 
     _show(run(target, deploy), as_json)
 
@@ -98,15 +99,15 @@ def show(
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a deployment. With --watch, first wait until it is ACTIVE (0) or has failed (1)."""
-    target = place(api_url, api_key)
+    """Show a deployment. With --watch, first wait until it is ACTIVE, or fail with exit code 1."""
+    target = api_target(api_url, api_key)
     function, version = ids(function_id, version_id)
 
-    async def look(api: ApiClient) -> Json:
+    async def read(api: ApiClient) -> Json:
         deployment: Json = (await api.get(_path(function, version)))["deployment"]
-        return await until_up(api, function, version, say) if watch else deployment
+        return await wait_until_up(api, function, version, say) if watch else deployment
 
-    _show(run(target, look), as_json)
+    _show(run(target, read), as_json)
 
 
 @app.command()
@@ -118,15 +119,17 @@ def update(  # noqa: PLR0913 - one argument per option
     concurrency: ConcurrencyOption = None,
     spec: Annotated[
         str | None,
-        typer.Option(metavar="SPEC_ID", help="Which GPU specification, if there are several."),
+        typer.Option(
+            metavar="SPEC_ID", help="GPU specification to update; required if there are several."
+        ),
     ] = None,
     watch: WatchOption = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Change how many instances run, or how many requests each takes."""
-    target = place(api_url, api_key)
+    """Update the number of instances, or the concurrent requests of each."""
+    target = api_target(api_url, api_key)
     function, version = ids(function_id, version_id)
     given = {
         "minInstances": least,
@@ -135,14 +138,14 @@ def update(  # noqa: PLR0913 - one argument per option
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
-        raise usage("Say what is to change: --min, --max or --concurrency.")
+        raise usage("Nothing to update: give --min, --max or --concurrency.")
 
     async def change(api: ApiClient) -> Json:
         path = _path(function, version)
         specs = (await api.get(path))["deployment"]["deploymentSpecifications"]
-        body = {"deploymentSpecifications": _changed(specs, spec, changes)}
+        body = {"deploymentSpecifications": _apply_changes(specs, spec, changes)}
         deployment: Json = (await api.call("PUT", path, body))["deployment"]
-        return await until_up(api, function, version, say) if watch else deployment
+        return await wait_until_up(api, function, version, say) if watch else deployment
 
     _show(run(target, change), as_json)
 
@@ -153,55 +156,58 @@ def remove(  # noqa: PLR0913 - one argument per option
     version_id: VersionArgument,
     graceful: Annotated[
         bool,
-        typer.Option("--graceful", help="Finish what is queued and running before it stops."),
+        typer.Option("--graceful", help="Finish queued and running requests first."),
     ] = False,
-    watch: WatchOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait until it is gone, printing each step.")
+    ] = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Undeploy a version; what is queued ends with an error unless --graceful.
+    """Remove a deployment. Queued requests end with an error unless --graceful is given.
 
-    With --watch, return when nothing of it runs any more.
+    With --watch, wait until its instances have ended.
     """
-    target = place(api_url, api_key)
+    target = api_target(api_url, api_key)
     function, version = ids(function_id, version_id)
 
     async def undeploy(api: ApiClient) -> Json:
         query = {"graceful": "true"} if graceful else {}
-        answer = await api.call("DELETE", _path(function, version), query=query)
+        undeployed: Json = (await api.call("DELETE", _path(function, version), query=query))[
+            "function"
+        ]
         if watch:
-            await until_gone(api, function, version, say)
-        found: Json = answer["function"]
-        return found
+            await wait_until_gone(api, function, version, say)
+        return undeployed
 
-    found = run(target, undeploy)
+    undeployed = run(target, undeploy)
     if as_json:
-        print_json(found)
+        print_json(undeployed)
     elif watch or not graceful:
         say(f"Version {version} is undeployed.")
     else:
-        say(f"Version {version} takes no more requests and finishes those it has.")
+        say(f"Version {version} accepts no more requests and finishes those it has.")
 
 
 def _path(function_id: str, version_id: str) -> str:
     return f"deployments/functions/{function_id}/versions/{version_id}"
 
 
-def _changed(
+def _apply_changes(
     specs: list[dict[str, Any]], spec_id: str | None, changes: dict[str, int]
 ) -> list[dict[str, object]]:
-    """Return what PUT takes: every GPU specification, the one that is meant with new numbers."""
+    """Return all GPU specifications, as PUT requires, with ``changes`` made to the selected one."""
     if spec_id is None and len(specs) > 1:
         known = ", ".join(spec["gpuSpecificationId"] for spec in specs)
         raise CommandError(f"There are several GPU specifications: give --spec, one of {known}.")
-    meant = spec_id.lower() if spec_id is not None else specs[0]["gpuSpecificationId"]
-    if all(spec["gpuSpecificationId"] != meant for spec in specs):
+    selected = spec_id.lower() if spec_id is not None else specs[0]["gpuSpecificationId"]
+    if all(spec["gpuSpecificationId"] != selected for spec in specs):
         raise CommandError(f"There is no GPU specification {spec_id}.")
     names = ("gpuSpecificationId", "minInstances", "maxInstances", "maxRequestConcurrency")
     return [
         {name: spec[name] for name in names}
-        | (changes if spec["gpuSpecificationId"] == meant else {})
+        | (changes if spec["gpuSpecificationId"] == selected else {})
         for spec in specs
     ]
 
@@ -238,5 +244,5 @@ def _show(deployment: Json, as_json: bool) -> None:
     if health := deployment.get("healthInfo"):
         print_table(
             ("INSTANCE", "GPU", "ERROR"),
-            [(one.get("instanceId", ""), one["gpu"], one["error"]) for one in health],
+            [(info.get("instanceId", ""), info["gpu"], info["error"]) for info in health],
         )

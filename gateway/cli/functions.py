@@ -1,13 +1,13 @@
-"""``gateway functions``: register, look at, change, delete."""
+"""``gateway functions``: creates, lists, shows, updates and deletes function versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gateway.cli.api_client import ApiClient, Json, run
-from gateway.cli.failures import CommandError, usage
+from gateway.cli.errors import CommandError, usage
 from gateway.cli.options import (
     DEFAULT_URL,
     FileOption,
@@ -16,9 +16,9 @@ from gateway.cli.options import (
     KeyOption,
     UrlOption,
     VersionArgument,
+    api_target,
     ids,
     pair,
-    place,
     read_body,
 )
 from gateway.cli.output import print_json, print_members, print_table, say
@@ -27,37 +27,41 @@ app = typer.Typer(
     name="functions",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Register functions and their versions, look at them, delete them.",
+    help="Create, list, show, update and delete functions.",
 )
 
-NameOption = Annotated[str | None, typer.Option(help="1 to 128 letters, digits, - and _.")]
+NameOption = Annotated[str | None, typer.Option(help="Name: 1 to 128 letters, digits, - and _.")]
 ImageOption = Annotated[
-    str | None, typer.Option(metavar="IMAGE", help="Container image that serves it.")
+    str | None, typer.Option(metavar="IMAGE", help="Container image of the inference server.")
 ]
 InferenceUrlOption = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Where it is invoked, such as /v1/completions.")
+    str | None, typer.Option(metavar="PATH", help="Path to invoke, such as /v1/completions.")
 ]
 PortOption = Annotated[
-    int | None, typer.Option(help="Of the inference server; 8000 when absent.", min=1, max=65535)
+    int | None, typer.Option(help="Port of the inference server. Default: 8000.", min=1, max=65535)
 ]
 HealthOption = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Answers 200 when it can serve.")
+    str | None,
+    typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
 ]
 ArgsOption = Annotated[str | None, typer.Option(help="Arguments of the container.")]
 EnvOption = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="NAME=VALUE", help="Environment of the container; repeatable."),
+    typer.Option(
+        "--env", metavar="NAME=VALUE", help="Environment variable of the container; repeatable."
+    ),
 ]
 SecretOption = Annotated[
     list[str] | None,
     typer.Option(
         "--secret",
         metavar="NAME=FILE",
-        help="A secret, read from a file so that it is on no command line; repeatable.",
+        help="Secret whose value is read from FILE, so that it is not on the command line; "
+        "repeatable.",
     ),
 ]
-TagOption = Annotated[list[str] | None, typer.Option("--tag", help="Repeatable.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="The name when absent.")]
+TagOption = Annotated[list[str] | None, typer.Option("--tag", help="Tag; repeatable.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="Description. Default: the name.")]
 TypeOption = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT, STREAMING or LLM.")
 ]
@@ -81,15 +85,24 @@ def create(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Register a function with its first version. It is INACTIVE until it is deployed."""
-    target = place(api_url, api_key)
-    values = (
-        *(name, image, inference_url, inference_port),
-        *(health_path, container_args, description, kind),
-    )
-    body = _registration(values, file, (env, secret, tag))
-    made = run(target, lambda api: api.call("POST", "functions", body))
-    _show(made["function"], as_json)
+    """Create a function and its first version. It is INACTIVE until it is deployed."""
+    target = api_target(api_url, api_key)
+    members = {
+        "name": name,
+        "containerImage": image,
+        "inferenceUrl": inference_url,
+        "inferencePort": inference_port,
+        "healthUri": health_path,
+        "containerArgs": container_args,
+        "containerEnvironment": _environment(env),
+        "secrets": _secrets(secret),
+        "tags": tag,
+        "description": description,
+        "functionType": kind,
+    }
+    body = _request_body(members, file)
+    created = run(target, lambda api: api.call("POST", "functions", body))
+    _show(created["function"], as_json)
 
 
 @app.command()
@@ -111,38 +124,52 @@ def version(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Register another version of a function."""
-    target = place(api_url, api_key)
+    """Create another version of a function."""
+    target = api_target(api_url, api_key)
     (function,) = ids(function_id)
-    values = (
-        *(name, image, inference_url, inference_port),
-        *(health_path, container_args, description, kind),
-    )
-    body = _registration(values, file, (env, secret, tag))
-    made = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
-    _show(made["function"], as_json)
+    members = {
+        "name": name,
+        "containerImage": image,
+        "inferenceUrl": inference_url,
+        "inferencePort": inference_port,
+        "healthUri": health_path,
+        "containerArgs": container_args,
+        "containerEnvironment": _environment(env),
+        "secrets": _secrets(secret),
+        "tags": tag,
+        "description": description,
+        "functionType": kind,
+    }
+    body = _request_body(members, file)
+    created = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
+    _show(created["function"], as_json)
 
 
 @app.command("list")
 def list_functions(
     function_id: Annotated[
-        str | None, typer.Argument(metavar="[FUNCTION_ID]", help="Only this one's versions.")
+        str | None,
+        typer.Argument(metavar="[FUNCTION_ID]", help="List only the versions of this function."),
     ] = None,
     visibility: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help="private, authorized or public; repeatable."),
+        typer.Option(
+            metavar="KIND", help="List only private, authorized or public functions; repeatable."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Not more than so many.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Maximum number of versions to list.", min=1)
+    ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List versions, oldest first."""
-    target = place(api_url, api_key)
+    """List function versions, oldest first."""
+    target = api_target(api_url, api_key)
     path, query = "functions", {"visibility": ",".join(visibility or ())}
     if function_id is not None:
         if visibility:
-            raise usage("--visibility and FUNCTION_ID exclude each other.")
+            raise usage("--visibility cannot be combined with FUNCTION_ID.")
         path, query = f"functions/{ids(function_id)[0]}/versions", {}
     elif not visibility:
         query = {}
@@ -151,13 +178,13 @@ def list_functions(
         print_json(found)
         return
     if not found:
-        say("There are none.")
+        say("There are no functions.")
         return
     print_table(
         ("FUNCTION", "VERSION", "NAME", "STATUS", "OWNER", "CREATED"),
         [
-            (one["id"], one["versionId"], one["name"], one["status"], one["ncaId"], _when(one))
-            for one in found
+            (*(function[name] for name in _LISTED_MEMBERS), _created_at(function))
+            for function in found
         ],
     )
 
@@ -170,8 +197,8 @@ def show(
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a version with its instances."""
-    target = place(api_url, api_key)
+    """Show a version and its instances."""
+    target = api_target(api_url, api_key)
     path = _path(function_id, version_id)
     found = run(target, lambda api: api.get(path))
     _show(found["function"], as_json)
@@ -183,15 +210,15 @@ def update(  # noqa: PLR0913 - one argument per option
     version_id: VersionArgument,
     tag: TagOption = None,
     rate_limit: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Such as 100-S,5000-H.")
+        str | None, typer.Option(metavar="RATE", help="Rate limit, such as 100-S,5000-H.")
     ] = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Change tags, rate limit or LLM configuration. All else needs a new version."""
-    target = place(api_url, api_key)
+    """Update tags, rate limit or LLM configuration. Other changes require a new version."""
+    target = api_target(api_url, api_key)
     path = _path(function_id, version_id)
     body = read_body(file)
     if tag:
@@ -199,9 +226,9 @@ def update(  # noqa: PLR0913 - one argument per option
     if rate_limit is not None:
         body["rateLimit"] = {"rateLimit": rate_limit}
     if not body:
-        raise usage("Say what is to change: --tag, --rate-limit or --file.")
-    changed = run(target, lambda api: api.call("PUT", path, body))
-    _show(changed["function"], as_json)
+        raise usage("Nothing to update: give --tag, --rate-limit or --file.")
+    updated = run(target, lambda api: api.call("PUT", path, body))
+    _show(updated["function"], as_json)
 
 
 @app.command()
@@ -209,13 +236,13 @@ def delete(
     function_id: FunctionArgument,
     version_id: VersionArgument,
     force: Annotated[
-        bool, typer.Option("--force", help="Also when it is deployed: it is stopped at once.")
+        bool, typer.Option("--force", help="Delete it even if it is deployed; it stops at once.")
     ] = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
 ) -> None:
-    """Delete a version for ever; one that is deployed only with --force."""
-    target = place(api_url, api_key)
+    """Delete a version permanently. If it is deployed, --force is required."""
+    target = api_target(api_url, api_key)
     path = _path(function_id, version_id)
 
     async def remove(api: ApiClient) -> None:
@@ -223,7 +250,7 @@ def delete(
             status = (await api.get(path))["function"]["status"]
             if status != "INACTIVE":
                 raise CommandError(
-                    f"The version is {status}. Remove its deployment first, or give --force."
+                    f"The version is {status}. Remove its deployment first, or use --force."
                 )
         await api.call("DELETE", path)
 
@@ -236,41 +263,34 @@ def _path(function_id: str, version_id: str) -> str:
     return f"functions/{function}/versions/{of_it}"
 
 
-_MEMBERS = (
-    *("name", "containerImage", "inferenceUrl", "inferencePort"),
-    *("healthUri", "containerArgs", "description", "functionType"),
-)
+_LISTED_MEMBERS = ("id", "versionId", "name", "status", "ncaId")
 
 
-def _registration(
-    values: Sequence[object],
-    file: Path | None,
-    lists: tuple[list[str] | None, list[str] | None, list[str] | None],
-) -> dict[str, Any]:
-    """Return the body of a registration: the file's, with what the options say put over it.
+def _request_body(members: Mapping[str, object], file: Path | None) -> dict[str, Any]:
+    """Return the request body for a new version: the content of ``file``, updated by ``members``.
 
-    ``values`` are those of `_MEMBERS`, `None` where there is none.
+    Members that are `None` or empty lists were not given as options.
     """
     body = read_body(file)
-    given = zip(_MEMBERS, values, strict=True)
-    body.update({name: value for name, value in given if value is not None})
-    env, secrets, tags = lists
-    if env:
-        pairs = [pair("--env", text) for text in env]
-        body["containerEnvironment"] = [{"key": key, "value": value} for key, value in pairs]
-    if secrets:
-        body["secrets"] = [_secret(*pair("--secret", text)) for text in secrets]
-    if tags:
-        body["tags"] = tags
+    body.update({name: value for name, value in members.items() if value not in (None, [])})
     for member, option in (("name", "--name"), ("inferenceUrl", "--inference-url")):
         if member not in body:
-            raise usage(f"{option} is needed.")
+            raise usage(f"{option} is required.")
     return body
+
+
+def _environment(variables: Sequence[str] | None) -> list[dict[str, str]]:
+    pairs = [pair("--env", text) for text in variables or ()]
+    return [{"key": name, "value": value} for name, value in pairs]
+
+
+def _secrets(secrets: Sequence[str] | None) -> list[dict[str, str]]:
+    return [_secret(*pair("--secret", text)) for text in secrets or ()]
 
 
 def _secret(name: str, file: str) -> dict[str, str]:
     try:
-        # A file that an editor has written ends with a line feed that nobody means.
+        # Editors end a file with a line feed, which is not part of the secret.
         return {"name": name, "value": Path(file).read_text().removesuffix("\n")}
     except (OSError, UnicodeDecodeError):
         raise usage(f"--secret {name}: the file cannot be read as text.") from None
@@ -289,12 +309,12 @@ def _show(function: Json, as_json: bool) -> None:
             ("name", function["name"]),
             ("status", function["status"]),
             ("owner", function["ncaId"]),
-            ("created", _when(function)),
+            ("created", _created_at(function)),
             ("type", function.get("functionType")),
             ("description", function.get("description")),
             ("source", next((text for text in source if text), None)),
             ("arguments", function.get("containerArgs")),
-            ("invoked at", function.get("inferenceUrl")),
+            ("inference url", function.get("inferenceUrl")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
             ("tags", function.get("tags")),
             ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),
@@ -306,17 +326,17 @@ def _show(function: Json, as_json: bool) -> None:
             ("INSTANCE", "STATUS", "GPU", "INSTANCE TYPE", "BACKEND", "SINCE"),
             [
                 (
-                    one["instanceId"],
-                    one.get("instanceStatus"),
-                    one["gpu"],
-                    one["instanceType"],
-                    one["backend"],
-                    one["instanceCreatedAt"][:19],
+                    instance["instanceId"],
+                    instance.get("instanceStatus"),
+                    instance["gpu"],
+                    instance["instanceType"],
+                    instance["backend"],
+                    instance["instanceCreatedAt"][:19],
                 )
-                for one in instances
+                for instance in instances
             ],
         )
 
 
-def _when(function: Json) -> str:
+def _created_at(function: Json) -> str:
     return str(function["createdAt"])[:19] + "Z"

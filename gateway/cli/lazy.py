@@ -1,4 +1,4 @@
-"""Groups of commands that are imported when somebody asks for them.
+"""Command groups that are imported only when they are used.
 
 Tables, HTTP client and store take longer to import than the rest of the program, and
 `gateway serve` needs none of them.
@@ -20,13 +20,13 @@ GROUPS: Mapping[str, str] = {
     "bootstrap": "gateway.cli.bootstrap",
     "store": "gateway.cli.store",
 }
-"""Name and module of each; the module's ``app`` is the group."""
+"""Name and module of each group; the module's ``app`` is the group."""
 
 
 class LazyGroup(TyperGroup):
-    """The program's commands: those it was made with, then `GROUPS`."""
+    """The commands of the program: those added to it directly, then `GROUPS`."""
 
-    # Contexts and commands are click's, which typer brings along under a name of its own.
+    # Contexts and commands are those of click, which typer bundles under another name.
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *GROUPS]

@@ -1,4 +1,4 @@
-"""Options that several commands have, and files that they read."""
+"""Options and arguments of several commands, and checks of their values."""
 
 import re
 import sys
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from gateway.cli.api_client import Place
-from gateway.cli.failures import usage
+from gateway.cli.api_client import ApiTarget
+from gateway.cli.errors import usage
 from gateway.settings import API_KEY_VARIABLE, API_URL_VARIABLE
 from wire.ids import parse_uuid
 
@@ -17,7 +17,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 UrlOption = Annotated[
     str,
-    typer.Option("--api-url", envvar=API_URL_VARIABLE, metavar="URL", help="Where the API is."),
+    typer.Option("--api-url", envvar=API_URL_VARIABLE, metavar="URL", help="URL of the API."),
 ]
 KeyOption = Annotated[
     str,
@@ -25,12 +25,14 @@ KeyOption = Annotated[
         "--api-key",
         envvar=API_KEY_VARIABLE,
         metavar="KEY",
-        help="An API key or a token. Better in the environment, where others do not see it.",
+        help="API key or token. Prefer the environment variable: other users can see options.",
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Wait for the end, and tell each step.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Wait until it is up, printing each step.")
+]
 FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID")]
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION_ID")]
 FileOption = Annotated[
@@ -38,37 +40,37 @@ FileOption = Annotated[
     typer.Option(
         "--file",
         metavar="FILE",
-        help="The call's body in JSON, or - for standard input; other options replace members.",
+        help="Request body in JSON; - reads standard input. Other options override its members.",
     ),
 ]
 
 _is_credential = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
-def place(url: str, key: str) -> Place:
-    """Return where the API is. Ends the program when the options do not say it."""
+def api_target(url: str, key: str) -> ApiTarget:
+    """Return the API to call. Ends the program if URL or key is missing or malformed."""
     if not url.startswith(("http://", "https://")):
         raise usage(f"--api-url {url} must begin with http:// or https://.")
     if not key:
         raise usage(f"Give an API key with {API_KEY_VARIABLE} or --api-key.")
     if not _is_credential(key):
-        raise usage("The API key must be visible ASCII characters, without spaces.")
-    return Place(url.rstrip("/"), key)
+        raise usage("The API key must consist of visible ASCII characters, without spaces.")
+    return ApiTarget(url.rstrip("/"), key)
 
 
 def ids(*texts: str) -> tuple[str, ...]:
-    """Return ids in canonical form. Ends the program when one is none: it is part of a path."""
+    """Return ids in canonical form. Ends the program for any other text: ids are parts of paths."""
     found = []
     for text in texts:
         canonical = parse_uuid(text.encode())
         if canonical is None:
-            raise usage(f"{text} is not an id: ids are UUIDs, as the lists show them.")
+            raise usage(f"{text} is not an id: ids are UUIDs, as shown by the list commands.")
         found.append(canonical)
     return tuple(found)
 
 
 def read_body(file: Path | None) -> dict[str, Any]:
-    """Return the JSON object in ``file``, empty without a file. Ends the program for others."""
+    """Return the JSON object in ``file``, empty without a file. Ends the program otherwise."""
     if file is None:
         return {}
     try:
@@ -84,7 +86,7 @@ def read_body(file: Path | None) -> dict[str, Any]:
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``. Ends the program for anything else; never shows the value."""
+    """Split ``NAME=VALUE``. Ends the program for any other text, without printing the value."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise usage(f"{option} takes NAME=VALUE.")

@@ -1,4 +1,4 @@
-"""Results on standard output: tables for people, JSON for programs."""
+"""Prints results on standard output, as tables or JSON, and messages on standard error."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,18 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.cli.failures import printable
+from gateway.cli.errors import printable
 
 _MAX_LINE = 10_000
 
 
 def print_json(value: object) -> None:
-    """Print a document over several lines."""
+    """Print a value as indented JSON."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, every row of short texts as one line however wide."""
+    """Print a table. Each row takes one line, however wide, unless a cell has several."""
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
@@ -27,7 +27,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_members(members: Iterable[tuple[str, object]]) -> None:
-    """Print names and values below each other, those that have one."""
+    """Print one line for each name that has a value."""
     table = Table.grid(padding=(0, 2))
     for name, value in members:
         if value not in (None, "", [], {}):
@@ -36,13 +36,13 @@ def print_members(members: Iterable[tuple[str, object]]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for people, on standard error."""
+    """Print one line on standard error."""
     typer.echo(printable(text), err=True)
 
 
 def _console() -> Console:
-    # As wide as it gets: half an id is of no use, and terminals fold lines by themselves. What
-    # callers have named themselves is shown as it is: no markup, no emoji.
+    # Very wide: a truncated id is useless, and terminals wrap lines themselves. Names that users
+    # have chosen are printed literally: no markup, no emoji.
     return Console(
         file=sys.stdout,
         width=_MAX_LINE,

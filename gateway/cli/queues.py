@@ -1,4 +1,4 @@
-"""``gateway queues``: how much waits, and where one request stands."""
+"""``gateway queues``: shows the depth of queues and the position of a request."""
 
 from typing import Annotated
 
@@ -11,19 +11,19 @@ from gateway.cli.options import (
     JsonOption,
     KeyOption,
     UrlOption,
+    api_target,
     ids,
-    place,
 )
 from gateway.cli.output import print_json, print_table
 
 MAX_POSITION = 1000
-"""The API counts no further."""
+"""The API counts positions up to this one."""
 
 app = typer.Typer(
     name="queues",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look at the requests that wait.",
+    help="Show waiting requests.",
 )
 
 
@@ -31,14 +31,14 @@ app = typer.Typer(
 def show(
     function_id: FunctionArgument,
     version_id: Annotated[
-        str | None, typer.Argument(metavar="[VERSION_ID]", help="Only this one's.")
+        str | None, typer.Argument(metavar="[VERSION_ID]", help="Show only this version.")
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how many requests wait for each deployed version."""
-    target = place(api_url, api_key)
+    """Show how many requests are waiting for each deployed version."""
+    target = api_target(api_url, api_key)
     path = f"queues/functions/{ids(function_id)[0]}"
     if version_id is not None:
         path += f"/versions/{ids(version_id)[0]}"
@@ -63,18 +63,21 @@ def show(
 @app.command()
 def position(
     request_id: Annotated[
-        str, typer.Argument(metavar="REQUEST_ID", help="As the header nvcf-reqid has it.")
+        str, typer.Argument(metavar="REQUEST_ID", help="Request id, from the header nvcf-reqid.")
     ],
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a request's place in line: 1 is next, 0 is with a worker."""
-    target = place(api_url, api_key)
+    """Show the position of a request in its queue.
+
+    1 is next, 0 is with a worker.
+    """
+    target = api_target(api_url, api_key)
     path = f"queues/{ids(request_id)[0]}/position"
     found = run(target, lambda api: api.get(path))
     if as_json:
         print_json(found)
         return
-    place_in_line = found["positionInQueue"]
-    typer.echo(f"{place_in_line}{' or further back' if place_in_line >= MAX_POSITION else ''}")
+    rank = found["positionInQueue"]
+    typer.echo(f"{rank} or more" if rank >= MAX_POSITION else str(rank))

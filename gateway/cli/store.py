@@ -1,6 +1,6 @@
-"""``gateway store``: everything that is kept, into a file and back, straight from the store.
+"""``gateway store``: exports the store to a file and imports it again.
 
-Whoever may read and write the buckets may do this; nothing else is asked.
+Access to the store's buckets is the only permission that this needs.
 """
 
 import time
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.archive import export_store, import_store
+from gateway.cli.dump import export_store, import_store
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
@@ -19,7 +19,8 @@ app = typer.Typer(
     name="store",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write functions, deployments, accounts, keys and sealed secrets into a file, and back.",
+    help="Export and import the store.\n\n"
+    "A dump holds functions, deployments, accounts, keys and sealed secrets.",
 )
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
@@ -32,19 +33,20 @@ def export(
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything but instances into FILE, which only you can read.
+    """Export everything except instances to FILE.
 
-    Secrets stay sealed: to use them elsewhere, keep the gateway's key file as well.
+    Only you can read the file. Secrets remain sealed: to use them elsewhere, copy the gateway's
+    master key file as well.
     """
     report = with_store(
         config, nats_url, lambda store: export_store(store, file, timestamp(time.time()))
     )
     for name in report.unreadable:
-        say(f"gateway: {name} cannot be read by this program and is not in the file.")
+        say(f"gateway: {name} cannot be read by this version of the program and was not exported.")
     if as_json:
         print_json({"exported": report.written, "unreadable": report.unreadable})
     else:
-        say(f"{report.written} entries are in {file}.")
+        say(f"{report.written} entries were exported to {file}.")
     if report.unreadable:
         raise typer.Exit(1)
 
@@ -53,16 +55,16 @@ def export(
 def import_(
     file: FileArgument,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write over entries that are there and differ.")
+        bool, typer.Option("--replace", help="Overwrite entries of the store that differ.")
     ] = False,
     config: ConfigOption = None,
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write what is in FILE into the store: all of it, or nothing when it cannot be.
+    """Import FILE into the store. If an entry cannot be imported, nothing is written.
 
-    What is in the store and not in the file stays. Into a store that has something in it, import
-    while no gateway runs.
+    Entries of the store that are not in FILE are kept. If the store is not empty, stop all gateways
+    first.
     """
     report = with_store(config, nats_url, lambda store: import_store(store, file, replace=replace))
     if as_json:
@@ -75,6 +77,6 @@ def import_(
         )
         return
     say(
-        f"{report.written} entries are written, {report.replaced} of them over others; "
-        f"{report.unchanged} were there already."
+        f"{report.written} entries were written, of which {report.replaced} replaced others; "
+        f"{report.unchanged} were unchanged."
     )

@@ -1,4 +1,4 @@
-"""The store itself, for commands that need no API: whoever may read and write it may run them."""
+"""Direct access to the store, for commands that work without the API."""
 
 import asyncio
 import logging
@@ -10,58 +10,60 @@ from typing import Annotated, TypeVar
 import typer
 
 from gateway.app.options import store_options
-from gateway.cli.failures import CommandError, fail
+from gateway.cli.errors import CommandError, fail
 from gateway.settings import StoreSettings, read_settings
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.errors import StoreError
 from gateway.store.nats_kv import Store
 from runtime.settings import SettingsError
 
-CONNECT_WITHIN_S = 2.0
+CONNECT_TIMEOUT_S = 2.0
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="The gateway's TOML file: where NATS is and how to log in."),
+    typer.Option(
+        "--config", help="Settings file of the gateway, for the NATS servers and the login."
+    ),
 ]
 NatsUrlOption = Annotated[
     list[str] | None,
     typer.Option(
         "--nats-url",
         metavar="URL",
-        help="NATS server, nats:// or tls://; may be repeated. Default: as in --config or "
+        help="URL of a NATS server, nats:// or tls://; repeatable. Default: from --config or "
         "GATEWAY_NATS__URLS, else nats://127.0.0.1:4222.",
     ),
 ]
 
 
 def with_store(
-    config: Path | None, nats_urls: list[str] | None, use: Callable[[Store], Awaitable[Answer]]
-) -> Answer:
-    """Return what ``use`` does with the store. Ends the program when the store cannot be used."""
-    # Failures are told in one line; without a handler, Python would print the log too.
+    config: Path | None, nats_urls: list[str] | None, use: Callable[[Store], Awaitable[Result]]
+) -> Result:
+    """Return the result of ``use`` with an open store. Ends the program if it cannot be used."""
+    # Failures are printed in one line; without a handler, Python would print the log as well.
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     try:
         settings = read_settings(config)
         options = replace(store_options(settings.nats), name="gateway-command")
         if nats_urls:
             options = replace(options, urls=tuple(nats_urls))
-        return asyncio.run(_used(options, settings.store, use))
+        return asyncio.run(_connect_and_use(options, settings.store, use))
     except SettingsError as error:
-        raise fail(CommandError(f"settings are not usable: {error}")) from None
+        raise fail(CommandError(f"invalid settings: {error}")) from None
     except OSError as error:
         raise fail(CommandError(f"{error.filename or 'file'}: {error.strerror}")) from None
     except CommandError as error:
         raise fail(error) from None
 
 
-async def _used(
-    options: NatsOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Answer]]
-) -> Answer:
+async def _connect_and_use(
+    options: NatsOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Result]]
+) -> Result:
     connection = Connection(options)
     try:
-        await connection.open(CONNECT_WITHIN_S)
+        await connection.open(CONNECT_TIMEOUT_S)
         try:
             store = Store(connection, settings.bucket_prefix, settings.replicas)
             await store.prepare()
@@ -69,11 +71,11 @@ async def _used(
         finally:
             await connection.close()
     except StoreError as error:
-        servers = ", ".join(map(_shown, options.urls))
+        servers = ", ".join(map(_without_login, options.urls))
         raise CommandError(f"The store at {servers} cannot be used: {error}") from None
 
 
-def _shown(url: str) -> str:
+def _without_login(url: str) -> str:
     """Return ``url`` without user and password."""
     scheme, slashes, authority = url.rpartition("//")
     return f"{scheme}{slashes}{authority.rpartition('@')[2]}"

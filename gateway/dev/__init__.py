@@ -1,1 +1,1 @@
-"""`gateway dev`: the whole system on one machine, nothing else needed."""
+"""`gateway dev`: the whole system on one machine, without other requirements."""

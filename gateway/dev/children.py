@@ -1,7 +1,6 @@
-"""The processes of `gateway dev`: started in order, watched, stopped in reverse order.
+"""The child processes of `gateway dev`: started in order, monitored, stopped in reverse order.
 
-Each writes to a log file of its own, from which we also read when it is ready and, if it ends by
-itself, why.
+Each writes to its own log file, which also shows when it is ready and why it ended.
 """
 
 import asyncio
@@ -15,29 +14,29 @@ from typing import Any, Self
 
 from runtime.lifecycle import die_with_parent
 
-_LOOK_EVERY_S = 0.05
+_POLL_S = 0.05
 _LAST_LINES = 12
 _TAIL_BYTES = 8192
 
 
 class ChildError(Exception):
-    """A child could not start, or ended while it was needed."""
+    """A child process could not start, or ended while it was needed."""
 
 
 class InterruptError(Exception):
-    """We were told to stop while we waited."""
+    """`gateway dev` was stopped while it waited."""
 
 
 class Pause:
-    """Waits a moment, and ends every wait once ``stopping`` is set."""
+    """The interval between two polls; ends early once ``stopping`` is set."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
 
-    async def moment(self) -> None:
-        """Wait for the next look. Raises `InterruptError`."""
+    async def wait(self) -> None:
+        """Wait until the next poll is due. Raises `InterruptError` if ``stopping`` is set."""
         try:
-            async with asyncio.timeout(_LOOK_EVERY_S):
+            async with asyncio.timeout(_POLL_S):
                 await self._stopping.wait()
         except TimeoutError:
             return
@@ -45,7 +44,7 @@ class Pause:
 
 
 class Child:
-    """One process and its log."""
+    """One child process and its log."""
 
     def __init__(
         self,
@@ -56,18 +55,18 @@ class Child:
         pause: Pause,
         inherits: Sequence[int],
     ) -> None:
-        """Start it; of our files it gets those that it ``inherits``, by their descriptors.
+        """Start the process; ``inherits`` are the file descriptors that it inherits.
 
-        Raises `ChildError` when there is no such program.
+        Raises `ChildError` if it cannot be started.
         """
         self.name = name
         self.log = log
         self._pause = pause
-        # A new file: what an earlier run's child says while it ends is not taken for this one's.
+        # A new file: a child of an earlier run may still write to the old one.
         log.unlink(missing_ok=True)
         try:
             with log.open("wb") as output:
-                # A session of its own: Ctrl-C reaches us alone, and we stop it in its turn.
+                # Its own session: Ctrl-C reaches only `gateway dev`, which stops it in order.
                 self._process = subprocess.Popen(  # noqa: S603
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -83,48 +82,48 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code; `None` while it runs."""
         return self._process.poll()
 
     async def line_with(self, text: str, timeout_s: float) -> str:
-        """Return the first log line that contains ``text``.
+        """Return the first log line that contains ``text``, waiting up to ``timeout_s`` seconds.
 
-        Raises `ChildError` and `InterruptError`.
+        Raises `ChildError` if it ends or is too late, and `InterruptError`.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     ended = self.exit_code is not None
-                    for line in self._whole_lines():
+                    for line in self._complete_lines():
                         if text in line:
                             return line
                     if ended:
-                        raise ChildError(self.obituary())
-                    await self._pause.moment()
+                        raise ChildError(self.exit_report())
+                    await self._pause.wait()
         except TimeoutError:
             raise ChildError(
                 f"{self.name} was not ready in {timeout_s:.0f} s\n{self.tail()}"
             ) from None
 
     async def event(self, name: str, timeout_s: float) -> dict[str, Any]:
-        """Return the first JSON log line of event ``name``. Raises `ChildError`."""
+        """Return the fields of the first log line of event ``name``. Raises as `line_with` does."""
         line = await self.line_with(f'"event":"{name}"', timeout_s)
         fields: dict[str, Any] = json.loads(line)
         return fields
 
-    def obituary(self) -> str:
-        """Say that it ended, and what it said last."""
+    def exit_report(self) -> str:
+        """Return its exit code and the last lines of its log, for a message."""
         return f"{self.name} ended with code {self.exit_code}\n{self.tail()}"
 
     def tail(self) -> str:
-        """Return the last lines of the log."""
+        """Return the last lines of the log, indented."""
         with self.log.open("rb") as log:
             log.seek(max(self.log.stat().st_size - _TAIL_BYTES, 0))
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
     async def stop(self, grace_s: float) -> None:
-        """Ask it to end; after ``grace_s`` seconds end it."""
+        """Send SIGTERM, and SIGKILL after ``grace_s`` seconds; wait until it has ended."""
         if self.exit_code is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -133,16 +132,16 @@ class Child:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
 
-    def _whole_lines(self) -> list[str]:
+    def _complete_lines(self) -> list[str]:
         data = self.log.read_bytes()
         return data[: data.rfind(b"\n") + 1].decode(errors="replace").splitlines()
 
 
 class Children:
-    """All of them. An async context manager that leaves none behind."""
+    """All child processes; an async context manager that stops them at its end."""
 
     def __init__(self, folder: Path, grace_s: float, pause: Pause) -> None:
-        """``grace_s`` is for each child to finish what it does; logs go to ``folder``."""
+        """``grace_s`` is how many seconds each child may take to end; logs go to ``folder``."""
         self._folder = folder
         self._grace_s = grace_s
         self._pause = pause
@@ -158,13 +157,13 @@ class Children:
     def start(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], inherits: Sequence[int] = ()
     ) -> Child:
-        """Start one more, as `Child` does. Raises `ChildError`."""
+        """Start a child process as `Child` does. Raises `ChildError`."""
         child = Child(name, argv, self._folder / f"{name}.log", env, self._pause, inherits)
         self._started.append(child)
         return child
 
     def check(self) -> None:
-        """Raise `ChildError` when one has ended by itself."""
+        """Raise `ChildError` if a child has ended."""
         for child in self._started:
             if child.exit_code is not None:
-                raise ChildError(child.obituary())
+                raise ChildError(child.exit_report())

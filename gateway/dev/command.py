@@ -1,4 +1,4 @@
-"""`gateway dev`: nats-server, gateway, an inference server and a worker agent, on loopback."""
+"""`gateway dev`: runs nats-server, gateway, inference server and worker agent on loopback."""
 
 import asyncio
 import contextlib
@@ -18,9 +18,9 @@ import typer
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
-from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, begin
+from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, prepare_store
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
-from gateway.provision.local.orphans import clear
+from gateway.provision.local.orphans import kill_orphans
 from gateway.store.errors import StoreError
 from http1.server.listener import MAX_PORT
 from runtime import lifecycle, logs
@@ -28,16 +28,16 @@ from runtime.lifecycle import Lifecycle
 
 HOST = "127.0.0.1"
 _START_S = 20.0
-_ANSWER_S = 120.0
+_RESPONSE_S = 120.0
 _STOP_S = 5.0
-"""Beyond its grace period, for a child to end."""
+"""For a child to end, in addition to its grace period."""
 _DEMO = "{python} -P -m examples.inference --port {port}"
-# -P: a package of the current folder that is named like one of ours is not ours.
+# -P: packages in the current folder must not shadow ours.
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What can be chosen. Ports: 0 means any free one."""
+    """The options of `gateway dev`. Port 0 means any free port."""
 
     port: int
     nats_port: int
@@ -50,7 +50,7 @@ class DevOptions:
     grace_s: float
 
     def ports(self) -> list[tuple[str, int]]:
-        """Return every port with the option that chooses it."""
+        """Return every port with the name of its option."""
         return [
             ("--port", self.port),
             ("--nats-port", self.nats_port),
@@ -64,31 +64,33 @@ app = typer.Typer()
 @app.command()
 def dev(  # noqa: PLR0913 - one argument per option
     port: Annotated[
-        int, typer.Option(help="For clients; 0: any free one.", min=0, max=MAX_PORT)
+        int, typer.Option(help="Port for clients; 0 means any free port.", min=0, max=MAX_PORT)
     ] = 8080,
-    nats_port: Annotated[int, typer.Option(help="For the nats-server.", min=0, max=MAX_PORT)] = 0,
-    admin_port: Annotated[
-        int, typer.Option(help="For the gateway's metrics.", min=0, max=MAX_PORT)
+    nats_port: Annotated[
+        int, typer.Option(help="Port of the nats-server.", min=0, max=MAX_PORT)
     ] = 0,
-    processes: Annotated[int, typer.Option(help="Gateway processes.", min=1, max=64)] = 1,
+    admin_port: Annotated[
+        int, typer.Option(help="Port of the gateway's metrics.", min=0, max=MAX_PORT)
+    ] = 0,
+    processes: Annotated[int, typer.Option(help="Number of gateway processes.", min=1, max=64)] = 1,
     concurrency: Annotated[
-        int, typer.Option(help="Requests the worker runs at once.", min=1, max=16_384)
+        int, typer.Option(help="Concurrent requests of the worker.", min=1, max=16_384)
     ] = 64,
     inference_command: Annotated[
         str,
-        typer.Option(help="Your own server instead of the demo; must use {port}, answer /health."),
+        typer.Option(help="Command of your own server; it must use {port} and serve /health."),
     ] = _DEMO,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where data and logs go; else a folder that is removed.")
+        Path | None, typer.Option(help="Folder for data and logs. Default: temporary.")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write URLs, ids and key there as JSON when all is ready.")
+        Path | None, typer.Option(help="Write URLs, ids and key to this JSON file when ready.")
     ] = None,
     grace: Annotated[
-        float, typer.Option(help="Seconds for what is in flight at the end.", min=0)
+        float, typer.Option(help="Seconds for running requests to finish at the end.", min=0)
     ] = 10.0,
 ) -> None:
-    """Start everything on this machine and print how to call it. Ctrl-C stops it all."""
+    """Run the whole system on this machine and print example calls. Ctrl-C stops it."""
     options = DevOptions(
         port=port,
         nats_port=nats_port,
@@ -113,15 +115,15 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
             folder.mkdir(parents=True, exist_ok=True)
-            # First of all: nothing of another `gateway dev` is touched.
+            # First, so that nothing of another `gateway dev` is touched.
             stack.enter_context(lock_folder(folder))
             lock = stack.enter_context(await lock_server(folder, _START_S, pause, _say))
             for option, port in options.ports():
                 _check_free(option, port)
             instances = folder / "instances"
             instances.mkdir(exist_ok=True)
-            # What a gateway that was killed could not stop, whatever its instances did meanwhile.
-            stack.callback(clear, instances, "")
+            # Instances of a gateway that was killed and could not stop them.
+            stack.callback(kill_orphans, instances, "")
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
@@ -131,7 +133,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
                 _announce(running, options.ready_file)
                 while True:
                     children.check()
-                    await pause.moment()
+                    await pause.wait()
         except InterruptError:
             _say("stopped")
             return 0
@@ -148,7 +150,7 @@ _FAILURES = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What is there, once it is."""
+    """The running system."""
 
     port: int
     admin_url: str
@@ -158,14 +160,14 @@ class Running:
 
 
 class Nats(NamedTuple):
-    """The nats-server, once it is ready."""
+    """The running nats-server."""
 
     url: str
     logins: Logins
 
 
 async def _start_nats(options: DevOptions, folder: Path, children: Children, lock: int) -> Nats:
-    """Start the nats-server, which inherits the descriptor ``lock``."""
+    """Start the nats-server, which inherits the file descriptor ``lock``."""
     _say("starting nats-server")
     logins = make_logins(folder / "nats-logins")
     argv = server_argv(folder, HOST, options.nats_port, logins)
@@ -178,17 +180,17 @@ async def _start_nats(options: DevOptions, folder: Path, children: Children, loc
 async def _start(
     options: DevOptions, folder: Path, children: Children, pause: Pause, nats: Nats
 ) -> Running:
-    """Start the gateway, deploy the demo; return when a request went all the way."""
+    """Start the gateway and deploy the demo; return once an invocation has succeeded."""
     _say("starting the gateway")
-    begun = await begin(nats.url, folder / "master.key")
-    if begun.bootstrap_secret is not None:
-        # At once: nobody can read it again, whatever becomes of this start.
-        _say(f"bootstrap secret, makes admin tokens, shown only now: {begun.bootstrap_secret}")
+    credentials = await prepare_store(nats.url, folder / "master.key")
+    if credentials.bootstrap_secret is not None:
+        # Printed at once: it cannot be read again, even if this start fails.
+        _say(f"bootstrap secret for admin tokens, shown only once: {credentials.bootstrap_secret}")
     env = _gateway_env(options, folder, nats)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
     api_url = f"http://{(await control.event('gateway.ready', _START_S))['listen'][0]}"
-    # Two processes, so that the one whose memory is to stay small is.
+    # A process of its own, so that its memory stays small.
     gateway = children.start(
         "gateway", [*serve, "invocation"], {**env, "GATEWAY_CONTROL__API_URL": api_url}
     )
@@ -196,43 +198,43 @@ async def _start(
     port = int(ready["listen"][0].rsplit(":", 1)[1])
     _say("deploying the demo function, waiting for its inference server")
     async with aiohttp.ClientSession() as session:
-        api = DemoApi(session, api_url, begun.api_key)
-        demo = await api.make(options.concurrency)
+        api = DemoApi(session, api_url, credentials.api_key)
+        demo = await api.create(options.concurrency)
         while not await api.is_active(demo):
             children.check()
-            await pause.moment()
+            await pause.wait()
     running = Running(port, f"http://{ready['admin']}", nats.url, demo, folder)
-    await _answered(running, children, pause)
+    await _wait_for_response(running, children, pause)
     return running
 
 
-async def _answered(running: Running, children: Children, pause: Pause) -> None:
-    """Return when an invocation has come back from the inference server."""
+async def _wait_for_response(running: Running, children: Children, pause: Pause) -> None:
+    """Return once the inference server has answered an invocation."""
     demo = running.demo
     headers = {
         "authorization": f"Bearer {demo.api_key}",
         "function-id": demo.function_id,
         "nvcf-poll-seconds": "1",
     }
-    deadline = asyncio.get_running_loop().time() + _ANSWER_S
+    deadline = asyncio.get_running_loop().time() + _RESPONSE_S
     async with aiohttp.ClientSession(headers=headers) as session:
         while asyncio.get_running_loop().time() < deadline:
             children.check()
             with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"http://{HOST}:{running.port}/health") as answer:
-                    if answer.headers.get("nvcf-status") == "fulfilled":
+                async with session.get(f"http://{HOST}:{running.port}/health") as response:
+                    if response.headers.get("nvcf-status") == "fulfilled":
                         return
-            await pause.moment()
-    raise ChildError(f"no answer from the inference server in {_ANSWER_S:.0f} s")
+            await pause.wait()
+    raise ChildError(f"no response from the inference server in {_RESPONSE_S:.0f} s")
 
 
 def _command_template(command: str) -> str:
-    """Return ``command`` as the cluster's configuration has it. Raises `ChildError`."""
+    """Return the cluster's command template for ``command``. Raises `ChildError`."""
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError as error:
-        raise ChildError(f"--inference-command cannot be read: {error}") from error
-    if not words:
+        raise ChildError(f"--inference-command cannot be parsed: {error}") from error
+    if not arguments:
         raise ChildError("--inference-command is empty")
     return f"process://{command}"
 
@@ -262,7 +264,7 @@ def _gateway_env(options: DevOptions, folder: Path, nats: Nats) -> dict[str, str
         "GATEWAY_NATS__OPERATOR_SEED_FILE": str(logins.operator_seed),
         "GATEWAY_NATS__SYSTEM_CREDENTIALS_FILE": str(logins.system_credentials),
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
-        "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(_ANSWER_S),
+        "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(_RESPONSE_S),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),
         "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
@@ -310,7 +312,7 @@ Call it:
 
 
 def _check_free(option: str, port: int) -> None:
-    """Raise `ChildError` when something listens on ``port`` already."""
+    """Raise `ChildError` if ``port`` is in use."""
     if port == 0:
         return
     with socket.socket() as probe:
@@ -324,11 +326,11 @@ def _check_free(option: str, port: int) -> None:
 
 
 def _check_demo(command: str) -> None:
-    """Raise `ChildError` when ``command`` is the demo and what it needs is not installed."""
+    """Raise `ChildError` if ``command`` is the demo and its requirements are not installed."""
     if command == _DEMO and not (find_spec("fastapi") and find_spec("uvicorn")):
         raise ChildError(
-            "the demo inference server needs: pip install 'invocation-gateway[examples]'; "
-            "or name your own with --inference-command"
+            "the demo inference server requires: pip install 'invocation-gateway[examples]'; "
+            "or give your own with --inference-command"
         )
 
 

@@ -1,4 +1,4 @@
-"""The demo function of `gateway dev`: registered, deployed and called over the API like others."""
+"""The demo function of `gateway dev`, created and deployed over the API like any other."""
 
 import contextlib
 import os
@@ -22,39 +22,38 @@ ACCOUNT = "dev"
 IMAGE = "demo"
 CLUSTER = "local"
 _KEY_ID = "gateway-dev"
-"""Always the same, so that there is one such key however often we are started. Ids of other keys
-are UUIDs."""
+"""Constant, so that each run replaces the key of the last one. Ids of other keys are UUIDs."""
 _TAG = "gateway-dev"
-_CONNECT_WITHIN_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 
 
 class DemoError(Exception):
-    """The demo cannot be had; the text says why."""
+    """The demo function cannot be created or started; the message says why."""
 
 
 class Demo(NamedTuple):
-    """What a caller needs to know."""
+    """What a caller of the demo function needs."""
 
     function_id: str
     version_id: str
     api_key: str
 
 
-class Begun(NamedTuple):
-    """What opens the store's API: the key of this run, and the secret if it was made now."""
+class Credentials(NamedTuple):
+    """The API key of this run, and the bootstrap secret if this run has created it."""
 
     api_key: str
     bootstrap_secret: str | None
 
 
-async def begin(nats_url: str, key_file: Path) -> Begun:
-    """Do on the store at ``nats_url`` what the gateway's first start does; make the demo's key.
+async def prepare_store(nats_url: str, key_file: Path) -> Credentials:
+    """Initialise the store as the gateway's first start does, and create the demo's API key.
 
-    Straight in the store, so that a bootstrap secret that somebody has stays good. Raises
-    `StoreError`, `gateway.api.secrets.master_key.MasterKeyError`.
+    The key is written to the store directly, so that an existing bootstrap secret remains valid.
+    Raises `StoreError`, `gateway.api.secrets.master_key.MasterKeyError`.
     """
     connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
-    await connection.open(_CONNECT_WITHIN_S)
+    await connection.open(_CONNECT_TIMEOUT_S)
     try:
         store = Store(connection)
         await store.prepare()
@@ -62,16 +61,13 @@ async def begin(nats_url: str, key_file: Path) -> Begun:
         now = time.time()
         with contextlib.suppress(ConflictError):
             await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)
-        return Begun(await _new_key(store, int(now)), secret)
+        return Credentials(await _create_key(store, int(now)), secret)
     finally:
         await connection.close()
 
 
-async def _new_key(store: Store, now: int) -> str:
-    """Make the key of this run in place of the one of the run before, which is then good no more.
-
-    ``now`` is in Unix seconds.
-    """
+async def _create_key(store: Store, now: int) -> str:
+    """Create the key of this run, which replaces that of the last run. ``now`` is Unix seconds."""
     value = new_key(os.urandom(RANDOM_BYTES))
     key = ApiKey(
         key_id=_KEY_ID,
@@ -88,15 +84,15 @@ async def _new_key(store: Store, now: int) -> str:
 
 
 class DemoApi:
-    """The calls by which a user of the API would do the same."""
+    """The API calls that create and deploy the demo function."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, api_key: str) -> None:
         self._session = session
         self._url = url
         self._api_key = api_key
 
-    async def make(self, concurrency: int) -> Demo:
-        """Make the function and deploy it. Raises `DemoError`."""
+    async def create(self, concurrency: int) -> Demo:
+        """Create the function and deploy it. Raises `DemoError`."""
         await self._delete_earlier()
         function = (await self._post("/v2/nvcf/functions", _FUNCTION))["function"]
         demo = Demo(function["id"], function["versionId"], self._api_key)
@@ -114,13 +110,13 @@ class DemoApi:
         """Delete the demo of an earlier run on the same data."""
         functions = await self._call("GET", "/v2/nvcf/functions?visibility=private")
         for function in functions["functions"]:
-            # By the tag: a user may call a function of their own as the demo is called.
+            # Identified by its tag: a user may have a function of the same name.
             if _TAG in (function.get("tags") or ()):
                 path = f"/v2/nvcf/functions/{function['id']}/versions/{function['versionId']}"
                 await self._call("DELETE", path)
 
     async def is_active(self, demo: Demo) -> bool:
-        """Tell whether it can be called. Raises `DemoError` when it failed."""
+        """Return whether it can be called. Raises `DemoError` if its deployment has failed."""
         deployment = (await self._call("GET", _deployment(demo)))["deployment"]
         status = deployment["functionStatus"]
         if status == "ERROR":
@@ -134,12 +130,12 @@ class DemoApi:
     async def _call(self, method: str, path: str, body: object = None) -> Any:
         headers = {"authorization": f"Bearer {self._api_key}"}
         url = self._url + path
-        async with self._session.request(method, url, headers=headers, json=body) as answer:
-            if answer.status == 204:
+        async with self._session.request(method, url, headers=headers, json=body) as response:
+            if response.status == 204:
                 return None
-            if answer.status != 200:
-                raise DemoError(f"{method} {path}: {answer.status} {await answer.text()}")
-            return await answer.json()
+            if response.status != 200:
+                raise DemoError(f"{method} {path}: {response.status} {await response.text()}")
+            return await response.json()
 
 
 def _deployment(demo: Demo) -> str:

@@ -1,13 +1,14 @@
-"""Who has a data folder: one `gateway dev`, and one nats-server, because two corrupt the store.
+"""Locks that keep a data folder to one `gateway dev` and one nats-server: two corrupt the store.
 
-Each holds a lock of the kernel's (flock(2)) on a file in the folder. A lock ends with its holder,
-however that ends, so nothing is left to clear away after a kill; the files themselves stay, because
-whoever had opened one before it was removed could lock it beside the owner of the next.
+Each holds a kernel lock (flock(2)) on a file in the folder. The kernel releases a lock when its
+holder ends, however that happens, so a kill leaves nothing to clean up. The files themselves are
+never deleted: a process that had opened a file before could lock it while another locks its
+successor.
 
-``dev.lock`` is `gateway dev`'s own and inherited by nobody: who finds it taken is refused at once.
-It alone would not do. When `gateway dev` is killed, the kernel tells its nats-server to end
-(`runtime.lifecycle.die_with_parent`), and that still writes while it does. ``nats-server.lock`` is
-therefore inherited by the nats-server, on purpose, and lives as long as it: the next start waits.
+`gateway dev` holds ``dev.lock`` and does not pass it on: a second `gateway dev` is refused at once.
+That lock alone is not enough. If `gateway dev` is killed, the kernel terminates its nats-server
+(`runtime.lifecycle.die_with_parent`), which still writes until it has ended. The nats-server
+therefore inherits ``nats-server.lock`` and holds it for as long as it runs: the next start waits.
 """
 
 import asyncio
@@ -24,12 +25,12 @@ _SERVER = "nats-server.lock"
 
 
 class FolderInUseError(Exception):
-    """Somebody else has the folder; the text says who, in one line."""
+    """Another process uses the folder; the message says which, in one line."""
 
 
 def lock_folder(folder: Path) -> IO[bytes]:
-    """Return what holds the folder until it is closed. Raises `FolderInUseError`, OSError."""
-    lock = _locked(folder / _DEV)
+    """Lock the folder until the returned file is closed. Raises `FolderInUseError`, `OSError`."""
+    lock = _try_lock(folder / _DEV)
     if lock is None:
         raise FolderInUseError(
             f"the data folder {folder} is in use by another `gateway dev`; "
@@ -39,33 +40,33 @@ def lock_folder(folder: Path) -> IO[bytes]:
 
 
 async def lock_server(
-    folder: Path, within_s: float, pause: Pause, say: Callable[[str], None]
+    folder: Path, timeout_s: float, pause: Pause, say: Callable[[str], None]
 ) -> IO[bytes]:
-    """Return what the nats-server is to inherit, once no other one writes to the folder.
+    """Return the lock that the nats-server must inherit, once no other one uses the folder.
 
-    ``say`` is told when there is one to wait for. Raises `FolderInUseError` when it still runs
-    after ``within_s`` seconds, `gateway.dev.children.InterruptError`, OSError.
+    ``say`` prints a message if there is one to wait for. Raises `FolderInUseError` if that one
+    still runs after ``timeout_s`` seconds, `gateway.dev.children.InterruptError`, `OSError`.
     """
-    lock = _locked(folder / _SERVER)
+    lock = _try_lock(folder / _SERVER)
     if lock is not None:
         return lock
     say(f"waiting for the nats-server of an earlier run on {folder} to end")
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             while lock is None:
-                await pause.moment()
-                lock = _locked(folder / _SERVER)
+                await pause.wait()
+                lock = _try_lock(folder / _SERVER)
     except TimeoutError:
         raise FolderInUseError(
             f"the data folder {folder} is in use by the nats-server of an earlier run, "
-            f"which has not ended in {within_s:.0f} s"
+            f"which has not ended in {timeout_s:.0f} s"
         ) from None
     return lock
 
 
-def _locked(path: Path) -> IO[bytes] | None:
-    """Return the file, made if need be, with its lock; `None` when somebody else holds that."""
-    # For its owner only: whoever can open a file can lock it.
+def _try_lock(path: Path) -> IO[bytes] | None:
+    """Lock a file, created if need be, and return it; `None` if another process has the lock."""
+    # Readable by its owner only: a process that can open a file can lock it.
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""Deployments to running instances: one leader keeps what is there equal to what was asked for."""
+"""Runs the instances of deployments: one leader makes what runs match what is deployed."""

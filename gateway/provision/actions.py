@@ -1,44 +1,45 @@
-"""What is known of a version when it is looked at, and what may be asked for then. Pure."""
+"""The planner's input and output: a snapshot of a function version, a plan of actions. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
-from gateway.provision.backend import Holding
+from gateway.provision.backend import InstanceStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A queue at one moment: requests that wait, and requests that workers have leased."""
+    """The load of a queue at one moment: requests that wait, and requests that workers lease."""
 
     waiting: int
     leased: int
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """Everything there is to know of a version; ``load`` is `None` when it was not asked for.
+class Snapshot:
+    """The state of one function version at ``now``, in Unix seconds.
 
-    ``now`` is Unix seconds. ``has_queue`` tells that a queue may be left although nothing is
-    deployed, as after a change of leaders. ``is_wanted`` tells that somebody has called it while
-    nothing served it. ``gone`` are ids of instances of which nothing runs, whatever their records
-    say: a dead leader's.
+    ``statuses`` are the backend's instances by id. ``load`` is `None` if the queue was not read.
+    ``has_queue`` is true if a queue may be left although nothing is deployed, as after a change of
+    leaders. ``has_wake_request`` is true if a client has called the version while nothing served
+    it. ``ended_ids`` are instances of a dead leader that are known to have ended, whatever their
+    records say.
     """
 
     now: float
     state: State
     deployment: Deployment | None
     instances: Sequence[Instance]
-    holdings: Mapping[str, Holding]
+    statuses: Mapping[str, InstanceStatus]
     load: Load | None = None
     has_queue: bool = False
-    is_wanted: bool = False
-    gone: Collection[str] = ()
+    has_wake_request: bool = False
+    ended_ids: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Write down and start one more instance."""
+    """Store the record of a new instance and start it."""
 
     spec: GpuSpec
 
@@ -51,8 +52,8 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Write down what an instance has come to. ``is_gone``: nothing of it runs."""
+class SetPhase:
+    """Store the phase and the error of an instance. ``is_gone``: nothing of it runs any more."""
 
     instance: Instance
     phase: Phase
@@ -62,15 +63,15 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Have an instance finish and end."""
+    """Stop an instance; it may finish its requests within ``grace_s`` seconds."""
 
     instance_id: str
     grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
-    """End an instance that no longer does what it should."""
+class Fail:
+    """End an unhealthy instance at once."""
 
     instance_id: str
     reason: str
@@ -78,43 +79,44 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove the record of an instance of which nothing is left."""
+    """Delete the record of an instance that has ended."""
 
     instance: Instance
 
 
 @dataclass(frozen=True, slots=True)
 class EndQueue:
-    """End every queued request with an error, now."""
+    """End every queued request with an error, at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Remove the queue, and the deployment if its record is still there: all is over."""
+    """Remove the queue, and the deployment if its record still exists: the undeploy is complete."""
 
     deployment: Deployment | None
 
 
-Action = Create | Restart | Note | Stop | Break | Forget | EndQueue | Finish
+Action = Create | Restart | SetPhase | Stop | Fail | Forget | EndQueue | Finish
 
 
 @dataclass(slots=True)
 class Plan:
-    """What to do, in this order, and when to look again.
+    """Actions to execute in this order, and when to plan again.
 
-    ``look_at`` is Unix seconds, `None` when only a change needs another look. ``load_every_s``: how
-    often the queue must be read until the next look, `None` for not at all.
+    ``next_at`` is in Unix seconds; `None` means that only a change requires another plan.
+    ``load_every_s`` is the interval at which the queue must be read until then; `None` means not
+    at all.
     """
 
     actions: list[Action] = field(default_factory=list)
-    look_at: float | None = None
+    next_at: float | None = None
     load_every_s: float | None = None
 
-    def again_at(self, at: float) -> None:
-        """Look again at ``at`` at the latest."""
-        self.look_at = at if self.look_at is None else min(self.look_at, at)
+    def plan_again_at(self, at: float) -> None:
+        """Plan again at ``at`` or earlier."""
+        self.next_at = at if self.next_at is None else min(self.next_at, at)
 
     def read_load(self, every_s: float) -> None:
-        """Read the queue at least so often."""
+        """Read the queue every ``every_s`` seconds or more often."""
         before = self.load_every_s
         self.load_every_s = every_s if before is None else min(before, every_s)

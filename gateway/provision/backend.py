@@ -1,7 +1,7 @@
-"""Where instances run, as the reconciler sees it.
+"""The port through which the reconciler runs instances.
 
-A backend keeps no intentions: it starts what it is told to, says what has become of it, and stops
-it. When to start again, and whether, is decided in `gateway.provision.planner`.
+A backend decides nothing: it starts what it is given, reports the status of each instance, and
+stops it. `gateway.provision.planner` decides whether and when to start an instance again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,40 +12,41 @@ from typing import Protocol
 from gateway.domain.model import GpuSpec, Instance, VersionDetails
 
 OnChange = Callable[[str, str], None]
-"""Told function id and version id of whatever has changed."""
+"""Called with the function id and the version id of an instance whose status has changed."""
 
 
-class Life(Enum):
-    """What has become of an instance."""
+class RunState(Enum):
+    """Whether an instance runs at its backend."""
 
     UP = "up"
-    """It was started and has not ended; whether it serves, its worker tells."""
+    """It was started and has not ended. Its worker reports whether it can serve."""
     DOWN = "down"
     """It has ended or could not start; nothing of it runs."""
     STOPPING = "stopping"
-    """It was told to stop. Once it has, the backend knows it no longer."""
+    """It is being stopped. The backend drops it as soon as it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """One instance that a backend has.
+class InstanceStatus:
+    """The status of one instance at its backend.
 
-    ``since`` is when it came to its ``life``, Unix seconds. ``reason`` is why it is DOWN, with the
-    last lines of its log; ``is_final`` when another attempt cannot end otherwise.
+    ``since`` is when it entered ``state``, in Unix seconds. ``reason`` says why it is DOWN, with
+    the last lines of its log. ``is_final`` is true if every further attempt must fail as well.
     """
 
     instance_id: str
-    life: Life
+    state: RunState
     since: float
     reason: str = ""
     is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """Everything that is needed to run one instance.
+class LaunchSpec:
+    """Everything that a backend needs to run one instance.
 
-    ``secrets`` are values by name; ``worker_environment`` is how its worker logs in.
+    ``secrets`` are values by name. ``worker_environment`` holds the settings with which the
+    instance's worker logs in to the platform.
     """
 
     instance: Instance
@@ -56,31 +57,34 @@ class Order:
 
 
 class Backend(Protocol):
-    """One kind of place for instances. No method fails for what happens to an instance."""
+    """Runs instances. A failing instance has a status; it never makes a method raise."""
 
     def listen(self, on_change: OnChange) -> None:
-        """Call ``on_change`` whenever a holding changes or ends, from the running loop."""
+        """Call ``on_change``, in the running loop, whenever a status changes or is dropped."""
 
-    async def clear_remains(self) -> Collection[str]:
-        """End what backends of leaders that died have left running, as far as we can reach it.
+    async def remove_orphans(self) -> Collection[str]:
+        """End instances that the backends of dead leaders have left running, if within reach.
 
-        Return the ids of their instances, of which nothing runs any more.
+        Return the ids of instances that have ended in this way.
         """
 
-    def held(self) -> Iterable[tuple[str, str]]:
-        """Return function id and version id of everything held."""
+    def version_ids(self) -> Iterable[tuple[str, str]]:
+        """Return the function id and version id of every version that has an instance here."""
 
-    def holdings(self, version_id: str) -> Mapping[str, Holding]:
-        """Return what is held of one version, by instance id."""
+    def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:
+        """Return the statuses of one version's instances, by instance id."""
 
-    async def start(self, order: Order) -> None:
-        """Start an instance, or start it again when it is DOWN. Else nothing happens."""
+    async def start(self, launch: LaunchSpec) -> None:
+        """Start an instance that is new or DOWN. Do nothing for any other."""
 
     def stop(self, instance_id: str, grace_s: float) -> None:
-        """Have it finish what it does within ``grace_s`` seconds, then end it. Returns at once."""
+        """Let an instance finish its requests within ``grace_s`` seconds, then end it.
+
+        Returns at once.
+        """
 
     def fail(self, instance_id: str, reason: str) -> None:
-        """End it at once because it no longer does what it should: it becomes DOWN."""
+        """End an unhealthy instance at once; it becomes DOWN."""
 
-    def tail(self, instance_id: str) -> str:
-        """Return the last lines of its log; empty when there are none."""
+    def log_tail(self, instance_id: str) -> str:
+        """Return the last lines of an instance's log; empty if there are none."""

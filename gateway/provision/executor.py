@@ -1,7 +1,8 @@
-"""Executes the actions of `gateway.provision.planner`: in the store, at the backend, at the queue.
+"""Executes the planner's actions: in the store, at the backend, at the queue.
 
-Written down first, then done: what is written and not done is seen at the next look, and what was
-done without being written would be lost with us.
+A change is written to the store first and then carried out. A change that was written but not
+carried out is planned again; one that was carried out but not written would be lost if this
+process died.
 """
 
 import os
@@ -30,28 +31,31 @@ from gateway.domain.states import capacity_of, state_of
 from gateway.errors import Conflict
 from gateway.provision.actions import (
     Action,
-    Break,
     Create,
     EndQueue,
+    Fail,
     Finish,
     Forget,
     Load,
-    Note,
     Restart,
+    SetPhase,
     Stop,
 )
-from gateway.provision.backend import Backend, Order
-from gateway.provision.instances import Fleet
+from gateway.provision.backend import Backend, LaunchSpec
+from gateway.provision.instances import VersionInstances
 from wire.ids import uuid4_text
 
 MAX_HEALTH_BYTES = 128 << 10
-"""Of all errors in a deployment's record, which NATS takes up to 1 MiB of, escapes included."""
+"""Limit of all errors in a deployment's record; NATS takes up to 1 MiB, with JSON escapes."""
 
 Kind = TypeVar("Kind", FunctionVersion, VersionDetails, Deployment, Instance)
 
 
 class Records(Protocol):
-    """The store (`gateway.store.nats_kv.Store`); may raise `StoreUnavailable` and `Conflict`."""
+    """Stored records (`gateway.store.nats_kv.Store`).
+
+    Every call may raise `StoreUnavailable`, and writes `Conflict`.
+    """
 
     async def put(self, record: Record, revision: int | None = None) -> int: ...
 
@@ -63,7 +67,10 @@ class Records(Protocol):
 
 
 class Queues(Protocol):
-    """Queues of versions (`gateway.provision.queues.Queues`); may raise `QueueUnavailable`."""
+    """Queues of versions (`gateway.provision.queues.Queues`).
+
+    Every call may raise `QueueUnavailable`.
+    """
 
     async def load(self, version_id: str) -> Load: ...
 
@@ -77,32 +84,32 @@ class Queues(Protocol):
 SecretsOf = Callable[[VersionDetails], Awaitable[Mapping[str, str]]]
 """Returns the values of a version's secrets by name."""
 WorkerEnvironment = Callable[[Instance], Awaitable[Mapping[str, str]]]
-"""Returns the settings by which an instance's worker reaches and logs in to the platform."""
+"""Returns the settings with which an instance's worker logs in to the platform."""
 
 
-def fitted(health: Sequence[HealthInfo]) -> tuple[HealthInfo, ...]:
-    """Return ``health`` with its errors cut to equal shares of `MAX_HEALTH_BYTES`, if need be."""
-    if sum(len(one.error) for one in health) * 4 <= MAX_HEALTH_BYTES:
+def truncate_health(health: Sequence[HealthInfo]) -> tuple[HealthInfo, ...]:
+    """Return ``health`` with the errors cut to equal shares of `MAX_HEALTH_BYTES`, if longer."""
+    if sum(len(info.error) for info in health) * 4 <= MAX_HEALTH_BYTES:
         return tuple(health)
     share = MAX_HEALTH_BYTES // len(health)
     return tuple(
-        replace(one, error=one.error.encode()[:share].decode(errors="ignore")) for one in health
+        replace(info, error=info.error.encode()[:share].decode(errors="ignore")) for info in health
     )
 
 
 async def no_secrets(details: VersionDetails) -> Mapping[str, str]:  # noqa: ARG001
-    """Return none."""
+    """Return no secrets."""
     return {}
 
 
 async def no_environment(instance: Instance) -> Mapping[str, str]:  # noqa: ARG001
-    """Return nothing: the worker's own defaults hold."""
+    """Return no settings: the worker uses its own defaults."""
     return {}
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Everything that is acted on."""
+class Ports:
+    """Everything that the reconciler reads and changes."""
 
     records: Records
     backend: Backend
@@ -111,76 +118,76 @@ class Places:
     worker_environment: WorkerEnvironment = no_environment
 
 
-class Execution:
-    """Acts on one fleet at a time. Raises what its places do, and then may be asked again."""
+class Executor:
+    """Executes actions. Raises what the ports raise; the action may then be executed again."""
 
-    def __init__(self, places: Places, clock: Callable[[], float]) -> None:
-        """``clock`` gives Unix seconds."""
-        self._records = places.records
-        self._backend = places.backend
-        self._queues = places.queues
-        self._places = places
+    def __init__(self, ports: Ports, clock: Callable[[], float]) -> None:
+        """``clock`` returns Unix seconds."""
+        self._ports = ports
+        self._records = ports.records
+        self._backend = ports.backend
+        self._queues = ports.queues
         self._clock = clock
 
-    async def carry_out(self, fleet: Fleet, action: Action) -> None:
-        """Do one thing."""
+    async def execute(self, version: VersionInstances, action: Action) -> None:
+        """Execute one action for a version."""
         match action:
             case Create(spec):
-                await self._create(fleet, spec)
+                await self._create(version, spec)
             case Restart(instance):
-                await self._restart(fleet, instance)
-            case Note():
-                await self._note(fleet, action)
+                await self._restart(version, instance)
+            case SetPhase():
+                await self._set_phase(version, action)
             case Stop(instance_id, grace_s):
-                await self._stop(fleet, instance_id, grace_s)
-            case Break(instance_id, reason):
+                await self._stop(version, instance_id, grace_s)
+            case Fail(instance_id, reason):
                 self._backend.fail(instance_id, reason)
             case Forget(instance):
-                await self.forget(fleet, instance)
+                await self.forget(version, instance)
             case EndQueue():
-                await self._queues.end(fleet.version_id)
+                await self._queues.end(version.version_id)
             case Finish(deployment):
-                await self._finish(fleet, deployment)
+                await self._finish(version, deployment)
 
-    async def put_back(self, fleet: Fleet, instance: Instance) -> None:
-        """Write down again what the store has lost."""
+    async def restore(self, version: VersionInstances, instance: Instance) -> None:
+        """Write an instance's record again that the store has lost."""
         await self._records.put(instance)
-        fleet.wrote(instance)
+        version.mark_written(instance)
 
-    async def forget(self, fleet: Fleet, instance: Instance) -> None:
-        """Remove an instance's record."""
+    async def forget(self, version: VersionInstances, instance: Instance) -> None:
+        """Delete an instance's record."""
         await self._records.delete(InstanceRemoved(instance.version_id, instance.instance_id))
-        fleet.dropped(instance.instance_id)
+        version.mark_removed(instance.instance_id)
 
-    async def settle_state(self, fleet: Fleet, now: float) -> None:
-        """Make stored state and capacity what follows from the records as they are now.
+    async def store_state(self, version: VersionInstances, now: float) -> None:
+        """Store the state and the capacity that follow from the current records.
 
-        The version is read first: whoever changes the deployment after we read it writes the
-        version afterwards, and our write conflicts.
+        The version is read first: a writer that changes the deployment after it was read here
+        writes the version afterwards, so that the write here conflicts.
         """
-        name = VersionRemoved(fleet.function_id, fleet.version_id)
-        version, revision = await self._get(FunctionVersion, name)
-        if version is None:
-            fleet.state, fleet.capacity = State.INACTIVE, 0
+        name = VersionRemoved(version.function_id, version.version_id)
+        record, revision = await self._get(FunctionVersion, name)
+        if record is None:
+            version.state, version.capacity = State.INACTIVE, 0
             return
-        deployment, _ = await self._deployment(fleet)
-        state = state_of(version.state, deployment, fleet.instances(), now)
-        capacity = capacity_of(deployment, fleet.instances(), now)
-        if state is not version.state or capacity != version.capacity:
-            await self._records.put(replace(version, state=state, capacity=capacity), revision)
-        fleet.state, fleet.capacity = state, capacity
+        deployment, _ = await self._deployment(version)
+        state = state_of(record.state, deployment, version.instances(), now)
+        capacity = capacity_of(deployment, version.instances(), now)
+        if state is not record.state or capacity != record.capacity:
+            await self._records.put(replace(record, state=state, capacity=capacity), revision)
+        version.state, version.capacity = state, capacity
 
-    async def settle_health(
-        self, fleet: Fleet, deployment_id: str, health: tuple[HealthInfo, ...]
+    async def store_health(
+        self, version: VersionInstances, deployment_id: str, health: tuple[HealthInfo, ...]
     ) -> None:
-        """Write down why instances do not run, unless it is written already."""
-        deployment, revision = await self._deployment(fleet)
+        """Store why instances do not run, unless that is stored already."""
+        deployment, revision = await self._deployment(version)
         if deployment is None or deployment.deployment_id != deployment_id:
             return
         if deployment.health != health:
             deployment = replace(deployment, health=health)
             await self._records.put(deployment, revision)
-        fleet.deployment = deployment
+        version.deployment = deployment
 
     async def _get(self, kind: type[Kind], name: Removed) -> tuple[Kind | None, int]:
         found = await self._records.get(name)
@@ -189,12 +196,12 @@ class Execution:
         record, revision = found
         return (record, revision) if isinstance(record, kind) else (None, 0)
 
-    async def _deployment(self, fleet: Fleet) -> tuple[Deployment | None, int]:
-        name = DeploymentRemoved(fleet.function_id, fleet.version_id)
+    async def _deployment(self, version: VersionInstances) -> tuple[Deployment | None, int]:
+        name = DeploymentRemoved(version.function_id, version.version_id)
         return await self._get(Deployment, name)
 
-    async def _create(self, fleet: Fleet, spec: GpuSpec) -> None:
-        deployment = fleet.deployment
+    async def _create(self, version: VersionInstances, spec: GpuSpec) -> None:
+        deployment = version.deployment
         if deployment is None:
             return
         now = timestamp(self._clock())
@@ -212,57 +219,58 @@ class Execution:
             created_at=now,
             updated_at=now,
         )
-        order = await self._order(instance, spec)
+        launch = await self._launch_spec(instance, spec)
         await self._records.put(instance, 0)
-        fleet.wrote(instance)
-        await self._backend.start(order)
+        version.mark_written(instance)
+        await self._backend.start(launch)
 
-    async def _restart(self, fleet: Fleet, instance: Instance) -> None:
-        spec = None if fleet.deployment is None else fleet.deployment.spec(instance.spec_id)
+    async def _restart(self, version: VersionInstances, instance: Instance) -> None:
+        spec = None if version.deployment is None else version.deployment.spec(instance.spec_id)
         if spec is not None:
-            await self._backend.start(await self._order(instance, spec))
+            await self._backend.start(await self._launch_spec(instance, spec))
 
-    async def _order(self, instance: Instance, spec: GpuSpec) -> Order:
+    async def _launch_spec(self, instance: Instance, spec: GpuSpec) -> LaunchSpec:
         name = DetailsRemoved(instance.function_id, instance.version_id)
         details, _ = await self._get(VersionDetails, name)
         if details is None:
             raise Conflict("the version is being deleted")
-        return Order(
+        return LaunchSpec(
             instance,
             spec,
             details,
-            await self._places.secrets_of(details),
-            await self._places.worker_environment(instance),
+            await self._ports.secrets_of(details),
+            await self._ports.worker_environment(instance),
         )
 
-    async def _stop(self, fleet: Fleet, instance_id: str, grace_s: float) -> None:
-        known = next((one for one in fleet.instances() if one.instance_id == instance_id), None)
-        if known is not None:
-            await self._note(fleet, Note(known, Phase.STOPPING, known.error))
+    async def _stop(self, version: VersionInstances, instance_id: str, grace_s: float) -> None:
+        for instance in version.instances():
+            if instance.instance_id == instance_id:
+                await self._set_phase(version, SetPhase(instance, Phase.STOPPING, instance.error))
+                break
         self._backend.stop(instance_id, grace_s)
 
-    async def _note(self, fleet: Fleet, note: Note) -> None:
-        """Change our half of an instance's record; the other half is its worker's."""
-        name = InstanceRemoved(note.instance.version_id, note.instance.instance_id)
+    async def _set_phase(self, version: VersionInstances, action: SetPhase) -> None:
+        """Change the reconciler's half of an instance's record; its worker writes the other."""
+        name = InstanceRemoved(action.instance.version_id, action.instance.instance_id)
         stored, revision = await self._get(Instance, name)
-        instance = stored or note.instance
-        changed = replace(instance, phase=note.phase, error=note.error)
-        if note.is_gone:
+        instance = stored or action.instance
+        changed = replace(instance, phase=action.phase, error=action.error)
+        if action.is_gone:
             changed = replace(
                 changed, is_connected=False, is_healthy=False, busy=0, slots=0, lease_until=0
             )
         if changed != instance or not revision:
             changed = replace(changed, updated_at=timestamp(self._clock()))
             await self._records.put(changed, revision)
-        fleet.wrote(changed)
+        version.mark_written(changed)
 
-    async def _finish(self, fleet: Fleet, deployment: Deployment | None) -> None:
-        await self._queues.remove(fleet.version_id)
-        fleet.has_queue = False
+    async def _finish(self, version: VersionInstances, deployment: Deployment | None) -> None:
+        await self._queues.remove(version.version_id)
+        version.has_queue = False
         if deployment is None:
             return
-        stored, revision = await self._deployment(fleet)
+        stored, revision = await self._deployment(version)
         if stored is not None and stored.deployment_id == deployment.deployment_id:
-            name = DeploymentRemoved(fleet.function_id, fleet.version_id)
+            name = DeploymentRemoved(version.function_id, version.version_id)
             await self._records.delete(name, revision)
-        fleet.deployment = None
+        version.deployment = None

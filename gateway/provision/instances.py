@@ -1,8 +1,9 @@
-"""Which versions have something asked for or running, and the instances of each. Pure.
+"""The versions that need reconciling, and the instances of each. Pure.
 
-`Fleets` is fed with every change of the store and keeps only versions that need looking after, the
-deployed ones. A `Fleet` joins what the store says with what we wrote ourselves a moment ago and the
-store has yet to tell us, so that no instance is started twice.
+`ManagedVersions` takes every change of the store and keeps only versions that need something:
+those that are deployed, run or have a queue left. `VersionInstances` joins the records that the
+store has reported with those that this process wrote a moment ago and the store has yet to report,
+so that no instance is started twice.
 """
 
 from collections.abc import Callable, Collection
@@ -19,14 +20,14 @@ from gateway.domain.model import (
 )
 
 
-class Fleet:
-    """One version: what is asked for, its state as stored, its instances."""
+class VersionInstances:
+    """One version: its deployment, its state and capacity as stored, its instances."""
 
     __slots__ = (
-        "_dropped",
-        "_fresh",
         "_records",
-        "_seen",
+        "_removed",
+        "_reported",
+        "_unreported",
         "capacity",
         "deployment",
         "function_id",
@@ -42,126 +43,129 @@ class Fleet:
         self.state = State.INACTIVE
         self.capacity = 0
         self.has_queue = False
-        self._seen: dict[str, Instance] = {}
+        self._reported: dict[str, Instance] = {}
         self._records: dict[str, Instance] = {}
-        self._fresh: set[str] = set()
-        self._dropped: set[str] = set()
+        self._unreported: set[str] = set()
+        self._removed: set[str] = set()
 
     def is_empty(self) -> bool:
-        """Whether nothing is asked for, and nothing is on record."""
+        """Whether the version is not deployed and nothing of it is left."""
         return (
             self.deployment is None
             and self.state is State.INACTIVE
             and not self.has_queue
-            and not self._seen
+            and not self._reported
             and not self._records
         )
 
-    def take(self, change: Instance | InstanceRemoved) -> None:
-        """The store says this now of an instance."""
+    def apply(self, change: Instance | InstanceRemoved) -> None:
+        """Take a change of one instance that the store reports."""
         instance_id = change.instance_id
         if isinstance(change, Instance):
-            self._seen[instance_id] = change
-            self._fresh.discard(instance_id)
-            if instance_id not in self._dropped:
+            self._reported[instance_id] = change
+            self._unreported.discard(instance_id)
+            if instance_id not in self._removed:
                 self._records[instance_id] = change
         else:
-            self._seen.pop(instance_id, None)
-            self._dropped.discard(instance_id)
+            self._reported.pop(instance_id, None)
+            self._removed.discard(instance_id)
 
-    def wrote(self, instance: Instance) -> None:
-        """We have written this to the store."""
-        if instance.instance_id not in self._seen:
-            self._fresh.add(instance.instance_id)
+    def mark_written(self, instance: Instance) -> None:
+        """Record that this process has written ``instance`` to the store."""
+        if instance.instance_id not in self._reported:
+            self._unreported.add(instance.instance_id)
         self._records[instance.instance_id] = instance
 
-    def dropped(self, instance_id: str) -> None:
-        """We have removed this from the store."""
+    def mark_removed(self, instance_id: str) -> None:
+        """Record that this process has deleted an instance from the store."""
         self._records.pop(instance_id, None)
-        self._fresh.discard(instance_id)
-        if instance_id in self._seen:
-            self._dropped.add(instance_id)
+        self._unreported.discard(instance_id)
+        if instance_id in self._reported:
+            self._removed.add(instance_id)
 
-    def lost(self, held: Collection[str]) -> list[Instance]:
-        """Return records that the store has lost of instances that are ``held``.
+    def find_lost(self, running_ids: Collection[str]) -> list[Instance]:
+        """Return the records that the store has lost of the instances in ``running_ids``.
 
-        The store keeps instances in memory: it loses them all when it starts again. Records of
-        instances that nobody holds are forgotten here, as they are there.
+        The store keeps instances in memory and loses them all when it restarts. Lost records of
+        other instances are dropped here as well.
         """
-        gone = self._records.keys() - self._seen.keys() - self._fresh
+        lost_ids = self._records.keys() - self._reported.keys() - self._unreported
         lost = []
-        for instance_id in gone:
-            if instance_id in held:
+        for instance_id in lost_ids:
+            if instance_id in running_ids:
                 lost.append(self._records[instance_id])
             else:
                 del self._records[instance_id]
         return lost
 
     def instances(self) -> list[Instance]:
-        """Return what there is, to the best of our knowledge, oldest first."""
-        return sorted(self._records.values(), key=lambda one: (one.created_at, one.instance_id))
+        """Return the current instances, oldest first."""
+        return sorted(
+            self._records.values(),
+            key=lambda instance: (instance.created_at, instance.instance_id),
+        )
 
 
-class Fleets:
-    """All of them. ``touched`` is called with each that something has changed of."""
+class ManagedVersions:
+    """All versions that need reconciling. ``on_change`` is called with each that has changed."""
 
-    def __init__(self, touched: Callable[[Fleet], None]) -> None:
-        self._touched = touched
-        self._fleets: dict[str, Fleet] = {}
-        self._function_of: dict[str, str] = {}
+    def __init__(self, on_change: Callable[[VersionInstances], None]) -> None:
+        self._on_change = on_change
+        self._versions: dict[str, VersionInstances] = {}
+        self._function_ids: dict[str, str] = {}
 
     def apply(self, change: Change) -> None:
-        """Take one change of the store; those of other kinds are ignored."""
+        """Take one change of the store; changes of other kinds of records are ignored."""
         match change:
             case FunctionVersion():
-                self._function_of[change.version_id] = change.function_id
-                if change.state is State.INACTIVE and change.version_id not in self._fleets:
+                self._function_ids[change.version_id] = change.function_id
+                if change.state is State.INACTIVE and change.version_id not in self._versions:
                     return
-                fleet = self.fleet(change.function_id, change.version_id)
-                fleet.state, fleet.capacity = change.state, change.capacity
+                version = self.ensure(change.function_id, change.version_id)
+                version.state, version.capacity = change.state, change.capacity
             case VersionRemoved():
-                self._function_of.pop(change.version_id, None)
-                fleet = self.fleet(change.function_id, change.version_id)
-                fleet.state = State.INACTIVE
+                self._function_ids.pop(change.version_id, None)
+                version = self.ensure(change.function_id, change.version_id)
+                version.state = State.INACTIVE
             case Deployment():
-                fleet = self.fleet(change.function_id, change.version_id)
-                fleet.deployment = change
+                version = self.ensure(change.function_id, change.version_id)
+                version.deployment = change
             case DeploymentRemoved():
-                fleet = self.fleet(change.function_id, change.version_id)
-                fleet.deployment = None
+                version = self.ensure(change.function_id, change.version_id)
+                version.deployment = None
             case Instance():
-                fleet = self.fleet(change.function_id, change.version_id)
-                fleet.take(change)
+                version = self.ensure(change.function_id, change.version_id)
+                version.apply(change)
             case InstanceRemoved():
-                known = self._fleets.get(change.version_id)
+                known = self._versions.get(change.version_id)
                 if known is None:
                     return
-                fleet = known
-                fleet.take(change)
+                version = known
+                version.apply(change)
             case _:
                 return
-        self._touched(fleet)
+        self._on_change(version)
 
-    def fleet(self, function_id: str, version_id: str) -> Fleet:
-        """Return the version's entry, made if need be."""
-        fleet = self._fleets.get(version_id)
-        if fleet is None:
-            fleet = self._fleets[version_id] = Fleet(function_id, version_id)
-        return fleet
+    def ensure(self, function_id: str, version_id: str) -> VersionInstances:
+        """Return the version's entry; creates it if there is none."""
+        version = self._versions.get(version_id)
+        if version is None:
+            version = self._versions[version_id] = VersionInstances(function_id, version_id)
+        return version
 
-    def get(self, version_id: str) -> Fleet | None:
-        """Return the version's entry, if it has one."""
-        return self._fleets.get(version_id)
+    def get(self, version_id: str) -> VersionInstances | None:
+        """Return the version's entry, if there is one."""
+        return self._versions.get(version_id)
 
-    def known(self, version_id: str) -> Fleet | None:
-        """Return the entry of a version that the store knows, made if need be."""
-        function_id = self._function_of.get(version_id)
-        return None if function_id is None else self.fleet(function_id, version_id)
+    def ensure_stored(self, version_id: str) -> VersionInstances | None:
+        """Return the entry of a version that is in the store, created if need be; else `None`."""
+        function_id = self._function_ids.get(version_id)
+        return None if function_id is None else self.ensure(function_id, version_id)
 
-    def everything(self) -> list[Fleet]:
+    def all(self) -> list[VersionInstances]:
         """Return all entries."""
-        return list(self._fleets.values())
+        return list(self._versions.values())
 
-    def forget(self, fleet: Fleet) -> None:
+    def forget(self, version: VersionInstances) -> None:
         """Drop the entry of a version that needs nothing any more."""
-        self._fleets.pop(fleet.version_id, None)
+        self._versions.pop(version.version_id, None)

@@ -1,12 +1,13 @@
-"""Who leads: a lease in the store that one of several reconcilers holds.
+"""Leader election: several reconcilers compete for one lease in the store.
 
-The record names its holder. The holder writes it again every third of ``ttl_s``; another one that
-sees the same revision for all of ``ttl_s``, by its own clock, replaces it. No clock is compared
-with another machine's.
+The record names its holder. The holder rewrites it every third of ``ttl_s``. A candidate that sees
+the same revision for a whole ``ttl_s``, by its own clock, replaces it. Clocks of different machines
+are never compared.
 
-Fenced by time: the holder trusts its lease for three quarters of ``ttl_s`` only, counted from when
-it *asked* for the last renewal. So it has stopped acting before anybody else can begin, even if it
-was paused in between. Without the store nobody leads, and nothing is changed, until it is back.
+Leadership is fenced by time: the holder trusts its lease for only three quarters of ``ttl_s``,
+counted from when it *sent* the last renewal. It has therefore stopped acting before another
+candidate can begin, even if it was paused in between. While the store is unavailable there is no
+leader, and nothing is changed.
 """
 
 import asyncio
@@ -26,10 +27,10 @@ _TRUSTED = 0.75
 _log = logging.getLogger("gateway.provision")
 
 
-class Place(Protocol):
-    """Where the lease is kept (`gateway.store.nats_kv.Store`).
+class LeaseStore(Protocol):
+    """The store of the lease (`gateway.store.nats_kv.Store`).
 
-    Every call may raise `StoreUnavailable`; writes raise `Conflict` when the revision is another.
+    Every call may raise `StoreUnavailable`; writes raise `Conflict` if the revision is another.
     """
 
     async def put_raw(
@@ -42,47 +43,48 @@ class Place(Protocol):
 
 
 class LeaderLease:
-    """One candidate. ``changed`` is called when it begins or ends to hold, or learns who does."""
+    """One candidate. ``on_change`` is called when `is_held` or `holder` has changed."""
 
     def __init__(
         self,
-        place: Place,
+        store: LeaseStore,
         owner: str,
-        changed: Callable[[], None],
+        on_change: Callable[[], None],
         ttl_s: float = TTL_S,
     ) -> None:
-        """``owner`` is unique among candidates, also among the lives of one."""
-        self._place = place
+        """``owner`` is unique among all candidates, and differs after a restart."""
+        self._store = store
         self._owner = owner
-        self._changed = changed
+        self._on_change = on_change
         self._ttl_s = ttl_s
         self._loop = asyncio.get_running_loop()
         self._trusted_until = 0.0
         self._revision = 0
-        self._seen = (0, 0.0)
-        self._shown: tuple[bool, str] = (False, "")
+        self._last_read = (0, 0.0)
+        """The last revision read, and when it was first read."""
+        self._notified: tuple[bool, str] = (False, "")
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.holder = ""
-        """Who was seen to hold it last; ourselves included."""
+        """The owner that the last read or written record names; empty before the first."""
 
     @property
     def is_held(self) -> bool:
-        """Whether we may act now."""
+        """Whether this candidate leads now."""
         return self._loop.time() < self._trusted_until
 
     @property
-    def is_others(self) -> bool:
-        """Whether another holds it, as far as is known."""
+    def is_held_by_other(self) -> bool:
+        """Whether another candidate leads, as far as is known."""
         return self.holder not in {"", self._owner}
 
     def start(self) -> None:
-        """Begin to try for it, and to keep it."""
+        """Begin to compete for the lease."""
         self._task = spawn(self._run(), "provision.lease")
 
     async def stop(self) -> None:
-        """Give it up at once, so that another need not wait; try no more."""
-        # A flag as well: on Python 3.11 what is under `nats-py` can swallow a cancellation.
+        """Stop competing, and release the lease so that another candidate takes it at once."""
+        # A flag as well: on Python 3.11 code below `nats-py` can swallow a cancellation.
         self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
@@ -90,59 +92,62 @@ class LeaderLease:
         was_held, self._trusted_until = self.is_held, 0.0
         if was_held:
             try:
-                await self._place.delete_raw(BUCKET, NAME, self._revision)
+                await self._store.delete_raw(BUCKET, NAME, self._revision)
             except (Conflict, StoreUnavailable) as error:
                 _log.warning("lease.not_released", extra={"fields": {"error": str(error)}})
-        self._show()
+        self._notify()
 
     async def _run(self) -> None:
         while not self._is_stopping:
             try:
-                await self._turn()
+                await self._step()
             except Conflict:
-                # Somebody was faster, or our own last write came through without its answer.
+                # Another candidate was faster, or our last write succeeded without its reply.
                 self._revision = 0
             except StoreUnavailable as error:
                 _log.warning("lease.store_unavailable", extra={"fields": {"error": str(error)}})
-            self._show()
+            self._notify()
             await asyncio.sleep(self._ttl_s / 8)
 
-    async def _turn(self) -> None:
+    async def _step(self) -> None:
+        """Renew the lease, or read it and take it if it is free. Writes only if it is due."""
         now = self._loop.time()
         if self._revision and self.is_held:
             if self._trusted_until - now > self._ttl_s * (_TRUSTED - 1 / 3):
                 return
             await self._write(self._revision)
             return
-        found = await self._place.get_raw(BUCKET, NAME)
+        found = await self._store.get_raw(BUCKET, NAME)
         if found is None:
             await self._write(0)
             return
         data, revision = found
         self.holder = _holder_of(data)
-        if revision != self._seen[0]:
-            self._seen = revision, now
-        if self.holder == self._owner or now - self._seen[1] >= self._ttl_s:
+        if revision != self._last_read[0]:
+            self._last_read = revision, now
+        if self.holder == self._owner or now - self._last_read[1] >= self._ttl_s:
             await self._write(revision)
 
     async def _write(self, revision: int) -> None:
-        asked_at = self._loop.time()
+        sent_at = self._loop.time()
         document = json.dumps({"holder": self._owner}).encode()
-        self._revision = await self._place.put_raw(BUCKET, NAME, document, revision)
-        # It may have ended while we waited: what was put off then must be told of the renewal.
-        self._show()
-        self._trusted_until = asked_at + self._ttl_s * _TRUSTED
+        self._revision = await self._store.put_raw(BUCKET, NAME, document, revision)
+        # The lease may have expired during the write. Notify of that first: work that was put off
+        # meanwhile continues only on the notification of the renewal.
+        self._notify()
+        self._trusted_until = sent_at + self._ttl_s * _TRUSTED
         self.holder = self._owner
 
-    def _show(self) -> None:
-        shown = self.is_held, self.holder
-        if shown == self._shown:
+    def _notify(self) -> None:
+        """Log and report a change of `is_held` or `holder`, if there is one."""
+        current = self.is_held, self.holder
+        if current == self._notified:
             return
-        if shown[0] != self._shown[0]:
-            event = "leader.began" if shown[0] else "leader.ended"
+        if current[0] != self._notified[0]:
+            event = "leader.began" if current[0] else "leader.ended"
             _log.info(event, extra={"fields": {"owner": self._owner, "holder": self.holder}})
-        self._shown = shown
-        self._changed()
+        self._notified = current
+        self._on_change()
 
 
 def _holder_of(data: bytes) -> str:

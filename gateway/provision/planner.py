@@ -1,52 +1,53 @@
-"""What one version needs done now: wanted and actual instances in, actions out. Pure.
+"""Plans what one function version needs now: a snapshot in, actions out. Pure.
 
-Looked at whenever anything has changed, and at the time the last look asked for; what it asks for
-follows from what there is, so an action that failed, or of which the outcome is not known, is
-asked for again. Remembered is only what no record holds: how often an instance failed in a row,
-since when it is idle, since when a drained queue is empty.
+A plan is made after every change, and at the time that the previous plan asked for. It follows
+from the snapshot, so an action that failed, or whose outcome is unknown, is planned again. The
+planner itself keeps only state that no stored record holds: how often an instance failed in a row,
+since when it has been idle, since when a draining queue has been empty.
 
-An instance that ends by itself is started again under the same id, later each time. While the
+An instance that ends by itself is restarted under the same id, after a growing delay. While the
 version is DEPLOYING the attempts are counted, and too many of them in a row make it FAILED.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
 from gateway.domain.states import is_running
 from gateway.provision.actions import (
     Action,
-    Break,
     Create,
     EndQueue,
+    Fail,
     Finish,
     Forget,
-    Note,
     Plan,
     Restart,
-    Situation,
+    SetPhase,
+    Snapshot,
     Stop,
 )
-from gateway.provision.backend import Holding, Life
-from gateway.provision.scaling import CALM_S, Demand
+from gateway.provision.backend import InstanceStatus, RunState
+from gateway.provision.scaling import CALM_S, Autoscaler
 
 DRAIN_S = 0.5
-"""Between two looks at a queue that is to run empty."""
+"""Between two readings of a draining queue."""
 CANNOT_SERVE = "its worker says that it cannot serve"
 NOT_HEARD_OF = "its worker is not heard of"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How instances are kept; durations in seconds.
+    """How instances are kept running; durations in seconds.
 
-    An instance that fails is started again after ``restart_first_s``, twice as long after each
-    further failure up to ``restart_most_s``, and from the beginning once it has run for
-    ``steady_s``. ``max_failed_starts`` in a row while DEPLOYING make it FAILED. One that ran and
-    is not heard of for ``unresponsive_s``, or is unhealthy so long, is ended and started again.
-    Requests that wait for ``scale_up_s`` are given more instances, up to the maximum; those above
-    the minimum are stopped after ``idle_s`` in which the others would have done, with
-    ``stop_grace_s`` to finish. A drained queue counts as empty once it was empty for
-    ``drain_settle_s``: so long may a gateway process take to learn of the undeploy.
+    A failed instance is restarted after ``restart_first_s``, twice as long after each further
+    failure up to ``restart_most_s``, and from the beginning again once it has run for
+    ``steady_s``. ``max_failed_starts`` in a row while DEPLOYING make it FAILED. An instance that
+    ran and then is unhealthy, or without a connected worker, for ``unresponsive_s`` is ended and
+    restarted. More instances are started, up to the maximum, once requests have waited for
+    ``scale_up_s``. Instances above the minimum are stopped once they were not needed for
+    ``idle_s``, with ``stop_grace_s`` to finish. A drained queue counts as empty once it was empty
+    for ``drain_settle_s``: a gateway process may take so long to learn of the undeploy.
     """
 
     restart_first_s: float = 1.0
@@ -60,275 +61,326 @@ class Policy:
     drain_settle_s: float = 1.5
 
 
-class _Course:
-    """What is remembered of one instance."""
+class InstanceHistory:
+    """What the planner remembers of one instance; times are Unix seconds.
 
-    __slots__ = ("busy_at", "down_since", "due_at", "failures", "has_run", "lost_at", "up_at")
+    ``failures`` counts failures in a row. ``busy_at`` is when the instance was last busy.
+    """
+
+    __slots__ = (
+        "busy_at",
+        "down_since",
+        "failures",
+        "has_run",
+        "restart_at",
+        "unhealthy_since",
+        "up_since",
+    )
 
     def __init__(self, now: float) -> None:
         self.failures = 0
         self.down_since: float | None = None
-        self.due_at = 0.0
+        self.restart_at = 0.0
         self.has_run = False
-        self.up_at: float | None = None
-        self.lost_at: float | None = None
+        self.up_since: float | None = None
+        self.unhealthy_since: float | None = None
         self.busy_at = now
 
+    def mark_up(self, now: float) -> None:
+        """Record that the instance runs at ``now``."""
+        if self.up_since is None:
+            # It is idle from now on, however long it took to start.
+            self.up_since = self.busy_at = now
+        self.has_run, self.unhealthy_since = True, None
 
-class Upkeep:
-    """Looks after one version for as long as anything is there or asked for."""
+    def mark_down(self, status: InstanceStatus, policy: Policy) -> None:
+        """Record that the instance has ended; counts each end once."""
+        if self.down_since == status.since:
+            return
+        self.down_since = status.since
+        if self.up_since is not None and status.since - self.up_since >= policy.steady_s:
+            self.failures = 0
+        self.failures += 1
+        if status.is_final:
+            self.failures = max(self.failures, policy.max_failed_starts)
+        self.restart_at = status.since + restart_delay_s(policy, self.failures)
+        self.up_since = self.unhealthy_since = None
+
+
+class Planner:
+    """Plans for one version until it is undeployed and nothing of it is left."""
 
     __slots__ = (
-        "_courses",
-        "_demand",
-        "_empty_at",
+        "_autoscaler",
+        "_empty_since",
+        "_histories",
         "_is_drained",
         "_is_queue_ended",
         "_policy",
         "_was_deployed",
-        "is_over",
+        "is_finished",
     )
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._courses: dict[str, _Course] = {}
-        self._demand = Demand()
-        self._empty_at: float | None = None
+        self._histories: dict[str, InstanceHistory] = {}
+        self._autoscaler = Autoscaler()
+        self._empty_since: float | None = None
         self._was_deployed = False
         self._is_queue_ended = False
         self._is_drained = False
-        self.is_over = False
+        self.is_finished = False
 
-    def look(self, there: Situation) -> Plan:
-        """Return what is to be done."""
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """Return the actions that the version needs now. Call `mark_done` after each of them."""
         plan = Plan()
-        ids = {one.instance_id for one in there.instances}
-        self._courses = {id_: course for id_, course in self._courses.items() if id_ in ids}
-        deployment = there.deployment
+        self._drop_histories(snapshot)
+        deployment = snapshot.deployment
         if deployment is None:
-            self._wind_down(there, plan)
+            self._wind_down(snapshot, plan)
             return plan
         self._was_deployed = True
-        self.is_over = False
-        self._demand.see(there, self._policy.idle_s)
+        self.is_finished = False
+        self._autoscaler.observe(snapshot, self._policy.idle_s)
         if deployment.draining_until is None:
             self._is_queue_ended = self._is_drained = False
-            self._empty_at = None
+            self._empty_since = None
+        own = self._remove_foreign(deployment, snapshot, plan)
+        if snapshot.state is State.ERROR:
+            for instance in own:
+                self._remove(instance, snapshot, plan)
+        elif deployment.draining_until is not None:
+            self._drain(deployment, own, snapshot, plan)
+        else:
+            self._maintain(deployment, own, snapshot, plan)
+        return plan
+
+    def mark_done(self, action: Action) -> None:
+        """Record that ``action`` was executed."""
+        if isinstance(action, EndQueue):
+            self._is_queue_ended = True
+        elif isinstance(action, Fail):
+            self._histories[action.instance_id].unhealthy_since = None
+        elif isinstance(action, Finish):
+            self._was_deployed = False
+            self._is_queue_ended = False
+            self.is_finished = True
+
+    def _drop_histories(self, snapshot: Snapshot) -> None:
+        """Drop the histories of instances that no longer exist."""
+        ids = {instance.instance_id for instance in snapshot.instances}
+        self._histories = {id_: history for id_, history in self._histories.items() if id_ in ids}
+
+    def _remove_foreign(
+        self, deployment: Deployment, snapshot: Snapshot, plan: Plan
+    ) -> list[Instance]:
+        """Remove instances of other deployments and of dropped specifications; return the rest."""
         own = []
-        for instance in there.instances:
+        for instance in snapshot.instances:
             is_own = instance.deployment_id == deployment.deployment_id
             if is_own and deployment.spec(instance.spec_id) is not None:
                 own.append(instance)
             else:
-                self._clear(instance, there, plan)
-        if there.state is State.ERROR:
-            for instance in own:
-                self._clear(instance, there, plan)
-        elif deployment.draining_until is not None:
-            self._drain(deployment, own, there, plan)
-        else:
-            self._keep(deployment, own, there, plan)
-        return plan
+                self._remove(instance, snapshot, plan)
+        return own
 
-    def done(self, action: Action) -> None:
-        """``action`` has been carried out."""
-        if isinstance(action, EndQueue):
-            self._is_queue_ended = True
-        elif isinstance(action, Break):
-            self._courses[action.instance_id].lost_at = None
-        elif isinstance(action, Finish):
-            self._was_deployed = False
-            self._is_queue_ended = False
-            self.is_over = True
-
-    def _wind_down(self, there: Situation, plan: Plan) -> None:
-        """Nothing is asked for."""
-        had_queue = self._was_deployed or there.has_queue
+    def _wind_down(self, snapshot: Snapshot, plan: Plan) -> None:
+        """End the queue and remove every instance: the version is not deployed."""
+        had_queue = self._was_deployed or snapshot.has_queue
         if had_queue and not self._is_queue_ended:
             plan.actions.append(EndQueue())
-        for instance in there.instances:
-            self._clear(instance, there, plan)
-        if there.instances or there.holdings:
+        for instance in snapshot.instances:
+            self._remove(instance, snapshot, plan)
+        if snapshot.instances or snapshot.statuses:
             return
         if had_queue:
             plan.actions.append(Finish(None))
         else:
-            self.is_over = True
+            self.is_finished = True
 
     def _drain(
-        self, deployment: Deployment, own: list[Instance], there: Situation, plan: Plan
+        self, deployment: Deployment, own: list[Instance], snapshot: Snapshot, plan: Plan
     ) -> None:
-        """A graceful undeploy: what is queued and running is finished, until its deadline."""
+        """Undeploy gracefully: finish queued and running requests until the deadline."""
         until = deployment.draining_until or 0
-        self._see_load(there)
-        if not self._is_drained and there.now < until:
+        self._observe_drain(snapshot)
+        if not self._is_drained and snapshot.now < until:
             plan.read_load(DRAIN_S)
-            plan.again_at(until)
-            kept = [one for one in own if self._nurse(one, there, plan)]
-            self._grow(deployment, kept, there, plan)
+            plan.plan_again_at(until)
+            kept = [instance for instance in own if self._reconcile(instance, snapshot, plan)]
+            self._scale_up(deployment, kept, snapshot, plan)
             return
-        if there.now >= until and not self._is_queue_ended:
+        if snapshot.now >= until and not self._is_queue_ended:
             plan.actions.append(EndQueue())
         for instance in own:
-            self._clear(instance, there, plan)
-        if not there.instances and not there.holdings:
+            self._remove(instance, snapshot, plan)
+        if not snapshot.instances and not snapshot.statuses:
             plan.actions.append(Finish(deployment))
 
-    def _see_load(self, there: Situation) -> None:
-        """Notice when the queue is empty for good."""
-        load = there.load
+    def _observe_drain(self, snapshot: Snapshot) -> None:
+        """Mark the queue as drained once it has stayed empty for `Policy.drain_settle_s`."""
+        load = snapshot.load
         if load is None:
             return
         if load.waiting or load.leased:
-            self._empty_at = None
+            self._empty_since = None
             return
-        if self._empty_at is None:
-            self._empty_at = there.now
-        self._is_drained = there.now - self._empty_at >= self._policy.drain_settle_s
+        if self._empty_since is None:
+            self._empty_since = snapshot.now
+        self._is_drained = snapshot.now - self._empty_since >= self._policy.drain_settle_s
 
-    def _keep(
-        self, deployment: Deployment, own: list[Instance], there: Situation, plan: Plan
+    def _maintain(
+        self, deployment: Deployment, own: list[Instance], snapshot: Snapshot, plan: Plan
     ) -> None:
-        """The deployment stands: at least the minimum, at most the maximum."""
-        kept = [one for one in own if self._nurse(one, there, plan)]
+        """Keep the number of instances between minimum and maximum, as the load requires."""
+        kept = [instance for instance in own if self._reconcile(instance, snapshot, plan)]
         for spec in deployment.specs:
-            self._fill(spec, [one for one in kept if one.spec_id == spec.spec_id], there, plan)
+            of_spec = [instance for instance in kept if instance.spec_id == spec.spec_id]
+            self._fit(spec, of_spec, snapshot, plan)
         if not any(isinstance(action, Stop) for action in plan.actions):
-            surplus = self._demand.surplus(deployment, kept, there, plan)
+            surplus = self._autoscaler.pick_surplus(deployment, kept, snapshot, plan)
             if surplus is not None:
-                plan.actions.append(Stop(surplus.instance_id, self._policy.stop_grace_s))
-        self._grow(deployment, kept, there, plan)
+                self._stop(surplus, plan)
+        self._scale_up(deployment, kept, snapshot, plan)
 
-    def _fill(self, spec: GpuSpec, kept: list[Instance], there: Situation, plan: Plan) -> None:
+    def _fit(self, spec: GpuSpec, kept: list[Instance], snapshot: Snapshot, plan: Plan) -> None:
+        """Start instances up to the minimum, stop those above the maximum, and idle ones."""
         missing = min(spec.min_instances, spec.max_instances) - len(kept)
         if missing > 0:
             plan.actions += [Create(spec)] * missing
             return
-        # Least is lost with what does not serve, then with what is idle, then with the newest.
-        order = sorted(kept, key=lambda one: one.created_at, reverse=True)
-        order.sort(key=lambda one: (is_running(one, there.now), one.busy > 0))
-        excess = len(kept) - spec.max_instances
-        for instance in order[: max(excess, 0)]:
-            plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
-        spare = -missing - max(excess, 0)
-        for instance in order[max(excess, 0) :]:
+        # Instances that do not serve go first, then idle ones, then the newest.
+        order = sorted(kept, key=lambda instance: instance.created_at, reverse=True)
+        order.sort(key=lambda instance: (is_running(instance, snapshot.now), instance.busy > 0))
+        excess = max(len(kept) - spec.max_instances, 0)
+        for instance in order[:excess]:
+            self._stop(instance, plan)
+        self._stop_idle(order[excess:], -missing - excess, snapshot, plan)
+
+    def _stop_idle(
+        self, candidates: Sequence[Instance], spare: int, snapshot: Snapshot, plan: Plan
+    ) -> None:
+        """Stop up to ``spare`` instances that have been idle for `Policy.idle_s`."""
+        for instance in candidates:
             idle_at = self._idle_at(instance)
             if spare <= 0 or idle_at is None:
                 continue
-            if there.now < idle_at:
-                plan.again_at(idle_at)
-            elif there.load is None or there.load.waiting:
+            if snapshot.now < idle_at:
+                plan.plan_again_at(idle_at)
+            elif snapshot.load is None or snapshot.load.waiting:
                 plan.read_load(CALM_S)
             else:
-                plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
+                self._stop(instance, plan)
                 spare -= 1
 
     def _idle_at(self, instance: Instance) -> float | None:
-        """Return when an instance above the minimum is needed no more; `None`: not for now.
+        """Return when an instance above the minimum may be stopped; `None`: not for now.
 
-        One that has yet to run, and did not fail so far, is being waited for.
+        An instance that has neither run nor failed yet is still awaited.
         """
-        course = self._courses[instance.instance_id]
-        if instance.busy or not (course.has_run or course.failures):
+        history = self._histories[instance.instance_id]
+        if instance.busy or not (history.has_run or history.failures):
             return None
-        return course.busy_at + self._policy.idle_s
+        return history.busy_at + self._policy.idle_s
 
-    def _grow(
-        self, deployment: Deployment, kept: list[Instance], there: Situation, plan: Plan
+    def _scale_up(
+        self, deployment: Deployment, kept: list[Instance], snapshot: Snapshot, plan: Plan
     ) -> None:
-        self._demand.grow(deployment, kept, there, plan, self._policy.scale_up_s)
+        self._autoscaler.scale_up(deployment, kept, snapshot, plan, self._policy.scale_up_s)
 
-    def _nurse(self, instance: Instance, there: Situation, plan: Plan) -> bool:
-        """See to one instance that is wanted; return whether it counts as one."""
-        holding = there.holdings.get(instance.instance_id)
-        course = self._courses.get(instance.instance_id)
-        if course is None:
-            course = self._courses[instance.instance_id] = _Course(there.now)
+    def _stop(self, instance: Instance, plan: Plan) -> None:
+        plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
+
+    def _reconcile(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
+        """Plan for one wanted instance; return whether it counts toward minimum and maximum."""
+        status = snapshot.statuses.get(instance.instance_id)
+        history = self._histories.get(instance.instance_id)
+        if history is None:
+            history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
         if instance.busy:
-            course.busy_at = there.now
-        if holding is None or holding.life is Life.STOPPING or instance.phase is Phase.STOPPING:
-            return self._clear(instance, there, plan)
-        if holding.life is Life.DOWN:
-            self._revive(instance, holding, course, there, plan)
-        elif is_running(instance, there.now):
-            if course.up_at is None:
-                # It is idle from now on, however long it took to come up.
-                course.up_at = course.busy_at = there.now
-            course.has_run, course.lost_at = True, None
-            if instance.phase is not Phase.RUNNING or instance.error:
-                plan.actions.append(Note(instance, Phase.RUNNING, ""))
-            plan.again_at(instance.lease_until)
-        elif course.up_at is not None:
-            self._miss(instance, course, there, plan)
+            history.busy_at = snapshot.now
+        if status is None or status.state is RunState.STOPPING or instance.phase is Phase.STOPPING:
+            return self._remove(instance, snapshot, plan)
+        if status.state is RunState.DOWN:
+            self._restart(instance, status, history, snapshot, plan)
+        elif is_running(instance, snapshot.now):
+            history.mark_up(snapshot.now)
+            self._mark_running(instance, plan)
+        elif history.up_since is not None:
+            self._mark_unhealthy(instance, history, snapshot, plan)
         elif instance.phase is Phase.FAILED:
-            plan.actions.append(Note(instance, Phase.STARTING, instance.error))
+            plan.actions.append(SetPhase(instance, Phase.STARTING, instance.error))
         return True
 
-    def _revive(
-        self, instance: Instance, holding: Holding, course: _Course, there: Situation, plan: Plan
+    def _mark_running(self, instance: Instance, plan: Plan) -> None:
+        """Store that the instance runs, and plan again when its worker's lease expires."""
+        if instance.phase is not Phase.RUNNING or instance.error:
+            plan.actions.append(SetPhase(instance, Phase.RUNNING, ""))
+        plan.plan_again_at(instance.lease_until)
+
+    def _restart(
+        self,
+        instance: Instance,
+        status: InstanceStatus,
+        history: InstanceHistory,
+        snapshot: Snapshot,
+        plan: Plan,
     ) -> None:
-        """An instance has ended by itself."""
-        policy = self._policy
-        if course.down_since != holding.since:
-            course.down_since = holding.since
-            if course.up_at is not None and holding.since - course.up_at >= policy.steady_s:
-                course.failures = 0
-            course.failures = (
-                max(course.failures + 1, policy.max_failed_starts)
-                if holding.is_final
-                else course.failures + 1
-            )
-            course.due_at = holding.since + restart_delay_s(policy, course.failures)
-            course.up_at = course.lost_at = None
+        """Restart an instance that has ended by itself when its delay is over, or give it up."""
+        history.mark_down(status, self._policy)
         has_failed = (
-            there.state is State.DEPLOYING
-            and not course.has_run
-            and course.failures >= policy.max_failed_starts
+            snapshot.state is State.DEPLOYING
+            and not history.has_run
+            and history.failures >= self._policy.max_failed_starts
         )
         phase = Phase.FAILED if has_failed else Phase.STARTING
-        if instance.phase is not phase or instance.error != holding.reason or instance.lease_until:
-            plan.actions.append(Note(instance, phase, holding.reason, is_gone=True))
+        if instance.phase is not phase or instance.error != status.reason or instance.lease_until:
+            plan.actions.append(SetPhase(instance, phase, status.reason, is_gone=True))
         if has_failed:
             return
-        if there.now >= course.due_at:
+        if snapshot.now >= history.restart_at:
             plan.actions.append(Restart(instance))
         else:
-            plan.again_at(course.due_at)
+            plan.plan_again_at(history.restart_at)
 
-    def _miss(self, instance: Instance, course: _Course, there: Situation, plan: Plan) -> None:
-        """An instance ran and does not now, but has not ended either."""
-        is_heard = instance.is_connected and there.now < instance.lease_until
-        why = CANNOT_SERVE if is_heard else NOT_HEARD_OF
-        if instance.phase is not Phase.STARTING or instance.error != why:
-            plan.actions.append(Note(instance, Phase.STARTING, why))
-        course.lost_at = there.now if course.lost_at is None else course.lost_at
-        end_at = course.lost_at + self._policy.unresponsive_s
-        if there.now < end_at:
-            plan.again_at(end_at)
+    def _mark_unhealthy(
+        self, instance: Instance, history: InstanceHistory, snapshot: Snapshot, plan: Plan
+    ) -> None:
+        """Handle an instance that ran and cannot serve now; end it after too long."""
+        is_connected = instance.is_connected and snapshot.now < instance.lease_until
+        error = CANNOT_SERVE if is_connected else NOT_HEARD_OF
+        if instance.phase is not Phase.STARTING or instance.error != error:
+            plan.actions.append(SetPhase(instance, Phase.STARTING, error))
+        if history.unhealthy_since is None:
+            history.unhealthy_since = snapshot.now
+        end_at = history.unhealthy_since + self._policy.unresponsive_s
+        if snapshot.now < end_at:
+            plan.plan_again_at(end_at)
             return
-        what = "unhealthy" if is_heard else "without a connected worker"
+        what = "unhealthy" if is_connected else "without a connected worker"
         plan.actions.append(
-            Break(instance.instance_id, f"{what} for {self._policy.unresponsive_s:g} s")
+            Fail(instance.instance_id, f"{what} for {self._policy.unresponsive_s:g} s")
         )
 
-    def _clear(self, instance: Instance, there: Situation, plan: Plan) -> bool:
-        """An instance is not wanted. Return whether it still serves, out of our reach.
+    def _remove(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
+        """Plan the end of an unwanted instance; return whether it may still serve elsewhere.
 
-        One that we do not hold belongs to a leader before us: it is gone, as we may know for sure,
-        or will be.
+        An instance that this backend does not have belongs to an earlier leader. It has ended if
+        it is in `Snapshot.ended_ids`, and otherwise counts as running until its lease expires.
         """
-        holding = there.holdings.get(instance.instance_id)
-        if holding is None:
-            if is_running(instance, there.now) and instance.instance_id not in there.gone:
-                plan.again_at(instance.lease_until)
+        status = snapshot.statuses.get(instance.instance_id)
+        if status is None:
+            is_ended = instance.instance_id in snapshot.ended_ids
+            if is_running(instance, snapshot.now) and not is_ended:
+                plan.plan_again_at(instance.lease_until)
                 return True
             plan.actions.append(Forget(instance))
-        elif holding.life is not Life.STOPPING:
-            plan.actions.append(Stop(instance.instance_id, self._policy.stop_grace_s))
+        elif status.state is not RunState.STOPPING:
+            self._stop(instance, plan)
         return False
 
 
 def restart_delay_s(policy: Policy, failures: int) -> float:
-    """Return how long to wait after so many failures in a row, at least one."""
+    """Return the delay before the next start after ``failures`` in a row, at least one."""
     doublings = min(failures - 1, 16)
     return min(policy.restart_first_s * 2.0**doublings, policy.restart_most_s)

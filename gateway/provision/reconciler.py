@@ -1,12 +1,12 @@
-"""Keeps what runs equal to what was asked for, while this process leads.
+"""Makes what runs match the deployments, while this process leads.
 
-Driven by events: every change of the store and of the backend touches its version, which is then
-looked at; a look also says when the next one is due. Versions are looked at side by side, one
-version never twice at a time. The queue is read from time to time only of versions of which it
-decides something: those that drain, and those that may have more instances than they have.
+Driven by events: every change of the store or of the backend marks its version for a
+reconciliation pass; a plan also says when the next pass is due. Versions are reconciled
+concurrently, each by one pass at a time. A queue is read periodically only if the plan depends on
+it: while the version drains, or may have more instances than it has.
 
-A look that fails changes nothing and is repeated. Nothing is done before the store was read whole,
-nor after the lease may have ended: it is checked before every single action.
+A pass that fails changes nothing further and is repeated. Nothing is done before the whole store
+was read, nor after the leader lease may have expired: it is checked before every action.
 """
 
 import asyncio
@@ -16,321 +16,344 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.domain.model import Change, Instance, RecordError, State
+from gateway.domain.model import Change, Deployment, Instance, RecordError, State
 from gateway.domain.states import capacity_of, changes_at, health_of, is_running, state_of
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.provision.actions import Plan, Situation
-from gateway.provision.backend import Backend, Life
-from gateway.provision.executor import Execution, Places, fitted
-from gateway.provision.instances import Fleet, Fleets
+from gateway.provision.actions import Plan, Snapshot
+from gateway.provision.backend import Backend, RunState
+from gateway.provision.executor import Executor, Ports, truncate_health
+from gateway.provision.instances import ManagedVersions, VersionInstances
 from gateway.provision.leader_election import LeaderLease
-from gateway.provision.planner import Policy, Upkeep
+from gateway.provision.planner import Planner, Policy
 from queueing.interface import QueueUnavailable
 from runtime.tasks import spawn
 
 RETRY_S = 0.3
-"""After a look that failed."""
+"""Delay after a failed pass."""
 LOADS_PER_S = 200
-"""Readings of all queues together; beyond it each waits longer."""
-AT_ONCE = 16
-"""Versions looked at side by side."""
+"""Readings of all queues together; with more of them, the interval of each grows."""
+MAX_CONCURRENT = 16
+"""Versions reconciled at the same time."""
 
 _log = logging.getLogger("gateway.provision")
 
 
-class _LeaseEndedError(Exception):
-    """We lead no longer: what is left of a look is somebody else's."""
+class _LeaseExpiredError(Exception):
+    """This process no longer leads: the rest of the pass is left to the next leader."""
 
 
 class Reconciler:
-    """Feed it with `apply`; `start` it once the store was read, `stop` it before the end."""
+    """Feed it with `apply`; `start` it once the store was read, and `stop` it at the end."""
 
     def __init__(
         self,
-        places: Places,
+        ports: Ports,
         make_lease: Callable[[Callable[[], None]], LeaderLease],
         policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``make_lease`` gets what the lease must call on changes; ``clock`` gives Unix seconds."""
+        """``make_lease`` gets the callback for changes of the lease; ``clock`` is Unix seconds."""
         self._loop = asyncio.get_running_loop()
         self._policy = policy or Policy()
         self._clock = clock
-        self._backend: Backend = places.backend
-        self._places = places
-        self._execution = Execution(places, clock)
-        self._fleets = Fleets(self._touch)
-        self._upkeeps: dict[str, Upkeep] = {}
-        self._due: dict[str, asyncio.TimerHandle] = {}
+        self._backend: Backend = ports.backend
+        self._ports = ports
+        self._executor = Executor(ports, clock)
+        self._versions = ManagedVersions(self._mark_dirty)
+        self._planners: dict[str, Planner] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._loaded_at: dict[str, float] = {}
-        self._wanted: set[str] = set()
-        self._gone: set[str] = set()
+        self._wake_requests: set[str] = set()
+        self._ended_ids: set[str] = set()
         self._dirty: dict[str, None] = {}
-        self._looking: dict[str, asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
+        self._passes: dict[str, asyncio.Task[None]] = {}
+        self._has_work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._was_leader = False
         self._is_stopping = False
-        self._sweeping: asyncio.Task[None] | None = None
-        self.lease = make_lease(self._lease_changed)
+        self._recovery: asyncio.Task[None] | None = None
+        self.lease = make_lease(self._handle_lease_change)
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process decides now."""
+        """Whether this process leads now."""
         return self.lease.is_held
 
     def apply(self, change: Change) -> None:
         """Take one change of the store, in any order, also before `start`."""
-        self._fleets.apply(change)
+        self._versions.apply(change)
 
-    def wanted(self, version_id: str) -> None:
-        """Somebody has called a version that nothing serves."""
-        fleet = self._fleets.get(version_id)
-        if fleet is not None and self.lease.is_held:
-            self._wanted.add(version_id)
-            self._touch(fleet)
+    def wake(self, version_id: str) -> None:
+        """Start an instance of a version that a client has called while nothing serves it."""
+        version = self._versions.get(version_id)
+        if version is not None and self.lease.is_held:
+            self._wake_requests.add(version_id)
+            self._mark_dirty(version)
 
     def start(self) -> None:
-        """Try to lead, and while we do, act."""
-        self._backend.listen(self._backend_changed)
+        """Compete for the lease, and reconcile while it is held."""
+        self._backend.listen(self._handle_backend_change)
         self._task = spawn(self._run(), "provision.reconciler")
         self.lease.start()
 
     async def stop(self) -> None:
-        """Act no more and let another lead. What runs here is the caller's to stop.
+        """Stop reconciling and release the lease. Instances keep running: the caller stops them.
 
-        See `forget_own` for the records of instances that were stopped afterwards.
+        Call `forget_own` once they have ended.
         """
-        # A flag as well: on Python 3.11 what is under `nats-py` can swallow a cancellation.
+        # A flag as well: on Python 3.11 code below `nats-py` can swallow a cancellation.
         self._is_stopping = True
-        tasks = [task for task in (self._task, self._sweeping) if task is not None]
-        tasks += self._looking.values()
+        tasks = [task for task in (self._task, self._recovery) if task is not None]
+        tasks += self._passes.values()
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for timer in self._due.values():
+        for timer in self._timers.values():
             timer.cancel()
         await self.lease.stop()
 
     async def forget_own(self, instance_ids: set[str]) -> None:
-        """Remove the records of instances of ours that have ended with us."""
-        for fleet in self._fleets.everything():
-            for instance in fleet.instances():
+        """Delete the records of instances of this process that have ended with it."""
+        for version in self._versions.all():
+            for instance in version.instances():
                 if instance.instance_id in instance_ids:
                     try:
-                        await self._execution.forget(fleet, instance)
+                        await self._executor.forget(version, instance)
                     except (Conflict, StoreUnavailable):
                         return
 
-    # What has happened
+    # Events
 
-    def _touch(self, fleet: Fleet) -> None:
-        self._dirty[fleet.version_id] = None
-        self._wake.set()
+    def _mark_dirty(self, version: VersionInstances) -> None:
+        self._dirty[version.version_id] = None
+        self._has_work.set()
 
-    def _backend_changed(self, function_id: str, version_id: str) -> None:
-        self._touch(self._fleets.fleet(function_id, version_id))
+    def _handle_backend_change(self, function_id: str, version_id: str) -> None:
+        self._mark_dirty(self._versions.ensure(function_id, version_id))
 
-    def _lease_changed(self) -> None:
+    def _handle_lease_change(self) -> None:
         is_leader = self.lease.is_held
         if is_leader and not self._was_leader:
-            self._sweeping = spawn(self._sweep(), "provision.sweep")
+            self._recovery = spawn(self._recover(), "provision.recover")
         self._was_leader = is_leader
-        for fleet in self._fleets.everything():
-            self._touch(fleet)
-        self._wake.set()
+        for version in self._versions.all():
+            self._mark_dirty(version)
+        self._has_work.set()
 
-    def _abandon(self) -> None:
-        """Stop what runs here: another decides now, and cannot reach it."""
-        for _, version_id in list(self._backend.held()):
-            for instance_id, holding in self._backend.holdings(version_id).items():
-                if holding.life is not Life.STOPPING:
+    def _stop_instances(self) -> None:
+        """Stop all instances of this process: another one leads now and cannot reach them."""
+        for _, version_id in list(self._backend.version_ids()):
+            for instance_id, status in self._backend.statuses(version_id).items():
+                if status.state is not RunState.STOPPING:
                     self._backend.stop(instance_id, self._policy.stop_grace_s)
 
-    async def _sweep(self) -> None:
-        """Find what is left of a dead leader, and of undeploys while nobody led."""
-        self._gone.update(await self._backend.clear_remains())
-        for known in self._fleets.everything():
-            if any(one.instance_id in self._gone for one in known.instances()):
-                self._touch(known)
+    async def _recover(self) -> None:
+        """Find what a dead leader has left, and undeploys that happened without a leader."""
+        self._ended_ids.update(await self._backend.remove_orphans())
+        for version in self._versions.all():
+            if any(instance.instance_id in self._ended_ids for instance in version.instances()):
+                self._mark_dirty(version)
         while self.lease.is_held and not self._is_stopping:
             try:
-                for version_id in await self._places.queues.version_ids():
-                    if (fleet := await self._with_queue(version_id)) is not None:
-                        fleet.has_queue = True
-                        self._touch(fleet)
+                await self._find_queues()
             except (QueueUnavailable, StoreUnavailable):
                 await asyncio.sleep(RETRY_S)
                 continue
             return
 
-    async def _with_queue(self, version_id: str) -> Fleet | None:
-        """Return the entry of a version that has a queue, though it was deleted while nobody led.
+    async def _find_queues(self) -> None:
+        """Mark every version that has a queue, deployed or not."""
+        for version_id in await self._ports.queues.version_ids():
+            version = await self._version_of_queue(version_id)
+            if version is not None:
+                version.has_queue = True
+                self._mark_dirty(version)
 
-        `None` for one that this store has never had: its queue is somebody else's.
+    async def _version_of_queue(self, version_id: str) -> VersionInstances | None:
+        """Return the entry of a version that has a queue, also if it was deleted without a leader.
+
+        Return `None` for a version that this store never had: its queue belongs to another system.
         """
-        known = self._fleets.known(version_id)
-        deleted = None if known else await self._places.records.deleted_version(version_id)
-        return known if deleted is None else self._fleets.fleet(*deleted)
+        version = self._versions.ensure_stored(version_id)
+        if version is not None:
+            return version
+        deleted = await self._ports.records.deleted_version(version_id)
+        return None if deleted is None else self._versions.ensure(*deleted)
 
-    # Looking
+    # Passes
 
     async def _run(self) -> None:
+        """Start a pass for each marked version, `MAX_CONCURRENT` at most."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._has_work.wait()
+            self._has_work.clear()
             if not self.lease.is_held:
-                if self.lease.is_others:
-                    self._abandon()
+                if self.lease.is_held_by_other:
+                    self._stop_instances()
                 continue
             for version_id in list(self._dirty):
-                if len(self._looking) >= AT_ONCE:
+                if len(self._passes) >= MAX_CONCURRENT:
                     break
-                if version_id not in self._looking:
+                if version_id not in self._passes:
                     del self._dirty[version_id]
-                    self._begin(version_id)
+                    self._start_pass(version_id)
 
-    def _begin(self, version_id: str) -> None:
-        fleet = self._fleets.get(version_id)
-        if fleet is None:
+    def _start_pass(self, version_id: str) -> None:
+        version = self._versions.get(version_id)
+        if version is None:
             return
-        if (timer := self._due.pop(version_id, None)) is not None:
-            timer.cancel()
-        task = self._looking[version_id] = spawn(self._attend(fleet), "provision.look")
-        task.add_done_callback(lambda _: self._ended(version_id))
+        self._cancel_timer(version_id)
+        task = self._passes[version_id] = spawn(self._run_pass(version), "provision.pass")
+        task.add_done_callback(lambda _: self._end_pass(version_id))
 
-    def _ended(self, version_id: str) -> None:
-        del self._looking[version_id]
+    def _end_pass(self, version_id: str) -> None:
+        del self._passes[version_id]
         if self._dirty:
-            self._wake.set()
+            self._has_work.set()
 
-    async def _attend(self, fleet: Fleet) -> None:
-        self._look_in(fleet, RETRY_S)
+    async def _run_pass(self, version: VersionInstances) -> None:
+        """Reconcile a version once and schedule its next pass."""
+        self._schedule(version, RETRY_S)
         try:
-            plan = await self._look(fleet)
-        except _LeaseEndedError:
+            plan = await self._reconcile(version)
+        except _LeaseExpiredError:
             return
         except (Conflict, StoreUnavailable, QueueUnavailable, RecordError) as error:
-            # A conflict is ordinary: a worker or the API wrote first, and we look again.
+            # A conflict is ordinary: a worker or the API wrote first, and the pass is repeated.
             _log.log(
                 logging.DEBUG if isinstance(error, Conflict) else logging.WARNING,
                 "reconcile.postponed",
-                extra={"fields": {"version_id": fleet.version_id, "error": str(error)}},
+                extra={"fields": {"version_id": version.version_id, "error": str(error)}},
             )
             return
-        if (timer := self._due.pop(fleet.version_id, None)) is not None:
-            timer.cancel()
-        self._plan_next(fleet, plan)
+        self._cancel_timer(version.version_id)
+        self._schedule_next(version, plan)
 
-    async def _look(self, fleet: Fleet) -> Plan:
-        holdings = self._backend.holdings(fleet.version_id)
-        for lost in fleet.lost(holdings.keys()):
-            self._check()
-            await self._execution.put_back(fleet, lost)
+    async def _reconcile(self, version: VersionInstances) -> Plan:
+        statuses = self._backend.statuses(version.version_id)
+        for lost in version.find_lost(statuses.keys()):
+            self._check_lease()
+            await self._executor.restore(version, lost)
         now = self._clock()
-        await self._settle(fleet, now)
-        upkeep = self._upkeeps.get(fleet.version_id)
-        if upkeep is None:
-            upkeep = self._upkeeps[fleet.version_id] = Upkeep(self._policy)
-        there = Situation(
+        await self._store_results(version, now)
+        planner = self._planners.get(version.version_id)
+        if planner is None:
+            planner = self._planners[version.version_id] = Planner(self._policy)
+        snapshot = Snapshot(
             now=now,
-            state=fleet.state,
-            deployment=fleet.deployment,
-            instances=fleet.instances(),
-            holdings=holdings,
-            has_queue=fleet.has_queue,
-            is_wanted=fleet.version_id in self._wanted,
-            gone=self._gone,
+            state=version.state,
+            deployment=version.deployment,
+            instances=version.instances(),
+            statuses=statuses,
+            has_queue=version.has_queue,
+            has_wake_request=version.version_id in self._wake_requests,
+            ended_ids=self._ended_ids,
         )
-        self._wanted.discard(fleet.version_id)
-        plan = upkeep.look(there)
-        if self._load_delay_s(fleet, plan) <= 0:
-            self._loaded_at[fleet.version_id] = self._loop.time()
-            load = await self._places.queues.load(fleet.version_id)
-            plan = upkeep.look(replace(there, load=load))
+        self._wake_requests.discard(version.version_id)
+        plan = planner.plan(snapshot)
+        if self._load_delay_s(version, plan) <= 0:
+            self._loaded_at[version.version_id] = self._loop.time()
+            load = await self._ports.queues.load(version.version_id)
+            plan = planner.plan(replace(snapshot, load=load))
         for action in plan.actions:
-            self._check()
-            await self._execution.carry_out(fleet, action)
-            upkeep.done(action)
-        if upkeep.is_over and fleet.is_empty() and not self._backend.holdings(fleet.version_id):
-            self._fleets.forget(fleet)
-            del self._upkeeps[fleet.version_id]
+            self._check_lease()
+            await self._executor.execute(version, action)
+            planner.mark_done(action)
+        has_instances = bool(self._backend.statuses(version.version_id))
+        if planner.is_finished and version.is_empty() and not has_instances:
+            self._versions.forget(version)
+            del self._planners[version.version_id]
         elif plan.actions:
-            # What we did may ask for more, and not all of it comes back as an event.
-            self._touch(fleet)
+            # The actions may require more, and not all of them cause an event.
+            self._mark_dirty(version)
         return plan
 
-    async def _settle(self, fleet: Fleet, now: float) -> None:
-        """Bring state and health up to date, if they are not."""
-        deployment, instances = fleet.deployment, fleet.instances()
-        state = state_of(fleet.state, deployment, instances, now)
-        if deployment is not None and state not in {State.INACTIVE, fleet.state}:
+    async def _store_results(self, version: VersionInstances, now: float) -> None:
+        """Store the version's state, capacity and health if they have changed."""
+        deployment, instances = version.deployment, version.instances()
+        state = state_of(version.state, deployment, instances, now)
+        if deployment is not None:
+            await self._store_health(version, deployment, state, now)
+        capacity = capacity_of(deployment, instances, now)
+        if state is not version.state or capacity != version.capacity:
+            self._check_lease()
+            await self._executor.store_state(version, now)
+
+    async def _store_health(
+        self, version: VersionInstances, deployment: Deployment, state: State, now: float
+    ) -> None:
+        """Store why instances do not run. After an ERROR is stored, its reasons stay."""
+        instances = version.instances()
+        if state not in {State.INACTIVE, version.state}:
             _log.info(
                 "version.state",
                 extra={
                     "fields": {
-                        "version_id": fleet.version_id,
-                        "from": fleet.state.value,
+                        "version_id": version.version_id,
+                        "from": version.state.value,
                         "to": state.value,
                         "instances": len(instances),
                     }
                 },
             )
-        is_new_error = state is State.ERROR and fleet.state is not State.ERROR
-        if deployment is not None and (is_new_error or state not in {State.INACTIVE, State.ERROR}):
-            if is_new_error:
-                instances = [self._with_reason(one, now) for one in instances]
-            health = fitted(health_of(deployment, instances, now, is_error=is_new_error))
-            if health != deployment.health:
-                self._check()
-                await self._execution.settle_health(fleet, deployment.deployment_id, health)
-        if state is not fleet.state or capacity_of(deployment, instances, now) != fleet.capacity:
-            self._check()
-            await self._execution.settle_state(fleet, now)
+        is_new_error = state is State.ERROR and version.state is not State.ERROR
+        if state in {State.INACTIVE, State.ERROR} and not is_new_error:
+            return
+        if is_new_error:
+            instances = [self._with_reason(instance, now) for instance in instances]
+        health = truncate_health(health_of(deployment, instances, now, is_error=is_new_error))
+        if health != deployment.health:
+            self._check_lease()
+            await self._executor.store_health(version, deployment.deployment_id, health)
 
     def _with_reason(self, instance: Instance, now: float) -> Instance:
-        """Say what is known of an instance that never ran and did not end either."""
+        """Add an error to an instance that neither ran nor ended before the deploy deadline."""
         if instance.error or is_running(instance, now):
             return instance
         what = (
             "inference server is not healthy" if instance.is_connected else "worker never connected"
         )
-        tail = self._backend.tail(instance.instance_id)
+        tail = self._backend.log_tail(instance.instance_id)
         return replace(
             instance, error=f"not running at the deploy deadline: {what}\n{tail}".strip()
         )
 
-    def _check(self) -> None:
+    def _check_lease(self) -> None:
         if self._is_stopping or not self.lease.is_held:
-            raise _LeaseEndedError
+            raise _LeaseExpiredError
 
-    # When to look again
+    # Schedule
 
-    def _load_delay_s(self, fleet: Fleet, plan: Plan) -> float:
-        """Return how long until the queue is to be read, infinite if it is not."""
+    def _load_delay_s(self, version: VersionInstances, plan: Plan) -> float:
+        """Return how long until the queue is to be read next; infinite if it is not."""
         if plan.load_every_s is None:
-            self._loaded_at.pop(fleet.version_id, None)
+            self._loaded_at.pop(version.version_id, None)
             return math.inf
         every_s = max(plan.load_every_s, len(self._loaded_at) / LOADS_PER_S)
-        read_at = self._loaded_at.get(fleet.version_id, -math.inf)
+        read_at = self._loaded_at.get(version.version_id, -math.inf)
         return read_at + every_s - self._loop.time()
 
-    def _plan_next(self, fleet: Fleet, plan: Plan) -> None:
+    def _schedule_next(self, version: VersionInstances, plan: Plan) -> None:
         now = self._clock()
-        times = [plan.look_at]
-        if fleet.deployment is not None:
-            times.append(changes_at(fleet.deployment, fleet.instances(), now))
+        times = [plan.next_at]
+        if version.deployment is not None:
+            times.append(changes_at(version.deployment, version.instances(), now))
         delays = [at - now for at in times if at is not None]
-        delay_s = min([*delays, self._load_delay_s(fleet, plan)])
+        delay_s = min([*delays, self._load_delay_s(version, plan)])
         if delay_s < math.inf:
-            self._look_in(fleet, max(delay_s, 0.0))
+            self._schedule(version, max(delay_s, 0.0))
 
-    def _look_in(self, fleet: Fleet, delay_s: float) -> None:
-        if (timer := self._due.pop(fleet.version_id, None)) is not None:
+    def _schedule(self, version: VersionInstances, delay_s: float) -> None:
+        self._cancel_timer(version.version_id)
+        self._timers[version.version_id] = self._loop.call_later(
+            delay_s, self._handle_timer, version
+        )
+
+    def _cancel_timer(self, version_id: str) -> None:
+        if (timer := self._timers.pop(version_id, None)) is not None:
             timer.cancel()
-        self._due[fleet.version_id] = self._loop.call_later(delay_s, self._fall_due, fleet)
 
-    def _fall_due(self, fleet: Fleet) -> None:
-        self._due.pop(fleet.version_id, None)
-        self._touch(fleet)
+    def _handle_timer(self, version: VersionInstances) -> None:
+        self._timers.pop(version.version_id, None)
+        self._mark_dirty(version)

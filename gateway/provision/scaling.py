@@ -1,15 +1,15 @@
-"""How many instances the requests of a version ask for, between minimum and maximum. Pure.
+"""Autoscaling of one function version between minimum and maximum. Pure.
 
-The first instances of a version that sleeps are started as soon as somebody waits. Where some run
-already, a queue that has not been empty for ``scale_up_s`` gets as many more as take all that wait
-at once; what is about to run counts as if it ran, and what has just begun to run is given the same
-time to take its share.
+A version without instances gets its first ones as soon as a request waits. A version with
+instances gets more once its queue has not been empty for ``scale_up_s``: as many as serve all
+waiting requests at once. Instances that are starting count as if they ran, and instances that have
+just become ready get ``scale_up_s`` to take their share.
 
-Workers share the requests evenly, so that with little to do none of them is without for long. An
-instance is too many once the others could have taken the most that was queued and running at any
-look in the last ``idle_s``, twice that at most. The last one goes only when it is idle: looks at
-the queue miss short requests, workers do not (`gateway.provision.planner`). Nothing is given up but
-in a look at the queue that finds nobody waiting.
+Workers share requests evenly, so that under little load none of them stays idle for long. An
+instance is therefore surplus once the others could have served the highest number of queued and
+running requests that was read in the last ``idle_s`` (at most twice that). The last instance goes
+only when it is idle (`gateway.provision.planner`): reading the queue misses short requests, which
+workers report. No instance is given up unless the queue has just been read and nothing waits.
 """
 
 import math
@@ -18,22 +18,22 @@ from collections.abc import Iterable, Sequence
 
 from gateway.domain.model import Deployment, Instance
 from gateway.domain.states import is_running
-from gateway.provision.actions import Create, Plan, Situation
+from gateway.provision.actions import Create, Plan, Snapshot
 
 CALM_S = 1.0
-"""Between two looks at a queue in which nothing waits. A version that sleeps is told of sooner."""
+"""Between two readings of a queue in which nothing waits. Wake requests are faster."""
 URGENT_S = 0.25
-"""Between two looks at a queue in which requests wait."""
+"""Between two readings of a queue in which requests wait."""
 
 
-class Demand:
-    """What is remembered of one version's queue."""
+class Autoscaler:
+    """Remembers the load of one version's queue; times are Unix seconds."""
 
     __slots__ = (
         "_capacity",
+        "_observed_at",
         "_peak",
-        "_peak_before",
-        "_seen_at",
+        "_previous_peak",
         "_waiting_since",
         "_window_ends_at",
     )
@@ -41,103 +41,126 @@ class Demand:
     def __init__(self) -> None:
         self._waiting_since: float | None = None
         self._capacity = 0
-        self._seen_at = -math.inf
-        self._peak = self._peak_before = math.inf
+        self._observed_at = -math.inf
+        self._peak = self._previous_peak = math.inf
         self._window_ends_at = -math.inf
 
-    def see(self, there: Situation, window_s: float) -> None:
-        """Remember what is queued and running, if it was looked at."""
-        load, now = there.load, there.now
+    def observe(self, snapshot: Snapshot, window_s: float) -> None:
+        """Remember the load, if the queue was read. Peaks are kept per window of ``window_s``."""
+        load, now = snapshot.load, snapshot.now
         if load is None:
             return
         if not load.waiting:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
-        if now - self._seen_at > max(window_s, 2 * CALM_S):
-            # Of the time in which nobody looked nothing is known.
+        if now - self._observed_at > max(window_s, 2 * CALM_S):
+            # The peak since the previous reading is unknown.
             self._peak = math.inf
-        self._seen_at = now
+        self._observed_at = now
         if now >= self._window_ends_at:
-            self._peak_before, self._peak = self._peak, 0
+            self._previous_peak, self._peak = self._peak, 0
             self._window_ends_at = now + window_s
         self._peak = max(self._peak, load.waiting + load.leased)
 
-    def grow(
+    def scale_up(
         self,
         deployment: Deployment,
         kept: Sequence[Instance],
-        there: Situation,
+        snapshot: Snapshot,
         plan: Plan,
         after_s: float,
     ) -> None:
-        """Ask for what is missing. ``kept`` is what counts already, ``after_s`` the patience."""
-        self._see_capacity(deployment, kept, there)
-        coming = Counter(one.spec.spec_id for one in plan.actions if isinstance(one, Create))
-        counted = Counter(one.spec_id for one in kept) + coming
+        """Plan the instances that waiting requests need.
+
+        ``kept`` are the instances that count already. Where there are any, requests must have
+        waited for ``after_s`` seconds.
+        """
+        self._observe_capacity(deployment, kept, snapshot)
+        coming = Counter(
+            action.spec.spec_id for action in plan.actions if isinstance(action, Create)
+        )
+        counted = Counter(instance.spec_id for instance in kept) + coming
         room = {
             spec.spec_id: spec.max_instances - counted[spec.spec_id] for spec in deployment.specs
         }
         if not any(left > 0 for left in room.values()):
             self._waiting_since = None
             return
-        waiting = there.load.waiting if there.load is not None else 0
         plan.read_load(CALM_S if self._waiting_since is None else URGENT_S)
-        if not counted:
-            waiting = max(_unserved(there), int(there.is_wanted))
-        elif self._waiting_since is None or there.now - self._waiting_since < after_s:
-            return
-        coming.update(one.spec_id for one in kept if not is_running(one, there.now))
-        short = waiting - sum(coming[spec.spec_id] * spec.concurrency for spec in deployment.specs)
+        short = self._requests_to_serve(snapshot, after_s, has_instances=bool(counted))
+        coming.update(
+            instance.spec_id for instance in kept if not is_running(instance, snapshot.now)
+        )
+        short -= sum(coming[spec.spec_id] * spec.concurrency for spec in deployment.specs)
         for spec in deployment.specs:
             count = min(room[spec.spec_id], -(-short // spec.concurrency))
             if count > 0:
                 plan.actions += [Create(spec)] * count
                 short -= count * spec.concurrency
 
-    def surplus(
-        self, deployment: Deployment, kept: Sequence[Instance], there: Situation, plan: Plan
+    def _requests_to_serve(self, snapshot: Snapshot, after_s: float, *, has_instances: bool) -> int:
+        """Return how many requests may have new instances started for them now."""
+        if not has_instances:
+            return max(_unserved(snapshot), int(snapshot.has_wake_request))
+        if self._waiting_since is None or snapshot.now - self._waiting_since < after_s:
+            return 0
+        return 0 if snapshot.load is None else snapshot.load.waiting
+
+    def pick_surplus(
+        self, deployment: Deployment, kept: Sequence[Instance], snapshot: Snapshot, plan: Plan
     ) -> Instance | None:
-        """Return one instance that is too many, if there is one; ``kept`` is oldest first."""
-        specs = {spec.spec_id: spec for spec in deployment.specs}
-        running = [one for one in kept if is_running(one, there.now)]
-        count = Counter(one.spec_id for one in running)
-        spare = [one for one in running if count[one.spec_id] > specs[one.spec_id].min_instances]
-        if len(running) < 2 or not spare:
+        """Return one surplus instance, `None` if there is none; ``kept`` is oldest first."""
+        ready = [instance for instance in kept if is_running(instance, snapshot.now)]
+        spare = _above_minimum(deployment, ready)
+        if len(ready) < 2 or not spare:
             return None
         plan.read_load(CALM_S)
-        if there.load is None or there.load.waiting:
+        if snapshot.load is None or snapshot.load.waiting:
             return None
-        capacity = _capacity(deployment, running)
-        most = max(self._peak, self._peak_before)
-        for one in reversed(spare):
-            if not one.busy and most <= capacity - _capacity(deployment, [one]):
-                return one
+        capacity = _capacity(deployment, ready)
+        peak = max(self._peak, self._previous_peak)
+        for instance in reversed(spare):
+            if not instance.busy and peak <= capacity - _capacity(deployment, [instance]):
+                return instance
         return None
 
-    def _see_capacity(
-        self, deployment: Deployment, kept: Sequence[Instance], there: Situation
+    def _observe_capacity(
+        self, deployment: Deployment, kept: Sequence[Instance], snapshot: Snapshot
     ) -> None:
-        """What has just begun to run has yet to take its share of what waits."""
-        running = [one for one in kept if is_running(one, there.now)]
-        capacity = _capacity(deployment, running)
+        """Wait anew when capacity grows: the new instance has yet to take waiting requests."""
+        ready = [instance for instance in kept if is_running(instance, snapshot.now)]
+        capacity = _capacity(deployment, ready)
         if capacity > self._capacity and self._waiting_since is not None:
-            self._waiting_since = there.now
+            self._waiting_since = snapshot.now
         self._capacity = capacity
 
 
-def _capacity(deployment: Deployment, running: Iterable[Instance]) -> int:
-    """Return what these take at a time: less than is asked, while they follow a change."""
-    asked = {spec.spec_id: spec.concurrency for spec in deployment.specs}
-    return sum(min(one.slots or asked[one.spec_id], asked[one.spec_id]) for one in running)
+def _capacity(deployment: Deployment, ready: Iterable[Instance]) -> int:
+    """Return how many requests these instances run at a time.
 
-
-def _unserved(there: Situation) -> int:
-    """Return how many requests nobody serves while nothing is there that counts.
-
-    What is leased was by a worker that is gone, and is given out again: but not while anything
-    still stops, which may be about to finish it.
+    A worker that has yet to follow a changed specification counts with the lower number.
     """
-    if there.load is None:
+    specified = {spec.spec_id: spec.concurrency for spec in deployment.specs}
+    return sum(
+        min(instance.slots or specified[instance.spec_id], specified[instance.spec_id])
+        for instance in ready
+    )
+
+
+def _above_minimum(deployment: Deployment, ready: Sequence[Instance]) -> list[Instance]:
+    """Return the instances of every specification that has more than its minimum."""
+    minimum = {spec.spec_id: spec.min_instances for spec in deployment.specs}
+    count = Counter(instance.spec_id for instance in ready)
+    return [instance for instance in ready if count[instance.spec_id] > minimum[instance.spec_id]]
+
+
+def _unserved(snapshot: Snapshot) -> int:
+    """Return how many requests have no worker, for a version of which no instance counts.
+
+    A leased request belongs to a worker that is gone and will be delivered again, unless an
+    instance is still stopping: it may be about to finish the request.
+    """
+    if snapshot.load is None:
         return 0
-    return there.load.waiting + (0 if there.holdings else there.load.leased)
+    return snapshot.load.waiting + (0 if snapshot.statuses else snapshot.load.leased)

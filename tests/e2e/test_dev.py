@@ -1,4 +1,4 @@
-"""`gateway dev`: what it prints, how it ends."""
+"""`gateway dev`: its output, its errors and its end."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def curl_lines(dev: Dev) -> list[str]:
 
 
 def paste(line: str) -> str:
-    done = subprocess.run(  # the very text a user pastes into a shell
+    done = subprocess.run(  # exactly the text that a user pastes into a shell
         line.replace("curl ", "curl -sS --fail-with-body ", 1),
         shell=True,
         capture_output=True,
@@ -121,7 +121,7 @@ def test_a_start_waits_until_the_nats_server_of_a_killed_dev_has_ended(tmp_path:
     family = descendants(dev.program.pid)
     (server,) = [pid for pid, line in family.items() if "nats-server" in line]
     again = None
-    os.kill(server, signal.SIGSTOP)  # It is told to end as the others are, and takes its time.
+    os.kill(server, signal.SIGSTOP)  # It gets the same signal as the others, and is slow to end.
     try:
         dev.program.stop(signal.SIGKILL)
         again = gateway("dev", "--port", "0", "--data-dir", str(folder))
@@ -139,7 +139,7 @@ def test_a_start_waits_until_the_nats_server_of_a_killed_dev_has_ended(tmp_path:
     wait_gone(list(family))
 
 
-def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
+def test_a_dead_child_ends_dev_with_the_end_of_its_log(tmp_path: Path) -> None:
     command = "{python} -c \"print({'gpus': 0}, flush=True); raise SystemExit(3)\" {port}"
     program = gateway("dev", "--port", "0", "--inference-command", command)
     assert program.wait_end() == 1
@@ -149,7 +149,7 @@ def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--inference-command", "serve 'model {port}"], "--inference-command"),
         (["--inference-command", ""], "--inference-command"),
@@ -157,17 +157,17 @@ def test_a_child_that_dies_ends_dev_with_its_last_words(tmp_path: Path) -> None:
         (["--ready-file", "/nowhere/ready.json"], "/nowhere"),
     ],
 )
-def test_an_argument_that_cannot_be_is_told_and_nothing_is_ready(
-    arguments: list[str], told: str
+def test_an_unusable_argument_is_reported_and_nothing_is_ready(
+    arguments: list[str], message: str
 ) -> None:
     program = gateway("dev", "--port", "0", *arguments)
     assert program.wait_end() != 0
-    assert told in program.output
+    assert message in program.output
     assert "Traceback" not in program.output
     assert "Ready." not in program.output
 
 
-def test_serve_refuses_settings_it_does_not_know(tmp_path: Path) -> None:
+def test_serve_refuses_unknown_settings(tmp_path: Path) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text('[edge]\nlisten = ["127.0.0.1:0"]\nlistne = 1\n[drain]\ntimeout_s = "soon"\n')
     program = gateway("serve", "--config", str(config))
@@ -190,7 +190,7 @@ def test_serve_on_a_port_in_use_is_one_clear_line() -> None:
             assert f"cannot listen on 127.0.0.1:{port}" in line
 
 
-def test_a_key_is_made_used_and_revoked_from_the_command_line(dev: Dev) -> None:
+def test_a_key_is_created_used_and_revoked_from_the_command_line(dev: Dev) -> None:
     url = dev.ready["nats_url"]
     made = gateway("keys", "create", "--account", "dev", "--nats-url", url, "--json")
     assert made.wait_end() == 0, made.output
@@ -204,31 +204,31 @@ def test_a_key_is_made_used_and_revoked_from_the_command_line(dev: Dev) -> None:
 
 
 def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) -> None:
-    """A change of a key has its effect within a second."""
+    """Wait up to a second for the status: a change of a key takes effect within that time."""
     until_blocking(
         lambda: client.post("/echo", headers=headers, content=b"x"),
-        lambda answer: answer.status_code == status,
+        lambda response: response.status_code == status,
         what=f"the status {status}",
         timeout_s=1.0,
     )
 
 
-def test_a_restart_replaces_its_own_demo_and_key_and_leaves_those_of_users(tmp_path: Path) -> None:
+def test_a_restart_replaces_its_own_demo_and_key_and_keeps_those_of_users(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     dev = start_dev(tmp_path, "--data-dir", str(folder))
     demo = {"--name": "demo", "--image": "demo", "--inference-url": "/echo"}
-    words = [word for option in demo.items() for word in option]
-    function = command("functions", "create", *words, "--json", env=api_of(dev))
+    options = [text for option in demo.items() for text in option]
+    function = command("functions", "create", *options, "--json", env=api_of(dev))
     key = command("keys", "create", "--description", "gateway dev", "--json", env=api_of(dev))
     first = dev.ready["api_key"]
     assert dev.program.stop() == 0
 
     dev = start_dev(tmp_path, "--data-dir", str(folder))
     listed = command("functions", "list", "--json", env=api_of(dev))
-    assert {one["id"] for one in listed} == {dev.ready["function_id"], function["id"]}
+    assert {version["id"] for version in listed} == {dev.ready["function_id"], function["id"]}
     url = dev.ready["nats_url"]
     keys = command("keys", "list", "--nats-url", url, "--json")
-    assert {one["id"] for one in keys} == {"gateway-dev", key["id"]}
+    assert {entry["id"] for entry in keys} == {"gateway-dev", key["id"]}
     with httpx.Client(base_url=dev.ready["invocation_url"], timeout=PATIENCE_S) as client:
         for value, status in ((first, 401), (key["key"], 200)):
             headers = {**dev.headers, "authorization": f"Bearer {value}"}
@@ -236,26 +236,26 @@ def test_a_restart_replaces_its_own_demo_and_key_and_leaves_those_of_users(tmp_p
     assert dev.program.stop() == 0
 
 
-def test_a_bootstrap_secret_is_told_at_the_first_start_and_outlives_later_ones(
+def test_a_bootstrap_secret_is_printed_at_the_first_start_and_outlives_later_ones(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "data"
     dev = start_dev(tmp_path, "--data-dir", str(folder))
-    (told,) = re.findall(r"nvboot-\S+", dev.program.output)
-    assert mint_with(told, dev) == 200
+    (printed,) = re.findall(r"nvboot-\S+", dev.program.output)
+    assert mint_with(printed, dev) == 200
     secret = command("bootstrap", "reset", "--nats-url", dev.ready["nats_url"], "--json")["secret"]
     assert dev.program.stop() == 0
 
     dev = start_dev(tmp_path, "--data-dir", str(folder))
     assert "nvboot-" not in dev.program.output
     assert mint_with(secret, dev) == 200
-    assert mint_with(told, dev) == 401
+    assert mint_with(printed, dev) == 401
     assert dev.program.stop() == 0
 
 
-def test_neither_worker_nor_inference_server_is_handed_a_login_of_the_gateway(dev: Dev) -> None:
+def test_neither_worker_nor_inference_server_gets_a_login_of_the_gateway(dev: Dev) -> None:
     family = descendants(dev.program.pid)
-    seen = set()
+    found = set()
     for program in ("worker_agent", "examples.inference"):
         (pid,) = [pid for pid, line in family.items() if program in line]
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
@@ -265,29 +265,29 @@ def test_neither_worker_nor_inference_server_is_handed_a_login_of_the_gateway(de
             entry for entry in environment if re.search(r"master\.key|nats-logins|nvapi-", entry)
         ]
         if dev.ready["nats_url"] in "\n".join(environment):
-            seen.add(program)
-    # A worker has to know where NATS is; it is given no login but its own, when it connects.
-    assert seen == {"worker_agent"}
+            found.add(program)
+    # A worker needs the address of NATS; it gets its own login when it registers.
+    assert found == {"worker_agent"}
 
 
 def api_of(dev: Dev) -> dict[str, str]:
-    """Return what the commands take from the environment."""
+    """Return the environment that lets commands call the API."""
     return {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
 
 
 def command(*arguments: str, env: dict[str, str] | None = None) -> Any:
-    """Run a command that prints JSON; return that."""
+    """Run a command that prints JSON and return the value."""
     program = gateway(*arguments, env=env)
     assert program.wait_end() == 0, program.output
     return json.loads(program.output)
 
 
 def mint_with(secret: str, dev: Dev) -> int:
-    """Ask for an admin token; return the status."""
+    """Request an admin token and return the status."""
     headers = {"authorization": f"Bearer {secret}"}
     url = f"{dev.ready['api_url']}/v1/admin/keys"
-    answer = httpx.post(url, headers=headers, json={"nca_id": "mine"}, timeout=PATIENCE_S)
-    return answer.status_code
+    response = httpx.post(url, headers=headers, json={"nca_id": "mine"}, timeout=PATIENCE_S)
+    return response.status_code
 
 
 def test_a_killed_control_plane_leaves_no_inference_server_behind_a_wrapper(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A reconciler whose backend starts no processes; a test sets the state of each instance."""
+"""A reconciler with a backend that runs nothing: the test decides what happens to instances."""
 
 import os
 import time
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from gateway.domain.model import Change, Instance, InstanceRemoved
 from gateway.errors import Conflict
-from gateway.provision.backend import Holding, Life, OnChange, Order
-from gateway.provision.executor import Places
+from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange, RunState
+from gateway.provision.executor import Ports
 from gateway.provision.leader_election import LeaderLease
 from gateway.provision.planner import Policy
 from gateway.provision.queues import Queues
@@ -27,55 +27,57 @@ class IdleBackend:
     """A `gateway.provision.backend.Backend` that starts nothing."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[Instance, Holding]] = {}
+        self._instances: dict[str, tuple[Instance, InstanceStatus]] = {}
         self._doomed: dict[str, str] = {}
-        self._changed: OnChange = lambda function_id, version_id: None
+        self._on_change: OnChange = lambda function_id, version_id: None
 
     def listen(self, on_change: OnChange) -> None:
-        self._changed = on_change
+        self._on_change = on_change
 
-    async def clear_remains(self) -> Collection[str]:
+    async def remove_orphans(self) -> Collection[str]:
         return ()
 
-    def held(self) -> Iterable[tuple[str, str]]:
-        return {(instance.function_id, instance.version_id) for instance, _ in self._held.values()}
-
-    def holdings(self, version_id: str) -> Mapping[str, Holding]:
+    def version_ids(self) -> Iterable[tuple[str, str]]:
         return {
-            instance_id: holding
-            for instance_id, (instance, holding) in self._held.items()
+            (instance.function_id, instance.version_id) for instance, _ in self._instances.values()
+        }
+
+    def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:
+        return {
+            instance_id: status
+            for instance_id, (instance, status) in self._instances.items()
             if instance.version_id == version_id
         }
 
-    async def start(self, order: Order) -> None:
-        reason = self._doomed.get(order.instance.instance_id)
+    async def start(self, launch: LaunchSpec) -> None:
+        reason = self._doomed.get(launch.instance.instance_id)
         if reason is None:
-            self._become(order.instance, Life.UP)
+            self._set_status(launch.instance, RunState.UP)
         else:
-            self._become(order.instance, Life.DOWN, reason, is_final=True)
+            self._set_status(launch.instance, RunState.DOWN, reason, is_final=True)
 
     def stop(self, instance_id: str, grace_s: float) -> None:
-        instance, _ = self._held.pop(instance_id)
-        self._changed(instance.function_id, instance.version_id)
+        instance, _ = self._instances.pop(instance_id)
+        self._on_change(instance.function_id, instance.version_id)
 
     def fail(self, instance_id: str, reason: str) -> None:
-        self._become(self._held[instance_id][0], Life.DOWN, reason)
+        self._set_status(self._instances[instance_id][0], RunState.DOWN, reason)
 
-    def tail(self, instance_id: str) -> str:
+    def log_tail(self, instance_id: str) -> str:
         return ""
 
     def can_never_run(self, instance_id: str, reason: str) -> None:
-        """Fail the instance for good, now or when it is started."""
+        """Make every start of the instance fail, also one that has happened already."""
         self._doomed[instance_id] = reason
-        if instance_id in self._held:
-            self._become(self._held[instance_id][0], Life.DOWN, reason, is_final=True)
+        if instance_id in self._instances:
+            self._set_status(self._instances[instance_id][0], RunState.DOWN, reason, is_final=True)
 
-    def _become(
-        self, instance: Instance, life: Life, reason: str = "", *, is_final: bool = False
+    def _set_status(
+        self, instance: Instance, state: RunState, reason: str = "", *, is_final: bool = False
     ) -> None:
-        holding = Holding(instance.instance_id, life, time.time(), reason, is_final)
-        self._held[instance.instance_id] = instance, holding
-        self._changed(instance.function_id, instance.version_id)
+        status = InstanceStatus(instance.instance_id, state, time.time(), reason, is_final)
+        self._instances[instance.instance_id] = instance, status
+        self._on_change(instance.function_id, instance.version_id)
 
 
 class Fleet:
@@ -86,8 +88,8 @@ class Fleet:
         self.queues = Queues(connection, region)
         self._store = store
         self._reconciler = Reconciler(
-            Places(store, self.backend, self.queues),
-            lambda changed: LeaderLease(store, uuid4_text(os.urandom(16)), changed),
+            Ports(store, self.backend, self.queues),
+            lambda on_change: LeaderLease(store, uuid4_text(os.urandom(16)), on_change),
             Policy(
                 restart_first_s=LONG_S,
                 unresponsive_s=LONG_S,
@@ -110,11 +112,11 @@ class Fleet:
         await self._watcher.stop()
 
     async def joins(self, version_id: str, instance_id: str) -> None:
-        """Record that the worker of an instance is connected and healthy."""
+        """Report the instance's worker as connected and able to serve."""
         await self._change(version_id, instance_id, serves=True)
 
     async def leaves(self, version_id: str, instance_id: str) -> None:
-        """Record that the worker of an instance has gone."""
+        """Report the instance's worker as gone."""
         await self._change(version_id, instance_id, serves=False)
 
     async def _change(self, version_id: str, instance_id: str, *, serves: bool) -> None:
@@ -138,7 +140,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(store: Store, connection: Connection) -> AsyncIterator[Fleet]:
-    """Run a fleet while the block runs."""
+    """Run a `Fleet` while the block runs."""
     fleet = Fleet(store, connection)
     await fleet.start()
     try:

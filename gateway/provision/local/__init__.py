@@ -1,1 +1,1 @@
-"""Instances as processes of this machine."""
+"""The backend that runs instances as processes of this machine."""

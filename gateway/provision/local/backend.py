@@ -1,7 +1,7 @@
-"""The backend whose instances are processes on this machine.
+"""A `gateway.provision.backend.Backend` that runs instances as processes of this machine.
 
-Each reconciler has a folder of its own (`gateway.provision.local.orphans`); each instance has a
-folder in it with ``inference.log``, ``worker.log`` and ``secrets.json``, removed with it.
+Each gateway process has a folder of its own (`gateway.provision.local.orphans`). Each instance has
+a folder in it with ``inference.log``, ``worker.log`` and ``secrets.json``, deleted when it ends.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.provision.backend import Holding, OnChange, Order
+from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange
 from gateway.provision.local.command import (
     INHERITED,
+    Allocation,
     Command,
-    Seat,
     image_of,
     inference_command,
     worker_command,
 )
-from gateway.provision.local.instance import Resident
-from gateway.provision.local.orphans import Folder, clear, take_gone
+from gateway.provision.local.instance import LocalInstance
+from gateway.provision.local.orphans import OwnedFolder, kill_orphans, take_ended_ids
 from wire.ids import uuid4_text
 
 TemplateOf = Callable[[str, str], str | None]
-"""Returns a cluster's command template for a container image."""
+"""Returns the command template that a cluster has for a container image, `None` if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
     """How instances are run.
 
-    ``folder`` is shared by all reconcilers of this machine. ``worker`` is the agent's command.
-    ``drain_s`` is what a worker may take to finish once it is told to end.
+    ``folder`` is shared by all gateway processes of this machine. ``worker`` is the command of the
+    worker agent. ``drain_s`` is how many seconds a worker may take to finish its requests.
     """
 
     folder: Path
@@ -48,102 +48,106 @@ class ProcessOptions:
 
 
 class ProcessBackend:
-    """A `gateway.provision.backend.Backend`. `open` it first, `close` it last."""
+    """Runs instances as processes. Call `open` first and `close` last."""
 
     def __init__(self, options: ProcessOptions, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` gives Unix seconds."""
+        """``clock`` returns Unix seconds."""
         self._options = options
         self._clock = clock
-        self._folder: Folder | None = None
-        self._residents: dict[str, Resident] = {}
+        self._folder: OwnedFolder | None = None
+        self._instances: dict[str, LocalInstance] = {}
         self._on_change: OnChange | None = None
         self._inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
 
     async def open(self) -> None:
-        """Kill what dead reconcilers of this machine left, and begin. Raises `OSError`."""
+        """Kill the orphans of dead gateway processes and create the folder. Raises `OSError`."""
         owner = uuid4_text(os.urandom(16))
-        self._folder = await asyncio.to_thread(Folder.open, self._options.folder, owner)
+        self._folder = await asyncio.to_thread(OwnedFolder.open, self._options.folder, owner)
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Stop every instance, and return when nothing runs any more."""
-        residents = list(self._residents.values())
-        for resident in residents:
-            resident.stop(grace_s)
-        for resident in residents:
-            await resident.ended()
+        """Stop every instance, and return when none of their processes runs any more."""
+        instances = list(self._instances.values())
+        for instance in instances:
+            instance.stop(grace_s)
+        for instance in instances:
+            await instance.wait_ended()
         if self._folder is not None:
             self._folder.close()
             self._folder = None
 
-    async def clear_remains(self) -> set[str]:
-        """Kill what reconcilers of this machine left that died meanwhile.
+    async def remove_orphans(self) -> set[str]:
+        """Kill the processes of gateway processes of this machine that have died meanwhile.
 
-        Return the ids of all instances that ended so since a leader of this machine asked last.
+        Return the ids of all instances that any gateway process of this machine has found ended
+        in this way since the last call.
         """
-        await asyncio.to_thread(clear, self._options.folder, self._opened().name)
-        return await asyncio.to_thread(take_gone, self._options.folder)
+        await asyncio.to_thread(kill_orphans, self._options.folder, self._opened().name)
+        return await asyncio.to_thread(take_ended_ids, self._options.folder)
 
     def listen(self, on_change: OnChange) -> None:
-        """Call ``on_change`` whenever an instance has changed."""
+        """Call ``on_change`` whenever the status of an instance has changed."""
         self._on_change = on_change
 
-    def held(self) -> Iterable[tuple[str, str]]:
-        """Return function id and version id of all instances."""
-        instances = [resident.order.instance for resident in self._residents.values()]
-        return {(one.function_id, one.version_id) for one in instances}
+    def version_ids(self) -> Iterable[tuple[str, str]]:
+        """Return the function id and version id of every version that has an instance here."""
+        records = [instance.launch.instance for instance in self._instances.values()]
+        return {(record.function_id, record.version_id) for record in records}
 
     def instance_ids(self) -> set[str]:
         """Return the ids of all instances."""
-        return set(self._residents)
+        return set(self._instances)
 
-    def holdings(self, version_id: str) -> Mapping[str, Holding]:
-        """Return the instances of one version."""
+    def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:
+        """Return the statuses of one version's instances, by instance id."""
         return {
-            instance_id: resident.holding
-            for instance_id, resident in self._residents.items()
-            if resident.order.instance.version_id == version_id
+            instance_id: instance.status
+            for instance_id, instance in self._instances.items()
+            if instance.launch.instance.version_id == version_id
         }
 
-    async def start(self, order: Order) -> None:
-        """Start an instance, or start it again."""
-        folder = self._opened() / order.instance.instance_id
-        resident = self._residents.get(order.instance.instance_id)
-        if resident is None:
+    async def start(self, launch: LaunchSpec) -> None:
+        """Start an instance that is new or DOWN. Do nothing for any other."""
+        instance_id = launch.instance.instance_id
+        folder = self._opened() / instance_id
+        instance = self._instances.get(instance_id)
+        if instance is None:
             folder.mkdir(mode=0o700, exist_ok=True)
-            resident = Resident(order, folder, self._commands, self._clock, self._changed)
-            self._residents[order.instance.instance_id] = resident
-        resident.start(order)
+            instance = LocalInstance(
+                launch, folder, self._commands, self._clock, self._handle_change
+            )
+            self._instances[instance_id] = instance
+        instance.start(launch)
 
     def stop(self, instance_id: str, grace_s: float) -> None:
-        """Stop an instance; once it has ended, it is held no longer."""
-        if (resident := self._residents.get(instance_id)) is not None:
-            resident.stop(grace_s)
+        """Stop an instance; it is dropped once it has ended."""
+        if (instance := self._instances.get(instance_id)) is not None:
+            instance.stop(grace_s)
 
     def fail(self, instance_id: str, reason: str) -> None:
-        """End an instance at once, as a failure."""
-        if (resident := self._residents.get(instance_id)) is not None:
-            resident.fail(reason)
+        """End an unhealthy instance at once; it becomes DOWN."""
+        if (instance := self._instances.get(instance_id)) is not None:
+            instance.fail(reason)
 
-    def tail(self, instance_id: str) -> str:
-        """Return the last lines of an instance's logs."""
-        resident = self._residents.get(instance_id)
-        return "" if resident is None else resident.tail()
+    def log_tail(self, instance_id: str) -> str:
+        """Return the last lines of an instance's logs; empty if there are none."""
+        instance = self._instances.get(instance_id)
+        return "" if instance is None else instance.log_tail()
 
-    def _changed(self, resident: Resident) -> None:
-        instance = resident.order.instance
-        if resident.is_gone and self._residents.pop(instance.instance_id, None) is not None:
+    def _handle_change(self, instance: LocalInstance) -> None:
+        record = instance.launch.instance
+        if instance.has_stopped and self._instances.pop(record.instance_id, None) is not None:
             if self._folder is not None:
-                shutil.rmtree(self._folder.path / instance.instance_id, ignore_errors=True)
+                shutil.rmtree(self._folder.path / record.instance_id, ignore_errors=True)
         if self._on_change is not None:
-            self._on_change(instance.function_id, instance.version_id)
+            self._on_change(record.function_id, record.version_id)
 
-    def _commands(self, order: Order, folder: Path) -> tuple[Command, Command]:
+    def _commands(self, launch: LaunchSpec, folder: Path) -> tuple[Command, Command]:
         options = self._options
-        seat = Seat(options.host, _free_port(options.host), folder / "secrets.json")
-        template = options.template_of(order.spec.backend, image_of(order))
+        allocation = Allocation(options.host, _free_port(options.host), folder / "secrets.json")
+        template = options.template_of(launch.spec.backend, image_of(launch))
         return (
-            inference_command(order, template, seat, options.python, self._inherited),
-            worker_command(order, options.worker, seat, options.drain_s, self._inherited),
+            inference_command(launch, template, allocation, options.python, self._inherited),
+            worker_command(launch, options.worker, allocation, options.drain_s, self._inherited),
         )
 
     def _opened(self) -> Path:
@@ -153,7 +157,7 @@ class ProcessBackend:
 
 
 def _free_port(host: str) -> int:
-    """Return a port that nobody listens on now. Somebody may take it before the server does."""
+    """Return a port that is free now. Another program may take it before the server does."""
     with socket.create_server((host, 0)) as listening:
         port: int = listening.getsockname()[1]
         return port

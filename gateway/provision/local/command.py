@@ -1,29 +1,29 @@
-"""An order as two command lines and their environments. Pure.
+"""Builds the two command lines of an instance, and their environments, from a launch spec. Pure.
 
-The container image is stood in for by a command template of the cluster, chosen by the image:
-``process://uvicorn examples.echo:app --port {port}``. ``{port}`` is the port it must listen on,
-``{python}`` our interpreter, ``{image}`` the image's name. The function's own ``containerArgs``
-follow. No shell is involved.
+In place of a container image, a cluster configures a command template for it:
+``process://uvicorn examples.echo:app --port {port}``. ``{port}`` becomes the port to listen on,
+``{python}`` our interpreter, ``{image}`` the name of the image. The function's own
+``containerArgs`` are appended. No shell is involved.
 
-What Linux cannot execute is refused here, in words that its user understands: execve(2) takes at
+A command that Linux cannot execute is refused here, with a message for its user: execve(2) takes at
 most 128 KiB in one argument or variable, and a quarter of the stack's limit (by default 8 MiB) in
-all of them.
+all of them together.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.provision.backend import Order
+from gateway.provision.backend import LaunchSpec
 from gateway.provision.local.shellwords import split
 
 SCHEME = "process://"
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
-"""What instances get of our own environment: never our settings, which hold credentials."""
+"""Variables that instances inherit: never the gateway's settings, which hold credentials."""
 MAX_STRING_BYTES = 131_072 - 1
-"""Of one argument, or of a variable with its name and ``=``: 32 pages with the NUL at its end."""
+"""Limit of an argument, or of a variable with name and ``=``: 32 pages, less the NUL at the end."""
 MAX_ALL_BYTES = (2 << 20) - 4096
-"""Of all arguments and variables, each counted with its NUL and the pointer to it."""
+"""Limit of all arguments and variables, each counted with its NUL and the pointer to it."""
 MAX_IMAGE_CHARS = 4096
 _POINTER_BYTES = 8
 _SHOWN_CHARS = 200
@@ -31,12 +31,12 @@ _DEFAULT_PORT = 8000
 
 
 class CommandError(Exception):
-    """The order cannot be turned into a command; another attempt cannot either."""
+    """The launch spec has no executable command; another attempt fails as well."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """Where one instance runs: its port on ``host``, and its secrets file."""
+class Allocation:
+    """What one instance was given on this machine: its port on ``host``, and its secrets file."""
 
     host: str
     port: int
@@ -45,88 +45,97 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute."""
+    """Arguments and environment of a process."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
 
 
 def inference_command(
-    order: Order, template: str | None, seat: Seat, python: str, inherited: Mapping[str, str]
+    launch: LaunchSpec,
+    template: str | None,
+    allocation: Allocation,
+    python: str,
+    inherited: Mapping[str, str],
 ) -> Command:
-    """Return how to run the inference server; ``template`` is the one for `image_of` the order.
+    """Return the command of the inference server. Raises `CommandError`.
 
-    Raises `CommandError`.
+    ``template`` is the cluster's command template for the container image, if it has one.
     """
-    spec = order.details.spec
+    spec = launch.details.spec
     if template is None or _text(spec, "helmChart"):
-        raise CommandError(_no_command(order))
+        raise CommandError(_explain_no_command(launch))
     if not template.startswith(SCHEME):
-        raise CommandError(f"{template!r} is no command: it must begin with {SCHEME}")
-    values = {"{port}": str(seat.port), "{python}": python, "{image}": image_of(order)}
-    words = _words(template.removeprefix(SCHEME), "the cluster's command")
-    words += _words(_text(spec, "containerArgs"), "containerArgs")
+        raise CommandError(f"{template!r} is not a command: it must begin with {SCHEME}")
+    values = {"{port}": str(allocation.port), "{python}": python, "{image}": image_of(launch)}
+    words = _split(template.removeprefix(SCHEME), "the cluster's command")
+    words += _split(_text(spec, "containerArgs"), "containerArgs")
     if not words:
         raise CommandError("the command is empty")
-    return _executable(
-        tuple(_filled(word, values) for word in words),
-        {**inherited, **_declared(spec), **_platform(order, seat)},
+    return _checked_command(
+        tuple(_fill(word, values) for word in words),
+        {**inherited, **_function_environment(spec), **_platform_environment(launch, allocation)},
     )
 
 
-def image_of(order: Order) -> str:
-    """Return the container image, empty when there is none. Raises `CommandError`."""
-    image = _text(order.details.spec, "containerImage")
+def image_of(launch: LaunchSpec) -> str:
+    """Return the container image, empty if there is none. Raises `CommandError`."""
+    image = _text(launch.details.spec, "containerImage")
     if len(image) > MAX_IMAGE_CHARS:
         raise CommandError(f"containerImage is longer than {MAX_IMAGE_CHARS:,} characters")
     return image
 
 
 def worker_command(
-    order: Order,
+    launch: LaunchSpec,
     argv: tuple[str, ...],
-    seat: Seat,
+    allocation: Allocation,
     drain_s: float,
     inherited: Mapping[str, str],
 ) -> Command:
-    """Return how to run the worker agent beside it (`config/worker.toml`).
+    """Return the command of the worker agent, ``argv`` with its settings in the environment.
 
-    Raises `CommandError`.
+    The settings are those of ``config/worker.toml``. Raises `CommandError`.
     """
-    spec, details = order.details.spec, order.details
+    spec, details = launch.details.spec, launch.details
     health = spec.get("health")
+    health_settings = (
+        _health_settings(health, _number(spec, "inferencePort"))
+        if isinstance(health, Mapping)
+        else {}
+    )
     environment = {
         **inherited,
         "WORKER_FUNCTION__ID": details.function_id,
         "WORKER_FUNCTION__VERSION_ID": details.version_id,
         "WORKER_FUNCTION__NAME": _text(spec, "name"),
-        "WORKER_INSTANCE__ID": order.instance.instance_id,
-        "WORKER_INSTANCE__TYPE": order.spec.instance_type,
-        "WORKER_INSTANCE__BACKEND": order.spec.backend,
-        "WORKER_INFERENCE__HOST": seat.host,
-        "WORKER_INFERENCE__PORT": str(seat.port),
-        "WORKER_INFERENCE__MAX_CONCURRENCY": str(order.spec.concurrency),
-        "WORKER_ADMIN__LISTEN": f"{seat.host}:0",
+        "WORKER_INSTANCE__ID": launch.instance.instance_id,
+        "WORKER_INSTANCE__TYPE": launch.spec.instance_type,
+        "WORKER_INSTANCE__BACKEND": launch.spec.backend,
+        "WORKER_INFERENCE__HOST": allocation.host,
+        "WORKER_INFERENCE__PORT": str(allocation.port),
+        "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
+        "WORKER_ADMIN__LISTEN": f"{allocation.host}:0",
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
-        **(_probe(health, _number(spec, "inferencePort")) if isinstance(health, Mapping) else {}),
-        **order.worker_environment,
+        **health_settings,
+        **launch.worker_environment,
     }
-    return _executable(argv, environment)
+    return _checked_command(argv, environment)
 
 
-def _no_command(order: Order) -> str:
-    """Return why there is no command for what the function is made of."""
-    spec, cluster = order.details.spec, repr(order.spec.backend)
+def _explain_no_command(launch: LaunchSpec) -> str:
+    """Return why the cluster has no command for the function's image, Helm chart or models."""
+    spec, cluster = launch.details.spec, repr(launch.spec.backend)
     runs = f"cluster {cluster} runs commands in place of container images"
     if _text(spec, "helmChart"):
         return f"{runs}: it cannot run a Helm chart (helmChart)"
-    image = image_of(order)
+    image = image_of(launch)
     if not image:
         return f"{runs}: it cannot run models without one (containerImage)"
     return f"cluster {cluster} has no command for the image {_start_of(image)}"
 
 
-def _words(line: str, what: str) -> list[str]:
+def _split(line: str, what: str) -> list[str]:
     if len(line) > MAX_STRING_BYTES:
         raise CommandError(
             f"{what} can have at most {MAX_STRING_BYTES:,} characters, not {len(line):,}"
@@ -137,7 +146,7 @@ def _words(line: str, what: str) -> list[str]:
         raise CommandError(f"{what} cannot be split into words: {error}") from error
 
 
-def _filled(word: str, values: Mapping[str, str]) -> str:
+def _fill(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         if len(word) + word.count(name) * (len(value) - len(name)) > MAX_STRING_BYTES:
             raise CommandError(f"{_start_of(word)} is too long once its {name} is filled in")
@@ -145,12 +154,12 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     return word
 
 
-def _executable(argv: tuple[str, ...], environment: Mapping[str, str]) -> Command:
-    """Return the command unless Linux could not execute it. Raises `CommandError`."""
+def _checked_command(argv: tuple[str, ...], environment: Mapping[str, str]) -> Command:
+    """Return the command. Raises `CommandError` if Linux cannot execute it."""
     total = sum(_size(word, f"the argument {_start_of(word)}") for word in argv)
     for name, value in environment.items():
         if not name or "=" in name:
-            raise CommandError(f"{_start_of(name)} is no name of an environment variable")
+            raise CommandError(f"{_start_of(name)} is not the name of an environment variable")
         total += _size(f"{name}={value}", f"the environment variable {_start_of(name)}")
     if total > MAX_ALL_BYTES:
         raise CommandError(
@@ -161,7 +170,7 @@ def _executable(argv: tuple[str, ...], environment: Mapping[str, str]) -> Comman
 
 
 def _size(text: str, what: str) -> int:
-    """Return the bytes that ``text`` takes of those that all may have. Raises `CommandError`."""
+    """Return how many bytes ``text`` takes of `MAX_ALL_BYTES`. Raises `CommandError`."""
     try:
         size = len(text.encode(errors="surrogateescape"))
     except UnicodeEncodeError as error:
@@ -177,8 +186,11 @@ def _start_of(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
 
 
-def _probe(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
-    """Return the worker's health settings; the declared port is the one the instance was given."""
+def _health_settings(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
+    """Return the worker's health settings.
+
+    A port that equals ``declared_port`` means the inference server's, whose real port is allocated.
+    """
     found = {}
     if uri := _text(health, "uri"):
         found["WORKER_HEALTH__PATH"] = uri if uri.startswith("/") else f"/{uri}"
@@ -192,8 +204,8 @@ def _probe(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
     return found
 
 
-def _declared(spec: Mapping[str, object]) -> dict[str, str]:
-    """Return the function's own ``containerEnvironment``."""
+def _function_environment(spec: Mapping[str, object]) -> dict[str, str]:
+    """Return the function's ``containerEnvironment``."""
     entries = spec.get("containerEnvironment")
     found = {}
     for entry in entries if isinstance(entries, list | tuple) else ():
@@ -202,19 +214,19 @@ def _declared(spec: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def _platform(order: Order, seat: Seat) -> dict[str, str]:
-    """Return what the platform tells the inference server; wins over what the function declares."""
-    instance = order.instance
+def _platform_environment(launch: LaunchSpec, allocation: Allocation) -> dict[str, str]:
+    """Return the platform's variables for the inference server; they override the function's."""
+    instance = launch.instance
     return {
-        "PORT": str(seat.port),
-        "INFERENCE_PORT": str(seat.port),
+        "PORT": str(allocation.port),
+        "INFERENCE_PORT": str(allocation.port),
         "INSTANCE_ID": instance.instance_id,
         "INSTANCE_TYPE": instance.instance_type,
         "GPU_NAME": instance.gpu,
         "FUNCTION_ID": instance.function_id,
         "FUNCTION_VERSION_ID": instance.version_id,
         "NCA_ID": instance.account,
-        "NVCF_SECRETS_FILE": str(seat.secrets_file),
+        "NVCF_SECRETS_FILE": str(allocation.secrets_file),
     }
 
 

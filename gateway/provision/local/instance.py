@@ -1,9 +1,9 @@
 """One instance on this machine: an inference server and its worker agent, as two processes.
 
-They live and die together: when one ends by itself the other is killed, and the instance is DOWN.
-To stop, the worker is told first, so that it takes no more work and finishes what it has, then the
-inference server; what does not end in time is killed. Each is the leader of a session of its own,
-of which nothing survives it, and the kernel tells both to end when we do.
+If one of them ends by itself, the other is killed and the instance is DOWN. To stop an instance,
+the worker gets SIGTERM first, so that it takes no more requests and finishes those it has; then the
+inference server gets it. A process that does not end in time is killed. Each process leads its own
+session, which is killed with it, and both are killed by the kernel if the gateway process dies.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.domain.deployment import MAX_ERROR_BYTES
-from gateway.provision.backend import Holding, Life, Order
+from gateway.provision.backend import InstanceStatus, LaunchSpec, RunState
 from gateway.provision.local.command import Command, CommandError
-from gateway.provision.local.orphans import kill_session, write_down
+from gateway.provision.local.orphans import kill_session, record_processes
 from runtime.lifecycle import die_with_parent
 from runtime.tasks import spawn
 
 END_S = 5.0
-"""For an inference server to end once its worker has."""
+"""Time for an inference server to end after its worker has ended."""
 TAIL_LINES = 25
 MAX_LOG_BYTES = 16 << 20
-"""Beyond it a log is begun anew when its process is started again."""
+"""A log that is longer is deleted when its process is restarted."""
 _MIN_SECRET_CHARS = 4
 _FINAL = frozenset(
     {
@@ -42,91 +42,93 @@ _FINAL = frozenset(
         errno.EPERM,
     }
 )
-"""Why execve(2) fails when the command is at fault, not the machine's state."""
+"""Errors of execve(2) that the command causes, not the state of the machine."""
 
-Commands = Callable[[Order, Path], tuple[Command, Command]]
-"""Makes the inference server's and the worker's command. Raises `CommandError`, `OSError`."""
+Commands = Callable[[LaunchSpec, Path], tuple[Command, Command]]
+"""Returns the commands of inference server and worker. Raises `CommandError`, `OSError`."""
 
 
-class Resident:
-    """One instance. ``changed`` is called whenever its `holding` has changed."""
+class LocalInstance:
+    """One instance. ``on_change`` is called whenever `status` has changed."""
 
     def __init__(
         self,
-        order: Order,
+        launch: LaunchSpec,
         folder: Path,
         commands: Commands,
         clock: Callable[[], float],
-        changed: Callable[["Resident"], None],
+        on_change: Callable[["LocalInstance"], None],
     ) -> None:
-        """``folder`` is its own, for logs, secrets and records; ``clock`` gives Unix seconds."""
-        self.order = order
+        """``folder`` is for logs, secrets and records; ``clock`` returns Unix seconds."""
+        self.launch = launch
         self._folder = folder
         self._commands = commands
         self._clock = clock
-        self._changed = changed
-        self._told = asyncio.Event()
+        self._on_change = on_change
+        self._request = asyncio.Event()
+        """Set when `stop` or `fail` was called."""
         self._grace_s: float | None = None
         self._failure = ""
         self._log_starts: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self.holding = Holding(order.instance.instance_id, Life.DOWN, clock())
+        self.status = InstanceStatus(launch.instance.instance_id, RunState.DOWN, clock())
 
     @property
-    def is_gone(self) -> bool:
-        """Whether it was stopped and has ended."""
+    def has_stopped(self) -> bool:
+        """Whether it was stopped and nothing of it runs any more."""
         return self._grace_s is not None and (self._task is None or self._task.done())
 
-    def start(self, order: Order) -> None:
-        """Start it, unless it runs or stops."""
-        if self.holding.life is not Life.DOWN or self._grace_s is not None:
+    def start(self, launch: LaunchSpec) -> None:
+        """Start it, unless it runs or is being stopped."""
+        if self.status.state is not RunState.DOWN or self._grace_s is not None:
             return
-        self.order = order
+        self.launch = launch
         self._failure = ""
-        self._told.clear()
-        self._become(Life.UP)
-        self._task = spawn(self._live(), "provision.instance")
+        self._request.clear()
+        self._set_state(RunState.UP)
+        self._task = spawn(self._supervise(), "provision.instance")
 
     def stop(self, grace_s: float) -> None:
-        """Have it finish and end; a second call may shorten the time."""
+        """Let it finish its requests, then end it; a second call may shorten the grace period."""
         self._grace_s = grace_s if self._grace_s is None else min(grace_s, self._grace_s)
-        if self.holding.life is Life.UP:
-            self._become(Life.STOPPING)
-        self._told.set()
-        if self.is_gone:
-            self._changed(self)
+        if self.status.state is RunState.UP:
+            self._set_state(RunState.STOPPING)
+        self._request.set()
+        if self.has_stopped:
+            self._on_change(self)
 
     def fail(self, reason: str) -> None:
         """End it at once; it becomes DOWN."""
-        if self.holding.life is Life.UP:
+        if self.status.state is RunState.UP:
             self._failure = reason
-            self._told.set()
+            self._request.set()
 
-    async def ended(self) -> None:
-        """Wait until nothing of it runs."""
+    async def wait_ended(self) -> None:
+        """Wait until none of its processes runs."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def tail(self, *names: str) -> str:
+    def log_tail(self, *names: str) -> str:
         """Return the last lines that its processes wrote since their start, secrets masked."""
         lines: list[str] = []
         for name in names or ("inference", "worker"):
             lines += self._last_lines(name)
         text = "\n".join(lines)
-        for secret in self.order.secrets.values():
+        for secret in self.launch.secrets.values():
             if len(secret) >= _MIN_SECRET_CHARS:
                 text = text.replace(secret, "***")
         return text
 
-    async def _live(self) -> None:
+    async def _supervise(self) -> None:
+        """Run the processes once, then set the status; leaves no process behind."""
         processes: list[Process] = []
         reason, is_final = "", False
         try:
             reason = await self._run(processes)
         except CommandError as error:
-            reason, is_final = _fitted(str(error), ""), True
+            reason, is_final = _join_reason(str(error), ""), True
         except OSError as error:
-            reason = _fitted(f"cannot be started: {error.strerror}: {error.filename}", "")
+            reason = _join_reason(f"cannot be started: {error.strerror}: {error.filename}", "")
             is_final = error.errno in _FINAL
         finally:
             for process in processes:
@@ -134,48 +136,50 @@ class Resident:
         for process in processes:
             await process.wait()
         if self._grace_s is not None:
-            loop = asyncio.get_running_loop()
-            # After this task is done: only then it is gone.
-            loop.call_soon(self._changed, self)
+            # `has_stopped` becomes true only when this task is done.
+            asyncio.get_running_loop().call_soon(self._on_change, self)
             return
-        self._become(Life.DOWN, reason, is_final=is_final)
+        self._set_state(RunState.DOWN, reason, is_final=is_final)
 
     async def _run(self, processes: list[Process]) -> str:
-        """Run it until it ends or shall end; return why it ended."""
-        for_inference, for_worker = self._commands(self.order, self._folder)
+        """Run both processes until one ends or a request comes; return why it ended."""
+        inference_command, agent_command = self._commands(self.launch, self._folder)
         self._write_secrets()
-        inference = await self._spawn("inference", for_inference, processes)
-        worker = await self._spawn("worker", for_worker, processes)
-        told = spawn(self._told.wait(), "provision.told")
-        ends = {
+        inference = await self._spawn("inference", inference_command, processes)
+        worker = await self._spawn("worker", agent_command, processes)
+        request = spawn(self._request.wait(), "provision.request")
+        exits = {
             spawn(inference.wait(), "provision.wait"): "inference",
             spawn(worker.wait(), "provision.wait"): "worker",
         }
         try:
-            await asyncio.wait([told, *ends], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([request, *exits], return_when=asyncio.FIRST_COMPLETED)
             if self._grace_s is not None:
-                await self._end(inference, worker)
+                await self._terminate(inference, worker)
                 return ""
             if self._failure:
-                return _fitted(self._failure, self.tail("inference"))
-            name = next(name for task, name in ends.items() if task.done())
+                return _join_reason(self._failure, self.log_tail("inference"))
+            name = next(name for task, name in exits.items() if task.done())
         finally:
-            for task in (told, *ends):
+            for task in (request, *exits):
                 task.cancel()
         code = (inference if name == "inference" else worker).returncode
         what = "the inference server" if name == "inference" else "the worker agent"
-        tails = ("inference",) if name == "inference" else ("worker", "inference")
-        return _fitted(f"{what} ended {_how(code)}", self.tail(*tails))
+        logs = ("inference",) if name == "inference" else ("worker", "inference")
+        return _join_reason(f"{what} ended {_describe_exit(code)}", self.log_tail(*logs))
 
-    async def _end(self, inference: Process, worker: Process) -> None:
-        """Tell both to end, the worker first; return when they have, or their time is over."""
+    async def _terminate(self, inference: Process, worker: Process) -> None:
+        """Send SIGTERM to the worker, then to the inference server; wait for each to end."""
         for process, limit_s in ((worker, None), (inference, END_S)):
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-            await self._within(process, limit_s)
+            await self._wait_exit(process, limit_s)
 
-    async def _within(self, process: Process, limit_s: float | None) -> None:
-        """Wait for the end of a process, by default for the time of grace, which may shrink."""
+    async def _wait_exit(self, process: Process, limit_s: float | None) -> None:
+        """Wait up to ``limit_s`` seconds for a process to end.
+
+        `None` means the grace period, which another call of `stop` may shorten meanwhile.
+        """
         wait = spawn(process.wait(), "provision.wait")
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -185,16 +189,17 @@ class Resident:
                 left_s = began + grace_s - loop.time()
                 if left_s <= 0:
                     return
-                self._told.clear()
-                told = spawn(self._told.wait(), "provision.told")
+                self._request.clear()
+                request = spawn(self._request.wait(), "provision.request")
                 await asyncio.wait(
-                    [wait, told], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                    [wait, request], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
                 )
-                told.cancel()
+                request.cancel()
         finally:
             wait.cancel()
 
     async def _spawn(self, name: str, command: Command, processes: list[Process]) -> Process:
+        """Start a process, add it to ``processes`` and record it. Raises `OSError`."""
         log = self._folder / f"{name}.log"
         with suppress(FileNotFoundError):
             if log.stat().st_size > MAX_LOG_BYTES:
@@ -211,15 +216,15 @@ class Resident:
                 preexec_fn=die_with_parent,
             )
         processes.append(process)
-        write_down(self._folder, [one.pid for one in processes])
+        record_processes(self._folder, [started.pid for started in processes])
         return process
 
     def _write_secrets(self) -> None:
-        """Write ``secrets.json``, a JSON object of texts, for its owner's eyes only."""
+        """Write ``secrets.json``, a JSON object of strings that only its owner can read."""
         file = self._folder / "secrets.json"
         file.unlink(missing_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            json.dump(dict(self.order.secrets), out)
+            json.dump(dict(self.launch.secrets), out)
 
     def _last_lines(self, name: str) -> list[str]:
         try:
@@ -231,21 +236,21 @@ class Resident:
             return []
         return text.splitlines()[-TAIL_LINES:]
 
-    def _become(self, life: Life, reason: str = "", *, is_final: bool = False) -> None:
-        self.holding = Holding(
-            self.order.instance.instance_id, life, self._clock(), reason, is_final
+    def _set_state(self, state: RunState, reason: str = "", *, is_final: bool = False) -> None:
+        self.status = InstanceStatus(
+            self.launch.instance.instance_id, state, self._clock(), reason, is_final
         )
-        self._changed(self)
+        self._on_change(self)
 
 
 def _kill(process: Process) -> None:
-    """Kill a process, and whatever it started and left in its session."""
+    """Kill a process and everything that it has left in its session."""
     with suppress(ProcessLookupError):
         process.kill()
     kill_session(process.pid)
 
 
-def _how(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is None:
         return "without a code"
     if code < 0:
@@ -253,8 +258,8 @@ def _how(code: int | None) -> str:
     return f"with code {code}"
 
 
-def _fitted(reason: str, tail: str) -> str:
-    """Return reason and log in at most `MAX_ERROR_BYTES`; the log's end is what counts."""
+def _join_reason(reason: str, tail: str) -> str:
+    """Return reason and log tail in at most `MAX_ERROR_BYTES`; the log is cut at its beginning."""
     reason = reason.encode(errors="replace")[:MAX_ERROR_BYTES].decode(errors="ignore")
     room = MAX_ERROR_BYTES - len(reason.encode()) - 1
     kept = tail.encode()[-room:].decode(errors="ignore") if room > 0 else ""

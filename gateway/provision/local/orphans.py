@@ -1,17 +1,17 @@
-"""What a reconciler that was killed left running, found again and ended.
+"""Kills processes that a gateway process has left running: it was killed before it could stop them.
 
-Every process is started as the leader of a session of its own, and written down by process id and
-start time before anybody relies on it. The reconciler holds a lock in the folder of its records for
-as long as it lives; a folder whose lock can be had belongs to one that is dead, and whatever still
-runs of it is killed: the process itself if its start time is the one on record (else the id has
-been given to another since), and all that shares its session. A session's id is not given to a
-process while anything is left of the session.
+Every process is started as the leader of its own session, and its id and start time are recorded
+before it is relied upon. A gateway process holds a lock in the folder of its records for as long as
+it lives. A folder whose lock is free therefore belongs to a dead gateway process, and what still
+runs of it is killed: the recorded process, if its start time is the recorded one (otherwise the id
+has been reused), and every process of its session. The kernel does not reuse the id of a session
+while a process of that session is left.
 
-Which instances were ended, or found dead, is left in ``gone`` for whoever leads next: it need not
-wait for the end of their workers' leases. Any reconciler of the machine may clear up, at its start;
-only the leader writes down what follows.
+The ids of instances that were ended, or found dead, are left in ``gone`` for the next leader, which
+then need not wait for the leases of their workers to expire. Every gateway process kills orphans of
+its machine when it starts; only the leader changes stored records.
 
-Linux only, by ``/proc``. A process that left its session (daemon(3)) is not found.
+Linux only (``/proc``). A process that has left its session (daemon(3)) is not found.
 """
 
 import fcntl
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 _PASSES = 5
-"""A process that forks while we look may leave a child that the look has missed."""
+"""A process that forks during a scan may leave a child that the scan has missed."""
 _LOCK = "lock"
 _RECORD = "processes.json"
-_GONE = "gone"
-"""Beside the reconcilers' folders: an empty file for each instance, by its id."""
+_ENDED = "gone"
+"""Folder beside those of the gateway processes: one empty file per instance, named by its id."""
 _SESSION = 3
 _START_TIME = 19
 """Fields of ``/proc/pid/stat`` counted after the command, which may contain anything."""
@@ -38,25 +38,25 @@ _START_TIME = 19
 _log = logging.getLogger("gateway.provision")
 
 
-class Started(NamedTuple):
-    """A process on record; ``start_time`` is in clock ticks since the machine's start."""
+class RecordedProcess(NamedTuple):
+    """A recorded process; ``start_time`` is in clock ticks since the boot of the machine."""
 
     pid: int
     start_time: int
 
 
-class Folder:
-    """The folder of one living reconciler."""
+class OwnedFolder:
+    """The locked folder of this gateway process."""
 
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
         self._lock = lock
 
     @classmethod
-    def open(cls, root: Path, owner: str) -> "Folder":
-        """Make ``root/owner`` and lock it, after everything dead under ``root`` was cleared."""
+    def open(cls, root: Path, owner: str) -> "OwnedFolder":
+        """Create and lock ``root/owner``, after the orphans below ``root`` were killed."""
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        clear(root, owner)
+        kill_orphans(root, owner)
         path = root / owner
         path.mkdir(mode=0o700)
         lock = (path / _LOCK).open("w")
@@ -64,64 +64,63 @@ class Folder:
         return cls(path, lock)
 
     def close(self) -> None:
-        """Remove it."""
+        """Delete the folder and release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
-def clear(root: Path, owner: str) -> None:
-    """Kill everything that belongs to dead reconcilers; ``owner`` is us."""
+def kill_orphans(root: Path, owner: str) -> None:
+    """Kill all processes of dead gateway processes; ``owner`` is the name of our own folder."""
     for other in root.iterdir():
-        if other.is_dir() and other.name not in {owner, _GONE}:
-            _clear_if_dead(other, root / _GONE)
+        if other.is_dir() and other.name not in {owner, _ENDED}:
+            _kill_if_dead(other, root / _ENDED)
 
 
-def take_gone(root: Path) -> set[str]:
-    """Return the ids of instances that were cleared since this was asked last."""
+def take_ended_ids(root: Path) -> set[str]:
+    """Return the ids of instances that were found ended since the last call."""
     try:
-        instance_ids = set(os.listdir(root / _GONE))
+        instance_ids = set(os.listdir(root / _ENDED))
     except FileNotFoundError:
         return set()
     for instance_id in instance_ids:
-        (root / _GONE / instance_id).unlink(missing_ok=True)
+        (root / _ENDED / instance_id).unlink(missing_ok=True)
     return instance_ids
 
 
-def write_down(folder: Path, pids: Iterable[int]) -> None:
-    """Put the processes of one instance on record."""
-    started = [Started(pid, entry[1]) for pid in pids if (entry := _stat(pid)) is not None]
+def record_processes(folder: Path, pids: Iterable[int]) -> None:
+    """Write the record of one instance's processes, replacing the last one."""
+    recorded = [RecordedProcess(pid, entry[1]) for pid in pids if (entry := _stat(pid)) is not None]
     partial = folder / f"{_RECORD}.new"
-    partial.write_text(json.dumps(started))
+    partial.write_text(json.dumps(recorded))
     partial.replace(folder / _RECORD)
 
 
 def kill_session(pid: int) -> None:
-    """Kill everything that is left of the session of a process that we started and reaped."""
+    """Kill what is left of the session of a child process that has been waited for."""
     _kill_sessions({pid})
 
 
-def _clear_if_dead(folder: Path, gone: Path) -> None:
+def _kill_if_dead(folder: Path, ended: Path) -> None:
     try:
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            killed = _kill_sessions(
-                {pid for record in folder.glob(f"*/{_RECORD}") for pid in _sessions_on(record)}
-            )
+            records = folder.glob(f"*/{_RECORD}")
+            killed = _kill_sessions({pid for path in records for pid in _recorded_sessions(path)})
             if killed:
                 _log.warning("provision.orphans_killed", extra={"fields": {"processes": killed}})
-            for instance in [one for one in folder.iterdir() if one.is_dir()]:
-                gone.mkdir(mode=0o700, exist_ok=True)
-                (gone / instance.name).touch()
+            for instance in [path for path in folder.iterdir() if path.is_dir()]:
+                ended.mkdir(mode=0o700, exist_ok=True)
+                (ended / instance.name).touch()
             shutil.rmtree(folder, ignore_errors=True)
     except (BlockingIOError, FileNotFoundError):
-        # Alive, or being made or removed at this moment.
+        # Its owner lives, or the folder is being created or deleted at this moment.
         return
 
 
-def _sessions_on(record: Path) -> list[int]:
-    """Return the sessions of one instance, less those whose id was given away since."""
+def _recorded_sessions(record: Path) -> list[int]:
+    """Return the sessions of one instance, without those whose id has been reused."""
     try:
-        recorded = [Started(*entry) for entry in json.loads(record.read_text())]
+        recorded = [RecordedProcess(*entry) for entry in json.loads(record.read_text())]
     except (OSError, ValueError, TypeError):
         _log.warning("provision.bad_record", extra={"fields": {"file": str(record)}})
         return []
@@ -133,13 +132,13 @@ def _sessions_on(record: Path) -> list[int]:
 
 
 def _kill_sessions(sessions: set[int]) -> list[int]:
-    """Kill all that is left of sessions; return what was there at first."""
+    """Kill all processes of ``sessions``; return those that the first scan found."""
     found: list[int] = []
-    for turn in range(_PASSES):
+    for scan in range(_PASSES):
         members = _members(sessions) if sessions else []
         if not members:
             break
-        if turn == 0:
+        if scan == 0:
             found = members
         for member in members:
             with suppress(ProcessLookupError):
@@ -148,13 +147,13 @@ def _kill_sessions(sessions: set[int]) -> list[int]:
 
 
 def _members(sessions: set[int]) -> list[int]:
-    """Return the processes of sessions."""
+    """Return the ids of all processes in ``sessions``."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in pids if (entry := _stat(pid)) is not None and entry[0] in sessions]
 
 
 def _stat(pid: int) -> tuple[int, int] | None:
-    """Return session and start time of a process; `None` when there is none, or only its corpse."""
+    """Return session and start time of a process; `None` if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

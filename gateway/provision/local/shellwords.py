@@ -1,7 +1,7 @@
-"""A command line as words, as a POSIX shell without expansions has them, in linear time. Pure.
+"""Splits a command line into shell words, without expansions, in linear time. Pure.
 
-The same as `shlex.split`, of which the time grows with the square of a word's length: a text of a
-million characters takes it many seconds.
+The result is that of `shlex.split`, whose time grows with the square of a word's length: a word of
+a million characters takes it many seconds.
 """
 
 import re
@@ -17,11 +17,11 @@ _PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPED = re.compile(r'\\([\\"])')
-"""In double quotes a backslash stands for itself before anything else."""
+"""Within double quotes a backslash before any other character is literal."""
 
 
 def split(line: str) -> list[str]:
-    """Return the words of ``line``. Raises `ValueError` for what is quoted and does not end."""
+    """Return the words of ``line``. Raises `ValueError` for an unclosed quotation or escape."""
     words: list[str] = []
     parts: list[str] | None = None
     end = 0

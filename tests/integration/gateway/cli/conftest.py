@@ -1,4 +1,4 @@
-"""The commands against the real API on a real store, beside a reconciler that runs nothing."""
+"""The commands with the real API, a real store, and a reconciler that runs nothing."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""``gateway bootstrap`` against a real store."""
+"""``gateway bootstrap`` with a real store."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ async def run(*arguments: str) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
-async def is_good(server: NatsServer, secret: str) -> bool:
+async def is_valid(server: NatsServer, secret: str) -> bool:
     check = BootstrapCheck()
     async with opened(server) as filled:
         found = await filled.store.get_raw("meta", "bootstrap")
@@ -34,7 +34,7 @@ async def is_good(server: NatsServer, secret: str) -> bool:
     return True
 
 
-async def test_a_new_secret_is_the_only_thing_printed_and_the_only_one_that_is_good(
+async def test_only_the_new_secret_is_printed_and_only_it_is_valid(
     nats_server: NatsServer,
 ) -> None:
     ran = await run("reset", "--nats-url", nats_server.url)
@@ -42,14 +42,14 @@ async def test_a_new_secret_is_the_only_thing_printed_and_the_only_one_that_is_g
     first = ran.out.removesuffix("\n")
     assert first.startswith("nvboot-")
     assert first not in ran.err
-    assert await is_good(nats_server, first)
+    assert await is_valid(nats_server, first)
     ran = await run("reset", "--json", "--nats-url", nats_server.url)
     second = json.loads(ran.out)["secret"]
-    assert await is_good(nats_server, second)
-    assert not await is_good(nats_server, first)
+    assert await is_valid(nats_server, second)
+    assert not await is_valid(nats_server, first)
 
 
-async def test_a_store_that_is_not_there_is_told_in_one_line_and_no_secret_shown() -> None:
+async def test_an_unreachable_store_is_reported_in_one_line_without_a_secret() -> None:
     ran = await run("reset", "--nats-url", "nats://127.0.0.1:1")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""``gateway functions|deployments|queues`` as a user and as a program uses them."""
+"""``gateway functions|deployments|queues``, with tables and with JSON."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def create(shell: Shell, *options: str) -> tuple[str, str]:
     return made["id"], made["versionId"]
 
 
-async def test_a_function_is_registered_shown_changed_listed_and_deleted(
+async def test_a_function_is_created_shown_updated_listed_and_deleted(
     shell: Shell, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("hunter2\n")
@@ -42,24 +42,24 @@ async def test_a_function_is_registered_shown_changed_listed_and_deleted(
     assert (changed["tags"], changed["rateLimit"]) == (["new"], {"rateLimit": "5-S"})
     assert (await shell.json("functions", "show", *ids))["inferencePort"] == 9000
     listed = await shell.json("functions", "list", ids[0])
-    assert [one["versionId"] for one in listed] == [ids[1], second["versionId"]]
+    assert [version["versionId"] for version in listed] == [ids[1], second["versionId"]]
     assert len(await shell.json("functions", "list", "--visibility", "private")) == 2
     assert len(await shell.json("functions", "list", "--limit", "1")) == 1
     assert (await shell.run("functions", "delete", *ids)).code == 0
     assert len(await shell.json("functions", "list", ids[0])) == 1
 
 
-async def test_a_list_longer_than_a_page_comes_whole(
+async def test_a_list_longer_than_a_page_is_complete(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.cli.api_client.PAGE", 2)
     made = [await create(shell) for _ in range(5)]
     listed = await shell.json("functions", "list", "--visibility", "private")
-    assert [(one["id"], one["versionId"]) for one in listed] == made
+    assert [(version["id"], version["versionId"]) for version in listed] == made
     assert len(await shell.json("functions", "list", "--limit", "3")) == 3
 
 
-async def test_tables_have_whole_ids_in_one_line(shell: Shell) -> None:
+async def test_table_rows_have_complete_ids_in_one_line(shell: Shell) -> None:
     ids = await create(shell)
     out = (await shell.run("functions", "list", ids[0])).out
     (line,) = [line for line in out.splitlines() if ids[1] in line]
@@ -71,14 +71,14 @@ async def test_tables_have_whole_ids_in_one_line(shell: Shell) -> None:
     assert "DEPLOYING" in shown.out
 
 
-async def test_what_callers_wrote_cannot_control_the_terminal(shell: Shell) -> None:
+async def test_text_of_users_cannot_control_the_terminal(shell: Shell) -> None:
     ids = await create(shell, "--description", "[red]\x1b[31mhello")
     out = (await shell.run("functions", "show", *ids)).out
     assert "[red]" in out
     assert "\x1b" not in out
 
 
-async def test_a_body_may_come_from_a_file_and_options_go_over_it(
+async def test_a_body_may_come_from_a_file_and_options_override_it(
     shell: Shell, tmp_path: Path
 ) -> None:
     body = {"name": "from-file", "inferenceUrl": "/", "containerImage": "img:1", "tags": ["x"]}
@@ -90,7 +90,7 @@ async def test_a_body_may_come_from_a_file_and_options_go_over_it(
     assert json.loads(ran.out)["name"] == "from-file"
 
 
-async def test_deployments_are_made_changed_and_removed(shell: Shell, fleet: Fleet) -> None:
+async def test_deployments_are_created_updated_and_removed(shell: Shell, fleet: Fleet) -> None:
     ids = await create(shell)
     made = await shell.json(
         "deployments", "create", *ids, "--gpu", "a10g", "--min", "0", "--concurrency", "3"
@@ -110,7 +110,7 @@ async def test_deployments_are_made_changed_and_removed(shell: Shell, fleet: Fle
     assert (await shell.run("functions", "delete", *ids)).code == 0
 
 
-async def test_one_of_several_specifications_is_changed_by_its_id(
+async def test_one_of_several_specifications_is_updated_by_its_id(
     shell: Shell, tmp_path: Path
 ) -> None:
     ids = await create(shell)
@@ -137,7 +137,7 @@ async def test_queues_and_positions(shell: Shell, queue: SetQueue) -> None:
     queue.in_line[request_id] = InLine(*ids, "someone", 5)
     assert (await shell.run("queues", "position", request_id)).out == "5\n"
     queue.in_line[request_id] = InLine(*ids, "someone", 5000)
-    assert (await shell.run("queues", "position", request_id)).out == "1000 or further back\n"
+    assert (await shell.run("queues", "position", request_id)).out == "1000 or more\n"
 
 
 def watching(shell: Shell, *arguments: str) -> Program:
@@ -177,37 +177,37 @@ async def until_line(program: Program, text: str) -> None:
 
 
 async def in_thread(wait: Callable[[], T]) -> T:
-    """Wait for a program that needs the API of this loop."""
+    """Wait in a thread for a program that needs the API of this loop."""
     return await asyncio.to_thread(wait)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["functions", "create", "--image", "img:1"], "--name is needed"),
+        (["functions", "create", "--image", "img:1"], "--name is required"),
         (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
         (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
         (["functions", "show", "one", "two"], "one is not an id"),
-        (["functions", "update", str(uuid4()), str(uuid4())], "Say what is to change"),
-        (["functions", "list", str(uuid4()), "--visibility", "public"], "exclude each other"),
+        (["functions", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
+        (["functions", "list", str(uuid4()), "--visibility", "public"], "cannot be combined"),
         (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),
-        (["deployments", "update", str(uuid4()), str(uuid4())], "Say what is to change"),
+        (["deployments", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
         (["functions", "list", "--api-url", "localhost:8080"], "http://"),
         (["functions", "list", "--api-key", "two words"], "spaces"),
         (["functions", "list", "--api-key", ""], "GATEWAY_API_KEY"),
     ],
 )
-async def test_a_wrong_command_line_is_told_in_one_line_and_exits_with_2(
-    shell: Shell, arguments: list[str], told: str
+async def test_a_usage_error_is_reported_in_one_line_with_exit_code_2(
+    shell: Shell, arguments: list[str], message: str
 ) -> None:
     ran = await shell.run(*arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert told in ran.err
+    assert message in ran.err
     assert ran.err.count("\n") == 1
 
 
-async def test_a_refusal_is_told_in_one_line_and_exits_with_1(
+async def test_a_refusal_is_reported_in_one_line_with_exit_code_1(
     shell: Shell, plane: ControlPlane, client: Client
 ) -> None:
     ids = str(uuid4()), str(uuid4())

@@ -1,4 +1,4 @@
-"""``gateway keys`` straight in a real store, and over the real API."""
+"""``gateway keys`` in a real store, and over the real API."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def call(server: NatsServer, *arguments: str) -> object:
     return json.loads(result.stdout)
 
 
-def test_a_key_is_made_listed_and_revoked(shared_nats_server: NatsServer) -> None:
+def test_a_key_is_created_listed_and_revoked(shared_nats_server: NatsServer) -> None:
     made = call(shared_nats_server, "create", "--account", "acme", "--expires-in", "2h")
     assert isinstance(made, dict)
     secret = made.pop("key")
@@ -52,13 +52,13 @@ def test_a_key_is_made_listed_and_revoked(shared_nats_server: NatsServer) -> Non
         assert digest_of(secret.encode()).hex() not in output
 
 
-def test_the_key_alone_is_on_standard_output(shared_nats_server: NatsServer) -> None:
+def test_only_the_key_is_on_standard_output(shared_nats_server: NatsServer) -> None:
     result = run(app, ["create", "--account", "plain", "--nats-url", shared_nats_server.url])
     assert is_key(result.stdout.strip().encode())
     assert "plain" in result.stderr
 
 
-def test_a_key_may_have_every_scope_there_is_for_keys(shared_nats_server: NatsServer) -> None:
+def test_a_key_may_have_every_scope_of_an_account(shared_nats_server: NatsServer) -> None:
     scopes = [part for scope in sorted(ACCOUNT_SCOPES) for part in ("--scope", scope)]
     made = call(shared_nats_server, "create", "--account", "all", *scopes)
     assert isinstance(made, dict)
@@ -79,7 +79,7 @@ def test_a_key_may_be_limited(shared_nats_server: NatsServer) -> None:
     ]
 
 
-def test_where_nats_is_may_come_from_the_gateways_settings(
+def test_the_nats_servers_may_come_from_the_settings_of_the_gateway(
     shared_nats_server: NatsServer, tmp_path: Path
 ) -> None:
     config = tmp_path / "gateway.toml"
@@ -90,7 +90,7 @@ def test_where_nats_is_may_come_from_the_gateways_settings(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["create", "--account", "a", "--scope", "everything"], "everything"),
         (["create", "--account", "a", "--function", "echo"], "echo"),
@@ -102,24 +102,24 @@ def test_where_nats_is_may_come_from_the_gateways_settings(
         (["list", "--config", "/nowhere.toml"], "nowhere.toml"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
-    shared_nats_server: NatsServer, arguments: list[str], told: str
+def test_an_error_is_reported_in_one_line(
+    shared_nats_server: NatsServer, arguments: list[str], message: str
 ) -> None:
     result = run(app, [*arguments, "--nats-url", shared_nats_server.url])
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
 
-def test_in_the_store_an_account_is_needed(shared_nats_server: NatsServer) -> None:
+def test_an_account_is_required_in_the_store(shared_nats_server: NatsServer) -> None:
     result = run(app, ["create", "--nats-url", shared_nats_server.url])
     assert result.exit_code == 2
     assert "Give --account" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-async def test_a_key_that_cannot_be_read_is_told_and_hides_no_other(
+async def test_an_unreadable_key_is_reported_and_hides_no_other(
     shared_nats_server: NatsServer,
 ) -> None:
     async with opened(shared_nats_server) as store:
@@ -134,7 +134,7 @@ async def test_a_key_that_cannot_be_read_is_told_and_hides_no_other(
     assert revoked.stderr.count("\n") == 1
 
 
-def test_a_store_that_is_not_there_is_told_in_one_line() -> None:
+def test_an_unreachable_store_is_reported_in_one_line() -> None:
     result = run(app, ["list", "--nats-url", "nats://me:secret@127.0.0.1:1"])
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
@@ -160,7 +160,7 @@ def account() -> str:
 
 @pytest.fixture
 async def client(plane: IdentityPlane, account: str) -> Client:
-    """Whose credential ``shell`` has: an admin token."""
+    """A client with an admin token, which ``shell`` uses."""
     return await plane.admin(account)
 
 
@@ -169,12 +169,12 @@ def holder(shell: Shell, client: Client) -> Shell:
     return Shell(shell.url, client)
 
 
-async def is_good(plane: IdentityPlane, key: str) -> bool:
-    """Whether the key is one. It may not list functions: that is another answer."""
+async def is_valid(plane: IdentityPlane, key: str) -> bool:
+    """Whether the key is valid. It may not list functions, which gives 403 instead of 401."""
     return (await plane.holder(key).get("/v2/nvcf/functions")).status == 403
 
 
-async def test_over_the_api_a_key_is_made_listed_and_revoked(
+async def test_a_key_is_created_listed_and_revoked_over_the_api(
     shell: Shell, plane: IdentityPlane, account: str
 ) -> None:
     assert await shell.json("keys", "list") == []
@@ -187,26 +187,26 @@ async def test_over_the_api_a_key_is_made_listed_and_revoked(
     assert (made["status"], made["description"]) == ("active", "for a test")
     assert made["scopes"] == ["invoke_function"]
     assert made["resources"] == [{"type": "function", "id": f"{F}/*"}]
-    assert await is_good(plane, secret)
+    assert await is_valid(plane, secret)
     assert await shell.json("keys", "list") == [made]
     (line,) = [line for line in (await shell.run("keys", "list")).out.splitlines() if F in line]
     assert made["id"] in line
     assert account in line
     assert await shell.json("keys", "revoke", made["id"]) == {**made, "status": "revoked"}
-    assert not await is_good(plane, secret)
+    assert not await is_valid(plane, secret)
     assert await shell.json("keys", "list") == []
 
 
-async def test_both_places_tell_the_same_of_a_key(
+async def test_both_backends_show_the_same_of_a_key(
     shell: Shell, shared_nats_server: NatsServer, account: str
 ) -> None:
-    wishes: list[list[str]] = [
+    requests: list[list[str]] = [
         ["--scope", "queue_details", "--scope", "list_functions", "--function", f"{F}/{V}"],
         ["--expires-in", "30d"],
     ]
-    made = [await shell.json("keys", "create", *wish) for wish in wishes]
+    made = [await shell.json("keys", "create", *request) for request in requests]
     own = ["--account", account, "--subject", "me", "--nats-url", shared_nats_server.url]
-    made += [await shell.json("keys", "create", *wish, *own) for wish in wishes]
+    made += [await shell.json("keys", "create", *request, *own) for request in requests]
 
     def by_id(keys: list[dict[str, Any]]) -> dict[str, Any]:
         return {key["id"]: {name: key[name] for name in MEMBERS} for key in keys}
@@ -221,7 +221,7 @@ async def test_both_places_tell_the_same_of_a_key(
     assert " all " in table
 
 
-async def test_the_key_alone_is_on_standard_output_over_the_api_too(
+async def test_only_the_key_is_on_standard_output_over_the_api_too(
     shell: Shell, account: str
 ) -> None:
     made = await shell.run("keys", "create", "--account", account)
@@ -233,7 +233,7 @@ async def test_the_key_alone_is_on_standard_output_over_the_api_too(
     assert key["id"] in revoked.err
 
 
-async def test_a_key_does_what_an_admin_token_does_within_its_account(
+async def test_a_key_with_account_setup_manages_keys_of_its_account(
     shell: Shell, plane: IdentityPlane, account: str
 ) -> None:
     key = await shell.json("keys", "create", "--scope", "account_setup", "--scope", "queue_details")
@@ -246,7 +246,7 @@ async def test_a_key_does_what_an_admin_token_does_within_its_account(
     assert await own.json("keys", "revoke", made["id"])
 
 
-async def test_where_the_store_is_on_the_command_line_goes_before_a_key_in_the_environment(
+async def test_store_options_take_precedence_over_a_key_in_the_environment(
     shell: Shell, shared_nats_server: NatsServer, tmp_path: Path, account: str
 ) -> None:
     config = tmp_path / "gateway.toml"
@@ -260,7 +260,7 @@ async def test_where_the_store_is_on_the_command_line_goes_before_a_key_in_the_e
     assert await shell.json("keys", "list") == []
 
 
-async def test_without_a_key_the_store_is_where_the_environment_says(
+async def test_without_a_key_the_store_of_the_environment_is_used(
     shell: Shell, shared_nats_server: NatsServer, account: str
 ) -> None:
     env = {"GATEWAY_API_KEY": "", "GATEWAY_NATS__URLS": shared_nats_server.url}
@@ -271,7 +271,7 @@ async def test_without_a_key_the_store_is_where_the_environment_says(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["create", "--scope", "everything"], 1, "A scope is unknown. Scopes: account_setup"),
         (["create", "--expires-in", "367d"], 1, "within a year (400 Bad Request"),
@@ -288,29 +288,29 @@ async def test_without_a_key_the_store_is_where_the_environment_says(
         (["list", "--api-key", "nvapi-nobody"], 1, "(401 Unauthorized"),
     ],
 )
-async def test_a_mistake_over_the_api_is_told_in_one_line_and_makes_nothing(
-    shell: Shell, arguments: list[str], code: int, told: str
+async def test_an_error_over_the_api_is_reported_in_one_line_and_creates_no_key(
+    shell: Shell, arguments: list[str], code: int, message: str
 ) -> None:
     ran = await shell.run("keys", *arguments)
     assert (ran.code, ran.out) == (code, "")
-    assert told in ran.err
+    assert message in ran.err
     assert ran.err.startswith("gateway: ")
     assert ran.err.count("\n") == 1
     assert await shell.json("keys", "list") == []
 
 
-async def test_keys_need_the_scope_and_are_those_of_the_own_account(
+async def test_keys_require_the_scope_and_belong_to_the_own_account(
     shell: Shell, plane: IdentityPlane, account: str
 ) -> None:
     made = await shell.json("keys", "create")
     stranger = holder(shell, await plane.admin(f"other-{uuid4().hex}"))
     plain = holder(shell, await plane.client(account, SCOPES))
-    for other, told in ((stranger, "(404 Not Found"), (plain, "account_setup (403 Forbidden")):
+    for other, message in ((stranger, "(404 Not Found"), (plain, "account_setup (403 Forbidden")):
         ran = await other.run("keys", "revoke", made["id"])
         assert (ran.code, ran.out) == (1, "")
-        assert told in ran.err
+        assert message in ran.err
         assert ran.err.count("\n") == 1
     assert await stranger.json("keys", "list") == []
     for command in ("create", "list"):
         assert "(403 Forbidden" in (await plain.run("keys", command)).err
-    assert await is_good(plane, made["key"])
+    assert await is_valid(plane, made["key"])

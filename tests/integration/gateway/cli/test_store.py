@@ -84,7 +84,7 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-async def test_everything_but_what_is_of_the_moment_goes_into_a_file_and_back(
+async def test_everything_except_transient_records_is_exported_and_imported(
     filled: Filled, empty: Filled, tmp_path: Path
 ) -> None:
     file = tmp_path / "all.jsonl"
@@ -104,7 +104,9 @@ async def test_everything_but_what_is_of_the_moment_goes_into_a_file_and_back(
     assert json.loads(again.out)["unchanged"] == len(RECORDS) + 1
 
 
-async def test_what_differs_is_replaced_only_when_told_so(filled: Filled, tmp_path: Path) -> None:
+async def test_differing_entries_are_replaced_only_with_replace(
+    filled: Filled, tmp_path: Path
+) -> None:
     file = tmp_path / "all.jsonl"
     await shell("export", file, url=filled.url)
     before = await filled.contents()
@@ -117,43 +119,43 @@ async def test_what_differs_is_replaced_only_when_told_so(filled: Filled, tmp_pa
     assert await filled.contents() == changed
     ran = await shell("import", file, "--replace", url=filled.url)
     assert ran.code == 0
-    assert "2 entries are written, 1 of them over others" in ran.err
+    assert "2 entries were written, of which 1 replaced others" in ran.err
     assert await filled.contents() == before
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             lambda lines: [*lines[:3], lines[3].replace('"schema":1', '"schema":2'), *lines[4:]],
             "schema is 2",
         ),
         (lambda lines: [lines[0].replace('"version":1', '"version":9'), *lines[1:]], "version 9"),
-        (lambda lines: lines[:-1], "not complete"),
-        (lambda lines: [*lines[:2], *lines[3:]], "not complete"),
+        (lambda lines: lines[:-1], "is incomplete"),
+        (lambda lines: [*lines[:2], *lines[3:]], "is incomplete"),
         (lambda lines: [*lines[:2], lines[2][:20], *lines[3:]], "not a JSON object"),
         (lambda lines: ['{"bucket":"keys"}', *lines[1:]], "not an export"),
         (
             lambda lines: [*lines[:2], lines[2].replace('"name":"', '"name":"other-'), *lines[3:]],
             "belongs under another name",
         ),
-        (lambda lines: [], "not complete"),
+        (lambda lines: [], "is incomplete"),
     ],
 )
-async def test_a_file_that_is_not_understood_is_refused_as_a_whole(
-    filled: Filled, empty: Filled, tmp_path: Path, change: Any, told: str
+async def test_an_invalid_file_is_refused_as_a_whole(
+    filled: Filled, empty: Filled, tmp_path: Path, change: Any, message: str
 ) -> None:
     file = tmp_path / "all.jsonl"
     await shell("export", file, url=filled.url)
     file.write_text("\n".join(change(file.read_text().splitlines())))
     ran = await shell("import", file, url=empty.url)
     assert (ran.code, ran.out) == (1, "")
-    assert told in ran.err
+    assert message in ran.err
     assert ran.err.count("\n") == 1
     assert await empty.contents() == {}
 
 
-async def test_what_cannot_be_read_is_named_and_the_rest_exported(
+async def test_an_unreadable_entry_is_named_and_the_rest_exported(
     filled: Filled, tmp_path: Path
 ) -> None:
     await filled.store.put_raw("keys", "new", b'{"schema":2}')
@@ -164,7 +166,7 @@ async def test_what_cannot_be_read_is_named_and_the_rest_exported(
     assert len(file.read_text().splitlines()) == len(RECORDS) + 1 + 2
 
 
-async def test_files_and_stores_that_are_not_there_are_told_in_one_line(
+async def test_missing_files_and_stores_are_reported_in_one_line(
     filled: Filled, tmp_path: Path
 ) -> None:
     for ran in (

@@ -1,4 +1,4 @@
-"""Who has a data folder, by the kernel's locks."""
+"""Locks of a data folder."""
 
 import asyncio
 import signal
@@ -24,11 +24,11 @@ sys.stdin.read()
 _CHILD = [sys.executable, "-c", "import signal; print('runs', flush=True); signal.pause()"]
 
 
-def unheard(_text: str) -> None:
-    """Take no notice."""
+def ignore(_text: str) -> None:
+    """Ignore a message."""
 
 
-def test_a_folder_is_had_by_one_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         with pytest.raises(FolderInUseError, match=str(tmp_path)) as refused:
             lock_folder(tmp_path)
@@ -36,7 +36,7 @@ def test_a_folder_is_had_by_one_at_a_time(tmp_path: Path) -> None:
     lock_folder(tmp_path).close()
 
 
-def test_whoever_has_a_folder_and_is_killed_leaves_nothing_to_clear_away(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", _HOLDER, str(tmp_path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -50,27 +50,27 @@ def test_whoever_has_a_folder_and_is_killed_leaves_nothing_to_clear_away(tmp_pat
 
 async def test_a_child_keeps_the_lock_that_it_inherits_and_no_other(tmp_path: Path) -> None:
     pause = Pause(asyncio.Event())
-    heard: list[str] = []
+    messages: list[str] = []
     async with Children(tmp_path, PATIENCE_S, pause) as children:
-        with lock_folder(tmp_path), await lock_server(tmp_path, 0.0, pause, unheard) as lock:
+        with lock_folder(tmp_path), await lock_server(tmp_path, 0.0, pause, ignore) as lock:
             server = children.start("server", _CHILD, {}, [lock.fileno()])
             other = children.start("other", _CHILD, {})
             for child in (server, other):
                 await child.line_with("runs", PATIENCE_S)
-        # As after a kill: what we held is closed, and both children run on.
+        # As after a kill: the locks of this process are closed, and both children keep running.
         with lock_folder(tmp_path):
             with pytest.raises(FolderInUseError, match=str(tmp_path)):
-                await lock_server(tmp_path, 0.1, pause, heard.append)
-            assert heard
-            waiting = spawn(lock_server(tmp_path, PATIENCE_S, pause, unheard), "test.waiting")
+                await lock_server(tmp_path, 0.1, pause, messages.append)
+            assert messages
+            waiting = spawn(lock_server(tmp_path, PATIENCE_S, pause, ignore), "test.waiting")
             await server.stop(PATIENCE_S)
             (await waiting).close()
             assert other.exit_code is None
 
 
-async def test_who_waits_for_a_folder_can_be_stopped(tmp_path: Path) -> None:
+async def test_waiting_for_a_lock_can_be_interrupted(tmp_path: Path) -> None:
     stopping = asyncio.Event()
     pause = Pause(stopping)
-    with await lock_server(tmp_path, 0.0, pause, unheard):
+    with await lock_server(tmp_path, 0.0, pause, ignore):
         with pytest.raises(InterruptError):
             await lock_server(tmp_path, PATIENCE_S, pause, lambda _text: stopping.set())

@@ -1,4 +1,4 @@
-"""The leader's lease in a real store: one holds it, and another takes over in time."""
+"""Leader election in a real store: one candidate leads, and another takes over in time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,20 +46,20 @@ class Candidate:
         )
 
 
-async def test_of_two_candidates_one_leads_and_the_other_knows_whom(store: Store) -> None:
+async def test_of_two_candidates_one_leads_and_the_other_knows_it(store: Store) -> None:
     first = Candidate(store, "first")
     await first.until(True, "first")
     second = Candidate(store, "second")
     await second.until(False, "first")
-    assert second.lease.is_others
-    assert not first.lease.is_others
+    assert second.lease.is_held_by_other
+    assert not first.lease.is_held_by_other
     await first.lease.stop()
     await second.until(True, "second")
     assert not first.lease.is_held
     await second.lease.stop()
 
 
-async def test_a_leader_that_dies_is_replaced_within_ten_seconds(store: Store) -> None:
+async def test_a_dead_leader_is_replaced_within_ten_seconds(store: Store) -> None:
     first = Candidate(store, "first", TTL_S)
     await first.until(True, "first")
     second = Candidate(store, "second", TTL_S)
@@ -72,7 +72,7 @@ async def test_a_leader_that_dies_is_replaced_within_ten_seconds(store: Store) -
     await second.lease.stop()
 
 
-async def test_a_leader_without_a_store_stops_leading_and_leads_again(
+async def test_a_leader_without_a_store_stops_leading_until_it_is_back(
     store: Store, nats_server: NatsServer
 ) -> None:
     first = Candidate(store, "first")

@@ -1,4 +1,4 @@
-"""Deployments run: a real nats-server, real processes, and everything killed that can be."""
+"""The reconciler with a real nats-server and real processes, any of which may be killed."""
 
 import asyncio
 import gc
@@ -49,7 +49,7 @@ from wire.ids import FunctionId, VersionId, uuid4_text
 __all__ = ["nats_server"]
 
 SOON_S = PATIENCE_S / 4
-"""Far less than any lease, and enough for a machine that has more to do than this."""
+"""Far less than any lease, and enough for a busy machine."""
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ class Version:
         return found[0]
 
     async def enqueue(self, payload: bytes) -> None:
-        """Put one request into the queue, which is made if need be."""
+        """Publish one request to the queue, which is created if there is none."""
         await JetStream(self.provisioner.data).ensure(REGION, self.version_id, StreamSettings())
         subject = request_subject(REGION, self.version_id, uuid4_text(os.urandom(16)))
         client = self.store.connection.connected_client()
@@ -122,19 +122,19 @@ class Version:
 
     @property
     def state(self) -> State:
-        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
-        return State.INACTIVE if fleet is None else fleet.state
+        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        return State.INACTIVE if version is None else version.state
 
     @property
     def instances(self) -> list[Instance]:
-        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
-        return [] if fleet is None else fleet.instances()
+        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        return [] if version is None else version.instances()
 
     @property
     def health(self) -> list[str]:
-        fleet = self.provisioner.reconciler._fleets.known(self.version_id)
-        deployment = None if fleet is None else fleet.deployment
-        return [] if deployment is None else [one.error for one in deployment.health]
+        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        deployment = None if version is None else version.deployment
+        return [] if deployment is None else [info.error for info in deployment.health]
 
     async def until(self, state: State, timeout_s: float = PATIENCE_S) -> None:
         await self.picture.until(lambda: self.state is state, timeout_s)
@@ -156,12 +156,12 @@ async def deployed(provisioner: Provisioner, *specs: GpuSpec, **more: Any) -> Ve
 
 
 def pids_of(provisioner: Provisioner) -> set[int]:
-    """Return the processes of all instances, with all they have started."""
+    """Return the processes of all instances, with those that they have started."""
     return pids_under(str(provisioner.folder))
 
 
 def pids_under(folder: str) -> set[int]:
-    """Return the processes that are on record below ``folder``, and all of their sessions."""
+    """Return the recorded processes below ``folder``, and all others of their sessions."""
     sessions = {
         pid
         for record in Path(folder).glob("*/*/processes.json")
@@ -179,7 +179,7 @@ def pids_under(folder: str) -> set[int]:
 
 
 async def until_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
-    """Wait for the end of processes, whoever's children they are."""
+    """Wait until processes have ended; they need not be children of this one."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         for pid in pids:
@@ -196,7 +196,7 @@ async def until_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
                 os.close(descriptor)
 
 
-async def test_a_deployment_comes_up_and_goes_down(one: Provisioner) -> None:
+async def test_a_deployment_starts_and_stops_its_instances(one: Provisioner) -> None:
     version = await deployed(one, gpu_spec("s1", 2, 2))
     await version.until(State.DEPLOYING)
     await version.until(State.ACTIVE)
@@ -211,20 +211,20 @@ async def test_a_deployment_comes_up_and_goes_down(one: Provisioner) -> None:
 
 
 @pytest.mark.parametrize("half", [b"tiny_server", b"stand_in_agent"])
-async def test_an_instance_killed_is_seen_within_a_second_and_comes_back(
+async def test_a_killed_instance_is_noticed_at_once_and_restarted(
     one: Provisioner, half: bytes
 ) -> None:
     version = await deployed(one)
     await version.until(State.ACTIVE)
     (before,) = version.instances
-    resident = one.backend._residents[before.instance_id]
+    local = one.backend._instances[before.instance_id]
     (pid,) = [entry for entry in pids_of(one) if half in cmdline(entry)]
     os.kill(pid, signal.SIGKILL)
     await version.until(State.DEGRADED, SOON_S)
     await version.until(State.ACTIVE)
     (after,) = version.instances
     assert after.instance_id == before.instance_id
-    assert one.backend._residents[after.instance_id] is resident
+    assert one.backend._instances[after.instance_id] is local
 
 
 def cmdline(pid: int) -> bytes:
@@ -260,7 +260,9 @@ async def test_a_crash_loop_is_slowed_down_and_ends_in_error_with_the_log(
     await version.until(State.INACTIVE)
 
 
-async def test_what_can_never_start_fails_at_once_and_says_why(one: Provisioner) -> None:
+async def test_an_instance_that_can_never_start_fails_at_once_with_the_reason(
+    one: Provisioner,
+) -> None:
     version = await deployed(one, image="unheard of")
     await version.until(State.ERROR)
     deployment = await version.deployment()
@@ -279,7 +281,7 @@ async def test_what_can_never_start_fails_at_once_and_says_why(one: Provisioner)
         ({"containerArgs": "\0"}, "contains a NUL"),
     ],
 )
-async def test_what_is_at_fault_in_the_function_itself_fails_at_once_and_says_so(
+async def test_a_function_that_cannot_run_here_fails_at_once_with_the_reason(
     one: Provisioner, spec: dict[str, object], reason: str
 ) -> None:
     version = await deployed(one, image="server" if "containerArgs" in spec else "", spec=spec)
@@ -291,7 +293,7 @@ async def test_what_is_at_fault_in_the_function_itself_fails_at_once_and_says_so
     assert reason in deployment.health[0].error
 
 
-async def test_an_instance_that_is_not_heard_of_is_not_called_running(one: Provisioner) -> None:
+async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: Provisioner) -> None:
     version = await deployed(one)
     await version.picture.until(
         lambda: [instance.phase for instance in version.instances] == [Phase.RUNNING]
@@ -316,7 +318,7 @@ async def test_an_instance_that_is_not_heard_of_is_not_called_running(one: Provi
 
 
 class Refusing:
-    """A store whose next writes of a version's state end otherwise than wished."""
+    """A store whose next writes of a version's state raise the given errors, last one first."""
 
     def __init__(self, store: Store, *errors: GatewayError) -> None:
         self.store = store
@@ -331,12 +333,12 @@ class Refusing:
         return await self.store.put(record, revision)
 
 
-async def test_a_write_that_was_too_late_is_no_warning_and_a_store_that_is_away_is_one(
+async def test_a_conflict_is_logged_as_debug_and_an_unavailable_store_as_warning(
     one: Provisioner, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "gateway.provision")
     refusing = Refusing(one.store, Conflict(), StoreUnavailable())
-    one.reconciler._execution._records = refusing
+    one.reconciler._executor._records = refusing
     version = await deployed(one)
     await version.until(State.ACTIVE)
     assert not refusing.errors
@@ -354,7 +356,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
     version = Version(one, "server")
     version.environment = [{"key": "PYTHONPATH", "value": "/nowhere"}]
     await version.register()
-    # The agent alone comes up: its inference server is another program's port.
+    # Only the agent starts; the inference server cannot.
     await version.deploy(gpu_spec(), within_s=0)
     await version.until(State.ERROR)
     deployment = await version.deployment()
@@ -362,7 +364,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
     assert deployment.health[0].error
 
 
-async def test_secrets_are_in_a_file_for_the_owner_alone(one: Provisioner) -> None:
+async def test_secrets_are_in_a_file_that_only_its_owner_can_read(one: Provisioner) -> None:
     version = await deployed(one, secret_names=("TOKEN",))
     await version.until(State.ACTIVE)
     (file,) = one.folder.glob("*/*/secrets.json")
@@ -383,25 +385,25 @@ async def test_scaled_to_zero_the_first_request_starts_an_instance_and_waits_for
     await version.enqueue(b"0.1")
     await version.picture.until(lambda: version.instances)
     await until_load(version, 0)
-    # Served; idle for a while, and it goes again.
+    # The request was served; after the idle time the instance is stopped.
     await version.picture.until(lambda: not version.instances)
     assert await version.stored_state() is State.ACTIVE
     assert not pids_of(one)
 
 
-async def test_a_call_wakes_a_version_that_sleeps_whatever_its_queue_says(
+async def test_a_wake_request_starts_an_instance_although_the_queue_is_empty(
     one: Provisioner,
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 0, 1))
     await version.until(State.ACTIVE)
     teller = Teller(one.data, asyncio.get_running_loop().time)
-    # Of this one nobody here knows.
+    # This version is unknown.
     teller.tell(uuid4_text(os.urandom(16)))
     teller.tell(version.version_id)
     await version.picture.until(lambda: version.instances)
 
 
-async def test_requests_that_wait_get_further_instances_up_to_the_maximum(
+async def test_waiting_requests_get_more_instances_up_to_the_maximum(
     one: Provisioner,
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 1, 2, concurrency=4))
@@ -429,7 +431,7 @@ async def until_load(version: Version, total: int) -> None:
     )
 
 
-async def test_a_graceful_undeploy_finishes_what_is_queued_then_stops(one: Provisioner) -> None:
+async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Provisioner) -> None:
     ended: list[str] = []
     endings = Endings(one.data, ended.append)
     version = await deployed(one)
@@ -442,7 +444,7 @@ async def test_a_graceful_undeploy_finishes_what_is_queued_then_stops(one: Provi
     await until_load(version, 0)
     assert ended == []
     await version.picture.until(lambda: not version.instances)
-    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert await version.deployment() is None
     assert version.version_id not in await one.queues.version_ids()
     endings.close()
@@ -458,7 +460,7 @@ async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
     await version.drain(within_s=2)
     async with asyncio.timeout(PATIENCE_S):
         assert await ended.get() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert await version.deployment() is None
     assert version.instances == []
     endings.close()
@@ -473,7 +475,7 @@ async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provi
     await version.undeploy()
     async with asyncio.timeout(2):
         assert await ended.get() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert version.version_id not in await one.queues.version_ids()
     endings.close()
 
@@ -489,7 +491,7 @@ async def test_the_maximum_is_respected_when_it_is_lowered(one: Provisioner) -> 
 
 
 class Removals:
-    """Versions whose queue was removed; each is heard of only when it is told again."""
+    """Receives the removal of queues; the first call for each version fails."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[str] = asyncio.Queue()
@@ -506,17 +508,17 @@ class Removals:
             return await self._heard.get()
 
 
-async def test_the_end_of_an_undeploy_is_told_until_it_was_heard(one: Provisioner) -> None:
+async def test_the_removal_of_a_queue_is_reported_until_that_succeeds(one: Provisioner) -> None:
     removals = Removals()
     one.provisioning.queues.on_removed(removals.removed)
     version = await deployed(one, gpu_spec("s1", 0, 0))
     await version.until(State.ACTIVE)
     await version.undeploy()
     assert await removals.next() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._upkeeps)
+    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
 
 
-async def test_the_queue_of_a_version_deleted_while_nobody_led_is_removed_at_the_next_lead(
+async def test_the_queue_of_a_version_deleted_without_a_leader_is_removed_by_the_next_one(
     one: Provisioner,
 ) -> None:
     await one.provisioning.stop()
@@ -530,7 +532,7 @@ async def test_the_queue_of_a_version_deleted_while_nobody_led_is_removed_at_the
     async with running_fleet(one.store, one.data) as fleet:
         fleet.queues.on_removed(removals.removed)
         assert await removals.next() == deleted.version_id
-        # One that this store has never had may be another gateway's.
+        # A version that this store never had may belong to another system.
         assert await one.queues.version_ids() == [foreign.version_id]
 
 
@@ -545,9 +547,7 @@ def was_silent(changes: list[object]) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_nats_killed_and_started_again_changes_nothing(
-    nats_server: NatsServer, one: Provisioner
-) -> None:
+async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: Provisioner) -> None:
     version = await deployed(one)
     await version.until(State.ACTIVE)
     await version.picture.until(lambda: version.instances[0].phase is Phase.RUNNING)
@@ -556,7 +556,7 @@ async def test_nats_killed_and_started_again_changes_nothing(
     heard: list[object] = []
     one.picture.listeners.append(heard.append)
     await nats_server.restart()
-    # The store kept instances in memory and has lost them; some are back before that is seen.
+    # The store keeps instances in memory and has lost them; some may be back before that is seen.
     await version.picture.until(lambda: has_kind(heard, InstanceRemoved) or was_silent(heard))
     await version.picture.until(lambda: has_kind(heard, Instance))
     await version.picture.until(lambda: one.reconciler.is_leader)
@@ -567,11 +567,11 @@ async def test_nats_killed_and_started_again_changes_nothing(
     assert stored is not None
     states = {change.state for change in heard if isinstance(change, FunctionVersion)}
     assert states <= {State.ACTIVE, State.DEGRADED}
-    # nats-py leaves sockets of failed attempts open; they must not be found in another test.
+    # nats-py leaves sockets of failed attempts open; another test must not report them.
     gc.collect()
 
 
-async def test_a_leader_killed_is_replaced_and_leaves_no_orphan(
+async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"
@@ -602,7 +602,7 @@ async def test_a_leader_killed_is_replaced_and_leaves_no_orphan(
     await until_gone(last)
 
 
-async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cleared_up(
+async def test_instances_of_a_leader_that_died_here_are_replaced_at_once(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"
@@ -617,7 +617,7 @@ async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cle
         leader.kill()
         await leader.wait()
         await until_gone(pids)
-        # As the lease of a real worker: it does not end before another leads.
+        # Like the lease of a real worker, it does not expire before another one leads.
         name = InstanceRemoved(before.version_id, before.instance_id)
         found = await second.store.get(name)
         assert found is not None
@@ -625,7 +625,7 @@ async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cle
         until = int(time.time()) + 600
         serving = replace(found[0], is_connected=True, is_healthy=True, lease_until=until)
         await second.store.put(serving, found[1])
-        # One more starts on this machine, finds what is left, and never leads.
+        # A third process starts on this machine, kills the orphans, and never leads.
         other = ProcessBackend(ProcessOptions(folder, lambda cluster, image: None))
         await other.open()
         await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
@@ -640,7 +640,7 @@ async def test_instances_of_a_leader_that_died_here_are_gone_at_once_whoever_cle
         assert list((folder / "gone").iterdir()) == []
 
 
-async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_instances(
+async def test_a_paused_leader_learns_of_its_successor_and_stops_its_instances(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"
@@ -658,6 +658,10 @@ async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_in
         assert version.state is State.ACTIVE
         first.send_signal(signal.SIGCONT)
         await until_gone(pids)
+        # The record of the stopped instance still says RUNNING until the new leader replaces it.
+        await second.picture.until(
+            lambda: [one.instance_id for one in version.instances] != [before.instance_id]
+        )
         await second.picture.until(
             lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
         )
@@ -667,7 +671,7 @@ async def test_a_leader_that_was_paused_learns_of_its_successor_and_stops_its_in
 
 @asynccontextmanager
 async def leading_process(nats_server: NatsServer, folder: Path) -> AsyncIterator[Process]:
-    """Run a candidate as a process that does not outlive the block."""
+    """Run a candidate as a process that ends with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.provisioner", nats_server.url, str(folder)
     )
@@ -682,7 +686,7 @@ async def leading_process(nats_server: NatsServer, folder: Path) -> AsyncIterato
 
 @asynccontextmanager
 async def second_candidate(nats_server: NatsServer, folder: Path) -> AsyncIterator[Provisioner]:
-    """Start one once another leads."""
+    """Start a candidate once another one leads."""
     one = Provisioner(nats_server.url, folder)
     await one.connect()
     await until(lambda: one.store.get_raw("meta", "leader"), what="a leader's record")
@@ -693,7 +697,9 @@ async def second_candidate(nats_server: NatsServer, folder: Path) -> AsyncIterat
         await one.stop()
 
 
-async def test_stopping_leaves_nothing_behind(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_stopped_reconciler_leaves_nothing_behind(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     folder = tmp_path / "instances"
     child_file = tmp_path / "child"
     async with provisioning(nats_server.url, folder) as one:
@@ -709,6 +715,6 @@ async def test_stopping_leaves_nothing_behind(nats_server: NatsServer, tmp_path:
     await until_gone(pids, SOON_S)
     assert list(folder.iterdir()) == []
     async with provisioning(nats_server.url, tmp_path / "other") as other:
-        # Its record went with it: nobody has to wait for the end of its lease.
+        # Its record was deleted with it: the next leader need not wait for its lease to expire.
         records = [entry.name for entry in await other.store.entries("instances")]
         assert not any(instance.instance_id in name for name in records)

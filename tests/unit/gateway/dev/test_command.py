@@ -1,4 +1,4 @@
-"""What `gateway dev` looks at before it starts anything."""
+"""Checks that `gateway dev` makes before it starts anything."""
 
 import sys
 
@@ -8,7 +8,7 @@ from gateway.dev.children import ChildError
 from gateway.dev.command import _DEMO, _check_demo
 
 
-def test_a_demo_that_is_not_installed_is_told_before_anything_starts(
+def test_a_demo_that_is_not_installed_is_reported_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _check_demo(_DEMO)

@@ -1,4 +1,4 @@
-"""What the store says, joined with what we wrote and it has yet to tell."""
+"""Records that the store has reported, joined with those that this process has just written."""
 
 from dataclasses import replace
 
@@ -9,68 +9,68 @@ from gateway.domain.model import (
     State,
     VersionRemoved,
 )
-from gateway.provision.instances import Fleet, Fleets
+from gateway.provision.instances import ManagedVersions, VersionInstances
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance, running
 
 REMOVED = InstanceRemoved(VERSION_ID, "i1")
 
 
-def fleet() -> Fleet:
-    return Fleet(FUNCTION_ID, VERSION_ID)
+def entry() -> VersionInstances:
+    return VersionInstances(FUNCTION_ID, VERSION_ID)
 
 
-def test_an_instance_is_there_as_soon_as_we_wrote_it() -> None:
-    ours = fleet()
-    ours.wrote(instance())
+def test_an_instance_exists_as_soon_as_it_was_written() -> None:
+    ours = entry()
+    ours.mark_written(instance())
     assert ours.instances() == [instance()]
-    assert ours.lost(held=()) == []
-    ours.take(running())
+    assert ours.find_lost(running_ids=()) == []
+    ours.apply(running())
     assert ours.instances() == [running()]
 
 
-def test_an_instance_that_we_dropped_does_not_come_back_with_an_older_report() -> None:
-    ours = fleet()
-    ours.take(running())
-    ours.dropped("i1")
-    ours.take(running(busy=3))
+def test_a_removed_instance_does_not_come_back_with_an_older_report() -> None:
+    ours = entry()
+    ours.apply(running())
+    ours.mark_removed("i1")
+    ours.apply(running(busy=3))
     assert ours.instances() == []
-    ours.take(REMOVED)
+    ours.apply(REMOVED)
     assert ours.is_empty()
 
 
-def test_what_the_store_lost_is_put_back_as_it_was_if_it_still_runs() -> None:
-    ours = fleet()
-    ours.take(running())
-    ours.take(replace(running(), instance_id="i2"))
-    ours.take(REMOVED)
-    ours.take(InstanceRemoved(VERSION_ID, "i2"))
-    assert ours.lost(held={"i1"}) == [running()]
+def test_a_lost_record_is_restored_as_it_was_if_the_instance_still_runs() -> None:
+    ours = entry()
+    ours.apply(running())
+    ours.apply(replace(running(), instance_id="i2"))
+    ours.apply(REMOVED)
+    ours.apply(InstanceRemoved(VERSION_ID, "i2"))
+    assert ours.find_lost(running_ids={"i1"}) == [running()]
     assert ours.instances() == [running()]
-    ours.wrote(running())
-    assert ours.lost(held={"i1"}) == []
+    ours.mark_written(running())
+    assert ours.find_lost(running_ids={"i1"}) == []
 
 
 def version(state: State) -> FunctionVersion:
     return FunctionVersion(FUNCTION_ID, VERSION_ID, "acme", "one", state)
 
 
-def test_versions_that_need_nothing_take_no_place() -> None:
-    touched: list[Fleet] = []
-    fleets = Fleets(touched.append)
-    fleets.apply(version(State.INACTIVE))
-    assert (fleets.everything(), touched) == ([], [])
-    assert fleets.known(VERSION_ID) is not None
+def test_versions_that_need_nothing_have_no_entry() -> None:
+    touched: list[VersionInstances] = []
+    versions = ManagedVersions(touched.append)
+    versions.apply(version(State.INACTIVE))
+    assert (versions.all(), touched) == ([], [])
+    assert versions.ensure_stored(VERSION_ID) is not None
 
 
-def test_a_fleet_follows_its_version_and_deployment_in_any_order() -> None:
-    touched: list[Fleet] = []
-    fleets = Fleets(touched.append)
-    fleets.apply(deployment())
-    fleets.apply(version(State.DEPLOYING))
-    fleets.apply(running())
-    (ours,) = fleets.everything()
+def test_an_entry_follows_its_version_and_deployment_in_any_order() -> None:
+    touched: list[VersionInstances] = []
+    versions = ManagedVersions(touched.append)
+    versions.apply(deployment())
+    versions.apply(version(State.DEPLOYING))
+    versions.apply(running())
+    (ours,) = versions.all()
     assert (ours.state, ours.deployment) == (State.DEPLOYING, deployment())
-    fleets.apply(DeploymentRemoved(FUNCTION_ID, VERSION_ID))
-    fleets.apply(VersionRemoved(FUNCTION_ID, VERSION_ID))
+    versions.apply(DeploymentRemoved(FUNCTION_ID, VERSION_ID))
+    versions.apply(VersionRemoved(FUNCTION_ID, VERSION_ID))
     assert (ours.state, ours.deployment) == (State.INACTIVE, None)
     assert touched == [ours] * 5

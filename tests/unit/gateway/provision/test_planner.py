@@ -1,4 +1,4 @@
-"""Wanted and actual instances in, actions out: no process, no clock, no store."""
+"""The planner as a conversation: a snapshot in, actions out, without process, clock or store."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,25 +8,25 @@ from hypothesis import strategies as st
 
 from gateway.domain.model import Deployment, Instance, Phase, State
 from gateway.provision.actions import (
-    Break,
     Create,
     EndQueue,
+    Fail,
     Finish,
     Forget,
     Load,
-    Note,
     Plan,
     Restart,
-    Situation,
+    SetPhase,
+    Snapshot,
     Stop,
 )
-from gateway.provision.backend import Holding, Life
+from gateway.provision.backend import InstanceStatus, RunState
 from gateway.provision.planner import (
     CANNOT_SERVE,
     DRAIN_S,
     NOT_HEARD_OF,
+    Planner,
     Policy,
-    Upkeep,
     restart_delay_s,
 )
 from gateway.provision.scaling import CALM_S
@@ -45,46 +45,47 @@ POLICY = Policy(
 
 
 class Version:
-    """One version under an `Upkeep`; what is looked at can be changed between looks."""
+    """One version and its `Planner`; the snapshot can be changed between plans."""
 
     def __init__(self, wanted: Deployment | None, state: State = State.ACTIVE) -> None:
-        self.upkeep = Upkeep(POLICY)
+        self.planner = Planner(POLICY)
         self.wanted = wanted
         self.state = state
         self.instances: list[Instance] = []
-        self.holdings: dict[str, Holding] = {}
+        self.statuses: dict[str, InstanceStatus] = {}
         self.has_queue = False
-        self.gone: set[str] = set()
+        self.ended_ids: set[str] = set()
 
     def holds(
-        self, one: Instance, life: Life = Life.UP, since: float = 0, reason: str = ""
+        self, instance: Instance, state: RunState = RunState.UP, since: float = 0, reason: str = ""
     ) -> None:
-        self.instances = [other for other in self.instances if other.instance_id != one.instance_id]
-        self.instances.append(one)
-        self.holdings[one.instance_id] = Holding(one.instance_id, life, since, reason)
+        instance_id = instance.instance_id
+        self.instances = [other for other in self.instances if other.instance_id != instance_id]
+        self.instances.append(instance)
+        self.statuses[instance_id] = InstanceStatus(instance_id, state, since, reason)
 
     def loses(self, instance_id: str) -> None:
-        self.instances = [one for one in self.instances if one.instance_id != instance_id]
-        self.holdings.pop(instance_id, None)
+        self.instances = [other for other in self.instances if other.instance_id != instance_id]
+        self.statuses.pop(instance_id, None)
 
-    def look(self, now: float, load: Load | None = None) -> Plan:
-        there = Situation(
+    def plan(self, now: float, load: Load | None = None) -> Plan:
+        snapshot = Snapshot(
             now=now,
             state=self.state,
             deployment=self.wanted,
             instances=self.instances,
-            holdings=self.holdings,
+            statuses=self.statuses,
             load=load,
             has_queue=self.has_queue,
-            gone=self.gone,
+            ended_ids=self.ended_ids,
         )
-        plan = self.upkeep.look(there)
+        plan = self.planner.plan(snapshot)
         for action in plan.actions:
-            self.upkeep.done(action)
+            self.planner.mark_done(action)
         return plan
 
     def actions(self, now: float, load: Load | None = None) -> Sequence[object]:
-        return self.look(now, load).actions
+        return self.plan(now, load).actions
 
 
 def test_the_minimum_of_every_specification_is_started() -> None:
@@ -96,25 +97,25 @@ def test_the_minimum_of_every_specification_is_started() -> None:
     assert version.actions(0) == [Create(first)]
 
 
-def test_an_instance_that_ends_is_started_again_later_each_time_and_at_last_fails() -> None:
+def test_an_instance_that_ends_is_restarted_after_a_growing_delay_and_finally_fails() -> None:
     version = Version(deployment(), State.DEPLOYING)
     one = instance()
     delays = []
     for turn in range(POLICY.max_failed_starts - 1):
         now, reason = 20.0 * turn, f"failure {turn}"
-        version.holds(one, Life.DOWN, now, reason)
-        plan = version.look(now)
-        assert plan.actions == [Note(one, Phase.STARTING, reason, is_gone=True)]
-        assert plan.look_at is not None
-        delays.append(plan.look_at - now)
+        version.holds(one, RunState.DOWN, now, reason)
+        plan = version.plan(now)
+        assert plan.actions == [SetPhase(one, Phase.STARTING, reason, is_gone=True)]
+        assert plan.next_at is not None
+        delays.append(plan.next_at - now)
         one = instance(error=reason)
-        version.holds(one, Life.DOWN, now, reason)
-        assert version.actions(plan.look_at) == [Restart(one)]
+        version.holds(one, RunState.DOWN, now, reason)
+        assert version.actions(plan.next_at) == [Restart(one)]
     assert delays == [1, 2]
-    version.holds(one, Life.DOWN, 40, "the last")
-    assert version.actions(40) == [Note(one, Phase.FAILED, "the last", is_gone=True)]
-    version.holds(instance(error="the last", phase=Phase.FAILED), Life.DOWN, 40, "the last")
-    assert version.look(1000) == Plan([])
+    version.holds(one, RunState.DOWN, 40, "the last")
+    assert version.actions(40) == [SetPhase(one, Phase.FAILED, "the last", is_gone=True)]
+    version.holds(instance(error="the last", phase=Phase.FAILED), RunState.DOWN, 40, "the last")
+    assert version.plan(1000) == Plan([])
 
 
 def test_the_delay_doubles_up_to_its_bound() -> None:
@@ -123,75 +124,75 @@ def test_the_delay_doubles_up_to_its_bound() -> None:
     ]  # fmt: skip
 
 
-def test_once_up_a_version_never_gives_up_and_a_steady_run_forgives() -> None:
+def test_a_version_that_was_up_never_gives_up_and_a_steady_run_resets_the_delay() -> None:
     version = Version(deployment())
     version.holds(running())
     version.actions(0)
     plan = Plan()
     now = 100.0
     for _ in range(10):
-        version.holds(instance(error="x"), Life.DOWN, now, "x")
-        plan = version.look(now)
-        assert plan.look_at is not None
-        now = plan.look_at
+        version.holds(instance(error="x"), RunState.DOWN, now, "x")
+        plan = version.plan(now)
+        assert plan.next_at is not None
+        now = plan.next_at
         assert Restart(instance(error="x")) in version.actions(now)
-        version.holds(running(), Life.UP, now)
+        version.holds(running(), RunState.UP, now)
         version.actions(now)
-    assert plan.look_at == now
-    version.holds(running(), Life.UP, now)
+    assert plan.next_at == now
+    version.holds(running(), RunState.UP, now)
     version.actions(now)
-    version.holds(instance(error="x"), Life.DOWN, now + POLICY.steady_s, "x")
-    plan = version.look(now + POLICY.steady_s)
-    assert plan.look_at == now + POLICY.steady_s + POLICY.restart_first_s
+    version.holds(instance(error="x"), RunState.DOWN, now + POLICY.steady_s, "x")
+    plan = version.plan(now + POLICY.steady_s)
+    assert plan.next_at == now + POLICY.steady_s + POLICY.restart_first_s
 
 
-def test_the_process_being_gone_is_noted_before_its_lease_ends() -> None:
+def test_an_ended_instance_is_stored_as_gone_before_its_lease_expires() -> None:
     version = Version(deployment())
-    version.holds(running(), Life.DOWN, 5, "killed")
-    assert version.actions(5) == [Note(running(), Phase.STARTING, "killed", is_gone=True)]
+    version.holds(running(), RunState.DOWN, 5, "killed")
+    assert version.actions(5) == [SetPhase(running(), Phase.STARTING, "killed", is_gone=True)]
 
 
-def test_an_instance_is_running_from_when_its_worker_says_so() -> None:
+def test_an_instance_is_running_as_soon_as_its_worker_reports_it() -> None:
     version = Version(deployment(), State.DEPLOYING)
     version.holds(instance())
     assert version.actions(0) == []
     up = running(phase=Phase.STARTING, error="the time before")
     version.holds(up)
-    plan = version.look(1)
-    assert plan.actions == [Note(up, Phase.RUNNING, "")]
-    assert plan.look_at == up.lease_until
+    plan = version.plan(1)
+    assert plan.actions == [SetPhase(up, Phase.RUNNING, "")]
+    assert plan.next_at == up.lease_until
 
 
-def test_one_that_ran_and_is_silent_or_ill_too_long_is_ended() -> None:
+def test_an_instance_that_ran_and_is_unhealthy_for_too_long_is_ended() -> None:
     version = Version(deployment())
     version.holds(running())
-    version.look(0)
-    ill = running(is_healthy=False)
-    version.holds(ill)
-    assert version.look(10) == Plan([Note(ill, Phase.STARTING, CANNOT_SERVE)], look_at=30)
-    version.holds(replace(ill, phase=Phase.STARTING, error=CANNOT_SERVE))
-    assert version.look(11) == Plan([], look_at=30)
-    assert version.actions(30) == [Break("i1", "unhealthy for 20 s")]
+    version.plan(0)
+    unhealthy = running(is_healthy=False)
+    version.holds(unhealthy)
+    assert version.plan(10) == Plan([SetPhase(unhealthy, Phase.STARTING, CANNOT_SERVE)], next_at=30)
+    version.holds(replace(unhealthy, phase=Phase.STARTING, error=CANNOT_SERVE))
+    assert version.plan(11) == Plan([], next_at=30)
+    assert version.actions(30) == [Fail("i1", "unhealthy for 20 s")]
 
 
-def test_one_that_ran_and_does_not_now_is_no_longer_called_running_and_it_says_why() -> None:
+def test_an_instance_that_no_longer_serves_is_stored_as_starting_with_the_reason() -> None:
     version = Version(deployment())
     version.holds(running(lease_until=50))
-    version.look(0)
-    # Nobody has written that it is not connected: its lease just ended.
-    assert version.actions(50) == [Note(running(lease_until=50), Phase.STARTING, NOT_HEARD_OF)]
+    version.plan(0)
+    # No record says that it is disconnected: its lease has just expired.
+    assert version.actions(50) == [SetPhase(running(lease_until=50), Phase.STARTING, NOT_HEARD_OF)]
     lost = instance(error=NOT_HEARD_OF)
     version.holds(lost)
     assert version.actions(51) == []
-    ill = replace(lost, is_connected=True, lease_until=100)
-    version.holds(ill)
-    assert version.actions(52) == [Note(ill, Phase.STARTING, CANNOT_SERVE)]
+    unhealthy = replace(lost, is_connected=True, lease_until=100)
+    version.holds(unhealthy)
+    assert version.actions(52) == [SetPhase(unhealthy, Phase.STARTING, CANNOT_SERVE)]
     back = running(phase=Phase.STARTING, error=CANNOT_SERVE)
     version.holds(back)
-    assert version.actions(53) == [Note(back, Phase.RUNNING, "")]
+    assert version.actions(53) == [SetPhase(back, Phase.RUNNING, "")]
 
 
-def test_instances_above_the_maximum_are_stopped_those_that_serve_last() -> None:
+def test_instances_above_the_maximum_are_stopped_and_serving_ones_last() -> None:
     spec = gpu_spec("s1", 1, 2)
     version = Version(deployment(spec))
     version.holds(running("old", created_at="1"))
@@ -201,51 +202,51 @@ def test_instances_above_the_maximum_are_stopped_those_that_serve_last() -> None
     assert version.actions(0) == [Stop("starting", 30), Stop("new", 30)]
 
 
-def test_scaled_to_zero_the_queue_is_watched_and_instances_started_for_who_waits() -> None:
+def test_a_version_scaled_to_zero_starts_instances_for_waiting_requests() -> None:
     spec = gpu_spec("s1", 0, 3)
     version = Version(deployment(spec))
-    assert version.look(0) == Plan([], load_every_s=CALM_S)
-    assert version.look(1, Load(0, 0)) == Plan([], load_every_s=CALM_S)
+    assert version.plan(0) == Plan([], load_every_s=CALM_S)
+    assert version.plan(1, Load(0, 0)) == Plan([], load_every_s=CALM_S)
     assert version.actions(2, Load(2, 0)) == [Create(spec), Create(spec)]
 
 
 def test_an_idle_instance_above_the_minimum_is_stopped_and_a_busy_one_is_not() -> None:
     version = Version(deployment(gpu_spec("s1", 0, 1)))
     version.holds(running())
-    assert version.look(0) == Plan([], look_at=100)
+    assert version.plan(0) == Plan([], next_at=100)
     version.holds(running(busy=1))
-    version.look(90)
+    version.plan(90)
     version.holds(running())
-    assert version.look(150) == Plan([], look_at=190)
+    assert version.plan(150) == Plan([], next_at=190)
     assert version.actions(190, Load(0, 0)) == [Stop("i1", 30)]
 
 
-def test_nothing_idle_goes_while_requests_wait_or_when_nobody_knows_whether_any_do() -> None:
+def test_no_idle_instance_is_stopped_while_requests_wait_or_the_queue_was_not_read() -> None:
     version = Version(deployment(gpu_spec("s1", 0, 1)))
     version.holds(running())
-    version.look(0)
-    assert version.look(100) == Plan([], look_at=2_000_000, load_every_s=CALM_S)
+    version.plan(0)
+    assert version.plan(100) == Plan([], next_at=2_000_000, load_every_s=CALM_S)
     assert version.actions(100, Load(1, 0)) == []
     assert version.actions(101, Load(0, 0)) == [Stop("i1", 30)]
 
 
-def test_when_the_maximum_is_lowered_the_idle_that_are_left_still_make_the_minimum() -> None:
+def test_when_the_maximum_is_lowered_the_minimum_is_kept_even_if_all_are_idle() -> None:
     version = Version(deployment(gpu_spec("s1", 1, 5)))
     ids = ["a", "b", "c", "d", "e"]
     for name in ids:
         version.holds(running(name, created_at=name))
-    version.look(0, Load(1, 0))
+    version.plan(0, Load(1, 0))
     version.wanted = deployment(gpu_spec("s1", 1, 2))
     stopped = version.actions(POLICY.idle_s, Load(0, 0))
     assert stopped == [Stop(name, 30) for name in reversed(ids[1:])]
 
 
-def test_an_instance_that_took_long_to_come_up_is_not_idle_when_it_has() -> None:
+def test_an_instance_that_took_long_to_start_is_not_idle_when_it_is_up() -> None:
     version = Version(deployment(gpu_spec("s1", 0, 1)))
     version.holds(instance())
-    version.look(0)
+    version.plan(0)
     version.holds(running())
-    assert version.look(500) == Plan([], look_at=600)
+    assert version.plan(500) == Plan([], next_at=600)
 
 
 def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
@@ -253,22 +254,22 @@ def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
     version = Version(deployment(spec))
     foreign = running(lease_until=50)
     version.instances = [foreign]
-    assert version.look(0) == Plan([], look_at=50)
+    assert version.plan(0) == Plan([], next_at=50)
     assert version.actions(50) == [Forget(foreign), Create(spec)]
 
 
-def test_an_instance_of_a_dead_leader_that_is_known_to_be_gone_is_replaced_at_once() -> None:
+def test_an_instance_of_a_dead_leader_that_is_known_to_have_ended_is_replaced_at_once() -> None:
     spec = gpu_spec("s1", 2, 2)
     version = Version(deployment(spec))
     gone, elsewhere = running("gone", lease_until=50), running("elsewhere", lease_until=50)
     version.instances = [gone, elsewhere]
-    version.gone = {"gone", "somebody else's"}
-    assert version.look(0) == Plan([Forget(gone), Create(spec)], look_at=50)
+    version.ended_ids = {"gone", "somebody else's"}
+    assert version.plan(0) == Plan([Forget(gone), Create(spec)], next_at=50)
     version.instances = [elsewhere, instance("new")]
     version.holds(instance("new"))
-    # Whoever is held here runs, whatever was said of it.
-    version.gone = {"new"}
-    assert version.look(1) == Plan([], look_at=50)
+    # An instance of this backend runs, even if its id is among the ended ones.
+    version.ended_ids = {"new"}
+    assert version.plan(1) == Plan([], next_at=50)
 
 
 def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
@@ -276,7 +277,7 @@ def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
     version.holds(instance())
     assert version.actions(0) == [Stop("i1", 30)]
     version.loses("i1")
-    assert version.look(1) == Plan([])
+    assert version.plan(1) == Plan([])
 
 
 def test_instances_of_an_earlier_deployment_are_replaced() -> None:
@@ -290,7 +291,7 @@ def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
     wanted = deployment(draining_until=1000)
     version = Version(wanted, State.INACTIVE)
     version.holds(running())
-    plan = version.look(0, Load(3, 1))
+    plan = version.plan(0, Load(3, 1))
     assert (plan.actions, plan.load_every_s) == ([], DRAIN_S)
     assert version.actions(1, Load(0, 1)) == []
     assert version.actions(9, Load(0, 1)) == []
@@ -298,9 +299,9 @@ def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
     assert version.actions(11, Load(1, 0)) == []
     assert version.actions(12, Load(0, 0)) == []
     assert version.actions(14, Load(0, 0)) == [Stop("i1", 30)]
-    version.holds(running(phase=Phase.STOPPING), Life.STOPPING)
+    version.holds(running(phase=Phase.STOPPING), RunState.STOPPING)
     assert version.actions(15) == []
-    del version.holdings["i1"]
+    del version.statuses["i1"]
     assert version.actions(16) == [Forget(running(phase=Phase.STOPPING))]
     version.loses("i1")
     assert version.actions(16) == [Finish(wanted)]
@@ -313,16 +314,16 @@ def test_a_queue_that_cannot_be_read_is_not_an_empty_one() -> None:
         assert version.actions(now, None) == []
 
 
-def test_a_drain_starts_an_instance_when_requests_are_left_and_none_is_there() -> None:
+def test_a_drain_starts_an_instance_when_requests_are_left_and_no_instance_is() -> None:
     spec = gpu_spec("s1", 0, 1)
     version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
     assert version.actions(0, Load(1, 0)) == [Create(spec)]
 
 
-def test_a_drain_serves_again_what_was_leased_by_a_worker_that_is_gone() -> None:
+def test_a_drain_serves_again_what_a_lost_worker_had_leased() -> None:
     spec = gpu_spec("s1", 0, 1)
     version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
-    version.holds(running("leaving", phase=Phase.STOPPING), Life.STOPPING)
+    version.holds(running("leaving", phase=Phase.STOPPING), RunState.STOPPING)
     assert version.actions(0, Load(0, 1)) == []
     version.loses("leaving")
     assert version.actions(1, Load(0, 1)) == [Create(spec)]
@@ -338,59 +339,59 @@ def test_a_drain_ends_at_its_deadline_whatever_is_left() -> None:
 def test_an_undeploy_without_grace_ends_the_queue_first_and_once() -> None:
     version = Version(deployment())
     version.holds(running())
-    version.look(0)
+    version.plan(0)
     version.wanted, version.state = None, State.INACTIVE
     assert version.actions(1) == [EndQueue(), Stop("i1", 30)]
-    version.holds(running(phase=Phase.STOPPING), Life.STOPPING)
+    version.holds(running(phase=Phase.STOPPING), RunState.STOPPING)
     assert version.actions(2) == []
     version.loses("i1")
     assert version.actions(3) == [Finish(None)]
-    assert version.upkeep.is_over
+    assert version.planner.is_finished
 
 
-def test_an_action_that_did_not_happen_is_asked_for_again() -> None:
+def test_an_action_that_was_not_executed_is_planned_again() -> None:
     version = Version(None, State.INACTIVE)
     version.has_queue = True
-    there = Situation(0, State.INACTIVE, None, [], {}, has_queue=True)
+    snapshot = Snapshot(0, State.INACTIVE, None, [], {}, has_queue=True)
     for _ in range(3):
-        assert version.upkeep.look(there).actions == [EndQueue(), Finish(None)]
+        assert version.planner.plan(snapshot).actions == [EndQueue(), Finish(None)]
 
 
-LIVES = st.sampled_from([None, *Life])
+STATES = st.sampled_from([None, *RunState])
 KINDS = st.sampled_from([instance, running])
 
 
 @given(
     least=st.integers(0, 3),
     spare=st.integers(0, 2),
-    there=st.lists(st.tuples(KINDS, LIVES, st.sampled_from(Phase)), max_size=7),
+    present=st.lists(st.tuples(KINDS, STATES, st.sampled_from(Phase)), max_size=7),
     state=st.sampled_from(sorted(set(State) - {State.ERROR}, key=str)),
     now=st.integers(0, 3_000_000),
 )
 def test_never_more_than_the_maximum_and_never_fewer_kept_than_the_minimum(
     least: int,
     spare: int,
-    there: list[tuple[type[Instance], Life | None, Phase]],
+    present: list[tuple[type[Instance], RunState | None, Phase]],
     state: State,
     now: int,
 ) -> None:
     spec = gpu_spec("s1", least, least + spare)
     version = Version(deployment(spec), state)
-    for index, (make, life, phase) in enumerate(there):
+    for index, (make, run_state, phase) in enumerate(present):
         one = make(f"i{index}", phase=phase)  # type: ignore[call-arg]  # a function that makes one
         version.instances.append(one)
-        if life is not None:
-            version.holdings[one.instance_id] = Holding(one.instance_id, life, 1.0)
+        if run_state is not None:
+            version.statuses[one.instance_id] = InstanceStatus(one.instance_id, run_state, 1.0)
     actions = version.actions(now)
     ended = {action.instance_id for action in actions if isinstance(action, Stop)}
     ended |= {action.instance.instance_id for action in actions if isinstance(action, Forget)}
     stopping = {
         one.instance_id
         for one in version.instances
-        if (held := version.holdings.get(one.instance_id)) and held.life is Life.STOPPING
+        if (held := version.statuses.get(one.instance_id)) and held.state is RunState.STOPPING
     }
     kept = len({one.instance_id for one in version.instances} - ended - stopping)
     created = sum(isinstance(action, Create) for action in actions)
-    foreign = sum(one.instance_id not in version.holdings for one in version.instances)
+    foreign = sum(one.instance_id not in version.statuses for one in version.instances)
     assert kept + created >= least
     assert kept + created <= max(spec.max_instances, foreign + created)

@@ -1,5 +1,5 @@
-"""A version under any course of load, with instances that come up, fail and go: never too many,
-never too few, nothing asked for twice, and no coming and going while the load stays the same."""
+"""Simulated versions under any load, with instances that start, fail and stop: never too many,
+never too few, no action planned twice, and no oscillation while the load is constant."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,23 +9,32 @@ from hypothesis import strategies as st
 
 from gateway.domain.model import Deployment, Instance, State
 from gateway.domain.states import is_running
-from gateway.provision.actions import Action, Create, Forget, Load, Note, Restart, Situation, Stop
-from gateway.provision.backend import Holding, Life
-from gateway.provision.planner import Policy, Upkeep
+from gateway.provision.actions import (
+    Action,
+    Create,
+    Forget,
+    Load,
+    Restart,
+    SetPhase,
+    Snapshot,
+    Stop,
+)
+from gateway.provision.backend import InstanceStatus, RunState
+from gateway.provision.planner import Planner, Policy
 from tests.support.deployments import deployment, gpu_spec, instance
 
 IDLE_S = 20.0
 POLICY = Policy(restart_first_s=1, restart_most_s=8, unresponsive_s=30, idle_s=IDLE_S)
 STEP_S = 0.25
-LOOKS = 50
-"""More looks than this without a pause are an endless loop."""
+MAX_PLANS = 50
+"""More plans than this in a row are an endless loop."""
 
 
 class World:
-    """One version whose backend and workers do at once what is asked, but for coming up."""
+    """One version whose backend executes every action at once; only starting takes time."""
 
     def __init__(self, wanted: Deployment, comes_up_s: float) -> None:
-        self.upkeep = Upkeep(POLICY)
+        self.planner = Planner(POLICY)
         self.wanted = wanted
         self.comes_up_s = comes_up_s
         self.now = 1000.0
@@ -54,34 +63,34 @@ class World:
         end = self.now + for_s
         while self.now < end:
             self.now += STEP_S
-            self._live()
+            self._advance()
             self.settle()
 
     def settle(self) -> None:
-        for _ in range(LOOKS):
-            if not self._look():
+        for _ in range(MAX_PLANS):
+            if not self._plan():
                 return
-        raise AssertionError("never at rest")
+        raise AssertionError("does not settle")
 
     def fail(self, index: int) -> None:
-        """One of the instances ends by itself."""
+        """End one of the instances, as a failure."""
         ids = sorted(self.instances)
         if ids:
-            self._ends(ids[index % len(ids)])
+            self._end(ids[index % len(ids)])
 
     def change(self, wanted: Deployment) -> None:
         self.wanted = wanted
         self.settle()
 
-    def _ends(self, instance_id: str) -> None:
+    def _end(self, instance_id: str) -> None:
         self.down.add(instance_id)
         self.since[instance_id] = self.now
         self.instances[instance_id] = replace(
             self.instances[instance_id], is_connected=False, is_healthy=False, busy=0, slots=0
         )
 
-    def _live(self) -> None:
-        """Instances come up when it is time, and share what there is to do evenly."""
+    def _advance(self) -> None:
+        """Let instances become ready when their time has come, and share the requests evenly."""
         concurrency = {spec.spec_id: spec.concurrency for spec in self.wanted.specs}
         for instance_id, one in self.instances.items():
             is_due = self.now - self.since[instance_id] >= self.comes_up_s
@@ -102,28 +111,28 @@ class World:
         for instance_id, one in self.instances.items():
             self.instances[instance_id] = replace(one, busy=busy[instance_id])
 
-    def _look(self) -> bool:
-        """Look once and do what is asked; whether anything was."""
-        holdings = {
-            instance_id: Holding(
+    def _plan(self) -> bool:
+        """Plan once and execute the actions; return whether there were any."""
+        statuses = {
+            instance_id: InstanceStatus(
                 instance_id,
-                Life.DOWN if instance_id in self.down else Life.UP,
+                RunState.DOWN if instance_id in self.down else RunState.UP,
                 self.since[instance_id],
             )
             for instance_id in self.instances
         }
-        there = Situation(
-            self.now, State.ACTIVE, self.wanted, list(self.instances.values()), holdings
+        snapshot = Snapshot(
+            self.now, State.ACTIVE, self.wanted, list(self.instances.values()), statuses
         )
-        plan = self.upkeep.look(there)
+        plan = self.planner.plan(snapshot)
         every_s = plan.load_every_s
         if every_s is not None and self.now - self.loaded_at >= every_s:
             self.loaded_at = self.now
-            plan = self.upkeep.look(replace(there, load=self.load()))
+            plan = self.planner.plan(replace(snapshot, load=self.load()))
         self.check(plan.actions)
         for action in plan.actions:
             self._do(action)
-            self.upkeep.done(action)
+            self.planner.mark_done(action)
         return bool(plan.actions)
 
     def _do(self, action: Action) -> None:
@@ -137,7 +146,7 @@ class World:
             case Restart(one):
                 self.down.discard(one.instance_id)
                 self.since[one.instance_id] = self.now
-            case Note(one, phase, error, is_gone):
+            case SetPhase(one, phase, error, is_gone):
                 stored = self.instances[one.instance_id]
                 until = 0 if is_gone else stored.lease_until
                 self.instances[one.instance_id] = replace(
@@ -148,10 +157,10 @@ class World:
                 del self.instances[instance_id]
                 self.down.discard(instance_id)
             case Forget():
-                raise AssertionError("nothing is out of reach here")
+                raise AssertionError("every instance belongs to this backend")
 
     def check(self, actions: list[Action]) -> None:
-        """What holds of every plan."""
+        """Assert what holds for every plan."""
         before = Counter(one.spec_id for one in self.instances.values())
         made = Counter(one.spec.spec_id for one in actions if isinstance(one, Create))
         gone = Counter(
@@ -160,7 +169,7 @@ class World:
         serving = Counter(one.spec_id for one in self.instances.values() if one in self.running)
         for spec in self.wanted.specs:
             id_ = spec.spec_id
-            assert not (made[id_] and gone[id_]), "comes and goes in one look"
+            assert not (made[id_] and gone[id_]), "created and stopped by one plan"
             if made[id_]:
                 assert before[id_] + made[id_] <= spec.max_instances
             if gone[id_]:
@@ -173,7 +182,7 @@ class World:
         for spec in self.wanted.specs:
             least = max(spec.min_instances - before[spec.spec_id], 0)
             wanted = least or -(-short // spec.concurrency)
-            assert made[spec.spec_id] <= wanted, "asked for although it is coming"
+            assert made[spec.spec_id] <= wanted, "created although enough are starting"
 
 
 @st.composite
@@ -229,7 +238,7 @@ def play(world: World, events: list[tuple[str, int]]) -> None:
     events=st.lists(EVENTS, max_size=12),
     load=st.integers(0, 12),
 )
-def test_whatever_happens_a_load_that_stays_gets_what_it_needs_and_nothing_comes_and_goes(
+def test_a_constant_load_gets_the_capacity_it_needs_without_oscillation(
     wanted: Deployment, comes_up_s: float, events: list[tuple[str, int]], load: int
 ) -> None:
     note(f"{wanted.specs} {comes_up_s} {events} {load}")
@@ -244,7 +253,7 @@ def test_whatever_happens_a_load_that_stays_gets_what_it_needs_and_nothing_comes
     assert not (stops and creates and max(creates) > min(stops)), world.log
     room = sum(spec.max_instances * spec.concurrency for spec in world.wanted.specs)
     assert world.capacity() >= min(load, room), "requests are left waiting"
-    # At rest: nothing more happens, however long it stays so.
+    # Settled: nothing more happens while the load is constant.
     world.log.clear()
     world.run(3 * IDLE_S)
     assert world.log == []

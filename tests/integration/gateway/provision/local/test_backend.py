@@ -1,10 +1,10 @@
-"""The process backend with the real worker agent: it is started so that it finds its way."""
+"""The process backend with the real worker agent, which gets the settings that it needs."""
 
 import os
 from pathlib import Path
 
 from gateway.domain.model import Instance, Phase, VersionDetails
-from gateway.provision.backend import Life, Order
+from gateway.provision.backend import LaunchSpec, RunState
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.queues import Queues
 from queueing.nats.connection import Connection
@@ -20,7 +20,7 @@ from wire.ids import uuid4_text
 __all__ = ["nats_server"]
 
 
-async def test_a_real_agent_pulls_from_its_versions_queue_and_ends_when_told(
+async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     connection = Connection(ConnectionOptions(servers=(nats_server.url,)))
@@ -51,20 +51,20 @@ async def test_a_real_agent_pulls_from_its_versions_queue_and_ends_when_told(
         {"name": "echo", "health": {"uri": "/", "port": 8000, "timeout": "PT5S"}},
     )
     environment = {"WORKER_NATS__URLS": nats_server.url}
-    await backend.start(Order(instance, gpu_spec(), details, {}, environment))
-    # Nothing an agent can serve: it takes it out of the queue, which nobody else does.
+    await backend.start(LaunchSpec(instance, gpu_spec(), details, {}, environment))
+    # Not a valid envelope: only an agent takes it out of the queue.
     subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
     connection.publish(subject.encode(), b"no envelope")
     queues = Queues(connection, REGION)
 
     async def queued() -> int:
-        assert backend.holdings(VERSION_ID)["one"].life is Life.UP, backend.tail("one")
+        assert backend.statuses(VERSION_ID)["one"].state is RunState.UP, backend.log_tail("one")
         load = await queues.load(VERSION_ID)
         return load.waiting + load.leased
 
     await until(queued, lambda count: not count, what="an empty queue")
     backend.stop("one", PATIENCE_S)
-    await until(lambda: backend.holdings(VERSION_ID), lambda held: not held, changed=changed)
+    await until(lambda: backend.statuses(VERSION_ID), lambda left: not left, changed=changed)
     assert list((tmp_path / "instances").glob("*/one")) == []
     await backend.close()
     await connection.close()

@@ -1,4 +1,4 @@
-"""An order as command lines: no shell, no environment of ours, our names win."""
+"""Command lines from a launch spec: no shell, none of our settings, our variables override."""
 
 import subprocess
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import VersionDetails
-from gateway.provision.backend import Order
+from gateway.provision.backend import LaunchSpec
 from gateway.provision.local.command import (
     MAX_ALL_BYTES,
     MAX_STRING_BYTES,
+    Allocation,
     CommandError,
-    Seat,
     image_of,
     inference_command,
     worker_command,
@@ -21,20 +21,24 @@ from runtime.settings import load
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec, instance
 from worker_agent.settings import ENV_PREFIX, WorkerSettings
 
-SEAT = Seat("127.0.0.1", 4711, Path("/run/i1/secrets.json"))
+ALLOCATION = Allocation("127.0.0.1", 4711, Path("/run/i1/secrets.json"))
 ECHO = "process://{python} -m uvicorn 'examples.echo:app' --port {port}"
 
 
-def order(**spec: Any) -> Order:
+def launch_spec(**spec: Any) -> LaunchSpec:
     spec = {"containerImage": "registry/echo:1", **spec}
     details = VersionDetails(FUNCTION_ID, VERSION_ID, "acme", "", spec=spec)
     environment = {"WORKER_NATS__URLS": "nats://here:4222"}
-    return Order(instance(), gpu_spec(concurrency=8), details, {"key": "value"}, environment)
+    return LaunchSpec(instance(), gpu_spec(concurrency=8), details, {"key": "value"}, environment)
 
 
 def test_the_template_is_filled_and_the_arguments_follow() -> None:
     command = inference_command(
-        order(containerArgs="--log-level 'very quiet; rm -rf /'"), ECHO, SEAT, "/bin/python", {}
+        launch_spec(containerArgs="--log-level 'very quiet; rm -rf /'"),
+        ECHO,
+        ALLOCATION,
+        "/bin/python",
+        {},
     )
     assert command.argv == (
         "/bin/python", "-m", "uvicorn", "examples.echo:app", "--port", "4711",
@@ -45,7 +49,11 @@ def test_the_template_is_filled_and_the_arguments_follow() -> None:
 def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
     declared = [{"key": "MODE", "value": "fast"}, {"key": "FUNCTION_ID", "value": "forged"}]
     command = inference_command(
-        order(containerEnvironment=declared), ECHO, SEAT, "python", {"PATH": "/bin", "MODE": "no"}
+        launch_spec(containerEnvironment=declared),
+        ECHO,
+        ALLOCATION,
+        "python",
+        {"PATH": "/bin", "MODE": "no"},
     )
     environment = command.environment
     assert environment["MODE"] == "fast"
@@ -64,9 +72,9 @@ def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
         ("process://echo 'open", "cannot be split"),
     ],
 )
-def test_what_is_no_command_says_why(template: str | None, message: str) -> None:
+def test_an_unusable_template_is_refused_with_a_reason(template: str | None, message: str) -> None:
     with pytest.raises(CommandError, match=message):
-        inference_command(order(), template, SEAT, "python", {})
+        inference_command(launch_spec(), template, ALLOCATION, "python", {})
 
 
 LONGEST = "x" * MAX_STRING_BYTES
@@ -82,45 +90,50 @@ LONGEST = "x" * MAX_STRING_BYTES
         ({"containerArgs": "a\0b"}, "'a.x00b' contains a NUL"),
         ({"containerArgs": "\ud800"}, "not valid Unicode"),
         ({"containerEnvironment": [{"key": "K", "value": LONGEST}]}, "variable 'K' can have"),
-        ({"containerEnvironment": [{"key": "A=B", "value": ""}]}, "'A=B' is no name of an env"),
+        (
+            {"containerEnvironment": [{"key": "A=B", "value": ""}]},
+            "'A=B' is not the name of an env",
+        ),
         (
             {"containerEnvironment": [{"key": f"K{n}", "value": "x" * 999} for n in range(2100)]},
             "environment can have at most 2,093,056 bytes together, not 2,1",
         ),
     ],
 )
-def test_what_linux_cannot_execute_is_refused_and_says_why(
+def test_a_command_that_linux_cannot_execute_is_refused_with_a_reason(
     spec: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CommandError, match=message) as refused:
-        inference_command(order(**spec), ECHO, SEAT, "python", {})
+        inference_command(launch_spec(**spec), ECHO, ALLOCATION, "python", {})
     assert len(str(refused.value)) < 500
 
 
-def test_what_linux_can_execute_is_not_refused() -> None:
-    """As much as there may be, and it is really executed."""
+def test_the_largest_command_that_linux_can_execute_is_accepted() -> None:
+    """The command is executed."""
     most = {
         "containerArgs": LONGEST,
         "containerEnvironment": [
             {"key": f"K{n:02}", "value": LONGEST[:-4]} for n in range(MAX_ALL_BYTES // 132_000 - 1)
         ],
     }
-    command = inference_command(order(**most), "process:///bin/true", SEAT, "python", {})
+    command = inference_command(
+        launch_spec(**most), "process:///bin/true", ALLOCATION, "python", {}
+    )
     assert subprocess.run(command.argv, env=command.environment, check=False).returncode == 0
 
 
-def test_an_image_that_is_none_is_not_even_looked_up() -> None:
+def test_an_overlong_image_is_refused_before_its_template_is_searched() -> None:
     with pytest.raises(CommandError, match="containerImage is longer than 4,096 characters"):
-        image_of(order(containerImage="x" * 5000))
+        image_of(launch_spec(containerImage="x" * 5000))
     with pytest.raises(CommandError) as refused:
-        inference_command(order(containerImage="x" * 4096), None, SEAT, "python", {})
+        inference_command(launch_spec(containerImage="x" * 4096), None, ALLOCATION, "python", {})
     assert len(str(refused.value)) < 300
 
 
-def test_a_worker_that_linux_could_not_start_is_refused_too() -> None:
+def test_a_worker_command_that_linux_cannot_execute_is_refused_too() -> None:
     health = {"uri": LONGEST, "port": 8000, "timeout": "PT10S", "expectedStatusCode": 200}
     with pytest.raises(CommandError, match="variable 'WORKER_HEALTH__PATH' can have at most"):
-        worker_command(order(health=health), ("agent",), SEAT, 30.0, {})
+        worker_command(launch_spec(health=health), ("agent",), ALLOCATION, 30.0, {})
 
 
 @pytest.mark.parametrize(
@@ -130,25 +143,28 @@ def test_a_worker_that_linux_could_not_start_is_refused_too() -> None:
         ({"models": [{"name": "m"}]}, "cannot run models without one"),
     ],
 )
-def test_a_source_that_no_process_stands_in_for_is_named(
+def test_a_helm_chart_or_models_without_an_image_are_named_in_the_reason(
     spec: dict[str, Any], message: str
 ) -> None:
-    asked = order(**spec, containerImage="")
+    asked = launch_spec(**spec, containerImage="")
     with pytest.raises(CommandError, match=f"cluster 'local' runs commands .*{message}"):
-        inference_command(asked, None, SEAT, "python", {})
+        inference_command(asked, None, ALLOCATION, "python", {})
 
 
-def test_a_command_for_every_image_is_none_for_a_helm_chart_but_for_models_alone() -> None:
-    helm = order(helmChart="https://charts/x.tgz", containerImage="")
+def test_a_template_for_every_image_runs_models_alone_but_no_helm_chart() -> None:
+    helm = launch_spec(helmChart="https://charts/x.tgz", containerImage="")
     with pytest.raises(CommandError, match="cannot run a Helm chart"):
-        inference_command(helm, ECHO, SEAT, "python", {})
-    models = order(models=[{"name": "m"}], containerImage="", containerArgs="tritonserver")
-    assert inference_command(models, "process://run", SEAT, "", {}).argv == ("run", "tritonserver")
+        inference_command(helm, ECHO, ALLOCATION, "python", {})
+    models = launch_spec(models=[{"name": "m"}], containerImage="", containerArgs="tritonserver")
+    assert inference_command(models, "process://run", ALLOCATION, "", {}).argv == (
+        "run",
+        "tritonserver",
+    )
 
 
-def test_the_worker_is_told_how_to_find_its_inference_server() -> None:
+def test_the_worker_gets_the_address_and_health_check_of_its_inference_server() -> None:
     health = {"uri": "ready", "port": 8000, "timeout": "PT10S", "expectedStatusCode": 204}
-    command = worker_command(order(health=health), ("agent",), SEAT, 30.0, {})
+    command = worker_command(launch_spec(health=health), ("agent",), ALLOCATION, 30.0, {})
     environment = dict(command.environment)
     assert environment["WORKER_INFERENCE__PORT"] == "4711"
     assert environment["WORKER_INFERENCE__MAX_CONCURRENCY"] == "8"
@@ -159,10 +175,12 @@ def test_the_worker_is_told_how_to_find_its_inference_server() -> None:
     assert environment["WORKER_NATS__URLS"] == "nats://here:4222"
 
 
-def test_the_worker_takes_every_setting_that_it_is_given() -> None:
-    """The names are the worker's own: one that it does not know stops it."""
+def test_the_worker_accepts_every_setting_that_it_is_given() -> None:
+    """The worker refuses to start with a setting that it does not know."""
     health = {"uri": "/ready", "port": 9000, "timeout": "PT10S", "expectedStatusCode": 200}
-    command = worker_command(order(health=health, name="echo"), ("agent",), SEAT, 30.0, {})
+    command = worker_command(
+        launch_spec(health=health, name="echo"), ("agent",), ALLOCATION, 30.0, {}
+    )
     settings = load(WorkerSettings, None, ENV_PREFIX, environ=command.environment)
     assert settings.health.port == 9000
     assert settings.instance.id == "i1"

@@ -1,4 +1,4 @@
-"""One line for each thing that has changed between two looks at a deployment."""
+"""One line is printed for each change between two polls of a deployment."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.cli.api_client import ApiClient
-from gateway.cli.failures import CommandError, Refused, Unreachable
-from gateway.cli.watching import Progress, until_gone, until_up
+from gateway.cli.errors import ApiError, CommandError, Unreachable
+from gateway.cli.watch import Progress, wait_until_gone, wait_until_up
 
 
 def function(status: str, **instances: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_every_instance_is_followed_from_start_to_end() -> None:
     ]
 
 
-def test_a_reason_is_told_once_and_by_its_first_line() -> None:
+def test_a_reason_is_printed_once_and_by_its_first_line() -> None:
     progress = Progress()
     bad = failing("a", "ended with code 7\nlast line of the log")
     assert progress.lines(function("DEPLOYING"), bad) == [
@@ -57,7 +57,7 @@ def test_a_credential_that_sees_no_instances_still_sees_the_status() -> None:
 
 
 class Script:
-    """An API that answers, or fails, as a test has written down: version and deployment in turn."""
+    """An API with scripted responses or errors: version and deployment in turn."""
 
     def __init__(self, *answers: object) -> None:
         self._answers: Iterator[object] = iter(answers)
@@ -70,40 +70,40 @@ class Script:
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.watching.ASK_EVERY_S", 0)
+def _poll_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.watch.POLL_S", 0)
 
 
 AWAY = Unreachable("it is away")
 UP = {"deploymentId": "d"}
 
 
-async def test_an_api_that_is_away_for_a_while_ends_nothing() -> None:
+async def test_a_short_outage_of_the_api_does_not_end_the_command() -> None:
     said: list[str] = []
     api = Script(function("DEPLOYING"), UP, AWAY, AWAY, function("ACTIVE"), UP)
-    assert await until_up(cast("ApiClient", api), "f", "v", said.append) == UP
-    assert said == ["DEPLOYING", "it is away; still trying", "The API answers again.", "ACTIVE"]
+    assert await wait_until_up(cast("ApiClient", api), "f", "v", said.append) == UP
+    assert said == ["DEPLOYING", "it is away; retrying", "The API responds again.", "ACTIVE"]
 
 
-async def test_an_api_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.watching.UNREACHABLE_S", 0.0)
+async def test_a_long_outage_of_the_api_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.watch.UNREACHABLE_S", 0.0)
     with pytest.raises(Unreachable):
-        await until_up(cast("ApiClient", Script(*[AWAY] * 100)), "f", "v", lambda _: None)
+        await wait_until_up(cast("ApiClient", Script(*[AWAY] * 100)), "f", "v", lambda _: None)
 
 
-async def test_a_version_that_is_undeployed_meanwhile_is_not_waited_for() -> None:
-    api = Script(function("DEPLOYING"), UP, function("INACTIVE"), Refused(404, "not deployed"))
-    with pytest.raises(CommandError, match="not deployed any more"):
-        await until_up(cast("ApiClient", api), "f", "v", lambda _: None)
+async def test_an_undeploy_meanwhile_ends_the_wait() -> None:
+    api = Script(function("DEPLOYING"), UP, function("INACTIVE"), ApiError(404, "not deployed"))
+    with pytest.raises(CommandError, match="no longer deployed"):
+        await wait_until_up(cast("ApiClient", api), "f", "v", lambda _: None)
 
 
-async def test_gone_is_when_no_instance_is_left_either() -> None:
-    missing = Refused(404, "not deployed")
+async def test_a_removed_deployment_is_gone_once_no_instance_is_left() -> None:
+    missing = ApiError(404, "not deployed")
     api = Script(
         *(function("INACTIVE", a="RUNNING"), UP),
         *(function("INACTIVE", a="RUNNING"), missing),
         *(function("INACTIVE"), missing),
     )
     said: list[str] = []
-    await until_gone(cast("ApiClient", api), "f", "v", said.append)
+    await wait_until_gone(cast("ApiClient", api), "f", "v", said.append)
     assert said == ["instance a RUNNING (A10G)", "INACTIVE", "instance a gone"]
