@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from http1.server.limits import EdgeLimits
-from queueing.nats.login import LoginError, parse_server
+from queueing.nats.settings import GatewayNatsSettings
+from queueing.settings import QueueSettings
 from runtime.settings import Address, Seconds, Section, load
 
 ENV_PREFIX = "GATEWAY"
@@ -34,18 +35,6 @@ HostName = Annotated[
 
 _LIMITS = EdgeLimits()
 """The only place of these defaults; their reasons are there too."""
-
-
-def _nats_url(url: str) -> str:
-    try:
-        parse_server(url)
-    except LoginError as error:
-        # The URL may contain a password, so the message does not show it.
-        raise ValueError("not a NATS server (write nats://host:port or tls://host:port)") from error
-    return url
-
-
-NatsUrl = Annotated[str, AfterValidator(_nats_url)]
 
 
 class EdgeSettings(Section):
@@ -84,43 +73,6 @@ class AttachSettings(Section):
     """Host in the URL that workers get, if it differs from listen (0.0.0.0, NAT); empty: listen."""
     max_connections: Count = _LIMITS.max_connections
     """Open worker connections per process; a further one gets 503 and is closed."""
-
-
-class NatsSettings(Section):
-    """The connection to the NATS cluster of queue and store; at most one credential is needed."""
-
-    urls: Annotated[tuple[NatsUrl, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """Servers of one cluster: nats:// or tls:// URLs."""
-    credentials_file: Path | None = None
-    """File with user JWT and nkey seed (.creds)."""
-    token: SecretStr | None = None
-    """Token, in place of credentials_file."""
-    user: str = ""
-    """User name, in place of credentials_file; needs password."""
-    password: SecretStr | None = None
-    """Password of user."""
-    operator_seed_file: FilePath | None = None
-    """File with the operator's seed, or that of one of its signing keys. With it, and with
-    system_credentials_file, the workers of each function version get an account of their own."""
-    system_credentials_file: FilePath | None = None
-    """File with a login to the system account, through which these accounts are published."""
-    ca_file: FilePath | None = None
-    """CA certificates (PEM) that verify the servers; unset: those of the system."""
-
-
-class QueueSettings(Section):
-    """The function queues, one JetStream stream per function version."""
-
-    region: Name = "local"
-    """Region in stream and subject names, and the value of the header nvcf-invocation-region."""
-    max_messages: Count = 100_000
-    """Queued requests per function version; more get 429."""
-    lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
-    """Time after which a lease that its worker has not renewed ends: the request is redelivered."""
-    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """Deliveries of one request to workers; after the last it gets 502."""
-    replicas: Replicas = 1
-    """Copies of each stream in the cluster."""
 
 
 class StoreSettings(Section):
@@ -272,7 +224,7 @@ class GatewaySettings(Section):
     """Clusters on which functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
     attach: AttachSettings = AttachSettings()
-    nats: NatsSettings = NatsSettings()
+    nats: GatewayNatsSettings = GatewayNatsSettings()
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     control: ControlSettings = ControlSettings()

@@ -1,83 +1,337 @@
-"""The function queue behind one interface.
+"""Everything that the gateway and the worker agent use of the queue's broker, as protocols.
 
-One queue per function version and region. The gateway publishes envelopes and may withdraw them;
-workers lease them, tell that they still work on them, and acknowledge them when all is over.
+There is one queue per function version and region. A gateway process publishes envelopes to it and
+may withdraw them. Workers lease envelopes, extend their leases while they work, and acknowledge
+them at the end. A request is delivered at least once: a lease that expires is delivered again.
+
+A backend implements two entry points: `GatewayBroker` for a gateway process and `WorkerBroker` for
+a worker. `queueing.open` makes them from settings. Times are seconds, subjects and payloads bytes.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 
 class QueueError(Exception):
-    """A publish that did not reach the queue, or was lost from it."""
+    """The broker could not do what was asked."""
 
 
 class QueueFull(QueueError):
-    """The queue holds as many requests as it may."""
+    """The queue holds as many requests, or bytes, as it may."""
 
 
 class QueueUnavailable(QueueError):
-    """The broker cannot be reached, refused, or lost the queue's contents."""
+    """The broker cannot be reached, refused the request, or lost the contents of the queue."""
 
 
-class Waiting(Protocol):
-    """One published request, told what becomes of it. Called at most as the comments say."""
+class NoResponder(QueueUnavailable):
+    """No process subscribes to the subject of a `Bus.request`."""
 
-    def published(self, sequence: int) -> None:
-        """The queue holds it; ``sequence`` orders it within its queue. At most once."""
 
-    def refused(self, error: QueueError) -> None:
-        """It is not in the queue, or no longer. At most once; nothing follows."""
+class CredentialsError(Exception):
+    """The files from which workers' credentials are made cannot be used."""
 
-    def exhausted(self) -> None:
-        """Every allowed delivery was used up without an answer. At most once; nothing follows."""
+
+class PublishCallbacks(Protocol):
+    """What the publisher of one request is called back with: at most one of the two, once.
+
+    Neither is called after `FunctionQueue.withdraw` or `FunctionQueue.answered`.
+    """
+
+    def publish_failed(self, error: QueueError) -> None:
+        """The request is not in the queue: it was not accepted, or it was lost later."""
+
+    def undeliverable(self) -> None:
+        """The last permitted delivery ended without an acknowledgement."""
 
 
 class FunctionQueue(Protocol):
-    """The gateway's side."""
+    """The gateway's side of all queues of one region."""
 
-    def is_available(self) -> bool:
-        """Whether a publish can be attempted now."""
+    async def start(self) -> None:
+        """Subscribe to what the broker reports. The connection may be up or down."""
+
+    async def close(self) -> None:
+        """Fail all requests that are not answered and unsubscribe; the connection stays open."""
 
     def publish(
-        self, version_id: str, request_id: str, envelope: bytes, waiting: Waiting, trace: bytes
+        self,
+        version_id: str,
+        request_id: str,
+        envelope: bytes,
+        callbacks: PublishCallbacks,
+        trace: bytes,
     ) -> None:
-        """Put ``envelope`` into the queue of ``version_id``; the answer comes to ``waiting``.
+        """Add ``envelope`` to the queue of ``version_id``, which is created if it does not exist.
 
+        The request id is also the message id: a repeated publish with the same id is stored once.
         ``trace`` is the value of ``traceparent``, or empty. Never blocks and never raises for
-        what the broker does; ``waiting`` is called later, never before this returns.
+        what the broker does: failures go to ``callbacks``, never before this method returns.
         """
 
     def withdraw(self, version_id: str, request_id: str) -> None:
-        """Take it out of the queue and tell workers to stop: nobody waits for it any more."""
+        """Remove the request and send its id to every worker of the version as a cancel."""
 
-    def settled(self, request_id: str) -> None:
-        """A worker has answered: forget it. The worker's own acknowledgement takes it out."""
+    def answered(self, request_id: str) -> None:
+        """Forget the request: a worker has answered. The worker's acknowledgement removes it."""
 
     async def position(self, version_id: str, request_id: str) -> int:
-        """Return the place in line, 1 = next to be leased, 0 = leased already or unknown.
+        """Return the position of a request of this process: 1 = next to be leased.
 
-        Exact at rest, over all gateway processes, withdrawn requests not counted.
-        Raises `QueueUnavailable`.
+        0 means leased or unknown. Counts the requests of all gateway processes of the region,
+        without withdrawn ones; exact while nothing is published or leased. A request whose lease
+        ended counts as leased. Raises `QueueUnavailable`.
         """
 
     async def depth(self, version_id: str) -> int:
-        """Return how many requests wait to be leased. Raises `QueueUnavailable`."""
+        """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
 
 
 class Lease(Protocol):
-    """A worker's time-limited right to one envelope."""
+    """A worker's right to work on one request, for a limited time.
+
+    `ack`, `nak` and `term` end it; every call after that does nothing. None of them raises or
+    waits. An end that cannot be sent now is sent when the broker is back, if the lease is still
+    meaningful then.
+    """
 
     envelope: bytes
     deliveries: int
+    """How often the request has been delivered, this time included."""
+    request_id: str
 
-    def progress(self) -> None:
-        """Still working: the lease's time starts again."""
+    def in_progress(self) -> None:
+        """Start the time of the lease again. Lost when the broker cannot be reached."""
 
     def ack(self) -> None:
-        """All is over; the request leaves the queue."""
+        """Remove the request from the queue: the work is finished."""
 
-    def hand_back(self) -> None:
-        """Not begun: let another worker have it at once."""
+    def nak(self) -> None:
+        """Return the request to the queue for immediate redelivery. Counts as a delivery."""
 
-    def reject(self) -> None:
-        """Not a request anybody can serve: take it out of the queue, deliver it to nobody."""
+    def term(self) -> None:
+        """Remove the request from the queue without redelivery: no worker can process it."""
+
+
+class PullConsumer(Protocol):
+    """A worker's side of the queue of one version in one region."""
+
+    def start(self) -> None:
+        """Subscribe to cancels and bind to the queue; the connection may be up or down."""
+
+    def want(self, free: int) -> None:
+        """Set how many further requests may be leased.
+
+        Every lease takes one of them; call this when the number changes otherwise. 0 or less
+        withdraws what was asked for; a request that arrives nevertheless is given back.
+        """
+
+    def is_bound(self) -> bool:
+        """Whether the queue has been found, so that requests can arrive."""
+
+    async def drain(self) -> None:
+        """Ask for no further requests; none arrives after this returns.
+
+        Leases and cancels continue.
+        """
+
+    async def close(self) -> None:
+        """Drain, unsubscribe, and return when the last acknowledgements have been sent."""
+
+
+class Load(NamedTuple):
+    """The number of requests in one queue at one moment."""
+
+    waiting: int
+    """Requests that wait for a lease."""
+    leased: int
+
+
+class QueueAdmin(Protocol):
+    """Administration of all queues of one region. Every method may raise `QueueUnavailable`."""
+
+    async def ensure(self, version_id: str) -> None:
+        """Create the queue unless it exists. An existing queue keeps its configuration."""
+
+    async def load(self, version_id: str) -> Load:
+        """Return the load of the queue, 0 and 0 when it does not exist.
+
+        A missing response from the broker is an error, never an empty queue.
+        """
+
+    async def purge(self, version_id: str) -> None:
+        """Remove every request, if the queue exists; no publisher is called back."""
+
+    async def remove(self, version_id: str) -> None:
+        """Remove the queue, if it exists."""
+
+    async def version_ids(self) -> list[str]:
+        """Return the ids of all versions that have a queue."""
+
+
+MessageHandler = Callable[[bytes, bytes, bytes], None]
+"""Called with the subject, the reply subject (empty when no reply is expected) and the payload."""
+
+
+class Subscription(Protocol):
+    """One subscription on a `Bus`."""
+
+    def unsubscribe(self) -> None:
+        """End it. Messages that are already under way may still be handled."""
+
+
+class Bus(Protocol):
+    """Messages between gateway processes: at most once, nothing is stored.
+
+    A subject consists of tokens separated by dots. A process that is not connected misses a
+    message.
+    """
+
+    def subscribe(self, subject: bytes, handler: MessageHandler) -> Subscription:
+        """Call ``handler`` for every message, also after reconnects.
+
+        The last token of ``subject`` may be ``*``, which matches any single token.
+        """
+
+    def publish(self, subject: bytes, payload: bytes) -> bool:
+        """Send a message to all subscribers; return whether it could be sent.
+
+        To answer a request, publish to its reply subject.
+        """
+
+    async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        """Publish and return the payload of the first reply.
+
+        Raises `NoResponder` at once when there is no subscriber, and `QueueUnavailable` for a
+        missing reply or connection.
+        """
+
+
+class WorkerCredentials(Protocol):
+    """Credentials for workers at the broker. Every method may raise `QueueUnavailable`."""
+
+    def start(self) -> None:
+        """Begin to connect to whatever stores credentials."""
+
+    async def close(self) -> None:
+        """End that connection."""
+
+    async def issue(
+        self, version_id: str, deployment_id: str, instance_id: str, expires_at: float
+    ) -> Mapping[str, object]:
+        """Return new credentials, valid until ``expires_at`` in Unix seconds.
+
+        They give access to the queue of the version only. The result is a document of JSON values
+        whose members are added to the response to a worker's connect (`wire.worker_api`);
+        `WorkerBroker` reads it.
+        """
+
+    async def remove(self, version_ids: Sequence[str]) -> None:
+        """Revoke the credentials of all workers of these versions and end their connections."""
+
+
+class ConnectionListener(Protocol):
+    """What is called when the connection to the broker changes."""
+
+    def connected(self) -> None:
+        """The connection is up; whatever was requested on an earlier one is void."""
+
+    def disconnected(self) -> None:
+        """The connection is lost; no response arrives to what was sent on it."""
+
+
+class GatewayBroker(Protocol):
+    """One gateway process's access to the broker: one connection and all that uses it."""
+
+    @property
+    def queue(self) -> FunctionQueue: ...
+
+    @property
+    def admin(self) -> QueueAdmin: ...
+
+    @property
+    def bus(self) -> Bus: ...
+
+    def start(self) -> None:
+        """Begin to connect; the connection is made again when it is lost, until `close`."""
+
+    def is_connected(self) -> bool:
+        """Whether a message can be sent now."""
+
+    async def wait_connected(self) -> None:
+        """Return as soon as there is a connection. Bound the wait with ``asyncio.timeout``."""
+
+    def worker_environment(self) -> Mapping[str, str]:
+        """Return the environment variables by which a worker of an instance finds the broker."""
+
+    def worker_credentials(self) -> WorkerCredentials | None:
+        """Return the issuer of workers' credentials, or `None` when none is configured.
+
+        Raises `CredentialsError`.
+        """
+
+    async def close(self) -> None:
+        """Send what is buffered, then end the connection."""
+
+
+class WorkerBroker(Protocol):
+    """One worker's access to the broker."""
+
+    def start(self) -> None:
+        """Begin to connect; the connection is made again when it is lost, until `close`."""
+
+    def is_connected(self) -> bool:
+        """Whether a message can be sent now."""
+
+    def add_listener(self, listener: ConnectionListener) -> None:
+        """Report all changes of the connection from now on to ``listener``."""
+
+    def consumer(
+        self,
+        region: str,
+        on_lease: Callable[[Lease], None],
+        on_cancel: Callable[[str], None],
+    ) -> PullConsumer:
+        """Return the consumer of the worker's queue in ``region``.
+
+        ``on_lease`` gets every lease, at most as many as `PullConsumer.want` permits;
+        ``on_cancel`` the id of every cancelled request of the version, whichever worker has it.
+        """
+
+    async def renew(self) -> bool:
+        """Log in again with the present credentials, without losing a message.
+
+        Returns whether the new connection took over; if not, the old one continues.
+        """
+
+    async def close(self) -> None:
+        """Send what is buffered, then end the connection."""
+
+
+class EmbeddedBrokerError(Exception):
+    """The embedded broker cannot be run."""
+
+
+class EmbeddedBroker(Protocol):
+    """A broker that `gateway dev` runs as a child process, for queue and store."""
+
+    @property
+    def name(self) -> str:
+        """The name of the program."""
+
+    @property
+    def argv(self) -> list[str]: ...
+
+    @property
+    def ready_line(self) -> str:
+        """Text of the line of its output after which it accepts clients."""
+
+    @property
+    def listening_line(self) -> str:
+        """Text of the line of its output that contains its port."""
+
+    def url(self, line: str) -> str:
+        """Return its URL; ``line`` is the whole line with `listening_line` in it."""
+
+    def gateway_environment(self, url: str) -> dict[str, str]:
+        """Return the environment of a gateway that uses the broker at ``url``."""

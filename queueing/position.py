@@ -1,8 +1,9 @@
-"""Places in line from stream sequences: arithmetic only.
+"""Positions of requests, computed from the sequence numbers of a queue.
 
-Every gateway process keeps the sequences of its own unsettled requests of a version in a `Line`.
-The consumer's delivered sequence parts those leased from those waiting, so the place of a request
-is 1 + how many sequences, over all processes, lie between the two. Nothing is recorded anywhere.
+The broker numbers the requests of a queue with ascending sequences. Every gateway process keeps
+the sequences of its own unanswered requests of a version in `Sequences`. The highest sequence ever
+leased separates leased requests from waiting ones, so the position of a request is 1 + the number
+of sequences between the two, summed over all processes. Nothing is stored in the broker.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -10,11 +11,12 @@ from bisect import bisect_left, bisect_right, insort
 _COMPACT_AT = 64
 
 
-class Line:
-    """The sequences of one process's unsettled requests in one queue, in order.
+class Sequences:
+    """The sequences of one process's unanswered requests in one queue, ascending.
 
-    Adding costs an append, removing an insertion into the (short) list of those removed, counting
-    two binary searches in each. At most twice as many sequences are kept as are in line.
+    Adding costs an append, removing an insertion into the (short) list of removed sequences,
+    counting two binary searches in each list. The list holds at most twice as many sequences as
+    there are requests.
     """
 
     __slots__ = ("_removed", "_sequences")
@@ -28,11 +30,11 @@ class Line:
 
     @property
     def last(self) -> int:
-        """The highest sequence seen and not yet forgotten, 0 when there is none."""
+        """The highest sequence that is still stored, removed ones included; 0 when empty."""
         return self._sequences[-1] if self._sequences else 0
 
     def add(self, sequence: int) -> None:
-        """Put a published request in line. Each sequence at most once."""
+        """Add the sequence of a published request, which must not have been added before."""
         sequences = self._sequences
         if not sequences or sequence > sequences[-1]:
             sequences.append(sequence)
@@ -40,21 +42,21 @@ class Line:
             insort(sequences, sequence)
 
     def remove(self, sequence: int) -> None:
-        """Take out a request that was answered or withdrawn. Only what was added, and once."""
+        """Remove the sequence of an answered or withdrawn request; it must have been added."""
         removed = self._removed
         insort(removed, sequence)
         if len(removed) >= _COMPACT_AT and 2 * len(removed) >= len(self._sequences):
             gone = set(removed)
-            self._sequences = [one for one in self._sequences if one not in gone]
+            self._sequences = [kept for kept in self._sequences if kept not in gone]
             self._removed = []
 
     def clear(self) -> None:
-        """Forget everything: the queue was lost and counts from 1 again."""
+        """Remove everything: the queue was lost and counts from 1 again."""
         self._sequences = []
         self._removed = []
 
     def between(self, delivered: int, sequence: int) -> int:
-        """Return how many in line were published after ``delivered`` and before ``sequence``."""
+        """Return how many requests have a sequence above ``delivered`` and below ``sequence``."""
         if sequence <= delivered:
             return 0
         return _between(self._sequences, delivered, sequence) - _between(
@@ -66,9 +68,10 @@ def _between(numbers: list[int], low: int, high: int) -> int:
     return bisect_left(numbers, high) - bisect_right(numbers, low)
 
 
-def place(delivered: int, sequence: int, ahead: int) -> int:
-    """Return the place in line: 1 = next to be leased, 0 = leased already.
+def position(delivered: int, sequence: int, ahead: int) -> int:
+    """Return the position of a request: 1 = next to be leased, 0 = already leased.
 
-    ``ahead`` is `Line.between` summed over all processes.
+    ``delivered`` is the highest sequence ever leased, ``sequence`` the request's own, ``ahead``
+    the sum of `Sequences.between` over all processes.
     """
     return 0 if sequence <= delivered else ahead + 1

@@ -1,6 +1,7 @@
-"""Names in the broker: streams, consumers, subjects (`spec/worker.md` §2.1).
+"""Names in NATS: streams, consumers and subjects (`spec/worker.md` §2.1).
 
-A region is one NATS token (no dot, blank or wildcard) that may stand in a stream's name too.
+A region is one NATS token (no dot, blank or wildcard) that is also valid in a stream name. The
+subjects below ``nvcf.`` other than ``nvcf.cancel`` carry messages between gateway processes.
 """
 
 import re
@@ -8,9 +9,14 @@ from hashlib import sha256
 
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
+UNDEPLOYED_PREFIX = b"nvcf.ended."
+"""Before a version id: the version was undeployed and its queue ends."""
+WAKE_PREFIX = b"nvcf.wanted."
+"""Before a version id: the version was invoked while none of its instances runs."""
+
 
 def stream_name(region: str, version_id: str) -> str:
-    """Return the name of the queue stream of one version in one region."""
+    """Return the name of the queue's stream of one version in one region."""
     return f"rq_{region}_{version_id}"
 
 
@@ -20,22 +26,32 @@ def consumer_name(stream: str) -> str:
 
 
 def queue_subjects(region: str, version_id: str) -> str:
-    """Return the wildcard that a queue stream listens to."""
+    """Return the wildcard subject of a queue's stream."""
     return f"rq.{region}.{version_id}.>"
 
 
 def cancel_subject(version_id: str) -> str:
-    """Return where ids of cancelled requests are published to every worker of a version."""
+    """Return the subject on which every worker of a version gets the ids of cancelled requests."""
     return f"nvcf.cancel.{version_id}"
 
 
 def position_subject(version_id: str) -> str:
-    """Return where the head of a version's queue is announced."""
+    """Return the subject on which gateway processes count their requests in a queue."""
     return f"nvcf.position.{version_id}"
 
 
+def presence_subject(region: str) -> str:
+    """Return the subject on which the gateway processes of a region announce themselves."""
+    return f"nvcf.presence.{region}"
+
+
+def locate_subject(region: str, process: int) -> str:
+    """Return the subject on which one gateway process is asked for a request that it published."""
+    return f"nvcf.request.{region}.{process:04x}"
+
+
 def worker_inbox(version_id: str, instance_id: str) -> str:
-    """Return the prefix below which one worker alone gets replies; ``instance_id`` is any text."""
+    """Return the prefix of one worker's reply subjects; ``instance_id`` is any text."""
     token = (
         instance_id if _is_token(instance_id) else f"={sha256(instance_id.encode()).hexdigest()}"
     )

@@ -1,61 +1,69 @@
-"""Whether the platform knows of this agent, and whether the queue can be reached."""
+"""The worker's heartbeats to the platform, and its connection to the queue's broker."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from queueing.nats.connection import Connection as NatsConnection
+from queueing.interface import WorkerBroker
+from queueing.open import read_worker_login
 from runtime.lifecycle import Lifecycle
 from runtime.tasks import spawn
 from worker_agent.registration import (
     ConnectError,
+    ConnectResponse,
     HttpApi,
-    Place,
+    InstanceRef,
     Registration,
     Status,
-    Welcome,
 )
 from worker_agent.settings import WorkerSettings
 
 LOST_AFTER_S = 5.0
-"""A link to NATS that comes back sooner was a change of servers, not a loss."""
+"""A connection to the broker that is back sooner was a change of servers, not a loss."""
 
 
-class Presence:
-    """The agent at ``control.url``; without one it does nothing."""
+class Heartbeat:
+    """The registration at ``control.url``; without that setting it does nothing.
+
+    A `worker_agent.registration.Worker` and a `queueing.interface.ConnectionListener`.
+    """
 
     def __init__(
         self,
         settings: WorkerSettings,
         status: Callable[[], Status],
-        asked: Callable[[int], object],
+        concurrency_requested: Callable[[int], None],
     ) -> None:
-        """``status`` is told; ``asked`` gets the requests at a time that are asked of us."""
+        """``status`` returns the content of the next heartbeat.
+
+        ``concurrency_requested`` is called with the requests to process at a time.
+        """
         self._settings = settings
-        self._status = status
-        self._asked = asked
+        self.status = status
+        self.concurrency_requested = concurrency_requested
         self._registration: Registration | None = None
-        self._nats: NatsConnection | None = None
+        self._broker: WorkerBroker | None = None
         self._lost_at: float | None = None
         self._has_been_connected = False
         self._clock = asyncio.get_running_loop().time
 
     @property
     def is_reachable(self) -> bool:
-        """Whether requests can come to us."""
+        """Whether requests can reach this worker through the broker."""
         if self._lost_at is not None:
             return self._clock() - self._lost_at < LOST_AFTER_S
         return self._has_been_connected
 
     @property
     def is_renewal_failing(self) -> bool:
-        """Whether token and login could not be renewed when it was time."""
+        """Whether the latest attempt to renew token and login failed."""
         return self._registration is not None and self._registration.is_renewal_failing
 
-    async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> Welcome | None:
-        """Connect to the API, however long it takes; `None` when told to stop, or without one.
+    async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> ConnectResponse | None:
+        """Connect to the API, without a limit of time.
 
-        Raises `ConnectError` when it does not want us.
+        Returns `None` after the stop signal, or without an API. Raises `ConnectError` when the API
+        refuses this worker.
         """
         control, settings = self._settings.control, self._settings
         if not control.url:
@@ -64,14 +72,12 @@ class Presence:
             raise ConnectError("control.url needs control.token and instance.id")
         api = HttpApi(control.url, control.timeout_s)
         stack.push_async_callback(api.close)
-        place = Place(settings.instance.id, settings.function.id, settings.function.version_id)
         registration = Registration(
             api,
-            place,
+            InstanceRef(settings.instance.id, settings.function.id, settings.function.version_id),
             control.token.get_secret_value(),
-            self._status,
-            self._renewed,
-            self._asked,
+            self,
+            read_worker_login,
         )
         connecting = spawn(_attempt(registration), "worker.connect")
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
@@ -80,53 +86,48 @@ class Presence:
         if not connecting.done():
             connecting.cancel()
             return None
-        welcome = connecting.result()
-        if isinstance(welcome, ConnectError):
-            raise welcome
+        response = connecting.result()
+        if isinstance(response, ConnectError):
+            raise response
         registration.start()
         stack.push_async_callback(registration.stop)
         self._registration = registration
-        return welcome
+        return response
 
-    def follow(self, nats: NatsConnection) -> None:
-        """``nats`` is our link to the queue; its login is renewed with ours."""
-        self._nats = nats
-        nats.add_listener(self)
+    def follow(self, broker: WorkerBroker) -> None:
+        """Report losses of this broker's connection, and renew its login with the token."""
+        self._broker = broker
+        broker.add_listener(self)
 
-    def credentials(self) -> tuple[str, str]:
-        """Return JWT and seed as they are now."""
-        if self._registration is None:
-            raise AssertionError("there is no API to give them")
-        return self._registration.credentials()
+    def login(self) -> object | None:
+        """Return the present login for the broker, `None` when the API gives none."""
+        return self._registration.response.login if self._registration is not None else None
 
     def changed(self) -> None:
-        """What `status` returns has changed."""
+        """Send a heartbeat at once: the status has changed."""
         if self._registration is not None:
             self._registration.changed()
 
-    async def _renewed(self) -> None:
-        if self._nats is not None and self._registration is not None:
-            if self._registration.welcome.nats is not None:
-                await self._nats.renew()
+    async def login_renewed(self) -> None:
+        """Log in to the broker again."""
+        if self._broker is not None and self.login() is not None:
+            await self._broker.renew()
 
-    # The link to NATS
+    # ConnectionListener
 
     def connected(self) -> None:
-        """Requests can come."""
+        """Requests can arrive; the first time is reported at once."""
         self._lost_at = None
         if not self._has_been_connected:
             self._has_been_connected = True
             self.changed()
 
     def disconnected(self) -> None:
-        """None come until it is back; told with a later heartbeat, if it is not back by then."""
+        """No requests can arrive; a later heartbeat reports it if that does not change soon."""
         self._lost_at = self._clock()
 
-    def denied(self, subject: bytes) -> None:
-        """Somebody else's business."""
 
-
-async def _attempt(registration: Registration) -> Welcome | ConnectError:
+async def _attempt(registration: Registration) -> ConnectResponse | ConnectError:
     try:
         return await registration.connect()
     except ConnectError as error:

@@ -1,53 +1,50 @@
-"""Keeps the platform told of this agent, and the agent provided with a login to NATS.
+"""Registers the worker at the platform's API and renews its lease, token and broker login.
 
-    POST /v2/nvcf/worker/connect     who we are ──▶ region, NATS login, a fresh token, the lease
-    POST /v2/nvcf/worker/heartbeat   how we are ──▶ the lease
+    POST /v2/nvcf/worker/connect     ids ──▶ region, broker login, a new token, the lease
+    POST /v2/nvcf/worker/heartbeat   status ──▶ the lease
 
-Both answers say how many requests the deployment asks of us at a time, now; one that does not
-leaves it as it was. A heartbeat goes out three times a lease, and at once when health, slots or
-stopping change. Token
-and login are renewed at half of their time, so the API may be away for the other half: nothing
-that is served depends on it. A token that is refused once we have connected is no reason to stop
-either; whoever no longer wants us has us stopped.
+Both responses may contain the number of requests that the deployment asks the worker to process at
+a time; without it, the number stays. A heartbeat is sent three times per lease, and at once when
+health, slots or stopping change. Token and login are renewed after half of their life, so the API
+may be unreachable for the other half: no request depends on it. A token that is refused after the
+first connect does not stop the worker either: the platform stops workers that it does not need.
 """
 
 import asyncio
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import aiohttp
 
 from runtime.tasks import spawn
+from wire import worker_api
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY
 
-CONNECT_PATH = "/v2/nvcf/worker/connect"
-HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
 BEATS_PER_LEASE = 3
 GOODBYE_S = 2.0
-MAX_CONCURRENCY = 16_384
-"""As the API and our own settings have it (`spec/control-plane.md` §1.5)."""
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
 _MAX_ANSWER_BYTES = 65_536
 _DEFINITE = frozenset({400, 401, 403})
-"""Statuses that another attempt with the same token does not change."""
+"""Statuses after which another attempt with the same token gets the same response."""
 
 _log = logging.getLogger("worker.connect")
 
 
 class ConnectError(Exception):
-    """The API cannot be reached or did not do what was asked; ``status`` 0: no answer."""
+    """The API cannot be reached or refused the call; ``status`` is 0 without a response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
 
 
-class Place(NamedTuple):
-    """Which instance of what we are."""
+class InstanceRef(NamedTuple):
+    """The instance that the worker belongs to."""
 
     instance_id: str
     function_id: str
@@ -55,7 +52,7 @@ class Place(NamedTuple):
 
 
 class Status(NamedTuple):
-    """How the agent is. ``busy`` is at least 1 when a request ran since the last status."""
+    """The content of a heartbeat (`wire.worker_api.HeartbeatRequest`)."""
 
     healthy: bool
     slots: int
@@ -63,52 +60,59 @@ class Status(NamedTuple):
     stopping: bool
 
 
-class NatsLogin(NamedTuple):
-    """Where NATS is and how to log in; ``api`` is where JetStream answers us."""
+class ConnectResponse(NamedTuple):
+    """The response to a connect (`wire.worker_api.ConnectResponse`).
 
-    urls: tuple[str, ...]
-    jwt: str
-    seed: str
-    api: str
-
-    def __repr__(self) -> str:
-        return f"NatsLogin({self.urls})"
-
-
-class Welcome(NamedTuple):
-    """The API's answer to connect.
-
-    ``nats`` is missing when logins are not its business, ``concurrency`` (requests at a time) when
-    it does not know.
+    ``login`` is the login for the queue's broker, `None` when the worker uses its own settings.
     """
 
     region: str
-    nats: NatsLogin | None
+    login: object | None
     token: str
     expires_s: float
     lease_s: float
     concurrency: int | None = None
 
     def __repr__(self) -> str:
-        return f"Welcome({self.region}, {self.nats})"
+        return f"ConnectResponse({self.region}, {self.login})"
+
+
+ReadLogin = Callable[[Mapping[str, object]], object | None]
+"""Returns the login in a response to connect, `None` if it has none.
+
+Raises KeyError, TypeError or ValueError for one that cannot be used.
+"""
 
 
 class Api(Protocol):
-    """How the API is called."""
+    """The platform's API."""
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
-        """Return the answer to ``document``. Raises `ConnectError`."""
+        """Return the response to ``document``. Raises `ConnectError`."""
+
+
+class Worker(Protocol):
+    """The worker that is registered."""
+
+    def status(self) -> Status:
+        """Return the present status; called for each heartbeat."""
+
+    def concurrency_requested(self, concurrency: int) -> None:
+        """Called for every response with the number of requests to process at a time."""
+
+    async def login_renewed(self) -> None:
+        """Called after token and login have been renewed."""
 
 
 class HttpApi:
-    """The API at ``url``, http or https. To be closed."""
+    """The API at ``url``, http or https. Close it at the end."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url.rstrip("/")
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
-        """Return the answer to ``document``. Raises `ConnectError`."""
+        """Return the response to ``document``. Raises `ConnectError`."""
         headers = {"authorization": f"Bearer {token}"}
         try:
             async with self._session.post(
@@ -135,50 +139,35 @@ class HttpApi:
 
 
 class Registration:
-    """This agent at the API: `connect` once, then `start`, `stop` at the end."""
+    """The registration of one worker: call `connect` once, then `start`, and `stop` at the end."""
 
     def __init__(
-        self,
-        api: Api,
-        place: Place,
-        token: str,
-        status: Callable[[], Status],
-        renewed: Callable[[], Awaitable[object]],
-        asked: Callable[[int], object],
+        self, api: Api, instance: InstanceRef, token: str, worker: Worker, read_login: ReadLogin
     ) -> None:
-        """``status`` is asked for each heartbeat; ``renewed`` is called after the login changed.
-
-        ``asked`` gets the requests at a time that are asked of us, with every answer that has them.
-        """
+        """``token`` is the instance's first token; later ones come from the API."""
         self._api = api
-        self._place = place
+        self._instance = instance
         self._token = token
-        self._status = status
-        self._renewed = renewed
-        self._asked = asked
+        self._worker = worker
+        self._read_login = read_login
         self._changed = asyncio.Event()
-        self._welcome: Welcome | None = None
+        self._response: ConnectResponse | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_heard = True
+        self._is_reachable = True
         self.is_renewal_failing = False
         """Whether the latest attempt to renew token and login failed."""
 
     @property
-    def welcome(self) -> Welcome:
-        """The latest answer to connect. There must have been one."""
-        if self._welcome is None:
+    def response(self) -> ConnectResponse:
+        """The latest response to connect. `connect` must have returned."""
+        if self._response is None:
             raise AssertionError("not connected yet")
-        return self._welcome
+        return self._response
 
-    def credentials(self) -> tuple[str, str]:
-        """Return JWT and seed as they are now, for each login to NATS."""
-        nats = self.welcome.nats
-        return (nats.jwt, nats.seed) if nats is not None else ("", "")
+    async def connect(self) -> ConnectResponse:
+        """Connect; repeat failed attempts without limit.
 
-    async def connect(self) -> Welcome:
-        """Connect, however often that takes.
-
-        Raises `ConnectError` for an answer that no further attempt can change.
+        Raises `ConnectError` for a response that further attempts cannot change.
         """
         delay_s = _RETRY_MIN_S
         while True:
@@ -192,18 +181,18 @@ class Registration:
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     def start(self) -> None:
-        """Begin to tell how we are, and to renew what expires."""
+        """Begin to send heartbeats and to renew token and login."""
         self._tasks = [
-            spawn(self._tell(), "worker.heartbeats"),
+            spawn(self._send_heartbeats(), "worker.heartbeats"),
             spawn(self._renew(), "worker.renewal"),
         ]
 
     def changed(self) -> None:
-        """Health, slots or stopping have changed: tell at once."""
+        """Send a heartbeat at once: health, slots or stopping have changed."""
         self._changed.set()
 
     async def stop(self) -> None:
-        """Say a last time how we are, and end."""
+        """Send a last heartbeat and end."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -211,52 +200,57 @@ class Registration:
             async with asyncio.timeout(GOODBYE_S):
                 await self._beat()
 
-    async def _connect(self) -> Welcome:
-        place = self._place
-        answer = await self._api.post(
-            CONNECT_PATH,
-            self._token,
-            {
-                "instanceId": place.instance_id,
-                "functionId": place.function_id,
-                "functionVersionId": place.version_id,
-            },
-        )
-        welcome = self._welcome = read_welcome(answer)
-        self._token = welcome.token
-        self._take(welcome.concurrency)
-        return welcome
+    async def _connect(self) -> ConnectResponse:
+        instance = self._instance
+        request: worker_api.ConnectRequest = {
+            "instanceId": instance.instance_id,
+            "functionId": instance.function_id,
+            "functionVersionId": instance.version_id,
+        }
+        document = await self._api.post(CONNECT_PATH, self._token, request)
+        response = self._response = read_connect_response(document, self._read_login)
+        self._token = response.token
+        self._report_concurrency(response.concurrency)
+        return response
 
-    async def _tell(self) -> None:
+    async def _send_heartbeats(self) -> None:
         delay_s = _RETRY_MIN_S
         while True:
             self._changed.clear()
-            regular_s = self.welcome.lease_s / BEATS_PER_LEASE
+            regular_s = self.response.lease_s / BEATS_PER_LEASE
             try:
                 await self._beat()
             except ConnectError as error:
-                self._missed(error)
+                self._log_unreachable(error)
                 wait_s = _spread(min(delay_s, regular_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             else:
-                self._heard()
+                self._log_reachable()
                 wait_s, delay_s = regular_s, _RETRY_MIN_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
 
     async def _beat(self) -> None:
-        document = {"instanceId": self._place.instance_id, **self._status()._asdict()}
-        answer = await self._api.post(HEARTBEAT_PATH, self._token, document)
-        self._take(read_concurrency(answer))
+        status = self._worker.status()
+        request: worker_api.HeartbeatRequest = {
+            "instanceId": self._instance.instance_id,
+            "healthy": status.healthy,
+            "slots": status.slots,
+            "busy": status.busy,
+            "stopping": status.stopping,
+        }
+        self._report_concurrency(
+            read_concurrency(await self._api.post(HEARTBEAT_PATH, self._token, request))
+        )
 
-    def _take(self, concurrency: int | None) -> None:
+    def _report_concurrency(self, concurrency: int | None) -> None:
         if concurrency is not None:
-            self._asked(concurrency)
+            self._worker.concurrency_requested(concurrency)
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(_spread(self.welcome.expires_s / 2))
+            await asyncio.sleep(_spread(self.response.expires_s / 2))
             delay_s = _RETRY_MIN_S
             while True:
                 try:
@@ -268,49 +262,41 @@ class Registration:
                 await asyncio.sleep(_spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
-            await self._renewed()
+            await self._worker.login_renewed()
 
-    def _missed(self, error: ConnectError) -> None:
-        """Say once that nobody hears us, not at every attempt."""
-        if self._is_heard:
+    def _log_unreachable(self, error: ConnectError) -> None:
+        """Log the first failed heartbeat in a row, not every one."""
+        if self._is_reachable:
             _log.warning("control.away", extra={"fields": {"error": str(error)}})
-        self._is_heard = False
+        self._is_reachable = False
 
-    def _heard(self) -> None:
-        if not self._is_heard:
+    def _log_reachable(self) -> None:
+        if not self._is_reachable:
             _log.info("control.back")
-        self._is_heard = True
+        self._is_reachable = True
 
 
-def read_welcome(answer: Mapping[str, object]) -> Welcome:
-    """Return the answer to connect. Raises `ConnectError` for one that cannot be used."""
-    nats = answer.get("nats")
+def read_connect_response(document: Mapping[str, object], read_login: ReadLogin) -> ConnectResponse:
+    """Return the response to connect. Raises `ConnectError` for one that cannot be used."""
     try:
-        return Welcome(
-            region=_text(answer, "region"),
-            nats=_login(nats) if isinstance(nats, dict) else None,
-            token=_text(answer, "token"),
-            expires_s=_positive(answer, "expiresInSeconds"),
-            lease_s=_positive(answer, "leaseSeconds"),
-            concurrency=read_concurrency(answer),
+        return ConnectResponse(
+            region=_text(document, "region"),
+            login=read_login(document),
+            token=_text(document, "token"),
+            expires_s=_positive(document, "expiresInSeconds"),
+            lease_s=_positive(document, "leaseSeconds"),
+            concurrency=read_concurrency(document),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConnectError(f"the answer lacks a usable {error}") from error
 
 
-def read_concurrency(answer: Mapping[str, object]) -> int | None:
-    """Return the requests at a time that an answer asks for, `None` unless it does, usably."""
-    value = answer.get("maxRequestConcurrency")
+def read_concurrency(document: Mapping[str, object]) -> int | None:
+    """Return the number of requests to process at a time, `None` if missing or not usable."""
+    value = document.get("maxRequestConcurrency")
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CONCURRENCY:
         return None
     return value
-
-
-def _login(nats: Mapping[str, object]) -> NatsLogin:
-    urls = nats["urls"]
-    if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
-        raise TypeError("nats.urls")
-    return NatsLogin(tuple(urls), _text(nats, "jwt"), _text(nats, "seed"), _text(nats, "apiPrefix"))
 
 
 def _text(members: Mapping[str, object], name: str) -> str:
@@ -336,7 +322,7 @@ def _parsed(body: bytes) -> Mapping[str, object] | None:
 
 
 def _detail(body: bytes) -> str:
-    """Return what a problem document says, or nothing."""
+    """Return the detail of a problem document."""
     detail = (_parsed(body) or {}).get("detail")
     return detail[:200] if isinstance(detail, str) else "no detail"
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from queueing.interface import Lease
+from queueing.interface import Lease, PullConsumer
 from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
@@ -26,16 +26,6 @@ MAX_JOB_S = MAX_INVOCATION_S + 5.0
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
-
-
-class Queue(Protocol):
-    """Where requests come from."""
-
-    def want(self, free: int) -> None:
-        """Set how many more requests there is room for; 0 or less stops the pull.
-
-        Every lease takes one of them, so this is called only for other changes.
-        """
 
 
 class Telemetry(Protocol):
@@ -77,7 +67,7 @@ class JobRunner:
         self._on_busy = on_busy
         self._known_uri = b""
         self._context: Context[Job] | None = None
-        self._queue: Queue | None = None
+        self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
@@ -88,7 +78,7 @@ class JobRunner:
         """Jobs that are not over."""
         return len(self._jobs)
 
-    def open(self, inference: Inference, attach: Attach[Job], queue: Queue) -> None:
+    def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to ask for work."""
         self._context = Context(inference, attach, self, self._identity)
         self._queue = queue
@@ -139,7 +129,7 @@ class JobRunner:
             return
         context = self._context
         if context is None or not self._slots.take():
-            lease.hand_back()
+            lease.nak()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
@@ -194,7 +184,7 @@ class JobRunner:
             if job.leased_at < oldest and job.state is not DONE:
                 job.cancel()
             else:
-                job.lease.progress()
+                job.lease.in_progress()
 
     def _want(self) -> None:
         if self._queue is not None:
@@ -211,5 +201,5 @@ class JobRunner:
     def _reject(self, lease: Lease, reason: str) -> None:
         self._telemetry.rejected()
         _log.warning("envelope.rejected", extra={"fields": {"reason": reason}})
-        lease.reject()
+        lease.term()
         self._want()

@@ -4,13 +4,14 @@
 (``spec/worker.md`` §8); the project's own variable overrides NVCF's.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from queueing.nats.settings import WorkerNatsSettings
 from runtime.settings import Address, Seconds, Section
 from wire.ids import parse_uuid
+from wire.worker_api import MAX_CONCURRENCY
 
 ENV_PREFIX = "WORKER"
 
@@ -78,7 +79,7 @@ class InferenceSettings(Section):
     """Name of a Kubernetes service that replaces host; needs service_namespace."""
     service_namespace: str = ""
     """Namespace of service_name."""
-    max_concurrency: Annotated[int, Field(ge=1, le=16_384)] = 1
+    max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] = 1
     """Requests that the inference server processes at the same time; the API may replace it."""
     idle_s: Seconds = 4.0
     """Time for which an unused connection is kept. Must be shorter than the server keeps it."""
@@ -107,21 +108,6 @@ class HealthSettings(Section):
     """Time between two probes before the first healthy response."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 10.0
     """Time between two probes after it."""
-
-
-class NatsSettings(Section):
-    """The connection to the NATS cluster that holds the queue; the first credential set is used."""
-
-    urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
-    """Servers of one cluster: nats:// or tls:// URLs."""
-    credentials_file: Path | None = None
-    """File with user JWT and nkey seed (.creds)."""
-    nkey_seed: SecretStr | None = None
-    """Nkey seed, in place of credentials_file."""
-    worker_token: SecretStr | None = None
-    """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
-    token: SecretStr | None = None
-    """Token in place of credentials_file, sent unchanged."""
 
 
 class ControlSettings(Section):
@@ -186,7 +172,7 @@ class WorkerSettings(Section):
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
     control: ControlSettings = ControlSettings()
-    nats: NatsSettings = NatsSettings()
+    nats: WorkerNatsSettings = WorkerNatsSettings()
     queue: QueueSettings = QueueSettings()
     attach: AttachSettings = AttachSettings()
     admin: AdminSettings = AdminSettings()

@@ -1,1 +1,1 @@
-"""One gateway process, put together."""
+"""Wiring: one gateway process, made from settings."""

@@ -1,4 +1,4 @@
-"""The control plane of one gateway process: the REST API, and the keeping of instances."""
+"""The control plane of one gateway process: the REST API and the provisioning of instances."""
 
 import os
 import time
@@ -10,7 +10,6 @@ from typing import NamedTuple
 from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import Credentials, jwt_options
 from gateway.app.identity import (
     Master,
@@ -18,12 +17,10 @@ from gateway.app.identity import (
     identity_routes,
     show,
 )
-from gateway.app.options import data_options, stream_settings
 from gateway.app.provisioning import Provisioning, cluster_groups
-from gateway.app.worker_logins import LoginFiles, WorkerLogins
 from gateway.dispatch.api_proxy import Connect
 from gateway.dispatch.api_server import ApiServer
-from gateway.dispatch.locator import LiveRequests
+from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
 from gateway.domain.model import Change
@@ -33,42 +30,42 @@ from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
-from queueing.nats.connection import Connection
-from queueing.nats.jetstream import JetStream
-from queueing.nats.login import LoginError
-from queueing.nats.queue import JetStreamQueue
+from queueing.interface import GatewayBroker
 from wire.ids import uuid4_text
 
 
 class Changes:
-    """Gives every change of the store to the models that follow it."""
+    """Passes every change of the store to the models that follow it."""
 
     def __init__(self, *targets: Callable[[Change], None]) -> None:
         self._targets = list(targets)
 
     def add(self, target: Callable[[Change], None]) -> None:
-        """Give what comes from now on to ``target`` too."""
+        """Pass changes to ``target`` too, from now on."""
         self._targets.append(target)
 
     def apply(self, change: Change) -> None:
-        """Take one change."""
+        """Pass one change on."""
         for target in self._targets:
             target(change)
 
 
 class Process(NamedTuple):
-    """What the control plane needs to know of its process. ``url`` is where it is called."""
+    """The parts of its process that the control plane uses.
 
-    data: Connection
-    queue: JetStreamQueue
-    requests: LiveRequests
+    ``url`` is the address of the process's API, empty if it has no TCP address.
+    """
+
+    broker: GatewayBroker
+    requests: RequestLocator
     url: str
 
 
 class ControlPlane:
-    """What a process with the role ``api`` or ``provision`` has beside invocations.
+    """The additional parts of a process with the role ``api`` or ``provision``.
 
-    ``watcher`` feeds the read model too, and ``credentials`` checks what the API hands out.
+    ``watcher`` feeds the read model too; ``credentials`` checks the tokens and keys that the API
+    issues.
     """
 
     def __init__(
@@ -80,14 +77,14 @@ class ControlPlane:
         *,
         is_first: bool,
     ) -> None:
-        """``is_first``: of the processes of one gateway, this one may keep instances.
+        """``is_first`` is true for the one process of a gateway that may provision instances.
 
-        Raises `gateway.api.secrets.master_key.MasterKeyError`.
+        Raises `gateway.api.secrets.master_key.MasterKeyError` and
+        `queueing.interface.CredentialsError`.
         """
         self._settings = settings
         self._store = store
         self._process = process
-        self._jetstream = JetStream(process.data)
         self.catalog = Catalog(model)
         changes = Changes(self.catalog.apply)
         self.watcher = Watcher(store, changes, CONTROL)
@@ -96,14 +93,19 @@ class ControlPlane:
         self._vault = self._master.vault(self._stores)
         self.credentials = Credentials(store, model, jwt_options(settings.jwt), self._master.signer)
         control = settings.control
-        self._logins = worker_logins(settings)
+        broker = process.broker
+        self._worker_credentials = broker.worker_credentials()
         self._workers = Workers(
             WorkerPorts(
-                store, self._master.worker_token, self._open_queue, time.time, self._logins
+                store,
+                self._master.worker_token,
+                broker.admin.ensure,
+                time.time,
+                self._worker_credentials,
             ),
             WorkerOptions(
                 control.api_url or process.url,
-                control.nats_urls or settings.nats.urls,
+                broker.worker_environment(),
                 lease_s=control.worker_lease_s,
                 token_s=control.worker_token_s,
             ),
@@ -112,29 +114,32 @@ class ControlPlane:
         if is_first and "provision" in settings.roles:
             self._provisioning = Provisioning(
                 store,
-                process.data,
-                settings.queue.region,
-                (settings.provision, settings.clusters),
+                broker,
+                settings.provision,
+                settings.clusters,
                 self._vault.of_version,
                 self._workers.environment,
             )
-            if self._logins is not None:
-                logins = self._logins
-                self._provisioning.queues.on_removed(lambda version_id: logins.remove([version_id]))
+            if self._worker_credentials is not None:
+                revoke = self._worker_credentials.remove
+                self._provisioning.queues.on_removed(lambda version_id: revoke([version_id]))
             changes.add(self._provisioning.apply)
 
     async def begin(self, stack: AsyncExitStack) -> None:
-        """Do what the first start of all does, once the store is there. Raises `MasterKeyError`."""
-        if self._logins is not None:
-            self._logins.start()
-            stack.push_async_callback(self._logins.close)
+        """Prepare the store, and on the first start create the bootstrap secret.
+
+        Raises `MasterKeyError`.
+        """
+        if self._worker_credentials is not None:
+            self._worker_credentials.start()
+            stack.push_async_callback(self._worker_credentials.close)
         await self._store.prepare()
         secret = await self._master.begin(self._store)
         if secret is not None:
             show(secret)
 
     async def open_api(self, stack: AsyncExitStack) -> Connect:
-        """Return what connects to the API, which serves for the life of ``stack``."""
+        """Return a function that connects to the API, which runs for the life of ``stack``."""
         settings, process = self._settings, self._process
         control = settings.control
         api = Api(
@@ -142,7 +147,7 @@ class ControlPlane:
             stores=self._stores,
             catalog=self.catalog,
             clusters=Clusters(cluster_groups(settings.clusters)),
-            queue=process.queue,
+            queue=process.broker.queue,
             requests=process.requests,
             secrets=self._vault,
             clock=time.time,
@@ -165,27 +170,7 @@ class ControlPlane:
         return connect
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:
-        """Try to lead, and keep the instances while leading, for the life of ``stack``."""
+        """Take part in leader election and provision while leading, for the life of ``stack``."""
         if self._provisioning is not None:
             await self._provisioning.start()
             stack.push_async_callback(self._provisioning.stop)
-
-    async def _open_queue(self, version_id: str) -> None:
-        await self._jetstream.ensure(
-            self._settings.queue.region, version_id, stream_settings(self._settings.queue)
-        )
-
-
-def worker_logins(settings: GatewaySettings) -> WorkerLogins | None:
-    """Return what makes workers' NATS logins; None unless the files for it are configured.
-
-    Raises `gateway.api.secrets.master_key.MasterKeyError` for unusable files.
-    """
-    nats = settings.nats
-    if not (nats.operator_seed_file and nats.system_credentials_file and nats.credentials_file):
-        return None
-    files = LoginFiles(nats.operator_seed_file, nats.system_credentials_file, nats.credentials_file)
-    try:
-        return WorkerLogins(files, data_options(nats), settings.queue.region)
-    except (OSError, ValueError, LoginError) as error:
-        raise MasterKeyError(f"workers' NATS logins cannot be made: {error}") from error

@@ -1,4 +1,4 @@
-"""What checks credentials, put together for every process."""
+"""The check of clients' credentials, in every process."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from gateway.store.nats_kv import Store
 
 @dataclass(frozen=True, slots=True)
 class JwtOptions:
-    """The issuer whose JWTs are taken, and where its keys are."""
+    """The issuer whose JWTs are accepted, and the URL of its keys."""
 
     issuer: Issuer
     jwks_url: str
@@ -25,7 +25,7 @@ class JwtOptions:
 class Credentials:
     """Checks credentials, in every process. ``authenticate`` is synchronous.
 
-    ``loaded`` (of ``meta``) should be waited for before anybody is served, like the read model's.
+    Wait for ``meta.loaded`` before serving clients, as for the read model's.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Credentials:
         jwt: JwtOptions | None = None,
         signer: TokenSigner | None = None,
     ) -> None:
-        """``signer`` is the process's own, if it has one."""
+        """``signer`` is that of this process, if it signs tokens."""
         signers, check = VerificationKeys(signer), BootstrapCheck()
         self.meta = MetaFeed(store, signers.apply, check.apply)
         issuer_keys = None
@@ -46,7 +46,7 @@ class Credentials:
         self.authenticate = Authenticator(model, signers, check, issuer_keys).authenticate
 
     def start(self) -> None:
-        """Begin to follow the store and the issuer; neither needs to be there yet."""
+        """Begin to follow the store and the issuer, as soon as they can be reached."""
         self.meta.start()
         if self.jwks is not None:
             self.jwks.start()
@@ -59,7 +59,7 @@ class Credentials:
 
 
 def jwt_options(jwt: JwtSettings) -> JwtOptions | None:
-    """Return the issuer that is configured, if one is."""
+    """Return the configured issuer, `None` if there is none."""
     if not jwt.issuer:
         return None
     return JwtOptions(Issuer(jwt.issuer, jwt.audiences), jwt.jwks_url, jwt.refresh_s)

@@ -1,4 +1,4 @@
-"""What makes credentials, put together for the processes that serve the API."""
+"""Issuing of credentials, in the processes that serve the API."""
 
 import os
 import sys
@@ -25,14 +25,17 @@ from wire.ids import uuid4_text
 
 
 class Master:
-    """What follows from the master key. Raises `gateway.api.secrets.master_key.MasterKeyError`."""
+    """The master key, and the keys derived from it.
+
+    Raises `gateway.api.secrets.master_key.MasterKeyError`.
+    """
 
     def __init__(self, key_file: Path) -> None:
         self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
         self.signer = TokenSigner(self.key)
 
     def vault(self, stores: AccountStores) -> Vault:
-        """Return the secrets of function versions, for the API and for the reconciler."""
+        """Return the store of function versions' secrets, for the API and the reconciler."""
         sealer = SecretBox(derive_key(self.key, "secrets of functions"))
         return Vault(stores, sealer, time.time, os.urandom)
 
@@ -43,9 +46,9 @@ class Master:
         return mint(self.signer, principal, now=now, lifetime_s=lifetime_s, token_id=token_id)
 
     async def begin(self, store: Store) -> str | None:
-        """Do what the first start does; return the bootstrap secret if it was made now.
+        """Prepare the store on the first start; return the bootstrap secret if it was made now.
 
-        Raises `MasterKeyError` when the store knows another master key, `StoreError`.
+        Raises `MasterKeyError` when the store was prepared with another master key, `StoreError`.
         """
         at = timestamp(time.time())
         random = os.urandom(SECRET_BYTES)
@@ -53,7 +56,7 @@ class Master:
 
 
 def show(secret: str, stream: TextIO = sys.stderr) -> None:
-    """Print the bootstrap secret. Not through the log, which others keep and read."""
+    """Print the bootstrap secret. Not to the log, which is stored and read elsewhere."""
     stream.write(
         f"\nBootstrap secret: {secret}\n"
         "It makes admin tokens (POST /v1/admin/keys) and is not shown again.\n\n"
@@ -62,7 +65,7 @@ def show(secret: str, stream: TextIO = sys.stderr) -> None:
 
 
 def identity_routes(identity: Identity) -> tuple[AnyRoute, ...]:
-    """Return the API's routes about accounts, keys, tokens and secrets."""
+    """Return the API's routes for accounts, keys, tokens and secrets."""
     parts: tuple[Callable[[Identity], tuple[AnyRoute, ...]], ...] = (
         keys.routes,
         accounts.routes,
@@ -73,5 +76,5 @@ def identity_routes(identity: Identity) -> tuple[AnyRoute, ...]:
 
 
 def identity_of(master: Master, store: Store, reached: Reached, vault: Vault) -> Identity:
-    """Return what those routes stand on; ``reached`` as from `gateway.store.watcher.Watcher`."""
+    """Return the ports of those routes; ``reached`` is as from `gateway.store.watcher.Watcher`."""
     return Identity(CredentialStore(store, reached), vault, master.signer, os.urandom)

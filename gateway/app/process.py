@@ -1,4 +1,4 @@
-"""One gateway process: put together, served, drained."""
+"""One gateway process: made from settings, served, drained."""
 
 import asyncio
 import gc
@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import Credentials, jwt_options
-from gateway.app.options import (
-    attach_limits,
-    data_options,
-    edge_limits,
-    store_options,
-    stream_settings,
-)
+from gateway.app.options import attach_limits, edge_limits, store_options
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge, Connect, beyond
 from gateway.dispatch.dispatcher import Dispatcher
@@ -29,12 +23,12 @@ from gateway.dispatch.endpoints import (
     PathEndpoints,
     StartingDispatcher,
 )
-from gateway.dispatch.locator import LiveRequests
+from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.readmodel import ReadModel
 from gateway.invocation.context import Context
-from gateway.provision.undeploy_notices import Endings, end_queued
-from gateway.provision.wake_requests import Teller
+from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
+from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
@@ -44,12 +38,12 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import Health
-from gateway.telemetry.metrics import GatewayMetrics, watch_nats, watch_queue
+from gateway.telemetry.metrics import GatewayMetrics
 from http1.server.limits import EdgeLimits
 from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
 from http1.stream import Request
-from queueing.nats.connection import Connection
-from queueing.nats.queue import JetStreamQueue
+from queueing.interface import CredentialsError
+from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.metrics import Registry
@@ -62,19 +56,20 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 STARTING_S = 2.0
-"""So long new connections wait for the store to be read; then they are answered 503 meanwhile."""
+"""How long new connections wait for the store to be read; after that they get 503."""
 _ADMIN_CONNECTIONS = 256
 
 _log = logging.getLogger("gateway.process")
 
 
 class GatewayProcess:
-    """Everything one process consists of. `serve` runs it to its end."""
+    """All parts of one process. `serve` runs it to its end."""
 
     def __init__(self, settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> None:
-        """``index`` is the process's place among its siblings, from 0.
+        """``index`` is the number of the process among those of one gateway, from 0.
 
-        Raises `gateway.api.secrets.master_key.MasterKeyError`.
+        Raises `gateway.api.secrets.master_key.MasterKeyError` and
+        `queueing.interface.CredentialsError`.
         """
         self._settings = settings
         self._index = index
@@ -83,28 +78,21 @@ class GatewayProcess:
         self._metrics = GatewayMetrics(self._registry)
         self._lines = logs.LineWriter(sys.stdout.fileno())
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
-        self._data = Connection(data_options(settings.nats))
-        watch_nats(self._registry, self._data)
-        self._queue = JetStreamQueue(
-            self._data,
-            region=settings.queue.region,
-            process=self._number,
-            streams=stream_settings(settings.queue),
-        )
-        watch_queue(self._registry, self._queue)
+        self._broker = open_gateway_broker(settings, self._number, self._registry)
+        self._queue = self._broker.queue
         self._model = ReadModel()
-        self._store_connection = StoreConnection(store_options(settings.nats))
+        self._store_connection = StoreConnection(store_options(settings))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
-        wake = Teller(self._data, time.monotonic).tell
+        wake = WakePublisher(self._broker.bus, time.monotonic).publish
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
-        self._requests = LiveRequests(
+        self._requests = RequestLocator(
             self._invocations.live.values(),
             self._queue,
-            self._data,
+            self._broker.bus,
             settings.queue.region,
             self._number,
         )
@@ -117,7 +105,8 @@ class GatewayProcess:
             self._credentials = Credentials(store, self._model, jwt_options(settings.jwt))
         self._sockets = sockets
         self._is_draining = False
-        self._health.add(lambda: "" if self._data.is_connected() else "NATS is not connected")
+        disconnected = f"{broker_name(settings)} is not connected"
+        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
 
@@ -126,20 +115,20 @@ class GatewayProcess:
     ) -> "ControlPlane | None":
         if {"api", "provision"}.isdisjoint(self._settings.roles):
             return None
-        # Here, because it takes 15 MiB that processes for invocations alone can do without.
+        # Imported here: it takes 15 MiB, which a process that serves invocations only saves.
         from gateway.app import control_plane  # noqa: PLC0415
 
-        process = control_plane.Process(self._data, self._queue, self._requests, _url_of(sockets))
+        process = control_plane.Process(self._broker, self._requests, _url_of(sockets))
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
         )
 
     async def serve(self, lifecycle: Lifecycle) -> None:
-        """Serve until told to stop, then drain. Raises `ListenError` and `MasterKeyError`."""
+        """Serve until the stop signal, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
             admin = await self._listen_admin(stack)
-            self._data.start()
-            stack.push_async_callback(self._data.close)
+            self._broker.start()
+            stack.push_async_callback(self._broker.close)
             await self._open_store(stack)
             await self._wait_usable(lifecycle, STARTING_S)
             public = await listen(
@@ -175,7 +164,7 @@ class GatewayProcess:
             await self._drain(public, attach)
 
     async def _wait_usable(self, lifecycle: Lifecycle, timeout_s: float | None = None) -> None:
-        """Wait for store and queue, or until told to stop, or until ``timeout_s`` has passed."""
+        """Wait for store and queue, for the stop signal, or at most ``timeout_s``."""
         waits = [spawn(self._usable(), "usable"), spawn(lifecycle.stopping.wait(), "stopping")]
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -186,13 +175,15 @@ class GatewayProcess:
     async def _usable(self) -> None:
         await self._watcher.loaded.wait()
         await self._credentials.meta.loaded.wait()
-        await self._data.wait_connected()
+        await self._broker.wait_connected()
 
     async def _open_control(self, stack: AsyncExitStack) -> ApiBridge | None:
-        """Return what serves the API on the public listeners; None when it is nowhere."""
+        """Return what serves the API on the public listeners, `None` without an API."""
         live = self._invocations.live.values()
-        ends = Endings(self._data, lambda version_id: end_queued(live, self._queue, version_id))
-        stack.callback(ends.close)
+        undeployed = UndeployNotices(
+            self._broker.bus, lambda version_id: fail_waiting(live, self._queue, version_id)
+        )
+        stack.callback(undeployed.close)
         self._requests.start()
         stack.callback(self._requests.close)
         connect: Connect | None = None
@@ -259,7 +250,10 @@ class GatewayProcess:
         return listener
 
     def _settle(self) -> None:
-        """What is there now stays; what comes with requests rarely makes cycles."""
+        """Exclude the present objects from garbage collection, and collect less often.
+
+        They are used to the end, and the objects of requests rarely form cycles.
+        """
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
@@ -285,18 +279,18 @@ async def serve(
     """Run one gateway process; return its exit code."""
     try:
         await GatewayProcess(settings, index, sockets).serve(lifecycle)
-    except (ListenError, MasterKeyError) as error:
+    except (ListenError, MasterKeyError, CredentialsError) as error:
         _log.error("gateway.cannot_start", extra={"fields": {"error": str(error)}})
         return EXIT_UNUSABLE
     return 0
 
 
 def _no_function(request: Request) -> None:
-    """Find no function in any request: the process does not serve invocations."""
+    """Route no request to a function: the process does not serve invocations."""
 
 
 def _url_of(sockets: list[socket.socket]) -> str:
-    """Return where the process is called: its first TCP address, empty when it has none."""
+    """Return the URL of the process: its first TCP address, empty if it has none."""
     for listening in sockets:
         if listening.family != socket.AF_UNIX:
             return f"http://{name_of(listening)}"
@@ -304,9 +298,9 @@ def _url_of(sockets: list[socket.socket]) -> str:
 
 
 def attach_uri(settings: AttachSettings, bound: Address) -> str:
-    """Return scheme and authority by which workers reach an attach listener.
+    """Return scheme and authority at which workers reach an attach listener.
 
-    Raises `ListenError` when the address is one that no worker could connect to.
+    Raises `ListenError` for an address to which no worker can connect.
     """
     host = settings.advertise or bound.host
     if bound.is_unix or host in {"0.0.0.0", "::", ""}:  # noqa: S104

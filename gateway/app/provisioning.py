@@ -1,4 +1,4 @@
-"""The reconciler and its backend, made from settings and run within a gateway process."""
+"""The reconciler and its backend, made from settings and run in a gateway process."""
 
 import os
 import shlex
@@ -20,54 +20,55 @@ from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.planner import Policy
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
-from gateway.provision.wake_requests import Wants
+from gateway.provision.wake_requests import WakeSubscriber
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.nats_kv import Store
-from queueing.nats.connection import Connection
+from queueing.interface import GatewayBroker
 from wire.ids import uuid4_text
 
 
 class Provisioning:
-    """A candidate for leader, and the instances it runs while it leads.
+    """A candidate for leader, and the instances that it runs while it leads.
 
-    Feed it with `apply` from a `gateway.store.watcher.Watcher` of `gateway.store.names.CONTROL`;
-    `start` it when that is loaded and ``connection`` is started.
+    `apply` takes the changes of a `gateway.store.watcher.Watcher` of `gateway.store.names.CONTROL`;
+    call `start` when that is loaded and the broker is started.
     """
 
     def __init__(
         self,
         store: Store,
-        connection: Connection,
-        region: str,
-        settings: tuple[ProvisionSettings, Sequence[ClusterSettings]],
+        broker: GatewayBroker,
+        provision: ProvisionSettings,
+        clusters: Sequence[ClusterSettings],
         secrets_of: SecretsOf = no_secrets,
         worker_environment: WorkerEnvironment = no_environment,
     ) -> None:
-        """``connection`` is the queue's; the store's has its own."""
-        provision, clusters = settings
         owner = uuid4_text(os.urandom(16))
         self.backend = ProcessBackend(process_options(provision, clusters))
-        self.queues = Queues(connection, region)
+        self.queues = Queues(broker.admin, broker.bus)
         self.reconciler = Reconciler(
             Ports(store, self.backend, self.queues, secrets_of, worker_environment),
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )
-        self._wants = Wants(connection, self.reconciler.wake)
+        self._wake_requests = WakeSubscriber(broker.bus, self.reconciler.wake)
         self._stop_grace_s = provision.stop_grace_s
 
     def apply(self, change: Change) -> None:
-        """Take one change of the store."""
+        """Process one change of the store."""
         self.reconciler.apply(change)
 
     async def start(self) -> None:
-        """Clear up behind dead gateways of this machine, then try to lead. Raises `OSError`."""
+        """Remove instances that dead gateways of this machine left, then try to lead.
+
+        Raises `OSError`.
+        """
         await self.backend.open()
         self.reconciler.start()
 
     async def stop(self) -> None:
-        """Let another lead, stop the instances that run here, and forget them."""
-        self._wants.close()
+        """Give up leadership, stop the instances that run here, and delete their records."""
+        self._wake_requests.close()
         await self.reconciler.stop()
         instance_ids = self.backend.instance_ids()
         await self.backend.close(self._stop_grace_s)
@@ -75,7 +76,7 @@ class Provisioning:
 
 
 def policy(provision: ProvisionSettings) -> Policy:
-    """Return how instances are kept."""
+    """Return the policy by which instances are provisioned."""
     return Policy(
         restart_first_s=provision.restart_first_s,
         restart_most_s=provision.restart_most_s,
@@ -89,11 +90,11 @@ def policy(provision: ProvisionSettings) -> Policy:
 def process_options(
     provision: ProvisionSettings, clusters: Sequence[ClusterSettings]
 ) -> ProcessOptions:
-    """Return how instances are run as processes."""
+    """Return the options for instances that run as processes."""
     images = {cluster.name: cluster.images for cluster in clusters}
 
     def template_of(cluster: str, image: str) -> str | None:
-        """Return the first command template whose pattern the image matches."""
+        """Return the first command template whose pattern matches the image."""
         templates = images.get(cluster, {}).items()
         return next((found for pattern, found in templates if fnmatchcase(image, pattern)), None)
 
@@ -107,7 +108,7 @@ def process_options(
 
 
 def cluster_groups(clusters: Sequence[ClusterSettings]) -> tuple[ClusterGroup, ...]:
-    """Return the clusters as deployments see them."""
+    """Return the clusters in which deployments can be placed."""
     return tuple(
         ClusterGroup(
             cluster.name,
@@ -116,8 +117,8 @@ def cluster_groups(clusters: Sequence[ClusterSettings]) -> tuple[ClusterGroup, .
                 Gpu(
                     gpu.name,
                     tuple(
-                        InstanceType(one.name, one.description, one.is_default)
-                        for one in gpu.instance_types
+                        InstanceType(kind.name, kind.description, kind.is_default)
+                        for kind in gpu.instance_types
                     ),
                 )
                 for gpu in cluster.gpus

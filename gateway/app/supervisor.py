@@ -1,9 +1,9 @@
 """`--processes N`: one parent, N gateway processes on the same addresses.
 
-The parent opens every listening socket, so an address in use is known before anything runs, and
-serves nothing itself. TCP addresses have one socket per process (SO_REUSEPORT: the kernel spreads
-the connections); a Unix socket is shared. A process that dies is started again; signals to the
-parent go on to all.
+The parent opens every listening socket, so that an address in use is an error before any process
+starts; it serves nothing itself. TCP addresses have one socket per process (SO_REUSEPORT: the
+kernel distributes the connections); a Unix socket is shared. A process that ends unexpectedly is
+started again; signals to the parent are passed to all.
 """
 
 import logging
@@ -29,8 +29,8 @@ _log = logging.getLogger("gateway.workers")
 def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socket]]:
     """Return the listening sockets of each of ``count`` processes. Raises `ListenError`.
 
-    Bound once without SO_REUSEPORT first: another gateway that listens there already must be an
-    error, not a silent share of its connections. That also gives port 0 its number.
+    First each address is bound without SO_REUSEPORT: another gateway at the same address must be
+    an error; it would silently get a share of the connections. That also resolves port 0.
     """
     first = bind_sockets(addresses)
     if count == 1:
@@ -48,14 +48,14 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
 
 
 Run = Callable[[int, list[socket.socket]], int]
-"""Runs process ``index`` on its sockets to its end; returns the exit code."""
+"""Runs process ``index`` on its sockets to its end and returns the exit code."""
 
 
 class Supervisor:
-    """Starts the processes, passes signals on, starts again what died."""
+    """Starts the processes, passes signals on, and restarts processes that ended."""
 
     def __init__(self, run: Run, sockets: list[list[socket.socket]]) -> None:
-        """``sockets[index]`` are those of one process."""
+        """``sockets[index]`` are the sockets of one process."""
         self._run = run
         self._sockets = sockets
         self._running: dict[int, tuple[int, float]] = {}
@@ -65,7 +65,7 @@ class Supervisor:
         self._exit_code = 0
 
     def supervise(self) -> int:
-        """Run until told to stop and all have ended; return the exit code."""
+        """Run until a stop signal came and all processes have ended; return the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for index in range(len(self._sockets)):
             self._start(index)
@@ -85,7 +85,7 @@ class Supervisor:
             return
         code = 1
         try:
-            # A group of its own: Ctrl-C reaches the parent alone, which passes it on once.
+            # A process group of its own: Ctrl-C reaches the parent only, which passes it on once.
             os.setpgid(0, 0)
             die_with_parent()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -98,7 +98,7 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self._is_stopping = True
         self._due.clear()
-        # Ours are copies: while one is open, the kernel keeps accepting for a process that drains.
+        # While the parent's copies are open, the kernel accepts connections for draining processes.
         self._close_sockets()
         for pid in self._running:
             os.kill(pid, number)

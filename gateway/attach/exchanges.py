@@ -8,13 +8,13 @@ request body, the part that was not in the envelope.
 
 from collections.abc import Callable
 
-from gateway.attach import PATH
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import Headers, ResponseWriter
 from wire.headers import CONTENT_TYPE
 from wire.http1 import HeadError, InnerHeadParser
 from wire.problem import PROBLEM_JSON, instance_of, problem
+from wire.worker_api import ATTACH_PATH
 
 _NO_HEADERS: Headers = []
 
@@ -130,7 +130,7 @@ class AttachPost:
             status,
             BadRequest.kind,
             detail,
-            instance=instance_of(PATH),
+            instance=instance_of(ATTACH_PATH),
             request_id=self._invocation.request_id,
         )
         self._worker.send_head(status, [(CONTENT_TYPE, PROBLEM_JSON)], len(body))

@@ -21,6 +21,7 @@ from gateway.cli.options import (
 )
 from gateway.cli.output import print_json, print_members, print_table, say
 from gateway.cli.watch import wait_until_gone, wait_until_up
+from wire.worker_api import MAX_CONCURRENCY
 
 app = typer.Typer(
     name="deployments",
@@ -32,7 +33,8 @@ app = typer.Typer(
 MinOption = Annotated[int | None, typer.Option("--min", help="Minimum number of instances.", min=0)]
 MaxOption = Annotated[int | None, typer.Option("--max", help="Maximum number of instances.", min=1)]
 ConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Concurrent requests per instance.", min=1, max=16_384)
+    int | None,
+    typer.Option(help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
 ]
 
 

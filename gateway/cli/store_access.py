@@ -46,7 +46,7 @@ def with_store(
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     try:
         settings = read_settings(config)
-        options = replace(store_options(settings.nats), name="gateway-command")
+        options = replace(store_options(settings), name="gateway-command")
         if nats_urls:
             options = replace(options, urls=tuple(nats_urls))
         return asyncio.run(_connect_and_use(options, settings.store, use))

@@ -16,15 +16,17 @@ import aiohttp
 import typer
 
 from gateway.api.secrets.master_key import MasterKeyError
-from gateway.dev.broker import BrokerError, Logins, make_logins, server_argv
 from gateway.dev.children import ChildError, Children, InterruptError, Pause
 from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, prepare_store
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from gateway.provision.local.orphans import kill_orphans
 from gateway.store.errors import StoreError
 from http1.server.listener import MAX_PORT
+from queueing.interface import EmbeddedBrokerError
+from queueing.open import embedded_broker
 from runtime import lifecycle, logs
 from runtime.lifecycle import Lifecycle
+from wire.worker_api import MAX_CONCURRENCY
 
 HOST = "127.0.0.1"
 _START_S = 20.0
@@ -74,7 +76,7 @@ def dev(  # noqa: PLR0913 - one argument per option
     ] = 0,
     processes: Annotated[int, typer.Option(help="Number of gateway processes.", min=1, max=64)] = 1,
     concurrency: Annotated[
-        int, typer.Option(help="Concurrent requests of the worker.", min=1, max=16_384)
+        int, typer.Option(help="Concurrent requests of the worker.", min=1, max=MAX_CONCURRENCY)
     ] = 64,
     inference_command: Annotated[
         str,
@@ -128,8 +130,8 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
             async with Children(folder, 2 * options.grace_s + _STOP_S, pause) as children:
-                nats = await _start_nats(options, folder, children, lock.fileno())
-                running = await _start(options, folder, children, pause, nats)
+                broker = await _start_broker(options, folder, children, lock.fileno())
+                running = await _start(options, folder, children, pause, broker)
                 _announce(running, options.ready_file)
                 while True:
                     children.check()
@@ -143,7 +145,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
 
 
 _FAILURES = (
-    *(BrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
+    *(EmbeddedBrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
     *(StoreError, aiohttp.ClientError, OSError),
 )
 
@@ -159,34 +161,33 @@ class Running:
     folder: Path
 
 
-class Nats(NamedTuple):
-    """The running nats-server."""
+class Broker(NamedTuple):
+    """The broker of queue and store, once it is ready; ``gateway_env`` are settings for it."""
 
     url: str
-    logins: Logins
+    gateway_env: dict[str, str]
 
 
-async def _start_nats(options: DevOptions, folder: Path, children: Children, lock: int) -> Nats:
-    """Start the nats-server, which inherits the file descriptor ``lock``."""
-    _say("starting nats-server")
-    logins = make_logins(folder / "nats-logins")
-    argv = server_argv(folder, HOST, options.nats_port, logins)
-    server = children.start("nats-server", argv, {}, [lock])
-    await server.line_with("Server is ready", _START_S)
-    listening = await server.line_with("Listening for client connections on", _START_S)
-    return Nats(f"nats://{HOST}:{listening.rsplit(':', 1)[1].strip()}", logins)
+async def _start_broker(options: DevOptions, folder: Path, children: Children, lock: int) -> Broker:
+    """Start the broker, which inherits the file descriptor ``lock``."""
+    broker = embedded_broker(folder, HOST, options.nats_port)
+    _say(f"starting {broker.name}")
+    server = children.start(broker.name, broker.argv, {}, [lock])
+    await server.line_with(broker.ready_line, _START_S)
+    url = broker.url(await server.line_with(broker.listening_line, _START_S))
+    return Broker(url, broker.gateway_environment(url))
 
 
 async def _start(
-    options: DevOptions, folder: Path, children: Children, pause: Pause, nats: Nats
+    options: DevOptions, folder: Path, children: Children, pause: Pause, broker: Broker
 ) -> Running:
     """Start the gateway and deploy the demo; return once an invocation has succeeded."""
     _say("starting the gateway")
-    credentials = await prepare_store(nats.url, folder / "master.key")
+    credentials = await prepare_store(broker.url, folder / "master.key")
     if credentials.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         _say(f"bootstrap secret for admin tokens, shown only once: {credentials.bootstrap_secret}")
-    env = _gateway_env(options, folder, nats)
+    env = _gateway_env(options, folder, broker)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
     api_url = f"http://{(await control.event('gateway.ready', _START_S))['listen'][0]}"
@@ -203,7 +204,7 @@ async def _start(
         while not await api.is_active(demo):
             children.check()
             await pause.wait()
-    running = Running(port, f"http://{ready['admin']}", nats.url, demo, folder)
+    running = Running(port, f"http://{ready['admin']}", broker.url, demo, folder)
     await _wait_for_response(running, children, pause)
     return running
 
@@ -246,8 +247,7 @@ _CONTROL_ENV = {
 }
 
 
-def _gateway_env(options: DevOptions, folder: Path, nats: Nats) -> dict[str, str]:
-    logins = nats.logins
+def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str, str]:
     cluster = {
         "name": CLUSTER,
         "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
@@ -259,10 +259,7 @@ def _gateway_env(options: DevOptions, folder: Path, nats: Nats) -> dict[str, str
         "GATEWAY_EDGE__PROCESSES": str(options.processes),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
-        "GATEWAY_NATS__URLS": nats.url,
-        "GATEWAY_NATS__CREDENTIALS_FILE": str(logins.gateway_credentials),
-        "GATEWAY_NATS__OPERATOR_SEED_FILE": str(logins.operator_seed),
-        "GATEWAY_NATS__SYSTEM_CREDENTIALS_FILE": str(logins.system_credentials),
+        **broker.gateway_env,
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
         "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(_RESPONSE_S),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),

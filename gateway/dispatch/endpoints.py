@@ -1,6 +1,5 @@
 """The path endpoints: what is called by its path and not by a function's host name."""
 
-from gateway.attach import PATH as ATTACH_PATH
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiBridge
 from gateway.dispatch.responses import DISCARD, send_health, send_problem, send_response
@@ -11,6 +10,7 @@ from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import Registry
 from wire.headers import CONTENT_TYPE
+from wire.worker_api import ATTACH_PATH
 
 
 class PathEndpoints:

@@ -47,11 +47,12 @@ CLIENT_GONE_STATUS = 499
 class Invocation:
     """One client's request on its way to a worker and back.
 
-    A `http1.stream.RequestStream` towards the client and a `queueing.interface.Waiting` towards
-    the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and ``slot`` belong
-    to the timers that call it. Times are of the monotonic clock in seconds, 0.0 until they are
-    known. ``worker_s`` is how long the worker had held its lease when it attached, -1 if it did not
-    say. ``request_token`` is None unless a worker has to fetch the rest of the body.
+    A `http1.stream.RequestStream` towards the client and `queueing.interface.PublishCallbacks`
+    towards the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and
+    ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
+    until they are known. ``worker_s`` is how long the worker had held its lease when it attached,
+    -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest of the
+    body.
     """
 
     __slots__ = (
@@ -212,10 +213,7 @@ class Invocation:
 
     # The queue
 
-    def published(self, sequence: int) -> None:
-        """The queue holds it; the position is the queue's to know."""
-
-    def refused(self, error: QueueError) -> None:
+    def publish_failed(self, error: QueueError) -> None:
         """The queue did not take the request, or lost it."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
         if self.state is QUEUED:
@@ -224,7 +222,7 @@ class Invocation:
             else:
                 self._fail(QueueUnavailableError(str(error)), Outcome.QUEUE_UNAVAILABLE)
 
-    def exhausted(self) -> None:
+    def undeliverable(self) -> None:
         """Every allowed delivery was used up."""
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
@@ -299,7 +297,7 @@ class Invocation:
         self.status = status
         self.head_at = now
         # The queue must not fail the request any more: its client is getting a response.
-        self._context.queue.settled(self.request_id)
+        self._context.queue.answered(self.request_id)
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
         )

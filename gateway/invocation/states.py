@@ -49,8 +49,8 @@ class Event(Enum):
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
     # The queue
-    PUBLISH_FAILED = "refused"
-    UNDELIVERABLE = "exhausted"
+    PUBLISH_FAILED = "publish_failed"
+    UNDELIVERABLE = "undeliverable"
     # The worker's GET: the rest of the request body
     REST_REQUESTED = "rest_requested"
     REST_PAUSE_WRITING = "rest_pause_writing"

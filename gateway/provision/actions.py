@@ -5,14 +5,7 @@ from dataclasses import dataclass, field
 
 from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
 from gateway.provision.backend import InstanceStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The load of a queue at one moment: requests that wait, and requests that workers lease."""
-
-    waiting: int
-    leased: int
+from queueing.interface import Load
 
 
 @dataclass(frozen=True, slots=True)

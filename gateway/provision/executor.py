@@ -36,13 +36,13 @@ from gateway.provision.actions import (
     Fail,
     Finish,
     Forget,
-    Load,
     Restart,
     SetPhase,
     Stop,
 )
 from gateway.provision.backend import Backend, LaunchSpec
 from gateway.provision.instances import VersionInstances
+from queueing.interface import Load
 from wire.ids import uuid4_text
 
 MAX_HEALTH_BYTES = 128 << 10

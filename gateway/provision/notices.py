@@ -1,36 +1,35 @@
-"""Short words about versions between gateway processes: an empty message whose subject says it all.
+"""Notices about versions between gateway processes: empty messages with the version in the subject.
 
-The subject is a prefix and the version's id (core NATS). Who is not connected at that moment does
-not hear it: whoever listens has another, slower way to find out.
+The subject is a prefix and the version id. A process that is not connected misses a notice; every
+subscriber has another, slower way to learn the same.
 """
 
 from collections.abc import Callable
 from typing import ClassVar
 
-from queueing.nats.connection import Connection
+from queueing.interface import Bus
 from wire.ids import parse_uuid
 
 
 class Notices:
-    """Listens, for as long as ``connection`` lives; ``heard`` gets the version's id."""
+    """Subscribes to all notices of one kind; ``received`` gets the version id of each."""
 
     prefix: ClassVar[bytes]
 
-    def __init__(self, connection: Connection, heard: Callable[[str], object]) -> None:
-        self._connection = connection
-        self._heard = heard
-        self._subscription = connection.subscribe(self.prefix + b"*", self._came)
+    def __init__(self, bus: Bus, received: Callable[[str], object]) -> None:
+        self._received = received
+        self._subscription = bus.subscribe(self.prefix + b"*", self._on_message)
 
     @classmethod
     def subject(cls, version_id: str) -> bytes:
-        """Return where it is told of a version."""
+        """Return the subject of notices about one version."""
         return cls.prefix + version_id.encode()
 
     def close(self) -> None:
-        """Listen no more."""
-        self._connection.unsubscribe(self._subscription)
+        """Unsubscribe."""
+        self._subscription.unsubscribe()
 
-    def _came(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:  # noqa: ARG002  the subject says it
+    def _on_message(self, subject: bytes, _reply: bytes, _payload: bytes) -> None:
         version_id = parse_uuid(subject.removeprefix(self.prefix))
         if version_id is not None:
-            self._heard(version_id)
+            self._received(version_id)

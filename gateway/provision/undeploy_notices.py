@@ -1,8 +1,8 @@
-"""The end of a queue, as gateway processes hear of it.
+"""Notices that a version was undeployed, from the reconciler to all gateway processes.
 
-When a version is undeployed without grace, or its grace is over, the reconciler publishes an empty
-message on ``nvcf.ended.<versionId>`` (core NATS). Each gateway process listens to all of them and
-answers its clients whose requests no worker has begun to answer.
+When a version is undeployed without grace, or its grace period has passed, the reconciler publishes
+an empty message on ``nvcf.ended.<versionId>``. Each gateway process then fails its invocations of
+the version to which no worker has begun to respond.
 """
 
 from collections.abc import Iterable
@@ -11,22 +11,25 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.states import State
 from gateway.provision.notices import Notices
 from queueing.interface import FunctionQueue, QueueUnavailable
+from wire.subjects import UNDEPLOYED_PREFIX
 
 UNDEPLOYED = "The version was undeployed"
 
 
-class Endings(Notices):
-    """Hears of ends."""
+class UndeployNotices(Notices):
+    """Receives the ids of versions that were undeployed."""
 
-    prefix = b"nvcf.ended."
+    prefix = UNDEPLOYED_PREFIX
 
 
-def end_queued(live: Iterable[Invocation], queue: FunctionQueue, version_id: str) -> int:
-    """Answer every invocation of the version that waits for a worker; return how many."""
+def fail_waiting(live: Iterable[Invocation], queue: FunctionQueue, version_id: str) -> int:
+    """Fail every invocation of the version that waits for a worker; return how many."""
     waiting = [
-        one for one in live if one.state is State.QUEUED and one.version.version_id == version_id
+        invocation
+        for invocation in live
+        if invocation.state is State.QUEUED and invocation.version.version_id == version_id
     ]
     for invocation in waiting:
-        queue.settled(invocation.request_id)
-        invocation.refused(QueueUnavailable(UNDEPLOYED))
+        queue.answered(invocation.request_id)
+        invocation.publish_failed(QueueUnavailable(UNDEPLOYED))
     return len(waiting)

@@ -1,42 +1,43 @@
-"""Somebody has called a version that nothing serves: told by gateway processes, for who leads.
+"""Wake requests: a version was invoked while none of its instances runs.
 
-An empty message on ``nvcf.wanted.<versionId>`` (core NATS), at most once in `TELL_EVERY_S` for each
-version and process. One that is lost costs time only: the leader reads the queues of such versions
-as well, now and then.
+Gateway processes publish an empty message on ``nvcf.wanted.<versionId>``, at most one in
+`PUBLISH_EVERY_S` for each version; the leader among the reconcilers subscribes. A lost message
+only costs time: the leader also reads the queues of such versions now and then.
 """
 
 from collections.abc import Callable
 
 from gateway.provision.notices import Notices
-from queueing.nats.connection import Connection
+from queueing.interface import Bus
+from wire.subjects import WAKE_PREFIX
 
-TELL_EVERY_S = 1.0
-_MAX_TOLD = 10_000
-
-
-class Wants(Notices):
-    """Hears of versions that are wanted."""
-
-    prefix = b"nvcf.wanted."
+PUBLISH_EVERY_S = 1.0
+_MAX_REMEMBERED = 10_000
 
 
-class Teller:
-    """Tells of versions, from one gateway process."""
+class WakeSubscriber(Notices):
+    """Receives the ids of versions that were invoked."""
 
-    __slots__ = ("_again_at", "_clock", "_connection")
+    prefix = WAKE_PREFIX
 
-    def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
+
+class WakePublisher:
+    """Publishes wake requests of one gateway process."""
+
+    __slots__ = ("_bus", "_clock", "_next_at")
+
+    def __init__(self, bus: Bus, clock: Callable[[], float]) -> None:
         """``clock`` is monotonic, in seconds."""
-        self._connection = connection
+        self._bus = bus
         self._clock = clock
-        self._again_at: dict[str, float] = {}
+        self._next_at: dict[str, float] = {}
 
-    def tell(self, version_id: str) -> None:
-        """Somebody has called this version now."""
+    def publish(self, version_id: str) -> None:
+        """Publish a wake request for a version, unless one was published just before."""
         now = self._clock()
-        if now < self._again_at.get(version_id, now):
+        if now < self._next_at.get(version_id, now):
             return
-        if len(self._again_at) >= _MAX_TOLD:
-            self._again_at.clear()
-        self._again_at[version_id] = now + TELL_EVERY_S
-        self._connection.publish(Wants.subject(version_id), b"")
+        if len(self._next_at) >= _MAX_REMEMBERED:
+            self._next_at.clear()
+        self._next_at[version_id] = now + PUBLISH_EVERY_S
+        self._bus.publish(WakeSubscriber.subject(version_id), b"")

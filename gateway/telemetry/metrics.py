@@ -2,8 +2,6 @@
 
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
-from queueing.nats.connection import Connection
-from queueing.nats.queue import JetStreamQueue
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry, SummaryChild
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
@@ -183,50 +181,6 @@ class GatewayMetrics:
                 self._http_body_size.child(*labels),
             )
         return children
-
-
-def watch_nats(registry: Registry, connection: Connection) -> None:
-    """Show what happened to the data connection (`spec/operations.md` §12).
-
-    No message is ever dropped on our side: each is handled as it is read. While we read too slowly
-    they wait at the server, which cuts the connection in the end.
-    """
-    for name, help_text, read in (
-        ("nats_connects", "Connections made", lambda: connection.connects),
-        ("nats_event_connected", "Connections made", lambda: connection.connects),
-        ("nats_event_disconnected", "Connections lost", lambda: connection.losses),
-        ("nats_event_lameduck_mode", "Servers that retired", lambda: connection.lame_ducks),
-        (
-            "nats_event_slow_consumer",
-            "Told by servers that we read too slowly (nats-server 2 tells nothing, it disconnects)",
-            lambda: connection.slow_consumers,
-        ),
-        ("nats_slow_consumer_dropped_messages", "Messages dropped here: always 0", lambda: 0),
-        ("nats_event_server_error", "Errors told by servers", lambda: connection.refusals),
-        (
-            "nats_event_client_error",
-            "Attempts to connect that failed, messages whose handling did, servers given up",
-            lambda: connection.failures,
-        ),
-        (
-            "total_nats_errors",
-            "Errors told by servers, and of our own side",
-            lambda: connection.refusals + connection.failures,
-        ),
-        ("nats_in_bytes", "Bytes received", lambda: connection.traffic.in_bytes),
-        ("nats_out_bytes", "Bytes sent", lambda: connection.traffic.out_bytes),
-        ("nats_in_messages", "Messages received", lambda: connection.traffic.in_messages),
-        ("nats_out_messages", "Frames sent", lambda: connection.traffic.out_frames),
-    ):
-        registry.counter(name, help_text).set_function(read)
-
-
-def watch_queue(registry: Registry, queue: JetStreamQueue) -> None:
-    """Show what came of publishes, and what the queue lost afterwards."""
-    registry.add(queue.publishes)
-    registry.counter(
-        "gateway_queue_losses_total", "Requests that were lost with their stream"
-    ).set_function(lambda: queue.losses)
 
 
 _MAX_CACHED_VERSIONS = 100_000

@@ -1,25 +1,26 @@
-"""How a lease is answered, and what the broker says about it in its acknowledgement subject.
+"""Acknowledgements of leases, and the numbers in the acknowledgement subject.
 
-Every message from a JetStream consumer names in its reply subject where the acknowledgement goes,
-and there the numbers of this delivery stand (nats-server, "ADR-15 JetStream subjects"):
+The reply subject of every message from a JetStream consumer is the subject to which the
+acknowledgement is published. It contains the numbers of this delivery (nats-server, "ADR-15
+JetStream subjects"):
 
     $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.…  with at least eleven tokens
 """
 
 ACK = b"+ACK"
-HAND_BACK = b"-NAK"
-PROGRESS = b"+WPI"
-REJECT = b"+TERM"
+NAK = b"-NAK"
+IN_PROGRESS = b"+WPI"
+TERM = b"+TERM"
 
 _SHORT_TOKENS = 9
 _LONG_TOKENS = 11
 
 
 def deliveries_of(subject: bytes) -> int:
-    """Return how often the message was delivered, from 1 on. Cheap: called for every lease.
+    """Return how often the message has been delivered, from 1 on. Called for every lease.
 
-    Raises ``ValueError`` when the subject is no acknowledgement subject.
+    Raises ValueError when ``subject`` is not an acknowledgement subject.
     """
     tokens = subject.split(b".")
     count = len(tokens)
@@ -27,4 +28,4 @@ def deliveries_of(subject: bytes) -> int:
         return int(tokens[4])
     if count >= _LONG_TOKENS:
         return int(tokens[6])
-    raise ValueError(f"no acknowledgement subject: {subject!r}")
+    raise ValueError(f"not an acknowledgement subject: {subject!r}")

@@ -1,18 +1,20 @@
-"""Our connection to a NATS cluster: outlives its sockets, keeps its subscriptions.
+"""A connection to a NATS cluster, over one socket after another, with its subscriptions.
 
-Nothing is kept for a broker that is away: a send without a link is refused at once, and whoever
-sent decides. A server in lame-duck mode is left for another before it goes, in an order that loses
-no reply: let it answer what was sent, hold what is new, unsubscribe there, subscribe on the new
-one, send what was held.
+Nothing is buffered while there is no server: a send without a link fails at once, and the sender
+decides what to do. A server in lame-duck mode is left for another one before it stops, in an order
+that loses no reply: let the old server respond to what was sent, hold new frames, unsubscribe
+there, subscribe at the new server, send what was held.
 """
 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_hex
 from typing import NamedTuple
 
+from queueing.interface import ConnectionListener
 from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
@@ -24,7 +26,7 @@ from queueing.nats.protocol import (
     is_slow_consumer,
     status_of,
 )
-from queueing.nats.transport import Link, LinkError, Listener, Traffic, open_link
+from queueing.nats.transport import Link, LinkError, Traffic, open_link
 from runtime.tasks import spawn
 
 _STEADY_AFTER_S = 5.0
@@ -36,27 +38,31 @@ _log = logging.getLogger("queueing.nats.connection")
 
 
 class NatsError(Exception):
-    """A request to the broker got no answer that can be used."""
+    """A request to the broker got no usable response."""
 
 
 class NotConnected(NatsError):
-    """There is no link, or it was lost before the answer."""
+    """There is no link, or it was lost before the response."""
 
 
 class NoResponders(NatsError):
-    """Nobody listens to that subject: no such stream, or JetStream is off."""
+    """Nothing subscribes to the subject: no such stream, or JetStream is disabled."""
 
 
 class Denied(NatsError):
-    """Our account may not publish there."""
+    """Our account has no permission to publish to the subject."""
 
 
 class NoAnswer(NatsError):
-    """The time for an answer is over."""
+    """No response arrived in time."""
+
+
+DeniedHandler = Callable[[bytes], None]
+"""Called with a subject that the server does not permit us to publish or subscribe to."""
 
 
 class Subscription:
-    """One interest. ``subject`` and ``group`` as given; ended by `Connection.unsubscribe`."""
+    """One subscription. ``subject`` and ``group`` as given; ended by `Connection.unsubscribe`."""
 
     __slots__ = ("group", "sid", "subject")
 
@@ -67,7 +73,7 @@ class Subscription:
 
 
 class Reply(NamedTuple):
-    """The answer to a request."""
+    """The response to a request."""
 
     headers: bytes
     payload: bytes
@@ -77,11 +83,12 @@ class Connection:
     """One client of a NATS cluster, over one socket at a time.
 
     Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``), of them
-    ``slow_consumers``, and ``failures`` of our own: attempts to connect, handlers, links given up.
+    ``slow_consumers``, and ``failures`` on our side: failed attempts to connect, failed message
+    handlers, links that we closed because of an error.
     """
 
     def __init__(self, options: ConnectionOptions) -> None:
-        """Raises `LoginError` when an address is none."""
+        """Raises `LoginError` for an invalid server URL."""
         self._options = options
         self._servers = [parse_server(url) for url in options.servers]
         random.shuffle(self._servers)
@@ -90,7 +97,7 @@ class Connection:
         self._link: Link | None = None
         self._handlers: dict[bytes, MessageHandler] = {}
         self._subscriptions: dict[bytes, Subscription] = {}
-        self._listeners: list[Listener] = []
+        self._listeners: dict[ConnectionListener, DeniedHandler | None] = {}
         self._sids = self._inboxes = 0
         self._inbox_prefix = f"{options.inbox_prefix}.{token_hex(11)}".encode()
         self._requests: dict[bytes, tuple[bytes, asyncio.Future[Reply]]] = {}
@@ -108,19 +115,19 @@ class Connection:
         """What this connection has carried, over all its links."""
         return self._carried if self._link is None else self._carried.plus(self._link.traffic())
 
-    # Life
+    # Start and end
 
     def start(self) -> None:
-        """Begin to connect, and go on until `close`."""
+        """Begin to connect; a lost link is replaced, until `close`."""
         if self._runner is None:
             self._runner = spawn(self._run(), "nats-connection")
 
     async def wait_connected(self) -> None:
-        """Return once there is a link. Bound it with ``asyncio.timeout``."""
+        """Return as soon as there is a link. Bound the wait with ``asyncio.timeout``."""
         await self._up.wait()
 
     async def close(self) -> None:
-        """Write what was sent, then end. Pending requests fail."""
+        """Write what is buffered, then end. Pending requests fail."""
         if self._runner is not None:
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
@@ -138,33 +145,35 @@ class Connection:
 
     @property
     def server(self) -> str:
-        """Host and port of the server we are connected to, else empty."""
+        """Host and port of the present server, empty without a link."""
         return str(self._server) if self._link is not None else ""
 
-    def add_listener(self, listener: Listener) -> None:
-        """Tell ``listener`` of all changes from now on."""
-        self._listeners.append(listener)
+    def add_listener(
+        self, listener: ConnectionListener, denied: DeniedHandler | None = None
+    ) -> None:
+        """Call ``listener`` for all changes of the link from now on, and ``denied``, if given."""
+        self._listeners[listener] = denied
 
-    def remove_listener(self, listener: Listener) -> None:
-        """Tell it no more."""
-        self._listeners.remove(listener)
+    def remove_listener(self, listener: ConnectionListener) -> None:
+        """Call neither of them any more."""
+        del self._listeners[listener]
 
     # Messages
 
     def send(self, frame: bytes) -> bool:
-        """Send one encoded frame; ``False``: not sent, because of no link or a full buffer."""
+        """Send one encoded frame; return `False` without a link or with a full buffer."""
         link = self._link
         return link is not None and link.send(frame)
 
     def publish(self, subject: bytes, payload: bytes, reply: bytes = b"") -> bool:
-        """Publish; ``False`` as for `send`."""
+        """Publish one message; the result is as from `send`."""
         link = self._link
         return link is not None and link.send(encode_publish(subject, reply, payload))
 
     def subscribe(
         self, subject: bytes, handler: MessageHandler, group: bytes = b""
     ) -> Subscription:
-        """Call ``handler`` for messages to ``subject``, now and after every reconnect."""
+        """Call ``handler`` for messages to ``subject``, also after every reconnect."""
         self._sids += 1
         subscription = Subscription(b"%d" % self._sids, subject, group)
         self._handlers[subscription.sid] = handler
@@ -173,7 +182,7 @@ class Connection:
         return subscription
 
     def unsubscribe(self, subscription: Subscription, late: MessageHandler | None = None) -> None:
-        """End it. What the server has sent already is still handled, by ``late`` if given."""
+        """End it. Messages already on their way are still handled, by ``late`` if given."""
         sid = subscription.sid
         if self._subscriptions.pop(sid, None) is None:
             return
@@ -190,12 +199,12 @@ class Connection:
         self._handlers.pop(sid, None)
 
     def inbox(self) -> bytes:
-        """Return a subject for replies that nobody else uses, without the last token's dot."""
+        """Return a unique reply subject; further tokens may be added."""
         self._inboxes += 1
         return b"%b.%d" % (self._inbox_prefix, self._inboxes)
 
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> Reply:
-        """Publish and return the first answer. Raises `NatsError`."""
+        """Publish and return the first response. Raises `NatsError`."""
         if self._replies is None:
             self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._replied)
         self._inboxes += 1
@@ -221,7 +230,7 @@ class Connection:
             asked[1].set_result(Reply(headers, payload))
 
     async def flush(self) -> None:
-        """Return when the server has seen everything sent so far, or the link is lost."""
+        """Return when the server has processed everything sent so far, or the link is lost."""
         if self._link is not None:
             await self._round_trip(self._link)
 
@@ -241,13 +250,13 @@ class Connection:
             self._adopt(link)
             since = loop.time()
             await self._down.wait()
-            # A server that accepts us and throws us out at once must not be stormed.
+            # Wait longer each time for a server that accepts connections and closes them at once.
             failures = 1 if loop.time() - since >= _STEADY_AFTER_S else failures + 1
 
     def _candidates(self) -> list[Server]:
         known = self._servers + [s for s in self._discovered if s not in self._servers]
         if self._server in known:
-            # The one just lost comes last.
+            # Try the server that was just lost last.
             first = known.index(self._server) + 1
             return known[first:] + known[:first]
         return known
@@ -279,7 +288,7 @@ class Connection:
             listener.connected()
 
     def link_info(self, link: Link) -> None:
-        """Learn limits and other servers; leave a server that is about to stop."""
+        """Take limits and other servers from INFO; leave a server that is about to stop."""
         if link is not self._link:
             return
         info = link.info
@@ -296,7 +305,7 @@ class Connection:
             spawn(self._move(link), "nats-lame-duck")
 
     def link_refused(self, link: Link, text: str) -> None:
-        """Tell whom a permission concerns; the rest ends the link by itself."""
+        """Report a missing permission; after any other error the server ends the link itself."""
         self.refusals += 1
         self.slow_consumers += is_slow_consumer(text)
         self.last_error = text
@@ -307,15 +316,16 @@ class Connection:
             for asked, future in self._requests.values():
                 if asked == subject and not future.done():
                     future.set_exception(Denied(text))
-            for listener in tuple(self._listeners):
-                listener.denied(subject)
+            for denied in tuple(self._listeners.values()):
+                if denied is not None:
+                    denied(subject)
 
     def link_failed(self) -> None:
-        """Count it; what it means for the link, the link decides."""
+        """Count a failure on our side."""
         self.failures += 1
 
     def link_lost(self, link: Link, reason: str) -> None:
-        """Void everything that was under way, unless the link had been replaced."""
+        """Fail all pending requests, unless the link has been replaced before."""
         if link is not self._link:
             return
         self._carried = self.traffic
@@ -333,12 +343,12 @@ class Connection:
         for listener in tuple(self._listeners):
             listener.disconnected()
 
-    # Going over to another link
+    # Changing to another link
 
     async def renew(self) -> bool:
-        """Log in again with what the login says now, on a link that takes over without a gap.
+        """Log in again with the present credentials, on a new link that takes over without a gap.
 
-        ``False``: there is no link, or no second one could be had; the old one goes on.
+        Returns `False` without a link, or when no second one could be made: the old one continues.
         """
         old = self._link
         if old is None or self._is_moving:
@@ -352,7 +362,7 @@ class Connection:
             self._is_moving = False
 
     async def _move(self, old: Link) -> None:
-        """Go to another server, if there is one, before this one closes."""
+        """Change to another server, if there is one, before this one closes."""
         try:
             jitter_s = random.uniform(0.0, self._options.lame_duck_jitter_s)  # noqa: S311 - as above
             await asyncio.sleep(jitter_s)
@@ -372,7 +382,7 @@ class Connection:
     async def _hand_over(self, old: Link, new: Link, reason: str) -> None:
         await self._round_trip(old)
         old.hold()
-        # JetStream answers after the PONG: give replies to what was sent the time they need.
+        # JetStream responds after the PONG: wait for replies to what was sent.
         await asyncio.sleep(_ANSWER_S)
         unsubscribe = b"".join([encode_unsubscribe(sid) for sid in self._subscriptions])
         await self._round_trip(old, unsubscribe)
@@ -386,11 +396,11 @@ class Connection:
         old.close(reason)
 
     async def _round_trip(self, link: Link, while_held: bytes = b"") -> None:
-        seen = asyncio.Event()
+        processed = asyncio.Event()
         if while_held:
-            link.send_while_held(while_held, seen.set)
+            link.send_while_held(while_held, processed.set)
         else:
-            link.ping(seen.set)
+            link.ping(processed.set)
         with suppress(TimeoutError):
             async with asyncio.timeout(_HANDOVER_S):
-                await seen.wait()
+                await processed.wait()

@@ -1,13 +1,15 @@
-"""The worker's side of one queue: a standing pull for all free slots, leases, cancels.
+"""The worker's side of one queue on JetStream: pulls for all free slots, leases, cancels.
 
-Needs no more permissions than a worker has (`spec/worker.md` §1.5): consumer info, consumer next,
-acks, inboxes, the cancel subject. A worker is bound once the broker has told which consumer there
-is; it pulls only while bound, and binds again after every reconnect and whenever a pull fails:
+It needs only the permissions of a worker (`spec/worker.md` §1.5): consumer info, consumer next,
+acknowledgements, its inbox, the cancel subject. The consumer is bound once the broker has returned
+the consumer info; it pulls only while bound, and binds again after every reconnect and whenever a
+pull fails:
 
-    unbound ──consumer info──▶ bound ──link lost, consumer gone, silence──▶ unbound
+    unbound ──consumer info──▶ bound ──connection lost, consumer gone, silence──▶ unbound
 
-Acks given meanwhile wait, and are sent if it is still the same consumer. If it is another one, the
-sequences of old leases mean other requests: they are dropped.
+Acknowledgements that are given while unbound are sent after the next binding if the broker's
+consumer is still the same. If it is another one, the sequences of old leases belong to other
+requests, and the acknowledgements are dropped.
 """
 
 import asyncio
@@ -16,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queueing.nats.acks import ACK, HAND_BACK, PROGRESS, REJECT, deliveries_of
+from queueing.interface import Lease
+from queueing.nats.acks import ACK, IN_PROGRESS, NAK, TERM, deliveries_of
 from queueing.nats.connection import Connection, Denied, NatsError, NotConnected, Subscription
 from queueing.nats.jetstream import API, ApiError, JetStream, next_message_subject
 from queueing.nats.protocol import (
@@ -40,6 +43,7 @@ _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
 _MAX_SILENT_BEATS = 2
+# A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
 
 _log = logging.getLogger("queueing.nats.consumer")
@@ -47,12 +51,11 @@ _log = logging.getLogger("queueing.nats.consumer")
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """How a worker pulls. A pull without requests ends after ``expires_s`` and is renewed.
+    """How a worker pulls. A pull that is not filled ends after ``expires_s`` and is renewed.
 
-    The broker gives a sign of life every ``heartbeat_s``; after two without one the pull is taken
-    as lost. ``max_batch`` is the most asked for at once, ``max_cancels`` how many ids of cancelled
-    requests are remembered, the oldest forgotten first, for ``cancel_memory_s``. ``api`` is where
-    JetStream answers.
+    The broker sends a heartbeat every ``heartbeat_s``; when two are missing, the pull counts as
+    lost. ``max_batch`` is the largest pull. The ids of at most ``max_cancels`` cancelled requests
+    are kept for ``cancel_memory_s``. ``api`` is the prefix of JetStream's API subjects.
     """
 
     expires_s: float = 300.0
@@ -64,49 +67,53 @@ class PullOptions:
 
 
 class PulledLease:
-    """A `queueing.interface.Lease`. Everything but `progress` ends it; later calls do nothing."""
+    """A `queueing.interface.Lease`."""
 
-    __slots__ = ("_ack_subject", "_epoch", "_worker", "deliveries", "envelope", "request_id")
+    __slots__ = ("_ack_subject", "_consumer", "_epoch", "deliveries", "envelope", "request_id")
 
     def __init__(
-        self, worker: "PullWorker", ack_subject: bytes, request_id: str, envelope: bytes, epoch: int
+        self,
+        consumer: "PullConsumer",
+        ack_subject: bytes,
+        request_id: str,
+        envelope: bytes,
+        epoch: int,
     ) -> None:
-        self._worker = worker
+        self._consumer = consumer
         self._ack_subject = ack_subject
         self._epoch = epoch
         self.deliveries = deliveries_of(ack_subject)
         self.request_id = request_id
         self.envelope = envelope
 
-    def progress(self) -> None:
-        """Still working. Lost without a link; the next one counts as well."""
+    def in_progress(self) -> None:
+        """Start the time of the lease again."""
         if self._ack_subject:
-            self._worker.say_progress(self._ack_subject, self._epoch)
+            self._consumer.extend(self._ack_subject, self._epoch)
 
     def ack(self) -> None:
-        """All is over."""
+        """Remove the request from the queue."""
         self._end(ACK)
 
-    def hand_back(self) -> None:
-        """Not begun. Counts as a delivery."""
-        self._end(HAND_BACK)
+    def nak(self) -> None:
+        """Return the request to the queue."""
+        self._end(NAK)
 
-    def reject(self) -> None:
-        """Nobody can serve it."""
-        self._end(REJECT)
+    def term(self) -> None:
+        """Remove the request from the queue without redelivery."""
+        self._end(TERM)
 
-    def _end(self, word: bytes) -> None:
+    def _end(self, ack: bytes) -> None:
         ack_subject, self._ack_subject = self._ack_subject, b""
         if ack_subject:
-            self._worker.say(ack_subject, word, self._epoch)
+            self._consumer.acknowledge(ack_subject, ack, self._epoch)
 
 
-class PullWorker:
-    """Pulls from the queue of one version in one region.
+class PullConsumer:
+    """A `queueing.interface.PullConsumer`.
 
-    ``on_lease`` gets every lease at once, at most as many as `want` asked for; ``on_cancel`` gets
-    the id of every cancelled request of the version, whoever runs it. Counters for metrics:
-    ``pulls``, ``leases``, ``handed_back``, ``cancels``, ``rebinds``.
+    ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
+    every cancelled request of the version, whichever worker has it.
     """
 
     def __init__(
@@ -115,7 +122,7 @@ class PullWorker:
         *,
         region: str,
         version_id: str,
-        on_lease: Callable[[PulledLease], None],
+        on_lease: Callable[[Lease], None],
         on_cancel: Callable[[str], None],
         options: PullOptions | None = None,
     ) -> None:
@@ -123,7 +130,7 @@ class PullWorker:
         self._on_lease = on_lease
         self._on_cancel = on_cancel
         self._options = options or PullOptions()
-        self._api = JetStream(connection, api=self._options.api)
+        self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
         self._next_subject = next_message_subject(self._stream, self._options.api)
         self._cancel_subject = cancel_subject(version_id).encode()
@@ -139,7 +146,7 @@ class PullWorker:
         self._free = 0
         self._asked = 0
         self._max_batch = self._options.max_batch
-        self._has_heard = False
+        self._has_received = False
         self._silent_beats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
@@ -148,27 +155,22 @@ class PullWorker:
         self._clock = loop.time
         self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick)
-        self.pulls = 0
-        self.leases = 0
-        self.handed_back = 0
-        self.cancels = 0
-        self.rebinds = 0
+        self._pulls = 0
 
-    # Life
+    # Start and end
 
     def start(self) -> None:
-        """Listen for cancels and begin to bind; the connection may be up or not."""
-        self._cancel_subscription = self._connection.subscribe(self._cancel_subject, self._cancel)
-        self._connection.add_listener(self)
+        """Subscribe to cancels and begin to bind; the connection may be up or down."""
+        self._cancel_subscription = self._connection.subscribe(
+            self._cancel_subject, self._on_cancelled
+        )
+        self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
         if self._connection.is_connected():
             self._rebind()
 
     def want(self, free: int) -> None:
-        """There is room for ``free`` requests more than were leased; call it when that grows.
-
-        0 takes back what was asked for; what is on its way nevertheless is handed back.
-        """
+        """Set how many further requests may be leased; 0 or less withdraws all pulls."""
         self._free = free
         if free <= 0:
             if self._asked:
@@ -178,18 +180,18 @@ class PullWorker:
             self._call_soon(self._refill)
 
     def is_bound(self) -> bool:
-        """Whether requests can come."""
+        """Whether the broker's consumer has been found."""
         return self._is_bound
 
     async def drain(self) -> None:
-        """Ask for no more; when this returns nothing new comes. Leases and cancels go on."""
+        """End all pulls; no lease arrives after this returns."""
         self._is_draining = True
         self._free = 0
         self._end_pulls()
         await self._connection.flush()
 
     async def close(self) -> None:
-        """Drain, stop listening, and see that the last acks have left."""
+        """Drain, unsubscribe, and return when the last acknowledgements have been sent."""
         await self.drain()
         self._ticker.stop()
         if self._binder is not None:
@@ -204,7 +206,6 @@ class PullWorker:
     def _rebind(self) -> None:
         self._is_bound = False
         self._renew_inbox()
-        self.rebinds += 1
         if not self._is_draining and (self._binder is None or self._binder.done()):
             self._binder = spawn(self._bind(), f"bind-{self._stream}")
 
@@ -215,13 +216,13 @@ class PullWorker:
                 await asyncio.sleep(delay_s)
             delay_s = min(max(2 * delay_s, _RETRY_MIN_S), _RETRY_MAX_S)
             try:
-                state = await self._api.consumer_state(self._stream)
+                state = await self._jetstream.consumer_state(self._stream)
             except NotConnected:
                 # `connected` binds again.
                 return
             except Denied:
-                # It may be allowed to pull all the same; then old leases cannot be told apart.
-                self._bound(self._created)
+                # Pulling may be permitted all the same. Another consumer then goes unnoticed.
+                self._on_bound(self._created)
                 return
             except (ApiError, NatsError) as error:
                 _log.info(
@@ -230,10 +231,10 @@ class PullWorker:
                 )
                 continue
             if state is not None:
-                self._bound(state.created)
+                self._on_bound(state.created)
                 return
 
-    def _bound(self, created: str) -> None:
+    def _on_bound(self, created: str) -> None:
         if self._created and created != self._created:
             self._epoch += 1
             self._unsent.clear()
@@ -241,12 +242,12 @@ class PullWorker:
         self._created = created
         self._is_bound = True
         self._silent_beats = 0
-        # What was said on the link that was lost may not have arrived. Saying it twice is harmless.
+        # The last acknowledgements on a lost connection may not have arrived; twice is harmless.
         for ack_subject in self._recent:
             self._connection.publish(ack_subject, ACK)
         unsent, self._unsent = self._unsent, {}
-        for ack_subject, word in unsent.items():
-            self.say(ack_subject, word, self._epoch)
+        for ack_subject, ack in unsent.items():
+            self.acknowledge(ack_subject, ack, self._epoch)
         self._refill()
 
     # Pulling
@@ -254,38 +255,40 @@ class PullWorker:
     def _refill(self) -> None:
         self._is_scheduled = False
         asked, free = self._asked, self._free
-        # Below half, not at every lease: one pull then covers many.
+        # Pull when less than half of the slots is covered, not at every lease.
         if not self._is_bound or self._is_draining or free <= asked or 2 * asked > free:
             return
         options = self._options
         batch = min(free - asked, self._max_batch)
-        self.pulls += 1
+        self._pulls += 1
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             batch,
             int(options.expires_s * 1e9),
             int(min(options.heartbeat_s, options.expires_s / 3) * 1e9),
         )
-        inbox = b"%b.%d" % (self._inbox, self.pulls)
+        inbox = b"%b.%d" % (self._inbox, self._pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
             self._asked = asked + batch
 
     def _renew_inbox(self) -> None:
-        """Withdraw all pulls: the broker gives nothing to an inbox that nobody listens to."""
+        """Withdraw all pulls: the broker delivers nothing to an inbox without a subscriber."""
         self._end_pulls()
         if not self._is_draining:
             self._inbox = self._connection.inbox()
-            self._inbox_subscription = self._connection.subscribe(self._inbox + b".*", self._came)
+            self._inbox_subscription = self._connection.subscribe(
+                self._inbox + b".*", self._on_message
+            )
 
     def _end_pulls(self) -> None:
         self._asked = 0
         if self._inbox_subscription is not None:
-            self._connection.unsubscribe(self._inbox_subscription, self._came_late)
+            self._connection.unsubscribe(self._inbox_subscription, self._on_late_message)
             self._inbox_subscription = None
 
-    def _came(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        self._has_heard = True
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        self._has_received = True
         if not reply:
-            self._status(headers)
+            self._on_status(headers)
             return
         if self._asked > 0:
             self._asked -= 1
@@ -294,7 +297,9 @@ class PullWorker:
             self._is_scheduled = True
             self._call_soon(self._refill)
 
-    def _came_late(self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
+    def _on_late_message(
+        self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
         if reply:
             self._lease(subject, reply, payload)
 
@@ -302,18 +307,15 @@ class PullWorker:
         request_id = subject[subject.rfind(b".") + 1 :].decode()
         lease = PulledLease(self, reply, request_id, payload, self._epoch)
         if self._cancelled and request_id in self._cancelled:
-            # Nobody waits for it.
             lease.ack()
         elif self._free <= 0:
-            self.handed_back += 1
-            lease.hand_back()
+            lease.nak()
         else:
             self._free -= 1
-            self.leases += 1
             self._on_lease(lease)
 
-    def _status(self, headers: bytes) -> None:
-        """A pull ended without being filled (nats-server, ``consumer.go``)."""
+    def _on_status(self, headers: bytes) -> None:
+        """Handle a heartbeat or the end of a pull that was not filled (nats-server consumer.go)."""
         status = status_of(headers)
         if status == STATUS_HEARTBEAT:
             return
@@ -336,38 +338,43 @@ class PullWorker:
         self._rebind()
 
     def _tick(self) -> None:
-        if self._has_heard or not self._asked or not self._is_bound:
+        if self._has_received or not self._asked or not self._is_bound:
             self._silent_beats = 0
         else:
             self._silent_beats += 1
             if self._silent_beats >= _MAX_SILENT_BEATS:
                 _log.warning("pull.silent", extra={"fields": {"stream": self._stream}})
                 self._rebind()
-        self._has_heard = False
+        self._has_received = False
 
-    # What leases say
+    # Acknowledgements, called by leases
 
-    def say(self, ack_subject: bytes, word: bytes, epoch: int) -> None:
-        """End a lease; keeps the word for the next binding if it cannot be said now."""
+    def acknowledge(self, ack_subject: bytes, ack: bytes, epoch: int) -> None:
+        """Send the acknowledgement that ends a lease, after the next binding if not possible now.
+
+        ``epoch`` is the lease's: acknowledgements to an earlier consumer are dropped.
+        """
         if epoch != self._epoch:
             return
-        if self._is_bound and self._connection.publish(ack_subject, word):
-            if word is ACK:
+        if self._is_bound and self._connection.publish(ack_subject, ack):
+            if ack is ACK:
                 self._recent.append(ack_subject)
             return
         unsent = self._unsent
         if len(unsent) >= _MAX_UNSENT:
             del unsent[next(iter(unsent))]
-        unsent[ack_subject] = word
+        unsent[ack_subject] = ack
 
-    def say_progress(self, ack_subject: bytes, epoch: int) -> None:
-        """Extend a lease."""
+    def extend(self, ack_subject: bytes, epoch: int) -> None:
+        """Start the time of a lease again."""
         if epoch == self._epoch and self._is_bound:
-            self._connection.publish(ack_subject, PROGRESS)
+            self._connection.publish(ack_subject, IN_PROGRESS)
 
     # Cancels
 
-    def _cancel(self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
+    def _on_cancelled(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
         request_id = payload.decode("utf-8", "replace")
         now = self._clock()
         cancelled = self._cancelled
@@ -379,21 +386,20 @@ class PullWorker:
         ):
             del cancelled[oldest]
             oldest = next(iter(cancelled))
-        self.cancels += 1
         self._on_cancel(request_id)
 
     # Listener
 
     def connected(self) -> None:
-        """Bind on the new link."""
+        """Bind on the new connection."""
         self._rebind()
 
     def disconnected(self) -> None:
-        """All pulls are gone."""
+        """Forget all pulls."""
         self._is_bound = False
         self._asked = 0
 
-    def denied(self, subject: bytes) -> None:
-        """Say it where an operator looks; pulling is tried again when the heartbeats fail."""
+    def _on_denied(self, subject: bytes) -> None:
+        """Log the missing permission; pulling is tried again when the heartbeats are missing."""
         if subject in {self._next_subject, self._cancel_subject}:
             _log.error("pull.denied", extra={"fields": {"subject": subject.decode()}})

@@ -1,6 +1,6 @@
-"""The few JetStream API calls we use: streams and consumers of queues (`spec/worker.md` §2.2).
+"""The JetStream API calls that we use: streams and consumers of queues (`spec/worker.md` §2.2).
 
-Rare calls, answered as JSON. Publishing and pulling do not go through here.
+They are rare and respond with JSON. Publishing and pulling do not use this module.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ _SECOND_NS = 1_000_000_000
 
 
 class ApiError(Exception):
-    """JetStream's refusal; ``code`` is its own ``err_code``."""
+    """An error response of JetStream; ``code`` is its ``err_code``."""
 
     def __init__(self, code: int, description: str) -> None:
         super().__init__(f"{description} ({code})")
@@ -37,12 +37,12 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """How queues are made; streams that exist already are taken as they are.
+    """The configuration of new queues; existing streams keep theirs.
 
-    ``max_messages`` bounds one queue, further publishes are refused. ``max_bytes`` is the same in
-    bytes, -1 for none. ``placement_tags`` choose servers of a cluster (``aws-region:us-west-2``).
-    ``max_deliver`` is how often a request is given to workers in all; ``ack_wait_s`` how long a
-    worker may be silent before its request goes to another.
+    A queue holds at most ``max_messages`` and ``max_bytes`` (-1: any number of bytes); further
+    publishes are refused. ``placement_tags`` choose servers of a cluster
+    (``aws-region:us-west-2``). A request is delivered at most ``max_deliver`` times; ``ack_wait_s``
+    is the duration of a lease.
     """
 
     storage: Literal["memory", "file"] = "memory"
@@ -98,10 +98,10 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue at one moment.
+    """The state of a queue's consumer at one moment.
 
-    ``created`` tells one stream from its successor of the same name. ``delivered`` is the highest
-    sequence ever leased, ``waiting`` how many lie behind it.
+    ``created`` differs from one consumer to its successor of the same name. ``delivered`` is the
+    highest sequence ever leased, ``waiting`` the number of requests after it.
     """
 
     created: str
@@ -110,16 +110,16 @@ class QueueState:
 
 
 class JetStream:
-    """The API over a connection. Everything raises `ApiError` or `connection.NatsError`."""
+    """The API over a connection. Every method may raise `ApiError` and `connection.NatsError`."""
 
     def __init__(self, connection: Connection, timeout_s: float = 2.0, api: str = API) -> None:
-        """``api`` is where it answers; another when it is imported from another account."""
+        """``api`` is the prefix of its subjects; not `API` if imported from another account."""
         self._connection = connection
         self._timeout_s = timeout_s
         self._api = api
 
     async def call(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        """Send one API request."""
+        """Send one API request and return the response."""
         reply = await self._connection.request(
             f"{self._api}.{operation}".encode(),
             orjson.dumps(document) if document else b"",
@@ -134,9 +134,10 @@ class JetStream:
         return answer
 
     async def ensure(self, region: str, version_id: str, settings: StreamSettings) -> str:
-        """Make the stream and its consumer unless they exist; return when it was created.
+        """Create the stream and its consumer unless they exist; return when it was created.
 
-        What exists with other settings stays as it is: the control plane may have made it.
+        A stream or consumer with another configuration is not changed: an operator may have
+        created it.
         """
         config = settings.stream(region, version_id)
         stream = config["name"]
@@ -150,7 +151,7 @@ class JetStream:
         return str(answer["created"])
 
     async def ensure_consumer(self, stream: str, settings: StreamSettings) -> None:
-        """Make the consumer of an existing stream unless it exists."""
+        """Create the consumer of an existing stream unless it exists."""
         config = settings.consumer(stream)
         try:
             await self.call(
@@ -162,7 +163,7 @@ class JetStream:
                 raise
 
     async def created(self, stream: str) -> str | None:
-        """Return when the stream was created, ``None`` when there is none."""
+        """Return when the stream was created, `None` if it does not exist."""
         try:
             answer = await self.call(f"STREAM.INFO.{stream}", {})
         except ApiError as error:
@@ -172,10 +173,7 @@ class JetStream:
         return str(answer["created"])
 
     async def consumer_state(self, stream: str) -> QueueState | None:
-        """Return how far the stream's workers are, ``None`` when stream or consumer is missing.
-
-        ``created`` is the consumer's own.
-        """
+        """Return the state of the stream's consumer, `None` if stream or consumer is missing."""
         try:
             answer = await self.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
         except ApiError as error:
@@ -187,7 +185,7 @@ class JetStream:
         )
 
     async def sequence_of(self, stream: str, subject: bytes) -> int:
-        """Return the sequence of the message with this subject, 0 when there is none."""
+        """Return the sequence of the message with this subject, 0 if there is none."""
         reply = await self._connection.request(
             f"{self._api}.DIRECT.GET.{stream}.".encode() + subject, b"", self._timeout_s
         )
@@ -199,20 +197,20 @@ class JetStream:
 
 
 def delete_message_subject(stream: str) -> bytes:
-    """Return where `delete_message` is published."""
+    """Return the subject to which `delete_message` is published."""
     return f"{API}.STREAM.MSG.DELETE.{stream}".encode()
 
 
 def delete_message(sequence: int) -> bytes:
-    """Return the request to delete one message; memory is not overwritten, which is cheaper."""
+    """Return the request to delete one message without overwriting its memory."""
     return b'{"seq":%d,"no_erase":true}' % sequence
 
 
 def next_message_subject(stream: str, api: str = API) -> bytes:
-    """Return where pulls for the stream's consumer are published."""
+    """Return the subject to which pulls from the stream's consumer are published."""
     return f"{api}.CONSUMER.MSG.NEXT.{stream}.{consumer_name(stream)}".encode()
 
 
 def max_deliveries_subject() -> bytes:
-    """Return where the server says that a message of any consumer was delivered often enough."""
+    """Return the subject of the server's advisories about messages whose last delivery failed."""
     return b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*"

@@ -1,6 +1,6 @@
-"""Which servers to connect to, and how to prove who we are.
+"""Server addresses and logins for NATS.
 
-Credentials are read again at every connect, because tokens and JWTs rotate while we run.
+Credentials are read again at every connect, because tokens and JWTs are renewed while we run.
 """
 
 import base64
@@ -18,11 +18,11 @@ DEFAULT_PORT = 4222
 
 
 class LoginError(Exception):
-    """The settings or files we are to log in with cannot be used."""
+    """An address, a setting or a file for the login cannot be used."""
 
 
 class Server(NamedTuple):
-    """One address; user without password is a token, as in every NATS client."""
+    """One address; a user without a password is a token, as in every NATS client."""
 
     host: str
     port: int
@@ -52,10 +52,10 @@ def parse_server(url: str) -> Server:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One way to log in; the first that is set counts, in the order of the fields.
+    """One way to log in: the first field that is set, in their order.
 
-    ``credentials_file`` holds a user JWT and its seed, ``credentials`` returns the two,
-    ``nkey_seed`` is a seed alone. ``token`` may be a function. Both functions are called at each
+    ``credentials_file`` contains a user JWT and its seed, ``credentials`` returns the two,
+    ``nkey_seed`` is a seed alone. ``token`` may be a function. The functions are called at each
     connect.
     """
 
@@ -67,7 +67,7 @@ class Login:
     password: str = field(default="", repr=False)
 
     def fields(self, server: Server, nonce: str) -> dict[str, str]:
-        """Return what goes into CONNECT; ``nonce`` is the server's. Raises `LoginError`."""
+        """Return the members of CONNECT; ``nonce`` is the server's. Raises `LoginError`."""
         read = self.credentials
         if self.credentials_file is not None:
             read = partial(read_credentials, self.credentials_file)
@@ -88,13 +88,13 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """How one connection behaves. Seconds and bytes as the names say.
+    """Options of one connection.
 
-    ``tls`` is used for ``tls://`` addresses and when the server demands TLS; without it the
-    system's authorities are trusted. ``tls_first`` is for servers with ``handshake_first``.
-    ``buffer_bytes`` bounds what waits for a slow broker; beyond it a send is refused.
-    ``lame_duck_jitter_s`` spreads the clients of a server that announces its end. Replies come to
-    subjects below ``inbox_prefix``.
+    ``tls`` is used for ``tls://`` addresses and when the server requires TLS; without it the
+    system's certificate authorities are trusted. ``tls_first`` is for servers with
+    ``handshake_first``. ``buffer_bytes`` bounds the frames that wait for a slow server; a send
+    beyond it fails. ``lame_duck_jitter_s`` is the longest random delay before a server that
+    announces its end is left. Reply subjects begin with ``inbox_prefix``.
     """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
@@ -111,7 +111,7 @@ class ConnectionOptions:
     inbox_prefix: str = "_INBOX"
 
     def delay_s(self, failures: int) -> float:
-        """Return how long to wait, at most, after so many failures in a row."""
+        """Return the longest wait after this many failures in a row."""
         doubled = self.reconnect_min_s * float(1 << min(failures - 1, 16))
         return min(self.reconnect_max_s, doubled)
 
@@ -140,9 +140,9 @@ class _KeyPair(Protocol):
 
 
 def _sign(seed: str, nonce: str) -> tuple[str, str]:
-    """Return (public key, signature) as CONNECT wants them."""
+    """Return (public key, signature) in the form of CONNECT."""
     try:
-        # Loaded only where it is needed: it brings libsodium with it.
+        # Imported only where it is needed: it loads libsodium.
         nkeys = importlib.import_module("nkeys")
     except ImportError as error:
         raise LoginError("nkey and JWT login need the package nkeys") from error
@@ -150,6 +150,6 @@ def _sign(seed: str, nonce: str) -> tuple[str, str]:
         pair = cast(_KeyPair, nkeys.from_seed(seed.strip().encode()))
         signature = pair.sign(nonce.encode())
     except Exception as error:
-        # nkeys and libsodium raise classes of their own that have no common root.
+        # nkeys and libsodium raise classes of their own without a common base.
         raise LoginError(f"unusable nkey seed: {type(error).__name__}") from error
     return pair.public_key.decode(), base64.urlsafe_b64encode(signature).rstrip(b"=").decode()

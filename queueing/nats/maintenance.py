@@ -1,13 +1,15 @@
-"""Keeps queues in the broker as they must be: there, and clean of what nobody waits for."""
+"""Slow work on queues in the broker: create what is missing, remove what was withdrawn.
+
+Publishing and acknowledging never wait for anything here.
+"""
 
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from queueing.interface import QueueError, QueueUnavailable
 from queueing.nats.connection import Connection, NatsError, NotConnected
-from queueing.nats.entries import VersionQueue
 from queueing.nats.jetstream import (
     ApiError,
     JetStream,
@@ -16,75 +18,103 @@ from queueing.nats.jetstream import (
     delete_message_subject,
 )
 from runtime.tasks import spawn
+from wire.subjects import cancel_subject, queue_subjects, stream_name
 
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 1.0
-_MAX_UNSURE = 10_000
-_MAX_LOOKS = 32
+_MAX_UNCERTAIN = 10_000
+_MAX_CONCURRENT = 32
 
 _log = logging.getLogger("queueing.nats.maintenance")
 
 
-class Keeper(Protocol):
-    """Who is told what was found."""
+class QueueNames(NamedTuple):
+    """The names of one version's queue in the broker."""
 
-    def queue_usable(self, queue: VersionQueue, created: str) -> None:
-        """Stream and consumer are there; ``created`` tells whether they are the old ones."""
+    version_id: str
+    stream: str
+    subject: bytes
+    """The prefix of the subjects of requests; the request id follows."""
+    cancel_subject: bytes
 
-    def queue_unusable(self, queue: VersionQueue, error: QueueError) -> None:
-        """They are not, and could not be made in time."""
+    @classmethod
+    def of(cls, region: str, version_id: str) -> "QueueNames":
+        """Return the names of the queue of ``version_id`` in ``region``."""
+        return cls(
+            version_id,
+            stream_name(region, version_id),
+            queue_subjects(region, version_id).removesuffix(">").encode(),
+            cancel_subject(version_id).encode(),
+        )
 
 
-class Upkeep:
-    """Runs the slow conversations with the broker, one at a time per queue."""
+class Results(Protocol):
+    """What is called with the result of `Maintenance.ensure`."""
+
+    def stream_usable(self, version_id: str, created: str) -> None:
+        """Stream and consumer exist; ``created`` differs from one stream to its successor."""
+
+    def stream_unusable(self, version_id: str, error: QueueError) -> None:
+        """Stream or consumer is missing and could not be created in time."""
+
+
+class Maintenance:
+    """Runs the conversations with the broker, at most one at a time for each queue."""
 
     def __init__(
         self,
         connection: Connection,
-        keeper: Keeper,
+        results: Results,
         region: str,
         settings: StreamSettings,
-        patience_s: float,
+        timeout_s: float,
     ) -> None:
+        """``timeout_s`` bounds the attempts of one `ensure`."""
         self._connection = connection
-        self._stream = JetStream(connection)
-        self._keeper = keeper
+        self._jetstream = JetStream(connection)
+        self._results = results
         self._region = region
         self._settings = settings
-        self._patience_s = patience_s
-        self._unsure: deque[tuple[VersionQueue, str]] = deque(maxlen=_MAX_UNSURE)
-        self._is_sweeping = False
-        self._turns = asyncio.Semaphore(_MAX_LOOKS)
+        self._timeout_s = timeout_s
+        self._uncertain: deque[tuple[QueueNames, str]] = deque(maxlen=_MAX_UNCERTAIN)
+        self._is_cleaning = False
+        self._turns = asyncio.Semaphore(_MAX_CONCURRENT)
+        self.ensuring: set[str] = set()
+        """The versions whose queues are being ensured."""
 
-    def look(self, queue: VersionQueue) -> None:
-        """Make sure that ``queue`` exists; the keeper hears the result."""
-        if not queue.is_ensuring:
-            queue.is_ensuring = True
-            spawn(self._look(queue), f"look-{queue.stream}")
+    def ensure(self, queue: QueueNames) -> None:
+        """Check that stream and consumer exist, and create them if not.
 
-    async def _look(self, queue: VersionQueue) -> None:
+        The result goes to ``results``. Does nothing while the same queue is being ensured.
+        """
+        if queue.version_id not in self.ensuring:
+            self.ensuring.add(queue.version_id)
+            spawn(self._ensure(queue), f"ensure-{queue.stream}")
+
+    async def _ensure(self, queue: QueueNames) -> None:
+        version_id = queue.version_id
         try:
             async with self._turns:
-                created = await self._present(queue)
+                created = await self._ensure_in_time(queue)
         except QueueUnavailable as error:
-            queue.is_ensuring = False
-            self._keeper.queue_unusable(queue, error)
+            self.ensuring.discard(version_id)
+            self._results.stream_unusable(version_id, error)
         else:
-            queue.is_ensuring = False
-            self._keeper.queue_usable(queue, created)
+            self.ensuring.discard(version_id)
+            self._results.stream_usable(version_id, created)
 
-    async def _present(self, queue: VersionQueue) -> str:
-        """Return the stream's birth, made now if need be. Raises `QueueUnavailable`."""
+    async def _ensure_in_time(self, queue: QueueNames) -> str:
+        """Return when the stream was created. Raises `QueueUnavailable`."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience_s
+        deadline = loop.time() + self._timeout_s
         delay_s = _RETRY_MIN_S
         while True:
             try:
-                return await self._ensure(queue)
+                return await self._ensure_once(queue)
             except NotConnected as error:
                 raise QueueUnavailable(str(error)) from error
             except (ApiError, NatsError) as error:
-                if loop.time() + delay_s > until:
+                if loop.time() + delay_s > deadline:
                     _log.warning(
                         "queue.unusable",
                         extra={"fields": {"stream": queue.stream, "error": str(error)}},
@@ -93,54 +123,54 @@ class Upkeep:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
-    async def _ensure(self, queue: VersionQueue) -> str:
-        stream = self._stream
-        created = await stream.created(queue.stream)
+    async def _ensure_once(self, queue: QueueNames) -> str:
+        jetstream = self._jetstream
+        created = await jetstream.created(queue.stream)
         if created is None:
-            created = await stream.ensure(self._region, queue.version_id, self._settings)
+            created = await jetstream.ensure(self._region, queue.version_id, self._settings)
             _log.info("queue.created", extra={"fields": {"stream": queue.stream}})
-        elif await stream.consumer_state(queue.stream) is None:
-            await stream.ensure_consumer(queue.stream, self._settings)
+        elif await jetstream.consumer_state(queue.stream) is None:
+            await jetstream.ensure_consumer(queue.stream, self._settings)
         return created
 
     def delete(self, stream: str, sequence: int) -> None:
-        """Take one message out; the answer is not waited for."""
+        """Delete one message, without waiting for the response."""
         self._connection.publish(delete_message_subject(stream), delete_message(sequence))
 
-    async def sequence_of(self, queue: VersionQueue, request_id: str) -> int:
-        """Return a request's sequence, 0 when it is not in the queue. Raises `NatsError`."""
-        return await self._stream.sequence_of(queue.stream, queue.subject + request_id.encode())
+    async def sequence_of(self, queue: QueueNames, request_id: str) -> int:
+        """Return a request's sequence, 0 when it is not in the stream. Raises `NatsError`."""
+        return await self._jetstream.sequence_of(queue.stream, queue.subject + request_id.encode())
 
-    def doubt(self, queue: VersionQueue, request_id: str) -> None:
-        """Take it out at the next `sweep`: it may be in the queue, and nobody waits for it.
+    def mark_uncertain(self, queue: QueueNames, request_id: str) -> None:
+        """Have the next `clean_up` cancel and delete a request that may be in the stream.
 
-        Bounded: the oldest doubts are forgotten, their requests find no client at their worker's
-        attach.
+        For requests that the gateway has given up. The number is bounded and the oldest are
+        dropped: a worker that gets one of those is refused when it attaches.
         """
-        self._unsure.append((queue, request_id))
+        self._uncertain.append((queue, request_id))
 
-    def sweep(self) -> None:
-        """Take out what was doubted. Needs a link."""
-        if self._unsure and not self._is_sweeping:
-            self._is_sweeping = True
-            spawn(self._sweep(), "queue-sweep")
+    def clean_up(self) -> None:
+        """Cancel and delete what was marked as uncertain. Needs a connection."""
+        if self._uncertain and not self._is_cleaning:
+            self._is_cleaning = True
+            spawn(self._clean_up(), "queue-clean-up")
 
-    async def _sweep(self) -> None:
-        unsure = self._unsure
+    async def _clean_up(self) -> None:
+        uncertain = self._uncertain
         try:
-            while unsure:
-                queue, request_id = unsure[0]
+            while uncertain:
+                queue, request_id = uncertain[0]
                 self._connection.publish(queue.cancel_subject, request_id.encode())
                 if sequence := await self.sequence_of(queue, request_id):
                     self.delete(queue.stream, sequence)
-                if unsure and unsure[0] == (queue, request_id):
-                    unsure.popleft()
+                if uncertain and uncertain[0] == (queue, request_id):
+                    uncertain.popleft()
         except NotConnected:
-            # The rest waits for the next link.
+            # The rest is done on the next connection.
             return
         except NatsError as error:
-            # No stream, or no answer: the queue is looked after elsewhere.
+            # There is no such stream, or it does not respond: `ensure` deals with both.
             _log.info("queue.sweep_stopped", extra={"fields": {"error": str(error)}})
-            unsure.clear()
+            uncertain.clear()
         finally:
-            self._is_sweeping = False
+            self._is_cleaning = False

@@ -1,41 +1,44 @@
-"""The other gateway processes of the region: who they are, and what they hold in line.
+"""The other gateway processes of a region: their presence, and their share of each queue.
 
-Presence is told every two seconds, at start and at the end, so that a question knows how many
-answers to wait for. Questions are core NATS requests to ``nvcf.position.<versionId>``:
+Every process announces itself every two seconds, at start and at the end, so that a process knows
+how many responses to wait for. It asks the others with a core NATS request to
+``nvcf.position.<versionId>``:
 
-    count <region> <asker> <delivered> <sequence>     how many of yours wait between the two?
-    find <region> <asker> <request id>                where in line is that request of yours?
+    count <region> <asker> <delivered> <sequence>     your waiting requests between the two
 
-and the answer is ``<peer> <number>``. Nothing is stored in the broker.
+and each responds ``<peer> <number>``. Nothing is stored in the broker.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from secrets import token_hex
-from typing import Any
+from typing import NamedTuple
 
 from queueing.nats.connection import Connection, Subscription
-from runtime.tasks import spawn
-from wire.ids import process_of
-from wire.subjects import position_subject
+from wire.subjects import position_subject, presence_subject
 
 BEAT_S = 2.0
 _FORGET_AFTER_S = 7.0
 _MAX_MISSES = 2
 _MAX_QUESTIONS = 4096
 _MAX_PEERS = 4096
-_FIND_FACTOR = 4
 
-CountWaiting = Callable[[str, int, int], int]
-FindPosition = Callable[[str, str], Coroutine[Any, Any, int]]
+CountBetween = Callable[[str, int, int], int]
+"""Returns how many requests of a version lie between two sequences."""
+
+
+class ProcessRef(NamedTuple):
+    """One gateway process: its region, and its number in the request ids that it makes."""
+
+    region: str
+    process: int
 
 
 class _Peer:
-    __slots__ = ("misses", "process", "seen_at")
+    __slots__ = ("heard_at", "misses")
 
-    def __init__(self, process: int, seen_at: float) -> None:
-        self.process = process
-        self.seen_at = seen_at
+    def __init__(self, heard_at: float) -> None:
+        self.heard_at = heard_at
         self.misses = 0
 
 
@@ -49,28 +52,23 @@ class _Question:
 
 
 class Peers:
-    """One process among those of its region.
+    """This process among those of its region.
 
-    ``count`` and ``find`` answer for this process; ``wait_s`` bounds the wait for one that is
-    silent, who is then left out.
+    ``count`` computes the response of this process. ``wait_s`` bounds the wait for the others; one
+    that does not respond counts as 0, and after two misses it is forgotten until it announces
+    itself again.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        place: tuple[str, int],
-        count: CountWaiting,
-        find: FindPosition,
-        wait_s: float,
+        self, connection: Connection, own: ProcessRef, count: CountBetween, wait_s: float
     ) -> None:
-        """``place`` is region and process number."""
         self._connection = connection
-        self._region, self._process = place
+        self._region = own.region.encode()
+        self._process = own.process
         self._count = count
-        self._find = find
         self._wait_s = wait_s
         self._name = token_hex(8).encode()
-        self._presence = f"nvcf.presence.{self._region}".encode()
+        self._presence = presence_subject(own.region).encode()
         self._inbox = connection.inbox()
         self._peers: dict[bytes, _Peer] = {}
         self._questions: dict[bytes, _Question] = {}
@@ -78,109 +76,97 @@ class Peers:
         self._subscriptions: list[Subscription] = []
         self._beat_at = 0.0
 
+    def __len__(self) -> int:
+        """Return how many other processes are known."""
+        return len(self._peers)
+
     def start(self) -> None:
-        """Listen; `greet` follows as soon as there is a link."""
+        """Subscribe; call `greet` as soon as there is a connection."""
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            subscribe(self._presence, self._presence_came),
-            subscribe(position_subject("*").encode(), self._question_came),
-            subscribe(self._inbox + b".*", self._answer_came),
+            subscribe(self._presence, self._on_presence),
+            subscribe(position_subject("*").encode(), self._on_question),
+            subscribe(self._inbox + b".*", self._on_response),
         ]
 
     def close(self) -> None:
-        """Say goodbye, so that nobody waits for our answers."""
-        self._connection.publish(self._presence, self._words(b"bye"))
+        """Announce the end, so that no process waits for our responses, and unsubscribe."""
+        self._connection.publish(self._presence, self._announcement(b"bye"))
         for subscription in self._subscriptions:
             self._connection.unsubscribe(subscription)
 
     def greet(self) -> None:
-        """Tell all who we are; everybody answers with the same."""
-        self._connection.publish(self._presence, self._words(b"hello"), self._inbox + b".hello")
+        """Announce this process; all others respond with their own announcement."""
+        self._connection.publish(
+            self._presence, self._announcement(b"hello"), self._inbox + b".hello"
+        )
 
     def tick(self, now: float) -> None:
-        """Call every second or so: tell that we live, forget who is silent."""
+        """Announce this process when it is time, and forget silent ones. Call every second or so.
+
+        ``now`` is loop time.
+        """
         if now - self._beat_at >= BEAT_S:
             self._beat_at = now
-            self._connection.publish(self._presence, self._words(b"beat"))
-        silent = [n for n, p in self._peers.items() if now - p.seen_at > _FORGET_AFTER_S]
+            self._connection.publish(self._presence, self._announcement(b"beat"))
+        silent = [
+            name for name, peer in self._peers.items() if now - peer.heard_at > _FORGET_AFTER_S
+        ]
         for name in silent:
             del self._peers[name]
 
-    def known(self) -> int:
-        """Return how many other processes there are."""
-        return len(self._peers)
-
-    async def waiting_between(self, version_id: str, delivered: int, sequence: int) -> int:
-        """Return how many requests of all other processes wait between two sequences."""
-        return await self._ask(
-            version_id,
-            b"count %b %b %d %d" % (self._region.encode(), self._name, delivered, sequence),
-            set(self._peers),
-            self._wait_s,
-        )
-
-    async def position_of(self, version_id: str, request_id: str) -> int:
-        """Return the position of another process's request, 0 when nobody knows it."""
-        process = process_of(request_id)
-        return await self._ask(
-            version_id,
-            b"find %b %b %b" % (self._region.encode(), self._name, request_id.encode()),
-            {name for name, peer in self._peers.items() if peer.process == process},
-            self._wait_s * _FIND_FACTOR,
-        )
-
-    async def _ask(self, version_id: str, words: bytes, peers: set[bytes], wait_s: float) -> int:
+    async def count_between(self, version_id: str, delivered: int, sequence: int) -> int:
+        """Return how many requests of all other processes lie between two sequences."""
+        peers = set(self._peers)
         if not peers or len(self._questions) >= _MAX_QUESTIONS:
             return 0
         self._asked += 1
         inbox = b"%b.%d" % (self._inbox, self._asked)
+        payload = b"count %b %b %d %d" % (self._region, self._name, delivered, sequence)
         question = _Question(peers, asyncio.get_running_loop().create_future())
         self._questions[inbox] = question
         try:
-            self._connection.publish(position_subject(version_id).encode(), words, inbox)
-            async with asyncio.timeout(wait_s):
+            self._connection.publish(position_subject(version_id).encode(), payload, inbox)
+            async with asyncio.timeout(self._wait_s):
                 await question.done
         except TimeoutError:
-            self._missed(question.missing)
+            self._count_misses(question.missing)
         finally:
             del self._questions[inbox]
         return question.total
 
-    def _missed(self, names: set[bytes]) -> None:
+    def _count_misses(self, names: set[bytes]) -> None:
         for name in names:
             if (peer := self._peers.get(name)) is not None:
                 peer.misses += 1
                 if peer.misses >= _MAX_MISSES:
-                    # Until its next sign of life nobody waits for it again.
                     del self._peers[name]
 
-    def _words(self, verb: bytes) -> bytes:
-        return b"%b %b %d" % (verb, self._name, self._process)
+    def _announcement(self, kind: bytes) -> bytes:
+        return b"%b %b %d" % (kind, self._name, self._process)
 
-    def _presence_came(
-        self, _subject: bytes, reply: bytes, _headers: bytes, payload: bytes
-    ) -> None:
-        words = payload.split()
-        if len(words) != 3 or words[1] == self._name or not words[2].isdigit():
+    def _on_presence(self, _subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
+        parts = payload.split()
+        if len(parts) != 3 or parts[1] == self._name or not parts[2].isdigit():
             return
-        verb, name = words[0], words[1]
-        if verb == b"bye":
+        kind, name, _process = parts
+        if kind == b"bye":
             self._peers.pop(name, None)
             return
         peer = self._peers.get(name)
         now = asyncio.get_running_loop().time()
         if peer is not None:
-            peer.seen_at = now
+            peer.heard_at = now
         elif len(self._peers) < _MAX_PEERS:
-            self._peers[name] = _Peer(int(words[2]), now)
-        if verb == b"hello" and reply:
-            self._connection.publish(reply, self._words(b"here"))
+            self._peers[name] = _Peer(now)
+        if kind == b"hello" and reply:
+            self._connection.publish(reply, self._announcement(b"here"))
 
-    def _answer_came(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _on_response(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
         question = self._questions.get(subject)
         if question is None:
             if subject.endswith(b".hello"):
-                self._presence_came(subject, b"", headers, payload)
+                self._on_presence(subject, b"", headers, payload)
             return
         name, _, number = payload.partition(b" ")
         if name in question.missing and number.isdigit():
@@ -191,19 +177,12 @@ class Peers:
             if not question.missing and not question.done.done():
                 question.done.set_result(None)
 
-    def _question_came(self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
-        words = payload.split()
-        if len(words) < 4 or words[1] != self._region.encode() or words[2] == self._name:
+    def _on_question(self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
+        parts = payload.split()
+        if len(parts) != 5 or parts[0] != b"count":
+            return
+        if parts[1] != self._region or parts[2] == self._name:
             return
         version_id = subject.rpartition(b".")[2].decode()
-        if words[0] == b"count" and len(words) == 5:
-            number = self._count(version_id, int(words[3]), int(words[4]))
-            self._connection.publish(reply, b"%b %d" % (self._name, number))
-        elif words[0] == b"find":
-            request_id = words[3].decode()
-            if process_of(request_id) == self._process:
-                spawn(self._found(version_id, request_id, reply), "position-of")
-
-    async def _found(self, version_id: str, request_id: str, reply: bytes) -> None:
-        number = await self._find(version_id, request_id)
+        number = self._count(version_id, int(parts[3]), int(parts[4]))
         self._connection.publish(reply, b"%b %d" % (self._name, number))

@@ -1,85 +1,80 @@
-"""Where requests stand in line, over all gateway processes."""
+"""Positions and depths of queues, over all gateway processes of a region."""
 
 import asyncio
+from typing import Protocol
 
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection, NatsError
-from queueing.nats.entries import HELD, Entry, VersionQueue
 from queueing.nats.jetstream import ApiError, JetStream, QueueState
 from queueing.nats.peers import Peers
-from queueing.position import place
+from queueing.position import position
 from runtime.tasks import spawn
-from wire.ids import process_of
 from wire.subjects import stream_name
 
 
-class Standing:
-    """Answers for positions and depths.
+class OwnRequests(Protocol):
+    """The requests of this process (`queueing.nats.queue.JetStreamQueue`)."""
 
-    One question to the broker (how far is the consumer?) and one to the other processes (how many
-    of yours are before this?); the tables are the queue's own, read only. A request that was handed
-    back or whose lease ran out counts as leased: it goes to the next free worker, before all that
-    wait.
+    def sequence_of(self, request_id: str) -> int:
+        """Return the sequence of a request that the broker holds, else 0."""
+
+    def count_between(self, version_id: str, delivered: int, sequence: int) -> int:
+        """Return how many requests lie between two sequences of a queue."""
+
+
+class Positions:
+    """Computes positions and depths.
+
+    A position takes one call to the broker (which sequence was leased last?) and one message to
+    the other processes (how many of your requests lie before this one?). A request that was
+    returned to the queue, or whose lease expired, counts as leased: the next free worker gets it
+    before everything that waits.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        group: tuple[str, int],
-        queues: dict[str, VersionQueue],
-        requests: dict[str, Entry],
-        wait_s: float,
-    ) -> None:
-        """``group`` is the region and our process number in it."""
-        self._region, self._process = group
-        self._queues = queues
-        self._requests = requests
-        self._stream = JetStream(connection)
-        self._states: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
-        self.peers = Peers(connection, group, self._between, self._own, wait_s)
+    def __init__(self, connection: Connection, region: str, own: OwnRequests, peers: Peers) -> None:
+        self._jetstream = JetStream(connection)
+        self._region = region
+        self._own = own
+        self._peers = peers
+        self._calls: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
 
     async def position(self, version_id: str, request_id: str) -> int:
-        """Return the place in line, 0 when leased or unknown. Raises `QueueUnavailable`."""
-        if request_id in self._requests or process_of(request_id) == self._process:
-            return await self._own(version_id, request_id)
-        return await self.peers.position_of(version_id, request_id)
+        """Return the position of a request of this process, 0 when it is leased or unknown.
 
-    async def depth(self, version_id: str) -> int:
-        """Return how many wait to be leased. Raises `QueueUnavailable`."""
+        Raises `QueueUnavailable`.
+        """
+        own = self._own
+        sequence = own.sequence_of(request_id)
+        if not sequence:
+            return 0
         state = await self._state(stream_name(self._region, version_id))
+        if state is None or sequence <= state.delivered:
+            return 0
+        delivered = state.delivered
+        others = await self._peers.count_between(version_id, delivered, sequence)
+        if not own.sequence_of(request_id):
+            return 0
+        ahead = own.count_between(version_id, delivered, sequence) + others
+        return position(delivered, sequence, ahead)
+
+    async def depth(self, stream: str) -> int:
+        """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
+        state = await self._state(stream)
         return state.waiting if state is not None else 0
 
-    async def _own(self, version_id: str, request_id: str) -> int:
-        entry = self._requests.get(request_id)
-        if entry is None or entry.stage is not HELD:
-            return 0
-        queue = entry.queue
-        state = await self._state(queue.stream)
-        if state is None or entry.sequence <= state.delivered:
-            return 0
-        sequence, delivered = entry.sequence, state.delivered
-        others = await self.peers.waiting_between(version_id, delivered, sequence)
-        if entry.stage is not HELD or self._requests.get(request_id) is not entry:
-            return 0
-        return place(delivered, sequence, queue.line.between(delivered, sequence) + others)
-
-    def _between(self, version_id: str, delivered: int, sequence: int) -> int:
-        queue = self._queues.get(version_id)
-        return queue.line.between(delivered, sequence) if queue is not None else 0
-
     async def _state(self, stream: str) -> QueueState | None:
-        """Ask the broker; all who ask while an answer is under way share it."""
-        asking = self._states.get(stream)
-        if asking is None:
-            asking = self._states[stream] = spawn(self._ask(stream), f"state-{stream}")
-            asking.add_done_callback(lambda _: self._states.pop(stream, None))
-        state = await asyncio.shield(asking)
+        """Return the state of a queue; calls for the same queue at the same time share one."""
+        call = self._calls.get(stream)
+        if call is None:
+            call = self._calls[stream] = spawn(self._call(stream), f"state-{stream}")
+            call.add_done_callback(lambda _: self._calls.pop(stream, None))
+        state = await asyncio.shield(call)
         if isinstance(state, Exception):
             raise QueueUnavailable(str(state)) from state
         return state
 
-    async def _ask(self, stream: str) -> QueueState | Exception | None:
+    async def _call(self, stream: str) -> QueueState | Exception | None:
         try:
-            return await self._stream.consumer_state(stream)
+            return await self._jetstream.consumer_state(stream)
         except (ApiError, NatsError) as error:
             return error

@@ -1,7 +1,7 @@
 """The NATS client protocol without I/O (docs.nats.io, "Client Protocol"; ADR-4 for headers).
 
-`Parser` takes bytes in any split and calls one handler per message, found by subscription id; the
-rest of what a server says goes to a `Control`. The encoders return one complete frame each.
+`Parser` takes bytes in pieces of any size and calls one handler per message, found by subscription
+id; all other protocol lines go to a `Control`. Each encoder returns one complete frame.
 """
 
 import re
@@ -31,37 +31,38 @@ _VIOLATION = re.compile(
 )
 
 MessageHandler = Callable[[bytes, bytes, bytes, bytes], None]
-"""Called with subject, reply subject, headers and payload; what is missing is empty."""
+"""Called with subject, reply subject, headers and payload; a missing part is empty."""
 
 
 class ProtocolError(Exception):
-    """The server sent what is not NATS. The connection cannot go on."""
+    """The server sent something that is not the NATS protocol. The connection must end."""
 
 
 class Control(Protocol):
-    """Everything a server says that is not a message."""
+    """What is called for protocol lines that are not messages."""
 
-    def info_came(self, document: bytes) -> None:
-        """Its JSON about itself; comes first, and again whenever the cluster changes."""
+    def on_info(self, document: bytes) -> None:
+        """INFO with its JSON: the first line, and again whenever the cluster changes."""
 
-    def ping_came(self) -> None:
-        """It wants a PONG."""
+    def on_ping(self) -> None:
+        """PING: the server expects a PONG."""
 
-    def pong_came(self) -> None:
-        """It has seen everything that was sent before the oldest open PING."""
+    def on_pong(self) -> None:
+        """PONG: the server has processed everything before our oldest open PING."""
 
-    def error_came(self, text: str) -> None:
-        """It refused something; most of these precede the end of the connection."""
+    def on_error(self, text: str) -> None:
+        """-ERR: an error; the server closes the connection after most of them."""
 
-    def handler_failed(self, error: Exception) -> None:
+    def on_handler_failed(self, error: Exception) -> None:
         """A handler raised."""
 
 
 class Parser:
-    """Bytes from a server in, calls out.
+    """Parses the bytes of one server and calls handlers.
 
-    ``handlers`` is shared with the owner, who adds and removes subscriptions; messages for others
-    are dropped. A handler may do anything but feed. After `ProtocolError` the parser is unusable.
+    ``handlers`` is shared with the owner, which adds and removes subscriptions; messages for
+    unknown subscriptions are dropped. A handler must not call `feed`. After `ProtocolError` the
+    parser is unusable.
     """
 
     __slots__ = ("_control", "_handlers", "_have", "_need", "_parts", "messages")
@@ -75,7 +76,7 @@ class Parser:
         self.messages = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived. Raises `ProtocolError`."""
+        """Parse received bytes. Raises `ProtocolError`."""
         if self._have:
             self._parts.append(data)
             self._have += len(data)
@@ -95,17 +96,17 @@ class Parser:
                 return
             kind = data[start]
             if kind == _M or kind == _H:
-                words = data[start:end].split()
+                fields = data[start:end].split()
                 body = end + 2
-                stop = body + _length(words[-1])
+                stop = body + _length(fields[-1])
                 if stop + 2 > size:
                     self._keep(data, start, stop + 2 - start)
                     return
                 self.messages += 1
                 if kind == _M:
-                    self._message(words, data[body:stop])
+                    self._message(fields, data[body:stop])
                 else:
-                    self._message_with_headers(words, data, body, stop)
+                    self._message_with_headers(fields, data, body, stop)
                 start = stop + 2
             else:
                 self._line(data[start:end])
@@ -116,50 +117,50 @@ class Parser:
         self._have = len(data) - start
         self._need = need
 
-    def _message(self, words: list[bytes], payload: bytes) -> None:
-        count = len(words)
-        if words[0] != b"MSG" or not 4 <= count <= 5:
-            raise ProtocolError(f"bad line {words!r:.80}")
-        handler = self._handlers.get(words[2])
+    def _message(self, fields: list[bytes], payload: bytes) -> None:
+        count = len(fields)
+        if fields[0] != b"MSG" or not 4 <= count <= 5:
+            raise ProtocolError(f"bad line {fields!r:.80}")
+        handler = self._handlers.get(fields[2])
         if handler is None:
             return
         try:
-            handler(words[1], words[3] if count == 5 else b"", b"", payload)
+            handler(fields[1], fields[3] if count == 5 else b"", b"", payload)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost the messages behind it
-            self._control.handler_failed(error)
+            self._control.on_handler_failed(error)
 
-    def _message_with_headers(self, words: list[bytes], data: bytes, body: int, stop: int) -> None:
-        count = len(words)
-        if words[0] != b"HMSG" or not 5 <= count <= 6:
-            raise ProtocolError(f"bad line {words!r:.80}")
-        split = body + _length(words[-2])
+    def _message_with_headers(self, fields: list[bytes], data: bytes, body: int, stop: int) -> None:
+        count = len(fields)
+        if fields[0] != b"HMSG" or not 5 <= count <= 6:
+            raise ProtocolError(f"bad line {fields!r:.80}")
+        split = body + _length(fields[-2])
         if split > stop:
             raise ProtocolError("headers longer than their message")
-        handler = self._handlers.get(words[2])
+        handler = self._handlers.get(fields[2])
         if handler is None:
             return
         try:
-            handler(words[1], words[3] if count == 6 else b"", data[body:split], data[split:stop])
+            handler(fields[1], fields[3] if count == 6 else b"", data[body:split], data[split:stop])
         except Exception as error:  # noqa: BLE001 - as above
-            self._control.handler_failed(error)
+            self._control.on_handler_failed(error)
 
     def _line(self, line: bytes) -> None:
-        word, _, rest = line.partition(b" ")
-        word = word.upper()
-        if word == b"PING":
-            self._control.ping_came()
-        elif word == b"PONG":
-            self._control.pong_came()
-        elif word == b"INFO":
-            self._control.info_came(rest.strip())
-        elif word == b"-ERR":
-            self._control.error_came(rest.decode("utf-8", "replace").strip().strip("'"))
-        elif word != b"+OK":
+        kind, _, rest = line.partition(b" ")
+        kind = kind.upper()
+        if kind == b"PING":
+            self._control.on_ping()
+        elif kind == b"PONG":
+            self._control.on_pong()
+        elif kind == b"INFO":
+            self._control.on_info(rest.strip())
+        elif kind == b"-ERR":
+            self._control.on_error(rest.decode("utf-8", "replace").strip().strip("'"))
+        elif kind != b"+OK":
             raise ProtocolError(f"unknown line {line[:80]!r}")
 
 
 def _length(digits: bytes) -> int:
-    # More digits than MAX_MESSAGE_BYTES has would take int() for ever.
+    # int() takes too long for a number with many more digits than MAX_MESSAGE_BYTES has.
     length = int(digits) if digits.isdigit() and len(digits) < 10 else -1
     if not 0 <= length <= MAX_MESSAGE_BYTES:
         raise ProtocolError(f"message of {digits[:20]!r} bytes")
@@ -189,7 +190,7 @@ def encode_publish_with_headers(
 
 
 def encode_subscribe(subject: bytes, sid: bytes, group: bytes = b"") -> bytes:
-    """Return a SUB frame; members of a ``group`` share the messages."""
+    """Return a SUB frame; each message goes to one member of a ``group``."""
     if group:
         return b"SUB %b %b %b\r\n" % (subject, group, sid)
     return b"SUB %b %b\r\n" % (subject, sid)
@@ -206,7 +207,7 @@ def encode_connect(document: bytes) -> bytes:
 
 
 def status_of(headers: bytes) -> int:
-    """Return the status in the first line of a header block, 0 when there is none."""
+    """Return the status in the first line of a header block, 0 if there is none."""
     code = headers[9:12]
     if headers[:9] == b"NATS/1.0 " and code.isdigit() and len(code) == 3:
         return int(code)
@@ -214,12 +215,12 @@ def status_of(headers: bytes) -> int:
 
 
 def description_of(headers: bytes) -> str:
-    """Return the text behind the status: ``NATS/1.0 409 Consumer Deleted`` says the last two."""
+    """Return the text after the status: of ``NATS/1.0 409 Consumer Deleted`` the last two words."""
     return headers[12 : max(headers.find(b"\r\n"), 12)].decode("utf-8", "replace").strip()
 
 
 def header_value(headers: bytes, name: bytes) -> bytes | None:
-    """Return the first value of ``name``, which is compared as it stands (ADR-4)."""
+    """Return the first value of ``name``, which is case-sensitive (ADR-4)."""
     start = headers.find(b"\r\n%b:" % name)
     if start < 0:
         return None
@@ -229,7 +230,7 @@ def header_value(headers: bytes, name: bytes) -> bytes | None:
 
 
 def denied_subject(error: str) -> bytes:
-    """Return the subject that an ``-ERR`` refuses to us, empty when it is about something else."""
+    """Return the subject of a permissions violation, empty for any other ``-ERR``."""
     found = _VIOLATION.search(error)
     return b"" if found is None else found[1].encode()
 
@@ -237,6 +238,6 @@ def denied_subject(error: str) -> bytes:
 def is_slow_consumer(error: str) -> bool:
     """Whether an ``-ERR`` says that we do not read fast enough.
 
-    The protocol has it; nats-server 2 tells nothing, it only ends the connection.
+    The protocol has this error, but nats-server 2 does not send it: it closes the connection.
     """
     return error.casefold().startswith("slow consumer")

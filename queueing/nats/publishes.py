@@ -1,17 +1,20 @@
-"""What comes of publishes: NVCF's ``nats_jetstream_publish`` (`spec/operations.md` §12).
+"""The result of publishes: the metric ``nats_jetstream_publish`` and errors of the broker.
 
-A request counts once, when its publish is decided, however often its frame was sent: `OK` when the
-stream has taken it, else why not. One that was withdrawn before that does not count, and what
-becomes later of one that was taken is not a matter of its publish.
+The metric is NVCF's (`spec/operations.md` §12). A request counts once, when its publish is
+decided, however often its frame was sent: `OK` when the stream has stored it, else the reason why
+not. A request that was withdrawn before does not count. What happens to a stored request later
+does not change the count.
 """
 
 from enum import StrEnum
 
+from queueing.interface import QueueError, QueueFull, QueueUnavailable
+from queueing.nats.jetstream import MEMORY_EXCEEDED, STORAGE_EXCEEDED, STORE_FAILED
 from runtime.metrics import Counter
 
 
 class PublishStatus(StrEnum):
-    """The label ``status``; the words are NVCF's or in their manner."""
+    """Values of the label ``status``: NVCF's, and ours in the same form."""
 
     OK = "Ok"
     QUEUE_FULL = "QueueFull"
@@ -19,20 +22,43 @@ class PublishStatus(StrEnum):
     TIMEOUT = "Timeout"
     """The broker did not acknowledge in time."""
     DENIED = "Denied"
-    """Our account may not publish there."""
+    """Our account has no permission to publish there."""
     TOO_LARGE = "TooLarge"
-    """The envelope is larger than the broker takes; it was not sent."""
+    """The envelope exceeds the broker's ``max_payload``; it was not sent."""
     OVERLOADED = "Overloaded"
-    """This process holds as many requests or queues as it may; it was not sent."""
+    """This process has its maximum of requests or queues; the request was not sent."""
     UNAVAILABLE = "Unavailable"
-    """No link, the link was lost, no stream takes it, or the broker refused for another reason."""
+    """No connection, a lost connection, no stream, or any other refusal of the broker."""
 
 
 def publish_counter() -> Counter:
-    """Return the metric, nothing counted yet."""
-    words = ", ".join(PublishStatus)
+    """Return the metric with all counts at 0."""
+    statuses = ", ".join(PublishStatus)
     return Counter(
         "nats_jetstream_publish",
-        f"Publishes that were decided, one per request; status: {words}",
+        f"Publishes that were decided, one per request; status: {statuses}",
         ("stream", "status"),
     )
+
+
+def publish_error(code: int, description: str) -> QueueError:
+    """Return the error for a refused publish; ``code`` is JetStream's ``err_code``.
+
+    A stream that is full by its own limits has no code of its own: nats-server reports it as
+    `STORE_FAILED`, like a failed disk, and only the description differs ("maximum messages
+    exceeded", "maximum bytes exceeded").
+    """
+    if code in {MEMORY_EXCEEDED, STORAGE_EXCEEDED} or (
+        code == STORE_FAILED and description.startswith("maximum")
+    ):
+        return QueueFull(description)
+    return QueueUnavailable(description or "The broker refused the request")
+
+
+def is_duplicate(description: str) -> bool:
+    """Whether a publish was refused because an earlier copy of the request is in the stream.
+
+    A stream holds one message per subject. For a second one nats-server has no code of its own,
+    only this description, see `publish_error`.
+    """
+    return description.startswith("maximum messages per subject")

@@ -1,53 +1,172 @@
-"""The gateway's side of the queues on JetStream (`spec/invocation.md` §4).
+"""The life of a queued request on JetStream, in one gateway process (`spec/invocation.md` §4).
 
-A publish is one frame out and one short acknowledgement in, on an inbox that all requests share;
-its last token is the request's id. Nothing else is asked of the broker while all goes well. The
-life of a request here:
+A publish is one frame out and one short acknowledgement in, on a reply subject that all requests
+share; its last token is the request id. Nothing else is asked of the broker in the normal case.
 
-    PENDING   published; the acknowledgement, a refusal, or the loss of the link follows
-    HELD      the broker holds it under a sequence, until it is settled, withdrawn or exhausted
-    LOST      its stream is gone: refused after a grace, in which a worker that had leased it may
-              still answer
+A request has one of five states; `JetStreamQueue` makes all transitions:
 
-Every request taken in `publish` ends with `settled`, `withdraw`, ``refused`` or ``exhausted``.
+    PENDING  published, not acknowledged
+             ──acknowledged──▶ HELD   ──no stream──▶ STALLED
+    STALLED  published, and no stream took it; waits until the stream is created
+             ──stream created──▶ PENDING   ──an earlier copy acknowledged──▶ HELD
+    HELD     in the queue or leased; the broker knows it by ``sequence``
+             ──stream gone or replaced──▶ LOST
+    LOST     its stream is gone; a worker that leased it before may still answer
+             ──found in the new stream──▶ HELD
+    ENDED    the publisher gets no further callback
+
+Every state leads to ENDED: without a callback when the request is answered or withdrawn, with
+``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
+acknowledged in time or before the connection was lost (PENDING, STALLED), no answer within a grace
+period (LOST), or the queue is closed.
+
+The module is longer than others so that the whole life is in one place.
 """
 
 import asyncio
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import orjson
 
-from queueing.interface import QueueError, QueueFull, QueueUnavailable, Waiting
+from queueing.interface import PublishCallbacks, QueueError, QueueFull, QueueUnavailable
 from queueing.nats.connection import Connection, NatsError, Subscription
-from queueing.nats.entries import HELD, PENDING, Entry, VersionQueue
-from queueing.nats.inflight import QueueLimits, RequestTable
-from queueing.nats.jetstream import (
-    MEMORY_EXCEEDED,
-    STORAGE_EXCEEDED,
-    STORE_FAILED,
-    StreamSettings,
-    max_deliveries_subject,
-)
-from queueing.nats.maintenance import Upkeep
-from queueing.nats.positions import Standing
+from queueing.nats.jetstream import StreamSettings, max_deliveries_subject
+from queueing.nats.maintenance import Maintenance, QueueNames
+from queueing.nats.peers import Peers, ProcessRef
+from queueing.nats.positions import Positions
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
-from queueing.nats.publishes import PublishStatus, publish_counter
+from queueing.nats.publishes import PublishStatus, is_duplicate, publish_counter, publish_error
+from queueing.position import Sequences
 from runtime.lifecycle import Ticker
+from runtime.metrics import Counter
 from runtime.tasks import spawn
 from wire.subjects import stream_name
 
-__all__ = ["JetStreamQueue", "QueueLimits", "StreamSettings", "refusal"]
-
 _TICK_S = 0.5
+_REPEAT_S = 1.0
 _MAX_STALLS = 2
-_MAX_PER_SUBJECT = "maximum messages per subject"
+_MAX_MISSING = 100
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of one process's queues.
+
+    At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
+    publishes fail. ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not
+    above the streams' ``duplicate_window_s``. ``lost_grace_s`` is how long a worker may take to
+    answer a request that the queue has lost, ``look_interval_s`` the time between two checks of a
+    queue in use, ``peer_wait_s`` how long a position waits for processes that do not respond.
+    """
+
+    max_requests: int = 200_000
+    max_versions: int = 10_000
+    ack_timeout_s: float = 5.0
+    lost_grace_s: float = 10.0
+    look_interval_s: float = 10.0
+    peer_wait_s: float = 0.25
+
+
+class State(IntEnum):
+    """The state of a request; the module's docstring has the transitions."""
+
+    PENDING = 1
+    STALLED = 2
+    HELD = 3
+    LOST = 4
+    ENDED = 5
+
+
+PENDING = State.PENDING
+STALLED = State.STALLED
+HELD = State.HELD
+LOST = State.LOST
+ENDED = State.ENDED
+
+
+class Request:
+    """One request of this process.
+
+    ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
+    or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream.
+    """
+
+    __slots__ = (
+        "at",
+        "callbacks",
+        "frame",
+        "queue",
+        "request_id",
+        "sends",
+        "sequence",
+        "stalls",
+        "state",
+    )
+
+    def __init__(
+        self,
+        queue: "VersionQueue",
+        request_id: str,
+        callbacks: PublishCallbacks,
+        frame: bytes,
+        at: float,
+    ) -> None:
+        self.queue = queue
+        self.request_id = request_id
+        self.callbacks = callbacks
+        self.frame = frame
+        self.at = at
+        self.sends = 1
+        self.stalls = 0
+        self.sequence = 0
+        self.state = PENDING
+
+    def __repr__(self) -> str:
+        return f"Request({self.request_id} {self.state.name} sequence={self.sequence})"
+
+
+class VersionQueue:
+    """The requests of this process in the queue of one version.
+
+    ``created`` identifies the stream, empty until known. ``by_sequence`` has the requests that are
+    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED.
+    ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
+    continues when the queue is forgotten and opened again.
+    """
+
+    __slots__ = (
+        "ack_prefix",
+        "by_sequence",
+        "created",
+        "names",
+        "sequences",
+        "stalled",
+        "stored",
+        "subject",
+        "unacknowledged",
+    )
+
+    def __init__(self, names: QueueNames, publishes: Counter) -> None:
+        """``publishes`` is as from `queueing.nats.publishes.publish_counter`."""
+        self.names = names
+        self.subject = names.subject
+        self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
+        self.stored = publishes.child(names.stream, PublishStatus.OK)
+        self.created = ""
+        self.sequences = Sequences()
+        self.by_sequence: dict[int, Request] = {}
+        self.stalled: list[Request] = []
+        self.unacknowledged = 0
 
 
 class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
-    ``process`` is the number in the request ids of this process. Counters for metrics:
-    ``publishes`` (`queueing.nats.publishes`), `losses`.
+    ``process`` is the number in the request ids of this process. Metrics: ``publishes``
+    (`queueing.nats.publishes`) and ``losses``, requests that failed because their queue lost them.
     """
 
     def __init__(
@@ -61,74 +180,69 @@ class JetStreamQueue:
     ) -> None:
         self._connection = connection
         self._region = region
-        self.publishes = publish_counter()
         self._limits = limits or QueueLimits()
-        self._upkeep = Upkeep(
+        self._maintenance = Maintenance(
             connection, self, region, streams or StreamSettings(), self._limits.ack_timeout_s
         )
-        self._table = RequestTable(connection, self._upkeep, self._limits)
-        self._requests = self._table.by_id
-        self._queues: dict[str, VersionQueue] = {}
-        self._standing = Standing(
-            connection, (region, process), self._queues, self._requests, self._limits.peer_wait_s
+        self._peers = Peers(
+            connection, ProcessRef(region, process), self.count_between, self._limits.peer_wait_s
         )
+        self._positions = Positions(connection, region, self, self._peers)
+        self._requests: dict[str, Request] = {}
+        self._queues: dict[str, VersionQueue] = {}
+        # In order of `Request.at`. A request that has left the state is skipped when it is reached.
+        self._unacknowledged: deque[Request] = deque()
+        self._lost: deque[Request] = deque()
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
         self._subscriptions: list[Subscription] = []
         self._ticker = Ticker(_TICK_S, self._tick)
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         self._clock = asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
+        self.publishes = publish_counter()
+        self.losses = 0
 
     async def start(self) -> None:
-        """Listen on the connection, which may be up or not."""
+        """Subscribe to acknowledgements and the broker's events."""
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            subscribe(self._inbox + b"*", self._acked),
-            subscribe(max_deliveries_subject(), self._exhausted),
+            subscribe(self._inbox + b"*", self._on_acknowledgement),
+            subscribe(max_deliveries_subject(), self._on_max_deliveries),
         ]
-        self._standing.peers.start()
-        self._connection.add_listener(self)
+        self._peers.start()
+        self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
         if self._connection.is_connected():
-            self._standing.peers.greet()
+            self._peers.greet()
             await self._connection.flush()
 
     async def close(self) -> None:
-        """Refuse whoever still waits and stop listening; the connection stays open."""
+        """Fail all requests that are left and unsubscribe; the connection stays open."""
         self._ticker.stop()
         self._connection.remove_listener(self)
-        for entry in tuple(self._requests.values()):
-            self._table.refuse(entry, QueueUnavailable("The queue is closing"))
-        self._standing.peers.close()
+        for request in tuple(self._requests.values()):
+            self._fail(request, QueueUnavailable("The queue is closing"))
+        self._peers.close()
         for subscription in self._subscriptions:
             self._connection.unsubscribe(subscription)
         await self._connection.flush()
 
-    @property
-    def losses(self) -> int:
-        """Requests refused because the queue had lost them."""
-        return self._table.losses
-
-    @property
-    def requests(self) -> int:
-        """Requests held now, waiting or running without an answer."""
-        return len(self._requests)
-
     # FunctionQueue
 
-    def is_available(self) -> bool:
-        """Whether a publish can be attempted now."""
-        return self._connection.is_connected()
-
     def publish(
-        self, version_id: str, request_id: str, envelope: bytes, waiting: Waiting, trace: bytes
+        self,
+        version_id: str,
+        request_id: str,
+        envelope: bytes,
+        callbacks: PublishCallbacks,
+        trace: bytes,
     ) -> None:
-        """Send the envelope; what comes of it ``waiting`` is told later."""
+        """Send the envelope. A failure is reported later."""
         queue = self._queues.get(version_id) or self._open(version_id)
-        if queue is None or self._table.is_full():
+        if queue is None or len(self._requests) >= self._limits.max_requests:
             full = "This process holds as many requests as it may"
-            self._refuse_later(waiting, version_id, full, PublishStatus.OVERLOADED)
+            self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
             return
         token = request_id.encode()
         if trace and b"\r" not in trace and b"\n" not in trace:
@@ -136,212 +250,366 @@ class JetStreamQueue:
         else:
             headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token
         if len(headers) + len(envelope) > self._connection.max_payload_bytes:
-            # The server would end the connection, and everybody's requests with it.
+            # The server would close the connection, and with it fail every other request.
             large = "The envelope is larger than the broker takes"
-            self._refuse_later(waiting, version_id, large, PublishStatus.TOO_LARGE)
+            self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
             return
         frame = encode_publish_with_headers(
             queue.subject + token, self._inbox + token, headers, envelope
         )
         if not self._connection.send(frame):
             away = "The broker cannot be reached"
-            self._refuse_later(waiting, version_id, away, PublishStatus.UNAVAILABLE)
+            self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
-        self._table.add(Entry(queue, request_id, waiting, frame, self._clock()))
+        request = Request(queue, request_id, callbacks, frame, self._clock())
+        self._requests[request_id] = request
+        self._unacknowledged.append(request)
+        queue.unacknowledged += 1
 
     def withdraw(self, version_id: str, request_id: str) -> None:
-        """Take it out of the queue and tell workers to stop."""
+        """Delete the request, and send a cancel to the workers of the version."""
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None:
             return
-        entry = self._requests.get(request_id)
-        if entry is not None:
-            # While PENDING there is no sequence: the acknowledgement, nobody's by then, brings it.
-            self._table.forget(entry)
-        if not self._connection.publish(queue.cancel_subject, request_id.encode()):
-            self._upkeep.doubt(queue, request_id)
-        elif entry is not None and entry.stage is HELD:
-            self._upkeep.delete(queue.stream, entry.sequence)
+        request = self._requests.get(request_id)
+        is_held = request is not None and request.state is HELD
+        if request is not None:
+            # A PENDING request has no sequence: `_on_other_acknowledgement` deletes it.
+            self._end(request)
+        if not self._connection.publish(queue.names.cancel_subject, request_id.encode()):
+            self._maintenance.mark_uncertain(queue.names, request_id)
+        elif request is not None and is_held:
+            self._maintenance.delete(queue.names.stream, request.sequence)
 
-    def settled(self, request_id: str) -> None:
-        """A worker has answered."""
-        entry = self._requests.get(request_id)
-        if entry is not None:
-            self._table.forget(entry)
+    def answered(self, request_id: str) -> None:
+        """Forget the request."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._end(request)
 
     async def position(self, version_id: str, request_id: str) -> int:
-        """Return the place in line; of another process's request too, which is asked for it."""
-        return await self._standing.position(version_id, request_id)
+        """Return the position of a request of this process. Raises `QueueUnavailable`."""
+        return await self._positions.position(version_id, request_id)
 
     async def depth(self, version_id: str) -> int:
-        """Return how many requests wait to be leased."""
-        return await self._standing.depth(version_id)
+        """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
+        return await self._positions.depth(stream_name(self._region, version_id))
 
-    # The broker's words
+    # What `Positions` and `Peers` read
 
-    def _acked(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
-        entry = self._requests.get(subject[self._inbox_bytes :].decode())
-        if entry is not None and entry.stage is PENDING:
-            prefix = entry.queue.ack_prefix
+    def sequence_of(self, request_id: str) -> int:
+        """Return the sequence of a request that is HELD, else 0."""
+        request = self._requests.get(request_id)
+        return request.sequence if request is not None and request.state is HELD else 0
+
+    def count_between(self, version_id: str, delivered: int, sequence: int) -> int:
+        """Return how many requests of this process lie between two sequences of a queue."""
+        queue = self._queues.get(version_id)
+        return queue.sequences.between(delivered, sequence) if queue is not None else 0
+
+    # Transitions
+
+    def _hold(self, request: Request, sequence: int) -> None:
+        """PENDING or STALLED to HELD: the stream has stored the request."""
+        queue = request.queue
+        if sequence in queue.by_sequence:
+            # Two requests never share a sequence: this is another stream of the same name.
+            self._lose_all(queue)
+        elif sequence < queue.sequences.last and request.sends == 1:
+            # Sequences ascend; only a repeated publish may be acknowledged with a lower one.
+            self._maintenance.ensure(queue.names)
+        queue.unacknowledged -= 1
+        self._store(request, sequence)
+        queue.stored.value += 1
+
+    def _store(self, request: Request, sequence: int) -> None:
+        queue = request.queue
+        request.sequence = sequence
+        request.state = HELD
+        request.frame = b""
+        queue.by_sequence[sequence] = request
+        queue.sequences.add(sequence)
+
+    def _stall(self, request: Request) -> None:
+        """PENDING to STALLED: no stream exists. The second time, the request fails."""
+        queue = request.queue
+        request.stalls += 1
+        if request.stalls >= _MAX_STALLS:
+            self._fail(request, QueueUnavailable("No stream takes the request"))
+            return
+        request.state = STALLED
+        queue.stalled.append(request)
+        self._maintenance.ensure(queue.names)
+
+    def _resend_stalled(self, queue: VersionQueue) -> None:
+        """STALLED to PENDING: the stream exists now."""
+        stalled, queue.stalled = queue.stalled, []
+        for request in stalled:
+            if request.state is STALLED:
+                request.state = PENDING
+                if not self._connection.send(request.frame):
+                    self._fail(request, QueueUnavailable("The broker cannot be reached"))
+
+    def _lose_all(self, queue: VersionQueue) -> None:
+        """HELD to LOST, for all of a queue: its stream is gone, or another has its name.
+
+        They do not fail at once: a worker that had leased one may still answer, and the new stream
+        may have those that were published after the change.
+        """
+        lost = list(queue.by_sequence.values())
+        queue.by_sequence.clear()
+        queue.sequences.clear()
+        now = self._clock()
+        for request in lost:
+            request.state = LOST
+            request.at = now
+        if lost:
+            self._lost.extend(lost)
+            spawn(self._rescue(queue, lost), "queue-rescue")
+
+    async def _rescue(self, queue: VersionQueue, lost: list[Request]) -> None:
+        """LOST to HELD, for those in the new stream: the newest, without a gap."""
+        missing = 0
+        for request in reversed(lost):
+            if request.state is not LOST:
+                continue
+            try:
+                sequence = await self._maintenance.sequence_of(queue.names, request.request_id)
+            except NatsError:
+                return
+            missing = 0 if sequence else missing + 1
+            if sequence and request.state is LOST:
+                self._store(request, sequence)
+            elif missing >= _MAX_MISSING:
+                return
+
+    def _end(self, request: Request) -> None:
+        """Any state to ENDED, without a callback."""
+        if request.state is ENDED:
+            return
+        self._requests.pop(request.request_id, None)
+        queue = request.queue
+        if request.state is HELD:
+            sequence = request.sequence
+            if queue.by_sequence.pop(sequence, None) is not None:
+                queue.sequences.remove(sequence)
+        elif request.state is not LOST:
+            queue.unacknowledged -= 1
+            request.frame = b""
+        request.state = ENDED
+
+    def _fail(
+        self,
+        request: Request,
+        error: QueueError,
+        status: PublishStatus = PublishStatus.UNAVAILABLE,
+    ) -> None:
+        """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
+        if request.state is ENDED:
+            return
+        if _is_unacknowledged(request):
+            reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
+            self.publishes.child(request.queue.names.stream, reason).value += 1
+        self._end(request)
+        request.callbacks.publish_failed(error)
+
+    def _fail_later(
+        self, callbacks: PublishCallbacks, version_id: str, reason: str, status: PublishStatus
+    ) -> None:
+        """Report a publish for which no `Request` was made."""
+        self.publishes.child(stream_name(self._region, version_id), status).value += 1
+        self._call_soon(callbacks.publish_failed, QueueUnavailable(reason))
+
+    # Events of the broker
+
+    def _on_acknowledgement(
+        self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        request = self._requests.get(subject[self._inbox_bytes :].decode())
+        if request is not None and request.state is PENDING:
+            prefix = request.queue.ack_prefix
             if payload.startswith(prefix):
                 digits = payload[len(prefix) : -1]
                 if digits.isdigit():
-                    self._hold(entry, int(digits))
+                    self._hold(request, int(digits))
                     return
-        self._acked_otherwise(entry, headers, payload)
+        self._on_other_acknowledgement(request, headers, payload)
 
-    def _hold(self, entry: Entry, sequence: int) -> None:
-        queue = entry.queue
-        if sequence in queue.by_sequence:
-            # Two requests never share a sequence: this is another stream of the same name.
-            self._table.stream_lost(queue)
-        elif sequence < queue.line.last and entry.sends == 1:
-            # A stream counts upwards; only a repeated publish may be told an older number.
-            self._upkeep.look(queue)
-        queue.pending -= 1
-        queue.add(entry, sequence)
-        queue.published.value += 1
-        entry.waiting.published(sequence)
-
-    def _acked_otherwise(self, entry: Entry | None, headers: bytes, payload: bytes) -> None:
+    def _on_other_acknowledgement(
+        self, request: Request | None, headers: bytes, payload: bytes
+    ) -> None:
         if status_of(headers) == STATUS_NO_RESPONDERS:
-            if entry is not None and entry.stage is PENDING:
-                self._stall(entry)
+            if request is not None and _is_unacknowledged(request):
+                self._stall(request)
             return
         try:
-            answer: dict[str, Any] = orjson.loads(payload)
+            response: dict[str, Any] = orjson.loads(payload)
         except orjson.JSONDecodeError:
-            answer = {"error": {"description": "The broker's answer is no JSON"}}
-        if "error" not in answer:
-            if entry is None:
-                # Nobody waits for it any more, so nobody shall run it.
-                self._upkeep.delete(answer["stream"], answer["seq"])
-            elif entry.stage is PENDING:
-                self._hold(entry, answer["seq"])
-        elif entry is not None and entry.stage is PENDING:
-            error = answer["error"]
+            response = {"error": {"description": "The broker's answer is no JSON"}}
+        if "error" not in response:
+            if request is None:
+                # It was withdrawn or has failed: no worker must process it.
+                self._maintenance.delete(response["stream"], response["seq"])
+            elif _is_unacknowledged(request):
+                self._hold(request, response["seq"])
+        elif request is not None and _is_unacknowledged(request):
+            error = response["error"]
             description = error.get("description", "")
-            if description.startswith(_MAX_PER_SUBJECT):
-                # An earlier try has arrived.
-                spawn(self._find(entry), "find-sequence")
+            if is_duplicate(description):
+                spawn(self._find_sequence(request), "find-sequence")
             else:
-                self._table.refuse(entry, refusal(error.get("err_code", 0), description))
+                self._fail(request, publish_error(error.get("err_code", 0), description))
 
-    def _stall(self, entry: Entry) -> None:
-        """No stream listens: publish again when there is one."""
-        queue = entry.queue
-        entry.stalls += 1
-        if entry.stalls >= _MAX_STALLS:
-            self._table.refuse(entry, QueueUnavailable("No stream takes the request"))
-            return
-        entry.is_stalled = True
-        queue.stalled.append(entry)
-        self._upkeep.look(queue)
-
-    async def _find(self, entry: Entry) -> None:
-        queue = entry.queue
+    async def _find_sequence(self, request: Request) -> None:
+        """Read the sequence of a request whose earlier copy is in the stream."""
         try:
-            sequence = await self._upkeep.sequence_of(queue, entry.request_id)
+            sequence = await self._maintenance.sequence_of(request.queue.names, request.request_id)
         except NatsError:
-            # Its time for an acknowledgement runs on.
+            # The time for its acknowledgement runs on.
             return
-        if sequence and self._table.is_pending(entry):
-            self._hold(entry, sequence)
+        if sequence and _is_unacknowledged(request):
+            self._hold(request, sequence)
 
-    def _exhausted(self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
-        """Take out what was delivered in vain too often; tell its client if that is ours."""
+    def _on_max_deliveries(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
+        """Delete a request whose last delivery failed; call back if this process published it."""
         advisory = orjson.loads(payload)
         stream, sequence = advisory["stream"], advisory["stream_seq"]
         prefix = stream_name(self._region, "")
         if not stream.startswith(prefix):
             return
-        self._upkeep.delete(stream, sequence)
+        self._maintenance.delete(stream, sequence)
         queue = self._queues.get(stream.removeprefix(prefix))
-        entry = queue.by_sequence.get(sequence) if queue is not None else None
-        if entry is not None:
-            self._table.forget(entry)
-            entry.waiting.exhausted()
+        request = queue.by_sequence.get(sequence) if queue is not None else None
+        if request is not None:
+            self._end(request)
+            request.callbacks.undeliverable()
 
-    # Keeper
-
-    def queue_usable(self, queue: VersionQueue, created: str) -> None:
-        """Send what was stalled; if the stream is another one, count as lost what it held."""
-        if queue.created and created != queue.created:
-            self._table.stream_lost(queue)
-        queue.created = created
-        stalled, queue.stalled = queue.stalled, []
-        for entry in stalled:
-            entry.is_stalled = False
-            if self._table.is_pending(entry) and not self._connection.send(entry.frame):
-                self._table.refuse(entry, QueueUnavailable("The broker cannot be reached"))
-
-    def queue_unusable(self, queue: VersionQueue, error: QueueError) -> None:
-        """Refuse what was stalled."""
-        stalled, queue.stalled = queue.stalled, []
-        for entry in stalled:
-            self._table.refuse(entry, error)
+    def _on_denied(self, subject: bytes) -> None:
+        """Fail the request that we have no permission to publish."""
+        request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
+        if (
+            request is not None
+            and _is_unacknowledged(request)
+            and subject.startswith(request.queue.subject)
+        ):
+            denied = QueueUnavailable("The broker denies publishing")
+            self._fail(request, denied, PublishStatus.DENIED)
 
     # Listener
 
     def connected(self) -> None:
-        """Look whether the queues are still the same, and clean up behind the lost link."""
-        self._standing.peers.greet()
+        """Check that the streams are the same, and clean up after the lost connection."""
+        self._peers.greet()
         for queue in self._queues.values():
             if not queue.by_sequence:
-                # Nothing to lose: whatever stream is there now is the right one.
+                # Nothing can be lost: whichever stream exists now is the right one.
                 queue.created = ""
-            self._upkeep.look(queue)
-        self._upkeep.sweep()
+            self._maintenance.ensure(queue.names)
+        self._maintenance.clean_up()
 
     def disconnected(self) -> None:
-        """Refuse what was not acknowledged."""
-        self._table.link_lost()
+        """Fail what is not acknowledged. The stream may have it: `Maintenance` cleans up."""
+        unacknowledged, self._unacknowledged = self._unacknowledged, deque()
+        for request in unacknowledged:
+            if _is_unacknowledged(request):
+                self._maintenance.mark_uncertain(request.queue.names, request.request_id)
+                self._fail(request, QueueUnavailable("The link to the broker was lost"))
 
-    def denied(self, subject: bytes) -> None:
-        """Refuse the request that we may not publish."""
-        entry = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
-        if entry is not None and entry.stage is PENDING and subject.startswith(entry.queue.subject):
-            refused = QueueUnavailable("The broker denies publishing")
-            self._table.refuse(entry, refused, PublishStatus.DENIED)
+    # Results of `Maintenance.ensure`
 
-    # The tables
+    def stream_usable(self, version_id: str, created: str) -> None:
+        """Publish what was stalled; a new stream has lost what the old one held."""
+        queue = self._queues.get(version_id)
+        if queue is None:
+            return
+        if queue.created and created != queue.created:
+            self._lose_all(queue)
+        queue.created = created
+        self._resend_stalled(queue)
+
+    def stream_unusable(self, version_id: str, error: QueueError) -> None:
+        """Fail what was stalled."""
+        queue = self._queues.get(version_id)
+        if queue is None:
+            return
+        stalled, queue.stalled = queue.stalled, []
+        for request in stalled:
+            self._fail(request, error)
+
+    # Queues of versions
 
     def _open(self, version_id: str) -> VersionQueue | None:
+        """Return the queue of a version, or `None` when the maximum of versions is in use."""
         if len(self._queues) >= self._limits.max_versions:
-            idle = next((q for q in self._queues.values() if q.is_idle()), None)
+            idle = next((queue for queue in self._queues.values() if self._is_idle(queue)), None)
             if idle is None:
                 return None
-            del self._queues[idle.version_id]
-        queue = self._queues[version_id] = VersionQueue(self._region, version_id, self.publishes)
+            del self._queues[idle.names.version_id]
+        names = QueueNames.of(self._region, version_id)
+        queue = self._queues[version_id] = VersionQueue(names, self.publishes)
         if self._connection.is_connected():
-            self._upkeep.look(queue)
+            self._maintenance.ensure(names)
         return queue
 
-    def _refuse_later(
-        self, waiting: Waiting, version_id: str, reason: str, status: PublishStatus
-    ) -> None:
-        self.publishes.child(stream_name(self._region, version_id), status).value += 1
-        self._call_soon(waiting.refused, QueueUnavailable(reason))
+    def _is_idle(self, queue: VersionQueue) -> bool:
+        return not (
+            queue.by_sequence
+            or queue.unacknowledged
+            or queue.stalled
+            or queue.names.version_id in self._maintenance.ensuring
+        )
 
     # Time
 
     def _tick(self) -> None:
         now = self._clock()
-        self._table.tick(now)
+        self._repeat_or_fail(now)
+        self._fail_lost(now)
         if self._connection.is_connected():
-            self._upkeep.sweep()
-            self._standing.peers.tick(now)
-            if now - self._looked_at >= self._limits.look_interval_s:
-                self._looked_at = now
+            self._maintenance.clean_up()
+            self._peers.tick(now)
+            if now - self._checked_at >= self._limits.look_interval_s:
+                self._checked_at = now
                 for queue in self._queues.values():
                     if queue.by_sequence:
-                        self._upkeep.look(queue)
+                        self._maintenance.ensure(queue.names)
+
+    def _fail_lost(self, now: float) -> None:
+        """Fail requests that were lost longer ago than the grace period."""
+        lost = self._lost
+        while lost and now - lost[0].at >= self._limits.lost_grace_s:
+            request = lost.popleft()
+            if request.state is LOST:
+                self.losses += 1
+                self._fail(request, QueueUnavailable("The queue has lost the request"))
+
+    def _repeat_or_fail(self, now: float) -> None:
+        """Send again what the broker may have dropped, or fail it after the timeout.
+
+        A broker drops publishes during a change of leaders, for example. The message id makes the
+        repetition safe within the stream's duplicate window.
+        """
+        unacknowledged = self._unacknowledged
+        kept: list[Request] = []
+        while unacknowledged and now - unacknowledged[0].at >= _REPEAT_S:
+            request = unacknowledged.popleft()
+            if not _is_unacknowledged(request):
+                continue
+            age_s = now - request.at
+            if age_s >= self._limits.ack_timeout_s:
+                self._maintenance.mark_uncertain(request.queue.names, request.request_id)
+                late = QueueUnavailable("The broker did not acknowledge in time")
+                self._fail(request, late, PublishStatus.TIMEOUT)
+                continue
+            # After 1 s, 3 s, 7 s.
+            if age_s >= _REPEAT_S * ((1 << request.sends) - 1) and request.state is PENDING:
+                request.sends += 1
+                self._connection.send(request.frame)
+            kept.append(request)
+        unacknowledged.extendleft(reversed(kept))
 
 
-def refusal(code: int, description: str) -> QueueError:
-    """Return what a failed publish means; ``code`` is JetStream's ``err_code``."""
-    if code in {MEMORY_EXCEEDED, STORAGE_EXCEEDED} or (
-        code == STORE_FAILED and description.startswith("maximum")
-    ):
-        return QueueFull(description)
-    return QueueUnavailable(description or "The broker refused the request")
+def _is_unacknowledged(request: Request) -> bool:
+    return request.state is PENDING or request.state is STALLED

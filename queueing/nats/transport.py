@@ -1,7 +1,7 @@
 """One socket to one nats-server: login, batched writes, keep-alive.
 
 Everything sent within one turn of the loop leaves in one ``transport.write``. While the socket is
-full, frames wait here up to ``buffer_bytes``; what goes beyond is refused at once.
+full, frames wait here up to ``buffer_bytes``; a frame beyond that is refused at once.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ _SOCKET_BUFFER_BYTES = 1 << 20
 _log = logging.getLogger("queueing.nats.transport")
 
 _EARLY_FRAMES = 8
-"""So many frames are not kept back for the end of the loop's turn, which may be a millisecond away
-when many connections have something to say: the broker and those behind it would stand idle."""
+"""With this many frames, do not wait for the end of the loop's turn, which may be a millisecond
+away when many connections are active: the broker and its clients would be idle meanwhile."""
 
 
 class Traffic(NamedTuple):
-    """What went through. Frames out are messages, subscriptions and acknowledgements."""
+    """Bytes and messages carried. Frames out are messages, subscriptions, acknowledgements."""
 
     in_bytes: int = 0
     out_bytes: int = 0
@@ -43,41 +43,28 @@ class Traffic(NamedTuple):
     out_frames: int = 0
 
     def plus(self, other: "Traffic") -> "Traffic":
-        """Return both together."""
+        """Return the sums."""
         return Traffic(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class LinkError(Exception):
-    """The server cannot be reached, refuses us, or went away."""
-
-
-class Listener(Protocol):
-    """Who must know when the link changes."""
-
-    def connected(self) -> None:
-        """A link is up and all subscriptions are on it; what was asked on another is void."""
-
-    def disconnected(self) -> None:
-        """The link is lost: no answer comes to what was sent on it."""
-
-    def denied(self, subject: bytes) -> None:
-        """The server refused to publish or subscribe to ``subject`` for us."""
+    """The server cannot be reached, refuses the login, or closed the connection."""
 
 
 class LinkOwner(Protocol):
-    """Whom a link tells."""
+    """What a link reports to (`queueing.nats.connection.Connection`)."""
 
     def link_info(self, link: "Link") -> None:
-        """``link.info`` is new."""
+        """``link.info`` has changed."""
 
     def link_refused(self, link: "Link", text: str) -> None:
-        """The server refused something."""
+        """The server sent ``-ERR``."""
 
     def link_failed(self) -> None:
-        """Our side of it failed: a handler raised, or we give the server up."""
+        """Our side failed: a handler raised, or we close the link because of an error."""
 
     def link_lost(self, link: "Link", reason: str) -> None:
-        """It is over. Called once, and only for a link that had been opened."""
+        """The link has ended. Called once, and only for a link that had been opened."""
 
 
 def _our_version() -> str:
@@ -111,7 +98,7 @@ class Link(asyncio.Protocol):
         self._pongs: deque[Callable[[], None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
-        self._seen_bytes = 0
+        self._checked_bytes = 0
         self._quiet_intervals = 0
         self.info: dict[str, Any] = {}
         self.in_bytes = 0
@@ -125,7 +112,7 @@ class Link(asyncio.Protocol):
     # Sending
 
     def send(self, frame: bytes) -> bool:
-        """Put ``frame`` behind what waits already; ``False`` when there is no room or no link."""
+        """Append ``frame`` to the buffer; return `False` when it is full or the link is lost."""
         size = self._out_bytes + len(frame)
         if size > self._max_out_bytes or self._is_lost:
             return False
@@ -139,7 +126,7 @@ class Link(asyncio.Protocol):
         return True
 
     def ping(self, done: Callable[[], None]) -> None:
-        """Call ``done`` when the server has seen all that was sent, or when the link is lost."""
+        """Call ``done`` when the server has processed all frames, or when the link is lost."""
         if self._is_lost:
             done()
             return
@@ -151,18 +138,18 @@ class Link(asyncio.Protocol):
             self._call_soon(self._flush)
 
     def hold(self) -> None:
-        """Keep what is sent from now on; `take_held` hands it over."""
+        """Keep all frames from now on; `take_held` returns them."""
         self._flush()
         self._is_held = True
 
     def send_while_held(self, frames: bytes, done: Callable[[], None]) -> None:
-        """Send past what is held, with a `ping` behind it."""
+        """Send frames before those that are held, followed by a `ping`."""
         self._pongs.append(done)
         if self._transport is not None:
             self._transport.write(frames + PING)
 
     def take_held(self) -> list[bytes]:
-        """Return the frames that were held."""
+        """Return the frames that were held and empty the buffer."""
         held, self._out = self._out, []
         self._out_bytes = 0
         return held
@@ -232,24 +219,24 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """End when what was sent is written."""
+        """End when all frames are written."""
         self._reason = self._reason or reason
         self._flush()
         if self._transport is not None:
             self._transport.close()
 
-    # What the server says
+    # Control, called by the parser
 
-    def ping_came(self) -> None:
+    def on_ping(self) -> None:
         """Answer at once, also while frames are held."""
         if self._transport is not None:
             self._transport.write(PONG)
 
-    def pong_came(self) -> None:
+    def on_pong(self) -> None:
         if self._pongs:
             self._pongs.popleft()()
 
-    def error_came(self, text: str) -> None:
+    def on_error(self, text: str) -> None:
         if not self._hello.done():
             self._reason = self._reason or text
         if self._is_open:
@@ -257,24 +244,24 @@ class Link(asyncio.Protocol):
         else:
             self._fail_hello(text)
 
-    def handler_failed(self, error: Exception) -> None:
+    def on_handler_failed(self, error: Exception) -> None:
         self._owner.link_failed()
         _log.error("nats.handler_failed", exc_info=error)
 
     # Login
 
     async def expect_info(self) -> None:
-        """Return when the server has introduced itself. Raises `LinkError`."""
+        """Return when the server has sent INFO. Raises `LinkError`."""
         await self._hello
 
-    def info_came(self, document: bytes) -> None:
-        """Take the server's words about itself."""
+    def on_info(self, document: bytes) -> None:
+        """Store the server's INFO."""
         try:
             info = orjson.loads(document)
         except orjson.JSONDecodeError:
             self.abort("INFO is no JSON")
             return
-        # A later INFO tells only what has changed.
+        # A later INFO contains only what has changed.
         self.info = {**self.info, **info}
         if not self._hello.done():
             self._hello.set_result(None)
@@ -282,7 +269,7 @@ class Link(asyncio.Protocol):
             self._owner.link_info(self)
 
     async def log_in(self, fields: dict[str, str], name: str) -> None:
-        """Introduce ourselves and wait until the server has accepted. Raises `LinkError`."""
+        """Send CONNECT and wait until the server has accepted it. Raises `LinkError`."""
         document = {
             "verbose": False,
             "pedantic": False,
@@ -308,16 +295,16 @@ class Link(asyncio.Protocol):
     def _fail_hello(self, reason: str) -> None:
         if not self._hello.done():
             self._hello.set_exception(LinkError(reason))
-            # Nobody may be waiting: the connect may have timed out in the meantime.
+            # Mark it as read: after a timeout of the connect, nothing awaits it.
             self._hello.exception()
 
     def _keep_alive(self) -> None:
-        is_quiet = bool(self._pongs) and self.in_bytes == self._seen_bytes
+        is_quiet = bool(self._pongs) and self.in_bytes == self._checked_bytes
         self._quiet_intervals = self._quiet_intervals + 1 if is_quiet else 0
         if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
             self.abort("no answer to PING")
             return
-        self._seen_bytes = self.in_bytes
+        self._checked_bytes = self.in_bytes
         if not self._is_held:
             self.ping(_nothing)
         self._timer = self._loop.call_later(self._ping_interval_s, self._keep_alive)

@@ -110,7 +110,7 @@ async def identity_plane(
     )
     workers = Workers(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),
-        WorkerOptions("http://not.called", (nats_url,)),
+        WorkerOptions("http://not.called", {"WORKER_NATS__URLS": nats_url}),
     )
     routes = (
         *ROUTES,

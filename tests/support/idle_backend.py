@@ -18,6 +18,7 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.nats.connection import Connection
+from tests.support.queues import broker_on
 from wire.ids import uuid4_text
 
 LONG_S = 1000.0
@@ -85,7 +86,7 @@ class Fleet:
 
     def __init__(self, store: Store, connection: Connection, region: str = "local") -> None:
         self.backend = IdleBackend()
-        self.queues = Queues(connection, region)
+        self.queues = Queues(*broker_on(connection, region))
         self._store = store
         self._reconciler = Reconciler(
             Ports(store, self.backend, self.queues),

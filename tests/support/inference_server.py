@@ -24,7 +24,6 @@ class InferenceServer(ServerProcess):
     """One ``python -m examples.inference``; it keeps its port over `restart`."""
 
     name = "the inference server"
-    patience_s = PATIENCE_S
 
     def __init__(self, port: int = 0) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ class World:
 
     def stream(self) -> "World":
         self.publish().attach().head(200, [(b"content-type", b"text/plain")])
-        assert self.script.take() == ["queue.settled", "client.head 200"]
+        assert self.script.take() == ["queue.answered", "client.head 200"]
         return self
 
     def problem(self) -> dict[str, object]:

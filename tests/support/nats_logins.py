@@ -8,15 +8,13 @@ from time import time
 
 import pytest
 
-from gateway.dev.broker import Logins, make_logins
-from queueing.nats.accounts.claims import NatsAccounts
+from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.jwt import Credentials, account_of
 from queueing.nats.accounts.users import WorkerUsers
+from queueing.nats.embedded import Logins, make_logins
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
-from tests.support.deployments import instance
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import OPTIONS, REGION, connected
-from wire.ids import VersionId
 from wire.subjects import worker_inbox
 
 
@@ -50,9 +48,8 @@ class GuardedNats:
         lifetime_s: float = 600.0,
         deployment_id: str = "d1",
     ) -> Credentials:
-        of = instance(instance_id, version_id=VersionId(version_id), deployment_id=deployment_id)
         async with self.accounts() as accounts:
-            return await accounts.issue(of, time() + lifetime_s)
+            return await accounts.issue(version_id, deployment_id, instance_id, time() + lifetime_s)
 
     async def worker_options(
         self,

@@ -47,7 +47,6 @@ class NatsServer(ServerProcess):
     """
 
     name = "nats-server"
-    patience_s = PATIENCE_S
 
     def __init__(
         self, directory: Path, config: str = "", port: int = -1, *, jetstream: bool = True

@@ -22,6 +22,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from runtime import lifecycle
 from runtime.lifecycle import Lifecycle
+from tests.support.queues import broker_on
 from tests.support.waiting import PATIENCE_S, until
 
 REGION = "local"
@@ -75,14 +76,15 @@ class Provisioner:
         self.connection = StoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
         self.store = Store(self.connection)
         self.data = Connection(ConnectionOptions(servers=(nats_url,)))
-        self.queues = Queues(self.data, REGION)
+        self.broker = broker_on(self.data, REGION)
+        self.queues = Queues(*self.broker)
         self.picture = Picture()
         self.watcher = Watcher(self.store, self.picture, CONTROL)
         self.provisioning = Provisioning(
             self.store,
-            self.data,
-            REGION,
-            (ProvisionSettings(folder=folder, **PROVISION), [CLUSTER]),
+            self.broker,
+            ProvisionSettings(folder=folder, **PROVISION),
+            [CLUSTER],
             self._secrets,
             self._worker_environment,
         )

@@ -7,8 +7,9 @@ from dataclasses import replace
 from os import urandom
 
 from queueing.interface import FunctionQueue, Lease, QueueError
+from queueing.nats import consumer as nats_consumer
 from queueing.nats.connection import Connection
-from queueing.nats.consumer import PulledLease, PullOptions, PullWorker
+from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
@@ -19,11 +20,6 @@ from wire.subjects import stream_name
 REGION = "test"
 STREAMS = StreamSettings(ack_wait_s=1.0)
 OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
-
-
-def is_a_lease(lease: PulledLease) -> Lease:
-    """Return the argument; the type checker verifies that it is a `Lease`."""
-    return lease
 
 
 def new_version() -> str:
@@ -53,26 +49,19 @@ class Diary:
 
 
 class Client(Diary):
-    """Records the fate of one published request; implements `queueing.interface.Waiting`."""
+    """Callbacks of one request; `decided` records when the broker has stored it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sequence = 0
         self.error: QueueError | None = None
 
-    def published(self, sequence: int) -> None:
-        self.sequence = sequence
-        self.write("published")
-
-    def refused(self, error: QueueError) -> None:
+    def publish_failed(self, error: QueueError) -> None:
         self.error = error
-        self.write("refused", type(error).__name__)
+        self.write("publish_failed", type(error).__name__)
 
-    def exhausted(self) -> None:
-        self.write("exhausted")
-
-    def has_begun(self) -> bool:
-        return bool(self.entries)
+    def undeliverable(self) -> None:
+        self.write("undeliverable")
 
     @property
     def names(self) -> list[object]:
@@ -85,14 +74,14 @@ class Client(Diary):
 class Worker(Diary):
     """A worker that keeps its leases until the test ends them."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.connection = connection
-        self.leases: list[PulledLease] = []
+        self.connection: Connection
+        self.leases: list[Lease] = []
         self.cancelled: list[str] = []
-        self.pull: PullWorker
+        self.pull: nats_consumer.PullConsumer
 
-    def leased(self, lease: PulledLease) -> None:
+    def leased(self, lease: Lease) -> None:
         self.leases.append(lease)
         self.write("leased", lease.request_id)
 
@@ -100,7 +89,7 @@ class Worker(Diary):
         self.cancelled.append(request_id)
         self.write("cancelled", request_id)
 
-    async def has(self, count: int) -> list[PulledLease]:
+    async def has(self, count: int) -> list[Lease]:
         await self.until(lambda: len(self.leases) >= count)
         return self.leases
 
@@ -146,8 +135,9 @@ async def worker(
     pulls: PullOptions | None = None,
 ) -> AsyncIterator[Worker]:
     async with connected(url, options) as connection:
-        work = Worker(connection)
-        work.pull = PullWorker(
+        work = Worker()
+        work.connection = connection
+        work.pull = nats_consumer.PullConsumer(
             connection,
             region=REGION,
             version_id=version_id,
@@ -163,26 +153,34 @@ async def worker(
             await work.pull.close()
 
 
+async def decided(queue: JetStreamQueue, request_id: str, client: Client) -> None:
+    """Wait until the broker has stored a request, or its publish has failed."""
+    await until(lambda: queue.sequence_of(request_id) or client.entries)
+    if sequence := queue.sequence_of(request_id):
+        client.sequence = sequence
+        client.write("published")
+
+
 async def publish(
-    queue: FunctionQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
+    queue: JetStreamQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
 ) -> tuple[str, Client]:
-    """Publish one request and wait for its acknowledgement or refusal."""
+    """Publish one request and wait until it is stored or refused."""
     request, client = new_request(process), Client()
     queue.publish(version_id, request, envelope, client, b"")
-    await client.until(client.has_begun)
+    await decided(queue, request, client)
     return request, client
 
 
 async def publish_many(
-    queue: FunctionQueue, version_id: str, count: int, process: int = 1
+    queue: JetStreamQueue, version_id: str, count: int, process: int = 1
 ) -> list[str]:
     """Publish ``count`` requests in order and wait until all are acknowledged."""
     requests = [new_request(process) for _ in range(count)]
     clients = [Client() for _ in requests]
     for request, client in zip(requests, clients, strict=True):
         queue.publish(version_id, request, b"envelope", client, b"")
-    for client in clients:
-        await client.until(client.has_begun)
+    for request, client in zip(requests, clients, strict=True):
+        await decided(queue, request, client)
         assert client.names == ["published"], client.error
     return requests
 
@@ -212,13 +210,4 @@ async def until_depth(queue: FunctionQueue, version_id: str, depth: int) -> None
     """
     await until(
         lambda: queue.depth(version_id), lambda found: found == depth, what=f"a depth of {depth}"
-    )
-
-
-async def until_messages(connection: Connection, version_id: str, count: int) -> None:
-    """Wait until the broker holds ``count`` requests of a version, leased ones included."""
-    await until(
-        lambda: messages_in(connection, version_id),
-        lambda found: found == count,
-        what=f"{count} messages in the stream",
     )

@@ -92,11 +92,8 @@ class RecordedQueue:
         self.envelopes: list[bytes] = []
         self.traces: list[bytes] = []
 
-    def is_available(self) -> bool:
-        return True
-
     def publish(
-        self, version_id: str, request_id: str, envelope: bytes, waiting: object, trace: bytes
+        self, version_id: str, request_id: str, envelope: bytes, callbacks: object, trace: bytes
     ) -> None:
         self.envelopes.append(envelope)
         self.traces.append(trace)
@@ -105,8 +102,8 @@ class RecordedQueue:
     def withdraw(self, version_id: str, request_id: str) -> None:
         self._script.add("queue.withdraw")
 
-    def settled(self, request_id: str) -> None:
-        self._script.add("queue.settled")
+    def answered(self, request_id: str) -> None:
+        self._script.add("queue.answered")
 
     async def position(self, version_id: str, request_id: str) -> int:
         raise NotImplementedError

@@ -12,8 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.api.app import build_app
 from gateway.api.route import Api, Call
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.api.schemas.workers import ConnectAnswer, ConnectBody
-from gateway.app.worker_logins import LoginFiles, WorkerLogins
+from gateway.api.schemas.workers import ConnectBody, ConnectResponse
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.signing import TokenSigner, VerificationKeys
@@ -25,8 +24,9 @@ from gateway.store.account_store import AccountStores
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions
 from gateway.store.nats_kv import Store
+from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
+from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import Connection
-from queueing.nats.jetstream import JetStream
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.nats_logins import GuardedNats
@@ -42,7 +42,7 @@ class CountedWorkers(Workers):
 
     connects = 0
 
-    async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectAnswer:
+    async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
         self.connects += 1
         return await super().connect(api, call)
 
@@ -132,10 +132,11 @@ async def running_platform(
         store = Store(connection)
         await store.prepare()
         data = await stack.enter_async_context(connected(nats.url, nats.gateway_options))
-        logins = WorkerLogins(
+        logins = NatsWorkerCredentials(
             LoginFiles(nats.logins.operator_seed, nats.logins.system_credentials, credentials),
             replace(OPTIONS, servers=(nats.url,)),
             REGION,
+            (nats.url,),
         )
         logins.start()
         stack.push_async_callback(logins.close)
@@ -143,7 +144,9 @@ async def running_platform(
         port = _free_port()
         workers = CountedWorkers(
             _ports(store, data, logins, signer),
-            WorkerOptions(f"http://127.0.0.1:{port}", (nats.url,), lease_s, token_s),
+            WorkerOptions(
+                f"http://127.0.0.1:{port}", {"WORKER_NATS__URLS": nats.url}, lease_s, token_s
+            ),
         )
         platform = Platform(nats, store, data, workers, _api(store, signer), port)
         await store.put(platform.record, 0)
@@ -177,16 +180,14 @@ class Health:
 
 
 def _ports(
-    store: Store, data: Connection, logins: WorkerLogins, signer: TokenSigner
+    store: Store, data: Connection, credentials: NatsWorkerCredentials, signer: TokenSigner
 ) -> WorkerPorts:
     def token(worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         principal = worker_principal(worker)
         return mint(signer, principal, now=now, lifetime_s=lifetime_s, token_id="t")
 
-    async def open_queue(version_id: str) -> object:
-        return await JetStream(data).ensure(REGION, version_id, STREAMS)
-
-    return WorkerPorts(store, token, open_queue, time.time, logins)
+    admin = JetStreamAdmin(data, REGION, STREAMS)
+    return WorkerPorts(store, token, admin.ensure, time.time, credentials)
 
 
 def _api(store: Store, signer: TokenSigner) -> Api:

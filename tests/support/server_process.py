@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE_S
+
 
 class ServerProcess:
     """Base class of servers; a subclass implements `start_blocking`."""
 
     name = "the server"
-    patience_s = 10.0
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -40,7 +41,7 @@ class ServerProcess:
             process.send_signal(signal.SIGCONT)
         process.send_signal(signal_number)
         try:
-            process.wait(self.patience_s)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

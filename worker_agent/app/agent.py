@@ -1,31 +1,24 @@
-"""The agent process: put together, served, drained."""
+"""The agent process: made from settings, served, drained."""
 
 import asyncio
-import base64
 import gc
-import json
 import logging
 from contextlib import AsyncExitStack
-from dataclasses import replace
-
-from pydantic import SecretStr
 
 from http1.client.pool import Connect, Pool
-from queueing.nats.connection import Connection as NatsConnection
-from queueing.nats.consumer import PullOptions, PullWorker
-from queueing.nats.login import ConnectionOptions, Login
+from queueing.interface import PullConsumer, WorkerBroker
+from queueing.open import broker_name, open_worker_broker
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
-from wire.subjects import worker_inbox
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, Gateways, is_target
-from worker_agent.heartbeat import Presence
+from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
 from worker_agent.job.request import Identity
-from worker_agent.registration import ConnectError, Status, Welcome
+from worker_agent.registration import ConnectError, ConnectResponse, Status
 from worker_agent.runner import JobRunner
 from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
@@ -39,7 +32,7 @@ _log = logging.getLogger("worker.agent")
 
 
 class Agent:
-    """Everything the process consists of. `serve` runs it to its end."""
+    """All parts of the process. `serve` runs it to its end."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         inference = settings.inference
@@ -80,41 +73,41 @@ class Agent:
             on_busy=self._tell_busy,
         )
         self.metrics.watch_jobs(lambda: self._intake.running)
-        self._presence = Presence(settings, self.status, self._resize)
+        self._heartbeat = Heartbeat(settings, self.status, self._resize)
         if settings.control.url:
-            self.metrics.watch_renewal(lambda: self._presence.is_renewal_failing)
+            self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)
         self._told_requests = 0.0
         self._told_idle = False
-        self._nats: NatsConnection | None = None
-        self._puller: PullWorker | None = None
+        self._broker: WorkerBroker | None = None
+        self._consumer: PullConsumer | None = None
         self._admin = Admin(self.metrics.registry, self.failures)
 
     def failures(self) -> dict[str, str]:
-        """Return what keeps the agent from taking work, by component."""
+        """Return the reasons why the agent takes no work, by component."""
         found = {}
         if self._inference_failure:
             found["inference"] = self._inference_failure
-        if self._nats is None or not self._nats.is_connected():
-            found["nats"] = "not connected"
+        if self._broker is None or not self._broker.is_connected():
+            found[broker_name(self._settings).lower()] = "not connected"
         if self._is_draining:
             found["agent"] = "draining"
         return found
 
     def status(self) -> Status:
-        """Return what the platform is told. Asked for once a heartbeat."""
+        """Return the content of the next heartbeat. Call it once per heartbeat."""
         requests = self.metrics.requests
         has_run, self._told_requests = requests != self._told_requests, requests
         busy = max(self._intake.running, int(has_run))
         self._told_idle = not busy
         return Status(
-            healthy=not self._inference_failure and self._presence.is_reachable,
+            healthy=not self._inference_failure and self._heartbeat.is_reachable,
             slots=self._slots.limit,
             busy=busy,
             stopping=self._is_draining,
         )
 
     async def serve(self, lifecycle: Lifecycle) -> int:
-        """Serve until told to stop, then drain; return the process's exit code."""
+        """Serve until the stop signal, then drain; return the process's exit code."""
         settings = self._settings
         async with AsyncExitStack() as stack:
             address = settings.admin.listen
@@ -124,18 +117,18 @@ class Agent:
             stack.push_async_callback(self._admin.close)
             stack.callback(self._probe_pool.close)
             try:
-                welcome = await self._presence.begin(stack, lifecycle)
+                response = await self._heartbeat.begin(stack, lifecycle)
             except ConnectError as error:
                 _log.error("control.refused", extra={"fields": {"reason": str(error)}})
                 return EXIT_NOT_READY
             stack.callback(self._leave)
             if not await self._until_healthy(lifecycle):
                 return 0 if lifecycle.stopping.is_set() else EXIT_NOT_READY
-            nats = self._open_nats(welcome)
-            stack.push_async_callback(nats.close)
+            broker = self._open_broker()
+            stack.push_async_callback(broker.close)
             stack.callback(self._gateways.close)
             stack.callback(self._pool.close)
-            self._start_pulling(stack, nats, welcome)
+            self._start_pulling(stack, broker, response)
             stack.callback(self._intake.abandon_all)
             gc.collect()
             gc.freeze()
@@ -154,50 +147,41 @@ class Agent:
             await self._drain()
         return 0
 
-    def _open_nats(self, welcome: Welcome | None) -> NatsConnection:
+    def _open_broker(self) -> WorkerBroker:
         settings = self._settings
-        options = nats_options(settings)
-        if welcome is not None and welcome.nats is not None:
-            login = Login(credentials=self._presence.credentials)
-            options = replace(options, servers=welcome.nats.urls, login=login)
-        nats = self._nats = NatsConnection(options)
-        self._presence.follow(nats)
-        self.metrics.watch_nats(nats, options.servers)
-        nats.start()
-        return nats
+        broker = self._broker = open_worker_broker(
+            settings,
+            settings.function.version_id,
+            settings.instance.id,
+            self.metrics.registry,
+            self._heartbeat.login,
+        )
+        self._heartbeat.follow(broker)
+        broker.start()
+        return broker
 
     def _start_pulling(
-        self, stack: AsyncExitStack, nats: NatsConnection, welcome: Welcome | None
+        self, stack: AsyncExitStack, broker: WorkerBroker, response: ConnectResponse | None
     ) -> None:
         settings = self._settings
         intake = self._intake
-        region = settings.queue.region if welcome is None else welcome.region
-        pulls = PullOptions()
-        if welcome is not None and welcome.nats is not None:
-            pulls = PullOptions(api=welcome.nats.api)
-        puller = self._puller = PullWorker(
-            nats,
-            region=region,
-            version_id=settings.function.version_id,
-            on_lease=intake.on_lease,
-            on_cancel=intake.on_cancel,
-            options=pulls,
-        )
+        region = settings.queue.region if response is None else response.region
+        consumer = self._consumer = broker.consumer(region, intake.on_lease, intake.on_cancel)
         slots = self._slots
-        self.metrics.watch_queue(lambda: slots.limit, region, puller.is_bound)
-        puller.start()
-        stack.push_async_callback(puller.close)
+        self.metrics.watch_slots(lambda: slots.limit)
+        consumer.start()
+        stack.push_async_callback(consumer.close)
         for ticker in (
             Ticker(settings.queue.progress_s, intake.tick),
             Ticker(SWEEP_S, self._sweep),
         ):
             ticker.start()
             stack.callback(ticker.stop)
-        intake.open(InferenceServer(self._pool), self._gateways, puller)
+        intake.open(InferenceServer(self._pool), self._gateways, consumer)
         stack.callback(spawn(self._watch_health(settings.health), "worker.health").cancel)
 
     async def _until_healthy(self, lifecycle: Lifecycle) -> bool:
-        """Probe until the first healthy answer; ``False`` when it does not come."""
+        """Probe until the first healthy response; return `False` if there is none in time."""
         health = self._settings.health
         deadline = asyncio.get_running_loop().time() + health.ready_timeout_s
         _log.info(
@@ -243,32 +227,32 @@ class Agent:
         reason = self._inference_failure = await unhealthy(self._probe_pool, self._probe)
         self.metrics.probed(is_healthy=not reason)
         if was_healthy is not (not reason):
-            self._presence.changed()
+            self._heartbeat.changed()
         return not reason
 
     def _tell_busy(self) -> None:
-        """Say so at once if we are thought to be idle: idle instances are stopped."""
+        """Send a heartbeat at once if the last one said idle: idle instances are stopped."""
         if self._told_idle:
             self._told_idle = False
-            self._presence.changed()
+            self._heartbeat.changed()
 
     def _resize(self, limit: int) -> None:
-        """Take ``limit`` requests at a time from now on: the deployment was changed."""
+        """Process ``limit`` requests at a time from now on: the deployment was changed."""
         before = self._slots.limit
         if limit == before or self._is_draining:
             return
         self._intake.resize(limit, delivering_limit(limit))
         self._pool.resize(limit)
         _log.info("worker.resized", extra={"fields": {"from": before, "to": limit}})
-        self._presence.changed()
+        self._heartbeat.changed()
 
     async def _drain(self) -> None:
-        """Take no more work, give back what has not begun, finish the rest."""
+        """Take no more requests, return those that have not begun, finish the rest."""
         self._leave()
         _log.info("worker.draining", extra={"fields": {"running": self._intake.running}})
         self._intake.pause()
-        if self._puller is not None:
-            await self._puller.drain()
+        if self._consumer is not None:
+            await self._consumer.drain()
         try:
             async with asyncio.timeout(self._settings.drain.timeout_s):
                 await self._intake.drained()
@@ -277,7 +261,7 @@ class Agent:
 
     def _leave(self) -> None:
         self._is_draining = True
-        self._presence.changed()
+        self._heartbeat.changed()
 
     def _sweep(self) -> None:
         self._pool.sweep()
@@ -285,12 +269,12 @@ class Agent:
 
 
 def delivering_limit(slots: int) -> int:
-    """Return how many answers may be on their way before no more work is asked for."""
+    """Return how many responses may be in delivery before no more requests are pulled."""
     return max(_MIN_DELIVERING, _DELIVERING_PER_SLOT * slots)
 
 
 def inference_host(inference: InferenceSettings) -> str:
-    """Return the inference server's host: the Kubernetes service if one is named."""
+    """Return the inference server's host: the Kubernetes service if one is configured."""
     if inference.service_name and inference.service_namespace:
         return f"{inference.service_name}.{inference.service_namespace}.svc.cluster.local"
     return inference.host
@@ -302,7 +286,7 @@ def authority(host: str, port: int) -> str:
 
 
 def identity(settings: WorkerSettings) -> Identity:
-    """Return what every request to the inference server says of function and instance."""
+    """Return the function's and instance's data for every request to the inference server."""
     function, instance, inference = settings.function, settings.instance, settings.inference
     backend = "GFN" if instance.backend == "NGN" else instance.backend
     return Identity(
@@ -320,39 +304,6 @@ def identity(settings: WorkerSettings) -> Identity:
         asset_dir=inference.asset_dir,
         large_output_dir=inference.large_output_dir,
     )
-
-
-def connection_name(settings: WorkerSettings) -> str:
-    """Return the name that NATS shows (``spec/worker.md`` §1.5)."""
-    return f"worker_{settings.function.version_id}_{settings.instance.id}"
-
-
-def nats_options(settings: WorkerSettings) -> ConnectionOptions:
-    """Return how to connect and log in to NATS."""
-    nats = settings.nats
-    token = _text(nats.token)
-    if nats.worker_token is not None:
-        token = callout_token(_text(nats.worker_token))
-    login = Login(
-        credentials_file=nats.credentials_file, nkey_seed=_text(nats.nkey_seed), token=token
-    )
-    return ConnectionOptions(
-        servers=nats.urls,
-        name=connection_name(settings),
-        login=login,
-        inbox_prefix=worker_inbox(settings.function.version_id, settings.instance.id),
-    )
-
-
-def callout_token(worker_token: str) -> str:
-    """Return ``worker_token`` as NVCF's auth callout reads it (``spec/worker.md`` §1.5)."""
-    document = {"account": "Worker", "pluginName": "webhook", "payload": worker_token}
-    text = json.dumps(document, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
-
-
-def _text(secret: SecretStr | None) -> str:
-    return secret.get_secret_value() if secret is not None else ""
 
 
 def _pool(inference: InferenceSettings, host: str, port: int) -> Pool:

@@ -1,14 +1,13 @@
-"""What is counted (``spec/worker.md`` §7.1; names as there, ``worker_…`` where it has none).
+"""The worker's metrics (``spec/worker.md`` §7.1; names as there, ``worker_…`` where it has none).
 
-Sums of seconds divide the time of all requests: before a request is sent to the inference server (a
-connection may have to be made), and from then on until its response is delivered; nothing comes
-after that. A slot is busy until the inference server is done.
+Two sums of seconds divide the time of all requests: before a request is sent to the inference
+server, which may need a new connection, and from then on until its response is delivered. The third
+sum, after that, is always 0. A slot is busy until the inference server has responded. The metrics
+of the queue's broker are registered by `queueing.open`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from queueing.nats.connection import Connection
-from queueing.nats.login import parse_server
 from runtime.metrics import Registry
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
@@ -32,12 +31,10 @@ _LATENCY_BUCKETS_S = (
     5000.0,
 )
 _PREFIX = "nvcf_worker_service_"
-_NO_REGIONS = "none"
-"""An agent serves the queue of one region."""
 
 
 class BusyTime:
-    """Seconds of slots in use, summed over the slots; grows while they are, not at their end."""
+    """Seconds of slots in use, summed over the slots; grows while a slot is in use."""
 
     __slots__ = ("_busy", "_counted_until", "_seconds")
 
@@ -47,13 +44,13 @@ class BusyTime:
         self._counted_until = 0.0
 
     def change(self, by: int, now: float) -> None:
-        """So many slots more are in use from now on."""
+        """Count ``by`` further slots as in use from ``now`` on."""
         self._seconds += self._busy * (now - self._counted_until)
         self._counted_until = now
         self._busy += by
 
     def seconds(self, now: float) -> float:
-        """Return the sum."""
+        """Return the sum up to ``now``."""
         return self._seconds + self._busy * (now - self._counted_until)
 
 
@@ -107,60 +104,19 @@ class Metrics:
             "worker_redelivered_total", "Requests started that had been delivered before"
         ).child()
         self._rejected = registry.counter(
-            "worker_rejected_total", "Envelopes that nobody can serve"
+            "worker_rejected_total", "Envelopes that no worker can process"
         ).child()
 
     def watch_jobs(self, running: Callable[[], float]) -> None:
         """Show how many requests are running."""
         self._running.set_function(running)
 
-    def watch_nats(self, nats: Connection, servers: Iterable[str]) -> None:
-        """Show what happens to the connection; ``servers`` are the URLs that were configured.
-
-        What is a gauge here could be a counter; NVCF has it so.
-        """
-        counter, gauge = self.registry.counter, self.registry.gauge
-        for name, help_text, read in (
-            (
-                "error_total",
-                "Errors told by servers, and of our own side",
-                lambda: nats.refusals + nats.failures,
-            ),
-            ("disconnect_total", "Connections lost", lambda: nats.losses),
-            ("reconnect_total", "Connections made after the first", lambda: _reconnects(nats)),
-            ("lame_duck_total", "Servers that retired", lambda: nats.lame_ducks),
-        ):
-            counter(f"{_PREFIX}nats_{name}", help_text).set_function(read)
-        for name, help_text, read in (
-            ("in_bytes", "Bytes received", lambda: nats.traffic.in_bytes),
-            ("out_bytes", "Bytes sent", lambda: nats.traffic.out_bytes),
-            ("in_msgs", "Messages received", lambda: nats.traffic.in_messages),
-            ("out_msgs", "Frames sent", lambda: nats.traffic.out_frames),
-            ("reconnects", "Connections made after the first", lambda: _reconnects(nats)),
-        ):
-            gauge(f"{_PREFIX}nats_{name}", help_text).set_function(read)
-        named = gauge(f"{_PREFIX}nats_server_fqdn", "The servers configured", ["nats_fqdn"])
-        for url in servers:
-            server = parse_server(url)
-            # Without the user and the password that may be in it.
-            named.child(f"{'tls' if server.tls else 'nats'}://{server}").value = 1
-
-    def watch_queue(
-        self, slots: Callable[[], int], region: str, is_bound: Callable[[], bool]
-    ) -> None:
-        """Show that work is asked for: for how many ``slots``, and whether it can come."""
+    def watch_slots(self, slots: Callable[[], int]) -> None:
+        """Show for how many slots requests are pulled."""
         self._slots.set_function(slots)
-        for name, label, value in (
-            ("nats_connected_pri_region", "region", region),
-            ("nats_connected_sec_regions", "regions", _NO_REGIONS),
-        ):
-            family = self.registry.gauge(
-                f"{_PREFIX}{name}", "Whether requests can be pulled there", [label]
-            )
-            family.child(value).set_function(lambda: int(is_bound()))
 
     def watch_renewal(self, is_failing: Callable[[], bool]) -> None:
-        """Show whether token and login to NATS, which are renewed together, could not be."""
+        """Show whether the renewal of token and broker login is failing."""
         self.registry.gauge(
             f"{_PREFIX}token_refresh_failure_total",
             "1 while it cannot be renewed",
@@ -173,18 +129,18 @@ class Metrics:
         return self._requests.value
 
     def started(self, job: Job) -> None:
-        """A job begins."""
+        """Count a job that begins."""
         self._requests.value += 1
         self._busy.change(1, job.leased_at)
         if job.lease.deliveries > 1:
             self._redelivered.value += 1
 
     def freed(self, job: Job) -> None:
-        """The inference server is done with a job, and its slot is free."""
+        """Count a slot as free: the inference server is done with a job."""
         self._busy.change(-1, job.freed_at)
 
     def ended(self, job: Job, now: float) -> None:
-        """A job is over."""
+        """Count a job that has ended, and its times."""
         outcome = job.outcome
         if outcome is None:
             raise AssertionError("a job ended without an outcome")
@@ -201,13 +157,9 @@ class Metrics:
             self._failed.value += 1
 
     def rejected(self) -> None:
-        """An envelope was taken out of the queue unserved."""
+        """Count an envelope that was removed from the queue unprocessed."""
         self._rejected.value += 1
 
     def probed(self, *, is_healthy: bool) -> None:
-        """The inference server was asked."""
+        """Count a health probe of the inference server."""
         (self._healthy if is_healthy else self._unhealthy).value += 1
-
-
-def _reconnects(nats: Connection) -> int:
-    return max(nats.connects - 1, 0)

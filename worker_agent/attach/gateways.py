@@ -16,10 +16,10 @@ from http1.client.pipeline import Pipeline
 from http1.client.pool import Connect, Pool
 from runtime.tasks import spawn
 from wire.headers import NVCF_LEASED_US
+from wire.worker_api import ATTACH_PATH
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
-PATH = b"/v2/nvcf/worker/request-attach"
 REST_HEAD_S = 5.0
 """How long a GET may wait for its first answer byte (``spec/worker.md`` §3.4)."""
 FORGET_S = 60.0
@@ -129,11 +129,11 @@ class Gateway:
         authority = uri.partition(b"://")[2].rstrip(b"/")
         self._post_head = (
             b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/octet-stream+h1\r\n"
-            b"authorization: Bearer " % (PATH, authority)
+            b"authorization: Bearer " % (ATTACH_PATH, authority)
         )
         self._get_head = (
             b"GET %b HTTP/1.1\r\nhost: %b\r\naccept: application/octet-stream\r\n"
-            b"authorization: Bearer " % (PATH, authority)
+            b"authorization: Bearer " % (ATTACH_PATH, authority)
         )
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()

@@ -335,7 +335,7 @@ class Job:
         self._end_upload()
         self.answer = b""
         if outcome is Outcome.HANDED_BACK:
-            self.lease.hand_back()
+            self.lease.nak()
         else:
             self.lease.ack()
         if was_running:

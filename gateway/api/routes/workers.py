@@ -1,12 +1,12 @@
-"""Worker agents: they connect, tell how they are, and are gone when their lease ends.
+"""The routes for worker agents: connect, and the heartbeats that renew the lease.
 
-Of an instance's record the reconciler writes one half (what it was started for, its phase) and this
-module the other (connected, healthy, slots, busy, lease). The record is the admission: as long as
-the reconciler keeps it, the worker may connect and gets new credentials, also while its version is
-drained. A worker without one is told 404 and asks again.
+The reconciler writes one half of an instance's record (deployment, phase) and this module the other
+(connected, healthy, slots, busy, lease). A worker may connect, and gets new credentials, as long as
+the reconciler keeps the record, also while its version is drained. A worker without a record gets
+404 and repeats the call.
 
-Every answer says how many requests at a time the deployment asks of the instance now, so that
-workers follow it while they run.
+Every response contains the number of requests at a time that the deployment asks of the instance,
+so that running workers follow a changed deployment.
 """
 
 import math
@@ -16,25 +16,22 @@ from typing import Protocol
 
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
-    ConnectAnswer,
     ConnectBody,
-    HeartbeatAnswer,
+    ConnectResponse,
     HeartbeatBody,
-    NatsView,
+    HeartbeatResponse,
 )
 from gateway.auth.scopes import WORKER
 from gateway.auth.tokens import WorkerIdentity, worker_of
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Instance, InstanceRemoved, Record, Removed
 from gateway.errors import Conflict, Forbidden, NotFound
-from queueing.nats.accounts.jwt import Credentials
-from queueing.nats.accounts.users import WORKER_API
+from queueing.interface import WorkerCredentials
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
-CONNECT_PATH = "/v2/nvcf/worker/connect"
-HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
 _ATTEMPTS = 8
 _EARLY = 5 / 6
-"""Of a lease: while more is left, a heartbeat that says nothing new is not written."""
+"""The part of a lease above which a heartbeat without changes is not written."""
 
 
 class Records(Protocol):
@@ -45,52 +42,46 @@ class Records(Protocol):
     async def put(self, record: Record, revision: int | None = None) -> int: ...
 
 
-class NatsLogins(Protocol):
-    """Makes workers' credentials (`queueing.nats.accounts.claims.NatsAccounts`)."""
-
-    async def issue(self, instance: Instance, expires_at: float) -> Credentials:
-        """Return new credentials. Raises `queueing.interface.QueueUnavailable`."""
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What workers are told. Durations in seconds.
+    """Addresses and durations for workers, in seconds.
 
-    ``api_url`` and ``nats_urls`` are addresses as workers reach them. Half of ``token_s`` is how
-    long the API may be away before workers lose their login.
+    ``api_url`` is the API's as workers reach it, ``broker_environment`` as from
+    `queueing.interface.GatewayBroker.worker_environment`. The API may be unreachable for half of
+    ``token_s`` before workers lose their login.
     """
 
     api_url: str
-    nats_urls: tuple[str, ...]
+    broker_environment: Mapping[str, str]
     lease_s: float = 15.0
     token_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPorts:
-    """What the routes of workers stand on, besides the `Api`.
+    """The ports of the routes of workers, besides the `Api`.
 
-    ``mint`` returns a token for an instance, from a time in Unix seconds on for so many seconds.
-    ``open_queue`` makes a version's queue unless it exists, so that the worker finds it. Without
-    ``logins`` workers log in to NATS as they are configured.
+    ``mint`` returns a token for an instance; its arguments are the present time in Unix seconds and
+    the token's life in seconds. ``ensure_queue`` creates a version's queue unless it exists.
+    Without ``credentials`` workers log in to the broker as they are configured.
     """
 
     records: Records
     mint: Callable[[WorkerIdentity, float, float], str]
-    open_queue: Callable[[str], Awaitable[object]]
+    ensure_queue: Callable[[str], Awaitable[object]]
     clock: Callable[[], float]
-    logins: NatsLogins | None = None
+    credentials: WorkerCredentials | None = None
 
 
 class Workers:
-    """The routes, and the environment by which an instance's worker finds them."""
+    """The routes, and the environment with which an instance's worker finds them."""
 
     def __init__(self, ports: WorkerPorts, options: WorkerOptions) -> None:
         self._ports = ports
         self._options = options
 
     def routes(self) -> tuple[AnyRoute, ...]:
-        """Return what `gateway.api.app.build_app` is to serve."""
+        """Return the routes for `gateway.api.app.build_app`."""
         return (
             Route(
                 "POST",
@@ -99,35 +90,35 @@ class Workers:
                 "Connect as an instance's worker",
                 _TAG,
                 (WORKER,),
-                ConnectAnswer,
+                ConnectResponse,
                 ConnectBody,
             ),
             Route(
                 "POST",
                 HEARTBEAT_PATH,
                 self.heartbeat,
-                "Tell how a worker is",
+                "Worker heartbeat",
                 _TAG,
                 (WORKER,),
-                HeartbeatAnswer,
+                HeartbeatResponse,
                 HeartbeatBody,
             ),
         )
 
     async def environment(self, instance: Instance) -> Mapping[str, str]:
-        """Return the settings with which an instance's worker is started."""
+        """Return the environment with which an instance's worker is started."""
         worker = WorkerIdentity(
             instance.account, instance.function_id, instance.version_id, instance.instance_id
         )
         return {
-            "WORKER_NATS__URLS": ",".join(self._options.nats_urls),
+            **self._options.broker_environment,
             "WORKER_CONTROL__URL": self._options.api_url,
             "WORKER_CONTROL__TOKEN": self._token(worker, self._ports.clock()),
             "WORKER_INSTANCE__ID": instance.instance_id,
         }
 
-    async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectAnswer:
-        """Take a worker in, or give it new credentials."""
+    async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
+        """Register a worker as connected, and give it new credentials."""
         worker, body, options = worker_of(call.principal), call.body, self._options
         if (body.function_id, body.function_version_id, body.instance_id) != (
             worker.function_id,
@@ -136,41 +127,46 @@ class Workers:
         ):
             raise Forbidden("The token is another instance's")
         now = self._ports.clock()
-        instance = await self._change(worker, lambda one: connected(one, now, options.lease_s), now)
-        await self._ports.open_queue(worker.version_id)
-        nats = None
-        if self._ports.logins is not None:
-            login = await self._ports.logins.issue(instance, now + options.token_s)
-            nats = NatsView(
-                urls=list(options.nats_urls),
-                jwt=login.jwt,
-                seed=login.seed,
-                api_prefix=WORKER_API,
+        instance = await self._change(
+            worker, lambda record: apply_connect(record, now, options.lease_s), now
+        )
+        await self._ports.ensure_queue(worker.version_id)
+        credentials: Mapping[str, object] = {}
+        if self._ports.credentials is not None:
+            credentials = await self._ports.credentials.issue(
+                instance.version_id,
+                instance.deployment_id,
+                instance.instance_id,
+                now + options.token_s,
             )
-        return ConnectAnswer(
-            region=api.region,
-            nats=nats,
-            token=self._token(worker, now),
-            expires_in_seconds=options.token_s,
-            lease_seconds=options.lease_s,
-            max_request_concurrency=concurrency_of(api, instance),
+        return ConnectResponse.model_validate(
+            {
+                **credentials,
+                "region": api.region,
+                "token": self._token(worker, now),
+                "expires_in_seconds": options.token_s,
+                "lease_seconds": options.lease_s,
+                "max_request_concurrency": concurrency_of(api, instance),
+            }
         )
 
-    async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatAnswer:
-        """Write down how a worker is, and renew its lease."""
+    async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatResponse:
+        """Store the state of a worker, and renew its lease."""
         worker, body = worker_of(call.principal), call.body
         if body.instance_id != worker.instance_id:
             raise Forbidden("The token is another instance's")
         now, lease_s = self._ports.clock(), self._options.lease_s
-        instance = await self._change(worker, lambda one: told(one, body, now, lease_s), now)
-        return HeartbeatAnswer(
+        instance = await self._change(
+            worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
+        )
+        return HeartbeatResponse(
             lease_seconds=lease_s, max_request_concurrency=concurrency_of(api, instance)
         )
 
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
     ) -> Instance:
-        """Change our half of an instance's record, whoever changes the other half meanwhile."""
+        """Change our half of an instance's record; repeat if the record changed meanwhile."""
         name = InstanceRemoved(worker.version_id, worker.instance_id)
         for _ in range(_ATTEMPTS):
             found = await self._ports.records.get(name)
@@ -196,9 +192,9 @@ class Workers:
 
 
 def concurrency_of(api: Api, instance: Instance) -> int | None:
-    """Return the requests at a time that are asked of ``instance`` now, `None` if not known.
+    """Return the number of requests at a time for ``instance``, `None` if it is not known.
 
-    By this process's own picture of the store: an older one is put right by the next heartbeat.
+    It comes from this process's catalog. If that is not up to date, the next heartbeat corrects it.
     """
     deployment = api.catalog.deployment(instance.version_id)
     if deployment is None or deployment.deployment_id != instance.deployment_id:
@@ -207,24 +203,26 @@ def concurrency_of(api: Api, instance: Instance) -> int | None:
     return None if spec is None else spec.concurrency
 
 
-def connected(instance: Instance, now: float, lease_s: float) -> Instance:
+def apply_connect(instance: Instance, now: float, lease_s: float) -> Instance:
     """Return the record of an instance whose worker has connected at ``now``, Unix seconds.
 
-    Its health is not known before its first heartbeat, unless it has been here all the time.
+    Its health is unknown before its first heartbeat, unless its lease has not ended.
     """
-    was_here = instance.is_connected and now < instance.lease_until
+    has_lease = instance.is_connected and now < instance.lease_until
     return replace(
         instance,
         is_connected=True,
-        is_healthy=instance.is_healthy and was_here,
+        is_healthy=instance.is_healthy and has_lease,
         lease_until=math.ceil(now + lease_s),
     )
 
 
-def told(instance: Instance, beat: HeartbeatBody, now: float, lease_s: float) -> Instance:
-    """Return the record after a heartbeat; the very same one when nothing has to be written.
+def apply_heartbeat(
+    instance: Instance, beat: HeartbeatBody, now: float, lease_s: float
+) -> Instance:
+    """Return the record after a heartbeat; the same object when nothing has to be written.
 
-    A worker that stops no longer counts as connected, but is waited for while it is busy.
+    A worker that stops no longer counts as connected, but its instance is kept while it is busy.
     """
     changed = replace(
         instance,
@@ -235,7 +233,7 @@ def told(instance: Instance, beat: HeartbeatBody, now: float, lease_s: float) ->
     )
     is_early = instance.lease_until - now > lease_s * _EARLY
     if is_early and replace(changed, busy=instance.busy) == instance:
-        # How many run matters to nobody; whether any does, to who stops idle instances.
+        # Only whether any request is in progress matters: idle instances are stopped.
         if (beat.busy > 0) == (instance.busy > 0):
             return instance
     return replace(changed, lease_until=math.ceil(now + lease_s))

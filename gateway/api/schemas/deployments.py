@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from gateway.api.schemas.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
 from gateway.api.schemas.function_views import StateName
 from gateway.domain.lifecycle import Wish
+from wire.worker_api import MAX_CONCURRENCY
 
-MAX_CONCURRENCY = 16_384
 MAX_INSTANCES = 100_000
 
 Count = Annotated[int, Field(ge=0, le=MAX_INSTANCES), WHOLE]

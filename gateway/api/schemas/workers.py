@@ -1,8 +1,9 @@
-"""What worker agents and the API say to each other (`worker_agent.registration`)."""
+"""Documents between worker agents and the API (`wire.worker_api`)."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gateway.api.schemas.fields import WHOLE, Body, Text, Uuid, View
 
@@ -10,61 +11,57 @@ Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 
 
 class ConnectBody(Body):
-    """Who connects; all three must be what the token says."""
+    """The instance of the worker; all three ids must be those of the token."""
 
     instance_id: Text
     function_id: Uuid
     function_version_id: Uuid
 
 
-class NatsView(View):
-    """How to log in to NATS."""
+class ConnectResponse(View):
+    """What a worker needs to process requests. It replaces an earlier response.
 
-    urls: list[str]
-    """Of one cluster."""
-    jwt: str = Field(repr=False)
-    """Of the user."""
-    seed: str = Field(repr=False)
-    """Of the user's nkey."""
-    api_prefix: str
-    """Where JetStream answers this user."""
+    Further members are the worker's credentials for the broker of its queue
+    (`queueing.interface.WorkerCredentials`); without any, the worker logs in as configured.
+    """
 
-
-class ConnectAnswer(View):
-    """What a worker needs to take requests. Replaces what an earlier answer gave."""
+    model_config = ConfigDict(extra="allow")
 
     region: str
-    """Part of the names of its queue."""
-    nats: NatsView | None = None
-    """Absent: the worker logs in as it is configured."""
+    """Part of the name of its queue."""
     token: str = Field(repr=False)
     """For the next calls."""
     expires_in_seconds: float
-    """Of token and NATS login; connect again before."""
+    """Life of token and credentials; connect again before."""
     lease_seconds: float
-    """Without a heartbeat for so long, the worker counts as gone."""
+    """The worker counts as lost after this time without a heartbeat."""
     max_request_concurrency: int | None = None
-    """Requests to take at a time from now on; absent: as many as before."""
+    """Requests to process at a time from now on; absent: unchanged."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Leave out the credentials."""
+        extra = self.model_extra or {}
+        return [(name, value) for name, value in super().__repr_args__() if name not in extra]
 
 
 class HeartbeatBody(Body):
-    """How a worker is."""
+    """The state of a worker."""
 
     instance_id: Text
     healthy: bool
-    """Whether requests can be served."""
+    """Whether requests can be processed."""
     slots: Slots
-    """Requests it takes at a time."""
+    """Requests that it processes at a time."""
     busy: Slots
-    """Requests it has; at least 1 when it had any since the last heartbeat."""
+    """Requests in progress; at least 1 when there was one since the last heartbeat."""
     stopping: bool = False
     """It takes no more requests and ends when it has none."""
 
 
-class HeartbeatAnswer(View):
+class HeartbeatResponse(View):
     """The lease is renewed."""
 
     lease_seconds: float
-    """As in the answer to connect."""
+    """As in the response to connect."""
     max_request_concurrency: int | None = None
-    """As in the answer to connect."""
+    """As in the response to connect."""

@@ -1,4 +1,4 @@
-"""NATS's own signed documents: nkeys, and JWTs of operators, accounts and users (ADR-14). Pure.
+"""Signed documents of NATS: nkeys, and JWTs of operators, accounts and users (ADR-14). Pure.
 
 An nkey is an Ed25519 key in base32 with a role in its first letters: ``SO`` is the seed of an
 operator, ``A`` the public key of an account. A document is a JWT with the algorithm
@@ -18,7 +18,7 @@ NO_LIMITS: Mapping[str, object] = {"subs": -1, "data": -1, "payload": -1}
 
 
 class Role(Enum):
-    """What a key is for."""
+    """The owner of a key."""
 
     OPERATOR = nkeys.PREFIX_BYTE_OPERATOR
     ACCOUNT = nkeys.PREFIX_BYTE_ACCOUNT
@@ -26,7 +26,7 @@ class Role(Enum):
 
 
 class Credentials(NamedTuple):
-    """What a client logs in with: a user's JWT, and the seed that proves it is theirs."""
+    """A client's login: a user's JWT, and the seed of the key in it."""
 
     jwt: str
     seed: str
@@ -35,7 +35,7 @@ class Credentials(NamedTuple):
         return "Credentials(***)"
 
     def text(self) -> str:
-        """Return the two as a ``.creds`` file has them."""
+        """Return the content of a ``.creds`` file with both."""
         return (
             f"-----BEGIN NATS USER JWT-----\n{self.jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{self.seed}\n------END USER NKEY SEED------\n"
@@ -43,23 +43,23 @@ class Credentials(NamedTuple):
 
 
 class Signer:
-    """One key that signs."""
+    """A key that signs documents."""
 
     __slots__ = ("_pair", "public", "seed")
 
     def __init__(self, seed: str) -> None:
-        """Raises ValueError for what is no seed."""
+        """Raises ValueError when ``seed`` is not a seed."""
         try:
             self._pair = nkeys.from_seed(seed.strip().encode())
             self.public: str = self._pair.public_key.decode()
         except Exception as error:
-            # nkeys and libsodium raise classes of their own that have no common root.
+            # nkeys and libsodium raise classes of their own without a common base.
             raise ValueError("not an nkey seed") from error
         self.seed = seed.strip()
 
     @classmethod
     def of(cls, role: Role, random32: bytes) -> "Signer":
-        """Return the key made of 32 random bytes."""
+        """Return the key that is made of 32 random bytes."""
         return cls(nkeys.encode_seed(random32, role.value).decode())
 
     def signed(self, claims: Mapping[str, object]) -> str:
@@ -88,7 +88,7 @@ def account_jwt(
 ) -> str:
     """Return the document of the account with that public key.
 
-    ``content`` is what it may, imports and exports, over the bare account: no JetStream.
+    ``content`` has its limits, imports and exports and replaces the default: no JetStream.
     """
     limits = {**NO_LIMITS, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": 0}
     content = {"limits": limits, **content}
@@ -110,9 +110,10 @@ def user_credentials(
     now: int,
     expires_at: int | None = None,
 ) -> Credentials:
-    """Return a new user of ``account``; times are Unix seconds, without ``expires_at`` for ever.
+    """Return a new user of ``account``; times are Unix seconds.
 
-    ``content`` is what it may, over a user that may everything.
+    Without ``expires_at`` it does not expire. ``content`` has its permissions and limits; the
+    default is all permissions.
     """
     user = Signer.of(Role.USER, random32)
     claims = {
@@ -129,7 +130,7 @@ def user_credentials(
 def account_of(jwt: str) -> str:
     """Return the public key of the account that a user's document belongs to.
 
-    Nothing is verified: it is for documents of our own. Raises ValueError for what is none.
+    Nothing is verified: it is for our own documents. Raises ValueError for any other text.
     """
     try:
         payload = jwt.split(".")[1]

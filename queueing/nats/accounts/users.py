@@ -1,12 +1,12 @@
-"""Who may what in NATS: the gateway everything of its own account, a worker its version's queue.
+"""NATS permissions: the gateway has all of its own account, a worker only its version's queue.
 
-Each version's workers have an account of their own. Permissions alone do not keep tenants apart:
-JetStream sends its answers as the server, to whatever reply subject the asker names, so in one
-account a worker that may only pull and acknowledge can have a stream deleted, a bucket written to
-or a request put into another tenant's queue (seen with nats-server 2.15). An answer that leaves the
-account can only go back to who asked.
+The workers of each version have an account of their own. Permissions alone do not isolate tenants:
+JetStream sends its responses as the server, to any reply subject in a request. In a shared account,
+a worker with permission only to pull and to acknowledge can delete a stream, write to a bucket or
+add a request to another tenant's queue in this way (observed with nats-server 2.15). A response
+that leaves the account can only go back to the requester.
 
-So the queues are in the gateway's account, which exports the few subjects a worker needs; the
+The queues are therefore in the gateway's account, which exports the subjects that workers need; the
 account of a version imports those of its own stream, and the worker's user is limited to these and
 to its own inbox:
 
@@ -16,14 +16,14 @@ to its own inbox:
     $JS.ACK.>                     service ────▶  $JS.ACK.<stream>.<consumer>.>
     nvcf.cancel.*                 stream  ────▶  nvcf.cancel.<version>
 
-The prefix is another because the server answers ``$JS.API`` of every account itself, here with "not
-enabled".
+The prefix differs because the server itself responds to ``$JS.API`` of every account, here with
+"not enabled".
 
-The key of a version's account is derived from the operator's: nothing has to be kept, and for one
-deployment every gateway process makes the same document, which changes nothing when it is told
-again. The document of the next deployment is another: a server that was told to forget an account
-takes the very document that it had for no news, and keeps it closed (seen with 2.15). The server
-must know it before a worker logs in (`queueing.nats.accounts.claims`). Only holders of the
+The key of a version's account is derived from the operator's key: nothing has to be stored, and all
+gateway processes make the same document for one deployment, which changes nothing when it is
+published again. The document of the next deployment differs: a server that has deleted an account
+ignores the same document and keeps the account closed (observed with 2.15). The server must have
+the document before a worker logs in (`queueing.nats.accounts.credentials`). Only holders of the
 operator's key can make accounts that import.
 """
 
@@ -34,11 +34,11 @@ from queueing.nats.accounts.jwt import Credentials, Role, Signer, account_jwt, u
 from wire.subjects import cancel_subject, consumer_name, stream_name, worker_inbox
 
 _TEMPLATE_AT = 1_790_000_000
-"""Unix time of the last change to what accounts of versions contain: the same everywhere."""
+"""Unix time of the last change to the content of versions' accounts: the same in each process."""
 _MAX_SUBSCRIPTIONS = 64
 _MAX_PAYLOAD_BYTES = 65_536
 WORKER_API = "nvcf.js"
-"""Where JetStream answers in accounts of versions."""
+"""The prefix of JetStream's API subjects in accounts of versions."""
 _EXPORTED_API = "$JS.API"
 _NEXT = "CONSUMER.MSG.NEXT"
 _INFO = "CONSUMER.INFO"
@@ -48,7 +48,7 @@ CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
 
 
 class WorkerSubjects(NamedTuple):
-    """The subjects that the workers of one version may use, as they are in its account."""
+    """The subjects for the workers of one version, as they are in its account."""
 
     next: str
     info: str
@@ -75,7 +75,7 @@ class WorkerUsers:
     """
 
     def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
-        """Raises ValueError for what is no operator's seed."""
+        """Raises ValueError when ``operator_seed`` is not an operator's seed."""
         self._operator = Signer(operator_seed)
         if not self._operator.public.startswith("O"):
             raise ValueError("not an operator's seed")
@@ -83,7 +83,7 @@ class WorkerUsers:
         self._region = region
 
     def account(self, version_id: str, deployment_id: str) -> str:
-        """Return the document of a version's account while it is so deployed."""
+        """Return the document of a version's account for one deployment."""
         subjects = WorkerSubjects.of(self._region, version_id)
         imports = [
             self._import(subjects.next, "service"),
@@ -100,7 +100,7 @@ class WorkerUsers:
         )
 
     def removal(self, version_ids: list[str], now: int) -> str:
-        """Return the order to forget accounts of versions, which ends their connections."""
+        """Return the order to delete accounts of versions, which ends their connections."""
         accounts = [self._signer(version_id).public for version_id in version_ids]
         return self._operator.signed(
             {
@@ -142,7 +142,7 @@ class WorkerUsers:
 
 
 def gateway_account(operator: Signer, account: str, now: int) -> str:
-    """Return the document of the account that holds queues and store."""
+    """Return the document of the account with the queues and the store."""
     limits = {
         "subs": -1,
         "data": -1,
@@ -177,12 +177,12 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
 
 
 def gateway_user(account: Signer, random32: bytes, now: int) -> Credentials:
-    """Return a user that may everything in its account; it does not expire."""
+    """Return a user with all permissions in its account; it does not expire."""
     return user_credentials(account, "gateway", random32, {}, now)
 
 
 def system_user(system: Signer, random32: bytes, now: int) -> Credentials:
-    """Return a user of the system account that may change accounts, and nothing else."""
+    """Return a user of the system account with permission to change accounts only."""
     content = {
         "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},
         "sub": {"allow": ["_INBOX.>"]},

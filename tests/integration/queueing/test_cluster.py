@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from queueing.interface import Lease
 from queueing.nats.connection import NatsError
-from queueing.nats.consumer import PulledLease
 from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
 from queueing.nats.queue import QueueLimits
 from tests.support.nats_server import NatsServer, running_nats_server
@@ -74,9 +74,9 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
         worker(leaving.url, version, slots=8, options=options) as work,
     ):
 
-        def serve(lease: PulledLease) -> None:
+        def serve(lease: Lease) -> None:
             lease.ack()
-            queue.settled(lease.request_id)
+            queue.answered(lease.request_id)
             work.leased(lease)
             work.pull.want(8)
 

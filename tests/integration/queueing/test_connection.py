@@ -29,7 +29,7 @@ WORKER_MAY = """
 
 
 class Watch(Diary):
-    """A `Listener` that writes down what it is told."""
+    """A `ConnectionListener` that writes down what it is told."""
 
     def connected(self) -> None:
         self.write("connected")
@@ -216,7 +216,7 @@ async def test_a_worker_needs_only_the_permissions_of_a_worker() -> None:
         )
         request, _ = await publish(queue, version)
         (lease,) = await work.has(1)
-        lease.progress()
+        lease.in_progress()
         queue.withdraw(version, request)
         await work.until(lambda: work.cancelled == [request])
         lease.ack()
@@ -224,7 +224,7 @@ async def test_a_worker_needs_only_the_permissions_of_a_worker() -> None:
         connection = await stack.enter_async_context(connected(server.url, as_worker))
         assert connection.refusals == 0
         watch = Watch()
-        connection.add_listener(watch)
+        connection.add_listener(watch, watch.denied)
         with pytest.raises(Denied):
             await connection.request(b"$JS.API.STREAM.DELETE.rq", b"")
         connection.subscribe(b"other.>", lambda *_: None)
@@ -242,7 +242,7 @@ async def test_a_gateway_that_may_not_publish_is_told_at_once() -> None:
     ):
         version = new_version()
         _, client = await publish(queue, version)
-        assert client.entries == [("refused", "QueueUnavailable")]
+        assert client.entries == [("publish_failed", "QueueUnavailable")]
         assert str(client.error) == "The broker denies publishing"
         assert counted(queue, version) == {"Ok": 0, "Denied": 1}
 

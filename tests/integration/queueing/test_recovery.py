@@ -11,6 +11,7 @@ from tests.support.queue_harness import (
     Worker,
     connected,
     counted,
+    decided,
     gateway,
     messages_in,
     new_request,
@@ -28,12 +29,13 @@ SOON = QueueLimits(lost_grace_s=0.3, look_interval_s=0.2)
 
 
 async def until_down(queue: JetStreamQueue) -> None:
-    await until(queue.is_available, lambda found: not found)
+    await until(lambda: not queue._connection.is_connected())
 
 
 async def until_up(*sides: JetStreamQueue | Worker) -> None:
     for side in sides:
-        await until(side.pull.is_bound if isinstance(side, Worker) else side.is_available)
+        is_up = side.pull.is_bound if isinstance(side, Worker) else side._connection.is_connected
+        await until(is_up)
 
 
 async def leased_now(look: Connection, version: str) -> int:
@@ -58,8 +60,8 @@ async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
         await nats_server.start()
         await until_up(queue, work)
         # Made again without a publish, so that workers find their queue.
-        queue.settled(running)
-        await lost.reaches("refused")
+        queue.answered(running)
+        await lost.reaches("publish_failed")
         assert answered.entries == [("published",)]
         assert str(lost.error) == "The queue has lost the request"
 
@@ -88,7 +90,7 @@ async def test_a_queue_on_disk_goes_on_where_it_was(nats_server: NatsServer) -> 
         await until_down(queue)
         # Said while nobody hears it; must arrive all the same.
         lease.ack()
-        queue.settled(requests[0])
+        queue.answered(requests[0])
         await nats_server.start()
         await until_up(queue, work)
         assert await queue.position(version, requests[2]) == 2
@@ -131,8 +133,8 @@ async def test_a_publish_without_answer_is_refused_when_the_link_breaks(
         client = Client()
         queue.publish(version, new_request(), b"envelope", client, b"")
         await nats_server.kill()
-        await client.reaches("refused")
-        assert client.entries == [("refused", "QueueUnavailable")]
+        await client.reaches("publish_failed")
+        assert client.entries == [("publish_failed", "QueueUnavailable")]
         assert counted(queue, version) == {"Ok": 1, "Unavailable": 1}
 
 
@@ -143,11 +145,11 @@ async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServ
         nats_server.pause()
         late, client = new_request(), Client()
         queue.publish(version, late, b"envelope", client, b"")
-        await client.reaches("refused")
+        await client.reaches("publish_failed")
         nats_server.resume()
         # The acknowledgement that comes now belongs to nobody, and nobody shall run the request.
         await until_depth(queue, version, 1)
-        assert client.entries == [("refused", "QueueUnavailable")]
+        assert client.entries == [("publish_failed", "QueueUnavailable")]
         assert counted(queue, version) == {"Ok": 1, "Timeout": 1}
 
 
@@ -164,7 +166,7 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
         entry = queue._requests[request]
         await until(lambda: entry.sends == 2)
         nats_server.resume()
-        await client.reaches("published")
+        await decided(queue, request, client)
         await publish(queue, version)
         assert await messages_in(look, version) == 3
         assert client.entries == [("published",)]
@@ -189,7 +191,7 @@ async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_reques
         work.pull.want(1)
         await work.has(2)
         assert work.leases[1].request_id == fresh
-        await lost.reaches("refused")
+        await lost.reaches("publish_failed")
 
 
 async def test_a_consumer_that_is_missing_is_made_again(shared_nats_server: NatsServer) -> None:
@@ -208,18 +210,6 @@ async def test_a_consumer_that_is_missing_is_made_again(shared_nats_server: Nats
         await work.has(1)
 
 
-async def test_a_worker_waits_for_a_queue_that_does_not_exist_yet(
-    shared_nats_server: NatsServer,
-) -> None:
-    version = new_version()
-    url = shared_nats_server.url
-    async with worker(url, version, slots=3) as work, gateway(url) as queue:
-        await queue.depth(version)
-        assert not work.pull.is_bound()
-        await publish_many(queue, version, 3)
-        await work.has(3)
-
-
 async def test_a_pull_that_the_broker_forgot_is_noticed_by_its_silence(
     nats_server: NatsServer,
 ) -> None:
@@ -230,9 +220,8 @@ async def test_a_pull_that_the_broker_forgot_is_noticed_by_its_silence(
         await publish(queue, version)
         await work.has(1)
         work.pull.want(1)
-        before = work.pull.rebinds
         nats_server.pause()
-        await until(lambda: work.pull.rebinds > before)
+        await until(lambda: not work.pull.is_bound())
         nats_server.resume()
         await until_up(work)
         await publish(queue, version)
@@ -246,11 +235,12 @@ async def test_a_pull_that_expires_is_renewed(shared_nats_server: NatsServer) ->
     async with gateway(url) as queue, worker(url, version, slots=4, pulls=pulls) as work:
         await publish(queue, version)
         await work.has(1)
-        before = work.pull.pulls
-        await until(lambda: work.pull.pulls >= before + 3)
+        before = work.pull._pulls
+        await until(lambda: work.pull._pulls >= before + 3)
         await publish_many(queue, version, 3)
         await work.has(4)
-        assert work.pull.handed_back == 0
+        # None was given back.
+        assert [lease.deliveries for lease in work.leases] == [1, 1, 1, 1]
 
 
 async def test_a_request_published_into_the_new_queue_is_not_lost_with_the_old(
@@ -268,7 +258,7 @@ async def test_a_request_published_into_the_new_queue_is_not_lost_with_the_old(
             await api.ensure(REGION, version, StreamSettings())
         request, fresh = await publish(queue, version)
         assert fresh.sequence == old.sequence == 1
-        await old.reaches("refused")
-        await also_old.reaches("refused")
+        await old.reaches("publish_failed")
+        await also_old.reaches("publish_failed")
         assert fresh.entries == [("published",)]
         assert await queue.position(version, request) == 1

@@ -31,17 +31,17 @@ class HandLease:
         self.calls: list[str] = []
         self.ended = asyncio.Event()
 
-    def progress(self) -> None:
-        self.calls.append("progress")
+    def in_progress(self) -> None:
+        self.calls.append("in_progress")
 
     def ack(self) -> None:
         self._end("ack")
 
-    def hand_back(self) -> None:
-        self._end("hand_back")
+    def nak(self) -> None:
+        self._end("nak")
 
-    def reject(self) -> None:
-        self._end("reject")
+    def term(self) -> None:
+        self._end("term")
 
     def _end(self, call: str) -> None:
         assert not self.ended.is_set(), f"{call} after {self.calls}"

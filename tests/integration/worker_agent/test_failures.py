@@ -284,7 +284,7 @@ async def test_an_envelope_that_nobody_can_serve_is_rejected_and_takes_no_slot()
         raise AssertionError
 
     async with running_agent(serve) as agent:
-        assert agent.lease(b"\xff\xff\xff").calls == ["reject"]
+        assert agent.lease(b"\xff\xff\xff").calls == ["term"]
         assert agent.slots.running == 0
 
 

@@ -260,7 +260,7 @@ async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used(
             expected = agent.gateway.expect()
             leased.append((expected, agent.lease(expected.envelope(b"GET"))))
         too_many = agent.lease(agent.gateway.expect().envelope(b"GET"))
-        assert too_many.calls == ["hand_back"]
+        assert too_many.calls == ["nak"]
         for expected, lease in leased:
             await agent.answer(expected, lease)
         assert most == 3
@@ -284,7 +284,7 @@ async def test_slots_taken_away_are_those_that_get_free_and_nothing_that_runs_is
             leased.append((expected, agent.lease(expected.envelope(b"GET"))))
         agent.intake.resize(2, 256)
         assert agent.queue.free <= 0
-        assert agent.lease(agent.gateway.expect().envelope(b"GET")).calls == ["hand_back"]
+        assert agent.lease(agent.gateway.expect().envelope(b"GET")).calls == ["nak"]
         may_answer.set()
         for expected, lease in leased:
             assert await agent.answer(expected, lease) == (200, b"{}")

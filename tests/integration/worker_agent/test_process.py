@@ -16,7 +16,7 @@ from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F4
 from tests.support.programs import Program, resident_bytes, worker_agent
 from tests.support.queue_harness import until_depth
 from tests.support.raw_server import Peer, RawServer, Serve
-from tests.support.waiting import PATIENCE_S, until_unchanged
+from tests.support.waiting import PATIENCE_S, until, until_unchanged
 from wire.ids import request_id, uuid4_text
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -24,19 +24,15 @@ PROCESS = 7
 
 
 class Published:
-    """A `queueing.interface.Waiting`."""
+    """`queueing.interface.PublishCallbacks`."""
 
     def __init__(self) -> None:
-        self.sequence: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.error: QueueError | None = None
 
-    def published(self, sequence: int) -> None:
-        self.sequence.set_result(sequence)
+    def publish_failed(self, error: QueueError) -> None:
+        self.error = error
 
-    def refused(self, error: QueueError) -> None:
-        if not self.sequence.done():
-            self.sequence.set_exception(error)
-
-    def exhausted(self) -> None: ...
+    def undeliverable(self) -> None: ...
 
 
 class System:
@@ -54,9 +50,10 @@ class System:
         return self.gateway.expect(request_id(os.urandom(16), PROCESS))
 
     async def publish(self, expected: Expected, envelope: bytes) -> None:
-        waiting = Published()
-        self.queue.publish(self.version_id, expected.request_id, envelope, waiting, b"")
-        await waiting.sequence
+        published = Published()
+        self.queue.publish(self.version_id, expected.request_id, envelope, published, b"")
+        await until(lambda: self.queue.sequence_of(expected.request_id) or published.error)
+        assert published.error is None
 
     async def call(self, **request: bytes) -> Expected:
         expected = self.expect()

@@ -1,21 +1,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueing.position import Line, place
+from queueing.position import Sequences, position
 
 
 def test_the_first_in_line_is_1_and_a_leased_one_is_0() -> None:
-    line = Line()
+    line = Sequences()
     for sequence in range(1, 1501):
         line.add(sequence)
-    assert place(0, 1, line.between(0, 1)) == 1
-    assert place(0, 1500, line.between(0, 1500)) == 1500
-    assert place(499, 500, line.between(499, 500)) == 1
-    assert place(500, 500, line.between(500, 500)) == 0
+    assert position(0, 1, line.between(0, 1)) == 1
+    assert position(0, 1500, line.between(0, 1500)) == 1500
+    assert position(499, 500, line.between(499, 500)) == 1
+    assert position(500, 500, line.between(500, 500)) == 0
 
 
 def test_a_sequence_that_arrives_late_keeps_the_order() -> None:
-    line = Line()
+    line = Sequences()
     for sequence in (1, 3, 2):
         line.add(sequence)
     assert line.between(1, 3) == 1
@@ -31,7 +31,7 @@ def test_a_sequence_that_arrives_late_keeps_the_order() -> None:
 def test_counting_equals_counting_one_by_one(
     sequences: list[int], leaves: list[bool], delivered: int, asked: int
 ) -> None:
-    line = Line()
+    line = Sequences()
     present = set()
     for sequence in sequences:
         line.add(sequence)
@@ -45,7 +45,7 @@ def test_counting_equals_counting_one_by_one(
 
 
 def test_what_left_the_line_takes_no_room() -> None:
-    line = Line()
+    line = Sequences()
     for sequence in range(1, 100_001):
         line.add(sequence)
         if sequence > 10:

@@ -5,18 +5,18 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from queueing.nats.accounts.document import NatsLogin, read_login
 from tests.support.waiting import PATIENCE_S, Signal, until
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 from worker_agent.registration import (
-    CONNECT_PATH,
-    HEARTBEAT_PATH,
     ConnectError,
-    Place,
+    InstanceRef,
     Registration,
     Status,
-    read_welcome,
+    read_connect_response,
 )
 
-WELCOME = {
+CONNECTED = {
     "region": "local",
     "nats": {"urls": ["nats://a:1"], "jwt": "j", "seed": "s", "apiPrefix": "nvcf.js"},
     "token": "t1",
@@ -47,36 +47,35 @@ class Api:
 
 
 def willing(path: str) -> Mapping[str, object]:
-    return WELCOME if path == CONNECT_PATH else {"leaseSeconds": 30}
+    return CONNECTED if path == CONNECT_PATH else {"leaseSeconds": 30}
 
 
 class Agent:
     def __init__(self, api: Api) -> None:
-        self.status = WELL
+        self.now = WELL
         self.renewals = 0
         self.asked: list[int] = []
-        self.registration = Registration(
-            api,
-            Place("i1", "f1", "v1"),
-            "t0",
-            lambda: self.status,
-            self._renewed,
-            self.asked.append,
-        )
+        self.registration = Registration(api, InstanceRef("i1", "f1", "v1"), "t0", self, read_login)
 
-    async def _renewed(self) -> None:
+    def status(self) -> Status:
+        return self.now
+
+    def concurrency_requested(self, concurrency: int) -> None:
+        self.asked.append(concurrency)
+
+    async def login_renewed(self) -> None:
         self.renewals += 1
 
 
 async def test_connects_as_the_instance_it_is_and_goes_on_with_the_new_token() -> None:
     api = Api(willing)
     agent = Agent(api)
-    welcome = await agent.registration.connect()
+    response = await agent.registration.connect()
     assert api.of(CONNECT_PATH) == [
         ("t0", {"instanceId": "i1", "functionId": "f1", "functionVersionId": "v1"})
     ]
-    assert welcome.nats is not None
-    assert agent.registration.credentials() == ("j", "s")
+    assert response.login == NatsLogin(("nats://a:1",), "j", "s", "nvcf.js")
+    assert agent.registration.response is response
     agent.registration.start()
     await api.until(lambda: bool(api.of(HEARTBEAT_PATH)))
     await agent.registration.stop()
@@ -123,10 +122,10 @@ async def test_tells_a_change_at_once_and_says_goodbye() -> None:
     await agent.registration.connect()
     agent.registration.start()
     await api.until(lambda: len(api.of(HEARTBEAT_PATH)) == 1)
-    agent.status = WELL._replace(healthy=False)
+    agent.now = WELL._replace(healthy=False)
     agent.registration.changed()
     await api.until(lambda: len(api.of(HEARTBEAT_PATH)) == 2)
-    agent.status = WELL._replace(stopping=True)
+    agent.now = WELL._replace(stopping=True)
     await agent.registration.stop()
     told = [document for _, document in api.of(HEARTBEAT_PATH)]
     assert [one["healthy"] for one in told] == [True, False, True]  # type: ignore[index]
@@ -144,8 +143,8 @@ async def test_every_answer_may_say_how_many_requests_are_asked_of_us() -> None:
 
     api = Api(answer)
     agent = Agent(api)
-    welcome = await agent.registration.connect()
-    assert (welcome.concurrency, agent.asked) == (3, [3])
+    response = await agent.registration.connect()
+    assert (response.concurrency, agent.asked) == (3, [3])
     agent.registration.start()
     await api.until(lambda: not answers)
     await agent.registration.stop()
@@ -177,7 +176,7 @@ async def test_renews_at_half_time_and_keeps_trying() -> None:
         failing.append(agent.registration.is_renewal_failing)
         if connects > 1 and refusals:
             raise refusals.pop()
-        return {**WELCOME, "token": f"t{connects}", "expiresInSeconds": 0.1}
+        return {**CONNECTED, "token": f"t{connects}", "expiresInSeconds": 0.1}
 
     api = Api(answer)
     agent = Agent(api)
@@ -205,13 +204,13 @@ async def test_renews_at_half_time_and_keeps_trying() -> None:
 )
 def test_an_answer_that_lacks_something_is_no_answer(changes: dict[str, object]) -> None:
     with pytest.raises(ConnectError):
-        read_welcome({**WELCOME, **changes})
+        read_connect_response({**CONNECTED, **changes}, read_login)
 
 
 def test_logins_are_not_shown() -> None:
-    welcome = read_welcome({**WELCOME, "token": "sesame", "nats": None})
-    assert welcome.nats is None
-    assert "sesame" not in repr(welcome)
-    login = read_welcome(WELCOME).nats
+    response = read_connect_response({**CONNECTED, "token": "sesame", "nats": None}, read_login)
+    assert response.login is None
+    assert "sesame" not in repr(response)
+    login = read_connect_response(CONNECTED, read_login).login
     assert "'s'" not in repr(login)
     assert "'j'" not in repr(login)

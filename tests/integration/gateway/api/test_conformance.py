@@ -18,10 +18,11 @@ import pytest
 from gateway.api.route import InLine
 from gateway.domain.model import Instance, Reach
 from gateway.errors import GatewayError
-from gateway.provision.undeploy_notices import Endings
+from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
+from queueing.nats.bus import NatsBus
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
@@ -295,8 +296,8 @@ async def test_undeploy_at_once_ends_what_is_queued(
     await version.joins(only)
     await version.until("ACTIVE")
     ended = asyncio.Event()
-    endings = Endings(
-        data, lambda version_id: ended.set() if version_id == version.version_id else None
+    notices = UndeployNotices(
+        NatsBus(data), lambda version_id: ended.set() if version_id == version.version_id else None
     )
     await enqueue(plane, data, version.version_id)
     told = await client.delete(version.path)
@@ -304,7 +305,7 @@ async def test_undeploy_at_once_ends_what_is_queued(
     assert_refused(await client.get(version.path), 404)
     async with asyncio.timeout(1.0):
         await ended.wait()
-    endings.close()
+    notices.close()
     await plane.catalog.until(lambda: not version.instances())
 
 

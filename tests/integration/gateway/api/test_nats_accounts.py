@@ -61,7 +61,7 @@ async def store(guarded_nats: GuardedNats) -> AsyncIterator[Store]:
 
 
 class Told(Diary):
-    """A `queueing.nats.connection.Listener`."""
+    """A `queueing.interface.ConnectionListener`."""
 
     def connected(self) -> None:
         self.write("connected")
@@ -88,7 +88,7 @@ async def test_a_worker_pulls_acknowledges_and_hears_cancels(guarded_nats: Guard
             (second, b"two"),
         ]
         for lease in leases:
-            lease.progress()
+            lease.in_progress()
             lease.ack()
         await work.connection.flush()
         assert await in_queue(guarded_nats, version_id) == 0
@@ -176,7 +176,7 @@ async def test_everything_else_is_refused(guarded_nats: GuardedNats, store: Stor
         guarded_nats.url, await guarded_nats.worker_options(version_id)
     ) as connection:
         told = Told()
-        connection.add_listener(told)
+        connection.add_listener(told, told.denied)
         to, of = subjects_out_of_reach(other), subjects_out_of_hearing(version_id, other)
         for subject in to:
             connection.publish(subject.encode(), b"{}", connection.inbox())
@@ -237,7 +237,7 @@ async def ask_everything(work: Worker, raw: Connection, reply: bytes) -> None:
     raw.publish(pull._next_subject.replace(b"MSG.NEXT", b"INFO"), b"", reply)
     raw.publish(lease._ack_subject, b"+ACK", reply)
     # Answered when the server has dealt with what was sent before.
-    assert await pull._api.consumer_state(pull._stream) is not None
+    assert await pull._jetstream.consumer_state(pull._stream) is not None
 
 
 async def test_expired_credentials_are_refused(guarded_nats: GuardedNats) -> None:

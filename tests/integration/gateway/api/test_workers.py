@@ -10,7 +10,6 @@ from typing import Any, Self
 import aiohttp
 import pytest
 
-from gateway.api.routes.workers import CONNECT_PATH, HEARTBEAT_PATH
 from gateway.auth.tokens import WorkerIdentity
 from gateway.domain.states import is_running
 from queueing.nats.jetstream import JetStream
@@ -19,12 +18,13 @@ from tests.support.deployments import deployment, gpu_spec
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_logins import GuardedNats, guarded_nats
 from tests.support.programs import Program
-from tests.support.queue_harness import REGION, STREAMS, Client
+from tests.support.queue_harness import REGION, STREAMS, Client, decided
 from tests.support.raw_server import Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
 from tests.support.waiting import until
 from wire.ids import request_id, uuid4_text
 from wire.subjects import consumer_name, stream_name
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 __all__ = ["guarded_nats"]
 
@@ -52,12 +52,12 @@ class Caller:
 
     async def call(self) -> Expected:
         expected = self._gateway.expect(request_id(os.urandom(16), 7))
-        waiting = Client()
+        client = Client()
         envelope = expected.envelope(b"GET")
         version_id = self._platform.record.version_id
-        self._queue.publish(version_id, expected.request_id, envelope, waiting, b"")
-        await waiting.until(waiting.has_begun)
-        assert waiting.error is None
+        self._queue.publish(version_id, expected.request_id, envelope, client, b"")
+        await decided(self._queue, expected.request_id, client)
+        assert client.error is None
         return expected
 
     async def __aenter__(self) -> Self:

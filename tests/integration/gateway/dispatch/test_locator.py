@@ -1,4 +1,4 @@
-"""A request's place in line is found from every gateway process."""
+"""A request and its position are found from every gateway process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.api.route import InLine
-from gateway.dispatch.locator import LiveRequests
+from gateway.dispatch.locator import RequestLocator
 from gateway.domain.model import FunctionVersion, State
 from queueing.interface import QueueUnavailable
+from queueing.nats.bus import NatsBus
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from tests.support.nats_server import NatsServer, nats_server
@@ -38,10 +39,10 @@ class Third:
 
 
 @asynccontextmanager
-async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[LiveRequests]:
+async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[RequestLocator]:
     connection = Connection(ConnectionOptions(servers=(url,)))
     connection.start()
-    requests = LiveRequests(live, Third(), connection, "local", number)
+    requests = RequestLocator(live, Third(), NatsBus(connection), "local", number)
     try:
         async with asyncio.timeout(PATIENCE_S):
             await connection.wait_connected()

@@ -33,8 +33,8 @@ from gateway.domain.model import (
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
-from gateway.provision.undeploy_notices import Endings
-from gateway.provision.wake_requests import Teller
+from gateway.provision.undeploy_notices import UndeployNotices
+from gateway.provision.wake_requests import WakePublisher
 from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
@@ -396,10 +396,10 @@ async def test_a_wake_request_starts_an_instance_although_the_queue_is_empty(
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 0, 1))
     await version.until(State.ACTIVE)
-    teller = Teller(one.data, asyncio.get_running_loop().time)
+    publisher = WakePublisher(one.broker.bus, asyncio.get_running_loop().time)
     # This version is unknown.
-    teller.tell(uuid4_text(os.urandom(16)))
-    teller.tell(version.version_id)
+    publisher.publish(uuid4_text(os.urandom(16)))
+    publisher.publish(version.version_id)
     await version.picture.until(lambda: version.instances)
 
 
@@ -433,7 +433,7 @@ async def until_load(version: Version, total: int) -> None:
 
 async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Provisioner) -> None:
     ended: list[str] = []
-    endings = Endings(one.data, ended.append)
+    notices = UndeployNotices(one.broker.bus, ended.append)
     version = await deployed(one)
     await version.until(State.ACTIVE)
     for _ in range(4):
@@ -447,12 +447,12 @@ async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Prov
     await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert await version.deployment() is None
     assert version.version_id not in await one.queues.version_ids()
-    endings.close()
+    notices.close()
 
 
 async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
-    endings = Endings(one.data, ended.put_nowait)
+    notices = UndeployNotices(one.broker.bus, ended.put_nowait)
     version = await deployed(one)
     await version.until(State.ACTIVE)
     for _ in range(3):
@@ -463,12 +463,12 @@ async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
     await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert await version.deployment() is None
     assert version.instances == []
-    endings.close()
+    notices.close()
 
 
 async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provisioner) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
-    endings = Endings(one.data, ended.put_nowait)
+    notices = UndeployNotices(one.broker.bus, ended.put_nowait)
     version = await deployed(one, gpu_spec("s1", 0, 0))
     await version.until(State.ACTIVE)
     await version.enqueue(b"1")
@@ -477,7 +477,7 @@ async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provi
         assert await ended.get() == version.version_id
     await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
     assert version.version_id not in await one.queues.version_ids()
-    endings.close()
+    notices.close()
 
 
 async def test_the_maximum_is_respected_when_it_is_lowered(one: Provisioner) -> None:

@@ -119,7 +119,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
     invocation.response_data(b"data: 1\n\n")
     invocation.response_end()
     assert world.script.lines == [
-        "queue.settled",
+        "queue.answered",
         "client.head 200",
         "client.body b'data: 1\\n\\n'",
         "client.end",
@@ -314,7 +314,7 @@ def test_a_refused_publish_is_answered_with_a_time_to_come_back(
     error: QueueFull | QueueUnavailable, status: int, reason: str
 ) -> None:
     world = World().publish()
-    world.invocation.refused(error)
+    world.invocation.publish_failed(error)
     assert world.problem()["reason"] == reason
     assert world.client.head is not None
     assert world.client.head[0] == status
@@ -323,7 +323,7 @@ def test_a_refused_publish_is_answered_with_a_time_to_come_back(
 
 def test_used_up_deliveries_are_a_502() -> None:
     world = World().publish()
-    world.invocation.exhausted()
+    world.invocation.undeliverable()
     assert world.problem()["status"] == 502
 
 
@@ -381,9 +381,9 @@ class Play:
         elif event == "shut down":
             invocation.shut_down()
         elif event == "refused":
-            invocation.refused(QueueUnavailable("lost"))
+            invocation.publish_failed(QueueUnavailable("lost"))
         elif event == "exhausted":
-            invocation.exhausted()
+            invocation.undeliverable()
         elif event.startswith("client") or event in ("pause_writing", "resume_writing"):
             if is_live:
                 self.client_acts(event)

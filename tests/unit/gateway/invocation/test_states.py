@@ -84,10 +84,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.PAUSE_WRITING: [lambda w: w.invocation.pause_writing()],
     Event.RESUME_WRITING: [lambda w: w.invocation.resume_writing()],
     Event.PUBLISH_FAILED: [
-        lambda w: w.invocation.refused(QueueFull("full")),
-        lambda w: w.invocation.refused(QueueUnavailable("lost")),
+        lambda w: w.invocation.publish_failed(QueueFull("full")),
+        lambda w: w.invocation.publish_failed(QueueUnavailable("lost")),
     ],
-    Event.UNDELIVERABLE: [lambda w: w.invocation.exhausted()],
+    Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
     Event.REST_REQUESTED: [_rest_requested],
     Event.REST_PAUSE_WRITING: [lambda w: w.invocation.rest_pause_writing()],
     Event.REST_RESUME_WRITING: [lambda w: w.invocation.rest_resume_writing()],

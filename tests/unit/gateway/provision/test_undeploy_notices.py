@@ -3,7 +3,7 @@
 import json
 
 from gateway.invocation.machine import Invocation
-from gateway.provision.undeploy_notices import Endings, end_queued
+from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from tests.support.invocation_world import VERSION, World
 
 ANOTHER = "44444444-4444-4444-8444-444444444444"
@@ -13,16 +13,16 @@ def test_only_who_waits_for_a_worker_of_that_version_is_answered() -> None:
     waiting, attached = World().publish(), World().publish().attach()
     live: set[Invocation] = {waiting.invocation, attached.invocation}
     queue = waiting.queue
-    assert end_queued(live, queue, ANOTHER) == 0
+    assert fail_waiting(live, queue, ANOTHER) == 0
     assert waiting.script.take() == []
-    assert end_queued(live, queue, VERSION) == 1
+    assert fail_waiting(live, queue, VERSION) == 1
     assert waiting.client.head is not None
     status, _, _ = waiting.client.head
     assert status == 503
     assert json.loads(waiting.client.sent)["detail"] == "The version was undeployed"
-    assert waiting.script.take()[0] == "queue.settled"
+    assert waiting.script.take()[0] == "queue.answered"
     assert attached.script.take() == []
 
 
 def test_the_subject_names_the_version() -> None:
-    assert Endings.subject(VERSION) == b"nvcf.ended." + VERSION.encode()
+    assert UndeployNotices.subject(VERSION) == b"nvcf.ended." + VERSION.encode()

@@ -47,19 +47,19 @@ class Recorder:
     def message(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         self.told.append(("message", subject, reply, headers, payload))
 
-    def info_came(self, document: bytes) -> None:
+    def on_info(self, document: bytes) -> None:
         self.told.append(("info", document))
 
-    def ping_came(self) -> None:
+    def on_ping(self) -> None:
         self.told.append(("ping",))
 
-    def pong_came(self) -> None:
+    def on_pong(self) -> None:
         self.told.append(("pong",))
 
-    def error_came(self, text: str) -> None:
+    def on_error(self, text: str) -> None:
         self.told.append(("error", text))
 
-    def handler_failed(self, error: Exception) -> None:
+    def on_handler_failed(self, error: Exception) -> None:
         self.told.append(("failed", str(error)))
 
 

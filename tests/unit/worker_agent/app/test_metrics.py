@@ -1,6 +1,5 @@
 """What the agent counts, with times that the test tells."""
 
-from queueing.nats.connection import Connection, ConnectionOptions
 from runtime.metrics import Registry
 from tests.support.job_bench import JSON, Bench
 from worker_agent.app.metrics import BusyTime, Metrics
@@ -92,27 +91,11 @@ def test_busy_time_never_goes_back_whatever_the_clock_has_behind_the_point() -> 
         told = busy.seconds(now)
 
 
-def test_the_servers_are_named_without_what_is_secret_in_their_urls() -> None:
-    counted = Counted()
-    urls = ("nats://me:secret@a.example:4333", "tls://token@b.example")
-    counted.metrics.watch_nats(Connection(ConnectionOptions(servers=urls)), urls)
-    text = counted.metrics.registry.exposition().decode()
-    assert 'nats_server_fqdn{nats_fqdn="nats://a.example:4333"} 1' in text
-    assert 'nats_server_fqdn{nats_fqdn="tls://b.example:4222"} 1' in text
-    assert "secret" not in text
-    assert "token@" not in text
-
-
 def test_no_slots_are_shown_before_work_is_asked_for() -> None:
     counted = Counted()
     assert counted.value("worker_thread_count_total") == 0
-    is_bound = False
     slots = 8
-    counted.metrics.watch_queue(lambda: slots, "eu", lambda: is_bound)
+    counted.metrics.watch_slots(lambda: slots)
     assert counted.value("worker_thread_count_total") == 8
     slots = 3
     assert counted.value("worker_thread_count_total") == 3
-    assert counted.value('nats_connected_pri_region{region="eu"}') == 0
-    is_bound = True
-    assert counted.value('nats_connected_pri_region{region="eu"}') == 1
-    assert counted.value('nats_connected_sec_regions{regions="none"}') == 1

@@ -156,7 +156,7 @@ def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
 def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
     bench = Bench().forward()
     bench.job.abandon()
-    assert bench.take() == ["call.close", "lease.hand_back", "registry.freed", "registry.finished"]
+    assert bench.take() == ["call.close", "lease.nak", "registry.freed", "registry.finished"]
     streaming = Bench().stream()
     streaming.job.abandon()
     assert "lease.ack" in streaming.take()
@@ -188,7 +188,7 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
             FIRE[event][way](bench)
     bench.job.cancel()
     calls = [line.split()[0] for line in bench.script]
-    assert calls.count("lease.ack") + calls.count("lease.hand_back") == 1
+    assert calls.count("lease.ack") + calls.count("lease.nak") == 1
     assert calls.count("registry.freed") == calls.count("registry.finished") == 1
     assert calls[-1] == "registry.finished"
     assert calls.count("attach.deliver") <= 2

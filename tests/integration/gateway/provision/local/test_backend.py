@@ -13,7 +13,7 @@ from queueing.nats.login import ConnectionOptions
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import REGION, SERVER
-from tests.support.queues import request_subject
+from tests.support.queues import broker_on, request_subject
 from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import uuid4_text
 
@@ -55,7 +55,7 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     # Not a valid envelope: only an agent takes it out of the queue.
     subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
     connection.publish(subject.encode(), b"no envelope")
-    queues = Queues(connection, REGION)
+    queues = Queues(*broker_on(connection, REGION))
 
     async def queued() -> int:
         assert backend.statuses(VERSION_ID)["one"].state is RunState.UP, backend.log_tail("one")

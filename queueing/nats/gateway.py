@@ -1,0 +1,112 @@
+"""A gateway process's access to NATS: one connection for queue, administration and bus."""
+
+import ssl
+from collections.abc import Mapping
+
+from queueing.interface import WorkerCredentials
+from queueing.nats.admin import JetStreamAdmin
+from queueing.nats.bus import NatsBus
+from queueing.nats.connection import Connection
+from queueing.nats.jetstream import StreamSettings
+from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.metrics import register_connection, register_queue
+from queueing.nats.queue import JetStreamQueue
+from queueing.nats.settings import GatewayNatsSettings
+from queueing.settings import QueueSettings
+from runtime.metrics import Registry
+
+
+class NatsGatewayBroker:
+    """A `queueing.interface.GatewayBroker`."""
+
+    def __init__(
+        self,
+        nats: GatewayNatsSettings,
+        queue: QueueSettings,
+        registry: Registry,
+        process: int,
+        worker_urls: tuple[str, ...],
+    ) -> None:
+        """``process`` is the number in the request ids of this process.
+
+        ``worker_urls`` are the servers' as workers reach them, empty if they are ``nats.urls``.
+        """
+        self._nats = nats
+        self._region = queue.region
+        self._worker_urls = worker_urls or nats.urls
+        self._connection = Connection(connection_options(nats))
+        streams = stream_settings(queue)
+        self.queue = JetStreamQueue(
+            self._connection, region=queue.region, process=process, streams=streams
+        )
+        self.admin = JetStreamAdmin(self._connection, queue.region, streams)
+        self.bus = NatsBus(self._connection)
+        register_connection(registry, self._connection)
+        register_queue(registry, self.queue)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._connection.start()
+
+    def is_connected(self) -> bool:
+        """Whether a message can be sent now."""
+        return self._connection.is_connected()
+
+    async def wait_connected(self) -> None:
+        """Return as soon as there is a connection."""
+        await self._connection.wait_connected()
+
+    def worker_environment(self) -> Mapping[str, str]:
+        """Return the servers' URLs as a setting of the worker agent."""
+        return {"WORKER_NATS__URLS": ",".join(self._worker_urls)}
+
+    def worker_credentials(self) -> WorkerCredentials | None:
+        """Return the issuer of workers' logins, `None` unless its files are configured.
+
+        Raises `queueing.interface.CredentialsError`.
+        """
+        nats = self._nats
+        if not (nats.operator_seed_file and nats.system_credentials_file and nats.credentials_file):
+            return None
+        # Imported here: a process that serves invocations only does not need the memory.
+        from queueing.nats.accounts.credentials import (  # noqa: PLC0415
+            LoginFiles,
+            NatsWorkerCredentials,
+        )
+
+        files = LoginFiles(
+            nats.operator_seed_file, nats.system_credentials_file, nats.credentials_file
+        )
+        return NatsWorkerCredentials(
+            files, connection_options(nats), self._region, self._worker_urls
+        )
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._connection.close()
+
+
+def connection_options(nats: GatewayNatsSettings) -> ConnectionOptions:
+    """Return the options of a gateway process's connection."""
+    tls = ssl.create_default_context(cafile=nats.ca_file) if nats.ca_file else None
+    return ConnectionOptions(
+        servers=nats.urls,
+        name="gateway-data",
+        login=Login(
+            credentials_file=nats.credentials_file,
+            token=nats.token.get_secret_value() if nats.token else "",
+            user=nats.user,
+            password=nats.password.get_secret_value() if nats.password else "",
+        ),
+        tls=tls,
+    )
+
+
+def stream_settings(queue: QueueSettings) -> StreamSettings:
+    """Return the configuration of new streams and consumers."""
+    return StreamSettings(
+        max_messages=queue.max_messages,
+        replicas=queue.replicas,
+        ack_wait_s=queue.lease_s,
+        max_deliver=queue.max_deliveries,
+    )

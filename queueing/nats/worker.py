@@ -1,0 +1,120 @@
+"""A worker's access to NATS: one connection and the consumer of its queue."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from queueing.interface import ConnectionListener, Lease
+from queueing.nats.accounts.document import NatsLogin
+from queueing.nats.connection import Connection
+from queueing.nats.consumer import PullConsumer, PullOptions
+from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.metrics import register_consumer, register_worker_connection
+from queueing.nats.settings import WorkerNatsSettings
+from runtime.metrics import Registry
+from wire.subjects import worker_inbox
+
+
+class NatsWorkerBroker:
+    """A `queueing.interface.WorkerBroker`."""
+
+    def __init__(
+        self,
+        nats: WorkerNatsSettings,
+        version_id: str,
+        instance_id: str,
+        registry: Registry,
+        login: Callable[[], object | None],
+    ) -> None:
+        """``login`` returns the last `NatsLogin` of the platform, `None` to use ``nats``.
+
+        The first result decides between the two; later ones are used for each new connection.
+        """
+        self._version_id = version_id
+        self._registry = registry
+        options = connection_options(nats, version_id, instance_id)
+        self._pulls = PullOptions()
+        first = login()
+        if isinstance(first, NatsLogin):
+            self._pulls = PullOptions(api=first.api)
+            credentials = Login(credentials=lambda: _credentials(login()))
+            options = replace(options, servers=first.urls, login=credentials)
+        self._connection = Connection(options)
+        register_worker_connection(registry, self._connection, options.servers)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._connection.start()
+
+    def is_connected(self) -> bool:
+        """Whether a message can be sent now."""
+        return self._connection.is_connected()
+
+    def add_listener(self, listener: ConnectionListener) -> None:
+        """Call ``listener`` for all changes of the connection from now on."""
+        self._connection.add_listener(listener)
+
+    def consumer(
+        self,
+        region: str,
+        on_lease: Callable[[Lease], None],
+        on_cancel: Callable[[str], None],
+    ) -> PullConsumer:
+        """Return the consumer of the worker's queue in ``region``."""
+        consumer = PullConsumer(
+            self._connection,
+            region=region,
+            version_id=self._version_id,
+            on_lease=on_lease,
+            on_cancel=on_cancel,
+            options=self._pulls,
+        )
+        register_consumer(self._registry, region, consumer.is_bound)
+        return consumer
+
+    async def renew(self) -> bool:
+        """Log in again; the new connection takes over without losing a message."""
+        return await self._connection.renew()
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._connection.close()
+
+
+def _credentials(login: object) -> tuple[str, str]:
+    return (login.jwt, login.seed) if isinstance(login, NatsLogin) else ("", "")
+
+
+def connection_options(
+    nats: WorkerNatsSettings, version_id: str, instance_id: str
+) -> ConnectionOptions:
+    """Return the options of a worker's connection, with the login in its settings.
+
+    The name is the one that NVCF's tools expect (``spec/worker.md`` §1.5).
+    """
+    token = _text(nats.token)
+    if nats.worker_token is not None:
+        token = callout_token(_text(nats.worker_token))
+    login = Login(
+        credentials_file=nats.credentials_file, nkey_seed=_text(nats.nkey_seed), token=token
+    )
+    return ConnectionOptions(
+        servers=nats.urls,
+        name=f"worker_{version_id}_{instance_id}",
+        login=login,
+        inbox_prefix=worker_inbox(version_id, instance_id),
+    )
+
+
+def callout_token(worker_token: str) -> str:
+    """Return ``worker_token`` as NVCF's auth callout reads it (``spec/worker.md`` §1.5)."""
+    document = {"account": "Worker", "pluginName": "webhook", "payload": worker_token}
+    text = json.dumps(document, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def _text(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""

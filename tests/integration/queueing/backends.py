@@ -1,0 +1,102 @@
+"""The backends that `test_conformance` holds to `queueing.interface`, each beside a real broker."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple, Protocol
+
+from queueing.interface import Bus, FunctionQueue, PullConsumer, QueueAdmin
+from queueing.nats.admin import JetStreamAdmin
+from queueing.nats.bus import NatsBus
+from queueing.nats.consumer import PullConsumer as JetStreamConsumer
+from queueing.nats.gateway import stream_settings
+from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.settings import QueueSettings
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import OPTIONS, REGION, Worker, connected
+from tests.support.waiting import PATIENCE_S
+
+LIMITS = QueueLimits(peer_wait_s=PATIENCE_S)
+"""A position waits for the other processes however slow the machine is."""
+
+
+class Gateway(NamedTuple):
+    """One gateway process's side, started."""
+
+    queue: FunctionQueue
+    admin: QueueAdmin
+    bus: Bus
+
+
+class Backend(Protocol):
+    """What a backend must offer to be tested."""
+
+    def gateway(
+        self, process: int = 1, settings: QueueSettings | None = None
+    ) -> AbstractAsyncContextManager[Gateway]:
+        """Run a gateway's side for the length of the block, connected."""
+
+    def worker(self, version_id: str, slots: int = 1) -> AbstractAsyncContextManager[Worker]:
+        """Run a worker for the length of the block, connected, that wants ``slots`` requests."""
+
+    def is_stored(self, gateway: Gateway, request_id: str) -> bool:
+        """Whether the broker has acknowledged the publish."""
+
+    async def stop(self) -> None:
+        """Stop the broker; what it has stored in memory may be lost."""
+
+    async def start(self) -> None:
+        """Start it again at the same address."""
+
+
+class NatsBackend:
+    """NATS JetStream."""
+
+    def __init__(self, server: NatsServer) -> None:
+        self._server = server
+
+    @asynccontextmanager
+    async def gateway(
+        self, process: int = 1, settings: QueueSettings | None = None
+    ) -> AsyncIterator[Gateway]:
+        streams = stream_settings(settings or QueueSettings(lease_s=1.0))
+        async with connected(self._server.url, OPTIONS) as connection:
+            queue = JetStreamQueue(
+                connection, region=REGION, process=process, streams=streams, limits=LIMITS
+            )
+            await queue.start()
+            try:
+                yield Gateway(
+                    queue, JetStreamAdmin(connection, REGION, streams), NatsBus(connection)
+                )
+            finally:
+                await queue.close()
+
+    @asynccontextmanager
+    async def worker(self, version_id: str, slots: int = 1) -> AsyncIterator[Worker]:
+        async with connected(self._server.url, OPTIONS) as connection:
+            work = Worker()
+            consumer: PullConsumer = JetStreamConsumer(
+                connection,
+                region=REGION,
+                version_id=version_id,
+                on_lease=work.leased,
+                on_cancel=work.cancel,
+            )
+            work.pull = consumer
+            consumer.start()
+            consumer.want(slots)
+            try:
+                yield work
+            finally:
+                await consumer.close()
+
+    def is_stored(self, gateway: Gateway, request_id: str) -> bool:
+        queue = gateway.queue
+        assert isinstance(queue, JetStreamQueue)
+        return bool(queue.sequence_of(request_id))
+
+    async def stop(self) -> None:
+        await self._server.kill()
+
+    async def start(self) -> None:
+        await self._server.start()

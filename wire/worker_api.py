@@ -1,0 +1,64 @@
+"""What the gateway and the worker agent agree on: paths, documents and bounds.
+
+A worker connects with the token of its instance and gets the region of its queue, credentials for
+the queue's broker and the duration of its lease; it keeps the lease with heartbeats. Both responses
+give the number of requests that the worker should process at a time. Responses to invocations go
+to the attach path of the gateway process that published the request.
+"""
+
+from typing import NotRequired, TypedDict
+
+CONNECT_PATH = "/v2/nvcf/worker/connect"
+HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
+ATTACH_PATH = b"/v2/nvcf/worker/request-attach"
+
+MAX_CONCURRENCY = 16_384
+"""The most requests that one worker processes at a time (`spec/control-plane.md` §1.5)."""
+
+
+class ConnectRequest(TypedDict):
+    """The body of a connect. The three ids must be those of the token."""
+
+    instanceId: str
+    functionId: str
+    functionVersionId: str
+
+
+class ConnectResponse(TypedDict):
+    """The response to a connect; it replaces an earlier one.
+
+    Further members are credentials for the broker, see
+    `queueing.interface.WorkerCredentials.issue`. Without any, the worker logs in as configured.
+    """
+
+    region: str
+    """Part of the name of the worker's queue."""
+    token: str
+    """The token for the next calls."""
+    expiresInSeconds: float
+    """Remaining life of token and credentials, in seconds."""
+    leaseSeconds: float
+    """The worker counts as lost after this time without a heartbeat, in seconds."""
+    maxRequestConcurrency: NotRequired[int]
+    """Requests to process at a time, up to `MAX_CONCURRENCY`; absent: unchanged."""
+
+
+class HeartbeatRequest(TypedDict):
+    """The body of a heartbeat."""
+
+    instanceId: str
+    healthy: bool
+    """Whether the inference server can process requests."""
+    slots: int
+    """Requests that the worker processes at a time."""
+    busy: int
+    """Requests in progress; at least 1 when any was in progress since the last heartbeat."""
+    stopping: NotRequired[bool]
+    """Whether the worker takes no further requests and ends when none is left."""
+
+
+class HeartbeatResponse(TypedDict):
+    """The response to a heartbeat: the lease is renewed."""
+
+    leaseSeconds: float
+    maxRequestConcurrency: NotRequired[int]
