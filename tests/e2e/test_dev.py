@@ -8,22 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Dev, start_dev
-from tests.support.programs import (
-    PATIENCE_S,
-    Program,
-    command_line,
-    descendants,
-    gateway,
-    wait_gone,
-)
+from tests.support.dev import Dev, start_dev
+from tests.support.programs import Program, command_line, descendants, gateway, wait_gone
+from tests.support.waiting import PATIENCE_S, until_blocking
 
 
 def curl_lines(dev: Dev) -> list[str]:
@@ -84,6 +77,7 @@ def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path
 def test_a_killed_dev_takes_its_children_with_it(tmp_path: Path) -> None:
     dev = start_dev(tmp_path)
     family = descendants(dev.program.pid)
+    assert len(family) >= 4
     dev.program.stop(signal.SIGKILL)
     wait_gone(list(family))
 
@@ -211,12 +205,12 @@ def test_a_key_is_created_used_and_revoked_from_the_command_line(dev: Dev) -> No
 
 def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) -> None:
     """Wait up to a second for the status: a change of a key takes effect within that time."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        response = client.post("/echo", headers=headers, content=b"x")
-        if response.status_code == status:
-            return
-        assert time.monotonic() < deadline, (response.status_code, response.text)
+    until_blocking(
+        lambda: client.post("/echo", headers=headers, content=b"x"),
+        lambda response: response.status_code == status,
+        what=f"the status {status}",
+        timeout_s=1.0,
+    )
 
 
 def test_a_restart_replaces_its_own_demo_and_key_and_keeps_those_of_users(tmp_path: Path) -> None:

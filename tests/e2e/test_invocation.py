@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import Dev
-from tests.support.programs import PATIENCE_S
+from tests.support.dev import Dev
+from tests.support.waiting import PATIENCE_S
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

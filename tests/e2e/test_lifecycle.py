@@ -18,7 +18,7 @@ import pytest
 
 from gateway.api.identity import SERVICE_ID
 from runtime.tasks import spawn
-from tests.e2e.conftest import start_dev
+from tests.support.dev import start_dev
 from tests.support.live_functions import (
     SOON_S,
     Live,
@@ -28,7 +28,8 @@ from tests.support.live_functions import (
     registered,
     until,
 )
-from tests.support.programs import PATIENCE_S, descendants, wait_gone
+from tests.support.programs import descendants, wait_gone
+from tests.support.waiting import PATIENCE_S
 
 OLD_SDK = {"x-sideko-sdk-language": "Python"}
 CALLERS = 12
@@ -206,8 +207,7 @@ async def test_a_graceful_undeploy_under_load_fails_no_call(live: Live) -> None:
             told = await live.cli("deployments", "remove", *leaving.names, "--graceful", "--watch")
             assert "gone" in told
             already = len(answers)
-            while len(answers) < already + 2 * CALLERS:
-                await asyncio.wait(callers, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            await until(lambda: len(answers), lambda count: count >= already + 2 * CALLERS)
             is_over.set()
             await asyncio.gather(*callers)
             answers += await asyncio.gather(*named)
@@ -256,7 +256,7 @@ async def test_a_killed_instance_is_degraded_until_the_next_one_serves(
             found = live.instances(version.version_id)
             return len(found) == 1 and await found[0].is_healthy()
 
-        await until(is_back, bool)
+        await until(is_back)
         await version.becomes("ACTIVE", SOON_S)
         answer = await client.post("/echo", content=b"x")
         assert answer.status_code == 200
@@ -301,9 +301,9 @@ async def test_a_revoked_key_is_refused_by_api_and_invocations_within_a_second(l
                 invoked = await client.post("/echo", headers=function, content=b"x")
                 return listed.status_code, invoked.status_code
 
-            await until(statuses, lambda seen: seen == (200, 200), SOON_S)
+            await until(statuses, lambda seen: seen == (200, 200), timeout_s=SOON_S)
             assert (await owner.delete(f"/v1/keys/{key['id']}")).status_code == 204
-            await until(statuses, lambda seen: seen == (401, 401), SOON_S)
+            await until(statuses, lambda seen: seen == (401, 401), timeout_s=SOON_S)
 
 
 async def test_a_key_made_by_the_command_invokes_until_the_command_revokes_it(live: Live) -> None:
@@ -315,11 +315,11 @@ async def test_a_key_made_by_the_command_invokes_until_the_command_revokes_it(li
             named = {"function-id": function_id}
             return (await client.post("/echo", headers=named, content=b"x")).status_code
 
-        await until(status, lambda seen: seen == 200, SOON_S)
+        await until(status, lambda seen: seen == 200, timeout_s=SOON_S)
         assert key["id"] in await live.cli("keys", "list")
         revoked = await live.cli_json("keys", "revoke", key["id"])
         assert revoked["status"] == "revoked"
-        await until(status, lambda seen: seen == 401, SOON_S)
+        await until(status, lambda seen: seen == 401, timeout_s=SOON_S)
         assert key["id"] not in await live.cli("keys", "list")
 
 

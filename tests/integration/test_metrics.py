@@ -15,8 +15,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.support.programs import PATIENCE_S, Program
+from tests.support.programs import Program
 from tests.support.stack import Gateway, Stack, running_stack
+from tests.support.waiting import until
 
 EXCHANGE = {"method", "status", "endpoint"}
 VERSION = {"function_id", "function_version_id"}
@@ -187,10 +188,10 @@ async def test_the_gateway_shows_every_name_of_the_table(running: Running) -> No
 
 async def test_the_worker_shows_every_name_of_the_table(running: Running) -> None:
     prefix = "nvcf_worker_service_"
-    async with asyncio.timeout(PATIENCE_S):
-        # The client has its answer before the agent hears that it was delivered.
-        while not (metrics := await running.of_agent()).value(f"{prefix}response_total"):
-            pass
+    # The client has its answer before the agent hears that it was delivered.
+    metrics = await until(
+        running.of_agent, lambda shown: shown.value(f"{prefix}response_total"), what="a response"
+    )
     assert metrics.differences(WORKER) == []
     assert metrics.value(f"{prefix}response_total", error_code="0") == 1
     assert metrics.value(f"{prefix}response_bytes_total") == 100
@@ -203,11 +204,8 @@ async def test_the_worker_shows_every_name_of_the_table(running: Running) -> Non
 
 async def test_a_broker_that_goes_away_is_seen_in_both(running: Running) -> None:
     await running.stack.nats.kill()
-    async with asyncio.timeout(PATIENCE_S):
-        while not (await running.of_gateway()).value("nats_event_client_error"):
-            pass
-        while not (await running.of_agent()).value("nvcf_worker_service_nats_error_total"):
-            pass
+    await until(running.of_gateway, lambda shown: shown.value("nats_event_client_error"))
+    await until(running.of_agent, lambda shown: shown.value("nvcf_worker_service_nats_error_total"))
     gateway, agent = await running.of_gateway(), await running.of_agent()
     assert gateway.value("nats_event_disconnected") == 1
     assert gateway.value("total_nats_errors") >= 1

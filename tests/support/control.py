@@ -1,4 +1,4 @@
-"""The REST API on a real store, with a queue whose depths a test sets."""
+"""The REST API on a real store; the queue returns the depths that a test sets."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
 from wire.ids import uuid4_text
 
@@ -69,7 +69,7 @@ SPEC = {"backend": "local", "gpu": "A10G", "minInstances": 1, "maxInstances": 2}
 
 
 class SetQueue:
-    """Depths and places in line that a test sets; `None` stands for a broker that is away."""
+    """Queue depths and positions that a test sets; a depth of `None` means that NATS is down."""
 
     def __init__(self) -> None:
         self.depths: dict[str, int | None] = {}
@@ -86,7 +86,7 @@ class SetQueue:
 
 
 class OpenVault:
-    """A `gateway.api.route.SecretStore` whose contents a test may look at, and that may fail."""
+    """A `gateway.api.route.SecretStore` in memory; every write fails while ``is_broken``."""
 
     def __init__(self) -> None:
         self.is_broken = False
@@ -110,8 +110,8 @@ class OpenVault:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer."""
+class ApiResponse:
+    """Response of the API; ``body`` is the parsed document if it is JSON, else the bytes."""
 
     status: int
     headers: Mapping[str, str]
@@ -120,13 +120,13 @@ class Told:
 
 @dataclass(slots=True)
 class Client:
-    """Calls with one key."""
+    """API client that sends one key with every call; no credential if the key is `None`."""
 
     session: aiohttp.ClientSession
     key: str | None
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def call(self, method: str, path: str, json: object = None, **how: Any) -> Told:
+    async def call(self, method: str, path: str, json: object = None, **how: Any) -> ApiResponse:
         headers = dict(self.headers)
         if self.key is not None:
             headers["authorization"] = f"Bearer {self.key}"
@@ -137,49 +137,52 @@ class Client:
             raw = await response.read()
             is_json = response.content_type.endswith("json")
             body = await response.json(content_type=None) if raw and is_json else raw
-            return Told(response.status, response.headers, body)
+            return ApiResponse(response.status, response.headers, body)
 
-    async def get(self, path: str, **how: Any) -> Told:
+    async def get(self, path: str, **how: Any) -> ApiResponse:
         return await self.call("GET", path, **how)
 
-    async def post(self, path: str, json: object = None, **how: Any) -> Told:
+    async def post(self, path: str, json: object = None, **how: Any) -> ApiResponse:
         return await self.call("POST", path, json, **how)
 
-    async def put(self, path: str, json: object = None, **how: Any) -> Told:
+    async def put(self, path: str, json: object = None, **how: Any) -> ApiResponse:
         return await self.call("PUT", path, json, **how)
 
-    async def patch(self, path: str, json: object = None, **how: Any) -> Told:
+    async def patch(self, path: str, json: object = None, **how: Any) -> ApiResponse:
         return await self.call("PATCH", path, json, **how)
 
-    async def delete(self, path: str, **how: Any) -> Told:
+    async def delete(self, path: str, **how: Any) -> ApiResponse:
         return await self.call("DELETE", path, **how)
 
     async def create(self, **changes: object) -> tuple[str, str]:
-        """Register a function; return its id and its version's."""
-        told = await self.post("/v2/nvcf/functions", {**IMAGE, **changes})
-        assert told.status == 200, told
-        return told.body["function"]["id"], told.body["function"]["versionId"]
+        """Register a function; return its id and its version id."""
+        response = await self.post("/v2/nvcf/functions", {**IMAGE, **changes})
+        assert response.status == 200, response
+        return response.body["function"]["id"], response.body["function"]["versionId"]
 
     async def deployed(self, **changes: object) -> tuple[str, str]:
-        """Register and deploy a function; return its id and its version's."""
+        """Register and deploy a function; return its id and its version id."""
         function_id, version_id = await self.create()
-        told = await self.post(
+        response = await self.post(
             deployment_path(function_id, version_id),
             {"deploymentSpecifications": [{**SPEC, **changes}]},
         )
-        assert told.status == 200, told
+        assert response.status == 200, response
         return function_id, version_id
 
 
 class WatchedCatalog(Watched, Catalog):
-    """A catalog that wakes whoever waits for a change."""
+    """Catalog whose changes a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__(ReadModel())
 
 
 class ControlPlane:
-    """One process's control plane, and a way to make keys for it."""
+    """The control plane of one gateway process; it creates keys and clients for tests."""
+
+    url = ""
+    """Base URL of the API, without a trailing slash."""
 
     def __init__(
         self, store: Store, api: Api, catalog: WatchedCatalog, session: aiohttp.ClientSession
@@ -221,7 +224,7 @@ def deployment_path(function_id: str, version_id: str) -> str:
 async def control_plane(
     nats_url: str, queue: SetQueue | None = None, vault: OpenVault | None = None
 ) -> AsyncIterator[ControlPlane]:
-    """Run the API on the store at ``nats_url`` for the length of the block."""
+    """Serve the API on the store at ``nats_url`` while the block runs."""
     connection = Connection(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
     store = Store(connection)
@@ -253,7 +256,9 @@ async def control_plane(
             TestServer(build_app(api)) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield ControlPlane(store, api, catalog, session)
+            plane = ControlPlane(store, api, catalog, session)
+            plane.url = str(server.make_url("")).rstrip("/")
+            yield plane
     finally:
         await watcher.stop()
         await connection.close()

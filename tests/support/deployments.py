@@ -1,4 +1,4 @@
-"""Short ways to write deployments and instances down; the values do not matter to any test."""
+"""Builders of deployments and instances; no test depends on the default values."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def instance(instance_id: str = "i1", spec_id: str = "s1", **more: Any) -> Insta
 
 
 def running(instance_id: str = "i1", spec_id: str = "s1", **more: Any) -> Instance:
-    """Return an instance that serves."""
+    """Return an instance that is running, connected and healthy."""
     return instance(
         instance_id,
         spec_id,

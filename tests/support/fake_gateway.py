@@ -1,7 +1,7 @@
-"""A gateway process as workers see it: a real HTTP/1.1 attach endpoint on loopback.
+"""The attach endpoint of a gateway process: an HTTP/1.1 server on loopback, parsed with h11.
 
-Each expected request has its tokens; what arrives for it can be awaited byte by byte. The test
-decides when a POST is answered, so that early, late and missing answers can be played.
+Each expected request has its own tokens, and a test can wait for every byte of its response. The
+test decides when the endpoint responds to a POST: early, late or never.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 import h11
 
 from runtime.tasks import spawn
+from tests.support.waiting import Signal, until
 from wire.envelope import encode_envelope
 from wire.http1 import parse_inner_head
 
@@ -21,14 +22,15 @@ _numbers = itertools.count(1)
 
 
 class BrokenError(Exception):
-    """The worker's POST ended without its end."""
+    """The worker's POST was aborted before its end."""
 
 
 class Expected:
-    """One request whose response is awaited.
+    """One request whose response the gateway expects.
 
-    ``rest`` are the pieces that GET attach sends; a ``None`` among them breaks the connection off.
-    ``answer_at_once``: the POST is answered 200 when it is complete; else when told by `answer`.
+    ``rest`` are the pieces that GET attach sends; an empty piece ends the body and ``None`` aborts
+    the connection. If ``answer_at_once``, the POST gets a 200 when it is complete; otherwise the
+    test calls `answer`.
     """
 
     def __init__(self, gateway: "FakeGateway", request_id: str) -> None:
@@ -50,7 +52,7 @@ class Expected:
         self.keeps = True
         self.fetched = asyncio.Event()
         self.answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._grown = asyncio.Condition()
+        self._grown = Signal()
 
     def envelope(
         self,
@@ -61,7 +63,7 @@ class Expected:
         *,
         has_rest: bool = False,
     ) -> bytes:
-        """Return the envelope that makes a worker answer here."""
+        """Return an envelope that directs the worker to this gateway."""
         return encode_envelope(
             request_id=self.request_id,
             nca_id="account",
@@ -77,30 +79,30 @@ class Expected:
         )
 
     def answer(self, status: int = 200) -> None:
-        """Answer the POST now, complete or not."""
+        """Respond to the POST now, whether it is complete or not."""
         if not self.answered.done():
             self.answered.set_result(status)
 
     async def completed(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Wait for the whole response. Raises `BrokenError` if it breaks off."""
+        """Wait for the whole response. Raises `BrokenError` if it is aborted."""
         await self.until(lambda: self.is_complete or self.is_broken)
         if self.is_broken:
             raise BrokenError(bytes(self.received))
         return self.response()
 
     async def body_reaches(self, part: bytes) -> None:
-        """Wait until ``part`` has come."""
+        """Wait until ``part`` has arrived. Raises `BrokenError` if the POST is aborted before."""
         await self.until(lambda: part in self.received or self.is_broken)
         if part not in self.received:
             raise BrokenError(bytes(self.received))
 
     async def broken(self) -> None:
-        """Wait until the POST breaks off. Fails if it ends cleanly."""
+        """Wait until the POST is aborted. Raises `AssertionError` if it ends cleanly."""
         await self.until(lambda: self.is_complete or self.is_broken)
         assert self.is_broken, "the POST ended cleanly"
 
     def response(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Return status, headers and body of what has come."""
+        """Return status, headers and body that have arrived so far."""
         parsed = parse_inner_head(bytes(self.received))
         assert parsed is not None, bytes(self.received)
         head, start = parsed
@@ -110,25 +112,28 @@ class Expected:
         return head.status, headers, bytes(self.received[start:])
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds; it is asked whenever something came."""
-        async with self._grown:
-            await self._grown.wait_for(condition)
+        """Wait until ``condition`` is true; it is evaluated again after every piece of the POST."""
+        await until(
+            lambda: bytes(self.received[-200:]),
+            lambda _: condition(),
+            what=condition,
+            changed=self._grown,
+        )
 
-    async def end(self, *, is_broken: bool) -> None:
-        """The POST is over."""
+    def end(self, *, is_broken: bool) -> None:
+        """Record the end of the POST."""
         self.is_broken, self.is_complete = is_broken, not is_broken
-        await self.grow()
+        self.grow()
 
-    async def grow(self, data: bytes = b"") -> None:
-        async with self._grown:
-            self.received_bytes += len(data)
-            if self.keeps:
-                self.received += data
-            self._grown.notify_all()
+    def grow(self, data: bytes = b"") -> None:
+        self.received_bytes += len(data)
+        if self.keeps:
+            self.received += data
+        self._grown.notify()
 
 
 class FakeGateway:
-    """The endpoint. ``connections`` counts how many were ever accepted."""
+    """The endpoint. ``connections`` is the number of connections accepted so far."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -142,7 +147,7 @@ class FakeGateway:
         return b"http://127.0.0.1:%d" % self.port
 
     def expect(self, request_id: str = "") -> Expected:
-        """Expect the answer to one request."""
+        """Expect the response to one request; an empty ``request_id`` means a new one."""
         number = next(_numbers)
         expected = Expected(self, request_id or f"00000000-0000-4000-8000-{number:012x}")
         self._expected[b"Bearer " + expected.response_token.encode()] = expected
@@ -154,7 +159,7 @@ class FakeGateway:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Close the listener and break every connection."""
+        """Close the listener and abort every connection."""
         if self._server is not None:
             self._server.close()
         self.break_connections()
@@ -178,7 +183,7 @@ class FakeGateway:
 
 
 class _Exchange:
-    """One connection, served request by request."""
+    """One connection of a worker; its requests are served one after the other."""
 
     def __init__(
         self,
@@ -193,7 +198,7 @@ class _Exchange:
         self._current: Expected | None = None
 
     async def serve_one(self) -> bool:
-        """Serve one request; False when the connection is over."""
+        """Serve one request; return False when the connection has ended."""
         request = await self._next()
         if not isinstance(request, h11.Request):
             return False
@@ -219,7 +224,7 @@ class _Exchange:
 
     async def break_off(self) -> None:
         if self._current is not None:
-            await self._current.end(is_broken=True)
+            self._current.end(is_broken=True)
 
     async def _take_response(self, expected: Expected) -> bool:
         self._current = expected
@@ -237,10 +242,10 @@ class _Exchange:
                 break
             if not isinstance(event, h11.Data):
                 raise ConnectionError
-            await expected.grow(bytes(event.data))
+            expected.grow(bytes(event.data))
             await expected.may_read.wait()
         self._current = None
-        await expected.end(is_broken=False)
+        expected.end(is_broken=False)
         if expected.answer_at_once:
             expected.answer()
         await self._respond(await answered)
@@ -279,7 +284,7 @@ class _Exchange:
 
 @asynccontextmanager
 async def running_fake_gateway() -> AsyncIterator[FakeGateway]:
-    """Run one for the length of the block."""
+    """Run a fake gateway while the block runs."""
     gateway = FakeGateway()
     await gateway.start()
     try:

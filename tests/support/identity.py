@@ -1,4 +1,4 @@
-"""The REST API with every kind of credential, as a gateway process puts it together."""
+"""The REST API with every kind of credential, assembled as in a gateway process."""
 
 import asyncio
 import os
@@ -25,15 +25,15 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 
 DEFAULT_ACCOUNT = "nvcf-default"
-"""Whose admin tokens are for setting up other accounts too."""
+"""Account whose admin tokens may also set up other accounts."""
 
 
 class IdentityPlane(ControlPlane):
-    """A control plane with its credentials; ``clock.ahead_s`` moves its time on."""
+    """A control plane with its credentials; a test advances its time by ``clock.ahead_s``."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class IdentityPlane(ControlPlane):
         self.workers = workers
 
     def holder(self, credential: str) -> Client:
-        """Return a client with any bearer."""
+        """Return a client that sends ``credential`` as its bearer token."""
         return Client(self.session, credential)
 
     async def admin(self, nca_id: str) -> Client:
-        """Return a client with an admin token of an account."""
-        told = await self.holder(self.secret).post("/v1/admin/keys", {"nca_id": nca_id})
-        assert told.status == 200, told
-        return self.holder(told.body["value"])
+        """Return a client with an admin token of the account ``nca_id``."""
+        response = await self.holder(self.secret).post("/v1/admin/keys", {"nca_id": nca_id})
+        assert response.status == 200, response
+        return self.holder(response.body["value"])
 
 
 async def _no_queue(version_id: str) -> None:
-    """Stand in for what makes a version's queue: no test here has a worker that takes from it."""
+    """Create no queue: no test here has a worker that pulls from it."""
 
 
 class Clock:
-    """The time, and how far a test is ahead of it."""
+    """Unix time in seconds, plus an offset that a test sets."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -80,7 +80,7 @@ class Clock:
 async def identity_plane(
     nats_url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
 ) -> AsyncIterator[IdentityPlane]:
-    """Run the API on the store at ``nats_url`` for the length of the block."""
+    """Serve the API on the store at ``nats_url`` while the block runs."""
     connection = Connection(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
     store = Store(connection)
@@ -121,7 +121,9 @@ async def identity_plane(
             TestServer(build_app(api, (*ROUTES, *workers.routes()))) as server,
             aiohttp.ClientSession(server.make_url("/")) as session,
         ):
-            yield IdentityPlane(store, api, catalog, session, secret_store, secret, workers)
+            plane = IdentityPlane(store, api, catalog, session, secret_store, secret, workers)
+            plane.url = str(server.make_url("")).rstrip("/")
+            yield plane
     finally:
         await credentials.stop()
         await watcher.stop()

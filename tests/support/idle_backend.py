@@ -25,7 +25,7 @@ LONG_S = 1000.0
 
 
 class IdleBackend:
-    """Implements `gateway.provision.backend.Backend`."""
+    """A `gateway.provision.backend.Backend` that starts nothing."""
 
     def __init__(self) -> None:
         self._instances: dict[str, tuple[Instance, InstanceStatus]] = {}
@@ -82,7 +82,7 @@ class IdleBackend:
 
 
 class Fleet:
-    """A reconciler that leads, its backend, and the workers of its instances."""
+    """A reconciler that is the leader, with its backend and the workers of its instances."""
 
     def __init__(self, store: Store, connection: Connection, region: str = "local") -> None:
         self.backend = IdleBackend()
@@ -141,7 +141,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(store: Store, connection: Connection) -> AsyncIterator[Fleet]:
-    """Run a `Fleet` for the length of the block."""
+    """Run a `Fleet` while the block runs."""
     fleet = Fleet(store, connection)
     await fleet.start()
     try:

@@ -1,10 +1,9 @@
-"""The demo inference server as a process of its own, on a free port.
+"""The demo inference server as a separate process on a free port.
 
-It is ready when it says so itself; nothing here waits for time to pass.
+It is ready when its log says so.
 """
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -15,18 +14,16 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
-"""For a start: on a busy machine the imports alone take seconds."""
 _ROOT = Path(__file__).parents[2]
 _RUNNING = re.compile(r"Uvicorn running on http://[^ ]*:(\d+)")
 
 
 class InferenceServer(ServerProcess):
-    """One ``python -m examples.inference``; keeps its port over `restart`."""
+    """One ``python -m examples.inference``; it keeps its port over `restart`."""
 
     name = "the inference server"
-    patience_s = PATIENCE_S
 
     def __init__(self, port: int = 0) -> None:
         super().__init__()
@@ -67,7 +64,7 @@ class InferenceServer(ServerProcess):
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[InferenceServer]:
-    """Run a server for the length of the block."""
+    """Run a server while the block runs."""
     server = InferenceServer(port)
     server.start_blocking()
     try:
@@ -78,7 +75,7 @@ def serving(port: int = 0) -> Iterator[InferenceServer]:
 
 @asynccontextmanager
 async def running_inference_server(port: int = 0) -> AsyncIterator[InferenceServer]:
-    """Run a server for the length of the block, without blocking the loop."""
+    """Run a server while the block runs, without blocking the event loop."""
     server = InferenceServer(port)
     await server.start()
     try:

@@ -1,4 +1,4 @@
-"""An issuer of JWTs with a real JWKS endpoint, whose keys a test rotates, breaks and counts."""
+"""An issuer of JWTs with a JWKS endpoint; a test rotates its keys and makes it fail."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ AUDIENCE = "nvcf"
 
 
 class TokenIssuer:
-    """Signs JWTs and publishes the public halves of its keys."""
+    """Signs JWTs and publishes its public keys; ``fetches`` counts the requests for them."""
 
     def __init__(self) -> None:
         self.published: list[dict[str, Any]] = []
@@ -30,7 +30,7 @@ class TokenIssuer:
         self.rotate()
 
     def rotate(self, *, publish: bool = True) -> None:
-        """Sign with another key from now on; ``publish`` it alone, or keep what is published."""
+        """Sign with a new key from now on; if ``publish``, it replaces the published keys."""
         self.key = generate_private_key(SECP256R1())
         self.kid = f"key-{time.monotonic_ns()}"
         if publish:
@@ -45,7 +45,7 @@ class TokenIssuer:
         return {"keys": list(self.published)}
 
     def token(self, subject: str = "client-1", *scopes: str, **claims: Any) -> str:
-        """Return a JWT that is good for a minute; a claim given as `None` is left out."""
+        """Return a JWT that is valid for 60 s; a claim given as `None` is left out."""
         now = int(time.time())
         members = {
             "iss": NAME,
@@ -68,7 +68,7 @@ class TokenIssuer:
 
 @asynccontextmanager
 async def token_issuer() -> AsyncIterator[TokenIssuer]:
-    """Run an issuer for the length of the block; its keys are at ``url``."""
+    """Run an issuer while the block runs; it publishes its keys at ``url``."""
     issuer = TokenIssuer()
     app = web.Application()
     app.router.add_get("/jwks.json", issuer.serve)

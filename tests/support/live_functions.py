@@ -1,33 +1,32 @@
-"""Functions on a running `gateway dev`: made by the CLI, called by HTTP, killed by their pids."""
+"""Functions on a running `gateway dev`: created by CLI, invoked by HTTP, killed by pid."""
 
 import asyncio
 import json
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import ConnectionOptions
-from tests.support.programs import PATIENCE_S, descendants, gateway
+from tests.support.programs import descendants, gateway
+from tests.support.waiting import PATIENCE_S, until
 from wire.subjects import stream_name
 
 SOON_S = PATIENCE_S / 20
-"""A change is visible within a second (of a machine that is not slowed down)."""
+"""Deadline for a change to become visible, in seconds: 1 unless ``TEST_PATIENCE`` is set."""
 REGION = "local"
-Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance's two processes, and where its inference server listens."""
+    """The two processes of an instance, and the URL of its inference server."""
 
     instance_id: str
     inference_pid: int
@@ -35,11 +34,11 @@ class Instance:
     url: str
 
     def kill(self, which: str) -> None:
-        """End one of the two, ``agent`` or ``inference``, by SIGKILL."""
+        """Send SIGKILL to one of the two processes, ``agent`` or ``inference``."""
         os.kill(self.agent_pid if which == "agent" else self.inference_pid, signal.SIGKILL)
 
     async def is_healthy(self) -> bool:
-        """Ask the inference server itself."""
+        """Return whether the inference server responds to its health check with 200."""
         try:
             async with httpx.AsyncClient() as client:
                 return (await client.get(f"{self.url}/health")).status_code == 200
@@ -51,8 +50,8 @@ class Instance:
 class Live:
     """A running `gateway dev`.
 
-    The inference server of a version does not start while there is a file named by the version's id
-    in ``folder``: see `inference_command`.
+    The inference server of a version does not start while ``folder`` contains a file with the
+    version id as its name: see `inference_command`.
     """
 
     pid: int
@@ -64,13 +63,13 @@ class Live:
         return str(self.ready["api_url"])
 
     def client(self, key: str | None = None, **headers: str) -> httpx.AsyncClient:
-        """Return a client of invocations and API."""
+        """Return an HTTP client for invocations and the API."""
         own = {"authorization": f"Bearer {key or self.ready['api_key']}", **headers}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         return httpx.AsyncClient(base_url=self.url, headers=own, timeout=PATIENCE_S, limits=limits)
 
     async def cli(self, *arguments: str, code: int = 0) -> str:
-        """Run a command with the API and the key in its environment; return what it printed."""
+        """Run a command with the API's URL and key in its environment; return its output."""
         env = {"GATEWAY_API_URL": self.url, "GATEWAY_API_KEY": str(self.ready["api_key"])}
         program = gateway(*arguments, env=env)
         try:
@@ -80,11 +79,11 @@ class Live:
         return program.output
 
     async def cli_json(self, *arguments: str) -> Any:
-        """Run a command for programs."""
+        """Run a command with ``--json``; return the parsed output."""
         return json.loads(await self.cli(*arguments, "--json"))
 
     def instances(self, version_id: str) -> list[Instance]:
-        """Return the instances of a version of which both processes run."""
+        """Return the instances of a version whose two processes are both running."""
         agents: dict[str, tuple[int, str]] = {}
         inferences: dict[str, int] = {}
         for pid in descendants(self.pid):
@@ -101,7 +100,7 @@ class Live:
         ]
 
     async def queued(self, version_id: str) -> set[str]:
-        """Return the ids of the requests in a version's queue, those with a worker included."""
+        """Return the ids of the requests in a version's queue, leased ones included."""
         connection = Connection(ConnectionOptions(servers=(str(self.ready["nats_url"]),)))
         connection.start()
         try:
@@ -117,7 +116,7 @@ class Live:
 
 @dataclass
 class Version:
-    """A version, by its ids, as the API and callers name it."""
+    """A function version, identified by its ids."""
 
     live: Live
     function_id: str
@@ -138,11 +137,11 @@ class Version:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return what names it in an invocation."""
+        """Return the headers that select this version in an invocation."""
         return {"function-id": self.function_id, "function-version-id": self.version_id}
 
     async def show(self, **headers: str) -> dict[str, Any]:
-        """Return it as the API tells it."""
+        """Return the version's document from the API."""
         answer = await self.client.get(self.path, headers=headers)
         assert answer.status_code == 200, answer.text
         function: dict[str, Any] = answer.json()["function"]
@@ -152,11 +151,16 @@ class Version:
         return str((await self.show())["status"])
 
     async def becomes(self, status: str, within_s: float) -> None:
-        """Wait until the API tells this status."""
-        await until(self.status, lambda seen: seen == status, within_s)
+        """Wait until the API reports this status."""
+        await until(
+            self.status,
+            lambda found: found == status,
+            what=f"the status {status}",
+            timeout_s=within_s,
+        )
 
     async def depth(self) -> int:
-        """Return how many requests wait, as the API tells it."""
+        """Return the queue depth that the API reports."""
         answer = await self.client.get(
             f"/v2/nvcf/queues/functions/{self.function_id}/versions/{self.version_id}"
         )
@@ -164,33 +168,21 @@ class Version:
         return int(answer.json()["queues"][0]["queueDepth"])
 
     def hold_down(self) -> Path:
-        """Keep its inference servers from starting, until the file is removed."""
+        """Prevent its inference servers from starting until the returned file is removed."""
         file = self.live.folder / self.version_id
         file.touch()
         return file
 
 
 def inference_command(folder: Path) -> str:
-    """Return the demo's inference server, which a file in ``folder`` keeps from starting."""
+    """Return the demo's server command; a file in ``folder`` prevents it from starting."""
     start = "exec {python} -P -m examples.inference --port {port}"
     return f"sh -c 'test ! -e {folder}/$FUNCTION_VERSION_ID && {start}'"
 
 
-async def until(
-    look: Callable[[], Awaitable[Seen]], is_it: Callable[[Seen], bool], within_s: float = PATIENCE_S
-) -> Seen:
-    """Look, over and over, until it is as wanted."""
-    deadline = time.monotonic() + within_s
-    while True:
-        seen = await look()
-        if is_it(seen):
-            return seen
-        assert time.monotonic() < deadline, f"after {within_s:g} s still {seen}"
-
-
 @asynccontextmanager
 async def registered(live: Live, count: int = 1) -> AsyncIterator[list[Version]]:
-    """Register a function with so many versions by the CLI; delete them at the end."""
+    """Register a function with ``count`` versions by the CLI; delete them after the block."""
     what = ["--name", "live", "--image", "demo", "--inference-url", "/echo"]
     what += ["--health-path", "/health"]
     async with live.client() as client:
@@ -199,11 +191,11 @@ async def registered(live: Live, count: int = 1) -> AsyncIterator[list[Version]]
         try:
             while len(made) < count:
                 made.append(await live.cli_json("functions", "version", function_id, *what))
-            assert [one["status"] for one in made] == ["INACTIVE"] * count
-            yield [Version(live, function_id, one["versionId"], client) for one in made]
+            assert [document["status"] for document in made] == ["INACTIVE"] * count
+            yield [Version(live, function_id, document["versionId"], client) for document in made]
         finally:
-            for one in made:
-                version = Version(live, function_id, one["versionId"], client)
+            for document in made:
+                version = Version(live, function_id, document["versionId"], client)
                 (live.folder / version.version_id).unlink(missing_ok=True)
                 await client.delete(version.path)
 
@@ -212,13 +204,13 @@ async def registered(live: Live, count: int = 1) -> AsyncIterator[list[Version]]
 async def deployed(
     live: Live, *options: str, count: int = 1, concurrency: int = 1
 ) -> AsyncIterator[list[Version]]:
-    """Register a function and deploy its versions by the CLI; return when they are ACTIVE."""
+    """Register a function and deploy its versions by the CLI; wait until they are ACTIVE."""
     async with registered(live, count) as versions:
         spec = ("--gpu", "CPU", "--concurrency", str(concurrency), *options)
         await asyncio.gather(
             *(
-                live.cli("deployments", "create", *one.names, *spec, "--watch", "--json")
-                for one in versions
+                live.cli("deployments", "create", *version.names, *spec, "--watch", "--json")
+                for version in versions
             )
         )
         yield versions

@@ -1,4 +1,4 @@
-"""A nats-server that lets nobody in without a login, and logins of every kind."""
+"""A nats-server that requires a login, and logins of every kind."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +13,13 @@ from queueing.nats.accounts.jwt import Credentials, account_of
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.embedded import Logins, make_logins
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
-from tests.integration.queueing.harness import OPTIONS, REGION, connected
 from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import OPTIONS, REGION, connected
 from wire.subjects import worker_inbox
 
 
 class GuardedNats:
-    """The server, the gateway's logins, and whatever workers need."""
+    """The server, the logins of the gateway, and the issuer of worker logins."""
 
     def __init__(self, server: NatsServer, logins: Logins) -> None:
         self.server = server

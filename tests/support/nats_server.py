@@ -1,11 +1,10 @@
 """The real nats-server, one process per fixture.
 
-Readiness and everything else a test may want to see comes from the server's own log. The process
-is independent of any event loop, so one server may serve a whole module of tests.
+Readiness and other events are read from the server's log. The process is independent of any event
+loop, so one server can serve all tests of a module.
 """
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -21,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 _LISTENING = re.compile(r"Listening for client connections on [^ ]*:(\d+)")
 _LISTENING_FOR_ROUTES = "Listening for route connections on "
 _ROUTES = re.compile(_LISTENING_FOR_ROUTES + r"[^ ]*:(\d+)")
@@ -41,15 +40,13 @@ def binary() -> Path:
 
 
 class NatsServer(ServerProcess):
-    """One nats-server on 127.0.0.1, with JetStream unless told otherwise.
+    """One nats-server on 127.0.0.1, by default with JetStream.
 
-    Keeps port and store over `restart`. ``port`` -1 lets the server choose one.
-
-    ``config`` is text in the server's own configuration language, put after our settings.
+    It keeps its port and store over `restart`; with ``port`` -1 it chooses a free port.
+    ``config`` is text in the server's configuration language and is appended to our settings.
     """
 
     name = "nats-server"
-    patience_s = PATIENCE_S
 
     def __init__(
         self, directory: Path, config: str = "", port: int = -1, *, jetstream: bool = True
@@ -90,14 +87,14 @@ class NatsServer(ServerProcess):
                 self.cluster_port = int(found[1])
 
     def reload(self) -> None:
-        """Make the server read its configuration again, after a change of ``config``."""
+        """Make the server reload its configuration after a change of ``config``."""
         conf = self.directory / "nats.conf"
         head = conf.read_text().partition('lame_duck_grace_period: "1s"\n')
         conf.write_text(head[0] + head[1] + self.config)
         self._running().send_signal(signal.SIGHUP)
 
     def lame_duck(self) -> None:
-        """Announce the end to all clients (SIGUSR2); the process ends itself within 30 s."""
+        """Enter lame duck mode (SIGUSR2); the process exits within 30 s."""
         self._running().send_signal(signal.SIGUSR2)
 
     async def logged(self, text: str, timeout_s: float = PATIENCE_S) -> None:
@@ -129,7 +126,7 @@ class NatsServer(ServerProcess):
 async def running_nats_server(
     config: str = "", port: int = -1, *, jetstream: bool = True
 ) -> AsyncIterator[NatsServer]:
-    """Run a server with its own store for the length of the block."""
+    """Run a server with its own store while the block runs."""
     with tempfile.TemporaryDirectory(prefix="nats-") as directory:
         server = NatsServer(Path(directory), config, port, jetstream=jetstream)
         await server.start()
@@ -141,14 +138,14 @@ async def running_nats_server(
 
 @pytest.fixture
 async def nats_server() -> AsyncIterator[NatsServer]:
-    """A fresh server for one test, which may kill or pause it."""
+    """A new server for one test, which may kill or pause it."""
     async with running_nats_server() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def shared_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """One server for the tests of a module that leave it running; use fresh version ids."""
+    """One server for all tests of a module; they must not stop it and use new version ids."""
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     server.start_blocking()
     try:

@@ -1,6 +1,6 @@
-"""The installed commands as processes, their output line by line.
+"""The installed commands as processes, with their output line by line.
 
-Waiting is on output: a line that the program promises to print, never on time.
+A test waits for a line that the program is specified to print, not for a time.
 """
 
 import json
@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
+from tests.support.waiting import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Program:
-    """One process in a session of its own; its output is kept in ``lines``."""
+    """One process in its own session; ``lines`` is its output, standard error included."""
 
     def __init__(
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path = ROOT
@@ -50,15 +51,15 @@ class Program:
             return "".join(self.lines)
 
     def wait_line(self, has: Callable[[str], bool], timeout_s: float = PATIENCE_S) -> str:
-        """Return the first line for which ``has`` is true."""
+        """Wait for the first line for which ``has`` is true; return it."""
         deadline = time.monotonic() + timeout_s
-        seen = 0
+        checked = 0
         with self._grown:
             while True:
-                for line in self.lines[seen:]:
+                for line in self.lines[checked:]:
                     if has(line):
                         return line
-                seen = len(self.lines)
+                checked = len(self.lines)
                 left_s = deadline - time.monotonic()
                 ended = self.process.poll() is not None and not self._reader.is_alive()
                 if left_s <= 0 or ended:
@@ -66,7 +67,7 @@ class Program:
                 self._grown.wait(min(left_s, 0.5))
 
     def wait_event(self, name: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
-        """Return the first JSON log line of the event ``name``."""
+        """Wait for the first JSON log line of the event ``name``; return it parsed."""
         line = self.wait_line(lambda text: f'"event":"{name}"' in text, timeout_s)
         event: dict[str, Any] = json.loads(line)
         return event
@@ -75,13 +76,13 @@ class Program:
         self.process.send_signal(number)
 
     def wait_end(self, timeout_s: float = PATIENCE_S) -> int:
-        """Return the exit code."""
+        """Wait for the end of the process; return its exit code."""
         code = self.process.wait(timeout_s)
         self._reader.join(PATIENCE_S)
         return code
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = PATIENCE_S) -> int:
-        """End it with a signal and return the exit code. No error if it has ended."""
+        """Send a signal, wait for the end and return the exit code; it may have ended before."""
         if self.process.poll() is None:
             self.send(number)
         try:
@@ -113,7 +114,7 @@ def worker_agent(env: Mapping[str, str]) -> Program:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Return the processes below ``pid`` and their command lines."""
+    """Return the descendants of the process ``pid``: their command lines by pid."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -143,7 +144,7 @@ def command_line(pid: int) -> str:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that a process has resident."""
+    """Return the resident memory (VmRSS) of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -151,7 +152,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def wait_gone(pids: Sequence[int], timeout_s: float = PATIENCE_S) -> None:
-    """Wait until none of ``pids`` runs any more; they need not be our children."""
+    """Wait until all processes ``pids`` have ended; they need not be our children."""
     deadline = time.monotonic() + timeout_s
     for pid in pids:
         try:

@@ -1,13 +1,11 @@
-"""One reconciler with its local process backend, in this process or as one of its own.
+"""One reconciler with its local process backend, in this process or in a separate one.
 
 ``python -m tests.support.provisioner URL FOLDER`` runs one until it is killed.
 """
 
-import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,8 @@ from queueing.nats.login import ConnectionOptions
 from runtime import lifecycle
 from runtime.lifecycle import Lifecycle
 from tests.support.queues import broker_on
+from tests.support.waiting import PATIENCE_S, until
 
-PATIENCE_S = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 REGION = "local"
 SERVER = "process://{python} -m tests.support.tiny_server --port {port}"
 TEMPLATES = {
@@ -35,7 +33,7 @@ TEMPLATES = {
     "stubborn": f"{SERVER} --stubborn --child",
     "missing": "process:///nowhere/to/be/found",
 }
-"""By container image."""
+"""Server command by container image."""
 
 
 CLUSTER = ClusterSettings(name="local", images=TEMPLATES)
@@ -51,33 +49,26 @@ PROVISION: dict[str, Any] = {
 
 
 class Picture:
-    """Everything the store says, and a way to wait until it says something."""
+    """Passes the store's changes to listeners; tests wait here for what the changes lead to."""
 
     def __init__(self) -> None:
         self.records: dict[type, dict[str, object]] = {}
         self.listeners: list[Callable[[Change], None]] = []
-        self._changed = asyncio.Event()
 
     def apply(self, change: Change) -> None:
         for listener in self.listeners:
             listener(change)
-        self._changed.set()
-
-    def poke(self) -> None:
-        self._changed.set()
 
     async def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-        """Wait until ``condition`` holds; it is asked again with every change."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.1):
-                        await self._changed.wait()
+        """Wait until ``condition`` is true.
+
+        It is polled: processes and the reconciler, on which it may depend, report no changes.
+        """
+        await until(condition, timeout_s=timeout_s)
 
 
 class Provisioner:
-    """All that one leader candidate consists of."""
+    """One candidate for leadership with its connections, store, queues and backend."""
 
     def __init__(self, nats_url: str, folder: Path) -> None:
         self.url = nats_url
@@ -127,14 +118,14 @@ class Provisioner:
 
 @asynccontextmanager
 async def provisioning(nats_url: str, folder: Path) -> AsyncIterator[Provisioner]:
-    """Run one in this process for the length of the block."""
-    one = Provisioner(nats_url, folder)
-    await one.connect()
-    await one.start()
+    """Run a provisioner in this process while the block runs."""
+    candidate = Provisioner(nats_url, folder)
+    await candidate.connect()
+    await candidate.start()
     try:
-        yield one
+        yield candidate
     finally:
-        await one.stop()
+        await candidate.stop()
 
 
 async def _main(life: Lifecycle) -> int:

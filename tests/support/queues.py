@@ -1,4 +1,4 @@
-"""Requests in a version's queue, and the parts of a broker on a connection that a test has."""
+"""Subjects of a version's queue, and broker parts on one connection."""
 
 from typing import NamedTuple
 
@@ -22,5 +22,5 @@ def broker_on(connection: Connection, region: str = "local") -> BrokerParts:
 
 
 def request_subject(region: str, version_id: str, request_id: str) -> str:
-    """Return where one request is published."""
+    """Return the subject on which one request is published."""
     return queue_subjects(region, version_id).removesuffix(">") + request_id

@@ -1,10 +1,10 @@
-"""Ports that write down what is called on them, in one common script."""
+"""Ports that record their calls in one common script."""
 
 from collections.abc import Callable
 
 
 class Script:
-    """Calls in order, as text: ``client.end``, ``client.send_data b'x'``."""
+    """Calls in order, as text, for example ``client.end``; ``on_line`` is called for each."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -20,7 +20,7 @@ class Script:
 
 
 class RecordedResponseWriter:
-    """A `http1.stream.ResponseWriter`."""
+    """A `http1.stream.ResponseWriter` that records its calls."""
 
     def __init__(self, script: Script, name: str) -> None:
         self._script = script
@@ -65,7 +65,7 @@ class RecordedResponseWriter:
 
 
 class RecordedPost:
-    """A `gateway.invocation.context.WorkerPost`."""
+    """A `gateway.invocation.context.WorkerPost` that records its calls."""
 
     def __init__(self, script: Script, name: str = "post") -> None:
         self._script = script
@@ -85,7 +85,7 @@ class RecordedPost:
 
 
 class RecordedQueue:
-    """A `queueing.interface.FunctionQueue`, gateway side without positions."""
+    """A `queueing.interface.FunctionQueue` that records its calls; it has no positions."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -113,7 +113,7 @@ class RecordedQueue:
 
 
 class RecordedRegistry:
-    """A `gateway.invocation.context.Registry`."""
+    """A `gateway.invocation.context.Registry` that records its calls."""
 
     def __init__(self, script: Script) -> None:
         self._script = script

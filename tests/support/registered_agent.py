@@ -1,6 +1,5 @@
-"""A worker agent that finds the platform by its API: real nats-server with logins, real routes."""
+"""A worker agent that connects through the API: a nats-server with logins and real routes."""
 
-import asyncio
 import os
 import socket
 import time
@@ -30,20 +29,18 @@ from gateway.store.nats_kv import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import Connection
-from tests.integration.queueing.harness import OPTIONS, REGION, STREAMS, connected
-from tests.integration.worker_agent.bench import Peer, RawServer, Serve
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.nats_logins import GuardedNats
-from tests.support.nats_server import PATIENCE_S
 from tests.support.programs import Program, worker_agent
+from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
+from tests.support.raw_server import Peer, RawServer, Serve
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId, uuid4_text
-
-_LOOK_EVERY_S = 0.02
 
 
 class CountedWorkers(Workers):
-    """Counts how often a worker was given a login."""
+    """``connects`` is the number of connect calls."""
 
     connects = 0
 
@@ -53,15 +50,22 @@ class CountedWorkers(Workers):
 
 
 class Platform:
-    """Store, queue and the API's routes for workers; `up` and `down` concern the API alone."""
+    """Store, queue and the API's routes for workers; `up` and `down` start and stop the API."""
 
     def __init__(
-        self, nats: GuardedNats, store: Store, data: Connection, workers: CountedWorkers, api: Api
+        self,
+        nats: GuardedNats,
+        store: Store,
+        data: Connection,
+        workers: CountedWorkers,
+        api: Api,
+        port: int,
     ) -> None:
         self.nats = nats
         self.store = store
         self.data = data
         self.workers = workers
+        self.port = port
         self._api = api
         self._server: TestServer | None = None
         self.record = instance(uuid4_text(os.urandom(16)))
@@ -82,15 +86,11 @@ class Platform:
             self._server = None
 
     @property
-    def port(self) -> int:
-        return int(self.workers._options.api_url.rpartition(":")[2])
-
-    @property
     def url(self) -> str:
-        return self.workers._options.api_url
+        return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, deployment: Deployment) -> None:
-        """Let the API see this as what is deployed."""
+        """Make this the deployment that the API knows."""
         self._api.catalog.apply(deployment)
 
     async def instance(self) -> Instance:
@@ -101,17 +101,11 @@ class Platform:
         return found[0]
 
     async def until(self, condition: Callable[[Instance], bool]) -> Instance:
-        """Wait until the record is as wanted: it is looked at again and again."""
-        pause = asyncio.Event()
-        async with asyncio.timeout(2 * PATIENCE_S):
-            while not condition(found := await self.instance()):
-                asyncio.get_running_loop().call_later(_LOOK_EVERY_S, pause.set)
-                await pause.wait()
-                pause.clear()
-        return found
+        """Wait until ``condition`` is true of the instance's record; return the record."""
+        return await until(self.instance, condition)
 
     async def agent(self, inference_port: int, **env: str) -> Program:
-        """Start an agent with the environment that the API gives its instance."""
+        """Start an agent with the environment that the API provides for its instance."""
         return worker_agent(
             {
                 "WORKER_FUNCTION__ID": self.record.function_id,
@@ -131,7 +125,7 @@ class Platform:
 async def running_platform(
     nats: GuardedNats, *, lease_s: float = 3.0, token_s: float = 600.0
 ) -> AsyncIterator[Platform]:
-    """Run it, with one instance on record that has no worker yet."""
+    """Run the platform while the block runs; its store has one instance without a worker."""
     async with AsyncExitStack() as stack:
         credentials = nats.logins.gateway_credentials
         connection = StoreConnection(NatsOptions((nats.url,), credentials_file=credentials))
@@ -149,16 +143,14 @@ async def running_platform(
         logins.start()
         stack.push_async_callback(logins.close)
         signer = TokenSigner(os.urandom(32))
+        port = _free_port()
         workers = CountedWorkers(
             _ports(store, data, logins, signer),
             WorkerOptions(
-                f"http://127.0.0.1:{_free_port()}",
-                {"WORKER_NATS__URLS": nats.url},
-                lease_s,
-                token_s,
+                f"http://127.0.0.1:{port}", {"WORKER_NATS__URLS": nats.url}, lease_s, token_s
             ),
         )
-        platform = Platform(nats, store, data, workers, _api(store, signer))
+        platform = Platform(nats, store, data, workers, _api(store, signer), port)
         await store.put(platform.record, 0)
         await platform.up()
         stack.push_async_callback(platform.down)
@@ -167,7 +159,7 @@ async def running_platform(
 
 @asynccontextmanager
 async def running_inference(serve: Serve) -> AsyncIterator[tuple[RawServer, "Health"]]:
-    """Run an inference server of which the test says how healthy it is."""
+    """Run an inference server; the test sets the result of its health check."""
     health = Health()
 
     async def serve_healthy(peer: Peer) -> None:

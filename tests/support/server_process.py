@@ -1,4 +1,4 @@
-"""A real server as a process of its own: started, stalled, stopped, killed, started again.
+"""A real server as a separate process that a test starts, pauses, stops, kills and restarts.
 
 The process is independent of any event loop; a thread reads its log.
 """
@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE_S
+
 
 class ServerProcess:
-    """What the servers have in common; how one starts and is ready is its own `start_blocking`."""
+    """Base class of servers; a subclass implements `start_blocking`."""
 
     name = "the server"
-    patience_s = 10.0
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -32,7 +33,7 @@ class ServerProcess:
         raise NotImplementedError
 
     def end_blocking(self, signal_number: int = signal.SIGTERM) -> None:
-        """End the process with ``signal_number`` and wait for it. No error if it has ended."""
+        """Send ``signal_number`` and wait for the end; the process may have ended before."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -40,7 +41,7 @@ class ServerProcess:
             process.send_signal(signal.SIGCONT)
         process.send_signal(signal_number)
         try:
-            process.wait(self.patience_s)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -51,23 +52,23 @@ class ServerProcess:
         await asyncio.to_thread(self.start_blocking)
 
     async def stop(self) -> None:
-        """Shut down in order (SIGTERM)."""
+        """Shut down gracefully (SIGTERM)."""
         await asyncio.to_thread(self.end_blocking)
 
     async def kill(self) -> None:
-        """End at once (SIGKILL), as a lost machine or a process out of memory does."""
+        """End the process at once (SIGKILL)."""
         await asyncio.to_thread(self.end_blocking, signal.SIGKILL)
 
     async def restart(self) -> None:
-        """Start again on the same port; kills what still runs."""
+        """Kill the process if it runs, and start it again on the same port."""
         await self.kill()
         await self.start()
 
     def pause(self) -> None:
-        """Stall the process (SIGSTOP): connections stay open and nothing is answered."""
+        """Stop the process (SIGSTOP): its connections stay open and it responds to nothing."""
         process = self._running()
         process.send_signal(signal.SIGSTOP)
-        # The signal takes effect a little later than it is sent.
+        # The signal takes effect a little after it is sent.
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
@@ -79,7 +80,7 @@ class ServerProcess:
         read: Callable[["subprocess.Popen[str]"], None],
         cwd: Path | None = None,
     ) -> "subprocess.Popen[str]":
-        """Run ``argv``; ``read`` reads its standard error to the end, in a thread."""
+        """Run ``argv``; a thread calls ``read``, which reads standard error to its end."""
         process = self._process = subprocess.Popen(
             argv,
             cwd=cwd,

@@ -1,4 +1,4 @@
-"""The system program by program, for tests that kill one of them."""
+"""The system as separate programs, for tests that kill some of them."""
 
 import os
 import tempfile
@@ -17,15 +17,16 @@ from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
-from tests.support.programs import PATIENCE_S, Program, gateway, worker_agent
+from tests.support.programs import Program, gateway, worker_agent
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 LEASE_S = 1
-"""Short, so that what waits for a lease to end does not take long."""
+"""Lease duration in seconds; short, because some tests wait until a lease expires."""
 
 
 class Stack:
-    """nats-server, an inference server, and as many gateways and agents as a test starts."""
+    """nats-server, an inference server, and the gateways and agents that a test starts."""
 
     def __init__(self, folder: Path) -> None:
         self.nats = NatsServer(folder)
@@ -46,12 +47,12 @@ class Stack:
         await self.nats.kill()
 
     def gateway(self, *arguments: str, **settings: str) -> "Gateway":
-        """Start a gateway and wait until it serves; ``settings`` as in the environment."""
+        """Start a gateway and wait until it is ready; ``settings`` as in `starting_gateway`."""
         program = self.starting_gateway(*arguments, **settings)
         return Gateway(program, program.wait_event("gateway.ready"), self.demo)
 
     def starting_gateway(self, *arguments: str, **settings: str) -> Program:
-        """Start a gateway; ``settings`` as in the environment, without the prefix."""
+        """Start a gateway; ``settings`` are environment variables without their prefix."""
         env = {
             "EDGE__LISTEN": "127.0.0.1:0",
             "ATTACH__LISTEN": "127.0.0.1:0",
@@ -68,13 +69,13 @@ class Stack:
         return program
 
     def agent(self, **settings: str) -> Program:
-        """Start a worker agent and wait until it pulls."""
+        """Start a worker agent and wait until it is ready."""
         program = self.starting_agent(**settings)
         program.wait_event("worker.ready")
         return program
 
     def starting_agent(self, **settings: str) -> Program:
-        """Start a worker agent."""
+        """Start a worker agent; ``settings`` are environment variables without their prefix."""
         env = {
             "NATS__URLS": self.nats.url,
             "FUNCTION__ID": self.demo.function_id,
@@ -91,7 +92,7 @@ class Stack:
         return program
 
     def direct(self) -> httpx.AsyncClient:
-        """Return a client of the inference server itself."""
+        """Return an HTTP client for the inference server."""
         return httpx.AsyncClient(base_url=self.inference.url, timeout=PATIENCE_S)
 
 
@@ -115,7 +116,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running_stack() -> AsyncIterator[Stack]:
-    """Run nats-server and inference server with the demo function registered."""
+    """Run nats-server and inference server while the block runs; a function is registered."""
     with tempfile.TemporaryDirectory(prefix="stack-") as folder:
         stack = Stack(Path(folder))
         try:
@@ -126,7 +127,7 @@ async def running_stack() -> AsyncIterator[Stack]:
 
 
 async def register(nats_url: str) -> Demo:
-    """Write a function that is ACTIVE and a key for it straight into the store."""
+    """Write an ACTIVE function and a key for it directly into the store."""
     function_id = FunctionId(uuid4_text(os.urandom(16)))
     version_id = VersionId(uuid4_text(os.urandom(16)))
     api_key = new_key(os.urandom(RANDOM_BYTES))

@@ -1,8 +1,8 @@
-"""What a worker agent is to the reconciler, without the data path, as a process of its own.
+"""A stand-in for the worker agent, as a separate process, for tests of the reconciler.
 
-Probes its inference server, takes requests from its version's queue and acknowledges each after as
-many seconds as its payload says, and writes its half of the instance's record into the store, as
-the API does with an agent's heartbeats. SIGTERM finishes what it has.
+It probes its inference server, pulls requests from its version's queue and acknowledges each after
+the number of seconds in its payload. It writes its part of the instance's record into the store, as
+the API does for an agent's heartbeats. After SIGTERM it finishes its requests.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
-"""What the SDKs of 2024/25 demand of an answer (`spec/control-plane.md` §7.4), as models of ours.
+"""Models of the responses that the SDKs of 2024/25 accept (`spec/control-plane.md` §7.4).
 
-They validate strictly: a required member that is missing, a type or an enumeration that they do
-not know ends the call in the client, so one careless rename breaks every user of them. Unknown
-members and explicit nulls are fine. `check` looks at any answer of the API by its shape; the words
-for states and instances, which we project for these SDKs alone, only count for their own calls.
+They validate strictly: a missing required member, an unknown type or an unknown enumeration value
+makes the call fail in the client, so a careless rename breaks all their users. Unknown members and
+explicit nulls are accepted. `check` chooses the model of any API response by its members. The old
+names of states are required only in responses to calls from these SDKs.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from yarl import URL
 from gateway.api.sdk_compat import is_old_sdk
 
 OLD_SDK = {"x-sideko-sdk-language": "Python"}
-"""Headers by which one of them is known."""
+"""Headers that identify such an SDK."""
 
 
 class Sdk(BaseModel):
@@ -191,7 +191,7 @@ class ClusterGroupsResponse(Sdk):
 
 
 class Problem(BaseModel):
-    """RFC 9457 with the members of §1.0, all of them there, and nothing that is null."""
+    """A problem document (RFC 9457) with all members of §1.0, none of them null."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -224,9 +224,10 @@ _BY_MEMBER: dict[str, type[Sdk]] = {
 
 
 def check(path: str, sent: Mapping[str, str], status: int, content_type: str, body: Any) -> None:
-    """Raise `AssertionError` unless a strict client could read the answer to a call.
+    """Raise `AssertionError` unless a strict client can read the response to a call.
 
-    ``sent`` are the headers of the call. ``body`` is the parsed document, or bytes if it is none.
+    ``sent`` are the headers of the call. ``body`` is the parsed document, or bytes if the response
+    is not JSON.
     """
     if status == 204:
         assert not body, f"{path}: 204 with a body"

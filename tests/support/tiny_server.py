@@ -1,7 +1,7 @@
-"""An inference server that starts quickly and misbehaves as told, as a process of its own.
+"""An inference server that starts quickly and fails on request, as a separate process.
 
-``--exit CODE`` ends at once after a line of output, ``--stubborn`` ignores SIGTERM, ``--child``
-leaves a process behind that ignores it too and writes its id to the file ``$CHILD_FILE``.
+``--exit CODE`` prints a line and exits at once. ``--stubborn`` ignores SIGTERM. ``--child`` leaves
+a child process behind that ignores SIGTERM too, and writes its pid to the file ``$CHILD_FILE``.
 """
 
 import argparse

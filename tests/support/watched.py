@@ -1,26 +1,22 @@
 """Models of the store that tests can wait on."""
 
-import asyncio
 from collections.abc import Callable
 
 from gateway.domain.model import Change
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import Signal, until
 
 
 class Watched:
-    """Put before a model: wakes whoever waits for a change."""
+    """Base class put before a model: reports each change to the tasks that wait in `until`."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        self._changed = asyncio.Event()
+        self._changed = Signal()
 
     def apply(self, change: Change) -> None:
-        super().apply(change)  # type: ignore[misc]  # the model's
-        self._changed.set()
+        super().apply(change)  # type: ignore[misc]  # defined by the model
+        self._changed.notify()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Return when ``condition`` holds, looked at after every change."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
+        """Wait until ``condition`` is true; it is evaluated again after every change."""
+        await until(condition, changed=self._changed)

@@ -73,6 +73,38 @@ def test_unit_tests_stand_where_their_module_stands() -> None:
     assert astray == []
 
 
+def test_support_code_and_tests_import_downwards_only() -> None:
+    """``tests.support`` imports only itself.
+
+    Everything else in ``tests`` imports that, and modules of its own folder that hold no tests.
+    """
+    astray = []
+    for path in modules("tests"):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        own_folder = name.rpartition(".")[0]
+        for imported in sorted(imported_modules(path)):
+            folder, _, module = imported.rpartition(".")
+            is_plain = not module.startswith("test_") and module != "conftest"
+            is_support = folder == "tests.support"
+            is_beside = folder == own_folder and is_plain
+            if imported.startswith("tests.") and not (is_support or is_beside):
+                astray.append(f"{name} imports {imported}")
+    assert astray == []
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            is_package = (ROOT / node.module.replace(".", "/")).is_dir()
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(members if is_package else {node.module})
+    return found
+
+
 # The files in config/ are compared with the programs' models. These are imported by name inside the
 # test, so that an import error of one program does not hide a problem of the other.
 

@@ -17,7 +17,7 @@ def strict_answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     async def checked(
         client: control.Client, method: str, path: str, json: object = None, **how: Any
-    ) -> control.Told:
+    ) -> control.ApiResponse:
         told = await call(client, method, path, json, **how)
         sent = {**client.headers, **how.get("headers", {})}
         content_type = told.headers.get("content-type", "").partition(";")[0]

@@ -11,8 +11,9 @@ from queueing.nats.consumer import PullConsumer as JetStreamConsumer
 from queueing.nats.gateway import stream_settings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from queueing.settings import QueueSettings
-from tests.integration.queueing.harness import OPTIONS, REGION, Worker, connected
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import OPTIONS, REGION, Worker, connected
+from tests.support.waiting import PATIENCE_S
 
 LIMITS = QueueLimits(peer_wait_s=PATIENCE_S)
 """A position waits for the other processes however slow the machine is."""

@@ -12,7 +12,8 @@ from queueing.interface import Lease
 from queueing.nats.connection import NatsError
 from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
 from queueing.nats.queue import QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.queue_harness import (
     OPTIONS,
     Client,
     connected,
@@ -22,7 +23,7 @@ from tests.integration.queueing.harness import (
     publish,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer, running_nats_server
+from tests.support.waiting import PATIENCE_S, until
 
 REPLICATED = StreamSettings(replicas=3, ack_wait_s=300.0)
 PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)
@@ -49,16 +50,18 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
                 f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
             )
             servers.append(await stack.enter_async_context(running_nats_server(config)))
-        async with connected(servers[0].url) as connection, asyncio.timeout(3 * PATIENCE_S):
+        async with connected(servers[0].url) as connection:
             api = JetStream(connection, timeout_s=0.5)
             version = new_version()
-            while True:
+
+            async def has_leader() -> bool:
                 try:
                     await api.ensure("warm", version, REPLICATED)
-                    break
                 except (ApiError, NatsError):
-                    # The cluster elects its leader.
-                    continue
+                    return False
+                return True
+
+            await until(has_leader, what="the cluster's leader", timeout_s=2 * PATIENCE_S)
         yield servers
 
 
@@ -82,8 +85,8 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
         connection = queue._connection
         leaving.lame_duck()
         clients: dict[str, Client] = {}
-        async with asyncio.timeout(3 * PATIENCE_S):
-            while connection.connects < 2 or work.pull._connection.connects < 2:
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while connection.connects < 2 or work.connection.connects < 2:
                 request, client = new_request(), Client()
                 clients[request] = client
                 queue.publish(version, request, b"envelope", client, b"")
@@ -93,4 +96,4 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
         await work.has(len(clients) + 1)
         served = [lease.request_id for lease in work.leases]
         assert len(served) == len(set(served)) == len(clients) + 1
-        assert connection.losses == work.pull._connection.losses == 0
+        assert connection.losses == work.connection.losses == 0

@@ -9,15 +9,15 @@ import pytest
 from queueing.interface import Load, NoResponder, QueueUnavailable
 from queueing.settings import QueueSettings
 from tests.integration.queueing.backends import Backend, Gateway, NatsBackend
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import (
     Client,
     Diary,
     new_request,
     new_version,
-    until,
     until_depth,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.waiting import until
 
 NATS = "nats"
 LEASE_S = 1.0
@@ -73,9 +73,7 @@ async def publish_many(
 
 async def until_load(gateway: Gateway, version_id: str, waiting: int, leased: int) -> None:
     """Wait for a load: the broker counts a little after a publish or acknowledgement."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await gateway.admin.load(version_id) != Load(waiting, leased):
-            pass
+    await until(lambda: gateway.admin.load(version_id), lambda load: load == Load(waiting, leased))
 
 
 # Publish, lease, acknowledge
@@ -154,11 +152,13 @@ async def test_progress_keeps_a_lease(backend: Backend) -> None:
         await publish(backend, gateway, version)
         async with backend.worker(version, slots=2) as work:
             (lease,) = await work.has(1)
-            end = asyncio.get_running_loop().time() + 2 * LEASE_S
-            while asyncio.get_running_loop().time() < end:
+
+            def extend() -> float:
                 lease.in_progress()
-                # Any real answer paces the loop.
-                await gateway.admin.load(version)
+                return asyncio.get_running_loop().time()
+
+            end = extend() + 2 * LEASE_S
+            await until(extend, lambda now: now >= end, what="the end of two lease times")
             assert len(work.leases) == 1
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from queueing.nats.connection import Connection, Denied, NoAnswer, NoResponders, NotConnected
 from queueing.nats.login import ConnectionOptions, Login
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.queue_harness import (
     OPTIONS,
     Diary,
     connected,
@@ -17,10 +18,9 @@ from tests.integration.queueing.harness import (
     gateway,
     new_version,
     publish,
-    until,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer, running_nats_server
+from tests.support.waiting import PATIENCE_S, until
 
 WORKER_MAY = """
   "rq.*.{version}.>", "nvcf.cancel.{version}", "$JS.API.CONSUMER.INFO.>",
@@ -268,14 +268,15 @@ async def test_a_server_that_announces_its_end_is_left_without_losing_an_answer(
         asking = await stack.enter_async_context(connected(first.url))
         watch = Watch()
         asking.add_listener(watch)
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    await asking.request(b"echo", b"", 0.5)
-                    break
-                except (NoResponders, NoAnswer):
-                    # The interest has not crossed the route yet.
-                    continue
+
+        async def is_answered() -> bool:
+            try:
+                await asking.request(b"echo", b"", 0.5)
+            except (NoResponders, NoAnswer):
+                return False
+            return True
+
+        await until(is_answered, what="the route to forward the subscription")
         first.lame_duck()
         asked = 0
         async with asyncio.timeout(PATIENCE_S):
@@ -318,14 +319,17 @@ async def test_what_a_server_says_at_the_end_is_counted() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
+        watch = Watch()
         async with connected(f"nats://127.0.0.1:{port}") as connection:
+            connection.add_listener(watch)
             await connection.flush()
-            await until(lambda: connection.losses == 1)
+            await watch.sees("disconnected")
+            assert connection.losses == 1
             assert (connection.refusals, connection.slow_consumers) == (1, 1)
             assert connection.failures == 0
-            await until(connection.is_connected)
+            await watch.sees("connected")
             await connection.flush()
-            await until(lambda: connection.losses == 2)
+            await watch.until(lambda: connection.losses == 2)
             # The nonsense, for which we gave the server up.
             assert (connection.refusals, connection.failures) == (1, 1)
             await over.wait()

@@ -1,12 +1,11 @@
-import asyncio
-
 import pytest
 
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import (
     OPTIONS,
     REGION,
     Client,
@@ -14,20 +13,12 @@ from tests.integration.queueing.harness import (
     counted,
     decided,
     gateway,
-    messages_in,
     new_request,
     new_version,
     publish,
-    until,
     worker,
 )
-from tests.support.nats_server import PATIENCE_S, NatsServer
-
-
-async def until_messages(connection: Connection, version_id: str, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while await messages_in(connection, version_id) != count:
-            pass
+from tests.support.waiting import until
 
 
 async def test_a_cancel_that_came_first_keeps_the_request_from_the_worker(

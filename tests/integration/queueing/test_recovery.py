@@ -4,7 +4,8 @@ from queueing.nats.connection import Connection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.integration.queueing.harness import (
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import (
     REGION,
     Client,
     Worker,
@@ -17,11 +18,10 @@ from tests.integration.queueing.harness import (
     new_version,
     publish,
     publish_many,
-    until,
     until_depth,
     worker,
 )
-from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 from wire.subjects import consumer_name, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)

@@ -8,8 +8,9 @@ import struct
 
 import pytest
 
-from tests.integration.worker_agent.bench import Peer, running_bench
+from tests.integration.worker_agent.harness import running_agent
 from tests.support.fake_gateway import BrokenError
+from tests.support.raw_server import Peer
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -19,10 +20,10 @@ async def problem_of(answer: bytes, head: bool = False) -> tuple[int, str]:
         await peer.head()
         await peer.send(answer)
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
-        status, body = await bench.answer(expected, lease)
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
+        status, body = await agent.answer(expected, lease)
         assert expected.response()[1][b"content-type"] == b"application/problem+json"
         return status, json.loads(body)["type"]
 
@@ -31,11 +32,11 @@ async def test_a_refused_connection_is_an_inference_connection_problem() -> None
     async def serve(peer: Peer) -> None:
         raise AssertionError
 
-    async with running_bench(serve) as bench:
-        bench.server.stop()
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
-        status, body = await bench.answer(expected, lease)
+    async with running_agent(serve) as agent:
+        agent.server.stop()
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
+        status, body = await agent.answer(expected, lease)
         assert status == 500
         assert json.loads(body) == {
             "type": "urn:inference-connection:problem-details:internal-server-error",
@@ -91,9 +92,9 @@ async def test_an_inference_server_that_dies_mid_stream_breaks_the_post(framing:
         await peer.send(b"HTTP/1.1 200 OK\r\n" + framing)
         await die.wait()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
         await expected.body_reaches(b"hello")
         die.set()
         with pytest.raises(BrokenError):
@@ -112,17 +113,17 @@ async def test_a_request_that_crossed_the_close_of_its_connection_is_sent_again(
             first.set_result(peer)
             await peer.closed()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        assert (await bench.answer(expected, bench.lease(expected.envelope())))[0] == 200
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        assert (await agent.answer(expected, agent.lease(expected.envelope())))[0] == 200
         transport_socket = (await first).writer.get_extra_info("socket")
         # No turn of the loop between close and request: the agent cannot have seen the close.
         with socket.socket(fileno=os.dup(transport_socket.fileno())) as closing:
             closing.shutdown(socket.SHUT_RDWR)
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(body=b"x" * 20_000))
-        assert await bench.answer(expected, lease) == (200, b"{}")
-        assert bench.server.connections == 2
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(body=b"x" * 20_000))
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        assert agent.server.connections == 2
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
@@ -136,12 +137,12 @@ async def test_a_request_that_a_server_may_have_run_is_never_sent_again(is_reset
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for expected_status in (200, 500):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope())
-            assert (await bench.answer(expected, lease))[0] == expected_status
-        assert bench.server.connections == 1
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope())
+            assert (await agent.answer(expected, lease))[0] == expected_status
+        assert agent.server.connections == 1
 
 
 async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection() -> None:
@@ -151,24 +152,24 @@ async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection
                 await peer.reader.readuntil(b"0\r\n\r\n")
             await peer.send(OK)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for has_rest in (False, True):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(has_rest=has_rest))
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(has_rest=has_rest))
             expected.rest.put_nowait(b"")
-            await bench.answer(expected, lease)
-        assert bench.server.connections == 2
+            await agent.answer(expected, lease)
+        assert agent.server.connections == 2
 
 
 async def test_a_connection_that_served_nobody_yet_is_not_tried_again() -> None:
     async def serve(peer: Peer) -> None:
         await peer.head()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope())
-        assert (await bench.answer(expected, lease))[0] == 500
-        assert bench.server.connections == 1
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        assert (await agent.answer(expected, lease))[0] == 500
+        assert agent.server.connections == 1
 
 
 async def test_bytes_after_a_response_close_the_connection() -> None:
@@ -177,12 +178,12 @@ async def test_bytes_after_a_response_close_the_connection() -> None:
         await peer.send(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged")
         await peer.closed()
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for _ in range(2):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(b"GET"))
-            assert await bench.answer(expected, lease) == (200, b"{}")
-        assert bench.server.connections == 2
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(b"GET"))
+            assert await agent.answer(expected, lease) == (200, b"{}")
+        assert agent.server.connections == 2
 
 
 async def test_a_cancelled_request_closes_its_inference_connection_at_once() -> None:
@@ -195,15 +196,15 @@ async def test_a_cancelled_request_closes_its_inference_connection_at_once() -> 
         await peer.closed()
         gone.set()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
         await there.wait()
-        bench.intake.on_cancel(expected.request_id)
+        agent.intake.on_cancel(expected.request_id)
         async with asyncio.timeout(0.2):
             await gone.wait()
         assert lease.calls == ["ack"]
-        assert bench.slots.running == 0
+        assert agent.slots.running == 0
 
 
 @pytest.mark.parametrize("how", ["answered early", "connection closed"])
@@ -216,14 +217,14 @@ async def test_a_client_that_leaves_mid_stream_ends_the_inference_call(how: str)
         await peer.closed()
         gone.set()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
         await expected.body_reaches(b"hello")
         if how == "answered early":
             expected.answer()
         else:
-            bench.gateway.break_connections()
+            agent.gateway.break_connections()
         async with asyncio.timeout(0.2):
             await gone.wait()
         await lease.ended.wait()
@@ -233,15 +234,15 @@ async def test_a_client_that_leaves_mid_stream_ends_the_inference_call(how: str)
 async def test_a_gateway_that_closed_an_idle_connection_still_gets_the_answer() -> None:
     async def serve(peer: Peer) -> None:
         while await peer.head():
-            if bench.gateway.connections:
-                bench.gateway.break_connections()
+            if agent.gateway.connections:
+                agent.gateway.break_connections()
             await peer.send(OK)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for _ in range(3):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(b"GET"))
-            assert await bench.answer(expected, lease) == (200, b"{}")
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(b"GET"))
+            assert await agent.answer(expected, lease) == (200, b"{}")
 
 
 async def test_a_gateway_that_is_gone_costs_the_answer_and_nothing_else() -> None:
@@ -249,14 +250,14 @@ async def test_a_gateway_that_is_gone_costs_the_answer_and_nothing_else() -> Non
         while await peer.head():
             await peer.send(OK)
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
         envelope = expected.envelope(b"GET")
-        await bench.gateway.stop()
-        lease = bench.lease(envelope)
+        await agent.gateway.stop()
+        lease = agent.lease(envelope)
         await lease.ended.wait()
         assert lease.calls == ["ack"]
-        assert bench.slots.running == bench.slots.delivering == 0
+        assert agent.slots.running == agent.slots.delivering == 0
 
 
 async def test_a_body_that_breaks_off_ends_the_inference_call_with_a_problem() -> None:
@@ -267,13 +268,13 @@ async def test_a_body_that_breaks_off_ends_the_inference_call_with_a_problem() -
         await peer.closed()
         gone.set()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(has_rest=True))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(has_rest=True))
         expected.rest.put_nowait(b"some")
         await expected.fetched.wait()
         expected.rest.put_nowait(None)
-        status, body = await bench.answer(expected, lease)
+        status, body = await agent.answer(expected, lease)
         assert (status, json.loads(body)["type"].split(":")[1]) == (500, "nvcf-worker-service")
         await gone.wait()
 
@@ -282,16 +283,16 @@ async def test_an_envelope_that_nobody_can_serve_is_rejected_and_takes_no_slot()
     async def serve(peer: Peer) -> None:
         raise AssertionError
 
-    async with running_bench(serve) as bench:
-        assert bench.lease(b"\xff\xff\xff").calls == ["term"]
-        assert bench.slots.running == 0
+    async with running_agent(serve) as agent:
+        assert agent.lease(b"\xff\xff\xff").calls == ["term"]
+        assert agent.slots.running == 0
 
 
 async def test_a_header_with_a_line_break_never_reaches_the_inference_server() -> None:
     async def serve(peer: Peer) -> None:
         raise AssertionError
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(headers=((b"x", b"a\r\nnvcf-sub: forged"),)))
-        assert (await bench.answer(expected, lease))[0] == 500
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(headers=((b"x", b"a\r\nnvcf-sub: forged"),)))
+        assert (await agent.answer(expected, lease))[0] == 500

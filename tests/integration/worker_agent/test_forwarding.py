@@ -1,11 +1,12 @@
 """Requests and responses through the agent, on real sockets."""
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 
-from tests.integration.worker_agent.bench import Peer, running_bench
+from tests.integration.worker_agent.harness import running_agent
+from tests.support.raw_server import Peer
+from tests.support.waiting import until_unchanged
 
 OK = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -21,9 +22,9 @@ async def test_a_small_request_is_answered_and_acked() -> None:
         await peer.send(OK)
         await peer.closed()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(
             expected.envelope(
                 path=b"/a%20b?q=1",
                 headers=(
@@ -36,18 +37,18 @@ async def test_a_small_request_is_answered_and_acked() -> None:
                 body=b"hello",
             )
         )
-        assert await bench.answer(expected, lease) == (200, b"{}")
+        assert await agent.answer(expected, lease) == (200, b"{}")
         assert expected.post_headers[b"nvcf-leased-us"].isdigit()
         assert b"content-length" in expected.post_headers
-        assert bench.slots.running == bench.slots.delivering == 0
-        assert bench.queue.free == 4
+        assert agent.slots.running == agent.slots.delivering == 0
+        assert agent.queue.free == 4
     lines = heads[0].split(b"\r\n")
     assert lines[0] == b"POST /a%20b?q=1 HTTP/1.1"
     assert lines.count(b"NVCF-REGION: zone-1") == 1
     assert f"NVCF-REQID: {expected.request_id}".encode() in lines
     assert b"NVCF-INVOCATION-REGION: us" in lines
     assert b"Content-Length: 5" in lines
-    assert b"Host: 127.0.0.1:%d" % bench.server.port in lines
+    assert b"Host: 127.0.0.1:%d" % agent.server.port in lines
     assert b"forged" not in heads[0]
     assert b"public.example" not in heads[0]
     assert any(line.startswith(b"Nvcf-Poll-Seconds: ") for line in lines)
@@ -58,13 +59,13 @@ async def test_connections_to_both_sides_are_used_again() -> None:
         while await peer.head():
             await peer.send(OK)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for _ in range(5):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(b"GET"))
-            await bench.answer(expected, lease)
-        assert bench.server.connections == 1
-        assert bench.gateway.connections == 1
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(b"GET"))
+            await agent.answer(expected, lease)
+        assert agent.server.connections == 1
+        assert agent.gateway.connections == 1
 
 
 async def test_each_event_of_a_stream_arrives_before_the_next_is_sent() -> None:
@@ -83,13 +84,13 @@ async def test_each_event_of_a_stream_arrives_before_the_next_is_sent() -> None:
         await peer.send(b"0\r\n\r\n")
         await peer.closed()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
         for number in range(3):
             await expected.body_reaches(b"data: %d\n\n" % number)
             seen.set()
-        assert await bench.answer(expected, lease) == (200, b"data: 0\n\ndata: 1\n\ndata: 2\n\n")
+        assert await agent.answer(expected, lease) == (200, b"data: 0\n\ndata: 1\n\ndata: 2\n\n")
         assert expected.post_headers[b"transfer-encoding"] == b"chunked"
         assert b"transfer-encoding" not in expected.response()[1]
 
@@ -104,12 +105,12 @@ async def test_a_small_body_that_comes_late_does_not_hold_back_the_head_for_long
         await peer.send(b"cd")
         await peer.closed()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope())
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
         await expected.body_reaches(b"ab")
         head_seen.set()
-        assert await bench.answer(expected, lease) == (201, b"abcd")
+        assert await agent.answer(expected, lease) == (201, b"abcd")
 
 
 async def test_the_rest_of_a_body_flows_through_in_both_framings() -> None:
@@ -124,15 +125,15 @@ async def test_the_rest_of_a_body_flows_through_in_both_framings() -> None:
             bodies.append(body)
             await peer.send(OK)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for headers in ((), ((b"content-length", b"6"),)):
-            expected = bench.gateway.expect()
+            expected = agent.gateway.expect()
             expected.rest_length = 4
-            lease = bench.lease(expected.envelope(headers=headers, body=b"ab", has_rest=True))
+            lease = agent.lease(expected.envelope(headers=headers, body=b"ab", has_rest=True))
             await expected.fetched.wait()
             for piece in (b"cd", b"ef", b""):
                 expected.rest.put_nowait(piece)
-            assert await bench.answer(expected, lease) == (200, b"{}")
+            assert await agent.answer(expected, lease) == (200, b"{}")
     assert bodies[0].replace(b"\r\n", b"|").startswith(b"2|ab|")
     assert bodies[0].endswith(b"0\r\n\r\n")
     assert bodies[1] == b"abcdef"
@@ -148,25 +149,20 @@ async def test_an_upload_goes_only_as_fast_as_the_inference_server_reads() -> No
         await peer.reader.readexactly(pieces * len(piece))
         await peer.send(OK)
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
         for _ in range(pieces):
             expected.rest.put_nowait(piece)
         expected.rest.put_nowait(b"")
         length = b"%d" % (pieces * len(piece))
-        lease = bench.lease(
+        lease = agent.lease(
             expected.envelope(headers=((b"content-length", length),), has_rest=True)
         )
         await expected.fetched.wait()
-        left = -1
-        while left != expected.rest.qsize():
-            left = expected.rest.qsize()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await expected.until(lambda: False)
+        left = await until_unchanged(expected.rest.qsize, for_s=0.3)
         assert left > pieces // 2
         read_on.set()
-        assert await bench.answer(expected, lease) == (200, b"{}")
+        assert await agent.answer(expected, lease) == (200, b"{}")
 
 
 async def test_both_directions_flow_at_the_same_time() -> None:
@@ -182,14 +178,14 @@ async def test_both_directions_flow_at_the_same_time() -> None:
         await peer.send(b"0\r\n\r\n")
         await peer.closed()
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(has_rest=True))
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(has_rest=True))
         for number in range(3):
             expected.rest.put_nowait(b"%d" % number)
             await expected.body_reaches(b"echo %d" % number)
         expected.rest.put_nowait(b"")
-        assert await bench.answer(expected, lease) == (200, b"echo 0echo 1echo 2")
+        assert await agent.answer(expected, lease) == (200, b"echo 0echo 1echo 2")
 
 
 @pytest.mark.parametrize(
@@ -214,16 +210,16 @@ async def test_responses_without_body_and_interim_ones_keep_the_connection_in_st
         while await peer.head():
             await peer.send(response)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         for _ in range(2):
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(method))
-            await bench.answer(expected, lease)
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(method))
+            await agent.answer(expected, lease)
             status, headers, got = expected.response()
             assert (got, headers.get(b"content-length")) == (body, length)
             assert b"link" not in headers
             assert status in response_statuses(response)
-        assert bench.server.connections == 1
+        assert agent.server.connections == 1
 
 
 def response_statuses(response: bytes) -> set[int]:
@@ -236,10 +232,10 @@ async def test_a_body_that_ends_with_the_connection_is_complete() -> None:
         await peer.send(b"HTTP/1.0 200 OK\r\n\r\nall of ")
         await peer.send(b"it")
 
-    async with running_bench(serve) as bench:
-        expected = bench.gateway.expect()
-        lease = bench.lease(expected.envelope(b"GET"))
-        assert await bench.answer(expected, lease) == (200, b"all of it")
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"GET"))
+        assert await agent.answer(expected, lease) == (200, b"all of it")
 
 
 async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used() -> None:
@@ -258,17 +254,17 @@ async def test_no_more_requests_run_than_there_are_slots_and_every_slot_is_used(
             running -= 1
             await peer.send(OK)
 
-    async with running_bench(serve, concurrency=3) as bench:
+    async with running_agent(serve, concurrency=3) as agent:
         leased = []
         for _ in range(3):
-            expected = bench.gateway.expect()
-            leased.append((expected, bench.lease(expected.envelope(b"GET"))))
-        too_many = bench.lease(bench.gateway.expect().envelope(b"GET"))
+            expected = agent.gateway.expect()
+            leased.append((expected, agent.lease(expected.envelope(b"GET"))))
+        too_many = agent.lease(agent.gateway.expect().envelope(b"GET"))
         assert too_many.calls == ["nak"]
         for expected, lease in leased:
-            await bench.answer(expected, lease)
+            await agent.answer(expected, lease)
         assert most == 3
-        assert bench.queue.free == 3
+        assert agent.queue.free == 3
 
 
 async def test_slots_taken_away_are_those_that_get_free_and_nothing_that_runs_is_handed_back() -> (
@@ -281,24 +277,24 @@ async def test_slots_taken_away_are_those_that_get_free_and_nothing_that_runs_is
             await may_answer.wait()
             await peer.send(OK)
 
-    async with running_bench(serve, concurrency=4) as bench:
+    async with running_agent(serve, concurrency=4) as agent:
         leased = []
         for _ in range(3):
-            expected = bench.gateway.expect()
-            leased.append((expected, bench.lease(expected.envelope(b"GET"))))
-        bench.intake.resize(2, 256)
-        assert bench.queue.free <= 0
-        assert bench.lease(bench.gateway.expect().envelope(b"GET")).calls == ["nak"]
+            expected = agent.gateway.expect()
+            leased.append((expected, agent.lease(expected.envelope(b"GET"))))
+        agent.intake.resize(2, 256)
+        assert agent.queue.free <= 0
+        assert agent.lease(agent.gateway.expect().envelope(b"GET")).calls == ["nak"]
         may_answer.set()
         for expected, lease in leased:
-            assert await bench.answer(expected, lease) == (200, b"{}")
+            assert await agent.answer(expected, lease) == (200, b"{}")
             assert lease.calls == ["ack"]
-        assert bench.queue.free == 2
-        bench.intake.resize(5, 256)
-        assert bench.queue.free == 5
-        bench.intake.pause()
-        bench.intake.resize(6, 256)
-        assert bench.queue.free == 0
+        assert agent.queue.free == 2
+        agent.intake.resize(5, 256)
+        assert agent.queue.free == 5
+        agent.intake.pause()
+        agent.intake.resize(6, 256)
+        assert agent.queue.free == 0
 
 
 async def test_connections_beyond_what_may_idle_are_closed_at_once_the_oldest_first() -> None:
@@ -309,17 +305,17 @@ async def test_connections_beyond_what_may_idle_are_closed_at_once_the_oldest_fi
         await peer.closed()
         closed.put_nowait(peer)
 
-    async with running_bench(serve) as bench:
+    async with running_agent(serve) as agent:
         peers = []
         for _ in range(3):
-            connection = await bench.pool.connect()
+            connection = await agent.pool.connect()
             connection.idle_since = asyncio.get_running_loop().time()
-            bench.pool.released(connection)
+            agent.pool.released(connection)
             peers.append(await opened.get())
-        bench.pool.resize(1)
+        agent.pool.resize(1)
         assert {await closed.get(), await closed.get()} == set(peers[:2])
-        assert bench.pool.take() is not None
-        assert bench.pool.take() is None
+        assert agent.pool.take() is not None
+        assert agent.pool.take() is None
 
 
 async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
@@ -327,18 +323,20 @@ async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
         while await peer.head():
             await peer.send(OK)
 
-    async with running_bench(serve, concurrency=100) as bench:
+    async with running_agent(serve, concurrency=100) as agent:
         for _ in range(8):
             waiting = []
             for _ in range(100):
-                expected = bench.gateway.expect()
-                waiting.append((expected, bench.lease(expected.envelope(b"GET"))))
+                expected = agent.gateway.expect()
+                waiting.append((expected, agent.lease(expected.envelope(b"GET"))))
             for expected, lease in waiting[:70]:
-                await bench.answer(expected, lease)
+                assert await agent.answer(expected, lease) == (200, b"{}")
             # Some wait for a connection, some for an answer: neither may be forgotten.
-            bench.gateway.break_connections()
+            agent.gateway.break_connections()
             for _, lease in waiting[70:]:
                 await lease.ended.wait()
+            assert agent.slots.running == agent.slots.delivering == 0
+            assert agent.queue.free == 100
 
 
 async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do_not_wait() -> None:
@@ -347,13 +345,13 @@ async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do
             size = int(head.split(b" ", 2)[1][1:])
             await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
 
-    async with running_bench(serve, concurrency=20) as bench:
+    async with running_agent(serve, concurrency=20) as agent:
         waiting = []
         for size in [10] * 12 + [500_000] * 2:
-            expected = bench.gateway.expect()
-            lease = bench.lease(expected.envelope(b"GET", b"/%d" % size))
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(b"GET", b"/%d" % size))
             waiting.append((expected, lease, size))
         for expected, lease, size in waiting:
-            status, body = await bench.answer(expected, lease)
+            status, body = await agent.answer(expected, lease)
             assert (status, len(body)) == (200, size)
-        assert bench.gateway.connections <= 3
+        assert agent.gateway.connections <= 3

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from queueing.nats.accounts.document import NatsLogin, read_login
+from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 from worker_agent.registration import (
     ConnectError,
@@ -15,7 +16,6 @@ from worker_agent.registration import (
     read_connect_response,
 )
 
-PATIENCE_S = 5.0
 CONNECTED = {
     "region": "local",
     "nats": {"urls": ["nats://a:1"], "jwt": "j", "seed": "s", "apiPrefix": "nvcf.js"},
@@ -32,21 +32,18 @@ class Api:
     def __init__(self, answer: Callable[[str], Mapping[str, object]]) -> None:
         self.answer = answer
         self.calls: list[tuple[str, str, object]] = []
-        self._called = asyncio.Event()
+        self._called = Signal()
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
         self.calls.append((path, token, document))
-        self._called.set()
+        self._called.notify()
         return self.answer(path)
 
     def of(self, path: str) -> list[tuple[str, object]]:
         return [(token, document) for called, token, document in self.calls if called == path]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._called.clear()
-                await self._called.wait()
+        await until(lambda: self.calls, lambda _: condition(), what=condition, changed=self._called)
 
 
 def willing(path: str) -> Mapping[str, object]:

@@ -8,10 +8,11 @@ import pytest
 from nats.aio.msg import Msg
 
 from gateway.store.feed import Feed
+from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import Client, ControlPlane, OpenVault, SetQueue, control_plane
-from tests.support.nats_server import NatsServer, shared_nats_server
+from tests.support.nats_server import NatsServer, nats_server, shared_nats_server
 
-__all__ = ["shared_nats_server"]
+__all__ = ["nats_server", "shared_nats_server"]
 
 
 @pytest.fixture
@@ -30,23 +31,6 @@ async def plane(
 ) -> AsyncIterator[ControlPlane]:
     async with control_plane(shared_nats_server.url, queue, vault) as plane:
         yield plane
-
-
-class Behind:
-    """Another process of the gateway that is told nothing more by the store until `hear_soon`."""
-
-    def __init__(self, plane: ControlPlane, hears: asyncio.Event) -> None:
-        self._plane = plane
-        self._hears = hears
-        hears.clear()
-
-    def client(self, client: Client) -> Client:
-        """Return the client that calls this process with the same key."""
-        return Client(self._plane.session, client.key)
-
-    def hear_soon(self) -> None:
-        """Go on after what is called next has begun."""
-        asyncio.get_running_loop().call_later(0.2, self._hears.set)
 
 
 @pytest.fixture

@@ -31,17 +31,18 @@ from tests.support.control import (
     IMAGE,
     SCOPES,
     SPEC,
+    ApiResponse,
     Client,
     ControlPlane,
     SetQueue,
-    Told,
     deployment_path,
     version_path,
 )
 from tests.support.idle_backend import Fleet, running_fleet
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
 from tests.support.queues import request_subject
 from tests.support.strict_sdk import OLD_SDK
+from tests.support.waiting import PATIENCE_S
 from wire.ids import uuid4_text
 from wire.subjects import consumer_name, stream_name
 
@@ -120,7 +121,7 @@ async def deploy(plane: ControlPlane, client: Client, fleet: Fleet, **changes: o
     return Version(plane, client, fleet, function_id, version_id)
 
 
-def assert_refused(told: Told, status: int) -> None:
+def assert_refused(told: ApiResponse, status: int) -> None:
     assert told.status == status, told
     assert told.headers["content-type"] == "application/problem+json"
     for member in ("type", "title", "detail", "instance", "requestId"):

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.domain.model import HealthInfo, State
-from tests.integration.gateway.api.conftest import Behind
+from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import SPEC, Client, ControlPlane, SetQueue, deployment_path
 
 

@@ -8,7 +8,14 @@ from uuid import uuid4
 import pytest
 
 from gateway.api.limits import MAX_BODY_BYTES
-from tests.support.control import IMAGE, Client, ControlPlane, Told, deployment_path, version_path
+from tests.support.control import (
+    IMAGE,
+    ApiResponse,
+    Client,
+    ControlPlane,
+    deployment_path,
+    version_path,
+)
 
 FUNCTIONS = "/v2/nvcf/functions"
 HEALTH = {
@@ -22,7 +29,7 @@ M = {"name": "m", "version": "1", "uri": "u"}
 F, V = str(uuid4()), str(uuid4())
 
 
-def assert_problem(told: Told, status: int, kind: str, path: str) -> None:
+def assert_problem(told: ApiResponse, status: int, kind: str, path: str) -> None:
     assert told.status == status
     assert told.headers["content-type"] == "application/problem+json"
     assert told.body["type"] == f"urn:nvcf:problem-details:{kind}"

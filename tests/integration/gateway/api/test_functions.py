@@ -17,7 +17,7 @@ from gateway.domain.model import (
     VersionKey,
 )
 from gateway.store.account_store import AccountStore
-from tests.integration.gateway.api.conftest import Behind
+from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import (
     IMAGE,
     SCOPES,

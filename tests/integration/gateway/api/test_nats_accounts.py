@@ -8,14 +8,15 @@ import pytest
 
 from gateway.store.connection import Connection as StoreConnection
 from gateway.store.connection import NatsOptions
-from gateway.store.names import BUCKETS, KEYS
+from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import Connection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import Login
-from tests.integration.queueing.harness import (
+from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
+from tests.support.queue_harness import (
     OPTIONS,
     REGION,
     STREAMS,
@@ -25,13 +26,11 @@ from tests.integration.queueing.harness import (
     gateway,
     new_version,
     publish,
-    until,
     until_depth,
     worker,
 )
-from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
-from tests.support.nats_server import PATIENCE_S
 from tests.support.queues import request_subject
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import uuid4_text
 from wire.subjects import (
     cancel_subject,
@@ -91,7 +90,7 @@ async def test_a_worker_pulls_acknowledges_and_hears_cancels(guarded_nats: Guard
         for lease in leases:
             lease.in_progress()
             lease.ack()
-        await work.pull._connection.flush()
+        await work.connection.flush()
         assert await in_queue(guarded_nats, version_id) == 0
         queue.withdraw(version_id, second)
         await work.until(lambda: work.cancelled == [second])
@@ -216,7 +215,7 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
         async with worker(
             guarded_nats.url, version_id, slots=1, options=options, pulls=PULLS
         ) as work:
-            raw = work.pull._connection
+            raw = work.connection
             for reply in replies:
                 await ask_everything(work, raw, reply.encode())
             await raw.flush()
@@ -278,15 +277,15 @@ async def test_a_renewed_login_takes_over_without_dropping_a_lease(
         await publish(queue, version_id)
         (lease,) = await work.has(1)
         logins.append(await guarded_nats.issue(version_id))
-        assert await work.pull._connection.renew()
+        assert await work.connection.renew()
         await publish(queue, version_id)
         await work.has(2)
         for one in work.leases:
             one.ack()
-        await work.pull._connection.flush()
+        await work.connection.flush()
         assert lease.deliveries == 1
         assert await in_queue(guarded_nats, version_id) == 0
-        assert work.pull._connection.losses == 0
+        assert work.connection.losses == 0
 
 
 async def test_a_removed_account_takes_its_workers_connections_along(
@@ -329,10 +328,12 @@ async def test_accounts_and_buckets_survive_the_servers_end(
     options = await guarded_nats.worker_options(version_id)
     await guarded_nats.server.kill()
     await guarded_nats.server.start()
-    async with connected(guarded_nats.url, options):
-        pass
-    async with connected(guarded_nats.url, guarded_nats.gateway_options):
-        pass
+    async with connected(guarded_nats.url, options) as own:
+        assert own.is_connected()
+    async with connected(guarded_nats.url, guarded_nats.gateway_options) as own:
+        for bucket in set(BUCKETS) - IN_MEMORY:
+            info = await JetStream(own).call(f"STREAM.INFO.KV_gateway_{bucket}", {})
+            assert info["state"]["messages"] == (1 if bucket == KEYS else 0)
 
 
 async def test_nobody_gets_in_without_a_login(guarded_nats: GuardedNats) -> None:

@@ -28,11 +28,12 @@ from gateway.api.openapi import ADMIN_TAG, document
 from gateway.api.routes.workers import Workers
 from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN
 from gateway.domain.model import Account, Client, Instance, Phase
-from tests.integration.gateway.api.repairs import FRIENDS, WORKER, llm_function, repaired
+from tests.integration.gateway.api.plausible_bodies import FRIENDS, WORKER, llm_function, repaired
 from tests.support.control import IMAGE, SPEC, deployment_path
 from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane, identity_plane
 from tests.support.jwks import TokenIssuer, token_issuer
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId
 
 ACCOUNT = DEFAULT_ACCOUNT
@@ -167,13 +168,12 @@ def serving(nats_url: str, key_file: Path) -> Iterator[Served]:
             for account in (ACCOUNT, *FRIENDS):
                 await plane.store.put(Account(account, account, max_functions=1_000_000))
             client = await plane.admin(ACCOUNT)
-            url = str(plane.session._build_url("")).rstrip("/")
             others = {
                 ADMIN_TAG: await super_admin(plane, issuer),
                 "workers": await worker(plane),
                 "keys.mint_admin": plane.secret,
             }
-            found.extend((asyncio.get_running_loop(), Served(url, client.key or "", others)))
+            found.extend((asyncio.get_running_loop(), Served(plane.url, client.key or "", others)))
             ready.set()
             await stop.wait()
 

@@ -14,14 +14,14 @@ from gateway.auth.tokens import WorkerIdentity
 from gateway.domain.states import is_running
 from queueing.nats.jetstream import JetStream
 from queueing.nats.queue import JetStreamQueue
-from tests.integration.queueing.harness import REGION, STREAMS, Client, decided
-from tests.integration.worker_agent.bench import Peer
 from tests.support.deployments import deployment, gpu_spec
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_logins import GuardedNats, guarded_nats
-from tests.support.nats_server import PATIENCE_S
 from tests.support.programs import Program
+from tests.support.queue_harness import REGION, STREAMS, Client, decided
+from tests.support.raw_server import Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
+from tests.support.waiting import until
 from wire.ids import request_id, uuid4_text
 from wire.subjects import consumer_name, stream_name
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
@@ -217,12 +217,17 @@ class Held:
         """Wait until the broker counts so; none ever came to the agent and was sent back."""
         stream = stream_name(REGION, self.platform.record.version_id)
         queue = JetStream(self.platform.data)
-        counts = (-1, -1)
-        async with asyncio.timeout(PATIENCE_S):
-            while counts != (leased, waiting):
-                info = await queue.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
-                counts = info["num_ack_pending"], info["num_pending"]
-                assert info["num_redelivered"] == 0
+
+        async def counts() -> tuple[int, int]:
+            info = await queue.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+            assert info["num_redelivered"] == 0
+            return info["num_ack_pending"], info["num_pending"]
+
+        await until(
+            counts,
+            lambda found: found == (leased, waiting),
+            what=f"{leased} leased and {waiting} waiting requests",
+        )
 
 
 async def metric(agent: Program, name: str) -> float:

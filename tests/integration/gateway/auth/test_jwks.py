@@ -11,7 +11,7 @@ from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys, IssuerUnavailable
 from gateway.errors import Unauthenticated
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer, token_issuer
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ class WatchedKeys(IssuerKeys):
 
     def __init__(self) -> None:
         super().__init__(Issuer(NAME, (AUDIENCE,)))
-        self.replaced = asyncio.Event()
+        self.replaced = Signal()
 
     def replace(self, jwks: object) -> int:
         try:
             return super().replace(jwks)
         finally:
-            self.replaced.set()
+            self.replaced.notify()
 
 
 @pytest.fixture
@@ -52,16 +52,16 @@ async def fetched(fetcher: JwksFetcher) -> None:
 
 
 async def believed(keys: WatchedKeys, issuer: TokenIssuer) -> None:
-    """Return once a new token is accepted."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            keys.replaced.clear()
-            try:
-                keys.verify(issuer.token(), issuer.kid)
-            except (Unauthenticated, IssuerUnavailable):
-                await keys.replaced.wait()
-            else:
-                return
+    """Return when a new token is taken."""
+
+    def is_believed() -> bool:
+        try:
+            keys.verify(issuer.token(), issuer.kid)
+        except (Unauthenticated, IssuerUnavailable):
+            return False
+        return True
+
+    await until(is_believed, changed=keys.replaced)
 
 
 async def test_keys_are_fetched_at_the_start(
@@ -136,10 +136,7 @@ async def test_an_issuer_that_answers_nonsense_is_asked_again(
     issuer.status, issuer.body = status, body
     patient.start()
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while issuer.fetches < 2:
-                issuer.asked.clear()
-                await issuer.asked.wait()
+        await until(lambda: issuer.fetches, lambda count: count >= 2, what="a second fetch")
         assert not patient.fetched.is_set()
         issuer.status, issuer.body = 200, None
         await fetched(patient)

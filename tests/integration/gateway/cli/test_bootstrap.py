@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from gateway.__main__ import app
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.errors import Unauthenticated
-from tests.integration.gateway.cli.conftest import Ran
-from tests.integration.gateway.cli.test_store import opened
+from tests.integration.gateway.cli.filled_store import opened
+from tests.integration.gateway.cli.shell import Ran
 from tests.support.nats_server import NatsServer, nats_server
 
 __all__ = ["nats_server"]

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.api.route import QueuedRequest
-from tests.integration.gateway.cli.conftest import Shell
+from tests.integration.gateway.cli.shell import Shell
 from tests.support.control import Client, ControlPlane, SetQueue
 from tests.support.idle_backend import Fleet
 from tests.support.programs import Program, gateway

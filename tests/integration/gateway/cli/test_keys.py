@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from gateway.auth.keys import digest_of, is_key
 from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN_SETUP
 from gateway.cli.keys import app
-from tests.integration.gateway.cli.conftest import Shell
-from tests.integration.gateway.cli.test_store import opened
+from tests.integration.gateway.cli.filled_store import opened
+from tests.integration.gateway.cli.shell import Shell
 from tests.support.control import SCOPES, Client
 from tests.support.identity import IdentityPlane, identity_plane
 from tests.support.nats_server import NatsServer

@@ -4,7 +4,6 @@ import asyncio
 import json
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,10 @@ from gateway.domain.model import (
     State,
     VersionDetails,
 )
-from gateway.store.connection import Connection, NatsOptions
-from gateway.store.nats_kv import Store
-from tests.integration.gateway.cli.conftest import Ran
+from tests.integration.gateway.cli.filled_store import Filled, opened
+from tests.integration.gateway.cli.shell import Ran
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance
 from tests.support.nats_server import (
-    PATIENCE_S,
     NatsServer,
     nats_server,
     running_nats_server,
@@ -57,33 +54,6 @@ BOOTSTRAP = {"schema": 1, "kind": "bootstrap", "digest": "00" * 32, "created_at"
 def run(*arguments: object, url: str) -> Ran:
     result = CliRunner().invoke(app, ["store", *map(str, arguments), "--nats-url", url])
     return Ran(result.exit_code, result.stdout, result.stderr)
-
-
-class Filled:
-    """A store with a record of every kind in it."""
-
-    def __init__(self, server: NatsServer, store: Store) -> None:
-        self.url = server.url
-        self.store = store
-
-    async def contents(self) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for bucket in ("functions", "keys", "details", "accounts", "secrets", "meta"):
-            for name, data, _ in await self.store.entries(bucket):
-                found[f"{bucket}/{name}"] = json.loads(data or b"")
-        return found
-
-
-@asynccontextmanager
-async def opened(server: NatsServer) -> AsyncIterator[Filled]:
-    connection = Connection(NatsOptions((server.url,)))
-    await connection.open(PATIENCE_S)
-    try:
-        store = Store(connection)
-        await store.prepare()
-        yield Filled(server, store)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

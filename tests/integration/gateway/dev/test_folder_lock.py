@@ -11,7 +11,7 @@ import pytest
 from gateway.dev.children import Children, InterruptError, Pause
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from runtime.tasks import spawn
-from tests.support.programs import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 _HOLDER = """
 import sys

@@ -25,7 +25,7 @@ from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from runtime.settings import Address
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 BIG = 4_000_000
 SECRET = b"nvapi-secret"

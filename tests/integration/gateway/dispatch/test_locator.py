@@ -14,7 +14,8 @@ from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
-from tests.support.nats_server import PATIENCE_S, NatsServer, nats_server
+from tests.support.nats_server import NatsServer, nats_server
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, request_id
 
 __all__ = ["nats_server"]

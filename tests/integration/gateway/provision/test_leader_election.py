@@ -10,6 +10,7 @@ from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import META
 from gateway.store.nats_kv import Store
 from tests.support.nats_server import NatsServer, nats_server
+from tests.support.waiting import until
 
 __all__ = ["nats_server"]
 
@@ -37,9 +38,12 @@ class Candidate:
         self.changes.put_nowait((self.lease.is_held, self.lease.holder))
 
     async def until(self, is_held: bool, holder: str, timeout_s: float = TAKEOVER_S) -> None:
-        async with asyncio.timeout(timeout_s):
-            while await self.changes.get() != (is_held, holder):
-                pass
+        await until(
+            self.changes.get,
+            lambda change: change == (is_held, holder),
+            what=f"(is_held, holder) to be {(is_held, holder)}",
+            timeout_s=timeout_s,
+        )
 
 
 async def test_of_two_candidates_one_leads_and_the_other_knows_it(store: Store) -> None:

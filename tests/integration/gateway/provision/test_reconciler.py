@@ -41,8 +41,9 @@ from queueing.nats.jetstream import JetStream, StreamSettings
 from tests.support.deployments import gpu_spec
 from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
-from tests.support.provisioner import PATIENCE_S, PROVISION, REGION, Provisioner, provisioning
+from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId, uuid4_text
 
 __all__ = ["nats_server"]
@@ -366,7 +367,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
 async def test_secrets_are_in_a_file_that_only_its_owner_can_read(one: Provisioner) -> None:
     version = await deployed(one, secret_names=("TOKEN",))
     await version.until(State.ACTIVE)
-    (file,) = one.backend._opened().glob("*/secrets.json")
+    (file,) = one.folder.glob("*/*/secrets.json")
     assert file.read_text() == '{"TOKEN": "hush-hush"}'
     assert file.stat().st_mode & 0o777 == 0o600
     assert not any(b"hush-hush" in environment_of(pid) for pid in pids_of(one))
@@ -423,11 +424,11 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
 
 
 async def until_load(version: Version, total: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            load = await version.provisioner.queues.load(version.version_id)
-            if load.waiting + load.leased == total:
-                return
+    await until(
+        lambda: version.provisioner.queues.load(version.version_id),
+        lambda load: load.waiting + load.leased == total,
+        what=f"{total} requests in the queue",
+    )
 
 
 async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Provisioner) -> None:
@@ -579,10 +580,8 @@ async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
         leading_process(nats_server, folder) as leader,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second, "stubborn")
-        version.environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
-        await version.register()
-        await version.deploy()
+        environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
+        version = await deployed(second, image="stubborn", environment=environment)
         await version.until(State.ACTIVE)
         assert not second.reconciler.is_leader
         (before,) = version.instances
@@ -611,9 +610,7 @@ async def test_instances_of_a_leader_that_died_here_are_replaced_at_once(
         leading_process(nats_server, folder) as leader,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second)
-        await version.register()
-        await version.deploy()
+        version = await deployed(second)
         await version.until(State.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
@@ -651,9 +648,7 @@ async def test_a_paused_leader_learns_of_its_successor_and_stops_its_instances(
         leading_process(nats_server, folder) as first,
         second_candidate(nats_server, folder) as second,
     ):
-        version = Version(second)
-        await version.register()
-        await version.deploy()
+        version = await deployed(second)
         await version.until(State.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
@@ -694,9 +689,7 @@ async def second_candidate(nats_server: NatsServer, folder: Path) -> AsyncIterat
     """Start a candidate once another one leads."""
     one = Provisioner(nats_server.url, folder)
     await one.connect()
-    async with asyncio.timeout(PATIENCE_S):
-        while await one.store.get_raw("meta", "leader") is None:
-            pass
+    await until(lambda: one.store.get_raw("meta", "leader"), what="a leader's record")
     await one.start()
     try:
         yield one

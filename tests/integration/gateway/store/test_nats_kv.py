@@ -19,8 +19,9 @@ from gateway.errors import Conflict, StoreUnavailable
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
-from tests.integration.gateway.store.conftest import connected
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.followed_store import connected
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -156,13 +157,14 @@ async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
         await Connection(NatsOptions((nats_server.url,))).open(0.1)
     nats_server.config = 'authorization { token: "secret" }\n'
     await nats_server.start()
-    async with asyncio.timeout(PATIENCE_S):
-        told = ""
-        # Its reason may be lost with the connection that it closes, but not every time.
-        while "Authorization" not in told:
-            with pytest.raises(StoreUnavailable) as refused:
-                await Connection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
-            told = str(refused.value)
+
+    async def refusal() -> str:
+        with pytest.raises(StoreUnavailable) as refused:
+            await Connection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
+        return str(refused.value)
+
+    # The reason may be lost with the connection that the server closes, but not every time.
+    await until(refusal, lambda text: "Authorization" in text)
 
 
 def test_options_do_not_show_their_secrets() -> None:

@@ -24,8 +24,9 @@ from gateway.store.feed import Entry
 from gateway.store.names import FUNCTIONS, KEYS
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import RecordMirror
-from tests.integration.gateway.store.conftest import Followed, connected, following
-from tests.support.nats_server import PATIENCE_S, NatsServer
+from tests.support.followed_store import Followed, connected, following
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")

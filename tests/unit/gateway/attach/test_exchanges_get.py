@@ -5,8 +5,8 @@ import pytest
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import Unauthenticated
 from http1.stream import Request
+from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedResponseWriter
-from tests.unit.gateway.invocation.test_machine import INLINE, World
 
 HEADERS = [(b"authorization", b"Bearer request-token")]
 REQUEST = Request(b"GET", b"/v2/nvcf/worker/request-attach", b"gateway", HEADERS, 0, 0.0)

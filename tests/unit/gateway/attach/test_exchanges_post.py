@@ -7,8 +7,8 @@ import pytest
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from http1.stream import Request, RequestStream
+from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter
-from tests.unit.gateway.invocation.test_machine import World
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 PATH = b"/v2/nvcf/worker/request-attach"

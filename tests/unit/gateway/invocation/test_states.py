@@ -9,8 +9,8 @@ from gateway.attach.exchanges import AttachGet
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import TRANSITIONS, Event, State, impossible
 from queueing.interface import QueueFull, QueueUnavailable
+from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
-from tests.unit.gateway.invocation.test_machine import INLINE, World
 
 Situation = Callable[[], World]
 

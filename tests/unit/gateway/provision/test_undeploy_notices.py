@@ -4,7 +4,7 @@ import json
 
 from gateway.invocation.machine import Invocation
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
-from tests.unit.gateway.invocation.test_machine import VERSION, World
+from tests.support.invocation_world import VERSION, World
 
 ANOTHER = "44444444-4444-4444-8444-444444444444"
 

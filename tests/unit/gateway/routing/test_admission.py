@@ -6,7 +6,7 @@ from gateway.domain.model import State
 from gateway.errors import BadRequest, Unauthenticated
 from gateway.routing.admission import poll_seconds
 from gateway.routing.call_head import CallHead
-from tests.unit.gateway.routing.test_router import F, admitting, head, version
+from tests.unit.gateway.routing.admissions import F, admitting, head, version
 
 
 def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 
 from gateway.domain.model import Record, RecordError, encode
 from gateway.store.names import BUCKETS, SECRETS, key_at, location_of, record_at
-from tests.unit.gateway.domain.test_model import RECORDS
+from tests.support.records import RECORDS
 
 KV_NAME = re.compile(r"[-/_=.a-zA-Z0-9]+").fullmatch
 

@@ -4,7 +4,7 @@ import json
 
 from gateway.telemetry.access_log import AccessLog
 from runtime.logs import LineWriter
-from tests.unit.gateway.invocation.test_machine import FUNCTION, REQUEST_ID, VERSION, World
+from tests.support.invocation_world import FUNCTION, REQUEST_ID, VERSION, World
 
 
 class Lines(LineWriter):

@@ -2,7 +2,7 @@
 
 from gateway.telemetry.metrics import GatewayMetrics
 from runtime.metrics import Registry
-from tests.unit.gateway.invocation.test_machine import World
+from tests.support.invocation_world import World
 
 
 def lines(registry: Registry) -> list[str]:

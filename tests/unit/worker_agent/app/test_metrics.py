@@ -1,7 +1,7 @@
 """What the agent counts, with times that the test tells."""
 
 from runtime.metrics import Registry
-from tests.unit.worker_agent.job.test_machine import JSON, Bench
+from tests.support.job_bench import JSON, Bench
 from worker_agent.app.metrics import BusyTime, Metrics
 from worker_agent.job.machine import Job
 

@@ -1,93 +1,12 @@
 """The life of one job, as transcripts and as properties."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.stream import Failure
-from tests.unit.worker_agent.envelopes import REQUESTED_AT_NS, envelope
-from worker_agent.job.context import Context
-from worker_agent.job.machine import Job
-from worker_agent.job.request import Identity
+from tests.support.job_bench import FIRE, JSON, Bench
 from worker_agent.job.states import TRANSITIONS, Event, Outcome, State
-
-IDENTITY = Identity("h:1", [], asset_dir="/a", large_output_dir="/o")
-JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
-
-
-class Port:
-    """Writes down every call on it, in one common script."""
-
-    def __init__(self, name: str, script: list[str]) -> None:
-        self._name = name
-        self._script = script
-
-    def __getattr__(self, call: str) -> Any:
-        def record(*arguments: object, **_: object) -> None:
-            shown = [repr(a) for a in arguments if isinstance(a, bytes | int) and len(repr(a)) < 20]
-            self._script.append(" ".join([f"{self._name}.{call}", *shown]))
-
-        return record
-
-
-class AttachPort(Port):
-    def stream(self, job: Job, head: bytes, total_bytes: int | None) -> Port:
-        body = None if total_bytes is None else total_bytes - len(head)
-        self._script.append(f"attach.stream {body}")
-        return Port("post", self._script)
-
-    def fetch(self, job: Job) -> Port:
-        self._script.append("attach.fetch")
-        return Port("rest", self._script)
-
-
-class Bench:
-    def __init__(
-        self, *, has_rest: bool = False, length: bytes = b"", method: bytes = b"POST"
-    ) -> None:
-        self.script: list[str] = []
-        context: Context[Job] = Context(
-            inference=Port("inference", self.script),
-            attach=AttachPort("attach", self.script),
-            registry=Port("registry", self.script),
-            identity=IDENTITY,
-        )
-        headers = ((b"content-length", length),) if length else ()
-        self.job = Job(
-            context,
-            Port("lease", self.script),  # type: ignore[arg-type]
-            envelope(method, headers=headers, has_rest=has_rest),
-            0.0,
-        )
-        self.call = Port("call", self.script)
-
-    def begin(self) -> "Bench":
-        self.job.begin(REQUESTED_AT_NS)
-        return self
-
-    def forward(self) -> "Bench":
-        self.begin().send()
-        self.script.clear()
-        return self
-
-    def send(self) -> None:
-        """What the inference server's port does when it has a connection."""
-        if self.job.is_waiting():
-            self.job.sent(self.call, 0.0)  # type: ignore[arg-type]
-
-    def stream(self) -> "Bench":
-        self.forward()
-        self.job.response_head(200, JSON, None)
-        self.script.clear()
-        return self
-
-    def take(self) -> list[str]:
-        taken = self.script[:]
-        self.script.clear()
-        return taken
 
 
 def test_a_response_that_comes_whole_is_delivered_then_acked() -> None:
@@ -249,38 +168,6 @@ def test_a_status_that_no_gateway_takes_becomes_a_problem(status: int) -> None:
     bench.job.response_head(status, [], None)
     assert bench.take() == ["call.close", "attach.deliver", "registry.freed"]
 
-
-FIRE: dict[Event, list[Callable[[Bench], object]]] = {
-    Event.BEGIN: [lambda b: b.job.begin(REQUESTED_AT_NS)],
-    Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
-    Event.UNREACHABLE: [lambda b: b.job.unreachable()],
-    Event.RESPONSE_WHOLE: [lambda b: b.job.response_whole(200, JSON, 2, b"{}")],
-    Event.RESPONSE_HEAD: [
-        lambda b: b.job.response_head(200, JSON, None),
-        lambda b: b.job.response_head(600, JSON, None),
-    ],
-    Event.RESPONSE_DATA: [lambda b: b.job.response_data(b"x")],
-    Event.RESPONSE_END: [lambda b: b.job.response_end()],
-    Event.RESPONSE_BROKEN: [
-        lambda b: b.job.response_broken(Failure.CLOSED, is_stale=False),
-        lambda b: b.job.response_broken(Failure.RESET, is_stale=True),
-    ],
-    Event.PAUSE_WRITING: [lambda b: b.job.pause_writing()],
-    Event.RESUME_WRITING: [lambda b: b.job.resume_writing()],
-    Event.REST_DATA: [lambda b: b.job.rest_data(b"y"), lambda b: b.job.rest_data(b"too much")],
-    Event.REST_END: [lambda b: b.job.rest_end()],
-    Event.REST_BROKEN: [lambda b: b.job.rest_broken()],
-    Event.POST_PAUSE_WRITING: [lambda b: b.job.post_pause_writing()],
-    Event.POST_RESUME_WRITING: [lambda b: b.job.post_resume_writing()],
-    Event.POST_ANSWERED: [lambda b: b.job.post_answered(200), lambda b: b.job.post_answered(401)],
-    Event.POST_BROKEN: [
-        lambda b: b.job.post_broken(),
-        lambda b: b.job.post_broken(is_unread=True),
-    ],
-    Event.CANCEL: [lambda b: b.job.cancel()],
-    Event.ABANDON: [lambda b: b.job.abandon()],
-}
-"""Each event, in the ways that make a difference."""
 
 # Begun already, and the delivery of a whole response may be repeated without end.
 SCRIPTED = [

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.worker_agent.envelopes import REQUEST_ID, REQUESTED_AT_NS, envelope
+from tests.support.envelopes import REQUEST_ID, REQUESTED_AT_NS, envelope
 from wire.envelope import Envelope
 from worker_agent.job.request import Identity, RequestError, outgoing, poll_seconds
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.worker_agent.job.test_machine import FIRE, Bench
+from tests.support.job_bench import FIRE, Bench
 from worker_agent.job.machine import Job
 from worker_agent.job.states import TRANSITIONS, Event, State, impossible
 

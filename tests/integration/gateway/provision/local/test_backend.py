@@ -1,6 +1,5 @@
 """The process backend with the real worker agent, which gets the settings that it needs."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
-from tests.support.provisioner import PATIENCE_S, REGION, SERVER
+from tests.support.provisioner import REGION, SERVER
 from tests.support.queues import broker_on, request_subject
+from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import uuid4_text
 
 __all__ = ["nats_server"]
@@ -28,8 +28,8 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     await connection.wait_connected()
     await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())
     backend = ProcessBackend(ProcessOptions(tmp_path / "instances", lambda cluster, image: SERVER))
-    changed = asyncio.Event()
-    backend.listen(lambda function_id, version_id: changed.set())
+    changed = Signal()
+    backend.listen(lambda function_id, version_id: changed.notify())
     await backend.open()
     instance = Instance(
         instance_id="one",
@@ -56,14 +56,15 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
     connection.publish(subject.encode(), b"no envelope")
     queues = Queues(*broker_on(connection, REGION))
-    async with asyncio.timeout(PATIENCE_S):
-        while (load := await queues.load(VERSION_ID)).waiting + load.leased:
-            assert backend.statuses(VERSION_ID)["one"].state is RunState.UP, backend.log_tail("one")
+
+    async def queued() -> int:
+        assert backend.statuses(VERSION_ID)["one"].state is RunState.UP, backend.log_tail("one")
+        load = await queues.load(VERSION_ID)
+        return load.waiting + load.leased
+
+    await until(queued, lambda count: not count, what="an empty queue")
     backend.stop("one", PATIENCE_S)
-    async with asyncio.timeout(PATIENCE_S):
-        while backend.statuses(VERSION_ID):
-            changed.clear()
-            await changed.wait()
+    await until(lambda: backend.statuses(VERSION_ID), lambda left: not left, changed=changed)
     assert list((tmp_path / "instances").glob("*/one")) == []
     await backend.close()
     await connection.close()

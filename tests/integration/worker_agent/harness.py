@@ -1,8 +1,10 @@
-"""The agent's inside on real sockets: leases by hand, inference server and gateway on loopback."""
+"""The worker agent's data path in this process: inference server and gateway on loopback sockets.
+
+The test hands out the leases; there is no queue.
+"""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from http1.client.pool import Pool
@@ -10,6 +12,8 @@ from runtime.lifecycle import Ticker
 from runtime.metrics import Registry
 from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
+from tests.support.raw_server import RawServer, Serve
+from tests.support.waiting import PATIENCE_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.inference.server import InferenceServer
@@ -17,66 +21,9 @@ from worker_agent.job.request import Identity
 from worker_agent.runner import JobRunner
 from worker_agent.slots import Slots
 
-PATIENCE_S = 10.0 * float(os.environ.get("TEST_PATIENCE", "1"))
-
-Serve = Callable[["Peer"], Awaitable[None]]
-
-
-class Peer:
-    """One connection of a hand-written inference server."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def head(self) -> bytes:
-        """Read one request head."""
-        return await self.reader.readuntil(b"\r\n\r\n")
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def closed(self) -> None:
-        """Wait until the other side closes."""
-        try:
-            while await self.reader.read(65536):
-                pass
-        except ConnectionError:
-            pass
-
-
-class RawServer:
-    """Runs one coroutine per connection; ``connections`` counts them."""
-
-    def __init__(self, serve: Serve) -> None:
-        self._serve = serve
-        self.connections = 0
-        self.port = 0
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(
-            self._accepted, "127.0.0.1", self.port, limit=1 << 20
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            await self._serve(Peer(reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
 
 class HandLease:
-    """A lease that writes down what becomes of it."""
+    """A lease that records its calls; ``ended`` is set by the one that ends it."""
 
     def __init__(self, envelope: bytes, deliveries: int = 1) -> None:
         self.envelope = envelope
@@ -103,7 +50,7 @@ class HandLease:
 
 
 class Wanted:
-    """A queue that only remembers how many requests are wanted."""
+    """A queue that only records how many requests the agent asks for."""
 
     def __init__(self) -> None:
         self.free = -1
@@ -112,8 +59,8 @@ class Wanted:
         self.free = free
 
 
-class Bench:
-    """One agent's inside."""
+class Agent:
+    """The data path of one agent."""
 
     def __init__(self, server: RawServer, gateway: FakeGateway, concurrency: int) -> None:
         loop = asyncio.get_running_loop()
@@ -157,7 +104,7 @@ class Bench:
         return lease
 
     async def answer(self, expected: Expected, lease: HandLease) -> tuple[int, bytes]:
-        """Return status and body as the gateway got them, after the lease's end."""
+        """Return status and body that the gateway received, after the lease has ended."""
         status, _, body = await expected.completed()
         await lease.ended.wait()
         assert lease.calls[-1] == "ack"
@@ -169,15 +116,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def running_bench(serve: Serve, concurrency: int = 4) -> AsyncIterator[Bench]:
-    """Run the agent's inside with ``serve`` as inference server, at most `PATIENCE_S` long."""
+async def running_agent(serve: Serve, concurrency: int = 4) -> AsyncIterator[Agent]:
+    """Run an agent with ``serve`` as inference server, for at most `PATIENCE_S` seconds."""
     server = RawServer(serve)
     await server.start()
     async with asyncio.timeout(PATIENCE_S), running_fake_gateway() as gateway:
-        bench = Bench(server, gateway, concurrency)
-        bench.start()
+        agent = Agent(server, gateway, concurrency)
+        agent.start()
         try:
-            yield bench
+            yield agent
         finally:
-            await bench.close()
+            await agent.close()
             server.stop()

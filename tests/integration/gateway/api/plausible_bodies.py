@@ -1,9 +1,9 @@
-"""What no schema can say, put right in bodies that keep to their schema.
+"""Adjusts generated request bodies to the rules that a JSON schema cannot express.
 
-A schema tells the form of each member. It does not tell how members go together (``minInstances``
-is not above ``maxInstances``), what must differ (the names of models) and what must be known (a
-GPU, an account). Nothing else is changed in what was made up, and what comes out keeps to the
-schema too: schemathesis looks at it again. A member that is null counts as absent.
+A schema describes the form of each member. It cannot say how members depend on each other
+(``minInstances`` is at most ``maxInstances``), which values must differ (the names of models) and
+which must exist (a GPU, an account). Nothing else in a generated body is changed, and the result
+still matches the schema, which schemathesis checks again. A member that is null counts as absent.
 """
 
 import time
@@ -15,19 +15,19 @@ from tests.support.control import SPEC
 
 Body = dict[str, Any]
 FRIENDS = ("friend-0", "friend-1", "friend-2")
-"""Accounts that must be there, beside the caller's own."""
+"""Accounts that must exist, besides the caller's own."""
 WORKER = {
     "functionId": "6f9619ff-8b86-4011-b42d-00c04fc964ff",
     "functionVersionId": "11111111-2222-4333-8444-555555555555",
     "instanceId": "instance-1",
 }
-"""Which instance the caller is the worker of, at the routes of workers."""
+"""Instance whose worker the caller is, for the worker routes."""
 _DAY_S = 86_400
 _LLM_URIS = ["llm:1"]
 
 
 def repaired(model: str, body: Any) -> Any:
-    """Return a body that keeps to the schema of ``model`` as one that can be meant."""
+    """Return a body of the schema ``model``, adjusted so that the API accepts it."""
     if not isinstance(body, dict):
         return body
     body = _within_64_bits(body)
@@ -37,7 +37,7 @@ def repaired(model: str, body: Any) -> Any:
 
 
 def llm_function(model_names: Iterable[str]) -> Body:
-    """Return what registers an LLM function that has these models."""
+    """Return the body that registers an LLM function with these models."""
     names = [*dict.fromkeys(model_names)] or ["one"]
     return {
         "name": "llm",
@@ -221,7 +221,7 @@ def _heartbeat(body: Body) -> None:
 
 
 def _within_64_bits(value: Any) -> Any:
-    """Return a copy whose whole numbers are those that any JSON parser reads (RFC 8259 §6)."""
+    """Return a copy whose integers fit into 64 bits, which any JSON parser reads (RFC 8259 §6)."""
     match value:
         case dict():
             return {name: _within_64_bits(one) for name, one in value.items()}

@@ -1,4 +1,4 @@
-"""A gateway's and a worker's side on real connections, with everything they say written down."""
+"""The gateway side and the worker side of a queue on real connections; both record events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
-from tests.support.nats_server import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import request_id, uuid4_text
 from wire.subjects import stream_name
 
@@ -30,36 +30,26 @@ def new_request(process: int = 1) -> str:
     return request_id(urandom(16), process)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what has no event of its own: one look in every turn of the loop."""
-    turn = asyncio.Event()
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            asyncio.get_running_loop().call_soon(turn.set)
-            await turn.wait()
-            turn.clear()
-
-
 class Diary:
-    """What happened, and a way to wait for it."""
+    """A list of events that a test can wait for."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[object, ...]] = []
-        self._grown = asyncio.Event()
+        self._grown = Signal()
 
     def write(self, *entry: object) -> None:
         self.entries.append(entry)
-        self._grown.set()
+        self._grown.notify()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._grown.clear()
-                await self._grown.wait()
+        """Wait until ``condition`` is true; it is evaluated again after every entry."""
+        await until(
+            lambda: self.entries, lambda _: condition(), what=condition, changed=self._grown
+        )
 
 
 class Client(Diary):
-    """The callbacks of one request; `decided` writes down when the broker has stored it."""
+    """Callbacks of one request; `decided` records when the broker has stored it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +76,7 @@ class Worker(Diary):
 
     def __init__(self) -> None:
         super().__init__()
+        self.connection: Connection
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
         self.pull: nats_consumer.PullConsumer
@@ -145,6 +136,7 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     async with connected(url, options) as connection:
         work = Worker()
+        work.connection = connection
         work.pull = nats_consumer.PullConsumer(
             connection,
             region=REGION,
@@ -172,7 +164,7 @@ async def decided(queue: JetStreamQueue, request_id: str, client: Client) -> Non
 async def publish(
     queue: JetStreamQueue, version_id: str, envelope: bytes = b"envelope", process: int = 1
 ) -> tuple[str, Client]:
-    """Publish one request and wait until that is decided."""
+    """Publish one request and wait until it is stored or refused."""
     request, client = new_request(process), Client()
     queue.publish(version_id, request, envelope, client, b"")
     await decided(queue, request, client)
@@ -182,7 +174,7 @@ async def publish(
 async def publish_many(
     queue: JetStreamQueue, version_id: str, count: int, process: int = 1
 ) -> list[str]:
-    """Publish ``count`` requests, in order, and wait until the broker has them all."""
+    """Publish ``count`` requests in order and wait until all are acknowledged."""
     requests = [new_request(process) for _ in range(count)]
     clients = [Client() for _ in requests]
     for request, client in zip(requests, clients, strict=True):
@@ -194,17 +186,17 @@ async def publish_many(
 
 
 def counted(queue: JetStreamQueue, version_id: str) -> dict[str, float]:
-    """Return how many publishes to a version were decided, by status."""
-    stream = stream_name(REGION, version_id)
+    """Return the number of completed publishes to a version's queue, by status."""
+    of_version = f'stream="{stream_name(REGION, version_id)}"'
+    series = [line for line in queue.publishes.lines() if of_version in line]
     return {
-        str(status): child.value
-        for (of, status), child in queue.publishes._children.items()
-        if of == stream
+        line.partition('status="')[2].partition('"')[0]: float(line.rpartition(" ")[2])
+        for line in series
     }
 
 
 async def messages_in(connection: Connection, version_id: str) -> int:
-    """Return how many requests the broker holds, those leased included."""
+    """Return how many requests the broker holds, leased ones included."""
     answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
     count = answer["state"]["messages"]
     assert isinstance(count, int)
@@ -212,7 +204,10 @@ async def messages_in(connection: Connection, version_id: str) -> int:
 
 
 async def until_depth(queue: FunctionQueue, version_id: str, depth: int) -> None:
-    """Wait until so many wait: the broker's consumer counts a little after a publish is taken."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await queue.depth(version_id) != depth:
-            pass
+    """Wait until ``depth`` requests are queued.
+
+    The broker's consumer counts a request a little after it has acknowledged the publish.
+    """
+    await until(
+        lambda: queue.depth(version_id), lambda found: found == depth, what=f"a depth of {depth}"
+    )

@@ -14,6 +14,7 @@ from gateway.domain.model import EVERYTHING, ResourceScope
 from tests.support.control import IMAGE, SCOPES, Client, control_plane
 from tests.support.identity import DEFAULT_ACCOUNT, Clock, IdentityPlane
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 ALL = [
     {"id": "*", "type": "account-functions"},
@@ -281,9 +282,12 @@ async def test_another_process_refuses_a_revoked_key_within_a_second(
         key = Client(second.session, made["value"])
         assert (await key.get("/v2/nvcf/functions")).status == 200
         await admin.delete(f"/v1/keys/{made['id']}")
-        async with asyncio.timeout(1.0):
-            while (await key.get("/v2/nvcf/functions")).status != 401:
-                pass
+        await until(
+            lambda: key.get("/v2/nvcf/functions"),
+            lambda response: response.status == 401,
+            what="the status 401",
+            timeout_s=1.0,
+        )
 
 
 async def test_an_admin_token_of_a_named_account_is_for_that_account_alone(

@@ -8,9 +8,7 @@ import pytest
 
 from tests.support.identity import Clock, IdentityPlane, identity_plane
 from tests.support.jwks import TokenIssuer, token_issuer
-from tests.support.nats_server import NatsServer, nats_server, shared_nats_server
-
-__all__ = ["nats_server", "shared_nats_server"]
+from tests.support.nats_server import NatsServer
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Envelopes for tests of what the agent makes of them."""
+"""Request envelopes for tests of the worker agent."""
 
 from wire.envelope import Envelope, decode_envelope, encode_envelope
 

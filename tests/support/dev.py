@@ -1,0 +1,48 @@
+"""The `gateway dev` command as a process."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from tests.support.programs import Program, gateway
+from tests.support.waiting import PATIENCE_S, until_blocking
+
+
+class Dev(NamedTuple):
+    """A running `gateway dev`; ``ready`` is the document of its ready file."""
+
+    program: Program
+    ready: dict[str, Any]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "authorization": f"Bearer {self.ready['api_key']}",
+            "host": f"{self.ready['function_id']}.invocation.localhost",
+        }
+
+    def client(self, **more: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.ready["invocation_url"], headers=self.headers, timeout=PATIENCE_S, **more
+        )
+
+
+def start_dev(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Dev:
+    """Start `gateway dev` on free ports and wait until it reports that it is ready."""
+    ready_file = folder / "ready.json"
+    program = gateway("dev", "--port", "0", "--ready-file", str(ready_file), *arguments, env=env)
+    try:
+        program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
+        program.wait_line(lambda line: "curl -N" in line)
+        until_blocking(
+            lambda: ready_file.exists() or program.process.poll() is not None,
+            what=f"the file {ready_file.name} or the end of the program",
+        )
+        assert ready_file.exists(), program.output
+        return Dev(program, json.loads(ready_file.read_text()))
+    except BaseException:
+        program.stop()
+        raise

@@ -1,0 +1,102 @@
+"""One invocation between recording ports: no socket, no clock, no broker."""
+
+import json
+
+from gateway.attach.exchanges import AttachGet
+from gateway.domain.model import FunctionVersion, State
+from gateway.invocation.context import Context, Ticket
+from gateway.invocation.machine import Invocation
+from gateway.routing.admission import Caller
+from http1.stream import Headers, Request
+from tests.support.recorder import (
+    RecordedPost,
+    RecordedQueue,
+    RecordedRegistry,
+    RecordedResponseWriter,
+    Script,
+)
+from wire.ids import FunctionId, VersionId
+
+FUNCTION = FunctionId("11111111-1111-4111-8111-111111111111")
+VERSION = VersionId("22222222-2222-4222-8222-222222222222")
+REQUEST_ID = "33333333-3333-4333-8333-333333330007"
+REQUESTED_AT_NS = 1_700_000_000_000_000_000
+INLINE = 32 * 1024
+
+
+class World:
+    """One invocation with its client, queue and registry, all of which record their calls."""
+
+    def __init__(
+        self,
+        method: bytes = b"POST",
+        body_bytes: int | None = 0,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self.script = Script()
+        self.now = 100.0
+        self.client = RecordedResponseWriter(self.script, "client")
+        self.queue = RecordedQueue(self.script)
+        context = Context(
+            queue=self.queue,
+            registry=RecordedRegistry(self.script),
+            region=b"eu",
+            attach_uri=b"http://10.0.0.1:8090",
+            process=7,
+        )
+        request = Request(
+            method,
+            b"/v1/x%2Fy?a=1&a=2",
+            b"f.example",
+            headers if headers is not None else [(b"host", b"f.example")],
+            body_bytes,
+            100.0,
+        )
+        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", State.ACTIVE)
+        self.invocation = Invocation(
+            context,
+            self.client,
+            request,
+            Caller(version, "acme", "alice", 60),
+            Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
+        )
+
+    def publish(self) -> "World":
+        self.invocation.request_end()
+        assert self.script.take() == ["queue.publish"]
+        return self
+
+    def attach(self) -> "World":
+        self.invocation.attached(RecordedPost(self.script), self.now, 0.001)
+        return self
+
+    def head(
+        self,
+        status: int = 200,
+        headers: Headers | None = None,
+        announced_bytes: int | None = None,
+        post_bytes: int | None = None,
+    ) -> "World":
+        self.invocation.response_head(status, headers or [], announced_bytes, post_bytes, self.now)
+        return self
+
+    def fetch(self, worker: RecordedResponseWriter) -> bool:
+        """Request the rest of the body, as a worker's GET does."""
+        return self.invocation.rest_requested(AttachGet(self.invocation, worker))
+
+    def stream(self) -> "World":
+        self.publish().attach().head(200, [(b"content-type", b"text/plain")])
+        assert self.script.take() == ["queue.answered", "client.head 200"]
+        return self
+
+    def problem(self) -> dict[str, object]:
+        assert self.client.head is not None
+        status, headers, length = self.client.head
+        assert (b"content-type", b"application/problem+json") in headers
+        assert length == len(self.client.sent)
+        document = json.loads(self.client.sent)
+        assert document["status"] == status
+        assert document["instance"] == "/v1/x%2Fy"
+        assert document["requestId"] == REQUEST_ID
+        assert (b"nvcf-reqid", REQUEST_ID.encode()) in headers
+        return dict(document)

@@ -1,0 +1,55 @@
+"""Headers on the way to the worker and back to the client."""
+
+import pytest
+
+from gateway.invocation.headers import (
+    nvcf_status,
+    request_headers,
+    trace_of,
+    with_platform_headers,
+)
+
+
+def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_region() -> None:
+    given = [
+        (b"accept", b"text/plain"),
+        (b"authorization", b"Bearer secret"),
+        (b"nvcf-invocation-region", b"forged"),
+    ]
+    assert request_headers(given, b"eu") == [
+        (b"accept", b"text/plain"),
+        (b"nvcf-invocation-region", b"eu"),
+        (b"nvcf-feature-disable-worker-compatibility", b"true"),
+    ]
+
+
+def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
+    assert trace_of([(b"accept", b"x"), (b"traceparent", b"00-a-b-01")]) == b"00-a-b-01"
+    assert trace_of([(b"tracestate", b"x")]) == b""
+
+
+def test_the_workers_own_platform_headers_are_replaced() -> None:
+    given = [(b"nvcf-reqid", b"forged"), (b"etag", b"1"), (b"nvcf-status", b"forged")]
+    assert with_platform_headers(given, 200, "the-id") == [
+        (b"etag", b"1"),
+        (b"nvcf-reqid", b"the-id"),
+        (b"nvcf-status", b"fulfilled"),
+        (b"access-control-expose-headers", b"nvcf-reqid"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, b"fulfilled"),
+        (202, b"in-progress"),
+        (302, b"fulfilled"),
+        (399, b"fulfilled"),
+        (400, b"errored"),
+        (503, b"errored"),
+    ],
+)
+def test_the_status_of_the_invocation_follows_that_of_the_response(
+    status: int, expected: bytes
+) -> None:
+    assert nvcf_status(status) == expected
