@@ -12,7 +12,7 @@ The class determines the response: ``status``, ``kind`` (the end of the problem'
 ``reason`` (for programs that branch on it) are class attributes. An instance adds ``detail`` for
 people, and may add headers and members of the document. `problem_for` also maps the errors of the
 packages below the gateway: `queueing.interface.QueueError` (429, 503) and `wire.errors.WireError`.
-Sources: `spec/invocation.md` §8 and `spec/control-plane.md` §1.0.
+Sources: `docs/wire.md` §7.1 and `docs/wire.md` §9.3.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 A family (`Counter`, `Gauge`, `Histogram`, `Summary`) holds one child per combination of label
 values. A hot path looks its child up once and then counts on it: ``child.value += 1``. Names are
 written exactly as declared: `prometheus_client` would append ``_total`` to every counter, and
-NVCF's autoscaler reads ``function_request`` without it (`spec/operations.md` §12). Only the
+NVCF's autoscaler reads ``function_request`` without it (`docs/wire.md` §17.1). Only the
 ``process_`` metrics come from `prometheus_client`.
 
 Not thread-safe: everything runs in the event loop's thread.

@@ -75,7 +75,7 @@ def parse_seconds(value: object) -> float:
 
     Accepts a number of seconds (``5``, ``0.5``, also as text), Go's format (``10s``, ``500ms``,
     ``1h30m``) and ISO 8601 (``PT10S``, ``P1DT2H``), which NVCF's worker settings use
-    (`spec/worker.md` §1.1). Raises ValueError.
+    (`docs/wire.md` §8.1). Raises ValueError.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
@@ -192,7 +192,7 @@ def load(
     ``file`` is a TOML file, `None` for none. ``env_prefix`` has no trailing underscore. ``aliases``
     maps environment variables of another system to dotted names
     (``{"INFERENCE_PORT": "inference.port"}``). Of several aliases of one setting the first that is
-    set and not empty wins (`spec/worker.md` §1.1); the prefixed name wins over all of them. Raises
+    set and not empty wins (`docs/wire.md` §8.1); the prefixed name wins over all of them. Raises
     SettingsError with every problem found.
     """
     environ = os.environ if environ is None else environ

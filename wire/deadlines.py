@@ -1,6 +1,6 @@
 """How long a caller waits for a response, as gateway and worker agree on it, in seconds.
 
-Source: `spec/invocation.md` §6.
+Source: `docs/wire.md` §6.2.
 """
 
 DEFAULT_POLL_S = 60

@@ -1,4 +1,4 @@
-"""The request envelope: the queue's message for one invocation (`spec/worker.md` §12.1).
+"""The request envelope: the queue's message for one invocation (`docs/wire.md` §3.4).
 
 It contains the request's head, the first part of its body, and the address and tokens with which
 the worker attaches to the gateway process that holds the client. It is NVCF's protobuf message
@@ -30,7 +30,7 @@ class Envelope:
     ``requested_at_ns`` is Unix time in nanoseconds. ``target_uri`` is the address of the gateway
     process, scheme and authority. ``request_token`` is set if the body is longer than ``body``. An
     empty ``method`` means that the whole request, head included, comes through GET attach
-    (`spec/worker.md` §3.4). ``stateful`` marks a session over a proxy, which has no single
+    (`docs/wire.md` §5.2). ``stateful`` marks a session over a proxy, which has no single
     response.
     """
 

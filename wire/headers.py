@@ -37,7 +37,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 """Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
-(`spec/invocation.md` §3)."""
+(`docs/wire.md` §3.1)."""
 
 INVOCATION_DROPS = frozenset(
     {

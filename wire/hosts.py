@@ -1,7 +1,7 @@
 """Host names: the grammar of an authority, and the function that a host name addresses.
 
 ``{functionId}.<suffix>`` and ``{versionId}.{functionId}.<suffix>`` address a function
-(`spec/invocation.md` §1). Requests with any other host name are routed by their path.
+(`docs/wire.md` §1.2). Requests with any other host name are routed by their path.
 """
 
 import re

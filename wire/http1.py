@@ -1,7 +1,7 @@
 """HTTP/1.1 heads and chunks (RFC 9112): encoding, and strict parsing of a worker's inner head.
 
 The inner head is the beginning of a worker's attach POST body: status line, headers, blank line
-(`spec/invocation.md` §5). Parsing is strict, because its contents are written to a client on a
+(`docs/wire.md` §5.3). Parsing is strict, because its contents are written to a client on a
 connection that is reused for other requests.
 """
 

@@ -1,4 +1,4 @@
-"""Names in NATS: streams, consumers and subjects (`spec/worker.md` §2.1).
+"""Names in NATS: streams, consumers and subjects (`docs/wire.md` §4.1).
 
 A region is one NATS token (no dot, blank or wildcard) that is also valid in a stream name. The
 subjects below ``nvcf.`` other than ``nvcf.cancel`` carry messages between gateway processes.

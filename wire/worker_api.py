@@ -13,7 +13,7 @@ HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
 ATTACH_PATH = b"/v2/nvcf/worker/request-attach"
 
 MAX_CONCURRENCY = 16_384
-"""The most requests that one worker processes at a time (`spec/control-plane.md` §1.5)."""
+"""The most requests that one worker processes at a time (`docs/wire.md` §11.1)."""
 
 
 class ConnectRequest(TypedDict):

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import aiohttp
 
+from runtime.events import emit
 from runtime.tasks import spawn
 from wire import worker_api
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY
@@ -176,7 +177,7 @@ class Registration:
             except ConnectError as error:
                 if error.status in _DEFINITE:
                     raise
-                _log.warning("control.away", extra={"fields": {"error": str(error)}})
+                emit(_log, "control.away", logging.WARNING, error=str(error))
             await asyncio.sleep(_spread(delay_s))
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
@@ -258,7 +259,7 @@ class Registration:
                     break
                 except ConnectError as error:
                     self.is_renewal_failing = True
-                    _log.warning("control.not_renewed", extra={"fields": {"error": str(error)}})
+                    emit(_log, "control.not_renewed", logging.WARNING, error=str(error))
                 await asyncio.sleep(_spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
@@ -267,12 +268,12 @@ class Registration:
     def _log_unreachable(self, error: ConnectError) -> None:
         """Log the first failed heartbeat in a row, not every one."""
         if self._is_reachable:
-            _log.warning("control.away", extra={"fields": {"error": str(error)}})
+            emit(_log, "control.away", logging.WARNING, error=str(error))
         self._is_reachable = False
 
     def _log_reachable(self) -> None:
         if not self._is_reachable:
-            _log.info("control.back")
+            emit(_log, "control.back")
         self._is_reachable = True
 
 

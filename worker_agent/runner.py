@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from queueing.interface import Lease, PullConsumer
+from runtime.events import emit
 from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
@@ -175,7 +176,7 @@ class JobRunner:
         if not self._jobs:
             self._is_empty.set()
         if job.outcome is Outcome.UNDELIVERED:
-            _log.warning("response.undelivered", extra={"fields": {"request_id": request_id}})
+            emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
 
     def tick(self) -> None:
         """Renew every lease; to be called every 10 s (leases last 30 s)."""
@@ -200,6 +201,6 @@ class JobRunner:
 
     def _reject(self, lease: Lease, reason: str) -> None:
         self._telemetry.rejected()
-        _log.warning("envelope.rejected", extra={"fields": {"reason": reason}})
+        emit(_log, "envelope.rejected", logging.WARNING, reason=reason)
         lease.term()
         self._want()

@@ -1,7 +1,7 @@
 """Every setting of the worker agent, with its unit, default and effect.
 
 `config/worker.toml` lists them all. NVCF's environment variables for workers are accepted too
-(``spec/worker.md`` §8); the project's own variable overrides NVCF's.
+(``docs/wire.md`` §8.2); the project's own variable overrides NVCF's.
 """
 
 from typing import Annotated, Literal

@@ -1,1 +1,1 @@
-"""The REST API of the control plane (`spec/control-plane.md`), on aiohttp."""
+"""The REST API of the control plane (`docs/wire.md` §9), on aiohttp."""

@@ -1,4 +1,6 @@
-"""Access control of the API: scopes first, then the function that a call names (§1.0).
+"""Access control of the API: scopes first, then the function that a call names.
+
+Source: `docs/wire.md` §9.2.
 
 A function that an account neither owns nor can use does not exist for it: 404. A function that the
 account can use but the credential is not valid for gives 403.
@@ -118,7 +120,10 @@ def find_visible_versions(api: Api, call: AnyCall) -> list[FunctionVersion]:
 
 
 def refuse_public(entry: FunctionEntry | None, version_id: str = "") -> None:
-    """Raise `BadRequest` if the function, or the named version, is public (§5.5)."""
+    """Raise `BadRequest` if the function, or the named version, is public.
+
+    Source: `docs/wire.md` §14.3.
+    """
     if entry is None:
         return
     named = entry.versions.get(version_id)

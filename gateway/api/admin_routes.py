@@ -1,8 +1,8 @@
 """Admin routes: the routes of an account, repeated for super administrators.
 
 An account's own caller uses a route below ``/v2/nvcf/``; a super administrator uses the same route
-below ``/v2/nvcf/accounts/{ncaId}/``, with ``admin:`` before the scope (`spec/control-plane.md`
-§1.0, §2). Both have the same handler; in an admin route, the call acts for the account in the path.
+below ``/v2/nvcf/accounts/{ncaId}/``, with ``admin:`` before the scope (`docs/wire.md`
+§9.4). Both have the same handler; in an admin route, the call acts for the account in the path.
 """
 
 from collections.abc import Sequence

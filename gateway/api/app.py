@@ -6,13 +6,12 @@ response into `gateway.api.schemas`. A new module's ``ROUTES`` are added to `ROU
 checks, admin route and OpenAPI document follow from the `Route`. Only the routes of workers are
 made elsewhere (`gateway.api.routes.workers.Workers`), because they depend on the queue's logins.
 
-Every call passes the same steps, in the order that reveals least to a stranger (§1.0): credential
-(401), scope (403), form of the request (400, 413, 415), account (404), handler. Every error becomes
-a problem document.
+Every call passes the same steps, in the order that reveals least to a stranger
+(`docs/wire.md` §9.2): credential (401), scope (403), form of the request (400, 413, 415), account
+(404), handler. Every error becomes a problem document.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 
 import orjson
@@ -42,7 +41,8 @@ from gateway.api.routes import (
 )
 from gateway.api.sdk_compat import is_old_sdk, project
 from gateway.domain.principal import Principal
-from wire.ids import uuid4_text
+from runtime.events import emit
+from runtime.ids import new_uuid
 
 ROUTES: tuple[AnyRoute, ...] = (
     *functions.ROUTES,
@@ -87,7 +87,7 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the call an id, and turn every exception into a response."""
-    request_id = request[_request_id] = uuid4_text(os.urandom(16))
+    request_id = request[_request_id] = new_uuid()
     try:
         return await handler(request)
     except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -139,7 +139,7 @@ def _log_admin_call(route: AnyRoute, principal: Principal, request: web.Request)
         "path": request.rel_url.raw_path,
         "request_id": request[_request_id],
     }
-    _log.info("control.acts_for", extra={"fields": fields})
+    emit(_log, "control.acts_for", **fields)
 
 
 def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:

@@ -1,4 +1,6 @@
-"""Lists of functions, versions and deployments, in a stable order and in pages (§1.3).
+"""Lists of functions, versions and deployments, in a stable order and in pages.
+
+Source: `docs/wire.md` §10.2.
 
 A list without ``limit`` is complete, as upstream's are: it is serialised and streamed in batches,
 so that one caller cannot monopolise the event loop or the memory.

@@ -1,4 +1,4 @@
-"""Exceptions of the REST API as problem documents (§1.0)."""
+"""Exceptions of the REST API as problem documents (`docs/wire.md` §9.3)."""
 
 import logging
 
@@ -12,6 +12,7 @@ from gateway.errors import (
     problem_for,
 )
 from queueing.interface import QueueError, QueueUnavailable
+from runtime.events import emit
 from wire.problem import REQUEST_ID as REQUEST_ID_HEADER
 
 REQUEST_ID = REQUEST_ID_HEADER.decode()
@@ -29,14 +30,18 @@ def response_to(error: Exception, request: web.Request, request_id: str) -> web.
     path = request.rel_url.raw_path
     status, headers, body = problem_for(known or error, path, request_id)
     if known is None:
-        _log.error(
+        emit(
+            _log,
             "control.failed",
-            exc_info=error,
-            extra={"fields": {"method": request.method, "path": path, "request_id": request_id}},
+            logging.ERROR,
+            error,
+            method=request.method,
+            path=path,
+            request_id=request_id,
         )
     elif status >= 500:
         fields = {"path": path, "request_id": request_id, "error": str(error)}
-        _log.warning("control.unavailable", extra={"fields": fields})
+        emit(_log, "control.unavailable", logging.WARNING, **fields)
     response = web.Response(status=status, body=body)
     for name, value in headers:
         response.headers[name.decode()] = value.decode()

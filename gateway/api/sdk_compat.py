@@ -1,4 +1,4 @@
-"""Responses for the SDKs of 2024/25, in states that they know (`spec/control-plane.md` §7.4).
+"""Responses for the SDKs of 2024/25, in states that they know (`docs/wire.md` §16.2).
 
 Their models fail on DEGRADING and DEGRADED. These states are replaced by whether the function can
 be invoked: DEGRADING by ACTIVE, DEGRADED by ERROR, with the true state in ``statusDetail``. Of

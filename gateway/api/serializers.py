@@ -25,7 +25,8 @@ _FOR_OWNERS = (
     "llmInvocationConfig",
     "telemetries",
 )
-"""Members that only the owner gets. Upstream also shows the last four to others (§9, 10)."""
+"""Members that only the owner gets. Upstream also shows the last four to others
+(`docs/wire.md` §10.5)."""
 _FOR_ALL = ("apiBodyFormat", "description")
 _SHOWN = frozenset({Phase.STARTING, Phase.RUNNING})
 

@@ -1,6 +1,5 @@
 """The control plane of one gateway process: the REST API and the provisioning of instances."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -30,7 +29,7 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from http1.client.pool import Connect
 from queueing.interface import GatewayBroker
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 
 class Changes:
@@ -157,7 +156,7 @@ class ControlPlane:
             requests=process.requests,
             secrets=self._secrets,
             clock=time.time,
-            new_id=lambda: uuid4_text(os.urandom(16)),
+            new_id=new_uuid,
             region=settings.queue.region,
             deploy_timeout_s=control.deploy_timeout_s,
             drain_timeout_s=control.drain_timeout_s,

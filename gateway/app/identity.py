@@ -18,7 +18,7 @@ from gateway.domain.lifecycle import timestamp
 from gateway.store.account_store import AccountStores, WaitUntilShown
 from gateway.store.credential_store import CredentialStore
 from gateway.store.nats_kv import Store
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 
 class Master:
@@ -38,7 +38,7 @@ class Master:
 
     def worker_token(self, worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         """Return a token with which the worker of an instance connects."""
-        token_id = uuid4_text(os.urandom(16))
+        token_id = new_uuid()
         principal = worker_principal(worker)
         return mint(self.signer, principal, now=now, lifetime_s=lifetime_s, token_id=token_id)
 

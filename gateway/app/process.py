@@ -46,6 +46,7 @@ from http1.stream import Request
 from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
+from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.settings import Address
@@ -149,17 +150,14 @@ class GatewayProcess:
             api = await self._open_control(stack)
             public.serve(self._dispatcher(target_uri, api))
             self._settle()
-            _log.info(
+            emit(
+                _log,
                 "gateway.ready",
-                extra={
-                    "fields": {
-                        "listen": public.addresses,
-                        "attach": target_uri,
-                        "admin": admin.addresses[0],
-                        "process": f"{self._number:04x}",
-                        "functions": self._model.function_count,
-                    }
-                },
+                listen=public.addresses,
+                attach=target_uri,
+                admin=admin.addresses[0],
+                process=f"{self._number:04x}",
+                functions=self._model.function_count,
             )
             await lifecycle.stopping.wait()
             await self._drain(public, attach)
@@ -264,14 +262,11 @@ class GatewayProcess:
         public.stop_accepting()
         timeout_s = self._settings.drain.timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        _log.info(
-            "gateway.draining",
-            extra={"fields": {"invocations": len(self._invocations.live), "timeout_s": timeout_s}},
-        )
+        emit(_log, "gateway.draining", invocations=len(self._invocations.live), timeout_s=timeout_s)
         await public.drain(deadline)
         self._invocations.shut_down()
         attach.stop_accepting()
-        _log.info("gateway.stopped")
+        emit(_log, "gateway.stopped")
 
 
 async def serve(
@@ -281,7 +276,7 @@ async def serve(
     try:
         await GatewayProcess(settings, index, sockets).serve(lifecycle)
     except (ListenError, MasterKeyError, CredentialsError) as error:
-        _log.error("gateway.cannot_start", extra={"fields": {"error": str(error)}})
+        emit(_log, "gateway.cannot_start", logging.ERROR, error=str(error))
         return EXIT_UNUSABLE
     return 0
 

@@ -1,6 +1,5 @@
 """The reconciler and its backend, made from settings and run in a gateway process."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from gateway.provision.wake_requests import WakeSubscriber
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.nats_kv import Store
 from queueing.interface import GatewayBroker
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 
 class Provisioning:
@@ -43,7 +42,7 @@ class Provisioning:
         secrets_of: SecretsOf = no_secrets,
         worker_environment: WorkerEnvironment = no_environment,
     ) -> None:
-        owner = uuid4_text(os.urandom(16))
+        owner = new_uuid()
         self.backend = ProcessBackend(process_options(provision, clusters))
         self.queues = Queues(broker.admin, broker.bus)
         self.reconciler = Reconciler(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from http1.server.listener import bind_sockets, name_of
+from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, die_with_parent
 from runtime.settings import Address
 
@@ -127,9 +128,7 @@ class Supervisor:
         delay_s = _RESTART_FIRST_S if lived_s >= _STEADY_S else self._delays_s[index]
         self._delays_s[index] = min(delay_s * 2, _RESTART_MOST_S)
         self._due[index] = time.monotonic() + delay_s
-        _log.error(
-            "process.died", extra={"fields": {"index": index, "code": code, "again_s": delay_s}}
-        )
+        emit(_log, "process.died", logging.ERROR, index=index, code=code, again_s=delay_s)
 
     def _start_due(self) -> None:
         now = time.monotonic()

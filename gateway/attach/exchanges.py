@@ -1,4 +1,4 @@
-"""The two attach calls of a worker (`spec/invocation.md` §5).
+"""The two attach calls of a worker (`docs/wire.md` §5).
 
 POST delivers one response. Its body is an HTTP/1.1 response without transfer coding: head, then
 body bytes to the end (RFC 9112 §4). It is answered 200 only when the client has the whole response

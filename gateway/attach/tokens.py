@@ -1,7 +1,7 @@
 """The tokens by which workers reach the invocations of this process.
 
 A token is looked up by the whole ``Authorization`` value, so the usual attach call costs one
-dictionary access. Tokens are UUIDv4 text (`spec/invocation.md` §3, 122 random bits). They are
+dictionary access. Tokens are UUIDv4 text (`docs/wire.md` §3.3, 122 random bits). They are
 revoked when their invocation ends, so the table is bounded by the number of live invocations.
 
 What holds for their use: a *response token* admits one POST at a time. `Tokens.redeem` removes it

@@ -1,4 +1,4 @@
-"""What a new API key allows: never more than its maker has (`spec/control-plane.md` §6.2).
+"""What a new API key allows: never more than its maker has (`docs/wire.md` §15.2).
 
 A request for a key holds policies, one per service that the key is for. Policies for other
 services grant nothing here.

@@ -1,4 +1,4 @@
-"""Verifies JWTs of the configured issuer (`spec/control-plane.md` §6.1) with its published keys.
+"""Verifies JWTs of the configured issuer (`docs/wire.md` §15.1) with its published keys.
 
 Synchronous and pure: `gateway.auth.jwks` fetches the keys in the background and replaces them as a
 whole. A token that names an unknown key is refused and triggers a fetch.

@@ -1,4 +1,4 @@
-"""Scopes: the permissions that a credential can carry (`spec/control-plane.md` §6.3)."""
+"""Scopes: the permissions that a credential can carry (`docs/wire.md` §15.3)."""
 
 from gateway.domain.principal import INVOKE
 

@@ -22,7 +22,7 @@ from gateway.domain.documents import RecordError
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import ApiKey, ResourceScope, resources_of
 from gateway.store.nats_kv import Store
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 _PATH = "/v1/keys"
 _is_account = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
@@ -122,7 +122,7 @@ class StoreKeyBackend:
             raise fail(CommandError(f"--scope {unknown[0]} is unknown. Scopes: {known}."))
         now = int(time.time())
         value = new_key(secrets.token_bytes(RANDOM_BYTES))
-        key_id = uuid4_text(secrets.token_bytes(16))
+        key_id = new_uuid()
         key = ApiKey(
             key_id=key_id,
             digest=digest_of(value.encode()),

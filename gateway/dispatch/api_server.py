@@ -7,6 +7,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.dispatch.api_proxy import connect_in_process
 from http1.client.pool import Connect
+from runtime.events import emit
 
 _UNBOUNDED = 2**31 - 1
 """The gateway's HTTP server has bounded the head; a lower limit would reject what it accepted."""
@@ -50,5 +51,5 @@ def without_bytes(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, HttpProcessingError):
         return True
-    _log.info("api.unreadable", extra={"fields": {"error": type(error).__name__}})
+    emit(_log, "api.unreadable", error=type(error).__name__)
     return False

@@ -110,7 +110,7 @@ class AdminDispatcher:
 
 
 def _cors(headers: Headers) -> Headers:
-    """Return the CORS headers of a path endpoint (`spec/invocation.md` §1).
+    """Return the CORS headers of a path endpoint (`docs/wire.md` §1.4).
 
     Empty if the request has no ``origin``.
     """

@@ -1,17 +1,15 @@
 """Responses to requests that are answered at once, without waiting for their bodies."""
 
-import os
-
 from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import Health
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 from wire.problem import instance_of
 
 
 def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
     """Send the problem document of ``error`` with a new request id; return its status."""
-    request_id = uuid4_text(os.urandom(16))
+    request_id = new_uuid()
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
     respond(request, client, status, headers, body)
     return status

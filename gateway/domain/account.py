@@ -11,7 +11,7 @@ from gateway.domain.keys import AccountKey, ClientKey, SecretsKey
 from wire.ids import FunctionId, VersionId
 
 MAX_FUNCTIONS = 50
-"""Default limit of functions per account (`spec/control-plane.md` §1.2)."""
+"""Default limit of functions per account (`docs/wire.md` §10.1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Where instances can run: cluster groups, their GPUs and instance types.
 
-The API calls a cluster group a *backend* (`spec/control-plane.md` §1.5).
+The API calls a cluster group a *backend* (`docs/wire.md` §11.1).
 """
 
 from collections.abc import Iterable

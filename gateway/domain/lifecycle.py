@@ -11,7 +11,7 @@ the reconciler can continue: INACTIVE with a deployment that does not drain has 
 any state with a deployment that drains becomes INACTIVE. All other state changes:
 `gateway.domain.states`.
 
-Sources: `spec/control-plane.md` §1.2, §1.5 to §1.8, §3.3.
+Sources: `docs/wire.md` §10.1, §11, §13.2.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -234,7 +234,7 @@ def with_state(version: FunctionVersion, state: State) -> FunctionVersion:
 
 
 def label(version: FunctionVersion) -> str:
-    """Return the name of a version in problem documents (`spec/control-plane.md` §1.0)."""
+    """Return the name of a version in problem documents (`docs/wire.md` §9.3)."""
     return f"Function id '{version.function_id}', version '{version.version_id}'"
 
 

@@ -79,7 +79,7 @@ __all__ = [
 
 
 class State(Enum):
-    """State of a function version (`spec/control-plane.md` §3.1)."""
+    """State of a function version (`docs/wire.md` §13.1)."""
 
     INACTIVE = "INACTIVE"
     DEPLOYING = "DEPLOYING"
@@ -90,10 +90,10 @@ class State(Enum):
 
 
 INVOCABLE = frozenset({State.ACTIVE, State.DEGRADING})
-"""States in which invocations are accepted (`spec/control-plane.md` §3.4)."""
+"""States in which invocations are accepted (`docs/wire.md` §2.2)."""
 
 BUSY = frozenset({State.DEPLOYING, State.ACTIVE, State.DEGRADING, State.DEGRADED})
-"""States of a deployed version except ERROR (`spec/control-plane.md` §3.1)."""
+"""States of a deployed version except ERROR (`docs/wire.md` §13.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class FunctionVersion:
 
 
 class ResourceScope(NamedTuple):
-    """The functions that a credential is valid for (`spec/control-plane.md` §6.2).
+    """The functions that a credential is valid for (`docs/wire.md` §15.2).
 
     ``own``: every function of its account; ``shared``: every function shared with that account.
     ``functions`` are ids of functions, with all their versions; ``versions`` are single versions,
@@ -332,7 +332,7 @@ def resources_of(reach: ResourceScope) -> list[dict[str, str]]:
 
 
 def resource_scope_of(resources: Iterable[Mapping[str, object]]) -> ResourceScope:
-    """Read NVCF's list; a malformed element grants nothing (`spec/control-plane.md` §6.2)."""
+    """Read NVCF's list; a malformed element grants nothing (`docs/wire.md` §15.2)."""
     own = shared = False
     functions, versions = set(), set()
     for resource in resources:

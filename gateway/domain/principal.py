@@ -6,7 +6,7 @@ from gateway.domain.model import FunctionVersion, ResourceScope
 from gateway.domain.readmodel import FunctionEntry
 
 INVOKE = "invoke_function"
-"""The scope that an invocation needs (`spec/control-plane.md` §2)."""
+"""The scope that an invocation needs (`docs/wire.md` §15.3)."""
 
 
 class Principal(NamedTuple):
@@ -42,7 +42,7 @@ class Principal(NamedTuple):
         """Whether the credential is valid for a version that the account sees.
 
         ``is_named``: the call names the version, not only its function. The resources of an API key
-        do not limit access to public functions (`spec/control-plane.md` §5.5).
+        do not limit access to public functions (`docs/wire.md` §14.3).
         """
         reach = self.reach
         if version.account == self.account:

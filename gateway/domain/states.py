@@ -8,7 +8,7 @@
     ERROR       the minimum did not run before the deploy deadline, or every instance has failed
 
 An instance is running if it can serve: the worker is connected, its lease has not ended, and the
-inference server is healthy (`spec/control-plane.md` §3.5). DEPLOYING and ERROR depend on the state
+inference server is healthy (`docs/wire.md` §13.3). DEPLOYING and ERROR depend on the state
 before: DEPLOYING ends when the minimum has run once, ERROR only with an undeploy.
 
 These functions cannot tell "absent" from "not read": after a failed read, do not call them.

@@ -60,7 +60,7 @@ class Context:
     registry: Registry
     region: bytes
     attach_uri: bytes
-    """This process's own attach address, scheme and authority (`spec/invocation.md` §3)."""
+    """This process's own attach address, scheme and authority (`docs/wire.md` §3.3)."""
     process: int
     """This process's number, which its request ids carry (`wire.ids`)."""
 

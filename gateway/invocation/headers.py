@@ -18,7 +18,7 @@ _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
 
 
 def request_headers(headers: Headers, region: bytes) -> Headers:
-    """Return the headers for the envelope (`spec/invocation.md` §3).
+    """Return the headers for the envelope (`docs/wire.md` §3.1).
 
     The worker drops more of them before the inference server: `worker_agent.job.request`.
     """
@@ -37,7 +37,7 @@ def trace_of(headers: Headers) -> bytes:
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:
-    """Return a worker's response headers as the client gets them (`spec/invocation.md` §6)."""
+    """Return a worker's response headers as the client gets them (`docs/wire.md` §6.1)."""
     kept = [header for header in headers if header[0] not in _PLATFORM_HEADERS]
     kept.append((NVCF_REQID, request_id.encode()))
     kept.append((NVCF_STATUS, nvcf_status(status)))
@@ -46,7 +46,7 @@ def with_platform_headers(headers: Headers, status: int, request_id: str) -> Hea
 
 
 def nvcf_status(status: int) -> bytes:
-    """Return the value of ``nvcf-status`` (`spec/invocation.md` §6)."""
+    """Return the value of ``nvcf-status`` (`docs/wire.md` §6.1)."""
     if status == 202:
         return b"in-progress"
     return b"fulfilled" if 200 <= status < 400 else b"errored"

@@ -152,7 +152,7 @@ class Outcome(Enum):
 
 ANSWER_GRACE_S = 2.0
 """Added to the poll window, so that a worker which answers 202 exactly at its end still gets
-through (`spec/invocation.md` §6)."""
+through (`docs/wire.md` §6.2)."""
 
 
 def head_deadline(received_at: float, poll_s: int) -> float:

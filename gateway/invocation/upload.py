@@ -2,7 +2,7 @@
 
 With a known length the envelope waits for ``min(length, 32 KiB)``. With an unknown length it takes
 what arrived with the head and never waits, because a client may send nothing more until it gets a
-response (`spec/invocation.md` §3).
+response (`docs/wire.md` §3.2).
 """
 
 from http1.stream import ResponseWriter

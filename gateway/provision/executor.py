@@ -5,7 +5,6 @@ carried out is planned again; one that was carried out but not written would be 
 process died.
 """
 
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -43,7 +42,7 @@ from gateway.provision.actions import (
 from gateway.provision.backend import Backend, LaunchSpec
 from gateway.provision.instances import VersionInstances
 from queueing.interface import Load
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 MAX_HEALTH_BYTES = 128 << 10
 """Limit of all errors in a deployment's record; NATS takes up to 1 MiB, with JSON escapes."""
@@ -206,7 +205,7 @@ class Executor:
             return
         now = timestamp(self._clock())
         instance = Instance(
-            instance_id=uuid4_text(os.urandom(16)),
+            instance_id=new_uuid(),
             deployment_id=deployment.deployment_id,
             spec_id=spec.spec_id,
             function_id=deployment.function_id,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import Conflict, StoreUnavailable
+from runtime.events import emit
 from runtime.tasks import spawn
 
 BUCKET = "meta"
@@ -94,7 +95,7 @@ class LeaderLease:
             try:
                 await self._store.delete_raw(BUCKET, NAME, self._revision)
             except (Conflict, StoreUnavailable) as error:
-                _log.warning("lease.not_released", extra={"fields": {"error": str(error)}})
+                emit(_log, "lease.not_released", logging.WARNING, error=str(error))
         self._notify()
 
     async def _run(self) -> None:
@@ -105,7 +106,7 @@ class LeaderLease:
                 # Another candidate was faster, or our last write succeeded without its reply.
                 self._revision = 0
             except StoreUnavailable as error:
-                _log.warning("lease.store_unavailable", extra={"fields": {"error": str(error)}})
+                emit(_log, "lease.store_unavailable", logging.WARNING, error=str(error))
             self._notify()
             await asyncio.sleep(self._ttl_s / 8)
 
@@ -145,7 +146,7 @@ class LeaderLease:
             return
         if current[0] != self._notified[0]:
             event = "leader.began" if current[0] else "leader.ended"
-            _log.info(event, extra={"fields": {"owner": self._owner, "holder": self.holder}})
+            emit(_log, event, owner=self._owner, holder=self.holder)
         self._notified = current
         self._on_change()
 

@@ -26,6 +26,7 @@ from gateway.provision.instances import ManagedVersions, VersionInstances
 from gateway.provision.leader_election import LeaderLease
 from gateway.provision.planner import Planner, Policy
 from queueing.interface import QueueUnavailable
+from runtime.events import emit
 from runtime.tasks import spawn
 
 RETRY_S = 0.3
@@ -288,15 +289,14 @@ class Reconciler:
         """Store why instances do not run. After an ERROR is stored, its reasons stay."""
         instances = version.instances()
         if state not in {State.INACTIVE, version.state}:
-            _log.info(
+            emit(
+                _log,
                 "version.state",
-                extra={
-                    "fields": {
-                        "version_id": version.version_id,
-                        "from": version.state.value,
-                        "to": state.value,
-                        "instances": len(instances),
-                    }
+                **{
+                    "version_id": version.version_id,
+                    "from": version.state.value,
+                    "to": state.value,
+                    "instances": len(instances),
                 },
             )
         is_new_error = state is State.ERROR and version.state is not State.ERROR

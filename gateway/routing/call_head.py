@@ -1,4 +1,4 @@
-"""Which function a request head names, if any (`spec/invocation.md` §1).
+"""Which function a request head names, if any (`docs/wire.md` §1).
 
 The headers ``function-id`` and ``function-version-id`` take precedence over the host name. A
 request that names no function is for the path endpoints.

@@ -1,10 +1,11 @@
 """From a function id to a version that this caller can invoke, or the reason why not.
 
-The order of the checks decides what a stranger learns (`spec/control-plane.md` §1.0): scope (403),
+The order of the checks decides what a stranger learns (`docs/wire.md` §2.1): scope (403),
 does the function exist for this account (404), does the key cover it (403), its state (400 or 404,
-§3.4). A function of another account that is not shared looks as if it did not exist. A call that
-names no version can get any invocable version that the caller sees, in proportion to the running
-capacity: own, public and shared alike, so that a public version does not hide the others.
+`docs/wire.md` §2.2). A function of another account that is not shared looks as if it did not exist.
+A call that names no version can get any invocable version that the caller sees, in proportion to
+the running capacity: own, public and shared alike, so that a public version does not hide the
+others.
 """
 
 from collections.abc import Callable, Iterable, Sequence

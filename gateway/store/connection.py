@@ -18,6 +18,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from gateway.errors import Conflict, StoreUnavailable
+from runtime.events import emit
 from runtime.tasks import spawn
 
 RECONNECT_WAIT_S = 0.2
@@ -128,13 +129,13 @@ class Connection:
         self._up.set()
 
     async def _on_reconnected(self) -> None:
-        _log.info("store.reconnected")
+        emit(_log, "store.reconnected")
         self._last_error = ""
         self._up.set()
 
     async def _on_disconnected(self) -> None:
         if not self._is_closed and self._up.is_set():
-            _log.warning("store.disconnected", extra={"fields": {"error": self._last_error}})
+            emit(_log, "store.disconnected", logging.WARNING, error=self._last_error)
         self._up.clear()
         for listener in list(self._lost_listeners):
             listener()
@@ -149,7 +150,7 @@ class Connection:
         await asyncio.sleep(1.0)
         self._client = Client()
         await self._connect()
-        _log.info("store.reconnected")
+        emit(_log, "store.reconnected")
         if self._is_closed:  # and nats-py has swallowed the cancellation
             await self.close()
 
@@ -160,7 +161,7 @@ class Connection:
         text = str(error) or type(error).__name__
         if text != self._last_error:
             self._last_error = text
-            _log.warning("store.nats_error", extra={"fields": {"error": text}})
+            emit(_log, "store.nats_error", logging.WARNING, error=text)
 
 
 @contextmanager

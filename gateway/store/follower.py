@@ -15,6 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.connection import BucketMissing
 from gateway.store.feed import Entry, Feed
 from gateway.store.nats_kv import Store
+from runtime.events import emit
 from runtime.tasks import spawn
 
 SHOWN_WITHIN_S = 1.0
@@ -88,7 +89,7 @@ class BucketFollower:
             async with asyncio.timeout(SHOWN_WITHIN_S):
                 await shown.wait()
         except TimeoutError:
-            _log.warning("store.slow_feed", extra={"fields": {"bucket": self.bucket}})
+            emit(_log, "store.slow_feed", logging.WARNING, bucket=self.bucket)
             return False
         finally:
             del self._waiting[shown]
@@ -102,9 +103,7 @@ class BucketFollower:
                 reason = str(error)
             if self._is_stopped:
                 return
-            _log.warning(
-                "store.feed_broken", extra={"fields": {"bucket": self.bucket, "reason": reason}}
-            )
+            emit(_log, "store.feed_broken", logging.WARNING, bucket=self.bucket, reason=reason)
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
 

@@ -12,6 +12,7 @@ from gateway.store.feed import Entry
 from gateway.store.follower import BucketFollower
 from gateway.store.names import META
 from gateway.store.nats_kv import Store
+from runtime.events import emit
 
 Apply = Callable[[str, bytes | None], None]
 """Takes a name and its document, `None` if it was deleted. May raise `RecordError`."""
@@ -47,7 +48,7 @@ class MetaFollower:
                 listener(name, data)
             except RecordError as error:
                 fields = {"bucket": META, "name": name, "error": str(error)}
-                _log.error("store.bad_record", extra={"fields": fields})
+                emit(_log, "store.bad_record", logging.ERROR, **fields)
 
 
 class _MetaMirror:

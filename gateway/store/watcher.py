@@ -14,6 +14,7 @@ from gateway.store.feed import Entry
 from gateway.store.follower import BucketFollower
 from gateway.store.names import KEYS, ROUTING, key_at, record_at
 from gateway.store.nats_kv import Store
+from runtime.events import emit
 
 _log = logging.getLogger("gateway.store")
 
@@ -69,7 +70,7 @@ class RecordMirror:
             "revision": revision,
             "error": str(error),
         }
-        _log.error("store.bad_record", extra={"fields": fields})
+        emit(_log, "store.bad_record", logging.ERROR, **fields)
         if self._bucket == KEYS:
             self._remove(name)
 

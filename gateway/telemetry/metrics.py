@@ -1,4 +1,4 @@
-"""The gateway's metrics: NVCF's names (`spec/operations.md` §12), and histograms from 1 ms up."""
+"""The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome

@@ -10,7 +10,6 @@ request; parts of it in other classes would cost calls for every request.
 
 import asyncio
 import logging
-import os
 from math import inf
 from time import monotonic
 
@@ -27,7 +26,7 @@ from http1.server.request_head import EXPECTS_CONTINUE, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
 from http1.server.transport import LINGERING, OPEN, PeerConnection
 from http1.stream import Request, RequestStream
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
 """So many connections above the limit get 503 at a time; connections beyond them are reset."""
@@ -467,4 +466,4 @@ class Http1Protocol(PeerConnection):
 
 
 def _new_request_id() -> str:
-    return uuid4_text(os.urandom(16))
+    return new_uuid()

@@ -27,6 +27,7 @@ from queueing.nats.protocol import (
     status_of,
 )
 from queueing.nats.transport import Link, LinkError, Traffic, open_link
+from runtime.events import emit
 from runtime.tasks import spawn
 
 _STEADY_AFTER_S = 5.0
@@ -268,7 +269,7 @@ class Connection:
             except (LinkError, LoginError, OSError) as error:
                 self.failures += 1
                 self.last_error = f"{server}: {str(error) or type(error).__name__}"
-                _log.warning("nats.connect_failed", extra={"fields": {"error": self.last_error}})
+                emit(_log, "nats.connect_failed", logging.WARNING, error=self.last_error)
                 continue
             self._server = server
             return link
@@ -283,7 +284,7 @@ class Connection:
         self.connects += 1
         self._down.clear()
         self._up.set()
-        _log.info("nats.connected", extra={"fields": {"server": self.server}})
+        emit(_log, "nats.connected", server=self.server)
         for listener in tuple(self._listeners):
             listener.connected()
 
@@ -309,7 +310,7 @@ class Connection:
         self.refusals += 1
         self.slow_consumers += is_slow_consumer(text)
         self.last_error = text
-        _log.error("nats.refused", extra={"fields": {"server": self.server, "error": text}})
+        emit(_log, "nats.refused", logging.ERROR, server=self.server, error=text)
         if link is not self._link:
             return
         if subject := denied_subject(text):
@@ -334,9 +335,7 @@ class Connection:
         self.losses += 1
         self._up.clear()
         self._down.set()
-        _log.warning(
-            "nats.disconnected", extra={"fields": {"server": str(self._server), "reason": reason}}
-        )
+        emit(_log, "nats.disconnected", logging.WARNING, server=str(self._server), reason=reason)
         for _, future in self._requests.values():
             if not future.done():
                 future.set_exception(NotConnected(reason))

@@ -1,6 +1,6 @@
 """The worker's side of one queue on JetStream: pulls for all free slots, leases, cancels.
 
-It needs only the permissions of a worker (`spec/worker.md` §1.5): consumer info, consumer next,
+It needs only the permissions of a worker (`docs/wire.md` §4.5): consumer info, consumer next,
 acknowledgements, its inbox, the cancel subject. The consumer is bound once the broker has returned
 the consumer info; it pulls only while bound, and binds again after every reconnect and whenever a
 pull fails:
@@ -34,6 +34,7 @@ from queueing.nats.protocol import (
     header_value,
     status_of,
 )
+from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
 from wire.subjects import cancel_subject, stream_name
@@ -225,10 +226,7 @@ class PullConsumer:
                 self._on_bound(self._created)
                 return
             except (ApiError, NatsError) as error:
-                _log.info(
-                    "pull.not_bound",
-                    extra={"fields": {"stream": self._stream, "error": str(error)}},
-                )
+                emit(_log, "pull.not_bound", stream=self._stream, error=str(error))
                 continue
             if state is not None:
                 self._on_bound(state.created)
@@ -331,9 +329,13 @@ class PullConsumer:
             if limit.isdigit() and 0 < int(limit) < self._max_batch:
                 self._max_batch = int(limit)
         elif status in {STATUS_BAD_REQUEST, STATUS_CONFLICT, STATUS_NO_RESPONDERS}:
-            _log.warning(
+            emit(
+                _log,
                 "pull.refused",
-                extra={"fields": {"stream": self._stream, "status": status, "reason": description}},
+                logging.WARNING,
+                stream=self._stream,
+                status=status,
+                reason=description,
             )
         self._rebind()
 
@@ -343,7 +345,7 @@ class PullConsumer:
         else:
             self._silent_beats += 1
             if self._silent_beats >= _MAX_SILENT_BEATS:
-                _log.warning("pull.silent", extra={"fields": {"stream": self._stream}})
+                emit(_log, "pull.silent", logging.WARNING, stream=self._stream)
                 self._rebind()
         self._has_received = False
 
@@ -402,4 +404,4 @@ class PullConsumer:
     def _on_denied(self, subject: bytes) -> None:
         """Log the missing permission; pulling is tried again when the heartbeats are missing."""
         if subject in {self._next_subject, self._cancel_subject}:
-            _log.error("pull.denied", extra={"fields": {"subject": subject.decode()}})
+            emit(_log, "pull.denied", logging.ERROR, subject=subject.decode())

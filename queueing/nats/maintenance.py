@@ -17,6 +17,7 @@ from queueing.nats.jetstream import (
     delete_message,
     delete_message_subject,
 )
+from runtime.events import emit
 from runtime.tasks import spawn
 from wire.subjects import cancel_subject, queue_subjects, stream_name
 
@@ -115,9 +116,12 @@ class Maintenance:
                 raise QueueUnavailable(str(error)) from error
             except (ApiError, NatsError) as error:
                 if loop.time() + delay_s > deadline:
-                    _log.warning(
+                    emit(
+                        _log,
                         "queue.unusable",
-                        extra={"fields": {"stream": queue.stream, "error": str(error)}},
+                        logging.WARNING,
+                        stream=queue.stream,
+                        error=str(error),
                     )
                     raise QueueUnavailable(str(error)) from error
             await asyncio.sleep(delay_s)
@@ -128,7 +132,7 @@ class Maintenance:
         created = await jetstream.created(queue.stream)
         if created is None:
             created = await jetstream.ensure(self._region, queue.version_id, self._settings)
-            _log.info("queue.created", extra={"fields": {"stream": queue.stream}})
+            emit(_log, "queue.created", stream=queue.stream)
         elif await jetstream.consumer_state(queue.stream) is None:
             await jetstream.ensure_consumer(queue.stream, self._settings)
         return created
@@ -170,7 +174,7 @@ class Maintenance:
             return
         except NatsError as error:
             # There is no such stream, or it does not respond: `ensure` deals with both.
-            _log.info("queue.sweep_stopped", extra={"fields": {"error": str(error)}})
+            emit(_log, "queue.sweep_stopped", error=str(error))
             uncertain.clear()
         finally:
             self._is_cleaning = False

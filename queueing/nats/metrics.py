@@ -1,4 +1,4 @@
-"""The metrics of NATS connections, under the names of NVCF (`spec/operations.md` §12)."""
+"""The metrics of NATS connections, under the names of NVCF (`docs/wire.md` §17.1)."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from queueing.nats.queue import JetStreamQueue
 
 _WORKER = "nvcf_worker_service_nats_"
-"""The prefix in a worker's metrics (``spec/worker.md`` §7.1)."""
+"""The prefix in a worker's metrics (``docs/wire.md`` §17.2)."""
 _NO_REGIONS = "none"
 """A worker serves the queue of one region."""
 

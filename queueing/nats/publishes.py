@@ -1,6 +1,6 @@
 """The result of publishes: the metric ``nats_jetstream_publish`` and errors of the broker.
 
-The metric is NVCF's (`spec/operations.md` §12). A request counts once, when its publish is
+The metric is NVCF's (`docs/wire.md` §17.1). A request counts once, when its publish is
 decided, however often its frame was sent: `OK` when the stream has stored it, else the reason why
 not. A request that was withdrawn before does not count. What happens to a stored request later
 does not change the count.

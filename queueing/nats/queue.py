@@ -1,4 +1,4 @@
-"""The life of a queued request on JetStream, in one gateway process (`spec/invocation.md` §4).
+"""The life of a queued request on JetStream, in one gateway process (`docs/wire.md` §4).
 
 A publish is one frame out and one short acknowledgement in, on a reply subject that all requests
 share; its last token is the request id. Nothing else is asked of the broker in the normal case.

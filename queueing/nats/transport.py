@@ -23,6 +23,7 @@ from queueing.nats.protocol import (
     ProtocolError,
     encode_connect,
 )
+from runtime.events import emit
 
 _MAX_QUIET_INTERVALS = 2
 _SOCKET_BUFFER_BYTES = 1 << 20
@@ -246,7 +247,7 @@ class Link(asyncio.Protocol):
 
     def on_handler_failed(self, error: Exception) -> None:
         self._owner.link_failed()
-        _log.error("nats.handler_failed", exc_info=error)
+        emit(_log, "nats.handler_failed", logging.ERROR, error)
 
     # Login
 

@@ -93,7 +93,7 @@ def connection_options(
 ) -> ConnectionOptions:
     """Return the options of a worker's connection, with the login in its settings.
 
-    The name is the one that NVCF's tools expect (``spec/worker.md`` §1.5).
+    The name is the one that NVCF's tools expect (``docs/wire.md`` §4.5).
     """
     token = _text(nats.token)
     if nats.worker_token is not None:
@@ -110,7 +110,7 @@ def connection_options(
 
 
 def callout_token(worker_token: str) -> str:
-    """Return ``worker_token`` as NVCF's auth callout reads it (``spec/worker.md`` §1.5)."""
+    """Return ``worker_token`` as NVCF's auth callout reads it (``docs/wire.md`` §4.5)."""
     document = {"account": "Worker", "pluginName": "webhook", "payload": worker_token}
     text = json.dumps(document, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""The /metrics of both programs, compared with the tables of `spec/operations.md` §12.
+"""The /metrics of both programs, compared with the tables of `docs/wire.md` §17.
 
 Metrics of features that do not exist are left out: other clients of the gateway (gRPC, HTTP, AWS),
 assets, large responses, progress, sessions.

@@ -30,9 +30,9 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
+from runtime.ids import new_uuid
 from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
-from wire.ids import uuid4_text
 
 SCOPES = frozenset(
     {
@@ -201,9 +201,7 @@ class ControlPlane:
     ) -> Client:
         """Return a client with a new key."""
         key = new_key(os.urandom(32))
-        record = ApiKey(
-            uuid4_text(os.urandom(16)), digest_of(key.encode()), account, "me", scopes, reach
-        )
+        record = ApiKey(new_uuid(), digest_of(key.encode()), account, "me", scopes, reach)
         await self.store.put(record, 0)
         await self.catalog.until(lambda: self.catalog.model.key(record.digest) is not None)
         return Client(self.session, key, headers)
@@ -247,7 +245,7 @@ async def control_plane(
         requests=queue,
         secrets=vault or OpenVault(),
         clock=time.time,
-        new_id=lambda: uuid4_text(os.urandom(16)),
+        new_id=new_uuid,
     )
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -23,10 +23,10 @@ from gateway.store.connection import Connection, NatsOptions
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
 from tests.support.waiting import PATIENCE_S
-from wire.ids import uuid4_text
 
 DEFAULT_ACCOUNT = "nvcf-default"
 """Account whose admin tokens may also set up other accounts."""
@@ -107,7 +107,7 @@ async def identity_plane(
         requests=queue,
         secrets=secret_store,
         clock=clock or time.time,
-        new_id=lambda: uuid4_text(os.urandom(16)),
+        new_id=new_uuid,
     )
     workers = Workers(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),

@@ -1,6 +1,5 @@
 """A reconciler with a backend that runs nothing: the test decides what happens to instances."""
 
-import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -18,8 +17,8 @@ from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from queueing.nats.connection import Connection
+from runtime.ids import new_uuid
 from tests.support.queues import broker_on
-from wire.ids import uuid4_text
 
 LONG_S = 1000.0
 
@@ -90,7 +89,7 @@ class Fleet:
         self._store = store
         self._reconciler = Reconciler(
             Ports(store, self.backend, self.queues),
-            lambda on_change: LeaderLease(store, uuid4_text(os.urandom(16)), on_change),
+            lambda on_change: LeaderLease(store, new_uuid(), on_change),
             Policy(
                 restart_first_s=LONG_S,
                 unresponsive_s=LONG_S,

@@ -13,8 +13,9 @@ from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue, QueueLimits
+from runtime.ids import new_uuid
 from tests.support.waiting import PATIENCE_S, Signal, until
-from wire.ids import request_id, uuid4_text
+from wire.ids import request_id
 from wire.subjects import stream_name
 
 REGION = "test"
@@ -23,7 +24,7 @@ OPTIONS = ConnectionOptions(reconnect_min_s=0.05, lame_duck_jitter_s=0.0)
 
 
 def new_version() -> str:
-    return uuid4_text(urandom(16))
+    return new_uuid()
 
 
 def new_request(process: int = 1) -> str:

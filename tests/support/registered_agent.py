@@ -29,6 +29,7 @@ from gateway.store.nats_kv import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import Connection
+from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.nats_logins import GuardedNats
@@ -36,7 +37,7 @@ from tests.support.programs import Program, worker_agent
 from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
 from tests.support.raw_server import Peer, RawServer, Serve
 from tests.support.waiting import PATIENCE_S, until
-from wire.ids import FunctionId, VersionId, uuid4_text
+from wire.ids import FunctionId, VersionId
 
 
 class CountedWorkers(Workers):
@@ -68,11 +69,11 @@ class Platform:
         self.port = port
         self._api = api
         self._server: TestServer | None = None
-        self.record = instance(uuid4_text(os.urandom(16)))
+        self.record = instance(new_uuid())
         self.record = replace(
             self.record,
-            function_id=FunctionId(uuid4_text(os.urandom(16))),
-            version_id=VersionId(uuid4_text(os.urandom(16))),
+            function_id=FunctionId(new_uuid()),
+            version_id=VersionId(new_uuid()),
         )
 
     async def up(self) -> None:
@@ -208,7 +209,7 @@ def _api(store: Store, signer: TokenSigner) -> Api:
         requests=queue,
         secrets=OpenVault(),
         clock=time.time,
-        new_id=lambda: uuid4_text(os.urandom(16)),
+        new_id=new_uuid,
         region=REGION,
     )
 

@@ -15,11 +15,12 @@ from gateway.domain.model import ApiKey, Function, FunctionVersion, State
 from gateway.domain.principal import INVOKE
 from gateway.store.connection import Connection, NatsOptions
 from gateway.store.nats_kv import Store
+from runtime.ids import new_uuid
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, worker_agent
 from tests.support.waiting import PATIENCE_S
-from wire.ids import FunctionId, VersionId, uuid4_text
+from wire.ids import FunctionId, VersionId
 
 LEASE_S = 1
 """Lease duration in seconds; short, because some tests wait until a lease expires."""
@@ -128,8 +129,8 @@ async def running_stack() -> AsyncIterator[Stack]:
 
 async def register(nats_url: str) -> Demo:
     """Write an ACTIVE function and a key for it directly into the store."""
-    function_id = FunctionId(uuid4_text(os.urandom(16)))
-    version_id = VersionId(uuid4_text(os.urandom(16)))
+    function_id = FunctionId(new_uuid())
+    version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
     connection = Connection(NatsOptions(urls=(nats_url,)))
     await connection.open(PATIENCE_S)

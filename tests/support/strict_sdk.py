@@ -1,4 +1,4 @@
-"""Models of the responses that the SDKs of 2024/25 accept (`spec/control-plane.md` §7.4).
+"""Models of the responses that the SDKs of 2024/25 accept (`docs/wire.md` §16.1).
 
 They validate strictly: a missing required member, an unknown type or an unknown enumeration value
 makes the call fail in the client, so a careless rename breaks all their users. Unknown members and
@@ -191,7 +191,7 @@ class ClusterGroupsResponse(Sdk):
 
 
 class Problem(BaseModel):
-    """A problem document (RFC 9457) with all members of §1.0, none of them null."""
+    """A problem document (RFC 9457) with all members of `docs/wire.md` §9.3, none of them null."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 

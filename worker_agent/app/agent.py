@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from http1.client.pool import Connect, Pool
 from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
+from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.metrics import Registry
 from runtime.tasks import spawn
@@ -119,7 +120,7 @@ class Agent:
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)
             except ConnectError as error:
-                _log.error("control.refused", extra={"fields": {"reason": str(error)}})
+                emit(_log, "control.refused", logging.ERROR, reason=str(error))
                 return EXIT_NOT_READY
             stack.callback(self._leave)
             if not await self._until_healthy(lifecycle):
@@ -132,16 +133,13 @@ class Agent:
             stack.callback(self._intake.abandon_all)
             gc.collect()
             gc.freeze()
-            _log.info(
+            emit(
+                _log,
                 "worker.ready",
-                extra={
-                    "fields": {
-                        "version_id": settings.function.version_id,
-                        "inference": self._probe.authority,
-                        "max_concurrency": self._slots.limit,
-                        "admin_port": self._admin.port,
-                    }
-                },
+                version_id=settings.function.version_id,
+                inference=self._probe.authority,
+                max_concurrency=self._slots.limit,
+                admin_port=self._admin.port,
             )
             await lifecycle.stopping.wait()
             await self._drain()
@@ -184,10 +182,7 @@ class Agent:
         """Probe until the first healthy response; return `False` if there is none in time."""
         health = self._settings.health
         deadline = asyncio.get_running_loop().time() + health.ready_timeout_s
-        _log.info(
-            "inference.awaited",
-            extra={"fields": {"address": self._probe.authority, "path": self._probe.path}},
-        )
+        emit(_log, "inference.awaited", address=self._probe.authority, path=self._probe.path)
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
         while not stopping.done():
             probe = spawn(self._ask(), "worker.probe")
@@ -198,9 +193,7 @@ class Agent:
             if probe.result():
                 return True
             if asyncio.get_running_loop().time() > deadline:
-                _log.error(
-                    "inference.not_ready", extra={"fields": {"reason": self._inference_failure}}
-                )
+                emit(_log, "inference.not_ready", logging.ERROR, reason=self._inference_failure)
                 return False
             await asyncio.wait({stopping}, timeout=health.start_interval_s)
         return False
@@ -214,12 +207,10 @@ class Agent:
                 continue
             was_healthy = is_healthy
             if is_healthy:
-                _log.info("inference.healthy")
+                emit(_log, "inference.healthy")
                 self._intake.resume()
             else:
-                _log.warning(
-                    "inference.unhealthy", extra={"fields": {"reason": self._inference_failure}}
-                )
+                emit(_log, "inference.unhealthy", logging.WARNING, reason=self._inference_failure)
                 self._intake.pause()
 
     async def _ask(self) -> bool:
@@ -243,13 +234,13 @@ class Agent:
             return
         self._intake.resize(limit, delivering_limit(limit))
         self._pool.resize(limit)
-        _log.info("worker.resized", extra={"fields": {"from": before, "to": limit}})
+        emit(_log, "worker.resized", **{"from": before, "to": limit})
         self._heartbeat.changed()
 
     async def _drain(self) -> None:
         """Take no more requests, return those that have not begun, finish the rest."""
         self._leave()
-        _log.info("worker.draining", extra={"fields": {"running": self._intake.running}})
+        emit(_log, "worker.draining", running=self._intake.running)
         self._intake.pause()
         if self._consumer is not None:
             await self._consumer.drain()
@@ -257,7 +248,7 @@ class Agent:
             async with asyncio.timeout(self._settings.drain.timeout_s):
                 await self._intake.drained()
         except TimeoutError:
-            _log.warning("worker.drain_ended", extra={"fields": {"running": self._intake.running}})
+            emit(_log, "worker.drain_ended", logging.WARNING, running=self._intake.running)
 
     def _leave(self) -> None:
         self._is_draining = True

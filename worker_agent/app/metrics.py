@@ -1,4 +1,4 @@
-"""The worker's metrics (``spec/worker.md`` §7.1; names as there, ``worker_…`` where it has none).
+"""The worker's metrics (``docs/wire.md`` §17.2; names as there, ``worker_…`` where it has none).
 
 Two sums of seconds divide the time of all requests: before a request is sent to the inference
 server, which may need a new connection, and from then on until its response is delivered. The third

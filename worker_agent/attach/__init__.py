@@ -1,1 +1,1 @@
-"""Connections to the gateway processes that hold the clients (``spec/worker.md`` §3.4, §4.1)."""
+"""Connections to the gateway processes that hold the clients (``docs/wire.md`` §5.2, §5.4)."""

@@ -21,7 +21,7 @@ from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
 REST_HEAD_S = 5.0
-"""How long a GET may wait for the first byte of its response (``spec/worker.md`` §3.4)."""
+"""How long a GET may wait for the first byte of its response (``docs/wire.md`` §5.2)."""
 FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
 

@@ -1,4 +1,4 @@
-"""Health probes of the inference server (``spec/worker.md`` §6.2).
+"""Health probes of the inference server (``docs/wire.md`` §8.4).
 
 A probe is one GET on a connection of its own. Between probes the last result holds.
 """

@@ -1,4 +1,4 @@
-"""Failures as the problem documents that callers get (``spec/worker.md`` §4.7).
+"""Failures as the problem documents that callers get (``docs/wire.md`` §7.3).
 
 The document's source says whose fault it is, because callers branch on it. Every status is 500, as
 that of NVCF's workers.

@@ -1,4 +1,4 @@
-"""The request as the inference server gets it (``spec/worker.md`` §3.2).
+"""The request as the inference server gets it (``docs/wire.md`` §8.3).
 
 The envelope's method, target and headers go out as they came, in order. Headers that belong to the
 platform, to this hop or to the framing are set here: a caller's own value is dropped and never

@@ -1,4 +1,4 @@
-"""Accounts, and the clients (subjects of JWTs) that act for them (§2).
+"""Accounts, and the clients (subjects of JWTs) that act for them (`docs/wire.md` §14.1).
 
 Upstream has one scope for all of these routes. Here ``account_setup``, which API keys can have, is
 limited to the caller's own account: get it, rename it. Everything else, quotas and the association

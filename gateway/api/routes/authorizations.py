@@ -1,4 +1,6 @@
-"""Authorizations: other accounts that may use a function or a version, or all (§2, §5.5).
+"""Authorizations: other accounts that may use a function or a version, or all.
+
+Source: `docs/wire.md` §14.2, §14.3.
 
 There are two sets of accounts, one of a function for all of its versions and one of each version;
 an account needs to be in one of them. The view of a version shows both.

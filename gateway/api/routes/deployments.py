@@ -1,4 +1,4 @@
-"""Deploy, get, update and undeploy versions (§1.5 to §1.8).
+"""Deploy, get, update and undeploy versions (`docs/wire.md` §11).
 
 These routes only write records; the reconciler starts and stops instances accordingly. The order of
 writes is that of `gateway.domain.lifecycle`.

@@ -1,4 +1,4 @@
-"""Register, get, update and delete functions and versions (§1.2 to §1.4)."""
+"""Register, get, update and delete functions and versions (`docs/wire.md` §10)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

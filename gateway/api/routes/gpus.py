@@ -1,4 +1,7 @@
-"""GPUs and cluster groups that the account can deploy on, from the configuration (§1.10, §2)."""
+"""GPUs and cluster groups that the account can deploy on, from the configuration.
+
+Source: `docs/wire.md` §12.3.
+"""
 
 from collections.abc import Iterable
 from uuid import NAMESPACE_URL, uuid5

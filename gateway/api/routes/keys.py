@@ -1,4 +1,4 @@
-"""The key service: API keys of the caller's account, and admin tokens (§6.4).
+"""The key service: API keys of the caller's account, and admin tokens (`docs/wire.md` §15.4).
 
 Upstream accepts these calls from everyone and trusts the headers that name an owner. Here each call
 needs a credential, which determines account and owner. Nobody grants more than they have: only a
@@ -37,6 +37,7 @@ from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Account, ApiKey, resources_of
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
+from runtime.events import emit
 
 MAX_LIFETIME_S = 366 * 86_400
 PRODUCT = "nv-cloud-functions"
@@ -122,7 +123,7 @@ async def mint_admin(api: Api, call: Call[CreateAdminToken, None]) -> AdminToken
     admin = admin_of(nca_id, sets_up_others=nca_id == identity.default_account)
     value = mint(identity.signer, admin, now=now, lifetime_s=lifetime_s, token_id=token_id)
     fields = {"account": nca_id, "token_id": token_id}
-    _log.info("keys.admin_token_made", extra={"fields": fields})
+    emit(_log, "keys.admin_token_made", **fields)
     return AdminToken(
         id=token_id,
         value=value,
@@ -221,7 +222,7 @@ def _log_change(event: str, key: ApiKey, by: Principal) -> None:
         "by": by.subject,
         "by_kind": by.kind,
     }
-    _log.info(event, extra={"fields": fields})
+    emit(_log, event, **fields)
 
 
 def _expiry(requested: datetime | None, now: float) -> int:

@@ -1,4 +1,7 @@
-"""Queues of function versions, and the position of a request in its queue (§1.9, §4.4)."""
+"""Queues of function versions, and the position of a request in its queue.
+
+Source: `docs/wire.md` §12.1, §12.2.
+"""
 
 from gateway.api.access import (
     VisibleVersion,

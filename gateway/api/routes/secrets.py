@@ -1,4 +1,7 @@
-"""Secrets of a version: written here, never returned (§2). Instances get them at their start."""
+"""Secrets of a version: written here, never returned. Instances get them at their start.
+
+Source: `docs/wire.md` §14.5.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""Invocation tokens: a caller's right to invoke, given to a client for a short time (§2).
+"""Invocation tokens: a caller's right to invoke, given to a client for a short time.
+
+Source: `docs/wire.md` §14.4.
 
 A token names up to four functions or versions, each of which the caller must be able to invoke. It
 ends with the API key that it was made with. A token cannot make a token, so that none outlives its

@@ -1,4 +1,4 @@
-"""Accounts, and the clients that act for them (§2)."""
+"""Accounts, and the clients that act for them (`docs/wire.md` §14.1)."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Accounts that may use a function of another account (§2, authorizations)."""
+"""Accounts that may use a function of another account (`docs/wire.md` §14.2, authorizations)."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Deployments: request and response bodies (§1.5 to §1.8)."""
+"""Deployments: request and response bodies (`docs/wire.md` §11)."""
 
 import re
 from typing import Annotated, Literal, Self

@@ -1,7 +1,7 @@
 """Base models of bodies, and types of members that several bodies share.
 
 Members are camelCase on the wire. A null member counts as absent, unknown members of a request are
-ignored, and values of enumerations are accepted in any case (`spec/control-plane.md` §1.0).
+ignored, and values of enumerations are accepted in any case (`docs/wire.md` §9.1).
 """
 
 from collections.abc import Callable, Hashable, Sequence

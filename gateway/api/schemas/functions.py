@@ -1,4 +1,4 @@
-"""Functions and versions: request bodies and queries (§1.2 to §1.4)."""
+"""Functions and versions: request bodies and queries (`docs/wire.md` §10)."""
 
 from typing import Annotated, Literal, Self
 

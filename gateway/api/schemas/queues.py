@@ -1,4 +1,4 @@
-"""Queues and positions (§1.9), GPUs and cluster groups (§1.10, §2)."""
+"""Queues and positions (`docs/wire.md` §12.1), GPUs and cluster groups (`docs/wire.md` §12.3)."""
 
 from pydantic import Field, RootModel
 

@@ -1,4 +1,4 @@
-"""Invocation tokens and the secrets of versions (§2)."""
+"""Invocation tokens and the secrets of versions (`docs/wire.md` §14.4)."""
 
 from typing import Annotated
 

@@ -25,7 +25,7 @@ from gateway.provision.local.command import (
 )
 from gateway.provision.local.instance import LocalInstance
 from gateway.provision.local.orphans import OwnedFolder, kill_orphans, take_ended_ids
-from wire.ids import uuid4_text
+from runtime.ids import new_uuid
 
 TemplateOf = Callable[[str, str], str | None]
 """Returns the command template that a cluster has for a container image, `None` if it has none."""
@@ -61,7 +61,7 @@ class ProcessBackend:
 
     async def open(self) -> None:
         """Kill the orphans of dead gateway processes and create the folder. Raises `OSError`."""
-        owner = uuid4_text(os.urandom(16))
+        owner = new_uuid()
         self._folder = await asyncio.to_thread(OwnedFolder.open, self._options.folder, owner)
 
     async def close(self, grace_s: float = 0.0) -> None:

@@ -25,6 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from runtime.events import emit
+
 _PASSES = 5
 """A process that forks during a scan may leave a child that the scan has missed."""
 _LOCK = "lock"
@@ -107,7 +109,7 @@ def _kill_if_dead(folder: Path, ended: Path) -> None:
             records = folder.glob(f"*/{_RECORD}")
             killed = _kill_sessions({pid for path in records for pid in _recorded_sessions(path)})
             if killed:
-                _log.warning("provision.orphans_killed", extra={"fields": {"processes": killed}})
+                emit(_log, "provision.orphans_killed", logging.WARNING, processes=killed)
             for instance in [path for path in folder.iterdir() if path.is_dir()]:
                 ended.mkdir(mode=0o700, exist_ok=True)
                 (ended / instance.name).touch()
@@ -122,7 +124,7 @@ def _recorded_sessions(record: Path) -> list[int]:
     try:
         recorded = [RecordedProcess(*entry) for entry in json.loads(record.read_text())]
     except (OSError, ValueError, TypeError):
-        _log.warning("provision.bad_record", extra={"fields": {"file": str(record)}})
+        emit(_log, "provision.bad_record", logging.WARNING, file=str(record))
         return []
     return [
         pid

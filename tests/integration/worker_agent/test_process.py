@@ -10,6 +10,7 @@ from queueing.interface import QueueError
 from queueing.nats.connection import Connection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
+from runtime.ids import new_uuid
 from runtime.lifecycle import REPEAT_S
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
@@ -17,7 +18,7 @@ from tests.support.programs import Program, resident_bytes, worker_agent
 from tests.support.queue_harness import until_depth
 from tests.support.raw_server import Peer, RawServer, Serve
 from tests.support.waiting import PATIENCE_S, until, until_unchanged
-from wire.ids import request_id, uuid4_text
+from wire.ids import request_id
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 PROCESS = 7
@@ -72,7 +73,7 @@ class System:
 
 @asynccontextmanager
 async def running_system(nats: NatsServer, serve: Serve, **env: str) -> AsyncIterator[System]:
-    version_id = uuid4_text(os.urandom(16))
+    version_id = new_uuid()
 
     async def serve_healthy(peer: Peer) -> None:
         if (await peer.reader.readexactly(11)) == b"GET /health":
@@ -91,7 +92,7 @@ async def running_system(nats: NatsServer, serve: Serve, **env: str) -> AsyncIte
         agent = worker_agent(
             {
                 "NVCF_FQDN_NATS": nats.url,
-                "FUNCTION_ID": uuid4_text(os.urandom(16)),
+                "FUNCTION_ID": new_uuid(),
                 "FUNCTION_VERSION_ID": version_id,
                 "INFERENCE_PORT": str(server.port),
                 "INFERENCE_HEALTH_ENDPOINT": "/health",

@@ -1,4 +1,4 @@
-"""The checklist of `spec/control-plane.md` §10, in its order.
+"""The checklist of `docs/wire.md` §18, in its order.
 
 The API on a real store beside a reconciler that leads; instances run nothing, so that a test says
 when a worker joins and when it goes. That every answer passes the models of the strict SDKs is
@@ -6,7 +6,6 @@ seen to by `tests/integration/gateway/conftest.py`.
 """
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from queueing.nats.bus import NatsBus
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
+from runtime.ids import new_uuid
 from tests.support.api_keys import key_authenticator
 from tests.support.control import (
     IMAGE,
@@ -43,7 +43,6 @@ from tests.support.nats_server import NatsServer
 from tests.support.queues import request_subject
 from tests.support.strict_sdk import OLD_SDK
 from tests.support.waiting import PATIENCE_S
-from wire.ids import uuid4_text
 from wire.subjects import consumer_name, stream_name
 
 FUNCTIONS = "/v2/nvcf/functions"
@@ -311,7 +310,7 @@ async def test_undeploy_at_once_ends_what_is_queued(
 
 async def enqueue(plane: ControlPlane, data: Connection, version_id: str) -> None:
     await JetStream(data).ensure(REGION, version_id, StreamSettings())
-    subject = request_subject(REGION, version_id, uuid4_text(os.urandom(16)))
+    subject = request_subject(REGION, version_id, new_uuid())
     await plane.store.connection.connected_client().jetstream().publish(subject, b"one")
 
 

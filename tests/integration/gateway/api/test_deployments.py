@@ -1,4 +1,4 @@
-"""Deploy, look, change, undeploy over the API (`spec/control-plane.md` §1.5 to §1.8)."""
+"""Deploy, look, change, undeploy over the API (`docs/wire.md` §11)."""
 
 import asyncio
 from dataclasses import replace

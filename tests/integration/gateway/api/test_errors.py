@@ -1,4 +1,4 @@
-"""What is told of calls that go wrong (`spec/control-plane.md` §1.0)."""
+"""What is told of calls that go wrong (`docs/wire.md` §9.3)."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Functions over the API: registered, listed, changed, deleted (`spec/control-plane.md` §1.2)."""
+"""Functions over the API: registered, listed, changed, deleted (`docs/wire.md` §10.1)."""
 
 import asyncio
 from dataclasses import replace

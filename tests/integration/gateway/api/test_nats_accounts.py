@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from os import urandom
 
 import pytest
 
@@ -15,6 +14,7 @@ from queueing.nats.connection import Connection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import Login
+from runtime.ids import new_uuid
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
 from tests.support.queue_harness import (
     OPTIONS,
@@ -31,7 +31,6 @@ from tests.support.queue_harness import (
 )
 from tests.support.queues import request_subject
 from tests.support.waiting import PATIENCE_S, until
-from wire.ids import uuid4_text
 from wire.subjects import (
     cancel_subject,
     consumer_name,
@@ -130,7 +129,7 @@ def subjects_out_of_reach(other: str) -> list[str]:
         f"$JS.API.DIRECT.GET.{stream}",
         f"$JS.API.STREAM.PURGE.{stream}",
         f"$JS.ACK.{consumer}.1.1.1.1.0",
-        request_subject(REGION, other, uuid4_text(urandom(16))),
+        request_subject(REGION, other, new_uuid()),
         cancel_subject(other),
         *(f"$JS.API.STREAM.INFO.{bucket}" for bucket in buckets),
         *(f"$JS.API.DIRECT.GET.{bucket}.$KV.x" for bucket in buckets),
@@ -203,7 +202,7 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
         replies = [
             f"nvcf.ended.{other}",
             cancel_subject(other),
-            request_subject(REGION, other, uuid4_text(urandom(16))),
+            request_subject(REGION, other, new_uuid()),
             f"$KV.gateway_{KEYS}.k1",
             f"$JS.API.STREAM.DELETE.KV_gateway_{KEYS}",
             f"$JS.API.STREAM.PURGE.{stream_name(REGION, other)}",

@@ -1,4 +1,7 @@
-"""The SDKs of 2024/25 hear words they know; everybody else hears the truth (§7.4)."""
+"""The SDKs of 2024/25 hear words they know; everybody else hears the truth.
+
+Source: `docs/wire.md` §16.2.
+"""
 
 from dataclasses import replace
 

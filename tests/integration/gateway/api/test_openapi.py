@@ -252,7 +252,7 @@ def test_answers_are_what_the_description_says(case: Case[Any], served: Served) 
                 case.path_parameters[name] = names[name]
     excluded = []
     if "visibility" in case.query:
-        # Taken with commas and empty too, which the schema does not promise (§1.3).
+        # Taken with commas and empty too, which the schema does not promise (`docs/wire.md` §10.2).
         excluded.append(schemathesis.checks.negative_data_rejection)
     response = case.call_and_validate(served.url, headers=headers, excluded_checks=excluded)
     if is_about_what_exists:

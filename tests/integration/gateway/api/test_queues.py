@@ -1,4 +1,4 @@
-"""Queues, positions, GPUs over the API (`spec/control-plane.md` §1.9, §1.10, §4.4)."""
+"""Queues, positions, GPUs over the API (`docs/wire.md` §12.1, §12.2, §12.3)."""
 
 from uuid import uuid4
 

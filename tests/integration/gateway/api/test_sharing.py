@@ -1,4 +1,4 @@
-"""Functions that others may use: shared with an account, or public (§5.5)."""
+"""Functions that others may use: shared with an account, or public (`docs/wire.md` §14.3)."""
 
 import asyncio
 from uuid import uuid4

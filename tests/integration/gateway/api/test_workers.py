@@ -14,6 +14,7 @@ from gateway.auth.tokens import WorkerIdentity
 from gateway.domain.states import is_running
 from queueing.nats.jetstream import JetStream
 from queueing.nats.queue import JetStreamQueue
+from runtime.ids import new_uuid
 from tests.support.deployments import deployment, gpu_spec
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_logins import GuardedNats, guarded_nats
@@ -22,7 +23,7 @@ from tests.support.queue_harness import REGION, STREAMS, Client, decided
 from tests.support.raw_server import Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
 from tests.support.waiting import until
-from wire.ids import request_id, uuid4_text
+from wire.ids import request_id
 from wire.subjects import consumer_name, stream_name
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
@@ -356,7 +357,7 @@ async def test_a_login_and_the_next_token_come_with_the_connection(platform: Pla
 
 @pytest.mark.parametrize("other", ["instance_id", "version_id", "function_id"])
 async def test_a_token_is_good_for_its_own_instance_only(platform: Platform, other: str) -> None:
-    worker = Worker(platform, **{other: uuid4_text(os.urandom(16))})
+    worker = Worker(platform, **{other: new_uuid()})
     status, problem = await worker.post(CONNECT_PATH, worker.connect_body)
     assert status == 403
     assert "nats" not in problem

@@ -38,13 +38,14 @@ from gateway.provision.wake_requests import WakePublisher
 from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
+from runtime.ids import new_uuid
 from tests.support.deployments import gpu_spec
 from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
 from tests.support.waiting import PATIENCE_S, until
-from wire.ids import FunctionId, VersionId, uuid4_text
+from wire.ids import FunctionId, VersionId
 
 __all__ = ["nats_server"]
 
@@ -65,8 +66,8 @@ class Version:
         self.provisioner = provisioner
         self.store = provisioner.store
         self.picture = provisioner.picture
-        self.function_id = FunctionId(uuid4_text(os.urandom(16)))
-        self.version_id = VersionId(uuid4_text(os.urandom(16)))
+        self.function_id = FunctionId(new_uuid())
+        self.version_id = VersionId(new_uuid())
         self.image = image
         self.environment: list[dict[str, str]] = []
         self.spec: dict[str, object] = {}
@@ -84,7 +85,7 @@ class Version:
         await self.store.put(FunctionVersion(*ids, "one", State.INACTIVE), 0)
 
     async def deploy(self, *specs: GpuSpec, within_s: float = 60) -> None:
-        self.deployment_id = uuid4_text(os.urandom(16))
+        self.deployment_id = new_uuid()
         await self.store.put(
             Deployment(
                 deployment_id=self.deployment_id,
@@ -116,7 +117,7 @@ class Version:
     async def enqueue(self, payload: bytes) -> None:
         """Publish one request to the queue, which is created if there is none."""
         await JetStream(self.provisioner.data).ensure(REGION, self.version_id, StreamSettings())
-        subject = request_subject(REGION, self.version_id, uuid4_text(os.urandom(16)))
+        subject = request_subject(REGION, self.version_id, new_uuid())
         client = self.store.connection.connected_client()
         await client.jetstream().publish(subject, payload)
 
@@ -398,7 +399,7 @@ async def test_a_wake_request_starts_an_instance_although_the_queue_is_empty(
     await version.until(State.ACTIVE)
     publisher = WakePublisher(one.broker.bus, asyncio.get_running_loop().time)
     # This version is unknown.
-    publisher.publish(uuid4_text(os.urandom(16)))
+    publisher.publish(new_uuid())
     publisher.publish(version.version_id)
     await version.picture.until(lambda: version.instances)
 

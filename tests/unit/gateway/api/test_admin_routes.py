@@ -45,7 +45,7 @@ PUT    /secrets/F/V                                 update_secrets
 GET    /supportedGpus                               register_function deploy_function list_functions
 GET    /clusterGroups                               list_cluster_groups
 """
-"""The rows of `spec/control-plane.md` §1.1 and §2 that have an admin route and are served here."""
+"""The rows of `docs/wire.md` §9.5 that have an admin route and are served here."""
 
 
 def test_every_route_of_an_account_has_an_admin_route_and_no_other_route_has() -> None:

@@ -120,7 +120,8 @@ def test_health_tells_why_instances_are_missing() -> None:
 
 
 def definition(wanted: Deployment, there: list[Instance], now: float, *, was_up: bool) -> State:
-    """The spec's own words, §3.5, for a version that is deployed and not in ERROR."""
+    """The spec's own words, `docs/wire.md` §13.3, for a version that is deployed and not in
+    ERROR."""
     by_spec = {
         spec.spec_id: [one for one in there if one.spec_id == spec.spec_id and is_running(one, now)]
         for spec in wanted.specs

@@ -1,4 +1,4 @@
-"""Super administrators: what an account's own callers do, for any account (§1.0, §2)."""
+"""Super administrators: what an account's own callers do, for any account (`docs/wire.md` §9.4)."""
 
 import logging
 import re

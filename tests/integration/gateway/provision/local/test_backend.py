@@ -1,6 +1,5 @@
 """The process backend with the real worker agent, which gets the settings that it needs."""
 
-import os
 from pathlib import Path
 
 from gateway.domain.model import Instance, Phase, VersionDetails
@@ -10,12 +9,12 @@ from gateway.provision.queues import Queues
 from queueing.nats.connection import Connection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
+from runtime.ids import new_uuid
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import REGION, SERVER
 from tests.support.queues import broker_on, request_subject
 from tests.support.waiting import PATIENCE_S, Signal, until
-from wire.ids import uuid4_text
 
 __all__ = ["nats_server"]
 
@@ -53,7 +52,7 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     environment = {"WORKER_NATS__URLS": nats_server.url}
     await backend.start(LaunchSpec(instance, gpu_spec(), details, {}, environment))
     # Not a valid envelope: only an agent takes it out of the queue.
-    subject = request_subject(REGION, VERSION_ID, uuid4_text(os.urandom(16)))
+    subject = request_subject(REGION, VERSION_ID, new_uuid())
     connection.publish(subject.encode(), b"no envelope")
     queues = Queues(*broker_on(connection, REGION))
 
