@@ -66,19 +66,19 @@ class Agent:
         )
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))
-        self._intake = JobRunner(
+        self._runner = JobRunner(
             self._slots,
             identity(settings),
             self.metrics,
             is_attachable=is_target,
-            on_busy=self._tell_busy,
+            on_busy=self._report_busy,
         )
-        self.metrics.watch_jobs(lambda: self._intake.running)
+        self.metrics.watch_jobs(lambda: self._runner.running)
         self._heartbeat = Heartbeat(settings, self.status, self._resize)
         if settings.control.url:
             self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)
-        self._told_requests = 0.0
-        self._told_idle = False
+        self._reported_requests = 0.0
+        self._is_reported_idle = False
         self._broker: WorkerBroker | None = None
         self._consumer: PullConsumer | None = None
         self._admin = Admin(self.metrics.registry, self.failures)
@@ -97,9 +97,9 @@ class Agent:
     def status(self) -> Status:
         """Return the content of the next heartbeat. Call it once per heartbeat."""
         requests = self.metrics.requests
-        has_run, self._told_requests = requests != self._told_requests, requests
-        busy = max(self._intake.running, int(has_run))
-        self._told_idle = not busy
+        has_run, self._reported_requests = requests != self._reported_requests, requests
+        busy = max(self._runner.running, int(has_run))
+        self._is_reported_idle = not busy
         return Status(
             healthy=not self._inference_failure and self._heartbeat.is_reachable,
             slots=self._slots.limit,
@@ -130,7 +130,7 @@ class Agent:
             stack.callback(self._gateways.close)
             stack.callback(self._pool.close)
             self._start_pulling(stack, broker, response)
-            stack.callback(self._intake.abandon_all)
+            stack.callback(self._runner.abandon_all)
             gc.collect()
             gc.freeze()
             emit(
@@ -162,20 +162,20 @@ class Agent:
         self, stack: AsyncExitStack, broker: WorkerBroker, response: ConnectResponse | None
     ) -> None:
         settings = self._settings
-        intake = self._intake
+        runner = self._runner
         region = settings.queue.region if response is None else response.region
-        consumer = self._consumer = broker.consumer(region, intake.on_lease, intake.on_cancel)
+        consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel)
         slots = self._slots
         self.metrics.watch_slots(lambda: slots.limit)
         consumer.start()
         stack.push_async_callback(consumer.close)
         for ticker in (
-            Ticker(settings.queue.progress_s, intake.tick),
+            Ticker(settings.queue.progress_s, runner.tick),
             Ticker(SWEEP_S, self._sweep),
         ):
             ticker.start()
             stack.callback(ticker.stop)
-        intake.open(InferenceServer(self._pool), self._gateways, consumer)
+        runner.open(InferenceServer(self._pool), self._gateways, consumer)
         stack.callback(spawn(self._watch_health(settings.health), "worker.health").cancel)
 
     async def _until_healthy(self, lifecycle: Lifecycle) -> bool:
@@ -208,10 +208,10 @@ class Agent:
             was_healthy = is_healthy
             if is_healthy:
                 emit(_log, "inference.healthy")
-                self._intake.resume()
+                self._runner.resume()
             else:
                 emit(_log, "inference.unhealthy", logging.WARNING, reason=self._inference_failure)
-                self._intake.pause()
+                self._runner.pause()
 
     async def _ask(self) -> bool:
         was_healthy = not self._inference_failure
@@ -221,10 +221,10 @@ class Agent:
             self._heartbeat.changed()
         return not reason
 
-    def _tell_busy(self) -> None:
+    def _report_busy(self) -> None:
         """Send a heartbeat at once if the last one said idle: idle instances are stopped."""
-        if self._told_idle:
-            self._told_idle = False
+        if self._is_reported_idle:
+            self._is_reported_idle = False
             self._heartbeat.changed()
 
     def _resize(self, limit: int) -> None:
@@ -232,7 +232,7 @@ class Agent:
         before = self._slots.limit
         if limit == before or self._is_draining:
             return
-        self._intake.resize(limit, delivering_limit(limit))
+        self._runner.resize(limit, delivering_limit(limit))
         self._pool.resize(limit)
         emit(_log, "worker.resized", **{"from": before, "to": limit})
         self._heartbeat.changed()
@@ -240,15 +240,15 @@ class Agent:
     async def _drain(self) -> None:
         """Take no more requests, return those that have not begun, finish the rest."""
         self._leave()
-        emit(_log, "worker.draining", running=self._intake.running)
-        self._intake.pause()
+        emit(_log, "worker.draining", running=self._runner.running)
+        self._runner.pause()
         if self._consumer is not None:
             await self._consumer.drain()
         try:
             async with asyncio.timeout(self._settings.drain.timeout_s):
-                await self._intake.drained()
+                await self._runner.drained()
         except TimeoutError:
-            emit(_log, "worker.drain_ended", logging.WARNING, running=self._intake.running)
+            emit(_log, "worker.drain_ended", logging.WARNING, running=self._runner.running)
 
     def _leave(self) -> None:
         self._is_draining = True
