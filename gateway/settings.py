@@ -14,8 +14,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from http1.server.limits import ServerLimits
-from queueing.nats.settings import GatewayNatsSettings
-from queueing.settings import QueueSettings
+from queueing.settings import GatewayBrokerSettings
 from runtime.settings import Address, Seconds, Section, load
 
 ENV_PREFIX = "GATEWAY"
@@ -215,8 +214,8 @@ class ProvisionSettings(Section):
 Role = Literal["invocation", "api", "provision"]
 
 
-class GatewaySettings(Section):
-    """The whole tree."""
+class GatewaySettings(GatewayBrokerSettings):
+    """The whole tree; the sections of the queue and its broker are inherited."""
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ("invocation", "api", "provision")
     """Tasks of the processes: serve invocations, serve the REST API, run the instances."""
@@ -224,8 +223,6 @@ class GatewaySettings(Section):
     """Clusters on which functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
     attach: AttachSettings = AttachSettings()
-    nats: GatewayNatsSettings = GatewayNatsSettings()
-    queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     control: ControlSettings = ControlSettings()
     jwt: JwtSettings = JwtSettings()

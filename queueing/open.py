@@ -1,67 +1,40 @@
 """Opens the queue's broker from settings: the only module that names a backend.
 
 Backends are imported when they are opened, so that a process loads only what it uses. A new backend
-adds its section to the settings protocols below and its case to each function.
+adds its case to each function, and its section to `queueing.settings`.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from queueing.interface import EmbeddedBroker, GatewayBroker, WorkerBroker
-from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
-from queueing.settings import QueueSettings
+from queueing.settings import GatewayBrokerSettings, WorkerBrokerSettings
 from runtime.metrics import Registry
 
 
-class ControlSettings(Protocol):
-    """The part of the gateway's ``[control]`` that concerns the broker."""
-
-    @property
-    def nats_urls(self) -> tuple[str, ...]: ...
-
-
-class GatewaySettings(Protocol):
-    """The part of the gateway's settings that concerns the broker."""
-
-    @property
-    def nats(self) -> GatewayNatsSettings: ...
-
-    @property
-    def queue(self) -> QueueSettings: ...
-
-    @property
-    def control(self) -> ControlSettings: ...
-
-
-class WorkerSettings(Protocol):
-    """The part of the worker agent's settings that concerns the broker."""
-
-    @property
-    def nats(self) -> WorkerNatsSettings: ...
-
-
-def broker_name(settings: GatewaySettings | WorkerSettings) -> str:  # noqa: ARG001
+def broker_name(settings: GatewayBrokerSettings | WorkerBrokerSettings) -> str:  # noqa: ARG001
     """Return the name of the broker that ``settings`` choose, for people."""
     return "NATS"
 
 
 def open_gateway_broker(
-    settings: GatewaySettings, process: int, registry: Registry
+    settings: GatewayBrokerSettings,
+    process: int,
+    registry: Registry,
+    worker_urls: tuple[str, ...],
 ) -> GatewayBroker:
     """Return a gateway process's access to the broker, not started, with its metrics registered.
 
-    ``process`` is the number in the request ids of this process. Call it in a running loop.
+    ``process`` is the number in the request ids of this process, ``worker_urls`` are the broker's
+    addresses for workers, empty if they are those in ``settings``. Call it in a running loop.
     """
     from queueing.nats.gateway import NatsGatewayBroker  # noqa: PLC0415
 
-    return NatsGatewayBroker(
-        settings.nats, settings.queue, registry, process, settings.control.nats_urls
-    )
+    return NatsGatewayBroker(settings.nats, settings.queue, registry, process, worker_urls)
 
 
 def open_worker_broker(
-    settings: WorkerSettings,
+    settings: WorkerBrokerSettings,
     version_id: str,
     instance_id: str,
     registry: Registry,

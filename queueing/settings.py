@@ -1,9 +1,13 @@
-"""The section ``[queue]`` of the gateway's settings: the same for every broker."""
+"""The settings of the queue and its broker, in the settings of both programs.
+
+A new backend adds its section to both classes at the end, and nowhere else in the programs.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
+from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
 from runtime.settings import Seconds, Section
 
 Count = Annotated[int, Field(ge=1)]
@@ -24,3 +28,16 @@ class QueueSettings(Section):
     """Deliveries of one request to workers; after the last it gets 502."""
     replicas: Replicas = 1
     """Copies of each queue in the broker's cluster."""
+
+
+class GatewayBrokerSettings(Section):
+    """The gateway's sections about the queue and its broker."""
+
+    nats: GatewayNatsSettings = GatewayNatsSettings()
+    queue: QueueSettings = QueueSettings()
+
+
+class WorkerBrokerSettings(Section):
+    """The worker agent's section about the queue's broker."""
+
+    nats: WorkerNatsSettings = WorkerNatsSettings()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from queueing.nats.settings import WorkerNatsSettings
+from queueing.settings import WorkerBrokerSettings
 from runtime.settings import Address, Seconds, Section
 from wire.ids import parse_uuid
 from wire.worker_api import MAX_CONCURRENCY
@@ -164,15 +164,14 @@ class LogSettings(Section):
     """Lowest level that is written."""
 
 
-class WorkerSettings(Section):
-    """The whole tree."""
+class WorkerSettings(WorkerBrokerSettings):
+    """The whole tree; the section of the queue's broker is inherited."""
 
     function: FunctionSettings
     instance: InstanceSettings = InstanceSettings()
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
     control: ControlSettings = ControlSettings()
-    nats: WorkerNatsSettings = WorkerNatsSettings()
     queue: QueueSettings = QueueSettings()
     attach: AttachSettings = AttachSettings()
     admin: AdminSettings = AdminSettings()

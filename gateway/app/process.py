@@ -80,7 +80,9 @@ class GatewayProcess:
         self._metrics = GatewayMetrics(self._registry)
         self._lines = logs.LineWriter(sys.stdout.fileno())
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
-        self._broker = open_gateway_broker(settings, self._number, self._registry)
+        self._broker = open_gateway_broker(
+            settings, self._number, self._registry, settings.control.nats_urls
+        )
         self._queue = self._broker.queue
         self._model = ReadModel()
         self._store_connection = StoreConnection(store_options(settings))

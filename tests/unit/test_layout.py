@@ -113,7 +113,7 @@ _SECTION = re.compile(r"^\[([a-z0-9_.]+)\]$")
 
 
 def root_section(module_name: str) -> type[Section]:
-    """Return the one `Section` of a settings module that is part of no other."""
+    """Return the one `Section` of a settings module that no other contains or extends."""
     found = [
         value
         for value in vars(importlib.import_module(module_name)).values()
@@ -121,6 +121,7 @@ def root_section(module_name: str) -> type[Section]:
     ]
     fields = [field for section in found for field in section.model_fields.values()]
     parts = {part for field in fields for part in (field.annotation, *get_args(field.annotation))}
+    parts.update(base for section in found for base in section.__bases__)
     (root,) = [section for section in found if section not in parts]
     return root
 
