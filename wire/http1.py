@@ -144,7 +144,7 @@ def _read_head(block: bytes) -> InnerHead:
         raise HeadError("A header name is no token")
     body_bytes = None
     if special:
-        body_bytes = _announced_length(special)
+        body_bytes = _read_length(special)
         named = connection_names(special)
         if named:
             headers = [header for header in headers if header[0] not in named]
@@ -161,7 +161,7 @@ def _check_block(block: bytes, breaks: int) -> None:
         raise HeadError("The head holds a control character")
 
 
-def _announced_length(special: list[tuple[bytes, bytes]]) -> int | None:
+def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
     """Return the value of content-length. Raises `HeadError` for ambiguous body framing.
 
     That is more than one content-length, a malformed one, or a transfer coding.

@@ -18,7 +18,7 @@ from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
-from worker_agent.job.request import Identity
+from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import DONE, Outcome
 from worker_agent.slots import Slots
 
@@ -51,7 +51,7 @@ class JobRunner:
     def __init__(
         self,
         slots: Slots,
-        identity: Identity,
+        platform_headers: PlatformHeaders,
         telemetry: Telemetry,
         *,
         is_attachable: Callable[[bytes], bool],
@@ -62,7 +62,7 @@ class JobRunner:
         ``on_busy`` is called for a job that begins while no other runs.
         """
         self._slots = slots
-        self._identity = identity
+        self._platform_headers = platform_headers
         self._telemetry = telemetry
         self._is_attachable = is_attachable
         self._on_busy = on_busy
@@ -81,7 +81,7 @@ class JobRunner:
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to ask for work."""
-        self._context = Context(inference, attach, self, self._identity)
+        self._context = Context(inference, attach, self, self._platform_headers)
         self._queue = queue
         self.resume()
 
@@ -105,7 +105,7 @@ class JobRunner:
             self._queue.want(0)
         self._want()
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until no job is left."""
         await self._is_empty.wait()
 
@@ -138,7 +138,7 @@ class JobRunner:
             return
         if not self._can_respond(envelope.target_uri, envelope.response_token):
             self._slots.give_back()
-            self._reject(lease, "no address or token to answer with")
+            self._reject(lease, "no address or token to respond with")
             return
         job = Job(context, lease, envelope, self._loop.time())
         if not self._jobs:

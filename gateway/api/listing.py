@@ -33,14 +33,14 @@ async def list_functions(api: Api, call: Call[None, ListQuery]) -> Listing:
     """List versions: public, own, then shared ones, each oldest first."""
     query = call.query
     begin = decode_cursor(query.cursor) if query.cursor else None
-    walk = _Walk(api, call, _requested(query), begin, query.limit)
+    walk = _Walk(api, call, _read_visibilities(query), begin, query.limit)
     return Listing("functions", walk.batches(), walk.tail)
 
 
 async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsResponse:
     """List the ids of functions without duplicates."""
     found: dict[str, None] = {}
-    for visibility in _requested(call.query):
+    for visibility in _read_visibilities(call.query):
         after = None
         while versions := api.catalog.versions(call.account, visibility, after, _IDS_BATCH):
             after = _cursor(versions[-1][1])
@@ -164,7 +164,7 @@ async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseMo
         await asyncio.sleep(0)
 
 
-def _requested(query: IdsQuery) -> list[Visibility]:
+def _read_visibilities(query: IdsQuery) -> list[Visibility]:
     """Return the lists that a query asks for; all if it names none."""
     named = [visibility for visibility in Visibility if visibility.value in query.visibility]
     return named or list(Visibility)

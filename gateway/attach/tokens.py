@@ -44,7 +44,7 @@ class Tokens(Generic[Owner]):
         Return None if the value holds no valid token.
         """
         owner = self._owners.pop(authorization, None)
-        return self._owners.pop(_normalized(authorization), None) if owner is None else owner
+        return self._owners.pop(_normalize(authorization), None) if owner is None else owner
 
     def owner_of(self, authorization: bytes) -> Owner | None:
         """Return the owner of the token in an ``Authorization`` value; the token stays valid.
@@ -52,10 +52,10 @@ class Tokens(Generic[Owner]):
         Return None if the value holds no valid token.
         """
         owner = self._owners.get(authorization)
-        return self._owners.get(_normalized(authorization)) if owner is None else owner
+        return self._owners.get(_normalize(authorization)) if owner is None else owner
 
 
-def _normalized(authorization: bytes) -> bytes:
+def _normalize(authorization: bytes) -> bytes:
     """Return the value as `Tokens` keeps it: scheme and UUID may come in any case."""
     scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
     if len(authorization) != _VALUE_BYTES or scheme.lower() != b"bearer ":

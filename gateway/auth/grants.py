@@ -15,7 +15,7 @@ from gateway.errors import BadRequest, Forbidden
 _PREFIX = "apikey:"
 
 
-class KeyPolicy(NamedTuple):
+class RequestedPolicy(NamedTuple):
     """What a key shall allow at the services ``audiences``; empty: at this service."""
 
     audiences: Sequence[str]
@@ -33,7 +33,9 @@ class Grant(NamedTuple):
 NOTHING = Grant(frozenset(), ResourceScope())
 
 
-def resolve_grant(principal: Principal, policies: Iterable[KeyPolicy], service_id: str) -> Grant:
+def resolve_grant(
+    principal: Principal, policies: Iterable[RequestedPolicy], service_id: str
+) -> Grant:
     """Return what a key with ``policies`` allows at ``service_id`` when ``principal`` makes it.
 
     Raises `BadRequest` for an unknown scope, a malformed resource, or two policies for this

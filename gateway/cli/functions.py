@@ -183,7 +183,7 @@ def list_functions(
     print_table(
         ("FUNCTION", "VERSION", "NAME", "STATUS", "OWNER", "CREATED"),
         [
-            (*(function[name] for name in _LISTED_MEMBERS), _created_at(function))
+            (*(function[name] for name in _LISTED_MEMBERS), _format_created_at(function))
             for function in found
         ],
     )
@@ -309,7 +309,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("name", function["name"]),
             ("status", function["status"]),
             ("owner", function["ncaId"]),
-            ("created", _created_at(function)),
+            ("created", _format_created_at(function)),
             ("type", function.get("functionType")),
             ("description", function.get("description")),
             ("source", next((text for text in source if text), None)),
@@ -338,5 +338,5 @@ def _show(function: Json, as_json: bool) -> None:
         )
 
 
-def _created_at(function: Json) -> str:
+def _format_created_at(function: Json) -> str:
     return str(function["createdAt"])[:19] + "Z"

@@ -122,11 +122,11 @@ def choose_specs(
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
     """Raise `BadRequest` if the version cannot be deployed in its state."""
     if version.state is State.ERROR:
-        raise _refused(version, "has a deployment with errors: undeploy it first")
+        raise _refuse(version, "has a deployment with errors: undeploy it first")
     if version.state is not State.INACTIVE:
-        raise _refused(version, "already deployed: change the deployment with PATCH or PUT")
+        raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
     if deployment is not None:
-        raise _refused(version, "is still being undeployed: wait until that is finished")
+        raise _refuse(version, "is still being undeployed: wait until that is finished")
 
 
 def deploy_records(
@@ -164,12 +164,12 @@ def update_deployment(
     """
     check_updatable(version, deployment)
     if len(requests) != len(deployment.specs):
-        raise _refused(version, f"has {len(deployment.specs)} GPU specifications: give them all")
+        raise _refuse(version, f"has {len(deployment.specs)} GPU specifications: give them all")
     if len({request.spec_id for request in requests}) != len(requests):
-        raise _refused(version, "give the gpuSpecificationId of each specification, once")
+        raise _refuse(version, "give the gpuSpecificationId of each specification, once")
     changed = {}
     for request in requests:
-        spec = _requested_spec(version, deployment, request)
+        spec = _find_spec(version, deployment, request)
         _check_same(version, spec, request)
         _check_bounds(request.min_instances, request.max_instances)
         changed[spec.spec_id] = replace(
@@ -208,14 +208,14 @@ def patch_deployment(
 def check_busy(version: FunctionVersion) -> None:
     """Raise `BadRequest` if the version is not deployed or its deployment has failed."""
     if version.state not in BUSY:
-        raise _refused(version, f"cannot be changed while {version.state.value}")
+        raise _refuse(version, f"cannot be changed while {version.state.value}")
 
 
 def check_updatable(version: FunctionVersion, deployment: Deployment) -> None:
     """Raise `BadRequest` if the deployment has failed or drains."""
     check_busy(version)
     if deployment.draining_until is not None:
-        raise _refused(version, "is being undeployed and cannot be changed")
+        raise _refuse(version, "is being undeployed and cannot be changed")
 
 
 def drain_deployment(deployment: Deployment, until: float, now: float) -> Deployment:
@@ -238,7 +238,7 @@ def label(version: FunctionVersion) -> str:
     return f"Function id '{version.function_id}', version '{version.version_id}'"
 
 
-def _refused(version: FunctionVersion, why: str) -> BadRequest:
+def _refuse(version: FunctionVersion, why: str) -> BadRequest:
     return BadRequest(f"{label(version)}: {why}", functionStatus=version.state.value)
 
 
@@ -247,17 +247,15 @@ def _check_bounds(low: int, high: int) -> None:
         raise BadRequest("minInstances is above maxInstances")
 
 
-def _requested_spec(
-    version: FunctionVersion, deployment: Deployment, request: SpecRequest
-) -> GpuSpec:
+def _find_spec(version: FunctionVersion, deployment: Deployment, request: SpecRequest) -> GpuSpec:
     """Return the stored specification that a request is about. Raises `BadRequest`."""
     if request.spec_id is None:
         if len(deployment.specs) > 1:
-            raise _refused(version, "has several GPU specifications: give gpuSpecificationId")
+            raise _refuse(version, "has several GPU specifications: give gpuSpecificationId")
         return deployment.specs[0]
     spec = deployment.spec(request.spec_id)
     if spec is None:
-        raise _refused(version, "a gpuSpecificationId is none of this deployment's")
+        raise _refuse(version, "a gpuSpecificationId is none of this deployment's")
     return spec
 
 
@@ -269,11 +267,11 @@ def _check_same(version: FunctionVersion, spec: GpuSpec, request: SpecRequest) -
         ("instanceType", request.instance_type, spec.instance_type),
     ):
         if requested and requested.lower() != stored.lower():
-            raise _refused(version, f"{member} cannot be changed: undeploy and deploy again")
+            raise _refuse(version, f"{member} cannot be changed: undeploy and deploy again")
     stored_clusters = spec.extra.get("clusters")
     known = set(stored_clusters) if isinstance(stored_clusters, list) else set()
     if request.clusters and set(request.clusters) != known:
-        raise _refused(version, "clusters cannot be changed: undeploy and deploy again")
+        raise _refuse(version, "clusters cannot be changed: undeploy and deploy again")
 
 
 def _with(deployment: Deployment, specs: tuple[GpuSpec, ...], now: float) -> Deployment:

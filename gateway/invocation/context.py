@@ -39,7 +39,7 @@ class WorkerGet(Protocol):
         """
 
 
-class Registry(Protocol):
+class LiveInvocations(Protocol):
     """The live invocations of the process, by request id."""
 
     def issue_request_token(self, request_id: str) -> str:
@@ -57,7 +57,7 @@ class Context:
     """What all invocations of one gateway process share; made once at start."""
 
     queue: FunctionQueue
-    registry: Registry
+    registry: LiveInvocations
     region: bytes
     attach_uri: bytes
     """This process's own attach address, scheme and authority (`docs/wire.md` §3.3)."""

@@ -150,7 +150,7 @@ class Outcome(Enum):
     """The process stopped before the response was complete."""
 
 
-ANSWER_GRACE_S = 2.0
+RESPONSE_GRACE_S = 2.0
 """Added to the poll window, so that a worker which answers 202 exactly at its end still gets
 through (`docs/wire.md` §6.2)."""
 
@@ -161,7 +161,7 @@ def head_deadline(received_at: float, poll_s: int) -> float:
     ``received_at`` is when the request head was complete (monotonic clock, seconds); ``poll_s`` is
     the caller's ``nvcf-poll-seconds`` (`gateway.routing.admission.poll_seconds`).
     """
-    return received_at + poll_s + ANSWER_GRACE_S
+    return received_at + poll_s + RESPONSE_GRACE_S
 
 
 def end_deadline(received_at: float) -> float:

@@ -50,7 +50,7 @@ MAX_HEALTH_BYTES = 128 << 10
 Kind = TypeVar("Kind", FunctionVersion, VersionDetails, Deployment, Instance)
 
 
-class Records(Protocol):
+class VersionRecords(Protocol):
     """Stored records (`gateway.store.nats_kv.Store`).
 
     Every call may raise `StoreUnavailable`, and writes `Conflict`.
@@ -110,7 +110,7 @@ async def no_environment(instance: Instance) -> Mapping[str, str]:  # noqa: ARG0
 class Ports:
     """Everything that the reconciler reads and changes."""
 
-    records: Records
+    records: VersionRecords
     backend: Backend
     queues: Queues
     secrets_of: SecretsOf = no_secrets

@@ -42,15 +42,15 @@ class Router:
         if entry is None:
             raise _not_found(function_id, version_id)
         if version_id is not None:
-            return _named(entry, function_id, version_id, principal)
+            return _find_version(entry, function_id, version_id, principal)
         if entry.account == principal.account and principal.reach.own:
             candidates: tuple[FunctionVersion, ...] = entry.invocable
         else:
-            candidates = _permitted(entry, function_id, principal)
+            candidates = _find_permitted(entry, function_id, principal)
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            return chosen(candidates, self._random())
+            return choose(candidates, self._random())
         raise _not_invocable(
             function_id,
             None,
@@ -58,7 +58,7 @@ class Router:
         )
 
 
-def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
+def choose(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
     """Return one of ``candidates`` with a probability equal to its share of the running capacity.
 
     ``random`` is from 0.0 up to but not including 1.0. If nothing runs, all are equally likely.
@@ -74,7 +74,7 @@ def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVers
     return candidates[-1]
 
 
-def _named(
+def _find_version(
     entry: FunctionEntry, function_id: str, version_id: str, principal: Principal
 ) -> FunctionVersion:
     version = entry.versions.get(version_id)
@@ -87,7 +87,7 @@ def _named(
     return version
 
 
-def _permitted(
+def _find_permitted(
     entry: FunctionEntry, function_id: str, principal: Principal
 ) -> tuple[FunctionVersion, ...]:
     """Return the invocable versions that the caller sees and the key covers."""

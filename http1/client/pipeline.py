@@ -27,7 +27,7 @@ class PostCallbacks(Protocol):
         """The connection broke; ``is_unread``: the server had announced not to read the POST."""
 
 
-class Owner(Protocol):
+class PipelineOwner(Protocol):
     """Keeps the pipelines."""
 
     def pipeline_lost(self, pipeline: "Pipeline") -> None:
@@ -50,7 +50,7 @@ class Pipeline(asyncio.Protocol):
         "is_lost",
     )
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: PipelineOwner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport

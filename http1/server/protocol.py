@@ -73,7 +73,7 @@ class Http1Protocol(PeerConnection):
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Accept the connection, or answer 503 if there are too many."""
+        """Accept the connection, or respond 503 if there are too many."""
         super().connection_made(transport)
         self._connections.add(self)
         excess = len(self._connections) - self._limits.max_connections
@@ -275,7 +275,7 @@ class Http1Protocol(PeerConnection):
         return self.is_writing_paused
 
     def _reject_truncated_body(self) -> bool:
-        """Answer 400, after EOF, if the held bytes do not complete the body; else return False."""
+        """Respond 400, after EOF, if the held bytes do not complete the body; else return False."""
         if self._body is None or not self._body.is_truncated(len(self._held)):
             return False
         self.send_error(bad_request("The connection ended before the request's body did"))
@@ -439,7 +439,7 @@ class Http1Protocol(PeerConnection):
             self._check_peer()
 
     def _time_out(self) -> None:
-        """Answer 408 to an incomplete request; close an idle connection."""
+        """Respond 408 to an incomplete request; close an idle connection."""
         if self._response is not None or self._held:
             self.send_error(request_timeout(target_of(self._held, self._limits)))
         else:

@@ -53,7 +53,7 @@ class LinkError(Exception):
 
 
 class LinkOwner(Protocol):
-    """What a link reports to (`queueing.nats.connection.Connection`)."""
+    """What a link reports to (`queueing.nats.connection.NatsConnection`)."""
 
     def link_info(self, link: "Link") -> None:
         """``link.info`` has changed."""
@@ -260,7 +260,7 @@ class Link(asyncio.Protocol):
         try:
             info = orjson.loads(document)
         except orjson.JSONDecodeError:
-            self.abort("INFO is no JSON")
+            self.abort("INFO is not JSON")
             return
         # A later INFO contains only what has changed.
         self.info = {**self.info, **info}
@@ -303,7 +303,7 @@ class Link(asyncio.Protocol):
         is_quiet = bool(self._pongs) and self.in_bytes == self._checked_bytes
         self._quiet_intervals = self._quiet_intervals + 1 if is_quiet else 0
         if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
-            self.abort("no answer to PING")
+            self.abort("no response to PING")
             return
         self._checked_bytes = self.in_bytes
         if not self._is_held:

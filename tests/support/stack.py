@@ -13,7 +13,7 @@ from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.dev.demo import ACCOUNT, Demo
 from gateway.domain.model import ApiKey, Function, FunctionVersion, State
 from gateway.domain.principal import INVOKE
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 from tests.support.inference_server import InferenceServer
@@ -132,7 +132,7 @@ async def register(nats_url: str) -> Demo:
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
-    connection = Connection(NatsOptions(urls=(nats_url,)))
+    connection = StoreConnection(NatsOptions(urls=(nats_url,)))
     await connection.open(PATIENCE_S)
     try:
         store = Store(connection)

@@ -8,7 +8,7 @@ of the queue's broker are registered by `queueing.open`.
 
 from collections.abc import Callable
 
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
 
@@ -57,7 +57,7 @@ class BusyTime:
 class Metrics:
     """The agent's metrics; the `worker_agent.runner.Telemetry`."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+    def __init__(self, registry: MetricRegistry, clock: Callable[[], float]) -> None:
         """``clock`` is loop time."""
         prefix = _PREFIX
         self.registry = registry

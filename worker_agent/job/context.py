@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from http1.stream import RequestWriter, ResponseStream
-from worker_agent.job.request import Identity, Outgoing
+from worker_agent.job.request import Outgoing, PlatformHeaders
 
 AJob = TypeVar("AJob")
 AJob_contra = TypeVar("AJob_contra", contravariant=True)
 
 
-class Exchange(ResponseStream, Protocol):
-    """What becomes of one request to the inference server."""
+class InferenceCallbacks(ResponseStream, Protocol):
+    """Reports the progress of one request to the inference server."""
 
     def is_waiting(self) -> bool:
         """Return whether the request is still to be sent."""
@@ -30,10 +30,10 @@ class Exchange(ResponseStream, Protocol):
 class Inference(Protocol):
     """The local inference server."""
 
-    def open(self, request: Outgoing, exchange: Exchange, *, is_fresh: bool) -> None:
+    def open(self, request: Outgoing, callbacks: InferenceCallbacks, *, is_fresh: bool) -> None:
         """Send ``request`` on an idle connection at once, or on a new one soon.
 
-        Ends in one call of ``sent`` or ``unreachable``, or in none if the exchange stops waiting
+        Ends in one call of ``sent`` or ``unreachable``, or in none if the job stops waiting
         before a connection is open. ``is_fresh``: use no connection that has been idle.
         """
 
@@ -98,4 +98,4 @@ class Context(Generic[AJob]):
     inference: Inference
     attach: Attach[AJob]
     registry: JobRegistry
-    identity: Identity
+    platform_headers: PlatformHeaders

@@ -28,7 +28,7 @@ from gateway.api.schemas.keys import (
     ReplaceAuthorizations,
     ResourceView,
 )
-from gateway.auth.grants import Grant, KeyPolicy, may_give, resolve_grant
+from gateway.auth.grants import Grant, RequestedPolicy, may_give, resolve_grant
 from gateway.auth.keys import RANDOM_BYTES, digest_of, is_key, new_key
 from gateway.auth.scopes import BOOTSTRAP, SETUP
 from gateway.auth.tokens import admin_of, mint
@@ -172,7 +172,7 @@ async def _find(api: Api, call: AnyCall) -> tuple[ApiKey, int]:
 
 def _grant(api: Api, principal: Principal, requested: Authorizations) -> Grant:
     policies = [
-        KeyPolicy(
+        RequestedPolicy(
             policy.audiences,
             policy.scopes,
             [resource.model_dump() for resource in policy.resources],

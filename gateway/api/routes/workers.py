@@ -34,7 +34,7 @@ _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
 
 
-class Records(Protocol):
+class InstanceRecords(Protocol):
     """The store (`gateway.store.nats_kv.Store`); may raise `StoreUnavailable` and `Conflict`."""
 
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
@@ -66,7 +66,7 @@ class WorkerPorts:
     Without ``credentials`` workers log in to the broker as they are configured.
     """
 
-    records: Records
+    records: InstanceRecords
     mint: Callable[[WorkerIdentity, float, float], str]
     ensure_queue: Callable[[str], Awaitable[object]]
     clock: Callable[[], float]

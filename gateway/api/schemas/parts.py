@@ -35,7 +35,7 @@ def _each_unit_once(value: str) -> str:
     return value
 
 
-def _dashed(value: object) -> object:
+def _use_dashes(value: object) -> object:
     return value.lower().replace("_", "-") if isinstance(value, str) else value
 
 
@@ -73,7 +73,7 @@ RoutingMethod = Annotated[
         "groq-multiregion",
         "pulsar-multiregion",
     ],
-    BeforeValidator(_dashed),
+    BeforeValidator(_use_dashes),
 ]
 _NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
 """For maps with a pattern of names: other names are refused, which pydantic's schema omits."""

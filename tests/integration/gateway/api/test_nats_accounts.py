@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.store.connection import Connection as StoreConnection
-from gateway.store.connection import NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.users import WORKER_API
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import Login
@@ -226,7 +225,7 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
     assert stolen.entries == []
 
 
-async def ask_everything(work: Worker, raw: Connection, reply: bytes) -> None:
+async def ask_everything(work: Worker, raw: NatsConnection, reply: bytes) -> None:
     """Do all a worker may, with ``reply`` as the reply subject: this takes two requests."""
     pull = work.pull
     count = len(work.leases)
@@ -242,7 +241,7 @@ async def ask_everything(work: Worker, raw: Connection, reply: bytes) -> None:
 async def test_expired_credentials_are_refused(guarded_nats: GuardedNats) -> None:
     version_id = new_version()
     options = await guarded_nats.worker_options(version_id, lifetime_s=-1.0)
-    connection = Connection(replace(options, servers=(guarded_nats.url,)))
+    connection = NatsConnection(replace(options, servers=(guarded_nats.url,)))
     connection.start()
     await guarded_nats.server.logged("authentication error")
     await until(lambda: "authorization" in connection.last_error.lower())
@@ -336,7 +335,7 @@ async def test_accounts_and_buckets_survive_the_servers_end(
 
 
 async def test_nobody_gets_in_without_a_login(guarded_nats: GuardedNats) -> None:
-    connection = Connection(replace(OPTIONS, servers=(guarded_nats.url,)))
+    connection = NatsConnection(replace(OPTIONS, servers=(guarded_nats.url,)))
     connection.start()
     await guarded_nats.server.logged("authentication error")
     assert connection.connects == 0

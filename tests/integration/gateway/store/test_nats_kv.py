@@ -16,7 +16,7 @@ from gateway.domain.model import (
     VersionKey,
 )
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
 from tests.support.followed_store import connected
@@ -154,13 +154,13 @@ async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
 ) -> None:
     await nats_server.kill()
     with pytest.raises(StoreUnavailable, match="Connect call failed"):
-        await Connection(NatsOptions((nats_server.url,))).open(0.1)
+        await StoreConnection(NatsOptions((nats_server.url,))).open(0.1)
     nats_server.config = 'authorization { token: "secret" }\n'
     await nats_server.start()
 
     async def refusal() -> str:
         with pytest.raises(StoreUnavailable) as refused:
-            await Connection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
+            await StoreConnection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
         return str(refused.value)
 
     # The reason may be lost with the connection that the server closes, but not every time.

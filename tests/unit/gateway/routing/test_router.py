@@ -12,7 +12,7 @@ from gateway.errors import (
     NotInvocable,
 )
 from gateway.routing.admission import Admission
-from gateway.routing.router import chosen
+from gateway.routing.router import choose
 from tests.unit.gateway.routing.admissions import F, admitting, head, version
 from wire.ids import FunctionId, VersionId
 
@@ -156,8 +156,8 @@ def test_a_call_goes_where_capacity_runs_and_anywhere_where_none_does() -> None:
 
     candidates = [version(1), version(0), version(3)]
     draws = [number / 100 for number in range(100)]
-    chosen_ids = [chosen(candidates, draw).version_id for draw in draws]
+    chosen_ids = [choose(candidates, draw).version_id for draw in draws]
     assert chosen_ids.count(VersionId("v1")) == 25
     assert chosen_ids.count(VersionId("v3")) == 75
     idle = [version(0), version(0)]
-    assert [chosen(idle, draw) is idle[0] for draw in (0.0, 0.49, 0.5, 0.99)].count(True) == 2
+    assert [choose(idle, draw) is idle[0] for draw in (0.0, 0.49, 0.5, 0.99)].count(True) == 2

@@ -7,18 +7,18 @@ import pytest
 from queueing.interface import QueueError
 from queueing.nats.connection import DeniedHandler, NotConnected, Reply
 from queueing.nats.jetstream import STORAGE_EXCEEDED
-from queueing.nats.queue import JetStreamQueue, QueueLimits, State
+from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
 from wire.ids import request_id
 
 VERSION = "9b2e0c1d-0000-4000-8000-00000000000f"
 STREAM = f"rq_test_{VERSION}"
 REQUEST = request_id(bytes(16), 1)
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
-PENDING, STALLED, HELD, LOST, ENDED = State
+PENDING, STALLED, HELD, LOST, ENDED = RequestState
 
 
 class RecordedConnection:
-    """The part of a `queueing.nats.connection.Connection` that a queue uses, always connected."""
+    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses."""
 
     max_payload_bytes = 1 << 20
 
@@ -71,20 +71,20 @@ class World:
     def undeliverable(self) -> None:
         self.called.append("undeliverable")
 
-    def reach(self, state: State) -> None:
+    def reach(self, state: RequestState) -> None:
         match state:
-            case State.PENDING:
+            case RequestState.PENDING:
                 pass
-            case State.STALLED:
+            case RequestState.STALLED:
                 self.no_stream()
-            case State.HELD:
+            case RequestState.HELD:
                 self.acknowledged()
                 self.stream_found()
-            case State.LOST:
+            case RequestState.LOST:
                 self.reach(HELD)
                 self.stream_replaced()
-            case State.ENDED:
-                self.answered()
+            case RequestState.ENDED:
+                self.forget()
         assert (self.request.state, self.called) == (state, [])
 
     # Events
@@ -127,8 +127,8 @@ class World:
         self.now += 60.0
         self.queue._tick()
 
-    def answered(self) -> None:
-        self.queue.answered(REQUEST)
+    def forget(self) -> None:
+        self.queue.forget(REQUEST)
 
     def withdrawn(self) -> None:
         self.queue.withdraw(VERSION, REQUEST)
@@ -148,7 +148,7 @@ FULL = ENDED, "publish_failed QueueFull"
 UNDELIVERABLE = ENDED, "undeliverable"
 SILENT = ENDED, ""
 
-TRANSITIONS: dict[str, tuple[tuple[State, str], ...]] = {
+TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     # event: after PENDING, STALLED, HELD, LOST
     "acknowledged": ((HELD, ""), (HELD, ""), (HELD, ""), (LOST, "")),
     "refused": (FAILED, FAILED, (HELD, ""), (LOST, "")),
@@ -162,15 +162,15 @@ TRANSITIONS: dict[str, tuple[tuple[State, str], ...]] = {
     "last_delivery_failed": ((PENDING, ""), (STALLED, ""), UNDELIVERABLE, (LOST, "")),
     "denied": (FAILED, FAILED, (HELD, ""), (LOST, "")),
     "time_passed": (FAILED, FAILED, (HELD, ""), FAILED),
-    "answered": (SILENT, SILENT, SILENT, SILENT),
+    "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
     "closing": (FAILED_AS_TOLD, FAILED_AS_TOLD, FAILED_AS_TOLD, FAILED_AS_TOLD),
 }
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
-@pytest.mark.parametrize("state", State)
-async def test_every_event_in_every_state(state: State, event: str) -> None:
+@pytest.mark.parametrize("state", RequestState)
+async def test_every_event_in_every_state(state: RequestState, event: str) -> None:
     world = World()
     world.reach(state)
     happen: Callable[[], None] = getattr(world, event)
