@@ -107,7 +107,7 @@ class Lease(Protocol):
         """Remove the request from the queue: the work is finished."""
 
     def nak(self) -> None:
-        """Return the request to the queue for immediate redelivery. Counts as a delivery."""
+        """End the lease unused, for immediate redelivery. Counts as a delivery."""
 
     def term(self) -> None:
         """Remove the request from the queue without redelivery: no worker can process it."""
@@ -122,8 +122,8 @@ class PullConsumer(Protocol):
     def want(self, free: int) -> None:
         """Set how many further requests may be leased.
 
-        Every lease takes one of them; call this when the number changes otherwise. 0 or less
-        withdraws what was asked for; a request that arrives nevertheless is given back.
+        Every lease reduces the number by one; call this when it changes otherwise. 0 or less
+        cancels open pulls; a request that arrives nevertheless gets a nak.
         """
 
     def is_bound(self) -> bool:
@@ -211,7 +211,7 @@ class WorkerCredentials(Protocol):
     """Credentials for workers at the broker. Every method may raise `QueueUnavailable`."""
 
     def start(self) -> None:
-        """Begin to connect to whatever stores credentials."""
+        """Begin to connect to the server that stores credentials."""
 
     async def close(self) -> None:
         """End that connection."""

@@ -85,7 +85,7 @@ Raises KeyError, TypeError or ValueError for one that cannot be used.
 """
 
 
-class ApiClient(Protocol):
+class WorkerApi(Protocol):
     """The platform's API."""
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
@@ -146,7 +146,7 @@ class Registration:
 
     def __init__(
         self,
-        api: ApiClient,
+        api: WorkerApi,
         instance: InstanceRef,
         token: str,
         worker: Worker,

@@ -80,18 +80,18 @@ class JobRunner:
         return len(self._jobs)
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
-        """Begin to ask for work."""
+        """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers)
         self._queue = queue
         self.resume()
 
     def pause(self) -> None:
-        """Stop asking for work; leases that still come are given back."""
+        """Stop pulling; leases that still arrive are ended with a nak."""
         self._slots.is_open = False
         self._want()
 
     def resume(self) -> None:
-        """Ask for work again."""
+        """Pull again."""
         self._slots.is_open = True
         self._want()
 
@@ -101,7 +101,7 @@ class JobRunner:
         is_less = limit < slots.limit
         slots.resize(limit, delivering_limit)
         if is_less and self._queue is not None:
-            # Withdraws what was asked for, which may be more than there is room for now.
+            # Cancels open pulls, which may be for more requests than there are slots now.
             self._queue.want(0)
         self._want()
 

@@ -129,7 +129,7 @@ def refuse_public(entry: FunctionEntry | None, version_id: str = "") -> None:
     named = entry.versions.get(version_id)
     versions = [named] if named is not None else list(entry.versions.values())
     if any(is_public(entry, version) for version in versions):
-        raise BadRequest("The function is public: withdraw its authorizations first")
+        raise BadRequest("The function is public: remove its authorizations first")
 
 
 async def find_owned(api: Api, call: AnyCall) -> FunctionVersion:

@@ -6,7 +6,7 @@ response into `gateway.api.schemas`. A new module's ``ROUTES`` are added to `ROU
 checks, admin route and OpenAPI document follow from the `Route`. Only the routes of workers are
 made elsewhere (`gateway.api.routes.workers.Workers`), because they depend on the queue's logins.
 
-Every call passes the same steps, in the order that reveals least to a stranger
+Every call passes the same steps, in the order that reveals least to an unauthorised caller
 (`docs/wire.md` §9.2): credential (401), scope (403), form of the request (400, 413, 415), account
 (404), handler. Every error becomes a problem document.
 """

@@ -2,7 +2,7 @@
 
 Source: `docs/wire.md` §10.2.
 
-A list without ``limit`` is complete, as upstream's are: it is serialised and streamed in batches,
+A list without ``limit`` is complete, as NVCF's are: it is serialised and streamed in batches,
 so that one caller cannot monopolise the event loop or the memory.
 """
 
@@ -21,7 +21,7 @@ from gateway.api.schemas.functions import IdsQuery, ListQuery, VersionsQuery
 from gateway.api.serializers import deployment_view, function_view
 from gateway.auth.scopes import ADMIN
 from gateway.domain.catalog import Cursor, Visibility
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from gateway.domain.readmodel import FunctionEntry
 
 _BATCH = 100
@@ -158,7 +158,7 @@ async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseMo
         batch: list[BaseModel] = []
         for _, version in found:
             deployment = api.catalog.deployment(version.version_id)
-            if deployment is not None and version.state is not State.INACTIVE:
+            if deployment is not None and version.state is not VersionState.INACTIVE:
                 batch.append(deployment_view(version, deployment, api.region))
         yield batch
         await asyncio.sleep(0)

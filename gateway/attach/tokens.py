@@ -4,11 +4,10 @@ A token is looked up by the whole ``Authorization`` value, so the usual attach c
 dictionary access. Tokens are UUIDv4 text (`docs/wire.md` §3.3, 122 random bits). They are
 revoked when their invocation ends, so the table is bounded by the number of live invocations.
 
-What holds for their use: a *response token* admits one POST at a time. `Tokens.redeem` removes it
-from the table; it is issued again only when its POST broke before the response head, for the next
-delivery of the request. A *request token* stays valid until its invocation ends, because a second
-GET tells the invocation that the first worker is lost (`Tokens.owner_of`). The rest of the body is
-handed out only once all the same.
+A *response token* admits one POST at a time. `Tokens.redeem` removes it from the table. It is
+issued again only if its POST broke before the response head, for the next delivery of the request.
+A *request token* stays valid until its invocation ends (`Tokens.owner_of`), because a second GET
+shows that the first worker is lost. The rest of the body is nevertheless sent only once.
 """
 
 from typing import Generic, TypeVar

@@ -26,6 +26,7 @@ from gateway.cli.output import print_json, print_members, print_table, say
 app = typer.Typer(
     name="functions",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Create, list, show, update and delete functions.",
 )

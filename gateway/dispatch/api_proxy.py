@@ -64,11 +64,11 @@ def connect_in_process(open_server: OpenServer) -> Connect:
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        await loop.connect_accepted_socket(open_server, theirs)
-        await loop.create_unix_connection(factory, sock=ours)
+        client, server = socket.socketpair()
+        client.setblocking(False)
+        server.setblocking(False)
+        await loop.connect_accepted_socket(open_server, server)
+        await loop.create_unix_connection(factory, sock=client)
 
     return connect
 

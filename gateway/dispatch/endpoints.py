@@ -43,7 +43,7 @@ class PathEndpoints:
         if response is None and self._api is not None:
             return self._api.serve(request, client, cors)
         if response is None:
-            raise NotFound("No function and no route of the gateway is called this")
+            raise NotFound("No function or route matches this host and path")
         status, headers, body = response
         return self._send(request, client, status, [*headers, *cors], body)
 

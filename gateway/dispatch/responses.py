@@ -1,4 +1,4 @@
-"""Responses to requests that are answered at once, without waiting for their bodies."""
+"""Responses that are sent at once, without waiting for the requests' bodies."""
 
 from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import ProcessHealth

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from gateway.domain.clusters import Clusters
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
-from gateway.domain.model import BUSY, FunctionVersion, State
+from gateway.domain.model import BUSY, FunctionVersion, VersionState
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
@@ -67,7 +67,7 @@ def register_records(
         version_id,
         account,
         str(spec["name"]),
-        State.INACTIVE,
+        VersionState.INACTIVE,
         inference_path=url if url.startswith("/") else f"/{url}",
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
@@ -121,9 +121,9 @@ def choose_specs(
 
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
     """Raise `BadRequest` if the version cannot be deployed in its state."""
-    if version.state is State.ERROR:
+    if version.state is VersionState.ERROR:
         raise _refuse(version, "has a deployment with errors: undeploy it first")
-    if version.state is not State.INACTIVE:
+    if version.state is not VersionState.INACTIVE:
         raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
     if deployment is not None:
         raise _refuse(version, "is still being undeployed: wait until that is finished")
@@ -152,7 +152,9 @@ def deploy_records(
         deadline_at=int(now + deadline_s),
     )
     idle = all(spec.min_instances == 0 for spec in specs)
-    return deployment, replace(version, state=State.ACTIVE if idle else State.DEPLOYING)
+    return deployment, replace(
+        version, state=VersionState.ACTIVE if idle else VersionState.DEPLOYING
+    )
 
 
 def update_deployment(
@@ -228,7 +230,7 @@ def drain_deployment(deployment: Deployment, until: float, now: float) -> Deploy
     return replace(deployment, draining_until=at, updated_at=timestamp(now))
 
 
-def with_state(version: FunctionVersion, state: State) -> FunctionVersion:
+def with_state(version: FunctionVersion, state: VersionState) -> FunctionVersion:
     """Return the version with another state."""
     return replace(version, state=state)
 

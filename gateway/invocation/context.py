@@ -20,13 +20,13 @@ class WorkerPost(Protocol):
         """Read the response again: the client has caught up."""
 
     def release(self) -> None:
-        """Answer the worker 200: the client has the whole response, or needs no more of it.
+        """Respond 200: the client has the whole response, or needs no more of it.
 
-        A worker that is still sending sees the early answer and stops.
+        A worker that is still sending sees the early response and stops.
         """
 
     def refuse(self, status: int, detail: str) -> None:
-        """Answer the worker with a problem: what it sent is not a valid response."""
+        """Respond with a problem: what the worker sent is not a valid response."""
 
 
 class WorkerGet(Protocol):

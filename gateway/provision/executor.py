@@ -22,9 +22,9 @@ from gateway.domain.model import (
     Phase,
     Record,
     RecordKey,
-    State,
     VersionDetails,
     VersionKey,
+    VersionState,
 )
 from gateway.domain.states import capacity_of, state_of
 from gateway.errors import Conflict
@@ -167,7 +167,7 @@ class Executor:
         name = VersionKey(version.function_id, version.version_id)
         record, revision = await self._get(FunctionVersion, name)
         if record is None:
-            version.state, version.capacity = State.INACTIVE, 0
+            version.state, version.capacity = VersionState.INACTIVE, 0
             return
         deployment, _ = await self._deployment(version)
         state = state_of(record.state, deployment, version.instances(), now)

@@ -21,9 +21,9 @@ from gateway.domain.states import is_running
 from gateway.provision.actions import Create, Plan, Snapshot
 
 CALM_S = 1.0
-"""Between two readings of a queue in which nothing waits. Wake requests are faster."""
+"""Time between two readings of a queue in which nothing waits. Wake requests are faster."""
 URGENT_S = 0.25
-"""Between two readings of a queue in which requests wait."""
+"""Time between two readings of a queue in which requests wait."""
 
 
 class Autoscaler:

@@ -24,7 +24,7 @@ from runtime.tasks import spawn
 RECONNECT_WAIT_S = 0.2
 """Pause between attempts. Short: a key that was revoked while NATS was away must stop soon."""
 PING_INTERVAL_S = 5
-"""Two unanswered pings end the connection."""
+"""Two pings without a response end the connection."""
 RESPONSE_WITHIN_S = 3.0
 """Timeout of one call to JetStream."""
 

@@ -20,7 +20,7 @@ MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
 _COPIED_BYTES = 4_096
-"""Below this, joining pieces is cheaper than handing the kernel several."""
+"""Below this, joining buffers is cheaper than handing the kernel several."""
 
 
 class ConnectionOwner(Protocol):

@@ -97,7 +97,7 @@ class PulledLease:
         self._end(ACK)
 
     def nak(self) -> None:
-        """Return the request to the queue."""
+        """End the lease unused, for immediate redelivery."""
         self._end(NAK)
 
     def term(self) -> None:
@@ -171,7 +171,7 @@ class PullConsumer:
             self._rebind()
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased; 0 or less withdraws all pulls."""
+        """Set how many further requests may be leased; 0 or less cancels all pulls."""
         self._free = free
         if free <= 0:
             if self._asked:
@@ -269,7 +269,7 @@ class PullConsumer:
             self._asked = asked + batch
 
     def _renew_inbox(self) -> None:
-        """Withdraw all pulls: the broker delivers nothing to an inbox without a subscriber."""
+        """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
         self._end_pulls()
         if not self._is_draining:
             self._inbox = self._connection.inbox()

@@ -36,7 +36,7 @@ def register_connection(registry: MetricRegistry, connection: NatsConnection) ->
         ("nats_event_server_error", "Errors sent by servers", lambda: connection.refusals),
         (
             "nats_event_client_error",
-            "Failed attempts to connect, failed message handlers, connections closed by us",
+            "Failed attempts to connect, failed message handlers, connections closed by the client",
             lambda: connection.failures,
         ),
         (

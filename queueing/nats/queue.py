@@ -335,7 +335,7 @@ class JetStreamQueue:
         queue = request.queue
         request.stalls += 1
         if request.stalls >= _MAX_STALLS:
-            self._fail(request, QueueUnavailable("No stream takes the request"))
+            self._fail(request, QueueUnavailable("The queue does not exist or rejects the request"))
             return
         request.state = STALLED
         queue.stalled.append(request)

@@ -229,7 +229,7 @@ class Link(asyncio.Protocol):
     # Control, called by the parser
 
     def on_ping(self) -> None:
-        """Answer at once, also while frames are held."""
+        """Respond at once, also while frames are held."""
         if self._transport is not None:
             self._transport.write(PONG)
 

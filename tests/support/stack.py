@@ -11,7 +11,7 @@ import httpx
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.dev.demo import ACCOUNT, Demo
-from gateway.domain.model import ApiKey, Function, FunctionVersion, State
+from gateway.domain.model import ApiKey, Function, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE
 from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
@@ -138,7 +138,9 @@ async def register(nats_url: str) -> Demo:
         store = Store(connection)
         await store.prepare()
         await store.put(Function(function_id, ACCOUNT))
-        await store.put(FunctionVersion(function_id, version_id, ACCOUNT, "demo", State.ACTIVE))
+        await store.put(
+            FunctionVersion(function_id, version_id, ACCOUNT, "demo", VersionState.ACTIVE)
+        )
         digest = digest_of(api_key.encode())
         await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))
     finally:

@@ -10,7 +10,7 @@ from http1.stream import Failure, Headers, NullResponseStream
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
-"""So many bytes are held for a connection that is not open yet before the job is paused."""
+"""Number of bytes that are held for a connection that is not open yet before the job is paused."""
 
 
 class StreamedPost(NullResponseStream):
@@ -59,7 +59,7 @@ class StreamedPost(NullResponseStream):
     def opened(
         self, connection: ClientConnection, head: bytes, first: bytes, *, is_chunked: bool
     ) -> bool:
-        """Send ``head``, the POST's own, and all that waits; ``False`` if no longer wanted."""
+        """Send ``head``, the POST's own, and all that waits; ``False`` if the job is over."""
         job = self._job
         if job is None:
             return False

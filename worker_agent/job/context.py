@@ -1,4 +1,4 @@
-"""What a job is given: the ports it acts on, and what it shares with the other jobs.
+"""The ports that a job calls, and the state that all jobs share.
 
 `Attach` and `Context` are generic in the job's type, so that this module needs no import of the
 machine.
@@ -39,7 +39,7 @@ class Inference(Protocol):
 
 
 class Post(Protocol):
-    """A response on its way to the gateway, piece by piece."""
+    """A response on its way to the gateway."""
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
@@ -48,7 +48,7 @@ class Post(Protocol):
         """The response is complete."""
 
     def abort(self) -> None:
-        """Break off, so that the gateway cannot take it for a complete response."""
+        """End the POST so that the gateway sees an incomplete response."""
 
 
 class Rest(Protocol):
@@ -61,7 +61,7 @@ class Rest(Protocol):
         """Read again."""
 
     def close(self) -> None:
-        """No more of it is needed."""
+        """Stop: no further bytes are needed."""
 
 
 class Attach(Protocol[AJob_contra]):

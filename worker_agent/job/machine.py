@@ -236,7 +236,7 @@ class Job:
         self._inference.send_end()
 
     def rest_broken(self) -> None:
-        """The rest of the body is not to be had: its sender left, or the gateway refused."""
+        """The rest of the body cannot be fetched: its sender left, or the gateway refused."""
         if self._rest is None:
             return
         if self.state is STREAMING:
@@ -290,14 +290,14 @@ class Job:
             self._finish(Outcome.CANCELLED)
 
     def abandon(self) -> None:
-        """The agent must stop now: a request without a response goes to another worker."""
+        """The agent stops now: end the lease of a request without a response with a nak."""
         if self.state is not DONE:
             # What was fetched of the body is gone, so no other worker could run the request.
             is_begun = self.state > FORWARDING or self._rest is not None
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
 
     def _check_late(self, event: Event, first: State) -> None:
-        """Raise if the job has not come to ``first`` yet; later on ``event`` is ignored."""
+        """Raise if the job has not reached ``first`` yet; in later states ``event`` is ignored."""
         if self.state < first:
             raise impossible(self.state, event)
 

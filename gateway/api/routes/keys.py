@@ -1,9 +1,9 @@
 """The key service: API keys of the caller's account, and admin tokens (`docs/wire.md` §15.4).
 
-Upstream accepts these calls from everyone and trusts the headers that name an owner. Here each call
-needs a credential, which determines account and owner. Nobody grants more than they have: only a
-caller who could create a key may change or revoke it. The headers ``Key-Issuer-Service``,
-``Key-Issuer-Id`` and ``Key-Owner-Id`` are ignored.
+NVCF accepts these calls from everyone and trusts the headers that name an owner. Here each call
+needs a credential, which determines account and owner. A caller cannot
+grant more than its own credential allows: only a caller who could create a key may change or
+revoke it. The headers ``Key-Issuer-Service``, ``Key-Issuer-Id`` and ``Key-Owner-Id`` are ignored.
 """
 
 import logging

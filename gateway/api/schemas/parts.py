@@ -18,12 +18,12 @@ from gateway.api.schemas.fields import (
 )
 
 MAX_VALUE_CHARS = 65_536
-"""Of the arguments of a container, and of the value of an environment variable."""
+"""Maximum characters of a container's arguments, and of the value of an environment variable."""
 MAX_ARGUMENT_BYTES = 131_072
-"""Linux's limit of one argument or variable, with the terminating zero byte."""
+"""Linux's limit of bytes of one argument or variable, with the terminating zero byte."""
 MAX_VARIABLES = 1000
 MAX_ARTIFACTS = 256
-"""Of models, and of resources."""
+"""Maximum number of models, and of resources."""
 
 Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 

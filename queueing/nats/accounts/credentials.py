@@ -58,7 +58,7 @@ class NatsAccounts:
         return self._users.worker(version_id, instance_id, self._random(32), now, int(expires_at))
 
     async def remove(self, version_ids: Sequence[str]) -> None:
-        """Delete accounts, which ends their workers' connections. Missing ones are no error."""
+        """Delete accounts, which ends their workers' connections. Missing ones are ignored."""
         order = self._users.removal(list(version_ids), int(self._clock()))
         await self._call(CLAIMS_DELETE, order)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.api.route import QueuedRequest
 from gateway.dispatch.locator import RequestLocator
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
@@ -20,7 +20,7 @@ from wire.ids import FunctionId, VersionId, request_id
 
 __all__ = ["nats_server"]
 
-VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", State.ACTIVE)
+VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", VersionState.ACTIVE)
 HERE, THERE, GONE = 1, 0xABCD, 7
 
 

@@ -8,7 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.domain.model import EVERYTHING, FunctionVersion, State
+from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
@@ -38,7 +38,7 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
 def dispatcher() -> Dispatcher:
     model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
     version = VersionId("11111111-1111-4111-8111-111111111111")
-    model.apply(FunctionVersion(DEGRADED, version, "own", "name", State.DEGRADED))
+    model.apply(FunctionVersion(DEGRADED, version, "own", "name", VersionState.DEGRADED))
     metrics, attach = (
         GatewayMetrics(MetricRegistry(with_process=False)),
         AttachEndpoint(lambda: 0.0),

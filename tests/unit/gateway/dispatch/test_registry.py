@@ -7,7 +7,7 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
@@ -32,7 +32,7 @@ VERSION = FunctionVersion(
     VersionId("22222222-2222-4222-8222-222222222222"),
     "acme",
     "echo",
-    State.ACTIVE,
+    VersionState.ACTIVE,
 )
 
 
