@@ -27,7 +27,7 @@ class SnakeView(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-class Resource(SnakeBody):
+class KeyResource(SnakeBody):
     """Functions that a key is valid for."""
 
     type: Annotated[str, Field(max_length=64)]
@@ -43,7 +43,7 @@ class KeyPolicy(SnakeBody):
     auds: ShortTexts | None = None
     product: Annotated[str, Field(max_length=128)] | None = None
     scopes: ShortTexts = Field(default_factory=list)
-    resources: Annotated[list[Resource], Field(max_length=256)] = Field(default_factory=list)
+    resources: Annotated[list[KeyResource], Field(max_length=256)] = Field(default_factory=list)
     """The functions; none when absent."""
 
     @property
