@@ -44,6 +44,7 @@ from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
+from tests.support.stand_in_agent import UNTIL_FINISH, finish_subject
 from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
@@ -120,6 +121,11 @@ class Version:
         subject = request_subject(REGION, self.version_id, new_uuid())
         client = self.store.connection.connected_client()
         await client.jetstream().publish(subject, payload)
+
+    async def finish(self) -> None:
+        """Have the agents acknowledge all `UNTIL_FINISH` requests, present and future."""
+        client = self.store.connection.connected_client()
+        await client.publish(finish_subject(self.version_id))
 
     @property
     def state(self) -> State:
@@ -410,7 +416,7 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
     version = await deployed(one, gpu_spec("s1", 1, 2, concurrency=4))
     await version.until(State.ACTIVE)
     for _ in range(12):
-        await version.enqueue(b"1.5")
+        await version.enqueue(UNTIL_FINISH)
     most = 0
 
     def served_by_two() -> bool:
@@ -419,6 +425,7 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
         return sum(one.busy for one in version.instances) == 8
 
     await version.picture.until(served_by_two)
+    await version.finish()
     await until_load(version, 0)
     await version.picture.until(lambda: len(version.instances) == 1)
     assert most == 2
