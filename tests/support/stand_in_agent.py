@@ -106,6 +106,8 @@ class StandInAgent:
         while True:
             if len(self._running) >= SLOTS:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            # Without a connection, pulls would be buffered and all be sent on the next one.
+            await self._store.connection.client()
             with suppress(TimeoutError):
                 for message in await subscription.fetch(1, timeout=0.5):
                     task = spawn(self._work(message), "work")
