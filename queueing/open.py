@@ -1,4 +1,4 @@
-"""Opens the queue's broker from settings: the only module that names a backend.
+"""Opens the queue's broker from settings. Only this module and `queueing.settings` name a backend.
 
 Backends are imported when they are opened, so that a process loads only what it uses. A new backend
 adds its case to each function, and its section to `queueing.settings`.

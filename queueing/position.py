@@ -4,6 +4,8 @@ The broker numbers the requests of a queue with ascending sequences. Every gatew
 the sequences of its own outstanding requests of a version in `Sequences`. The highest sequence ever
 leased separates leased requests from waiting ones, so the position of a request is 1 + the number
 of sequences between the two, summed over all processes. Nothing is stored in the broker.
+
+This module is the arithmetic; `queueing.nats.positions` asks the broker and makes the sum.
 """
 
 from bisect import bisect_left, bisect_right, insort

@@ -11,7 +11,7 @@ def emit(
     /,
     **fields: object,
 ) -> None:
-    """Log ``event``, a dotted name such as ``worker.lease_lost``, with its ``fields``.
+    """Log ``event``, a dotted name such as ``nats.disconnected``, with its ``fields``.
 
     With ``error`` the line also has its traceback. `runtime.logs` writes the fields after the
     record's own members (``ts``, ``level``, ``logger``, ``event``), which a field cannot replace.

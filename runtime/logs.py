@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: ``12:00:01.123 INFO gateway.app event key=value``, then a traceback."""
+    """One line for people: ``12:00:01.123 INFO worker.agent worker.ready key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())

@@ -3,6 +3,8 @@
 A `Route` is the only description of an operation: the router, the checks before the handler and the
 OpenAPI document are made from it. A handler gets the `Api` (everything that routes depend on) and
 the `Call` (the validated request). It returns a `Result` or raises a `gateway.errors.GatewayError`.
+A new `Route` is registered in the ``ROUTES`` of its module in `gateway.api.routes`, a new module's
+``ROUTES`` in those of `gateway.api.app`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -3,7 +3,8 @@
 POST delivers one response. Its body is an HTTP/1.1 response without transfer coding: head, then
 body bytes to the end (RFC 9112 §4). It is answered 200 only when the client has the whole response
 or is gone, so the worker knows when its slot and its lease are free. GET fetches the rest of a
-request body, the part that was not in the envelope.
+request body, the part that was not in the envelope. SSE events pass `AttachPost.request_data` as
+body bytes; they are not parsed.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from wire.subjects import locate_subject
 
 
 class RequestLocator:
-    """Finds requests of all processes. Implements `gateway.api.route.Requests`."""
+    """Finds requests of all processes. Implements `gateway.api.route.RequestLocator`."""
 
     def __init__(
         self,

@@ -1,4 +1,8 @@
-"""Positions and depths of queues, over all gateway processes of a region."""
+"""Positions and depths of queues, summed over all gateway processes of a region.
+
+The arithmetic on sequences is in `queueing.position`; `queueing.nats.peers` asks the other
+processes.
+"""
 
 import asyncio
 from typing import Protocol

@@ -157,7 +157,10 @@ async def worker(
 
 
 async def decided(queue: JetStreamQueue, request_id: str, client: Client) -> None:
-    """Wait until the broker has stored a request, or its publish has failed."""
+    """Wait until the broker has stored a request, or its publish has failed.
+
+    Not for a request that is answered or withdrawn meanwhile: the queue then forgets it.
+    """
     await until(lambda: queue.sequence_of(request_id) or client.entries)
     if sequence := queue.sequence_of(request_id):
         client.sequence = sequence

@@ -38,7 +38,8 @@ if hasattr(socket, "TCP_KEEPIDLE"):
 class AttachLimits:
     """Bounds of the connections to one gateway process.
 
-    ``idle_s`` must be shorter than the time for which the gateway keeps idle connections (75 s).
+    ``idle_s`` must be shorter than the time for which the gateway keeps idle connections, which is
+    3605 s on its attach listener (`wire.deadlines.MAX_INVOCATION_S`).
     """
 
     __slots__ = ("connect_timeout_s", "idle_s", "max_idle")

@@ -1,6 +1,8 @@
 """Exchanges with a gateway process that have a connection of their own.
 
-A response that streams to the gateway, and a request body that streams from there. The gateway's
+A response that streams to the gateway, and a request body that streams from there. The events of an
+SSE stream leave here: each read of the inference server's response is one `StreamedPost.send_data`,
+and none of them is parsed. `gateway.attach.exchanges` receives them. The gateway's
 response to a POST may come at any time; before the POST's end it means that the client has left.
 """
 

@@ -2,8 +2,8 @@
 
 What it makes up would find little but 404, so of the calls that are meant to be valid every second
 one is given a function, a deployment or a key that exists; one of its own if the call changes it.
-All of them are put right where no schema can say what is wrong (`repairs`), so that a valid call
-must be taken, and one about what exists must do what it says.
+All of them are put right where no schema can say what is wrong (`plausible_bodies`), so
+that a valid call must be taken, and one about what exists must do what it says.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ CONFIG = schemathesis.Config.from_str(
     deterministic = true
     database = "none"
     max-examples = 12
-    # The handlers of twins are called by their own routes: here, by the way to them.
+    # The handlers of admin routes are called by their own routes: here, by the way to them.
     [[operations]]
     include-tag = "{ADMIN_TAG}"
     [operations.generation]

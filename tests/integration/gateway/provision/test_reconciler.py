@@ -27,6 +27,7 @@ from gateway.domain.model import (
     InstanceKey,
     Phase,
     Record,
+    Removed,
     VersionDetails,
     VersionKey,
     VersionState,
@@ -44,6 +45,7 @@ from tests.support.idle_backend import running_fleet
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.provisioner import PROVISION, REGION, Provisioner, provisioning
 from tests.support.queues import request_subject
+from tests.support.stand_in_agent import UNTIL_FINISH, finish_subject
 from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
@@ -120,6 +122,11 @@ class Version:
         subject = request_subject(REGION, self.version_id, new_uuid())
         client = self.store.connection.connected_client()
         await client.jetstream().publish(subject, payload)
+
+    async def finish(self) -> None:
+        """Have the agents acknowledge all `UNTIL_FINISH` requests, present and future."""
+        client = self.store.connection.connected_client()
+        await client.publish(finish_subject(self.version_id))
 
     @property
     def state(self) -> VersionState:
@@ -410,7 +417,7 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
     version = await deployed(one, gpu_spec("s1", 1, 2, concurrency=4))
     await version.until(VersionState.ACTIVE)
     for _ in range(12):
-        await version.enqueue(b"1.5")
+        await version.enqueue(UNTIL_FINISH)
     most = 0
 
     def served_by_two() -> bool:
@@ -419,6 +426,7 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
         return sum(one.busy for one in version.instances) == 8
 
     await version.picture.until(served_by_two)
+    await version.finish()
     await until_load(version, 0)
     await version.picture.until(lambda: len(version.instances) == 1)
     assert most == 2
@@ -541,6 +549,11 @@ def has_kind(changes: list[object], kind: type) -> bool:
     return any(isinstance(change, kind) for change in changes)
 
 
+def was_removed(changes: list[object], kind: type) -> bool:
+    """Return whether a record was removed whose key is a ``kind``."""
+    return any(isinstance(change, Removed) and isinstance(change.key, kind) for change in changes)
+
+
 def was_silent(changes: list[object]) -> bool:
     return any(
         isinstance(change, Instance) and change.phase is Phase.STARTING for change in changes
@@ -558,7 +571,7 @@ async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: P
     one.picture.listeners.append(heard.append)
     await nats_server.restart()
     # The store keeps instances in memory and has lost them; some may be back before that is seen.
-    await version.picture.until(lambda: has_kind(heard, InstanceKey) or was_silent(heard))
+    await version.picture.until(lambda: was_removed(heard, InstanceKey) or was_silent(heard))
     await version.picture.until(lambda: has_kind(heard, Instance))
     await version.picture.until(lambda: one.reconciler.is_leader)
     await version.until(VersionState.ACTIVE)

@@ -39,6 +39,12 @@ def test_every_reference_leads_somewhere_and_everything_is_json() -> None:
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
 
 
+def test_schemas_are_named_like_their_models_whatever_module_they_are_in() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert [name for name in schemas if not re.fullmatch("[A-Za-z]+", name)] == []
+    assert {"Resource", "KeyResource"} <= set(schemas)
+
+
 def test_operations_have_ids_of_their_own_and_name_every_variable_of_their_path() -> None:
     ids = [operation["operationId"] for _, _, operation in OPERATIONS]
     assert len(set(ids)) == len(ids)
