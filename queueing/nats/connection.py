@@ -84,7 +84,7 @@ class NatsConnection:
     """One client of a NATS cluster, over one socket at a time.
 
     Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``), of them
-    ``slow_consumers``, and ``failures`` on our side: failed attempts to connect, failed message
+    ``slow_consumers``, and ``failures`` of this client: failed attempts to connect, failed message
     handlers, links that we closed because of an error.
     """
 
@@ -207,7 +207,7 @@ class NatsConnection:
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> Reply:
         """Publish and return the first response. Raises `NatsError`."""
         if self._replies is None:
-            self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._replied)
+            self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._on_reply)
         self._inboxes += 1
         inbox = b"%b.r.%d" % (self._inbox_prefix, self._inboxes)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -225,7 +225,7 @@ class NatsConnection:
             raise NoResponders(f"no responders on {subject.decode()}")
         return reply
 
-    def _replied(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _on_reply(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
         asked = self._requests.get(subject)
         if asked is not None and not asked[1].done():
             asked[1].set_result(Reply(headers, payload))

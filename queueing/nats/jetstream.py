@@ -1,4 +1,4 @@
-"""The JetStream API calls that we use: streams and consumers of queues (`docs/wire.md` §4.2).
+"""The JetStream API calls in use: streams and consumers of queues (`docs/wire.md` §4.2).
 
 They are rare and respond with JSON. Publishing and pulling do not use this module.
 """

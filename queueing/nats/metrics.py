@@ -19,7 +19,7 @@ _NO_REGIONS = "none"
 def register_connection(registry: MetricRegistry, connection: NatsConnection) -> None:
     """Show the state of a gateway process's connection.
 
-    No message is ever dropped on our side: each is handled as it is read. While we read too slowly
+    This client never drops a message: each is handled as it is read. While it reads too slowly,
     messages wait at the server, which closes the connection in the end.
     """
     for name, help_text, read in (
@@ -41,7 +41,7 @@ def register_connection(registry: MetricRegistry, connection: NatsConnection) ->
         ),
         (
             "total_nats_errors",
-            "Errors sent by servers, and errors on our side",
+            "Errors sent by servers, and errors of this client",
             lambda: connection.refusals + connection.failures,
         ),
         ("nats_in_bytes", "Bytes received", lambda: connection.traffic.in_bytes),
@@ -71,7 +71,7 @@ def register_worker_connection(
     for name, help_text, read in (
         (
             "error_total",
-            "Errors sent by servers, and errors on our side",
+            "Errors sent by servers, and errors of this client",
             lambda: connection.refusals + connection.failures,
         ),
         ("disconnect_total", "Connections lost", lambda: connection.losses),

@@ -62,7 +62,7 @@ class LinkOwner(Protocol):
         """The server sent ``-ERR``."""
 
     def link_failed(self) -> None:
-        """Our side failed: a handler raised, or we close the link because of an error."""
+        """This client failed: a handler raised, or the link is closed because of an error."""
 
     def link_lost(self, link: "Link", reason: str) -> None:
         """The link has ended. Called once, and only for a link that had been opened."""
@@ -284,12 +284,12 @@ class Link(asyncio.Protocol):
         }
         self._hello = self._loop.create_future()
         self.send(encode_connect(orjson.dumps(document)))
-        self.ping(self._accepted)
+        self.ping(self._on_accepted)
         await self._hello
         self._is_open = True
         self._keep_alive()
 
-    def _accepted(self) -> None:
+    def _on_accepted(self) -> None:
         if not self._hello.done():
             self._hello.set_result(None)
 
