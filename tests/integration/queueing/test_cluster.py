@@ -16,11 +16,11 @@ from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
     OPTIONS,
     Client,
+    Worker,
     connected,
     gateway,
     new_request,
     new_version,
-    publish,
     worker,
 )
 from tests.support.waiting import PATIENCE_S, until
@@ -69,20 +69,21 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
     version = new_version()
     leaving = cluster[0]
     options = replace(OPTIONS, lame_duck_jitter_s=0.1)
+
+    def serve(work: Worker, lease: Lease) -> None:
+        lease.ack()
+        queue.answered(lease.request_id)
+        work.leased(lease)
+        work.pull.want(8)
+
     async with (
         gateway(leaving.url, streams=REPLICATED, limits=PATIENT, options=options) as queue,
-        worker(leaving.url, version, slots=8, options=options) as work,
+        worker(leaving.url, version, slots=8, options=options, serve=serve) as work,
     ):
-
-        def serve(lease: Lease) -> None:
-            lease.ack()
-            queue.answered(lease.request_id)
-            work.leased(lease)
-            work.pull.want(8)
-
-        work.pull._on_lease = serve
-        await publish(queue, version)
-        connection = queue._connection
+        # Not `publish`: the request may be served before anything sees that it is stored.
+        queue.publish(version, new_request(), b"envelope", Client(), b"")
+        await work.has(1)
+        connection = queue.connection
         leaving.lame_duck()
         clients: dict[str, Client] = {}
         async with asyncio.timeout(2 * PATIENCE_S):
