@@ -31,6 +31,11 @@ class Sequences:
         return len(self._sequences) - len(self._removed)
 
     @property
+    def stored(self) -> int:
+        """How many sequences are stored, removed ones included."""
+        return len(self._sequences)
+
+    @property
     def last(self) -> int:
         """The highest sequence that is still stored, removed ones included; 0 when empty."""
         return self._sequences[-1] if self._sequences else 0

@@ -126,7 +126,7 @@ class LineWriter:
         is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
         is_open = True
         while (lines := self._handed.get()) is not None:
-            for batch in _batches(lines) if is_pipe else [b"".join(lines)]:
+            for batch in join_for_pipe(lines) if is_pipe else [b"".join(lines)]:
                 is_open = is_open and self._write_all(batch)
                 self._written_bytes += len(batch)
 
@@ -140,7 +140,7 @@ class LineWriter:
         return True
 
 
-def _batches(lines: list[bytes]) -> list[bytes]:
+def join_for_pipe(lines: list[bytes]) -> list[bytes]:
     """Join ``lines`` into batches of at most `_PIPE_BUF` bytes, split only between lines."""
     batches: list[bytes] = []
     batch: list[bytes] = []

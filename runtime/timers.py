@@ -45,6 +45,9 @@ class Timers(Generic[Owner]):
     def __len__(self) -> int:
         return self._count
 
+    def __repr__(self) -> str:
+        return f"Timers({self._count} owners in {len(self._slots)} ticks)"
+
     def schedule(self, at: float, owner: Owner) -> None:
         """Make ``owner`` due at ``at``; replaces its earlier deadline."""
         if owner.slot != IDLE:

@@ -57,6 +57,11 @@ class Authenticator:
         self._verified: dict[bytes, _VerifiedToken] = {}
         self._changes = -1
 
+    @property
+    def remembered(self) -> int:
+        """How many verified tokens are in the cache."""
+        return len(self._verified)
+
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
         """Return the principal of an ``Authorization`` value; ``now`` is Unix time in seconds.
 

@@ -33,7 +33,7 @@ _START_S = 20.0
 _RESPONSE_S = 120.0
 _STOP_S = 5.0
 """Time for a child process to end, in addition to its grace period."""
-_DEMO = "{python} -P -m examples.inference --port {port}"
+DEMO_COMMAND = "{python} -P -m examples.inference --port {port}"
 # -P: packages in the current folder must not shadow the gateway's.
 
 
@@ -81,7 +81,7 @@ def dev(  # noqa: PLR0913 - one argument per option
     inference_command: Annotated[
         str,
         typer.Option(help="Command of your own server; it must use {port} and serve /health."),
-    ] = _DEMO,
+    ] = DEMO_COMMAND,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for data and logs. Default: temporary.")
     ] = None,
@@ -112,7 +112,7 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
     pause = Pause(life.stopping)
     with contextlib.ExitStack() as stack:
         try:
-            _check_demo(options.inference_command)
+            check_demo(options.inference_command)
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
@@ -322,9 +322,9 @@ def _check_free(option: str, port: int) -> None:
             ) from error
 
 
-def _check_demo(command: str) -> None:
+def check_demo(command: str) -> None:
     """Raise `ChildError` if ``command`` is the demo and its requirements are not installed."""
-    if command == _DEMO and not (find_spec("fastapi") and find_spec("uvicorn")):
+    if command == DEMO_COMMAND and not (find_spec("fastapi") and find_spec("uvicorn")):
         raise ChildError(
             "the demo inference server requires: pip install 'invocation-gateway[examples]'; "
             "or give your own with --inference-command"

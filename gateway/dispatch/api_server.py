@@ -9,7 +9,7 @@ from gateway.dispatch.api_proxy import connect_in_process
 from http1.client.pool import Connect
 from runtime.events import emit
 
-_UNBOUNDED = 2**31 - 1
+UNBOUNDED = 2**31 - 1
 """The gateway's HTTP server has bounded the head; a lower limit would reject what it accepted."""
 
 _log = logging.getLogger("gateway.api")
@@ -18,16 +18,17 @@ _log = logging.getLogger("gateway.api")
 class ApiServer:
     """Runs the application while the process runs."""
 
-    def __init__(self, app: web.Application) -> None:
+    def __init__(self, app: web.Application, max_line_bytes: int = UNBOUNDED) -> None:
+        """``max_line_bytes`` bounds the request line and each header field."""
         _log.addFilter(without_bytes)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
             access_log=None,
             logger=_log,
-            max_line_size=_UNBOUNDED,
-            max_field_size=_UNBOUNDED,
-            max_headers=_UNBOUNDED,
+            max_line_size=max_line_bytes,
+            max_field_size=max_line_bytes,
+            max_headers=UNBOUNDED,
         )
 
     async def start(self) -> Connect:

@@ -80,6 +80,14 @@ class Reconciler:
         """Whether this process leads now."""
         return self.lease.is_held
 
+    def version(self, version_id: str) -> VersionInstances | None:
+        """Return what is known of a version, to be read only; `None` if it is not in the store."""
+        return self._versions.ensure_stored(version_id)
+
+    def is_planned(self, version_id: str) -> bool:
+        """Whether a version has a planner: from its first pass until nothing of it is left."""
+        return version_id in self._planners
+
     def apply(self, change: Change) -> None:
         """Take one change of the store, in any order, also before `start`."""
         self._versions.apply(change)

@@ -87,6 +87,11 @@ class PulledLease:
         self.request_id = request_id
         self.envelope = envelope
 
+    @property
+    def ack_subject(self) -> bytes:
+        """The subject of its acknowledgement; empty once the lease has ended."""
+        return self._ack_subject
+
     def in_progress(self) -> None:
         """Start the time of the lease again."""
         if self._ack_subject:
@@ -115,6 +120,8 @@ class PullConsumer:
 
     ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
     every cancelled request of the version, whichever worker has it.
+
+    ``pulls`` counts the pulls sent.
     """
 
     def __init__(
@@ -156,7 +163,7 @@ class PullConsumer:
         self._clock = loop.time
         self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick)
-        self._pulls = 0
+        self.pulls = 0
 
     # Start and end
 
@@ -258,13 +265,13 @@ class PullConsumer:
             return
         options = self._options
         batch = min(free - asked, self._max_batch)
-        self._pulls += 1
+        self.pulls += 1
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             batch,
             int(options.expires_s * 1e9),
             int(min(options.heartbeat_s, options.expires_s / 3) * 1e9),
         )
-        inbox = b"%b.%d" % (self._inbox, self._pulls)
+        inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
             self._asked = asked + batch
 

@@ -25,6 +25,7 @@ The module is longer than others so that the whole life is in one place.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -177,7 +178,9 @@ class JetStreamQueue:
         process: int,
         limits: QueueLimits | None = None,
         streams: StreamSettings | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        """``clock`` returns seconds; the loop's time by default."""
         self._connection = connection
         self._region = region
         self._limits = limits or QueueLimits()
@@ -196,9 +199,9 @@ class JetStreamQueue:
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
         self._subscriptions: list[Subscription] = []
-        self._ticker = Ticker(_TICK_S, self._tick)
+        self._ticker = Ticker(_TICK_S, self.tick)
         self._checked_at = 0.0
-        self._clock = asyncio.get_running_loop().time
+        self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
         self.losses = 0
@@ -294,6 +297,33 @@ class JetStreamQueue:
     async def depth(self, version_id: str) -> int:
         """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
         return await self._positions.depth(stream_name(self._region, version_id))
+
+    # State
+
+    @property
+    def known_peers(self) -> int:
+        """How many other gateway processes of the region are known."""
+        return len(self._peers)
+
+    @property
+    def open_versions(self) -> frozenset[str]:
+        """The versions whose queues this process has open."""
+        return frozenset(self._queues)
+
+    def idle_versions(self) -> Iterator[str]:
+        """Yield the open versions of which this process has no request."""
+        for version_id, queue in self._queues.items():
+            if not (
+                queue.by_sequence
+                or queue.unacknowledged
+                or queue.stalled
+                or version_id in self._maintenance.ensuring
+            ):
+                yield version_id
+
+    def request(self, request_id: str) -> PublishedRequest | None:
+        """Return a request of this process, to be read only; `None` if it has ENDED."""
+        return self._requests.get(request_id)
 
     # What `Positions` and `Peers` read
 
@@ -543,27 +573,20 @@ class JetStreamQueue:
     def _open(self, version_id: str) -> VersionQueue | None:
         """Return the queue of a version, or `None` when the maximum of versions is in use."""
         if len(self._queues) >= self._limits.max_versions:
-            idle = next((queue for queue in self._queues.values() if self._is_idle(queue)), None)
+            idle = next(self.idle_versions(), None)
             if idle is None:
                 return None
-            del self._queues[idle.names.version_id]
+            del self._queues[idle]
         names = QueueNames.of(self._region, version_id)
         queue = self._queues[version_id] = VersionQueue(names, self.publishes)
         if self._connection.is_connected():
             self._maintenance.ensure(names)
         return queue
 
-    def _is_idle(self, queue: VersionQueue) -> bool:
-        return not (
-            queue.by_sequence
-            or queue.unacknowledged
-            or queue.stalled
-            or queue.names.version_id in self._maintenance.ensuring
-        )
-
     # Time
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Repeat or fail what is due. Called every half second between `start` and `close`."""
         now = self._clock()
         self._repeat_or_fail(now)
         self._fail_lost(now)

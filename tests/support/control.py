@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,10 +220,13 @@ def deployment_path(function_id: str, version_id: str) -> str:
 
 @asynccontextmanager
 async def control_plane(
-    nats_url: str, queue: SetQueue | None = None, vault: OpenVault | None = None
+    nats_url: str,
+    queue: SetQueue | None = None,
+    vault: OpenVault | None = None,
+    connect: Callable[[NatsOptions], StoreConnection] = StoreConnection,
 ) -> AsyncIterator[ControlPlane]:
     """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = StoreConnection(NatsOptions((nats_url,)))
+    connection = connect(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
     store = Store(connection)
     await store.prepare()

@@ -69,7 +69,10 @@ class Picture:
 class Provisioner:
     """One candidate for leadership with its connections, store, queues and backend."""
 
-    def __init__(self, nats_url: str, folder: Path) -> None:
+    def __init__(
+        self, nats_url: str, folder: Path, store_of: Callable[[StoreConnection], Store] = Store
+    ) -> None:
+        """``store_of`` makes the store of the reconciler."""
         self.url = nats_url
         self.folder = folder
         self.connection = StoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
@@ -80,7 +83,7 @@ class Provisioner:
         self.picture = Picture()
         self.watcher = Watcher(self.store, self.picture, CONTROL)
         self.provisioning = Provisioning(
-            self.store,
+            store_of(self.connection),
             self.broker,
             ProvisionSettings(folder=folder, **PROVISION),
             [CLUSTER],
@@ -116,9 +119,11 @@ class Provisioner:
 
 
 @asynccontextmanager
-async def provisioning(nats_url: str, folder: Path) -> AsyncIterator[Provisioner]:
+async def provisioning(
+    nats_url: str, folder: Path, store_of: Callable[[StoreConnection], Store] = Store
+) -> AsyncIterator[Provisioner]:
     """Run a provisioner in this process while the block runs."""
-    candidate = Provisioner(nats_url, folder)
+    candidate = Provisioner(nats_url, folder, store_of)
     await candidate.connect()
     await candidate.start()
     try:

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from os import urandom
+from typing import Any
 
 from queueing.interface import FunctionQueue, Lease, QueueError
 from queueing.nats import consumer as nats_consumer
@@ -47,6 +49,14 @@ class Diary:
         await until(
             lambda: self.entries, lambda _: condition(), what=condition, changed=self._grown
         )
+
+
+class GatewayQueue(JetStreamQueue):
+    """A queue that shows its ``connection``."""
+
+    def __init__(self, connection: NatsConnection, **arguments: Any) -> None:
+        super().__init__(connection, **arguments)
+        self.connection = connection
 
 
 class Client(Diary):
@@ -117,9 +127,9 @@ async def gateway(
     streams: StreamSettings = STREAMS,
     limits: QueueLimits | None = None,
     options: ConnectionOptions = OPTIONS,
-) -> AsyncIterator[JetStreamQueue]:
+) -> AsyncIterator[GatewayQueue]:
     async with connected(url, options) as connection:
-        queue = JetStreamQueue(
+        queue = GatewayQueue(
             connection, region=REGION, process=process, streams=streams, limits=limits
         )
         await queue.start()
@@ -136,7 +146,9 @@ async def worker(
     slots: int = 1,
     options: ConnectionOptions = OPTIONS,
     pulls: PullOptions | None = None,
+    serve: Callable[[Worker, Lease], None] = Worker.leased,
 ) -> AsyncIterator[Worker]:
+    """Run a worker; ``serve`` is called with it and each lease."""
     async with connected(url, options) as connection:
         work = Worker()
         work.connection = connection
@@ -144,7 +156,7 @@ async def worker(
             connection,
             region=REGION,
             version_id=version_id,
-            on_lease=work.leased,
+            on_lease=partial(serve, work),
             on_cancel=work.cancel,
             options=pulls,
         )

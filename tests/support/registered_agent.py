@@ -59,12 +59,14 @@ class Platform:
         data: NatsConnection,
         workers: CountedWorkers,
         api: Api,
+        token_of: Callable[[WorkerIdentity, float, float], str],
         port: int,
     ) -> None:
         self.nats = nats
         self.store = store
         self.data = data
         self.workers = workers
+        self.token_of = token_of
         self.port = port
         self._api = api
         self._server: TestServer | None = None
@@ -144,13 +146,14 @@ async def running_platform(
         stack.push_async_callback(logins.close)
         signer = TokenSigner(os.urandom(32))
         port = _free_port()
+        ports = _ports(store, data, logins, signer)
         workers = CountedWorkers(
-            _ports(store, data, logins, signer),
+            ports,
             WorkerOptions(
                 f"http://127.0.0.1:{port}", {"WORKER_NATS__URLS": nats.url}, lease_s, token_s
             ),
         )
-        platform = Platform(nats, store, data, workers, _api(store, signer), port)
+        platform = Platform(nats, store, data, workers, _api(store, signer), ports.mint, port)
         await store.put(platform.record, 0)
         await platform.up()
         stack.push_async_callback(platform.down)

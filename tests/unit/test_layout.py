@@ -92,6 +92,37 @@ def test_support_code_and_tests_import_downwards_only() -> None:
     assert astray == []
 
 
+def test_tests_do_not_name_private_members() -> None:
+    """Tests use what a class shows: no private import, no ``setattr(product, "_member", ...)``.
+
+    ``object._member`` is found by ruff (SLF001). An exception needs its reason beside it.
+    """
+    astray = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules("tests")
+        for name in named_members(path)
+        if re.search(r"(^|\.)_[a-z]\w*$", name, re.IGNORECASE)
+    ]
+    assert astray == []
+
+
+def named_members(path: Path) -> list[str]:
+    """Return the names that a file imports, or gives to ``getattr``, ``setattr``, ``delattr``."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and re.search(
+            r"\b(get|set|del)attr$", ast.unparse(node.func)
+        ):
+            found.extend(
+                part.value
+                for part in node.args[:2]
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )
+    return found
+
+
 def imported_modules(path: Path) -> set[str]:
     """Return the full names of the modules that a file imports anywhere in it."""
     found: set[str] = set()

@@ -16,6 +16,7 @@ from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
     OPTIONS,
     Client,
+    Worker,
     connected,
     gateway,
     new_request,
@@ -68,18 +69,17 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
     version = new_version()
     leaving = cluster[0]
     options = replace(OPTIONS, lame_duck_jitter_s=0.1)
+
+    def serve(work: Worker, lease: Lease) -> None:
+        lease.ack()
+        queue.forget(lease.request_id)
+        work.leased(lease)
+        work.pull.want(8)
+
     async with (
         gateway(leaving.url, streams=REPLICATED, limits=PATIENT, options=options) as queue,
-        worker(leaving.url, version, slots=8, options=options) as work,
+        worker(leaving.url, version, slots=8, options=options, serve=serve) as work,
     ):
-
-        def serve(lease: Lease) -> None:
-            lease.ack()
-            queue.forget(lease.request_id)
-            work.leased(lease)
-            work.pull.want(8)
-
-        work.pull._on_lease = serve
         clients: dict[str, Client] = {}
 
         async def publish_next() -> None:
@@ -94,7 +94,7 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
             await work.has(len(clients))
 
         await publish_next()
-        connection = queue._connection
+        connection = queue.connection
         leaving.lame_duck()
         async with asyncio.timeout(2 * PATIENCE_S):
             while connection.connects < 2 or work.connection.connects < 2:

@@ -49,11 +49,11 @@ async def test_a_silent_peer_delays_a_position_only_so_long(
         raw.publish(f"nvcf.presence.{REGION}".encode(), b"beat somebody 7")
         await raw.flush()
         await queue.depth(version)
-        assert len(queue._peers) == 1
+        assert queue.known_peers == 1
         assert await queue.position(version, request) == 1
         assert await queue.position(version, request) == 1
         # Twice silent: nobody waits for it any more.
-        assert len(queue._peers) == 0
+        assert queue.known_peers == 0
 
 
 async def test_without_a_broker_everything_is_refused_later_and_nothing_raises() -> None:
@@ -80,7 +80,7 @@ async def test_an_envelope_larger_than_the_broker_takes_costs_only_itself(
         _, client = await publish(queue, version, bytes(2 << 20))
         assert client.entries == [("publish_failed", "QueueUnavailable")]
         assert other.entries == [("published",)]
-        assert queue._connection.is_connected()
+        assert queue.connection.is_connected()
 
 
 async def test_more_requests_than_the_table_holds_are_refused(
@@ -130,17 +130,17 @@ async def test_what_was_counted_stays_when_the_queue_is_forgotten_and_opened_aga
             assert counted(queue, version) == {"Ok": number}
             queue.forget(request)
             # Its queue is looked at after it was made, and is not idle before.
-            await until(lambda: queue._is_idle(queue._queues[version]))
+            await until(lambda: version in queue.idle_versions())
             request, _ = await publish(queue, other)
-            assert set(queue._queues) == {other}
+            assert queue.open_versions == {other}
             assert counted(queue, version) == {"Ok": number}
             queue.forget(request)
-            await until(lambda: queue._is_idle(queue._queues[other]))
+            await until(lambda: other in queue.idle_versions())
 
 
 async def test_presence_goes_with_the_process(shared_nats_server: NatsServer) -> None:
     url = shared_nats_server.url
     async with gateway(url, process=1) as one:
         async with gateway(url, process=2) as two:
-            await until(lambda: len(one._peers) == len(two._peers) == 1)
-        await until(lambda: len(one._peers) == 0)
+            await until(lambda: one.known_peers == two.known_peers == 1)
+        await until(lambda: one.known_peers == 0)

@@ -3,11 +3,12 @@
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.queue import QueueLimits
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     REGION,
     Client,
+    GatewayQueue,
     Worker,
     connected,
     counted,
@@ -28,13 +29,13 @@ ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
 SOON = QueueLimits(lost_grace_s=0.3, look_interval_s=0.2)
 
 
-async def until_down(queue: JetStreamQueue) -> None:
-    await until(lambda: not queue._connection.is_connected())
+async def until_down(queue: GatewayQueue) -> None:
+    await until(lambda: not queue.connection.is_connected())
 
 
-async def until_up(*sides: JetStreamQueue | Worker) -> None:
+async def until_up(*sides: GatewayQueue | Worker) -> None:
     for side in sides:
-        is_up = side.pull.is_bound if isinstance(side, Worker) else side._connection.is_connected
+        is_up = side.pull.is_bound if isinstance(side, Worker) else side.connection.is_connected
         await until(is_up)
 
 
@@ -163,8 +164,9 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
         nats_server.pause()
         request, client = new_request(), Client()
         queue.publish(version, request, b"envelope", client, b"")
-        entry = queue._requests[request]
-        await until(lambda: entry.sends == 2)
+        sent = queue.request(request)
+        assert sent is not None
+        await until(lambda: sent.sends == 2)
         nats_server.resume()
         await decided(queue, request, client)
         await publish(queue, version)
@@ -235,8 +237,8 @@ async def test_a_pull_that_expires_is_renewed(shared_nats_server: NatsServer) ->
     async with gateway(url) as queue, worker(url, version, slots=4, pulls=pulls) as work:
         await publish(queue, version)
         await work.has(1)
-        before = work.pull._pulls
-        await until(lambda: work.pull._pulls >= before + 3)
+        before = work.pull.pulls
+        await until(lambda: work.pull.pulls >= before + 3)
         await publish_many(queue, version, 3)
         await work.has(4)
         # None was given back.

@@ -51,4 +51,4 @@ def test_what_left_the_line_takes_no_room() -> None:
         if sequence > 10:
             line.remove(sequence - 10)
     assert len(line) == 10
-    assert len(line._sequences) < 200
+    assert line.stored < 200

@@ -52,7 +52,7 @@ def test_nothing_is_kept_of_a_cancelled_owner() -> None:
         timers.cancel(waiter)
         timers.cancel(waiter)
     assert len(timers) == 0
-    assert timers._slots == {}
+    assert repr(timers) == "Timers(0 owners in 0 ticks)"
 
 
 def test_an_owner_that_put_its_deadline_off_is_due_at_the_later_time() -> None:

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from uuid import uuid4
 
 import pytest
-from nats.aio.msg import Msg
 
-from gateway.store.feed import Feed
-from tests.integration.gateway.api.lagging_process import Behind
+from tests.integration.gateway.api.lagging_process import Behind, LateConnection
 from tests.support.control import Client, ControlPlane, OpenVault, SetQueue, control_plane
 from tests.support.nats_server import NatsServer, nats_server, shared_nats_server
 
@@ -39,26 +38,14 @@ async def behind(
     client: Client,
     shared_nats_server: NatsServer,
     queue: SetQueue,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Behind]:
     """It knows ``client``, and nothing that ``client`` does."""
     hears = asyncio.Event()
     hears.set()
-    receive = Feed._on_message
-
-    async def held(feed: Feed, message: Msg) -> None:
-        await hears.wait()
-        await receive(feed, message)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Feed, "_on_message", held)
-        opening = control_plane(shared_nats_server.url, queue)
-        late = await opening.__aenter__()
-    try:
+    connect = partial(LateConnection, hears=hears)
+    async with control_plane(shared_nats_server.url, queue, connect=connect) as late:
         yield Behind(late, hears)
-    finally:
         hears.set()
-        await opening.__aexit__(None, None, None)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gateway.errors import Unauthenticated
 from gateway.store.nats_kv import Store
 from tests.support.followed_store import connected
 from tests.support.nats_server import NatsServer
-from tests.support.waiting import PATIENCE_S, Signal, until
+from tests.support.waiting import PATIENCE_S, until
 
 NOW = 1_800_000_000.0
 
@@ -52,10 +52,7 @@ async def following(store: Store, master: Master | None = None) -> AsyncIterator
 
 
 async def heard(credentials: CredentialChecker, token: str) -> None:
-    """Wait until the token is accepted; it is tried again after every change in the store."""
-    changed = Signal()
-    meta = credentials.meta
-    meta._listeners = (*meta._listeners, lambda _name, _data: changed.notify())
+    """Wait until the token is accepted."""
 
     def is_accepted() -> bool:
         try:
@@ -64,7 +61,7 @@ async def heard(credentials: CredentialChecker, token: str) -> None:
             return False
         return True
 
-    await until(is_accepted, changed=changed)
+    await until(is_accepted)
 
 
 async def test_of_processes_that_start_at_once_one_shows_the_secret(

@@ -10,8 +10,8 @@ from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import NatsConnection
-from queueing.nats.consumer import PullOptions
-from queueing.nats.jetstream import JetStream
+from queueing.nats.consumer import PulledLease, PullOptions
+from queueing.nats.jetstream import JetStream, next_message_subject
 from queueing.nats.login import Login
 from runtime.ids import new_uuid
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
@@ -213,10 +213,9 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
         async with worker(
             guarded_nats.url, version_id, slots=1, options=options, pulls=PULLS
         ) as work:
-            raw = work.connection
             for reply in replies:
-                await ask_everything(work, raw, reply.encode())
-            await raw.flush()
+                await ask_everything(work, stream_name(REGION, version_id), reply.encode())
+            await work.connection.flush()
         await own.flush()
         assert await in_queue(guarded_nats, other) == 1
         await until_depth(queue, other, 1)
@@ -225,17 +224,19 @@ async def test_the_server_does_nothing_for_a_worker_that_it_may_not_do_itself(
     assert stolen.entries == []
 
 
-async def ask_everything(work: Worker, raw: NatsConnection, reply: bytes) -> None:
+async def ask_everything(work: Worker, stream: str, reply: bytes) -> None:
     """Do all a worker may, with ``reply`` as the reply subject: this takes two requests."""
-    pull = work.pull
+    raw = work.connection
     count = len(work.leases)
-    pull.want(1)
+    work.pull.want(1)
     lease = (await work.has(count + 1))[-1]
-    raw.publish(pull._next_subject, b'{"batch":1,"no_wait":true}', reply)
-    raw.publish(pull._next_subject.replace(b"MSG.NEXT", b"INFO"), b"", reply)
-    raw.publish(lease._ack_subject, b"+ACK", reply)
+    assert isinstance(lease, PulledLease)
+    next_subject = next_message_subject(stream, WORKER_API)
+    raw.publish(next_subject, b'{"batch":1,"no_wait":true}', reply)
+    raw.publish(next_subject.replace(b"MSG.NEXT", b"INFO"), b"", reply)
+    raw.publish(lease.ack_subject, b"+ACK", reply)
     # Answered when the server has dealt with what was sent before.
-    assert await pull._jetstream.consumer_state(pull._stream) is not None
+    assert await JetStream(raw, api=WORKER_API).consumer_state(stream) is not None
 
 
 async def test_expired_credentials_are_refused(guarded_nats: GuardedNats) -> None:

@@ -321,7 +321,7 @@ class Worker:
             "instance_id": record.instance_id,
         }
         now = time.time()
-        self.token = platform.workers._ports.mint(WorkerIdentity(**{**own, **changes}), now, 60.0)
+        self.token = platform.token_of(WorkerIdentity(**{**own, **changes}), now, 60.0)
         self.url = platform.url
         self.connect_body = {
             "instanceId": record.instance_id,

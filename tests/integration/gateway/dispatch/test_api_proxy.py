@@ -15,9 +15,8 @@ from aiohttp.typedefs import Handler
 
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.problems import response_to
-from gateway.dispatch import api_server
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
-from gateway.dispatch.api_server import ApiServer
+from gateway.dispatch.api_server import UNBOUNDED, ApiServer
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
 from http1.client.pool import Connect
@@ -107,9 +106,9 @@ class Served:
 
 
 @asynccontextmanager
-async def proxied() -> AsyncIterator[Served]:
+async def proxied(max_line_bytes: int = UNBOUNDED) -> AsyncIterator[Served]:
     application = Application()
-    server = ApiServer(application.app)
+    server = ApiServer(application.app, max_line_bytes)
     connect = await server.start()
     try:
         async with listening(connect) as (url, responses):
@@ -371,12 +370,11 @@ async def test_a_long_path_is_not_found(served: Served) -> None:
     ids=["type", "agent", "websocket", "long"],
 )
 async def test_bytes_that_the_applications_parser_rejects_are_never_repeated(
-    lines: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lines: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither in the response nor in the log."""
-    monkeypatch.setattr(api_server, "_UNBOUNDED", 200)
     caplog.set_level(logging.DEBUG)
-    async with proxied() as served:
+    async with proxied(max_line_bytes=200) as served:
         answer = await ask(served, b"GET", b"/echo?x", *lines)
     answer.problem(400, "/echo")
     assert answer.headers["x-more"] == "yes"

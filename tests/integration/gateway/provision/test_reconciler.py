@@ -36,6 +36,7 @@ from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
+from gateway.store.connection import StoreConnection
 from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
@@ -130,17 +131,17 @@ class Version:
 
     @property
     def state(self) -> VersionState:
-        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        version = self.provisioner.reconciler.version(self.version_id)
         return VersionState.INACTIVE if version is None else version.state
 
     @property
     def instances(self) -> list[Instance]:
-        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        version = self.provisioner.reconciler.version(self.version_id)
         return [] if version is None else version.instances()
 
     @property
     def health(self) -> list[str]:
-        version = self.provisioner.reconciler._versions.ensure_stored(self.version_id)
+        version = self.provisioner.reconciler.version(self.version_id)
         deployment = None if version is None else version.deployment
         return [] if deployment is None else [info.error for info in deployment.health]
 
@@ -225,14 +226,16 @@ async def test_a_killed_instance_is_noticed_at_once_and_restarted(
     version = await deployed(one)
     await version.until(VersionState.ACTIVE)
     (before,) = version.instances
-    local = one.backend._instances[before.instance_id]
+    (folder,) = one.folder.glob(f"*/{before.instance_id}")
+    (folder / "mark").touch()
     (pid,) = [entry for entry in pids_of(one) if half in cmdline(entry)]
     os.kill(pid, signal.SIGKILL)
     await version.until(VersionState.DEGRADED, SOON_S)
     await version.until(VersionState.ACTIVE)
     (after,) = version.instances
     assert after.instance_id == before.instance_id
-    assert one.backend._instances[after.instance_id] is local
+    # The backend has restarted it: the folder of an instance that it drops is deleted.
+    assert (folder / "mark").exists()
 
 
 def cmdline(pid: int) -> bytes:
@@ -325,31 +328,33 @@ async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: P
     await version.picture.until(lambda: not version.instances[0].error)
 
 
-class Refusing:
+class RefusingStore(Store):
     """A store whose next writes of a version's state raise the given errors, last one first."""
 
-    def __init__(self, store: Store, *errors: GatewayError) -> None:
-        self.store = store
+    def __init__(self, connection: StoreConnection, *errors: GatewayError) -> None:
+        super().__init__(connection)
         self.errors = [*errors]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
 
     async def put(self, record: Record, revision: int | None = None) -> int:
         if isinstance(record, FunctionVersion) and self.errors:
             raise self.errors.pop()
-        return await self.store.put(record, revision)
+        return await super().put(record, revision)
 
 
 async def test_a_conflict_is_logged_as_debug_and_an_unavailable_store_as_warning(
-    one: Provisioner, caplog: pytest.LogCaptureFixture
+    nats_server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "gateway.provision")
-    refusing = Refusing(one.store, Conflict(), StoreUnavailable())
-    one.reconciler._executor._records = refusing
-    version = await deployed(one)
-    await version.until(VersionState.ACTIVE)
-    assert not refusing.errors
+    refusing: list[RefusingStore] = []
+
+    def store_of(connection: StoreConnection) -> Store:
+        refusing.append(RefusingStore(connection, Conflict(), StoreUnavailable()))
+        return refusing[0]
+
+    async with provisioning(nats_server.url, tmp_path, store_of) as one:
+        version = await deployed(one)
+        await version.until(VersionState.ACTIVE)
+    assert not refusing[0].errors
     postponed = [entry for entry in caplog.records if entry.message == "reconcile.postponed"]
     warnings = [entry for entry in postponed if entry.levelno == logging.WARNING]
     assert [entry.fields["error"] for entry in warnings] == [str(StoreUnavailable())]  # type: ignore[attr-defined]
@@ -453,7 +458,7 @@ async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Prov
     await until_load(version, 0)
     assert ended == []
     await version.picture.until(lambda: not version.instances)
-    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
+    await version.picture.until(lambda: not one.reconciler.is_planned(version.version_id))
     assert await version.deployment() is None
     assert version.version_id not in await one.queues.version_ids()
     notices.close()
@@ -469,7 +474,7 @@ async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
     await version.drain(within_s=2)
     async with asyncio.timeout(PATIENCE_S):
         assert await ended.get() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
+    await version.picture.until(lambda: not one.reconciler.is_planned(version.version_id))
     assert await version.deployment() is None
     assert version.instances == []
     notices.close()
@@ -484,7 +489,7 @@ async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provi
     await version.undeploy()
     async with asyncio.timeout(2):
         assert await ended.get() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
+    await version.picture.until(lambda: not one.reconciler.is_planned(version.version_id))
     assert version.version_id not in await one.queues.version_ids()
     notices.close()
 
@@ -524,7 +529,7 @@ async def test_the_removal_of_a_queue_is_reported_until_that_succeeds(one: Provi
     await version.until(VersionState.ACTIVE)
     await version.undeploy()
     assert await removals.next() == version.version_id
-    await version.picture.until(lambda: version.version_id not in one.reconciler._planners)
+    await version.picture.until(lambda: not one.reconciler.is_planned(version.version_id))
 
 
 async def test_the_queue_of_a_version_deleted_without_a_leader_is_removed_by_the_next_one(

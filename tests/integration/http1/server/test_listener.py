@@ -38,13 +38,13 @@ class Served:
         self.writer = writer
         self.data = b""
         self.events: list[str] = []
-        self._serve = serve
+        self.serve = serve
         self._changed = Signal()
 
     def _happened(self, event: str) -> None:
         self.events.append(event)
         self._changed.notify()
-        self._serve(event, self)
+        self.serve(event, self)
 
     def request_data(self, data: bytes) -> None:
         self.data += data
@@ -318,7 +318,7 @@ async def test_a_slow_reader_bounds_what_is_held_for_it() -> None:
             if produced >= total:
                 served.writer.send_end()
 
-        it.serve = served._serve = lambda event, _: event == "resume_writing" and produce()
+        it.serve = served.serve = lambda event, _: event == "resume_writing" and produce()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         produce()
         received = len(await client.read(10_000))

@@ -5,14 +5,14 @@ import sys
 import pytest
 
 from gateway.dev.children import ChildError
-from gateway.dev.command import _DEMO, _check_demo
+from gateway.dev.command import DEMO_COMMAND, check_demo
 
 
 def test_a_demo_that_is_not_installed_is_reported_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _check_demo(_DEMO)
+    check_demo(DEMO_COMMAND)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ChildError, match=r"pip install 'invocation-gateway\[examples\]'"):
-        _check_demo(_DEMO)
-    _check_demo("my-server --port {port}")
+        check_demo(DEMO_COMMAND)
+    check_demo("my-server --port {port}")

@@ -13,6 +13,10 @@ from queueing.nats.transport import Traffic
 from runtime.metrics import MetricRegistry
 
 
+class UsedConnection(NatsConnection):
+    traffic = Traffic(10, 20, 3, 5)
+
+
 def lines(registry: MetricRegistry) -> list[str]:
     return registry.exposition().decode().splitlines()
 
@@ -29,12 +33,11 @@ async def test_publishes_are_shown_as_the_queue_counts_them() -> None:
 
 def test_the_fate_of_the_connection_to_nats_is_shown() -> None:
     registry = MetricRegistry(with_process=False)
-    connection = NatsConnection(ConnectionOptions(servers=("nats://127.0.0.1",), name="test"))
+    connection = UsedConnection(ConnectionOptions(servers=("nats://127.0.0.1",), name="test"))
     register_connection(registry, connection)
     connection.connects, connection.losses = 3, 2
     connection.lame_ducks, connection.refusals = 1, 4
     connection.slow_consumers, connection.failures = 1, 7
-    connection._carried = Traffic(10, 20, 3, 5)
     shown = [line for line in lines(registry) if not line.startswith("#")]
     assert shown == [
         "nats_connects 3",

@@ -1,12 +1,14 @@
 """The life of a queued request: every event in every state."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from queueing.interface import QueueError
 from queueing.nats.connection import DeniedHandler, NotConnected, Reply
-from queueing.nats.jetstream import STORAGE_EXCEEDED
+from queueing.nats.jetstream import STORAGE_EXCEEDED, max_deliveries_subject
+from queueing.nats.protocol import MessageHandler
 from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
 from wire.ids import request_id
 
@@ -18,19 +20,26 @@ PENDING, STALLED, HELD, LOST, ENDED = RequestState
 
 
 class RecordedConnection:
-    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses."""
+    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses, always connected.
+
+    Its handlers are called also after they have unsubscribed, as by messages on their way.
+    """
 
     max_payload_bytes = 1 << 20
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.published: list[tuple[bytes, bytes]] = []
+        self.denied: DeniedHandler | None = None
+        self._handlers: dict[bytes, MessageHandler] = {}
+        self._inboxes = 0
 
     def is_connected(self) -> bool:
         return True
 
     def inbox(self) -> bytes:
-        return b"_INBOX.x"
+        self._inboxes += 1
+        return b"_INBOX.%d" % self._inboxes
 
     def send(self, frame: bytes) -> bool:
         self.sent.append(frame)
@@ -40,16 +49,30 @@ class RecordedConnection:
         self.published.append((subject, payload))
         return True
 
-    def subscribe(self, subject: bytes, handler: object) -> None: ...
+    def subscribe(self, subject: bytes, handler: MessageHandler) -> None:
+        self._handlers[subject] = handler
 
-    def add_listener(self, listener: object, denied: DeniedHandler | None = None) -> None: ...
+    def unsubscribe(self, subscription: object) -> None: ...
+
+    def deliver(self, subject: bytes, headers: bytes, payload: bytes) -> None:
+        """Call the handler that has subscribed to the subject, or to its siblings."""
+        siblings = subject.rpartition(b".")[0] + b".*"
+        handler = self._handlers.get(subject) or self._handlers[siblings]
+        handler(subject, b"", headers, payload)
+
+    def add_listener(self, listener: object, denied: DeniedHandler | None = None) -> None:
+        self.denied = denied
+
+    def remove_listener(self, listener: object) -> None: ...
+
+    async def flush(self) -> None: ...
 
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> Reply:
         raise NotConnected
 
 
 class World:
-    """One queue with one request, and a clock that the test sets."""
+    """One queue with one request, and a clock that the test sets; see `running_world`."""
 
     def __init__(self) -> None:
         self.connection = RecordedConnection()
@@ -60,10 +83,13 @@ class World:
             region="test",
             process=1,
             limits=QueueLimits(ack_timeout_s=5.0, lost_grace_s=10.0),
+            clock=lambda: self.now,
         )
-        self.queue._clock = lambda: self.now
         self.queue.publish(VERSION, REQUEST, b"envelope", self, b"")
-        self.request = self.queue._requests[REQUEST]
+        request = self.queue.request(REQUEST)
+        assert request is not None
+        self.request = request
+        _, _, self.reply_subject, *_ = self.connection.sent[0].split()
 
     def publish_failed(self, error: QueueError) -> None:
         self.called.append(f"publish_failed {type(error).__name__}")
@@ -86,6 +112,12 @@ class World:
             case RequestState.ENDED:
                 self.forget()
         assert (self.request.state, self.called) == (state, [])
+
+    async def happens(self, event: str) -> None:
+        """Call the method of this name below."""
+        happen: Callable[[], Awaitable[None] | None] = getattr(self, event)
+        if (happening := happen()) is not None:
+            await happening
 
     # Events
 
@@ -118,14 +150,15 @@ class World:
 
     def last_delivery_failed(self) -> None:
         advisory = b'{"stream":"%b","stream_seq":7}' % STREAM.encode()
-        self.queue._on_max_deliveries(b"", b"", b"", advisory)
+        self.connection.deliver(max_deliveries_subject(), b"", advisory)
 
     def denied(self) -> None:
-        self.queue._on_denied(self.request.queue.subject + REQUEST.encode())
+        assert self.connection.denied is not None
+        self.connection.denied(self.request.queue.subject + REQUEST.encode())
 
     def time_passed(self) -> None:
         self.now += 60.0
-        self.queue._tick()
+        self.queue.tick()
 
     def forget(self) -> None:
         self.queue.forget(REQUEST)
@@ -133,13 +166,22 @@ class World:
     def withdrawn(self) -> None:
         self.queue.withdraw(VERSION, REQUEST)
 
-    def closing(self) -> None:
-        for request in tuple(self.queue._requests.values()):
-            self.queue._fail(request, QueueError("closing"))
+    async def closed(self) -> None:
+        await self.queue.close()
 
     def _reply(self, headers: bytes, payload: bytes) -> None:
-        subject = b"_INBOX.x." + REQUEST.encode()
-        self.queue._on_acknowledgement(subject, b"", headers, payload)
+        self.connection.deliver(self.reply_subject, headers, payload)
+
+
+@asynccontextmanager
+async def running_world() -> AsyncIterator[World]:
+    world = World()
+    await world.queue.start()
+    world.connection.published.clear()
+    try:
+        yield world
+    finally:
+        await world.queue.close()
 
 
 FAILED = ENDED, "publish_failed QueueUnavailable"
@@ -164,49 +206,48 @@ TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     "time_passed": (FAILED, FAILED, (HELD, ""), FAILED),
     "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
-    "closing": (FAILED_AS_TOLD, FAILED_AS_TOLD, FAILED_AS_TOLD, FAILED_AS_TOLD),
+    "closed": (FAILED, FAILED, FAILED, FAILED),
 }
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
 @pytest.mark.parametrize("state", RequestState)
 async def test_every_event_in_every_state(state: RequestState, event: str) -> None:
-    world = World()
-    world.reach(state)
-    happen: Callable[[], None] = getattr(world, event)
-    happen()
-    after, called = SILENT if state is ENDED else TRANSITIONS[event][state - PENDING]
-    assert (world.request.state, world.called) == (after, [called] if called else [])
-    assert (REQUEST in world.queue._requests) is (after is not ENDED)
-    assert world.request.queue.unacknowledged == (after in {PENDING, STALLED})
-    assert len(world.request.queue.sequences) == (after is HELD)
-    assert bool(world.request.frame) is (after in {PENDING, STALLED})
+    async with running_world() as world:
+        world.reach(state)
+        await world.happens(event)
+        after, called = SILENT if state is ENDED else TRANSITIONS[event][state - PENDING]
+        assert (world.request.state, world.called) == (after, [called] if called else [])
+        assert world.queue.request(REQUEST) is (None if after is ENDED else world.request)
+        assert world.request.queue.unacknowledged == (after in {PENDING, STALLED})
+        assert len(world.request.queue.sequences) == (after is HELD)
+        assert bool(world.request.frame) is (after in {PENDING, STALLED})
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
 async def test_nothing_is_called_back_after_the_end(event: str) -> None:
     for state in (PENDING, STALLED, HELD, LOST):
-        world = World()
-        world.reach(state)
-        world.closing()
-        called = list(world.called)
-        getattr(world, event)()
-        assert (world.request.state, world.called) == (ENDED, called)
+        async with running_world() as world:
+            world.reach(state)
+            await world.closed()
+            called = list(world.called)
+            await world.happens(event)
+            assert (world.request.state, world.called) == (ENDED, called)
 
 
 async def test_a_stalled_request_is_sent_again_when_the_stream_exists() -> None:
-    world = World()
-    world.no_stream()
-    world.stream_found()
-    assert world.connection.sent == [world.request.frame] * 2
+    async with running_world() as world:
+        world.no_stream()
+        world.stream_found()
+        assert world.connection.sent == [world.request.frame] * 2
 
 
 async def test_an_acknowledgement_after_the_end_deletes_the_message() -> None:
-    world = World()
-    world.withdrawn()
-    world.connection.published.clear()
-    world.acknowledged()
-    (published,) = world.connection.published
+    async with running_world() as world:
+        world.withdrawn()
+        world.connection.published.clear()
+        world.acknowledged()
+        (published,) = world.connection.published
     assert published == (
         f"$JS.API.STREAM.MSG.DELETE.{STREAM}".encode(),
         b'{"seq":7,"no_erase":true}',

@@ -34,10 +34,10 @@ class Staff:
     def __init__(self, plane: IdentityPlane, issuer: TokenIssuer, client_id: str) -> None:
         self._plane = plane
         self._issuer = issuer
-        self._client_id = client_id
+        self.client_id = client_id
 
     def with_scopes(self, *scopes: str) -> Client:
-        return self._plane.holder(self._issuer.token(self._client_id, *scopes))
+        return self._plane.holder(self._issuer.token(self.client_id, *scopes))
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ async def test_who_changes_what_in_another_account_is_written_down(
     (noted,) = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "control.acts_for"]
     assert noted == {
         "account": account,
-        "by": staff._client_id,
+        "by": staff.client_id,
         "operation": "admin.functions.delete",
         "path": path,
         "request_id": told.headers["x-request-id"],
