@@ -119,7 +119,7 @@ class Conflict(ClientFault):
 
     status = 409
     kind = "conflict"
-    summary = "It was changed at the same time by another call: read it again"
+    summary = "Another call changed the resource; read it and retry"
 
 
 class BodyTooLarge(ClientFault):

@@ -215,7 +215,7 @@ Role = Literal["invocation", "api", "provision"]
 
 
 class GatewaySettings(GatewayBrokerSettings):
-    """The whole tree; the sections of the queue and its broker are inherited."""
+    """All settings of the gateway; the sections of the queue and its broker are inherited."""
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ("invocation", "api", "provision")
     """Tasks of the processes: serve invocations, serve the REST API, run the instances."""

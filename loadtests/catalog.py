@@ -14,7 +14,7 @@ from gateway.dev.demo import ACCOUNT
 from gateway.domain.account import Account
 from gateway.domain.lifecycle import register_records
 from gateway.domain.model import AccountKey, Function, Record
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 from wire.ids import FunctionId, VersionId
@@ -65,7 +65,7 @@ def undeploy(ready: Mapping[str, str]) -> None:
 
 
 async def _fill(nats_url: str, functions: int) -> None:
-    connection = Connection(NatsOptions(urls=(nats_url,), name="bench"))
+    connection = StoreConnection(NatsOptions(urls=(nats_url,), name="bench"))
     await connection.open(_CONNECT_WITHIN_S)
     try:
         store = Store(connection)

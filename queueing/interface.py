@@ -17,7 +17,7 @@ class QueueError(Exception):
 
 
 class QueueFull(QueueError):
-    """The queue holds as many requests, or bytes, as it may."""
+    """The queue has reached its limit of requests or bytes."""
 
 
 class QueueUnavailable(QueueError):
@@ -35,7 +35,7 @@ class CredentialsError(Exception):
 class PublishCallbacks(Protocol):
     """What the publisher of one request is called back with: at most one of the two, once.
 
-    Neither is called after `FunctionQueue.withdraw` or `FunctionQueue.answered`.
+    Neither is called after `FunctionQueue.withdraw` or `FunctionQueue.forget`.
     """
 
     def publish_failed(self, error: QueueError) -> None:
@@ -52,7 +52,7 @@ class FunctionQueue(Protocol):
         """Subscribe to what the broker reports. The connection may be up or down."""
 
     async def close(self) -> None:
-        """Fail all requests that are not answered and unsubscribe; the connection stays open."""
+        """Fail all requests of this process and unsubscribe; the connection stays open."""
 
     def publish(
         self,
@@ -72,8 +72,8 @@ class FunctionQueue(Protocol):
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request and send its id to every worker of the version as a cancel."""
 
-    def answered(self, request_id: str) -> None:
-        """Forget the request: a worker has answered. The worker's acknowledgement removes it."""
+    def forget(self, request_id: str) -> None:
+        """Keep no more of the request, which a worker's acknowledgement will remove."""
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process: 1 = next to be leased.
@@ -107,7 +107,7 @@ class Lease(Protocol):
         """Remove the request from the queue: the work is finished."""
 
     def nak(self) -> None:
-        """Return the request to the queue for immediate redelivery. Counts as a delivery."""
+        """End the lease unused, for immediate redelivery. Counts as a delivery."""
 
     def term(self) -> None:
         """Remove the request from the queue without redelivery: no worker can process it."""
@@ -122,8 +122,8 @@ class PullConsumer(Protocol):
     def want(self, free: int) -> None:
         """Set how many further requests may be leased.
 
-        Every lease takes one of them; call this when the number changes otherwise. 0 or less
-        withdraws what was asked for; a request that arrives nevertheless is given back.
+        Every lease reduces the number by one; call this when it changes otherwise. 0 or less
+        cancels open pulls; a request that arrives nevertheless gets a nak.
         """
 
     def is_bound(self) -> bool:
@@ -196,7 +196,7 @@ class Bus(Protocol):
     def publish(self, subject: bytes, payload: bytes) -> bool:
         """Send a message to all subscribers; return whether it could be sent.
 
-        To answer a request, publish to its reply subject.
+        To respond to a request, publish to its reply subject.
         """
 
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> bytes:
@@ -211,7 +211,7 @@ class WorkerCredentials(Protocol):
     """Credentials for workers at the broker. Every method may raise `QueueUnavailable`."""
 
     def start(self) -> None:
-        """Begin to connect to whatever stores credentials."""
+        """Begin to connect to the server that stores credentials."""
 
     async def close(self) -> None:
         """End that connection."""

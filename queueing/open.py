@@ -9,7 +9,7 @@ from pathlib import Path
 
 from queueing.interface import EmbeddedBroker, GatewayBroker, WorkerBroker
 from queueing.settings import GatewayBrokerSettings, WorkerBrokerSettings
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 
 
 def broker_name(settings: GatewayBrokerSettings | WorkerBrokerSettings) -> str:  # noqa: ARG001
@@ -20,7 +20,7 @@ def broker_name(settings: GatewayBrokerSettings | WorkerBrokerSettings) -> str: 
 def open_gateway_broker(
     settings: GatewayBrokerSettings,
     process: int,
-    registry: Registry,
+    registry: MetricRegistry,
     worker_urls: tuple[str, ...],
 ) -> GatewayBroker:
     """Return a gateway process's access to the broker, not started, with its metrics registered.
@@ -37,7 +37,7 @@ def open_worker_broker(
     settings: WorkerBrokerSettings,
     version_id: str,
     instance_id: str,
-    registry: Registry,
+    registry: MetricRegistry,
     login: Callable[[], object | None],
 ) -> WorkerBroker:
     """Return a worker's access to the broker, not started, with its metrics registered.

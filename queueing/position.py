@@ -1,7 +1,7 @@
 """Positions of requests, computed from the sequence numbers of a queue.
 
 The broker numbers the requests of a queue with ascending sequences. Every gateway process keeps
-the sequences of its own unanswered requests of a version in `Sequences`. The highest sequence ever
+the sequences of its own outstanding requests of a version in `Sequences`. The highest sequence ever
 leased separates leased requests from waiting ones, so the position of a request is 1 + the number
 of sequences between the two, summed over all processes. Nothing is stored in the broker.
 
@@ -14,7 +14,7 @@ _COMPACT_AT = 64
 
 
 class Sequences:
-    """The sequences of one process's unanswered requests in one queue, ascending.
+    """The sequences of one process's outstanding requests in one queue, ascending.
 
     Adding costs an append, removing an insertion into the (short) list of removed sequences,
     counting two binary searches in each list. The list holds at most twice as many sequences as
@@ -49,7 +49,7 @@ class Sequences:
             insort(sequences, sequence)
 
     def remove(self, sequence: int) -> None:
-        """Remove the sequence of an answered or withdrawn request; it must have been added."""
+        """Remove the sequence of a request that has left the queue; it must have been added."""
         removed = self._removed
         insort(removed, sequence)
         if len(removed) >= _COMPACT_AT and 2 * len(removed) >= len(self._sequences):

@@ -126,9 +126,9 @@ class LineWriter:
         is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
         is_open = True
         while (lines := self._handed.get()) is not None:
-            for piece in join_for_pipe(lines) if is_pipe else [b"".join(lines)]:
-                is_open = is_open and self._write_all(piece)
-                self._written_bytes += len(piece)
+            for batch in join_for_pipe(lines) if is_pipe else [b"".join(lines)]:
+                is_open = is_open and self._write_all(batch)
+                self._written_bytes += len(batch)
 
     def _write_all(self, data: bytes) -> bool:
         """Write ``data``. Return False if the descriptor is no longer writable."""
@@ -141,16 +141,16 @@ class LineWriter:
 
 
 def join_for_pipe(lines: list[bytes]) -> list[bytes]:
-    """Join ``lines`` into pieces of at most `_PIPE_BUF` bytes, split only between lines."""
-    pieces: list[bytes] = []
-    piece: list[bytes] = []
-    piece_bytes = 0
+    """Join ``lines`` into batches of at most `_PIPE_BUF` bytes, split only between lines."""
+    batches: list[bytes] = []
+    batch: list[bytes] = []
+    batch_bytes = 0
     for line in lines:
-        if piece and piece_bytes + len(line) > _PIPE_BUF:
-            pieces.append(b"".join(piece))
-            piece = []
-            piece_bytes = 0
-        piece.append(line)
-        piece_bytes += len(line)
-    pieces.append(b"".join(piece))
-    return pieces
+        if batch and batch_bytes + len(line) > _PIPE_BUF:
+            batches.append(b"".join(batch))
+            batch = []
+            batch_bytes = 0
+        batch.append(line)
+        batch_bytes += len(line)
+    batches.append(b"".join(batch))
+    return batches

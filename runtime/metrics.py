@@ -149,7 +149,7 @@ class Counter(Family[CounterChild]):
 
     def _series(self, labels: str, child: CounterChild) -> Iterator[str]:
         value = child.value if self._read is None else self._read()
-        yield f"{self.name}{_braced(labels)} {_number(value)}\n"
+        yield f"{self.name}{_brace(labels)} {_number(value)}\n"
 
 
 class Gauge(Family[GaugeChild]):
@@ -165,7 +165,7 @@ class Gauge(Family[GaugeChild]):
         return GaugeChild()
 
     def _series(self, labels: str, child: GaugeChild) -> Iterator[str]:
-        yield f"{self.name}{_braced(labels)} {_number(child.current())}\n"
+        yield f"{self.name}{_brace(labels)} {_number(child.current())}\n"
 
 
 class Histogram(Family[HistogramChild]):
@@ -197,8 +197,8 @@ class Histogram(Family[HistogramChild]):
         for bound, count in zip([*map(_number, self._bounds), "+Inf"], child.counts, strict=True):
             total += count
             yield f'{self.name}_bucket{{{before}le="{bound}"}} {total}\n'
-        yield f"{self.name}_sum{_braced(labels)} {_number(child.sum)}\n"
-        yield f"{self.name}_count{_braced(labels)} {total}\n"
+        yield f"{self.name}_sum{_brace(labels)} {_number(child.sum)}\n"
+        yield f"{self.name}_count{_brace(labels)} {total}\n"
 
 
 class Summary(Family[SummaryChild]):
@@ -210,14 +210,14 @@ class Summary(Family[SummaryChild]):
         return SummaryChild()
 
     def _series(self, labels: str, child: SummaryChild) -> Iterator[str]:
-        yield f"{self.name}_sum{_braced(labels)} {_number(child.sum)}\n"
-        yield f"{self.name}_count{_braced(labels)} {child.count}\n"
+        yield f"{self.name}_sum{_brace(labels)} {_number(child.sum)}\n"
+        yield f"{self.name}_count{_brace(labels)} {child.count}\n"
 
 
 AnyFamily = Counter | Gauge | Histogram | Summary
 
 
-class Registry:
+class MetricRegistry:
     """All families of a process, in the order of declaration, and its ``process_`` metrics."""
 
     def __init__(
@@ -273,7 +273,7 @@ def _pairs(labels: Iterable[tuple[str, str]]) -> str:
     return ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
 
 
-def _braced(labels: str) -> str:
+def _brace(labels: str) -> str:
     return f"{{{labels}}}" if labels else ""
 
 

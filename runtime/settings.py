@@ -31,7 +31,7 @@ from pydantic_core import core_schema
 
 
 class Section(BaseModel):
-    """A group of settings, or the whole tree: frozen, every key declared, defaults validated."""
+    """A group of settings, or all of a program: frozen, every key declared, defaults validated."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -8,4 +8,4 @@ DEFAULT_POLL_S = 60
 MAX_POLL_S = 3600
 """The longest poll window a caller may ask for."""
 MAX_INVOCATION_S = 3605.0
-"""From the request head to the last byte of the response; the gateway breaks off later ones."""
+"""Maximum time from the request head to the last byte of the response; then the gateway aborts."""

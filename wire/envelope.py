@@ -83,7 +83,7 @@ def decode_envelope(data: bytes) -> Envelope:
     try:
         message = WorkerInvokeFunctionRequest.FromString(data)
     except DecodeError as error:
-        raise EnvelopeError("The bytes are no WorkerInvokeFunctionRequest") from error
+        raise EnvelopeError("The bytes are not a WorkerInvokeFunctionRequest") from error
     return Envelope(message)
 
 

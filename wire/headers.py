@@ -73,7 +73,7 @@ def forwardable(
         if name not in drops:
             kept.append(header)
         elif name == b"connection" and header[1] not in _WITHOUT_NAMES:
-            return _without_named(headers, drops)
+            return _drop_named(headers, drops)
     return kept
 
 
@@ -92,7 +92,7 @@ def connection_names(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
     }
 
 
-def _without_named(
+def _drop_named(
     headers: list[tuple[bytes, bytes]], drops: frozenset[bytes]
 ) -> list[tuple[bytes, bytes]]:
     drops = drops | connection_names(headers)

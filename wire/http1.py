@@ -89,12 +89,12 @@ def encode_request_head(
     (RFC 9112 §11.1): they come from an envelope, which no HTTP parser has checked.
     """
     if not method or method.translate(None, _TOKEN):
-        raise HeadError("The method is no token")
+        raise HeadError("The method is not a token")
     if not target or target.translate(None, _VISIBLE):
         raise HeadError("The target is empty or holds a blank or control character")
     names = [name for name, _ in headers]
     if b"" in names or b"".join(names).translate(None, _TOKEN):
-        raise HeadError("A header name is no token")
+        raise HeadError("A header name is not a token")
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         raise HeadError("A header value holds a line break or NUL")
@@ -141,10 +141,10 @@ def _read_head(block: bytes) -> InnerHead:
             headers.append((name, value.strip(b" \t")))
     # This also detects a folded line and a blank before the colon.
     if b"" in names or b"".join(names).translate(None, _TOKEN):
-        raise HeadError("A header name is no token")
+        raise HeadError("A header name is not a token")
     body_bytes = None
     if special:
-        body_bytes = _announced_length(special)
+        body_bytes = _read_length(special)
         named = connection_names(special)
         if named:
             headers = [header for header in headers if header[0] not in named]
@@ -161,7 +161,7 @@ def _check_block(block: bytes, breaks: int) -> None:
         raise HeadError("The head holds a control character")
 
 
-def _announced_length(special: list[tuple[bytes, bytes]]) -> int | None:
+def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
     """Return the value of content-length. Raises `HeadError` for ambiguous body framing.
 
     That is more than one content-length, a malformed one, or a transfer coding.

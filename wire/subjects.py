@@ -10,9 +10,9 @@ from hashlib import sha256
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 UNDEPLOYED_PREFIX = b"nvcf.ended."
-"""Before a version id: the version was undeployed and its queue ends."""
+"""Prefix of a version id: the version was undeployed and its queue ends."""
 WAKE_PREFIX = b"nvcf.wanted."
-"""Before a version id: the version was invoked while none of its instances runs."""
+"""Prefix of a version id: the version was invoked while none of its instances runs."""
 
 
 def stream_name(region: str, version_id: str) -> str:

@@ -10,7 +10,7 @@ from runtime.lifecycle import Lifecycle
 from runtime.tasks import spawn
 from worker_agent.registration import (
     ConnectError,
-    ConnectResponse,
+    ConnectResult,
     HttpApi,
     InstanceRef,
     Registration,
@@ -59,7 +59,7 @@ class Heartbeat:
         """Whether the latest attempt to renew token and login failed."""
         return self._registration is not None and self._registration.is_renewal_failing
 
-    async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> ConnectResponse | None:
+    async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> ConnectResult | None:
         """Connect to the API, without a limit of time.
 
         Returns `None` after the stop signal, or without an API. Raises `ConnectError` when the API
@@ -127,7 +127,7 @@ class Heartbeat:
         self._lost_at = self._clock()
 
 
-async def _attempt(registration: Registration) -> ConnectResponse | ConnectError:
+async def _attempt(registration: Registration) -> ConnectResult | ConnectError:
     try:
         return await registration.connect()
     except ConnectError as error:

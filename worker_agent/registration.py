@@ -25,11 +25,11 @@ from runtime.tasks import spawn
 from wire import worker_api
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY
 
-BEATS_PER_LEASE = 3
-GOODBYE_S = 2.0
+HEARTBEATS_PER_LEASE = 3
+LAST_HEARTBEAT_S = 2.0
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
-_MAX_ANSWER_BYTES = 65_536
+_MAX_RESPONSE_BYTES = 65_536
 _DEFINITE = frozenset({400, 401, 403})
 """Statuses after which another attempt with the same token gets the same response."""
 
@@ -61,8 +61,8 @@ class Status(NamedTuple):
     stopping: bool
 
 
-class ConnectResponse(NamedTuple):
-    """The response to a connect (`wire.worker_api.ConnectResponse`).
+class ConnectResult(NamedTuple):
+    """What a connect gave the worker (`wire.worker_api.ConnectResponse`).
 
     ``login`` is the login for the queue's broker, `None` when the worker uses its own settings.
     """
@@ -75,7 +75,7 @@ class ConnectResponse(NamedTuple):
     concurrency: int | None = None
 
     def __repr__(self) -> str:
-        return f"ConnectResponse({self.region}, {self.login})"
+        return f"ConnectResult({self.region}, {self.login})"
 
 
 ReadLogin = Callable[[Mapping[str, object]], object | None]
@@ -85,7 +85,7 @@ Raises KeyError, TypeError or ValueError for one that cannot be used.
 """
 
 
-class Api(Protocol):
+class WorkerApi(Protocol):
     """The platform's API."""
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
@@ -119,20 +119,22 @@ class HttpApi:
             async with self._session.post(
                 self._url + path, json=document, headers=headers, allow_redirects=False
             ) as response:
-                body = await response.content.read(_MAX_ANSWER_BYTES)
-                while len(body) < _MAX_ANSWER_BYTES and (more := await response.content.readany()):
+                body = await response.content.read(_MAX_RESPONSE_BYTES)
+                while len(body) < _MAX_RESPONSE_BYTES and (
+                    more := await response.content.readany()
+                ):
                     body += more
                 status = response.status
         except TimeoutError as error:
-            raise ConnectError("no answer in time") from error
+            raise ConnectError("no response in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectError(str(error) or type(error).__name__) from error
         if status != 200:
             raise ConnectError(f"status {status}: {_detail(body)}", status)
-        answer = _parsed(body)
-        if answer is None:
-            raise ConnectError("the answer is no JSON object")
-        return answer
+        parsed = _parse_document(body)
+        if parsed is None:
+            raise ConnectError("the response is not a JSON object")
+        return parsed
 
     async def close(self) -> None:
         """Close its connections."""
@@ -143,7 +145,12 @@ class Registration:
     """The registration of one worker: call `connect` once, then `start`, and `stop` at the end."""
 
     def __init__(
-        self, api: Api, instance: InstanceRef, token: str, worker: Worker, read_login: ReadLogin
+        self,
+        api: WorkerApi,
+        instance: InstanceRef,
+        token: str,
+        worker: Worker,
+        read_login: ReadLogin,
     ) -> None:
         """``token`` is the instance's first token; later ones come from the API."""
         self._api = api
@@ -152,20 +159,20 @@ class Registration:
         self._worker = worker
         self._read_login = read_login
         self._changed = asyncio.Event()
-        self._response: ConnectResponse | None = None
+        self._response: ConnectResult | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_reachable = True
         self.is_renewal_failing = False
         """Whether the latest attempt to renew token and login failed."""
 
     @property
-    def response(self) -> ConnectResponse:
+    def response(self) -> ConnectResult:
         """The latest response to connect. `connect` must have returned."""
         if self._response is None:
             raise AssertionError("not connected yet")
         return self._response
 
-    async def connect(self) -> ConnectResponse:
+    async def connect(self) -> ConnectResult:
         """Connect; repeat failed attempts without limit.
 
         Raises `ConnectError` for a response that further attempts cannot change.
@@ -198,10 +205,10 @@ class Registration:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(ConnectError, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                await self._beat()
+            async with asyncio.timeout(LAST_HEARTBEAT_S):
+                await self._send_heartbeat()
 
-    async def _connect(self) -> ConnectResponse:
+    async def _connect(self) -> ConnectResult:
         instance = self._instance
         request: worker_api.ConnectRequest = {
             "instanceId": instance.instance_id,
@@ -218,9 +225,9 @@ class Registration:
         delay_s = _RETRY_MIN_S
         while True:
             self._changed.clear()
-            regular_s = self.response.lease_s / BEATS_PER_LEASE
+            regular_s = self.response.lease_s / HEARTBEATS_PER_LEASE
             try:
-                await self._beat()
+                await self._send_heartbeat()
             except ConnectError as error:
                 self._log_unreachable(error)
                 wait_s = _spread(min(delay_s, regular_s))
@@ -232,7 +239,7 @@ class Registration:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         status = self._worker.status()
         request: worker_api.HeartbeatRequest = {
             "instanceId": self._instance.instance_id,
@@ -277,10 +284,10 @@ class Registration:
         self._is_reachable = True
 
 
-def read_connect_response(document: Mapping[str, object], read_login: ReadLogin) -> ConnectResponse:
+def read_connect_response(document: Mapping[str, object], read_login: ReadLogin) -> ConnectResult:
     """Return the response to connect. Raises `ConnectError` for one that cannot be used."""
     try:
-        return ConnectResponse(
+        return ConnectResult(
             region=_text(document, "region"),
             login=read_login(document),
             token=_text(document, "token"),
@@ -289,7 +296,7 @@ def read_connect_response(document: Mapping[str, object], read_login: ReadLogin)
             concurrency=read_concurrency(document),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ConnectError(f"the answer lacks a usable {error}") from error
+        raise ConnectError(f"the response lacks a usable {error}") from error
 
 
 def read_concurrency(document: Mapping[str, object]) -> int | None:
@@ -314,17 +321,17 @@ def _positive(members: Mapping[str, object], name: str) -> float:
     return float(value)
 
 
-def _parsed(body: bytes) -> Mapping[str, object] | None:
+def _parse_document(body: bytes) -> Mapping[str, object] | None:
     try:
-        answer = json.loads(body)
+        parsed = json.loads(body)
     except ValueError:
         return None
-    return answer if isinstance(answer, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _detail(body: bytes) -> str:
     """Return the detail of a problem document."""
-    detail = (_parsed(body) or {}).get("detail")
+    detail = (_parse_document(body) or {}).get("detail")
     return detail[:200] if isinstance(detail, str) else "no detail"
 
 

@@ -18,7 +18,7 @@ from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
-from worker_agent.job.request import Identity
+from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import DONE, Outcome
 from worker_agent.slots import Slots
 
@@ -51,7 +51,7 @@ class JobRunner:
     def __init__(
         self,
         slots: Slots,
-        identity: Identity,
+        platform_headers: PlatformHeaders,
         telemetry: Telemetry,
         *,
         is_attachable: Callable[[bytes], bool],
@@ -62,7 +62,7 @@ class JobRunner:
         ``on_busy`` is called for a job that begins while no other runs.
         """
         self._slots = slots
-        self._identity = identity
+        self._platform_headers = platform_headers
         self._telemetry = telemetry
         self._is_attachable = is_attachable
         self._on_busy = on_busy
@@ -80,18 +80,18 @@ class JobRunner:
         return len(self._jobs)
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
-        """Begin to ask for work."""
-        self._context = Context(inference, attach, self, self._identity)
+        """Begin to pull."""
+        self._context = Context(inference, attach, self, self._platform_headers)
         self._queue = queue
         self.resume()
 
     def pause(self) -> None:
-        """Stop asking for work; leases that still come are given back."""
+        """Stop pulling; leases that still arrive are ended with a nak."""
         self._slots.is_open = False
         self._want()
 
     def resume(self) -> None:
-        """Ask for work again."""
+        """Pull again."""
         self._slots.is_open = True
         self._want()
 
@@ -101,11 +101,11 @@ class JobRunner:
         is_less = limit < slots.limit
         slots.resize(limit, delivering_limit)
         if is_less and self._queue is not None:
-            # Withdraws what was asked for, which may be more than there is room for now.
+            # Cancels open pulls, which may be for more requests than there are slots now.
             self._queue.want(0)
         self._want()
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until no job is left."""
         await self._is_empty.wait()
 
@@ -138,7 +138,7 @@ class JobRunner:
             return
         if not self._can_respond(envelope.target_uri, envelope.response_token):
             self._slots.give_back()
-            self._reject(lease, "no address or token to answer with")
+            self._reject(lease, "no address or token to respond with")
             return
         job = Job(context, lease, envelope, self._loop.time())
         if not self._jobs:

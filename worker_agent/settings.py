@@ -165,7 +165,7 @@ class LogSettings(Section):
 
 
 class WorkerSettings(WorkerBrokerSettings):
-    """The whole tree; the section of the queue's broker is inherited."""
+    """All settings of the worker agent; the section of the queue's broker is inherited."""
 
     function: FunctionSettings
     instance: InstanceSettings = InstanceSettings()

@@ -21,7 +21,7 @@ class Slots:
         self.running = 0
         self.delivering = 0
         self.is_open = False
-        """Whether the agent wants work at all: the inference server is healthy, no drain runs."""
+        """Whether the agent pulls at all: the inference server is healthy, no drain runs."""
 
     def resize(self, limit: int, delivering_limit: int) -> None:
         """Set new limits; running jobs are not affected. Raises ValueError below 1."""
@@ -46,7 +46,7 @@ class Slots:
     def give_back(self) -> None:
         """Give back a slot that was taken for a request which will not run."""
         if self.running == 0:
-            raise AssertionError("a slot given back that nobody held")
+            raise AssertionError("a slot given back that was not taken")
         self.running -= 1
 
     def is_full(self) -> bool:
@@ -56,7 +56,7 @@ class Slots:
     def release(self) -> None:
         """The inference server is done; the response is in delivery."""
         if self.running == 0:
-            raise AssertionError("a slot released that nobody held")
+            raise AssertionError("a slot released that was not taken")
         self.running -= 1
         self.delivering += 1
 

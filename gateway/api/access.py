@@ -63,7 +63,7 @@ def not_found(function_id: str, version_id: str = "") -> FunctionNotFound:
     return FunctionNotFound(f"Function id '{function_id}'{which}: not found")
 
 
-def not_reached(function_id: str) -> Forbidden:
+def forbid(function_id: str) -> Forbidden:
     """Return the error for a visible function that the credential is not valid for."""
     return Forbidden(f"Function id '{function_id}': the credential is not valid for it")
 
@@ -71,7 +71,7 @@ def not_reached(function_id: str) -> Forbidden:
 def require_reach(principal: Principal, visible: VisibleVersion, *, is_named: bool = True) -> None:
     """Raise `Forbidden` unless the credential is valid for a version."""
     if not principal.reaches(visible.entry, visible.version, is_named=is_named):
-        raise not_reached(visible.version.function_id)
+        raise forbid(visible.version.function_id)
 
 
 def own_versions(entry: FunctionEntry | None, account: str) -> list[FunctionVersion]:
@@ -115,7 +115,7 @@ def find_visible_versions(api: Api, call: AnyCall) -> list[FunctionVersion]:
         raise not_found(call.function_id)
     usable = [v for v in visible if principal.reaches(entry, v, is_named=True)]
     if not usable:
-        raise not_reached(call.function_id)
+        raise forbid(call.function_id)
     return sorted(usable, key=lambda v: (v.created_at, v.version_id))
 
 
@@ -129,7 +129,7 @@ def refuse_public(entry: FunctionEntry | None, version_id: str = "") -> None:
     named = entry.versions.get(version_id)
     versions = [named] if named is not None else list(entry.versions.values())
     if any(is_public(entry, version) for version in versions):
-        raise BadRequest("The function is public: withdraw its authorizations first")
+        raise BadRequest("The function is public: remove its authorizations first")
 
 
 async def find_owned(api: Api, call: AnyCall) -> FunctionVersion:

@@ -6,7 +6,7 @@ response into `gateway.api.schemas`. A new module's ``ROUTES`` are added to `ROU
 checks, admin route and OpenAPI document follow from the `Route`. Only the routes of workers are
 made elsewhere (`gateway.api.routes.workers.Workers`), because they depend on the queue's logins.
 
-Every call passes the same steps, in the order that reveals least to a stranger
+Every call passes the same steps, in the order that reveals least to an unauthorised caller
 (`docs/wire.md` §9.2): credential (401), scope (403), form of the request (400, 413, 415), account
 (404), handler. Every error becomes a problem document.
 """
@@ -69,7 +69,7 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
     """Return the application, with admin routes. It holds nothing that must be closed."""
     routes = with_admin_routes(routes)
     app = web.Application(
-        middlewares=[_answer_errors],
+        middlewares=[_respond_to_errors],
         client_max_size=MAX_BODY_BYTES,
         # aiohttp would respond itself to a body that it cannot decode, and pass on unknown codings.
         handler_args={"auto_decompress": False},
@@ -78,14 +78,14 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         app.router.add_route(route.method, route.path, _handler(api, route))
     described = orjson.dumps(document(routes))
     browsable = page(orjson.loads(described)).encode()
-    app.router.add_get("/v3/openapi", _fixed(described, _JSON), allow_head=False)
-    app.router.add_get("/v3/docs", _fixed(browsable, "text/html"), allow_head=False)
-    app.router.add_get("/health", _fixed(b'{"status":"UP"}', _JSON), allow_head=False)
+    app.router.add_get("/v3/openapi", _serve_fixed(described, _JSON), allow_head=False)
+    app.router.add_get("/v3/docs", _serve_fixed(browsable, "text/html"), allow_head=False)
+    app.router.add_get("/health", _serve_fixed(b'{"status":"UP"}', _JSON), allow_head=False)
     return app
 
 
 @web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _respond_to_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the call an id, and turn every exception into a response."""
     request_id = request[_request_id] = new_uuid()
     try:
@@ -178,7 +178,7 @@ async def _send_listing(
     return response
 
 
-def _fixed(body: bytes, content_type: str) -> Handler:
+def _serve_fixed(body: bytes, content_type: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(
             body=body, content_type=content_type, headers={REQUEST_ID: request[_request_id]}

@@ -57,12 +57,12 @@ async def reset(store: DocumentStore, random32: bytes, at: str) -> str:
 
 async def _check_master(store: DocumentStore, master: bytes, at: str) -> None:
     """Write the fingerprint of the master key. Raises `MasterKeyError` if there is another."""
-    ours = fingerprint(master)
-    described = {"schema": SCHEMA, "kind": MASTER_NAME, "fingerprint": ours, "created_at": at}
+    own = fingerprint(master)
+    described = {"schema": SCHEMA, "kind": MASTER_NAME, "fingerprint": own, "created_at": at}
     if await _create(store, MASTER_NAME, described):
         return
     found = await store.get_raw(BUCKET, MASTER_NAME)
-    if found is not None and read(found[0]).text("fingerprint") != ours:
+    if found is not None and read(found[0]).text("fingerprint") != own:
         raise MasterKeyError(
             "the store's secrets are sealed with another master key: copy the key file from where "
             "the gateway was started first"

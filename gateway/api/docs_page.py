@@ -48,12 +48,12 @@ def _tags(document: Schema) -> Iterator[str]:
         ]
         yield f"<h2>{escape(name)}</h2>"
         if name == ADMIN_TAG:
-            yield f"<p>{escape(tag['description'])}</p>{_folded(tagged)}"
+            yield f"<p>{escape(tag['description'])}</p>{_fold(tagged)}"
         else:
             yield from (_operation(*operation) for operation in tagged)
 
 
-def _folded(tagged: list[tuple[str, str, Schema]]) -> str:
+def _fold(tagged: list[tuple[str, str, Schema]]) -> str:
     """Return the admin routes, one line each: the page describes the routes that they repeat."""
     rows = "".join(
         f'<tr><td><b class="{method}">{method}</b><td><code>{escape(path)}</code>'

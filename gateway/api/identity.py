@@ -11,7 +11,7 @@ SERVICE_ID = "nvidia-cloud-functions-ncp-service-id-aketm"
 """The id of this service in NVCF's CLI, when it asks for a key."""
 
 
-class Credentials(Protocol):
+class CredentialRecords(Protocol):
     """API keys, accounts and clients in the store (`gateway.store.credential_store`).
 
     Every method may raise `gateway.errors.StoreUnavailable`, every write `gateway.errors.Conflict`.
@@ -50,7 +50,7 @@ class Identity:
     Admin tokens are for ``default_account`` unless the call names another account.
     """
 
-    credentials: Credentials
+    credentials: CredentialRecords
     signer: TokenSigner
     random: Callable[[int], bytes]
     default_account: str = "nvcf-default"

@@ -3,7 +3,7 @@
 from gateway.errors import BodyTooLarge
 
 MAX_BODY_BYTES = 1_048_576
-"""Of a body as received, and after its content coding is undone."""
+"""Maximum bytes of a body, as received and again after its content coding is undone."""
 
 
 def check_body_bytes(count: int | None) -> None:

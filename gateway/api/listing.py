@@ -2,7 +2,7 @@
 
 Source: `docs/wire.md` §10.2.
 
-A list without ``limit`` is complete, as upstream's are: it is serialised and streamed in batches,
+A list without ``limit`` is complete, as NVCF's are: it is serialised and streamed in batches,
 so that one caller cannot monopolise the event loop or the memory.
 """
 
@@ -21,7 +21,7 @@ from gateway.api.schemas.functions import IdsQuery, ListQuery, VersionsQuery
 from gateway.api.serializers import deployment_view, function_view
 from gateway.auth.scopes import ADMIN
 from gateway.domain.catalog import Cursor, Visibility
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from gateway.domain.readmodel import FunctionEntry
 
 _BATCH = 100
@@ -33,14 +33,14 @@ async def list_functions(api: Api, call: Call[None, ListQuery]) -> Listing:
     """List versions: public, own, then shared ones, each oldest first."""
     query = call.query
     begin = decode_cursor(query.cursor) if query.cursor else None
-    walk = _Walk(api, call, _requested(query), begin, query.limit)
+    walk = _Walk(api, call, _read_visibilities(query), begin, query.limit)
     return Listing("functions", walk.batches(), walk.tail)
 
 
 async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsResponse:
     """List the ids of functions without duplicates."""
     found: dict[str, None] = {}
-    for visibility in _requested(call.query):
+    for visibility in _read_visibilities(call.query):
         after = None
         while versions := api.catalog.versions(call.account, visibility, after, _IDS_BATCH):
             after = _cursor(versions[-1][1])
@@ -158,13 +158,13 @@ async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseMo
         batch: list[BaseModel] = []
         for _, version in found:
             deployment = api.catalog.deployment(version.version_id)
-            if deployment is not None and version.state is not State.INACTIVE:
+            if deployment is not None and version.state is not VersionState.INACTIVE:
                 batch.append(deployment_view(version, deployment, api.region))
         yield batch
         await asyncio.sleep(0)
 
 
-def _requested(query: IdsQuery) -> list[Visibility]:
+def _read_visibilities(query: IdsQuery) -> list[Visibility]:
     """Return the lists that a query asks for; all if it names none."""
     named = [visibility for visibility in Visibility if visibility.value in query.visibility]
     return named or list(Visibility)

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.api.route import AnyRoute
 from gateway.api.schemas.fields import View
+from gateway.auth.scopes import BOOTSTRAP
 
 _REF = "#/components/schemas/{model}"
 _VARIABLE = re.compile(r"\{(\w+)\}")
@@ -124,7 +125,11 @@ def _operation(route: AnyRoute, schemas: dict[tuple[type[BaseModel], Mode], Sche
     }
     if route.scopes:
         scopes = " or ".join(f"`{scope}`" for scope in route.scopes)
-        operation["description"] = f"Needs the scope {scopes}."
+        operation["description"] = (
+            "Needs the bootstrap secret."
+            if route.scopes == (BOOTSTRAP,)
+            else f"Needs the scope {scopes}."
+        )
         operation["security"] = [{"jwt" if route.is_admin else "bearer": []}]
     if route.body is not None:
         operation["requestBody"] = {

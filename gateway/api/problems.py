@@ -25,7 +25,7 @@ def response_to(error: Exception, request: web.Request, request_id: str) -> web.
 
     An unexpected exception is logged with its trace and reported as a 500 without details.
     """
-    known = _known(error)
+    known = _find_error(error)
     # The raw path: a decoded one may not be a URI reference (RFC 9457 §3.1.5).
     path = request.rel_url.raw_path
     status, headers, body = problem_for(known or error, path, request_id)
@@ -48,7 +48,7 @@ def response_to(error: Exception, request: web.Request, request_id: str) -> web.
     return response
 
 
-def _known(error: Exception) -> GatewayError | QueueError | None:
+def _find_error(error: Exception) -> GatewayError | QueueError | None:
     """Return the error to report for ``error``, `None` for an unexpected exception."""
     match error:
         case GatewayError():

@@ -19,7 +19,7 @@ from gateway.domain.ports import AccountStore
 from gateway.errors import Conflict, StoreUnavailable
 
 RESERVED_S = 60
-"""Longer than a registration takes: the store answers each call within seconds or not at all."""
+"""Longer than a registration takes: each call to the store ends or fails within seconds."""
 
 
 class Quotas:

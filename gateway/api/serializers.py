@@ -25,7 +25,7 @@ _FOR_OWNERS = (
     "llmInvocationConfig",
     "telemetries",
 )
-"""Members that only the owner gets. Upstream also shows the last four to others
+"""Members that only the owner gets. NVCF also shows the last four to others
 (`docs/wire.md` §10.5)."""
 _FOR_ALL = ("apiBodyFormat", "description")
 _SHOWN = frozenset({Phase.STARTING, Phase.RUNNING})

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
-from gateway.app.credentials import Credentials, jwt_options
+from gateway.app.credentials import CredentialChecker, jwt_options
 from gateway.app.identity import (
     Master,
     identity_of,
@@ -89,7 +89,9 @@ class ControlPlane:
         self._master = Master(settings.control.secrets_key_file)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
-        self.credentials = Credentials(store, model, jwt_options(settings.jwt), self._master.signer)
+        self.credentials = CredentialChecker(
+            store, model, jwt_options(settings.jwt), self._master.signer
+        )
         control = settings.control
         broker = process.broker
         self._worker_credentials = broker.worker_credentials()

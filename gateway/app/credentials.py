@@ -22,7 +22,7 @@ class JwtOptions:
     refresh_s: float = 300.0
 
 
-class Credentials:
+class CredentialChecker:
     """Checks credentials, in every process. ``authenticate`` is synchronous.
 
     Wait for ``meta.loaded`` before serving clients, as for the read model's.

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
-from gateway.app.credentials import Credentials, jwt_options
+from gateway.app.credentials import CredentialChecker, jwt_options
 from gateway.app.options import attach_limits, edge_limits, store_options
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
@@ -33,11 +33,11 @@ from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
-from gateway.store.connection import Connection as StoreConnection
+from gateway.store.connection import StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
@@ -48,7 +48,7 @@ from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
 from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
 from wire.ids import MAX_PROCESSES
@@ -75,8 +75,8 @@ class GatewayProcess:
         """
         self._settings = settings
         self._index = index
-        self._registry = Registry()
-        self._health = Health()
+        self._registry = MetricRegistry()
+        self._health = ProcessHealth()
         self._metrics = GatewayMetrics(self._registry)
         self._lines = logs.LineWriter(sys.stdout.fileno())
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
@@ -106,7 +106,7 @@ class GatewayProcess:
             self._credentials = self._control.credentials
         else:
             self._watcher = Watcher(store, self._model)
-            self._credentials = Credentials(store, self._model, jwt_options(settings.jwt))
+            self._credentials = CredentialChecker(store, self._model, jwt_options(settings.jwt))
         self._sockets = sockets
         self._is_draining = False
         disconnected = f"{broker_name(settings)} is not connected"

@@ -106,7 +106,7 @@ class AttachPost(NullRequestStream):
             self._worker.resume_reading()
 
     def release(self) -> None:
-        """Answer 200. Before the end of the POST it tells the worker to stop."""
+        """Respond 200. Before the end of the POST it tells the worker to stop."""
         if self._is_answered:
             return
         self._is_answered = True
@@ -114,7 +114,7 @@ class AttachPost(NullRequestStream):
         self._worker.send_end()
 
     def refuse(self, status: int, detail: str) -> None:
-        """Answer with a problem of ``status``: the worker did not send a valid response."""
+        """Respond with a problem of ``status``: the worker did not send a valid response."""
         if self._is_answered:
             return
         self._is_answered = True

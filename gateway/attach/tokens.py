@@ -4,11 +4,10 @@ A token is looked up by the whole ``Authorization`` value, so the usual attach c
 dictionary access. Tokens are UUIDv4 text (`docs/wire.md` §3.3, 122 random bits). They are
 revoked when their invocation ends, so the table is bounded by the number of live invocations.
 
-What holds for their use: a *response token* admits one POST at a time. `Tokens.redeem` removes it
-from the table; it is issued again only when its POST broke before the response head, for the next
-delivery of the request. A *request token* stays valid until its invocation ends, because a second
-GET tells the invocation that the first worker is lost (`Tokens.owner_of`). The rest of the body is
-handed out only once all the same.
+A *response token* admits one POST at a time. `Tokens.redeem` removes it from the table. It is
+issued again only if its POST broke before the response head, for the next delivery of the request.
+A *request token* stays valid until its invocation ends (`Tokens.owner_of`), because a second GET
+shows that the first worker is lost. The rest of the body is nevertheless sent only once.
 """
 
 from typing import Generic, TypeVar
@@ -44,7 +43,7 @@ class Tokens(Generic[Owner]):
         Return None if the value holds no valid token.
         """
         owner = self._owners.pop(authorization, None)
-        return self._owners.pop(_normalized(authorization), None) if owner is None else owner
+        return self._owners.pop(_normalize(authorization), None) if owner is None else owner
 
     def owner_of(self, authorization: bytes) -> Owner | None:
         """Return the owner of the token in an ``Authorization`` value; the token stays valid.
@@ -52,10 +51,10 @@ class Tokens(Generic[Owner]):
         Return None if the value holds no valid token.
         """
         owner = self._owners.get(authorization)
-        return self._owners.get(_normalized(authorization)) if owner is None else owner
+        return self._owners.get(_normalize(authorization)) if owner is None else owner
 
 
-def _normalized(authorization: bytes) -> bytes:
+def _normalize(authorization: bytes) -> bytes:
     """Return the value as `Tokens` keeps it: scheme and UUID may come in any case."""
     scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
     if len(authorization) != _VALUE_BYTES or scheme.lower() != b"bearer ":

@@ -15,8 +15,8 @@ from gateway.errors import BadRequest, Forbidden
 _PREFIX = "apikey:"
 
 
-class KeyPolicy(NamedTuple):
-    """What a key shall allow at the services ``audiences``; empty: at this service."""
+class RequestedPolicy(NamedTuple):
+    """What a key shall allow at the services ``audiences``. If empty: at this service."""
 
     audiences: Sequence[str]
     scopes: Sequence[str]
@@ -33,27 +33,29 @@ class Grant(NamedTuple):
 NOTHING = Grant(frozenset(), ResourceScope())
 
 
-def resolve_grant(principal: Principal, policies: Iterable[KeyPolicy], service_id: str) -> Grant:
+def resolve_grant(
+    principal: Principal, policies: Iterable[RequestedPolicy], service_id: str
+) -> Grant:
     """Return what a key with ``policies`` allows at ``service_id`` when ``principal`` makes it.
 
     Raises `BadRequest` for an unknown scope, a malformed resource, or two policies for this
     service (each would widen the other); `Forbidden` for more than ``principal`` has.
     """
-    ours = [policy for policy in policies if not policy.audiences or service_id in policy.audiences]
-    if not ours:
+    own = [policy for policy in policies if not policy.audiences or service_id in policy.audiences]
+    if not own:
         return NOTHING
-    if len(ours) > 1:
+    if len(own) > 1:
         raise BadRequest(f"More than one policy is for {service_id}: make a key for each")
-    scopes = frozenset(scope.removeprefix(_PREFIX) for scope in ours[0].scopes)
+    scopes = frozenset(scope.removeprefix(_PREFIX) for scope in own[0].scopes)
     if not scopes <= ACCOUNT_SCOPES:
         raise BadRequest(f"A scope is unknown. Scopes: {', '.join(sorted(ACCOUNT_SCOPES))}")
-    for resource in ours[0].resources:
+    for resource in own[0].resources:
         if resource_scope_of([resource]) == ResourceScope():
             raise BadRequest(
                 "A resource is malformed. Give type account-functions or authorized-functions with "
                 "id *, or type function with id FUNCTION_ID/* or FUNCTION_ID/VERSION_ID"
             )
-    grant = Grant(scopes, resource_scope_of(ours[0].resources))
+    grant = Grant(scopes, resource_scope_of(own[0].resources))
     if may_give(principal, grant):
         return grant
     if missing := grant.scopes - principal.scopes:

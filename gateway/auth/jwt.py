@@ -77,7 +77,7 @@ class IssuerKeys:
         """Replace the keys with those of a JWK Set (RFC 7517 §5); return the number of usable ones.
 
         Keys for another use than signatures, symmetric keys and unknown kinds are skipped. Raises
-        `ValueError` if this is no JWK Set or holds no usable key; then the previous keys stay.
+        `ValueError` if this is not a JWK Set or holds no usable key; then the previous keys stay.
         """
         if self._is_fetched and jwks == self._jwks:
             return len(self._keys)

@@ -97,7 +97,7 @@ class VerificationKeys:
     def apply(self, name: str, data: bytes | None) -> None:
         """Apply one entry of the store's bucket ``meta``; ``data`` is `None` once it is deleted.
 
-        Entries that are no signing keys are ignored. Raises `RecordError` for an unreadable one,
+        Entries that are not signing keys are ignored. Raises `RecordError` for an unreadable one,
         which then verifies nothing.
         """
         if not name.startswith(SIGNING_PREFIX):
@@ -140,7 +140,7 @@ class VerificationKeys:
 def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the header and claims of a JWT without verifying its signature.
 
-    Raises `Unauthenticated` if ``token`` is no JWT or longer than `MAX_TOKEN_BYTES`.
+    Raises `Unauthenticated` if ``token`` is not a JWT or longer than `MAX_TOKEN_BYTES`.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Unauthenticated

@@ -12,9 +12,9 @@ import orjson
 from gateway.cli.errors import ApiError, CommandError, Unreachable, fail
 
 TIMEOUT_S = 30.0
-"""For one call."""
+"""Timeout of one call."""
 PAGE = 500
-"""Elements of a list per call."""
+"""Number of list elements per call."""
 
 Json = dict[str, Any]
 """An object of the API, with the members that the OpenAPI document describes."""
@@ -109,7 +109,7 @@ def _error_of(status: int, content: bytes) -> CommandError:
     """Return the error that a problem document describes (RFC 9457)."""
     problem = _parse(content)
     if not isinstance(problem, dict) or "detail" not in problem:
-        return ApiError(status, f"the API answered {status}")
+        return ApiError(status, f"the API responded with {status}")
     message = f"{problem['detail']} ({status} {problem.get('title', '')}".rstrip()
     if request_id := problem.get("requestId"):
         message += f", request {request_id}"

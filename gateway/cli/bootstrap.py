@@ -15,7 +15,9 @@ from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
 from gateway.domain.lifecycle import timestamp
 
-app = typer.Typer(name="bootstrap", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="bootstrap", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.callback()

@@ -26,6 +26,7 @@ from wire.worker_api import MAX_CONCURRENCY
 app = typer.Typer(
     name="deployments",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Create, show, update and remove deployments.",
 )

@@ -8,7 +8,7 @@ class CommandError(Exception):
 
 
 class ApiError(CommandError):
-    """The API answered with an error. ``status`` is its HTTP status."""
+    """The API responded with an error. ``status`` is its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -16,7 +16,7 @@ class ApiError(CommandError):
 
 
 class Unreachable(CommandError):
-    """The API did not answer, or is unavailable (503). A later attempt may succeed."""
+    """The API did not respond, or is unavailable (503). A later attempt may succeed."""
 
 
 def fail(error: CommandError) -> typer.Exit:

@@ -26,6 +26,7 @@ from gateway.cli.output import print_json, print_members, print_table, say
 app = typer.Typer(
     name="functions",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Create, list, show, update and delete functions.",
 )
@@ -183,7 +184,7 @@ def list_functions(
     print_table(
         ("FUNCTION", "VERSION", "NAME", "STATUS", "OWNER", "CREATED"),
         [
-            (*(function[name] for name in _LISTED_MEMBERS), _created_at(function))
+            (*(function[name] for name in _LISTED_MEMBERS), _format_created_at(function))
             for function in found
         ],
     )
@@ -309,7 +310,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("name", function["name"]),
             ("status", function["status"]),
             ("owner", function["ncaId"]),
-            ("created", _created_at(function)),
+            ("created", _format_created_at(function)),
             ("type", function.get("functionType")),
             ("description", function.get("description")),
             ("source", next((text for text in source if text), None)),
@@ -338,5 +339,5 @@ def _show(function: Json, as_json: bool) -> None:
         )
 
 
-def _created_at(function: Json) -> str:
+def _format_created_at(function: Json) -> str:
     return str(function["createdAt"])[:19] + "Z"

@@ -15,7 +15,7 @@ from gateway.cli.store_access import ConfigOption, NatsUrlOption
 from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of
 from gateway.domain.principal import INVOKE
 
-app = typer.Typer(name="keys", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="keys", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -66,8 +66,8 @@ SubjectOption = Annotated[
     str | None,
     typer.Option(
         metavar="SUBJECT",
-        help="Caller that functions see, in the store only. Default: the id of the key. Over the "
-        "API it is the subject of your own key or token.",
+        help="Subject that functions receive as NVCF-SUB; only for keys created in the store. "
+        "Default: the id of the key. Over the API it is the subject of your own key or token.",
     ),
 ]
 DescriptionOption = Annotated[

@@ -33,8 +33,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 WatchOption = Annotated[
     bool, typer.Option("--watch", help="Wait until it is up, printing each step.")
 ]
-FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID")]
-VersionArgument = Annotated[str, typer.Argument(metavar="VERSION_ID")]
+FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID", help="Id of the function.")]
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="VERSION_ID", help="Id of the function version.")
+]
 FileOption = Annotated[
     Path | None,
     typer.Option(

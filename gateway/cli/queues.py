@@ -22,6 +22,7 @@ MAX_POSITION = 1000
 app = typer.Typer(
     name="queues",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Show waiting requests.",
 )

@@ -18,12 +18,13 @@ from gateway.domain.lifecycle import timestamp
 app = typer.Typer(
     name="store",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Export and import the store.\n\n"
     "A dump holds functions, deployments, accounts, keys and sealed secrets.",
 )
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the dump.")]
 
 
 @app.command("export")

@@ -13,7 +13,7 @@ from gateway.app.options import store_options
 from gateway.cli.errors import CommandError, fail
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.settings import StoreSettings, read_settings
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.settings import SettingsError
 
@@ -61,7 +61,7 @@ def with_store(
 async def _connect_and_use(
     options: NatsOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Result]]
 ) -> Result:
-    connection = Connection(options)
+    connection = StoreConnection(options)
     try:
         await connection.open(CONNECT_TIMEOUT_S)
         try:

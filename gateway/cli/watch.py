@@ -12,7 +12,7 @@ from gateway.cli.errors import ApiError, CommandError, Unreachable
 
 POLL_S = 0.5
 UNREACHABLE_S = 60.0
-"""The command fails after so long without a response."""
+"""Maximum time without a response; then the command fails."""
 
 Say = Callable[[str], None]
 

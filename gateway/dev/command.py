@@ -32,9 +32,9 @@ HOST = "127.0.0.1"
 _START_S = 20.0
 _RESPONSE_S = 120.0
 _STOP_S = 5.0
-"""For a child to end, in addition to its grace period."""
+"""Time for a child process to end, in addition to its grace period."""
 DEMO_COMMAND = "{python} -P -m examples.inference --port {port}"
-# -P: packages in the current folder must not shadow ours.
+# -P: packages in the current folder must not shadow the gateway's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class DevOptions:
         ]
 
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -210,7 +210,7 @@ async def _start(
 
 
 async def _wait_for_response(running: Running, children: Children, pause: Pause) -> None:
-    """Return once the inference server has answered an invocation."""
+    """Return once the inference server has responded to an invocation."""
     demo = running.demo
     headers = {
         "authorization": f"Bearer {demo.api_key}",

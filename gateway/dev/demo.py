@@ -15,7 +15,7 @@ from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Account, ApiKey
 from gateway.errors import Conflict
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 
 ACCOUNT = "dev"
@@ -39,20 +39,20 @@ class Demo(NamedTuple):
     api_key: str
 
 
-class Credentials(NamedTuple):
+class DemoCredentials(NamedTuple):
     """The API key of this run, and the bootstrap secret if this run has created it."""
 
     api_key: str
     bootstrap_secret: str | None
 
 
-async def prepare_store(nats_url: str, key_file: Path) -> Credentials:
+async def prepare_store(nats_url: str, key_file: Path) -> DemoCredentials:
     """Initialise the store as the gateway's first start does, and create the demo's API key.
 
     The key is written to the store directly, so that an existing bootstrap secret remains valid.
     Raises `StoreUnavailable`, `gateway.api.secrets.master_key.MasterKeyError`.
     """
-    connection = Connection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
+    connection = StoreConnection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
     await connection.open(_CONNECT_TIMEOUT_S)
     try:
         store = Store(connection)
@@ -61,7 +61,7 @@ async def prepare_store(nats_url: str, key_file: Path) -> Credentials:
         now = time.time()
         with contextlib.suppress(Conflict):
             await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)
-        return Credentials(await _create_key(store, int(now)), secret)
+        return DemoCredentials(await _create_key(store, int(now)), secret)
     finally:
         await connection.close()
 

@@ -1,1 +1,1 @@
-"""Where a request turns: to an invocation, an attach exchange, the REST API or an endpoint."""
+"""Decides what serves a request: an invocation, or an endpoint (attach, REST API, health)."""

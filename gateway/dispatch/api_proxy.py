@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.stream import (
     Failure,
@@ -64,11 +64,11 @@ def connect_in_process(open_server: OpenServer) -> Connect:
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        await loop.connect_accepted_socket(open_server, theirs)
-        await loop.create_unix_connection(factory, sock=ours)
+        client, server = socket.socketpair()
+        client.setblocking(False)
+        server.setblocking(False)
+        await loop.connect_accepted_socket(open_server, server)
+        await loop.create_unix_connection(factory, sock=client)
 
     return connect
 
@@ -113,7 +113,7 @@ class ApiProxy:
 
 
 async def _connect(connect: Connect, upload: "_Upload", response: "_ApiResponse") -> None:
-    connection = Connection(_SINGLE_USE, asyncio.get_running_loop())
+    connection = ClientConnection(_SINGLE_USE, asyncio.get_running_loop())
     try:
         await connect(lambda: connection)
     except OSError:
@@ -127,13 +127,13 @@ async def _connect(connect: Connect, upload: "_Upload", response: "_ApiResponse"
 class _SingleUse:
     """The owner of connections that each serve one call."""
 
-    def released(self, connection: Connection) -> None:
+    def released(self, connection: ClientConnection) -> None:
         connection.close()
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: ClientConnection) -> None:
         """Nothing refers to the connection any more."""
 
-    def delay_small_body(self, connection: Connection) -> None:
+    def delay_small_body(self, connection: ClientConnection) -> None:
         connection.report_delayed()
 
 
@@ -189,7 +189,7 @@ class _Upload(NullRequestStream):
         if self._response.connection is not None:
             self._response.connection.resume_reading()
 
-    def start(self, connection: Connection) -> None:
+    def start(self, connection: ClientConnection) -> None:
         """Send the head and what has arrived of the body over the new connection."""
         request = self._request
         if self._response.is_over:
@@ -233,13 +233,13 @@ class _ApiResponse(NullResponseStream):
         self._more = more
         self._on_response = on_response
         self._has_head = False
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.is_over = False
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Send the head, unless it is an error without a problem document."""
         if status >= _FIRST_ERROR and not _is_problem(headers):
-            self.fail(_unexplained(status))
+            self.fail(_make_error(status))
             return
         kept = []
         for header in headers:
@@ -321,7 +321,7 @@ def _is_problem(headers: Headers) -> bool:
     return any(name == CONTENT_TYPE and value.startswith(PROBLEM_JSON) for name, value in headers)
 
 
-def _unexplained(status: int) -> GatewayError:
+def _make_error(status: int) -> GatewayError:
     """Return the error for a response of ``status`` that came without a problem document."""
     if status in _UNREACHABLE_STATUSES:
         return StoreUnavailable(_UNREACHABLE)

@@ -1,4 +1,4 @@
-"""Where a request turns: into an invocation of a function, or to one of the path endpoints."""
+"""Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
 from collections.abc import Callable

@@ -4,11 +4,11 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.responses import send_health, send_problem
 from gateway.errors import GatewayError, NotFound, Starting
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter, respond
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
 from wire.worker_api import ATTACH_PATH
 
@@ -21,7 +21,7 @@ class PathEndpoints:
     def __init__(
         self,
         attach: AttachEndpoint,
-        health: Health,
+        health: ProcessHealth,
         metrics: GatewayMetrics,
         api: ApiProxy | None = None,
     ) -> None:
@@ -43,7 +43,7 @@ class PathEndpoints:
         if response is None and self._api is not None:
             return self._api.serve(request, client, cors)
         if response is None:
-            raise NotFound("No function and no route of the gateway is called this")
+            raise NotFound("No function or route matches this host and path")
         status, headers, body = response
         return self._send(request, client, status, [*headers, *cors], body)
 
@@ -61,7 +61,7 @@ class AttachDispatcher:
 
     __slots__ = ("_attach", "_health")
 
-    def __init__(self, attach: AttachEndpoint, health: Health) -> None:
+    def __init__(self, attach: AttachEndpoint, health: ProcessHealth) -> None:
         self._attach = attach
         self._health = health
 
@@ -81,7 +81,7 @@ class StartingDispatcher:
 
     __slots__ = ("_health",)
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: ProcessHealth) -> None:
         self._health = health
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -95,7 +95,7 @@ class AdminDispatcher:
 
     __slots__ = ("_health", "_registry")
 
-    def __init__(self, registry: Registry, health: Health) -> None:
+    def __init__(self, registry: MetricRegistry, health: ProcessHealth) -> None:
         self._registry = registry
         self._health = health
 

@@ -3,7 +3,7 @@
 import os
 
 _BUFFER_BYTES = 16 * 384
-"""One system call for so many bytes at once costs far less than one for each id."""
+"""Bytes per system call: one call for many ids costs far less than one for each."""
 
 
 class Randomness:

@@ -20,7 +20,7 @@ _POSITION_WAIT_S = 0.5
 
 
 class InvocationRegistry:
-    """Implements `gateway.invocation.context.Registry`; `tick` enforces the deadlines.
+    """Implements `gateway.invocation.context.LiveInvocations`; `tick` enforces the deadlines.
 
     ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens.
     """

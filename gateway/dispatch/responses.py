@@ -1,7 +1,7 @@
-"""Responses to requests that are answered at once, without waiting for their bodies."""
+"""Responses that are sent at once, without waiting for the requests' bodies."""
 
 from gateway.errors import GatewayError, problem_for
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from runtime.ids import new_uuid
 from wire.problem import instance_of
@@ -16,7 +16,11 @@ def send_problem(request: Request, client: ResponseWriter, error: GatewayError) 
 
 
 def send_health(
-    request: Request, client: ResponseWriter, health: Health, path: bytes, otherwise: GatewayError
+    request: Request,
+    client: ResponseWriter,
+    health: ProcessHealth,
+    path: bytes,
+    otherwise: GatewayError,
 ) -> RequestStream:
     """Send the health response if ``path`` is a health path, else the problem ``otherwise``."""
     response = health.respond(path)

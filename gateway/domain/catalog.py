@@ -197,7 +197,7 @@ class Catalog:
         for version_id in version_ids:
             version = None if entry is None else entry.versions.get(version_id)
             before = self._listed.pop(version_id, None)
-            now = None if version is None else _listed(version, function)
+            now = None if version is None else _make_listed(version, function)
             if now is not None:
                 self._listed[version_id] = now
             if now == before:
@@ -227,7 +227,7 @@ class Catalog:
                 del self._shared[account]
 
 
-def _listed(version: FunctionVersion, function: Function | None) -> _Listed:
+def _make_listed(version: FunctionVersion, function: Function | None) -> _Listed:
     cursor = Cursor(version.created_at, version.version_id, version.function_id)
     common = function.shared_with if function is not None else EMPTY
     return _Listed(

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from gateway.domain.clusters import Clusters
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
-from gateway.domain.model import BUSY, FunctionVersion, State
+from gateway.domain.model import BUSY, FunctionVersion, VersionState
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
@@ -67,7 +67,7 @@ def register_records(
         version_id,
         account,
         str(spec["name"]),
-        State.INACTIVE,
+        VersionState.INACTIVE,
         inference_path=url if url.startswith("/") else f"/{url}",
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
@@ -121,12 +121,12 @@ def choose_specs(
 
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
     """Raise `BadRequest` if the version cannot be deployed in its state."""
-    if version.state is State.ERROR:
-        raise _refused(version, "has a deployment with errors: undeploy it first")
-    if version.state is not State.INACTIVE:
-        raise _refused(version, "already deployed: change the deployment with PATCH or PUT")
+    if version.state is VersionState.ERROR:
+        raise _refuse(version, "has a deployment with errors: undeploy it first")
+    if version.state is not VersionState.INACTIVE:
+        raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
     if deployment is not None:
-        raise _refused(version, "is still being undeployed: wait until that is finished")
+        raise _refuse(version, "is still being undeployed: wait until that is finished")
 
 
 def deploy_records(
@@ -152,7 +152,9 @@ def deploy_records(
         deadline_at=int(now + deadline_s),
     )
     idle = all(spec.min_instances == 0 for spec in specs)
-    return deployment, replace(version, state=State.ACTIVE if idle else State.DEPLOYING)
+    return deployment, replace(
+        version, state=VersionState.ACTIVE if idle else VersionState.DEPLOYING
+    )
 
 
 def update_deployment(
@@ -164,12 +166,12 @@ def update_deployment(
     """
     check_updatable(version, deployment)
     if len(requests) != len(deployment.specs):
-        raise _refused(version, f"has {len(deployment.specs)} GPU specifications: give them all")
+        raise _refuse(version, f"has {len(deployment.specs)} GPU specifications: give them all")
     if len({request.spec_id for request in requests}) != len(requests):
-        raise _refused(version, "give the gpuSpecificationId of each specification, once")
+        raise _refuse(version, "give the gpuSpecificationId of each specification, once")
     changed = {}
     for request in requests:
-        spec = _requested_spec(version, deployment, request)
+        spec = _find_spec(version, deployment, request)
         _check_same(version, spec, request)
         _check_bounds(request.min_instances, request.max_instances)
         changed[spec.spec_id] = replace(
@@ -208,14 +210,14 @@ def patch_deployment(
 def check_busy(version: FunctionVersion) -> None:
     """Raise `BadRequest` if the version is not deployed or its deployment has failed."""
     if version.state not in BUSY:
-        raise _refused(version, f"cannot be changed while {version.state.value}")
+        raise _refuse(version, f"cannot be changed while {version.state.value}")
 
 
 def check_updatable(version: FunctionVersion, deployment: Deployment) -> None:
     """Raise `BadRequest` if the deployment has failed or drains."""
     check_busy(version)
     if deployment.draining_until is not None:
-        raise _refused(version, "is being undeployed and cannot be changed")
+        raise _refuse(version, "is being undeployed and cannot be changed")
 
 
 def drain_deployment(deployment: Deployment, until: float, now: float) -> Deployment:
@@ -228,7 +230,7 @@ def drain_deployment(deployment: Deployment, until: float, now: float) -> Deploy
     return replace(deployment, draining_until=at, updated_at=timestamp(now))
 
 
-def with_state(version: FunctionVersion, state: State) -> FunctionVersion:
+def with_state(version: FunctionVersion, state: VersionState) -> FunctionVersion:
     """Return the version with another state."""
     return replace(version, state=state)
 
@@ -238,7 +240,7 @@ def label(version: FunctionVersion) -> str:
     return f"Function id '{version.function_id}', version '{version.version_id}'"
 
 
-def _refused(version: FunctionVersion, why: str) -> BadRequest:
+def _refuse(version: FunctionVersion, why: str) -> BadRequest:
     return BadRequest(f"{label(version)}: {why}", functionStatus=version.state.value)
 
 
@@ -247,17 +249,15 @@ def _check_bounds(low: int, high: int) -> None:
         raise BadRequest("minInstances is above maxInstances")
 
 
-def _requested_spec(
-    version: FunctionVersion, deployment: Deployment, request: SpecRequest
-) -> GpuSpec:
+def _find_spec(version: FunctionVersion, deployment: Deployment, request: SpecRequest) -> GpuSpec:
     """Return the stored specification that a request is about. Raises `BadRequest`."""
     if request.spec_id is None:
         if len(deployment.specs) > 1:
-            raise _refused(version, "has several GPU specifications: give gpuSpecificationId")
+            raise _refuse(version, "has several GPU specifications: give gpuSpecificationId")
         return deployment.specs[0]
     spec = deployment.spec(request.spec_id)
     if spec is None:
-        raise _refused(version, "a gpuSpecificationId is none of this deployment's")
+        raise _refuse(version, "a gpuSpecificationId is none of this deployment's")
     return spec
 
 
@@ -269,11 +269,11 @@ def _check_same(version: FunctionVersion, spec: GpuSpec, request: SpecRequest) -
         ("instanceType", request.instance_type, spec.instance_type),
     ):
         if requested and requested.lower() != stored.lower():
-            raise _refused(version, f"{member} cannot be changed: undeploy and deploy again")
+            raise _refuse(version, f"{member} cannot be changed: undeploy and deploy again")
     stored_clusters = spec.extra.get("clusters")
     known = set(stored_clusters) if isinstance(stored_clusters, list) else set()
     if request.clusters and set(request.clusters) != known:
-        raise _refused(version, "clusters cannot be changed: undeploy and deploy again")
+        raise _refuse(version, "clusters cannot be changed: undeploy and deploy again")
 
 
 def _with(deployment: Deployment, specs: tuple[GpuSpec, ...], now: float) -> Deployment:

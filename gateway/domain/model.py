@@ -68,9 +68,9 @@ __all__ = [
     "ResourceScope",
     "Secrets",
     "SecretsKey",
-    "State",
     "VersionDetails",
     "VersionKey",
+    "VersionState",
     "decode",
     "encode",
     "resource_scope_of",
@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 
-class State(Enum):
+class VersionState(Enum):
     """State of a function version (`docs/wire.md` §13.1)."""
 
     INACTIVE = "INACTIVE"
@@ -89,10 +89,12 @@ class State(Enum):
     ERROR = "ERROR"
 
 
-INVOCABLE = frozenset({State.ACTIVE, State.DEGRADING})
+INVOCABLE = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
 """States in which invocations are accepted (`docs/wire.md` §2.2)."""
 
-BUSY = frozenset({State.DEPLOYING, State.ACTIVE, State.DEGRADING, State.DEGRADED})
+BUSY = frozenset(
+    {VersionState.DEPLOYING, VersionState.ACTIVE, VersionState.DEGRADING, VersionState.DEGRADED}
+)
 """States of a deployed version except ERROR (`docs/wire.md` §13.1)."""
 
 
@@ -146,7 +148,7 @@ class FunctionVersion:
     version_id: VersionId
     account: str
     name: str
-    state: State
+    state: VersionState
     inference_path: str = "/"
     inference_port: int = 8000
     shared_with: frozenset[str] = EMPTY
@@ -178,14 +180,14 @@ class FunctionVersion:
     @classmethod
     def read(cls, document: Document) -> Self:
         state = document.text("state")
-        if state not in State.__members__:
+        if state not in VersionState.__members__:
             raise RecordError(f"state {state!r} is not known")
         return cls(
             function_id=FunctionId(document.uuid("function_id")),
             version_id=VersionId(document.uuid("version_id")),
             account=intern(document.text("account")),
             name=document.text("name"),
-            state=State[state],
+            state=VersionState[state],
             inference_path=intern(document.text("inference_path")),
             inference_port=document.number("inference_port"),
             capacity=document.number_or_none("capacity") or 0,

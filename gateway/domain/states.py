@@ -17,7 +17,7 @@ These functions cannot tell "absent" from "not read": after a failed read, do no
 from collections import Counter
 from collections.abc import Iterable
 
-from gateway.domain.model import Deployment, GpuSpec, HealthInfo, Instance, Phase, State
+from gateway.domain.model import Deployment, GpuSpec, HealthInfo, Instance, Phase, VersionState
 
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING})
 """Phases of an instance that serves or is going to serve."""
@@ -43,25 +43,25 @@ def of_deployment(deployment: Deployment, instances: Iterable[Instance]) -> list
 
 
 def state_of(
-    before: State, deployment: Deployment | None, instances: Iterable[Instance], now: float
-) -> State:
+    before: VersionState, deployment: Deployment | None, instances: Iterable[Instance], now: float
+) -> VersionState:
     """Return the state at ``now``, Unix seconds, of a version that had the state ``before``.
 
     An INACTIVE version with a deployment has just been deployed: the deployment is written first.
     """
     if deployment is None or deployment.draining_until is not None:
-        return State.INACTIVE
-    if before is State.ERROR:
-        return State.ERROR
+        return VersionState.INACTIVE
+    if before is VersionState.ERROR:
+        return VersionState.ERROR
     own = of_deployment(deployment, instances)
     running = Counter(instance.spec_id for instance in own if is_running(instance, now))
     if all(running[spec.spec_id] >= spec.min_instances for spec in deployment.specs):
-        return State.ACTIVE
-    if before in {State.INACTIVE, State.DEPLOYING}:
+        return VersionState.ACTIVE
+    if before in {VersionState.INACTIVE, VersionState.DEPLOYING}:
         if now >= deployment.deadline_at or has_failed(deployment, own):
-            return State.ERROR
-        return State.DEPLOYING
-    return State.DEGRADING if running else State.DEGRADED
+            return VersionState.ERROR
+        return VersionState.DEPLOYING
+    return VersionState.DEGRADING if running else VersionState.DEGRADED
 
 
 def capacity_of(deployment: Deployment | None, instances: Iterable[Instance], now: float) -> int:

@@ -20,13 +20,13 @@ class WorkerPost(Protocol):
         """Read the response again: the client has caught up."""
 
     def release(self) -> None:
-        """Answer the worker 200: the client has the whole response, or needs no more of it.
+        """Respond 200: the client has the whole response, or needs no more of it.
 
-        A worker that is still sending sees the early answer and stops.
+        A worker that is still sending sees the early response and stops.
         """
 
     def refuse(self, status: int, detail: str) -> None:
-        """Answer the worker with a problem: what it sent is not a valid response."""
+        """Respond with a problem: what the worker sent is not a valid response."""
 
 
 class WorkerGet(Protocol):
@@ -39,7 +39,7 @@ class WorkerGet(Protocol):
         """
 
 
-class Registry(Protocol):
+class LiveInvocations(Protocol):
     """The live invocations of the process, by request id."""
 
     def issue_request_token(self, request_id: str) -> str:
@@ -57,7 +57,7 @@ class Context:
     """What all invocations of one gateway process share; made once at start."""
 
     queue: FunctionQueue
-    registry: Registry
+    registry: LiveInvocations
     region: bytes
     attach_uri: bytes
     """This process's own attach address, scheme and authority (`docs/wire.md` §3.3)."""

@@ -14,8 +14,8 @@ connection: a truncated response must not look complete.
 
 504 means that no response head came within the poll window: see `head_deadline`.
 
-`TRANSITIONS` is the whole truth about which event leads where. `gateway.invocation.machine` carries
-it out as plain methods; a test fires every event in every state and compares with the table, and
+`TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
+methods; a test fires every event in every state and compares with the table, and
 ``docs/states.md`` is generated from it.
 """
 
@@ -78,7 +78,7 @@ _ORDERED = {
     Event.RESPONSE_INVALID,
 }
 """The events of a worker's exchange. The exchange keeps their order, so one out of order is a bug
-of ours and raises. All other events come from sources that race with each other."""
+in the gateway and raises. All other events come from sources that race with each other."""
 
 TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # A racing event is accepted in every state. Unless a line below says more, the state stays.
@@ -102,7 +102,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
     (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
-    # The worker's POST. In DONE: the client's connection broke while a piece was written to it.
+    # The worker's POST. In DONE: the client's connection broke while data was written to it.
     (QUEUED, Event.ATTACHED): frozenset({ATTACHED}),
     (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING}),
     (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
@@ -150,20 +150,20 @@ class Outcome(Enum):
     """The process stopped before the response was complete."""
 
 
-ANSWER_GRACE_S = 2.0
-"""Added to the poll window, so that a worker which answers 202 exactly at its end still gets
+RESPONSE_GRACE_S = 2.0
+"""Added to the poll window, so that a worker which responds 202 exactly at its end still gets
 through (`docs/wire.md` §6.2)."""
 
 
 def head_deadline(received_at: float, poll_s: int) -> float:
-    """Return by when the response head must come, else the client gets 504.
+    """Return the deadline of the response head; after it the client gets 504.
 
     ``received_at`` is when the request head was complete (monotonic clock, seconds); ``poll_s`` is
     the caller's ``nvcf-poll-seconds`` (`gateway.routing.admission.poll_seconds`).
     """
-    return received_at + poll_s + ANSWER_GRACE_S
+    return received_at + poll_s + RESPONSE_GRACE_S
 
 
 def end_deadline(received_at: float) -> float:
-    """Return by when the response must be complete, else it is broken off."""
+    """Return the deadline of the response's end; after it the response is aborted."""
     return received_at + MAX_INVOCATION_S

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
+from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, VersionState
 from gateway.provision.backend import InstanceStatus
 from queueing.interface import Load
 
@@ -20,7 +20,7 @@ class Snapshot:
     """
 
     now: float
-    state: State
+    state: VersionState
     deployment: Deployment | None
     instances: Sequence[Instance]
     statuses: Mapping[str, InstanceStatus]

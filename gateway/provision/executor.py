@@ -22,9 +22,9 @@ from gateway.domain.model import (
     Phase,
     Record,
     RecordKey,
-    State,
     VersionDetails,
     VersionKey,
+    VersionState,
 )
 from gateway.domain.states import capacity_of, state_of
 from gateway.errors import Conflict
@@ -50,7 +50,7 @@ MAX_HEALTH_BYTES = 128 << 10
 Kind = TypeVar("Kind", FunctionVersion, VersionDetails, Deployment, Instance)
 
 
-class Records(Protocol):
+class VersionRecords(Protocol):
     """Stored records (`gateway.store.nats_kv.Store`).
 
     Every call may raise `StoreUnavailable`, and writes `Conflict`.
@@ -110,7 +110,7 @@ async def no_environment(instance: Instance) -> Mapping[str, str]:  # noqa: ARG0
 class Ports:
     """Everything that the reconciler reads and changes."""
 
-    records: Records
+    records: VersionRecords
     backend: Backend
     queues: Queues
     secrets_of: SecretsOf = no_secrets
@@ -167,7 +167,7 @@ class Executor:
         name = VersionKey(version.function_id, version.version_id)
         record, revision = await self._get(FunctionVersion, name)
         if record is None:
-            version.state, version.capacity = State.INACTIVE, 0
+            version.state, version.capacity = VersionState.INACTIVE, 0
             return
         deployment, _ = await self._deployment(version)
         state = state_of(record.state, deployment, version.instances(), now)

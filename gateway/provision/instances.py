@@ -16,8 +16,8 @@ from gateway.domain.model import (
     Instance,
     InstanceKey,
     Removed,
-    State,
     VersionKey,
+    VersionState,
 )
 
 
@@ -41,7 +41,7 @@ class VersionInstances:
         self.function_id = function_id
         self.version_id = version_id
         self.deployment: Deployment | None = None
-        self.state = State.INACTIVE
+        self.state = VersionState.INACTIVE
         self.capacity = 0
         self.has_queue = False
         self._reported: dict[str, Instance] = {}
@@ -53,7 +53,7 @@ class VersionInstances:
         """Whether the version is not deployed and nothing of it is left."""
         return (
             self.deployment is None
-            and self.state is State.INACTIVE
+            and self.state is VersionState.INACTIVE
             and not self.has_queue
             and not self._reported
             and not self._records
@@ -121,14 +121,17 @@ class ManagedVersions:
         match change:
             case FunctionVersion():
                 self._function_ids[change.version_id] = change.function_id
-                if change.state is State.INACTIVE and change.version_id not in self._versions:
+                if (
+                    change.state is VersionState.INACTIVE
+                    and change.version_id not in self._versions
+                ):
                     return
                 version = self.ensure(change.function_id, change.version_id)
                 version.state, version.capacity = change.state, change.capacity
             case Removed(VersionKey(function_id, version_id)):
                 self._function_ids.pop(version_id, None)
                 version = self.ensure(function_id, version_id)
-                version.state = State.INACTIVE
+                version.state = VersionState.INACTIVE
             case Deployment():
                 version = self.ensure(change.function_id, change.version_id)
                 version.deployment = change

@@ -12,7 +12,7 @@ version is DEPLOYING the attempts are counted, and too many of them in a row mak
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, State
+from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, VersionState
 from gateway.domain.states import is_running
 from gateway.provision.actions import (
     Action,
@@ -31,7 +31,7 @@ from gateway.provision.backend import InstanceStatus, RunState
 from gateway.provision.scaling import CALM_S, Autoscaler
 
 DRAIN_S = 0.5
-"""Between two readings of a draining queue."""
+"""Time between two readings of a draining queue."""
 CANNOT_SERVE = "its worker says that it cannot serve"
 NOT_HEARD_OF = "its worker is not heard of"
 
@@ -146,7 +146,7 @@ class Planner:
             self._is_queue_ended = self._is_drained = False
             self._empty_since = None
         own = self._remove_foreign(deployment, snapshot, plan)
-        if snapshot.state is State.ERROR:
+        if snapshot.state is VersionState.ERROR:
             for instance in own:
                 self._remove(instance, snapshot, plan)
         elif deployment.draining_until is not None:
@@ -329,7 +329,7 @@ class Planner:
         """Restart an instance that has ended by itself when its delay is over, or give it up."""
         history.mark_down(status, self._policy)
         has_failed = (
-            snapshot.state is State.DEPLOYING
+            snapshot.state is VersionState.DEPLOYING
             and not history.has_run
             and history.failures >= self._policy.max_failed_starts
         )

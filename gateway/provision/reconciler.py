@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from gateway.domain.model import Change, Deployment, Instance, RecordError, State
+from gateway.domain.model import Change, Deployment, Instance, RecordError, VersionState
 from gateway.domain.states import capacity_of, changes_at, health_of, is_running, state_of
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.provision.actions import Plan, Snapshot
@@ -292,11 +292,11 @@ class Reconciler:
             await self._executor.store_state(version, now)
 
     async def _store_health(
-        self, version: VersionInstances, deployment: Deployment, state: State, now: float
+        self, version: VersionInstances, deployment: Deployment, state: VersionState, now: float
     ) -> None:
         """Store why instances do not run. After an ERROR is stored, its reasons stay."""
         instances = version.instances()
-        if state not in {State.INACTIVE, version.state}:
+        if state not in {VersionState.INACTIVE, version.state}:
             emit(
                 _log,
                 "version.state",
@@ -307,8 +307,8 @@ class Reconciler:
                     "instances": len(instances),
                 },
             )
-        is_new_error = state is State.ERROR and version.state is not State.ERROR
-        if state in {State.INACTIVE, State.ERROR} and not is_new_error:
+        is_new_error = state is VersionState.ERROR and version.state is not VersionState.ERROR
+        if state in {VersionState.INACTIVE, VersionState.ERROR} and not is_new_error:
             return
         if is_new_error:
             instances = [self._with_reason(instance, now) for instance in instances]

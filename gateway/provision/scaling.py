@@ -21,9 +21,9 @@ from gateway.domain.states import is_running
 from gateway.provision.actions import Create, Plan, Snapshot
 
 CALM_S = 1.0
-"""Between two readings of a queue in which nothing waits. Wake requests are faster."""
+"""Time between two readings of a queue in which nothing waits. Wake requests are faster."""
 URGENT_S = 0.25
-"""Between two readings of a queue in which requests wait."""
+"""Time between two readings of a queue in which requests wait."""
 
 
 class Autoscaler:
@@ -102,7 +102,7 @@ class Autoscaler:
     def _requests_to_serve(self, snapshot: Snapshot, after_s: float, *, has_instances: bool) -> int:
         """Return how many requests may have new instances started for them now."""
         if not has_instances:
-            return max(_unserved(snapshot), int(snapshot.has_wake_request))
+            return max(_count_unserved(snapshot), int(snapshot.has_wake_request))
         if self._waiting_since is None or snapshot.now - self._waiting_since < after_s:
             return 0
         return 0 if snapshot.load is None else snapshot.load.waiting
@@ -155,7 +155,7 @@ def _above_minimum(deployment: Deployment, ready: Sequence[Instance]) -> list[In
     return [instance for instance in ready if count[instance.spec_id] > minimum[instance.spec_id]]
 
 
-def _unserved(snapshot: Snapshot) -> int:
+def _count_unserved(snapshot: Snapshot) -> int:
     """Return how many requests have no worker, for a version of which no instance counts.
 
     A leased request belongs to a worker that is gone and will be delivered again, unless an

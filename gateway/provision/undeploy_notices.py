@@ -30,6 +30,6 @@ def fail_waiting(live: Iterable[Invocation], queue: FunctionQueue, version_id: s
         if invocation.state is State.QUEUED and invocation.version.version_id == version_id
     ]
     for invocation in waiting:
-        queue.answered(invocation.request_id)
+        queue.forget(invocation.request_id)
         invocation.publish_failed(QueueUnavailable(UNDEPLOYED))
     return len(waiting)

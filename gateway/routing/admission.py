@@ -1,6 +1,6 @@
 """Admission of an invocation: authenticate, read the poll window, route.
 
-The order of the checks decides what a stranger learns (`docs/wire.md` §2.1): credential
+The order of the checks decides what an unauthorised caller learns (`docs/wire.md` §2.1): credential
 (401), poll window (400), then those of `gateway.routing.router`.
 """
 

@@ -1,21 +1,26 @@
-"""From a function id to a version that this caller can invoke, or the reason why not.
+"""Selects a version that the caller can invoke for a function id, or reports why there is none.
 
-The order of the checks decides what a stranger learns (`docs/wire.md` §2.1): scope (403),
-does the function exist for this account (404), does the key cover it (403), its state (400 or 404,
-`docs/wire.md` §2.2). A function of another account that is not shared looks as if it did not exist.
-A call that names no version can get any invocable version that the caller sees, in proportion to
-the running capacity: own, public and shared alike, so that a public version does not hide the
-others.
+The order of the checks decides what an unauthorised caller learns (`docs/wire.md` §2.1): scope
+(403), does the function exist for this account (404), does the key cover it (403), its state (400
+or 404, `docs/wire.md` §2.2). A function of another account that is not shared looks as if it did
+not exist. A call that names no version can get any invocable version that the caller sees, in
+proportion to the running capacity: own, public and shared alike, so that a public version does not
+hide the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.domain.model import INVOCABLE, FunctionVersion, State
+from gateway.domain.model import INVOCABLE, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 from gateway.errors import Forbidden, FunctionNotFound, NotInvocable
 
-_NEAREST_FIRST = (State.DEGRADED, State.DEPLOYING, State.ERROR, State.INACTIVE)
+_NEAREST_FIRST = (
+    VersionState.DEGRADED,
+    VersionState.DEPLOYING,
+    VersionState.ERROR,
+    VersionState.INACTIVE,
+)
 """Which state an error names when no version is invocable: the one closest to being so."""
 
 
@@ -42,15 +47,15 @@ class Router:
         if entry is None:
             raise _not_found(function_id, version_id)
         if version_id is not None:
-            return _named(entry, function_id, version_id, principal)
+            return _find_version(entry, function_id, version_id, principal)
         if entry.account == principal.account and principal.reach.own:
             candidates: tuple[FunctionVersion, ...] = entry.invocable
         else:
-            candidates = _permitted(entry, function_id, principal)
+            candidates = _find_permitted(entry, function_id, principal)
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            return chosen(candidates, self._random())
+            return choose(candidates, self._random())
         raise _not_invocable(
             function_id,
             None,
@@ -58,7 +63,7 @@ class Router:
         )
 
 
-def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
+def choose(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:
     """Return one of ``candidates`` with a probability equal to its share of the running capacity.
 
     ``random`` is from 0.0 up to but not including 1.0. If nothing runs, all are equally likely.
@@ -74,7 +79,7 @@ def chosen(candidates: Sequence[FunctionVersion], random: float) -> FunctionVers
     return candidates[-1]
 
 
-def _named(
+def _find_version(
     entry: FunctionEntry, function_id: str, version_id: str, principal: Principal
 ) -> FunctionVersion:
     version = entry.versions.get(version_id)
@@ -87,7 +92,7 @@ def _named(
     return version
 
 
-def _permitted(
+def _find_permitted(
     entry: FunctionEntry, function_id: str, principal: Principal
 ) -> tuple[FunctionVersion, ...]:
     """Return the invocable versions that the caller sees and the key covers."""
@@ -105,7 +110,7 @@ def _not_found(function_id: str, version_id: str | None) -> FunctionNotFound:
 
 
 def _not_invocable(
-    function_id: str, version_id: str | None, states: Iterable[State]
+    function_id: str, version_id: str | None, states: Iterable[VersionState]
 ) -> FunctionNotFound | NotInvocable:
     """Return a 400 if an instance may come back (DEGRADED), else a 404; both name the state."""
     found = set(states)
@@ -113,7 +118,7 @@ def _not_invocable(
     if state is None:
         return _not_found(function_id, version_id)
     detail = f"{_name(function_id, version_id)}: cannot be invoked while {state.value}"
-    if state is State.DEGRADED:
+    if state is VersionState.DEGRADED:
         return NotInvocable(detail, functionStatus=state.value)
     return FunctionNotFound(detail, functionStatus=state.value)
 

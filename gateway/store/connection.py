@@ -24,8 +24,8 @@ from runtime.tasks import spawn
 RECONNECT_WAIT_S = 0.2
 """Pause between attempts. Short: a key that was revoked while NATS was away must stop soon."""
 PING_INTERVAL_S = 5
-"""Two unanswered pings end the connection."""
-ANSWER_WITHIN_S = 3.0
+"""Two pings without a response end the connection."""
+RESPONSE_WITHIN_S = 3.0
 """Timeout of one call to JetStream."""
 
 _log = logging.getLogger("gateway.store")
@@ -52,7 +52,7 @@ class BucketMissing(StoreUnavailable):
     """The bucket does not exist, not yet or no longer."""
 
 
-class Connection:
+class StoreConnection:
     """Opens, keeps and closes the connection, and calls listeners when it is lost."""
 
     def __init__(self, options: NatsOptions) -> None:
@@ -71,11 +71,11 @@ class Connection:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                with translated():
+                with translate_errors():
                     await self._connect()
         except TimeoutError:
             await self.close()
-            raise StoreUnavailable(cause=self._last_error or "no answer from NATS") from None
+            raise StoreUnavailable(cause=self._last_error or "no response from NATS") from None
 
     async def close(self) -> None:
         """Close for good. There are no buffered writes to lose."""
@@ -165,7 +165,7 @@ class Connection:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raise `Conflict`, `BucketMissing` or `StoreUnavailable` in place of `nats-py`'s errors.
 
     The cause names servers and streams: it is for logs, not for callers.
@@ -183,7 +183,9 @@ def translated() -> Iterator[None]:
     except nats.js.errors.NoStreamResponseError as error:
         raise BucketMissing(cause="JetStream is off, or the bucket is missing") from error
     except (nats.errors.TimeoutError, TimeoutError) as error:
-        raise StoreUnavailable(cause=f"no answer from NATS within {ANSWER_WITHIN_S} s") from error
+        raise StoreUnavailable(
+            cause=f"no response from NATS within {RESPONSE_WITHIN_S} s"
+        ) from error
     except (nats.errors.Error, OSError) as error:
         raise StoreUnavailable(cause=str(error)) from error
 

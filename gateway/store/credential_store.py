@@ -27,7 +27,7 @@ _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 class CredentialStore:
-    """Implements `gateway.api.identity.Credentials`.
+    """Implements `gateway.api.identity.CredentialRecords`.
 
     Every method may raise `StoreUnavailable`, and writes `Conflict`. A write returns when the model
     of this process shows it.

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 
-from gateway.store.connection import ANSWER_WITHIN_S, translated
+from gateway.store.connection import RESPONSE_WITHIN_S, translate_errors
 
 HEARTBEAT_S = 0.4
 """The server sends a message or a heartbeat at least this often."""
@@ -70,9 +70,9 @@ class Feed:
         self._heard_at = asyncio.get_running_loop().time()
         inbox = client.new_inbox()
         self._consumer = inbox.replace(".", "_")
-        with translated():
+        with translate_errors():
             self._subscription = await client.subscribe(inbox, cb=self._on_message)
-            info = await client.jetstream(timeout=ANSWER_WITHIN_S).add_consumer(
+            info = await client.jetstream(timeout=RESPONSE_WITHIN_S).add_consumer(
                 self._stream,
                 api.ConsumerConfig(
                     name=self._consumer,
@@ -98,7 +98,7 @@ class Feed:
         if client is None or subscription is None or client.is_closed:
             return
         self._subscription = None
-        with translated():
+        with translate_errors():
             # Also while disconnected: else the client subscribes again after it reconnects.
             await subscription.unsubscribe()
             if client.is_connected:

@@ -21,7 +21,7 @@ from gateway.domain.model import (
     encode,
 )
 from gateway.errors import StoreUnavailable
-from gateway.store.connection import ANSWER_WITHIN_S, Connection, translated
+from gateway.store.connection import RESPONSE_WITHIN_S, StoreConnection, translate_errors
 from gateway.store.feed import Entry, Feed, is_deletion
 from gateway.store.names import (
     BUCKETS,
@@ -45,7 +45,9 @@ _ALL_READ = "all read"
 class Store:
     """Reads and writes records. Every method may raise `gateway.errors.StoreUnavailable`."""
 
-    def __init__(self, connection: Connection, prefix: str = "gateway", replicas: int = 1) -> None:
+    def __init__(
+        self, connection: StoreConnection, prefix: str = "gateway", replicas: int = 1
+    ) -> None:
         """``prefix`` begins the names of the buckets.
 
         ``replicas`` is the number of servers that keep a bucket; it is set when the bucket is made.
@@ -61,7 +63,7 @@ class Store:
     async def prepare(self, *buckets: str) -> None:
         """Make the buckets (all without an argument) that are not there; leave the others."""
         for bucket in buckets or BUCKETS:
-            with translated():
+            with translate_errors():
                 try:
                     await self._bucket(bucket)
                 except nats.js.errors.BucketNotFoundError:
@@ -108,7 +110,7 @@ class Store:
         self, bucket: str, name: str, data: bytes, revision: int | None = None
     ) -> int:
         """Write a document that is not a record, as `put` does; ``name`` is a valid KV key."""
-        with translated():
+        with translate_errors():
             kv = await self._bucket(bucket)
             if revision is None:
                 return await kv.put(name, data)
@@ -118,7 +120,7 @@ class Store:
 
     async def get_raw(self, bucket: str, name: str) -> tuple[bytes, int] | None:
         """Return the document called ``name`` and its revision; `None` if there is none."""
-        with translated():
+        with translate_errors():
             try:
                 entry = await (await self._bucket(bucket)).get(name)
             except nats.js.errors.KeyNotFoundError:
@@ -130,7 +132,7 @@ class Store:
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
-        with translated():
+        with translate_errors():
             ack = await self._jetstream().publish(
                 f"$KV.{self.full_name(bucket)}.{name}", headers=headers, msg_ttl=_MARKER_TTL_S
             )
@@ -157,7 +159,7 @@ class Store:
         """
         full_name = self.full_name(bucket)
         prefix = f"$KV.{full_name}."
-        with translated():
+        with translate_errors():
             try:
                 message = await self._jetstream().get_last_msg(f"KV_{full_name}", prefix + pattern)
             except nats.js.errors.NotFoundError as error:
@@ -218,4 +220,4 @@ class Store:
         return await self._jetstream().key_value(self.full_name(bucket))
 
     def _jetstream(self) -> JetStreamContext:
-        return self.connection.connected_client().jetstream(timeout=ANSWER_WITHIN_S)
+        return self.connection.connected_client().jetstream(timeout=RESPONSE_WITHIN_S)

@@ -19,7 +19,7 @@ from runtime.events import emit
 _log = logging.getLogger("gateway.store")
 
 
-class Model(Protocol):
+class RecordModel(Protocol):
     """What is kept equal to the store: the read model or the catalog."""
 
     def apply(self, change: Change) -> None:
@@ -87,7 +87,7 @@ class Watcher:
     is lost. Until then the model is incomplete, and the process must not serve requests from it.
     """
 
-    def __init__(self, store: Store, model: Model, buckets: Sequence[str] = ROUTING) -> None:
+    def __init__(self, store: Store, model: RecordModel, buckets: Sequence[str] = ROUTING) -> None:
         self._followers = [
             BucketFollower(bucket, store, RecordMirror(bucket, model.apply), self._on_loaded)
             for bucket in buckets

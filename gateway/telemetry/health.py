@@ -11,7 +11,7 @@ Check = Callable[[], str]
 """Returns the reason why the process cannot serve; an empty string if it can."""
 
 
-class Health:
+class ProcessHealth:
     """Live while the process responds; ready while no check returns a reason."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
-from runtime.metrics import CounterChild, GaugeChild, HistogramChild, Registry, SummaryChild
+from runtime.metrics import CounterChild, GaugeChild, HistogramChild, MetricRegistry, SummaryChild
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
 _FUNCTION_BUCKETS_S = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800)
@@ -46,7 +46,7 @@ _ExchangeMeters = tuple[CounterChild, HistogramChild, SummaryChild]
 class GatewayMetrics:
     """Records invocations: one call at the start of each, and one at its end."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
         version = ("function_id", "function_version_id")
         self._http = registry.counter(
             "axum_http_requests_total", "HTTP requests", ("method", "status", "endpoint")

@@ -20,30 +20,31 @@ MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
 _COPIED_BYTES = 4_096
-"""Below this, joining pieces is cheaper than handing the kernel several."""
+"""Below this, joining buffers is cheaper than handing the kernel several."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Keeps the connections."""
 
-    def released(self, connection: "Connection") -> None:
+    def released(self, connection: "ClientConnection") -> None:
         """``connection`` may be used again. Called before the end of the response is reported."""
 
-    def lost(self, connection: "Connection") -> None:
+    def lost(self, connection: "ClientConnection") -> None:
         """``connection`` is closed."""
 
-    def delay_small_body(self, connection: "Connection") -> None:
-        """Call `Connection.report_delayed` soon: only a part of a small response has arrived."""
+    def delay_small_body(self, connection: "ClientConnection") -> None:
+        """Call `ClientConnection.report_delayed` soon: a small response is incomplete."""
 
 
 class _UnacceptableError(Exception):
     """A response that parses, but that the client does not accept."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A connection to one server, and the `http1.stream.RequestWriter` of its current request.
 
-    ``exchange`` receives the response. ``idle_since`` is loop time in seconds, valid while idle.
+    ``response_stream`` receives the response. ``idle_since`` is loop time in seconds, valid while
+    idle.
     """
 
     __slots__ = (
@@ -71,13 +72,13 @@ class Connection(asyncio.Protocol):
         "_request_bytes",
         "_status",
         "_transport",
-        "exchange",
         "idle_since",
         "is_lost",
         "is_writing_paused",
+        "response_stream",
     )
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
-        self.exchange: ResponseStream | None = None
+        self.response_stream: ResponseStream | None = None
         self.idle_since = 0.0
         self.is_writing_paused = False
         self.is_lost = False
@@ -109,14 +110,14 @@ class Connection(asyncio.Protocol):
         self._is_silent = True
 
     def __repr__(self) -> str:
-        state = "lost" if self.is_lost else "idle" if self.exchange is None else "busy"
+        state = "lost" if self.is_lost else "idle" if self.response_stream is None else "busy"
         return f"<{type(self).__name__} {state}, status {self._status}>"
 
     # Called by the user of the connection
 
     def start(
         self,
-        exchange: ResponseStream,
+        response_stream: ResponseStream,
         head: bytes,
         body: bytes,
         *,
@@ -129,7 +130,7 @@ class Connection(asyncio.Protocol):
         ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
         rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD.
         """
-        self.exchange = exchange
+        self.response_stream = response_stream
         self._is_head_request = is_head
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self._transport.resume_reading()
 
-    def has_answered(self) -> bool:
+    def has_response_begun(self) -> bool:
         """Whether any byte of the current response has arrived."""
         return not self._is_silent
 
@@ -179,19 +180,19 @@ class Connection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     def close(self) -> None:
-        """Close at once; the exchange is not called again."""
-        self.exchange = None
+        """Close at once; the response stream is not called again."""
+        self.response_stream = None
         self._transport.abort()
 
     def close_after_writing(self) -> None:
-        """Close after sending what was written; the exchange is not called again."""
-        self.exchange = None
+        """Close after sending what was written; the response stream is not called again."""
+        self.response_stream = None
         self._transport.close()
 
     def report_delayed(self) -> None:
         """Report the head and what has arrived of a small body, if it is still incomplete."""
-        if self.exchange is not None and self._status and not self._is_head_reported:
-            self._report_head(self.exchange, self._take())
+        if self.response_stream is not None and self._status and not self._is_head_reported:
+            self._report_head(self.response_stream, self._take())
 
     # asyncio.Protocol
 
@@ -199,14 +200,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
+        response_stream = self.response_stream
+        if response_stream is None:
             # A response to no request: it cannot be assigned to one (RFC 9112 §9.2).
             self._transport.abort()
             return
         self._is_silent = False
         if self._left:
-            self._report_sized(exchange, data)
+            self._report_sized(response_stream, data)
             return
         try:
             self._parser.feed_data(data)
@@ -217,26 +218,26 @@ class Connection(asyncio.Protocol):
                 return
             self._is_reusable = False
         if self._status:
-            self._report(exchange)
+            self._report(response_stream)
             return
         self._read_bytes += len(data)
         if self._read_bytes > MAX_HEAD_BYTES:
             self._break(Failure.INVALID)
 
     def eof_received(self) -> None:
-        exchange = self.exchange
+        response_stream = self.response_stream
         is_unframed = self._announced is None and not self._is_chunked_response
-        if exchange is not None and self._status and is_unframed:
+        if response_stream is not None and self._status and is_unframed:
             # RFC 9112 §6.3, rule 8: the end of the connection is the end of the body.
             self._is_ended = True
             self._is_reusable = False
-            self._report(exchange)
+            self._report(response_stream)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        exchange, self.exchange = self.exchange, None
+        response_stream, self.response_stream = self.response_stream, None
         self._owner.lost(self)
-        if exchange is not None:
+        if response_stream is not None:
             is_stale = (
                 self._is_reused
                 and self._is_silent
@@ -244,17 +245,17 @@ class Connection(asyncio.Protocol):
                 and unconfirmed_bytes(self._transport) >= self._request_bytes
             )
             failure = Failure.CLOSED if exc is None else Failure.RESET
-            exchange.response_broken(failure, is_stale=is_stale)
+            response_stream.response_broken(failure, is_stale=is_stale)
 
     def pause_writing(self) -> None:
         self.is_writing_paused = True
-        if self.exchange is not None:
-            self.exchange.pause_writing()
+        if self.response_stream is not None:
+            self.response_stream.pause_writing()
 
     def resume_writing(self) -> None:
         self.is_writing_paused = False
-        if self.exchange is not None:
-            self.exchange.resume_writing()
+        if self.response_stream is not None:
+            self.response_stream.resume_writing()
 
     # httptools
 
@@ -315,36 +316,36 @@ class Connection(asyncio.Protocol):
             if not self._parser.should_keep_alive():
                 self._is_reusable = False
 
-    # Reports to the exchange
+    # Reports to the response stream
 
-    def _report(self, exchange: ResponseStream) -> None:
+    def _report(self, response_stream: ResponseStream) -> None:
         announced = self._announced
         if self._is_ended:
             data = self._take()
             if self._is_head_reported:
-                self._report_end(exchange, data)
+                self._report_end(response_stream, data)
                 return
             status, headers = self._status, self._headers
             length = announced if self._is_bodiless else len(data)
             self._release()
-            exchange.response_whole(status, headers, length, data)
+            response_stream.response_whole(status, headers, length, data)
         elif self._is_head_reported:
             if self._parts:
-                exchange.response_data(self._take())
+                response_stream.response_data(self._take())
         elif announced is not None and announced <= SMALL_BODY_BYTES:
             self._owner.delay_small_body(self)
         else:
-            self._report_head(exchange, self._take())
+            self._report_head(response_stream, self._take())
 
-    def _report_head(self, exchange: ResponseStream, data: bytes) -> None:
+    def _report_head(self, response_stream: ResponseStream, data: bytes) -> None:
         """Report the head and the first ``data`` of a response whose body is not complete."""
         self._is_head_reported = True
         announced = self._announced
         if announced is not None:
             self._left = announced - self._body_bytes
-        exchange.response_head(self._status, self._headers, announced)
+        response_stream.response_head(self._status, self._headers, announced)
         if data:
-            exchange.response_data(data)
+            response_stream.response_data(data)
 
     def _take(self) -> bytes:
         parts = self._parts
@@ -354,12 +355,12 @@ class Connection(asyncio.Protocol):
         parts.clear()
         return data
 
-    def _report_sized(self, exchange: ResponseStream, data: bytes) -> None:
+    def _report_sized(self, response_stream: ResponseStream, data: bytes) -> None:
         """Report the next bytes of a body of known length without parsing them."""
         left = self._left - len(data)
         if left > 0:
             self._left = left
-            exchange.response_data(data)
+            response_stream.response_data(data)
             return
         if left < 0:
             data = data[:left]
@@ -367,20 +368,20 @@ class Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._is_reusable = False
         self._parser = HttpResponseParser(self)
-        self._report_end(exchange, data)
+        self._report_end(response_stream, data)
 
-    def _report_end(self, exchange: ResponseStream, data: bytes) -> None:
+    def _report_end(self, response_stream: ResponseStream, data: bytes) -> None:
         if data:
-            exchange.response_data(data)
-            # The exchange may have closed the connection.
-            if self.exchange is not exchange:
+            response_stream.response_data(data)
+            # The response stream may have closed the connection.
+            if self.response_stream is not response_stream:
                 return
         self._release()
-        exchange.response_end()
+        response_stream.response_end()
 
     def _release(self) -> None:
         """Give the connection back to its owner, or close it: the response is complete."""
-        self.exchange = None
+        self.response_stream = None
         if self._is_reusable and self._is_request_complete and not self._transport.is_closing():
             if self._is_head_request:
                 self._parser = HttpResponseParser(self)
@@ -394,7 +395,7 @@ class Connection(asyncio.Protocol):
 
     def _break(self, failure: Failure) -> None:
         """Close the connection because of what the server sent."""
-        exchange, self.exchange = self.exchange, None
+        response_stream, self.response_stream = self.response_stream, None
         self._transport.abort()
-        if exchange is not None:
-            exchange.response_broken(failure, is_stale=False)
+        if response_stream is not None:
+            response_stream.response_broken(failure, is_stale=False)

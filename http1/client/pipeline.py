@@ -1,6 +1,6 @@
 """Pipelined POSTs: complete small requests on one connection (RFC 9112 §9.3.2).
 
-For servers that respond to a POST late, when its content has reached somebody else: waiting for
+For servers that respond to a POST late, when its content has been passed on: waiting for
 each response would leave the connection idle. No POST is sent behind one that has waited long,
 because its receiver may be slow. Only the statuses of the responses count; httptools parses the
 rest, which is dropped.
@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OUTSTANDING = 32
 MAX_WAIT_S = 0.5
-"""No POST is sent behind one that has waited so long for its response."""
+"""Maximum wait of a POST for its response; no further POST is sent behind one that waits longer."""
 
 
 class PostCallbacks(Protocol):
@@ -27,7 +27,7 @@ class PostCallbacks(Protocol):
         """The connection broke; ``is_unread``: the server had announced not to read the POST."""
 
 
-class Owner(Protocol):
+class PipelineOwner(Protocol):
     """Keeps the pipelines."""
 
     def pipeline_lost(self, pipeline: "Pipeline") -> None:
@@ -50,7 +50,7 @@ class Pipeline(asyncio.Protocol):
         "is_lost",
     )
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: PipelineOwner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport

@@ -8,7 +8,7 @@ because a request on a closing connection is lost.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 
 SMALL_BODY_WAIT_S = 0.002
 """How long a response head waits for its small body."""
@@ -41,11 +41,11 @@ class Pool:
         """Keep up to ``max_idle`` connections, each unused for at most ``idle_s`` seconds."""
         self._connect = connect
         self._loop = asyncio.get_running_loop()
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
-        self._delayed: list[Connection] = []
+        self._idle: list[ClientConnection] = []
+        self._open: set[ClientConnection] = set()
+        self._delayed: list[ClientConnection] = []
         self._delayed_timer: asyncio.TimerHandle | None = None
-        self._lingering: dict[Connection, float] = {}
+        self._lingering: dict[ClientConnection, float] = {}
         self.idle_s = idle_s
         self.max_idle = max_idle
         self.connect_timeout_s = connect_timeout_s
@@ -58,7 +58,7 @@ class Pool:
         """Number of open connections, idle or not."""
         return len(self._open)
 
-    def take(self) -> Connection | None:
+    def take(self) -> ClientConnection | None:
         """Return an idle connection, ``None`` if there is none younger than ``idle_s``."""
         idle = self._idle
         while idle:
@@ -69,9 +69,9 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> ClientConnection:
         """Open a connection. Raises `OSError`, also after ``connect_timeout_s``."""
-        connection = Connection(self, self._loop)
+        connection = ClientConnection(self, self._loop)
         async with asyncio.timeout(self.connect_timeout_s):
             await self._connect(lambda: connection)
         self._open.add(connection)
@@ -100,7 +100,7 @@ class Pool:
         for connection in surplus:
             connection.close()
 
-    def linger(self, connection: Connection) -> None:
+    def linger(self, connection: ClientConnection) -> None:
         """Close ``connection`` when it has sent what was written, or after `LINGER_S`."""
         connection.close_after_writing()
         if not connection.is_lost:
@@ -114,24 +114,24 @@ class Pool:
         for connection in list(self._open):
             connection.close()
 
-    # Called by the connections (`http1.client.connection.Owner`)
+    # Called by the connections (`http1.client.connection.ConnectionOwner`)
 
-    def released(self, connection: Connection) -> None:
+    def released(self, connection: ClientConnection) -> None:
         """Keep ``connection`` for the next request."""
         idle = self._idle
         if len(idle) >= self.max_idle:
             idle.pop(0).close()
         idle.append(connection)
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: ClientConnection) -> None:
         """Forget ``connection``."""
         self._open.discard(connection)
         self._lingering.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def delay_small_body(self, connection: Connection) -> None:
-        """Call `Connection.report_delayed` after `SMALL_BODY_WAIT_S`; one timer for all."""
+    def delay_small_body(self, connection: ClientConnection) -> None:
+        """Call `ClientConnection.report_delayed` after `SMALL_BODY_WAIT_S`; one timer for all."""
         self._delayed.append(connection)
         if self._delayed_timer is None:
             self._delayed_timer = self._loop.call_later(SMALL_BODY_WAIT_S, self._report_delayed)

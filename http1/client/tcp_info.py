@@ -14,7 +14,7 @@ _ACKED_AT = 120
 _UNSENT_AT = 144
 _SENT_AT = 200
 _INFO_BYTES = 216
-"""``struct tcp_info`` in ``linux/tcp.h``, Linux 4.19 and later; elsewhere there is no answer."""
+"""``struct tcp_info`` in ``linux/tcp.h``, Linux 4.19 and later. Not available elsewhere."""
 
 
 def unconfirmed_bytes(transport: asyncio.BaseTransport) -> int:

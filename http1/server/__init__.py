@@ -2,7 +2,7 @@
 
 * EOF after a complete HTTP/1.1 request: the client may have closed only its sending direction, so
   it still gets its response. To find out whether it still reads, the server sends 100 (Continue),
-  which every client has to accept (RFC 9110 §15.2): a client that closed answers with a reset. Once
+  which every client has to accept (RFC 9110 §15.2): a client that closed sends a reset. Once
   the response has begun the server cannot probe any more, and EOF means that the client left, as it
   always does with HTTP/1.0. EOF within a body gets 400.
 * A response that begins before the request's body has ended says ``connection: close``. What the

@@ -11,7 +11,7 @@ from http1.server.http_error import HttpError, bad_request
 
 MAX_SIZE_LINE_BYTES = 1024
 MAX_EXTENSION_BYTES = 16_384
-"""All chunk extensions of one body together. They have no use except to waste the server's time."""
+"""Maximum bytes of all chunk extensions of one body, which have no legitimate use."""
 MAX_TRAILER_BYTES = 16_384
 
 _size_line = re.compile(
@@ -54,9 +54,9 @@ class SizedBody:
 
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
         """Return up to ``enough_bytes`` body bytes from offset ``at``, and the offset reached."""
-        piece = data[at : at + min(self.left, enough_bytes)]
-        self.left -= len(piece)
-        return piece, at + len(piece)
+        taken = data[at : at + min(self.left, enough_bytes)]
+        self.left -= len(taken)
+        return taken, at + len(taken)
 
     def is_truncated(self, held_bytes: int) -> bool:
         """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
@@ -95,7 +95,7 @@ class ChunkedBody:
             self._held = b""
         else:
             start = 0
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         end = len(data)
         while at < end and enough_bytes > 0 and self._state is not _COMPLETE:
             if self._state is _SIZE_LINE:
@@ -106,16 +106,16 @@ class ChunkedBody:
                     start_of_data = match.end()
                     end_of_data = start_of_data + size
                     if 0 < size <= enough_bytes and data[end_of_data : end_of_data + 2] == b"\r\n":
-                        pieces.append(data[start_of_data:end_of_data])
+                        parts.append(data[start_of_data:end_of_data])
                         enough_bytes -= size
                         at = end_of_data + 2
                         continue
             elif self._state is _DATA:
-                piece = data[at : at + min(self._left, enough_bytes)]
-                pieces.append(piece)
-                at += len(piece)
-                enough_bytes -= len(piece)
-                self._left -= len(piece)
+                taken = data[at : at + min(self._left, enough_bytes)]
+                parts.append(taken)
+                at += len(taken)
+                enough_bytes -= len(taken)
+                self._left -= len(taken)
                 if not self._left:
                     self._state = _DATA_END
                 continue
@@ -125,7 +125,7 @@ class ChunkedBody:
                 at = end
                 break
             at = after
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces), start + at
+        return parts[0] if len(parts) == 1 else b"".join(parts), start + at
 
     def is_truncated(self, held_bytes: int) -> bool:
         """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""

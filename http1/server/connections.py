@@ -22,7 +22,7 @@ class Flushable(Protocol):
         """Give what was written in this turn of the loop to the transport."""
 
 
-class Connection(Flushable, Protocol):
+class ServerConnection(Flushable, Protocol):
     """One peer's connection, whatever HTTP version it speaks."""
 
     def check(self, now: float) -> None:
@@ -67,7 +67,7 @@ class Connections:
         self.now = self.loop.time()
         self.date_line = b""
         self.server_line = b"server: %b\r\n" % server_name
-        self._open: set[Connection] = set()
+        self._open: set[ServerConnection] = set()
         self._unflushed: list[Flushable] = []
         self._emptied: asyncio.Future[None] | None = None
         self._set_date()
@@ -75,18 +75,18 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[ServerConnection]:
         return iter(self._open)
 
     def __repr__(self) -> str:
         state = ", draining" if self.draining else ""
         return f"<{type(self).__name__} {len(self)} open{state}>"
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: ServerConnection) -> None:
         """Add a new connection."""
         self._open.add(connection)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: ServerConnection) -> None:
         """Remove a closed connection."""
         self._open.discard(connection)
         if not self._open and self._emptied is not None and not self._emptied.done():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from http1.server.connections import SERVER_NAME, Connection, Connections
+from http1.server.connections import SERVER_NAME, Connections, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Dispatch
@@ -47,7 +47,7 @@ class Listener:
         self._ticker = Ticker(connections.slack_s, connections.check)
         self.addresses = tuple(addresses)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[ServerConnection]:
         return iter(self._connections)
 
     def __repr__(self) -> str:

@@ -29,9 +29,9 @@ from http1.stream import Request, RequestStream
 from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
-"""So many connections above the limit get 503 at a time; connections beyond them are reset."""
+"""Maximum number of connections above the limit that get 503 at a time; further ones are reset."""
 PROBE_AFTER_S = 0.02
-"""When a half-closed client is checked for the first time; then at every check."""
+"""Time until the first check of a half-closed client; later ones come with `Connections.check`."""
 
 log = logging.getLogger("http1.server")
 
@@ -73,7 +73,7 @@ class Http1Protocol(PeerConnection):
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Accept the connection, or answer 503 if there are too many."""
+        """Accept the connection, or respond 503 if there are too many."""
         super().connection_made(transport)
         self._connections.add(self)
         excess = len(self._connections) - self._limits.max_connections
@@ -217,14 +217,14 @@ class Http1Protocol(PeerConnection):
         self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
         body = ChunkedBody()
         # Decoded before the dispatch, to know whether the whole body has arrived.
-        piece, at = body.take(data, at, self._limits.high_water_bytes)
+        body_data, at = body.take(data, at, self._limits.high_water_bytes)
         self._response = response
         if not body.is_complete:
             self._body = body
             self._owes_first_part_end = True
         stream = self._dispatch(request, response)
-        if piece and self._response is response:
-            stream.request_data(piece)
+        if body_data and self._response is response:
+            stream.request_data(body_data)
         if not body.is_complete:
             return self._read_body(data, at)
         if self._response is response:
@@ -247,9 +247,9 @@ class Http1Protocol(PeerConnection):
         enough_bytes = self._limits.high_water_bytes
         while at < len(data) and not self._is_body_paused and not body.is_complete:
             self._expects_continue = False
-            piece, at = body.take(data, at, enough_bytes)
-            if piece:
-                stream.request_data(piece)
+            body_data, at = body.take(data, at, enough_bytes)
+            if body_data:
+                stream.request_data(body_data)
                 if self._response is not response:
                     return at
         if body.is_complete:
@@ -275,7 +275,7 @@ class Http1Protocol(PeerConnection):
         return self.is_writing_paused
 
     def _reject_truncated_body(self) -> bool:
-        """Answer 400, after EOF, if the held bytes do not complete the body; else return False."""
+        """Respond 400, after EOF, if the held bytes do not complete the body; else return False."""
         if self._body is None or not self._body.is_truncated(len(self._held)):
             return False
         self.send_error(bad_request("The connection ended before the request's body did"))
@@ -439,7 +439,7 @@ class Http1Protocol(PeerConnection):
             self._check_peer()
 
     def _time_out(self) -> None:
-        """Answer 408 to an incomplete request; close an idle connection."""
+        """Respond 408 to an incomplete request; close an idle connection."""
         if self._response is not None or self._held:
             self.send_error(request_timeout(target_of(self._held, self._limits)))
         else:

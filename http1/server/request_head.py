@@ -190,7 +190,7 @@ def _check_version(version: bytes) -> None:
 
 def _check_method(method: bytes) -> None:
     if method == b"CONNECT":
-        raise HttpError(501, "method-not-implemented", "This is no proxy")
+        raise HttpError(501, "method-not-implemented", "CONNECT is not supported")
     if len(method) > MAX_METHOD_BYTES or not _is_token(method):
         raise bad_request("The method is malformed")
 
@@ -301,7 +301,7 @@ def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> 
         if length is None:
             return 0
         if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-            raise bad_request("Content-Length is no number")
+            raise bad_request("Content-Length is not a number")
         return int(length)
     if length is not None:
         raise bad_request("Content-Length and Transfer-Encoding exclude each other")

@@ -2,13 +2,13 @@
 
 from queueing.interface import MessageHandler, NoResponder, QueueUnavailable
 from queueing.nats import connection as nats
-from queueing.nats.connection import Connection, NatsError, NoResponders
+from queueing.nats.connection import NatsConnection, NatsError, NoResponders
 
 
 class NatsSubscription:
     """A `queueing.interface.Subscription`."""
 
-    def __init__(self, connection: Connection, subscription: nats.Subscription) -> None:
+    def __init__(self, connection: NatsConnection, subscription: nats.Subscription) -> None:
         self._connection = connection
         self._subscription = subscription
 
@@ -20,7 +20,7 @@ class NatsSubscription:
 class NatsBus:
     """A `queueing.interface.Bus`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
 
     def subscribe(self, subject: bytes, handler: MessageHandler) -> NatsSubscription:

@@ -31,7 +31,7 @@ from runtime.events import emit
 from runtime.tasks import spawn
 
 _STEADY_AFTER_S = 5.0
-_ANSWER_S = 0.25
+_RESPONSE_S = 0.25
 _HANDOVER_S = 2.0
 _DEFAULT_MAX_PAYLOAD = 1 << 20
 
@@ -51,10 +51,10 @@ class NoResponders(NatsError):
 
 
 class Denied(NatsError):
-    """Our account has no permission to publish to the subject."""
+    """The login has no permission to publish to the subject."""
 
 
-class NoAnswer(NatsError):
+class NoResponse(NatsError):
     """No response arrived in time."""
 
 
@@ -63,7 +63,7 @@ DeniedHandler = Callable[[bytes], None]
 
 
 class Subscription:
-    """One subscription. ``subject`` and ``group`` as given; ended by `Connection.unsubscribe`."""
+    """One subscription, ended by `NatsConnection.unsubscribe`."""
 
     __slots__ = ("group", "sid", "subject")
 
@@ -80,11 +80,11 @@ class Reply(NamedTuple):
     payload: bytes
 
 
-class Connection:
+class NatsConnection:
     """One client of a NATS cluster, over one socket at a time.
 
     Counters for metrics: ``connects``, ``losses``, ``lame_ducks``, ``refusals`` (``-ERR``), of them
-    ``slow_consumers``, and ``failures`` on our side: failed attempts to connect, failed message
+    ``slow_consumers``, and ``failures`` of this client: failed attempts to connect, failed message
     handlers, links that we closed because of an error.
     """
 
@@ -137,8 +137,8 @@ class Connection:
         link = self._link
         if link is not None:
             await self._round_trip(link)
-            link.close("closed by us")
-            self.link_lost(link, "closed by us")
+            link.close("closed by the client")
+            self.link_lost(link, "closed by the client")
 
     def is_connected(self) -> bool:
         """Whether a frame can be sent now."""
@@ -207,7 +207,7 @@ class Connection:
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> Reply:
         """Publish and return the first response. Raises `NatsError`."""
         if self._replies is None:
-            self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._replied)
+            self._replies = self.subscribe(self._inbox_prefix + b".r.*", self._on_reply)
         self._inboxes += 1
         inbox = b"%b.r.%d" % (self._inbox_prefix, self._inboxes)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -218,14 +218,14 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 reply = await future
         except TimeoutError as error:
-            raise NoAnswer(f"no answer from {subject.decode()} in {timeout_s} s") from error
+            raise NoResponse(f"no response from {subject.decode()} in {timeout_s} s") from error
         finally:
             del self._requests[inbox]
         if reply.headers and status_of(reply.headers) == STATUS_NO_RESPONDERS:
-            raise NoResponders(f"nobody listens to {subject.decode()}")
+            raise NoResponders(f"no responders on {subject.decode()}")
         return reply
 
-    def _replied(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+    def _on_reply(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
         asked = self._requests.get(subject)
         if asked is not None and not asked[1].done():
             asked[1].set_result(Reply(headers, payload))
@@ -382,7 +382,7 @@ class Connection:
         await self._round_trip(old)
         old.hold()
         # JetStream responds after the PONG: wait for replies to what was sent.
-        await asyncio.sleep(_ANSWER_S)
+        await asyncio.sleep(_RESPONSE_S)
         unsubscribe = b"".join([encode_unsubscribe(sid) for sid in self._subscriptions])
         await self._round_trip(old, unsubscribe)
         if self._link is not old:

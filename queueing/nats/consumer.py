@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from queueing.interface import Lease
 from queueing.nats.acks import ACK, IN_PROGRESS, NAK, TERM, deliveries_of
-from queueing.nats.connection import Connection, Denied, NatsError, NotConnected, Subscription
-from queueing.nats.jetstream import API, ApiError, JetStream, next_message_subject
+from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
+from queueing.nats.jetstream import API, JetStream, JetStreamError, next_message_subject
 from queueing.nats.protocol import (
     STATUS_BAD_REQUEST,
     STATUS_CONFLICT,
@@ -43,7 +43,7 @@ _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
-_MAX_SILENT_BEATS = 2
+_MAX_SILENT_HEARTBEATS = 2
 # A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
 
@@ -102,7 +102,7 @@ class PulledLease:
         self._end(ACK)
 
     def nak(self) -> None:
-        """Return the request to the queue."""
+        """End the lease unused, for immediate redelivery."""
         self._end(NAK)
 
     def term(self) -> None:
@@ -126,7 +126,7 @@ class PullConsumer:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         *,
         region: str,
         version_id: str,
@@ -155,7 +155,7 @@ class PullConsumer:
         self._asked = 0
         self._max_batch = self._options.max_batch
         self._has_received = False
-        self._silent_beats = 0
+        self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
         self._cancelled: dict[str, float] = {}
@@ -178,7 +178,7 @@ class PullConsumer:
             self._rebind()
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased; 0 or less withdraws all pulls."""
+        """Set how many further requests may be leased; 0 or less cancels all pulls."""
         self._free = free
         if free <= 0:
             if self._asked:
@@ -232,7 +232,7 @@ class PullConsumer:
                 # Pulling may be permitted all the same. Another consumer then goes unnoticed.
                 self._on_bound(self._created)
                 return
-            except (ApiError, NatsError) as error:
+            except (JetStreamError, NatsError) as error:
                 emit(_log, "pull.not_bound", stream=self._stream, error=str(error))
                 continue
             if state is not None:
@@ -246,7 +246,7 @@ class PullConsumer:
             self._recent.clear()
         self._created = created
         self._is_bound = True
-        self._silent_beats = 0
+        self._silent_heartbeats = 0
         # The last acknowledgements on a lost connection may not have arrived; twice is harmless.
         for ack_subject in self._recent:
             self._connection.publish(ack_subject, ACK)
@@ -276,7 +276,7 @@ class PullConsumer:
             self._asked = asked + batch
 
     def _renew_inbox(self) -> None:
-        """Withdraw all pulls: the broker delivers nothing to an inbox without a subscriber."""
+        """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
         self._end_pulls()
         if not self._is_draining:
             self._inbox = self._connection.inbox()
@@ -348,10 +348,10 @@ class PullConsumer:
 
     def _tick(self) -> None:
         if self._has_received or not self._asked or not self._is_bound:
-            self._silent_beats = 0
+            self._silent_heartbeats = 0
         else:
-            self._silent_beats += 1
-            if self._silent_beats >= _MAX_SILENT_BEATS:
+            self._silent_heartbeats += 1
+            if self._silent_heartbeats >= _MAX_SILENT_HEARTBEATS:
                 emit(_log, "pull.silent", logging.WARNING, stream=self._stream)
                 self._rebind()
         self._has_received = False

@@ -30,9 +30,9 @@ from typing import NamedTuple
 
 from queueing.interface import EmbeddedBrokerError
 from queueing.nats.accounts.jwt import (
-    Credentials,
     Role,
     Signer,
+    UserCredentials,
     account_jwt,
     operator_jwt,
     user_credentials,
@@ -109,7 +109,7 @@ def make_logins(folder: Path) -> Logins:
     _write(logins.gateway_credentials, gateway_user(account, os.urandom(32), now).text())
     _write(logins.system_credentials, system_user(system, os.urandom(32), now).text())
     accounts = folder / "accounts"
-    _write(folder / _SENTINEL, f"default_sentinel: {_anybody(account, now).jwt}\n")
+    _write(folder / _SENTINEL, f"default_sentinel: {_default_user(account, now).jwt}\n")
     _write(
         logins.server_config,
         f"operator: {operator_jwt(operator, 'gateway', system.public, now)}\n"
@@ -124,7 +124,7 @@ def make_logins(folder: Path) -> Logins:
     return logins
 
 
-def _anybody(account: Signer, now: int) -> Credentials:
+def _default_user(account: Signer, now: int) -> UserCredentials:
     """Return a user that needs no key of its own (ADR-14 bearer token)."""
     return user_credentials(account, "anybody", os.urandom(32), {"bearer_token": True}, now)
 

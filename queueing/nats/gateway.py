@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from queueing.interface import WorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.settings import QueueSettings
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 
 
 class NatsGatewayBroker:
@@ -23,7 +23,7 @@ class NatsGatewayBroker:
         self,
         nats: GatewayNatsSettings,
         queue: QueueSettings,
-        registry: Registry,
+        registry: MetricRegistry,
         process: int,
         worker_urls: tuple[str, ...],
     ) -> None:
@@ -34,7 +34,7 @@ class NatsGatewayBroker:
         self._nats = nats
         self._region = queue.region
         self._worker_urls = worker_urls or nats.urls
-        self._connection = Connection(connection_options(nats))
+        self._connection = NatsConnection(connection_options(nats))
         streams = stream_settings(queue)
         self.queue = JetStreamQueue(
             self._connection, region=queue.region, process=process, streams=streams

@@ -1,4 +1,4 @@
-"""The JetStream API calls that we use: streams and consumers of queues (`docs/wire.md` §4.2).
+"""The JetStream API calls in use: streams and consumers of queues (`docs/wire.md` §4.2).
 
 They are rare and respond with JSON. Publishing and pulling do not use this module.
 """
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.protocol import header_value, status_of
 from wire.subjects import consumer_name, queue_subjects, stream_name
 
@@ -26,7 +26,7 @@ API = "$JS.API"
 _SECOND_NS = 1_000_000_000
 
 
-class ApiError(Exception):
+class JetStreamError(Exception):
     """An error response of JetStream; ``code`` is its ``err_code``."""
 
     def __init__(self, code: int, description: str) -> None:
@@ -110,9 +110,9 @@ class QueueState:
 
 
 class JetStream:
-    """The API over a connection. Every method may raise `ApiError` and `connection.NatsError`."""
+    """The API over a connection. Methods may raise `JetStreamError` and `connection.NatsError`."""
 
-    def __init__(self, connection: Connection, timeout_s: float = 2.0, api: str = API) -> None:
+    def __init__(self, connection: NatsConnection, timeout_s: float = 2.0, api: str = API) -> None:
         """``api`` is the prefix of its subjects; not `API` if imported from another account."""
         self._connection = connection
         self._timeout_s = timeout_s
@@ -126,12 +126,12 @@ class JetStream:
             self._timeout_s,
         )
         try:
-            answer: dict[str, Any] = orjson.loads(reply.payload)
+            response: dict[str, Any] = orjson.loads(reply.payload)
         except orjson.JSONDecodeError as error:
-            raise ApiError(0, f"no JSON in answer to {operation}") from error
-        if refusal := answer.get("error"):
-            raise ApiError(refusal.get("err_code", 0), refusal.get("description", "?"))
-        return answer
+            raise JetStreamError(0, f"the response to {operation} is not JSON") from error
+        if refusal := response.get("error"):
+            raise JetStreamError(refusal.get("err_code", 0), refusal.get("description", "?"))
+        return response
 
     async def ensure(self, region: str, version_id: str, settings: StreamSettings) -> str:
         """Create the stream and its consumer unless they exist; return when it was created.
@@ -142,13 +142,13 @@ class JetStream:
         config = settings.stream(region, version_id)
         stream = config["name"]
         try:
-            answer = await self.call(f"STREAM.CREATE.{stream}", config)
-        except ApiError as error:
+            response = await self.call(f"STREAM.CREATE.{stream}", config)
+        except JetStreamError as error:
             if error.code != STREAM_NAME_IN_USE:
                 raise
-            answer = await self.call(f"STREAM.INFO.{stream}", {})
+            response = await self.call(f"STREAM.INFO.{stream}", {})
         await self.ensure_consumer(stream, settings)
-        return str(answer["created"])
+        return str(response["created"])
 
     async def ensure_consumer(self, stream: str, settings: StreamSettings) -> None:
         """Create the consumer of an existing stream unless it exists."""
@@ -158,30 +158,30 @@ class JetStream:
                 f"CONSUMER.CREATE.{stream}.{config['name']}",
                 {"stream_name": stream, "config": config, "action": "create"},
             )
-        except ApiError as error:
+        except JetStreamError as error:
             if error.code not in {CONSUMER_EXISTS, CONSUMER_NAME_EXISTS}:
                 raise
 
-    async def created(self, stream: str) -> str | None:
+    async def read_created_at(self, stream: str) -> str | None:
         """Return when the stream was created, `None` if it does not exist."""
         try:
-            answer = await self.call(f"STREAM.INFO.{stream}", {})
-        except ApiError as error:
+            response = await self.call(f"STREAM.INFO.{stream}", {})
+        except JetStreamError as error:
             if error.code == STREAM_NOT_FOUND:
                 return None
             raise
-        return str(answer["created"])
+        return str(response["created"])
 
     async def consumer_state(self, stream: str) -> QueueState | None:
         """Return the state of the stream's consumer, `None` if stream or consumer is missing."""
         try:
-            answer = await self.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
-        except ApiError as error:
+            response = await self.call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
+        except JetStreamError as error:
             if error.code in {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND}:
                 return None
             raise
         return QueueState(
-            answer["created"], answer["delivered"]["stream_seq"], answer["num_pending"]
+            response["created"], response["delivered"]["stream_seq"], response["num_pending"]
         )
 
     async def sequence_of(self, stream: str, subject: bytes) -> int:

@@ -9,10 +9,10 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from queueing.interface import QueueError, QueueUnavailable
-from queueing.nats.connection import Connection, NatsError, NotConnected
+from queueing.nats.connection import NatsConnection, NatsError, NotConnected
 from queueing.nats.jetstream import (
-    ApiError,
     JetStream,
+    JetStreamError,
     StreamSettings,
     delete_message,
     delete_message_subject,
@@ -64,7 +64,7 @@ class Maintenance:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         results: Results,
         region: str,
         settings: StreamSettings,
@@ -114,7 +114,7 @@ class Maintenance:
                 return await self._ensure_once(queue)
             except NotConnected as error:
                 raise QueueUnavailable(str(error)) from error
-            except (ApiError, NatsError) as error:
+            except (JetStreamError, NatsError) as error:
                 if loop.time() + delay_s > deadline:
                     emit(
                         _log,
@@ -129,7 +129,7 @@ class Maintenance:
 
     async def _ensure_once(self, queue: QueueNames) -> str:
         jetstream = self._jetstream
-        created = await jetstream.created(queue.stream)
+        created = await jetstream.read_created_at(queue.stream)
         if created is None:
             created = await jetstream.ensure(self._region, queue.version_id, self._settings)
             emit(_log, "queue.created", stream=queue.stream)

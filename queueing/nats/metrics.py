@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.login import parse_server
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 
 if TYPE_CHECKING:
     from queueing.nats.queue import JetStreamQueue
@@ -16,10 +16,10 @@ _NO_REGIONS = "none"
 """A worker serves the queue of one region."""
 
 
-def register_connection(registry: Registry, connection: Connection) -> None:
+def register_connection(registry: MetricRegistry, connection: NatsConnection) -> None:
     """Show the state of a gateway process's connection.
 
-    No message is ever dropped on our side: each is handled as it is read. While we read too slowly
+    This client never drops a message: each is handled as it is read. While it reads too slowly,
     messages wait at the server, which closes the connection in the end.
     """
     for name, help_text, read in (
@@ -36,12 +36,12 @@ def register_connection(registry: Registry, connection: Connection) -> None:
         ("nats_event_server_error", "Errors sent by servers", lambda: connection.refusals),
         (
             "nats_event_client_error",
-            "Failed attempts to connect, failed message handlers, connections closed by us",
+            "Failed attempts to connect, failed message handlers, connections closed by the client",
             lambda: connection.failures,
         ),
         (
             "total_nats_errors",
-            "Errors sent by servers, and errors on our side",
+            "Errors sent by servers, and errors of this client",
             lambda: connection.refusals + connection.failures,
         ),
         ("nats_in_bytes", "Bytes received", lambda: connection.traffic.in_bytes),
@@ -52,7 +52,7 @@ def register_connection(registry: Registry, connection: Connection) -> None:
         registry.counter(name, help_text).set_function(read)
 
 
-def register_queue(registry: Registry, queue: "JetStreamQueue") -> None:
+def register_queue(registry: MetricRegistry, queue: "JetStreamQueue") -> None:
     """Show the results of publishes, and the requests that were lost later."""
     registry.add(queue.publishes)
     registry.counter(
@@ -61,7 +61,7 @@ def register_queue(registry: Registry, queue: "JetStreamQueue") -> None:
 
 
 def register_worker_connection(
-    registry: Registry, connection: Connection, servers: Iterable[str]
+    registry: MetricRegistry, connection: NatsConnection, servers: Iterable[str]
 ) -> None:
     """Show the state of a worker's connection; ``servers`` are the configured URLs.
 
@@ -71,7 +71,7 @@ def register_worker_connection(
     for name, help_text, read in (
         (
             "error_total",
-            "Errors sent by servers, and errors on our side",
+            "Errors sent by servers, and errors of this client",
             lambda: connection.refusals + connection.failures,
         ),
         ("disconnect_total", "Connections lost", lambda: connection.losses),
@@ -94,7 +94,7 @@ def register_worker_connection(
         configured.child(f"{'tls' if server.tls else 'nats'}://{server}").value = 1
 
 
-def register_consumer(registry: Registry, region: str, is_bound: Callable[[], bool]) -> None:
+def register_consumer(registry: MetricRegistry, region: str, is_bound: Callable[[], bool]) -> None:
     """Show whether a worker can pull requests in ``region``."""
     for name, label, value in (
         ("connected_pri_region", "region", region),
@@ -104,5 +104,5 @@ def register_consumer(registry: Registry, region: str, is_bound: Callable[[], bo
         family.child(value).set_function(lambda: int(is_bound()))
 
 
-def _reconnects(connection: Connection) -> int:
+def _reconnects(connection: NatsConnection) -> int:
     return max(connection.connects - 1, 0)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from secrets import token_hex
 from typing import NamedTuple
 
-from queueing.nats.connection import Connection, Subscription
+from queueing.nats.connection import NatsConnection, Subscription
 from wire.subjects import position_subject, presence_subject
 
-BEAT_S = 2.0
+ANNOUNCEMENT_S = 2.0
 _FORGET_AFTER_S = 7.0
 _MAX_MISSES = 2
 _MAX_QUESTIONS = 4096
@@ -60,7 +60,7 @@ class Peers:
     """
 
     def __init__(
-        self, connection: Connection, own: ProcessRef, count: CountBetween, wait_s: float
+        self, connection: NatsConnection, own: ProcessRef, count: CountBetween, wait_s: float
     ) -> None:
         self._connection = connection
         self._region = own.region.encode()
@@ -74,7 +74,7 @@ class Peers:
         self._questions: dict[bytes, _Question] = {}
         self._asked = 0
         self._subscriptions: list[Subscription] = []
-        self._beat_at = 0.0
+        self._announced_at = 0.0
 
     def __len__(self) -> int:
         """Return how many other processes are known."""
@@ -106,8 +106,8 @@ class Peers:
 
         ``now`` is loop time.
         """
-        if now - self._beat_at >= BEAT_S:
-            self._beat_at = now
+        if now - self._announced_at >= ANNOUNCEMENT_S:
+            self._announced_at = now
             self._connection.publish(self._presence, self._announcement(b"beat"))
         silent = [
             name for name, peer in self._peers.items() if now - peer.heard_at > _FORGET_AFTER_S

@@ -8,8 +8,8 @@ import asyncio
 from typing import Protocol
 
 from queueing.interface import QueueUnavailable
-from queueing.nats.connection import Connection, NatsError
-from queueing.nats.jetstream import ApiError, JetStream, QueueState
+from queueing.nats.connection import NatsConnection, NatsError
+from queueing.nats.jetstream import JetStream, JetStreamError, QueueState
 from queueing.nats.peers import Peers
 from queueing.position import position
 from runtime.tasks import spawn
@@ -35,7 +35,9 @@ class Positions:
     before everything that waits.
     """
 
-    def __init__(self, connection: Connection, region: str, own: OwnRequests, peers: Peers) -> None:
+    def __init__(
+        self, connection: NatsConnection, region: str, own: OwnRequests, peers: Peers
+    ) -> None:
         self._jetstream = JetStream(connection)
         self._region = region
         self._own = own
@@ -80,5 +82,5 @@ class Positions:
     async def _call(self, stream: str) -> QueueState | Exception | None:
         try:
             return await self._jetstream.consumer_state(stream)
-        except (ApiError, NatsError) as error:
+        except (JetStreamError, NatsError) as error:
             return error

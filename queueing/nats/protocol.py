@@ -1,6 +1,6 @@
 """The NATS client protocol without I/O (docs.nats.io, "Client Protocol"; ADR-4 for headers).
 
-`Parser` takes bytes in pieces of any size and calls one handler per message, found by subscription
+`Parser` takes bytes in buffers of any size and calls one handler per message, found by subscription
 id; all other protocol lines go to a `Control`. Each encoder returns one complete frame.
 """
 

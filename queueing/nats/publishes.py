@@ -14,11 +14,11 @@ from runtime.metrics import Counter
 
 
 class PublishStatus(StrEnum):
-    """Values of the label ``status``: NVCF's, and ours in the same form."""
+    """Values of the label ``status``: NVCF's, and further ones in the same form."""
 
     OK = "Ok"
     QUEUE_FULL = "QueueFull"
-    """The stream holds as many requests or bytes as it may."""
+    """The stream has reached its limit of requests or bytes."""
     TIMEOUT = "Timeout"
     """The broker did not acknowledge in time."""
     DENIED = "Denied"

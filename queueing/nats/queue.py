@@ -11,14 +11,14 @@ A request has one of five states; `JetStreamQueue` makes all transitions:
              ──stream created──▶ PENDING   ──an earlier copy acknowledged──▶ HELD
     HELD     in the queue or leased; the broker knows it by ``sequence``
              ──stream gone or replaced──▶ LOST
-    LOST     its stream is gone; a worker that leased it before may still answer
+    LOST     its stream is gone; a worker that leased it before may still respond
              ──found in the new stream──▶ HELD
     ENDED    the publisher gets no further callback
 
-Every state leads to ENDED: without a callback when the request is answered or withdrawn, with
+Every state leads to ENDED: without a callback when it is forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
-acknowledged in time or before the connection was lost (PENDING, STALLED), no answer within a grace
-period (LOST), or the queue is closed.
+acknowledged in time or before the connection was lost (PENDING, STALLED), no response within a
+grace period (LOST), or the queue is closed.
 
 The module is longer than others so that the whole life is in one place.
 """
@@ -33,7 +33,7 @@ from typing import Any
 import orjson
 
 from queueing.interface import PublishCallbacks, QueueError, QueueFull, QueueUnavailable
-from queueing.nats.connection import Connection, NatsError, Subscription
+from queueing.nats.connection import NatsConnection, NatsError, Subscription
 from queueing.nats.jetstream import StreamSettings, max_deliveries_subject
 from queueing.nats.maintenance import Maintenance, QueueNames
 from queueing.nats.peers import Peers, ProcessRef
@@ -59,8 +59,8 @@ class QueueLimits:
     At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
     publishes fail. ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not
     above the streams' ``duplicate_window_s``. ``lost_grace_s`` is how long a worker may take to
-    answer a request that the queue has lost, ``look_interval_s`` the time between two checks of a
-    queue in use, ``peer_wait_s`` how long a position waits for processes that do not respond.
+    respond to a request that the queue has lost, ``look_interval_s`` the time between two checks of
+    a queue in use, ``peer_wait_s`` how long a position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
@@ -71,7 +71,7 @@ class QueueLimits:
     peer_wait_s: float = 0.25
 
 
-class State(IntEnum):
+class RequestState(IntEnum):
     """The state of a request; the module's docstring has the transitions."""
 
     PENDING = 1
@@ -81,14 +81,14 @@ class State(IntEnum):
     ENDED = 5
 
 
-PENDING = State.PENDING
-STALLED = State.STALLED
-HELD = State.HELD
-LOST = State.LOST
-ENDED = State.ENDED
+PENDING = RequestState.PENDING
+STALLED = RequestState.STALLED
+HELD = RequestState.HELD
+LOST = RequestState.LOST
+ENDED = RequestState.ENDED
 
 
-class Request:
+class PublishedRequest:
     """One request of this process.
 
     ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
@@ -126,7 +126,7 @@ class Request:
         self.state = PENDING
 
     def __repr__(self) -> str:
-        return f"Request({self.request_id} {self.state.name} sequence={self.sequence})"
+        return f"PublishedRequest({self.request_id} {self.state.name} sequence={self.sequence})"
 
 
 class VersionQueue:
@@ -158,8 +158,8 @@ class VersionQueue:
         self.stored = publishes.child(names.stream, PublishStatus.OK)
         self.created = ""
         self.sequences = Sequences()
-        self.by_sequence: dict[int, Request] = {}
-        self.stalled: list[Request] = []
+        self.by_sequence: dict[int, PublishedRequest] = {}
+        self.stalled: list[PublishedRequest] = []
         self.unacknowledged = 0
 
 
@@ -172,7 +172,7 @@ class JetStreamQueue:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: NatsConnection,
         *,
         region: str,
         process: int,
@@ -191,11 +191,11 @@ class JetStreamQueue:
             connection, ProcessRef(region, process), self.count_between, self._limits.peer_wait_s
         )
         self._positions = Positions(connection, region, self, self._peers)
-        self._requests: dict[str, Request] = {}
+        self._requests: dict[str, PublishedRequest] = {}
         self._queues: dict[str, VersionQueue] = {}
-        # In order of `Request.at`. A request that has left the state is skipped when it is reached.
-        self._unacknowledged: deque[Request] = deque()
-        self._lost: deque[Request] = deque()
+        # In the order of ``at``. A request that has left the state is skipped when it is reached.
+        self._unacknowledged: deque[PublishedRequest] = deque()
+        self._lost: deque[PublishedRequest] = deque()
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
         self._subscriptions: list[Subscription] = []
@@ -244,7 +244,7 @@ class JetStreamQueue:
         """Send the envelope. A failure is reported later."""
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None or len(self._requests) >= self._limits.max_requests:
-            full = "This process holds as many requests as it may"
+            full = "The process has reached its limit of queued requests"
             self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
             return
         token = request_id.encode()
@@ -264,7 +264,7 @@ class JetStreamQueue:
             away = "The broker cannot be reached"
             self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
-        request = Request(queue, request_id, callbacks, frame, self._clock())
+        request = PublishedRequest(queue, request_id, callbacks, frame, self._clock())
         self._requests[request_id] = request
         self._unacknowledged.append(request)
         queue.unacknowledged += 1
@@ -284,8 +284,8 @@ class JetStreamQueue:
         elif request is not None and is_held:
             self._maintenance.delete(queue.names.stream, request.sequence)
 
-    def answered(self, request_id: str) -> None:
-        """Forget the request."""
+    def forget(self, request_id: str) -> None:
+        """Keep no more of the request."""
         request = self._requests.get(request_id)
         if request is not None:
             self._end(request)
@@ -321,7 +321,7 @@ class JetStreamQueue:
             ):
                 yield version_id
 
-    def request(self, request_id: str) -> Request | None:
+    def request(self, request_id: str) -> PublishedRequest | None:
         """Return a request of this process, to be read only; `None` if it has ENDED."""
         return self._requests.get(request_id)
 
@@ -339,7 +339,7 @@ class JetStreamQueue:
 
     # Transitions
 
-    def _hold(self, request: Request, sequence: int) -> None:
+    def _hold(self, request: PublishedRequest, sequence: int) -> None:
         """PENDING or STALLED to HELD: the stream has stored the request."""
         queue = request.queue
         if sequence in queue.by_sequence:
@@ -352,7 +352,7 @@ class JetStreamQueue:
         self._store(request, sequence)
         queue.stored.value += 1
 
-    def _store(self, request: Request, sequence: int) -> None:
+    def _store(self, request: PublishedRequest, sequence: int) -> None:
         queue = request.queue
         request.sequence = sequence
         request.state = HELD
@@ -360,12 +360,12 @@ class JetStreamQueue:
         queue.by_sequence[sequence] = request
         queue.sequences.add(sequence)
 
-    def _stall(self, request: Request) -> None:
+    def _stall(self, request: PublishedRequest) -> None:
         """PENDING to STALLED: no stream exists. The second time, the request fails."""
         queue = request.queue
         request.stalls += 1
         if request.stalls >= _MAX_STALLS:
-            self._fail(request, QueueUnavailable("No stream takes the request"))
+            self._fail(request, QueueUnavailable("The queue does not exist or rejects the request"))
             return
         request.state = STALLED
         queue.stalled.append(request)
@@ -383,7 +383,7 @@ class JetStreamQueue:
     def _lose_all(self, queue: VersionQueue) -> None:
         """HELD to LOST, for all of a queue: its stream is gone, or another has its name.
 
-        They do not fail at once: a worker that had leased one may still answer, and the new stream
+        They do not fail at once: a worker that had leased one may still respond, and the new stream
         may have those that were published after the change.
         """
         lost = list(queue.by_sequence.values())
@@ -397,7 +397,7 @@ class JetStreamQueue:
             self._lost.extend(lost)
             spawn(self._rescue(queue, lost), "queue-rescue")
 
-    async def _rescue(self, queue: VersionQueue, lost: list[Request]) -> None:
+    async def _rescue(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """LOST to HELD, for those in the new stream: the newest, without a gap."""
         missing = 0
         for request in reversed(lost):
@@ -413,7 +413,7 @@ class JetStreamQueue:
             elif missing >= _MAX_MISSING:
                 return
 
-    def _end(self, request: Request) -> None:
+    def _end(self, request: PublishedRequest) -> None:
         """Any state to ENDED, without a callback."""
         if request.state is ENDED:
             return
@@ -430,7 +430,7 @@ class JetStreamQueue:
 
     def _fail(
         self,
-        request: Request,
+        request: PublishedRequest,
         error: QueueError,
         status: PublishStatus = PublishStatus.UNAVAILABLE,
     ) -> None:
@@ -446,7 +446,7 @@ class JetStreamQueue:
     def _fail_later(
         self, callbacks: PublishCallbacks, version_id: str, reason: str, status: PublishStatus
     ) -> None:
-        """Report a publish for which no `Request` was made."""
+        """Report a publish for which no `PublishedRequest` was made."""
         self.publishes.child(stream_name(self._region, version_id), status).value += 1
         self._call_soon(callbacks.publish_failed, QueueUnavailable(reason))
 
@@ -466,7 +466,7 @@ class JetStreamQueue:
         self._on_other_acknowledgement(request, headers, payload)
 
     def _on_other_acknowledgement(
-        self, request: Request | None, headers: bytes, payload: bytes
+        self, request: PublishedRequest | None, headers: bytes, payload: bytes
     ) -> None:
         if status_of(headers) == STATUS_NO_RESPONDERS:
             if request is not None and _is_unacknowledged(request):
@@ -475,7 +475,7 @@ class JetStreamQueue:
         try:
             response: dict[str, Any] = orjson.loads(payload)
         except orjson.JSONDecodeError:
-            response = {"error": {"description": "The broker's answer is no JSON"}}
+            response = {"error": {"description": "The broker's response is not JSON"}}
         if "error" not in response:
             if request is None:
                 # It was withdrawn or has failed: no worker must process it.
@@ -490,7 +490,7 @@ class JetStreamQueue:
             else:
                 self._fail(request, publish_error(error.get("err_code", 0), description))
 
-    async def _find_sequence(self, request: Request) -> None:
+    async def _find_sequence(self, request: PublishedRequest) -> None:
         """Read the sequence of a request whose earlier copy is in the stream."""
         try:
             sequence = await self._maintenance.sequence_of(request.queue.names, request.request_id)
@@ -615,7 +615,7 @@ class JetStreamQueue:
         repetition safe within the stream's duplicate window.
         """
         unacknowledged = self._unacknowledged
-        kept: list[Request] = []
+        kept: list[PublishedRequest] = []
         while unacknowledged and now - unacknowledged[0].at >= _REPEAT_S:
             request = unacknowledged.popleft()
             if not _is_unacknowledged(request):
@@ -634,5 +634,5 @@ class JetStreamQueue:
         unacknowledged.extendleft(reversed(kept))
 
 
-def _is_unacknowledged(request: Request) -> bool:
+def _is_unacknowledged(request: PublishedRequest) -> bool:
     return request.state is PENDING or request.state is STALLED

@@ -53,7 +53,7 @@ class LinkError(Exception):
 
 
 class LinkOwner(Protocol):
-    """What a link reports to (`queueing.nats.connection.Connection`)."""
+    """What a link reports to (`queueing.nats.connection.NatsConnection`)."""
 
     def link_info(self, link: "Link") -> None:
         """``link.info`` has changed."""
@@ -62,7 +62,7 @@ class LinkOwner(Protocol):
         """The server sent ``-ERR``."""
 
     def link_failed(self) -> None:
-        """Our side failed: a handler raised, or we close the link because of an error."""
+        """This client failed: a handler raised, or the link is closed because of an error."""
 
     def link_lost(self, link: "Link", reason: str) -> None:
         """The link has ended. Called once, and only for a link that had been opened."""
@@ -229,7 +229,7 @@ class Link(asyncio.Protocol):
     # Control, called by the parser
 
     def on_ping(self) -> None:
-        """Answer at once, also while frames are held."""
+        """Respond at once, also while frames are held."""
         if self._transport is not None:
             self._transport.write(PONG)
 
@@ -260,7 +260,7 @@ class Link(asyncio.Protocol):
         try:
             info = orjson.loads(document)
         except orjson.JSONDecodeError:
-            self.abort("INFO is no JSON")
+            self.abort("INFO is not JSON")
             return
         # A later INFO contains only what has changed.
         self.info = {**self.info, **info}
@@ -284,12 +284,12 @@ class Link(asyncio.Protocol):
         }
         self._hello = self._loop.create_future()
         self.send(encode_connect(orjson.dumps(document)))
-        self.ping(self._accepted)
+        self.ping(self._on_accepted)
         await self._hello
         self._is_open = True
         self._keep_alive()
 
-    def _accepted(self) -> None:
+    def _on_accepted(self) -> None:
         if not self._hello.done():
             self._hello.set_result(None)
 
@@ -303,7 +303,7 @@ class Link(asyncio.Protocol):
         is_quiet = bool(self._pongs) and self.in_bytes == self._checked_bytes
         self._quiet_intervals = self._quiet_intervals + 1 if is_quiet else 0
         if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
-            self.abort("no answer to PING")
+            self.abort("no response to PING")
             return
         self._checked_bytes = self.in_bytes
         if not self._is_held:

@@ -9,12 +9,12 @@ from pydantic import SecretStr
 
 from queueing.interface import ConnectionListener, Lease
 from queueing.nats.accounts.document import NatsLogin
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullConsumer, PullOptions
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_consumer, register_worker_connection
 from queueing.nats.settings import WorkerNatsSettings
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from wire.subjects import worker_inbox
 
 
@@ -26,7 +26,7 @@ class NatsWorkerBroker:
         nats: WorkerNatsSettings,
         version_id: str,
         instance_id: str,
-        registry: Registry,
+        registry: MetricRegistry,
         login: Callable[[], object | None],
     ) -> None:
         """``login`` returns the last `NatsLogin` of the platform, `None` to use ``nats``.
@@ -42,7 +42,7 @@ class NatsWorkerBroker:
             self._pulls = PullOptions(api=first.api)
             credentials = Login(credentials=lambda: _credentials(login()))
             options = replace(options, servers=first.urls, login=credentials)
-        self._connection = Connection(options)
+        self._connection = NatsConnection(options)
         register_worker_connection(registry, self._connection, options.servers)
 
     def start(self) -> None:

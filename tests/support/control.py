@@ -24,7 +24,7 @@ from gateway.domain.model import EVERYTHING, ApiKey, ResourceScope
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
@@ -223,7 +223,7 @@ async def control_plane(
     nats_url: str,
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
-    connect: Callable[[NatsOptions], Connection] = Connection,
+    connect: Callable[[NatsOptions], StoreConnection] = StoreConnection,
 ) -> AsyncIterator[ControlPlane]:
     """Serve the API on the store at ``nats_url`` while the block runs."""
     connection = connect(NatsOptions((nats_url,)))

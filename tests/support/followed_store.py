@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.domain.readmodel import ReadModel
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from tests.support.waiting import PATIENCE_S
@@ -19,7 +19,7 @@ class WatchedModel(Watched, ReadModel):
 class Followed:
     """A store and a read model that a watcher keeps equal to it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StoreConnection) -> None:
         self.connection = connection
         self.store = Store(connection)
         self.model = WatchedModel()
@@ -41,8 +41,8 @@ async def following(url: str, token: str | None = None) -> AsyncIterator[Followe
 
 
 @asynccontextmanager
-async def connected(url: str, token: str | None = None) -> AsyncIterator[Connection]:
-    connection = Connection(NatsOptions((url,), token=token))
+async def connected(url: str, token: str | None = None) -> AsyncIterator[StoreConnection]:
+    connection = StoreConnection(NatsOptions((url,), token=token))
     await connection.open(PATIENCE_S)
     try:
         yield connection

@@ -15,11 +15,11 @@ from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.secrets.secret_store import SecretStore
-from gateway.app.credentials import Credentials, JwtOptions
+from gateway.app.credentials import CredentialChecker, JwtOptions
 from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
@@ -81,7 +81,7 @@ async def identity_plane(
     nats_url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
 ) -> AsyncIterator[IdentityPlane]:
     """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = Connection(NatsOptions((nats_url,)))
+    connection = StoreConnection(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
     store = Store(connection)
     await store.prepare()
@@ -92,7 +92,7 @@ async def identity_plane(
     watcher = Watcher(store, catalog, CONTROL)
     watcher.start()
     jwt = None if issuer is None else JwtOptions(Issuer(NAME, (AUDIENCE,)), issuer.url)
-    credentials = Credentials(store, catalog.model, jwt, master.signer)
+    credentials = CredentialChecker(store, catalog.model, jwt, master.signer)
     credentials.start()
     stores = AccountStores(store, watcher.wait_until_shown)
     secret_store = master.secret_store(stores)

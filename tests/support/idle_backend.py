@@ -16,7 +16,7 @@ from gateway.provision.reconciler import Reconciler
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from runtime.ids import new_uuid
 from tests.support.queues import broker_on
 
@@ -83,7 +83,7 @@ class IdleBackend:
 class Fleet:
     """A reconciler that is the leader, with its backend and the workers of its instances."""
 
-    def __init__(self, store: Store, connection: Connection, region: str = "local") -> None:
+    def __init__(self, store: Store, connection: NatsConnection, region: str = "local") -> None:
         self.backend = IdleBackend()
         self.queues = Queues(*broker_on(connection, region))
         self._store = store
@@ -139,7 +139,7 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(store: Store, connection: Connection) -> AsyncIterator[Fleet]:
+async def running_fleet(store: Store, connection: NatsConnection) -> AsyncIterator[Fleet]:
     """Run a `Fleet` while the block runs."""
     fleet = Fleet(store, connection)
     await fleet.start()

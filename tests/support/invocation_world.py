@@ -3,7 +3,7 @@
 import json
 
 from gateway.attach.exchanges import AttachGet
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
@@ -52,7 +52,7 @@ class World:
             body_bytes,
             100.0,
         )
-        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", State.ACTIVE)
+        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", VersionState.ACTIVE)
         self.invocation = Invocation(
             context,
             self.client,

@@ -7,10 +7,10 @@ from http1.stream import Failure
 from tests.support.envelopes import REQUESTED_AT_NS, envelope
 from worker_agent.job.context import Context
 from worker_agent.job.machine import Job
-from worker_agent.job.request import Identity
+from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import Event
 
-IDENTITY = Identity("h:1", [], asset_dir="/a", large_output_dir="/o")
+PLATFORM_HEADERS = PlatformHeaders("h:1", [], asset_dir="/a", large_output_dir="/o")
 JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
 
 
@@ -49,7 +49,7 @@ class Bench:
             inference=Port("inference", self.script),
             attach=AttachPort("attach", self.script),
             registry=Port("registry", self.script),
-            identity=IDENTITY,
+            platform_headers=PLATFORM_HEADERS,
         )
         headers = ((b"content-length", length),) if length else ()
         self.job = Job(

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import JetStream
 from queueing.nats.login import ConnectionOptions
 from tests.support.programs import descendants, gateway
@@ -101,7 +101,7 @@ class Live:
 
     async def queued(self, version_id: str) -> set[str]:
         """Return the ids of the requests in a version's queue, leased ones included."""
-        connection = Connection(ConnectionOptions(servers=(str(self.ready["nats_url"]),)))
+        connection = NatsConnection(ConnectionOptions(servers=(str(self.ready["nats_url"]),)))
         connection.start()
         try:
             async with asyncio.timeout(PATIENCE_S):

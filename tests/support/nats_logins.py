@@ -9,7 +9,7 @@ from time import time
 import pytest
 
 from queueing.nats.accounts.credentials import NatsAccounts
-from queueing.nats.accounts.jwt import Credentials, account_of
+from queueing.nats.accounts.jwt import UserCredentials, account_of
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.embedded import Logins, make_logins
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
@@ -47,7 +47,7 @@ class GuardedNats:
         instance_id: str = "i1",
         lifetime_s: float = 600.0,
         deployment_id: str = "d1",
-    ) -> Credentials:
+    ) -> UserCredentials:
         async with self.accounts() as accounts:
             return await accounts.issue(version_id, deployment_id, instance_id, time() + lifetime_s)
 
@@ -62,7 +62,9 @@ class GuardedNats:
         return options_of(login, version_id, instance_id)
 
 
-def options_of(login: Credentials, version_id: str, instance_id: str = "i1") -> ConnectionOptions:
+def options_of(
+    login: UserCredentials, version_id: str, instance_id: str = "i1"
+) -> ConnectionOptions:
     return replace(
         OPTIONS,
         login=Login(credentials=lambda: (login.jwt, login.seed)),

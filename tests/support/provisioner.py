@@ -13,12 +13,11 @@ from gateway.app.provisioning import Provisioning
 from gateway.domain.model import Change, Instance, VersionDetails
 from gateway.provision.queues import Queues
 from gateway.settings import ClusterSettings, ProvisionSettings
-from gateway.store.connection import Connection as StoreConnection
-from gateway.store.connection import NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
 from runtime import lifecycle
 from runtime.lifecycle import Lifecycle
@@ -78,7 +77,7 @@ class Provisioner:
         self.folder = folder
         self.connection = StoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
         self.store = Store(self.connection)
-        self.data = Connection(ConnectionOptions(servers=(nats_url,)))
+        self.data = NatsConnection(ConnectionOptions(servers=(nats_url,)))
         self.broker = broker_on(self.data, REGION)
         self.queues = Queues(*self.broker)
         self.picture = Picture()

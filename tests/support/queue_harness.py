@@ -10,7 +10,7 @@ from typing import Any
 
 from queueing.interface import FunctionQueue, Lease, QueueError
 from queueing.nats import consumer as nats_consumer
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
@@ -54,7 +54,7 @@ class Diary:
 class GatewayQueue(JetStreamQueue):
     """A queue that shows its ``connection``."""
 
-    def __init__(self, connection: Connection, **arguments: Any) -> None:
+    def __init__(self, connection: NatsConnection, **arguments: Any) -> None:
         super().__init__(connection, **arguments)
         self.connection = connection
 
@@ -87,7 +87,7 @@ class Worker(Diary):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection: Connection
+        self.connection: NatsConnection
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
         self.pull: nats_consumer.PullConsumer
@@ -106,8 +106,10 @@ class Worker(Diary):
 
 
 @asynccontextmanager
-async def connected(url: str, options: ConnectionOptions = OPTIONS) -> AsyncIterator[Connection]:
-    connection = Connection(replace(options, servers=tuple(url.split(","))))
+async def connected(
+    url: str, options: ConnectionOptions = OPTIONS
+) -> AsyncIterator[NatsConnection]:
+    connection = NatsConnection(replace(options, servers=tuple(url.split(","))))
     connection.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -211,7 +213,7 @@ def counted(queue: JetStreamQueue, version_id: str) -> dict[str, float]:
     }
 
 
-async def messages_in(connection: Connection, version_id: str) -> int:
+async def messages_in(connection: NatsConnection, version_id: str) -> int:
     """Return how many requests the broker holds, leased ones included."""
     answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
     count = answer["state"]["messages"]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from wire.subjects import queue_subjects
 
@@ -16,7 +16,7 @@ class BrokerParts(NamedTuple):
     bus: NatsBus
 
 
-def broker_on(connection: Connection, region: str = "local") -> BrokerParts:
+def broker_on(connection: NatsConnection, region: str = "local") -> BrokerParts:
     """Return administration and bus on ``connection``."""
     return BrokerParts(JetStreamAdmin(connection, region, StreamSettings()), NatsBus(connection))
 

@@ -102,7 +102,7 @@ class RecordedQueue:
     def withdraw(self, version_id: str, request_id: str) -> None:
         self._script.add("queue.withdraw")
 
-    def answered(self, request_id: str) -> None:
+    def forget(self, request_id: str) -> None:
         self._script.add("queue.answered")
 
     async def position(self, version_id: str, request_id: str) -> int:
@@ -113,7 +113,7 @@ class RecordedQueue:
 
 
 class RecordedRegistry:
-    """A `gateway.invocation.context.Registry` that records its calls."""
+    """A `gateway.invocation.context.LiveInvocations` that records its calls."""
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -16,8 +16,8 @@ from gateway.domain.model import (
     Record,
     ResourceScope,
     Secrets,
-    State,
     VersionDetails,
+    VersionState,
 )
 from wire.ids import FunctionId, VersionId
 
@@ -78,7 +78,7 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         UUIDS.map(VersionId),
         TEXTS,
         TEXTS,
-        st.sampled_from(State),
+        st.sampled_from(VersionState),
         TEXTS,
         st.integers(0, 65535),
         ACCOUNTS,

@@ -22,13 +22,12 @@ from gateway.domain.catalog import Catalog
 from gateway.domain.model import Deployment, Instance, InstanceKey
 from gateway.domain.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import Connection as StoreConnection
-from gateway.store.connection import NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.credential_store import CredentialStore
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
@@ -57,7 +56,7 @@ class Platform:
         self,
         nats: GuardedNats,
         store: Store,
-        data: Connection,
+        data: NatsConnection,
         workers: CountedWorkers,
         api: Api,
         token_of: Callable[[WorkerIdentity, float, float], str],
@@ -186,7 +185,7 @@ class Health:
 
 
 def _ports(
-    store: Store, data: Connection, credentials: NatsWorkerCredentials, signer: TokenSigner
+    store: Store, data: NatsConnection, credentials: NatsWorkerCredentials, signer: TokenSigner
 ) -> WorkerPorts:
     def token(worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         principal = worker_principal(worker)

@@ -11,9 +11,9 @@ import httpx
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.dev.demo import ACCOUNT, Demo
-from gateway.domain.model import ApiKey, Function, FunctionVersion, State
+from gateway.domain.model import ApiKey, Function, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 from tests.support.inference_server import InferenceServer
@@ -132,13 +132,15 @@ async def register(nats_url: str) -> Demo:
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
-    connection = Connection(NatsOptions(urls=(nats_url,)))
+    connection = StoreConnection(NatsOptions(urls=(nats_url,)))
     await connection.open(PATIENCE_S)
     try:
         store = Store(connection)
         await store.prepare()
         await store.put(Function(function_id, ACCOUNT))
-        await store.put(FunctionVersion(function_id, version_id, ACCOUNT, "demo", State.ACTIVE))
+        await store.put(
+            FunctionVersion(function_id, version_id, ACCOUNT, "demo", VersionState.ACTIVE)
+        )
         digest = digest_of(api_key.encode())
         await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))
     finally:

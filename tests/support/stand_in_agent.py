@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 
 from gateway.domain.model import Instance, InstanceKey
 from gateway.errors import GatewayError
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.tasks import spawn
 from wire.subjects import consumer_name, stream_name
@@ -126,7 +126,7 @@ class StandInAgent:
 
 
 async def main() -> None:
-    connection = Connection(NatsOptions(urls=(os.environ["WORKER_NATS__URLS"],), name="agent"))
+    connection = StoreConnection(NatsOptions(urls=(os.environ["WORKER_NATS__URLS"],), name="agent"))
     await connection.open(10.0)
     agent = StandInAgent(Store(connection))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.is_stopping.set)

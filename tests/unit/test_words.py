@@ -1,7 +1,9 @@
-"""Retired words are in no identifier of the product; `docs/glossary.md` lists them."""
+"""Retired words are in no identifier of the product (`docs/glossary.md` lists them), and a class
+name has one meaning."""
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,32 @@ GENERATED = {"wire/nvcf_pb2.py"}
 
 _BLOCK = re.compile(r"^```retired\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+TWINS = {
+    # A class of the gateway and its counterpart in the worker agent
+    "AdminSettings",
+    "AttachSettings",
+    "Context",
+    "ControlSettings",
+    "DrainSettings",
+    "Event",
+    "LogSettings",
+    "Outcome",
+    "QueueSettings",
+    "State",
+    # A protocol and its implementation
+    "AccountStore",
+    "AccountStores",
+    "PullConsumer",
+    "Queues",
+    "RequestLocator",
+    "SecretStore",
+    "Subscription",
+    # A document as the worker reads it and as the API describes it
+    "ConnectResponse",
+    "HeartbeatResponse",
+}
+"""Class names that are defined twice on purpose."""
 
 
 class Retired(NamedTuple):
@@ -86,6 +114,21 @@ def test_no_identifier_has_a_retired_word(package: str) -> None:
             if LIST.refuses(name)
         ]
     assert not found, "see docs/glossary.md:\n" + "\n".join(dict.fromkeys(found))
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    modules = defaultdict(list)
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        where = str(path.relative_to(ROOT))
+        if where in GENERATED:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                modules[node.name].append(where)
+    twice = {name: found for name, found in modules.items() if len(found) > 1}
+    assert {name: found for name, found in twice.items() if name not in TWINS} == {}
+    assert {name for name, found in twice.items() if len(found) > 2} == set()
+    assert TWINS - twice.keys() == set(), "no longer defined twice"
 
 
 SAMPLE = """

@@ -1,1 +1,1 @@
-"""The agent as a process: what is connected to what, and what is seen of it from outside."""
+"""The agent as a process: composition of its parts, admin endpoint and metrics."""

@@ -7,7 +7,7 @@ from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, bind_sockets, listen
 from http1.stream import Request, RequestStream, ResponseWriter, respond
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from wire.headers import CONTENT_TYPE
 
@@ -26,7 +26,7 @@ class Admin:
     ``port`` is the TCP port in use, 0 before `listen` and on a Unix socket.
     """
 
-    def __init__(self, registry: Registry, failures: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, registry: MetricRegistry, failures: Callable[[], dict[str, str]]) -> None:
         self._registry = registry
         self._failures = failures
         self._listener: Listener | None = None

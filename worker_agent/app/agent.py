@@ -10,7 +10,7 @@ from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
 from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
@@ -18,8 +18,8 @@ from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import Probe, unhealthy
 from worker_agent.inference.server import InferenceServer
-from worker_agent.job.request import Identity
-from worker_agent.registration import ConnectError, ConnectResponse, Status
+from worker_agent.job.request import PlatformHeaders
+from worker_agent.registration import ConnectError, ConnectResult, Status
 from worker_agent.runner import JobRunner
 from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
@@ -50,7 +50,7 @@ class Agent:
         self._is_draining = False
         function = settings.function
         self.metrics = Metrics(
-            Registry(
+            MetricRegistry(
                 constant={"function_id": function.id, "function_version_id": function.version_id}
             ),
             asyncio.get_running_loop().time,
@@ -68,7 +68,7 @@ class Agent:
         self._slots = Slots(limit, delivering_limit(limit))
         self._runner = JobRunner(
             self._slots,
-            identity(settings),
+            platform_headers(settings),
             self.metrics,
             is_attachable=is_target,
             on_busy=self._report_busy,
@@ -159,7 +159,7 @@ class Agent:
         return broker
 
     def _start_pulling(
-        self, stack: AsyncExitStack, broker: WorkerBroker, response: ConnectResponse | None
+        self, stack: AsyncExitStack, broker: WorkerBroker, response: ConnectResult | None
     ) -> None:
         settings = self._settings
         runner = self._runner
@@ -246,7 +246,7 @@ class Agent:
             await self._consumer.drain()
         try:
             async with asyncio.timeout(self._settings.drain.timeout_s):
-                await self._runner.drained()
+                await self._runner.wait_drained()
         except TimeoutError:
             emit(_log, "worker.drain_ended", logging.WARNING, running=self._runner.running)
 
@@ -276,11 +276,11 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def identity(settings: WorkerSettings) -> Identity:
+def platform_headers(settings: WorkerSettings) -> PlatformHeaders:
     """Return the function's and instance's data for every request to the inference server."""
     function, instance, inference = settings.function, settings.instance, settings.inference
     backend = "GFN" if instance.backend == "NGN" else instance.backend
-    return Identity(
+    return PlatformHeaders(
         authority(inference_host(inference), inference.port),
         [
             ("NVCF-FUNCTION-NAME", function.name),

@@ -8,7 +8,7 @@ of the queue's broker are registered by `queueing.open`.
 
 from collections.abc import Callable
 
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
 
@@ -57,33 +57,37 @@ class BusyTime:
 class Metrics:
     """The agent's metrics; the `worker_agent.runner.Telemetry`."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+    def __init__(self, registry: MetricRegistry, clock: Callable[[], float]) -> None:
         """``clock`` is loop time."""
         prefix = _PREFIX
         self.registry = registry
         self._requests = registry.counter(f"{prefix}request_total", "Requests started").child()
         responses = registry.counter(
             f"{prefix}response_total",
-            "Requests ended: 0 when a response was delivered, 500 when the worker failed",
+            "Requests ended, by code: 0 if a response was delivered, 500 if the worker failed",
             ["error_code"],
         )
         self._delivered = responses.child("0")
         self._failed = responses.child("500")
         self._latency = registry.histogram(
-            f"{prefix}request_latency_seconds", "From lease to end", _LATENCY_BUCKETS_S
+            f"{prefix}request_latency_seconds",
+            "Seconds from the lease of a request to its end",
+            _LATENCY_BUCKETS_S,
         ).child()
         self._response_bytes = registry.counter(
             f"{prefix}response_bytes_total", "Bytes of the inference server's response bodies"
         ).child()
         self._pre_s = registry.counter(
-            f"{prefix}pre_inference_seconds_total", "From lease to the inference server"
+            f"{prefix}pre_inference_seconds_total",
+            "Seconds from the lease of a request until it was sent to the inference server",
         ).child()
         self._inference_s = registry.counter(
             f"{prefix}inference_request_time_seconds_total",
-            "From the request at the inference server until its response is delivered",
+            "Seconds from sending a request to the inference server to its delivered response",
         ).child()
         registry.counter(
-            f"{prefix}post_inference_seconds_total", "After the delivery: always 0"
+            f"{prefix}post_inference_seconds_total",
+            "Seconds after the delivery of the response: always 0",
         ).child()
         probes = registry.counter(
             f"{prefix}healthcheck_total", "Probes of the inference server", ["result"]
@@ -91,14 +95,17 @@ class Metrics:
         self._healthy, self._unhealthy = probes.child("success"), probes.child("failure")
         self._slots = registry.gauge(
             f"{prefix}worker_thread_count_total",
-            "Requests that may run at the same time; 0 until work is asked for",
+            "Requests that may run at the same time; 0 until requests are pulled",
         )
         busy = self._busy = BusyTime()
         registry.counter(
-            f"{prefix}worker_thread_busy_seconds_total", "Seconds of slots in use, summed"
+            f"{prefix}worker_thread_busy_seconds_total",
+            "Seconds for which slots were in use, summed over the slots",
         ).set_function(lambda: busy.seconds(clock()))
-        self._running = registry.gauge("worker_running_requests", "Requests that are not over")
-        outcomes = registry.counter("worker_outcome_total", "Requests ended, by how", ["outcome"])
+        self._running = registry.gauge("worker_running_requests", "Requests that have not ended")
+        outcomes = registry.counter(
+            "worker_outcome_total", "Requests ended, by outcome", ["outcome"]
+        )
         self._outcomes = {outcome: outcomes.child(outcome.name.lower()) for outcome in Outcome}
         self._redelivered = registry.counter(
             "worker_redelivered_total", "Requests started that had been delivered before"
@@ -119,7 +126,7 @@ class Metrics:
         """Show whether the renewal of token and broker login is failing."""
         self.registry.gauge(
             f"{_PREFIX}token_refresh_failure_total",
-            "1 while it cannot be renewed",
+            "1 while the renewal of the worker's token fails",
             ["token_type"],
         ).child("worker").set_function(lambda: int(is_failing()))
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from http1.client.connection import SMALL_BODY_BYTES, Connection
+from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
 from http1.client.pipeline import Pipeline
 from http1.client.pool import Connect, Pool
 from runtime.tasks import spawn
@@ -147,24 +147,24 @@ class GatewayClient:
         self._used_at = self._loop.time()
 
     def deliver(self, job: Job) -> None:
-        """POST `Job.answer`, pipelined when it is small."""
-        answer = job.answer
-        if not answer:
+        """POST `Job.response`, pipelined when it is small."""
+        response = job.response
+        if not response:
             # The job ended before a connection was open.
             return
-        if len(answer) > 2 * SMALL_BODY_BYTES:
-            post = self.stream(job, answer, len(answer))
+        if len(response) > 2 * SMALL_BODY_BYTES:
+            post = self.stream(job, response, len(response))
             post.send_end()
             return
         now = self._loop.time()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.has_room(now):
-            pipeline.post(job, self._post_message(job, answer, now), now)
+            pipeline.post(job, self._post_message(job, response, now), now)
             return
         for pipeline in self._pipelines:
             if pipeline.has_room(now):
                 self._pipeline = pipeline
-                pipeline.post(job, self._post_message(job, answer, now), now)
+                pipeline.post(job, self._post_message(job, response, now), now)
                 return
         self._waiting.append(job)
         if not self._is_connecting:
@@ -261,7 +261,7 @@ class GatewayClient:
     def _start_post(
         self,
         post: StreamedPost,
-        connection: Connection,
+        connection: ClientConnection,
         job: Job,
         head: bytes,
         total_bytes: int | None,
@@ -275,13 +275,13 @@ class GatewayClient:
         if not post.opened(connection, post_head, head, is_chunked=total_bytes is None):
             self._pool.released(connection)
 
-    def _start_get(self, rest: RestOfBody, connection: Connection, job: Job) -> None:
+    def _start_get(self, rest: RestOfBody, connection: ClientConnection, job: Job) -> None:
         token = (job.envelope.request_token or "").encode()
         if not rest.opened(connection, b"%b%b\r\n\r\n" % (self._get_head, token)):
             self._pool.released(connection)
 
-    def _post_message(self, job: Job, answer: bytes, now: float) -> bytes:
-        return self._head_of(job, b"content-length: %d" % len(answer), now) + answer
+    def _post_message(self, job: Job, response: bytes, now: float) -> bytes:
+        return self._head_of(job, b"content-length: %d" % len(response), now) + response
 
     def _head_of(self, job: Job, framing: bytes, now: float) -> bytes:
         return b"%b%b\r\n%b: %d\r\n%b\r\n\r\n" % (

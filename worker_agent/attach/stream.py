@@ -6,13 +6,13 @@ and none of them is parsed. `gateway.attach.exchanges` receives them. The gatewa
 response to a POST may come at any time; before the POST's end it means that the client has left.
 """
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from http1.stream import Failure, Headers, NullResponseStream
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
-"""So many bytes are held for a connection that is not open yet before the job is paused."""
+"""Number of bytes that are held for a connection that is not open yet before the job is paused."""
 
 
 class StreamedPost(NullResponseStream):
@@ -24,7 +24,7 @@ class StreamedPost(NullResponseStream):
         """``pool`` is where the connection comes from."""
         self._pool = pool
         self._job: Job | None = job
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
         self._is_complete = False
@@ -59,9 +59,9 @@ class StreamedPost(NullResponseStream):
     # Called when the connection is open, or cannot be opened
 
     def opened(
-        self, connection: Connection, head: bytes, first: bytes, *, is_chunked: bool
+        self, connection: ClientConnection, head: bytes, first: bytes, *, is_chunked: bool
     ) -> bool:
-        """Send ``head``, the POST's own, and all that waits; ``False`` if no longer wanted."""
+        """Send ``head``, the POST's own, and all that waits; ``False`` if the job is over."""
         job = self._job
         if job is None:
             return False
@@ -134,7 +134,7 @@ class RestOfBody(NullResponseStream):
 
     def __init__(self, job: Job) -> None:
         self._job: Job | None = job
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
         self._is_paused = False
 
     # Called by the job
@@ -155,12 +155,12 @@ class RestOfBody(NullResponseStream):
         """Close the connection: no more of the body is needed."""
         self._job = None
         connection, self._connection = self._connection, None
-        if connection is not None and connection.exchange is self:
+        if connection is not None and connection.response_stream is self:
             connection.close()
 
     # Called when the connection is open, or cannot be opened
 
-    def opened(self, connection: Connection, head: bytes) -> bool:
+    def opened(self, connection: ClientConnection, head: bytes) -> bool:
         """Send ``head``, the whole GET; ``False`` if it is no longer wanted."""
         if self._job is None:
             return False
@@ -174,7 +174,7 @@ class RestOfBody(NullResponseStream):
         """Whether no byte of the response has arrived yet."""
         if self._job is None:
             return False
-        return self._connection is None or not self._connection.has_answered()
+        return self._connection is None or not self._connection.has_response_begun()
 
     def unreachable(self) -> None:
         """No connection to the gateway could be opened, or the gateway does not respond."""

@@ -6,7 +6,7 @@ A probe is one GET on a connection of its own. Between probes the last result ho
 import asyncio
 from typing import NamedTuple
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from http1.stream import Failure, Headers, NullResponseStream
 
@@ -44,12 +44,12 @@ class _Status(NullResponseStream):
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
         """Fail: there is no response."""
         if not self.known.done():
-            self.known.set_exception(ConnectionError(f"no answer ({failure.name.lower()})"))
+            self.known.set_exception(ConnectionError(f"no response ({failure.name.lower()})"))
 
 
 async def unhealthy(pool: Pool, probe: Probe) -> str:
     """Probe once; return why the inference server is not healthy, ``""`` if it is healthy."""
-    connection: Connection | None = None
+    connection: ClientConnection | None = None
     try:
         async with asyncio.timeout(probe.timeout_s):
             connection = await pool.connect()
@@ -62,7 +62,7 @@ async def unhealthy(pool: Pool, probe: Probe) -> str:
             )
             found = await status.known
     except TimeoutError:
-        return f"no answer within {probe.timeout_s:g} s"
+        return f"no response within {probe.timeout_s:g} s"
     except OSError as error:
         return str(error) or type(error).__name__
     finally:

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from runtime.tasks import spawn
-from worker_agent.job.context import Exchange
+from worker_agent.job.context import InferenceCallbacks
 from worker_agent.job.request import Outgoing
 
 
@@ -18,33 +18,35 @@ class InferenceServer:
         self._pool = pool
         self._clock = asyncio.get_running_loop().time
 
-    def open(self, request: Outgoing, exchange: Exchange, *, is_fresh: bool) -> None:
+    def open(self, request: Outgoing, callbacks: InferenceCallbacks, *, is_fresh: bool) -> None:
         """Send ``request`` on an idle connection at once, or on a new one soon."""
         if not is_fresh and (connection := self._pool.take()) is not None:
-            self._start(request, exchange, connection)
+            self._start(request, callbacks, connection)
             return
-        spawn(self._connect(request, exchange), "inference.connect")
+        spawn(self._connect(request, callbacks), "inference.connect")
 
-    async def _connect(self, request: Outgoing, exchange: Exchange) -> None:
+    async def _connect(self, request: Outgoing, callbacks: InferenceCallbacks) -> None:
         try:
             connection = await self._pool.connect()
         except OSError:
-            exchange.unreachable()
+            callbacks.unreachable()
             return
-        if exchange.is_waiting():
-            self._start(request, exchange, connection)
+        if callbacks.is_waiting():
+            self._start(request, callbacks, connection)
         else:
             # Cancelled meanwhile. The connection has carried nothing, so it can serve the next.
             self._pool.released(connection)
 
-    def _start(self, request: Outgoing, exchange: Exchange, connection: Connection) -> None:
+    def _start(
+        self, request: Outgoing, callbacks: InferenceCallbacks, connection: ClientConnection
+    ) -> None:
         now = self._clock()
         connection.start(
-            exchange,
+            callbacks,
             request.head,
             request.body,
             is_chunked=request.body_bytes is None,
             is_complete=not request.has_rest,
             is_head=request.is_head,
         )
-        exchange.sent(connection, now)
+        callbacks.sent(connection, now)

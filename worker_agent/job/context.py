@@ -1,4 +1,4 @@
-"""What a job is given: the ports it acts on, and what it shares with the other jobs.
+"""The ports that a job calls, and the state that all jobs share.
 
 `Attach` and `Context` are generic in the job's type, so that this module needs no import of the
 machine.
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from http1.stream import RequestWriter, ResponseStream
-from worker_agent.job.request import Identity, Outgoing
+from worker_agent.job.request import Outgoing, PlatformHeaders
 
 AJob = TypeVar("AJob")
 AJob_contra = TypeVar("AJob_contra", contravariant=True)
 
 
-class Exchange(ResponseStream, Protocol):
-    """What becomes of one request to the inference server."""
+class InferenceCallbacks(ResponseStream, Protocol):
+    """Reports the progress of one request to the inference server."""
 
     def is_waiting(self) -> bool:
         """Return whether the request is still to be sent."""
@@ -30,16 +30,16 @@ class Exchange(ResponseStream, Protocol):
 class Inference(Protocol):
     """The local inference server."""
 
-    def open(self, request: Outgoing, exchange: Exchange, *, is_fresh: bool) -> None:
+    def open(self, request: Outgoing, callbacks: InferenceCallbacks, *, is_fresh: bool) -> None:
         """Send ``request`` on an idle connection at once, or on a new one soon.
 
-        Ends in one call of ``sent`` or ``unreachable``, or in none if the exchange stops waiting
+        Ends in one call of ``sent`` or ``unreachable``, or in none if the job stops waiting
         before a connection is open. ``is_fresh``: use no connection that has been idle.
         """
 
 
 class Post(Protocol):
-    """A response on its way to the gateway, piece by piece."""
+    """A response on its way to the gateway."""
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
@@ -48,7 +48,7 @@ class Post(Protocol):
         """The response is complete."""
 
     def abort(self) -> None:
-        """Break off, so that the gateway cannot take it for a complete response."""
+        """End the POST so that the gateway sees an incomplete response."""
 
 
 class Rest(Protocol):
@@ -61,7 +61,7 @@ class Rest(Protocol):
         """Read again."""
 
     def close(self) -> None:
-        """No more of it is needed."""
+        """Stop: no further bytes are needed."""
 
 
 class Attach(Protocol[AJob_contra]):
@@ -98,4 +98,4 @@ class Context(Generic[AJob]):
     inference: Inference
     attach: Attach[AJob]
     registry: JobRegistry
-    identity: Identity
+    platform_headers: PlatformHeaders

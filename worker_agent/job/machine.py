@@ -17,7 +17,7 @@ from wire.http1 import (
 )
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
-from worker_agent.job.request import Outgoing, RequestError, outgoing
+from worker_agent.job.request import Outgoing, RequestError, build_request
 from worker_agent.job.states import (
     DELIVERING,
     DONE,
@@ -32,11 +32,11 @@ from worker_agent.job.states import (
 
 
 class Job:
-    """One leased request; the `worker_agent.job.context.Exchange` of its request.
+    """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
 
     ``leased_at``, ``sent_at`` (when the inference server last got the request) and ``freed_at``
-    (when that was done) are loop time in seconds, 0.0 until they are known. ``answer`` is the whole
-    inner response while it is being delivered, empty when it was streamed. ``status`` is the
+    (when that was done) are loop time in seconds, 0.0 until they are known. ``response`` is the
+    whole inner response while it is being delivered, empty when it was streamed. ``status`` is the
     response's, 0 before its head. ``response_bytes`` counts the body from the inference server.
     """
 
@@ -50,13 +50,13 @@ class Job:
         "_request",
         "_rest",
         "_rest_left",
-        "answer",
         "envelope",
         "freed_at",
         "lease",
         "leased_at",
         "outcome",
         "request_id",
+        "response",
         "response_bytes",
         "sent_at",
         "state",
@@ -83,7 +83,7 @@ class Job:
         self.state = OPENING
         self.status = 0
         self.response_bytes = 0
-        self.answer = b""
+        self.response = b""
         self.outcome: Outcome | None = None
 
     def __repr__(self) -> str:
@@ -95,7 +95,9 @@ class Job:
         if self.state is not OPENING:
             raise impossible(self.state, Event.BEGIN)
         try:
-            request = self._request = outgoing(self.envelope, self._context.identity, now_ns)
+            request = self._request = build_request(
+                self.envelope, self._context.platform_headers, now_ns
+            )
         except RequestError:
             self._fail(INTERNAL)
             return
@@ -140,7 +142,7 @@ class Job:
             return
         self.status = status
         self.response_bytes = len(body)
-        self.answer = head + body
+        self.response = head + body
         self._deliver()
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
@@ -234,7 +236,7 @@ class Job:
         self._inference.send_end()
 
     def rest_broken(self) -> None:
-        """The rest of the body is not to be had: its sender left, or the gateway refused."""
+        """The rest of the body cannot be fetched: its sender left, or the gateway refused."""
         if self._rest is None:
             return
         if self.state is STREAMING:
@@ -255,7 +257,7 @@ class Job:
             self._inference.resume_reading()
 
     def post_answered(self, status: int) -> None:
-        """The gateway answered the POST; before its end this means that no client waits."""
+        """The gateway responded to the POST; before its end this means that no client waits."""
         if self.state is DELIVERING:
             if status != 200:
                 self._finish(Outcome.UNWANTED)
@@ -271,7 +273,7 @@ class Job:
 
         ``is_unread``: the gateway had announced that it would not read the POST.
         """
-        if self.state is DELIVERING and self.answer and (is_unread or not self._is_redelivered):
+        if self.state is DELIVERING and self.response and (is_unread or not self._is_redelivered):
             # Harmless even if the first POST arrived: its token admits one response head.
             self._is_redelivered = self._is_redelivered or not is_unread
             self._context.attach.deliver(self)
@@ -288,14 +290,14 @@ class Job:
             self._finish(Outcome.CANCELLED)
 
     def abandon(self) -> None:
-        """The agent must stop now: a request without a response goes to another worker."""
+        """The agent stops now: end the lease of a request without a response with a nak."""
         if self.state is not DONE:
             # What was fetched of the body is gone, so no other worker could run the request.
             is_begun = self.state > FORWARDING or self._rest is not None
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
 
     def _check_late(self, event: Event, first: State) -> None:
-        """Raise if the job has not come to ``first`` yet; later on ``event`` is ignored."""
+        """Raise if the job has not reached ``first`` yet; in later states ``event`` is ignored."""
         if self.state < first:
             raise impossible(self.state, event)
 
@@ -306,7 +308,7 @@ class Job:
             inference.close()
         self._is_problem = True
         self.status = PROBLEM_STATUS
-        self.answer = problem_response(fault, self.request_id)
+        self.response = problem_response(fault, self.request_id)
         self._deliver()
 
     def _deliver(self) -> None:
@@ -333,7 +335,7 @@ class Job:
         if post is not None:
             post.abort()
         self._end_upload()
-        self.answer = b""
+        self.response = b""
         if outcome is Outcome.HANDED_BACK:
             self.lease.nak()
         else:

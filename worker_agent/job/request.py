@@ -47,7 +47,7 @@ class RequestError(Exception):
     """The envelope does not hold a valid HTTP request."""
 
 
-class Identity:
+class PlatformHeaders:
     """The inference server's address and the headers that every request to it carries."""
 
     __slots__ = ("asset_dir", "large_output_dir", "static_lines")
@@ -92,7 +92,7 @@ class Outgoing:
         self.is_head = is_head
 
 
-def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
+def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns: int) -> Outgoing:
     """Return the request for the inference server; ``now_ns`` is wall time in nanoseconds.
 
     Raises `RequestError` for an illegal method, target, header or length.
@@ -102,12 +102,12 @@ def outgoing(envelope: Envelope, identity: Identity, now_ns: int) -> Outgoing:
     method = envelope.method
     body_bytes = _body_bytes(envelope, length)
     if body_bytes is None:
-        framing = b"%bTransfer-Encoding: chunked\r\n" % identity.static_lines
+        framing = b"%bTransfer-Encoding: chunked\r\n" % platform_headers.static_lines
     elif body_bytes or length is not None or method not in _METHODS_WITHOUT_BODY:
-        framing = b"%bContent-Length: %d\r\n" % (identity.static_lines, body_bytes)
+        framing = b"%bContent-Length: %d\r\n" % (platform_headers.static_lines, body_bytes)
     else:
-        framing = identity.static_lines
-    _add_platform_headers(headers, envelope, identity)
+        framing = platform_headers.static_lines
+    _add_platform_headers(headers, envelope, platform_headers)
     headers.append((b"NVCF-INVOCATION-REGION", dropped.get(NVCF_INVOCATION_REGION, b"")))
     left_s = (
         poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
@@ -146,14 +146,16 @@ def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     return kept, dropped
 
 
-def _add_platform_headers(headers: Headers, envelope: Envelope, identity: Identity) -> None:
+def _add_platform_headers(
+    headers: Headers, envelope: Envelope, platform_headers: PlatformHeaders
+) -> None:
     request_id = envelope.request_id.encode()
     headers += (
         (b"NVCF-REQID", request_id),
         (b"NVCF-SUB", envelope.subject.encode()),
         (b"NVCF-NCAID", envelope.nca_id.encode()),
-        (b"NVCF-ASSET-DIR", b"%b/%b" % (identity.asset_dir, request_id)),
-        (b"NVCF-LARGE-OUTPUT-DIR", b"%b/%b" % (identity.large_output_dir, request_id)),
+        (b"NVCF-ASSET-DIR", b"%b/%b" % (platform_headers.asset_dir, request_id)),
+        (b"NVCF-LARGE-OUTPUT-DIR", b"%b/%b" % (platform_headers.large_output_dir, request_id)),
         (b"NVCF-MAX-RESPONSE-SIZE-BYTES", b"%d" % envelope.max_direct_response_bytes),
     )
 

@@ -2,17 +2,17 @@
 
 OPENING     a connection to the inference server is being found
 FORWARDING  the request is on its way or there; no response head yet
-STREAMING   the response goes to the gateway piece by piece
+STREAMING   the response goes to the gateway as it arrives
 DELIVERING  the gateway has been sent the whole response and has not confirmed it
 DONE        over: the lease has ended, the outcome is set, no port is called any more
 
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
 has nothing more to do (DELIVERING). The lease is acknowledged when all is over, whatever the
 outcome: the gateway accepts one response for a delivery, so a second run could not be delivered.
-Only a job that the agent abandons before it has a response is given back to the queue.
+Only the lease of a job that the agent abandons before it has a response is ended with a nak.
 
-`TRANSITIONS` is the whole truth about which event leads where. `worker_agent.job.machine` carries
-it out as plain methods; a test fires every event in every state and compares with the table, and
+`TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
+methods; a test fires every event in every state and compares with the table, and
 ``docs/states.md`` is generated from it.
 """
 
@@ -130,7 +130,7 @@ class Outcome(IntEnum):
     ANSWERED = 1
     """The inference server's response was delivered."""
     FAILED = 2
-    """A problem document of ours was delivered, or the response broke in its middle."""
+    """A problem document of the worker was delivered, or the response broke in its middle."""
     CANCELLED = 3
     """The gateway withdrew the request."""
     UNWANTED = 4

@@ -1,6 +1,6 @@
 """Accounts, and the clients (subjects of JWTs) that act for them (`docs/wire.md` §14.1).
 
-Upstream has one scope for all of these routes. Here ``account_setup``, which API keys can have, is
+NVCF has one scope for all of these routes. Here ``account_setup``, which API keys can have, is
 limited to the caller's own account: get it, rename it. Everything else, quotas and the association
 of clients included, needs ``admin:account_setup``, which JWTs of the issuer and admin tokens of the
 default account can have. For a caller without it, other accounts do not exist.

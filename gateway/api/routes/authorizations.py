@@ -71,7 +71,7 @@ async def add_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedRespons
 
 
 async def remove(api: Api, call: Call[AuthorizeOne, None]) -> SharedResponse:
-    """Withdraw the authorization of an account for every version."""
+    """Remove the authorization of an account for every version."""
     account = call.body.authorized_party.nca_id
     return await _change_function(
         api, call, lambda shared: replace(shared, shared_with=_remove(shared, account))
@@ -79,7 +79,7 @@ async def remove(api: Api, call: Call[AuthorizeOne, None]) -> SharedResponse:
 
 
 async def remove_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedResponse:
-    """Withdraw the authorization of an account for a version."""
+    """Remove the authorization of an account for a version."""
     account = call.body.authorized_party.nca_id
     return await _change_version(
         api, call, lambda shared: replace(shared, shared_with=_remove(shared, account))
@@ -87,14 +87,14 @@ async def remove_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedResp
 
 
 async def withdraw(api: Api, call: Call[None, None]) -> SharedResponse:
-    """Withdraw all authorizations of a function."""
+    """Remove all authorizations of a function."""
     return await _change_function(
         api, call, lambda shared: replace(shared, shared_with=frozenset(), is_public=False)
     )
 
 
 async def withdraw_version(api: Api, call: Call[None, None]) -> SharedResponse:
-    """Withdraw all authorizations of a version. Those of its function stay."""
+    """Remove all authorizations of a version. Those of its function stay."""
     return await _change_version(
         api, call, lambda shared: replace(shared, shared_with=frozenset(), is_public=False)
     )

@@ -32,8 +32,8 @@ from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import (
     Deployment,
     FunctionVersion,
-    State,
     VersionDetails,
+    VersionState,
 )
 from gateway.domain.readmodel import FunctionEntry
 from gateway.errors import BadRequest, NotFound
@@ -57,7 +57,9 @@ async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentResponse:
 
     def begin(now: FunctionVersion) -> FunctionVersion:
         # The reconciler may already have set a state for the new deployment.
-        return lifecycle.with_state(now, wanted.state) if now.state is State.INACTIVE else now
+        return (
+            lifecycle.with_state(now, wanted.state) if now.state is VersionState.INACTIVE else now
+        )
 
     after = await change_version(store, call.function_id, call.version_id, begin)
     if after is None:
@@ -111,7 +113,10 @@ async def undeploy(api: Api, call: Call[None, UndeployQuery]) -> FunctionRespons
     if draining is None:
         raise _not_deployed(call)
     version = await change_version(
-        store, function_id, version_id, lambda stored: lifecycle.with_state(stored, State.INACTIVE)
+        store,
+        function_id,
+        version_id,
+        lambda stored: lifecycle.with_state(stored, VersionState.INACTIVE),
     )
     if not is_graceful:
         await delete_record(store, lambda: store.deployment(function_id, version_id))

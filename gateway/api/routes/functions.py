@@ -33,7 +33,7 @@ from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
 
 MAX_SPEC_BYTES = 917_504
-"""Of the details of a version, as JSON: NATS's limit of a message, with a margin."""
+"""Maximum bytes of the details of a version, as JSON: NATS's limit of a message, with a margin."""
 
 
 async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionResponse:

@@ -1,9 +1,9 @@
 """The key service: API keys of the caller's account, and admin tokens (`docs/wire.md` §15.4).
 
-Upstream accepts these calls from everyone and trusts the headers that name an owner. Here each call
-needs a credential, which determines account and owner. Nobody grants more than they have: only a
-caller who could create a key may change or revoke it. The headers ``Key-Issuer-Service``,
-``Key-Issuer-Id`` and ``Key-Owner-Id`` are ignored.
+NVCF accepts these calls from everyone and trusts the headers that name an owner. Here each call
+needs a credential, which determines account and owner. A caller cannot
+grant more than its own credential allows: only a caller who could create a key may change or
+revoke it. The headers ``Key-Issuer-Service``, ``Key-Issuer-Id`` and ``Key-Owner-Id`` are ignored.
 """
 
 import logging
@@ -28,7 +28,7 @@ from gateway.api.schemas.keys import (
     ReplaceAuthorizations,
     ResourceView,
 )
-from gateway.auth.grants import Grant, KeyPolicy, may_give, resolve_grant
+from gateway.auth.grants import Grant, RequestedPolicy, may_give, resolve_grant
 from gateway.auth.keys import RANDOM_BYTES, digest_of, is_key, new_key
 from gateway.auth.scopes import BOOTSTRAP, SETUP
 from gateway.auth.tokens import admin_of, mint
@@ -172,7 +172,7 @@ async def _find(api: Api, call: AnyCall) -> tuple[ApiKey, int]:
 
 def _grant(api: Api, principal: Principal, requested: Authorizations) -> Grant:
     policies = [
-        KeyPolicy(
+        RequestedPolicy(
             policy.audiences,
             policy.scopes,
             [resource.model_dump() for resource in policy.resources],

@@ -9,7 +9,7 @@ origin by more than its own lifetime.
 
 from collections.abc import Iterable
 
-from gateway.api.access import AnyCall, not_found, not_reached
+from gateway.api.access import AnyCall, forbid, not_found
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.tokens import CreateToken, TokenFor, TokenResponse
 from gateway.auth.tokens import INVOCATION, invoker_of, mint
@@ -77,7 +77,7 @@ def _check(api: Api, principal: Principal, function_id: str, version_id: str | N
         raise not_found(function_id, version_id or "")
     is_named = version_id is not None
     if not any(principal.may_invoke(entry, version, is_named=is_named) for version in visible):
-        raise not_reached(function_id)
+        raise forbid(function_id)
 
 
 _FUNCTIONS = "/v2/nvcf/tokens/functions"

@@ -34,7 +34,7 @@ _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
 
 
-class Records(Protocol):
+class InstanceRecords(Protocol):
     """The store (`gateway.store.nats_kv.Store`); may raise `StoreUnavailable` and `Conflict`."""
 
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
@@ -66,7 +66,7 @@ class WorkerPorts:
     Without ``credentials`` workers log in to the broker as they are configured.
     """
 
-    records: Records
+    records: InstanceRecords
     mint: Callable[[WorkerIdentity, float, float], str]
     ensure_queue: Callable[[str], Awaitable[object]]
     clock: Callable[[], float]
@@ -219,7 +219,7 @@ def apply_connect(instance: Instance, now: float, lease_s: float) -> Instance:
 
 
 def apply_heartbeat(
-    instance: Instance, beat: HeartbeatBody, now: float, lease_s: float
+    instance: Instance, heartbeat: HeartbeatBody, now: float, lease_s: float
 ) -> Instance:
     """Return the record after a heartbeat; the same object when nothing has to be written.
 
@@ -227,15 +227,15 @@ def apply_heartbeat(
     """
     changed = replace(
         instance,
-        is_connected=not beat.stopping,
-        is_healthy=beat.healthy,
-        slots=0 if beat.stopping else beat.slots,
-        busy=beat.busy,
+        is_connected=not heartbeat.stopping,
+        is_healthy=heartbeat.healthy,
+        slots=0 if heartbeat.stopping else heartbeat.slots,
+        busy=heartbeat.busy,
     )
     is_early = instance.lease_until - now > lease_s * _EARLY
     if is_early and replace(changed, busy=instance.busy) == instance:
         # Only whether any request is in progress matters: idle instances are stopped.
-        if (beat.busy > 0) == (instance.busy > 0):
+        if (heartbeat.busy > 0) == (instance.busy > 0):
             return instance
     return replace(changed, lease_until=math.ceil(now + lease_s))
 

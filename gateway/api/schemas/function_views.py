@@ -10,10 +10,10 @@ from pydantic import Field
 
 from gateway.api.schemas.fields import View
 from gateway.api.schemas.parts import LlmInvocationConfig, Telemetries
-from gateway.domain.model import State
+from gateway.domain.model import VersionState
 
 StateName = Annotated[
-    str, Field(json_schema_extra={"enum": [*(state.value for state in State), "DELETED"]})
+    str, Field(json_schema_extra={"enum": [*(state.value for state in VersionState), "DELETED"]})
 ]
 
 

@@ -1,4 +1,4 @@
-"""API keys (`docs/wire.md` §15.4). Members are snake_case, as in upstream's key service."""
+"""API keys (`docs/wire.md` §15.4). Members are snake_case, as in NVCF's key service."""
 
 from typing import Annotated, Any
 

@@ -18,12 +18,12 @@ from gateway.api.schemas.fields import (
 )
 
 MAX_VALUE_CHARS = 65_536
-"""Of the arguments of a container, and of the value of an environment variable."""
+"""Maximum characters of a container's arguments, and of the value of an environment variable."""
 MAX_ARGUMENT_BYTES = 131_072
-"""Linux's limit of one argument or variable, with the terminating zero byte."""
+"""Linux's limit of bytes of one argument or variable, with the terminating zero byte."""
 MAX_VARIABLES = 1000
 MAX_ARTIFACTS = 256
-"""Of models, and of resources."""
+"""Maximum number of models, and of resources."""
 
 Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
@@ -35,7 +35,7 @@ def _each_unit_once(value: str) -> str:
     return value
 
 
-def _dashed(value: object) -> object:
+def _use_dashes(value: object) -> object:
     return value.lower().replace("_", "-") if isinstance(value, str) else value
 
 
@@ -73,7 +73,7 @@ RoutingMethod = Annotated[
         "groq-multiregion",
         "pulsar-multiregion",
     ],
-    BeforeValidator(_dashed),
+    BeforeValidator(_use_dashes),
 ]
 _NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
 """For maps with a pattern of names: other names are refused, which pydantic's schema omits."""

@@ -17,7 +17,7 @@ from gateway.errors import BadRequest
 from wire.ids import FunctionId, VersionId
 
 MAX_BYTES = 524_288
-"""Of all values of a version together, as JSON: NATS's limit of a message, with a margin."""
+"""Maximum bytes of all values of a version, as JSON: NATS's limit of a message, with a margin."""
 
 
 class SecretStore:

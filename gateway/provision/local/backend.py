@@ -81,7 +81,7 @@ class ProcessBackend:
         Return the ids of all instances that any gateway process of this machine has found ended
         in this way since the last call.
         """
-        await asyncio.to_thread(kill_orphans, self._options.folder, self._opened().name)
+        await asyncio.to_thread(kill_orphans, self._options.folder, self._require_folder().name)
         return await asyncio.to_thread(take_ended_ids, self._options.folder)
 
     def listen(self, on_change: OnChange) -> None:
@@ -108,7 +108,7 @@ class ProcessBackend:
     async def start(self, launch: LaunchSpec) -> None:
         """Start an instance that is new or DOWN. Do nothing for any other."""
         instance_id = launch.instance.instance_id
-        folder = self._opened() / instance_id
+        folder = self._require_folder() / instance_id
         instance = self._instances.get(instance_id)
         if instance is None:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -150,7 +150,7 @@ class ProcessBackend:
             worker_command(launch, options.worker, allocation, options.drain_s, self._inherited),
         )
 
-    def _opened(self) -> Path:
+    def _require_folder(self) -> Path:
         if self._folder is None:
             raise AssertionError("the backend is not open")
         return self._folder.path

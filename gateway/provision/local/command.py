@@ -30,7 +30,7 @@ _SHOWN_CHARS = 200
 _DEFAULT_PORT = 8000
 
 
-class CommandError(Exception):
+class LaunchError(Exception):
     """The launch spec has no executable command; another attempt fails as well."""
 
 
@@ -58,31 +58,31 @@ def inference_command(
     python: str,
     inherited: Mapping[str, str],
 ) -> Command:
-    """Return the command of the inference server. Raises `CommandError`.
+    """Return the command of the inference server. Raises `LaunchError`.
 
     ``template`` is the cluster's command template for the container image, if it has one.
     """
     spec = launch.details.spec
     if template is None or _text(spec, "helmChart"):
-        raise CommandError(_explain_no_command(launch))
+        raise LaunchError(_explain_no_command(launch))
     if not template.startswith(SCHEME):
-        raise CommandError(f"{template!r} is not a command: it must begin with {SCHEME}")
+        raise LaunchError(f"{template!r} is not a command: it must begin with {SCHEME}")
     values = {"{port}": str(allocation.port), "{python}": python, "{image}": image_of(launch)}
     words = _split(template.removeprefix(SCHEME), "the cluster's command")
     words += _split(_text(spec, "containerArgs"), "containerArgs")
     if not words:
-        raise CommandError("the command is empty")
-    return _checked_command(
+        raise LaunchError("the command is empty")
+    return _check_command(
         tuple(_fill(word, values) for word in words),
         {**inherited, **_function_environment(spec), **_platform_environment(launch, allocation)},
     )
 
 
 def image_of(launch: LaunchSpec) -> str:
-    """Return the container image, empty if there is none. Raises `CommandError`."""
+    """Return the container image, empty if there is none. Raises `LaunchError`."""
     image = _text(launch.details.spec, "containerImage")
     if len(image) > MAX_IMAGE_CHARS:
-        raise CommandError(f"containerImage is longer than {MAX_IMAGE_CHARS:,} characters")
+        raise LaunchError(f"containerImage is longer than {MAX_IMAGE_CHARS:,} characters")
     return image
 
 
@@ -95,7 +95,7 @@ def worker_command(
 ) -> Command:
     """Return the command of the worker agent, ``argv`` with its settings in the environment.
 
-    The settings are those of ``config/worker.toml``. Raises `CommandError`.
+    The settings are those of ``config/worker.toml``. Raises `LaunchError`.
     """
     spec, details = launch.details.spec, launch.details
     health = spec.get("health")
@@ -120,7 +120,7 @@ def worker_command(
         **health_settings,
         **launch.worker_environment,
     }
-    return _checked_command(argv, environment)
+    return _check_command(argv, environment)
 
 
 def _explain_no_command(launch: LaunchSpec) -> str:
@@ -137,32 +137,32 @@ def _explain_no_command(launch: LaunchSpec) -> str:
 
 def _split(line: str, what: str) -> list[str]:
     if len(line) > MAX_STRING_BYTES:
-        raise CommandError(
+        raise LaunchError(
             f"{what} can have at most {MAX_STRING_BYTES:,} characters, not {len(line):,}"
         )
     try:
         return split(line)
     except ValueError as error:
-        raise CommandError(f"{what} cannot be split into words: {error}") from error
+        raise LaunchError(f"{what} cannot be split into words: {error}") from error
 
 
 def _fill(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         if len(word) + word.count(name) * (len(value) - len(name)) > MAX_STRING_BYTES:
-            raise CommandError(f"{_start_of(word)} is too long once its {name} is filled in")
+            raise LaunchError(f"{_start_of(word)} is too long once its {name} is filled in")
         word = word.replace(name, value)
     return word
 
 
-def _checked_command(argv: tuple[str, ...], environment: Mapping[str, str]) -> Command:
-    """Return the command. Raises `CommandError` if Linux cannot execute it."""
+def _check_command(argv: tuple[str, ...], environment: Mapping[str, str]) -> Command:
+    """Return the command. Raises `LaunchError` if Linux cannot execute it."""
     total = sum(_size(word, f"the argument {_start_of(word)}") for word in argv)
     for name, value in environment.items():
         if not name or "=" in name:
-            raise CommandError(f"{_start_of(name)} is not the name of an environment variable")
+            raise LaunchError(f"{_start_of(name)} is not the name of an environment variable")
         total += _size(f"{name}={value}", f"the environment variable {_start_of(name)}")
     if total > MAX_ALL_BYTES:
-        raise CommandError(
+        raise LaunchError(
             f"arguments and environment can have at most {MAX_ALL_BYTES:,} bytes together, "
             f"not {total:,}"
         )
@@ -170,15 +170,15 @@ def _checked_command(argv: tuple[str, ...], environment: Mapping[str, str]) -> C
 
 
 def _size(text: str, what: str) -> int:
-    """Return how many bytes ``text`` takes of `MAX_ALL_BYTES`. Raises `CommandError`."""
+    """Return how many bytes ``text`` takes of `MAX_ALL_BYTES`. Raises `LaunchError`."""
     try:
         size = len(text.encode(errors="surrogateescape"))
     except UnicodeEncodeError as error:
-        raise CommandError(f"{what} is not valid Unicode") from error
+        raise LaunchError(f"{what} is not valid Unicode") from error
     if size > MAX_STRING_BYTES:
-        raise CommandError(f"{what} can have at most {MAX_STRING_BYTES:,} bytes, not {size:,}")
+        raise LaunchError(f"{what} can have at most {MAX_STRING_BYTES:,} bytes, not {size:,}")
     if "\0" in text:
-        raise CommandError(f"{what} contains a NUL")
+        raise LaunchError(f"{what} contains a NUL")
     return size + 1 + _POINTER_BYTES
 
 

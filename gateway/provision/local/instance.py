@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gateway.domain.deployment import MAX_ERROR_BYTES
 from gateway.provision.backend import InstanceStatus, LaunchSpec, RunState
-from gateway.provision.local.command import Command, CommandError
+from gateway.provision.local.command import Command, LaunchError
 from gateway.provision.local.orphans import kill_session, record_processes
 from runtime.lifecycle import die_with_parent
 from runtime.tasks import spawn
@@ -45,7 +45,7 @@ _FINAL = frozenset(
 """Errors of execve(2) that the command causes, not the state of the machine."""
 
 Commands = Callable[[LaunchSpec, Path], tuple[Command, Command]]
-"""Returns the commands of inference server and worker. Raises `CommandError`, `OSError`."""
+"""Returns the commands of inference server and worker. Raises `LaunchError`, `OSError`."""
 
 
 class LocalInstance:
@@ -125,7 +125,7 @@ class LocalInstance:
         reason, is_final = "", False
         try:
             reason = await self._run(processes)
-        except CommandError as error:
+        except LaunchError as error:
             reason, is_final = _join_reason(str(error), ""), True
         except OSError as error:
             reason = _join_reason(f"cannot be started: {error.strerror}: {error.filename}", "")

@@ -107,7 +107,7 @@ def _kill_if_dead(folder: Path, ended: Path) -> None:
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             records = folder.glob(f"*/{_RECORD}")
-            killed = _kill_sessions({pid for path in records for pid in _recorded_sessions(path)})
+            killed = _kill_sessions({pid for path in records for pid in _read_sessions(path)})
             if killed:
                 emit(_log, "provision.orphans_killed", logging.WARNING, processes=killed)
             for instance in [path for path in folder.iterdir() if path.is_dir()]:
@@ -119,7 +119,7 @@ def _kill_if_dead(folder: Path, ended: Path) -> None:
         return
 
 
-def _recorded_sessions(record: Path) -> list[int]:
+def _read_sessions(record: Path) -> list[int]:
     """Return the sessions of one instance, without those whose id has been reused."""
     try:
         recorded = [RecordedProcess(*entry) for entry in json.loads(record.read_text())]

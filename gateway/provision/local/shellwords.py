@@ -6,7 +6,7 @@ a million characters takes it many seconds.
 
 import re
 
-_PIECE = re.compile(
+_TOKEN = re.compile(
     r"""
     (?P<space>  [ \t\r\n]++ )
   | (?P<plain>  [^ \t\r\n'"\\]++ )
@@ -25,17 +25,17 @@ def split(line: str) -> list[str]:
     words: list[str] = []
     parts: list[str] | None = None
     end = 0
-    for piece in _PIECE.finditer(line):
-        if piece.start() != end:
+    for token in _TOKEN.finditer(line):
+        if token.start() != end:
             break
-        end = piece.end()
-        kind = piece.lastgroup
+        end = token.end()
+        kind = token.lastgroup
         if kind == "space":
             if parts is not None:
                 words.append("".join(parts))
                 parts = None
             continue
-        text = piece[kind or 0]
+        text = token[kind or 0]
         if kind == "double" and "\\" in text:
             text = _ESCAPED.sub(r"\1", text)
         if parts is None:

@@ -16,12 +16,12 @@ import orjson
 
 from queueing.interface import CredentialsError, QueueUnavailable
 from queueing.nats.accounts.document import NatsLogin
-from queueing.nats.accounts.jwt import Credentials, account_of
+from queueing.nats.accounts.jwt import UserCredentials, account_of
 from queueing.nats.accounts.users import CLAIMS_DELETE, CLAIMS_UPDATE, WORKER_API, WorkerUsers
-from queueing.nats.connection import Connection, NatsError
+from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.login import ConnectionOptions, Login, LoginError, read_credentials
 
-_ANSWER_S = 2.0
+_RESPONSE_S = 2.0
 
 
 class LoginFiles(NamedTuple):
@@ -38,7 +38,7 @@ class NatsAccounts:
     def __init__(
         self,
         users: WorkerUsers,
-        system: Connection,
+        system: NatsConnection,
         random: Callable[[int], bytes] = os.urandom,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -50,7 +50,7 @@ class NatsAccounts:
 
     async def issue(
         self, version_id: str, deployment_id: str, instance_id: str, expires_at: float
-    ) -> Credentials:
+    ) -> UserCredentials:
         """Return new credentials for a worker, valid until ``expires_at`` in Unix seconds."""
         document = self._users.account(version_id, deployment_id)
         await self._call(CLAIMS_UPDATE, document)
@@ -58,17 +58,17 @@ class NatsAccounts:
         return self._users.worker(version_id, instance_id, self._random(32), now, int(expires_at))
 
     async def remove(self, version_ids: Sequence[str]) -> None:
-        """Delete accounts, which ends their workers' connections. Missing ones are no error."""
+        """Delete accounts, which ends their workers' connections. Missing ones are ignored."""
         order = self._users.removal(list(version_ids), int(self._clock()))
         await self._call(CLAIMS_DELETE, order)
 
     async def _call(self, subject: str, document: str) -> None:
         try:
-            reply = await self._system.request(subject.encode(), document.encode(), _ANSWER_S)
-            answer = orjson.loads(reply.payload)
+            reply = await self._system.request(subject.encode(), document.encode(), _RESPONSE_S)
+            response = orjson.loads(reply.payload)
         except (NatsError, orjson.JSONDecodeError) as error:
             raise QueueUnavailable(f"accounts cannot be changed: {error}") from error
-        if refusal := answer.get("error"):
+        if refusal := response.get("error"):
             raise QueueUnavailable(f"accounts cannot be changed: {refusal.get('description')}")
 
 
@@ -88,7 +88,7 @@ class NatsWorkerCredentials:
         except (OSError, ValueError, LoginError) as error:
             raise CredentialsError(f"workers' NATS logins cannot be made: {error}") from error
         login = Login(credentials_file=files.system_credentials)
-        self._system = Connection(replace(options, name="gateway-accounts", login=login))
+        self._system = NatsConnection(replace(options, name="gateway-accounts", login=login))
         self._accounts = NatsAccounts(users, self._system)
         self._urls = urls
 

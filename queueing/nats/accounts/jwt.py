@@ -25,14 +25,14 @@ class Role(Enum):
     USER = nkeys.PREFIX_BYTE_USER
 
 
-class Credentials(NamedTuple):
+class UserCredentials(NamedTuple):
     """A client's login: a user's JWT, and the seed of the key in it."""
 
     jwt: str
     seed: str
 
     def __repr__(self) -> str:
-        return "Credentials(***)"
+        return "UserCredentials(***)"
 
     def text(self) -> str:
         """Return the content of a ``.creds`` file with both."""
@@ -62,7 +62,7 @@ class Signer:
         """Return the key that is made of 32 random bytes."""
         return cls(nkeys.encode_seed(random32, role.value).decode())
 
-    def signed(self, claims: Mapping[str, object]) -> str:
+    def sign(self, claims: Mapping[str, object]) -> str:
         """Return ``claims`` as a JWT issued by this key."""
         issued = {**claims, "iss": self.public}
         digest = sha256(orjson.dumps(issued, option=orjson.OPT_SORT_KEYS)).digest()
@@ -73,7 +73,7 @@ class Signer:
 
 def operator_jwt(operator: Signer, name: str, system_account: str, now: int) -> str:
     """Return the operator's document about itself; ``system_account`` is a public key."""
-    return operator.signed(
+    return operator.sign(
         {
             "sub": operator.public,
             "name": name,
@@ -92,7 +92,7 @@ def account_jwt(
     """
     limits = {**NO_LIMITS, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": 0}
     content = {"limits": limits, **content}
-    return operator.signed(
+    return operator.sign(
         {
             "sub": account,
             "name": name,
@@ -109,7 +109,7 @@ def user_credentials(
     content: Mapping[str, object],
     now: int,
     expires_at: int | None = None,
-) -> Credentials:
+) -> UserCredentials:
     """Return a new user of ``account``; times are Unix seconds.
 
     Without ``expires_at`` it does not expire. ``content`` has its permissions and limits; the
@@ -124,7 +124,7 @@ def user_credentials(
     }
     if expires_at is not None:
         claims["exp"] = expires_at
-    return Credentials(account.signed(claims), user.seed)
+    return UserCredentials(account.sign(claims), user.seed)
 
 
 def account_of(jwt: str) -> str:

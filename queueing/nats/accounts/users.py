@@ -30,7 +30,7 @@ operator's key can make accounts that import.
 import hmac
 from typing import NamedTuple
 
-from queueing.nats.accounts.jwt import Credentials, Role, Signer, account_jwt, user_credentials
+from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_jwt, user_credentials
 from wire.subjects import cancel_subject, consumer_name, stream_name, worker_inbox
 
 _TEMPLATE_AT = 1_790_000_000
@@ -102,7 +102,7 @@ class WorkerUsers:
     def removal(self, version_ids: list[str], now: int) -> str:
         """Return the order to delete accounts of versions, which ends their connections."""
         accounts = [self._signer(version_id).public for version_id in version_ids]
-        return self._operator.signed(
+        return self._operator.sign(
             {
                 "sub": self._operator.public,
                 "iat": now,
@@ -112,7 +112,7 @@ class WorkerUsers:
 
     def worker(
         self, version_id: str, instance_id: str, random32: bytes, now: int, expires_at: int
-    ) -> Credentials:
+    ) -> UserCredentials:
         """Return a worker's credentials; times are Unix seconds."""
         subjects = WorkerSubjects.of(self._region, version_id)
         inbox = worker_inbox(version_id, instance_id)
@@ -176,12 +176,12 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
     return account_jwt(operator, account, "gateway", now, {"limits": limits, "exports": exports})
 
 
-def gateway_user(account: Signer, random32: bytes, now: int) -> Credentials:
+def gateway_user(account: Signer, random32: bytes, now: int) -> UserCredentials:
     """Return a user with all permissions in its account; it does not expire."""
     return user_credentials(account, "gateway", random32, {}, now)
 
 
-def system_user(system: Signer, random32: bytes, now: int) -> Credentials:
+def system_user(system: Signer, random32: bytes, now: int) -> UserCredentials:
     """Return a user of the system account with permission to change accounts only."""
     content = {
         "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},

@@ -10,7 +10,7 @@ import pytest
 
 from queueing.interface import Lease
 from queueing.nats.connection import NatsError
-from queueing.nats.jetstream import ApiError, JetStream, StreamSettings
+from queueing.nats.jetstream import JetStream, JetStreamError, StreamSettings
 from queueing.nats.queue import QueueLimits
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
@@ -57,7 +57,7 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
             async def has_leader() -> bool:
                 try:
                     await api.ensure("warm", version, REPLICATED)
-                except (ApiError, NatsError):
+                except (JetStreamError, NatsError):
                     return False
                 return True
 
@@ -72,7 +72,7 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
 
     def serve(work: Worker, lease: Lease) -> None:
         lease.ack()
-        queue.answered(lease.request_id)
+        queue.forget(lease.request_id)
         work.leased(lease)
         work.pull.want(8)
 

@@ -93,7 +93,7 @@ async def test_a_request_goes_through_a_queue_that_did_not_exist(backend: Backen
         await until_load(gateway, version, 0, 1)
         lease.ack()
         await until_load(gateway, version, 0, 0)
-        gateway.queue.answered(request)
+        gateway.queue.forget(request)
         assert client.entries == []
 
 
@@ -290,7 +290,7 @@ async def test_positions_are_exact_over_two_gateways_and_after_cancellations(
             await work.has(4)
             assert [await position(i) for i in (0, 3, 4, 1499)] == [0, 0, 1, 1096]
             for lease in work.leases[:2]:
-                dict(queued)[lease.request_id].queue.answered(lease.request_id)
+                dict(queued)[lease.request_id].queue.forget(lease.request_id)
                 lease.ack()
             assert [await position(i) for i in (0, 4, 1499)] == [0, 1, 1096]
         await until_depth(one.queue, version, 1096)

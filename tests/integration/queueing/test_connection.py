@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queueing.nats.connection import Connection, Denied, NoAnswer, NoResponders, NotConnected
+from queueing.nats.connection import Denied, NatsConnection, NoResponders, NoResponse, NotConnected
 from queueing.nats.login import ConnectionOptions, Login
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
@@ -44,7 +44,7 @@ class Watch(Diary):
         await self.until(lambda: entry in self.entries)
 
 
-async def echo(connection: Connection, subject: bytes) -> None:
+async def echo(connection: NatsConnection, subject: bytes) -> None:
     def answer(_subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
         connection.publish(reply, payload)
 
@@ -65,7 +65,7 @@ async def test_a_request_without_answer_says_why(shared_nats_server: NatsServer)
         with pytest.raises(NoResponders):
             await connection.request(b"nobody", b"")
         connection.subscribe(b"silence", lambda *_: None)
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponse):
             await connection.request(b"silence", b"", timeout_s=0.05)
 
 
@@ -154,7 +154,7 @@ async def test_logs_in(config: str, login: Login) -> None:
         async with connected(server.url, replace(OPTIONS, login=login)) as connection:
             await connection.flush()
             assert connection.is_connected()
-        stranger = Connection(replace(OPTIONS, servers=(server.url,)))
+        stranger = NatsConnection(replace(OPTIONS, servers=(server.url,)))
         stranger.start()
         await until(lambda: "Authorization Violation" in stranger.last_error)
         assert not stranger.is_connected()
@@ -190,7 +190,7 @@ async def test_speaks_tls_when_the_server_demands_it(tmp_path: Path) -> None:
             await echo(connection, b"echo")
             payload = bytes(100_000)
             assert (await connection.request(b"echo", payload)).payload == payload
-        stranger = Connection(replace(OPTIONS, servers=(server.url,)))
+        stranger = NatsConnection(replace(OPTIONS, servers=(server.url,)))
         stranger.start()
         await until(lambda: "certificate" in stranger.last_error.lower())
         await stranger.close()
@@ -272,7 +272,7 @@ async def test_a_server_that_announces_its_end_is_left_without_losing_an_answer(
         async def is_answered() -> bool:
             try:
                 await asking.request(b"echo", b"", 0.5)
-            except (NoResponders, NoAnswer):
+            except (NoResponders, NoResponse):
                 return False
             return True
 
@@ -337,4 +337,4 @@ async def test_what_a_server_says_at_the_end_is_counted() -> None:
 
 async def test_an_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(Exception, match="no NATS address"):
-        Connection(ConnectionOptions(servers=("http://broker",)))
+        NatsConnection(ConnectionOptions(servers=("http://broker",)))

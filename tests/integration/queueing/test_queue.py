@@ -1,7 +1,7 @@
 import pytest
 
 from queueing.interface import QueueUnavailable
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import JetStreamQueue, QueueLimits
 from tests.support.nats_server import NatsServer
@@ -57,7 +57,7 @@ async def test_a_silent_peer_delays_a_position_only_so_long(
 
 
 async def test_without_a_broker_everything_is_refused_later_and_nothing_raises() -> None:
-    connection = Connection(OPTIONS)
+    connection = NatsConnection(OPTIONS)
     queue = JetStreamQueue(connection, region=REGION, process=1)
     await queue.start()
     client, version = Client(), new_version()
@@ -91,7 +91,7 @@ async def test_more_requests_than_the_table_holds_are_refused(
         first, _ = await publish(queue, version)
         _, second = await publish(queue, version)
         assert second.names == ["publish_failed"]
-        queue.answered(first)
+        queue.forget(first)
         _, third = await publish(queue, version)
         assert third.names == ["published"]
 
@@ -128,13 +128,13 @@ async def test_what_was_counted_stays_when_the_queue_is_forgotten_and_opened_aga
         for number in (1, 2):
             request, _ = await publish(queue, version)
             assert counted(queue, version) == {"Ok": number}
-            queue.answered(request)
+            queue.forget(request)
             # Its queue is looked at after it was made, and is not idle before.
             await until(lambda: version in queue.idle_versions())
             request, _ = await publish(queue, other)
             assert queue.open_versions == {other}
             assert counted(queue, version) == {"Ok": number}
-            queue.answered(request)
+            queue.forget(request)
             await until(lambda: other in queue.idle_versions())
 
 

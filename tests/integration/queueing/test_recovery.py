@@ -1,6 +1,6 @@
 """What survives when the broker goes away, and what is told to whom when it does not."""
 
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.queue import QueueLimits
@@ -39,7 +39,7 @@ async def until_up(*sides: GatewayQueue | Worker) -> None:
         await until(is_up)
 
 
-async def leased_now(look: Connection, version: str) -> int:
+async def leased_now(look: NatsConnection, version: str) -> int:
     stream = stream_name(REGION, version)
     info = await JetStream(look).call(f"CONSUMER.INFO.{stream}.{consumer_name(stream)}", {})
     count = info["num_ack_pending"]
@@ -61,7 +61,7 @@ async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
         await nats_server.start()
         await until_up(queue, work)
         # Made again without a publish, so that workers find their queue.
-        queue.answered(running)
+        queue.forget(running)
         await lost.reaches("publish_failed")
         assert answered.entries == [("published",)]
         assert str(lost.error) == "The queue has lost the request"
@@ -91,7 +91,7 @@ async def test_a_queue_on_disk_goes_on_where_it_was(nats_server: NatsServer) -> 
         await until_down(queue)
         # Said while nobody hears it; must arrive all the same.
         lease.ack()
-        queue.answered(requests[0])
+        queue.forget(requests[0])
         await nats_server.start()
         await until_up(queue, work)
         assert await queue.position(version, requests[2]) == 2

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from http1.client.pool import Pool
 from runtime.lifecycle import Ticker
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.raw_server import RawServer, Serve
@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.inference.server import InferenceServer
-from worker_agent.job.request import Identity
+from worker_agent.job.request import PlatformHeaders
 from worker_agent.runner import JobRunner
 from worker_agent.slots import Slots
 
@@ -68,15 +68,19 @@ class Agent:
         self.gateway = gateway
         self.queue = Wanted()
         self.slots = Slots(concurrency, 256)
-        self.metrics = Metrics(Registry(), loop.time)
-        identity = Identity(
+        self.metrics = Metrics(MetricRegistry(), loop.time)
+        platform_headers = PlatformHeaders(
             f"127.0.0.1:{server.port}",
             [("NVCF-FUNCTION-ID", "the-function"), ("NVCF-REGION", "zone-1")],
             asset_dir="/assets",
             large_output_dir="/output",
         )
         self.intake = JobRunner(
-            self.slots, identity, self.metrics, is_attachable=is_target, on_busy=lambda: None
+            self.slots,
+            platform_headers,
+            self.metrics,
+            is_attachable=is_target,
+            on_busy=lambda: None,
         )
         self.pool = Pool(
             lambda factory: loop.create_connection(factory, "127.0.0.1", server.port),

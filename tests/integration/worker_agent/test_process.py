@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from queueing.interface import QueueError
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
 from runtime.ids import new_uuid
@@ -83,7 +83,7 @@ async def running_system(nats: NatsServer, serve: Serve, **env: str) -> AsyncIte
 
     server = RawServer(serve_healthy)
     await server.start()
-    connection = Connection(ConnectionOptions(servers=(nats.url,)))
+    connection = NatsConnection(ConnectionOptions(servers=(nats.url,)))
     connection.start()
     async with asyncio.timeout(2 * PATIENCE_S), running_fake_gateway() as gateway:
         await connection.wait_connected()

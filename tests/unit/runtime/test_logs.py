@@ -116,6 +116,6 @@ async def test_close_writes_the_rest_and_the_writer_can_go_on(tmp_path: Path) ->
 
 def test_lines_for_a_pipe_are_cut_only_between_lines() -> None:
     lines = [b"a" * 3000 + b"\n", b"b" * 1000 + b"\n", b"c" * 100 + b"\n", b"d" * 9000 + b"\n"]
-    pieces = logs.join_for_pipe(lines)
-    assert [len(piece) for piece in pieces] == [4002, 101, 9001]
-    assert b"".join(pieces) == b"".join(lines)
+    batches = logs.join_for_pipe(lines)
+    assert [len(batch) for batch in batches] == [4002, 101, 9001]
+    assert b"".join(batches) == b"".join(lines)

@@ -3,10 +3,10 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.metrics import Counter, Registry
+from runtime.metrics import Counter, MetricRegistry
 
 
-def sample_values(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def sample_values(registry: MetricRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(registry.exposition().decode())
@@ -15,7 +15,7 @@ def sample_values(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], 
 
 
 def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     registry.counter("function_request", "Invocations begun").child().value += 1
     registry.counter("axum_http_requests_total", "Requests", ["status"]).child("200").value += 2
     assert registry.exposition() == (
@@ -29,7 +29,7 @@ def test_names_stand_exactly_as_given_and_nothing_is_added() -> None:
 
 
 def test_a_counter_that_somebody_else_counts_is_asked_at_each_scrape() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     counted = iter((1, 3))
     registry.counter("nats_connects", "Connections").set_function(lambda: next(counted))
     assert registry.exposition().endswith(b"\nnats_connects 1\n")
@@ -37,7 +37,7 @@ def test_a_counter_that_somebody_else_counts_is_asked_at_each_scrape() -> None:
 
 
 def test_a_histogram_counts_by_inclusive_upper_bounds() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     family = registry.histogram("wait_seconds", "Waiting", [0.001, 0.01, 1], ["queue"])
     child = family.child("q")
     for value in (0.0005, 0.001, 0.5, 7.0):
@@ -54,7 +54,7 @@ def test_a_histogram_counts_by_inclusive_upper_bounds() -> None:
 
 
 def test_a_gauge_shows_its_value_or_asks_a_function() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     registry.gauge("pending", "Now", ["endpoint"]).child("TLB").value = 3
     registry.gauge("connections", "Now").set_function(lambda: 1.5)
     assert sample_values(registry) == {
@@ -64,7 +64,7 @@ def test_a_gauge_shows_its_value_or_asks_a_function() -> None:
 
 
 def test_a_summary_shows_a_sum_and_how_many_it_is_of() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     child = registry.summary("size", "Bytes", ["method"]).child("GET")
     for size in (3, 4):
         child.count += 1
@@ -78,7 +78,7 @@ def test_a_summary_shows_a_sum_and_how_many_it_is_of() -> None:
 
 
 def test_labels_that_every_series_has_stand_before_its_own() -> None:
-    registry = Registry(with_process=False, constant={"function_id": 'f"1'})
+    registry = MetricRegistry(with_process=False, constant={"function_id": 'f"1'})
     registry.counter("requests_total", "Requests", ["code"]).child("0").value += 1
     registry.gauge("running", "Now").child().value = 2
     registry.histogram("wait", "Waiting", [1]).child().observe(0.5)
@@ -94,7 +94,7 @@ def test_labels_that_every_series_has_stand_before_its_own() -> None:
 
 
 def test_a_family_made_elsewhere_is_shown_with_what_it_has_counted() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     family = Counter("publishes", "Publishes", ["stream"])
     family.child("s").value += 2
     registry.add(family)
@@ -104,7 +104,7 @@ def test_a_family_made_elsewhere_is_shown_with_what_it_has_counted() -> None:
 
 
 def test_whatever_is_in_a_label_is_read_back() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     text = 'a"b\\c\nd}{'
     registry.counter("odd_total", "Help with \\ and\nlines", ["what"]).child(text).value += 1
     assert sample_values(registry) == {("odd_total", (("what", text),)): 1}
@@ -123,7 +123,7 @@ def test_labels_beyond_the_bound_share_one_series() -> None:
 
 
 def test_the_process_itself_is_measured() -> None:
-    names = {name for name, _ in sample_values(Registry())}
+    names = {name for name, _ in sample_values(MetricRegistry())}
     assert {
         "process_resident_memory_bytes",
         "process_cpu_seconds_total",
@@ -134,7 +134,7 @@ def test_the_process_itself_is_measured() -> None:
 
 
 def test_mistakes_in_declarations_are_errors() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     registry.counter("twice", "One")
     with pytest.raises(ValueError, match="twice"):
         registry.gauge("twice", "Two")

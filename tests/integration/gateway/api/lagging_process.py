@@ -8,11 +8,11 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from tests.support.control import Client, ControlPlane
 
 
-class LateConnection(Connection):
+class LateConnection(StoreConnection):
     """The store's connection of a process; its feeds get messages only while ``hears`` is set."""
 
     def __init__(self, options: NatsOptions, hears: asyncio.Event) -> None:

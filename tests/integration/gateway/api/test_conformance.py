@@ -22,7 +22,7 @@ from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
 from queueing.nats.bus import NatsBus
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from runtime.ids import new_uuid
@@ -101,8 +101,8 @@ def invoked(plane: ControlPlane, caller: Client, function_id: str, version_id: s
 
 
 @pytest.fixture
-async def data(shared_nats_server: NatsServer) -> AsyncIterator[Connection]:
-    connection = Connection(ConnectionOptions(servers=(shared_nats_server.url,)))
+async def data(shared_nats_server: NatsServer) -> AsyncIterator[NatsConnection]:
+    connection = NatsConnection(ConnectionOptions(servers=(shared_nats_server.url,)))
     connection.start()
     await connection.wait_connected()
     yield connection
@@ -110,7 +110,7 @@ async def data(shared_nats_server: NatsServer) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-async def fleet(plane: ControlPlane, data: Connection, queue: SetQueue) -> AsyncIterator[Fleet]:
+async def fleet(plane: ControlPlane, data: NatsConnection, queue: SetQueue) -> AsyncIterator[Fleet]:
     async with running_fleet(plane.store, data) as fleet:
         yield fleet
 
@@ -266,7 +266,7 @@ async def test_all_instances_fail(plane: ControlPlane, client: Client, fleet: Fl
 
 
 async def test_graceful_undeploy_with_work(
-    plane: ControlPlane, client: Client, fleet: Fleet, queue: SetQueue, data: Connection
+    plane: ControlPlane, client: Client, fleet: Fleet, queue: SetQueue, data: NatsConnection
 ) -> None:
     version = await deploy(plane, client, fleet)
     (only,) = await version.until_started(1)
@@ -288,7 +288,7 @@ async def test_graceful_undeploy_with_work(
 
 
 async def test_undeploy_at_once_ends_what_is_queued(
-    plane: ControlPlane, client: Client, fleet: Fleet, data: Connection
+    plane: ControlPlane, client: Client, fleet: Fleet, data: NatsConnection
 ) -> None:
     version = await deploy(plane, client, fleet)
     (only,) = await version.until_started(1)
@@ -308,7 +308,7 @@ async def test_undeploy_at_once_ends_what_is_queued(
     await plane.catalog.until(lambda: not version.instances())
 
 
-async def enqueue(plane: ControlPlane, data: Connection, version_id: str) -> None:
+async def enqueue(plane: ControlPlane, data: NatsConnection, version_id: str) -> None:
     await JetStream(data).ensure(REGION, version_id, StreamSettings())
     subject = request_subject(REGION, version_id, new_uuid())
     await plane.store.connection.connected_client().jetstream().publish(subject, b"one")

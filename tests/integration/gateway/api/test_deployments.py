@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.domain.model import HealthInfo, State
+from gateway.domain.model import HealthInfo, VersionState
 from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import SPEC, Client, ControlPlane, SetQueue, deployment_path
 
@@ -256,7 +256,7 @@ async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
     assert version is not None
     why = HealthInfo(deployment.specs[0].spec_id, "A10G", "local", "large", "i-1", "no such image")
     await plane.store.put(replace(deployment, health=(why,)))
-    await plane.store.put(replace(version, state=State.ERROR))
+    await plane.store.put(replace(version, state=VersionState.ERROR))
     await plane.catalog.until(lambda: plane.catalog.version(function_id, version_id) != version)
     told = (await client.get(path)).body["deployment"]
     assert told["functionStatus"] == "ERROR"

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.api import bootstrap
 from gateway.api.secrets.master_key import MasterKeyError
-from gateway.app.credentials import Credentials
+from gateway.app.credentials import CredentialChecker
 from gateway.app.identity import Master
 from gateway.auth.tokens import WorkerIdentity, admin_of, mint
 from gateway.domain.model import Account
@@ -37,11 +37,11 @@ async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def following(store: Store, master: Master | None = None) -> AsyncIterator[Credentials]:
+async def following(store: Store, master: Master | None = None) -> AsyncIterator[CredentialChecker]:
     """Run a process's credentials, once they have read the store, for the length of the block."""
     model = ReadModel()
     model.apply(Account("acme", "Acme"))
-    credentials = Credentials(store, model, None, None if master is None else master.signer)
+    credentials = CredentialChecker(store, model, None, None if master is None else master.signer)
     credentials.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -51,7 +51,7 @@ async def following(store: Store, master: Master | None = None) -> AsyncIterator
         await credentials.stop()
 
 
-async def heard(credentials: Credentials, token: str) -> None:
+async def heard(credentials: CredentialChecker, token: str) -> None:
     """Wait until the token is accepted."""
 
     def is_accepted() -> bool:

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.store.connection import Connection as StoreConnection
-from gateway.store.connection import NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
 from gateway.store.nats_kv import Store
 from queueing.nats.accounts.users import WORKER_API
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PulledLease, PullOptions
 from queueing.nats.jetstream import JetStream, next_message_subject
 from queueing.nats.login import Login
@@ -243,7 +242,7 @@ async def ask_everything(work: Worker, stream: str, reply: bytes) -> None:
 async def test_expired_credentials_are_refused(guarded_nats: GuardedNats) -> None:
     version_id = new_version()
     options = await guarded_nats.worker_options(version_id, lifetime_s=-1.0)
-    connection = Connection(replace(options, servers=(guarded_nats.url,)))
+    connection = NatsConnection(replace(options, servers=(guarded_nats.url,)))
     connection.start()
     await guarded_nats.server.logged("authentication error")
     await until(lambda: "authorization" in connection.last_error.lower())
@@ -337,7 +336,7 @@ async def test_accounts_and_buckets_survive_the_servers_end(
 
 
 async def test_nobody_gets_in_without_a_login(guarded_nats: GuardedNats) -> None:
-    connection = Connection(replace(OPTIONS, servers=(guarded_nats.url,)))
+    connection = NatsConnection(replace(OPTIONS, servers=(guarded_nats.url,)))
     connection.start()
     await guarded_nats.server.logged("authentication error")
     assert connection.connects == 0

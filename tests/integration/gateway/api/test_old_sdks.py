@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.domain.model import Instance, Phase, State
+from gateway.domain.model import Instance, Phase, VersionState
 from tests.support.control import Client, ControlPlane, deployment_path, version_path
 
 SIDEKO = {"x-sideko-sdk-language": "Python"}
 KONFIG = {"user-agent": "Konfig/2.87.3/python"}
 
 
-async def set_state(plane: ControlPlane, function_id: str, version_id: str, state: State) -> None:
+async def set_state(
+    plane: ControlPlane, function_id: str, version_id: str, state: VersionState
+) -> None:
     version = plane.catalog.version(function_id, version_id)
     assert version is not None
     await plane.store.put(replace(version, state=state))
@@ -29,10 +31,18 @@ async def set_state(plane: ControlPlane, function_id: str, version_id: str, stat
 @pytest.mark.parametrize("headers", [SIDEKO, KONFIG], ids=["sideko", "konfig"])
 @pytest.mark.parametrize(
     ("state", "projected"),
-    [(State.DEGRADING, "ACTIVE"), (State.DEGRADED, "ERROR"), (State.ACTIVE, "ACTIVE")],
+    [
+        (VersionState.DEGRADING, "ACTIVE"),
+        (VersionState.DEGRADED, "ERROR"),
+        (VersionState.ACTIVE, "ACTIVE"),
+    ],
 )
 async def test_states_are_projected_for_old_sdks_alone(
-    client: Client, plane: ControlPlane, headers: dict[str, str], state: State, projected: str
+    client: Client,
+    plane: ControlPlane,
+    headers: dict[str, str],
+    state: VersionState,
+    projected: str,
 ) -> None:
     function_id, version_id = await client.deployed()
     await set_state(plane, function_id, version_id, state)

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
 from tests.integration.gateway.cli.shell import Shell
 from tests.support.control import Client, ControlPlane, SetQueue, control_plane
@@ -28,7 +28,7 @@ async def plane(shared_nats_server: NatsServer, queue: SetQueue) -> AsyncIterato
 
 @pytest.fixture
 async def fleet(plane: ControlPlane, shared_nats_server: NatsServer) -> AsyncIterator[Fleet]:
-    data = Connection(ConnectionOptions(servers=(shared_nats_server.url,)))
+    data = NatsConnection(ConnectionOptions(servers=(shared_nats_server.url,)))
     data.start()
     await data.wait_connected()
     async with running_fleet(plane.store, data) as fleet:

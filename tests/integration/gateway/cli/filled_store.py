@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import PATIENCE_S
@@ -27,7 +27,7 @@ class Filled:
 
 @asynccontextmanager
 async def opened(server: NatsServer) -> AsyncIterator[Filled]:
-    connection = Connection(NatsOptions((server.url,)))
+    connection = StoreConnection(NatsOptions((server.url,)))
     await connection.open(PATIENCE_S)
     try:
         store = Store(connection)

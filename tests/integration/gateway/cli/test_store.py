@@ -22,8 +22,8 @@ from gateway.domain.model import (
     Phase,
     Record,
     Secrets,
-    State,
     VersionDetails,
+    VersionState,
 )
 from tests.integration.gateway.cli.filled_store import Filled, opened
 from tests.integration.gateway.cli.shell import Ran
@@ -39,7 +39,7 @@ __all__ = ["nats_server"]
 IDS = FUNCTION_ID, VERSION_ID, "acme"
 RECORDS: tuple[Record, ...] = (
     Function(FUNCTION_ID, "acme", frozenset({"other"})),
-    FunctionVersion(*IDS, "echo", State.ACTIVE, created_at="2026-01-01T00:00:00.000000Z"),
+    FunctionVersion(*IDS, "echo", VersionState.ACTIVE, created_at="2026-01-01T00:00:00.000000Z"),
     VersionDetails(*IDS, "2026-01-01T00:00:00.000000Z", {"name": "echo"}, ("token",)),
     deployment(),
     Account("acme", "Acme", 7),

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.api.route import QueuedRequest
 from gateway.dispatch.locator import RequestLocator
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.waiting import PATIENCE_S
@@ -20,7 +20,7 @@ from wire.ids import FunctionId, VersionId, request_id
 
 __all__ = ["nats_server"]
 
-VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", State.ACTIVE)
+VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", VersionState.ACTIVE)
 HERE, THERE, GONE = 1, 0xABCD, 7
 
 
@@ -40,7 +40,7 @@ class Third:
 
 @asynccontextmanager
 async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[RequestLocator]:
-    connection = Connection(ConnectionOptions(servers=(url,)))
+    connection = NatsConnection(ConnectionOptions(servers=(url,)))
     connection.start()
     requests = RequestLocator(live, Third(), NatsBus(connection), "local", number)
     try:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.provision.leader_election import TTL_S, LeaderLease
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import META
 from gateway.store.nats_kv import Store
 from tests.support.nats_server import NatsServer, nats_server
@@ -20,7 +20,7 @@ SHORT_S = 1.0
 
 @pytest.fixture
 async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
-    connection = Connection(NatsOptions(urls=(nats_server.url,)))
+    connection = StoreConnection(NatsOptions(urls=(nats_server.url,)))
     await connection.open(10.0)
     store = Store(connection)
     await store.prepare(META)

@@ -28,15 +28,15 @@ from gateway.domain.model import (
     Phase,
     Record,
     Removed,
-    State,
     VersionDetails,
     VersionKey,
+    VersionState,
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
-from gateway.store.connection import Connection
+from gateway.store.connection import StoreConnection
 from gateway.store.nats_kv import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
@@ -85,7 +85,7 @@ class Version:
             **self.spec,
         }
         await self.store.put(VersionDetails(*ids, "", spec, self.secret_names), 0)
-        await self.store.put(FunctionVersion(*ids, "one", State.INACTIVE), 0)
+        await self.store.put(FunctionVersion(*ids, "one", VersionState.INACTIVE), 0)
 
     async def deploy(self, *specs: GpuSpec, within_s: float = 60) -> None:
         self.deployment_id = new_uuid()
@@ -130,9 +130,9 @@ class Version:
         await client.publish(finish_subject(self.version_id))
 
     @property
-    def state(self) -> State:
+    def state(self) -> VersionState:
         version = self.provisioner.reconciler.version(self.version_id)
-        return State.INACTIVE if version is None else version.state
+        return VersionState.INACTIVE if version is None else version.state
 
     @property
     def instances(self) -> list[Instance]:
@@ -145,10 +145,10 @@ class Version:
         deployment = None if version is None else version.deployment
         return [] if deployment is None else [info.error for info in deployment.health]
 
-    async def until(self, state: State, timeout_s: float = PATIENCE_S) -> None:
+    async def until(self, state: VersionState, timeout_s: float = PATIENCE_S) -> None:
         await self.picture.until(lambda: self.state is state, timeout_s)
 
-    async def stored_state(self) -> State:
+    async def stored_state(self) -> VersionState:
         found = await self.store.get(VersionKey(self.function_id, self.version_id))
         assert found is not None
         assert isinstance(found[0], FunctionVersion)
@@ -207,14 +207,14 @@ async def until_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
 
 async def test_a_deployment_starts_and_stops_its_instances(one: Provisioner) -> None:
     version = await deployed(one, gpu_spec("s1", 2, 2))
-    await version.until(State.DEPLOYING)
-    await version.until(State.ACTIVE)
-    assert await version.stored_state() is State.ACTIVE
+    await version.until(VersionState.DEPLOYING)
+    await version.until(VersionState.ACTIVE)
+    assert await version.stored_state() is VersionState.ACTIVE
     assert len({instance.instance_id for instance in version.instances}) == 2
     pids = pids_of(one)
     assert len(pids) >= 2
     await version.undeploy()
-    await version.until(State.INACTIVE)
+    await version.until(VersionState.INACTIVE)
     await version.picture.until(lambda: not version.instances)
     await until_gone(pids)
 
@@ -224,14 +224,14 @@ async def test_a_killed_instance_is_noticed_at_once_and_restarted(
     one: Provisioner, half: bytes
 ) -> None:
     version = await deployed(one)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     (before,) = version.instances
     (folder,) = one.folder.glob(f"*/{before.instance_id}")
     (folder / "mark").touch()
     (pid,) = [entry for entry in pids_of(one) if half in cmdline(entry)]
     os.kill(pid, signal.SIGKILL)
-    await version.until(State.DEGRADED, SOON_S)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.DEGRADED, SOON_S)
+    await version.until(VersionState.ACTIVE)
     (after,) = version.instances
     assert after.instance_id == before.instance_id
     # The backend has restarted it: the folder of an instance that it drops is deleted.
@@ -257,7 +257,7 @@ async def test_a_crash_loop_is_slowed_down_and_ends_in_error_with_the_log(
 ) -> None:
     began = time.monotonic()
     version = await deployed(one, image="crash", secret_names=("TOKEN",))
-    await version.until(State.ERROR)
+    await version.until(VersionState.ERROR)
     assert time.monotonic() - began >= PROVISION["restart_first_s"] * 3
     deployment = await version.deployment()
     assert deployment is not None
@@ -266,21 +266,21 @@ async def test_a_crash_loop_is_slowed_down_and_ends_in_error_with_the_log(
     assert "no CUDA device" in health.error
     assert "hush-hush" not in health.error
     await version.picture.until(lambda: not version.instances)
-    assert await version.stored_state() is State.ERROR
+    assert await version.stored_state() is VersionState.ERROR
     await version.undeploy()
-    await version.until(State.INACTIVE)
+    await version.until(VersionState.INACTIVE)
 
 
 async def test_an_instance_that_can_never_start_fails_at_once_with_the_reason(
     one: Provisioner,
 ) -> None:
     version = await deployed(one, image="unheard of")
-    await version.until(State.ERROR)
+    await version.until(VersionState.ERROR)
     deployment = await version.deployment()
     assert deployment is not None
     assert "has no command for the image 'unheard of'" in deployment.health[0].error
     other = await deployed(one, image="missing")
-    await other.until(State.ERROR)
+    await other.until(VersionState.ERROR)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ async def test_a_function_that_cannot_run_here_fails_at_once_with_the_reason(
 ) -> None:
     version = await deployed(one, image="server" if "containerArgs" in spec else "", spec=spec)
     began = time.monotonic()
-    await version.until(State.ERROR)
+    await version.until(VersionState.ERROR)
     assert time.monotonic() - began < PATIENCE_S / 4
     deployment = await version.deployment()
     assert deployment is not None
@@ -312,7 +312,7 @@ async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: P
     (agent,) = [pid for pid in pids_of(one) if b"stand_in_agent" in cmdline(pid)]
     os.kill(agent, signal.SIGSTOP)
     try:
-        await version.until(State.DEGRADED)
+        await version.until(VersionState.DEGRADED)
         await version.picture.until(
             lambda: [instance.phase for instance in version.instances] == [Phase.STARTING], SOON_S
         )
@@ -321,7 +321,7 @@ async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: P
         )
     finally:
         os.kill(agent, signal.SIGCONT)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     await version.picture.until(
         lambda: [instance.phase for instance in version.instances] == [Phase.RUNNING], SOON_S
     )
@@ -331,7 +331,7 @@ async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: P
 class RefusingStore(Store):
     """A store whose next writes of a version's state raise the given errors, last one first."""
 
-    def __init__(self, connection: Connection, *errors: GatewayError) -> None:
+    def __init__(self, connection: StoreConnection, *errors: GatewayError) -> None:
         super().__init__(connection)
         self.errors = [*errors]
 
@@ -347,13 +347,13 @@ async def test_a_conflict_is_logged_as_debug_and_an_unavailable_store_as_warning
     caplog.set_level(logging.DEBUG, "gateway.provision")
     refusing: list[RefusingStore] = []
 
-    def store_of(connection: Connection) -> Store:
+    def store_of(connection: StoreConnection) -> Store:
         refusing.append(RefusingStore(connection, Conflict(), StoreUnavailable()))
         return refusing[0]
 
     async with provisioning(nats_server.url, tmp_path, store_of) as one:
         version = await deployed(one)
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
     assert not refusing[0].errors
     postponed = [entry for entry in caplog.records if entry.message == "reconcile.postponed"]
     warnings = [entry for entry in postponed if entry.levelno == logging.WARNING]
@@ -371,7 +371,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
     await version.register()
     # Only the agent starts; the inference server cannot.
     await version.deploy(gpu_spec(), within_s=0)
-    await version.until(State.ERROR)
+    await version.until(VersionState.ERROR)
     deployment = await version.deployment()
     assert deployment is not None
     assert deployment.health[0].error
@@ -379,7 +379,7 @@ async def test_the_deploy_deadline_ends_in_error(one: Provisioner) -> None:
 
 async def test_secrets_are_in_a_file_that_only_its_owner_can_read(one: Provisioner) -> None:
     version = await deployed(one, secret_names=("TOKEN",))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     (file,) = one.folder.glob("*/*/secrets.json")
     assert file.read_text() == '{"TOKEN": "hush-hush"}'
     assert file.stat().st_mode & 0o777 == 0o600
@@ -393,14 +393,14 @@ async def test_scaled_to_zero_the_first_request_starts_an_instance_and_waits_for
     one: Provisioner,
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 0, 1))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     assert version.instances == []
     await version.enqueue(b"0.1")
     await version.picture.until(lambda: version.instances)
     await until_load(version, 0)
     # The request was served; after the idle time the instance is stopped.
     await version.picture.until(lambda: not version.instances)
-    assert await version.stored_state() is State.ACTIVE
+    assert await version.stored_state() is VersionState.ACTIVE
     assert not pids_of(one)
 
 
@@ -408,7 +408,7 @@ async def test_a_wake_request_starts_an_instance_although_the_queue_is_empty(
     one: Provisioner,
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 0, 1))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     publisher = WakePublisher(one.broker.bus, asyncio.get_running_loop().time)
     # This version is unknown.
     publisher.publish(new_uuid())
@@ -420,7 +420,7 @@ async def test_waiting_requests_get_more_instances_up_to_the_maximum(
     one: Provisioner,
 ) -> None:
     version = await deployed(one, gpu_spec("s1", 1, 2, concurrency=4))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     for _ in range(12):
         await version.enqueue(UNTIL_FINISH)
     most = 0
@@ -449,11 +449,11 @@ async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Prov
     ended: list[str] = []
     notices = UndeployNotices(one.broker.bus, ended.append)
     version = await deployed(one)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     for _ in range(4):
         await version.enqueue(b"0.3")
     await version.drain(within_s=60)
-    await version.until(State.INACTIVE)
+    await version.until(VersionState.INACTIVE)
     assert version.instances
     await until_load(version, 0)
     assert ended == []
@@ -468,7 +468,7 @@ async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
     notices = UndeployNotices(one.broker.bus, ended.put_nowait)
     version = await deployed(one)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     for _ in range(3):
         await version.enqueue(b"60")
     await version.drain(within_s=2)
@@ -484,7 +484,7 @@ async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provi
     ended: asyncio.Queue[str] = asyncio.Queue()
     notices = UndeployNotices(one.broker.bus, ended.put_nowait)
     version = await deployed(one, gpu_spec("s1", 0, 0))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     await version.enqueue(b"1")
     await version.undeploy()
     async with asyncio.timeout(2):
@@ -496,12 +496,12 @@ async def test_an_undeploy_without_grace_ends_queued_requests_at_once(one: Provi
 
 async def test_the_maximum_is_respected_when_it_is_lowered(one: Provisioner) -> None:
     version = await deployed(one, gpu_spec("s1", 2, 2))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     deployment = await version.deployment()
     assert deployment is not None
     await one.store.put(replace(deployment, specs=(gpu_spec("s1", 1, 1),)))
     await version.picture.until(lambda: len(version.instances) == 1)
-    assert await version.stored_state() is State.ACTIVE
+    assert await version.stored_state() is VersionState.ACTIVE
 
 
 class Removals:
@@ -526,7 +526,7 @@ async def test_the_removal_of_a_queue_is_reported_until_that_succeeds(one: Provi
     removals = Removals()
     one.provisioning.queues.on_removed(removals.removed)
     version = await deployed(one, gpu_spec("s1", 0, 0))
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     await version.undeploy()
     assert await removals.next() == version.version_id
     await version.picture.until(lambda: not one.reconciler.is_planned(version.version_id))
@@ -568,7 +568,7 @@ def was_silent(changes: list[object]) -> bool:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: Provisioner) -> None:
     version = await deployed(one)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     await version.picture.until(lambda: version.instances[0].phase is Phase.RUNNING)
     (before,) = version.instances
     pids = pids_of(one)
@@ -579,13 +579,13 @@ async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: P
     await version.picture.until(lambda: was_removed(heard, InstanceKey) or was_silent(heard))
     await version.picture.until(lambda: has_kind(heard, Instance))
     await version.picture.until(lambda: one.reconciler.is_leader)
-    await version.until(State.ACTIVE)
+    await version.until(VersionState.ACTIVE)
     assert pids_of(one) == pids
     assert [instance.instance_id for instance in version.instances] == [before.instance_id]
     stored = await one.store.get(InstanceKey(version.version_id, before.instance_id))
     assert stored is not None
     states = {change.state for change in heard if isinstance(change, FunctionVersion)}
-    assert states <= {State.ACTIVE, State.DEGRADED}
+    assert states <= {VersionState.ACTIVE, VersionState.DEGRADED}
     # nats-py leaves sockets of failed attempts open; another test must not report them.
     gc.collect()
 
@@ -601,7 +601,7 @@ async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
     ):
         environment = [{"key": "CHILD_FILE", "value": str(child_file)}]
         version = await deployed(second, image="stubborn", environment=environment)
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
         assert not second.reconciler.is_leader
         (before,) = version.instances
         pids = pids_under(str(folder))
@@ -616,7 +616,7 @@ async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
         await second.picture.until(
             lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
         )
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
         last = pids_under(str(folder))
     await until_gone(last)
 
@@ -630,7 +630,7 @@ async def test_instances_of_a_leader_that_died_here_are_replaced_at_once(
         second_candidate(nats_server, folder) as second,
     ):
         version = await deployed(second)
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
         leader.kill()
@@ -668,13 +668,13 @@ async def test_a_paused_leader_learns_of_its_successor_and_stops_its_instances(
         second_candidate(nats_server, folder) as second,
     ):
         version = await deployed(second)
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
         (before,) = version.instances
         pids = pids_under(str(folder))
         first.send_signal(signal.SIGSTOP)
         await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
         assert [instance.instance_id for instance in version.instances] == [before.instance_id]
-        assert version.state is State.ACTIVE
+        assert version.state is VersionState.ACTIVE
         first.send_signal(signal.SIGCONT)
         await until_gone(pids)
         # The record of the stopped instance still says RUNNING until the new leader replaces it.
@@ -727,7 +727,7 @@ async def test_a_stopped_reconciler_leaves_nothing_behind(
             image="stubborn",
             environment=[{"key": "CHILD_FILE", "value": str(child_file)}],
         )
-        await version.until(State.ACTIVE)
+        await version.until(VersionState.ACTIVE)
         pids = pids_of(one)
         assert int(child_file.read_text()) in pids
         (instance,) = version.instances

@@ -12,11 +12,11 @@ from gateway.domain.model import (
     Function,
     FunctionKey,
     FunctionVersion,
-    State,
     VersionKey,
+    VersionState,
 )
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.store.connection import Connection, NatsOptions
+from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import FUNCTIONS
 from gateway.store.nats_kv import Store
 from tests.support.followed_store import connected
@@ -27,7 +27,7 @@ from wire.ids import FunctionId, VersionId
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 V = VersionId("11111111-2222-4333-8444-555555555555")
 FUNCTION = Function(F, "account", frozenset({"friend"}))
-VERSION = FunctionVersion(F, V, "account", "name", State.INACTIVE)
+VERSION = FunctionVersion(F, V, "account", "name", VersionState.INACTIVE)
 KEY = ApiKey("key", bytes(32), "account", "subject", frozenset({"invoke_function"}))
 
 
@@ -53,14 +53,14 @@ async def test_what_was_never_written_is_not_there(store: Store) -> None:
 
 async def test_of_two_who_change_the_same_record_one_is_told(store: Store) -> None:
     revision = await store.put(VERSION, 0)
-    await store.put(replace(VERSION, state=State.DEPLOYING), revision)
+    await store.put(replace(VERSION, state=VersionState.DEPLOYING), revision)
     with pytest.raises(Conflict):
-        await store.put(replace(VERSION, state=State.ERROR), revision)
+        await store.put(replace(VERSION, state=VersionState.ERROR), revision)
     with pytest.raises(Conflict):
         await store.delete(VersionKey(F, V), revision)
     found = await store.get(VersionKey(F, V))
     assert found is not None
-    assert found[0] == replace(VERSION, state=State.DEPLOYING)
+    assert found[0] == replace(VERSION, state=VersionState.DEPLOYING)
 
 
 async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store) -> None:
@@ -154,13 +154,13 @@ async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
 ) -> None:
     await nats_server.kill()
     with pytest.raises(StoreUnavailable, match="Connect call failed"):
-        await Connection(NatsOptions((nats_server.url,))).open(0.1)
+        await StoreConnection(NatsOptions((nats_server.url,))).open(0.1)
     nats_server.config = 'authorization { token: "secret" }\n'
     await nats_server.start()
 
     async def refusal() -> str:
         with pytest.raises(StoreUnavailable) as refused:
-            await Connection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
+            await StoreConnection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
         return str(refused.value)
 
     # The reason may be lost with the connection that the server closes, but not every time.

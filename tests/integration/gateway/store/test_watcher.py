@@ -16,8 +16,8 @@ from gateway.domain.model import (
     FunctionKey,
     FunctionVersion,
     Removed,
-    State,
     VersionKey,
+    VersionState,
     encode,
 )
 from gateway.store.feed import Entry
@@ -32,7 +32,7 @@ from wire.ids import FunctionId, VersionId
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 G = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
 V = VersionId("11111111-2222-4333-8444-555555555555")
-VERSION = FunctionVersion(F, V, "account", "name", State.ACTIVE)
+VERSION = FunctionVersion(F, V, "account", "name", VersionState.ACTIVE)
 KEY = ApiKey("key", b"k" * 32, "account", "subject", frozenset({"invoke_function"}))
 OTHER = replace(KEY, key_id="other", digest=b"o" * 32)
 
@@ -69,7 +69,7 @@ async def test_thousands_of_records_are_all_loaded_first(nats_server: NatsServer
 async def test_a_change_and_a_deletion_reach_the_model(followed: Followed) -> None:
     await followed.store.put(VERSION)
     await followed.model.until(lambda: followed.model.function(F))
-    await followed.store.put(replace(VERSION, state=State.DEGRADED))
+    await followed.store.put(replace(VERSION, state=VersionState.DEGRADED))
     entry = followed.model.function(F)
     assert entry is not None
     await followed.model.until(lambda: not entry.invocable)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.grants import NOTHING, KeyPolicy, covers, resolve_grant
+from gateway.auth.grants import NOTHING, RequestedPolicy, covers, resolve_grant
 from gateway.domain.model import EVERYTHING, ResourceScope, resources_of
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest, Forbidden
@@ -25,41 +25,44 @@ REACHES = st.builds(
 
 def test_a_key_gets_what_was_asked_for() -> None:
     only = ResourceScope(versions=frozenset({f"{F}/{V}"}))
-    policy = KeyPolicy([US], ["apikey:list_functions"], resources_of(only))
+    policy = RequestedPolicy([US], ["apikey:list_functions"], resources_of(only))
     assert resolve_grant(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
 
 
 def test_policies_for_others_grant_nothing_here() -> None:
-    tasks = KeyPolicy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
+    tasks = RequestedPolicy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
     assert resolve_grant(CALLER, [tasks], US) == NOTHING
     assert resolve_grant(CALLER, [], US) == NOTHING
-    ours = KeyPolicy([], ["list_functions"], ALL)
+    ours = RequestedPolicy([], ["list_functions"], ALL)
     assert resolve_grant(CALLER, [tasks, ours], US).scopes == {"list_functions"}
 
 
 @pytest.mark.parametrize(
     "policies",
     [
-        [KeyPolicy([US], ["admin:account_setup"], ALL)],
-        [KeyPolicy([US], ["bootstrap"], ALL)],
-        [KeyPolicy([US], [], [{"type": "function", "id": "*"}])],
-        [KeyPolicy([US], [], [{"type": "account-tasks", "id": "*"}])],
-        [KeyPolicy([US], ["list_functions"], ALL), KeyPolicy([US], ["account_setup"], [])],
+        [RequestedPolicy([US], ["admin:account_setup"], ALL)],
+        [RequestedPolicy([US], ["bootstrap"], ALL)],
+        [RequestedPolicy([US], [], [{"type": "function", "id": "*"}])],
+        [RequestedPolicy([US], [], [{"type": "account-tasks", "id": "*"}])],
+        [
+            RequestedPolicy([US], ["list_functions"], ALL),
+            RequestedPolicy([US], ["account_setup"], []),
+        ],
     ],
 )
-def test_what_cannot_be_granted_is_refused(policies: list[KeyPolicy]) -> None:
+def test_what_cannot_be_granted_is_refused(policies: list[RequestedPolicy]) -> None:
     with pytest.raises(BadRequest):
         resolve_grant(CALLER, policies, US)
 
 
 def test_nobody_gives_what_they_lack() -> None:
     with pytest.raises(Forbidden, match="invoke_function"):
-        resolve_grant(CALLER, [KeyPolicy([US], ["invoke_function"], ALL)], US)
+        resolve_grant(CALLER, [RequestedPolicy([US], ["invoke_function"], ALL)], US)
     narrow = CALLER._replace(reach=ResourceScope(functions=frozenset({F})))
-    resolve_grant(narrow, [KeyPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
+    resolve_grant(narrow, [RequestedPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
     for wider in ([{"type": "function", "id": f"{G}/*"}], ALL):
         with pytest.raises(Forbidden):
-            resolve_grant(narrow, [KeyPolicy([US], [], wider)], US)
+            resolve_grant(narrow, [RequestedPolicy([US], [], wider)], US)
 
 
 @given(REACHES, REACHES, REACHES)

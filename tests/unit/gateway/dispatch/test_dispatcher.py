@@ -8,7 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.domain.model import EVERYTHING, FunctionVersion, State
+from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
@@ -16,10 +16,10 @@ from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedRegistry, RecordedResponseWriter, Script
 from wire.ids import FunctionId, VersionId
 
@@ -38,8 +38,11 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
 def dispatcher() -> Dispatcher:
     model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
     version = VersionId("11111111-1111-4111-8111-111111111111")
-    model.apply(FunctionVersion(DEGRADED, version, "own", "name", State.DEGRADED))
-    metrics, attach = GatewayMetrics(Registry(with_process=False)), AttachEndpoint(lambda: 0.0)
+    model.apply(FunctionVersion(DEGRADED, version, "own", "name", VersionState.DEGRADED))
+    metrics, attach = (
+        GatewayMetrics(MetricRegistry(with_process=False)),
+        AttachEndpoint(lambda: 0.0),
+    )
     context = Context(
         queue=queue,
         registry=RecordedRegistry(script),
@@ -52,7 +55,7 @@ def dispatcher() -> Dispatcher:
         InvocationRegistry(attach, queue, metrics, None, lambda: 0.0, lambda version_id: None),
         call_head_reader(b""),
         Admission(authenticate, Router(model, lambda: 0.0)),
-        PathEndpoints(attach, Health(), metrics),
+        PathEndpoints(attach, ProcessHealth(), metrics),
         metrics,
     )
 

@@ -12,10 +12,10 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.errors import NotFound, Unauthenticated
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedResponseWriter, Script
 
 
@@ -23,8 +23,8 @@ class Routes:
     """The routes and what they answer."""
 
     def __init__(self) -> None:
-        self.registry = Registry(with_process=False)
-        self.health = Health()
+        self.registry = MetricRegistry(with_process=False)
+        self.health = ProcessHealth()
         self.attach = AttachEndpoint(lambda: 0.0)
         self.paths = PathEndpoints(self.attach, self.health, GatewayMetrics(self.registry))
         self.client = RecordedResponseWriter(Script(), "client")

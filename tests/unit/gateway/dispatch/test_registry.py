@@ -7,13 +7,13 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.domain.model import FunctionVersion, State
+from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, Script
 from wire.envelope import INLINE_BODY_BYTES, decode_envelope
 from wire.ids import FunctionId, VersionId
@@ -32,7 +32,7 @@ VERSION = FunctionVersion(
     VersionId("22222222-2222-4222-8222-222222222222"),
     "acme",
     "echo",
-    State.ACTIVE,
+    VersionState.ACTIVE,
 )
 
 
@@ -80,7 +80,7 @@ def test_a_request_token_is_issued_only_if_the_envelope_carries_it(
     script = Script()
     queue = RecordedQueue(script)
     attach = AttachEndpoint(lambda: 100.0)
-    metrics = GatewayMetrics(Registry(with_process=False))
+    metrics = GatewayMetrics(MetricRegistry(with_process=False))
     registry = InvocationRegistry(attach, queue, metrics, None, lambda: 100.0, lambda version: None)
     client = RecordedResponseWriter(script, "client")
     invocation = opened(registry, queue, client, body_bytes)
@@ -106,7 +106,7 @@ async def test_a_queue_that_tells_no_position_holds_no_timeout_up() -> None:
     script.on_line = lambda line: answered.set() if line == "client.end" else None
     now = 100.0
     wanted: list[str] = []
-    metrics = GatewayMetrics(Registry())
+    metrics = GatewayMetrics(MetricRegistry())
     registry = InvocationRegistry(
         AttachEndpoint(lambda: now), queue, metrics, None, lambda: now, wanted.append
     )

@@ -16,9 +16,9 @@ from gateway.domain.model import (
     InstanceKey,
     Phase,
     Removed,
-    State,
     VersionDetails,
     VersionKey,
+    VersionState,
 )
 from gateway.domain.readmodel import ReadModel
 from wire.ids import FunctionId, VersionId
@@ -36,7 +36,7 @@ VERSION_CHANGES = st.one_of(
             VersionId(f"{t[0]}-{t[1]}"),
             "a",
             "n",
-            State.INACTIVE,
+            VersionState.INACTIVE,
             shared_with=t[2],
             is_public=t[3],
             created_at=t[4],
@@ -104,7 +104,7 @@ def test_lists_are_complete_ordered_and_right_after_any_changes(changes: list[Ch
     assert catalog.function_count("a") == len(functions)
 
 
-VERSION = FunctionVersion(F, V, "a", "n", State.INACTIVE, created_at="1")
+VERSION = FunctionVersion(F, V, "a", "n", VersionState.INACTIVE, created_at="1")
 UUID = VersionId("11111111-2222-4333-8444-555555555555")
 DETAILS = VersionDetails(F, UUID, "a", "1", {"tags": ["x"], "health": {"port": 1}}, ("s",), "2")
 DEPLOYMENT = Deployment("d", F, V, "a", (), "1", "1", 5)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from gateway.domain import lifecycle
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
 from gateway.domain.lifecycle import SpecRequest
-from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, State
+from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, VersionState
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
 F, V = FunctionId("f"), VersionId("v")
-VERSION = FunctionVersion(F, V, "a", "n", State.INACTIVE)
+VERSION = FunctionVersion(F, V, "a", "n", VersionState.INACTIVE)
 SPEC = GpuSpec("s1", "A10G", "east", "large", 1, 2, 4, {"clusters": ["e1"], "preferredOrder": 3})
 OTHER = replace(SPEC, spec_id="s2", gpu="T4")
 CLUSTERS = Clusters([ClusterGroup("east", "p", (Gpu("A10G", (InstanceType("large"),)),))])
@@ -22,7 +22,7 @@ def deployment(*specs: GpuSpec) -> Deployment:
     return Deployment("d", F, V, "a", specs or (SPEC,), "before", "before", 100)
 
 
-def in_state(state: State) -> FunctionVersion:
+def in_state(state: VersionState) -> FunctionVersion:
     return replace(VERSION, state=state)
 
 
@@ -42,15 +42,15 @@ def test_a_new_version_is_inactive_and_knows_where_its_server_answers(
 ) -> None:
     spec = {"name": "n", "inferenceUrl": url, **({"inferencePort": port} if port else {})}
     details, version = lifecycle.register_records("a", F, V, spec, 0.0, ["s"])
-    assert version.state is State.INACTIVE
+    assert version.state is VersionState.INACTIVE
     assert (version.inference_path, version.inference_port) == (path, expected_port)
     assert version.created_at == details.created_at == "1970-01-01T00:00:00.000000Z"
     assert details.secret_names == ("s",)
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_only_what_is_inactive_and_not_draining_is_deployed(state: State) -> None:
-    if state is State.INACTIVE:
+@pytest.mark.parametrize("state", list(VersionState))
+def test_only_what_is_inactive_and_not_draining_is_deployed(state: VersionState) -> None:
+    if state is VersionState.INACTIVE:
         lifecycle.check_deployable(in_state(state), None)
     else:
         with pytest.raises(BadRequest) as refused:
@@ -62,10 +62,14 @@ def test_only_what_is_inactive_and_not_draining_is_deployed(state: State) -> Non
 
 @pytest.mark.parametrize(
     ("minimums", "state"),
-    [((0, 0), State.ACTIVE), ((0, 1), State.DEPLOYING), ((1, 1), State.DEPLOYING)],
+    [
+        ((0, 0), VersionState.ACTIVE),
+        ((0, 1), VersionState.DEPLOYING),
+        ((1, 1), VersionState.DEPLOYING),
+    ],
 )
 def test_a_deployment_that_wants_nothing_yet_is_up_at_once(
-    minimums: tuple[int, int], state: State
+    minimums: tuple[int, int], state: VersionState
 ) -> None:
     specs = tuple(replace(SPEC, min_instances=low) for low in minimums)
     made, version = lifecycle.deploy_records(VERSION, "d", specs, 50.5, 100.0)
@@ -86,7 +90,7 @@ def test_an_update_changes_numbers_and_keeps_the_rest() -> None:
     wish = SpecRequest(
         min_instances=0, max_instances=9, gpu="a10g", backend="EAST", clusters=("e1",)
     )
-    after = lifecycle.update_deployment(in_state(State.DEGRADED), deployment(), [wish], 60.0)
+    after = lifecycle.update_deployment(in_state(VersionState.DEGRADED), deployment(), [wish], 60.0)
     assert after.specs == (replace(SPEC, min_instances=0, max_instances=9),)
     assert after.updated_at != "before"
     assert after.created_at == "before"
@@ -95,7 +99,9 @@ def test_an_update_changes_numbers_and_keeps_the_rest() -> None:
 def test_an_update_that_changes_nothing_is_the_same_deployment() -> None:
     before = deployment()
     wish = SpecRequest(min_instances=1, max_instances=2)
-    assert lifecycle.update_deployment(in_state(State.ACTIVE), before, [wish], 60.0) is before
+    assert (
+        lifecycle.update_deployment(in_state(VersionState.ACTIVE), before, [wish], 60.0) is before
+    )
 
 
 def test_specifications_are_updated_by_id_in_any_order() -> None:
@@ -104,7 +110,7 @@ def test_specifications_are_updated_by_id_in_any_order() -> None:
         SpecRequest(min_instances=0, max_instances=4, spec_id="s1"),
     ]
     after = lifecycle.update_deployment(
-        in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0
+        in_state(VersionState.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0
     )
     assert [(one.spec_id, one.max_instances) for one in after.specs] == [("s1", 4), ("s2", 5)]
 
@@ -131,11 +137,13 @@ def test_specifications_are_updated_by_id_in_any_order() -> None:
 )
 def test_an_update_that_asks_for_more_is_refused(wishes: list[SpecRequest], told: str) -> None:
     with pytest.raises(BadRequest, match=told):
-        lifecycle.update_deployment(in_state(State.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0)
+        lifecycle.update_deployment(
+            in_state(VersionState.ACTIVE), deployment(SPEC, OTHER), wishes, 60.0
+        )
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_only_a_deployment_that_runs_or_is_to_run_can_change(state: State) -> None:
+@pytest.mark.parametrize("state", list(VersionState))
+def test_only_a_deployment_that_runs_or_is_to_run_can_change(state: VersionState) -> None:
     draining = lifecycle.drain_deployment(deployment(), 90.0, 60.0)
     with pytest.raises(BadRequest):
         lifecycle.check_updatable(in_state(state), draining)

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.domain.model import EVERYTHING, Function, FunctionVersion, ResourceScope, State
+from gateway.domain.model import EVERYTHING, Function, FunctionVersion, ResourceScope, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 from wire.ids import FunctionId, VersionId
@@ -13,7 +13,13 @@ def entry(
 ) -> tuple[FunctionEntry, FunctionVersion]:
     model = ReadModel()
     version = FunctionVersion(
-        F, V, "owner", "name", State.ACTIVE, shared_with=frozenset({shared}), is_public=public
+        F,
+        V,
+        "owner",
+        "name",
+        VersionState.ACTIVE,
+        shared_with=frozenset({shared}),
+        is_public=public,
     )
     model.apply(version)
     if common is not None:

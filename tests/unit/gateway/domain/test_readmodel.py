@@ -12,8 +12,8 @@ from gateway.domain.model import (
     FunctionKey,
     FunctionVersion,
     Removed,
-    State,
     VersionKey,
+    VersionState,
 )
 from gateway.domain.readmodel import ReadModel
 from wire.ids import FunctionId, VersionId
@@ -24,7 +24,9 @@ ACCOUNTS = st.sampled_from(["own", "other"])
 KEYS = st.sampled_from(["k1", "k2"])
 CHANGES = st.one_of(
     st.builds(Function, FUNCTIONS, ACCOUNTS),
-    st.builds(FunctionVersion, FUNCTIONS, VERSIONS, ACCOUNTS, st.just("n"), st.sampled_from(State)),
+    st.builds(
+        FunctionVersion, FUNCTIONS, VERSIONS, ACCOUNTS, st.just("n"), st.sampled_from(VersionState)
+    ),
     st.builds(
         ApiKey,
         KEYS,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.domain.model import Deployment, Instance, Phase, State
+from gateway.domain.model import Deployment, Instance, Phase, VersionState
 from gateway.domain.states import changes_at, health_of, is_running, state_of
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
@@ -18,53 +18,53 @@ TWO = deployment(gpu_spec("s1", 1), gpu_spec("s2", 2))
 @pytest.mark.parametrize(
     ("before", "there", "state"),
     [
-        (State.INACTIVE, [], State.DEPLOYING),
-        (State.DEPLOYING, [], State.DEPLOYING),
-        (State.DEPLOYING, [running("a", "s1"), running("b", "s2")], State.DEPLOYING),
+        (VersionState.INACTIVE, [], VersionState.DEPLOYING),
+        (VersionState.DEPLOYING, [], VersionState.DEPLOYING),
+        (VersionState.DEPLOYING, [running("a", "s1"), running("b", "s2")], VersionState.DEPLOYING),
         (
-            State.DEPLOYING,
+            VersionState.DEPLOYING,
             [running("a", "s1"), running("b", "s2"), running("c", "s2")],
-            State.ACTIVE,
+            VersionState.ACTIVE,
         ),
-        (State.ACTIVE, [running("a", "s1"), running("b", "s2")], State.DEGRADING),
-        (State.ACTIVE, [running("b", "s2"), running("c", "s2")], State.DEGRADING),
-        (State.ACTIVE, [instance("a", "s1"), instance("b", "s2")], State.DEGRADED),
-        (State.DEGRADED, [running("a", "s1")], State.DEGRADING),
+        (VersionState.ACTIVE, [running("a", "s1"), running("b", "s2")], VersionState.DEGRADING),
+        (VersionState.ACTIVE, [running("b", "s2"), running("c", "s2")], VersionState.DEGRADING),
+        (VersionState.ACTIVE, [instance("a", "s1"), instance("b", "s2")], VersionState.DEGRADED),
+        (VersionState.DEGRADED, [running("a", "s1")], VersionState.DEGRADING),
         (
-            State.DEGRADED,
+            VersionState.DEGRADED,
             [running("a", "s1"), running("b", "s2"), running("c", "s2")],
-            State.ACTIVE,
+            VersionState.ACTIVE,
         ),
         (
-            State.ERROR,
+            VersionState.ERROR,
             [running("a", "s1"), running("b", "s2"), running("c", "s2")],
-            State.ERROR,
+            VersionState.ERROR,
         ),
     ],
 )
 def test_two_specifications_of_one_and_two_instances(
-    before: State, there: list[Instance], state: State
+    before: VersionState, there: list[Instance], state: VersionState
 ) -> None:
     assert state_of(before, TWO, there, NOW) is state
 
 
-@pytest.mark.parametrize("before", State)
-def test_without_a_deployment_or_during_an_undeploy_it_is_inactive(before: State) -> None:
-    assert state_of(before, None, [running()], NOW) is State.INACTIVE
+@pytest.mark.parametrize("before", VersionState)
+def test_without_a_deployment_or_during_an_undeploy_it_is_inactive(before: VersionState) -> None:
+    assert state_of(before, None, [running()], NOW) is VersionState.INACTIVE
     draining = deployment(draining_until=200)
-    assert state_of(before, draining, [running()], NOW) is State.INACTIVE
+    assert state_of(before, draining, [running()], NOW) is VersionState.INACTIVE
 
 
-@pytest.mark.parametrize("before", set(State) - {State.ERROR})
-def test_a_deployment_that_asks_for_no_instance_is_active_without_one(before: State) -> None:
+@pytest.mark.parametrize("before", set(VersionState) - {VersionState.ERROR})
+def test_a_deployment_that_asks_for_no_instance_is_active_without_one(before: VersionState) -> None:
     asleep = deployment(gpu_spec("s1", 0), gpu_spec("s2", 0))
-    assert state_of(before, asleep, [], NOW) is State.ACTIVE
+    assert state_of(before, asleep, [], NOW) is VersionState.ACTIVE
 
 
 def test_one_specification_scaled_to_zero_does_not_hide_that_another_has_nothing() -> None:
     mixed = deployment(gpu_spec("s1", 0), gpu_spec("s2", 1))
-    assert state_of(State.ACTIVE, mixed, [], NOW) is State.DEGRADED
-    assert state_of(State.ACTIVE, mixed, [running("a", "s1")], NOW) is State.DEGRADING
+    assert state_of(VersionState.ACTIVE, mixed, [], NOW) is VersionState.DEGRADED
+    assert state_of(VersionState.ACTIVE, mixed, [running("a", "s1")], NOW) is VersionState.DEGRADING
 
 
 @pytest.mark.parametrize(
@@ -80,23 +80,26 @@ def test_one_specification_scaled_to_zero_does_not_hide_that_another_has_nothing
     ],
 )
 def test_what_cannot_serve_does_not_count(one: Instance) -> None:
-    assert state_of(State.ACTIVE, deployment(), [one], NOW) is State.DEGRADED
+    assert state_of(VersionState.ACTIVE, deployment(), [one], NOW) is VersionState.DEGRADED
 
 
 def test_the_deploy_deadline_ends_in_error_and_later_losses_do_not() -> None:
     late = deployment(deadline_at=99)
-    assert state_of(State.DEPLOYING, late, [instance()], NOW) is State.ERROR
-    assert state_of(State.DEPLOYING, late, [running()], NOW) is State.ACTIVE
-    assert state_of(State.ACTIVE, late, [], NOW) is State.DEGRADED
+    assert state_of(VersionState.DEPLOYING, late, [instance()], NOW) is VersionState.ERROR
+    assert state_of(VersionState.DEPLOYING, late, [running()], NOW) is VersionState.ACTIVE
+    assert state_of(VersionState.ACTIVE, late, [], NOW) is VersionState.DEGRADED
 
 
 def test_deploying_ends_early_only_when_every_instance_has_failed() -> None:
     failed = instance("a", "s1", phase=Phase.FAILED)
     others = [instance(name, "s2", phase=Phase.FAILED) for name in "bc"]
-    assert state_of(State.DEPLOYING, TWO, [failed], NOW) is State.DEPLOYING
-    assert state_of(State.DEPLOYING, TWO, [failed, *others], NOW) is State.ERROR
+    assert state_of(VersionState.DEPLOYING, TWO, [failed], NOW) is VersionState.DEPLOYING
+    assert state_of(VersionState.DEPLOYING, TWO, [failed, *others], NOW) is VersionState.ERROR
     alive = replace(others[0], phase=Phase.STARTING)
-    assert state_of(State.DEPLOYING, TWO, [failed, alive, others[1]], NOW) is State.DEPLOYING
+    assert (
+        state_of(VersionState.DEPLOYING, TWO, [failed, alive, others[1]], NOW)
+        is VersionState.DEPLOYING
+    )
 
 
 def test_time_alone_changes_the_state_when_a_lease_or_the_deadline_ends() -> None:
@@ -119,7 +122,9 @@ def test_health_tells_why_instances_are_missing() -> None:
     assert health_of(TWO, [running("a", "s1", error="last time")], NOW) == ()
 
 
-def definition(wanted: Deployment, there: list[Instance], now: float, *, was_up: bool) -> State:
+def definition(
+    wanted: Deployment, there: list[Instance], now: float, *, was_up: bool
+) -> VersionState:
     """The spec's own words, `docs/wire.md` §13.3, for a version that is deployed and not in
     ERROR."""
     by_spec = {
@@ -127,10 +132,10 @@ def definition(wanted: Deployment, there: list[Instance], now: float, *, was_up:
         for spec in wanted.specs
     }
     if all(len(by_spec[spec.spec_id]) >= spec.min_instances for spec in wanted.specs):
-        return State.ACTIVE
+        return VersionState.ACTIVE
     if not was_up:
-        return State.DEPLOYING
-    return State.DEGRADING if any(by_spec.values()) else State.DEGRADED
+        return VersionState.DEPLOYING
+    return VersionState.DEGRADING if any(by_spec.values()) else VersionState.DEGRADED
 
 
 class InstanceEvents(RuleBasedStateMachine):
@@ -143,7 +148,7 @@ class InstanceEvents(RuleBasedStateMachine):
         )
         self.now = 0.0
         self.there: dict[str, Instance] = {}
-        self.state = State.INACTIVE
+        self.state = VersionState.INACTIVE
         self.was_up = False
         self.has_failed = False
 
@@ -192,14 +197,14 @@ class InstanceEvents(RuleBasedStateMachine):
             return
         there = list(self.there.values())
         expected = definition(self.wanted, there, self.now, was_up=self.was_up)
-        if expected is State.DEPLOYING:
+        if expected is VersionState.DEPLOYING:
             alive = [one for one in there if one.phase in {Phase.STARTING, Phase.RUNNING}]
             failed = [one for one in there if one.phase is Phase.FAILED]
             least = sum(spec.min_instances for spec in self.wanted.specs)
             self.has_failed |= self.now >= 50 or (not alive and len(failed) >= least)
-        self.was_up |= expected is State.ACTIVE and not self.has_failed
+        self.was_up |= expected is VersionState.ACTIVE and not self.has_failed
         if self.has_failed:
-            expected = State.ERROR
+            expected = VersionState.ERROR
         self.state = state_of(self.state, self.wanted, there, self.now)
         assert self.state is expected
 
@@ -209,4 +214,4 @@ TestInstanceEvents = InstanceEvents.TestCase
 
 @given(st.permutations([running("a", "s1"), running("b", "s2"), instance("c", "s2")]))
 def test_the_order_in_which_instances_are_listed_does_not_matter(there: list[Instance]) -> None:
-    assert state_of(State.ACTIVE, TWO, there, NOW) is State.DEGRADING
+    assert state_of(VersionState.ACTIVE, TWO, there, NOW) is VersionState.DEGRADING

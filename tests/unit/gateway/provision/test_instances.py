@@ -7,8 +7,8 @@ from gateway.domain.model import (
     FunctionVersion,
     InstanceKey,
     Removed,
-    State,
     VersionKey,
+    VersionState,
 )
 from gateway.provision.instances import ManagedVersions, VersionInstances
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance, running
@@ -51,14 +51,14 @@ def test_a_lost_record_is_restored_as_it_was_if_the_instance_still_runs() -> Non
     assert ours.find_lost(running_ids={"i1"}) == []
 
 
-def version(state: State) -> FunctionVersion:
+def version(state: VersionState) -> FunctionVersion:
     return FunctionVersion(FUNCTION_ID, VERSION_ID, "acme", "one", state)
 
 
 def test_versions_that_need_nothing_have_no_entry() -> None:
     touched: list[VersionInstances] = []
     versions = ManagedVersions(touched.append)
-    versions.apply(version(State.INACTIVE))
+    versions.apply(version(VersionState.INACTIVE))
     assert (versions.all(), touched) == ([], [])
     assert versions.ensure_stored(VERSION_ID) is not None
 
@@ -67,11 +67,11 @@ def test_an_entry_follows_its_version_and_deployment_in_any_order() -> None:
     touched: list[VersionInstances] = []
     versions = ManagedVersions(touched.append)
     versions.apply(deployment())
-    versions.apply(version(State.DEPLOYING))
+    versions.apply(version(VersionState.DEPLOYING))
     versions.apply(running())
     (ours,) = versions.all()
-    assert (ours.state, ours.deployment) == (State.DEPLOYING, deployment())
+    assert (ours.state, ours.deployment) == (VersionState.DEPLOYING, deployment())
     versions.apply(Removed(DeploymentKey(FUNCTION_ID, VERSION_ID)))
     versions.apply(Removed(VersionKey(FUNCTION_ID, VERSION_ID)))
-    assert (ours.state, ours.deployment) == (State.INACTIVE, None)
+    assert (ours.state, ours.deployment) == (VersionState.INACTIVE, None)
     assert touched == [ours] * 5

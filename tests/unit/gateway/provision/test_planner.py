@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.model import Deployment, Instance, Phase, State
+from gateway.domain.model import Deployment, Instance, Phase, VersionState
 from gateway.provision.actions import (
     Create,
     EndQueue,
@@ -47,7 +47,9 @@ POLICY = Policy(
 class Version:
     """One version and its `Planner`; the snapshot can be changed between plans."""
 
-    def __init__(self, wanted: Deployment | None, state: State = State.ACTIVE) -> None:
+    def __init__(
+        self, wanted: Deployment | None, state: VersionState = VersionState.ACTIVE
+    ) -> None:
         self.planner = Planner(POLICY)
         self.wanted = wanted
         self.state = state
@@ -90,7 +92,7 @@ class Version:
 
 def test_the_minimum_of_every_specification_is_started() -> None:
     first, second = gpu_spec("s1", 2, 4), gpu_spec("s2", 1, 1)
-    version = Version(deployment(first, second), State.DEPLOYING)
+    version = Version(deployment(first, second), VersionState.DEPLOYING)
     assert version.actions(0) == [Create(first), Create(first), Create(second)]
     version.holds(instance("a", "s1"))
     version.holds(instance("b", "s2"))
@@ -98,7 +100,7 @@ def test_the_minimum_of_every_specification_is_started() -> None:
 
 
 def test_an_instance_that_ends_is_restarted_after_a_growing_delay_and_finally_fails() -> None:
-    version = Version(deployment(), State.DEPLOYING)
+    version = Version(deployment(), VersionState.DEPLOYING)
     one = instance()
     delays = []
     for turn in range(POLICY.max_failed_starts - 1):
@@ -153,7 +155,7 @@ def test_an_ended_instance_is_stored_as_gone_before_its_lease_expires() -> None:
 
 
 def test_an_instance_is_running_as_soon_as_its_worker_reports_it() -> None:
-    version = Version(deployment(), State.DEPLOYING)
+    version = Version(deployment(), VersionState.DEPLOYING)
     version.holds(instance())
     assert version.actions(0) == []
     up = running(phase=Phase.STARTING, error="the time before")
@@ -273,7 +275,7 @@ def test_an_instance_of_a_dead_leader_that_is_known_to_have_ended_is_replaced_at
 
 
 def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
-    version = Version(deployment(), State.ERROR)
+    version = Version(deployment(), VersionState.ERROR)
     version.holds(instance())
     assert version.actions(0) == [Stop("i1", 30)]
     version.loses("i1")
@@ -289,7 +291,7 @@ def test_instances_of_an_earlier_deployment_are_replaced() -> None:
 
 def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
     wanted = deployment(draining_until=1000)
-    version = Version(wanted, State.INACTIVE)
+    version = Version(wanted, VersionState.INACTIVE)
     version.holds(running())
     plan = version.plan(0, Load(3, 1))
     assert (plan.actions, plan.load_every_s) == ([], DRAIN_S)
@@ -308,7 +310,7 @@ def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
 
 
 def test_a_queue_that_cannot_be_read_is_not_an_empty_one() -> None:
-    version = Version(deployment(draining_until=1000), State.INACTIVE)
+    version = Version(deployment(draining_until=1000), VersionState.INACTIVE)
     version.holds(running())
     for now in range(0, 900, 10):
         assert version.actions(now, None) == []
@@ -316,13 +318,13 @@ def test_a_queue_that_cannot_be_read_is_not_an_empty_one() -> None:
 
 def test_a_drain_starts_an_instance_when_requests_are_left_and_no_instance_is() -> None:
     spec = gpu_spec("s1", 0, 1)
-    version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
+    version = Version(deployment(spec, draining_until=1000), VersionState.INACTIVE)
     assert version.actions(0, Load(1, 0)) == [Create(spec)]
 
 
 def test_a_drain_serves_again_what_a_lost_worker_had_leased() -> None:
     spec = gpu_spec("s1", 0, 1)
-    version = Version(deployment(spec, draining_until=1000), State.INACTIVE)
+    version = Version(deployment(spec, draining_until=1000), VersionState.INACTIVE)
     version.holds(running("leaving", phase=Phase.STOPPING), RunState.STOPPING)
     assert version.actions(0, Load(0, 1)) == []
     version.loses("leaving")
@@ -330,7 +332,7 @@ def test_a_drain_serves_again_what_a_lost_worker_had_leased() -> None:
 
 
 def test_a_drain_ends_at_its_deadline_whatever_is_left() -> None:
-    version = Version(deployment(draining_until=1000), State.INACTIVE)
+    version = Version(deployment(draining_until=1000), VersionState.INACTIVE)
     version.holds(running(busy=1))
     assert version.actions(999, Load(5, 1)) == []
     assert version.actions(1000) == [EndQueue(), Stop("i1", 30)]
@@ -340,7 +342,7 @@ def test_an_undeploy_without_grace_ends_the_queue_first_and_once() -> None:
     version = Version(deployment())
     version.holds(running())
     version.plan(0)
-    version.wanted, version.state = None, State.INACTIVE
+    version.wanted, version.state = None, VersionState.INACTIVE
     assert version.actions(1) == [EndQueue(), Stop("i1", 30)]
     version.holds(running(phase=Phase.STOPPING), RunState.STOPPING)
     assert version.actions(2) == []
@@ -350,9 +352,9 @@ def test_an_undeploy_without_grace_ends_the_queue_first_and_once() -> None:
 
 
 def test_an_action_that_was_not_executed_is_planned_again() -> None:
-    version = Version(None, State.INACTIVE)
+    version = Version(None, VersionState.INACTIVE)
     version.has_queue = True
-    snapshot = Snapshot(0, State.INACTIVE, None, [], {}, has_queue=True)
+    snapshot = Snapshot(0, VersionState.INACTIVE, None, [], {}, has_queue=True)
     for _ in range(3):
         assert version.planner.plan(snapshot).actions == [EndQueue(), Finish(None)]
 
@@ -365,14 +367,14 @@ KINDS = st.sampled_from([instance, running])
     least=st.integers(0, 3),
     spare=st.integers(0, 2),
     present=st.lists(st.tuples(KINDS, STATES, st.sampled_from(Phase)), max_size=7),
-    state=st.sampled_from(sorted(set(State) - {State.ERROR}, key=str)),
+    state=st.sampled_from(sorted(set(VersionState) - {VersionState.ERROR}, key=str)),
     now=st.integers(0, 3_000_000),
 )
 def test_never_more_than_the_maximum_and_never_fewer_kept_than_the_minimum(
     least: int,
     spare: int,
     present: list[tuple[type[Instance], RunState | None, Phase]],
-    state: State,
+    state: VersionState,
     now: int,
 ) -> None:
     spec = gpu_spec("s1", least, least + spare)

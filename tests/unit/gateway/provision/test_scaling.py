@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.domain.model import Deployment, Instance, State
+from gateway.domain.model import Deployment, Instance, VersionState
 from gateway.provision.actions import Create, Load, Plan, Snapshot
 from gateway.provision.backend import InstanceStatus, RunState
 from gateway.provision.scaling import CALM_S, URGENT_S, Autoscaler
@@ -24,7 +24,13 @@ class Queue:
         self, now: float, load: Load | None, *kept: Instance, has_wake_request: bool
     ) -> Snapshot:
         snapshot = Snapshot(
-            now, State.ACTIVE, self.wanted, kept, {}, load=load, has_wake_request=has_wake_request
+            now,
+            VersionState.ACTIVE,
+            self.wanted,
+            kept,
+            {},
+            load=load,
+            has_wake_request=has_wake_request,
         )
         self.autoscaler.observe(snapshot, self.idle_s)
         return snapshot

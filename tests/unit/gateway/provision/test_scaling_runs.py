@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from gateway.domain.model import Deployment, Instance, State
+from gateway.domain.model import Deployment, Instance, VersionState
 from gateway.domain.states import is_running
 from gateway.provision.actions import (
     Action,
@@ -122,7 +122,7 @@ class World:
             for instance_id in self.instances
         }
         snapshot = Snapshot(
-            self.now, State.ACTIVE, self.wanted, list(self.instances.values()), statuses
+            self.now, VersionState.ACTIVE, self.wanted, list(self.instances.values()), statuses
         )
         plan = self.planner.plan(snapshot)
         every_s = plan.load_every_s

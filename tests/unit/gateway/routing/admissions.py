@@ -1,7 +1,14 @@
 """Admission over a read model with one caller and the function versions of a test."""
 
 from gateway.auth.keys import digest_of, new_key
-from gateway.domain.model import EVERYTHING, ApiKey, Function, FunctionVersion, ResourceScope, State
+from gateway.domain.model import (
+    EVERYTHING,
+    ApiKey,
+    Function,
+    FunctionVersion,
+    ResourceScope,
+    VersionState,
+)
 from gateway.domain.readmodel import ReadModel
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
@@ -13,7 +20,7 @@ F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 SECRET = new_key(bytes(32))
 
 
-def version(name: str, state: State, account: str = "own", *shared: str) -> FunctionVersion:
+def version(name: str, state: VersionState, account: str = "own", *shared: str) -> FunctionVersion:
     return FunctionVersion(
         F, VersionId(name), account, "name", state, shared_with=frozenset(shared)
     )

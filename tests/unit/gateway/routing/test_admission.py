@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.domain.model import State
+from gateway.domain.model import VersionState
 from gateway.errors import BadRequest, Unauthenticated
 from gateway.routing.admission import poll_seconds
 from gateway.routing.call_head import CallHead
@@ -10,13 +10,13 @@ from tests.unit.gateway.routing.admissions import F, admitting, head, version
 
 
 def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:
-    active = version("a", State.ACTIVE)
+    active = version("a", VersionState.ACTIVE)
     assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60)
     assert admitting(active).admit(head("a", b"5"), 0.0) == (active, "own", "sub", 5)
 
 
 def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:
-    admission = admitting(version("a", State.ACTIVE))
+    admission = admitting(version("a", VersionState.ACTIVE))
     with pytest.raises(Unauthenticated):
         admission.admit(CallHead(F, None, None, b"x"), 0.0)
     with pytest.raises(BadRequest):

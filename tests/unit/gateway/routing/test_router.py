@@ -3,7 +3,7 @@ import pytest
 from gateway.domain.model import (
     FunctionVersion,
     ResourceScope,
-    State,
+    VersionState,
 )
 from gateway.errors import (
     Forbidden,
@@ -12,7 +12,7 @@ from gateway.errors import (
     NotInvocable,
 )
 from gateway.routing.admission import Admission
-from gateway.routing.router import chosen
+from gateway.routing.router import choose
 from tests.unit.gateway.routing.admissions import F, admitting, head, version
 from wire.ids import FunctionId, VersionId
 
@@ -26,16 +26,18 @@ def failure(admission: Admission, version_id: str | None = None) -> GatewayError
 @pytest.mark.parametrize(
     ("state", "by_version", "by_function"),
     [
-        (State.ACTIVE, None, None),
-        (State.DEGRADING, None, None),
-        (State.DEGRADED, NotInvocable, NotInvocable),
-        (State.INACTIVE, FunctionNotFound, FunctionNotFound),
-        (State.DEPLOYING, FunctionNotFound, FunctionNotFound),
-        (State.ERROR, FunctionNotFound, FunctionNotFound),
+        (VersionState.ACTIVE, None, None),
+        (VersionState.DEGRADING, None, None),
+        (VersionState.DEGRADED, NotInvocable, NotInvocable),
+        (VersionState.INACTIVE, FunctionNotFound, FunctionNotFound),
+        (VersionState.DEPLOYING, FunctionNotFound, FunctionNotFound),
+        (VersionState.ERROR, FunctionNotFound, FunctionNotFound),
     ],
 )
 def test_the_state_decides_and_is_told(
-    state: State, by_version: type[GatewayError] | None, by_function: type[GatewayError] | None
+    state: VersionState,
+    by_version: type[GatewayError] | None,
+    by_function: type[GatewayError] | None,
 ) -> None:
     admission = admitting(version("a", state))
     for version_id, expected in (("a", by_version), (None, by_function)):
@@ -49,18 +51,20 @@ def test_the_state_decides_and_is_told(
 
 
 def test_one_degraded_version_makes_a_call_by_function_400_and_not_404() -> None:
-    error = failure(admitting(version("a", State.INACTIVE), version("b", State.DEGRADED)))
+    error = failure(
+        admitting(version("a", VersionState.INACTIVE), version("b", VersionState.DEGRADED))
+    )
     assert error.status == 400
     assert error.members == {"functionStatus": "DEGRADED"}
 
 
 def test_without_a_version_each_invocable_one_has_its_share_and_no_other_any() -> None:
     records = [
-        version("a", State.ACTIVE),
-        version("b", State.INACTIVE),
-        version("c", State.DEGRADING),
-        version("d", State.DEGRADED),
-        version("e", State.ACTIVE),
+        version("a", VersionState.ACTIVE),
+        version("b", VersionState.INACTIVE),
+        version("c", VersionState.DEGRADING),
+        version("d", VersionState.DEGRADED),
+        version("e", VersionState.ACTIVE),
     ]
     shares = [n / 300 for n in range(300)]
     picked = [admitting(*records, random=n).admit(head(), 0.0).version.version_id for n in shares]
@@ -72,8 +76,8 @@ def test_without_a_version_each_invocable_one_has_its_share_and_no_other_any() -
 
 
 def test_a_public_version_does_not_hide_the_owners_private_ones() -> None:
-    public = FunctionVersion(F, VersionId("p"), "own", "n", State.ACTIVE, is_public=True)
-    records = [public, version("a", State.ACTIVE)]
+    public = FunctionVersion(F, VersionId("p"), "own", "n", VersionState.ACTIVE, is_public=True)
+    records = [public, version("a", VersionState.ACTIVE)]
     picked = {
         admitting(*records, random=random).admit(head(), 0.0).version.version_id
         for random in (0.0, 0.9)
@@ -82,7 +86,7 @@ def test_a_public_version_does_not_hide_the_owners_private_ones() -> None:
 
 
 def test_a_function_of_another_account_looks_like_one_that_does_not_exist() -> None:
-    foreign = admitting(version("a", State.ACTIVE, "other"))
+    foreign = admitting(version("a", VersionState.ACTIVE, "other"))
     nothing = admitting()
     for version_id in (None, "a"):
         ours, theirs = failure(nothing, version_id), failure(foreign, version_id)
@@ -92,9 +96,9 @@ def test_a_function_of_another_account_looks_like_one_that_does_not_exist() -> N
 
 def test_of_another_accounts_function_only_the_shared_versions_can_be_reached() -> None:
     admission = admitting(
-        version("a", State.ACTIVE, "other"),
-        version("b", State.ACTIVE, "other", "own"),
-        version("c", State.DEGRADED, "other"),
+        version("a", VersionState.ACTIVE, "other"),
+        version("b", VersionState.ACTIVE, "other", "own"),
+        version("c", VersionState.DEGRADED, "other"),
         random=0.99,
     )
     assert admission.admit(head(), 0.0).version.version_id == "b"
@@ -104,20 +108,21 @@ def test_of_another_accounts_function_only_the_shared_versions_can_be_reached() 
 def test_states_of_versions_that_the_caller_does_not_see_are_not_told() -> None:
     error = failure(
         admitting(
-            version("a", State.INACTIVE, "other", "own"), version("b", State.DEGRADED, "other")
+            version("a", VersionState.INACTIVE, "other", "own"),
+            version("b", VersionState.DEGRADED, "other"),
         )
     )
     assert error.members == {"functionStatus": "INACTIVE"}
 
 
 def test_a_version_under_another_function_id_is_not_found() -> None:
-    assert isinstance(failure(admitting(version("a", State.ACTIVE)), "b"), FunctionNotFound)
+    assert isinstance(failure(admitting(version("a", VersionState.ACTIVE)), "b"), FunctionNotFound)
 
 
 def test_a_key_for_one_version_does_not_open_the_function() -> None:
     admission = admitting(
-        version("a", State.ACTIVE),
-        version("b", State.ACTIVE),
+        version("a", VersionState.ACTIVE),
+        version("b", VersionState.ACTIVE),
         reach=ResourceScope(versions=frozenset({f"{F}/a"})),
     )
     assert admission.admit(head("a"), 0.0).version.version_id == "a"
@@ -126,7 +131,7 @@ def test_a_key_for_one_version_does_not_open_the_function() -> None:
 
 
 def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -> None:
-    a = version("a", State.ACTIVE)
+    a = version("a", VersionState.ACTIVE)
     assert (
         admitting(a, reach=ResourceScope(functions=frozenset({F}))).admit(head(), 0.0).version is a
     )
@@ -136,13 +141,13 @@ def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -
 
 
 def test_a_limited_key_learns_nothing_of_the_state() -> None:
-    error = failure(admitting(version("a", State.DEGRADED), reach=ResourceScope()), "a")
+    error = failure(admitting(version("a", VersionState.DEGRADED), reach=ResourceScope()), "a")
     assert isinstance(error, Forbidden)
     assert error.members == {}
 
 
 def test_without_the_scope_nothing_is_looked_up() -> None:
-    admission = admitting(version("a", State.ACTIVE), scope="list_functions")
+    admission = admitting(version("a", VersionState.ACTIVE), scope="list_functions")
     assert isinstance(failure(admission), Forbidden)
     assert isinstance(failure(admitting(scope="list_functions"), "x"), Forbidden)
 
@@ -151,13 +156,13 @@ def test_a_call_goes_where_capacity_runs_and_anywhere_where_none_does() -> None:
     def version(capacity: int) -> FunctionVersion:
         version_id = VersionId(f"v{capacity}")
         return FunctionVersion(
-            FunctionId("f"), version_id, "own", "n", State.ACTIVE, capacity=capacity
+            FunctionId("f"), version_id, "own", "n", VersionState.ACTIVE, capacity=capacity
         )
 
     candidates = [version(1), version(0), version(3)]
     draws = [number / 100 for number in range(100)]
-    chosen_ids = [chosen(candidates, draw).version_id for draw in draws]
+    chosen_ids = [choose(candidates, draw).version_id for draw in draws]
     assert chosen_ids.count(VersionId("v1")) == 25
     assert chosen_ids.count(VersionId("v3")) == 75
     idle = [version(0), version(0)]
-    assert [chosen(idle, draw) is idle[0] for draw in (0.0, 0.49, 0.5, 0.99)].count(True) == 2
+    assert [choose(idle, draw) is idle[0] for draw in (0.0, 0.49, 0.5, 0.99)].count(True) == 2

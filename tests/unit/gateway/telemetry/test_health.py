@@ -2,11 +2,11 @@
 
 import json
 
-from gateway.telemetry.health import Health
+from gateway.telemetry.health import ProcessHealth
 
 
 def test_readiness_gives_every_reason_and_liveness_none() -> None:
-    health = Health()
+    health = ProcessHealth()
     reasons = ["NATS is not connected", "draining"]
     health.add(lambda: reasons[0])
     health.add(lambda: reasons[1])

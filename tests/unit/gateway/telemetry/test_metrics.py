@@ -1,16 +1,16 @@
 """What is counted, under the names that NVCF's dashboards and autoscaler read."""
 
 from gateway.telemetry.metrics import GatewayMetrics
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from tests.support.invocation_world import World
 
 
-def lines(registry: Registry) -> list[str]:
+def lines(registry: MetricRegistry) -> list[str]:
     return registry.exposition().decode().splitlines()
 
 
 def test_a_request_is_pending_under_its_method_until_it_is_over() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     metrics = GatewayMetrics(registry)
     world = World()
     pending = 'axum_http_requests_pending{method="%s",endpoint="TLB"} %d'
@@ -21,7 +21,7 @@ def test_a_request_is_pending_under_its_method_until_it_is_over() -> None:
 
 
 def test_a_method_that_nobody_knows_is_not_a_label() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     metrics = GatewayMetrics(registry)
     world = World()
     world.invocation.method = b"X-0815"
@@ -35,7 +35,7 @@ def test_a_method_that_nobody_knows_is_not_a_label() -> None:
 
 
 def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     metrics = GatewayMetrics(registry)
     for size in (1000, 24):
         world = World().publish().attach()

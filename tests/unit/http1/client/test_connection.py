@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from http1.stream import Failure, Headers
 
 BODY = bytes(range(256)) * 3
@@ -78,12 +78,12 @@ class Recorder:
         assert self.failure is None
         self.failure = failure
 
-    def released(self, connection: Connection) -> None:
+    def released(self, connection: ClientConnection) -> None:
         self.is_released = True
 
-    def lost(self, connection: Connection) -> None: ...
+    def lost(self, connection: ClientConnection) -> None: ...
 
-    def delay_small_body(self, connection: Connection) -> None: ...
+    def delay_small_body(self, connection: ClientConnection) -> None: ...
 
     pause_writing = resume_writing = lambda self: None
 
@@ -93,7 +93,7 @@ def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) ->
     recorder: Any = Recorder()
     clock: Any = Clock()
     transport: Any = Transport()
-    connection = Connection(recorder, clock)
+    connection = ClientConnection(recorder, clock)
     connection.connection_made(transport)
     connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
     for data in reads:
@@ -181,7 +181,7 @@ def test_a_request_body_is_framed_as_announced() -> None:
         recorder: Any = Recorder()
         clock: Any = Clock()
         transport: Any = Transport()
-        connection = Connection(recorder, clock)
+        connection = ClientConnection(recorder, clock)
         connection.connection_made(transport)
         connection.start(recorder, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
         connection.send_data(b"cd")

@@ -1,6 +1,6 @@
 """What is counted of connections and queues, under the names that NVCF's dashboards read."""
 
-from queueing.nats.connection import Connection, ConnectionOptions
+from queueing.nats.connection import ConnectionOptions, NatsConnection
 from queueing.nats.metrics import (
     register_connection,
     register_consumer,
@@ -10,20 +10,20 @@ from queueing.nats.metrics import (
 from queueing.nats.publishes import PublishStatus
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 
 
-class UsedConnection(Connection):
+class UsedConnection(NatsConnection):
     traffic = Traffic(10, 20, 3, 5)
 
 
-def lines(registry: Registry) -> list[str]:
+def lines(registry: MetricRegistry) -> list[str]:
     return registry.exposition().decode().splitlines()
 
 
 async def test_publishes_are_shown_as_the_queue_counts_them() -> None:
-    registry = Registry(with_process=False)
-    connection = Connection(ConnectionOptions(servers=("nats://127.0.0.1",), name="test"))
+    registry = MetricRegistry(with_process=False)
+    connection = NatsConnection(ConnectionOptions(servers=("nats://127.0.0.1",), name="test"))
     queue = JetStreamQueue(connection, region="local", process=1)
     register_queue(registry, queue)
     queue.publishes.child("rq_local_v", PublishStatus.QUEUE_FULL).value += 2
@@ -32,7 +32,7 @@ async def test_publishes_are_shown_as_the_queue_counts_them() -> None:
 
 
 def test_the_fate_of_the_connection_to_nats_is_shown() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     connection = UsedConnection(ConnectionOptions(servers=("nats://127.0.0.1",), name="test"))
     register_connection(registry, connection)
     connection.connects, connection.losses = 3, 2
@@ -57,9 +57,9 @@ def test_the_fate_of_the_connection_to_nats_is_shown() -> None:
 
 
 def test_the_servers_are_named_without_what_is_secret_in_their_urls() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     urls = ("nats://me:secret@a.example:4333", "tls://token@b.example")
-    register_worker_connection(registry, Connection(ConnectionOptions(servers=urls)), urls)
+    register_worker_connection(registry, NatsConnection(ConnectionOptions(servers=urls)), urls)
     text = registry.exposition().decode()
     assert 'nats_server_fqdn{nats_fqdn="nats://a.example:4333"} 1' in text
     assert 'nats_server_fqdn{nats_fqdn="tls://b.example:4222"} 1' in text
@@ -68,7 +68,7 @@ def test_the_servers_are_named_without_what_is_secret_in_their_urls() -> None:
 
 
 def test_the_region_from_which_requests_can_be_pulled_is_shown() -> None:
-    registry = Registry(with_process=False)
+    registry = MetricRegistry(with_process=False)
     prefix = "nvcf_worker_service_nats_connected_"
     is_bound = False
     register_consumer(registry, "eu", lambda: is_bound)

@@ -9,18 +9,18 @@ from queueing.interface import QueueError
 from queueing.nats.connection import DeniedHandler, NotConnected, Reply
 from queueing.nats.jetstream import STORAGE_EXCEEDED, max_deliveries_subject
 from queueing.nats.protocol import MessageHandler
-from queueing.nats.queue import JetStreamQueue, QueueLimits, State
+from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
 from wire.ids import request_id
 
 VERSION = "9b2e0c1d-0000-4000-8000-00000000000f"
 STREAM = f"rq_test_{VERSION}"
 REQUEST = request_id(bytes(16), 1)
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
-PENDING, STALLED, HELD, LOST, ENDED = State
+PENDING, STALLED, HELD, LOST, ENDED = RequestState
 
 
 class RecordedConnection:
-    """The part of a `queueing.nats.connection.Connection` that a queue uses, always connected.
+    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses, always connected.
 
     Its handlers are called also after they have unsubscribed, as by messages on their way.
     """
@@ -97,20 +97,20 @@ class World:
     def undeliverable(self) -> None:
         self.called.append("undeliverable")
 
-    def reach(self, state: State) -> None:
+    def reach(self, state: RequestState) -> None:
         match state:
-            case State.PENDING:
+            case RequestState.PENDING:
                 pass
-            case State.STALLED:
+            case RequestState.STALLED:
                 self.no_stream()
-            case State.HELD:
+            case RequestState.HELD:
                 self.acknowledged()
                 self.stream_found()
-            case State.LOST:
+            case RequestState.LOST:
                 self.reach(HELD)
                 self.stream_replaced()
-            case State.ENDED:
-                self.answered()
+            case RequestState.ENDED:
+                self.forget()
         assert (self.request.state, self.called) == (state, [])
 
     async def happens(self, event: str) -> None:
@@ -160,8 +160,8 @@ class World:
         self.now += 60.0
         self.queue.tick()
 
-    def answered(self) -> None:
-        self.queue.answered(REQUEST)
+    def forget(self) -> None:
+        self.queue.forget(REQUEST)
 
     def withdrawn(self) -> None:
         self.queue.withdraw(VERSION, REQUEST)
@@ -190,7 +190,7 @@ FULL = ENDED, "publish_failed QueueFull"
 UNDELIVERABLE = ENDED, "undeliverable"
 SILENT = ENDED, ""
 
-TRANSITIONS: dict[str, tuple[tuple[State, str], ...]] = {
+TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     # event: after PENDING, STALLED, HELD, LOST
     "acknowledged": ((HELD, ""), (HELD, ""), (HELD, ""), (LOST, "")),
     "refused": (FAILED, FAILED, (HELD, ""), (LOST, "")),
@@ -204,15 +204,15 @@ TRANSITIONS: dict[str, tuple[tuple[State, str], ...]] = {
     "last_delivery_failed": ((PENDING, ""), (STALLED, ""), UNDELIVERABLE, (LOST, "")),
     "denied": (FAILED, FAILED, (HELD, ""), (LOST, "")),
     "time_passed": (FAILED, FAILED, (HELD, ""), FAILED),
-    "answered": (SILENT, SILENT, SILENT, SILENT),
+    "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
     "closed": (FAILED, FAILED, FAILED, FAILED),
 }
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
-@pytest.mark.parametrize("state", State)
-async def test_every_event_in_every_state(state: State, event: str) -> None:
+@pytest.mark.parametrize("state", RequestState)
+async def test_every_event_in_every_state(state: RequestState, event: str) -> None:
     async with running_world() as world:
         world.reach(state)
         await world.happens(event)

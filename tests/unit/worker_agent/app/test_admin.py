@@ -5,7 +5,7 @@ import json
 import pytest
 
 from http1.stream import Headers, Request
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from worker_agent.app.admin import Admin
 
 
@@ -41,7 +41,7 @@ class Writer:
 
 def ask(method: bytes, target: bytes, failures: dict[str, str] | None = None) -> Writer:
     writer = Writer()
-    admin = Admin(Registry(), lambda: failures or {})
+    admin = Admin(MetricRegistry(), lambda: failures or {})
     admin.serve(Request(method, target, b"h", [], 0, 0.0), writer)
     assert writer.has_ended
     return writer

@@ -1,6 +1,6 @@
 """What the agent counts, with times that the test tells."""
 
-from runtime.metrics import Registry
+from runtime.metrics import MetricRegistry
 from tests.support.job_bench import JSON, Bench
 from worker_agent.app.metrics import BusyTime, Metrics
 from worker_agent.job.machine import Job
@@ -15,7 +15,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.metrics = Metrics(Registry(with_process=False), lambda: self.clock.now)
+        self.metrics = Metrics(MetricRegistry(with_process=False), lambda: self.clock.now)
 
     def value(self, name: str) -> float:
         wanted = f"nvcf_worker_service_{name} "

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from http1.client.connection import Connection
+from http1.client.connection import ClientConnection
 from worker_agent.attach.stream import RestOfBody
 
 
@@ -38,7 +38,7 @@ class Slow:
     def rest_end(self) -> None:
         self.is_over = True
 
-    def released(self, _: Connection) -> None:
+    def released(self, _: ClientConnection) -> None:
         self.is_released = True
 
     def time(self) -> float:
@@ -48,7 +48,7 @@ class Slow:
 def test_a_rest_that_came_in_one_read_leaves_its_connection_readable() -> None:
     slow: Any = Slow()
     transport: Any = Transport()
-    connection = Connection(slow, slow)
+    connection = ClientConnection(slow, slow)
     connection.connection_made(transport)
     rest = slow.rest = RestOfBody(slow)
     assert rest.opened(connection, b"GET / HTTP/1.1\r\n\r\n")

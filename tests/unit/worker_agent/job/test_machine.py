@@ -15,7 +15,7 @@ def test_a_response_that_comes_whole_is_delivered_then_acked() -> None:
     bench.forward()
     bench.job.response_whole(200, JSON, 2, b"{}")
     assert bench.take() == ["attach.deliver", "registry.freed"]
-    assert bench.job.answer == (
+    assert bench.job.response == (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     )
     bench.job.post_answered(200)
@@ -41,7 +41,7 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
 def test_a_response_without_body_is_posted_without_the_length_it_announces(method: bytes) -> None:
     bench = Bench(method=method).forward()
     bench.job.response_whole(304 if method == b"GET" else 200, [], 7, b"")
-    assert bench.job.answer.endswith(b"content-length: 7\r\n\r\n")
+    assert bench.job.response.endswith(b"content-length: 7\r\n\r\n")
 
 
 def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
@@ -61,7 +61,7 @@ def test_a_stale_connection_is_replaced_once() -> None:
     bench.send()
     bench.job.response_broken(Failure.RESET, is_stale=True)
     assert bench.take() == ["attach.deliver", "registry.freed"]
-    assert b"urn:inference-connection:" in bench.job.answer
+    assert b"urn:inference-connection:" in bench.job.response
 
 
 def test_a_request_whose_body_was_fetched_is_not_sent_again() -> None:
@@ -93,7 +93,7 @@ def test_a_body_of_another_length_than_announced_ends_the_call(rest: bytes) -> N
     bench.job.rest_data(rest)
     bench.job.rest_end()
     assert bench.take()[-4:] == ["call.close", "rest.close", "attach.deliver", "registry.freed"]
-    assert b"urn:nvcf-worker-service:" in bench.job.answer
+    assert b"urn:nvcf-worker-service:" in bench.job.response
 
 
 def test_a_response_that_ends_before_the_request_stops_the_upload() -> None:

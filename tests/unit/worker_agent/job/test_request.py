@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from tests.support.envelopes import REQUEST_ID, REQUESTED_AT_NS, envelope
 from wire.envelope import Envelope
-from worker_agent.job.request import Identity, RequestError, outgoing, poll_seconds
+from worker_agent.job.request import PlatformHeaders, RequestError, build_request, poll_seconds
 
-IDENTITY = Identity(
+PLATFORM_HEADERS = PlatformHeaders(
     "127.0.0.1:8000",
     [("NVCF-REGION", "zone"), ("NVCF-ENV", "")],
     asset_dir="/assets",
@@ -17,7 +17,7 @@ IDENTITY = Identity(
 
 
 def lines(given: Envelope, later_s: int = 0) -> list[bytes]:
-    request = outgoing(given, IDENTITY, REQUESTED_AT_NS + later_s * 1_000_000_000)
+    request = build_request(given, PLATFORM_HEADERS, REQUESTED_AT_NS + later_s * 1_000_000_000)
     head = request.head
     assert head.endswith(b"\r\n\r\n")
     return head[:-4].split(b"\r\n")
@@ -121,7 +121,7 @@ def test_the_body_is_framed_by_its_length_when_that_is_known(
 )
 def test_what_is_no_request_is_refused(given: Envelope) -> None:
     with pytest.raises(RequestError):
-        outgoing(given, IDENTITY, 0)
+        build_request(given, PLATFORM_HEADERS, 0)
 
 
 @given(
@@ -144,4 +144,4 @@ def test_no_header_ever_writes_a_line_of_its_own(headers: list[tuple[str, str]])
 
 def test_an_identity_with_a_line_break_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
-        Identity("h:1", [("NVCF-ENV", "a\nb")], asset_dir="", large_output_dir="")
+        PlatformHeaders("h:1", [("NVCF-ENV", "a\nb")], asset_dir="", large_output_dir="")

@@ -6,7 +6,7 @@ from gateway.domain.model import Instance, Phase, VersionDetails
 from gateway.provision.backend import LaunchSpec, RunState
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.queues import Queues
-from queueing.nats.connection import Connection
+from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from runtime.ids import new_uuid
@@ -22,7 +22,7 @@ __all__ = ["nats_server"]
 async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    connection = Connection(ConnectionOptions(servers=(nats_server.url,)))
+    connection = NatsConnection(ConnectionOptions(servers=(nats_server.url,)))
     connection.start()
     await connection.wait_connected()
     await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())

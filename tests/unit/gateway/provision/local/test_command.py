@@ -12,7 +12,7 @@ from gateway.provision.local.command import (
     MAX_ALL_BYTES,
     MAX_STRING_BYTES,
     Allocation,
-    CommandError,
+    LaunchError,
     image_of,
     inference_command,
     worker_command,
@@ -73,7 +73,7 @@ def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
     ],
 )
 def test_an_unusable_template_is_refused_with_a_reason(template: str | None, message: str) -> None:
-    with pytest.raises(CommandError, match=message):
+    with pytest.raises(LaunchError, match=message):
         inference_command(launch_spec(), template, ALLOCATION, "python", {})
 
 
@@ -103,7 +103,7 @@ LONGEST = "x" * MAX_STRING_BYTES
 def test_a_command_that_linux_cannot_execute_is_refused_with_a_reason(
     spec: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(CommandError, match=message) as refused:
+    with pytest.raises(LaunchError, match=message) as refused:
         inference_command(launch_spec(**spec), ECHO, ALLOCATION, "python", {})
     assert len(str(refused.value)) < 500
 
@@ -123,16 +123,16 @@ def test_the_largest_command_that_linux_can_execute_is_accepted() -> None:
 
 
 def test_an_overlong_image_is_refused_before_its_template_is_searched() -> None:
-    with pytest.raises(CommandError, match="containerImage is longer than 4,096 characters"):
+    with pytest.raises(LaunchError, match="containerImage is longer than 4,096 characters"):
         image_of(launch_spec(containerImage="x" * 5000))
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(LaunchError) as refused:
         inference_command(launch_spec(containerImage="x" * 4096), None, ALLOCATION, "python", {})
     assert len(str(refused.value)) < 300
 
 
 def test_a_worker_command_that_linux_cannot_execute_is_refused_too() -> None:
     health = {"uri": LONGEST, "port": 8000, "timeout": "PT10S", "expectedStatusCode": 200}
-    with pytest.raises(CommandError, match="variable 'WORKER_HEALTH__PATH' can have at most"):
+    with pytest.raises(LaunchError, match="variable 'WORKER_HEALTH__PATH' can have at most"):
         worker_command(launch_spec(health=health), ("agent",), ALLOCATION, 30.0, {})
 
 
@@ -147,13 +147,13 @@ def test_a_helm_chart_or_models_without_an_image_are_named_in_the_reason(
     spec: dict[str, Any], message: str
 ) -> None:
     asked = launch_spec(**spec, containerImage="")
-    with pytest.raises(CommandError, match=f"cluster 'local' runs commands .*{message}"):
+    with pytest.raises(LaunchError, match=f"cluster 'local' runs commands .*{message}"):
         inference_command(asked, None, ALLOCATION, "python", {})
 
 
 def test_a_template_for_every_image_runs_models_alone_but_no_helm_chart() -> None:
     helm = launch_spec(helmChart="https://charts/x.tgz", containerImage="")
-    with pytest.raises(CommandError, match="cannot run a Helm chart"):
+    with pytest.raises(LaunchError, match="cannot run a Helm chart"):
         inference_command(helm, ECHO, ALLOCATION, "python", {})
     models = launch_spec(models=[{"name": "m"}], containerImage="", containerArgs="tritonserver")
     assert inference_command(models, "process://run", ALLOCATION, "", {}).argv == (

@@ -7,7 +7,7 @@ from typing import Any
 import nkeys
 import pytest
 
-from queueing.nats.accounts.jwt import Credentials, Role, Signer, account_of
+from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_of
 from queueing.nats.accounts.users import WorkerUsers, gateway_user
 from wire.subjects import worker_inbox
 
@@ -34,7 +34,7 @@ def is_signed_by(jwt: str, signer: Signer) -> bool:
     return verified
 
 
-def worker(instance_id: str = "i1") -> Credentials:
+def worker(instance_id: str = "i1") -> UserCredentials:
     return users().worker(VERSION, instance_id, bytes(32), now=100, expires_at=200)
 
 
