@@ -3,7 +3,8 @@
 Nothing is buffered while there is no server: a send without a link fails at once, and the sender
 decides what to do. A server in lame-duck mode is left for another one before it stops, in an order
 that loses no reply: let the old server respond to what was sent, hold new frames, unsubscribe
-there, subscribe at the new server, send what was held.
+there, subscribe at the new server, send what was held. What other servers of the cluster send to
+the old one while it unsubscribes is lost: a lease among it is delivered again when it expires.
 """
 
 import asyncio

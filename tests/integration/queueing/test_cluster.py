@@ -25,7 +25,13 @@ from tests.support.queue_harness import (
 )
 from tests.support.waiting import PATIENCE_S, until
 
-REPLICATED = StreamSettings(replicas=3, ack_wait_s=300.0)
+REPLICATED = StreamSettings(replicas=3, ack_wait_s=PATIENCE_S / 4)
+"""The broker may lose a lease when a server leaves, and delivers the request again when it expires.
+
+The leader of a replicated consumer sends a message only when the other replicas have counted the
+delivery (nats-server, consumer.go, ``replicateDeliveries``). It does not send it if it has stepped
+down meanwhile, as a server in lame duck mode does.
+"""
 PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)
 
 
