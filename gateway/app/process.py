@@ -94,7 +94,7 @@ class GatewayProcess:
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
         self._requests = RequestLocator(
-            self._invocations.live.values(),
+            self._invocations.live,
             self._queue,
             self._broker.bus,
             settings.queue.region,

@@ -6,7 +6,7 @@ reply is JSON, or empty for an unknown request. If two processes have the same n
 reply counts.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import orjson
 
@@ -23,13 +23,13 @@ class RequestLocator:
 
     def __init__(
         self,
-        live: Collection[Invocation],
+        live: Mapping[str, Invocation],
         queue: FunctionQueue,
         bus: Bus,
         region: str,
         process: int,
     ) -> None:
-        """``live`` are the present invocations of this process, whose number is ``process``."""
+        """``live`` are the invocations of this process by request id, ``process`` is its number."""
         self._live = live
         self._queue = queue
         self._bus = bus
@@ -49,7 +49,7 @@ class RequestLocator:
     async def find(self, request_id: str) -> QueuedRequest | None:
         """Return a request and its position, `None` if it is unknown or finished.
 
-        Takes time in proportion to the invocations of one process. Raises `QueueUnavailable`.
+        Raises `QueueUnavailable`.
         """
         found = await self._find_here(request_id)
         if found is not None or process_of(request_id) == self._process:
@@ -65,7 +65,7 @@ class RequestLocator:
         return locate_subject(self._region, process).encode()
 
     async def _find_here(self, request_id: str) -> QueuedRequest | None:
-        invocation = next((live for live in self._live if live.request_id == request_id), None)
+        invocation = self._live.get(request_id)
         if invocation is None:
             return None
         version, account = invocation.version, invocation.account

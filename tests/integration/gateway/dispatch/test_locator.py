@@ -42,7 +42,8 @@ class Third:
 async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[RequestLocator]:
     connection = NatsConnection(ConnectionOptions(servers=(url,)))
     connection.start()
-    requests = RequestLocator(live, Third(), NatsBus(connection), "local", number)
+    by_id = {waiting.request_id: waiting for waiting in live}
+    requests = RequestLocator(by_id, Third(), NatsBus(connection), "local", number)
     try:
         async with asyncio.timeout(PATIENCE_S):
             await connection.wait_connected()
