@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 from wire.envelope import Envelope
-from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
+from wire.headers import (
+    CONTENT_LENGTH,
+    HOP_BY_HOP,
+    NVCF_ALLOW_RERUN,
+    NVCF_INVOCATION_REGION,
+    NVCF_POLL_SECONDS,
+)
 from wire.http1 import HeadError, encode_request_head
 
 _PLATFORM = frozenset(
@@ -36,8 +42,17 @@ _PLATFORM = frozenset(
 _SET_HERE = (
     _PLATFORM
     | HOP_BY_HOP
-    | {b"host", b"expect", CONTENT_LENGTH, NVCF_POLL_SECONDS, NVCF_INVOCATION_REGION}
+    | {
+        b"host",
+        b"expect",
+        CONTENT_LENGTH,
+        NVCF_ALLOW_RERUN,
+        NVCF_POLL_SECONDS,
+        NVCF_INVOCATION_REGION,
+    }
 )
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
+"""Methods that may be repeated (RFC 9110 §9.2.2)."""
 _METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _NS = 1_000_000_000
@@ -77,19 +92,28 @@ class Outgoing:
 
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway. ``is_head``: the method is HEAD.
+    more of the body follows from the gateway. ``is_head``: the method is HEAD. ``is_rerunnable``:
+    the function may run it a second time.
     """
 
-    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head")
+    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head", "is_rerunnable")
 
     def __init__(
-        self, head: bytes, body: bytes, body_bytes: int | None, *, has_rest: bool, is_head: bool
+        self,
+        head: bytes,
+        body: bytes,
+        body_bytes: int | None,
+        *,
+        has_rest: bool,
+        is_head: bool,
+        is_rerunnable: bool,
     ) -> None:
         self.head = head
         self.body = body
         self.body_bytes = body_bytes
         self.has_rest = has_rest
         self.is_head = is_head
+        self.is_rerunnable = is_rerunnable
 
 
 def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns: int) -> Outgoing:
@@ -119,7 +143,16 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
     except HeadError as error:
         raise RequestError(str(error)) from error
     has_rest = envelope.request_token is not None
-    return Outgoing(head, envelope.body, body_bytes, has_rest=has_rest, is_head=method == b"HEAD")
+    return Outgoing(
+        head,
+        envelope.body,
+        body_bytes,
+        has_rest=has_rest,
+        is_head=method == b"HEAD",
+        # What was fetched of a rest is gone, so nobody could send the request again.
+        is_rerunnable=not has_rest
+        and (method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false"),
+    )
 
 
 def poll_seconds(value: bytes) -> int:

@@ -257,7 +257,7 @@ async def test_a_gateway_that_is_gone_costs_the_answer_and_nothing_else() -> Non
         lease = agent.lease(envelope)
         await lease.ended.wait()
         assert lease.calls == ["ack"]
-        assert agent.slots.running == agent.slots.delivering == 0
+        assert agent.slots.running == agent.slots.jobs == 0
 
 
 async def test_a_body_that_breaks_off_ends_the_inference_call_with_a_problem() -> None:
