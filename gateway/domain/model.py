@@ -43,6 +43,7 @@ __all__ = [
     "EMPTY",
     "EVERYTHING",
     "INVOCABLE",
+    "SERVING",
     "Account",
     "AccountKey",
     "ApiKey",
@@ -89,13 +90,18 @@ class VersionState(Enum):
     ERROR = "ERROR"
 
 
-INVOCABLE = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
-"""States in which invocations are accepted (`docs/wire.md` §2.2)."""
-
 BUSY = frozenset(
     {VersionState.DEPLOYING, VersionState.ACTIVE, VersionState.DEGRADING, VersionState.DEGRADED}
 )
 """States of a deployed version except ERROR (`docs/wire.md` §13.1)."""
+
+INVOCABLE = BUSY
+"""States in which invocations are accepted (`docs/wire.md` §2.2). Where no instance runs, some are
+on their way or are started by the call; the request waits for them in the queue."""
+
+SERVING = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
+"""States of a version that is preferred to others, because it can serve now or as soon as called.
+"""
 
 
 @dataclass(frozen=True, slots=True)
