@@ -67,6 +67,16 @@ TypeOption = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT, STREAMING or LLM.")
 ]
 
+RerunOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-rerun/--no-allow-rerun",
+        help="Whether a POST may be run again, once, if an inference server broke off before it "
+        "responded. Default: allowed.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def create(  # noqa: PLR0913 - one argument per option
@@ -81,6 +91,7 @@ def create(  # noqa: PLR0913 - one argument per option
     tag: TagOption = None,
     description: DescriptionOption = None,
     kind: TypeOption = None,
+    allow_rerun: RerunOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -100,6 +111,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "tags": tag,
         "description": description,
         "functionType": kind,
+        "allowRerun": allow_rerun,
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", "functions", body))
@@ -120,6 +132,7 @@ def version(  # noqa: PLR0913 - one argument per option
     tag: TagOption = None,
     description: DescriptionOption = None,
     kind: TypeOption = None,
+    allow_rerun: RerunOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -140,6 +153,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "tags": tag,
         "description": description,
         "functionType": kind,
+        "allowRerun": allow_rerun,
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
@@ -317,6 +331,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("arguments", function.get("containerArgs")),
             ("inference url", function.get("inferenceUrl")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
+            ("rerun", "not allowed" if function.get("allowRerun") is False else None),
             ("tags", function.get("tags")),
             ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),
             ("secrets", function.get("secrets")),

@@ -71,6 +71,7 @@ def register_records(
         inference_path=url if url.startswith("/") else f"/{url}",
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
+        allows_rerun=spec.get("allowRerun") is not False,
     )
     details = VersionDetails(
         function_id, version_id, account, at, spec, tuple(secret_names), updated_at=at

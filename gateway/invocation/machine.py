@@ -182,7 +182,9 @@ class Invocation:
         first_part = upload.take_first_part()
         if upload.has_rest():
             self.request_token = context.registry.issue_request_token(self.request_id)
-        headers = request_headers(request.headers, context.region)
+        headers = request_headers(
+            request.headers, context.region, allows_rerun=caller.version.allows_rerun
+        )
         try:
             envelope = encode_envelope(
                 request_id=self.request_id,

@@ -39,9 +39,7 @@ async def problem_of(answer: bytes, head: bool = False) -> tuple[int, str]:
         return status, json.loads(body)["type"]
 
 
-async def test_a_refused_request_is_handed_back_and_none_is_pulled_until_the_server_is_up() -> (
-    None
-):
+async def test_a_refused_request_is_handed_back_and_none_is_pulled_until_the_server_is_up() -> None:
     async def serve(peer: Peer) -> None:
         while await peer.head():
             await peer.send(OK)
@@ -307,7 +305,7 @@ async def test_a_server_that_does_not_notice_keeps_its_slots_however_a_request_i
         assert (count.running, agent.slots.running, agent.slots.jobs) == (2, 2, 0)
         assert agent.slots.free() == 0
         finish.set()
-        await until(lambda: agent.slots.free(), lambda free: free == 2)
+        await until(agent.slots.free, lambda free: free == 2)
         assert count.most == 2
 
 
