@@ -9,14 +9,16 @@ that is slow or not healthy is no evidence. A refused connection is evidence at 
 listens. A request whose connection ends before its response, or that was left and shows no sign for
 the time of grace, gives rise to doubt: the next requests would suffer the same.
 
-The first probe after such an event is sent at once, the following ones ever more rarely, up to
-the usual interval. A server that fails again before it has served a request goes on from there.
+The first probe after such an event is sent at once, the following ones ever more rarely. A server
+that fails again before it has served a request is probed later and later, up to the usual interval.
 """
 
 from enum import Enum
 
 RETRY_S = 0.1
 """Time to the second probe of a server in doubt; it doubles from probe to probe."""
+MAX_RETRY_S = 1.0
+"""The most that it grows to while no probe is healthy."""
 
 
 class ServerState(Enum):
@@ -61,7 +63,10 @@ class Liveness:
             self._misses += 1
         if is_refused or self._misses >= self._max_misses:
             self.state = DOWN
-        self.probe_in_s = self._interval_s if self.state is UP else self._next_retry_s()
+        if self.state is UP:
+            self.probe_in_s = self._interval_s
+        else:
+            self.probe_in_s = min(self._next_retry_s(), MAX_RETRY_S)
 
     def unreachable(self, *, is_busy: bool, has_served: bool) -> None:
         """A request found no connection.
