@@ -6,8 +6,8 @@
 
 A busy server is not a dead one: while connections with requests of ours are open on it, a probe
 that is slow or not healthy is no evidence. A refused connection is evidence at any time: nobody
-listens. A request whose connection ends before its response, or that was left and shows no sign for
-the time of grace, gives rise to doubt: the next requests would suffer the same.
+listens. A request that finds no room, whose connection ends before its response, or that was left and
+shows no sign for the time of grace, gives rise to doubt: the next requests would suffer the same.
 
 The first probe after such an event is sent at once, the following ones ever more rarely. A server
 that fails again before it has served a request is probed later and later, up to the usual interval.
@@ -71,11 +71,10 @@ class Liveness:
     def unreachable(self, *, is_busy: bool, has_served: bool) -> None:
         """A request found no connection.
 
-        ``is_busy``: others have one, so the server may be full. ``has_served``: the server has
-        responded to a request since the last event of this kind.
+        ``is_busy``: others have one, and this one was not refused: the server takes no more for
+        now. ``has_served``: it has responded to a request since the last event of this kind.
         """
-        if not is_busy:
-            self._fall(DOWN, has_served)
+        self._fall(DOUBTED if is_busy else DOWN, has_served)
 
     def broke(self, *, has_served: bool) -> None:
         """The connection of a request ended before its response."""

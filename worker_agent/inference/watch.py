@@ -117,7 +117,7 @@ class HealthWatch:
         if miss is None and probe.is_apart and self._liveness.state is not UP:
             # Requests go to another port, which may still be refusing them.
             try:
-                self._pool.released(await self._pool.connect())
+                (await self._pool.connect()).close()
             except OSError as error:
                 miss = Miss(str(error) or type(error).__name__, is_refused=False)
         self._ports.on_probe(miss is None)

@@ -49,9 +49,12 @@ def test_a_refused_connection_means_down_at_once_even_if_requests_run() -> None:
     assert probed.probe_in_s == called.probe_in_s == 0.0
 
 
-def test_a_server_whose_queue_of_connections_is_full_is_busy() -> None:
-    server = liveness()
+def test_a_server_that_takes_no_more_connections_is_busy_and_gets_no_more_for_now() -> None:
+    server = liveness(1)
     server.unreachable(is_busy=True, has_served=True)
+    miss(server, is_busy=True)
+    assert server.state is DOUBTED
+    server.healthy()
     assert server.state is UP
 
 
