@@ -6,8 +6,8 @@
 
 A busy server is not a dead one: while connections with requests of ours are open on it, a probe
 that is slow or not healthy is no evidence. A refused connection is evidence at any time: nobody
-listens. A request that finds no room, whose connection ends before its response, or that was left and
-shows no sign for the time of grace, gives rise to doubt: the next requests would suffer the same.
+listens. A request that finds no room, whose connection ends before its response, or that was left
+and shows no sign for the time of grace, gives rise to doubt: the next ones would suffer the same.
 
 The first probe after such an event is sent at once, the following ones ever more rarely. A server
 that fails again before it has served a request is probed later and later, up to the usual interval.
