@@ -60,7 +60,6 @@ class ClientConnection(asyncio.Protocol):
         "_is_bodiless",
         "_is_chunked_request",
         "_is_chunked_response",
-        "_is_discarded",
         "_is_ended",
         "_is_head_reported",
         "_is_head_request",
@@ -92,7 +91,6 @@ class ClientConnection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._headers: Headers = []
-        self._is_discarded = False
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
@@ -194,7 +192,6 @@ class ClientConnection(asyncio.Protocol):
         used again.
         """
         self.response_stream = response_stream
-        self._is_discarded = True
         self._is_request_complete = False
         if not self._transport.is_closing():
             self.resume_reading()
@@ -428,7 +425,11 @@ class ClientConnection(asyncio.Protocol):
         response_stream, self.response_stream = self.response_stream, None
         if response_stream is not None:
             response_stream.response_broken(failure, is_stale=False)
-        if self._is_discarded:
+        if self._is_expecting():
+            # The former stream has discarded the rest, which cannot be parsed.
             self._left = _UNPARSED_BYTES
         else:
             self._transport.abort()
+
+    def _is_expecting(self) -> bool:
+        return self.response_stream is not None
