@@ -348,7 +348,7 @@ async def test_a_server_that_shows_no_sign_keeps_a_slot_for_the_grace_and_is_dou
         agent.intake.on_cancel(expected.request_id)
         assert agent.slots.running == 1
         await until(lambda: agent.slots.running == 0)
-        assert agent.pool.in_use == 0
+        await until(lambda: agent.pool.in_use == 0)
         assert agent.queue.free == 0
         assert agent.watch.failure
 
