@@ -12,6 +12,7 @@ from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
+from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
@@ -20,7 +21,13 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
-from tests.support.recorder import RecordedQueue, RecordedRegistry, RecordedResponseWriter, Script
+from tests.support.recorder import (
+    RecordedQueue,
+    RecordedRegistry,
+    RecordedResponseWriter,
+    RecordedSpool,
+    Script,
+)
 from wire.ids import FunctionId, VersionId
 
 DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -49,6 +56,9 @@ def dispatcher() -> Dispatcher:
         region=b"eu",
         attach_uri=b"http://10.0.0.1:8090",
         process=7,
+        uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
+        max_body_bytes=0,
+        clock=lambda: 0.0,
     )
     return Dispatcher(
         context,
