@@ -39,6 +39,7 @@ class World:
         headers: list[tuple[bytes, bytes]] | None = None,
         bounds: CollectionBounds = NOT_COLLECTED,
         max_body_bytes: int = 0,
+        function_max_body_bytes: int = 0,
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -64,7 +65,14 @@ class World:
             body_bytes,
             100.0,
         )
-        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", VersionState.ACTIVE)
+        version = FunctionVersion(
+            FUNCTION,
+            VERSION,
+            "acme",
+            "echo",
+            VersionState.ACTIVE,
+            max_body_bytes=function_max_body_bytes,
+        )
         self.invocation = Invocation(
             context,
             self.client,
