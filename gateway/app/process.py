@@ -135,6 +135,7 @@ class GatewayProcess:
     async def serve(self, lifecycle: Lifecycle) -> None:
         """Serve until the stop signal, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._spool.close)
             admin = await self._listen_admin(stack)
             self._broker.start()
             stack.push_async_callback(self._broker.close)
@@ -154,7 +155,6 @@ class GatewayProcess:
             ticker.start()
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)
-            stack.callback(self._spool.close)
             api = await self._open_control(stack)
             public.serve(self._dispatcher(target_uri, api))
             self._settle()

@@ -101,13 +101,12 @@ class OpenSpoolFile:
     def _end(self, done: asyncio.Future[bytes], end: Callable[[bytes | None], None]) -> None:
         self._is_busy = False
         result: bytes | None = None
-        error = None if done.cancelled() else done.exception()
-        if isinstance(error, OSError):
-            emit(_log, "upload.spool_failed", logging.WARNING, error=str(error))
-        elif error is not None:
-            raise error
-        elif not done.cancelled():
-            result = done.result()
+        if not done.cancelled():
+            error = done.exception()
+            if error is None:
+                result = done.result()
+            else:
+                emit(_log, "upload.spool_failed", logging.WARNING, error=str(error))
         if self._is_closed:
             self._close_file()
         else:
@@ -122,4 +121,5 @@ class OpenSpoolFile:
     def _close_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            # Frees what the file holds, which takes long for a long file.
+            self._threads.submit(file.close)

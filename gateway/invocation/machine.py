@@ -448,8 +448,8 @@ class Invocation:
                 self._fail(UploadTimeout(), Outcome.TOO_LONG)
                 return
             left_s = self._caller.poll_s if self._left_s is None else self._left_s
-            # The window stands still, so this is only when to look again.
-            self.deadline = min(now + left_s + RESPONSE_GRACE_S, latest)
+            # The window stands still: this is only when to look again.
+            self.deadline = min(now + max(left_s, RESPONSE_GRACE_S), latest)
         elif self.head_at == 0.0:
             self._withdraw()
             error = PollTimeout("No response within the poll window")

@@ -64,7 +64,7 @@ async def test_what_was_written_is_read_and_the_file_has_no_name(
     file.read(0, 3 * SIZE)
     assert await user.result() == b"\0" * SIZE + b"\1" * SIZE + b"\2" * SIZE
     file.close()
-    assert not any(str(tmp_path) in name for name in open_files())
+    await until(lambda: not any(str(tmp_path) in name for name in open_files()))
 
 
 async def test_a_folder_that_is_not_there_is_told_and_logged(

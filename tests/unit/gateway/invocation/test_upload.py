@@ -359,8 +359,9 @@ class Play:
             self.fetch()
 
     def get_over(self) -> None:
-        if self.worker is not None and not self.worker.over:
-            self.world.invocation.rest_broken()
+        invocation = self.world.invocation
+        if self.worker is not None and not self.worker.over and invocation.state is QUEUED:
+            invocation.rest_broken()
             self.fetch()
 
     def fetch(self) -> None:
