@@ -35,8 +35,8 @@ class SpoolFiles:
         return OpenSpoolFile(self._threads, self._folder, user)
 
     def close(self) -> None:
-        """Begin no more operations."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Begin no more operations; those that were begun go on to their end."""
+        self._threads.shutdown(wait=False)
 
 
 class OpenSpoolFile:
