@@ -80,7 +80,7 @@ class Collection:
     """The bytes of one body that no worker has for good: first a file's, then those in memory.
 
     ``is_full``: no more is collected; what arrives nevertheless is held in memory. ``is_writing``:
-    the file takes bytes, so the client should send no more before `written`.
+    the file takes bytes; `written` follows.
     """
 
     __slots__ = (
@@ -127,6 +127,13 @@ class Collection:
         return self._batch is not None
 
     # In
+
+    def is_congested(self) -> bool:
+        """Return whether the client should send no more before `written`."""
+        space = self._space
+        return self._batch is not None and (
+            len(self._memory) >= BATCH_BYTES or space.memory_bytes > space.bounds.memory_total_bytes
+        )
 
     def add(self, data: bytes | bytearray) -> None:
         """Take the next bytes."""

@@ -163,7 +163,7 @@ class Invocation:
                 upload.collect(self)
             if upload.is_ready():
                 self._publish()
-            elif upload.is_writing():
+            elif upload.is_congested():
                 self._client.pause_reading()
         elif is_held:
             # No worker fetches the body yet: what the client sends must stay in its socket.
@@ -268,7 +268,7 @@ class Invocation:
         if self.state is RECEIVING:
             if upload.is_ready():
                 self._publish()
-            elif not upload.is_writing():
+            elif not upload.is_congested():
                 self._client.resume_reading()
 
     def spool_read(self, data: bytes) -> None:

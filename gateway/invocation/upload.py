@@ -83,9 +83,9 @@ class Upload:
         self._collection = Collection(self._space, user, self._length)
         self._split()
 
-    def is_writing(self) -> bool:
-        """Return whether a file takes bytes, so that the client should wait."""
-        return self._collection is not None and self._collection.is_writing
+    def is_congested(self) -> bool:
+        """Return whether the client sends faster than the file takes."""
+        return self._collection is not None and self._collection.is_congested()
 
     def is_whole(self) -> bool:
         """Return whether the body is complete."""
