@@ -180,7 +180,7 @@ class Invocation:
         if self.state is RECEIVING:
             if self._upload.is_ready():
                 self._publish()
-        else:
+        elif self._left_s is not None:
             self._wait_for_worker()
 
     def request_broken(self) -> None:
