@@ -128,7 +128,7 @@ class Collection:
 
     # In
 
-    def is_congested(self) -> bool:
+    def is_behind(self) -> bool:
         """Return whether the client should send no more before `written`."""
         space = self._space
         return self._batch is not None and (

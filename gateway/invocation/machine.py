@@ -163,7 +163,7 @@ class Invocation:
                 upload.collect(self)
             if upload.is_ready():
                 self._publish()
-            elif upload.is_congested():
+            elif upload.is_behind():
                 self._client.pause_reading()
         elif is_held:
             # No worker fetches the body yet: what the client sends must stay in its socket.
@@ -268,7 +268,7 @@ class Invocation:
         if self.state is RECEIVING:
             if upload.is_ready():
                 self._publish()
-            elif not upload.is_congested():
+            elif not upload.is_behind():
                 self._client.resume_reading()
 
     def spool_read(self, data: bytes) -> None:
@@ -279,9 +279,9 @@ class Invocation:
     # The queue
 
     def publish_failed(self, error: QueueError) -> None:
-        """The queue did not take the request, or lost it."""
+        """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED:
+        if self.state is QUEUED or self.state is RECEIVING:
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 

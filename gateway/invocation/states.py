@@ -101,8 +101,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
     (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, QUEUED, DONE}),
-    # The queue
-    (QUEUED, Event.PUBLISH_FAILED): frozenset({DONE}),
+    # The queue. It may be gone, because its version was undeployed, before the request is whole.
+    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),

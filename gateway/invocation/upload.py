@@ -83,9 +83,9 @@ class Upload:
         self._collection = Collection(self._space, user, self._length)
         self._split()
 
-    def is_congested(self) -> bool:
-        """Return whether the client sends faster than the file takes."""
-        return self._collection is not None and self._collection.is_congested()
+    def is_behind(self) -> bool:
+        """Return whether the file is behind the client, which should send no more for now."""
+        return self._collection is not None and self._collection.is_behind()
 
     def is_whole(self) -> bool:
         """Return whether the body is complete."""

@@ -218,7 +218,7 @@ async def test_a_collected_body_goes_to_another_worker_when_the_first_one_dies(
     async with gateway.client() as client:
         # No file can be made for the long one: it flows through, and cannot be handed out again.
         collected, streamed = (
-            spawn(client.post("/slow?seconds=2", content=os.urandom(size)), "call")
+            spawn(client.post("/slow?seconds=4", content=os.urandom(size)), "call")
             for size in (90_000, 3 * MEBIBYTE)
         )
         async with stack.direct() as direct:
@@ -236,9 +236,7 @@ async def test_what_is_too_large_is_refused_before_it_is_read(
 ) -> None:
     unlimited = stack.demo.function_id
     stack.demo = await register(stack.nats.url, max_body_bytes=100_000)
-    gateway = stack.gateway(
-        EDGE__MAX_BODY_BYTES="200000", UPLOAD__MEMORY_BYTES="0", UPLOAD__SPOOL_BYTES="0"
-    )
+    gateway = stack.gateway(EDGE__MAX_BODY_BYTES="200000", **NOT_COLLECTED)
     stack.agent()
     announced = await uploader.begin(gateway, "content-length: 100001", "expect: 100-continue")
     status, answer = await announced.response()
