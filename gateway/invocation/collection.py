@@ -84,6 +84,7 @@ class Collection:
     """
 
     __slots__ = (
+        "_ahead",
         "_at",
         "_batch",
         "_batch_bytes",
@@ -118,6 +119,7 @@ class Collection:
         self._file: SpoolFile | None = None
         self._file_bytes = 0
         self._at = 0
+        self._ahead = b""
         self._is_reading = False
         self._is_outdated = False
         self.is_full = user is None
@@ -183,6 +185,7 @@ class Collection:
     def rewind(self) -> None:
         """Begin again with the first byte."""
         self._at = 0
+        self._ahead = b""
         self._is_outdated = self._is_reading
 
     def is_drained(self) -> bool:
@@ -190,26 +193,34 @@ class Collection:
         return self._at == self._file_bytes + len(self._memory)
 
     def take(self) -> bytes:
-        """Return the next bytes; empty if they are being read, and after the last."""
-        at, file = self._at, self._file
-        if file is not None and at < self._file_bytes:
-            if not self._is_reading:
-                self._is_reading = True
-                file.read(at, min(BATCH_BYTES, self._file_bytes - at))
-            return b""
-        at -= self._file_bytes
+        """Return the next bytes; empty after the last, and if `read` must bring them first."""
+        if self._at < self._file_bytes:
+            data, self._ahead = self._ahead, b""
+            self._at += len(data)
+            # The file is read while the worker takes what was read before.
+            self._read_ahead()
+            return data
+        at = self._at - self._file_bytes
         data = bytes(self._memory[at : at + STEP_BYTES])
         self._at += len(data)
         return data
 
-    def read(self, data: bytes) -> bytes | None:
-        """What `take` had to read has come: return it, ``None`` if it is not wanted any more."""
+    def read(self, data: bytes) -> bool:
+        """The file has brought ``data`` for `take`; return False if it is empty: the body is lost.
+
+        Data for which the reader has changed meanwhile is dropped.
+        """
         self._is_reading = False
-        if self._is_outdated:
-            self._is_outdated = False
-            return None
-        self._at += len(data)
-        return data
+        if not self._is_outdated:
+            self._ahead = data
+        self._is_outdated = False
+        return bool(data)
+
+    def _read_ahead(self) -> None:
+        size = min(BATCH_BYTES, self._file_bytes - self._at)
+        if size and self._file is not None and not self._is_reading:
+            self._is_reading = True
+            self._file.read(self._at, size)
 
     def close(self) -> None:
         """Give up everything, file and memory."""

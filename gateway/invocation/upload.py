@@ -193,13 +193,10 @@ class Upload:
         """A read of the file has ended; without ``data`` the body is lost."""
         if self._collection is None:
             return
-        wanted = self._collection.read(data)
-        if wanted == b"":
+        if self._collection.read(data):
+            self._send()
+        else:
             self.abort()
-            return
-        if wanted is not None and self._sink is not None:
-            self._sink.send_data(wanted)
-        self._send()
 
     def _send(self) -> None:
         """Send what is held, as far as the worker takes it; then its end, if it has ended."""
