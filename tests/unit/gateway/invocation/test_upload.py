@@ -276,15 +276,17 @@ def test_a_collected_body_is_handed_out_again_after_its_worker_died(
 
 
 def test_a_second_worker_takes_a_collected_body_over_from_the_first() -> None:
-    body = body_of(200 * KIB)
+    body = body_of(INLINE + 3 * BATCH_BYTES)
     world = World(body_bytes=len(body), bounds=IN_FILES)
     send(world, body)
     world.invocation.request_end()
     first = RecordedResponseWriter(world.script, "first")
     world.fetch(first)
+    world.spool.finish()
+    assert first.sent == body[INLINE : INLINE + len(first.sent)] != b""
+    # The file is being read for the first one.
     second = fetch(world, "second")
     assert first.over
-    assert first.sent == b""
     assert whole(world, second) == body
 
 
