@@ -13,6 +13,7 @@ _FOR_OWNERS = (
     "inferenceUrl",
     "inferencePort",
     "allowRerun",
+    "maxBodyBytes",
     "containerImage",
     "containerArgs",
     "containerEnvironment",

@@ -147,8 +147,9 @@ class FunctionVersion:
     ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are the address of
     the function in an instance. ``shared_with`` and ``is_public`` add to those of the `Function`.
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
-    number of requests that its running instances serve at a time. ``allows_rerun``: a request whose
-    method is not idempotent may be run again if its inference server broke off before responding.
+    number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
+    size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
+    may be run again if its inference server broke off before responding.
     """
 
     function_id: FunctionId
@@ -162,6 +163,7 @@ class FunctionVersion:
     is_public: bool = False
     created_at: str = ""
     capacity: int = 0
+    max_body_bytes: int = 0
     allows_rerun: bool = True
 
     @property
@@ -180,6 +182,7 @@ class FunctionVersion:
             "inference_path": self.inference_path,
             "inference_port": self.inference_port,
             "capacity": self.capacity,
+            "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
@@ -200,6 +203,7 @@ class FunctionVersion:
             inference_path=intern(document.text("inference_path")),
             inference_port=document.number("inference_port"),
             capacity=document.number_or_none("capacity") or 0,
+            max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
