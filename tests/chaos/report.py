@@ -1,0 +1,150 @@
+"""A history as text: its figures, and what led to each violation. Pure."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from tests.chaos.checks import CHECKS, Violation
+from tests.chaos.history import History
+
+TIMELINES = 3
+"""Violations of one check that are shown with their timeline; the others have one line."""
+LINES = 12
+"""Further violations of one check that are listed."""
+
+
+class Clock(NamedTuple):
+    """The monotonic time of the load's start, and how much later Unix time is."""
+
+    started_at: float
+    unix_offset_s: float
+
+    def text(self, at: float) -> str:
+        """Return a monotonic time as seconds after the start."""
+        return f"{at - self.started_at:+9.3f}"
+
+    def monotonic_of(self, timestamp: str) -> float:
+        """Return the monotonic time of a log line's ``ts``."""
+        return datetime.fromisoformat(timestamp).timestamp() - self.unix_offset_s
+
+
+Lines = Mapping[str, Sequence[str]]
+"""The log lines about one request, by part."""
+
+
+def figures(history: History, violations: Sequence[Violation], seed: int) -> str:
+    """Return the table of figures."""
+    calls = history.calls
+    faults = Counter((fault.kind.value, fault.target) for fault in history.faults)
+    targets = sorted({target for _, target in faults})
+    kinds = sorted({kind for kind, _ in faults})
+    outcomes = Counter((call.kind.value, call.outcome) for call in calls)
+    columns = [name for name, _ in Counter(call.outcome for call in calls).most_common()]
+    rows = sorted({kind for kind, _ in outcomes})
+    by_check = Counter(violation.check for violation in violations)
+    repeated = sum(len(runs) > 1 for runs in history.runs_of.values())
+    parts = [
+        f"seed {seed}: {len(calls)} calls, {len(history.runs)} runs, {repeated} calls run more "
+        f"than once, {len(history.faults)} faults",
+        _table(
+            ("faults", *targets),
+            [(kind, *(faults[kind, target] for target in targets)) for kind in kinds],
+        ),
+        _table(
+            ("calls", "all", *columns),
+            [
+                (
+                    kind,
+                    sum(outcomes[kind, name] for name in columns),
+                    *(outcomes[kind, name] for name in columns),
+                )
+                for kind in rows
+            ],
+        ),
+        _table(
+            ("after the last call", "is", "at most"),
+            [
+                (f"{gauge.part} {gauge.name}", f"{gauge.value:g}", f"{gauge.allowed:g}")
+                for gauge in history.gauges
+            ],
+        ),
+        _table(
+            ("check", "violations"),
+            [(check.__name__, by_check[check.__name__]) for check in CHECKS],
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def findings(
+    history: History, violations: Iterable[Violation], clock: Clock, lines: Mapping[int, Lines]
+) -> str:
+    """Return the violations of each check, the first of them with their timelines."""
+    by_check: dict[str, list[Violation]] = {}
+    for violation in violations:
+        by_check.setdefault(violation.check, []).append(violation)
+    found: list[str] = []
+    for check, of_check in by_check.items():
+        found.append(f"\n== {check}: {len(of_check)}")
+        for violation in of_check[:TIMELINES]:
+            found += ["", f"-- {violation.text}"]
+            for number in violation.numbers:
+                found += timeline(history, number, clock, lines.get(number, {}))
+        rest = of_check[TIMELINES:]
+        found += [f"-- {violation.text}" for violation in rest[:LINES]]
+        if len(rest) > LINES:
+            numbers = sorted({number for one in rest[LINES:] for number in one.numbers})
+            found.append(f"-- and {len(rest) - LINES} more: calls {numbers}")
+    return "\n".join(found)
+
+
+def timeline(history: History, number: int, clock: Clock, lines: Lines) -> list[str]:
+    """Return everything that is known about one call, in order."""
+    events: list[tuple[float, str]] = []
+    for call in history.calls:
+        if call.number != number:
+            continue
+        events.append(
+            (
+                call.started_at,
+                f"client     begins {call.kind} by {call.gateway} to {call.function}, "
+                f"window {call.window_s:g} s",
+            )
+        )
+        if call.head_at:
+            events.append((call.head_at, f"client     has head {call.status} {call.reason}"))
+        events.append((call.ended_at, f"client     ends: {call.outcome}"))
+        for fault in history.faults_during(call.started_at - 5.0, call.ended_at + 2.0, 0.0):
+            events.append((fault.began_at, f"fault      {fault}"))
+            events.append((fault.ended_at, f"fault      healed: {fault.kind} {fault.target}"))
+    for run in history.runs_of.get(number, []):
+        name = f"{run.server} (pid {run.pid})"
+        events.append((run.started_at, f"inference  starts at {name}"))
+        if run.first_at:
+            events.append((run.first_at, f"inference  has first byte at {name}"))
+        if run.ended_at:
+            events.append((run.ended_at, f"inference  {run.how or 'runs'} at {name}"))
+    for part, texts in lines.items():
+        events += [
+            (clock.monotonic_of(_stamp(text)), f"log        {part}: {text}") for text in texts
+        ]
+    return [f"   {clock.text(at)} {text}" for at, text in sorted(events)]
+
+
+def _stamp(line: str) -> str:
+    stamp: str = json.loads(line)["ts"]
+    return stamp
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    texts = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in texts
+    )
