@@ -127,6 +127,31 @@ def outcomes_are_those_of_the_faults(history: History) -> Iterator[Violation]:
             )
 
 
+def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Violation]:
+    """A call that waited, and that no worker had begun, is not refused because the broker restarts.
+
+    While a worker of its function has a fault, nobody knows what that has begun.
+    """
+    layout = history.layout
+    for fault in history.faults:
+        if fault.target != layout.broker or fault.kind not in (FaultKind.KILL, FaultKind.RESTART):
+            continue
+        others = list(history.faults_during(fault.began_at, fault.ended_at, TAIL_S))
+        for call in history.calls:
+            if call.status != 503 or call.is_served or history.runs_of.get(call.number):
+                continue
+            waited = call.started_at + call.paced_s + IN_FLIGHT_S < fault.began_at <= call.ended_at
+            hit = {call.gateway, *layout.parts_of(call.function)}
+            if waited and not any(other.target in hit for other in others):
+                yield Violation(
+                    "nothing_that_waits_is_lost_with_the_broker",
+                    f"call {call.number} waited for {fault.began_at - call.started_at:.2f} s "
+                    f"when {fault} began, and was told {call.outcome}",
+                    (call.number,),
+                    call.ended_at,
+                )
+
+
 def max_concurrency_is_kept(history: History) -> Iterator[Violation]:
     """An inference server never has more runs than its agent may send.
 
@@ -174,6 +199,7 @@ CHECKS: tuple[Check, ...] = (
     nothing_has_another_calls_data,
     no_clean_end_of_a_cut_response,
     outcomes_are_those_of_the_faults,
+    nothing_that_waits_is_lost_with_the_broker,
     max_concurrency_is_kept,
     nothing_is_left,
 )
@@ -229,6 +255,8 @@ def expected_status(kind: Kind) -> int:
     return 422 if kind is Kind.ERROR else 200
 
 
+INFERENCE_FAILED = 500
+"""Status of a call whose inference server broke off."""
 _LATE = frozenset({429, 503, 504})
 """Statuses of a call that cannot be reached in its window."""
 _BROKER = frozenset({*_LATE, 502})
@@ -240,11 +268,11 @@ _OWN_GATEWAY: dict[FaultKind, frozenset[End | int]] = {
     FaultKind.CUT: frozenset({End.CUT, End.REFUSED, 502, 503, 504}),
 }
 _WORKER: dict[FaultKind, frozenset[End | int]] = {
-    FaultKind.KILL: frozenset({End.CUT, 500, 502, *_LATE}),
+    FaultKind.KILL: frozenset({End.CUT, INFERENCE_FAILED, 502, *_LATE}),
     FaultKind.RESTART: _LATE,
     # A lease ends in the meantime, and with it what was fetched of a body.
     FaultKind.PAUSE: frozenset({502, *_LATE}),
-    FaultKind.CUT: frozenset({End.CUT, 500, 502, *_LATE}),
+    FaultKind.CUT: frozenset({End.CUT, INFERENCE_FAILED, 502, *_LATE}),
 }
 
 
@@ -261,6 +289,9 @@ def _explains(history: History, fault: Fault, call: Call) -> bool:
     if fault.target == history.layout.broker:
         return how in _BROKER
     if history.layout.function_of(fault.target) == call.function:
+        if how == INFERENCE_FAILED and not history.runs_of.get(call.number):
+            # What was sent just before may have run. A server that refuses has run nothing.
+            return call.started_at <= fault.began_at + IN_FLIGHT_S
         # Before its head a call goes to another worker.
         return how in _WORKER[fault.kind] and not (how is End.CUT and not call.head_at)
     return False

@@ -142,12 +142,14 @@ class Layout:
     max_concurrency: int
     broker: str = "nats"
 
+    def parts_of(self, function: str) -> tuple[str, ...]:
+        """Return the agents and inference servers of a function."""
+        agents = self.agents[function]
+        return (*agents, *(self.servers[agent] for agent in agents))
+
     def function_of(self, target: str) -> str:
         """Return the function that an agent or an inference server works for, else empty."""
-        for function, agents in self.agents.items():
-            if target in agents or target in {self.servers[agent] for agent in agents}:
-                return function
-        return ""
+        return next((name for name in self.agents if target in self.parts_of(name)), "")
 
     def agent_of(self, server: str) -> str:
         """Return the agent beside an inference server."""

@@ -1,5 +1,6 @@
 """The faults of a run, planned from its seed. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +17,9 @@ RECOVERY_S = 6.0
 """A part that was hit is left alone for as long."""
 ROLL_EVERY_S = 120.0
 """Time between two rolling restarts of all gateways and agents."""
+
+Links = Mapping[str, tuple[str, ...]]
+"""The names of the links of each part that has some."""
 
 _WEIGHTS = {
     FaultKind.KILL: 4,
@@ -41,10 +45,8 @@ class PlannedFault:
     is_one_process: bool = False
 
 
-def faults(
-    seed: int, layout: Layout, links: dict[str, tuple[str, ...]], duration_s: float
-) -> list[PlannedFault]:
-    """Return the faults of ``duration_s`` seconds. ``links`` are those of each part.
+def faults(seed: int, layout: Layout, links: Links, duration_s: float) -> list[PlannedFault]:
+    """Return the faults of ``duration_s`` seconds.
 
     At most `MAX_AT_ONCE` parts are hit at a time, and neither all gateways nor all agents of a
     function that has several.
@@ -73,7 +75,7 @@ def faults(
         planned.append(fault)
 
 
-def fixed_faults(layout: Layout, links: dict[str, tuple[str, ...]]) -> list[PlannedFault]:
+def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
     """Return the faults of the short run: each kind of part is hit in each way that it can be."""
     gateway, other = layout.gateways
     agents = sorted(layout.servers)
@@ -97,9 +99,7 @@ def fixed_faults(layout: Layout, links: dict[str, tuple[str, ...]]) -> list[Plan
     return planned + [cut for cut in cuts if cut.link in links.get(cut.targets[0], ())]
 
 
-def _one(
-    random: Random, layout: Layout, links: dict[str, tuple[str, ...]], at_s: float
-) -> PlannedFault:
+def _one(random: Random, layout: Layout, links: Links, at_s: float) -> PlannedFault:
     kind = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     parts = [*layout.gateways, *sorted(layout.servers), *sorted(layout.servers.values())]
     target = random.choice([*parts, layout.broker])
@@ -129,6 +129,5 @@ def _may_hit(layout: Layout, target: str, busy: set[str]) -> bool:
     if target in layout.gateways:
         return not busy.intersection(layout.gateways)
     if function := layout.function_of(target):
-        agents = layout.agents[function]
-        return not busy.intersection((*agents, *(layout.servers[agent] for agent in agents)))
+        return not busy.intersection(layout.parts_of(function))
     return True

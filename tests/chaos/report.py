@@ -90,8 +90,7 @@ def findings(
         found.append(f"\n== {check}: {len(of_check)}")
         for violation in of_check[:TIMELINES]:
             found += ["", f"-- {violation.text}"]
-            for number in violation.numbers:
-                found += timeline(history, number, clock, lines.get(number, {}))
+            found += timeline(history, violation.numbers, clock, lines)
         rest = of_check[TIMELINES:]
         found += [f"-- {violation.text}" for violation in rest[:LINES]]
         if len(rest) > LINES:
@@ -100,36 +99,32 @@ def findings(
     return "\n".join(found)
 
 
-def timeline(history: History, number: int, clock: Clock, lines: Lines) -> list[str]:
-    """Return everything that is known about one call, in order."""
-    events: list[tuple[float, str]] = []
-    for call in history.calls:
-        if call.number != number:
-            continue
-        events.append(
-            (
-                call.started_at,
-                f"client     begins {call.kind} by {call.gateway} to {call.function}, "
-                f"window {call.window_s:g} s",
-            )
-        )
+def timeline(
+    history: History, numbers: Sequence[int], clock: Clock, lines: Mapping[int, Lines]
+) -> list[str]:
+    """Return everything that is known about some calls, in order."""
+    events: set[tuple[float, str]] = set()
+    calls = [call for call in history.calls if call.number in numbers]
+    for call in calls:
+        who = f"{call.number} client   "
+        what = f"{call.kind} by {call.gateway} to {call.function}, window {call.window_s:g} s"
+        events.add((call.started_at, f"{who} begins {what}"))
         if call.head_at:
-            events.append((call.head_at, f"client     has head {call.status} {call.reason}"))
-        events.append((call.ended_at, f"client     ends: {call.outcome}"))
+            events.add((call.head_at, f"{who} has head {call.status} {call.reason}".rstrip()))
+        events.add((call.ended_at, f"{who} ends: {call.outcome}"))
         for fault in history.faults_during(call.started_at - 5.0, call.ended_at + 2.0, 0.0):
-            events.append((fault.began_at, f"fault      {fault}"))
-            events.append((fault.ended_at, f"fault      healed: {fault.kind} {fault.target}"))
-    for run in history.runs_of.get(number, []):
-        name = f"{run.server} (pid {run.pid})"
-        events.append((run.started_at, f"inference  starts at {name}"))
+            events.add((fault.began_at, f"fault {fault}"))
+            events.add((fault.ended_at, f"fault healed: {fault.kind} {fault.target}"))
+        for part, texts in lines.get(call.number, {}).items():
+            for text in texts:
+                events.add((clock.monotonic_of(_stamp(text)), f"{call.number} {part}: {text}"))
+    for run in (run for number in numbers for run in history.runs_of.get(number, [])):
+        who, where = f"{run.number} inference", f"at {run.server} (pid {run.pid})"
+        events.add((run.started_at, f"{who} starts {where}"))
         if run.first_at:
-            events.append((run.first_at, f"inference  has first byte at {name}"))
+            events.add((run.first_at, f"{who} has first byte {where}"))
         if run.ended_at:
-            events.append((run.ended_at, f"inference  {run.how or 'runs'} at {name}"))
-    for part, texts in lines.items():
-        events += [
-            (clock.monotonic_of(_stamp(text)), f"log        {part}: {text}") for text in texts
-        ]
+            events.add((run.ended_at, f"{who} {run.how} {where}"))
     return [f"   {clock.text(at)} {text}" for at, text in sorted(events)]
 
 
