@@ -3,8 +3,7 @@
 # make check  the same without the tests
 # make docs   write the pages of docs/ that are generated from the code
 # make bench  print the table of measurements; ARGS goes to loadtests.run
-# make chaos  run everything for MINUTES=10 while parts of it are killed, paused and cut off, and
-#             check what happened; ARGS="--seed 7" repeats a run (docs/chaos.md)
+# make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
