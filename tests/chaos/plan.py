@@ -6,17 +6,21 @@ from random import Random
 
 from tests.chaos.history import FaultKind, Layout
 
-GAP_S = 4.0
-"""Average time between the beginnings of two faults."""
+GAP_S = 3.0
+"""Average time between the beginnings of two faults, if there is a part that may be hit."""
 MAX_AT_ONCE = 2
 SHORTEST_S, LONGEST_S = 0.1, 15.0
 """Durations of pauses and cuts; each factor of two is as likely as another."""
 DEAD_S = 3.0
 """A killed part is started again after at most this time."""
-RECOVERY_S = 6.0
+RECOVERY_S = 3.0
 """A part that was hit is left alone for as long."""
 ROLL_EVERY_S = 120.0
 """Time between two rolling restarts of all gateways and agents."""
+ROLL_S = 5.0
+"""In a rolling restart, nothing else is hit for as long as this for each part."""
+BROKERS_SHARE = 0.2
+"""Share of the faults that hit the broker."""
 
 Links = Mapping[str, tuple[str, ...]]
 """The names of the links of each part that has some."""
@@ -64,15 +68,17 @@ def faults(seed: int, layout: Layout, links: Links, duration_s: float) -> list[P
             planned.append(PlannedFault(at_s, FaultKind.RESTART, parts))
             # Nothing else meanwhile: a rolling restart has no failed calls.
             roll_at_s += ROLL_EVERY_S
-            at_s += 8.0 * len(parts)
+            at_s += ROLL_S * len(parts)
             continue
-        fault = _one(random, layout, links, at_s)
-        (target,) = fault.targets
         busy = {name for name, until_s in busy_until.items() if until_s > at_s}
-        if len(busy) >= MAX_AT_ONCE or not _may_hit(layout, target, busy):
-            continue
-        busy_until[target] = at_s + fault.lasts_s + RECOVERY_S
-        planned.append(fault)
+        everything = (*layout.gateways, *sorted(layout.servers), *sorted(layout.servers.values()))
+        parts = tuple(name for name in everything if _may_hit(layout, name, busy))
+        if layout.broker not in busy and random.random() < BROKERS_SHARE:
+            parts = (layout.broker,)
+        if len(busy) < MAX_AT_ONCE and parts:
+            target = random.choice(parts)
+            planned.append(_one(random, layout, links.get(target, ()), at_s, target))
+            busy_until[target] = at_s + planned[-1].lasts_s + RECOVERY_S
 
 
 def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
@@ -99,14 +105,14 @@ def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
     return planned + [cut for cut in cuts if cut.link in links.get(cut.targets[0], ())]
 
 
-def _one(random: Random, layout: Layout, links: Links, at_s: float) -> PlannedFault:
+def _one(
+    random: Random, layout: Layout, links: tuple[str, ...], at_s: float, target: str
+) -> PlannedFault:
     kind = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-    parts = [*layout.gateways, *sorted(layout.servers), *sorted(layout.servers.values())]
-    target = random.choice([*parts, layout.broker])
     lasts_s = SHORTEST_S * (LONGEST_S / SHORTEST_S) ** random.random()
     if kind is FaultKind.CUT:
-        if names := links.get(target, ()):
-            return PlannedFault(at_s, kind, (target,), lasts_s, random.choice(names))
+        if links:
+            return PlannedFault(at_s, kind, (target,), lasts_s, random.choice(links))
         kind = FaultKind.PAUSE
     if kind is FaultKind.PAUSE:
         return PlannedFault(at_s, kind, (target,), lasts_s)

@@ -15,6 +15,12 @@ LINES = 12
 """Further violations of one check that are listed."""
 
 
+_KNOWN_FIELDS = {
+    *("ts", "level", "logger", "request_id"),
+    *("function_id", "function_version_id", "nca_id"),
+}
+
+
 class Clock(NamedTuple):
     """The monotonic time of the load's start, and how much later Unix time is."""
 
@@ -117,7 +123,9 @@ def timeline(
             events.add((fault.ended_at, f"fault healed: {fault.kind} {fault.target}"))
         for part, texts in lines.get(call.number, {}).items():
             for text in texts:
-                events.add((clock.monotonic_of(_stamp(text)), f"{call.number} {part}: {text}"))
+                events.add(
+                    (clock.monotonic_of(_stamp(text)), f"{call.number} {part}: {_short(text)}")
+                )
     for run in (run for number in numbers for run in history.runs_of.get(number, [])):
         who, where = f"{run.number} inference", f"at {run.server} (pid {run.pid})"
         events.add((run.started_at, f"{who} starts {where}"))
@@ -131,6 +139,14 @@ def timeline(
 def _stamp(line: str) -> str:
     stamp: str = json.loads(line)["ts"]
     return stamp
+
+
+def _short(line: str) -> str:
+    """Return what a log line says, without what the timeline has already."""
+    fields = json.loads(line)
+    return " ".join(
+        f"{name}={value}" for name, value in fields.items() if name not in _KNOWN_FIELDS
+    )
 
 
 def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
