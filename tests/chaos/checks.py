@@ -138,9 +138,10 @@ def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Vio
             continue
         others = list(history.faults_during(fault.began_at, fault.ended_at, TAIL_S))
         for call in history.calls:
-            if call.status != 503 or call.is_served or history.runs_of.get(call.number):
+            if call.status != UNAVAILABLE or call.is_served or history.runs_of.get(call.number):
                 continue
-            waited = call.started_at + call.paced_s + IN_FLIGHT_S < fault.began_at <= call.ended_at
+            sent_s = IN_FLIGHT_S + (call.paced_s if call.kind is Kind.SLOW_UPLOAD else 0.0)
+            waited = call.started_at + sent_s < fault.began_at <= call.ended_at
             hit = {call.gateway, *layout.parts_of(call.function)}
             if waited and not any(other.target in hit for other in others):
                 yield Violation(
@@ -257,15 +258,18 @@ def expected_status(kind: Kind) -> int:
 
 INFERENCE_FAILED = 500
 """Status of a call whose inference server broke off."""
-_LATE = frozenset({429, 503, 504})
-"""Statuses of a call that cannot be reached in its window."""
-_BROKER = frozenset({*_LATE, 502})
+UNAVAILABLE = 503
+"""Status of a call that cannot be put into its queue, or was lost with it."""
+_LATE = frozenset({429, 504})
+"""Statuses of a call that no worker reaches in its window."""
+_BROKER = frozenset({*_LATE, UNAVAILABLE, 502})
 _OWN_GATEWAY: dict[FaultKind, frozenset[End | int]] = {
-    FaultKind.KILL: frozenset({End.CUT, End.STALE, End.REFUSED, 503}),
+    # A process that starts accepts nothing before it can serve.
+    FaultKind.KILL: frozenset({End.CUT, End.STALE, End.REFUSED}),
     # Only new connections and such that were idle: what it has, it finishes.
     FaultKind.RESTART: frozenset({End.STALE, End.REFUSED}),
-    FaultKind.PAUSE: frozenset({502, 503, 504}),
-    FaultKind.CUT: frozenset({End.CUT, End.REFUSED, 502, 503, 504}),
+    FaultKind.PAUSE: frozenset({*_LATE, UNAVAILABLE, 502}),
+    FaultKind.CUT: frozenset({End.CUT, *_LATE, UNAVAILABLE, 502}),
 }
 _WORKER: dict[FaultKind, frozenset[End | int]] = {
     FaultKind.KILL: frozenset({End.CUT, INFERENCE_FAILED, 502, *_LATE}),

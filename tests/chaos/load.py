@@ -4,7 +4,7 @@ Call ``n`` of a seed is always the same request, whatever happens around it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 
@@ -32,6 +32,8 @@ LEAVING = 0.12
 """Share of the calls whose client leaves after a moment."""
 KEPT, PIPELINED = 0.2, 0.08
 """Shares of connections that are used for several calls, one after the other or at once."""
+BURST_EVERY_S, BURST = 5.75, 16
+"""As often, so many slow calls begin at once, for each function in turn: some have to wait."""
 _KIBIBYTE = 1 << 10
 _BODILESS = frozenset({Kind.GET, Kind.HEAD, Kind.STREAM, Kind.SLOW, Kind.DOWNLOAD, Kind.ERROR})
 _PIPELINED = (Kind.GET, Kind.GET, Kind.SMALL)
@@ -109,7 +111,18 @@ def sessions(
     random = Random(f"load {seed} {first}")
     numbers = count(first)
     after_s = 0.0
+    bursts = 0
     while True:
+        while after_s >= (bursts + 1) * BURST_EVERY_S:
+            bursts += 1
+            for _ in range(BURST):
+                slow = replace(_planned(next(numbers), Kind.SLOW, random), window_s=WINDOWS_S[-1])
+                yield Session(
+                    bursts * BURST_EVERY_S,
+                    functions[(bursts - 1) % len(functions)],
+                    random.choice(gateways),
+                    (replace(slow, leaves_s=None),),
+                )
         share = random.random()
         is_pipelined = share < PIPELINED
         size = 3 if share < PIPELINED + KEPT else 1

@@ -82,24 +82,26 @@ def faults(seed: int, layout: Layout, links: Links, duration_s: float) -> list[P
 
 
 def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
-    """Return the faults of the short run: each kind of part is hit in each way that it can be."""
+    """Return the faults of the short run: each kind of part is hit in each way that it can be.
+
+    When the broker is killed, calls of the last function wait, and nothing else has a fault.
+    """
     gateway, other = layout.gateways
-    agents = sorted(layout.servers)
-    first, second, lonely = agents
+    first, second, lonely = sorted(layout.servers)
     planned = [
         PlannedFault(1.0, FaultKind.KILL, (first,), 0.5),
         PlannedFault(3.0, FaultKind.PAUSE, (second,), 4.0),
         PlannedFault(5.0, FaultKind.KILL, (gateway,), 0.3, is_one_process=True),
         PlannedFault(8.0, FaultKind.KILL, (layout.servers[first],), 1.0),
-        PlannedFault(10.0, FaultKind.PAUSE, (other,), 2.0),
-        PlannedFault(12.0, FaultKind.KILL, (layout.broker,), 0.3),
-        PlannedFault(15.0, FaultKind.RESTART, (lonely,)),
-        PlannedFault(17.0, FaultKind.PAUSE, (layout.broker,), 1.0),
+        PlannedFault(12.2, FaultKind.KILL, (layout.broker,), 0.3),
+        PlannedFault(15.0, FaultKind.PAUSE, (other,), 2.0),
+        PlannedFault(15.5, FaultKind.RESTART, (lonely,)),
+        PlannedFault(17.5, FaultKind.PAUSE, (layout.broker,), 1.0),
         PlannedFault(20.0, FaultKind.PAUSE, (layout.servers[second],), 1.5),
         PlannedFault(22.0, FaultKind.RESTART, (other,)),
     ]
     cuts = [
-        PlannedFault(6.5, FaultKind.CUT, (lonely,), 3.0, "back"),
+        PlannedFault(0.5, FaultKind.CUT, (lonely,), 3.0, "back"),
         PlannedFault(18.5, FaultKind.CUT, (gateway,), 2.0, "back"),
     ]
     return planned + [cut for cut in cuts if cut.link in links.get(cut.targets[0], ())]
