@@ -27,12 +27,17 @@ SHORT_WINDOW_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """``numbers`` are the calls, if it is about calls; ``at`` is when it was seen."""
+    """What a check found.
+
+    ``numbers`` are the calls, if it is about calls; ``at`` is when it was seen; ``shape`` tells
+    findings of a check apart that may have different causes.
+    """
 
     check: str
     text: str
     numbers: tuple[int, ...] = ()
     at: float = 0.0
+    shape: str = ""
 
 
 Check = Callable[[History], Iterator[Violation]]
@@ -66,6 +71,7 @@ def nothing_runs_after_its_client_was_told(history: History) -> Iterator[Violati
                 f"after its client was told {call.outcome}",
                 (call.number,),
                 run.started_at,
+                call.outcome,
             )
 
 
@@ -124,6 +130,7 @@ def outcomes_are_those_of_the_faults(history: History) -> Iterator[Violation]:
                 f"after {call.ended_at - call.started_at:.2f} s",
                 (call.number,),
                 call.ended_at,
+                call.outcome,
             )
 
 

@@ -19,7 +19,7 @@ _READ_BYTES = 1 << 16
 
 
 class BrokenError(Exception):
-    """The connection ended before the response did."""
+    """The connection ended before the response did, or what came is no response."""
 
 
 @dataclass(slots=True)
@@ -30,6 +30,7 @@ class Response:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
+    malformed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,9 @@ async def _read_response(
                 response.head_at = 0.0
         await _read_body(reader, response, is_head=is_head)
     except asyncio.IncompleteReadError as error:
-        response.body += error.partial if response.head_at else b""
+        raise BrokenError from error
+    except (ValueError, IndexError, asyncio.LimitOverrunError) as error:
+        response.malformed = f"bytes that are no response: {error}"
         raise BrokenError from error
 
 
@@ -236,12 +239,13 @@ async def _read_body(reader: asyncio.StreamReader, response: Response, *, is_hea
         return
     if response.headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int((await reader.readuntil(b"\r\n"))[:-2], 16):
-            response.body += (await reader.readexactly(size + 2))[:-2]
+            data = await reader.readexactly(size + 2)
+            if not data.endswith(b"\r\n"):
+                raise ValueError(data[-2:])
+            response.body += data[:-2]
         await reader.readuntil(b"\r\n")
         return
-    left = int(response.headers.get("content-length", "-1"))
-    if left < 0:
-        raise AssertionError(f"a response without framing: {response.headers}")
+    left = int(response.headers.get("content-length", "without framing"))
     while left:
         data = await reader.read(min(left, _READ_BYTES))
         if not data:
@@ -256,6 +260,8 @@ def _framed(planned: PlannedCall, part: bytes) -> bytes:
 
 def _compare(planned: PlannedCall, response: Response) -> tuple[str, str]:
     """Return what of a served response belongs to another call, and what it lacks."""
+    if response.malformed:
+        return response.malformed, ""
     owner = response.headers.get(CALL)
     if owner is None:
         return "", ""

@@ -10,9 +10,9 @@ from tests.chaos.checks import CHECKS, Violation
 from tests.chaos.history import History
 
 TIMELINES = 3
-"""Violations of one check that are shown with their timeline; the others have one line."""
+"""Violations of one check and shape that are shown with their timeline; others have one line."""
 LINES = 12
-"""Further violations of one check that are listed."""
+"""Further violations of one check and shape that are listed."""
 
 
 _KNOWN_FIELDS = {
@@ -88,16 +88,16 @@ def findings(
     history: History, violations: Iterable[Violation], clock: Clock, lines: Mapping[int, Lines]
 ) -> str:
     """Return the violations of each check, the first of them with their timelines."""
-    by_check: dict[str, list[Violation]] = {}
+    groups: dict[tuple[str, str], list[Violation]] = {}
     for violation in violations:
-        by_check.setdefault(violation.check, []).append(violation)
+        groups.setdefault((violation.check, violation.shape), []).append(violation)
     found: list[str] = []
-    for check, of_check in by_check.items():
-        found.append(f"\n== {check}: {len(of_check)}")
-        for violation in of_check[:TIMELINES]:
+    for (check, shape), group in groups.items():
+        found.append(f"\n== {check}{': ' if shape else ''}{shape}: {len(group)}")
+        for violation in group[:TIMELINES]:
             found += ["", f"-- {violation.text}"]
             found += timeline(history, violation.numbers, clock, lines)
-        rest = of_check[TIMELINES:]
+        rest = group[TIMELINES:]
         found += [f"-- {violation.text}" for violation in rest[:LINES]]
         if len(rest) > LINES:
             numbers = sorted({number for one in rest[LINES:] for number in one.numbers})

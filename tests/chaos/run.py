@@ -19,7 +19,7 @@ from runtime.tasks import spawn
 from tests.chaos.checks import violations_of
 from tests.chaos.client import Client
 from tests.chaos.executor import Executor
-from tests.chaos.history import Call, History, Run
+from tests.chaos.history import Call, Gauge, History, Run
 from tests.chaos.load import sessions
 from tests.chaos.plan import PlannedFault, faults, fixed_faults
 from tests.chaos.report import Clock, Lines, figures, findings
@@ -63,7 +63,7 @@ async def run(
     executor.begin(planned, started_at)
     calls = await load(world, seed, duration_s)
     await executor.heal()
-    gauges = await settled(world, SETTLE_S)
+    gauges = [*vacuity(calls, executor, planned), *await settled(world, SETTLE_S)]
     runs = read_runs(world)
     history = History(
         layout=world.layout,
@@ -74,6 +74,16 @@ async def run(
         agent_starts={agent: world.parts[agent].starts for agent in world.layout.servers},
     )
     return history, clock
+
+
+def vacuity(calls: list[Call], executor: Executor, planned: list[PlannedFault]) -> list[Gauge]:
+    """Return what shows that the run tested something: calls succeeded, and all faults happened."""
+    failed = sum(call.status not in (200, 422) for call in calls)
+    missing = sum(len(fault.targets) for fault in planned) - len(executor.faults)
+    return [
+        Gauge("clients", "calls that failed", failed, len(calls) // 2),
+        Gauge("faults", "planned and not done", missing, 0),
+    ]
 
 
 def read_runs(world: World) -> list[Run]:
