@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.network import Link
-from tests.support.programs import Program, descendants, resident_bytes
+from tests.support.programs import Program, descendants, resident_bytes, wait_gone
 from tests.support.waiting import until
 
 END_S = 60.0
@@ -75,9 +75,14 @@ class Part:
         return is_ready()
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
+        """End it and its children at once (SIGKILL)."""
+        children = list(descendants(self.program.pid))
         self.program.process.kill()
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._ended()
+        wait_gone(children)
 
     def kill_one_process(self, index: int) -> None:
         """Kill one of the processes that it supervises; it starts another."""
