@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -116,22 +117,24 @@ class World:
         for name in self.layout.gateways:
             for index in range(self.parts[name].processes):
                 metrics = self._metrics(name, _ADMIN + index)
-                pending = metrics.get("axum_http_requests_pending", 0.0)
+                pending = metrics.get("axum_http_requests_pending", inf)
                 found.append(Gauge(f"{name}/{index}", "invocations in progress", pending, 0))
         for name in self.layout.servers:
             metrics = self._metrics(name, _ADMIN)
             slots = metrics.get("nvcf_worker_service_worker_thread_count_total", 0.0)
             found += [
-                Gauge(name, "running jobs", metrics.get("worker_running_requests", -1.0), 0),
+                Gauge(name, "running jobs", metrics.get("worker_running_requests", inf), 0),
                 Gauge(name, "slots without pulls", MAX_CONCURRENCY - slots, 0),
             ]
         for name, part in self.parts.items():
             descriptors, resident = self._baseline[name]
             memory = resident + MORE_MEMORY.get(name, MORE_MEMORY_OF_OTHERS)
-            found += [
-                Gauge(name, "descriptors", part.descriptors(), descriptors + MORE_DESCRIPTORS),
-                Gauge(name, "MiB", part.resident_bytes() >> 20, memory >> 20),
-            ]
+            with suppress(OSError):
+                found += [
+                    Gauge(name, "descriptors", part.descriptors(), descriptors + MORE_DESCRIPTORS),
+                    Gauge(name, "MiB", part.resident_bytes() >> 20, memory >> 20),
+                ]
+            found.append(Gauge(name, "ends after the last fault", float(not part.is_running), 0))
         return found
 
     @property
@@ -249,9 +252,11 @@ class World:
 
     def _broker_gauges(self) -> list[Gauge]:
         address = self._addresses["nats"][BACK]
-        document: dict[str, Any] = json.loads(
-            _fetched(f"http://{address}:{_MONITOR}/jsz?accounts=1&streams=1&consumers=1")
-        )
+        try:
+            text = _fetched(f"http://{address}:{_MONITOR}/jsz?accounts=1&streams=1&consumers=1")
+        except OSError:
+            return [Gauge("nats", "monitors that do not respond", 1, 0)]
+        document: dict[str, Any] = json.loads(text)
         streams = [
             stream
             for account in document.get("account_details", [])
