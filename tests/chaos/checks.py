@@ -19,6 +19,8 @@ VANISHED_S = 60.0
 """Within this time the end of a peer is noticed that could not tell it."""
 BACKLOG_S = 30.0
 """After a fault, calls may still wait behind those that it held up."""
+RECONNECT_S = 10.0
+"""A program waits for up to 5 s before it tries the broker again; a lost attempt takes 5 s."""
 TAIL_S = 3.0
 """Other effects of a fault end as long after it."""
 SHORT_WINDOW_S = 1.0
@@ -290,7 +292,7 @@ _WORKER: dict[FaultKind, frozenset[End | int]] = {
 def _explains(history: History, fault: Fault, call: Call) -> bool:
     """Return whether a fault makes the end of a call that failed unavoidable."""
     how: End | int = call.status if call.end is End.WHOLE else call.end
-    tail_s = BACKLOG_S if how in _LATE else TAIL_S
+    tail_s = BACKLOG_S if how in _LATE else RECONNECT_S if how == UNAVAILABLE else TAIL_S
     if fault.kind is FaultKind.CUT:
         tail_s += fault.ended_at - fault.began_at
     if not (fault.began_at <= call.ended_at and fault.ended_at + tail_s >= call.started_at):

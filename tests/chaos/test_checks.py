@@ -10,6 +10,7 @@ from tests.chaos.checks import (
     CHECKS,
     GRACE_S,
     IN_FLIGHT_S,
+    RECONNECT_S,
     TAIL_S,
     violations_of,
 )
@@ -212,11 +213,13 @@ def test_a_failure_is_found_that_its_fault_does_not_explain(
     assert found(history) == ["outcomes_are_those_of_the_faults"]
 
 
-@pytest.mark.parametrize(("call", "tail_s"), [(TOLD, BACKLOG_S), (CUT, TAIL_S)])
+@pytest.mark.parametrize(
+    ("call", "tail_s"), [(TOLD, BACKLOG_S), (refused(503), RECONNECT_S), (refused(502), TAIL_S)]
+)
 def test_a_fault_explains_nothing_that_begins_long_after_it(call: Call, tail_s: float) -> None:
     for late_s, expected in ((0.1, ["outcomes_are_those_of_the_faults"]), (-0.1, [])):
         end = call.started_at - tail_s - late_s
-        history = History(LAYOUT, [call], faults=fault(FaultKind.KILL, "a1", end - 1, end))
+        history = History(LAYOUT, [call], faults=fault(FaultKind.KILL, "nats", end - 1, end))
         assert found(history) == expected
 
 
