@@ -143,7 +143,7 @@ def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Vio
     """
     layout = history.layout
     for fault in history.faults:
-        if fault.target != layout.broker or fault.kind not in (FaultKind.KILL, FaultKind.RESTART):
+        if fault.target != layout.broker or fault.kind not in _STARTS:
             continue
         others = list(history.faults_during(fault.began_at, fault.ended_at, TAIL_S))
         for call in history.calls:
@@ -272,8 +272,8 @@ UNAVAILABLE = 503
 _LATE = frozenset({429, 504})
 """Statuses of a call that no worker reaches in its window."""
 _BROKER = frozenset({*_LATE, UNAVAILABLE, 502})
+_STARTS = frozenset({FaultKind.KILL, FaultKind.RESTART})
 _OWN_GATEWAY: dict[FaultKind, frozenset[End | int]] = {
-    # A process that starts accepts nothing before it can serve.
     FaultKind.KILL: frozenset({End.CUT, End.STALE, End.REFUSED}),
     # Only new connections and such that were idle: what it has, it finishes.
     FaultKind.RESTART: frozenset({End.STALE, End.REFUSED}),
@@ -297,14 +297,19 @@ def _explains(history: History, fault: Fault, call: Call) -> bool:
         tail_s += fault.ended_at - fault.began_at
     if not (fault.began_at <= call.ended_at and fault.ended_at + tail_s >= call.started_at):
         return False
+    layout = history.layout
     if fault.target == call.gateway:
-        return how in _OWN_GATEWAY[fault.kind]
-    if fault.target == history.layout.broker:
+        # On a shared address, a process that starts accepts nothing before it can serve.
+        is_starting = how == UNAVAILABLE and fault.kind in _STARTS
+        return how in _OWN_GATEWAY[fault.kind] or (
+            is_starting and call.gateway not in layout.shared
+        )
+    if fault.target == layout.broker:
         return how in _BROKER
-    if history.layout.function_of(fault.target) == call.function:
-        if how == INFERENCE_FAILED and not history.runs_of.get(call.number):
-            # What was sent just before may have run. A server that refuses has run nothing.
-            return call.started_at <= fault.began_at + IN_FLIGHT_S
-        # Before its head a call goes to another worker.
-        return how in _WORKER[fault.kind] and not (how is End.CUT and not call.head_at)
-    return False
+    if layout.function_of(fault.target) != call.function or how not in _WORKER[fault.kind]:
+        return False
+    if how == INFERENCE_FAILED and not history.runs_of.get(call.number):
+        # What was sent just before may have run. A server that refuses has run nothing.
+        return call.started_at <= fault.began_at + IN_FLIGHT_S
+    # Before its head a call goes to another worker.
+    return how is not End.CUT or call.head_at > 0

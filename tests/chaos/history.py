@@ -134,9 +134,13 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which parts there are: agents by function, the inference server and its limit by agent."""
+    """Which parts there are: agents by function, the inference server and its limit by agent.
+
+    ``shared`` are the gateways whose address several processes share.
+    """
 
     gateways: tuple[str, ...]
+    shared: tuple[str, ...]
     agents: dict[str, tuple[str, ...]]
     servers: dict[str, str]
     max_concurrency: int

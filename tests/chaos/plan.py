@@ -120,7 +120,7 @@ def _one(
         return PlannedFault(at_s, kind, (target,), lasts_s)
     if kind is FaultKind.RESTART and target not in layout.servers.values():
         return PlannedFault(at_s, kind, (target,))
-    is_one_process = target == layout.gateways[0] and random.random() < 0.5
+    is_one_process = target in layout.shared and random.random() < 0.5
     return PlannedFault(
         at_s,
         FaultKind.KILL,

@@ -28,6 +28,7 @@ from tests.chaos.history import (
 
 LAYOUT = Layout(
     gateways=("g1", "g2"),
+    shared=("g1",),
     agents={"f1": ("a1", "a2"), "f2": ("a3",)},
     servers={"a1": "i1", "a2": "i2", "a3": "i3"},
     max_concurrency=2,
@@ -211,6 +212,13 @@ def test_a_failure_is_found_that_its_fault_does_not_explain(
 ) -> None:
     history = History(LAYOUT, [call], faults=fault(kind, target))
     assert found(history) == ["outcomes_are_those_of_the_faults"]
+
+
+@pytest.mark.parametrize("kind", [FaultKind.KILL, FaultKind.RESTART])
+def test_a_gateway_alone_on_its_address_may_refuse_until_it_can_serve(kind: FaultKind) -> None:
+    for gateway, expected in (("g1", ["outcomes_are_those_of_the_faults"]), ("g2", [])):
+        call = replace(refused(503), gateway=gateway)
+        assert found(History(LAYOUT, [call], faults=fault(kind, gateway))) == expected
 
 
 @pytest.mark.parametrize(

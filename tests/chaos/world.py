@@ -50,6 +50,7 @@ class World:
 
     layout = Layout(
         gateways=("gateway-1", "gateway-2"),
+        shared=("gateway-1",),
         agents={"function-1": ("agent-1", "agent-2"), "function-2": ("agent-3",)},
         servers={f"agent-{number}": f"inference-{number}" for number in (1, 2, 3)},
         max_concurrency=MAX_CONCURRENCY,
@@ -85,8 +86,8 @@ class World:
         if self._queue_storage == "file":
             for demo in demos.values():
                 await self._create_stream(demo.version_id)
-        for number, name in enumerate(self.layout.gateways):
-            self._add_gateway(name, _SHARED_PROCESSES if number == 0 else 1)
+        for name in self.layout.gateways:
+            self._add_gateway(name, _SHARED_PROCESSES if name in self.layout.shared else 1)
         for function, agents in self.layout.agents.items():
             for agent in agents:
                 self._add_agent(agent, demos[function].function_id, demos[function].version_id)
