@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from runtime.tasks import spawn
-from tests.chaos.history import Fault, FaultKind, Gauge
+from tests.chaos.history import Fault, FaultKind, Gauge, Layout
 from tests.chaos.parts import Part
 from tests.chaos.plan import PlannedFault
 
@@ -14,13 +14,19 @@ READY_S = 60.0
 
 
 class Executor:
-    """Hits parts; at most one fault at a time is at each. ``failures`` should stay empty."""
+    """Hits parts, and of those that replace each other one at a time.
 
-    def __init__(self, parts: dict[str, Part]) -> None:
+    So a fault begins late while such a part has not healed. ``failures`` should stay empty.
+    """
+
+    def __init__(self, parts: dict[str, Part], layout: Layout) -> None:
         self.faults: list[Fault] = []
         self.failures: list[Gauge] = []
         self._parts = parts
-        self._turns = {name: asyncio.Lock() for name in parts}
+        groups = [layout.gateways, (layout.broker,), *map(layout.parts_of, layout.agents)]
+        self._turns = {
+            name: turn for group in groups for turn in [asyncio.Lock()] for name in group
+        }
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self, planned: Sequence[PlannedFault], started_at: float) -> None:

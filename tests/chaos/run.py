@@ -59,7 +59,7 @@ async def run(
     world.take_baseline()
     started_at = time.monotonic()
     clock = Clock(started_at, time.time() - started_at)
-    executor = Executor(world.parts)
+    executor = Executor(world.parts, world.layout)
     executor.begin(planned, started_at)
     calls = await load(world, seed, duration_s)
     await executor.heal()
