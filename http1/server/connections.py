@@ -3,14 +3,18 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from email.utils import formatdate
+from time import monotonic
 from typing import Protocol
 
 from http1.server.limits import ServerLimits
 from http1.stream import Dispatch
 
 SERVER_NAME = b"invocation-gateway"
+READ_ON_S = 0.005
+"""Time in one turn of the loop for connections that have more to read than one turn allows."""
 
 log = logging.getLogger("http1.server")
 
@@ -33,6 +37,9 @@ class ServerConnection(Flushable, Protocol):
 
     def peer_lost(self) -> None:
         """End the request's stream with `request_broken` and reset the connection."""
+
+    def read_on(self) -> None:
+        """Read what an earlier turn of the loop left."""
 
 
 class Connections:
@@ -69,6 +76,8 @@ class Connections:
         self.server_line = b"server: %b\r\n" % server_name
         self._open: set[ServerConnection] = set()
         self._unflushed: list[Flushable] = []
+        self._unread: deque[ServerConnection] = deque()
+        self._reads_on_soon = False
         self._emptied: asyncio.Future[None] | None = None
         self._set_date()
 
@@ -97,6 +106,13 @@ class Connections:
         if not self._unflushed:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
+
+    def read_on_soon(self, connection: ServerConnection) -> None:
+        """Call `read_on` of ``connection`` in a later turn of the loop, when it is its turn."""
+        self._unread.append(connection)
+        if not self._reads_on_soon:
+            self._reads_on_soon = True
+            self.loop.call_soon(self._read_on)
 
     def check(self) -> None:
         """Apply the time limits of every connection. To be called every ``slack_s``."""
@@ -134,6 +150,20 @@ class Connections:
                 connection.flush()
             except Exception:
                 log.exception("edge.flush_failed")
+
+    def _read_on(self) -> None:
+        unread = self._unread
+        end = monotonic() + READ_ON_S
+        for _ in range(len(unread)):
+            try:
+                unread.popleft().read_on()
+            except Exception:
+                log.exception("edge.read_failed")
+            if monotonic() > end:
+                break
+        self._reads_on_soon = bool(unread)
+        if unread:
+            self.loop.call_soon(self._read_on)
 
     def _set_date(self) -> None:
         self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()

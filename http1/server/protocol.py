@@ -10,6 +10,7 @@ request; parts of it in other classes would cost calls for every request.
 
 import asyncio
 import logging
+import re
 from math import inf
 from time import monotonic
 
@@ -32,6 +33,8 @@ MAX_REFUSED_CONNECTIONS = 256
 """Maximum number of connections above the limit that get 503 at a time; further ones are reset."""
 PROBE_AFTER_S = 0.02
 """Time until the first check of a half-closed client; later ones come with `Connections.check`."""
+
+_blank_lines = re.compile(rb"(?:\r\n){0,8}").match
 
 log = logging.getLogger("http1.server")
 
@@ -152,25 +155,29 @@ class Http1Protocol(PeerConnection):
                 self._limit_held()
 
     def _read_from(self, data: bytes) -> int:
-        """Return the offset in ``data`` up to which it was read."""
+        """Return the offset in ``data`` up to which it was read.
+
+        Reads a bounded part: bytes, requests and chunks beyond it wait for the next turn.
+        """
         at = 0
         end = len(data)
         turns = self._limits.max_pipelined
+        enough_bytes = self._limits.high_water_bytes
         while at < end and self._state is OPEN:
             if self._response is not None:
-                if self._is_body_paused or self._body is None:
+                if self._is_body_paused or self._body is None or self._reads_on_soon:
                     break
                 at = self._read_body(data, at)
                 continue
             if self.is_writing_paused:
                 break
-            if not turns:
+            if not turns or at > enough_bytes:
                 self._read_on_soon()
                 break
             turns -= 1
-            # RFC 9112 §2.2: empty lines before a request line are skipped.
-            while data.startswith(b"\r\n", at):
-                at += 2
+            if data.startswith(b"\r\n", at):
+                # RFC 9112 §2.2: a few empty lines before a request line are skipped.
+                at = _blank_lines(data, at).end()  # type: ignore[union-attr]
             head_end = data.find(b"\r\n\r\n", at)
             if head_end < 0:
                 self._await_head(data, at)
@@ -252,12 +259,16 @@ class Http1Protocol(PeerConnection):
                 stream.request_data(body_data)
                 if self._response is not response:
                     return at
+            if len(body_data) < enough_bytes and at < len(data) and not body.is_complete:
+                # So many small chunks that the rest waits for the next turn.
+                self._read_on_soon()
+                break
         if body.is_complete:
             self._body = None
             self._deadline = inf
             stream.request_end()
             return at
-        if self._owes_first_part_end and at == len(data):
+        if self._owes_first_part_end and (at == len(data) or self._reads_on_soon):
             self._owes_first_part_end = False
             stream.first_part_end()
         if self._response is response:
@@ -303,9 +314,9 @@ class Http1Protocol(PeerConnection):
     def _read_on_soon(self) -> None:
         if not self._reads_on_soon:
             self._reads_on_soon = True
-            self._connections.loop.call_soon(self._read_on)
+            self._connections.read_on_soon(self)
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Read the held bytes, then the socket."""
         self._reads_on_soon = False
         if self._state is not OPEN:
