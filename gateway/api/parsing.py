@@ -15,7 +15,7 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
-from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES, check_body_bytes
+from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES, HeldBodies, check_body_bytes
 from gateway.errors import BadRequest, UnsupportedMediaType
 from wire.ids import parse_uuid
 
@@ -34,8 +34,13 @@ _UUIDS = frozenset(
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
-    """Return the request's body. Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest`."""
+async def read_body(
+    request: web.Request, model: type[Parsed], bodies: HeldBodies, account: str
+) -> Parsed:
+    """Return the request's body, which is counted in ``bodies`` until it is complete.
+
+    Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest` and `TooManyBodies`.
+    """
     if request.content_type != "application/json":
         raise UnsupportedMediaType
     coding = ",".join(request.headers.getall("content-encoding", ())).strip().lower()
@@ -43,9 +48,15 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
         raise UnsupportedMediaType("The content coding is not known", headers=_CODINGS)
     check_body_bytes(request.content_length)
     data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        check_body_bytes(len(data))
+    held_bytes = 0
+    try:
+        async for chunk in request.content.iter_any():
+            data += chunk
+            check_body_bytes(len(data))
+            bodies.hold(account, held_bytes, len(data))
+            held_bytes = len(data)
+    finally:
+        bodies.release(account, held_bytes)
     if coding in _WINDOW_BITS:
         data = decompress(data, coding)
     return parse_body(bytes(data), model)
