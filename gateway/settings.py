@@ -61,6 +61,8 @@ class EdgeSettings(Section):
     """Time in which a client reads no byte of a pending response; then the connection is reset."""
     idle_timeout_s: Seconds = _LIMITS.idle_timeout_s
     """Time between two requests on a connection; then it is closed."""
+    vanished_s: Seconds = _LIMITS.vanished_s
+    """Time without a sign of life from a client's machine; then the connection is reset."""
 
 
 class AttachSettings(Section):
@@ -72,6 +74,8 @@ class AttachSettings(Section):
     """Host in the URL that workers get, if it differs from listen (0.0.0.0, NAT); empty: listen."""
     max_connections: Count = _LIMITS.max_connections
     """Open worker connections per process; a further one gets 503 and is closed."""
+    vanished_s: Seconds = _LIMITS.vanished_s
+    """Time without a sign of life from a worker's machine; then the connection is reset."""
 
 
 class StoreSettings(Section):

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from http1.client.tcp_info import unconfirmed_bytes
+from http1.peer import Silence, keep_alive, unconfirmed_bytes
 from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
@@ -70,6 +70,7 @@ class ClientConnection(asyncio.Protocol):
         "_parts",
         "_read_bytes",
         "_request_bytes",
+        "_silence",
         "_status",
         "_transport",
         "idle_since",
@@ -88,6 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
+        self._silence = Silence()
         self.response_stream: ResponseStream | None = None
         self.idle_since = 0.0
         self.is_writing_paused = False
@@ -188,6 +190,20 @@ class ClientConnection(asyncio.Protocol):
         """Close after sending what was written; the response stream is not called again."""
         self.response_stream = None
         self._transport.close()
+
+    def keep_alive(self, silent_s: float) -> None:
+        """End the connection if its idle peer answers nothing for about ``silent_s`` seconds."""
+        connected = self._transport.get_extra_info("socket")
+        if connected is not None:
+            keep_alive(connected, silent_s)
+
+    def silent_s(self, now: float) -> float:
+        """Return how long bytes that were sent have waited for an acknowledgement."""
+        return self._silence.seconds(self._transport.get_extra_info("socket"), now)
+
+    def break_off(self) -> None:
+        """End as if the peer had sent a reset."""
+        self._break(Failure.RESET)
 
     def report_delayed(self) -> None:
         """Report the head and what has arrived of a small body, if it is still incomplete."""

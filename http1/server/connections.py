@@ -69,6 +69,7 @@ class Connections:
             limits.write_stall_s,
             limits.idle_timeout_s,
             limits.linger_s,
+            limits.vanished_s,
         )
         self.slack_s = max(0.01, min(1.0, shortest_s / 2))
         self.now = self.loop.time()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from http1.peer import keep_alive
 from http1.server.connections import SERVER_NAME, Connections, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
@@ -63,6 +64,7 @@ class Listener:
         loop = self._connections.loop
         self._ticker.start()
         for listening in sockets:
+            keep_alive(listening, self._connections.limits.vanished_s)
             serve = (
                 loop.create_unix_server
                 if listening.family == socket.AF_UNIX

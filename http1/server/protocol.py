@@ -446,6 +446,8 @@ class Http1Protocol(PeerConnection):
                 self.end_linger()
         elif self._sent_bytes != self._drained_bytes and self.is_write_stalled(now):
             self.peer_lost()
+        elif self._sent_bytes != self._acked_bytes and self.is_peer_vanished(now):
+            self.peer_lost()
         if not self._is_reading:
             self._check_peer()
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from math import inf
 from typing import Final, cast
 
+from http1.peer import Silence
 from http1.server.connections import Connections
 
 
@@ -45,6 +46,7 @@ class PeerConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_acked_bytes",
         "_connections",
         "_deadline",
         "_drained_bytes",
@@ -52,9 +54,11 @@ class PeerConnection(asyncio.Protocol):
         "_is_reading",
         "_limits",
         "_lingered_bytes",
+        "_next_ack_check",
         "_out",
         "_out_bytes",
         "_sent_bytes",
+        "_silence",
         "_stalled_since",
         "_state",
         "_transport",
@@ -75,6 +79,9 @@ class PeerConnection(asyncio.Protocol):
         self._sent_bytes = 0
         self._drained_bytes = 0
         self._stalled_since = inf
+        self._silence: Silence | None = None
+        self._acked_bytes = 0
+        self._next_ack_check = 0.0
         self._lingered_bytes = 0
         self.is_writing_paused = False
 
@@ -204,6 +211,22 @@ class PeerConnection(asyncio.Protocol):
             self._stalled_since = now if waiting_bytes else inf
             return False
         return now - self._stalled_since > self._limits.write_stall_s
+
+    def is_peer_vanished(self, now: float) -> bool:
+        """Whether the peer's machine gives no sign of life; to be called at every check.
+
+        The kernel is asked only if bytes were sent since it last said that all are acknowledged.
+        """
+        if now < self._next_ack_check or self._sent_bytes == self._acked_bytes:
+            return False
+        limit_s = self._limits.vanished_s
+        self._next_ack_check = now + limit_s / 8
+        if self._silence is None:
+            self._silence = Silence()
+        silent_s = self._silence.seconds(self.peer_socket, now)
+        if not self._silence.is_waiting and not self._transport.get_write_buffer_size():
+            self._acked_bytes = self._sent_bytes
+        return silent_s > limit_s
 
     # The peer's state, which the event loop does not report while the socket is not read
 

@@ -1,6 +1,7 @@
 """The path routes, without sockets."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -114,7 +115,7 @@ async def test_the_admin_listener_serves_metrics_and_health() -> None:
         assert client.head is not None
         assert client.head[0] == status
         if target == b"/metrics":
-            await until(lambda: client.over, what="the end of the metrics")
+            await until(partial(getattr, client, "over"), what="the end of the metrics")
             assert b"# TYPE function_request counter" in client.sent
         if status != 200:
             assert_problem(client, status, target.decode())

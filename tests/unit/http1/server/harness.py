@@ -19,7 +19,9 @@ class FakeSocket:
         self.resets = False
 
     def getsockopt(self, _: int, name: int, *size: int) -> int | bytes:
-        return bytes([self.tcp_state]) if name == socket.TCP_INFO and size else self.error
+        if name == socket.TCP_INFO and size:
+            return bytes([self.tcp_state]).ljust(size[0], b"\0")
+        return self.error
 
     def setsockopt(self, *_: object) -> None:
         self.resets = True
