@@ -14,8 +14,12 @@ cannot have read it. The kernel knows: the server's FIN acknowledges all that ar
 """
 
 import asyncio
+import ctypes
 import socket
 import struct
+import sys
+from contextlib import suppress
+from itertools import starmap
 from math import inf
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
@@ -29,6 +33,16 @@ _ACK_RECEIVED_AT = 56
 _SILENCE_BYTES = 60
 """``struct tcp_info`` in ``linux/tcp.h``: the first four since Linux 4.19. Not elsewhere."""
 _KEEPALIVE_PROBES = 3
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = struct.Struct("HBBI")
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags, of the TCP header
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # only SYN:
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # else take all of it
+)
+"""Instructions of a socket filter (``linux/filter.h``)."""
 
 
 def keep_alive(connected: socket.socket, silent_s: float) -> None:
@@ -45,6 +59,27 @@ def keep_alive(connected: socket.socket, silent_s: float) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def ignore_new(listening: socket.socket) -> None:
+    """Make a listening socket ignore new connections, and go on with those that have begun.
+
+    The kernel drops each SYN (RFC 9293 §3.5) as if it were lost on the way: the client sends it
+    again after a second. Does nothing where there are no socket filters.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    program = ctypes.create_string_buffer(b"".join(starmap(_INSTRUCTION.pack, _DROP_SYN)))
+    described = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
+    with suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+
+
+def unaccepted(listening: socket.socket) -> int:
+    """Return how many connections wait to be accepted; 0 where the kernel does not tell."""
+    if _TCP_INFO is None:
+        return 0
+    return _u32(listening.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _SILENCE_BYTES), _UNACKED_AT)
 
 
 class Silence:

@@ -140,7 +140,7 @@ class AttachSettings(Section):
     """Unused connections per gateway process; further ones are closed."""
     connect_timeout_s: Seconds = 5.0
     """Time to open one connection."""
-    vanished_s: Seconds = VANISHED_S
+    vanished_s: Annotated[Seconds, Field(ge=1)] = VANISHED_S
     """Time without a sign of life from a gateway's machine; then the connection ends."""
 
 

@@ -47,8 +47,9 @@ class Connections:
 
     ``now`` is the loop time of the last check. A deadline that must not come early adds
     ``slack_s`` to it: reading the clock for every request costs more than the precision is worth.
-    Writes of one turn of the loop wait for its end, up to ``coalesced_bytes``; they do not count
-    towards the high-water mark.
+    While ``draining``, each response announces that its connection closes; while ``closes_idle``,
+    no connection waits for a request. Writes of one turn of the loop wait for its end, up to
+    ``coalesced_bytes``; they do not count towards the high-water mark.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Connections:
         self.dispatch = dispatch
         self.limits = limits
         self.draining = False
+        self.closes_idle = False
         self.coalesced_bytes = limits.high_water_bytes // 4
         shortest_s = min(
             limits.head_timeout_s,
@@ -127,7 +129,7 @@ class Connections:
 
         ``deadline`` is loop time.
         """
-        self.draining = True
+        self.draining = self.closes_idle = True
         for connection in list(self._open):
             connection.drain()
         if self._open:

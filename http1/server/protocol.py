@@ -31,6 +31,9 @@ from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
 """Maximum number of connections above the limit that get 503 at a time; further ones are reset."""
+LAST_IDLE_S = 1.0
+"""Time for a further request after a response that could not announce the end: the drain began
+later than the response. The response to that request announces it."""
 PROBE_AFTER_S = 0.02
 """Time until the first check of a half-closed client; later ones come with `Connections.check`."""
 
@@ -350,10 +353,11 @@ class Http1Protocol(PeerConnection):
         self._target = b""
         if tail:
             self.write(tail)
-        if closes or self._connections.draining:
+        if closes:
             self._close()
             return
-        self.wait(self._limits.idle_timeout_s)
+        is_last = self._connections.closes_idle
+        self.wait(LAST_IDLE_S if is_last else self._limits.idle_timeout_s)
         if not self._is_corked:
             # The whole response in one write, before other work of this turn of the loop.
             self.flush()
@@ -427,8 +431,9 @@ class Http1Protocol(PeerConnection):
         super().reset()
 
     def drain(self) -> None:
-        """Close if no request is being served or received."""
-        if self._state is OPEN and self._response is None and not self._held:
+        """Close if no request is being served, received, or has arrived."""
+        is_idle = self._state is OPEN and self._response is None and not self._held
+        if is_idle and not self.unread_bytes():
             self._close()
 
     def _stream(self) -> RequestStream | None:

@@ -5,9 +5,11 @@ time of one, and uvloop's own gathering (writev) costs nearly as much.
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from contextlib import suppress
 from enum import IntEnum
 from math import inf
@@ -229,6 +231,11 @@ class PeerConnection(asyncio.Protocol):
         return silent_s > limit_s
 
     # The peer's state, which the event loop does not report while the socket is not read
+
+    def unread_bytes(self) -> int:
+        """Return how many bytes have arrived that the event loop has not read."""
+        unread = fcntl.ioctl(self.peer_socket.fileno(), termios.FIONREAD, bytes(4))
+        return int.from_bytes(unread, sys.byteorder)
 
     def has_socket_error(self) -> bool:
         """Whether the connection is broken: reset, timed out, unreachable."""

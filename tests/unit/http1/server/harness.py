@@ -1,5 +1,6 @@
 """One server connection with a recording transport, loop and dispatch in place of real ones."""
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,8 @@ from http1.server.connections import Connections
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
+
+_NOTHING_TO_READ, _ = os.pipe()
 
 
 class FakeSocket:
@@ -22,6 +25,9 @@ class FakeSocket:
         if name == socket.TCP_INFO and size:
             return bytes([self.tcp_state]).ljust(size[0], b"\0")
         return self.error
+
+    def fileno(self) -> int:
+        return _NOTHING_TO_READ
 
     def setsockopt(self, *_: object) -> None:
         self.resets = True

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http1.server.limits import ServerLimits
+from http1.server.protocol import LAST_IDLE_S
 from tests.unit.http1.server.harness import Exchange, Harness, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -618,6 +619,34 @@ def test_draining_closes_idle_connections_and_busy_ones_after_their_response() -
     busy.loop.run()
     assert b"connection: close\r\n" in busy.transport.written
     assert busy.transport.is_closing()
+
+
+def test_a_response_that_could_not_announce_the_drain_is_followed_by_one_that_does() -> None:
+    it = Harness()
+    it.feed(GET)
+    it.last.writer.send_head(200, [], 2)
+    it.connections.draining = it.connections.closes_idle = True
+    it.last.writer.send_data(b"ok")
+    it.last.writer.send_end()
+    it.loop.run()
+    assert b"connection: close\r\n" not in it.transport.written
+    assert not it.transport.is_closing()
+    it.feed(GET)
+    it.last.answer()
+    it.loop.run()
+    assert b"connection: close\r\n" in it.transport.written
+    assert it.transport.is_closing()
+
+
+def test_after_the_drain_began_a_connection_idles_only_shortly() -> None:
+    it = Harness()
+    it.feed(GET)
+    it.last.writer.send_head(200, [], 0)
+    it.connections.draining = it.connections.closes_idle = True
+    it.last.writer.send_end()
+    it.loop.run()
+    it.pass_time(LAST_IDLE_S + 2.1)
+    assert it.transport.is_closing()
 
 
 # What a connection shows of its state
