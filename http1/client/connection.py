@@ -19,6 +19,9 @@ MAX_HEAD_BYTES = 417_792
 MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
+LONG_READ_BYTES = 131_072
+"""After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
+32 times in one turn, and each read can bring 40,000 chunks."""
 _COPIED_BYTES = 4_096
 """Below this, joining buffers is cheaper than handing the kernel several."""
 
@@ -225,6 +228,8 @@ class ClientConnection(asyncio.Protocol):
         if self._left:
             self._report_sized(response_stream, data)
             return
+        if len(data) > LONG_READ_BYTES:
+            self._rest()
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
@@ -239,6 +244,15 @@ class ClientConnection(asyncio.Protocol):
         self._read_bytes += len(data)
         if self._read_bytes > MAX_HEAD_BYTES:
             self._break(Failure.INVALID)
+
+    def _rest(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         response_stream = self.response_stream
