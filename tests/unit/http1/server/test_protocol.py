@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from http1.server.body import MAX_STEPS
 from http1.server.limits import ServerLimits
 from http1.server.protocol import LAST_IDLE_S
 from tests.unit.http1.server.harness import Exchange, Harness, answering
@@ -353,6 +354,38 @@ def test_one_connection_cannot_keep_the_loop_busy() -> None:
     assert len(harness.exchanges) == 3
     harness.loop.run()
     assert len(harness.exchanges) == 7
+
+
+def test_small_chunks_are_read_in_bounded_parts_and_the_socket_waits_meanwhile() -> None:
+    it = Harness()
+    count = 30 * MAX_STEPS
+    it.feed(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    it.protocol.data_received(b"1\r\nz\r\n" * count)
+    assert len(it.last.body_bytes) == MAX_STEPS
+    assert not it.transport.is_reading
+    it.loop.run()
+    assert len(it.last.body_bytes) == count
+    assert it.transport.is_reading
+    it.feed(b"0\r\n\r\n")
+    assert it.last.events[-1] == "end"
+
+
+def test_large_heads_sent_ahead_take_a_turn_each() -> None:
+    it = Harness(on=answering)
+    head = GET[:-2] + b"".join(b"A%d: %b\r\n" % (n, b"v" * 500) for n in range(100)) + b"\r\n"
+    it.protocol.data_received(head * 8)
+    assert len(it.exchanges) == 2
+    it.loop.run()
+    assert len(it.exchanges) == 8
+
+
+def test_a_few_empty_lines_before_a_request_are_skipped_and_many_are_refused() -> None:
+    it = Harness()
+    it.feed(b"\r\n" * 8 + GET)
+    assert it.exchanges
+    it = Harness()
+    it.feed(b"\r\n" * 1000 + GET)
+    assert it.transport.written.startswith(b"HTTP/1.1 400 ")
 
 
 def test_requests_sent_ahead_are_held_up_to_the_high_water_mark() -> None:
