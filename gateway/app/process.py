@@ -67,6 +67,8 @@ TICK_S = 0.1
 STARTING_S = 2.0
 """How long new connections to a process that shares no port wait for the store to be read; after
 that they get 503."""
+ATTACH_CLOSE_S = 1.0
+"""The most time for workers' connections to close when no invocation is left."""
 _ADMIN_CONNECTIONS = 256
 
 _log = logging.getLogger("gateway.process")
@@ -304,6 +306,8 @@ class GatewayProcess:
         await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
         self._invocations.shut_down()
         attach.stop_accepting()
+        # The responses to workers' POSTs: a worker that gets none delivers its response again.
+        await attach.drain(asyncio.get_running_loop().time() + ATTACH_CLOSE_S)
         emit(_log, "gateway.stopped")
 
 

@@ -7,8 +7,10 @@ import asyncio
 import http.client
 import os
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +21,7 @@ from tests.support.stack import Stack, running_stack
 from tests.support.waiting import PATIENCE_S, until
 
 CALLERS = 6
+_LISTEN = "0A"
 UPLOAD = bytes(100_000)
 """More than an envelope holds: the worker comes back for the rest."""
 
@@ -71,6 +74,13 @@ def ready_processes(program: Program) -> int:
     return program.output.count('"event":"gateway.ready"')
 
 
+def listeners(url: str) -> int:
+    """Return how many sockets listen on the port of ``url`` (proc_net_tcp.txt of the kernel)."""
+    port = f":{urlsplit(url).port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(port) and row[3] == _LISTEN for row in rows)
+
+
 async def called_again(callers: list[Caller]) -> None:
     """Wait until each caller has had three more responses."""
     before = [caller.calls for caller in callers]
@@ -111,3 +121,21 @@ async def test_no_call_fails_while_gateway_processes_and_workers_are_replaced(
             await asyncio.to_thread(caller.join)
     assert [failure for caller in callers for failure in caller.failures] == []
     assert gateway.program.stop() == 0
+
+
+async def test_only_processes_that_are_ready_listen_on_a_shared_port(stack: Stack) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    await stack.nats.stop()
+    program = stack.starting_gateway("--processes", "2", EDGE__LISTEN=urlsplit(url).netloc)
+    program.wait_event("nats.connect_failed")
+    assert listeners(url) == 0
+    await stack.nats.start()
+    await until(lambda: ready_processes(program), lambda count: count == 2)
+    assert listeners(url) == 2
+    os.kill(next(iter(descendants(program.pid))), signal.SIGKILL)
+    await until(lambda: listeners(url), lambda count: count == 1)
+    await until(lambda: ready_processes(program), lambda count: count == 3)
+    assert listeners(url) == 2
+    assert program.stop() == 0
