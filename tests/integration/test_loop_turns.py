@@ -25,11 +25,13 @@ import pytest
 from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES
 from gateway.dev.demo import ACCOUNT, Demo
 from loadtests import catalog
+from queueing.nats.protocol import PING, encode_connect, encode_publish
 from tests.support.loop_turns import UNITS, LoopTurns, unit_s
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program
 from tests.support.stack import register
 from tests.support.waiting import PATIENCE_S
+from wire.subjects import cancel_subject
 
 NO_ID = "00000000-0000-4000-8000-000000000000"
 DEPLOY = f"/v2/nvcf/deployments/functions/{NO_ID}/versions/{NO_ID}"
@@ -91,6 +93,7 @@ class World:
     port: int
     attach_port: int
     admin_port: int
+    nats_port: int
     demo: Demo
     token: str
     limit_s: float
@@ -119,6 +122,16 @@ class World:
             f"{framing}\r\n\r\n"
         )
         send(self.port, head.encode() + rest)
+
+    def cancel(self, count: int) -> None:
+        """Publish as many cancellations as when all clients leave, and call behind them."""
+        subject = cancel_subject(self.demo.version_id).encode()
+        frames = encode_publish(subject, b"", NO_ID.encode()) * count
+        with socket.create_connection(("127.0.0.1", self.nats_port), PATIENCE_S) as connected:
+            connected.sendall(encode_connect(b'{"verbose":false}') + frames + PING)
+            while b"PONG" not in connected.recv(4096):
+                pass
+        self.invoke("/ok")
 
 
 def call(port: int, method: str, target: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -254,6 +267,7 @@ INPUTS: dict[str, Hostile] = {
     "metrics": lambda w: call(w.admin_port, "GET", "/metrics", b"", {}),
     "a response in chunks of one byte": lambda w: w.invoke("/tiny"),
     "interim responses": lambda w: w.invoke("/interim"),
+    "cancellations": lambda w: w.cancel(80_000),
     "a response with the largest head": lambda w: w.invoke("/head"),
 }
 
@@ -324,7 +338,7 @@ def _start(
     made = call(port, "POST", "/v1/admin/keys", b'{"nca_id":"%b"}' % ACCOUNT.encode(), headers)
     token = json.loads(made)["value"]
     limit_s = UNITS * unit_s()
-    return World(gateway, worker, port, attach_port, admin_port, demo, token, limit_s)
+    return World(gateway, worker, port, attach_port, admin_port, nats.port, demo, token, limit_s)
 
 
 def _line(program: Program, part: str) -> str:
