@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from queueing.interface import Lease, PullConsumer
@@ -20,6 +21,7 @@ from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import DONE, Outcome
+from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
 
 MAX_JOB_S = MAX_INVOCATION_S + 5.0
@@ -68,6 +70,7 @@ class JobRunner:
         self._on_busy = on_busy
         self._known_uri = b""
         self._context: Context[Job] | None = None
+        self._gate = StartGate()
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
@@ -81,7 +84,7 @@ class JobRunner:
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to pull."""
-        self._context = Context(inference, attach, self, self._platform_headers)
+        self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
         self.resume()
 
@@ -156,11 +159,24 @@ class JobRunner:
 
     # JobRegistry
 
+    def responding(self, request_id: str) -> None:
+        """The response head of a job has come before its body."""
+        self._jobs[request_id].head_at = self._loop.time()
+
     def freed(self, request_id: str) -> None:
         """The inference server is done with a job."""
         job = self._jobs[request_id]
         self._slots.release()
-        job.freed_at = self._loop.time()
+        now = job.freed_at = self._loop.time()
+        if job.left_s == inf:
+            # A body that flowed through counts in its time: it is no measure for others.
+            pass
+        elif job.has_answer:
+            self._gate.heads.add((job.head_at or now) - job.sent_at, now)
+        elif job.sent_at and job.outcome is Outcome.CANCELLED:
+            # It would have taken longer, nobody knows how long. Without this, a function that has
+            # become slower would be broken off just before its response again and again.
+            self._gate.heads.add(2.0 * (now - job.sent_at), now)
         self._telemetry.freed(job)
         self._want()
 
@@ -175,7 +191,11 @@ class JobRunner:
             self._want()
         if not self._jobs:
             self._is_empty.set()
-        if job.outcome is Outcome.UNDELIVERED:
+        if job.outcome is Outcome.ANSWERED:
+            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
+            if late_s > 0.0:
+                self._gate.offset.saw_accepted(late_s)
+        elif job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
 
     def tick(self) -> None:

@@ -64,6 +64,7 @@ class Dispatcher:
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        self._registry.lines.admit(caller.version.version_id, caller.poll_s)
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)

@@ -20,6 +20,7 @@ from gateway.invocation.states import (
     ATTACHED,
     DONE,
     ENDING,
+    EXPIRED,
     QUEUED,
     RECEIVING,
     STREAMING,
@@ -117,6 +118,11 @@ class Invocation:
     @property
     def version(self) -> FunctionVersion:
         return self._caller.version
+
+    @property
+    def poll_s(self) -> int:
+        """The caller's poll window in seconds."""
+        return self._caller.poll_s
 
     @property
     def account(self) -> str:
@@ -234,6 +240,8 @@ class Invocation:
         if self.state is RECEIVING or self.state is DONE:
             raise impossible(self.state, Event.REST_REQUESTED)
         upload = self._upload
+        if self.state is EXPIRED:
+            return False
         if upload.was_handed_out:
             if self.state is QUEUED:
                 self._fail_without_rest()
@@ -346,21 +354,29 @@ class Invocation:
 
     # Time and the process
 
-    def deadline_passed(self, now: float, position: int | None = None) -> None:
-        """``deadline`` has passed; ``position`` is the request's position if it is still queued."""
-        if self.state is DONE:
+    def deadline_passed(self, now: float, retry_after_s: int) -> None:
+        """``deadline`` has passed; ``retry_after_s`` is when a client may try again."""
+        if self.state is DONE or self.state is EXPIRED:
             return
-        if self.head_at == 0.0:
+        if self.state is QUEUED:
+            self.state = EXPIRED
+            self._context.registry.expired(self.request_id)
+        elif self.head_at == 0.0:
             self._withdraw()
-            error = PollTimeout("No response within the poll window")
-            if position is not None:
-                error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
-            self._fail(error, Outcome.POLL_TIMEOUT)
+            self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
         elif now >= end_deadline(self.received_at):
             self._break(Outcome.TOO_LONG)
         else:
             # Set only now, because most invocations are over before their first deadline.
             self.deadline = end_deadline(self.received_at)
+
+    def position_known(self, position: int, retry_after_s: int) -> None:
+        """The request, which was withdrawn, had this position; 0 if a worker has it."""
+        if self.state is EXPIRED:
+            error = PollTimeout(retry_after_s)
+            if position:
+                error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
+            self._fail(error, Outcome.POLL_TIMEOUT)
 
     def shut_down(self) -> None:
         """The process stops: its drain is over."""

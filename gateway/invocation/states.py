@@ -2,6 +2,7 @@
 
 RECEIVING   the client's request is arriving; no other process knows of it
 QUEUED      the envelope is published; a worker may lease it at any time
+EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
 ENDING      the worker has sent the whole response; the client has not read all of it
@@ -12,7 +13,9 @@ client, and the queue delivers the request to another worker. After a worker has
 the body this is impossible, so the client gets 502. A break in STREAMING breaks the client's
 connection: a truncated response must not look complete.
 
-504 means that no response head came within the poll window: see `head_deadline`.
+504 means that no response head came within the poll window: see `head_deadline`. A request that
+waits for a worker at that moment is withdrawn first, and then its position is asked for, so that no
+worker can lease it between the two.
 
 `TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -21,7 +24,7 @@ methods; a test fires every event in every state and compares with the table, an
 
 from enum import Enum, IntEnum
 
-from wire.deadlines import MAX_INVOCATION_S
+from wire.deadlines import MAX_INVOCATION_S, RESPONSE_GRACE_S
 
 
 class State(IntEnum):
@@ -29,13 +32,14 @@ class State(IntEnum):
 
     RECEIVING = 1
     QUEUED = 2
-    ATTACHED = 3
-    STREAMING = 4
-    ENDING = 5
-    DONE = 6
+    EXPIRED = 3
+    ATTACHED = 4
+    STREAMING = 5
+    ENDING = 6
+    DONE = 7
 
 
-RECEIVING, QUEUED, ATTACHED, STREAMING, ENDING, DONE = State
+RECEIVING, QUEUED, EXPIRED, ATTACHED, STREAMING, ENDING, DONE = State
 
 
 class Event(Enum):
@@ -65,6 +69,7 @@ class Event(Enum):
     RESPONSE_INVALID = "response_invalid"
     # Time and the process
     DEADLINE_PASSED = "deadline_passed"
+    POSITION_KNOWN = "position_known"
     SHUT_DOWN = "shut_down"
 
 
@@ -99,6 +104,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
+    (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
     (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
@@ -116,7 +122,9 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
     # Time and the process. After the response head the deadline moves from the poll window's end
     # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
-    **{(s, Event.DEADLINE_PASSED): frozenset({DONE}) for s in (RECEIVING, QUEUED, ATTACHED)},
+    **{(s, Event.DEADLINE_PASSED): frozenset({DONE}) for s in (RECEIVING, ATTACHED)},
+    (QUEUED, Event.DEADLINE_PASSED): frozenset({EXPIRED}),
+    (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),
     **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in (STREAMING, ENDING)},
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
@@ -148,11 +156,6 @@ class Outcome(Enum):
     """The response took longer than `MAX_INVOCATION_S`."""
     DRAINED = "drained"
     """The process stopped before the response was complete."""
-
-
-RESPONSE_GRACE_S = 2.0
-"""Added to the poll window, so that a worker which responds 202 exactly at its end still gets
-through (`docs/wire.md` §6.2)."""
 
 
 def head_deadline(received_at: float, poll_s: int) -> float:

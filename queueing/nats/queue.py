@@ -32,7 +32,7 @@ from typing import Any
 
 import orjson
 
-from queueing.interface import PublishCallbacks, QueueError, QueueFull, QueueUnavailable
+from queueing.interface import LineState, PublishCallbacks, QueueError, QueueFull, QueueUnavailable
 from queueing.nats.connection import NatsConnection, NatsError, Subscription
 from queueing.nats.jetstream import StreamSettings, max_deliveries_subject
 from queueing.nats.maintenance import Maintenance, QueueNames
@@ -283,6 +283,28 @@ class JetStreamQueue:
             self._maintenance.mark_uncertain(queue.names, request_id)
         elif request is not None and is_held:
             self._maintenance.delete(queue.names.stream, request.sequence)
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
+        sequence = self.sequence_of(request_id)
+        self.withdraw(version_id, request_id)
+        return await self._positions.withdrawn(version_id, sequence) if sequence else 0
+
+    def oldest_wait_s(self, version_id: str) -> float:
+        """Return for how long the first request of this process has been in the queue or leased."""
+        queue = self._queues.get(version_id)
+        if queue is None or not queue.by_sequence:
+            return 0.0
+        return self._clock() - next(iter(queue.by_sequence.values())).at
+
+    def last_sequence(self, version_id: str) -> int:
+        """Return the sequence of this process's last publish, 0 if it is not known."""
+        queue = self._queues.get(version_id)
+        return queue.sequences.last if queue is not None else 0
+
+    async def line(self, version_id: str) -> LineState:
+        """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
+        return await self._positions.line(stream_name(self._region, version_id))
 
     def forget(self, request_id: str) -> None:
         """Keep no more of the request."""

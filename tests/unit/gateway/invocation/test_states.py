@@ -48,6 +48,11 @@ def ending(world: World) -> World:
     return world
 
 
+def expired(world: World) -> World:
+    world.invocation.deadline_passed(162.0, 1)
+    return world
+
+
 def done(world: World) -> World:
     world.invocation.shut_down()
     return world
@@ -56,6 +61,7 @@ def done(world: World) -> World:
 SITUATIONS: dict[State, list[Situation]] = {
     State.RECEIVING: [lambda: receiving(b""), lambda: receiving(b"a", None), unencodable],
     State.QUEUED: [lambda: World().publish(), long_body, fetched],
+    State.EXPIRED: [lambda: expired(World().publish()), lambda: expired(fetched())],
     State.ATTACHED: [lambda: World().publish().attach(), lambda: fetched().attach()],
     State.STREAMING: [lambda: World().stream(), lambda: slow(World().stream())],
     State.ENDING: [lambda: ending(World().stream())],
@@ -99,9 +105,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.RESPONSE_BROKEN: [lambda w: w.invocation.response_broken()],
     Event.RESPONSE_INVALID: [lambda w: w.invocation.response_invalid(400, "bad")],
     Event.DEADLINE_PASSED: [
-        lambda w: w.invocation.deadline_passed(162.0),
-        lambda w: w.invocation.deadline_passed(9999.0),
+        lambda w: w.invocation.deadline_passed(162.0, 1),
+        lambda w: w.invocation.deadline_passed(9999.0, 1),
     ],
+    Event.POSITION_KNOWN: [lambda w: w.invocation.position_known(1, 1)],
     Event.SHUT_DOWN: [lambda w: w.invocation.shut_down()],
 }
 

@@ -29,7 +29,12 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
     bench.job.response_head(200, JSON, 3)
     bench.job.response_data(b"ab")
     bench.job.response_data(b"c")
-    assert bench.take() == ["attach.stream 3", "post.send_data b'ab'", "post.send_data b'c'"]
+    assert bench.take() == [
+        "registry.responding",
+        "attach.stream 3",
+        "post.send_data b'ab'",
+        "post.send_data b'c'",
+    ]
     bench.job.response_end()
     assert bench.take() == ["post.send_end", "registry.freed"]
     bench.job.post_answered(200)
@@ -150,7 +155,7 @@ def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
     bench = Bench().begin()
     bench.job.cancel()
     assert bench.take() == ["inference.open", "lease.ack", "registry.freed", "registry.finished"]
-    assert not bench.job.is_waiting()
+    assert not bench.job.may_send(0.0)
 
 
 def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:

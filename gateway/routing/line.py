@@ -1,0 +1,166 @@
+"""The calls that wait for one version, and whether a further one can be reached in its poll window.
+
+A queue is served in order, for all gateway processes alike. So a new call waits for as long as the
+workers take for everything before it: the calls ahead, divided by the leases per second. Both are
+measured at the broker (`queueing.interface.LineState`) a few times per second while calls wait;
+between two measurements the sequences of this process's own publishes show what all processes have
+added. Nothing is measured, and nothing refused, while no call waits.
+
+The pace is that of the workers only while calls wait. From then on leases and time are summed, and
+forgotten with a time constant, because instances come and go. Long calls give few leases, so
+``leased`` calls that take ``mean_s`` each are counted as well: before the first lease is seen they
+are all that is known, later they hardly matter. While ``mean_s`` is not known they make the pace
+look too high, never too low. A stale measurement, or a queue that no worker serves, gives no pace,
+and every call is admitted.
+
+Pure: time is an argument, monotonic seconds.
+"""
+
+from collections import deque
+from math import ceil, exp
+
+from queueing.interface import LineState
+from wire.deadlines import RESPONSE_GRACE_S
+
+STALE_S = 5.0
+"""A measurement counts for so long."""
+MAX_RETRY_AFTER_S = 3600
+_BUSY_INTERVAL_S = 0.25
+_SLOW_INTERVAL_S = 2.0
+_IDLE_INTERVAL_S = 1.0
+_MEMORY_S = 2.0
+_FORGET_S = 30.0
+_LATE_S = 0.5
+"""Part of the grace that stays free when a call is expected to need the rest."""
+
+
+class Line:
+    """What is known of the line of one version.
+
+    ``called_at`` is when a call last asked, ``asked_at`` when the last measurement was begun, and
+    ``measuring`` whether it is still on its way.
+    """
+
+    __slots__ = (
+        "_at",
+        "_heads",
+        "_leases",
+        "_mean_s",
+        "_paced_at",
+        "_seconds",
+        "_sequence",
+        "_state",
+        "_usual_s",
+        "asked_at",
+        "called_at",
+        "measuring",
+    )
+
+    def __init__(self) -> None:
+        self._state: LineState | None = None
+        self._at = 0.0
+        self._sequence = 0
+        self._leases = 0.0
+        self._seconds = 0.0
+        self._paced_at = 0.0
+        self._heads: deque[float] = deque(maxlen=32)
+        self._mean_s = self._usual_s = 0.0
+        self.asked_at = 0.0
+        self.called_at = 0.0
+        self.measuring = False
+
+    @property
+    def is_long(self) -> bool:
+        """Whether calls waited at the last measurement."""
+        return self._state is not None and self._state.waiting > 0
+
+    def answered(self, lease_s: float) -> None:
+        """A call got its response head ``lease_s`` after its lease."""
+        self._heads.append(lease_s)
+
+    def measured(self, state: LineState, sequence: int, now: float) -> None:
+        """Take the queue's state; ``sequence`` is the last of this process when it was asked."""
+        before, passed_s = self._state, now - self._at
+        if before is not None and (
+            state.epoch != before.epoch or state.deliveries < before.deliveries
+        ):
+            # Another queue of the same name.
+            before = None
+            self._leases = self._seconds = 0.0
+        if now - self._paced_at > _FORGET_S:
+            self._leases = self._seconds = 0.0
+        heads = sorted(self._heads)
+        if heads:
+            self._usual_s = heads[len(heads) // 2]
+            self._mean_s = sum(heads) / len(heads)
+        mean_s = self._mean_s
+        if (
+            before is not None
+            and before.waiting
+            and state.waiting
+            and passed_s <= max(STALE_S, 2 * mean_s)
+        ):
+            kept = exp(-passed_s / max(_MEMORY_S, 4 * mean_s))
+            self._leases = self._leases * kept + (state.deliveries - before.deliveries)
+            self._seconds = self._seconds * kept + passed_s
+            self._paced_at = now
+        self._state = state
+        self._at = now
+        self._sequence = sequence
+
+    def is_due(self, sequence: int, now: float) -> bool:
+        """Return whether it is time for a measurement, if a call asks or `is_long`."""
+        state = self._state
+        if state is None:
+            return not self.measuring and now - self.asked_at >= _BUSY_INTERVAL_S
+        if not state.waiting and sequence - self._sequence <= state.leased:
+            interval_s = _IDLE_INTERVAL_S
+        else:
+            wait_s = self._wait_s(sequence, now) or 0.0
+            interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
+        return not self.measuring and now - self.asked_at >= interval_s
+
+    def excess_s(self, poll_s: float, sequence: int, now: float) -> float:
+        """Return how many seconds too long the line is for a poll window; 0 if it is not.
+
+        ``sequence`` is the last of this process.
+        """
+        wait_s = self._wait_s(sequence, now)
+        if not wait_s:
+            return 0.0
+        return max(wait_s - self._room_s(poll_s), 0.0)
+
+    def retry_after_s(self, poll_s: float, sequence: int, now: float) -> int:
+        """Return when there will be room for such a call, in whole seconds from 1 to 3600."""
+        excess_s = min(self.excess_s(poll_s, sequence, now), MAX_RETRY_AFTER_S)
+        return max(ceil(excess_s), 1)
+
+    def _room_s(self, poll_s: float) -> float:
+        """Return how long a call may wait for its lease.
+
+        The rest of its window is for the function, by its median. If that takes most of the window,
+        the grace after it is used too: otherwise no call could ever wait.
+        """
+        usual_s = self._usual_s
+        room_s = poll_s - usual_s
+        if usual_s > poll_s / 2:
+            in_grace_s = poll_s + RESPONSE_GRACE_S - _LATE_S - usual_s
+            room_s = max(room_s, min(poll_s / 2, in_grace_s))
+        return max(room_s, 0.0)
+
+    def _wait_s(self, sequence: int, now: float) -> float | None:
+        """Return how long a new call waits for its lease, `None` if it is not known."""
+        state, passed_s = self._state, now - self._at
+        if state is None or passed_s > STALE_S:
+            return None
+        if not state.waiting:
+            # Free slots may take what has come since.
+            return 0.0
+        if not state.leased and self._leases < 0.5:
+            return None
+        seconds = self._seconds + self._mean_s
+        if not seconds:
+            return None
+        pace = (self._leases + state.leased) / seconds
+        ahead = state.waiting + max(sequence - self._sequence, 0) - pace * passed_s
+        return ahead / pace if ahead >= 1.0 else 0.0
