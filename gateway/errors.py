@@ -5,7 +5,8 @@
                          NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
                          BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · Starting 503 · Draining 503
-                         PollTimeout 504 · Overloaded 429, and in `gateway.auth.jwt` IssuerUnavailable 503
+                         PollTimeout 504 · Overloaded 429
+                         in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
 The class determines the response: ``status``, ``kind`` (the end of the problem's URN) and

@@ -93,7 +93,7 @@ class PulledLease:
         return self._ack_subject
 
     def has_followers(self) -> bool:
-        """Whether other requests waited when this one was leased; false once the lease has ended."""
+        """Whether other requests waited when this one was leased; not once the lease has ended."""
         return pending_of(self._ack_subject) > 0
 
     def in_progress(self) -> None:

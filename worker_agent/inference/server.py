@@ -34,7 +34,7 @@ class InferenceServer:
         if callbacks.may_send(self._clock()):
             self._start(request, callbacks, connection)
         else:
-            # Cancelled or late meanwhile. The connection has carried nothing, so it can serve the next.
+            # Over meanwhile. The connection has carried nothing, so it can serve the next.
             self._pool.released(connection)
 
     def _start(

@@ -84,7 +84,7 @@ class Outgoing:
 
     __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head", "left_s", "window_s")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per attribute
         self,
         head: bytes,
         body: bytes,

@@ -1,5 +1,4 @@
-"""Whether a leased request is worth starting: what is left of its poll window against how long the
-function usually takes.
+"""Whether a leased request is worth starting, by what is left of its poll window.
 
 A queue is served in order, so under overload the request at its head is always the one with the
 least time left. A worker that starts it all the same works for nobody, and so does the next. The
@@ -105,7 +104,8 @@ class ClockOffset:
     Two observations bound it. A request cannot be younger than nothing: its age on this clock is
     at least the offset. And a gateway that accepts a response head waits for it: if the window had
     ended on this clock, the clock is ahead by at least that much. ``seconds`` is 0 unless a bound
-    excludes it. Of bounds that contradict each other (a clock was set) the later one counts.
+    excludes it, and then the age of the youngest request: what that one had waited is the error.
+    Of bounds that contradict each other (a clock was set) the later one counts.
     """
 
     __slots__ = ("_at_least", "_at_most", "seconds")
@@ -130,7 +130,8 @@ class ClockOffset:
             self._settle()
 
     def _settle(self) -> None:
-        self.seconds = min(max(0.0, self._at_least), self._at_most)
+        at_most = self._at_most
+        self.seconds = at_most if at_most < 0.0 or self._at_least > 0.0 else 0.0
 
 
 class StartGate:
