@@ -55,7 +55,7 @@ class Lines:
         """A call got its response head ``lease_s`` after its lease."""
         line = self._lines.get(version_id)
         if line is not None:
-            line.answered(lease_s)
+            line.answered(lease_s, self._clock())
 
     def retry_after_s(self, version_id: str, poll_s: int) -> int:
         """Return when a call may be tried again that was not answered in time."""

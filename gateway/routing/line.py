@@ -16,11 +16,11 @@ and every call is admitted.
 Pure: time is an argument, monotonic seconds.
 """
 
-from collections import deque
 from math import ceil, exp
 
 from queueing.interface import LineState
 from wire.deadlines import RESPONSE_GRACE_S
+from wire.head_times import HeadTimes
 
 STALE_S = 5.0
 """A measurement counts for so long."""
@@ -30,8 +30,9 @@ _SLOW_INTERVAL_S = 2.0
 _IDLE_INTERVAL_S = 1.0
 _MEMORY_S = 2.0
 _FORGET_S = 30.0
-_LATE_S = 0.5
-"""Part of the grace that stays free when a call is expected to need the rest."""
+_TOLERANCE = 1.1
+_LATE_S = 0.25
+"""How much longer than expected a call may wait and still be started."""
 
 
 class Line:
@@ -43,14 +44,16 @@ class Line:
 
     __slots__ = (
         "_at",
+        "_credit",
         "_heads",
+        "_leased_s",
         "_leases",
         "_mean_s",
+        "_median_s",
         "_paced_at",
         "_seconds",
         "_sequence",
         "_state",
-        "_usual_s",
         "asked_at",
         "called_at",
         "measuring",
@@ -61,10 +64,12 @@ class Line:
         self._at = 0.0
         self._sequence = 0
         self._leases = 0.0
+        self._leased_s = 0.0
         self._seconds = 0.0
+        self._credit = 0.0
         self._paced_at = 0.0
-        self._heads: deque[float] = deque(maxlen=32)
-        self._mean_s = self._usual_s = 0.0
+        self._heads = HeadTimes()
+        self._mean_s = self._median_s = 0.0
         self.asked_at = 0.0
         self.called_at = 0.0
         self.measuring = False
@@ -74,9 +79,9 @@ class Line:
         """Whether calls waited at the last measurement."""
         return self._state is not None and self._state.waiting > 0
 
-    def answered(self, lease_s: float) -> None:
+    def answered(self, lease_s: float, now: float) -> None:
         """A call got its response head ``lease_s`` after its lease."""
-        self._heads.append(lease_s)
+        self._heads.add(lease_s, now)
 
     def measured(self, state: LineState, sequence: int, now: float) -> None:
         """Take the queue's state; ``sequence`` is the last of this process when it was asked."""
@@ -86,14 +91,11 @@ class Line:
         ):
             # Another queue of the same name.
             before = None
-            self._leases = self._seconds = 0.0
+            self._leases = self._leased_s = self._seconds = 0.0
         if now - self._paced_at > _FORGET_S:
-            self._leases = self._seconds = 0.0
-        heads = sorted(self._heads)
-        if heads:
-            self._usual_s = heads[len(heads) // 2]
-            self._mean_s = sum(heads) / len(heads)
-        mean_s = self._mean_s
+            self._leases = self._leased_s = self._seconds = 0.0
+        mean_s = self._mean_s = self._heads.mean_s
+        self._median_s = self._heads.median_s
         if (
             before is not None
             and before.waiting
@@ -101,7 +103,9 @@ class Line:
             and passed_s <= max(STALE_S, 2 * mean_s)
         ):
             kept = exp(-passed_s / max(_MEMORY_S, 4 * mean_s))
-            self._leases = self._leases * kept + (state.deliveries - before.deliveries)
+            leases = self._credible(state.deliveries - before.deliveries, before, state, passed_s)
+            self._leases = self._leases * kept + leases
+            self._leased_s = self._leased_s * kept + passed_s * (before.leased + state.leased) / 2
             self._seconds = self._seconds * kept + passed_s
             self._paced_at = now
         self._state = state
@@ -128,25 +132,41 @@ class Line:
         wait_s = self._wait_s(sequence, now)
         if not wait_s:
             return 0.0
-        return max(wait_s - self._room_s(poll_s), 0.0)
+        return max(wait_s - self._room_s(poll_s, now), 0.0)
 
     def retry_after_s(self, poll_s: float, sequence: int, now: float) -> int:
         """Return when there will be room for such a call, in whole seconds from 1 to 3600."""
         excess_s = min(self.excess_s(poll_s, sequence, now), MAX_RETRY_AFTER_S)
         return max(ceil(excess_s), 1)
 
-    def _room_s(self, poll_s: float) -> float:
+    def _credible(self, leases: int, before: LineState, state: LineState, passed_s: float) -> float:
+        """Return how many of ``leases`` can have been for work.
+
+        A worker also leases what it then does not start, and that goes as fast as it can pull.
+        Counting it would make the line look shorter just when it is too long. So leases count up to
+        twice the present pace, with a burst of one for each slot.
+        """
+        expected = 2 * (self._pace(before) or 0.0) * passed_s
+        fresh = max(state.leased - before.leased, 0)
+        self._credit = min(self._credit + expected + fresh, expected + state.leased + 1)
+        counted = min(float(leases), self._credit)
+        self._credit -= counted
+        return counted
+
+    def _room_s(self, poll_s: float, now: float) -> float:
         """Return how long a call may wait for its lease.
 
         The rest of its window is for the function, by its median. If that takes most of the window,
-        the grace after it is used too: otherwise no call could ever wait.
+        the grace after it is used too: otherwise no call could ever wait. In any case a worker must
+        still start it (`worker_agent.job.window`), or the line would move on without work being
+        done.
         """
-        usual_s = self._usual_s
-        room_s = poll_s - usual_s
-        if usual_s > poll_s / 2:
-            in_grace_s = poll_s + RESPONSE_GRACE_S - _LATE_S - usual_s
-            room_s = max(room_s, min(poll_s / 2, in_grace_s))
-        return max(room_s, 0.0)
+        window_s = poll_s + RESPONSE_GRACE_S
+        needed_s = self._heads.needed_s(window_s, now)
+        if needed_s is None:
+            return 0.0
+        room_s = max(poll_s - self._median_s, poll_s / 2)
+        return max(min(room_s, window_s - needed_s - _LATE_S), 0.0)
 
     def _wait_s(self, sequence: int, now: float) -> float | None:
         """Return how long a new call waits for its lease, `None` if it is not known."""
@@ -156,11 +176,21 @@ class Line:
         if not state.waiting:
             # Free slots may take what has come since.
             return 0.0
+        pace = self._pace(state)
+        if pace is None:
+            return None
+        ahead = state.waiting + max(sequence - self._sequence, 0) - pace * passed_s
+        return max(ahead, 0.0) / pace
+
+    def _pace(self, state: LineState) -> float | None:
+        """Return how many calls are leased per second while calls wait, `None` if not known."""
         if not state.leased and self._leases < 0.5:
             return None
         seconds = self._seconds + self._mean_s
         if not seconds:
             return None
         pace = (self._leases + state.leased) / seconds
-        ahead = state.waiting + max(sequence - self._sequence, 0) - pace * passed_s
-        return ahead / pace if ahead >= 1.0 else 0.0
+        if self._leased_s and self._mean_s:
+            # Little's law: no slot can do more than its calls allow.
+            pace = min(pace, _TOLERANCE * self._leased_s / self._seconds / self._mean_s)
+        return pace

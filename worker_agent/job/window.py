@@ -6,8 +6,8 @@ least time left. A worker that starts it all the same works for nobody, and so d
 
 What it knows comes from this agent's own jobs, and it never refuses for ever:
 
-* Without a measurement (`HeadTimes`) only an ended window is refused. Measurements are forgotten
-  when none has come for `FORGET_S`.
+* Without a measurement (`wire.head_times`) only an ended window is refused. Measurements are
+  forgotten when none has come for a while.
 * A request that nothing waits behind and that has nearly its whole window left is started: it will
   never have a better chance, and nothing else would use the slot.
 * When requests were refused for `TRIAL_S` and none was started, the next one is started.
@@ -16,86 +16,14 @@ The window's end is a time of the gateway's clock, which may differ from this ma
 `ClockOffset`. Pure. Sources: ``docs/wire.md`` §6.2 and §8.5.
 """
 
-from collections import deque
 from collections.abc import Callable
 
-MARGIN_S = 0.05
-"""Kept for the way back: the response head must reach the gateway before the window's end."""
+from wire.head_times import HeadTimes
+
 TRIAL_S = 1.0
 """After this time with refusals alone, one request is started whatever is known."""
-FORGET_S = 300.0
-"""Measurements count no more when none has been added for this time, or for twice the longest."""
-_SAFETY = 1.1
-_KEPT = 64
-_RECENT = 8
 _WHOLE = 0.8
 """The part of a window that counts as nearly all of it."""
-
-
-class HeadTimes:
-    """The last 64 times from sending a request to its response head, in seconds.
-
-    ``ample_s`` is at least the longest of them: with so much time left, a request is started
-    without a closer look.
-    """
-
-    __slots__ = ("_added_at", "_longest_s", "_times", "ample_s")
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=_KEPT)
-        self._added_at = 0.0
-        self._longest_s = 0.0
-        self.ample_s = MARGIN_S
-
-    def add(self, seconds: float, now: float) -> None:
-        """Add a measurement made at ``now``, loop time."""
-        times = self._times
-        if len(times) == _KEPT and times[0] >= self._longest_s:
-            times.append(seconds)
-            self._set_longest(max(times))
-        else:
-            times.append(seconds)
-            if seconds > self._longest_s:
-                self._set_longest(seconds)
-        self._added_at = now
-
-    def needed_s(self, window_s: float, now: float) -> float | None:
-        """Return how much time a request with a window of ``window_s`` should have left.
-
-        `None` if the function usually takes longer than the window. If lengths are mixed, it is the
-        time that lets the largest part of the work at the inference server reach its client:
-        waiting for the longest would waste whole queues of short ones, and the other way round.
-        """
-        times = self._times
-        if now - self._added_at > max(FORGET_S, 2 * self._longest_s):
-            times.clear()
-            self._set_longest(0.0)
-        if not times:
-            return MARGIN_S
-        if min(list(times)[-_RECENT:]) > window_s:
-            return None
-        return _most_useful_s(sorted(times), window_s) * _SAFETY + MARGIN_S
-
-    def _set_longest(self, seconds: float) -> None:
-        self._longest_s = seconds
-        self.ample_s = seconds * _SAFETY + MARGIN_S
-
-
-def _most_useful_s(times: list[float], window_s: float) -> float:
-    """Return the time with the largest useful share of work, of the ascending ``times``.
-
-    Requests that need longer than the time are broken off at its end.
-    """
-    best_s, best_share, useful_s = times[0], 0.0, 0.0
-    for index, seconds in enumerate(times):
-        if seconds > window_s:
-            break
-        useful_s += seconds
-        wasted_s = (len(times) - 1 - index) * seconds
-        share = useful_s / (useful_s + wasted_s) if useful_s else 1.0
-        if share >= best_share:
-            best_s, best_share = seconds, share
-    return best_s
 
 
 class ClockOffset:
