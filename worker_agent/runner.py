@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from math import inf
 from typing import Protocol
 
 from queueing.interface import Lease, PullConsumer
@@ -168,15 +167,8 @@ class JobRunner:
         job = self._jobs[request_id]
         self._slots.release()
         now = job.freed_at = self._loop.time()
-        if job.left_s == inf:
-            # A body that flowed through counts in its time: it is no measure for others.
-            pass
-        elif job.has_answer:
+        if job.has_response:
             self._gate.heads.add((job.head_at or now) - job.sent_at, now)
-        elif job.sent_at and job.outcome is Outcome.CANCELLED:
-            # It would have taken longer, nobody knows how long. Without this, a function that has
-            # become slower would be broken off just before its response again and again.
-            self._gate.heads.add(2.0 * (now - job.sent_at), now)
         self._telemetry.freed(job)
         self._want()
 
@@ -191,11 +183,8 @@ class JobRunner:
             self._want()
         if not self._jobs:
             self._is_empty.set()
-        if job.outcome is Outcome.ANSWERED:
-            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
-            if late_s > 0.0:
-                self._gate.offset.saw_accepted(late_s)
-        elif job.outcome is Outcome.UNDELIVERED:
+        self._learn(job)
+        if job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
 
     def tick(self) -> None:
@@ -206,6 +195,18 @@ class JobRunner:
                 job.cancel()
             else:
                 job.lease.in_progress()
+
+    def _learn(self, job: Job) -> None:
+        """Learn from a job that is over what the gate should know."""
+        if job.outcome is Outcome.ANSWERED:
+            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
+            if late_s > 0.0:
+                self._gate.offset.saw_accepted(late_s)
+        elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
+            # It would have taken longer, nobody knows how long. Without this, a function that has
+            # become slower would be broken off just before its response again and again.
+            now = self._loop.time()
+            self._gate.heads.add(2.0 * (now - job.sent_at), now)
 
     def _want(self) -> None:
         if self._queue is not None:

@@ -146,7 +146,10 @@ class Line:
         Counting it would make the line look shorter just when it is too long. So leases count up to
         twice the present pace, with a burst of one for each slot.
         """
-        expected = 2 * (self._pace(before) or 0.0) * passed_s
+        pace = self._pace(before)
+        if pace is None:
+            return leases
+        expected = 2 * pace * passed_s
         fresh = max(state.leased - before.leased, 0)
         self._credit = min(self._credit + expected + fresh, expected + state.leased + 1)
         counted = min(float(leases), self._credit)

@@ -1,5 +1,6 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
+from gateway.domain.model import FunctionVersion
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, MetricRegistry, SummaryChild
@@ -87,6 +88,11 @@ class GatewayMetrics:
         self._outcomes = registry.counter(
             "gateway_invocations_total", "Invocations ended", ("outcome",)
         )
+        self._overloaded = registry.counter(
+            "gateway_overload_refusals_total",
+            "Calls refused because they could not be reached within their poll window",
+            version,
+        )
         self._queue_wait = registry.histogram(
             "gateway_queue_wait_seconds",
             "From request head to a worker's lease",
@@ -147,6 +153,10 @@ class GatewayMetrics:
         self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:
             self._errors.child(str(status), "").value += 1
+
+    def record_overload(self, version: FunctionVersion) -> None:
+        """Record that a call was refused because too many others wait."""
+        self._overloaded.child(version.function_id, version.version_id).value += 1
 
     def _pending_of(self, invocation: Invocation) -> GaugeChild:
         pending = self._pending

@@ -109,8 +109,9 @@ class Job:
         except RequestError:
             self._fail(INTERNAL)
             return
-        if not request.has_rest and self.envelope.requested_at_ns:
-            # Otherwise the end of the window is not known: only the gateway's withdrawal counts.
+        if self.envelope.requested_at_ns and (not request.has_rest or self.lease.deliveries == 1):
+            # Otherwise the end of the window is not known, because it stands still while a worker
+            # waits for the client's body: then only the gateway's withdrawal counts.
             self.left_s = request.left_s
             self._context.gate.offset.saw_age(request.window_s - request.left_s)
         if not self._is_in_time(request, self.leased_at):
@@ -135,7 +136,7 @@ class Job:
         return False
 
     @property
-    def has_answer(self) -> bool:
+    def has_response(self) -> bool:
         """Whether the inference server has sent a response head that can be passed on."""
         return self.status != 0 and not self._is_problem
 

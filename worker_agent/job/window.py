@@ -86,8 +86,9 @@ class StartGate:
         if slack_s < 0.0:
             needed_s = heads.needed_s(window_s, now)
             slack_s = -1.0 if needed_s is None else left_s - needed_s
-            if slack_s < 0.0 and not has_followers():
-                slack_s = left_s - _WHOLE * window_s
+            whole_s = _WHOLE * window_s
+            if slack_s < 0.0 and left_s >= whole_s and not has_followers():
+                slack_s = left_s - whole_s
         if slack_s < 0.0:
             since = self._refusing_since
             if since is None:

@@ -84,6 +84,11 @@ def test_unknown_lengths_make_the_pace_look_high_never_low() -> None:
     assert line.excess_s(60, 1000, 4.0) == 0.0
 
 
+def test_the_pace_is_not_too_low_when_the_length_of_calls_is_not_known() -> None:
+    line = busy(waiting=100, seconds=1, lease_s=0.0)
+    assert line.excess_s(3, 1000, 1.0) == 0.0
+
+
 def test_leases_that_are_not_started_do_not_shorten_the_line() -> None:
     line = busy(waiting=200)
     before = line.excess_s(POLL_S, 1000, 4.0)
