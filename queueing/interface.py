@@ -92,10 +92,11 @@ class FunctionQueue(Protocol):
         the withdrawal, so the request cannot have been leased since. Raises `QueueUnavailable`.
         """
 
-    def oldest_wait_s(self, version_id: str) -> float:
-        """Return for how long the first of this process's requests has been in the queue or leased.
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        """Return whether a request of this process may have waited for a lease for ``seconds``.
 
-        0 if it has none. Costs next to nothing: it is called for every invocation.
+        False if it has no request older than that, or a younger one is answered already: requests
+        are leased in order. Costs next to nothing: it is called for every invocation.
         """
 
     def last_sequence(self, version_id: str) -> int:

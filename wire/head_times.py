@@ -32,14 +32,15 @@ class HeadTimes:
 
     def add(self, seconds: float, now: float) -> None:
         """Add a measurement made at ``now``, loop time."""
-        times = self._times
-        if len(times) == _KEPT and times[0] >= self._longest_s:
+        times, longest_s = self._times, self._longest_s
+        if seconds > longest_s:
+            times.append(seconds)
+            self._set_longest(seconds)
+        elif seconds < longest_s and len(times) == _KEPT and times[0] == longest_s:
             times.append(seconds)
             self._set_longest(max(times))
         else:
             times.append(seconds)
-            if seconds > self._longest_s:
-                self._set_longest(seconds)
         self._added_at = now
 
     @property

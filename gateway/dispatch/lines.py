@@ -1,7 +1,7 @@
 """Measures the lines of the versions whose calls wait, and refuses calls that come too late.
 
-A version is measured while calls wait for it: first when the oldest call of this process has no
-response head after `SUSPECT_S`, then at the times that `gateway.routing.line.Line` wants. Calls to
+A version is measured while calls wait for it: first when a call of this process may have waited for
+`SUSPECT_S`, then at the times that `gateway.routing.line.Line` wants. Calls to
 functions that respond within that time never lead to a measurement.
 """
 
@@ -38,7 +38,7 @@ class Lines:
         """Raise `Overloaded` if a call cannot be reached within ``poll_s``. Runs for every call."""
         line = self._lines.get(version_id)
         if line is None or not line.is_long:
-            if self._queue.oldest_wait_s(version_id) < SUSPECT_S:
+            if not self._queue.has_waited(version_id, SUSPECT_S):
                 return
             if line is None:
                 if len(self._lines) >= _MAX_LINES:

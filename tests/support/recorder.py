@@ -109,8 +109,8 @@ class RecordedQueue:
         self.withdraw(version_id, request_id)
         return self.withdrawn_position
 
-    def oldest_wait_s(self, version_id: str) -> float:
-        return 0.0
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        return False
 
     def last_sequence(self, version_id: str) -> int:
         return 0

@@ -346,7 +346,7 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
         backend.gateway(2, settings=PATIENT) as two,
     ):
         assert await one.queue.line(version) == ("", 0, 0, 0)
-        assert one.queue.oldest_wait_s(version) == one.queue.last_sequence(version) == 0
+        assert one.queue.last_sequence(version) == 0
         await publish_many(backend, one, version, 3)
         await publish_many(backend, two, version, 2, process=2)
         await until_load(one, version, 5, 0)
@@ -362,7 +362,22 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
                 lease.ack()
             await until_load(one, version, 3, 0)
             assert await one.queue.line(version) == (first.epoch, 3, 0, 2)
-        assert one.queue.oldest_wait_s(version) > 0.0
+
+
+async def test_a_request_may_have_waited_unless_a_younger_one_is_answered(
+    backend: Backend,
+) -> None:
+    version = new_version()
+    async with backend.gateway() as gateway:
+        queue = gateway.queue
+        assert not queue.has_waited(version, 0.0)
+        await publish(backend, gateway, version)
+        assert not queue.has_waited(version, 60.0)
+        await until(lambda: queue.has_waited(version, 0.05))
+        younger, _ = await publish(backend, gateway, version)
+        queue.forget(younger)
+        assert not queue.has_waited(version, 0.05)
+        await until(lambda: queue.has_waited(version, 0.05))
 
 
 async def test_a_lease_knows_whether_others_waited(backend: Backend) -> None:

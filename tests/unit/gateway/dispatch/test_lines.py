@@ -20,8 +20,8 @@ class KnownQueue(RecordedQueue):
         self.state: LineState | None = LineState("one", 0, 0, 0)
         self.measured = 0
 
-    def oldest_wait_s(self, version_id: str) -> float:
-        return self.wait_s
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        return self.wait_s >= seconds
 
     async def line(self, version_id: str) -> LineState:
         self.measured += 1
