@@ -16,7 +16,7 @@ and every call is admitted.
 Pure: time is an argument, monotonic seconds.
 """
 
-from math import ceil, exp
+from math import ceil, exp, inf
 
 from queueing.interface import LineState
 from wire.deadlines import RESPONSE_GRACE_S
@@ -25,12 +25,19 @@ from wire.head_times import HeadTimes
 STALE_S = 5.0
 """A measurement counts for so long."""
 MAX_RETRY_AFTER_S = 3600
+_FIRST_INTERVAL_S = 0.1
 _BUSY_INTERVAL_S = 0.25
 _SLOW_INTERVAL_S = 2.0
 _IDLE_INTERVAL_S = 1.0
 _MEMORY_S = 2.0
+_GENERATIONS = 6
 _FORGET_S = 30.0
 _TOLERANCE = 1.1
+_COUNTABLE = 0.75
+"""So many calls must be leased on average. Fewer are only those that wait for the head of a stream,
+and too few to be counted now and then."""
+_MAX_PUBLISHED = 1_000_000
+"""A larger difference of two sequences is no count: they belong to two lives of the queue."""
 _LATE_S = 0.25
 """How much longer than expected a call may wait and still be started."""
 
@@ -102,7 +109,7 @@ class Line:
             and state.waiting
             and passed_s <= max(STALE_S, 2 * mean_s)
         ):
-            kept = exp(-passed_s / max(_MEMORY_S, 4 * mean_s))
+            kept = exp(-passed_s / self._memory_s())
             leases = self._credible(state.deliveries - before.deliveries, before, state, passed_s)
             self._leases = self._leases * kept + leases
             self._leased_s = self._leased_s * kept + passed_s * (before.leased + state.leased) / 2
@@ -120,8 +127,11 @@ class Line:
         if not state.waiting and sequence - self._sequence <= state.leased:
             interval_s = _IDLE_INTERVAL_S
         else:
-            wait_s = self._wait_s(sequence, now) or 0.0
-            interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
+            wait_s = self._wait_s(sequence, now)
+            if wait_s is None:
+                interval_s = _FIRST_INTERVAL_S
+            else:
+                interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
         return not self.measuring and now - self.asked_at >= interval_s
 
     def excess_s(self, poll_s: float, sequence: int, now: float) -> float:
@@ -138,6 +148,16 @@ class Line:
         """Return when there will be room for such a call, in whole seconds from 1 to 3600."""
         excess_s = min(self.excess_s(poll_s, sequence, now), MAX_RETRY_AFTER_S)
         return max(ceil(excess_s), 1)
+
+    def _memory_s(self) -> float:
+        """Return the time constant with which leases and time are forgotten.
+
+        Long enough for several leases of each slot, by how long a lease lasts. That may be much
+        longer than the time to a response head, when responses are streams.
+        """
+        if self._leases < 1.0:
+            return inf
+        return max(_MEMORY_S, _GENERATIONS * max(self._mean_s, self._leased_s / self._leases))
 
     def _credible(self, leases: int, before: LineState, state: LineState, passed_s: float) -> float:
         """Return how many of ``leases`` can have been for work.
@@ -182,7 +202,10 @@ class Line:
         pace = self._pace(state)
         if pace is None:
             return None
-        ahead = state.waiting + max(sequence - self._sequence, 0) - pace * passed_s
+        published = sequence - self._sequence
+        if not 0 < published < _MAX_PUBLISHED:
+            published = 0
+        ahead = state.waiting + published - pace * passed_s
         return max(ahead, 0.0) / pace
 
     def _pace(self, state: LineState) -> float | None:
@@ -192,8 +215,8 @@ class Line:
         seconds = self._seconds + self._mean_s
         if not seconds:
             return None
-        pace = (self._leases + state.leased) / seconds
-        if self._leased_s and self._mean_s:
+        pace = (self._leases + max(state.leased, 1)) / seconds
+        if self._mean_s and self._leased_s > _COUNTABLE * self._seconds:
             # Little's law: no slot can do more than its calls allow.
             pace = min(pace, _TOLERANCE * self._leased_s / self._seconds / self._mean_s)
         return pace

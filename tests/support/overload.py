@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.routing.line import Line
 from queueing.interface import LineState
@@ -55,8 +56,14 @@ class Overload:
         service_s: Callable[[random.Random], float],
         window_s: Callable[[random.Random], float],
         shares: Sequence[float] = (1.0,),
+        head_s: float | None = None,
+        is_acked_at_head: bool = False,
         seed: int = 1,
     ) -> None:
+        """Responses are whole, or streams whose head comes after ``head_s``.
+
+        ``is_acked_at_head``: a lease ends with the response head, not with the response.
+        """
         self.slots = slots
         self.rate = rate
         self.now = 0.0
@@ -67,6 +74,8 @@ class Overload:
         self._service_s = service_s
         self._window_s = window_s
         self._shares = shares
+        self._head_s = head_s
+        self._is_acked_at_head = is_acked_at_head
         self._gateways = [Gateway() for _ in shares]
         self._gate = StartGate()
         self._queue: deque[Call] = deque()
@@ -110,7 +119,7 @@ class Overload:
         here.open[call] = None
         here.last_sequence = call.sequence
         self._queue.append(call)
-        self._after(call.deadline - self.now, lambda: self._time_out(call))
+        self._after(call.deadline - self.now, partial(self._time_out, call))
         self._after(ROUND_TRIP_S, self._lease)
         return None
 
@@ -139,7 +148,10 @@ class Overload:
         line.measuring = True
         line.asked_at = self.now
         waiting = sum(call.state == "waiting" for call in self._queue)
-        state = LineState("one", waiting, len(self._running), self._deliveries)
+        leased = sum(
+            not (self._is_acked_at_head and call.state == "streaming") for call in self._running
+        )
+        state = LineState("one", waiting, leased, self._deliveries)
 
         def measured() -> None:
             line.measuring = False
@@ -165,22 +177,27 @@ class Overload:
             call.state = "running"
             call.leased_at = self.now
             self._running.add(call)
-            self._after(call.service_s, lambda call=call: self._answer(call))  # type: ignore[misc]
+            head_s = call.service_s if self._head_s is None else self._head_s
+            self._after(head_s, partial(self._respond, call, head_s))
 
-    def _answer(self, call: Call) -> None:
+    def _respond(self, call: Call, head_s: float) -> None:
         if call.state != "running":
             return
-        call.state = "answered"
-        self._running.discard(call)
+        call.state = "streaming"
         here = self._gateways[call.gateway]
         here.open.pop(call)
-        here.line.answered(call.service_s, self.now)
-        self._gate.heads.add(call.service_s, self.now)
+        here.line.answered(head_s, self.now)
+        self._gate.heads.add(head_s, self.now)
+        self._after(call.service_s - head_s, partial(self._answer, call))
+
+    def _answer(self, call: Call) -> None:
+        call.state = "answered"
+        self._running.discard(call)
         self.answered.append((self.now, call.service_s))
         self._lease()
 
     def _time_out(self, call: Call) -> None:
-        if call.state == "answered":
+        if call.state in {"answered", "streaming"}:
             return
         if call.state == "running":
             self._running.discard(call)

@@ -55,6 +55,26 @@ def test_goodput_is_the_capacity_at_any_offered_load(
     assert run.refused
 
 
+@pytest.mark.parametrize("is_acked_at_head", [True, False])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_streams_hold_their_slots_for_longer_than_their_heads_take(
+    factor: float, is_acked_at_head: bool
+) -> None:
+    """A lease may end with the response head or with the response: the pace is right for both."""
+    run = overload(
+        factor,
+        always(10),
+        10,
+        always(60),
+        slots=16,
+        head_s=0.2,
+        is_acked_at_head=is_acked_at_head,
+    ).run(400)
+    assert run.goodput(100, 400) >= GOODPUT
+    late = [at for at in run.timed_out if at > 200]
+    assert len(late) <= 0.35 * sum(at > 200 for at, _ in run.answered)
+
+
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("window_s", [1, 3])
 def test_several_processes_with_uneven_load_see_one_line(factor: float, window_s: float) -> None:
