@@ -31,6 +31,7 @@ _SLOW_INTERVAL_S = 2.0
 _IDLE_INTERVAL_S = 1.0
 _MEMORY_S = 2.0
 _GENERATIONS = 6
+_COUNTED = 16
 _FORGET_S = 30.0
 _TOLERANCE = 1.1
 _COUNTABLE = 0.75
@@ -152,10 +153,10 @@ class Line:
     def _memory_s(self) -> float:
         """Return the time constant with which leases and time are forgotten.
 
-        Long enough for several leases of each slot, by how long a lease lasts. That may be much
-        longer than the time to a response head, when responses are streams.
+        Long enough for several leases of each slot, by how long a lease lasts, and in any case for
+        `_COUNTED` of them: a slot may be held for longer than its lease when responses are streams.
         """
-        if self._leases < 1.0:
+        if self._leases < _COUNTED:
             return inf
         return max(_MEMORY_S, _GENERATIONS * max(self._mean_s, self._leased_s / self._leases))
 

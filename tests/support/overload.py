@@ -84,12 +84,13 @@ class Overload:
         self._sequence = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-
-    def run(self, until_s: float, load_ends_s: float | None = None) -> "Overload":
-        """Simulate; no call arrives after ``load_ends_s``."""
-        self._load_ends_s = until_s if load_ends_s is None else load_ends_s
+        self._load_ends_s: float | None = None
         self._after(0.0, self._arrive)
         self._after(0.0, self._tick)
+
+    def run(self, until_s: float, load_ends_s: float | None = None) -> "Overload":
+        """Simulate, or go on; no call arrives after ``load_ends_s``. ``slots`` may be changed."""
+        self._load_ends_s = load_ends_s
         while self._events and self._events[0][0] <= until_s:
             self.now, _, event = heapq.heappop(self._events)
             event()
@@ -128,7 +129,7 @@ class Overload:
         heapq.heappush(self._events, (self.now + delay_s, self._count, event))
 
     def _arrive(self) -> None:
-        if self.now >= self._load_ends_s:
+        if self._load_ends_s is not None and self.now >= self._load_ends_s:
             return
         draw = self._random
         gateway = draw.choices(range(len(self._shares)), self._shares)[0]

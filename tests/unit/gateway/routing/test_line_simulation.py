@@ -84,6 +84,18 @@ def test_several_processes_with_uneven_load_see_one_line(factor: float, window_s
     assert not run.timed_out
 
 
+def test_instances_come_and_go() -> None:
+    run = overload(10, always(0.1), 0.1, always(3)).run(10)
+    run.slots = 20
+    run.run(20)
+    assert run.goodput(11, 20) >= GOODPUT
+    run.slots = 4
+    run.run(35)
+    # The line is too long for a moment: those at its end are not started.
+    assert run.goodput(21, 35) >= GOODPUT
+    assert not [at for at in run.timed_out if at > 30]
+
+
 def test_nothing_is_refused_below_the_capacity() -> None:
     run = overload(0.7, always(0.1), 0.1, always(3)).run(60)
     assert not run.refused
