@@ -6,12 +6,12 @@ measured at the broker (`queueing.interface.LineState`) a few times per second w
 between two measurements the sequences of this process's own publishes show what all processes have
 added. Nothing is measured, and nothing refused, while no call waits.
 
-The pace is that of the workers only while calls wait. From then on leases and time are summed, and
-forgotten with a time constant, because instances come and go. Long calls give few leases, so
-``leased`` calls that take ``mean_s`` each are counted as well: before the first lease is seen they
-are all that is known, later they hardly matter. While ``mean_s`` is not known they make the pace
-look too high, never too low. A stale measurement, or a queue that no worker serves, gives no pace,
-and every call is admitted.
+The pace is that of the workers only while calls wait: then leases and time are summed, and forgotten
+with a time constant, because instances come and go. Long calls give few leases, so ``leased`` calls
+that take ``mean_s`` each are counted as well: before the first lease is seen they are all that is
+known, later they hardly matter. While the mean is not known they make the pace look too high, never
+too low. A stale measurement, or a queue that no worker serves, gives no pace, and every call is
+admitted.
 
 Pure: time is an argument, monotonic seconds.
 """
