@@ -10,7 +10,6 @@ import pytest
 from runtime.tasks import spawn
 from tests.support.raw_server import Peer, RawServer
 from tests.support.stack import Gateway, Stack, running_stack
-from tests.support.waiting import until
 
 SLOTS = 4
 SERVICE_S = 0.1
@@ -84,16 +83,21 @@ class Clients:
 
         await asyncio.gather(*(one() for _ in range(clients)))
 
-    async def open_loop(self, rate: float, until_s: float) -> None:
-        """Call ``rate`` times per second, whatever the answers; return after the last answer."""
+    async def open_loop(self, rate: float, until_s: float) -> "list[asyncio.Task[Answer]]":
+        """Call ``rate`` times per second, whatever the answers; return all calls."""
         began, made, calls = time.monotonic(), 0, []
         while (now := time.monotonic()) < until_s:
             while made < (now - began) * rate:
                 made += 1
                 calls.append(spawn(self.call(), "call"))
             await asyncio.sleep(0.005)  # the rate is what is tested
-        self.ended_at = time.monotonic()
-        await asyncio.gather(*calls)
+        return calls
+
+    async def capacity(self) -> float:
+        """Return how many calls per second are answered when every slot is always busy."""
+        began = time.monotonic()
+        await self.closed_loop(2 * SLOTS, began + 2)
+        return self.rate(began + 0.5, began + 2)
 
     def rate(self, since: float, until_: float) -> float:
         """Return how many calls per second were answered with 200."""
@@ -115,30 +119,31 @@ async def test_under_overload_the_capacity_is_answered_and_the_rest_is_told_when
             INFERENCE__MAX_CONCURRENCY=str(SLOTS),
         )
         clients = Clients(gateways, stack.demo.api_key, stack.demo.function_id)
-        began = time.monotonic()
-        await clients.closed_loop(2 * SLOTS, began + 2)
-        capacity = clients.rate(began + 0.5, began + 2)
+        capacity = await clients.capacity()
         assert capacity > 0.5 * SLOTS / SERVICE_S
 
         began = time.monotonic()
-        load = spawn(clients.open_loop(3 * capacity, began + 8), "load")
-        await load
+        calls = await clients.open_loop(3 * capacity, began + 7)
+        await asyncio.sleep(1)  # the time within which it must recover
+        recovered = await clients.call()
+        await asyncio.gather(*calls)
+        assert recovered.status == 200
+        # Measured again: other programs may have begun to use the machine.
+        least = min(capacity, await clients.capacity())
+
         # The line is full from the second second on.
-        goodput = clients.rate(began + 2, began + 8)
-        assert goodput >= 0.9 * capacity
+        goodput = clients.rate(began + 2, began + 7)
+        assert goodput >= 0.9 * least
 
         unanswered = [each for each in clients.answers if each.status != 200]
         assert {each.status for each in unanswered} <= {429, 504}
         refused = [each for each in unanswered if each.status == 429]
-        assert len(refused) > 0.4 * 3 * capacity * 8
+        assert len(refused) > 0.4 * 3 * capacity * 7
         assert all(int(each.headers["retry-after"]) >= 1 for each in unanswered)
         assert not [each for each in refused if each.number in paced.started]
         late = [each for each in unanswered if paced.started.get(each.number, each.at) > each.at]
         assert not late
         # What was started was nearly always of use.
         assert len(unanswered) - len(refused) <= 0.1 * len(clients.answers)
-
-        answer = await until(clients.call, lambda answer: answer.status == 200)
-        assert answer.at - clients.ended_at < POLL_S + 2 + SERVICE_S + 1
     finally:
         paced.server.stop()
