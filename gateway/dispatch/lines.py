@@ -37,7 +37,7 @@ class Lines:
     def admit(self, version_id: str, poll_s: int) -> None:
         """Raise `Overloaded` if a call cannot be reached within ``poll_s``. Runs for every call."""
         line = self._lines.get(version_id)
-        if line is None or not line.is_long:
+        if line is None or not line.is_long(self._clock()):
             if not self._queue.has_waited(version_id, SUSPECT_S):
                 return
             if line is None:
@@ -68,7 +68,7 @@ class Lines:
         """Measure what is due and forget what is not called any more; a few times per second."""
         now = self._clock()
         for version_id, line in self._lines.items():
-            if line.is_long and line.is_due(self._queue.last_sequence(version_id), now):
+            if line.is_long(now) and line.is_due(self._queue.last_sequence(version_id), now):
                 self._measure(version_id, line)
         if now - self._swept_at >= _IDLE_S / 10:
             self._swept_at = now

@@ -6,12 +6,12 @@ measured at the broker (`queueing.interface.LineState`) a few times per second w
 between two measurements the sequences of this process's own publishes show what all processes have
 added. Nothing is measured, and nothing refused, while no call waits.
 
-The pace is that of the workers only while calls wait: then leases and time are summed, and forgotten
-with a time constant, because instances come and go. Long calls give few leases, so ``leased`` calls
-that take ``mean_s`` each are counted as well: before the first lease is seen they are all that is
-known, later they hardly matter. While the mean is not known they make the pace look too high, never
-too low. A stale measurement, or a queue that no worker serves, gives no pace, and every call is
-admitted.
+The pace is that of the workers only while calls wait: then leases and time are summed, and
+forgotten with a time constant, because instances come and go. Long calls give few leases, so
+``leased`` calls that take ``mean_s`` each are counted as well: before the first lease is seen they
+are all that is known, later they hardly matter. While the mean is not known they make the pace look
+too high, never too low. A stale measurement, or a queue that no worker serves, gives no pace, and
+every call is admitted.
 
 Pure: time is an argument, monotonic seconds.
 """
@@ -33,6 +33,9 @@ _MEMORY_S = 2.0
 _GENERATIONS = 6
 _COUNTED = 16
 _FORGET_S = 30.0
+_AFTER_S = 1.0
+"""For so long after the last calls waited, the slots are taken to be busy but for the leases that
+ended since: a burst would be admitted as a whole if a moment without a line meant free slots."""
 _TOLERANCE = 1.1
 _COUNTABLE = 0.75
 """So many calls must be leased on average. Fewer are only those that wait for the head of a stream,
@@ -56,6 +59,7 @@ class Line:
         "_heads",
         "_leased_s",
         "_leases",
+        "_long_at",
         "_mean_s",
         "_median_s",
         "_paced_at",
@@ -76,16 +80,17 @@ class Line:
         self._seconds = 0.0
         self._credit = 0.0
         self._paced_at = 0.0
+        self._long_at = -inf
         self._heads = HeadTimes()
         self._mean_s = self._median_s = 0.0
         self.asked_at = 0.0
         self.called_at = 0.0
         self.measuring = False
 
-    @property
-    def is_long(self) -> bool:
-        """Whether calls waited at the last measurement."""
-        return self._state is not None and self._state.waiting > 0
+    def is_long(self, now: float) -> bool:
+        """Return whether calls waited at the last measurement, or a moment ago."""
+        state = self._state
+        return state is not None and (state.waiting > 0 or now - self._long_at <= _AFTER_S)
 
     def answered(self, lease_s: float, now: float) -> None:
         """A call got its response head ``lease_s`` after its lease."""
@@ -116,6 +121,8 @@ class Line:
             self._leased_s = self._leased_s * kept + passed_s * (before.leased + state.leased) / 2
             self._seconds = self._seconds * kept + passed_s
             self._paced_at = now
+        if state.waiting:
+            self._long_at = now
         self._state = state
         self._at = now
         self._sequence = sequence
@@ -125,7 +132,7 @@ class Line:
         state = self._state
         if state is None:
             return not self.measuring and now - self.asked_at >= _BUSY_INTERVAL_S
-        if not state.waiting and sequence - self._sequence <= state.leased:
+        if not self.is_long(now) and sequence - self._sequence <= state.leased:
             interval_s = _IDLE_INTERVAL_S
         else:
             wait_s = self._wait_s(sequence, now)
@@ -197,7 +204,7 @@ class Line:
         state, passed_s = self._state, now - self._at
         if state is None or passed_s > STALE_S:
             return None
-        if not state.waiting:
+        if not self.is_long(now):
             # Free slots may take what has come since.
             return 0.0
         pace = self._pace(state)
@@ -206,7 +213,9 @@ class Line:
         published = sequence - self._sequence
         if not 0 < published < _MAX_PUBLISHED:
             published = 0
-        ahead = state.waiting + published - pace * passed_s
+        # Without calls that wait, at most so many slots are free as leases ended since some did.
+        idle_s = now - self._long_at if not state.waiting else passed_s
+        ahead = state.waiting + published - pace * idle_s
         return max(ahead, 0.0) / pace
 
     def _pace(self, state: LineState) -> float | None:

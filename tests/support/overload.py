@@ -110,7 +110,7 @@ class Overload:
         here = self._gateways[gateway]
         line = here.line
         oldest = next(iter(here.open), None)
-        if line.is_long or (oldest is not None and self.now - oldest.at >= SUSPECT_S):
+        if line.is_long(self.now) or (oldest is not None and self.now - oldest.at >= SUSPECT_S):
             if line.is_due(here.last_sequence, self.now):
                 self._measure(here)
             if line.excess_s(window_s, here.last_sequence, self.now):
@@ -140,7 +140,7 @@ class Overload:
 
     def _tick(self) -> None:
         for here in self._gateways:
-            if here.line.is_long and here.line.is_due(here.last_sequence, self.now):
+            if here.line.is_long(self.now) and here.line.is_due(here.last_sequence, self.now):
                 self._measure(here)
         self._after(TICK_S, self._tick)
 

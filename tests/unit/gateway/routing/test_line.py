@@ -26,8 +26,18 @@ def test_without_a_measurement_every_call_is_admitted() -> None:
 
 def test_nothing_is_refused_while_no_call_waits() -> None:
     line = busy(waiting=0)
-    assert not line.is_long
-    assert line.excess_s(1.0, 1_000_000, 4.0) == 0.0
+    assert not line.is_long(4.0)
+    assert line.excess_s(1.0, 1_000, 4.0) == line.excess_s(1.0, 1_900, 4.0) == 0.0
+
+
+def test_a_burst_just_after_a_line_meets_busy_slots() -> None:
+    line = busy(waiting=200)
+    line.measured(LineState("one", 0, 4, 200), 1000, 4.25)
+    assert line.excess_s(3, 1010, 4.3) == 0.0
+    assert line.excess_s(3, 1200, 4.3) > 0.0
+    assert line.is_long(4.9)
+    assert not line.is_long(5.1)
+    assert line.excess_s(3, 1200, 5.1) == 0.0
 
 
 def test_a_call_is_refused_when_those_ahead_take_longer_than_its_window() -> None:
