@@ -1,6 +1,6 @@
 """The life of an invocation: states, events, transitions, outcomes and deadlines.
 
-RECEIVING   the client's request is arriving; no other process knows of it
+RECEIVING   the client's request is arriving and is collected; no other process knows of it
 QUEUED      the envelope is published; a worker may lease it at any time
 EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
 ATTACHED    a worker's POST is open; its response head is not complete
@@ -9,12 +9,13 @@ ENDING      the worker has sent the whole response; the client has not read all 
 DONE        over: the outcome is set and no port is called any more
 
 A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
-client, and the queue delivers the request to another worker. After a worker has fetched the rest of
-the body this is impossible, so the client gets 502. A break in STREAMING breaks the client's
-connection: a truncated response must not look complete.
+client, and the queue delivers the request to another worker. If a worker has fetched the rest of a
+body that was not collected as a whole this is impossible, so the client gets 502. A break in
+STREAMING breaks the client's connection: a truncated response must not look complete.
 
-504 means that no response head came within the poll window: see `head_deadline`. A request that
-waits for a worker at that moment is withdrawn first, and then its position is asked for, so that no
+504 means that no response head came within the poll window: see `head_deadline`. It counts from
+QUEUED on, except while a worker waits for what the client sends of its body. A request that waits
+for a worker at that moment is withdrawn first, and then its position is asked for, so that no
 worker can lease it between the two.
 
 `TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
@@ -52,6 +53,9 @@ class Event(Enum):
     REQUEST_BROKEN = "request_broken"
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
+    # The file that takes a long body while it is collected
+    SPOOL_WRITTEN = "spool_written"
+    SPOOL_READ = "spool_read"
     # The queue
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
@@ -95,12 +99,18 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     },
     # The client
     (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
-    (RECEIVING, Event.FIRST_PART_END): frozenset({QUEUED, DONE}),
-    (RECEIVING, Event.REQUEST_END): frozenset({QUEUED, DONE}),
+    # A body of unknown length may become too large in every state.
+    **{
+        (s, Event.REQUEST_DATA): frozenset({s, DONE})
+        for s in (QUEUED, EXPIRED, ATTACHED, STREAMING)
+    },
+    (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
-    # The queue
-    (QUEUED, Event.PUBLISH_FAILED): frozenset({DONE}),
+    (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, QUEUED, DONE}),
+    # The queue. It may be gone, because its version was undeployed, before the request is whole.
+    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
@@ -122,10 +132,13 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
     # Time and the process. After the response head the deadline moves from the poll window's end
     # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
-    **{(s, Event.DEADLINE_PASSED): frozenset({DONE}) for s in (RECEIVING, ATTACHED)},
-    (QUEUED, Event.DEADLINE_PASSED): frozenset({EXPIRED}),
+    # It also moves while a body flows.
+    **{
+        (s, Event.DEADLINE_PASSED): frozenset({s, DONE})
+        for s in (RECEIVING, ATTACHED, STREAMING, ENDING)
+    },
+    (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
     (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),
-    **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in (STREAMING, ENDING)},
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
@@ -145,7 +158,7 @@ class Outcome(Enum):
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
     BAD_REQUEST = "bad_request"
-    """The request does not fit into an envelope."""
+    """The request does not fit into an envelope, or its body became too large."""
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
@@ -153,20 +166,23 @@ class Outcome(Enum):
     WORKER_LOST = "worker_lost"
     """The worker broke off or sent no valid response, or every allowed delivery was used up."""
     TOO_LONG = "too_long"
-    """The response took longer than `MAX_INVOCATION_S`."""
+    """The request's body or the response took longer than `MAX_INVOCATION_S`."""
     DRAINED = "drained"
     """The process stopped before the response was complete."""
 
 
-def head_deadline(received_at: float, poll_s: int) -> float:
+def head_deadline(offered_at: float, poll_s: int) -> float:
     """Return the deadline of the response head; after it the client gets 504.
 
-    ``received_at`` is when the request head was complete (monotonic clock, seconds); ``poll_s`` is
+    ``offered_at`` is when the call was offered to workers (monotonic clock, seconds); ``poll_s`` is
     the caller's ``nvcf-poll-seconds`` (`gateway.routing.admission.poll_seconds`).
     """
-    return received_at + poll_s + RESPONSE_GRACE_S
+    return offered_at + poll_s + RESPONSE_GRACE_S
 
 
 def end_deadline(received_at: float) -> float:
-    """Return the deadline of the response's end; after it the response is aborted."""
+    """Return the deadline of the response's end; after it the response is aborted.
+
+    ``received_at`` is when the request head was complete (monotonic clock, seconds).
+    """
     return received_at + MAX_INVOCATION_S
