@@ -9,7 +9,8 @@ DONE        over: the lease has ended, the outcome is set, no port is called any
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
 has nothing more to do (DELIVERING). The lease is acknowledged when all is over, whatever the
 outcome: the gateway accepts one response for a delivery, so a second run could not be delivered.
-Only the lease of a job that the agent abandons before it has a response is ended with a nak.
+Only the lease of a job that the agent abandons before it has a response is ended with a nak. A job
+whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -37,6 +38,7 @@ class Event(Enum):
 
     BEGIN = "begin"
     # The inference server
+    MAY_SEND = "may_send"
     SENT = "sent"
     UNREACHABLE = "unreachable"
     RESPONSE_WHOLE = "response_whole"
@@ -61,6 +63,7 @@ class Event(Enum):
 
 
 _FIRST_STATE = {
+    Event.MAY_SEND: OPENING,
     Event.UNREACHABLE: OPENING,
     Event.RESPONSE_WHOLE: FORWARDING,
     Event.RESPONSE_HEAD: FORWARDING,
@@ -90,7 +93,9 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         for state in State
         if state >= first
     },
-    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING}),
+    # A request whose window ends too soon is not sent: at its lease, or when a connection is open.
+    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
+    (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
     (OPENING, Event.SENT): frozenset({FORWARDING}),
     (OPENING, Event.UNREACHABLE): frozenset({DELIVERING}),
@@ -139,3 +144,5 @@ class Outcome(IntEnum):
     """The gateway could not be reached, or the connection to it broke."""
     HANDED_BACK = 6
     """The agent stopped before it had a response; another worker gets the request."""
+    LATE = 7
+    """Not sent to the inference server: its poll window had ended, or would have ended too soon."""
