@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from queueing.interface import Lease
-from queueing.nats.acks import ACK, IN_PROGRESS, NAK, TERM, deliveries_of
+from queueing.nats.acks import ACK, IN_PROGRESS, NAK, TERM, deliveries_of, pending_of
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
 from queueing.nats.jetstream import API, JetStream, JetStreamError, next_message_subject
 from queueing.nats.protocol import (
@@ -91,6 +91,10 @@ class PulledLease:
     def ack_subject(self) -> bytes:
         """The subject of its acknowledgement; empty once the lease has ended."""
         return self._ack_subject
+
+    def has_followers(self) -> bool:
+        """Whether other requests waited when this one was leased; not once the lease has ended."""
+        return pending_of(self._ack_subject) > 0
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""

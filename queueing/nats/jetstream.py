@@ -101,12 +101,15 @@ class QueueState:
     """The state of a queue's consumer at one moment.
 
     ``created`` differs from one consumer to its successor of the same name. ``delivered`` is the
-    highest sequence ever leased, ``waiting`` the number of requests after it.
+    highest sequence ever leased, ``waiting`` the number of requests after it, ``leased`` the number
+    of leases that have not ended, ``deliveries`` the number of all leases.
     """
 
     created: str
     delivered: int
     waiting: int
+    leased: int
+    deliveries: int
 
 
 class JetStream:
@@ -181,7 +184,11 @@ class JetStream:
                 return None
             raise
         return QueueState(
-            response["created"], response["delivered"]["stream_seq"], response["num_pending"]
+            response["created"],
+            response["delivered"]["stream_seq"],
+            response["num_pending"],
+            response["num_ack_pending"],
+            response["delivered"]["consumer_seq"],
         )
 
     async def sequence_of(self, stream: str, subject: bytes) -> int:

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from http1.stream import RequestWriter, ResponseStream
 from worker_agent.job.request import Outgoing, PlatformHeaders
+from worker_agent.job.window import StartGate
 
 AJob = TypeVar("AJob")
 AJob_contra = TypeVar("AJob_contra", contravariant=True)
@@ -17,8 +18,8 @@ AJob_contra = TypeVar("AJob_contra", contravariant=True)
 class InferenceCallbacks(ResponseStream, Protocol):
     """Reports the progress of one request to the inference server."""
 
-    def is_waiting(self) -> bool:
-        """Return whether the request is still to be sent."""
+    def may_send(self, now: float) -> bool:
+        """Return whether the request is still to be sent at ``now``, loop time in seconds."""
 
     def sent(self, writer: RequestWriter, now: float) -> None:
         """The head and the first part of the body were written at ``now``, loop time in seconds."""
@@ -96,6 +97,9 @@ class Attach(Protocol[AJob_contra]):
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""
 
+    def responding(self, request_id: str) -> None:
+        """The response head of a job has come before its body."""
+
     def freed(self, job: AJob_contra) -> None:
         """The inference server is done with the job: its slot is free.
 
@@ -114,3 +118,4 @@ class Context(Generic[AJob]):
     attach: Attach[AJob]
     registry: JobRegistry[AJob]
     platform_headers: PlatformHeaders
+    gate: StartGate

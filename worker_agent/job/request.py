@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from http1.stream import Headers
-from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
+from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S, RESPONSE_GRACE_S
 from wire.envelope import Envelope
 from wire.headers import (
     CONTENT_LENGTH,
@@ -93,12 +93,22 @@ class Outgoing:
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
     more of the body follows from the gateway. ``is_head``: the method is HEAD. ``is_rerunnable``:
-    the function may run it a second time.
+    the function may run it a second time. The gateway waits ``window_s`` seconds for the response
+    head; of these ``left_s`` are left by this machine's clock when the request is built.
     """
 
-    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head", "is_rerunnable")
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "has_rest",
+        "head",
+        "is_head",
+        "is_rerunnable",
+        "left_s",
+        "window_s",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per attribute
         self,
         head: bytes,
         body: bytes,
@@ -107,6 +117,8 @@ class Outgoing:
         has_rest: bool,
         is_head: bool,
         is_rerunnable: bool,
+        window_s: float,
+        left_s: float,
     ) -> None:
         self.head = head
         self.body = body
@@ -114,6 +126,8 @@ class Outgoing:
         self.has_rest = has_rest
         self.is_head = is_head
         self.is_rerunnable = is_rerunnable
+        self.window_s = window_s
+        self.left_s = left_s
 
 
 def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns: int) -> Outgoing:
@@ -133,11 +147,10 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         framing = platform_headers.static_lines
     _add_platform_headers(headers, envelope, platform_headers)
     headers.append((b"NVCF-INVOCATION-REGION", dropped.get(NVCF_INVOCATION_REGION, b"")))
-    left_s = (
-        poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
-        - max(0, now_ns - envelope.requested_at_ns) // _NS
-    )
-    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, left_s)))
+    poll_s = poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
+    age_ns = now_ns - envelope.requested_at_ns
+    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, poll_s - max(0, age_ns) // _NS)))
+    window_s = (poll_s or 1) + RESPONSE_GRACE_S
     try:
         head = encode_request_head(method, envelope.path or b"/", headers, framing)
     except HeadError as error:
@@ -152,6 +165,8 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         # What was fetched of a rest is gone, so nobody could send the request again.
         is_rerunnable=not has_rest
         and (method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false"),
+        window_s=window_s,
+        left_s=window_s - age_ns / _NS,
     )
 
 

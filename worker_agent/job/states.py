@@ -11,6 +11,7 @@ has nothing more to do: in DELIVERING, or in DONE if the job left a request that
 The lease is acknowledged when all is over, whatever the outcome: the gateway accepts one response
 for a delivery, so a second run could not be delivered. A nak ends the lease of a job without a
 response whose request was not sent, may be run again, or is abandoned by the agent.
+A job whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -38,6 +39,7 @@ class Event(Enum):
 
     BEGIN = "begin"
     # The inference server
+    MAY_SEND = "may_send"
     SENT = "sent"
     UNREACHABLE = "unreachable"
     RESPONSE_WHOLE = "response_whole"
@@ -63,6 +65,7 @@ class Event(Enum):
 
 
 _FIRST_STATE = {
+    Event.MAY_SEND: OPENING,
     Event.UNREACHABLE: OPENING,
     Event.RESPONSE_WHOLE: FORWARDING,
     Event.RESPONSE_HEAD: FORWARDING,
@@ -93,7 +96,9 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         for state in State
         if state >= first
     },
-    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING}),
+    # A request whose window ends too soon is not sent: at its lease, or when a connection is open.
+    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
+    (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
     # A request that was not sent goes to another worker, and so does one that may be run again.
     (OPENING, Event.SENT): frozenset({FORWARDING}),
@@ -144,3 +149,5 @@ class Outcome(IntEnum):
     HANDED_BACK = 6
     """Before there was a response the agent stopped, or the inference server could not be reached
     or broke off; another worker gets the request."""
+    LATE = 7
+    """Not sent to the inference server: its poll window had ended, or would have ended too soon."""

@@ -14,6 +14,7 @@ from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.raw_server import RawServer, Serve
 from tests.support.waiting import PATIENCE_S
+from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.inference.health import Probe
@@ -31,8 +32,12 @@ class HandLease:
     def __init__(self, envelope: bytes, deliveries: int = 1) -> None:
         self.envelope = envelope
         self.deliveries = deliveries
+        self.followers = False
         self.calls: list[str] = []
         self.ended = asyncio.Event()
+
+    def has_followers(self) -> bool:
+        return self.followers
 
     def in_progress(self) -> None:
         self.calls.append("in_progress")
@@ -101,7 +106,9 @@ class Agent:
             WatchPorts(lambda _: None, self._server_changed, lambda: self.metrics.responses),
         )
         self.inference = InferenceServer(self.pool, self.watch, cancel_grace_s=cancel_grace_s)
-        self.gateways = GatewayPool(AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0))
+        self.gateways = GatewayPool(
+            AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0, vanished_s=VANISHED_S)
+        )
         self.ticker = Ticker(0.5, self._sweep)
 
     def start(self) -> None:
