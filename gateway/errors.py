@@ -2,7 +2,7 @@
 
     GatewayError 500
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
-                         NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
+                         BadRequest 400 · MethodNotAllowed 405 · Conflict 409
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
@@ -99,12 +99,6 @@ class FunctionNotFound(NotFound):
     """The function or version is unknown, not visible to the caller, or not deployed."""
 
     summary = "The function is not found"
-
-
-class NotInvocable(ClientFault):
-    """The function exists, but no instance of it can serve."""
-
-    summary = "The function cannot be invoked"
 
 
 class MethodNotAllowed(ClientFault):

@@ -134,7 +134,7 @@ class ControlSettings(Section):
     worker_token_s: Annotated[Seconds, Field(ge=60)] = 3600.0
     """Lifetime of a worker token; the worker gets the next one before it expires."""
     project_old_sdks: bool = True
-    """Show DEGRADING as ACTIVE and DEGRADED as ERROR to the SDKs of 2024/25, which know neither."""
+    """Show the SDKs of 2024/25 states that they know: they know neither DEGRADING nor DEGRADED."""
 
 
 class JwtSettings(Section):

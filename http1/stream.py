@@ -169,8 +169,14 @@ class RequestWriter(Protocol):
     def resume_reading(self) -> None:
         """Go on reading the response."""
 
-    def close(self) -> None:
-        """Close the connection at once. The `ResponseStream` is not called again."""
+    def discard(self, response_stream: "ResponseStream") -> None:
+        """Send no more, and report what is still to come of the response to ``response_stream``.
+
+        The server sees the end of its input. The former response stream is not called again.
+        """
+
+    def reset(self) -> None:
+        """Close so that the server's next write fails. No response stream is called again."""
 
 
 class Failure(IntEnum):

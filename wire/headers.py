@@ -20,6 +20,8 @@ NVCF_POLL_SECONDS = b"nvcf-poll-seconds"
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"
 NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
+NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
+"""In the envelope, ``false``: a method that is not idempotent must not be run a second time."""
 NVCF_LEASED_US = b"nvcf-leased-us"
 """On the worker's attach POST: the age of its lease in microseconds."""
 
@@ -45,13 +47,14 @@ INVOCATION_DROPS = frozenset(
         b"expect",
         NVCF_INVOCATION_REGION,
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+        NVCF_ALLOW_RERUN,
     }
 )
 """Request headers that are never put into the envelope, in addition to `HOP_BY_HOP`.
 
 ``authorization`` is the caller's credential, which the function must not see. ``expect`` is handled
-by the gateway, and the inference server must not respond to it again. The two ``nvcf-`` headers are
-set by the gateway, which replaces a client's value. All other headers are forwarded in order,
+by the gateway, and the inference server must not respond to it again. The ``nvcf-`` headers are set
+by the gateway, which replaces a client's value. All other headers are forwarded in order,
 including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
 length of the body.
 """

@@ -81,6 +81,11 @@ class JobRunner:
         """Jobs that are not over."""
         return len(self._jobs)
 
+    @property
+    def busy(self) -> int:
+        """Jobs that are not over, or slots in use, whichever are more."""
+        return max(len(self._jobs), self._slots.running)
+
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
@@ -162,9 +167,8 @@ class JobRunner:
         """The response head of a job has come before its body."""
         self._jobs[request_id].head_at = self._loop.time()
 
-    def freed(self, request_id: str) -> None:
-        """The inference server is done with a job."""
-        job = self._jobs[request_id]
+    def freed(self, job: Job) -> None:
+        """The inference server is done with a job, which may be over."""
         self._slots.release()
         now = job.freed_at = self._loop.time()
         if job.has_response:
@@ -176,7 +180,7 @@ class JobRunner:
         """A job is over."""
         slots = self._slots
         was_full = slots.is_full()
-        slots.delivered()
+        slots.finish()
         job = self._jobs.pop(request_id)
         self._telemetry.ended(job, self._loop.time())
         if was_full:

@@ -86,6 +86,8 @@ class InferenceSettings(Section):
     """Time for which an unused connection is kept. Must be shorter than the server keeps it."""
     connect_timeout_s: Seconds = 5.0
     """Time to open one connection."""
+    cancel_grace_s: Seconds = 120.0
+    """Time for which a cancelled request keeps its slot if the server does not end it."""
     asset_dir: Text = "/var/inf/inputAssets"
     """Directory sent as NVCF-ASSET-DIR; the request id is appended."""
     large_output_dir: Text = "/var/inf/response"
@@ -109,6 +111,8 @@ class HealthSettings(Section):
     """Time between two probes before the first healthy response."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 10.0
     """Time between two probes after it."""
+    failures: Count = 3
+    """Unhealthy probes in a row after which the inference server counts as unhealthy."""
 
 
 class ControlSettings(Section):

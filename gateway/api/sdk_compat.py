@@ -1,14 +1,14 @@
 """Responses for the SDKs of 2024/25, in states that they know (`docs/wire.md` §16.2).
 
-Their models fail on DEGRADING and DEGRADED. These states are replaced by whether the function can
-be invoked: DEGRADING by ACTIVE, DEGRADED by ERROR, with the true state in ``statusDetail``. Of
-instances, RUNNING is replaced by ACTIVE, and the status STARTING is left out. Other callers get the
-true states.
+Their models fail on DEGRADING and DEGRADED. These states are replaced by what a call meets:
+DEGRADING by ACTIVE, DEGRADED by DEPLOYING (it waits for an instance), with the true state in
+``statusDetail``. Of instances, RUNNING is replaced by ACTIVE, and the status STARTING is left out.
+Other callers get the true states.
 """
 
 from collections.abc import Mapping
 
-_STATES = {"DEGRADING": "ACTIVE", "DEGRADED": "ERROR"}
+_STATES = {"DEGRADING": "ACTIVE", "DEGRADED": "DEPLOYING"}
 _STATUS_MEMBERS = ("status", "functionStatus")
 
 

@@ -73,6 +73,16 @@ TypeOption = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT, STREAMING or LLM.")
 ]
 
+RerunOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-rerun/--no-allow-rerun",
+        help="Whether a POST may be run again, once, if an inference server broke off before it "
+        "responded. Default: allowed.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def create(  # noqa: PLR0913 - one argument per option
@@ -88,6 +98,7 @@ def create(  # noqa: PLR0913 - one argument per option
     tag: TagOption = None,
     description: DescriptionOption = None,
     kind: TypeOption = None,
+    allow_rerun: RerunOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -108,6 +119,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "tags": tag,
         "description": description,
         "functionType": kind,
+        "allowRerun": allow_rerun,
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", "functions", body))
@@ -129,6 +141,7 @@ def version(  # noqa: PLR0913 - one argument per option
     tag: TagOption = None,
     description: DescriptionOption = None,
     kind: TypeOption = None,
+    allow_rerun: RerunOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -150,6 +163,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "tags": tag,
         "description": description,
         "functionType": kind,
+        "allowRerun": allow_rerun,
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
@@ -328,6 +342,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("inference url", function.get("inferenceUrl")),
             ("largest body", function.get("maxBodyBytes")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
+            ("rerun", "not allowed" if function.get("allowRerun") is False else None),
             ("tags", function.get("tags")),
             ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),
             ("secrets", function.get("secrets")),

@@ -71,6 +71,7 @@ def register_records(
         inference_path=url if url.startswith("/") else f"/{url}",
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
+        allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
     )
     details = VersionDetails(

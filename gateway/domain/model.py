@@ -43,6 +43,7 @@ __all__ = [
     "EMPTY",
     "EVERYTHING",
     "INVOCABLE",
+    "SERVING",
     "Account",
     "AccountKey",
     "ApiKey",
@@ -89,13 +90,18 @@ class VersionState(Enum):
     ERROR = "ERROR"
 
 
-INVOCABLE = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
-"""States in which invocations are accepted (`docs/wire.md` §2.2)."""
-
 BUSY = frozenset(
     {VersionState.DEPLOYING, VersionState.ACTIVE, VersionState.DEGRADING, VersionState.DEGRADED}
 )
 """States of a deployed version except ERROR (`docs/wire.md` §13.1)."""
+
+INVOCABLE = BUSY
+"""States in which invocations are accepted (`docs/wire.md` §2.2). Where no instance runs, some are
+on their way or are started by the call; the request waits for them in the queue."""
+
+SERVING = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
+"""States of a version that is preferred to others, because it can serve now or as soon as called.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,8 @@ class FunctionVersion:
     the function in an instance. ``shared_with`` and ``is_public`` add to those of the `Function`.
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
-    size of a request body, 0 for none.
+    size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
+    may be run again if its inference server broke off before responding.
     """
 
     function_id: FunctionId
@@ -157,6 +164,7 @@ class FunctionVersion:
     created_at: str = ""
     capacity: int = 0
     max_body_bytes: int = 0
+    allows_rerun: bool = True
 
     @property
     def key(self) -> VersionKey:
@@ -175,6 +183,7 @@ class FunctionVersion:
             "inference_port": self.inference_port,
             "capacity": self.capacity,
             "max_body_bytes": self.max_body_bytes,
+            "allows_rerun": self.allows_rerun,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
             "created_at": self.created_at,
@@ -195,6 +204,7 @@ class FunctionVersion:
             inference_port=document.number("inference_port"),
             capacity=document.number_or_none("capacity") or 0,
             max_body_bytes=document.number_or_none("max_body_bytes") or 0,
+            allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
             created_at=document.text("created_at"),

@@ -4,8 +4,11 @@ Changes are applied in any order: a version may come before the record of its fu
 one dictionary access; what follows from the records is computed when a change is applied.
 """
 
+from collections.abc import Iterable
+
 from gateway.domain.model import (
     INVOCABLE,
+    SERVING,
     Account,
     AccountKey,
     ApiKey,
@@ -25,7 +28,7 @@ class FunctionEntry:
     """One function with its versions, and what routing needs of them.
 
     ``account`` is the owner of every version, `None` if the owners differ, which no writer should
-    cause. ``invocable`` are the versions in a state that accepts invocations.
+    cause. ``invocable`` are the versions among which a call that names none is divided.
     """
 
     __slots__ = ("account", "function", "invocable", "versions")
@@ -42,9 +45,15 @@ class FunctionEntry:
     def refresh(self) -> None:
         """Compute ``invocable`` and ``account`` from the versions."""
         versions = self.versions.values()
-        self.invocable = tuple(version for version in versions if version.state in INVOCABLE)
+        self.invocable = find_invocable(versions)
         accounts = {version.account for version in versions}
         self.account = accounts.pop() if len(accounts) == 1 else None
+
+
+def find_invocable(versions: Iterable[FunctionVersion]) -> tuple[FunctionVersion, ...]:
+    """Return those that serve; if none does, those whose instances are awaited."""
+    invocable = tuple(version for version in versions if version.state in INVOCABLE)
+    return tuple(version for version in invocable if version.state in SERVING) or invocable
 
 
 class ReadModel:

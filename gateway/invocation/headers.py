@@ -4,6 +4,7 @@ from http1.stream import Headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
     INVOCATION_DROPS,
+    NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
     NVCF_REQID,
@@ -14,17 +15,22 @@ from wire.headers import (
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
+_NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
 
 
-def request_headers(headers: Headers, region: bytes) -> Headers:
+def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:
     """Return the headers for the envelope (`docs/wire.md` §3.1).
+
+    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`).
 
     The worker drops more of them before the inference server: `worker_agent.job.request`.
     """
     kept = forwardable(headers, INVOCATION_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
+    if not allows_rerun:
+        kept.append(_NO_RERUN)
     return kept
 
 

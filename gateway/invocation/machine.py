@@ -220,7 +220,9 @@ class Invocation:
             self.request_token = context.registry.issue_request_token(self.request_id)
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
-        headers = request_headers(request.headers, context.region)
+        headers = request_headers(
+            request.headers, context.region, allows_rerun=caller.version.allows_rerun
+        )
         try:
             envelope = encode_envelope(
                 request_id=self.request_id,

@@ -44,10 +44,11 @@ class Policy:
     failure up to ``restart_most_s``, and from the beginning again once it has run for
     ``steady_s``. ``max_failed_starts`` in a row while DEPLOYING make it FAILED. An instance that
     ran and then is unhealthy, or without a connected worker, for ``unresponsive_s`` is ended and
-    restarted. More instances are started, up to the maximum, once requests have waited for
-    ``scale_up_s``. Instances above the minimum are stopped once they were not needed for
-    ``idle_s``, with ``stop_grace_s`` to finish. A drained queue counts as empty once it was empty
-    for ``drain_settle_s``: a gateway process may take so long to learn of the undeploy.
+    restarted, but not while its worker says that requests run. More instances are started, up to
+    the maximum, once requests have waited for ``scale_up_s``. Instances above the minimum are
+    stopped once they were not needed for ``idle_s``, with ``stop_grace_s`` to finish. A drained
+    queue counts as empty once it was empty for ``drain_settle_s``: a gateway process may take so
+    long to learn of the undeploy.
     """
 
     restart_first_s: float = 1.0
@@ -356,6 +357,10 @@ class Planner:
         end_at = history.unhealthy_since + self._policy.unresponsive_s
         if snapshot.now < end_at:
             plan.plan_again_at(end_at)
+            return
+        if is_connected and instance.busy:
+            # What still runs is finished: its worker says when nothing does.
+            plan.plan_again_at(instance.lease_until)
             return
         what = "unhealthy" if is_connected else "without a connected worker"
         plan.actions.append(

@@ -39,7 +39,7 @@ class Admission:
     def admit(self, head: CallHead, now: float) -> Caller:
         """Return who invokes what; ``now`` is Unix time in seconds.
 
-        Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound`, `NotInvocable` or `BadRequest`.
+        Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound` or `BadRequest`.
         """
         principal = self._authenticate(head.authorization, now)
         poll = head.poll_seconds

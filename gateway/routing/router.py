@@ -1,26 +1,21 @@
 """Selects a version that the caller can invoke for a function id, or reports why there is none.
 
 The order of the checks decides what an unauthorised caller learns (`docs/wire.md` §2.1): scope
-(403), does the function exist for this account (404), does the key cover it (403), its state (400
-or 404, `docs/wire.md` §2.2). A function of another account that is not shared looks as if it did
-not exist. A call that names no version can get any invocable version that the caller sees, in
-proportion to the running capacity: own, public and shared alike, so that a public version does not
-hide the others.
+(403), does the function exist for this account (404), does the key cover it (403), its state (404,
+`docs/wire.md` §2.2). A function of another account that is not shared looks as if it did not exist.
+A state that will pass is no error: the request waits in the queue. A call that names no version can
+get any serving version that the caller sees, in proportion to the running capacity: own, public and
+shared alike, so that a public version does not hide the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.domain.model import INVOCABLE, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
-from gateway.domain.readmodel import FunctionEntry, ReadModel
-from gateway.errors import Forbidden, FunctionNotFound, NotInvocable
+from gateway.domain.readmodel import FunctionEntry, ReadModel, find_invocable
+from gateway.errors import Forbidden, FunctionNotFound
 
-_NEAREST_FIRST = (
-    VersionState.DEGRADED,
-    VersionState.DEPLOYING,
-    VersionState.ERROR,
-    VersionState.INACTIVE,
-)
+_NEAREST_FIRST = (VersionState.ERROR, VersionState.INACTIVE)
 """Which state an error names when no version is invocable: the one closest to being so."""
 
 
@@ -39,7 +34,7 @@ class Router:
     ) -> FunctionVersion:
         """Return the version with this id, or without one any version that can serve.
 
-        Raises `Forbidden`, `FunctionNotFound` or `NotInvocable`.
+        Raises `Forbidden` or `FunctionNotFound`.
         """
         if INVOKE not in principal.scopes:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
@@ -102,7 +97,7 @@ def _find_permitted(
     permitted = [v for v in visible if principal.may_invoke(entry, v, is_named=False)]
     if not permitted:
         raise Forbidden(f"{_name(function_id, None)}: the key is not good for it")
-    return tuple(v for v in permitted if v.state in INVOCABLE)
+    return find_invocable(permitted)
 
 
 def _not_found(function_id: str, version_id: str | None) -> FunctionNotFound:
@@ -111,15 +106,13 @@ def _not_found(function_id: str, version_id: str | None) -> FunctionNotFound:
 
 def _not_invocable(
     function_id: str, version_id: str | None, states: Iterable[VersionState]
-) -> FunctionNotFound | NotInvocable:
-    """Return a 400 if an instance may come back (DEGRADED), else a 404; both name the state."""
+) -> FunctionNotFound:
+    """Return an error that names the state."""
     found = set(states)
     state = next((s for s in _NEAREST_FIRST if s in found), None)
     if state is None:
         return _not_found(function_id, version_id)
     detail = f"{_name(function_id, version_id)}: cannot be invoked while {state.value}"
-    if state is VersionState.DEGRADED:
-        return NotInvocable(detail, functionStatus=state.value)
     return FunctionNotFound(detail, functionStatus=state.value)
 
 

@@ -6,6 +6,8 @@ response were complete and no further bytes came; in any doubtful case it is clo
 """
 
 import asyncio
+import socket
+import struct
 from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -24,6 +26,10 @@ LONG_READ_BYTES = 131_072
 32 times in one turn, and each read can bring 40,000 chunks."""
 _COPIED_BYTES = 4_096
 """Below this, joining buffers is cheaper than handing the kernel several."""
+_UNPARSED_BYTES = 1 << 62
+"""The rest of a response that is not HTTP: everything until the connection ends."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""``struct linger``: closing resets the connection (``socket(7)``)."""
 
 
 class ConnectionOwner(Protocol):
@@ -184,9 +190,29 @@ class ClientConnection(asyncio.Protocol):
         """Whether a request may be sent: as far as is known, the peer has not closed."""
         return not self._transport.is_closing()
 
+    def discard(self, response_stream: ResponseStream) -> None:
+        """Send no more, and report what is still to come of the response to ``response_stream``.
+
+        The server sees the end of its input, and most servers stop at that. The connection is not
+        used again.
+        """
+        self.response_stream = response_stream
+        self._is_request_complete = False
+        if not self._transport.is_closing():
+            self.resume_reading()
+            self._transport.write_eof()
+
     def close(self) -> None:
         """Close at once; the response stream is not called again."""
         self.response_stream = None
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Close so that the server's next write fails; the response stream is not called again."""
+        self.response_stream = None
+        connected = self._transport.get_extra_info("socket")
+        if connected is not None and not self._transport.is_closing():
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
 
     def close_after_writing(self) -> None:
@@ -403,9 +429,10 @@ class ClientConnection(asyncio.Protocol):
     def _report_end(self, response_stream: ResponseStream, data: bytes) -> None:
         if data:
             response_stream.response_data(data)
-            # The response stream may have closed the connection.
-            if self.response_stream is not response_stream:
+            # The response stream may have closed the connection, or discarded the response.
+            if self.response_stream is None:
                 return
+            response_stream = self.response_stream
         self._release()
         response_stream.response_end()
 
@@ -424,8 +451,15 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _break(self, failure: Failure) -> None:
-        """Close the connection because of what the server sent."""
+        """Close the connection because of what the server sent, unless the rest is discarded."""
         response_stream, self.response_stream = self.response_stream, None
-        self._transport.abort()
         if response_stream is not None:
             response_stream.response_broken(failure, is_stale=False)
+        if self._is_expecting():
+            # The former stream has discarded the rest, which cannot be parsed.
+            self._left = _UNPARSED_BYTES
+        else:
+            self._transport.abort()
+
+    def _is_expecting(self) -> bool:
+        return self.response_stream is not None

@@ -70,6 +70,11 @@ class Pool:
         """Number of open connections, idle or not."""
         return len(self._open)
 
+    @property
+    def in_use(self) -> int:
+        """Number of open connections that carry a request."""
+        return len(self._open) - len(self._idle)
+
     def take(self) -> ClientConnection | None:
         """Return an idle connection, ``None`` if there is none younger than ``idle_s``."""
         idle = self._idle

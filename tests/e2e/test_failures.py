@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from runtime.tasks import spawn
+from tests.support.inference_server import running_inference_server
 from tests.support.programs import resident_bytes
 from tests.support.stack import Stack, running_stack
 from tests.support.waiting import until
@@ -77,21 +78,60 @@ async def test_a_worker_that_dies_in_the_stream_breaks_it_visibly(stack: Stack) 
                 [_ async for _ in pieces]
 
 
-async def test_an_inference_server_that_dies_or_is_not_there_is_an_error_of_its_own(
+async def test_a_call_that_kills_its_inference_server_is_run_once_more_and_no_further(
     stack: Stack,
 ) -> None:
     gateway = stack.gateway()
     stack.agent()
     async with gateway.client() as client:
-        for path, source in (
-            ("/die?how=process&after_bytes=0", "nvcf-worker-service"),
-            ("/echo", "inference-connection"),
-        ):
-            answer = await client.get(path)
-            assert answer.status_code == 500
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.json()["type"].startswith(f"urn:{source}:problem-details:")
-            assert answer.headers["nvcf-status"] == "errored"
+        call = start(client.get("/die?how=process&after_bytes=0"))
+        for _ in range(2):
+            await stack.inference.ended()
+            await stack.inference.restart()
+        answer = await call
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"].startswith("urn:nvcf-worker-service:problem-details:")
+        assert answer.headers["nvcf-status"] == "errored"
+        assert (await client.post("/echo", content=b"x")).status_code == 200
+
+
+async def test_calls_wait_while_the_only_inference_server_is_away(stack: Stack) -> None:
+    gateway = stack.gateway()
+    agent = stack.agent()
+    async with gateway.client() as client:
+        assert (await client.post("/echo", content=b"x")).status_code == 200
+        await stack.inference.kill()
+        calls = [start(client.post("/echo", content=b"x")) for _ in range(10)]
+        agent.wait_event("inference.unhealthy")
+        late = await client.post("/echo", content=b"x", headers={"nvcf-poll-seconds": "1"})
+        assert late.status_code == 504
+        assert not any(call.done() for call in calls)
+        await stack.inference.start()
+        assert [answer.status_code for answer in await asyncio.gather(*calls)] == [200] * 10
+    assert agent.stop() == 0
+
+
+async def test_of_three_inference_servers_one_dies_and_no_call_fails(stack: Stack) -> None:
+    gateway = stack.gateway()
+    async with running_inference_server() as second, running_inference_server() as third:
+        for server in (stack.inference, second, third):
+            stack.agent(INFERENCE__PORT=str(server.port))
+        statuses: list[int] = []
+        wanted = 200
+
+        async def call_until_all_are_there(client: httpx.AsyncClient) -> None:
+            while len(statuses) < wanted:
+                answer = await client.post("/slow?seconds=0.05")
+                statuses.append(answer.status_code)
+
+        async with gateway.client() as client:
+            callers = [start(call_until_all_are_there(client)) for _ in range(16)]
+            await until(lambda: len(statuses) > 50)
+            await stack.inference.kill()
+            wanted += len(statuses)
+            await asyncio.gather(*callers)
+        assert statuses == [200] * len(statuses)
 
 
 async def test_a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(

@@ -30,6 +30,12 @@ class Port:
         return record
 
 
+class LeasePort(Port):
+    def __init__(self, script: list[str], deliveries: int) -> None:
+        super().__init__("lease", script)
+        self.deliveries = deliveries
+
+
 class AttachPort(Port):
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> Port:
         body = None if total_bytes is None else total_bytes - len(head)
@@ -43,7 +49,13 @@ class AttachPort(Port):
 
 class Bench:
     def __init__(
-        self, *, has_rest: bool = False, length: bytes = b"", method: bytes = b"POST"
+        self,
+        *,
+        has_rest: bool = False,
+        length: bytes = b"",
+        method: bytes = b"POST",
+        more: tuple[tuple[bytes, bytes], ...] = (),
+        deliveries: int = 1,
     ) -> None:
         self.script: list[str] = []
         context: Context[Job] = Context(
@@ -53,10 +65,10 @@ class Bench:
             platform_headers=PLATFORM_HEADERS,
             gate=StartGate(),
         )
-        headers = ((b"content-length", length),) if length else ()
+        headers = (*more, (b"content-length", length)) if length else more
         self.job = Job(
             context,
-            Port("lease", self.script),  # type: ignore[arg-type]
+            LeasePort(self.script, deliveries),  # type: ignore[arg-type]
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
         )
@@ -106,7 +118,9 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.RESPONSE_BROKEN: [
         lambda b: b.job.response_broken(Failure.CLOSED, is_stale=False),
         lambda b: b.job.response_broken(Failure.RESET, is_stale=True),
+        lambda b: b.job.response_broken(Failure.INVALID, is_stale=False),
     ],
+    Event.DISCARDED: [lambda b: b.job.discarded()],
     Event.PAUSE_WRITING: [lambda b: b.job.pause_writing()],
     Event.RESUME_WRITING: [lambda b: b.job.resume_writing()],
     Event.REST_DATA: [lambda b: b.job.rest_data(b"y"), lambda b: b.job.rest_data(b"too much")],

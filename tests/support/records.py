@@ -85,6 +85,8 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         st.booleans(),
         TEXTS,
         st.integers(0, 65535),
+        SECONDS,
+        st.booleans(),
     ),
     st.builds(
         ApiKey,

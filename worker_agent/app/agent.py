@@ -16,12 +16,14 @@ from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.heartbeat import Heartbeat
-from worker_agent.inference.health import Probe, unhealthy
+from worker_agent.inference.health import Probe
+from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.server import InferenceServer
+from worker_agent.inference.watch import HealthWatch, WatchPorts
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.registration import ConnectError, ConnectResult, Status
 from worker_agent.runner import JobRunner
-from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
+from worker_agent.settings import InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
 
 SWEEP_S = 0.5
@@ -39,14 +41,15 @@ class Agent:
         inference = settings.inference
         self._settings = settings
         host = inference_host(inference)
-        health_port = settings.health.port or inference.port
+        health = settings.health
+        health_port = health.port or inference.port
         self._probe = Probe(
             authority(host, health_port),
-            settings.health.path,
-            settings.health.expected_status,
-            settings.health.timeout_s,
+            health.path,
+            health.expected_status,
+            health.timeout_s,
+            is_apart=health_port != inference.port,
         )
-        self._inference_failure = "not asked yet"
         self._is_draining = False
         function = settings.function
         self.metrics = Metrics(
@@ -57,6 +60,16 @@ class Agent:
         )
         self._pool = _pool(inference, host, inference.port)
         self._probe_pool = _pool(inference, host, health_port)
+        self._watch = HealthWatch(
+            Liveness(health.interval_s, health.failures),
+            self._probe,
+            self._pool,
+            self._probe_pool,
+            WatchPorts(self.metrics.probed, self._server_changed, lambda: self.metrics.responses),
+        )
+        self._inference = InferenceServer(
+            self._pool, self._watch, cancel_grace_s=inference.cancel_grace_s
+        )
         self._gateways = GatewayPool(
             AttachLimits(
                 idle_s=settings.attach.idle_s,
@@ -87,8 +100,8 @@ class Agent:
     def failures(self) -> dict[str, str]:
         """Return the reasons why the agent takes no work, by component."""
         found = {}
-        if self._inference_failure:
-            found["inference"] = self._inference_failure
+        if self._watch.failure:
+            found["inference"] = self._watch.failure
         if self._broker is None or not self._broker.is_connected():
             found[broker_name(self._settings).lower()] = "not connected"
         if self._is_draining:
@@ -99,10 +112,10 @@ class Agent:
         """Return the content of the next heartbeat. Call it once per heartbeat."""
         requests = self.metrics.requests
         has_run, self._reported_requests = requests != self._reported_requests, requests
-        busy = max(self._runner.running, int(has_run))
+        busy = max(self._runner.busy, int(has_run))
         self._is_reported_idle = not busy
         return Status(
-            healthy=not self._inference_failure and self._heartbeat.is_reachable,
+            healthy=self._watch.is_healthy and self._heartbeat.is_reachable,
             slots=self._slots.limit,
             busy=busy,
             stopping=self._is_draining,
@@ -176,8 +189,8 @@ class Agent:
         ):
             ticker.start()
             stack.callback(ticker.stop)
-        runner.open(InferenceServer(self._pool), self._gateways, consumer)
-        stack.callback(spawn(self._watch_health(settings.health), "worker.health").cancel)
+        runner.open(self._inference, self._gateways, consumer)
+        stack.callback(spawn(self._watch.run(), "worker.health").cancel)
 
     async def _until_healthy(self, lifecycle: Lifecycle) -> bool:
         """Probe until the first healthy response; return `False` if there is none in time."""
@@ -186,7 +199,7 @@ class Agent:
         emit(_log, "inference.awaited", address=self._probe.authority, path=self._probe.path)
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
         while not stopping.done():
-            probe = spawn(self._ask(), "worker.probe")
+            probe = spawn(self._watch.ask(), "worker.probe")
             await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not probe.done():
                 probe.cancel()
@@ -194,33 +207,19 @@ class Agent:
             if probe.result():
                 return True
             if asyncio.get_running_loop().time() > deadline:
-                emit(_log, "inference.not_ready", logging.ERROR, reason=self._inference_failure)
+                emit(_log, "inference.not_ready", logging.ERROR, reason=self._watch.failure)
                 return False
             await asyncio.wait({stopping}, timeout=health.start_interval_s)
         return False
 
-    async def _watch_health(self, health: HealthSettings) -> None:
-        was_healthy = True
-        while True:
-            await asyncio.sleep(health.interval_s)
-            is_healthy = await self._ask()
-            if is_healthy == was_healthy or self._is_draining:
-                continue
-            was_healthy = is_healthy
-            if is_healthy:
-                emit(_log, "inference.healthy")
-                self._runner.resume()
-            else:
-                emit(_log, "inference.unhealthy", logging.WARNING, reason=self._inference_failure)
+    def _server_changed(self) -> None:
+        """Pull while the inference server is up, and report its health at once."""
+        if not self._is_draining:
+            if self._watch.failure:
                 self._runner.pause()
-
-    async def _ask(self) -> bool:
-        was_healthy = not self._inference_failure
-        reason = self._inference_failure = await unhealthy(self._probe_pool, self._probe)
-        self.metrics.probed(is_healthy=not reason)
-        if was_healthy is not (not reason):
-            self._heartbeat.changed()
-        return not reason
+            else:
+                self._runner.resume()
+        self._heartbeat.changed()
 
     def _report_busy(self) -> None:
         """Send a heartbeat at once if the last one said idle: idle instances are stopped."""
@@ -256,7 +255,7 @@ class Agent:
         self._heartbeat.changed()
 
     def _sweep(self) -> None:
-        self._pool.sweep()
+        self._inference.sweep()
         self._gateways.sweep()
 
 

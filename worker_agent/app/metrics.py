@@ -135,6 +135,11 @@ class Metrics:
         """Requests started so far."""
         return self._requests.value
 
+    @property
+    def responses(self) -> float:
+        """Responses of the inference server that were delivered so far."""
+        return self._delivered.value
+
     def started(self, job: Job) -> None:
         """Count a job that begins."""
         self._requests.value += 1
@@ -167,6 +172,6 @@ class Metrics:
         """Count an envelope that was removed from the queue unprocessed."""
         self._rejected.value += 1
 
-    def probed(self, *, is_healthy: bool) -> None:
+    def probed(self, is_healthy: bool) -> None:
         """Count a health probe of the inference server."""
         (self._healthy if is_healthy else self._unhealthy).value += 1

@@ -1,6 +1,6 @@
 """Health probes of the inference server (``docs/wire.md`` §8.4).
 
-A probe is one GET on a connection of its own. Between probes the last result holds.
+A probe is one GET on a connection of its own. What it means: `worker_agent.inference.liveness`.
 """
 
 import asyncio
@@ -15,12 +15,21 @@ class Probe(NamedTuple):
     """The request of a probe, and which response counts as healthy.
 
     ``authority`` is ``host:port`` for the Host header; ``timeout_s`` bounds a whole probe.
+    ``is_apart``: the port of probes is not that of requests.
     """
 
     authority: str
     path: str
     expected_status: int
     timeout_s: float
+    is_apart: bool = False
+
+
+class Miss(NamedTuple):
+    """Why a probe was not healthy. ``is_refused``: nobody listens on the port of requests."""
+
+    reason: str
+    is_refused: bool = False
 
 
 class _Status(NullResponseStream):
@@ -47,8 +56,8 @@ class _Status(NullResponseStream):
             self.known.set_exception(ConnectionError(f"no response ({failure.name.lower()})"))
 
 
-async def unhealthy(pool: Pool, probe: Probe) -> str:
-    """Probe once; return why the inference server is not healthy, ``""`` if it is healthy."""
+async def probe_once(pool: Pool, probe: Probe) -> Miss | None:
+    """Probe once; return why the inference server is not healthy, `None` if it is healthy."""
     connection: ClientConnection | None = None
     try:
         async with asyncio.timeout(probe.timeout_s):
@@ -62,12 +71,13 @@ async def unhealthy(pool: Pool, probe: Probe) -> str:
             )
             found = await status.known
     except TimeoutError:
-        return f"no response within {probe.timeout_s:g} s"
+        return Miss(f"no response within {probe.timeout_s:g} s")
     except OSError as error:
-        return str(error) or type(error).__name__
+        is_refused = isinstance(error, ConnectionRefusedError) and not probe.is_apart
+        return Miss(str(error) or type(error).__name__, is_refused)
     finally:
         if connection is not None:
             connection.close()
     if found != probe.expected_status:
-        return f"status {found}, expected {probe.expected_status}"
-    return ""
+        return Miss(f"status {found}, expected {probe.expected_status}")
+    return None

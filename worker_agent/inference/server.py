@@ -1,22 +1,41 @@
 """Sends requests to the inference server over pooled connections."""
 
 import asyncio
+from typing import Protocol
 
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
+from http1.stream import RequestWriter
 from runtime.tasks import spawn
+from worker_agent.inference.discards import Discards
 from worker_agent.job.context import InferenceCallbacks
 from worker_agent.job.request import Outgoing
+
+
+class ServerWatch(Protocol):
+    """Is told of what requests learn about the inference server."""
+
+    def unreachable(self, error: OSError) -> None:
+        """A request found no connection. Called before its job learns of it."""
+
+    def broke(self) -> None:
+        """The connection of a request ended before its response."""
+
+    def unresponsive(self) -> None:
+        """A request that was left showed no sign for the time of grace."""
 
 
 class InferenceServer:
     """The `worker_agent.job.context.Inference` of one host and port, connected by ``pool``."""
 
-    __slots__ = ("_clock", "_pool")
+    __slots__ = ("_clock", "_discards", "_pool", "_watch")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, watch: ServerWatch, *, cancel_grace_s: float) -> None:
+        """Wait ``cancel_grace_s`` for the end of a request that nobody waits for any more."""
         self._pool = pool
+        self._watch = watch
         self._clock = asyncio.get_running_loop().time
+        self._discards = Discards(cancel_grace_s, self._clock, watch.unresponsive)
 
     def open(self, request: Outgoing, callbacks: InferenceCallbacks, *, is_fresh: bool) -> None:
         """Send ``request`` on an idle connection at once, or on a new one soon."""
@@ -25,10 +44,24 @@ class InferenceServer:
             return
         spawn(self._connect(request, callbacks), "inference.connect")
 
+    def broke(self) -> None:
+        """A connection ended before a response head: the inference server may be dead."""
+        self._watch.broke()
+
+    def discard(self, writer: RequestWriter, callbacks: InferenceCallbacks) -> None:
+        """Tell the inference server that nobody waits, and wait until it is done."""
+        self._discards.add(writer, callbacks.discarded)
+
+    def sweep(self) -> None:
+        """Close connections idle for too long; to be called about twice a second."""
+        self._pool.sweep()
+        self._discards.sweep()
+
     async def _connect(self, request: Outgoing, callbacks: InferenceCallbacks) -> None:
         try:
             connection = await self._pool.connect()
-        except OSError:
+        except OSError as error:
+            self._watch.unreachable(error)
             callbacks.unreachable()
             return
         if callbacks.may_send(self._clock()):

@@ -25,7 +25,10 @@ class InferenceCallbacks(ResponseStream, Protocol):
         """The head and the first part of the body were written at ``now``, loop time in seconds."""
 
     def unreachable(self) -> None:
-        """No connection to the inference server could be opened."""
+        """No connection to the inference server could be opened: it has seen nothing of it."""
+
+    def discarded(self) -> None:
+        """The inference server is done with a request that was left, or its time is over."""
 
 
 class Inference(Protocol):
@@ -36,6 +39,15 @@ class Inference(Protocol):
 
         Ends in one call of ``sent`` or ``unreachable``, or in none if the job stops waiting
         before a connection is open. ``is_fresh``: use no connection that has been idle.
+        """
+
+    def broke(self) -> None:
+        """A connection ended before a response head: the inference server may be dead."""
+
+    def discard(self, writer: RequestWriter, callbacks: InferenceCallbacks) -> None:
+        """Tell the inference server that nobody waits, and wait until it is done with the request.
+
+        Ends in one call of ``discarded``.
         """
 
 
@@ -82,14 +94,17 @@ class Attach(Protocol[AJob_contra]):
         """GET the rest of the body: the job's ``rest_data``, ``rest_end`` and ``rest_broken``."""
 
 
-class JobRegistry(Protocol):
+class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""
 
     def responding(self, request_id: str) -> None:
         """The response head of a job has come before its body."""
 
-    def freed(self, request_id: str) -> None:
-        """The inference server is done with the job: its slot is free. Called exactly once."""
+    def freed(self, job: AJob_contra) -> None:
+        """The inference server is done with the job: its slot is free.
+
+        Called exactly once, before or after ``finished``.
+        """
 
     def finished(self, request_id: str) -> None:
         """The job is over; its outcome is set, its lease ended. Called exactly once."""
@@ -101,6 +116,6 @@ class Context(Generic[AJob]):
 
     inference: Inference
     attach: Attach[AJob]
-    registry: JobRegistry
+    registry: JobRegistry[AJob]
     platform_headers: PlatformHeaders
     gate: StartGate

@@ -46,6 +46,7 @@ class Job:
 
     __slots__ = (
         "_context",
+        "_holds_slot",
         "_inference",
         "_is_problem",
         "_is_redelivered",
@@ -79,6 +80,7 @@ class Job:
         self._rest: Rest | None = None
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
+        self._holds_slot = True
         self._is_problem = False
         self._is_retried = False
         self._is_redelivered = False
@@ -157,7 +159,7 @@ class Job:
     def unreachable(self) -> None:
         """No connection to the inference server could be opened."""
         if self.state is OPENING:
-            self._fail(fault_of(Failure.UNREACHABLE))
+            self._finish(Outcome.HANDED_BACK)
 
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes
@@ -166,6 +168,7 @@ class Job:
         if self.state is not FORWARDING:
             self._check_late(Event.RESPONSE_WHOLE, FORWARDING)
             return
+        self._inference = None
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
             self._fail(fault_of(Failure.INVALID))
@@ -211,25 +214,38 @@ class Job:
         self._end_upload()
         if post is not None:
             post.send_end()
-        self._context.registry.freed(self.request_id)
+        self._leave()
 
     def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
-        """The connection to the inference server broke."""
-        self._inference = None
+        """The connection to the inference server broke, or brings what is not HTTP."""
+        if failure is not Failure.INVALID:
+            self._inference = None
         if self.state is FORWARDING:
             request = self._request
-            if is_stale and not self._is_retried and self._rest is None and request is not None:
+            if request is None:
+                raise AssertionError("a response to no request")
+            if is_stale and not self._is_retried and self._rest is None:
                 # The server closed an idle connection just before the request: it has seen none
                 # of it, so the function does not run twice.
                 self._is_retried = True
                 self.state = OPENING
                 self._context.inference.open(request, self, is_fresh=True)
-            else:
-                self._fail(fault_of(failure))
+                return
+            if failure is not Failure.INVALID:
+                self._context.inference.broke()
+                if request.is_rerunnable and self.lease.deliveries == 1:
+                    self._finish(Outcome.HANDED_BACK)
+                    return
+            self._fail(fault_of(failure))
         elif self.state is STREAMING:
             self._finish(Outcome.FAILED)
         else:
             self._check_late(Event.RESPONSE_BROKEN, FORWARDING)
+
+    def discarded(self) -> None:
+        """The inference server is done with the request that the job left."""
+        self._check_late(Event.DISCARDED, DELIVERING)
+        self._free()
 
     def pause_writing(self) -> None:
         """The inference server reads the request slower than the client sends it."""
@@ -345,9 +361,6 @@ class Job:
 
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
-        inference, self._inference = self._inference, None
-        if inference is not None:
-            inference.close()
         self._is_problem = True
         self.status = PROBLEM_STATUS
         self.response = problem_response(fault, self.request_id)
@@ -355,10 +368,22 @@ class Job:
 
     def _deliver(self) -> None:
         self.state = DELIVERING
-        self._inference = None
         self._end_upload()
         self._context.attach.deliver(self)
-        self._context.registry.freed(self.request_id)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the slot back; at once, unless the inference server still works on the request."""
+        inference, self._inference = self._inference, None
+        if inference is None:
+            self._free()
+        else:
+            self._context.inference.discard(inference, self)
+
+    def _free(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self._context.registry.freed(self)
 
     def _end_upload(self) -> None:
         self._request = None
@@ -370,10 +395,7 @@ class Job:
         was_running = self.state is not DELIVERING
         self.state = DONE
         self.outcome = outcome
-        inference, self._inference = self._inference, None
         post, self._post = self._post, None
-        if inference is not None:
-            inference.close()
         if post is not None:
             post.abort()
         self._end_upload()
@@ -383,7 +405,7 @@ class Job:
         else:
             self.lease.ack()
         if was_running:
-            self._context.registry.freed(self.request_id)
+            self._leave()
         self._context.registry.finished(self.request_id)
 
 

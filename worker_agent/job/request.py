@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S, RESPONSE_GRACE_S
 from wire.envelope import Envelope
-from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
+from wire.headers import (
+    CONTENT_LENGTH,
+    HOP_BY_HOP,
+    NVCF_ALLOW_RERUN,
+    NVCF_INVOCATION_REGION,
+    NVCF_POLL_SECONDS,
+)
 from wire.http1 import HeadError, encode_request_head
 
 _PLATFORM = frozenset(
@@ -36,8 +42,17 @@ _PLATFORM = frozenset(
 _SET_HERE = (
     _PLATFORM
     | HOP_BY_HOP
-    | {b"host", b"expect", CONTENT_LENGTH, NVCF_POLL_SECONDS, NVCF_INVOCATION_REGION}
+    | {
+        b"host",
+        b"expect",
+        CONTENT_LENGTH,
+        NVCF_ALLOW_RERUN,
+        NVCF_POLL_SECONDS,
+        NVCF_INVOCATION_REGION,
+    }
 )
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
+"""Methods that may be repeated (RFC 9110 §9.2.2)."""
 _METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _NS = 1_000_000_000
@@ -77,12 +92,21 @@ class Outgoing:
 
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway. ``is_head``: the method is HEAD. The gateway waits
-    ``window_s`` seconds for the response head; of these ``left_s`` are left by this machine's
-    clock when the request is built.
+    more of the body follows from the gateway. ``is_head``: the method is HEAD. ``is_rerunnable``:
+    the function may run it a second time. The gateway waits ``window_s`` seconds for the response
+    head; of these ``left_s`` are left by this machine's clock when the request is built.
     """
 
-    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head", "left_s", "window_s")
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "has_rest",
+        "head",
+        "is_head",
+        "is_rerunnable",
+        "left_s",
+        "window_s",
+    )
 
     def __init__(  # noqa: PLR0913 - one argument per attribute
         self,
@@ -92,6 +116,7 @@ class Outgoing:
         *,
         has_rest: bool,
         is_head: bool,
+        is_rerunnable: bool,
         window_s: float,
         left_s: float,
     ) -> None:
@@ -100,6 +125,7 @@ class Outgoing:
         self.body_bytes = body_bytes
         self.has_rest = has_rest
         self.is_head = is_head
+        self.is_rerunnable = is_rerunnable
         self.window_s = window_s
         self.left_s = left_s
 
@@ -136,6 +162,9 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         body_bytes,
         has_rest=has_rest,
         is_head=method == b"HEAD",
+        # What was fetched of a rest is gone, so nobody could send the request again.
+        is_rerunnable=not has_rest
+        and (method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false"),
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
     )

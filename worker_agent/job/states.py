@@ -7,10 +7,11 @@ DELIVERING  the gateway has been sent the whole response and has not confirmed i
 DONE        over: the lease has ended, the outcome is set, no port is called any more
 
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
-has nothing more to do (DELIVERING). The lease is acknowledged when all is over, whatever the
-outcome: the gateway accepts one response for a delivery, so a second run could not be delivered.
-Only the lease of a job that the agent abandons before it has a response is ended with a nak. A job
-whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
+has nothing more to do: in DELIVERING, or in DONE if the job left a request that still runs there.
+The lease is acknowledged when all is over, whatever the outcome: the gateway accepts one response
+for a delivery, so a second run could not be delivered. A nak ends the lease of a job without a
+response whose request was not sent, may be run again, or is abandoned by the agent.
+A job whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -46,6 +47,7 @@ class Event(Enum):
     RESPONSE_DATA = "response_data"
     RESPONSE_END = "response_end"
     RESPONSE_BROKEN = "response_broken"
+    DISCARDED = "discarded"
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
     # The gateway: the rest of the request body
@@ -70,6 +72,7 @@ _FIRST_STATE = {
     Event.RESPONSE_DATA: STREAMING,
     Event.RESPONSE_END: STREAMING,
     Event.RESPONSE_BROKEN: FORWARDING,
+    Event.DISCARDED: DELIVERING,
     Event.PAUSE_WRITING: OPENING,
     Event.RESUME_WRITING: OPENING,
     Event.REST_DATA: OPENING,
@@ -97,12 +100,13 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
     (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
+    # A request that was not sent goes to another worker, and so does one that may be run again.
     (OPENING, Event.SENT): frozenset({FORWARDING}),
-    (OPENING, Event.UNREACHABLE): frozenset({DELIVERING}),
+    (OPENING, Event.UNREACHABLE): frozenset({DONE}),
     (FORWARDING, Event.RESPONSE_WHOLE): frozenset({DELIVERING}),
     (FORWARDING, Event.RESPONSE_HEAD): frozenset({STREAMING, DELIVERING}),
     (STREAMING, Event.RESPONSE_END): frozenset({DELIVERING}),
-    (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING}),
+    (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING, DONE}),
     (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
     # The rest of the body. Without it the request fails: by a problem, or by a broken stream.
     (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING}),
@@ -143,6 +147,7 @@ class Outcome(IntEnum):
     UNDELIVERED = 5
     """The gateway could not be reached, or the connection to it broke."""
     HANDED_BACK = 6
-    """The agent stopped before it had a response; another worker gets the request."""
+    """Before there was a response the agent stopped, or the inference server could not be reached
+    or broke off; another worker gets the request."""
     LATE = 7
     """Not sent to the inference server: its poll window had ended, or would have ended too soon."""

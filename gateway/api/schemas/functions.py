@@ -112,6 +112,9 @@ class CreateFunction(Body):
     rate_limit: RateLimit | None = None
     llm_invocation_config: LlmInvocationConfig | None = None
     telemetries: Telemetries | None = None
+    allow_rerun: bool | None = None
+    """Whether a POST or PATCH may be run again, once, if an inference server broke off before it
+    responded. When absent, true. Other methods may be run again in any case."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,7 +17,10 @@ from tests.support.waiting import PATIENCE_S
 from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
+from worker_agent.inference.health import Probe
+from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.server import InferenceServer
+from worker_agent.inference.watch import HealthWatch, WatchPorts
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.runner import JobRunner
 from worker_agent.slots import Slots
@@ -67,7 +70,9 @@ class Wanted:
 class Agent:
     """The data path of one agent."""
 
-    def __init__(self, server: RawServer, gateway: FakeGateway, concurrency: int) -> None:
+    def __init__(
+        self, server: RawServer, gateway: FakeGateway, concurrency: int, cancel_grace_s: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.server = server
         self.gateway = gateway
@@ -93,13 +98,21 @@ class Agent:
             max_idle=concurrency,
             connect_timeout_s=5.0,
         )
+        self.watch = HealthWatch(
+            Liveness(interval_s=60.0, max_misses=3),
+            Probe(f"127.0.0.1:{server.port}", "/health", 200, PATIENCE_S),
+            self.pool,
+            self.pool,
+            WatchPorts(lambda _: None, self._server_changed, lambda: self.metrics.responses),
+        )
+        self.inference = InferenceServer(self.pool, self.watch, cancel_grace_s=cancel_grace_s)
         self.gateways = GatewayPool(
             AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0, vanished_s=VANISHED_S)
         )
         self.ticker = Ticker(0.5, self._sweep)
 
     def start(self) -> None:
-        self.intake.open(InferenceServer(self.pool), self.gateways, self.queue)
+        self.intake.open(self.inference, self.gateways, self.queue)
         self.ticker.start()
 
     async def close(self) -> None:
@@ -109,8 +122,8 @@ class Agent:
         self.gateways.close()
         await cancel_all()
 
-    def lease(self, envelope: bytes) -> HandLease:
-        lease = HandLease(envelope)
+    def lease(self, envelope: bytes, deliveries: int = 1) -> HandLease:
+        lease = HandLease(envelope, deliveries)
         self.intake.on_lease(lease)
         return lease
 
@@ -122,17 +135,25 @@ class Agent:
         return status, body
 
     def _sweep(self) -> None:
-        self.pool.sweep()
+        self.inference.sweep()
         self.gateways.sweep()
+
+    def _server_changed(self) -> None:
+        if self.watch.failure:
+            self.intake.pause()
+        else:
+            self.intake.resume()
 
 
 @asynccontextmanager
-async def running_agent(serve: Serve, concurrency: int = 4) -> AsyncIterator[Agent]:
+async def running_agent(
+    serve: Serve, concurrency: int = 4, cancel_grace_s: float = 120.0
+) -> AsyncIterator[Agent]:
     """Run an agent with ``serve`` as inference server, for at most `PATIENCE_S` seconds."""
     server = RawServer(serve)
     await server.start()
     async with asyncio.timeout(PATIENCE_S), running_fake_gateway() as gateway:
-        agent = Agent(server, gateway, concurrency)
+        agent = Agent(server, gateway, concurrency, cancel_grace_s)
         agent.start()
         try:
             yield agent

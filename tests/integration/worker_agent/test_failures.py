@@ -8,11 +8,22 @@ import struct
 
 import pytest
 
+from runtime.tasks import spawn
 from tests.integration.worker_agent.harness import running_agent
 from tests.support.fake_gateway import BrokenError
 from tests.support.raw_server import Peer
+from tests.support.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+STREAMED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+NO_RERUN = ((b"nvcf-allow-rerun", b"false"),)
+
+
+def reset_at_close(peer: Peer) -> None:
+    """Make the close of the connection a reset."""
+    peer.writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
 
 
 async def problem_of(answer: bytes, head: bool = False) -> tuple[int, str]:
@@ -22,29 +33,71 @@ async def problem_of(answer: bytes, head: bool = False) -> tuple[int, str]:
 
     async with running_agent(serve) as agent:
         expected = agent.gateway.expect()
-        lease = agent.lease(expected.envelope(b"GET"))
+        lease = agent.lease(expected.envelope(b"GET"), deliveries=2)
         status, body = await agent.answer(expected, lease)
         assert expected.response()[1][b"content-type"] == b"application/problem+json"
         return status, json.loads(body)["type"]
 
 
-async def test_a_refused_connection_is_an_inference_connection_problem() -> None:
+async def test_a_refused_request_is_handed_back_and_none_is_pulled_until_the_server_is_up() -> None:
     async def serve(peer: Peer) -> None:
-        raise AssertionError
+        while await peer.head():
+            await peer.send(OK)
 
     async with running_agent(serve) as agent:
+        assert await agent.watch.ask()
         agent.server.stop()
+        watching = spawn(agent.watch.run(), "watch")
+        for _ in range(3):
+            # Handed back whatever its method, and however often it was delivered before.
+            lease = agent.lease(agent.gateway.expect().envelope(), deliveries=3)
+            await lease.ended.wait()
+            assert lease.calls == ["nak"]
+            assert agent.queue.free == 0
+            assert not agent.watch.is_healthy
+        await agent.server.start()
+        await until(lambda: agent.queue.free, lambda free: free == 4)
+        assert agent.watch.is_healthy
         expected = agent.gateway.expect()
-        lease = agent.lease(expected.envelope(b"GET"))
-        status, body = await agent.answer(expected, lease)
-        assert status == 500
-        assert json.loads(body) == {
-            "type": "urn:inference-connection:problem-details:internal-server-error",
-            "title": "Internal Server Error",
-            "status": 500,
-            "detail": "Inference connection error while making inference request",
-            "requestId": expected.request_id,
-        }
+        assert await agent.answer(expected, agent.lease(expected.envelope())) == (200, b"{}")
+        watching.cancel()
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize(
+    ("method", "headers", "is_rerunnable"),
+    [
+        (b"GET", NO_RERUN, True),
+        (b"POST", (), True),
+        (b"POST", NO_RERUN, False),
+    ],
+)
+async def test_a_connection_that_ends_before_the_head_is_tried_once_more_elsewhere(
+    is_reset: bool,
+    method: bytes,
+    headers: tuple[tuple[bytes, bytes], ...],
+    is_rerunnable: bool,
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        if is_reset:
+            reset_at_close(peer)
+
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(method, headers=headers, body=b"x"))
+        await lease.ended.wait()
+        # Nothing is pulled before a probe was healthy, so that another worker gets the request.
+        assert agent.queue.free == 0
+        assert lease.calls == ["nak" if is_rerunnable else "ack"]
+        if not is_rerunnable:
+            assert (await expected.completed())[0] == 500
+            return
+        assert expected.post_count == 0
+        agent.intake.resume()
+        again = agent.lease(expected.envelope(method, headers=headers, body=b"x"), deliveries=2)
+        assert (await agent.answer(expected, again))[0] == 500
+        assert agent.server.connections == 2
 
 
 @pytest.mark.parametrize(
@@ -133,14 +186,12 @@ async def test_a_request_that_a_server_may_have_run_is_never_sent_again(is_reset
         await peer.send(OK)
         await peer.head()
         if is_reset:
-            peer.writer.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            reset_at_close(peer)
 
     async with running_agent(serve) as agent:
         for expected_status in (200, 500):
             expected = agent.gateway.expect()
-            lease = agent.lease(expected.envelope())
+            lease = agent.lease(expected.envelope(headers=NO_RERUN))
             assert (await agent.answer(expected, lease))[0] == expected_status
         assert agent.server.connections == 1
 
@@ -161,17 +212,6 @@ async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection
         assert agent.server.connections == 2
 
 
-async def test_a_connection_that_served_nobody_yet_is_not_tried_again() -> None:
-    async def serve(peer: Peer) -> None:
-        await peer.head()
-
-    async with running_agent(serve) as agent:
-        expected = agent.gateway.expect()
-        lease = agent.lease(expected.envelope())
-        assert (await agent.answer(expected, lease))[0] == 500
-        assert agent.server.connections == 1
-
-
 async def test_bytes_after_a_response_close_the_connection() -> None:
     async def serve(peer: Peer) -> None:
         await peer.head()
@@ -186,7 +226,7 @@ async def test_bytes_after_a_response_close_the_connection() -> None:
         assert agent.server.connections == 2
 
 
-async def test_a_cancelled_request_closes_its_inference_connection_at_once() -> None:
+async def test_a_server_that_watches_its_input_learns_of_a_cancel_at_once() -> None:
     there = asyncio.Event()
     gone = asyncio.Event()
 
@@ -204,7 +244,113 @@ async def test_a_cancelled_request_closes_its_inference_connection_at_once() -> 
         async with asyncio.timeout(0.2):
             await gone.wait()
         assert lease.calls == ["ack"]
-        assert agent.slots.running == 0
+        await until(lambda: agent.slots.running == 0)
+
+
+class Counted:
+    """An inference server's own count of the requests that it works on."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.begun = 0
+
+    def begin(self) -> None:
+        self.begun += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+    def end(self) -> None:
+        self.running -= 1
+
+
+WAYS_TO_LEAVE = ["cancelled", "body broken off", "answered early", "gateway lost", "bad head"]
+
+
+@pytest.mark.parametrize("how", WAYS_TO_LEAVE)
+async def test_a_server_that_does_not_notice_keeps_its_slots_however_a_request_is_left(
+    how: str,
+) -> None:
+    count = Counted()
+    finish = asyncio.Event()
+    is_streamed = how in {"answered early", "gateway lost"}
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        count.begin()
+        if is_streamed:
+            await peer.send(STREAMED)
+        if how == "bad head":
+            await peer.send(b"HTTP/1.1 600 Odd\r\ncontent-length: 2\r\n\r\n")
+        await finish.wait()
+        await peer.send(b"ok")
+        count.end()
+
+    async with running_agent(serve, concurrency=2) as agent:
+        for _ in range(2):
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(b"GET", has_rest=how == "body broken off"))
+            await until(lambda: count.begun and count.begun == agent.slots.running)
+            if how == "cancelled":
+                agent.intake.on_cancel(expected.request_id)
+            elif how == "body broken off":
+                expected.rest.put_nowait(None)
+            elif how == "answered early":
+                await expected.body_reaches(b"hello")
+                expected.answer()
+            elif how == "gateway lost":
+                await expected.body_reaches(b"hello")
+                agent.gateway.break_connections()
+            await lease.ended.wait()
+        assert (count.running, agent.slots.running, agent.slots.jobs) == (2, 2, 0)
+        assert agent.slots.free() == 0
+        finish.set()
+        await until(agent.slots.free, lambda free: free == 2)
+        assert count.most == 2
+
+
+async def test_a_server_that_goes_on_writing_is_stopped_by_its_next_write() -> None:
+    failed = asyncio.Event()
+    first_write = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(STREAMED)
+        first_write.set()
+        try:
+            while True:
+                await asyncio.sleep(0.02)  # the pace of tokens
+                await peer.send(b"5\r\nhello\r\n")
+        except ConnectionError:
+            failed.set()
+
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        agent.lease(expected.envelope(b"GET"))
+        await expected.body_reaches(b"hello")
+        agent.intake.on_cancel(expected.request_id)
+        await failed.wait()
+        assert agent.slots.running == 1
+        await until(lambda: agent.slots.running == 0)
+
+
+async def test_a_server_that_shows_no_sign_keeps_a_slot_for_the_grace_and_is_doubted() -> None:
+    never = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await never.wait()
+
+    async with running_agent(serve, cancel_grace_s=0.1) as agent:
+        expected = agent.gateway.expect()
+        agent.lease(expected.envelope(b"GET"))
+        await until(lambda: agent.pool.in_use)
+        agent.intake.on_cancel(expected.request_id)
+        assert agent.slots.running == 1
+        await until(lambda: agent.slots.running == 0)
+        await until(lambda: agent.pool.in_use == 0)
+        assert agent.queue.free == 0
+        assert agent.watch.failure
 
 
 @pytest.mark.parametrize("how", ["answered early", "connection closed"])
@@ -257,7 +403,7 @@ async def test_a_gateway_that_is_gone_costs_the_answer_and_nothing_else() -> Non
         lease = agent.lease(envelope)
         await lease.ended.wait()
         assert lease.calls == ["ack"]
-        assert agent.slots.running == agent.slots.delivering == 0
+        assert agent.slots.running == agent.slots.jobs == 0
 
 
 async def test_a_body_that_breaks_off_ends_the_inference_call_with_a_problem() -> None:

@@ -1,10 +1,13 @@
 """The worker-agent command beside a real nats-server and a real inference server."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 from queueing.interface import QueueError
 from queueing.nats.connection import NatsConnection
@@ -21,6 +24,9 @@ from tests.support.waiting import PATIENCE_S, until, until_unchanged
 from wire.ids import request_id
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+PROBED_OFTEN = {"WORKER_HEALTH__INTERVAL_S": "50ms", "INFERENCE_HEALTH_TIMEOUT": "PT0.1S"}
 PROCESS = 7
 
 
@@ -71,13 +77,19 @@ class System:
         return int(head.split()[1]), body
 
 
+async def respond_healthy(peer: Peer) -> None:
+    await peer.send(HEALTHY)
+
+
 @asynccontextmanager
-async def running_system(nats: NatsServer, serve: Serve, **env: str) -> AsyncIterator[System]:
+async def running_system(
+    nats: NatsServer, serve: Serve, serve_health: Serve = respond_healthy, **env: str
+) -> AsyncIterator[System]:
     version_id = new_uuid()
 
     async def serve_healthy(peer: Peer) -> None:
         if (await peer.reader.readexactly(11)) == b"GET /health":
-            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await serve_health(peer)
         else:
             await serve(peer)
 
@@ -195,6 +207,106 @@ async def test_a_withdrawn_request_frees_the_inference_server_within_200_ms(
         system.queue.withdraw(system.version_id, expected.request_id)
         async with asyncio.timeout(0.2):
             await gone.wait()
+
+
+@pytest.mark.parametrize("how", ["slow", "503"])
+async def test_a_server_that_is_busy_keeps_its_calls_and_gets_the_next_one_after_them(
+    shared_nats_server: NatsServer,  # noqa: F811
+    how: str,
+) -> None:
+    probes = 0
+    running = 0
+    turn = asyncio.Lock()
+
+    async def serve(peer: Peer) -> None:
+        nonlocal running
+        await peer.head()
+        async with turn:
+            running += 1
+            await until(lambda: probes >= probes_wanted)
+            running -= 1
+            await peer.send(OK)
+
+    async def serve_health(peer: Peer) -> None:
+        nonlocal probes
+        probes += 1
+        if how == "slow":
+            async with turn:
+                await peer.send(HEALTHY)
+        else:
+            await peer.send(UNAVAILABLE if turn.locked() else HEALTHY)
+
+    probes_wanted = 0
+    async with running_system(
+        shared_nats_server, serve, serve_health, MAX_REQUEST_CONCURRENCY="1", **PROBED_OFTEN
+    ) as system:
+        await system.admin("/health/ready")
+        probes_wanted = probes + 12
+        first = await system.call()
+        await until(lambda: running)
+        second = await system.call()
+        await until(lambda: probes >= probes_wanted - 1)
+        assert (await system.admin("/health/ready"))[0] == 200
+        for expected in (first, second):
+            assert (await expected.completed())[2] == b"{}"
+        assert "inference.unhealthy" not in system.agent.output
+
+
+async def test_a_server_that_misses_several_probes_without_a_call_gets_none_until_it_is_back(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    is_healthy = True
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK)
+
+    async def serve_health(peer: Peer) -> None:
+        await peer.send(HEALTHY if is_healthy else UNAVAILABLE)
+
+    async with running_system(shared_nats_server, serve, serve_health, **PROBED_OFTEN) as system:
+        await system.admin("/health/ready")
+        is_healthy = False
+        await asyncio.to_thread(system.agent.wait_event, "inference.unhealthy")
+        status, body = await system.admin("/health/ready")
+        assert (status, json.loads(body)["failures"]) == (
+            503,
+            {"inference": "status 503, expected 200"},
+        )
+        expected = await system.call()
+        await until_depth(system.queue, system.version_id, 1)
+        is_healthy = True
+        assert (await expected.completed())[2] == b"{}"
+
+
+async def test_no_more_calls_run_than_there_are_slots_while_clients_leave(
+    shared_nats_server: NatsServer,  # noqa: F811
+) -> None:
+    running = most = begun = 0
+    finish = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        nonlocal running, most, begun
+        await peer.head()
+        begun, running = begun + 1, running + 1
+        most = max(most, running)
+        # It works on, whoever has left.
+        await finish.wait()
+        running -= 1
+        await peer.send(OK)
+
+    async with running_system(shared_nats_server, serve, MAX_REQUEST_CONCURRENCY="2") as system:
+        left = [await system.call() for _ in range(6)]
+        await until(lambda: begun == 2)
+        for expected in left:
+            system.queue.withdraw(system.version_id, expected.request_id)
+        kept = [await system.call() for _ in range(4)]
+        await until_depth(system.queue, system.version_id, 4)
+        assert (begun, running) == (2, 2)
+        finish.set()
+        for expected in kept:
+            assert (await expected.completed())[2] == b"{}"
+        assert most == 2
 
 
 async def test_a_reader_that_takes_nothing_of_a_huge_answer_stops_the_inference_server(

@@ -33,7 +33,7 @@ async def set_state(
     ("state", "projected"),
     [
         (VersionState.DEGRADING, "ACTIVE"),
-        (VersionState.DEGRADED, "ERROR"),
+        (VersionState.DEGRADED, "DEPLOYING"),
         (VersionState.ACTIVE, "ACTIVE"),
     ],
 )

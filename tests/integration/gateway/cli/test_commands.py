@@ -36,8 +36,8 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert made["status"] == "INACTIVE"
     assert made["containerEnvironment"] == [{"key": "A", "value": "b=c"}]
     assert made["secrets"] == ["token"]
-    second = await shell.json("functions", "version", ids[0], *IMAGE)
-    assert second["id"] == ids[0]
+    second = await shell.json("functions", "version", ids[0], *IMAGE, "--no-allow-rerun")
+    assert (second["id"], second["allowRerun"]) == (ids[0], False)
     changed = await shell.json("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S")
     assert (changed["tags"], changed["rateLimit"]) == (["new"], {"rateLimit": "5-S"})
     shown = await shell.json("functions", "show", *ids)

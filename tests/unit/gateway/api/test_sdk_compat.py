@@ -19,7 +19,7 @@ def test_only_the_sdks_of_that_time_are_old(headers: dict[str, str], expected: b
 
 def test_states_an_old_sdk_does_not_know_become_ones_it_does() -> None:
     assert project({"function": {"status": "DEGRADED"}}) == {
-        "function": {"status": "ERROR", "statusDetail": "DEGRADED"}
+        "function": {"status": "DEPLOYING", "statusDetail": "DEGRADED"}
     }
     assert project({"queues": [{"functionStatus": "DEGRADING"}, {"functionStatus": "ACTIVE"}]}) == {
         "queues": [

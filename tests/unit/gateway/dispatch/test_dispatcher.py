@@ -30,7 +30,7 @@ from tests.support.recorder import (
 )
 from wire.ids import FunctionId, VersionId
 
-DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
+INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 LIMITED = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GOOD = (b"authorization", b"Bearer good")
@@ -46,7 +46,7 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
 def dispatcher(max_body_bytes: int = 0) -> Dispatcher:
     model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
     version = VersionId("11111111-1111-4111-8111-111111111111")
-    model.apply(FunctionVersion(DEGRADED, version, "own", "name", VersionState.DEGRADED))
+    model.apply(FunctionVersion(INACTIVE, version, "own", "name", VersionState.INACTIVE))
     model.apply(
         FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
     )
@@ -78,12 +78,12 @@ def dispatcher(max_body_bytes: int = 0) -> Dispatcher:
 @pytest.mark.parametrize(
     ("function_id", "headers", "status"),
     [
-        (DEGRADED, [], 401),
-        (DEGRADED, [(b"authorization", b"Bearer secret")], 401),
-        (DEGRADED, [(b"authorization", b"Bearer secret")] * 2, 400),
-        (DEGRADED, [(b"authorization", b"Bearer narrow")], 403),
-        (DEGRADED, [GOOD], 400),
-        (DEGRADED, [GOOD, (b"nvcf-poll-seconds", b"soon")], 400),
+        (INACTIVE, [], 401),
+        (INACTIVE, [(b"authorization", b"Bearer secret")], 401),
+        (INACTIVE, [(b"authorization", b"Bearer secret")] * 2, 400),
+        (INACTIVE, [(b"authorization", b"Bearer narrow")], 403),
+        (INACTIVE, [GOOD], 404),
+        (INACTIVE, [GOOD, (b"nvcf-poll-seconds", b"soon")], 400),
         (UNKNOWN, [GOOD], 404),
     ],
 )

@@ -55,6 +55,16 @@ def test_a_version_knows_its_largest_body() -> None:
     assert version.max_body_bytes == 9
 
 
+def test_a_new_version_allows_reruns_unless_it_says_no() -> None:
+    for more, allows_rerun in (
+        ({}, True),
+        ({"allowRerun": True}, True),
+        ({"allowRerun": False}, False),
+    ):
+        spec = {"name": "n", "inferenceUrl": "/", **more}
+        assert lifecycle.register_records("a", F, V, spec, 0.0)[1].allows_rerun is allows_rerun
+
+
 @pytest.mark.parametrize("state", list(VersionState))
 def test_only_what_is_inactive_and_not_draining_is_deployed(state: VersionState) -> None:
     if state is VersionState.INACTIVE:

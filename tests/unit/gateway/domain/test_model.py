@@ -7,15 +7,18 @@ from hypothesis import strategies as st
 from gateway.domain.model import (
     EVERYTHING,
     ApiKey,
+    FunctionVersion,
     Record,
     RecordError,
     ResourceScope,
+    VersionState,
     decode,
     encode,
     resource_scope_of,
     resources_of,
 )
 from tests.support.records import RECORDS, TEXTS
+from wire.ids import FunctionId, VersionId
 
 KEY = ApiKey("id", bytes(32), "account", "subject", frozenset({"invoke_function"}))
 
@@ -62,6 +65,19 @@ def test_a_missing_member_is_named() -> None:
     del document["scopes"]
     with pytest.raises(RecordError, match="scopes"):
         decode(json.dumps(document).encode())
+
+
+def test_a_version_of_an_earlier_release_allows_reruns() -> None:
+    version = FunctionVersion(
+        FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff"),
+        VersionId("11111111-1111-4111-8111-111111111111"),
+        "account",
+        "name",
+        VersionState.ACTIVE,
+    )
+    document = json.loads(encode(version))
+    del document["allows_rerun"]
+    assert decode(json.dumps(document).encode()) == version
 
 
 def test_members_of_a_later_release_are_ignored() -> None:

@@ -15,11 +15,17 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
         (b"accept", b"text/plain"),
         (b"authorization", b"Bearer secret"),
         (b"nvcf-invocation-region", b"forged"),
+        (b"nvcf-allow-rerun", b"forged"),
     ]
-    assert request_headers(given, b"eu") == [
+    kept = [
         (b"accept", b"text/plain"),
         (b"nvcf-invocation-region", b"eu"),
         (b"nvcf-feature-disable-worker-compatibility", b"true"),
+    ]
+    assert request_headers(given, b"eu", allows_rerun=True) == kept
+    assert request_headers(given, b"eu", allows_rerun=False) == [
+        *kept,
+        (b"nvcf-allow-rerun", b"false"),
     ]
 
 

@@ -177,6 +177,18 @@ def test_an_instance_that_ran_and_is_unhealthy_for_too_long_is_ended() -> None:
     assert version.actions(30) == [Fail("i1", "unhealthy for 20 s")]
 
 
+def test_an_unhealthy_instance_is_not_ended_while_requests_run_on_it() -> None:
+    version = Version(deployment())
+    version.holds(running())
+    version.plan(0)
+    unhealthy = running(is_healthy=False, phase=Phase.STARTING, error=CANNOT_SERVE, busy=1)
+    version.holds(unhealthy)
+    version.plan(10)
+    assert version.plan(30) == Plan([], next_at=unhealthy.lease_until)
+    version.holds(replace(unhealthy, busy=0))
+    assert version.actions(31) == [Fail("i1", "unhealthy for 20 s")]
+
+
 def test_an_instance_that_no_longer_serves_is_stored_as_starting_with_the_reason() -> None:
     version = Version(deployment())
     version.holds(running(lease_until=50))

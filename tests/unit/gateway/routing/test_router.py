@@ -9,7 +9,6 @@ from gateway.errors import (
     Forbidden,
     FunctionNotFound,
     GatewayError,
-    NotInvocable,
 )
 from gateway.routing.admission import Admission
 from gateway.routing.router import choose
@@ -28,9 +27,9 @@ def failure(admission: Admission, version_id: str | None = None) -> GatewayError
     [
         (VersionState.ACTIVE, None, None),
         (VersionState.DEGRADING, None, None),
-        (VersionState.DEGRADED, NotInvocable, NotInvocable),
+        (VersionState.DEGRADED, None, None),
+        (VersionState.DEPLOYING, None, None),
         (VersionState.INACTIVE, FunctionNotFound, FunctionNotFound),
-        (VersionState.DEPLOYING, FunctionNotFound, FunctionNotFound),
         (VersionState.ERROR, FunctionNotFound, FunctionNotFound),
     ],
 )
@@ -50,12 +49,26 @@ def test_the_state_decides_and_is_told(
         assert state.value in error.detail
 
 
-def test_one_degraded_version_makes_a_call_by_function_400_and_not_404() -> None:
-    error = failure(
-        admitting(version("a", VersionState.INACTIVE), version("b", VersionState.DEGRADED))
-    )
-    assert error.status == 400
-    assert error.members == {"functionStatus": "DEGRADED"}
+@pytest.mark.parametrize("awaited", [VersionState.DEGRADED, VersionState.DEPLOYING])
+def test_without_a_version_that_serves_a_call_waits_for_one_whose_instances_come(
+    awaited: VersionState,
+) -> None:
+    records = (version("a", VersionState.INACTIVE), version("b", awaited))
+    assert admitting(*records).admit(head(), 0.0).version.version_id == "b"
+    for random in (0.0, 0.99):
+        admission = admitting(*records, version("c", VersionState.ACTIVE), random=random)
+        assert admission.admit(head(), 0.0).version.version_id == "c"
+
+
+def test_of_another_accounts_versions_too_those_that_serve_are_preferred() -> None:
+    shared = [
+        version("a", VersionState.DEGRADED, "other", "own"),
+        version("b", VersionState.DEGRADING, "other", "own"),
+    ]
+    for random in (0.0, 0.99):
+        admission = admitting(*shared, random=random)
+        assert admission.admit(head(), 0.0).version.version_id == "b"
+    assert admitting(shared[0]).admit(head(), 0.0).version.version_id == "a"
 
 
 def test_without_a_version_each_invocable_one_has_its_share_and_no_other_any() -> None:
@@ -109,7 +122,7 @@ def test_states_of_versions_that_the_caller_does_not_see_are_not_told() -> None:
     error = failure(
         admitting(
             version("a", VersionState.INACTIVE, "other", "own"),
-            version("b", VersionState.DEGRADED, "other"),
+            version("b", VersionState.ERROR, "other"),
         )
     )
     assert error.members == {"functionStatus": "INACTIVE"}
@@ -141,7 +154,7 @@ def test_a_key_for_one_function_opens_all_its_versions_and_no_other_function() -
 
 
 def test_a_limited_key_learns_nothing_of_the_state() -> None:
-    error = failure(admitting(version("a", VersionState.DEGRADED), reach=ResourceScope()), "a")
+    error = failure(admitting(version("a", VersionState.ERROR), reach=ResourceScope()), "a")
     assert isinstance(error, Forbidden)
     assert error.members == {}
 

@@ -1,5 +1,7 @@
 """The HTTP/1.1 client, byte by byte, without a socket."""
 
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.client.connection import ClientConnection
-from http1.stream import Failure, Headers
+from http1.stream import Failure, Headers, NullResponseStream
 
 BODY = bytes(range(256)) * 3
 
@@ -23,6 +25,8 @@ class Transport:
     def __init__(self) -> None:
         self.sent = b""
         self.closing = False
+        self.has_ended_input = False
+        self.linger = b""
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -41,6 +45,20 @@ class Transport:
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None:
+        self.has_ended_input = True
+
+    def get_extra_info(self, name: str) -> "Transport":
+        assert name == "socket"
+        return self
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        self.linger = value
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return b""
 
 
 class Recorder:
@@ -190,3 +208,98 @@ def test_a_request_body_is_framed_as_announced() -> None:
         sent.append(transport.sent)
     assert sent[0] == b"Habcd" + b"x" * 5000
     assert sent[1] == (b"H2\r\nab\r\n2\r\ncd\r\n1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n")
+
+
+class Ending(NullResponseStream):
+    """The stream to which the rest of a response is left; records how it ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def response_end(self) -> None:
+        self.ends.append("end")
+
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+        self.ends.append(failure.name)
+
+
+class Leaver(Recorder):
+    """Discards the response when the ``leave_at``-th of its events comes."""
+
+    def __init__(self, leave_at: int) -> None:
+        super().__init__()
+        self.left = leave_at
+        self.connection: Any = None
+        self.rest = Ending()
+
+    def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        super().response_head(status, headers, body_bytes)
+        self.leave()
+
+    def response_data(self, data: bytes) -> None:
+        super().response_data(data)
+        self.leave()
+
+    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+        super().response_broken(failure, is_stale=is_stale)
+        if failure is Failure.INVALID:
+            self.connection.discard(self.rest)
+
+    def leave(self) -> None:
+        self.left -= 1
+        if self.left == 0 and self.connection.response_stream is self:
+            self.connection.discard(self.rest)
+
+
+def left(reads: list[bytes], leave_at: int, *, is_head: bool = False) -> tuple[Leaver, Transport]:
+    """Return the record of a response that is left in the midst, and its connection's end."""
+    leaver: Any = Leaver(leave_at)
+    clock: Any = Clock()
+    transport: Any = Transport()
+    connection = leaver.connection = ClientConnection(leaver, clock)
+    connection.connection_made(transport)
+    connection.start(leaver, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
+    if leave_at == 0:
+        connection.discard(leaver.rest)
+    for data in reads:
+        if not transport.closing:
+            connection.data_received(data)
+    return leaver, transport
+
+
+@pytest.mark.parametrize("kind", sorted(RESPONSES))
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12), leave_at=st.integers(0, 4))
+def test_a_response_that_is_left_ends_once_elsewhere_and_its_connection_is_not_reused(
+    kind: str, cuts: list[int], leave_at: int
+) -> None:
+    leaver, transport = left(split(RESPONSES[kind], cuts), leave_at)
+    if transport.has_ended_input:
+        assert (leaver.rest.ends, leaver.ends, leaver.failure) == (["end"], 0, None)
+        assert transport.closing
+        assert not leaver.is_released
+    else:
+        assert (leaver.rest.ends, leaver.ends) == ([], 1)
+
+
+def test_a_head_response_that_is_left_does_not_make_its_connection_reusable() -> None:
+    leaver, transport = left([b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"], 0, is_head=True)
+    assert leaver.rest.ends == ["end"]
+    assert transport.closing
+    assert not leaver.is_released
+
+
+def test_of_what_is_not_http_the_end_of_the_connection_is_awaited() -> None:
+    leaver, transport = left([b"220 smtp.example ESMTP\r\n", b"more of it", b"\r\n"], 9)
+    assert leaver.failure is Failure.INVALID
+    assert (leaver.rest.ends, transport.closing) == ([], False)
+    leaver.connection.connection_lost(None)
+    assert leaver.rest.ends == ["CLOSED"]
+
+
+def test_a_connection_whose_next_write_must_fail_is_closed_with_a_reset() -> None:
+    leaver, transport = left([], 0)
+    leaver.connection.reset()
+    assert transport.closing
+    assert transport.linger == struct.pack("ii", 1, 0)
+    leaver.connection.connection_lost(None)
+    assert leaver.rest.ends == []

@@ -9,6 +9,8 @@ from tests.support.envelopes import REQUESTED_AT_NS
 from tests.support.job_bench import FIRE, JSON, Bench
 from worker_agent.job.states import TRANSITIONS, Event, Outcome, State
 
+NO_RERUN = ((b"nvcf-allow-rerun", b"false"),)
+
 
 def test_a_response_that_comes_whole_is_delivered_then_acked() -> None:
     bench = Bench().begin()
@@ -60,20 +62,74 @@ def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
 
 
 def test_a_stale_connection_is_replaced_once() -> None:
-    bench = Bench().forward()
+    bench = Bench(more=NO_RERUN).forward()
     bench.job.response_broken(Failure.RESET, is_stale=True)
     assert bench.take() == ["inference.open"]
     assert bench.job.state is State.OPENING
     bench.send()
     bench.job.response_broken(Failure.RESET, is_stale=True)
-    assert bench.take() == ["attach.deliver", "registry.freed"]
+    assert bench.take() == ["inference.broke", "attach.deliver", "registry.freed"]
     assert b"urn:inference-connection:" in bench.job.response
+
+
+HANDED_BACK = ["lease.nak", "registry.freed", "registry.finished"]
+
+
+def test_a_request_that_found_no_connection_goes_to_another_worker() -> None:
+    for deliveries in (1, 7):
+        bench = Bench(more=NO_RERUN, deliveries=deliveries).begin()
+        bench.take()
+        bench.job.unreachable()
+        assert bench.take() == HANDED_BACK
+        assert bench.job.outcome is Outcome.HANDED_BACK
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"])
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
+def test_what_may_be_repeated_is_tried_once_more_elsewhere(method: bytes, failure: Failure) -> None:
+    bench = Bench(method=method, more=NO_RERUN).forward()
+    bench.job.response_broken(failure, is_stale=False)
+    assert bench.take() == ["inference.broke", *HANDED_BACK]
+    again = Bench(method=method, more=NO_RERUN, deliveries=2).forward()
+    again.job.response_broken(failure, is_stale=False)
+    assert again.take() == ["inference.broke", "attach.deliver", "registry.freed"]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_handed_back"),
+    [((), True), (((b"nvcf-allow-rerun", b"false"),), False)],
+)
+def test_the_function_says_whether_a_post_may_run_again(
+    more: tuple[tuple[bytes, bytes], ...], is_handed_back: bool
+) -> None:
+    bench = Bench(more=more).forward()
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
+    assert (bench.job.outcome is Outcome.HANDED_BACK) is is_handed_back
+
+
+def test_a_request_left_at_the_inference_server_keeps_its_slot_until_that_is_done() -> None:
+    bench = Bench().forward()
+    bench.job.cancel()
+    assert bench.take() == ["lease.ack", "inference.discard", "registry.finished"]
+    bench.job.discarded()
+    bench.job.discarded()
+    assert bench.take() == ["registry.freed"]
+
+
+def test_a_response_that_is_not_http_keeps_its_slot_while_its_connection_is_open() -> None:
+    for bench in (Bench().forward(), Bench().stream()):
+        bench.job.response_broken(Failure.INVALID, is_stale=False)
+        taken = bench.take()
+        assert "inference.discard" in taken
+        assert "registry.freed" not in taken
+        bench.job.discarded()
+        assert bench.take() == ["registry.freed"]
 
 
 def test_a_request_whose_body_was_fetched_is_not_sent_again() -> None:
     bench = Bench(has_rest=True).forward()
     bench.job.response_broken(Failure.RESET, is_stale=True)
-    assert bench.take() == ["rest.close", "attach.deliver", "registry.freed"]
+    assert bench.take() == ["inference.broke", "rest.close", "attach.deliver", "registry.freed"]
 
 
 def test_the_rest_of_the_body_is_passed_on_and_its_end_finishes_the_request() -> None:
@@ -98,7 +154,7 @@ def test_a_body_of_another_length_than_announced_ends_the_call(rest: bytes) -> N
     bench = Bench(has_rest=True, length=b"4").forward()
     bench.job.rest_data(rest)
     bench.job.rest_end()
-    assert bench.take()[-4:] == ["call.close", "rest.close", "attach.deliver", "registry.freed"]
+    assert bench.take()[-3:] == ["rest.close", "attach.deliver", "inference.discard"]
     assert b"urn:nvcf-worker-service:" in bench.job.response
 
 
@@ -120,13 +176,7 @@ def test_backpressure_reaches_the_inference_server() -> None:
 def test_an_early_answer_of_the_gateway_ends_the_inference_call() -> None:
     bench = Bench().stream()
     bench.job.post_answered(200)
-    assert bench.take() == [
-        "call.close",
-        "post.abort",
-        "lease.ack",
-        "registry.freed",
-        "registry.finished",
-    ]
+    assert bench.take() == ["post.abort", "lease.ack", "inference.discard", "registry.finished"]
     assert bench.job.outcome is Outcome.UNWANTED
 
 
@@ -187,7 +237,7 @@ def test_a_request_without_a_time_is_always_started() -> None:
 def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
     bench = Bench().forward()
     bench.job.abandon()
-    assert bench.take() == ["call.close", "lease.nak", "registry.freed", "registry.finished"]
+    assert bench.take() == ["lease.nak", "inference.discard", "registry.finished"]
     streaming = Bench().stream()
     streaming.job.abandon()
     assert "lease.ack" in streaming.take()
@@ -197,7 +247,7 @@ def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
 def test_a_status_that_no_gateway_takes_becomes_a_problem(status: int) -> None:
     bench = Bench().forward()
     bench.job.response_head(status, [], None)
-    assert bench.take() == ["call.close", "attach.deliver", "registry.freed"]
+    assert bench.take() == ["attach.deliver", "inference.discard"]
 
 
 # Begun already, and the delivery of a whole response may be repeated without end.
@@ -218,10 +268,14 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
         if (bench.job.state, event) in TRANSITIONS:
             FIRE[event][way](bench)
     bench.job.cancel()
+    if "inference.discard" in bench.script:
+        bench.job.discarded()
     calls = [line.split()[0] for line in bench.script]
     assert calls.count("lease.ack") + calls.count("lease.nak") == 1
     assert calls.count("registry.freed") == calls.count("registry.finished") == 1
-    assert calls[-1] == "registry.finished"
+    if "inference.discard" not in calls:
+        assert calls[-1] == "registry.finished"
+    assert calls.count("inference.discard") <= 1
     assert calls.count("attach.deliver") <= 2
     assert calls.count("attach.stream") <= 1
     if "attach.stream" in calls:

@@ -84,7 +84,7 @@ def test_every_public_method_of_the_machine_is_an_event() -> None:
     methods = {
         name for name, _ in inspect.getmembers(Job, inspect.isfunction) if not name.startswith("_")
     }
-    assert methods - {"is_waiting"} == {event.value for event in Event}
+    assert methods == {event.value for event in Event}
 
 
 def test_an_impossible_event_is_named_with_its_state() -> None:
