@@ -46,7 +46,7 @@ class InvocationRegistry:
         self._clock = clock
         self._wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
-        self.live: dict[str, Invocation] = {}
+        self.live = attach.live
         self.random = Randomness()
 
     def open(self, invocation: Invocation) -> None:

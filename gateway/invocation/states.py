@@ -51,6 +51,8 @@ class Event(Enum):
     # The queue
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
+    # A worker that got the request again
+    RUN_REQUESTED = "run_requested"
     # The worker's GET: the rest of the request body
     REST_REQUESTED = "rest_requested"
     REST_PAUSE_WRITING = "rest_pause_writing"
@@ -97,6 +99,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The queue
     (QUEUED, Event.PUBLISH_FAILED): frozenset({DONE}),
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
+    # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
+    (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),

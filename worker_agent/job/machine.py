@@ -42,6 +42,7 @@ class Job:
 
     __slots__ = (
         "_context",
+        "_has_acked",
         "_inference",
         "_is_problem",
         "_is_redelivered",
@@ -72,6 +73,7 @@ class Job:
         self._rest: Rest | None = None
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
+        self._has_acked = False
         self._is_problem = False
         self._is_retried = False
         self._is_redelivered = False
@@ -108,7 +110,7 @@ class Job:
 
     def is_waiting(self) -> bool:
         """Return whether the request is still to be sent: it can be cancelled before it is."""
-        return self.state is OPENING
+        return self.state is OPENING and not self.lease.is_over()
 
     def sent(self, writer: RequestWriter, now: float) -> None:
         """The head and the envelope's part of the body were written at ``now``."""
@@ -256,6 +258,14 @@ class Job:
         if self._inference is not None:
             self._inference.resume_reading()
 
+    def posted(self) -> None:
+        """The response head was written to the gateway: from now on nobody else may run this."""
+        if self.state < STREAMING:
+            raise impossible(self.state, Event.POSTED)
+        if not self._has_acked:
+            self._has_acked = True
+            self.lease.ack()
+
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
         if self.state is DELIVERING:
@@ -283,6 +293,19 @@ class Job:
             self._check_late(Event.POST_BROKEN, STREAMING)
 
     # The queue and the agent
+
+    def leased_again(self, lease: Lease) -> None:
+        """The queue has delivered the request again, to this agent: its first lease ran out."""
+        if self._has_acked:
+            # The broker has lost the acknowledgement.
+            lease.ack()
+        else:
+            self.lease = lease
+
+    def lapse(self) -> None:
+        """The lease may have ended, and another worker may have the request."""
+        if self.state is OPENING or self.state is FORWARDING:
+            self._finish(Outcome.LAPSED)
 
     def cancel(self) -> None:
         """The gateway withdrew the request."""
@@ -338,7 +361,8 @@ class Job:
         self.response = b""
         if outcome is Outcome.HANDED_BACK:
             self.lease.nak()
-        else:
+        elif not self._has_acked and outcome is not Outcome.LAPSED:
+            self._has_acked = True
             self.lease.ack()
         if was_running:
             self._context.registry.freed(self.request_id)

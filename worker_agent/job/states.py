@@ -7,9 +7,11 @@ DELIVERING  the gateway has been sent the whole response and has not confirmed i
 DONE        over: the lease has ended, the outcome is set, no port is called any more
 
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
-has nothing more to do (DELIVERING). The lease is acknowledged when all is over, whatever the
-outcome: the gateway accepts one response for a delivery, so a second run could not be delivered.
-Only the lease of a job that the agent abandons before it has a response is ended with a nak.
+has nothing more to do (DELIVERING). The lease is acknowledged when the response head has been
+written to the gateway, and otherwise when all is over, whatever the outcome: the gateway accepts
+one response for a request, so a second run could not be delivered. Only the lease of a job that the
+agent abandons before it has a response is ended with a nak. A lease that may be over, because the
+process stood still, is not ended at all: it may be another worker's.
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -53,11 +55,13 @@ class Event(Enum):
     # The gateway: the response
     POST_PAUSE_WRITING = "post_pause_writing"
     POST_RESUME_WRITING = "post_resume_writing"
+    POSTED = "posted"
     POST_ANSWERED = "post_answered"
     POST_BROKEN = "post_broken"
     # The queue and the agent
     CANCEL = "cancel"
     ABANDON = "abandon"
+    LAPSE = "lapse"
 
 
 _FIRST_STATE = {
@@ -74,10 +78,12 @@ _FIRST_STATE = {
     Event.REST_BROKEN: OPENING,
     Event.POST_PAUSE_WRITING: OPENING,
     Event.POST_RESUME_WRITING: OPENING,
+    Event.POSTED: STREAMING,
     Event.POST_ANSWERED: STREAMING,
     Event.POST_BROKEN: STREAMING,
     Event.CANCEL: OPENING,
     Event.ABANDON: OPENING,
+    Event.LAPSE: OPENING,
 }
 """The state from which on an event can come. Inference server, gateway and queue act independently
 of one another, so every event may be late: the job is past it and ignores it. None comes early."""
@@ -114,6 +120,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The queue and the agent
     **{(state, Event.CANCEL): frozenset({DONE}) for state in State},
     **{(state, Event.ABANDON): frozenset({DONE}) for state in State},
+    **{(state, Event.LAPSE): frozenset({DONE}) for state in (OPENING, FORWARDING)},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
 there: the method raises `impossible`."""
@@ -139,3 +146,5 @@ class Outcome(IntEnum):
     """The gateway could not be reached, or the connection to it broke."""
     HANDED_BACK = 6
     """The agent stopped before it had a response; another worker gets the request."""
+    LAPSED = 7
+    """The process stood still, and the lease may have ended; another worker has the request."""
