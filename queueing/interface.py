@@ -147,10 +147,12 @@ class PullConsumer(Protocol):
     def start(self) -> None:
         """Subscribe to cancels and bind to the queue; the connection may be up or down."""
 
-    def watch_standstill(self, on_standstill: Callable[[], None]) -> None:
-        """Have ``on_standstill`` called when the process stood still for nearly a lease or longer.
+    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+        """Call these two from now on.
 
-        Its leases may have ended; those that arrived unseen meanwhile are dropped.
+        ``on_standstill``: the process stood still for nearly a lease or longer. Its leases may have
+        ended; those that arrived unseen meanwhile are dropped. ``on_loss``: the queue has lost its
+        requests, or may have: the gateways need to know which ones run.
         """
 
     def want(self, free: int) -> None:

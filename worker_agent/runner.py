@@ -89,7 +89,7 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers)
         self._queue = queue
-        queue.watch_standstill(self.on_standstill)
+        queue.watch(self.on_standstill, self.on_loss)
         self.resume()
 
     def pause(self) -> None:
@@ -214,7 +214,7 @@ class JobRunner:
         """Tell the gateway processes what runs here; drop what another worker has begun with."""
         context = self._context
         for job in jobs:
-            if context is None or job.state is not FORWARDING:
+            if context is None or job.state > FORWARDING:
                 continue
             decision = await context.attach.may_run(
                 job.envelope, job.lease.deliveries, is_running=True
@@ -222,16 +222,11 @@ class JobRunner:
             if decision is RunDecision.NEVER:
                 job.lapse()
 
-    # The listener of the broker's connection
-
-    def connected(self) -> None:
-        """Nothing: the consumer binds again."""
-
-    def disconnected(self) -> None:
-        """Tell the gateways what runs: the broker may lose its leases."""
-        forwarding = [job for job in self._jobs.values() if job.state <= FORWARDING]
-        if forwarding:
-            spawn(self._report(forwarding), "running-report")
+    def on_loss(self) -> None:
+        """Tell the gateways what runs: the queue may have lost it, and they publish that again."""
+        running = [job for job in self._jobs.values() if job.state <= FORWARDING]
+        if running:
+            spawn(self._report(running), "running-report")
 
     # JobRegistry
 

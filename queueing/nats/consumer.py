@@ -55,7 +55,7 @@ from queueing.nats.protocol import (
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
-from wire.subjects import cancel_subject, stream_name
+from wire.subjects import LOSS_NOTICE, cancel_subject, stream_name
 
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 2.0
@@ -170,6 +170,7 @@ class PullConsumer:
         self._on_lease = on_lease
         self._on_cancel = on_cancel
         self._on_standstill: Callable[[], None] = lambda: None
+        self._on_loss: Callable[[], None] = lambda: None
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -220,9 +221,10 @@ class PullConsumer:
         if self._connection.is_connected():
             self._rebind()
 
-    def watch_standstill(self, on_standstill: Callable[[], None]) -> None:
-        """Have ``on_standstill`` called when the process stood still."""
+    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+        """Call these two from now on."""
         self._on_standstill = on_standstill
+        self._on_loss = on_loss
 
     def want(self, free: int) -> None:
         """Set how many further requests may be leased; 0 or less cancels all pulls."""
@@ -485,6 +487,9 @@ class PullConsumer:
     def _on_cancelled(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
+        if payload == LOSS_NOTICE:
+            self._on_loss()
+            return
         request_id = payload.decode("utf-8", "replace")
         now = self._clock()
         cancelled = self._cancelled
@@ -505,9 +510,10 @@ class PullConsumer:
         self._rebind()
 
     def disconnected(self) -> None:
-        """Forget all pulls."""
+        """Forget all pulls; the broker may lose the queue."""
         self._is_bound = False
         self._asked = 0
+        self._on_loss()
 
     def _on_denied(self, subject: bytes) -> None:
         """Log the missing permission; pulling is tried again when the heartbeats are missing."""

@@ -86,7 +86,6 @@ class StreamSettings:
             "num_replicas": self.replicas,
             "duplicate_window": int(self.duplicate_window_s * _SECOND_NS),
             "allow_direct": True,
-            "first_seq": first_sequence(time.time()),
             "consumer_limits": {"max_ack_pending": self.max_ack_pending},
         }
         if self.placement_tags:
@@ -168,13 +167,17 @@ class JetStream:
             raise JetStreamError(refusal.get("err_code", 0), refusal.get("description", "?"))
         return response
 
-    async def ensure(self, region: str, version_id: str, settings: StreamSettings) -> int:
+    async def ensure(
+        self, region: str, version_id: str, settings: StreamSettings, highest: int = 0
+    ) -> int:
         """Create the stream and its consumer unless they exist; return the copies of a new stream.
 
         A stream or consumer with another configuration is not changed: an operator may have
-        created it. The result is 0 if the stream exists.
+        created it. The result is 0 if the stream exists. ``highest`` is the highest sequence that
+        an earlier stream of this name is known to have used.
         """
         config = settings.stream(region, version_id)
+        config["first_seq"] = next_first_sequence(time.time(), highest)
         replicas = settings.replicas
         if not replicas:
             replicas = CLUSTER_REPLICAS if self._connection.is_clustered() else 1
@@ -262,19 +265,15 @@ class JetStream:
         return 0
 
 
-def first_sequence(now_s: float) -> int:
-    """Return the first sequence of a stream that begins its life at ``now_s``, Unix time.
+def next_first_sequence(now_s: float, highest: int) -> int:
+    """Return the first sequence of a stream that begins a life at ``now_s``, Unix time.
 
     Each life of a stream has sequences of its own, so that an acknowledgement or a deletion from
-    an earlier life meets no message. Lives that begin within the same few seconds have the same
-    one: then they are the same life, noticed by two processes.
+    an earlier life meets no message. ``highest`` is the highest sequence that is known to have been
+    used. Processes that notice the same loss within a few seconds get the same number.
     """
-    return (int(now_s) // _GRANULE_S + 1) << _GRANULE_BITS
-
-
-def next_first_sequence(now_s: float, highest: int) -> int:
-    """Return `first_sequence`, or a later one if sequences up to ``highest`` have been used."""
-    return max(first_sequence(now_s), ((highest >> _GRANULE_BITS) + 1) << _GRANULE_BITS)
+    granule = max(int(now_s) // _GRANULE_S, highest >> _GRANULE_BITS)
+    return (granule + 1) << _GRANULE_BITS
 
 
 def delete_message_subject(stream: str) -> bytes:

@@ -117,6 +117,9 @@ class Maintenance:
         try:
             async with self._turns:
                 found = await self._ensure_in_time(queue)
+        except NotConnected:
+            # The next connection ensures it again.
+            self.ensuring.discard(version_id)
         except QueueUnavailable as error:
             self.ensuring.discard(version_id)
             self._results.stream_unusable(version_id, error)
@@ -125,15 +128,15 @@ class Maintenance:
             self._results.stream_usable(version_id, found)
 
     async def _ensure_in_time(self, queue: QueueNames) -> FoundQueue:
-        """Return what is there. Raises `QueueUnavailable`."""
+        """Return what is there. Raises `QueueUnavailable` and `NotConnected`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         delay_s = _RETRY_MIN_S
         while True:
             try:
                 return await self._ensure_once(queue)
-            except NotConnected as error:
-                raise QueueUnavailable(str(error)) from error
+            except NotConnected:
+                raise
             except (JetStreamError, NatsError) as error:
                 if loop.time() + delay_s > deadline:
                     emit(
@@ -154,7 +157,9 @@ class Maintenance:
         consumer = await jetstream.consumer_state(name) if stream is not None else None
         is_emptied = stream is not None and _is_emptied(stream, highest)
         if stream is None:
-            replicas = await jetstream.ensure(self._region, queue.version_id, self._settings)
+            replicas = await jetstream.ensure(
+                self._region, queue.version_id, self._settings, highest
+            )
             emit(_log, "queue.created", stream=name, replicas=replicas)
         elif consumer is None:
             await jetstream.ensure_consumer(name, self._settings)

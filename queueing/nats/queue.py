@@ -60,7 +60,7 @@ from queueing.position import Sequences
 from runtime.lifecycle import Ticker
 from runtime.metrics import Counter
 from runtime.tasks import spawn
-from wire.subjects import stream_name
+from wire.subjects import LOSS_NOTICE, stream_name
 
 _TICK_S = 0.5
 _REPEAT_S = 1.0
@@ -225,7 +225,7 @@ class JetStreamQueue:
 
     ``process`` is the number in the request ids of this process. Metrics: ``publishes``
     (`queueing.nats.publishes`), ``losses``, requests that failed because their queue lost them, and
-    ``republished``, lost ones that were published once more.
+    ``republished``, lost ones that were published once more. ``looks`` counts the looks at queues.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class JetStreamQueue:
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
-        self.losses = self.republished = 0
+        self.losses = self.republished = self.looks = 0
 
     async def start(self) -> None:
         """Subscribe to acknowledgements and the broker's events."""
@@ -521,6 +521,7 @@ class JetStreamQueue:
         queue.highest = queue.delivered = 0
         if lost:
             self._lost.extend(lost)
+            self._connection.publish(queue.names.cancel_subject, LOSS_NOTICE)
             spawn(self._rescue(queue, lost), "queue-rescue")
 
     def _republish(self, request: PublishedRequest, now: float) -> None:
@@ -733,6 +734,7 @@ class JetStreamQueue:
         queue = self._queues.get(version_id)
         if queue is None:
             return
+        self.looks += 1
         stream, consumer, is_emptied = found
         if is_emptied or (queue.created and stream.created != queue.created):
             self._lose_all(queue)

@@ -22,11 +22,19 @@ class Port:
         self._script = script
 
     def __getattr__(self, call: str) -> Any:
-        def record(*arguments: object, **_: object) -> None:
+        def record(*arguments: object, **_: object) -> object:
             shown = [repr(a) for a in arguments if isinstance(a, bytes | int) and len(repr(a)) < 20]
             self._script.append(" ".join([f"{self._name}.{call}", *shown]))
+            return None
 
         return record
+
+
+class LeasePort(Port):
+    is_lapsed = False
+
+    def is_over(self) -> bool:
+        return self.is_lapsed
 
 
 class AttachPort(Port):
@@ -52,9 +60,10 @@ class Bench:
             platform_headers=PLATFORM_HEADERS,
         )
         headers = ((b"content-length", length),) if length else ()
+        self.lease = LeasePort("lease", self.script)
         self.job = Job(
             context,
-            Port("lease", self.script),  # type: ignore[arg-type]
+            self.lease,  # type: ignore[arg-type]
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
         )
@@ -108,6 +117,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.REST_BROKEN: [lambda b: b.job.rest_broken()],
     Event.POST_PAUSE_WRITING: [lambda b: b.job.post_pause_writing()],
     Event.POST_RESUME_WRITING: [lambda b: b.job.post_resume_writing()],
+    Event.POSTED: [lambda b: b.job.posted()],
     Event.POST_ANSWERED: [lambda b: b.job.post_answered(200), lambda b: b.job.post_answered(401)],
     Event.POST_BROKEN: [
         lambda b: b.job.post_broken(),
@@ -115,5 +125,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     ],
     Event.CANCEL: [lambda b: b.job.cancel()],
     Event.ABANDON: [lambda b: b.job.abandon()],
+    Event.LEASED_AGAIN: [lambda b: b.job.leased_again(b.lease)],  # type: ignore[arg-type]
+    Event.LAPSE: [lambda b: b.job.lapse()],
 }
 """Each event, in the ways that make a difference."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from queueing.interface import RunDecision
+
 
 class Script:
     """Calls in order, as text, for example ``client.end``; ``on_line`` is called for each."""
@@ -104,6 +106,13 @@ class RecordedQueue:
 
     def forget(self, request_id: str) -> None:
         self._script.add("queue.answered")
+
+    def may_run(self, request_id: str, deliveries: int) -> RunDecision:
+        self._script.add(f"queue.may_run {deliveries}")
+        return RunDecision.RUN
+
+    def started(self, request_id: str) -> None:
+        self._script.add("queue.started")
 
     async def position(self, version_id: str, request_id: str) -> int:
         raise NotImplementedError

@@ -167,7 +167,6 @@ class Agent:
         consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel)
         slots = self._slots
         self.metrics.watch_slots(lambda: slots.limit)
-        broker.add_listener(runner)
         consumer.start()
         stack.push_async_callback(consumer.close)
         for ticker in (

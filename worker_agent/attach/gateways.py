@@ -25,8 +25,8 @@ from worker_agent.job.machine import Job
 
 REST_HEAD_S = 5.0
 """How long a GET may wait for the first byte of its response (``docs/wire.md`` §5.2)."""
-RUN_ANSWER_S = 5.0
-"""How long the answer to `GatewayClient.may_run` may take, with connecting."""
+RUN_TIMEOUT_S = 5.0
+"""How long the response to `GatewayClient.may_run` may take, with connecting."""
 FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
 
@@ -235,7 +235,7 @@ class GatewayClient:
             running,
         )
         try:
-            async with asyncio.timeout(RUN_ANSWER_S):
+            async with asyncio.timeout(RUN_TIMEOUT_S):
                 status = await self._status_of(head)
         except TimeoutError:
             return RunDecision.LATER

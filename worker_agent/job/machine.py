@@ -42,8 +42,8 @@ class Job:
 
     __slots__ = (
         "_context",
-        "_has_acked",
         "_inference",
+        "_is_lease_ended",
         "_is_problem",
         "_is_redelivered",
         "_is_retried",
@@ -73,7 +73,7 @@ class Job:
         self._rest: Rest | None = None
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
-        self._has_acked = False
+        self._is_lease_ended = False
         self._is_problem = False
         self._is_retried = False
         self._is_redelivered = False
@@ -262,8 +262,8 @@ class Job:
         """The response head was written to the gateway: from now on nobody else may run this."""
         if self.state < STREAMING:
             raise impossible(self.state, Event.POSTED)
-        if not self._has_acked:
-            self._has_acked = True
+        if not self._is_lease_ended:
+            self._is_lease_ended = True
             self.lease.ack()
 
     def post_answered(self, status: int) -> None:
@@ -296,7 +296,7 @@ class Job:
 
     def leased_again(self, lease: Lease) -> None:
         """The queue has delivered the request again, to this agent: its first lease ran out."""
-        if self._has_acked:
+        if self._is_lease_ended:
             # The broker has lost the acknowledgement.
             lease.ack()
         else:
@@ -359,10 +359,10 @@ class Job:
             post.abort()
         self._end_upload()
         self.response = b""
+        is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
             self.lease.nak()
-        elif not self._has_acked and outcome is not Outcome.LAPSED:
-            self._has_acked = True
+        elif not is_lease_ended and outcome is not Outcome.LAPSED:
             self.lease.ack()
         if was_running:
             self._context.registry.freed(self.request_id)

@@ -61,6 +61,7 @@ class Event(Enum):
     # The queue and the agent
     CANCEL = "cancel"
     ABANDON = "abandon"
+    LEASED_AGAIN = "leased_again"
     LAPSE = "lapse"
 
 
@@ -83,6 +84,7 @@ _FIRST_STATE = {
     Event.POST_BROKEN: STREAMING,
     Event.CANCEL: OPENING,
     Event.ABANDON: OPENING,
+    Event.LEASED_AGAIN: OPENING,
     Event.LAPSE: OPENING,
 }
 """The state from which on an event can come. Inference server, gateway and queue act independently
