@@ -156,7 +156,7 @@ class JobRunner:
         first = request_id not in self._asking
         self._asking[request_id] = lease
         if first:
-            spawn(self._ask(context, envelope), "redelivered")
+            spawn(self._ask(context, envelope, lease.deliveries), "redelivered")
         else:
             self._slots.give_back()
 
@@ -169,10 +169,9 @@ class JobRunner:
         self._telemetry.started(job)
         job.begin(time.time_ns())
 
-    async def _ask(self, context: Context[Job], envelope: Envelope) -> None:
+    async def _ask(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
         """Run a request that was delivered before if the gateway says so. It has a slot."""
         request_id = envelope.request_id
-        deliveries = self._asking[request_id].deliveries
         decision = await context.attach.may_run(envelope, deliveries, is_running=False)
         lease = self._asking.pop(request_id, None)
         if lease is not None and decision is RunDecision.RUN and self._slots.is_open:

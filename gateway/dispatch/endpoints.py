@@ -36,7 +36,7 @@ class PathEndpoints:
         path = request.target.partition(b"?")[0]
         if path == ATTACH_PATH and request.method != b"OPTIONS":
             return self._attach.serve(request, client)
-        if path == RUN_PATH:
+        if path == RUN_PATH and request.method != b"OPTIONS":
             return self._attach.serve_run(request, client)
         cors = _cors(request.headers)
         if request.method == b"OPTIONS" and cors:

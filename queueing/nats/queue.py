@@ -42,7 +42,7 @@ from queueing.interface import (
     QueueUnavailable,
     RunDecision,
 )
-from queueing.nats.acks import NAK, deliveries_of
+from queueing.nats.acks import NAK
 from queueing.nats.connection import NatsConnection, NatsError, Subscription
 from queueing.nats.jetstream import (
     EPOCH_GAP,
@@ -125,7 +125,8 @@ class PublishedRequest:
 
     ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
-    ``handed_back`` leases that ended unused. ``was_leased``: it had been leased when it was lost.
+    ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
+    the first one is in doubt. ``was_leased``: it had been leased when it was lost.
     ``is_started``: a worker says that it runs. ``is_republished``: it was lost once.
     ``is_doubtful``: its runs are used up, unless the news of one given back is on its way.
     """
@@ -134,12 +135,12 @@ class PublishedRequest:
         "at",
         "callbacks",
         "frame",
-        "handed_back",
         "is_doubtful",
         "is_republished",
         "is_started",
         "queue",
         "request_id",
+        "runs",
         "sends",
         "sequence",
         "stalls",
@@ -162,7 +163,7 @@ class PublishedRequest:
         self.at = at
         self.sends = 1
         self.stalls = 0
-        self.handed_back = 0
+        self.runs: set[int] | None = None
         self.sequence = 0
         self.was_leased = self.is_started = self.is_republished = self.is_doubtful = False
         self.state = PENDING
@@ -367,8 +368,8 @@ class JetStreamQueue:
         if request is None:
             return RunDecision.NEVER
         max_runs = self._limits.max_runs
-        run = deliveries - request.handed_back
-        if max_runs and run > max_runs:
+        runs = _runs_of(request)
+        if max_runs and len(runs) >= max_runs:
             if not request.is_doubtful:
                 # The broker's report of a lease that was given back may be on its way.
                 request.is_doubtful = True
@@ -376,7 +377,8 @@ class JetStreamQueue:
             self._give_up(request)
             return RunDecision.NEVER
         request.is_doubtful = False
-        if run == max_runs:
+        runs.add(deliveries)
+        if len(runs) == max_runs:
             request.queue.last_runs[request_id] = self._clock()
         return RunDecision.RUN
 
@@ -515,7 +517,7 @@ class JetStreamQueue:
         now = self._clock()
         for request in lost:
             request.was_leased = request.sequence <= queue.delivered
-            request.handed_back, request.is_doubtful = 0, False
+            request.runs, request.is_doubtful = None, False
             request.state = LOST
             request.at = now
         queue.highest = queue.delivered = 0
@@ -670,7 +672,7 @@ class JetStreamQueue:
         advisory = orjson.loads(payload)
         request = self._held(advisory["stream"], advisory["stream_seq"])
         if request is not None:
-            request.handed_back += 1
+            _runs_of(request).discard(advisory["deliveries"])
 
     def _held(self, stream: str, sequence: int) -> PublishedRequest | None:
         """Return the request of this process that is HELD with this sequence."""
@@ -682,8 +684,7 @@ class JetStreamQueue:
         if not reply:
             return
         request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
-        runs = deliveries_of(reply) - 1
-        if request is None or runs - request.handed_back < max(1, self._limits.max_runs):
+        if request is None or len(_runs_of(request)) < max(1, self._limits.max_runs):
             self._connection.publish(reply, NAK)
         else:
             self._give_up(request)
@@ -862,6 +863,13 @@ class JetStreamQueue:
                 self._connection.send(request.frame)
             kept.append(request)
         unacknowledged.extendleft(reversed(kept))
+
+
+def _runs_of(request: PublishedRequest) -> set[int]:
+    """Return the deliveries that were run. The first one is run without a question."""
+    if request.runs is None:
+        request.runs = {1}
+    return request.runs
 
 
 def _is_unacknowledged(request: PublishedRequest) -> bool:

@@ -91,6 +91,7 @@ class RecordedQueue:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self.decision = RunDecision.RUN
         self.envelopes: list[bytes] = []
         self.traces: list[bytes] = []
 
@@ -109,7 +110,7 @@ class RecordedQueue:
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         self._script.add(f"queue.may_run {deliveries}")
-        return RunDecision.RUN
+        return self.decision
 
     def started(self, request_id: str) -> None:
         self._script.add("queue.started")

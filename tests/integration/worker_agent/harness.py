@@ -108,8 +108,8 @@ class Agent:
         self.gateways.close()
         await cancel_all()
 
-    def lease(self, envelope: bytes) -> HandLease:
-        lease = HandLease(envelope)
+    def lease(self, envelope: bytes, deliveries: int = 1) -> HandLease:
+        lease = HandLease(envelope, deliveries)
         self.intake.on_lease(lease)
         return lease
 

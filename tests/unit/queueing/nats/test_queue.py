@@ -181,8 +181,8 @@ class World:
         advisory = b'{"stream":"%b","stream_seq":7}' % STREAM.encode()
         self.connection.deliver(max_deliveries_subject(), b"", advisory)
 
-    def handed_back(self) -> None:
-        advisory = b'{"stream":"%b","stream_seq":7}' % STREAM.encode()
+    def handed_back(self, deliveries: int = 1) -> None:
+        advisory = b'{"stream":"%b","stream_seq":7,"deliveries":%d}' % (STREAM.encode(), deliveries)
         self.connection.deliver(naks_subject(), b"", advisory)
 
     def started(self) -> None:
@@ -402,7 +402,7 @@ async def test_a_request_is_run_as_often_as_permitted_and_given_up_then() -> Non
         assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
         # The broker's report of a lease that was given back may be late.
         assert world.queue.may_run(REQUEST, 3) is RunDecision.LATER
-        world.handed_back()
+        world.handed_back(3)
         assert world.queue.may_run(REQUEST, 4) is RunDecision.NEVER
         assert world.called == ["undeliverable"]
         assert world.queue.may_run(REQUEST, 5) is RunDecision.NEVER
@@ -412,9 +412,17 @@ async def test_a_lease_that_was_given_back_is_no_run() -> None:
     async with running_world(max_runs=1) as world:
         world.acknowledged()
         for deliveries in range(2, 50):
-            world.handed_back()
+            world.handed_back(deliveries - 1)
             assert world.queue.may_run(REQUEST, deliveries) is RunDecision.RUN
         assert world.called == []
+
+
+async def test_a_delivery_that_no_worker_has_read_is_no_run() -> None:
+    """A worker that stands still with an open pull is sent the request again and again."""
+    async with running_world(max_runs=2) as world:
+        world.acknowledged()
+        assert world.queue.may_run(REQUEST, 30) is RunDecision.RUN
+        assert world.queue.may_run(REQUEST, 31) is RunDecision.LATER
 
 
 # Room
