@@ -177,7 +177,9 @@ class JetStream:
         an earlier stream of this name is known to have used.
         """
         config = settings.stream(region, version_id)
-        config["first_seq"] = next_first_sequence(time.time(), highest)
+        if settings.storage == "memory":
+            # A stream on disk is not lost, except by nats-server 2.11 if it has a first sequence.
+            config["first_seq"] = next_first_sequence(time.time(), highest)
         replicas = settings.replicas
         if not replicas:
             replicas = CLUSTER_REPLICAS if self._connection.is_clustered() else 1

@@ -58,11 +58,10 @@ class QueueNames(NamedTuple):
 
 
 class FoundQueue(NamedTuple):
-    """What `Maintenance.ensure` found; ``is_emptied``: the stream has lost what it held."""
+    """What `Maintenance.ensure` found."""
 
     stream: StreamState
     consumer: QueueState
-    is_emptied: bool
 
 
 class Results(Protocol):
@@ -70,6 +69,9 @@ class Results(Protocol):
 
     def highest_sequence(self, version_id: str) -> int:
         """Return the highest sequence that the queue is known to have used, 0 if none is."""
+
+    def stream_emptied(self, version_id: str) -> None:
+        """The stream has lost what it held, but not its name; `stream_usable` follows."""
 
     def stream_usable(self, version_id: str, found: FoundQueue) -> None:
         """Stream and consumer exist."""
@@ -154,29 +156,29 @@ class Maintenance:
         jetstream, name = self._jetstream, queue.stream
         highest = self._results.highest_sequence(queue.version_id)
         stream = await jetstream.stream_state(name)
-        consumer = await jetstream.consumer_state(name) if stream is not None else None
-        is_emptied = stream is not None and _is_emptied(stream, highest)
         if stream is None:
             replicas = await jetstream.ensure(
                 self._region, queue.version_id, self._settings, highest
             )
             emit(_log, "queue.created", stream=name, replicas=replicas)
-        elif consumer is None:
-            await jetstream.ensure_consumer(name, self._settings)
-        elif is_emptied and stream.last_sequence < highest and not stream.messages:
-            # What was leased or is withdrawn must not meet what comes now.
-            sequence = next_first_sequence(time.time(), highest)
-            emit(_log, "queue.lost", logging.WARNING, stream=name, first_sequence=sequence)
-            await jetstream.raise_sequences(name, sequence)
-        else:
-            self._warn_of_single_copy(name, stream)
-            return FoundQueue(stream, consumer, is_emptied)
-        stream = await jetstream.stream_state(name)
+            stream = await jetstream.stream_state(name)
+        elif _is_emptied(stream, highest):
+            if stream.last_sequence < highest and not stream.messages:
+                # What was leased or is withdrawn must not meet what comes now.
+                sequence = next_first_sequence(time.time(), highest)
+                emit(_log, "queue.lost", logging.WARNING, stream=name, first_sequence=sequence)
+                await jetstream.raise_sequences(name, sequence)
+                stream = await jetstream.stream_state(name)
+            # Said before the consumer is there, which takes seconds longer in some clusters.
+            self._results.stream_emptied(queue.version_id)
         consumer = await jetstream.consumer_state(name)
+        if consumer is None:
+            await jetstream.ensure_consumer(name, self._settings)
+            consumer = await jetstream.consumer_state(name)
         if stream is None or consumer is None:
             raise JetStreamError(0, "the queue was removed at the same time")
         self._warn_of_single_copy(name, stream)
-        return FoundQueue(stream, consumer, is_emptied)
+        return FoundQueue(stream, consumer)
 
     def _warn_of_single_copy(self, name: str, stream: StreamState) -> None:
         """Say once that the restart of one server of a cluster loses the queue."""

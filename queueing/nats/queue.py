@@ -730,14 +730,20 @@ class JetStreamQueue:
         queue = self._queues.get(version_id)
         return queue.highest if queue is not None else 0
 
+    def stream_emptied(self, version_id: str) -> None:
+        """The stream has lost what it held."""
+        queue = self._queues.get(version_id)
+        if queue is not None:
+            self._lose_all(queue)
+
     def stream_usable(self, version_id: str, found: FoundQueue) -> None:
         """Publish what was stalled; a new stream has lost what the old one held."""
         queue = self._queues.get(version_id)
         if queue is None:
             return
         self.looks += 1
-        stream, consumer, is_emptied = found
-        if is_emptied or (queue.created and stream.created != queue.created):
+        stream, consumer = found
+        if queue.created and stream.created != queue.created:
             self._lose_all(queue)
         queue.created = stream.created
         queue.delivered = max(queue.delivered, consumer.delivered)

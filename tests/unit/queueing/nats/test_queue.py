@@ -34,11 +34,10 @@ def found_queue(
     last: int = 7,
     leased: int = 0,
     messages: int = 0,
-    is_emptied: bool = False,
 ) -> FoundQueue:
     """Return a queue of which ``leased`` was leased last; no lease is left."""
     stream = StreamState(created, first, last, messages, 1)
-    return FoundQueue(stream, QueueState(created, leased, 1, 0, 0, 0, 1, 30.0), is_emptied)
+    return FoundQueue(stream, QueueState(created, leased, 1, 0, 0, 0, 1, 30.0))
 
 
 class RecordedConnection:
@@ -166,7 +165,7 @@ class World:
         self.queue.stream_usable(VERSION, found_queue("second"))
 
     def stream_emptied(self) -> None:
-        self.queue.stream_usable(VERSION, found_queue(is_emptied=True))
+        self.queue.stream_emptied(VERSION)
 
     def stream_missing(self) -> None:
         self.queue.stream_unusable(VERSION, QueueError("missing"))
@@ -242,7 +241,7 @@ TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     "no_stream": ((STALLED, ""), FAILED, (HELD, ""), (LOST, "")),
     "stream_found": ((PENDING, ""), (PENDING, ""), (HELD, ""), (LOST, "")),
     "stream_replaced": ((PENDING, ""), (PENDING, ""), (LOST, ""), (LOST, "")),
-    "stream_emptied": ((PENDING, ""), (PENDING, ""), (LOST, ""), (LOST, "")),
+    "stream_emptied": ((PENDING, ""), (STALLED, ""), (LOST, ""), (LOST, "")),
     "stream_missing": ((PENDING, ""), FAILED_AS_TOLD, (HELD, ""), (LOST, "")),
     "connection_lost": ((STALLED, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "connection_back": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
