@@ -3,7 +3,7 @@
     GatewayError 500
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
                          NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
-                         BodyTooLarge 413 · UnsupportedMediaType 415
+                         UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · Starting 503 · Draining 503
                          PollTimeout 504, and in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
@@ -16,7 +16,7 @@ Sources: `docs/wire.md` §7.1 and `docs/wire.md` §9.3.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
@@ -122,12 +122,25 @@ class Conflict(ClientFault):
     summary = "Another call changed the resource; read it and retry"
 
 
+class UploadTimeout(ClientFault):
+    """The body flowed for as long as a whole invocation may last, and is not complete."""
+
+    status = 408
+    kind = "request-timeout"
+    summary = "The request did not arrive in time"
+
+
 class BodyTooLarge(ClientFault):
-    """The body is larger than the path accepts."""
+    """The body is larger than the path or the function accepts."""
 
     status = 413
     kind = "content-too-large"
     summary = "The body is too large"
+
+    @classmethod
+    def above(cls, max_bytes: int) -> Self:
+        """Return the error for a body of more than ``max_bytes``."""
+        return cls(f"The body has more than {max_bytes} bytes")
 
 
 class UnsupportedMediaType(ClientFault):

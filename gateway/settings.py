@@ -1,8 +1,8 @@
 """Every setting of the gateway, with its unit, default and effect.
 
-`config/gateway.toml` lists them all. Which setting bounds a request body: none for an invocation,
-whose body is streamed to the worker and never held whole (`EdgeSettings` bounds its head, and its
-pace with ``body_stall_s``). Bodies of REST calls are bounded by a constant, 1 MiB, in
+`config/gateway.toml` lists them all. What bounds the body of an invocation: its size
+``edge.max_body_bytes`` and the function's own limit, its pace ``edge.body_stall_s``, and what the
+gateway holds of it `UploadSettings`. Bodies of REST calls are bounded by a constant, 1 MiB, in
 `gateway.api.limits`.
 """
 
@@ -25,6 +25,7 @@ API_KEY_VARIABLE = "GATEWAY_API_KEY"
 
 Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 HostName = Annotated[
@@ -37,7 +38,7 @@ _LIMITS = ServerLimits()
 
 
 class EdgeSettings(Section):
-    """The listener for clients, and its limits. The body of an invocation has no size limit."""
+    """The listener for clients, and its limits."""
 
     listen: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address.parse("127.0.0.1:8080"),)
     """Addresses to listen on: host:port, [ipv6]:port or unix:/path."""
@@ -53,6 +54,8 @@ class EdgeSettings(Section):
     """Size of all header lines of one request in bytes; more gets 431."""
     max_headers: Count = _LIMITS.max_headers
     """Number of header lines of one request; more gets 431."""
+    max_body_bytes: Bytes = 0
+    """Size of an invocation's body in bytes; a larger one gets 413. 0: no limit."""
     head_timeout_s: Seconds = _LIMITS.head_timeout_s
     """Time for one request head, from its first byte; then 408."""
     body_stall_s: Seconds = _LIMITS.body_stall_s
@@ -61,6 +64,24 @@ class EdgeSettings(Section):
     """Time in which a client reads no byte of a pending response; then the connection is reset."""
     idle_timeout_s: Seconds = _LIMITS.idle_timeout_s
     """Time between two requests on a connection; then it is closed."""
+
+
+class UploadSettings(Section):
+    """Collection of request bodies before their calls are offered to workers.
+
+    With ``memory_bytes`` and ``spool_bytes`` 0 nothing is collected: bodies flow through.
+    """
+
+    memory_bytes: Bytes = 1_048_576
+    """Size of a body in bytes up to which it is collected in memory."""
+    memory_total_bytes: Bytes = 67_108_864
+    """Bytes of all bodies of a process in memory; further ones go to files."""
+    spool_bytes: Bytes = 67_108_864
+    """Size of a body in bytes up to which it is collected in a file; a larger one flows through."""
+    spool_total_bytes: Bytes = 1_073_741_824
+    """Bytes of all files of a process; further bodies flow through."""
+    spool_folder: Path | None = None
+    """Folder for the files, which have no names; unset: the system's for temporary files."""
 
 
 class AttachSettings(Section):
@@ -222,6 +243,7 @@ class GatewaySettings(GatewayBrokerSettings):
     clusters: tuple[ClusterSettings, ...] = ()
     """Clusters on which functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
+    upload: UploadSettings = UploadSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()
     control: ControlSettings = ControlSettings()

@@ -12,6 +12,7 @@ _DEFAULT_HEALTH = "/v2/health/ready"
 _FOR_OWNERS = (
     "inferenceUrl",
     "inferencePort",
+    "maxBodyBytes",
     "containerImage",
     "containerArgs",
     "containerEnvironment",

@@ -2,7 +2,8 @@
 
 from dataclasses import fields
 
-from gateway.settings import AttachSettings, EdgeSettings, GatewaySettings
+from gateway.invocation.collection import CollectionBounds
+from gateway.settings import AttachSettings, EdgeSettings, GatewaySettings, UploadSettings
 from gateway.store.connection import NatsOptions
 from http1.server.limits import ServerLimits
 from wire.deadlines import MAX_INVOCATION_S
@@ -12,6 +13,11 @@ def edge_limits(edge: EdgeSettings) -> ServerLimits:
     """Return the limits of clients' connections: each setting that is named like a limit."""
     names = {field.name for field in fields(ServerLimits)}
     return ServerLimits(**edge.model_dump(include=names))
+
+
+def collection_bounds(upload: UploadSettings) -> CollectionBounds:
+    """Return how much of request bodies a process collects."""
+    return CollectionBounds(**upload.model_dump(exclude={"spool_folder"}))
 
 
 def attach_limits(attach: AttachSettings) -> ServerLimits:

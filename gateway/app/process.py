@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.options import attach_limits, edge_limits, store_options
+from gateway.app.options import attach_limits, collection_bounds, edge_limits, store_options
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher
@@ -25,7 +25,9 @@ from gateway.dispatch.endpoints import (
 )
 from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.registry import InvocationRegistry
+from gateway.dispatch.spool import SpoolFiles
 from gateway.domain.readmodel import ReadModel
+from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
@@ -93,6 +95,9 @@ class GatewayProcess:
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
+        self._spool = SpoolFiles(settings.upload.spool_folder)
+        self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
+        self._metrics.watch_uploads(self._uploads)
         self._requests = RequestLocator(
             self._invocations.live,
             self._queue,
@@ -130,6 +135,7 @@ class GatewayProcess:
     async def serve(self, lifecycle: Lifecycle) -> None:
         """Serve until the stop signal, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._spool.close)
             admin = await self._listen_admin(stack)
             self._broker.start()
             stack.push_async_callback(self._broker.close)
@@ -218,6 +224,9 @@ class GatewayProcess:
             region=settings.queue.region.encode(),
             attach_uri=target_uri.encode(),
             process=self._number,
+            uploads=self._uploads,
+            max_body_bytes=settings.edge.max_body_bytes,
+            clock=time.monotonic,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")

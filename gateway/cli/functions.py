@@ -41,6 +41,12 @@ InferenceUrlOption = Annotated[
 PortOption = Annotated[
     int | None, typer.Option(help="Port of the inference server. Default: 8000.", min=1, max=65535)
 ]
+MaxBodyOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BYTES", help="Maximum size of a request body; a larger one gets 413.", min=1
+    ),
+]
 HealthOption = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
@@ -74,6 +80,7 @@ def create(  # noqa: PLR0913 - one argument per option
     image: ImageOption = None,
     inference_url: InferenceUrlOption = None,
     inference_port: PortOption = None,
+    max_body_bytes: MaxBodyOption = None,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -93,6 +100,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "containerImage": image,
         "inferenceUrl": inference_url,
         "inferencePort": inference_port,
+        "maxBodyBytes": max_body_bytes,
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -113,6 +121,7 @@ def version(  # noqa: PLR0913 - one argument per option
     image: ImageOption = None,
     inference_url: InferenceUrlOption = None,
     inference_port: PortOption = None,
+    max_body_bytes: MaxBodyOption = None,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -133,6 +142,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "containerImage": image,
         "inferenceUrl": inference_url,
         "inferencePort": inference_port,
+        "maxBodyBytes": max_body_bytes,
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -316,6 +326,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("source", next((text for text in source if text), None)),
             ("arguments", function.get("containerArgs")),
             ("inference url", function.get("inferenceUrl")),
+            ("largest body", function.get("maxBodyBytes")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
             ("tags", function.get("tags")),
             ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
-from gateway.errors import GatewayError
+from gateway.errors import BodyTooLarge, GatewayError
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.telemetry.metrics import GatewayMetrics
@@ -65,6 +66,10 @@ class Dispatcher:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         context = self._context
+        if request.body_bytes:
+            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            if 0 < limit < request.body_bytes:
+                raise BodyTooLarge.above(limit)
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)

@@ -61,7 +61,7 @@ def register_records(
     """Return the records of a new version, in the order in which to write them."""
     at = timestamp(now)
     url = str(spec["inferenceUrl"])
-    port = spec.get("inferencePort")
+    port, max_body_bytes = spec.get("inferencePort"), spec.get("maxBodyBytes")
     version = FunctionVersion(
         function_id,
         version_id,
@@ -71,6 +71,7 @@ def register_records(
         inference_path=url if url.startswith("/") else f"/{url}",
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
+        max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
     )
     details = VersionDetails(
         function_id, version_id, account, at, spec, tuple(secret_names), updated_at=at

@@ -141,7 +141,8 @@ class FunctionVersion:
     ``account`` is the owner's NCA id. ``inference_path`` and ``inference_port`` are the address of
     the function in an instance. ``shared_with`` and ``is_public`` add to those of the `Function`.
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
-    number of requests that its running instances serve at a time.
+    number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
+    size of a request body, 0 for none.
     """
 
     function_id: FunctionId
@@ -155,6 +156,7 @@ class FunctionVersion:
     is_public: bool = False
     created_at: str = ""
     capacity: int = 0
+    max_body_bytes: int = 0
 
     @property
     def key(self) -> VersionKey:
@@ -172,6 +174,7 @@ class FunctionVersion:
             "inference_path": self.inference_path,
             "inference_port": self.inference_port,
             "capacity": self.capacity,
+            "max_body_bytes": self.max_body_bytes,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
             "created_at": self.created_at,
@@ -191,6 +194,7 @@ class FunctionVersion:
             inference_path=intern(document.text("inference_path")),
             inference_port=document.number("inference_port"),
             capacity=document.number_or_none("capacity") or 0,
+            max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
             created_at=document.text("created_at"),

@@ -3,9 +3,11 @@
 The client's side is `http1.stream.ResponseWriter`, the queue's `queueing.interface.FunctionQueue`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
 from queueing.interface import FunctionQueue
 
@@ -63,6 +65,11 @@ class Context:
     """This process's own attach address, scheme and authority (`docs/wire.md` §3.3)."""
     process: int
     """This process's number, which its request ids carry (`wire.ids`)."""
+    uploads: UploadSpace
+    max_body_bytes: int
+    """Maximum bytes of a request body; 0 is none. A function may have a smaller one."""
+    clock: Callable[[], float]
+    """The monotonic clock, in seconds."""
 
 
 class Ticket(NamedTuple):

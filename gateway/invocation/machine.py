@@ -1,16 +1,22 @@
 """One invocation as a state machine: the table in `gateway.invocation.states`, carried out.
 
-Pure: no I/O, no clock, no task. Each public method reports one event; time comes as an argument.
-Effects are calls on ports. Set the state first and call ports last: a write may call
-`pause_writing` before it returns, so an event can arrive inside an effect.
+Pure: no I/O, no clock, no task. Each public method reports one event; time comes as an argument, or
+from the context's clock where an event of the client starts or stops the poll window. Effects are
+calls on ports. Set the state first and call ports last: a write may call `pause_writing` before it
+returns, so an event can arrive inside an effect.
+
+The poll window counts from when the call is offered to workers, and stands still while a worker
+waits for what the client sends of its body: see `_flow` and `_wait_for_worker`.
 """
 
 from gateway.domain.model import FunctionVersion
 from gateway.errors import (
     BadRequest,
+    BodyTooLarge,
     Draining,
     GatewayError,
     PollTimeout,
+    UploadTimeout,
     WorkerLost,
     problem_for,
 )
@@ -22,6 +28,7 @@ from gateway.invocation.states import (
     ENDING,
     QUEUED,
     RECEIVING,
+    RESPONSE_GRACE_S,
     STREAMING,
     Event,
     Outcome,
@@ -29,7 +36,7 @@ from gateway.invocation.states import (
     head_deadline,
     impossible,
 )
-from gateway.invocation.upload import Upload
+from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
@@ -40,6 +47,8 @@ from wire.problem import instance_of
 
 CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
+_AT_ONCE_S = 0.05
+"""A body that arrived within this time of its head came with it: no time is corrected."""
 
 
 class Invocation:
@@ -48,9 +57,10 @@ class Invocation:
     A `http1.stream.RequestStream` towards the client and `queueing.interface.PublishCallbacks`
     towards the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and
     ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
-    until they are known. ``worker_s`` is how long the worker had held its lease when it attached,
-    -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest of the
-    body.
+    until they are known. ``offered_at`` is when the call was offered to workers: ``received_at``
+    unless its body came later. ``worker_s`` is how long the worker had held its lease when it
+    attached, -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest
+    of the body.
     """
 
     __slots__ = (
@@ -58,6 +68,8 @@ class Invocation:
         "_client",
         "_context",
         "_deliveries",
+        "_left_s",
+        "_max_body_bytes",
         "_post",
         "_request",
         "_requested_at_ns",
@@ -68,6 +80,7 @@ class Invocation:
         "due_at",
         "head_at",
         "method",
+        "offered_at",
         "outcome",
         "received_at",
         "request_id",
@@ -94,7 +107,14 @@ class Invocation:
         # A problem document needs the path after the request itself was let go.
         self._target = request.target
         self._caller = caller
-        self._upload = Upload(request.body_bytes)
+        self._upload = Upload(request.body_bytes, context.uploads)
+        # An announced length was checked before: only a body of unknown length can grow too large.
+        self._max_body_bytes = (
+            smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            if request.body_bytes is None
+            else 0
+        )
+        self._left_s: float | None = None
         self._post: WorkerPost | None = None
         # That of the last worker which was told to run the request again.
         self._deliveries = 0
@@ -105,6 +125,7 @@ class Invocation:
         self.outcome: Outcome | None = None
         self.status = 0
         self.received_at = request.received_at
+        self.offered_at = request.received_at
         self.attached_at = 0.0
         self.head_at = 0.0
         self.worker_s = -1.0
@@ -137,24 +158,33 @@ class Invocation:
         if self.state is DONE:
             return
         upload = self._upload
-        if not upload.add(data):
-            if self.state is RECEIVING:
-                if upload.is_first_part_complete():
-                    self._publish()
-            else:
-                # No worker fetches the body yet: what the client sends must stay in its socket.
+        is_held = not upload.add(data)
+        if self._max_body_bytes and upload.arrived_bytes > self._max_body_bytes:
+            self._refuse_body()
+        elif self.state is RECEIVING:
+            if upload.is_collectable():
+                upload.collect(self)
+            if upload.is_ready():
+                self._publish()
+            elif upload.is_behind():
                 self._client.pause_reading()
+        elif is_held:
+            # No worker fetches the body yet: what the client sends must stay in its socket.
+            self._client.pause_reading()
 
     def first_part_end(self) -> None:
         """All that came with the head is delivered; the body, of unknown length, goes on."""
-        if self.state is RECEIVING:
+        if self.state is RECEIVING and not self._context.uploads.takes(None):
             self._publish()
 
     def request_end(self) -> None:
         """The request is complete."""
         self._upload.finish()
         if self.state is RECEIVING:
-            self._publish()
+            if self._upload.is_ready():
+                self._publish()
+        elif self._left_s is not None:
+            self._wait_for_worker()
 
     def request_broken(self) -> None:
         """The client left, or its connection broke."""
@@ -185,6 +215,8 @@ class Invocation:
         first_part = upload.take_first_part()
         if upload.has_rest():
             self.request_token = context.registry.issue_request_token(self.request_id)
+        if request.body_bytes != 0:
+            self._open_window(context.clock() - self.received_at)
         headers = request_headers(request.headers, context.region)
         try:
             envelope = encode_envelope(
@@ -212,12 +244,47 @@ class Invocation:
             caller.version.version_id, self.request_id, envelope, self, trace_of(headers)
         )
 
+    def _open_window(self, late_s: float) -> None:
+        """Let the poll window begin now, ``late_s`` after the head: the body took so long."""
+        if late_s < _AT_ONCE_S:
+            return
+        self.offered_at += late_s
+        self._requested_at_ns += int(late_s * 1e9)
+        latest = end_deadline(self.received_at)
+        self.deadline = min(head_deadline(self.offered_at, self._caller.poll_s), latest)
+        self.due_at = self.deadline
+
+    def _refuse_body(self) -> None:
+        """Fail because the body, of unknown length, has become larger than it may be."""
+        self._withdraw()
+        if self.head_at == 0.0:
+            self._fail(BodyTooLarge.above(self._max_body_bytes), Outcome.BAD_REQUEST)
+        else:
+            self._break(Outcome.BAD_REQUEST)
+
+    # The file that takes a long body while it is collected
+
+    def spool_written(self, *, is_written: bool) -> None:
+        """A write has ended; if it failed, the call is offered with what was collected so far."""
+        upload = self._upload
+        upload.spool_written(is_written=is_written)
+        if self.state is RECEIVING:
+            if upload.is_ready():
+                self._publish()
+            elif not upload.is_behind():
+                self._client.resume_reading()
+
+    def spool_read(self, data: bytes) -> None:
+        """A read has ended; ``data`` is empty if it failed, and the worker's GET breaks off."""
+        self._upload.spool_read(data)
+        self._flow()
+
     # The queue
 
     def publish_failed(self, error: QueueError) -> None:
-        """The queue did not take the request, or lost it."""
+        """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED:
+        if self.state is QUEUED or self.state is RECEIVING:
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
@@ -244,7 +311,7 @@ class Invocation:
             return RunDecision.RUN
         if self.state is ATTACHED:
             return RunDecision.LATER
-        if self._upload.was_handed_out:
+        if self._upload.is_lost():
             self._fail_without_rest()
             return RunDecision.NEVER
         decision = queue.may_run(self.request_id, deliveries)
@@ -257,29 +324,35 @@ class Invocation:
     def rest_requested(self, get: WorkerGet) -> bool:
         """A worker asks for the rest of the body. Return False if it cannot have it.
 
-        Only the first GET can: what it got is not kept. A second one while no POST is open means
-        that the queue delivered the request again, so the worker which made the first is lost.
+        A second GET while no POST is open means that the queue delivered the request again, so the
+        worker which made the first is lost. It gets a body that was collected as a whole from the
+        beginning; of another one, what the first worker got is not kept.
         """
         if self.state is RECEIVING or self.state is DONE:
             raise impossible(self.state, Event.REST_REQUESTED)
         upload = self._upload
         if upload.was_handed_out:
-            if self.state is QUEUED:
+            if self.state is not QUEUED:
+                return False
+            if upload.is_lost():
                 self._fail_without_rest()
-            return False
+                return False
         upload.attach(get.accept(upload.rest_bytes()))
-        self._client.resume_reading()
+        self._flow()
         return True
 
     def rest_pause_writing(self) -> None:
         """The worker reads the body slower than the client sends it."""
         if self.state is not DONE:
+            self._upload.pause()
             self._client.pause_reading()
+            self._wait_for_worker()
 
     def rest_resume_writing(self) -> None:
         """The worker has caught up."""
         if self.state is not DONE:
-            self._client.resume_reading()
+            self._upload.resume()
+            self._flow()
 
     def rest_broken(self) -> None:
         """The worker's GET is over: it needs no more of the body, or it died.
@@ -287,6 +360,22 @@ class Invocation:
         Its death shows on its POST, or as the end of its lease.
         """
         self._upload.detach()
+        self._wait_for_worker()
+
+    def _flow(self) -> None:
+        """Read the client if a worker waits for its body: for so long the window stands still."""
+        if self.state is DONE or not self._upload.is_flowing():
+            return
+        if self._left_s is None:
+            self._left_s = self.deadline - self._context.clock()
+        self._client.resume_reading()
+
+    def _wait_for_worker(self) -> None:
+        """Let the poll window go on: no worker waits for the client any more."""
+        left_s, self._left_s = self._left_s, None
+        if left_s is not None and self.head_at == 0.0:
+            latest = end_deadline(self.received_at)
+            self.deadline = self.due_at = min(self._context.clock() + left_s, latest)
 
     # The worker's POST: the response
 
@@ -323,6 +412,7 @@ class Invocation:
         self.head_at = now
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.forget(self.request_id)
+        self._upload.respond()
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
         )
@@ -349,7 +439,7 @@ class Invocation:
         """The POST broke: back to the queue, or a visibly broken stream."""
         if self.state is ATTACHED:
             self._post = None
-            if self._upload.was_handed_out:
+            if self._upload.is_lost():
                 self._fail_without_rest()
             else:
                 self.state = QUEUED
@@ -377,19 +467,33 @@ class Invocation:
 
     def deadline_passed(self, now: float, position: int | None = None) -> None:
         """``deadline`` has passed; ``position`` is the request's position if it is still queued."""
-        if self.state is DONE:
+        if self.state is DONE or now < self.deadline:
+            # It may have moved since it passed.
             return
-        if self.head_at == 0.0:
+        latest = end_deadline(self.received_at)
+        if self._is_uploading():
+            if now >= latest:
+                self._withdraw()
+                self._fail(UploadTimeout(), Outcome.TOO_LONG)
+                return
+            left_s = self._caller.poll_s if self._left_s is None else self._left_s
+            # The window stands still: this is only when to look again.
+            self.deadline = min(now + max(left_s, RESPONSE_GRACE_S), latest)
+        elif self.head_at == 0.0:
             self._withdraw()
             error = PollTimeout("No response within the poll window")
             if position is not None:
                 error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)
-        elif now >= end_deadline(self.received_at):
+        elif now >= latest:
             self._break(Outcome.TOO_LONG)
         else:
             # Set only now, because most invocations are over before their first deadline.
-            self.deadline = end_deadline(self.received_at)
+            self.deadline = latest
+
+    def _is_uploading(self) -> bool:
+        """Return whether the response head waits for what the client sends of its body."""
+        return self.head_at == 0.0 and (self.state is RECEIVING or self._left_s is not None)
 
     def shut_down(self) -> None:
         """The process stops: its drain is over."""

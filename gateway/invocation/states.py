@@ -1,6 +1,6 @@
 """The life of an invocation: states, events, transitions, outcomes and deadlines.
 
-RECEIVING   the client's request is arriving; no other process knows of it
+RECEIVING   the client's request is arriving and is collected; no other process knows of it
 QUEUED      the envelope is published; a worker may lease it at any time
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
@@ -8,11 +8,12 @@ ENDING      the worker has sent the whole response; the client has not read all 
 DONE        over: the outcome is set and no port is called any more
 
 A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
-client, and the queue delivers the request to another worker. After a worker has fetched the rest of
-the body this is impossible, so the client gets 502. A break in STREAMING breaks the client's
-connection: a truncated response must not look complete.
+client, and the queue delivers the request to another worker. If a worker has fetched the rest of a
+body that was not collected as a whole this is impossible, so the client gets 502. A break in
+STREAMING breaks the client's connection: a truncated response must not look complete.
 
-504 means that no response head came within the poll window: see `head_deadline`.
+504 means that no response head came within the poll window: see `head_deadline`. It counts from
+QUEUED on, except while a worker waits for what the client sends of its body.
 
 `TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -48,6 +49,9 @@ class Event(Enum):
     REQUEST_BROKEN = "request_broken"
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
+    # The file that takes a long body while it is collected
+    SPOOL_WRITTEN = "spool_written"
+    SPOOL_READ = "spool_read"
     # The queue
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
@@ -92,12 +96,15 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     },
     # The client
     (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
-    (RECEIVING, Event.FIRST_PART_END): frozenset({QUEUED, DONE}),
-    (RECEIVING, Event.REQUEST_END): frozenset({QUEUED, DONE}),
+    # A body of unknown length may become too large in every state.
+    **{(s, Event.REQUEST_DATA): frozenset({s, DONE}) for s in (QUEUED, ATTACHED, STREAMING)},
+    (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
-    # The queue
-    (QUEUED, Event.PUBLISH_FAILED): frozenset({DONE}),
+    (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, QUEUED, DONE}),
+    # The queue. It may be gone, because its version was undeployed, before the request is whole.
+    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
@@ -120,8 +127,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
     # Time and the process. After the response head the deadline moves from the poll window's end
     # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
-    **{(s, Event.DEADLINE_PASSED): frozenset({DONE}) for s in (RECEIVING, QUEUED, ATTACHED)},
-    **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in (STREAMING, ENDING)},
+    # It also moves while a body flows.
+    **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in State if s is not DONE},
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
@@ -141,7 +148,7 @@ class Outcome(Enum):
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
     BAD_REQUEST = "bad_request"
-    """The request does not fit into an envelope."""
+    """The request does not fit into an envelope, or its body became too large."""
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
@@ -149,7 +156,7 @@ class Outcome(Enum):
     WORKER_LOST = "worker_lost"
     """The worker broke off or sent no valid response, or every allowed delivery was used up."""
     TOO_LONG = "too_long"
-    """The response took longer than `MAX_INVOCATION_S`."""
+    """The request's body or the response took longer than `MAX_INVOCATION_S`."""
     DRAINED = "drained"
     """The process stopped before the response was complete."""
 
@@ -159,15 +166,18 @@ RESPONSE_GRACE_S = 2.0
 through (`docs/wire.md` §6.2)."""
 
 
-def head_deadline(received_at: float, poll_s: int) -> float:
+def head_deadline(offered_at: float, poll_s: int) -> float:
     """Return the deadline of the response head; after it the client gets 504.
 
-    ``received_at`` is when the request head was complete (monotonic clock, seconds); ``poll_s`` is
+    ``offered_at`` is when the call was offered to workers (monotonic clock, seconds); ``poll_s`` is
     the caller's ``nvcf-poll-seconds`` (`gateway.routing.admission.poll_seconds`).
     """
-    return received_at + poll_s + RESPONSE_GRACE_S
+    return offered_at + poll_s + RESPONSE_GRACE_S
 
 
 def end_deadline(received_at: float) -> float:
-    """Return the deadline of the response's end; after it the response is aborted."""
+    """Return the deadline of the response's end; after it the response is aborted.
+
+    ``received_at`` is when the request head was complete (monotonic clock, seconds).
+    """
     return received_at + MAX_INVOCATION_S

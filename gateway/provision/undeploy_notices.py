@@ -2,7 +2,7 @@
 
 When a version is undeployed without grace, or its grace period has passed, the reconciler publishes
 an empty message on ``nvcf.ended.<versionId>``. Each gateway process then fails its invocations of
-the version to which no worker has begun to respond.
+the version to which no worker has begun to respond, those whose body still arrives included.
 """
 
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from queueing.interface import FunctionQueue, QueueUnavailable
 from wire.subjects import UNDEPLOYED_PREFIX
 
 UNDEPLOYED = "The version was undeployed"
+_WITHOUT_WORKER = frozenset({State.RECEIVING, State.QUEUED})
 
 
 class UndeployNotices(Notices):
@@ -23,11 +24,11 @@ class UndeployNotices(Notices):
 
 
 def fail_waiting(live: Iterable[Invocation], queue: FunctionQueue, version_id: str) -> int:
-    """Fail every invocation of the version that waits for a worker; return how many."""
+    """Fail every invocation of the version that waits, or will, for a worker; return how many."""
     waiting = [
         invocation
         for invocation in live
-        if invocation.state is State.QUEUED and invocation.version.version_id == version_id
+        if invocation.state in _WITHOUT_WORKER and invocation.version.version_id == version_id
     ]
     for invocation in waiting:
         queue.forget(invocation.request_id)

@@ -1,5 +1,6 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
+from gateway.invocation.collection import UploadSpace
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
 from runtime.metrics import CounterChild, GaugeChild, HistogramChild, MetricRegistry, SummaryChild
@@ -87,9 +88,12 @@ class GatewayMetrics:
         self._outcomes = registry.counter(
             "gateway_invocations_total", "Invocations ended", ("outcome",)
         )
+        self._uploads = registry.gauge(
+            "gateway_upload_bytes", "Bytes of request bodies that the process holds", ("where",)
+        )
         self._queue_wait = registry.histogram(
             "gateway_queue_wait_seconds",
-            "From request head to a worker's lease",
+            "From the offer to workers to a worker's lease",
             _FINE_BUCKETS_S,
             version,
         )
@@ -110,6 +114,11 @@ class GatewayMetrics:
         self._ends: dict[Outcome, CounterChild] = {
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
+
+    def watch_uploads(self, space: UploadSpace) -> None:
+        """Show how much of request bodies the process holds, in memory and in files."""
+        self._uploads.child("memory").set_function(lambda: space.memory_bytes)
+        self._uploads.child("spool").set_function(lambda: space.spool_bytes)
 
     def record_start(self, invocation: Invocation) -> None:
         """Record that an invocation was accepted."""
@@ -188,12 +197,12 @@ _MAX_CACHED_VERSIONS = 100_000
 
 
 def queue_wait_s(invocation: Invocation) -> float:
-    """Return the seconds from the request's arrival to its lease by a worker.
+    """Return the seconds from the request's offer to workers to its lease by one.
 
     Without ``worker_s``, the age of the lease that the worker reports, the time of the attach call
     is taken for that of the lease.
     """
-    waited_s = invocation.attached_at - invocation.received_at
+    waited_s = invocation.attached_at - invocation.offered_at
     if invocation.worker_s > 0.0:
         return max(waited_s - invocation.worker_s, 0.0)
     return waited_s

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import httpx
 import openai
 import pytest
@@ -183,22 +182,6 @@ async def test_each_event_arrives_when_it_was_sent(dev: Dev) -> None:
     assert len(gaps) == 10
     # Buffered anywhere, they would come in one piece at the end.
     assert sum(gap > 0.03 for gap in gaps[1:]) >= 6
-
-
-async def test_both_directions_flow_at_once(dev: Dev) -> None:
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def pings() -> AsyncIterator[bytes]:
-        for number in range(5):
-            yield b"ping %d\n" % number
-            assert await heard.get() == b"pong ping %d\n" % number
-
-    # Not httpx, which reads nothing before it has sent everything.
-    async with aiohttp.ClientSession(headers=dev.headers) as session:
-        url = f"{dev.ready['invocation_url']}/ping-pong"
-        async with session.post(url, data=pings()) as answer:
-            async for piece in answer.content.iter_any():
-                heard.put_nowait(piece)
 
 
 @pytest.mark.parametrize("size", [0, 1, 32 * 1024, 32 * 1024 + 1, 100_000, 20_000_000])

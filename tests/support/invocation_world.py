@@ -4,6 +4,7 @@ import json
 
 from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, VersionState
+from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
@@ -13,6 +14,7 @@ from tests.support.recorder import (
     RecordedQueue,
     RecordedRegistry,
     RecordedResponseWriter,
+    RecordedSpool,
     Script,
 )
 from wire.ids import FunctionId, VersionId
@@ -24,6 +26,9 @@ REQUESTED_AT_NS = 1_700_000_000_000_000_000
 INLINE = 32 * 1024
 
 
+NOT_COLLECTED = CollectionBounds()
+
+
 class World:
     """One invocation with its client, queue and registry, all of which record their calls."""
 
@@ -32,8 +37,13 @@ class World:
         method: bytes = b"POST",
         body_bytes: int | None = 0,
         headers: list[tuple[bytes, bytes]] | None = None,
+        bounds: CollectionBounds = NOT_COLLECTED,
+        max_body_bytes: int = 0,
+        function_max_body_bytes: int = 0,
     ) -> None:
         self.script = Script()
+        self.spool = RecordedSpool(self.script)
+        self.space = UploadSpace(bounds, self.spool.open)
         self.now = 100.0
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
@@ -43,6 +53,9 @@ class World:
             region=b"eu",
             attach_uri=b"http://10.0.0.1:8090",
             process=7,
+            uploads=self.space,
+            max_body_bytes=max_body_bytes,
+            clock=lambda: self.now,
         )
         request = Request(
             method,
@@ -52,7 +65,14 @@ class World:
             body_bytes,
             100.0,
         )
-        version = FunctionVersion(FUNCTION, VERSION, "acme", "echo", VersionState.ACTIVE)
+        version = FunctionVersion(
+            FUNCTION,
+            VERSION,
+            "acme",
+            "echo",
+            VersionState.ACTIVE,
+            max_body_bytes=function_max_body_bytes,
+        )
         self.invocation = Invocation(
             context,
             self.client,

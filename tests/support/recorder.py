@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gateway.invocation.collection import SpoolUser
 from queueing.interface import RunDecision
 
 
@@ -136,3 +137,61 @@ class RecordedRegistry:
 
     def finished(self, request_id: str) -> None:
         self._script.add("registry.finished")
+
+
+class RecordedSpool:
+    """Files of `gateway.invocation.collection` in memory; `finish` ends the operation that runs."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.files: list[RecordedSpoolFile] = []
+
+    def open(self, user: SpoolUser) -> "RecordedSpoolFile":
+        file = RecordedSpoolFile(self.script, user)
+        self.files.append(file)
+        return file
+
+    def finish(self, *, is_good: bool = True) -> None:
+        """End the operation of the only file that has one; ``is_good``: it did what it should."""
+        (running,) = [file for file in self.files if file.running is not None]
+        running.finish(is_good=is_good)
+
+
+class RecordedSpoolFile:
+    """A `gateway.invocation.collection.SpoolFile` that records its calls."""
+
+    def __init__(self, script: Script, user: SpoolUser) -> None:
+        self._script = script
+        self._user = user
+        self.content = b""
+        self.running: bytes | tuple[int, int] | None = None
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray) -> None:
+        assert self.running is None
+        self.running = bytes(data)
+        self._script.add(f"spool.write {len(data)}")
+
+    def read(self, at: int, size: int) -> None:
+        assert self.running is None
+        assert at + size <= len(self.content)
+        self.running = at, size
+        self._script.add(f"spool.read {at} {size}")
+
+    def close(self) -> None:
+        assert not self.is_closed
+        self.is_closed = True
+        self._script.add("spool.close")
+
+    def finish(self, *, is_good: bool) -> None:
+        running, self.running = self.running, None
+        assert running is not None
+        if self.is_closed:
+            return
+        if isinstance(running, bytes):
+            if is_good:
+                self.content += running
+            self._user.spool_written(is_written=is_good)
+        else:
+            at, size = running
+            self._user.spool_read(self.content[at : at + size] if is_good else b"")

@@ -127,7 +127,7 @@ async def running_stack() -> AsyncIterator[Stack]:
             await stack.stop()
 
 
-async def register(nats_url: str) -> Demo:
+async def register(nats_url: str, max_body_bytes: int = 0) -> Demo:
     """Write an ACTIVE function and a key for it directly into the store."""
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
@@ -139,7 +139,14 @@ async def register(nats_url: str) -> Demo:
         await store.prepare()
         await store.put(Function(function_id, ACCOUNT))
         await store.put(
-            FunctionVersion(function_id, version_id, ACCOUNT, "demo", VersionState.ACTIVE)
+            FunctionVersion(
+                function_id,
+                version_id,
+                ACCOUNT,
+                "demo",
+                VersionState.ACTIVE,
+                max_body_bytes=max_body_bytes,
+            )
         )
         digest = digest_of(api_key.encode())
         await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))

@@ -109,6 +109,7 @@ class FunctionView(View):
     description: str | None = None
     inference_url: str | None = None
     inference_port: int | None = None
+    max_body_bytes: int | None = None
     container_image: str | None = None
     container_args: str | None = None
     container_environment: list[EnvironmentView] | None = None

@@ -34,6 +34,8 @@ from gateway.domain.lifecycle import DEFAULT_PORT
 
 MAX_SECRET_CHARS = 32_768
 MAX_SECRETS = 256
+MAX_BODY_BYTES = 2**53 - 1
+"""The largest whole number that every JSON reader keeps."""
 TRITON = "tritonserver --model-repository /config/models"
 """The command of a function with models and without a container."""
 
@@ -83,6 +85,9 @@ class CreateFunction(Body):
     helm_chart_service_name: ShortText | None = None
     inference_port: Annotated[int, Field(ge=0, le=65535), WHOLE] | None = None
     """0 counts as absent."""
+    max_body_bytes: Annotated[int, Field(ge=1, le=MAX_BODY_BYTES), WHOLE] | None = None
+    """Maximum bytes of an invocation's body; a larger one gets 413. The gateway may have a smaller
+    limit."""
     health_uri: Target | None = None
     """Deprecated: use `health`."""
     health: Health | None = None

@@ -133,6 +133,8 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
             "models": [M],
         },
         {"inferencePort": 65536},
+        {"maxBodyBytes": 0},
+        {"maxBodyBytes": 1 << 53},
         {"inferenceUrl": "/h\u00e9"},
         {"inferenceUrl": "/a b"},
         {"inferenceUrl": "/a%2"},

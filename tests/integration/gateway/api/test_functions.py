@@ -56,6 +56,7 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     body = {
         **IMAGE,
         "inferencePort": 9000,
+        "maxBodyBytes": 1_000_000,
         "containerArgs": "--fast",
         "containerEnvironment": [{"key": "A", "value": "1"}],
         "resources": [{"name": "r", "version": "1", "uri": "https://x/r"}],

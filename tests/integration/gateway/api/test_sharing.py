@@ -10,6 +10,7 @@ FUNCTIONS = "/v2/nvcf/functions"
 HIDDEN = {
     "inferenceUrl",
     "inferencePort",
+    "maxBodyBytes",
     "containerImage",
     "containerArgs",
     "containerEnvironment",
@@ -28,6 +29,7 @@ HIDDEN = {
 FULL = {
     "tags": ["t"],
     "inferencePort": 9,
+    "maxBodyBytes": 9,
     "containerArgs": "x",
     "rateLimit": {"rateLimit": "1-S"},
     "health": {

@@ -30,7 +30,7 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     (tmp_path / "token").write_text("hunter2\n")
     made = await shell.json(
         *("functions", "create", *IMAGE, "--env", "A=b=c", "--secret", f"token={tmp_path}/token"),
-        *("--tag", "one", "--tag", "two", "--inference-port", "9000"),
+        *("--tag", "one", "--tag", "two", "--inference-port", "9000", "--max-body-bytes", "5000"),
     )
     ids = made["id"], made["versionId"]
     assert made["status"] == "INACTIVE"
@@ -40,7 +40,8 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert second["id"] == ids[0]
     changed = await shell.json("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S")
     assert (changed["tags"], changed["rateLimit"]) == (["new"], {"rateLimit": "5-S"})
-    assert (await shell.json("functions", "show", *ids))["inferencePort"] == 9000
+    shown = await shell.json("functions", "show", *ids)
+    assert (shown["inferencePort"], shown["maxBodyBytes"]) == (9000, 5000)
     listed = await shell.json("functions", "list", ids[0])
     assert [version["versionId"] for version in listed] == [ids[1], second["versionId"]]
     assert len(await shell.json("functions", "list", "--visibility", "private")) == 2

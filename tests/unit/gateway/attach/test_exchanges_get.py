@@ -13,9 +13,8 @@ REQUEST = Request(b"GET", b"/v2/nvcf/worker/request-attach", b"gateway", HEADERS
 
 
 def test_the_token_of_a_rest_serves_once_and_its_second_use_ends_a_request_without_worker() -> None:
-    world = World(body_bytes=INLINE + 10)
+    world = World(body_bytes=INLINE + 20)
     world.invocation.request_data(b"a" * (INLINE + 10))
-    world.invocation.request_end()
     endpoint = AttachEndpoint(lambda: world.now)
     endpoint.request_tokens.issue("request-token", world.invocation)
     worker = RecordedResponseWriter(world.script, "worker")

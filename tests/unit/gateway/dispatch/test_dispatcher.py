@@ -12,6 +12,7 @@ from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
+from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
@@ -20,10 +21,17 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
-from tests.support.recorder import RecordedQueue, RecordedRegistry, RecordedResponseWriter, Script
+from tests.support.recorder import (
+    RecordedQueue,
+    RecordedRegistry,
+    RecordedResponseWriter,
+    RecordedSpool,
+    Script,
+)
 from wire.ids import FunctionId, VersionId
 
 DEGRADED = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
+LIMITED = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GOOD = (b"authorization", b"Bearer good")
 
@@ -35,10 +43,13 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     return Principal("own", "sub", scopes[authorization], EVERYTHING)
 
 
-def dispatcher() -> Dispatcher:
+def dispatcher(max_body_bytes: int = 0) -> Dispatcher:
     model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
     version = VersionId("11111111-1111-4111-8111-111111111111")
     model.apply(FunctionVersion(DEGRADED, version, "own", "name", VersionState.DEGRADED))
+    model.apply(
+        FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
+    )
     metrics, attach = (
         GatewayMetrics(MetricRegistry(with_process=False)),
         AttachEndpoint(lambda: 0.0),
@@ -49,6 +60,9 @@ def dispatcher() -> Dispatcher:
         region=b"eu",
         attach_uri=b"http://10.0.0.1:8090",
         process=7,
+        uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
+        max_body_bytes=max_body_bytes,
+        clock=lambda: 0.0,
     )
     return Dispatcher(
         context,
@@ -103,3 +117,20 @@ def test_so_is_who_calls_no_function(target: bytes, status: int) -> None:
     assert document["status"] == status
     assert document["instance"] == target.decode().partition("?")[0]
     assert document["requestId"]
+
+
+@pytest.mark.parametrize(
+    ("edge_bytes", "body_bytes", "is_refused"),
+    [(0, 100, False), (0, 101, True), (50, 50, False), (50, 51, True), (200, 101, True)],
+)
+def test_a_body_that_is_announced_too_large_is_refused_at_once(
+    edge_bytes: int, body_bytes: int, is_refused: bool
+) -> None:
+    client = RecordedResponseWriter(Script(), "client")
+    headers = [GOOD, (b"function-id", LIMITED.encode())]
+    request = Request(b"POST", b"/", b"f.example", headers, body_bytes, 0.0)
+    dispatcher(edge_bytes)(request, client)
+    assert (client.head is not None) == is_refused
+    if client.head is not None:
+        assert client.head[0] == 413
+        assert json.loads(client.sent)["type"] == "urn:nvcf:problem-details:content-too-large"

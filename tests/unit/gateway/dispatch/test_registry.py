@@ -8,13 +8,14 @@ import pytest
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.model import FunctionVersion, VersionState
+from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
 from runtime.metrics import MetricRegistry
-from tests.support.recorder import RecordedQueue, RecordedResponseWriter, Script
+from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from wire.envelope import INLINE_BODY_BYTES, decode_envelope
 from wire.ids import FunctionId, VersionId
 
@@ -50,6 +51,9 @@ def opened(
         region=b"eu",
         attach_uri=b"http://10.0.0.1:8090",
         process=7,
+        uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
+        max_body_bytes=0,
+        clock=lambda: 0.0,
     )
     invocation = Invocation(
         context,

@@ -46,6 +46,13 @@ def test_a_new_version_is_inactive_and_knows_where_its_server_answers(
     assert (version.inference_path, version.inference_port) == (path, expected_port)
     assert version.created_at == details.created_at == "1970-01-01T00:00:00.000000Z"
     assert details.secret_names == ("s",)
+    assert version.max_body_bytes == 0
+
+
+def test_a_version_knows_its_largest_body() -> None:
+    spec = {"name": "n", "inferenceUrl": "/", "maxBodyBytes": 9}
+    _, version = lifecycle.register_records("a", F, V, spec, 0.0)
+    assert version.max_body_bytes == 9
 
 
 @pytest.mark.parametrize("state", list(VersionState))

@@ -6,13 +6,16 @@ from collections.abc import Callable
 import pytest
 
 from gateway.attach.exchanges import AttachGet
+from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import TRANSITIONS, Event, State, impossible
+from http1.stream import Headers
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
 
 Situation = Callable[[], World]
+UNENCODABLE: Headers = [(b"host", b"f"), (b"x", b"\xff")]
 
 
 def receiving(data: bytes, body_bytes: int | None = INLINE + 10) -> World:
@@ -23,7 +26,30 @@ def receiving(data: bytes, body_bytes: int | None = INLINE + 10) -> World:
 
 
 def unencodable() -> World:
-    return World(body_bytes=1, headers=[(b"host", b"f"), (b"x", b"\xff")])
+    return World(body_bytes=1, headers=UNENCODABLE)
+
+
+def collecting(body_bytes: int | None, headers: Headers | None = None) -> World:
+    """Receiving, with a bound for one body that is small, and a file that takes bytes."""
+    bounds = CollectionBounds(1, 0, 2 * INLINE, 2 * INLINE)
+    world = World(body_bytes=body_bytes, headers=headers, bounds=bounds)
+    world.invocation.request_data(b"a" * (INLINE + 10))
+    return world
+
+
+def limited() -> World:
+    """Queued, with a body of unknown length that is nearly too large."""
+    world = World(body_bytes=None, max_body_bytes=INLINE)
+    world.invocation.request_data(b"a")
+    world.invocation.first_part_end()
+    return world
+
+
+def flowing() -> World:
+    """Queued, and a worker waits for the client's body."""
+    world = limited()
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    return world
 
 
 def long_body() -> World:
@@ -54,10 +80,25 @@ def done(world: World) -> World:
 
 
 SITUATIONS: dict[State, list[Situation]] = {
-    State.RECEIVING: [lambda: receiving(b""), lambda: receiving(b"a", None), unencodable],
-    State.QUEUED: [lambda: World().publish(), long_body, fetched],
-    State.ATTACHED: [lambda: World().publish().attach(), lambda: fetched().attach()],
-    State.STREAMING: [lambda: World().stream(), lambda: slow(World().stream())],
+    State.RECEIVING: [
+        lambda: receiving(b""),
+        lambda: receiving(b"a", None),
+        unencodable,
+        lambda: collecting(INLINE + 20),
+        lambda: collecting(INLINE + 10),
+        lambda: collecting(INLINE + 10, UNENCODABLE),
+    ],
+    State.QUEUED: [lambda: World().publish(), long_body, fetched, limited, flowing],
+    State.ATTACHED: [
+        lambda: World().publish().attach(),
+        lambda: fetched().attach(),
+        lambda: flowing().attach(),
+    ],
+    State.STREAMING: [
+        lambda: World().stream(),
+        lambda: slow(World().stream()),
+        lambda: flowing().attach().head(),
+    ],
     State.ENDING: [lambda: ending(World().stream())],
     State.DONE: [
         lambda: done(World()),
@@ -83,6 +124,11 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.REQUEST_BROKEN: [lambda w: w.invocation.request_broken()],
     Event.PAUSE_WRITING: [lambda w: w.invocation.pause_writing()],
     Event.RESUME_WRITING: [lambda w: w.invocation.resume_writing()],
+    Event.SPOOL_WRITTEN: [
+        lambda w: w.invocation.spool_written(is_written=True),
+        lambda w: w.invocation.spool_written(is_written=False),
+    ],
+    Event.SPOOL_READ: [lambda w: w.invocation.spool_read(b"")],
     Event.PUBLISH_FAILED: [
         lambda w: w.invocation.publish_failed(QueueFull("full")),
         lambda w: w.invocation.publish_failed(QueueUnavailable("lost")),

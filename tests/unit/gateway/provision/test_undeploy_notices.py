@@ -24,5 +24,11 @@ def test_only_who_waits_for_a_worker_of_that_version_is_answered() -> None:
     assert attached.script.take() == []
 
 
+def test_who_would_wait_when_the_body_is_there_is_answered_too() -> None:
+    receiving = World(body_bytes=10)
+    assert fail_waiting([receiving.invocation], receiving.queue, VERSION) == 1
+    assert receiving.problem()["status"] == 503
+
+
 def test_the_subject_names_the_version() -> None:
     assert UndeployNotices.subject(VERSION) == b"nvcf.ended." + VERSION.encode()
