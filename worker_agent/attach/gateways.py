@@ -182,13 +182,11 @@ class GatewayClient:
         pipeline = self._pipeline
         if pipeline is not None and pipeline.has_room(now):
             pipeline.post(job, self._post_message(job, response, now), now)
-            job.posted()
             return
         for pipeline in self._pipelines:
             if pipeline.has_room(now):
                 self._pipeline = pipeline
                 pipeline.post(job, self._post_message(job, response, now), now)
-                job.posted()
                 return
         self._waiting.append(job)
         if not self._is_connecting:

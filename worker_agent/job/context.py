@@ -70,10 +70,7 @@ class Attach(Protocol[AJob_contra]):
     """The gateway processes that hold the clients."""
 
     def deliver(self, job: AJob_contra) -> None:
-        """POST the job's whole response; ends in its ``post_answered`` or ``post_broken``.
-
-        The job's ``posted`` is called when the response has been written, here or later.
-        """
+        """POST the job's whole response; ends in its ``post_answered`` or ``post_broken``."""
 
     def stream(self, job: AJob_contra, head: bytes, total_bytes: int | None) -> Post:
         """POST a response that begins with ``head``.

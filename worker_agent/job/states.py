@@ -7,11 +7,12 @@ DELIVERING  the gateway has been sent the whole response and has not confirmed i
 DONE        over: the lease has ended, the outcome is set, no port is called any more
 
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
-has nothing more to do (DELIVERING). The lease is acknowledged when the response head has been
-written to the gateway, and otherwise when all is over, whatever the outcome: the gateway accepts
-one response for a request, so a second run could not be delivered. Only the lease of a job that the
-agent abandons before it has a response is ended with a nak. A lease that may be over, because the
-process stood still, is not ended at all: it may be another worker's.
+has nothing more to do (DELIVERING). The lease is acknowledged when the head of a streamed response
+has been written to the gateway, and otherwise when all is over, whatever the outcome: the gateway
+accepts one response for a request, so a second run could not be delivered. (A small whole response
+is confirmed at once, and its acknowledgement shares a packet with the next pull.) Only the lease of
+a job that the agent abandons before it has a response is ended with a nak. A lease that may be
+over, because the process stood still, is not ended at all: it may be another worker's.
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
