@@ -77,6 +77,7 @@ async def test_a_worker_that_stood_still_runs_nothing_whose_lease_is_over(stack:
     paused = stack.agent()
     async with gateway.client() as client:
         assert (await client.get("/slow?seconds=0.01")).status_code == 200
+        await until(lambda: left_in_the_queue(stack), lambda left: left == 0)
         # Its pull is open, so the next request goes into its socket.
         paused.send(signal.SIGSTOP)
         call = start(client.get("/slow?seconds=0.1"))
