@@ -3,6 +3,7 @@
 # make check  the same without the tests
 # make docs   write the pages of docs/ that are generated from the code
 # make bench  print the table of measurements; ARGS goes to loadtests.run
+# make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -11,12 +12,13 @@
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+MINUTES ?= 10
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check docs bench clean
+.PHONY: help run test check docs bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -39,6 +41,9 @@ docs: $(VENV)/.has-test
 
 bench: $(VENV)/.has-bench
 	@exec $(BIN)/python -m loadtests.run $(ARGS)
+
+chaos: $(VENV)/.has-test
+	@exec $(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,8 @@
                          NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · Starting 503 · Draining 503
-                         PollTimeout 504, and in `gateway.auth.jwt` IssuerUnavailable 503
+                         PollTimeout 504 · Overloaded 429
+                         in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
 The class determines the response: ``status``, ``kind`` (the end of the problem's URN) and
@@ -190,6 +191,19 @@ class Draining(PlatformFault):
     always = _RETRY_SOON
 
 
+class Overloaded(PlatformFault):
+    """More calls wait than the workers can reach within the caller's poll window."""
+
+    status = 429
+    kind = "overloaded"
+    reason = "overloaded"
+    summary = "The function cannot be reached within the poll window: too many calls wait for it"
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        """``retry_after_s`` is when there will be room, in seconds."""
+        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
+
+
 class PollTimeout(PlatformFault):
     """No response head arrived within the caller's poll window."""
 
@@ -197,6 +211,10 @@ class PollTimeout(PlatformFault):
     kind = "poll-timeout"
     reason = "poll_timeout"
     summary = "No response within the poll window"
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        """``retry_after_s`` is when another call may be reached, in seconds."""
+        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
 
 
 class ForwardedError(GatewayError):

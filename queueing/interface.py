@@ -56,6 +56,19 @@ class PublishCallbacks(Protocol):
         """The last permitted run ended without an acknowledgement."""
 
 
+class LineState(NamedTuple):
+    """What the broker knows of one queue at one moment, for all gateway processes together.
+
+    ``epoch`` differs from one queue to its successor of the same name. ``deliveries`` counts all
+    leases of the epoch, redeliveries included.
+    """
+
+    epoch: str
+    waiting: int
+    leased: int
+    deliveries: int
+
+
 class FunctionQueue(Protocol):
     """The gateway's side of all queues of one region."""
 
@@ -82,6 +95,29 @@ class FunctionQueue(Protocol):
 
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request and send its id to every worker of the version as a cancel."""
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        """Withdraw a request whose time is over; return the position that it had, 0 if leased.
+
+        The withdrawal happens before the first wait. The position is true: it is determined after
+        the withdrawal, so the request cannot have been leased since. Raises `QueueUnavailable`.
+        """
+
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        """Return whether a request of this process may have waited for a lease for ``seconds``.
+
+        False if it has no request older than that, or a younger one is answered already: requests
+        are leased in order. Costs next to nothing: it is called for every invocation.
+        """
+
+    def last_sequence(self, version_id: str) -> int:
+        """Return the sequence of this process's last publish, 0 if it is not known.
+
+        Sequences count the publishes of all processes, one by one.
+        """
+
+    async def line(self, version_id: str) -> LineState:
+        """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
 
     def forget(self, request_id: str) -> None:
         """Keep no more of the request, which a worker's acknowledgement will remove."""
@@ -127,6 +163,9 @@ class Lease(Protocol):
 
         The request may be another worker's then: do not begin it, and do not end the lease.
         """
+
+    def has_followers(self) -> bool:
+        """Whether other requests waited in the queue when this one was leased."""
 
     def in_progress(self) -> None:
         """Start the time of the lease again. Lost when the broker cannot be reached."""

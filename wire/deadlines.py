@@ -7,5 +7,8 @@ DEFAULT_POLL_S = 60
 """The poll window of a caller that sends no ``nvcf-poll-seconds``."""
 MAX_POLL_S = 3600
 """The longest poll window a caller may ask for."""
+RESPONSE_GRACE_S = 2.0
+"""Added to the poll window, so that a worker which responds 202 exactly at its end still gets
+through. Then the gateway responds 504."""
 MAX_INVOCATION_S = 3605.0
 """Maximum time from the request head to the last byte of the response; then the gateway aborts."""

@@ -23,6 +23,7 @@ from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
+from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
 
 MAX_JOB_S = MAX_INVOCATION_S + 5.0
@@ -73,6 +74,7 @@ class JobRunner:
         self._on_busy = on_busy
         self._known_uri = b""
         self._context: Context[Job] | None = None
+        self._gate = StartGate()
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
@@ -87,7 +89,7 @@ class JobRunner:
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to pull."""
-        self._context = Context(inference, attach, self, self._platform_headers)
+        self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
         queue.watch(self.on_standstill, self.on_loss)
         self.resume()
@@ -229,11 +231,17 @@ class JobRunner:
 
     # JobRegistry
 
+    def responding(self, request_id: str) -> None:
+        """The response head of a job has come before its body."""
+        self._jobs[request_id].head_at = self._loop.time()
+
     def freed(self, request_id: str) -> None:
         """The inference server is done with a job."""
         job = self._jobs[request_id]
         self._slots.release()
-        job.freed_at = self._loop.time()
+        now = job.freed_at = self._loop.time()
+        if job.has_response:
+            self._gate.heads.add((job.head_at or now) - job.sent_at, now)
         self._telemetry.freed(job)
         self._want()
 
@@ -248,6 +256,7 @@ class JobRunner:
             self._want()
         if not self._jobs:
             self._is_empty.set()
+        self._learn(job)
         if job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
 
@@ -259,6 +268,18 @@ class JobRunner:
                 job.cancel()
             else:
                 job.lease.in_progress()
+
+    def _learn(self, job: Job) -> None:
+        """Learn from a job that is over what the gate should know."""
+        if job.outcome is Outcome.ANSWERED:
+            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
+            if late_s > 0.0:
+                self._gate.offset.saw_accepted(late_s)
+        elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
+            # It would have taken longer, nobody knows how long. Without this, a function that has
+            # become slower would be broken off just before its response again and again.
+            now = self._loop.time()
+            self._gate.heads.add(2.0 * (now - job.sent_at), now)
 
     def _want(self) -> None:
         if self._queue is not None:

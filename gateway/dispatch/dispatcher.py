@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
-from gateway.errors import BodyTooLarge, GatewayError
+from gateway.errors import BodyTooLarge, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
@@ -65,6 +65,11 @@ class Dispatcher:
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        try:
+            self._registry.lines.admit(caller.version.version_id, caller.poll_s)
+        except Overloaded:
+            self._metrics.record_overload(caller.version)
+            raise
         context = self._context
         if request.body_bytes:
             limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.lines import Lines
 from gateway.dispatch.randomness import Randomness
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import DONE, QUEUED
+from gateway.invocation.states import DONE, EXPIRED
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
@@ -22,7 +23,8 @@ _POSITION_WAIT_S = 0.5
 class InvocationRegistry:
     """Implements `gateway.invocation.context.LiveInvocations`; `tick` enforces the deadlines.
 
-    ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens.
+    ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens,
+    ``lines`` what is known of the calls that wait.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class InvocationRegistry:
         self._wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live = attach.live
+        self.lines = Lines(queue, clock)
         self.random = Randomness()
 
     def open(self, invocation: Invocation) -> None:
@@ -76,38 +79,42 @@ class InvocationRegistry:
         if invocation.request_token is not None:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
+        if invocation.worker_s >= 0.0 and invocation.head_at:
+            self.lines.answered(invocation.version.version_id, invocation.worker_s)
         now = self._clock()
         self._metrics.record_end(invocation, now)
         if self._access is not None:
             self._access.write(invocation, now)
 
+    def expired(self, request_id: str) -> None:
+        """Withdraw the request and report the position that it had."""
+        invocation = self.live[request_id]
+        self._response_tokens.revoke(invocation.response_token)
+        spawn(self._withdraw_expired(invocation), "poll-timeout")
+
     def tick(self) -> None:
-        """Call `deadline_passed` of each invocation whose deadline has come."""
+        """Call `deadline_passed` of each invocation whose deadline has come; measure the lines."""
         now = self._clock()
         for invocation in self._timers.advance(now):
-            if invocation.state is QUEUED:
-                spawn(self._time_out_queued(invocation), "poll-timeout")
-            else:
-                self._pass_deadline(invocation, now)
+            invocation.deadline_passed(now, self._retry_after_s(invocation))
+            if invocation.state is not DONE and invocation.state is not EXPIRED:
+                self._timers.schedule(invocation.deadline, invocation)
+        self.lines.tick()
 
     def shut_down(self) -> None:
         """End what is still live: the drain is over."""
         for invocation in list(self.live.values()):
             invocation.shut_down()
 
-    async def _time_out_queued(self, invocation: Invocation) -> None:
+    async def _withdraw_expired(self, invocation: Invocation) -> None:
         """Time out with the queue position, if the queue returns it soon."""
         position = 0
         with suppress(QueueUnavailable, TimeoutError):
             async with asyncio.timeout(_POSITION_WAIT_S):
-                position = await self._queue.position(
+                position = await self._queue.withdraw_expired(
                     invocation.version.version_id, invocation.request_id
                 )
-        self._pass_deadline(invocation, self._clock(), position or None)
+        invocation.position_known(position, self._retry_after_s(invocation))
 
-    def _pass_deadline(
-        self, invocation: Invocation, now: float, position: int | None = None
-    ) -> None:
-        invocation.deadline_passed(now, position)
-        if invocation.state is not DONE:
-            self._timers.schedule(invocation.deadline, invocation)
+    def _retry_after_s(self, invocation: Invocation) -> int:
+        return self.lines.retry_after_s(invocation.version.version_id, invocation.poll_s)

@@ -50,6 +50,9 @@ class LiveInvocations(Protocol):
     def renew_response_token(self, request_id: str) -> None:
         """Accept the response token once more: the POST that used it broke before its head."""
 
+    def expired(self, request_id: str) -> None:
+        """Withdraw the request, accept no worker for it, and report `position_known` soon."""
+
     def finished(self, request_id: str) -> None:
         """The invocation is over; its outcome and times are set. Called exactly once."""
 

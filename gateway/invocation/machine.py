@@ -26,9 +26,9 @@ from gateway.invocation.states import (
     ATTACHED,
     DONE,
     ENDING,
+    EXPIRED,
     QUEUED,
     RECEIVING,
-    RESPONSE_GRACE_S,
     STREAMING,
     Event,
     Outcome,
@@ -40,6 +40,7 @@ from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
+from wire.deadlines import RESPONSE_GRACE_S
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
 from wire.http1 import BODILESS_STATUSES
@@ -141,6 +142,11 @@ class Invocation:
     @property
     def version(self) -> FunctionVersion:
         return self._caller.version
+
+    @property
+    def poll_s(self) -> int:
+        """The caller's poll window in seconds."""
+        return self._caller.poll_s
 
     @property
     def account(self) -> str:
@@ -331,6 +337,8 @@ class Invocation:
         if self.state is RECEIVING or self.state is DONE:
             raise impossible(self.state, Event.REST_REQUESTED)
         upload = self._upload
+        if self.state is EXPIRED:
+            return False
         if upload.was_handed_out:
             if self.state is not QUEUED:
                 return False
@@ -465,9 +473,9 @@ class Invocation:
 
     # Time and the process
 
-    def deadline_passed(self, now: float, position: int | None = None) -> None:
-        """``deadline`` has passed; ``position`` is the request's position if it is still queued."""
-        if self.state is DONE or now < self.deadline:
+    def deadline_passed(self, now: float, retry_after_s: int) -> None:
+        """``deadline`` has passed; ``retry_after_s`` is when a client may try again."""
+        if self.state is DONE or self.state is EXPIRED or now < self.deadline:
             # It may have moved since it passed.
             return
         latest = end_deadline(self.received_at)
@@ -479,12 +487,12 @@ class Invocation:
             left_s = self._caller.poll_s if self._left_s is None else self._left_s
             # The window stands still: this is only when to look again.
             self.deadline = min(now + max(left_s, RESPONSE_GRACE_S), latest)
+        elif self.state is QUEUED:
+            self.state = EXPIRED
+            self._context.registry.expired(self.request_id)
         elif self.head_at == 0.0:
             self._withdraw()
-            error = PollTimeout("No response within the poll window")
-            if position is not None:
-                error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
-            self._fail(error, Outcome.POLL_TIMEOUT)
+            self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
         elif now >= latest:
             self._break(Outcome.TOO_LONG)
         else:
@@ -494,6 +502,14 @@ class Invocation:
     def _is_uploading(self) -> bool:
         """Return whether the response head waits for what the client sends of its body."""
         return self.head_at == 0.0 and (self.state is RECEIVING or self._left_s is not None)
+
+    def position_known(self, position: int, retry_after_s: int) -> None:
+        """The request, which was withdrawn, had this position; 0 if a worker has it."""
+        if self.state is EXPIRED:
+            error = PollTimeout(retry_after_s)
+            if position:
+                error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
+            self._fail(error, Outcome.POLL_TIMEOUT)
 
     def shut_down(self) -> None:
         """The process stops: its drain is over."""

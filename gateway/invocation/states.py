@@ -2,6 +2,7 @@
 
 RECEIVING   the client's request is arriving and is collected; no other process knows of it
 QUEUED      the envelope is published; a worker may lease it at any time
+EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
 ENDING      the worker has sent the whole response; the client has not read all of it
@@ -13,7 +14,9 @@ body that was not collected as a whole this is impossible, so the client gets 50
 STREAMING breaks the client's connection: a truncated response must not look complete.
 
 504 means that no response head came within the poll window: see `head_deadline`. It counts from
-QUEUED on, except while a worker waits for what the client sends of its body.
+QUEUED on, except while a worker waits for what the client sends of its body. A request that waits
+for a worker at that moment is withdrawn first, and then its position is asked for, so that no
+worker can lease it between the two.
 
 `TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -22,7 +25,7 @@ methods; a test fires every event in every state and compares with the table, an
 
 from enum import Enum, IntEnum
 
-from wire.deadlines import MAX_INVOCATION_S
+from wire.deadlines import MAX_INVOCATION_S, RESPONSE_GRACE_S
 
 
 class State(IntEnum):
@@ -30,13 +33,14 @@ class State(IntEnum):
 
     RECEIVING = 1
     QUEUED = 2
-    ATTACHED = 3
-    STREAMING = 4
-    ENDING = 5
-    DONE = 6
+    EXPIRED = 3
+    ATTACHED = 4
+    STREAMING = 5
+    ENDING = 6
+    DONE = 7
 
 
-RECEIVING, QUEUED, ATTACHED, STREAMING, ENDING, DONE = State
+RECEIVING, QUEUED, EXPIRED, ATTACHED, STREAMING, ENDING, DONE = State
 
 
 class Event(Enum):
@@ -71,6 +75,7 @@ class Event(Enum):
     RESPONSE_INVALID = "response_invalid"
     # Time and the process
     DEADLINE_PASSED = "deadline_passed"
+    POSITION_KNOWN = "position_known"
     SHUT_DOWN = "shut_down"
 
 
@@ -97,7 +102,10 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The client
     (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
     # A body of unknown length may become too large in every state.
-    **{(s, Event.REQUEST_DATA): frozenset({s, DONE}) for s in (QUEUED, ATTACHED, STREAMING)},
+    **{
+        (s, Event.REQUEST_DATA): frozenset({s, DONE})
+        for s in (QUEUED, EXPIRED, ATTACHED, STREAMING)
+    },
     (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, QUEUED, DONE}),
     (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
@@ -110,6 +118,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
+    (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
     (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
@@ -128,7 +137,12 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # Time and the process. After the response head the deadline moves from the poll window's end
     # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
     # It also moves while a body flows.
-    **{(s, Event.DEADLINE_PASSED): frozenset({s, DONE}) for s in State if s is not DONE},
+    **{
+        (s, Event.DEADLINE_PASSED): frozenset({s, DONE})
+        for s in (RECEIVING, ATTACHED, STREAMING, ENDING)
+    },
+    (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
+    (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
@@ -159,11 +173,6 @@ class Outcome(Enum):
     """The request's body or the response took longer than `MAX_INVOCATION_S`."""
     DRAINED = "drained"
     """The process stopped before the response was complete."""
-
-
-RESPONSE_GRACE_S = 2.0
-"""Added to the poll window, so that a worker which responds 202 exactly at its end still gets
-through (`docs/wire.md` §6.2)."""
 
 
 def head_deadline(offered_at: float, poll_s: int) -> float:

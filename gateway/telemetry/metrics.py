@@ -1,5 +1,6 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
+from gateway.domain.model import FunctionVersion
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
@@ -88,6 +89,11 @@ class GatewayMetrics:
         self._outcomes = registry.counter(
             "gateway_invocations_total", "Invocations ended", ("outcome",)
         )
+        self._overloaded = registry.counter(
+            "gateway_overload_refusals_total",
+            "Calls refused because they could not be reached within their poll window",
+            version,
+        )
         self._uploads = registry.gauge(
             "gateway_upload_bytes", "Bytes of request bodies that the process holds", ("where",)
         )
@@ -156,6 +162,10 @@ class GatewayMetrics:
         self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:
             self._errors.child(str(status), "").value += 1
+
+    def record_overload(self, version: FunctionVersion) -> None:
+        """Record that a call was refused because too many others wait."""
+        self._overloaded.child(version.function_id, version.version_id).value += 1
 
     def _pending_of(self, invocation: Invocation) -> GaugeChild:
         pending = self._pending

@@ -6,6 +6,7 @@ Paths, any method:
 * ``/sse?events=N&rate=R``: N events, R per second (see `loadtests.events` for their form).
 * ``/download?bytes=N``: N bytes with a content-length.
 * ``/upload``: reads the body, responds ``{"received": N}``.
+* ``/wait?ms=N``: a small JSON response after N milliseconds.
 * ``/hold``: responds when the gate opens. ``/gate/shut``, ``/gate/open``, and ``/gate``, which
   responds ``{"waiting": N}``.
 * ``/v1/chat/completions``: OpenAI's format, in one piece after 50 ms or streamed at 100 tokens/s.
@@ -212,6 +213,11 @@ class InferenceProtocol(asyncio.Protocol):
     def ok(self, _: bytes) -> None:
         self.transport.write(_OK)
 
+    def wait(self, query: bytes) -> None:
+        wait_s = int(parse_qs(query.decode())["ms"][0]) / 1000
+        loop = asyncio.get_running_loop()
+        self._later = loop.call_later(wait_s, self.transport.write, _SMALL)
+
     def hold(self, _: bytes) -> None:
         if self._gate.shut:
             self._gate.waiting.add(self)
@@ -266,6 +272,7 @@ _PATHS: dict[bytes, Callable[[InferenceProtocol, bytes], None]] = {
     b"/sse": InferenceProtocol.sse,
     b"/download": InferenceProtocol.download,
     b"/upload": InferenceProtocol.upload,
+    b"/wait": InferenceProtocol.wait,
     b"/hold": InferenceProtocol.hold,
     b"/gate": InferenceProtocol.gate_state,
     b"/gate/shut": InferenceProtocol.gate_shut,

@@ -48,3 +48,17 @@ def _first_number(tokens: list[bytes]) -> int:
     if count >= _LONG_TOKENS:
         return 6
     raise ValueError(f"not an acknowledgement subject: {b'.'.join(tokens)!r}")
+
+
+def pending_of(subject: bytes) -> int:
+    """Return how many messages waited behind this one when it was delivered.
+
+    0 when ``subject`` is not an acknowledgement subject.
+    """
+    tokens = subject.split(b".")
+    pending = b""
+    if len(tokens) == _SHORT_TOKENS:
+        pending = tokens[8]
+    elif len(tokens) >= _LONG_TOKENS:
+        pending = tokens[10]
+    return int(pending) if pending.isdigit() else 0

@@ -30,6 +30,7 @@ from queueing.nats.acks import (
     TERM,
     deliveries_of,
     nak_after,
+    pending_of,
     sequences_of,
 )
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
@@ -122,6 +123,10 @@ class PulledLease:
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
         return self._consumer.stood_still()
+
+    def has_followers(self) -> bool:
+        """Whether other requests waited when this one was leased; not once the lease has ended."""
+        return pending_of(self._ack_subject) > 0
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""

@@ -7,7 +7,7 @@ processes.
 import asyncio
 from typing import Protocol
 
-from queueing.interface import QueueUnavailable
+from queueing.interface import LineState, QueueUnavailable
 from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.jetstream import JetStream, JetStreamError, QueueState
 from queueing.nats.peers import Peers
@@ -43,6 +43,7 @@ class Positions:
         self._own = own
         self._peers = peers
         self._calls: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
+        self._next_calls: dict[str, asyncio.Task[QueueState | Exception | None]] = {}
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process, 0 when it is leased or unknown.
@@ -63,6 +64,30 @@ class Positions:
         ahead = own.count_between(version_id, delivered, sequence) + others
         return position(delivered, sequence, ahead)
 
+    async def withdrawn(self, version_id: str, sequence: int) -> int:
+        """Return the position that a request of this process had when it was withdrawn just now.
+
+        0 if it is leased. The broker handles the messages of this connection in their order, so
+        what it says now is its state after the withdrawal. Raises `QueueUnavailable`.
+        """
+        stream = stream_name(self._region, version_id)
+        call = self._next_calls.get(stream)
+        if call is None:
+            call = self._next_calls[stream] = spawn(self._call_next(stream), f"state-{stream}")
+        state = _checked(await asyncio.shield(call))
+        if state is None or sequence <= state.delivered:
+            return 0
+        others = await self._peers.count_between(version_id, state.delivered, sequence)
+        own = self._own.count_between(version_id, state.delivered, sequence)
+        return position(state.delivered, sequence, own + others)
+
+    async def line(self, stream: str) -> LineState:
+        """Return what the broker knows of a queue. Raises `QueueUnavailable`."""
+        state = await self._state(stream)
+        if state is None:
+            return LineState("", 0, 0, 0)
+        return LineState(state.created, state.waiting, state.leased, state.deliveries)
+
     async def depth(self, stream: str) -> int:
         """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
         state = await self._state(stream)
@@ -74,13 +99,22 @@ class Positions:
         if call is None:
             call = self._calls[stream] = spawn(self._call(stream), f"state-{stream}")
             call.add_done_callback(lambda _: self._calls.pop(stream, None))
-        state = await asyncio.shield(call)
-        if isinstance(state, Exception):
-            raise QueueUnavailable(str(state)) from state
-        return state
+        return _checked(await asyncio.shield(call))
+
+    async def _call_next(self, stream: str) -> QueueState | Exception | None:
+        """Ask in the next turn: what is withdrawn in this one shares the call."""
+        await asyncio.sleep(0)
+        del self._next_calls[stream]
+        return await self._call(stream)
 
     async def _call(self, stream: str) -> QueueState | Exception | None:
         try:
             return await self._jetstream.consumer_state(stream)
         except (JetStreamError, NatsError) as error:
             return error
+
+
+def _checked(state: QueueState | Exception | None) -> QueueState | None:
+    if isinstance(state, Exception):
+        raise QueueUnavailable(str(state)) from state
+    return state

@@ -36,6 +36,7 @@ from typing import Any
 import orjson
 
 from queueing.interface import (
+    LineState,
     PublishCallbacks,
     QueueError,
     QueueFull,
@@ -182,11 +183,13 @@ class VersionQueue:
     ``last_runs`` has the time at which a request got its last permitted run, by request id;
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
-    continues when the queue is forgotten and opened again.
+    continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
+    published that was answered last.
     """
 
     __slots__ = (
         "ack_prefix",
+        "answered_at",
         "by_sequence",
         "created",
         "delivered",
@@ -209,6 +212,7 @@ class VersionQueue:
         self.subject = names.subject
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
         self.stored = publishes.child(names.stream, PublishStatus.OK)
+        self.answered_at = 0.0
         self.created = ""
         self.highest = self.delivered = 0
         self.highest_at = 0.0
@@ -356,10 +360,35 @@ class JetStreamQueue:
         elif may_be_stored:
             self._maintenance.remove(queue.names, request_id)
 
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
+        sequence = self.sequence_of(request_id)
+        self.withdraw(version_id, request_id)
+        return await self._positions.withdrawn(version_id, sequence) if sequence else 0
+
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        """Return whether a request of this process may have waited for a lease for ``seconds``."""
+        queue = self._queues.get(version_id)
+        if queue is None or not queue.by_sequence:
+            return False
+        latest = self._clock() - seconds
+        # The second look is slower: a dictionary finds its first entry behind all removed ones.
+        return queue.answered_at < latest and next(iter(queue.by_sequence.values())).at <= latest
+
+    def last_sequence(self, version_id: str) -> int:
+        """Return the sequence of this process's last publish, 0 if it is not known."""
+        queue = self._queues.get(version_id)
+        return queue.sequences.last if queue is not None else 0
+
+    async def line(self, version_id: str) -> LineState:
+        """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
+        return await self._positions.line(stream_name(self._region, version_id))
+
     def forget(self, request_id: str) -> None:
         """Keep no more of the request."""
         request = self._requests.get(request_id)
         if request is not None:
+            request.queue.answered_at = request.at
             self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:

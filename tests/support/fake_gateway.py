@@ -63,13 +63,14 @@ class Expected:
         body: bytes = b"",
         *,
         has_rest: bool = False,
+        age_s: float = 0.0,
     ) -> bytes:
-        """Return an envelope that directs the worker to this gateway."""
+        """Return an envelope, ``age_s`` old, that directs the worker to this gateway."""
         return encode_envelope(
             request_id=self.request_id,
             nca_id="account",
             subject="caller",
-            requested_at_ns=time.time_ns(),
+            requested_at_ns=time.time_ns() - int(age_s * 1e9),
             method=method,
             path=path,
             headers=[*headers],

@@ -9,6 +9,7 @@ from worker_agent.job.context import Context
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import Event
+from worker_agent.job.window import StartGate
 
 PLATFORM_HEADERS = PlatformHeaders("h:1", [], asset_dir="/a", large_output_dir="/o")
 JSON = [(b"content-type", b"application/json"), (b"connection", b"keep-alive")]
@@ -58,6 +59,7 @@ class Bench:
             attach=AttachPort("attach", self.script),
             registry=Port("registry", self.script),
             platform_headers=PLATFORM_HEADERS,
+            gate=StartGate(),
         )
         headers = ((b"content-length", length),) if length else ()
         self.lease = LeasePort("lease", self.script)
@@ -80,7 +82,7 @@ class Bench:
 
     def send(self) -> None:
         """Send the request, as the inference server's port does when it has a connection."""
-        if self.job.is_waiting():
+        if self.job.may_send(0.0):
             self.job.sent(self.call, 0.0)  # type: ignore[arg-type]
 
     def stream(self) -> "Bench":
@@ -96,7 +98,11 @@ class Bench:
 
 
 FIRE: dict[Event, list[Callable[[Bench], object]]] = {
-    Event.BEGIN: [lambda b: b.job.begin(REQUESTED_AT_NS)],
+    Event.BEGIN: [
+        lambda b: b.job.begin(REQUESTED_AT_NS),
+        lambda b: b.job.begin(REQUESTED_AT_NS + 3_600_000_000_000),
+    ],
+    Event.MAY_SEND: [lambda b: b.job.may_send(0.0), lambda b: b.job.may_send(3_600.0)],
     Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
     Event.UNREACHABLE: [lambda b: b.job.unreachable()],
     Event.RESPONSE_WHOLE: [lambda b: b.job.response_whole(200, JSON, 2, b"{}")],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gateway.invocation.collection import SpoolUser
-from queueing.interface import RunDecision
+from queueing.interface import LineState, RunDecision
 
 
 class Script:
@@ -95,6 +95,7 @@ class RecordedQueue:
         self.decision = RunDecision.RUN
         self.envelopes: list[bytes] = []
         self.traces: list[bytes] = []
+        self.withdrawn_position = 0
 
     def publish(
         self, version_id: str, request_id: str, envelope: bytes, callbacks: object, trace: bytes
@@ -105,6 +106,19 @@ class RecordedQueue:
 
     def withdraw(self, version_id: str, request_id: str) -> None:
         self._script.add("queue.withdraw")
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        self.withdraw(version_id, request_id)
+        return self.withdrawn_position
+
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        return False
+
+    def last_sequence(self, version_id: str) -> int:
+        return 0
+
+    async def line(self, version_id: str) -> LineState:
+        raise NotImplementedError
 
     def forget(self, request_id: str) -> None:
         self._script.add("queue.answered")
@@ -134,6 +148,9 @@ class RecordedRegistry:
 
     def renew_response_token(self, request_id: str) -> None:
         self._script.add("registry.renew")
+
+    def expired(self, request_id: str) -> None:
+        self._script.add("registry.expired")
 
     def finished(self, request_id: str) -> None:
         self._script.add("registry.finished")

@@ -31,10 +31,10 @@ class InferenceServer:
         except OSError:
             callbacks.unreachable()
             return
-        if callbacks.is_waiting():
+        if callbacks.may_send(self._clock()):
             self._start(request, callbacks, connection)
         else:
-            # Cancelled meanwhile. The connection has carried nothing, so it can serve the next.
+            # Over meanwhile. The connection has carried nothing, so it can serve the next.
             self._pool.released(connection)
 
     def _start(

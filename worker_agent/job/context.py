@@ -11,6 +11,7 @@ from http1.stream import RequestWriter, ResponseStream
 from queueing.interface import RunDecision
 from wire.envelope import Envelope
 from worker_agent.job.request import Outgoing, PlatformHeaders
+from worker_agent.job.window import StartGate
 
 AJob = TypeVar("AJob")
 AJob_contra = TypeVar("AJob_contra", contravariant=True)
@@ -19,8 +20,8 @@ AJob_contra = TypeVar("AJob_contra", contravariant=True)
 class InferenceCallbacks(ResponseStream, Protocol):
     """Reports the progress of one request to the inference server."""
 
-    def is_waiting(self) -> bool:
-        """Return whether the request is still to be sent."""
+    def may_send(self, now: float) -> bool:
+        """Return whether the request is still to be sent at ``now``, loop time in seconds."""
 
     def sent(self, writer: RequestWriter, now: float) -> None:
         """The head and the first part of the body were written at ``now``, loop time in seconds."""
@@ -92,6 +93,9 @@ class Attach(Protocol[AJob_contra]):
 class JobRegistry(Protocol):
     """The jobs of the agent, by request id."""
 
+    def responding(self, request_id: str) -> None:
+        """The response head of a job has come before its body."""
+
     def freed(self, request_id: str) -> None:
         """The inference server is done with the job: its slot is free. Called exactly once."""
 
@@ -107,3 +111,4 @@ class Context(Generic[AJob]):
     attach: Attach[AJob]
     registry: JobRegistry
     platform_headers: PlatformHeaders
+    gate: StartGate

@@ -5,6 +5,8 @@ Effects are calls on ports. Set the state first and call ports last: a write may
 `pause_writing` before it returns, so an event can arrive inside an effect.
 """
 
+from math import inf
+
 from http1.stream import Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
@@ -34,10 +36,12 @@ from worker_agent.job.states import (
 class Job:
     """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
 
-    ``leased_at``, ``sent_at`` (when the inference server last got the request) and ``freed_at``
-    (when that was done) are loop time in seconds, 0.0 until they are known. ``response`` is the
-    whole inner response while it is being delivered, empty when it was streamed. ``status`` is the
-    response's, 0 before its head. ``response_bytes`` counts the body from the inference server.
+    ``leased_at``, ``sent_at`` (when the inference server last got the request), ``head_at`` (when
+    the head of a streamed response came) and ``freed_at`` (when the inference server was done) are
+    loop time in seconds, 0.0 until they are known. ``left_s`` is what was left of the poll window
+    at the lease, infinite if that is not known. ``response`` is the whole inner response while it
+    is being delivered, empty when it was streamed. ``status`` is the response's, 0 before its head.
+    ``response_bytes`` counts the body from the inference server.
     """
 
     __slots__ = (
@@ -51,10 +55,13 @@ class Job:
         "_request",
         "_rest",
         "_rest_left",
+        "_start_by",
         "envelope",
         "freed_at",
+        "head_at",
         "lease",
         "leased_at",
+        "left_s",
         "outcome",
         "request_id",
         "response",
@@ -80,7 +87,8 @@ class Job:
         self.lease = lease
         self.envelope = envelope
         self.leased_at = leased_at
-        self.sent_at = self.freed_at = 0.0
+        self.sent_at = self.head_at = self.freed_at = self._start_by = 0.0
+        self.left_s = inf
         self.request_id = envelope.request_id
         self.state = OPENING
         self.status = 0
@@ -103,14 +111,36 @@ class Job:
         except RequestError:
             self._fail(INTERNAL)
             return
+        if self.envelope.requested_at_ns and (not request.has_rest or self.lease.deliveries == 1):
+            # Otherwise the end of the window is not known, because it stands still while a worker
+            # waits for the client's body: then only the gateway's withdrawal counts.
+            self.left_s = request.left_s
+            self._context.gate.offset.saw_age(request.window_s - request.left_s)
+        if not self._is_in_time(request, self.leased_at):
+            self._finish(Outcome.LATE)
+            return
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
     # The inference server
 
-    def is_waiting(self) -> bool:
-        """Return whether the request is still to be sent: it can be cancelled before it is."""
-        return self.state is OPENING and not self.lease.is_over()
+    def may_send(self, now: float) -> bool:
+        """Return whether the request is still to be sent, now that a connection is open.
+
+        It can have been cancelled before. If its window ends too soon, it ends here.
+        """
+        request = self._request
+        if self.state is not OPENING or request is None or self.lease.is_over():
+            return False
+        if now <= self._start_by or self._is_in_time(request, now):
+            return True
+        self._finish(Outcome.LATE)
+        return False
+
+    @property
+    def has_response(self) -> bool:
+        """Whether the inference server has sent a response head that can be passed on."""
+        return self.status != 0 and not self._is_problem
 
     def sent(self, writer: RequestWriter, now: float) -> None:
         """The head and the envelope's part of the body were written at ``now``."""
@@ -161,6 +191,7 @@ class Job:
         total_bytes: int | None = len(head)
         if not self._request.is_head and status not in BODILESS_STATUSES:
             total_bytes = None if body_bytes is None else len(head) + body_bytes
+        self._context.registry.responding(self.request_id)
         self._post = self._context.attach.stream(self, head, total_bytes)
 
     def response_data(self, data: bytes) -> None:
@@ -318,6 +349,17 @@ class Job:
             # What was fetched of the body is gone, so no other worker could run the request.
             is_begun = self.state > FORWARDING or self._rest is not None
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
+
+    def _is_in_time(self, request: Outgoing, now: float) -> bool:
+        """Return whether the window leaves time for the function, and until when it does."""
+        left_s = self.left_s - (now - self.leased_at)
+        slack_s = self._context.gate.slack_s(
+            left_s, request.window_s, now, self.lease.has_followers
+        )
+        if slack_s is None:
+            return False
+        self._start_by = now + slack_s
+        return True
 
     def _check_late(self, event: Event, first: State) -> None:
         """Raise if the job has not reached ``first`` yet; in later states ``event`` is ignored."""

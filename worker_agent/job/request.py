@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from http1.stream import Headers
-from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
+from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S, RESPONSE_GRACE_S
 from wire.envelope import Envelope
 from wire.headers import CONTENT_LENGTH, HOP_BY_HOP, NVCF_INVOCATION_REGION, NVCF_POLL_SECONDS
 from wire.http1 import HeadError, encode_request_head
@@ -77,19 +77,31 @@ class Outgoing:
 
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway. ``is_head``: the method is HEAD.
+    more of the body follows from the gateway. ``is_head``: the method is HEAD. The gateway waits
+    ``window_s`` seconds for the response head; of these ``left_s`` are left by this machine's
+    clock when the request is built.
     """
 
-    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head")
+    __slots__ = ("body", "body_bytes", "has_rest", "head", "is_head", "left_s", "window_s")
 
-    def __init__(
-        self, head: bytes, body: bytes, body_bytes: int | None, *, has_rest: bool, is_head: bool
+    def __init__(  # noqa: PLR0913 - one argument per attribute
+        self,
+        head: bytes,
+        body: bytes,
+        body_bytes: int | None,
+        *,
+        has_rest: bool,
+        is_head: bool,
+        window_s: float,
+        left_s: float,
     ) -> None:
         self.head = head
         self.body = body
         self.body_bytes = body_bytes
         self.has_rest = has_rest
         self.is_head = is_head
+        self.window_s = window_s
+        self.left_s = left_s
 
 
 def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns: int) -> Outgoing:
@@ -109,17 +121,24 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         framing = platform_headers.static_lines
     _add_platform_headers(headers, envelope, platform_headers)
     headers.append((b"NVCF-INVOCATION-REGION", dropped.get(NVCF_INVOCATION_REGION, b"")))
-    left_s = (
-        poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
-        - max(0, now_ns - envelope.requested_at_ns) // _NS
-    )
-    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, left_s)))
+    poll_s = poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
+    age_ns = now_ns - envelope.requested_at_ns
+    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, poll_s - max(0, age_ns) // _NS)))
+    window_s = (poll_s or 1) + RESPONSE_GRACE_S
     try:
         head = encode_request_head(method, envelope.path or b"/", headers, framing)
     except HeadError as error:
         raise RequestError(str(error)) from error
     has_rest = envelope.request_token is not None
-    return Outgoing(head, envelope.body, body_bytes, has_rest=has_rest, is_head=method == b"HEAD")
+    return Outgoing(
+        head,
+        envelope.body,
+        body_bytes,
+        has_rest=has_rest,
+        is_head=method == b"HEAD",
+        window_s=window_s,
+        left_s=window_s - age_ns / _NS,
+    )
 
 
 def poll_seconds(value: bytes) -> int:

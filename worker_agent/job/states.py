@@ -12,7 +12,8 @@ has been written to the gateway, and otherwise when all is over, whatever the ou
 accepts one response for a request, so a second run could not be delivered. (A small whole response
 is confirmed at once, and its acknowledgement shares a packet with the next pull.) Only the lease of
 a job that the agent abandons before it has a response is ended with a nak. A lease that may be
-over, because the process stood still, is not ended at all: it may be another worker's.
+over, because the process stood still, is not ended at all: it may be another worker's. A job
+whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -40,6 +41,7 @@ class Event(Enum):
 
     BEGIN = "begin"
     # The inference server
+    MAY_SEND = "may_send"
     SENT = "sent"
     UNREACHABLE = "unreachable"
     RESPONSE_WHOLE = "response_whole"
@@ -67,6 +69,7 @@ class Event(Enum):
 
 
 _FIRST_STATE = {
+    Event.MAY_SEND: OPENING,
     Event.UNREACHABLE: OPENING,
     Event.RESPONSE_WHOLE: FORWARDING,
     Event.RESPONSE_HEAD: FORWARDING,
@@ -99,7 +102,9 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         for state in State
         if state >= first
     },
-    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING}),
+    # A request whose window ends too soon is not sent: at its lease, or when a connection is open.
+    (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
+    (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
     (OPENING, Event.SENT): frozenset({FORWARDING}),
     (OPENING, Event.UNREACHABLE): frozenset({DELIVERING}),
@@ -149,5 +154,7 @@ class Outcome(IntEnum):
     """The gateway could not be reached, or the connection to it broke."""
     HANDED_BACK = 6
     """The agent stopped before it had a response; another worker gets the request."""
-    LAPSED = 7
+    LATE = 7
+    """Not sent to the inference server: its poll window had ended, or would have ended too soon."""
+    LAPSED = 8
     """The process stood still, and the lease may have ended; another worker has the request."""

@@ -330,6 +330,94 @@ async def test_an_unknown_request_has_no_position(backend: Backend) -> None:
         assert await gateway.queue.position(version, new_request()) == 0
 
 
+async def test_an_expired_request_is_withdrawn_and_its_position_is_told(backend: Backend) -> None:
+    version = new_version()
+    async with (
+        backend.gateway(1, settings=PATIENT) as one,
+        backend.gateway(2, settings=PATIENT) as two,
+    ):
+        requests = await publish_many(backend, one, version, 2)
+        await publish_many(backend, two, version, 1, process=2)
+        last, _ = await publish(backend, one, version)
+        await until(lambda: one.queue.position(version, last), lambda position: position == 4)
+        # Withdrawn together, each is told what was ahead of it when it left.
+        positions = await asyncio.gather(
+            *(one.queue.withdraw_expired(version, request) for request in [*requests, last])
+        )
+        assert positions == [1, 1, 2]
+        await until_load(one, version, 1, 0)
+
+
+async def test_an_expired_request_that_a_worker_has_is_told_no_position(backend: Backend) -> None:
+    version = new_version()
+    async with (
+        backend.gateway(settings=PATIENT) as gateway,
+        backend.worker(version, slots=1) as work,
+    ):
+        leased, _ = await publish(backend, gateway, version)
+        await work.has(1)
+        waiting, _ = await publish(backend, gateway, version)
+        assert await gateway.queue.withdraw_expired(version, leased) == 0
+        assert await gateway.queue.withdraw_expired(version, waiting) == 1
+        await work.until(lambda: work.cancelled == [leased, waiting])
+        assert len(work.leases) == 1
+
+
+# The line
+
+
+async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
+    version = new_version()
+    async with (
+        backend.gateway(1, settings=PATIENT) as one,
+        backend.gateway(2, settings=PATIENT) as two,
+    ):
+        assert await one.queue.line(version) == ("", 0, 0, 0)
+        assert one.queue.last_sequence(version) == 0
+        await publish_many(backend, one, version, 3)
+        await publish_many(backend, two, version, 2, process=2)
+        await until_load(one, version, 5, 0)
+        first = await one.queue.line(version)
+        assert first == (first.epoch, 5, 0, 0)
+        assert (one.queue.last_sequence(version), two.queue.last_sequence(version)) == (3, 5)
+        async with backend.worker(version, slots=2) as work:
+            leases = await work.has(2)
+            assert [lease.has_followers() for lease in leases] == [True, True]
+            assert await two.queue.line(version) == (first.epoch, 3, 2, 2)
+            for lease in list(leases):
+                one.queue.forget(lease.request_id)
+                lease.ack()
+            await until_load(one, version, 3, 0)
+            assert await one.queue.line(version) == (first.epoch, 3, 0, 2)
+
+
+async def test_a_request_may_have_waited_unless_a_younger_one_is_answered(
+    backend: Backend,
+) -> None:
+    version = new_version()
+    async with backend.gateway() as gateway:
+        queue = gateway.queue
+        assert not queue.has_waited(version, 0.0)
+        await publish(backend, gateway, version)
+        assert not queue.has_waited(version, 60.0)
+        await until(lambda: queue.has_waited(version, 0.05))
+        younger, _ = await publish(backend, gateway, version)
+        queue.forget(younger)
+        assert not queue.has_waited(version, 0.05)
+        await until(lambda: queue.has_waited(version, 0.05))
+
+
+async def test_a_lease_knows_whether_others_waited(backend: Backend) -> None:
+    version = new_version()
+    async with (
+        backend.gateway(settings=PATIENT) as gateway,
+        backend.worker(version, slots=1) as work,
+    ):
+        await publish(backend, gateway, version)
+        (lease,) = await work.has(1)
+        assert not lease.has_followers()
+
+
 # Drain
 
 

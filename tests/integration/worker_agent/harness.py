@@ -28,8 +28,12 @@ class HandLease:
     def __init__(self, envelope: bytes, deliveries: int = 1) -> None:
         self.envelope = envelope
         self.deliveries = deliveries
+        self.followers = False
         self.calls: list[str] = []
         self.ended = asyncio.Event()
+
+    def has_followers(self) -> bool:
+        return self.followers
 
     def in_progress(self) -> None:
         self.calls.append("in_progress")

@@ -61,7 +61,7 @@ def test_headers_and_members_of_one_error_do_not_reach_the_next() -> None:
         (b"retry-after", b"1"),
         (b"content-type", b"application/problem+json"),
     ]
-    assert PollTimeout().headers == []
+    assert PollTimeout().headers == [(b"retry-after", b"1")]
 
 
 def test_headers_given_come_beside_those_of_the_class() -> None:

@@ -23,7 +23,7 @@ from wire.ids import FunctionId, VersionId
 class SilentQueue(RecordedQueue):
     """Knows no position in any time that matters."""
 
-    async def position(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -249,17 +249,41 @@ def test_nobody_answered_in_time() -> None:
     world = World().publish()
     assert world.invocation.deadline == 162.0
     world.now = 162.0
-    world.invocation.deadline_passed(162.0, 17)
-    assert world.script.lines[:2] == ["queue.withdraw", "registry.finished"]
+    world.invocation.deadline_passed(162.0, 1)
+    assert world.script.take() == ["registry.expired"]
+    world.invocation.position_known(17, 3)
+    assert world.script.lines[0] == "registry.finished"
     assert world.problem()["reason"] == "poll_timeout"
     assert world.client.head is not None
     assert world.client.head[0] == 504
     assert (b"nvcf-queue-position", b"17") in world.client.head[1]
+    assert (b"retry-after", b"3") in world.client.head[1]
+
+
+def test_a_request_that_a_worker_has_is_told_no_position() -> None:
+    world = World().publish()
+    world.invocation.deadline_passed(162.0, 1)
+    world.invocation.position_known(0, 1)
+    assert world.client.head is not None
+    assert world.client.head[0] == 504
+    assert b"nvcf-queue-position" not in dict(world.client.head[1])
+    assert dict(world.client.head[1])[b"retry-after"] == b"1"
+
+
+def test_a_client_that_leaves_while_its_position_is_asked_for_is_gone() -> None:
+    world = World().publish()
+    world.invocation.deadline_passed(162.0, 1)
+    world.script.take()
+    world.invocation.request_broken()
+    assert world.script.take() == ["registry.finished"]
+    world.invocation.position_known(1, 1)
+    assert world.script.lines == []
+    assert world.invocation.outcome is Outcome.CLIENT_GONE
 
 
 def test_a_worker_attached_without_a_head_in_time_is_told_to_stop() -> None:
     world = World().publish().attach()
-    world.invocation.deadline_passed(162.0)
+    world.invocation.deadline_passed(162.0, 1)
     assert "queue.withdraw" in world.script.lines
     assert "post.release" in world.script.lines
     assert world.problem()["status"] == 504
@@ -267,10 +291,10 @@ def test_a_worker_attached_without_a_head_in_time_is_told_to_stop() -> None:
 
 def test_a_stream_lives_on_to_the_ceiling_and_no_longer() -> None:
     world = World().stream()
-    world.invocation.deadline_passed(162.0)
+    world.invocation.deadline_passed(162.0, 1)
     assert world.script.lines == []
     assert world.invocation.deadline == 100.0 + 3605.0
-    world.invocation.deadline_passed(3705.0)
+    world.invocation.deadline_passed(3705.0, 1)
     assert world.script.lines == ["registry.finished", "post.release", "client.abort"]
     assert world.invocation.outcome is Outcome.TOO_LONG
 
@@ -377,7 +401,7 @@ class Play:
         if event in ("attach", "get"):
             self.worker_comes(event)
         elif event in ("deadline", "ceiling"):
-            invocation.deadline_passed(162.0 if event == "deadline" else 9999.0)
+            invocation.deadline_passed(162.0 if event == "deadline" else 9999.0, 1)
         elif event == "shut down":
             invocation.shut_down()
         elif event == "refused":
@@ -451,4 +475,5 @@ def test_any_order_of_events_ends_once_and_leaves_nothing_open(events: list[str]
     assert play.world.client.over
     if "queue.publish" in script.lines and invocation.head_at == 0.0:
         lost = ("refused", "exhausted")
-        assert "queue.withdraw" in script.lines or any(event in lost for event in events)
+        withdrawn = {"queue.withdraw", "registry.expired"} & set(script.lines)
+        assert withdrawn or any(event in lost for event in events)

@@ -74,6 +74,11 @@ def ending(world: World) -> World:
     return world
 
 
+def expired(world: World) -> World:
+    world.invocation.deadline_passed(162.0, 1)
+    return world
+
+
 def done(world: World) -> World:
     world.invocation.shut_down()
     return world
@@ -89,6 +94,11 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: collecting(INLINE + 10, UNENCODABLE),
     ],
     State.QUEUED: [lambda: World().publish(), long_body, fetched, limited, flowing],
+    State.EXPIRED: [
+        lambda: expired(World().publish()),
+        lambda: expired(long_body()),
+        lambda: expired(limited()),
+    ],
     State.ATTACHED: [
         lambda: World().publish().attach(),
         lambda: fetched().attach(),
@@ -149,9 +159,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.RESPONSE_BROKEN: [lambda w: w.invocation.response_broken()],
     Event.RESPONSE_INVALID: [lambda w: w.invocation.response_invalid(400, "bad")],
     Event.DEADLINE_PASSED: [
-        lambda w: w.invocation.deadline_passed(162.0),
-        lambda w: w.invocation.deadline_passed(9999.0),
+        lambda w: w.invocation.deadline_passed(162.0, 1),
+        lambda w: w.invocation.deadline_passed(9999.0, 1),
     ],
+    Event.POSITION_KNOWN: [lambda w: w.invocation.position_known(1, 1)],
     Event.SHUT_DOWN: [lambda w: w.invocation.shut_down()],
 }
 

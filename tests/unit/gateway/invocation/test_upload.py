@@ -401,7 +401,7 @@ def test_the_poll_window_begins_when_the_body_is_there() -> None:
     world = World(body_bytes=10)
     world.invocation.request_data(b"x" * 9)
     world.now = 162.0
-    world.invocation.deadline_passed(162.0)
+    world.invocation.deadline_passed(162.0, 1)
     assert world.script.lines == []
     assert world.invocation.state is RECEIVING
     world.now = 180.0
@@ -411,9 +411,10 @@ def test_the_poll_window_begins_when_the_body_is_there() -> None:
     assert world.invocation.offered_at == 180.0
     envelope = decode_envelope(world.queue.envelopes[0])
     assert envelope.requested_at_ns == REQUESTED_AT_NS + 80_000_000_000
-    world.invocation.deadline_passed(241.9)
+    world.invocation.deadline_passed(241.9, 1)
     assert world.invocation.state is QUEUED
-    world.invocation.deadline_passed(242.0)
+    world.invocation.deadline_passed(242.0, 1)
+    world.invocation.position_known(0, 1)
     assert world.problem()["reason"] == "poll_timeout"
 
 
@@ -433,14 +434,15 @@ def test_the_window_stands_still_while_a_worker_waits_for_the_client() -> None:
     world.now = 110.0
     world.fetch(RecordedResponseWriter(world.script, "worker"))
     world.now = 162.0
-    world.invocation.deadline_passed(162.0)
+    world.invocation.deadline_passed(162.0, 1)
     assert world.invocation.state is QUEUED
     world.now = 300.0
     world.invocation.request_data(b"a" * 10)
     world.invocation.request_end()
     # 10 s had passed before the worker began to wait.
     assert world.invocation.deadline == 300.0 + 52.0
-    world.invocation.deadline_passed(352.0)
+    world.invocation.deadline_passed(352.0, 1)
+    world.invocation.position_known(0, 1)
     assert world.problem()["reason"] == "poll_timeout"
 
 
@@ -461,9 +463,9 @@ def test_the_window_goes_on_while_a_worker_reads_nothing_or_no_more() -> None:
 def test_a_body_that_flows_for_as_long_as_a_whole_invocation_may_last_is_a_408() -> None:
     world = World(body_bytes=10)
     world.now = 3700.0
-    world.invocation.deadline_passed(3700.0)
+    world.invocation.deadline_passed(3700.0, 1)
     assert world.invocation.deadline == 3705.0
-    world.invocation.deadline_passed(3705.0)
+    world.invocation.deadline_passed(3705.0, 1)
     assert world.problem()["status"] == 408
     assert world.invocation.outcome is Outcome.TOO_LONG
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.stream import Failure
+from tests.support.envelopes import REQUESTED_AT_NS
 from tests.support.job_bench import FIRE, JSON, Bench, LeasePort
 from worker_agent.job.states import TRANSITIONS, Event, Outcome, State
 
@@ -29,7 +30,12 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
     bench.job.response_head(200, JSON, 3)
     bench.job.response_data(b"ab")
     bench.job.response_data(b"c")
-    assert bench.take() == ["attach.stream 3", "post.send_data b'ab'", "post.send_data b'c'"]
+    assert bench.take() == [
+        "registry.responding",
+        "attach.stream 3",
+        "post.send_data b'ab'",
+        "post.send_data b'c'",
+    ]
     bench.job.response_end()
     assert bench.take() == ["post.send_end", "registry.freed"]
     bench.job.post_answered(200)
@@ -150,7 +156,32 @@ def test_a_cancel_while_connecting_leaves_the_connection_to_others() -> None:
     bench = Bench().begin()
     bench.job.cancel()
     assert bench.take() == ["inference.open", "lease.ack", "registry.freed", "registry.finished"]
-    assert not bench.job.is_waiting()
+    assert not bench.job.may_send(0.0)
+
+
+def test_a_request_whose_window_has_ended_is_not_started() -> None:
+    bench = Bench()
+    bench.job.begin(REQUESTED_AT_NS + 62_000_000_000)
+    assert bench.take() == ["lease.ack", "registry.freed", "registry.finished"]
+    assert bench.job.outcome is Outcome.LATE
+
+
+def test_a_request_whose_window_ends_while_it_connects_is_not_sent() -> None:
+    bench = Bench()
+    bench.job.begin(REQUESTED_AT_NS + 58_000_000_000)
+    assert bench.take() == ["inference.open"]
+    assert bench.job.may_send(3.9)
+    assert not bench.job.may_send(4.0)
+    assert bench.take() == ["lease.ack", "registry.freed", "registry.finished"]
+    assert bench.job.outcome is Outcome.LATE
+
+
+def test_a_request_without_a_time_is_always_started() -> None:
+    bench = Bench()
+    bench.job.envelope.requested_at_ns = 0
+    bench.job.begin(REQUESTED_AT_NS)
+    assert bench.take() == ["inference.open"]
+    assert bench.job.may_send(1e9)
 
 
 def test_an_agent_that_must_stop_hands_back_what_has_no_answer() -> None:
@@ -196,7 +227,7 @@ def test_a_lease_that_comes_again_before_the_response_head_replaces_the_first() 
 def test_a_lease_that_may_be_over_is_not_ended_and_its_request_is_not_sent() -> None:
     bench = Bench().begin()
     bench.lease.is_lapsed = True
-    assert not bench.job.is_waiting()
+    assert not bench.job.may_send(0.0)
     bench.job.lapse()
     assert bench.take() == ["inference.open", "registry.freed", "registry.finished"]
 

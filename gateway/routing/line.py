@@ -1,0 +1,232 @@
+"""The calls that wait for one version, and whether a further one can be reached in its poll window.
+
+A queue is served in order, for all gateway processes alike. So a new call waits for as long as the
+workers take for everything before it: the calls ahead, divided by the leases per second. Both are
+measured at the broker (`queueing.interface.LineState`) a few times per second while calls wait;
+between two measurements the sequences of this process's own publishes show what all processes have
+added. Nothing is measured, and nothing refused, while no call waits.
+
+The pace is that of the workers only while calls wait: then leases and time are summed, and
+forgotten with a time constant, because instances come and go. Long calls give few leases, so
+``leased`` calls that take ``mean_s`` each are counted as well: before the first lease is seen they
+are all that is known, later they hardly matter. While the mean is not known they make the pace look
+too high, never too low. A stale measurement, or a queue that no worker serves, gives no pace, and
+every call is admitted.
+
+Pure: time is an argument, monotonic seconds.
+"""
+
+from math import ceil, exp, inf
+
+from queueing.interface import LineState
+from wire.deadlines import RESPONSE_GRACE_S
+from wire.head_times import HeadTimes
+
+STALE_S = 5.0
+"""A measurement counts for so long."""
+MAX_RETRY_AFTER_S = 3600
+_FIRST_INTERVAL_S = 0.1
+_BUSY_INTERVAL_S = 0.25
+_SLOW_INTERVAL_S = 2.0
+_IDLE_INTERVAL_S = 1.0
+_MEMORY_S = 2.0
+_GENERATIONS = 6
+_COUNTED = 16
+_FORGET_S = 30.0
+_AFTER_S = 1.0
+"""For so long after the last calls waited, the slots are taken to be busy but for the leases that
+ended since: a burst would be admitted as a whole if a moment without a line meant free slots."""
+_TOLERANCE = 1.1
+_COUNTABLE = 0.75
+"""So many calls must be leased on average. Fewer are only those that wait for the head of a stream,
+and too few to be counted now and then."""
+_MAX_PUBLISHED = 1_000_000
+"""A larger difference of two sequences is no count: they belong to two lives of the queue."""
+_LATE_S = 0.25
+"""How much longer than expected a call may wait and still be started."""
+
+
+class Line:
+    """What is known of the line of one version.
+
+    ``called_at`` is when a call last asked, ``asked_at`` when the last measurement was begun, and
+    ``measuring`` whether it is still on its way.
+    """
+
+    __slots__ = (
+        "_at",
+        "_credit",
+        "_heads",
+        "_leased_s",
+        "_leases",
+        "_long_at",
+        "_mean_s",
+        "_median_s",
+        "_paced_at",
+        "_seconds",
+        "_sequence",
+        "_state",
+        "asked_at",
+        "called_at",
+        "measuring",
+    )
+
+    def __init__(self) -> None:
+        self._state: LineState | None = None
+        self._at = 0.0
+        self._sequence = 0
+        self._leases = 0.0
+        self._leased_s = 0.0
+        self._seconds = 0.0
+        self._credit = 0.0
+        self._paced_at = 0.0
+        self._long_at = -inf
+        self._heads = HeadTimes()
+        self._mean_s = self._median_s = 0.0
+        self.asked_at = 0.0
+        self.called_at = 0.0
+        self.measuring = False
+
+    def is_long(self, now: float) -> bool:
+        """Return whether calls waited at the last measurement, or a moment ago."""
+        state = self._state
+        return state is not None and (state.waiting > 0 or now - self._long_at <= _AFTER_S)
+
+    def answered(self, lease_s: float, now: float) -> None:
+        """A call got its response head ``lease_s`` after its lease."""
+        self._heads.add(lease_s, now)
+
+    def measured(self, state: LineState, sequence: int, now: float) -> None:
+        """Take the queue's state; ``sequence`` is the last of this process when it was asked."""
+        before, passed_s = self._state, now - self._at
+        if before is not None and (
+            state.epoch != before.epoch or state.deliveries < before.deliveries
+        ):
+            # Another queue of the same name.
+            before = None
+            self._leases = self._leased_s = self._seconds = 0.0
+        if now - self._paced_at > _FORGET_S:
+            self._leases = self._leased_s = self._seconds = 0.0
+        mean_s = self._mean_s = self._heads.mean_s
+        self._median_s = self._heads.median_s
+        if (
+            before is not None
+            and before.waiting
+            and state.waiting
+            and passed_s <= max(STALE_S, 2 * mean_s)
+        ):
+            kept = exp(-passed_s / self._memory_s())
+            leases = self._credible(state.deliveries - before.deliveries, before, state, passed_s)
+            self._leases = self._leases * kept + leases
+            self._leased_s = self._leased_s * kept + passed_s * (before.leased + state.leased) / 2
+            self._seconds = self._seconds * kept + passed_s
+            self._paced_at = now
+        if state.waiting:
+            self._long_at = now
+        self._state = state
+        self._at = now
+        self._sequence = sequence
+
+    def is_due(self, sequence: int, now: float) -> bool:
+        """Return whether it is time for a measurement, if a call asks or `is_long`."""
+        state = self._state
+        if state is None:
+            return not self.measuring and now - self.asked_at >= _BUSY_INTERVAL_S
+        if not self.is_long(now) and sequence - self._sequence <= state.leased:
+            interval_s = _IDLE_INTERVAL_S
+        else:
+            wait_s = self._wait_s(sequence, now)
+            if wait_s is None:
+                interval_s = _FIRST_INTERVAL_S
+            else:
+                interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
+        return not self.measuring and now - self.asked_at >= interval_s
+
+    def excess_s(self, poll_s: float, sequence: int, now: float) -> float:
+        """Return how many seconds too long the line is for a poll window; 0 if it is not.
+
+        ``sequence`` is the last of this process.
+        """
+        wait_s = self._wait_s(sequence, now)
+        if not wait_s:
+            return 0.0
+        return max(wait_s - self._room_s(poll_s, now), 0.0)
+
+    def retry_after_s(self, poll_s: float, sequence: int, now: float) -> int:
+        """Return when there will be room for such a call, in whole seconds from 1 to 3600."""
+        excess_s = min(self.excess_s(poll_s, sequence, now), MAX_RETRY_AFTER_S)
+        return max(ceil(excess_s), 1)
+
+    def _memory_s(self) -> float:
+        """Return the time constant with which leases and time are forgotten.
+
+        Long enough for several leases of each slot, by how long a lease lasts, and in any case for
+        `_COUNTED` of them: a slot may be held for longer than its lease when responses are streams.
+        """
+        if self._leases < _COUNTED:
+            return inf
+        return max(_MEMORY_S, _GENERATIONS * max(self._mean_s, self._leased_s / self._leases))
+
+    def _credible(self, leases: int, before: LineState, state: LineState, passed_s: float) -> float:
+        """Return how many of ``leases`` can have been for work.
+
+        A worker also leases what it then does not start, and that goes as fast as it can pull.
+        Counting it would make the line look shorter just when it is too long. So leases count up to
+        twice the present pace, with a burst of one for each slot.
+        """
+        pace = self._pace(before)
+        if pace is None:
+            return leases
+        expected = 2 * pace * passed_s
+        fresh = max(state.leased - before.leased, 0)
+        self._credit = min(self._credit + expected + fresh, expected + state.leased + 1)
+        counted = min(float(leases), self._credit)
+        self._credit -= counted
+        return counted
+
+    def _room_s(self, poll_s: float, now: float) -> float:
+        """Return how long a call may wait for its lease.
+
+        The rest of its window is for the function, by its median. If that takes most of the window,
+        the grace after it is used too: otherwise no call could ever wait. In any case a worker must
+        still start it (`worker_agent.job.window`), or the line would move on without work being
+        done.
+        """
+        window_s = poll_s + RESPONSE_GRACE_S
+        needed_s = self._heads.needed_s(window_s, now)
+        if needed_s is None:
+            return 0.0
+        room_s = max(poll_s - self._median_s, poll_s / 2)
+        return max(min(room_s, window_s - needed_s - _LATE_S), 0.0)
+
+    def _wait_s(self, sequence: int, now: float) -> float | None:
+        """Return how long a new call waits for its lease, `None` if it is not known."""
+        state, passed_s = self._state, now - self._at
+        if state is None or passed_s > STALE_S:
+            return None
+        if not self.is_long(now):
+            # Free slots may take what has come since.
+            return 0.0
+        pace = self._pace(state)
+        if pace is None:
+            return None
+        published = sequence - self._sequence
+        if not 0 < published < _MAX_PUBLISHED:
+            published = 0
+        # Without calls that wait, at most so many slots are free as leases ended since some did.
+        idle_s = now - self._long_at if not state.waiting else passed_s
+        ahead = state.waiting + published - pace * idle_s
+        return max(ahead, 0.0) / pace
+
+    def _pace(self, state: LineState) -> float | None:
+        """Return how many calls are leased per second while calls wait, `None` if not known."""
+        if not state.leased and self._leases < 0.5:
+            return None
+        seconds = self._seconds + self._mean_s
+        if not seconds:
+            return None
+        pace = (self._leases + max(state.leased, 1)) / seconds
+        if self._mean_s and self._leased_s > _COUNTABLE * self._seconds:
+            # Little's law: no slot can do more than its calls allow.
+            pace = min(pace, _TOLERANCE * self._leased_s / self._seconds / self._mean_s)
+        return pace

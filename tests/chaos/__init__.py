@@ -1,0 +1,1 @@
+"""The system under load while its parts are killed, paused and cut off; its history is checked."""
