@@ -379,7 +379,7 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
         await until_load(one, version, 5, 0)
         first = await one.queue.line(version)
         assert first == (first.epoch, 5, 0, 0)
-        assert (one.queue.last_sequence(version), two.queue.last_sequence(version)) == (3, 5)
+        assert two.queue.last_sequence(version) - one.queue.last_sequence(version) == 2
         async with backend.worker(version, slots=2) as work:
             leases = await work.has(2)
             assert [lease.has_followers() for lease in leases] == [True, True]
