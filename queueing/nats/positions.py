@@ -66,21 +66,20 @@ class Positions:
         return position(delivered, sequence, ahead)
 
     async def withdrawn(self, version_id: str, sequence: int, withdraw: Callable[[], None]) -> int:
-        """Call ``withdraw``, and return the position of its request at that moment; 0: leased.
+        """Call ``withdraw`` in any case, and return the position of its request before; 0: leased.
 
-        The broker is asked just before, on the same connection, which it serves in order: removing
-        a request by its id also moves the consumer past it, as a lease does. Raises
+        The broker is asked before: removing a request by its id moves the consumer past it, as a
+        lease does, and the broker may respond to questions later than it removes. Raises
         `QueueUnavailable`.
         """
         stream = stream_name(self._region, version_id)
         call = self._next_calls.get(stream)
         if call is None:
-            call = self._next_calls[stream] = spawn(self._call(stream), f"state-{stream}")
-        # The call sends its question in its first step; others of this turn share it.
-        await asyncio.sleep(0)
-        self._next_calls.pop(stream, None)
-        withdraw()
-        state = _checked(await asyncio.shield(call))
+            call = self._next_calls[stream] = spawn(self._call_next(stream), f"state-{stream}")
+        try:
+            state = _checked(await asyncio.shield(call))
+        finally:
+            withdraw()
         if state is None or sequence <= state.delivered:
             return 0
         others = await self._peers.count_between(version_id, state.delivered, sequence)
@@ -106,6 +105,12 @@ class Positions:
             call = self._calls[stream] = spawn(self._call(stream), f"state-{stream}")
             call.add_done_callback(lambda _: self._calls.pop(stream, None))
         return _checked(await asyncio.shield(call))
+
+    async def _call_next(self, stream: str) -> QueueState | Exception | None:
+        """Ask in the next turn: what is withdrawn in this one shares the call."""
+        await asyncio.sleep(0)
+        del self._next_calls[stream]
+        return await self._call(stream)
 
     async def _call(self, stream: str) -> QueueState | Exception | None:
         try:

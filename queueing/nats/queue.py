@@ -31,7 +31,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from typing import Any
 
 import orjson
@@ -363,12 +362,17 @@ class JetStreamQueue:
 
     async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
-        sequence = self.sequence_of(request_id)
-        withdraw = partial(self.withdraw, version_id, request_id)
-        if not sequence:
-            withdraw()
+        request = self._requests.get(request_id)
+        if request is None or request.state is not HELD:
+            self.withdraw(version_id, request_id)
             return 0
-        return await self._positions.withdrawn(version_id, sequence, withdraw)
+
+        def withdraw() -> None:
+            # Not if its response head came meanwhile: a cancel would stop its worker.
+            if self._requests.get(request_id) is request:
+                self.withdraw(version_id, request_id)
+
+        return await self._positions.withdrawn(version_id, request.sequence, withdraw)
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``."""
