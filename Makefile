@@ -2,6 +2,7 @@
 # make test   check style, types and import contracts, then run every test; ARGS goes to pytest
 # make check  the same without the tests
 # make docs   write the pages of docs/ that are generated from the code
+# make turns  print the longest turn of an event loop for each hostile input
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make clean  remove what these targets created, except the virtual environment
@@ -18,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check docs bench chaos clean
+.PHONY: help run test check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -38,6 +39,9 @@ check: $(VENV)/.has-test
 
 docs: $(VENV)/.has-test
 	$(BIN)/python docs/diagrams.py
+
+turns: $(VENV)/.has-test
+	$(BIN)/python -m pytest -q -s tests/integration/test_loop_turns.py
 
 bench: $(VENV)/.has-bench
 	@exec $(BIN)/python -m loadtests.run $(ARGS)

@@ -60,11 +60,19 @@ def serve(
         _refuse(str(error))
     if count == 1:
         sys.exit(_run_one(settings, 0, sockets[0]))
-    sys.exit(Supervisor(partial(_run_one, settings), sockets).supervise())
+    run = partial(_run_one, settings, shares_addresses=True)
+    sys.exit(Supervisor(run, sockets).supervise())
 
 
-def _run_one(settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> int:
-    return lifecycle.run(partial(serve_process, settings, index, sockets))
+def _run_one(
+    settings: GatewaySettings,
+    index: int,
+    sockets: list[socket.socket],
+    *,
+    shares_addresses: bool = False,
+) -> int:
+    run = partial(serve_process, settings, index, sockets, shares_addresses=shares_addresses)
+    return lifecycle.run(run)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -4,8 +4,8 @@
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
                          NotInvocable 400 · BadRequest 400 · MethodNotAllowed 405 · Conflict 409
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
-        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · Starting 503 · Draining 503
-                         PollTimeout 504 · Overloaded 429
+        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
+                         Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -168,6 +168,15 @@ class StoreUnavailable(PlatformFault):
     kind = "store-unavailable"
     reason = "store_unavailable"
     summary = "The store cannot be reached"
+    always = _RETRY_SOON
+
+
+class TooManyBodies(PlatformFault):
+    """The bodies that callers of the REST API are sending at this time take too much memory."""
+
+    status = 503
+    kind = "too-many-bodies"
+    summary = "Too many large request bodies are being received"
     always = _RETRY_SOON
 
 

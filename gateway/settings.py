@@ -64,6 +64,8 @@ class EdgeSettings(Section):
     """Time in which a client reads no byte of a pending response; then the connection is reset."""
     idle_timeout_s: Seconds = _LIMITS.idle_timeout_s
     """Time between two requests on a connection; then it is closed."""
+    vanished_s: Annotated[Seconds, Field(ge=1)] = _LIMITS.vanished_s
+    """Time without a sign of life from a client's machine; then the connection is reset."""
 
 
 class UploadSettings(Section):
@@ -93,6 +95,8 @@ class AttachSettings(Section):
     """Host in the URL that workers get, if it differs from listen (0.0.0.0, NAT); empty: listen."""
     max_connections: Count = _LIMITS.max_connections
     """Open worker connections per process; a further one gets 503 and is closed."""
+    vanished_s: Annotated[Seconds, Field(ge=1)] = _LIMITS.vanished_s
+    """Time without a sign of life from a worker's machine; then the connection is reset."""
 
 
 class StoreSettings(Section):
@@ -163,8 +167,10 @@ class AdminSettings(Section):
 class DrainSettings(Section):
     """The graceful stop after SIGTERM."""
 
+    grace_s: Seconds = 5.0
+    """Time in which a process that is not ready any more still accepts and keeps connections."""
     timeout_s: Seconds = 30.0
-    """Time for invocations in flight; then their connections are reset."""
+    """Time after that for invocations in flight; then their connections are reset."""
 
 
 class LogSettings(Section):

@@ -12,12 +12,14 @@ Not thread-safe: everything runs in the event loop's thread.
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 MAX_CHILDREN = 10_000
+PART_LINES = 2000
 OTHER = "other"
 """Every label's value in the series that collects combinations beyond a family's bound."""
 
@@ -123,7 +125,8 @@ class Family(Generic[Child]):
         ``constant`` is a list of label pairs, already encoded, that precede those of each series.
         """
         yield self._head
-        for label_values, child in self._children.items():
+        # A copy: series may be made between two lines.
+        for label_values, child in list(self._children.items()):
             labels = _pairs(zip(self._labels, label_values, strict=True))
             yield from self._series(",".join(filter(None, (constant, labels))), child)
 
@@ -264,9 +267,19 @@ class MetricRegistry:
 
     def exposition(self) -> bytes:
         """Return the body of the response to a scrape; its content type is `CONTENT_TYPE`."""
-        families, constant = self._families.values(), self._constant
-        declared = "".join(line for family in families for line in family.lines(constant))
-        return declared.encode() + generate_latest(self._process)
+        return b"".join(self.parts())
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the exposition in parts of at most `PART_LINES` lines; one part may be made later.
+
+        10,000 function versions have a million lines, for which a loop must not stand still.
+        """
+        lines = chain.from_iterable(
+            family.lines(self._constant) for family in self._families.values()
+        )
+        while part := "".join(islice(lines, PART_LINES)):
+            yield part.encode()
+        yield generate_latest(self._process)
 
 
 def _pairs(labels: Iterable[tuple[str, str]]) -> str:

@@ -12,3 +12,9 @@ RESPONSE_GRACE_S = 2.0
 through. Then the gateway responds 504."""
 MAX_INVOCATION_S = 3605.0
 """Maximum time from the request head to the last byte of the response; then the gateway aborts."""
+VANISHED_S = 45.0
+"""Seconds without a sign of life after which the machine of a connection's peer counts as gone.
+
+With the time between two checks it is less than a minute, and a network's failure that heals sooner
+costs no connection.
+"""

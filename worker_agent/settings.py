@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from queueing.settings import WorkerBrokerSettings
 from runtime.settings import Address, Seconds, Section
+from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
 from wire.worker_api import MAX_CONCURRENCY
 
@@ -139,6 +140,8 @@ class AttachSettings(Section):
     """Unused connections per gateway process; further ones are closed."""
     connect_timeout_s: Seconds = 5.0
     """Time to open one connection."""
+    vanished_s: Annotated[Seconds, Field(ge=1)] = VANISHED_S
+    """Time without a sign of life from a gateway's machine; then the connection ends."""
 
 
 class AdminSettings(Section):

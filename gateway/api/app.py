@@ -121,7 +121,9 @@ async def _check(
         require(principal, route.scopes)
     path = read_path(request.match_info)
     query = read_query(request.query, route.query) if route.query is not None else None
-    body = await read_body(request, route.body) if route.body is not None else None
+    body = None
+    if route.body is not None:
+        body = await read_body(request, route.body, api.bodies, principal.account)
     if route.is_admin:
         principal = act_for(api, principal, path["ncaId"])
         if route.method != "GET":

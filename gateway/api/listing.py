@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gateway.api.access import LIST, find_visible_versions
 from gateway.api.admin_routes import ACCOUNT_PATH
 from gateway.api.paging import decode_cursor, encode_cursor
-from gateway.api.route import AnyRoute, Api, Call, Listing, Route
+from gateway.api.route import BATCH, AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.deployments import DeploymentsResponse
 from gateway.api.schemas.function_views import FunctionIdsResponse, FunctionsResponse, FunctionView
 from gateway.api.schemas.functions import IdsQuery, ListQuery, VersionsQuery
@@ -24,8 +24,6 @@ from gateway.domain.catalog import Cursor, Visibility
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.domain.readmodel import FunctionEntry
 
-_BATCH = 100
-"""Versions that are serialised before other tasks may run."""
 _IDS_BATCH = 2000
 
 
@@ -56,7 +54,7 @@ async def list_deployments(api: Api, call: Call[None, None]) -> Listing:
     return Listing("deployments", _deployment_views(api, call.account), dict)
 
 
-async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> FunctionsResponse:
+async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> Listing:
     """List the versions of a function, oldest first."""
     versions = find_visible_versions(api, call)
     query = call.query
@@ -64,11 +62,11 @@ async def list_versions(api: Api, call: Call[None, VersionsQuery]) -> FunctionsR
         _, after = decode_cursor(query.cursor)
         versions = [version for version in versions if _cursor(version) > after]
     page = versions[: query.limit]
-    more = query.limit is not None and len(versions) > query.limit
-    return FunctionsResponse(
-        functions=[_view(api, call.account, version) for version in page],
-        cursor=encode_cursor(Visibility.PRIVATE, _cursor(page[-1])) if more else None,
-    )
+    tail = {}
+    if query.limit is not None and len(versions) > query.limit:
+        tail["cursor"] = encode_cursor(Visibility.PRIVATE, _cursor(page[-1]))
+    views = batches_of(page, lambda version: _view(api, call.account, version))
+    return Listing("functions", views, lambda: tail)
 
 
 class _Walk:
@@ -118,7 +116,7 @@ class _Walk:
         self, visibility: Visibility, after: Cursor | None
     ) -> AsyncIterator[list[BaseModel]]:
         account = self._principal.account
-        while found := self._api.catalog.versions(account, visibility, after, _BATCH):
+        while found := self._api.catalog.versions(account, visibility, after, BATCH):
             after = _cursor(found[-1][1])
             batch: list[BaseModel] = []
             for version in self._select(visibility, found):
@@ -153,7 +151,7 @@ class _Walk:
 
 async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseModel]]:
     after = None
-    while found := api.catalog.versions(account, Visibility.PRIVATE, after, _BATCH):
+    while found := api.catalog.versions(account, Visibility.PRIVATE, after, BATCH):
         after = _cursor(found[-1][1])
         batch: list[BaseModel] = []
         for _, version in found:

@@ -5,6 +5,7 @@ be in a response that a caller may log.
 """
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -14,7 +15,7 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
-from gateway.api.limits import MAX_BODY_BYTES, check_body_bytes
+from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES, HeldBodies, check_body_bytes
 from gateway.errors import BadRequest, UnsupportedMediaType
 from wire.ids import parse_uuid
 
@@ -23,6 +24,8 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CODINGS = [(b"accept-encoding", b"gzip, deflate")]
 _MAX_REPORTED = 8
 """At most this many validation errors are reported."""
+_strings = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Matches also a string without its end, so that a search never begins twice at the same byte."""
 _UUIDS = frozenset(
     {"functionId", "functionVersionId", "deploymentId", "gpuSpecificationId", "requestId"}
 )
@@ -31,8 +34,13 @@ _UUIDS = frozenset(
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
-    """Return the request's body. Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest`."""
+async def read_body(
+    request: web.Request, model: type[Parsed], bodies: HeldBodies, account: str
+) -> Parsed:
+    """Return the request's body, which is counted in ``bodies`` until it is complete.
+
+    Raises `UnsupportedMediaType`, `BodyTooLarge`, `BadRequest` and `TooManyBodies`.
+    """
     if request.content_type != "application/json":
         raise UnsupportedMediaType
     coding = ",".join(request.headers.getall("content-encoding", ())).strip().lower()
@@ -40,9 +48,15 @@ async def read_body(request: web.Request, model: type[Parsed]) -> Parsed:
         raise UnsupportedMediaType("The content coding is not known", headers=_CODINGS)
     check_body_bytes(request.content_length)
     data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        check_body_bytes(len(data))
+    held_bytes = 0
+    try:
+        async for chunk in request.content.iter_any():
+            data += chunk
+            check_body_bytes(len(data))
+            bodies.hold(account, held_bytes, len(data))
+            held_bytes = len(data)
+    finally:
+        bodies.release(account, held_bytes)
     if coding in _WINDOW_BITS:
         data = decompress(data, coding)
     return parse_body(bytes(data), model)
@@ -102,7 +116,9 @@ def read_path(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_json(data: bytes) -> None:
-    """Refuse JSON that parsers read in different ways (RFC 8259 §4, §6, §9)."""
+    """Refuse JSON that parsers read in different ways (RFC 8259 §4, §6, §9), or of many values."""
+    if _values(data) > MAX_VALUES and _values(_strings.sub(b"", data, 2 * MAX_VALUES)) > MAX_VALUES:
+        raise BadRequest(f"The body has more than {MAX_VALUES} values")
     try:
         orjson.dumps(orjson.loads(data))
         json.loads(data, object_pairs_hook=_once, parse_int=_within_64_bits)
@@ -110,6 +126,11 @@ def _check_json(data: bytes) -> None:
         raise
     except (ValueError, RecursionError, TypeError) as error:
         raise BadRequest("The body is not valid JSON, or nested too deeply") from error
+
+
+def _values(text: bytes) -> int:
+    """Return about the number of values in ``text``, JSON without its strings; more with them."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _once(pairs: list[tuple[str, object]]) -> None:

@@ -7,13 +7,15 @@ A new `Route` is registered in the ``ROUTES`` of its module in `gateway.api.rout
 ``ROUTES`` in those of `gateway.api.app`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from gateway.api.identity import Identity
+from gateway.api.limits import HeldBodies
 from gateway.api.quota import Quotas
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
@@ -98,6 +100,7 @@ class Api:
     project_old_sdks: bool = True
     """Whether SDKs of 2024/25 get states that they know (`gateway.api.sdk_compat`)."""
     quotas: Quotas = field(default_factory=Quotas)
+    bodies: HeldBodies = field(default_factory=HeldBodies)
 
 
 class Call(Generic[BodyT, QueryT]):
@@ -154,6 +157,20 @@ class Listing:
     name: str
     batches: AsyncIterator[list[BaseModel]]
     tail: Callable[[], Mapping[str, object]]
+
+
+Element = TypeVar("Element")
+BATCH = 100
+"""Elements of a list that are serialised before other tasks may run."""
+
+
+async def batches_of(
+    elements: Sequence[Element], view: Callable[[Element], BaseModel], size: int = BATCH
+) -> AsyncIterator[list[BaseModel]]:
+    """Yield the views of ``elements``, ``size`` at a time, for a `Listing`."""
+    for begin in range(0, len(elements), size):
+        yield [view(element) for element in elements[begin : begin + size]]
+        await asyncio.sleep(0)
 
 
 Result = BaseModel | Listing | None

@@ -27,6 +27,7 @@ def attach_limits(attach: AttachSettings) -> ServerLimits:
     """
     return ServerLimits(
         max_connections=attach.max_connections,
+        vanished_s=attach.vanished_s,
         body_stall_s=MAX_INVOCATION_S,
         write_stall_s=MAX_INVOCATION_S,
         idle_timeout_s=MAX_INVOCATION_S,

@@ -43,8 +43,15 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
-from http1.server.listener import Listener, ListenError, bind_sockets, listen, name_of
-from http1.stream import Request
+from http1.server.listener import (
+    Listener,
+    ListenError,
+    bind_sockets,
+    claim,
+    listen,
+    name_of,
+)
+from http1.stream import Dispatch, Request
 from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
@@ -60,7 +67,10 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 STARTING_S = 2.0
-"""How long new connections wait for the store to be read; after that they get 503."""
+"""How long new connections to a process that shares no port wait for the store to be read; after
+that they get 503."""
+ATTACH_CLOSE_S = 1.0
+"""The most time for workers' connections to close when no invocation is left."""
 _ADMIN_CONNECTIONS = 256
 
 _log = logging.getLogger("gateway.process")
@@ -69,8 +79,18 @@ _log = logging.getLogger("gateway.process")
 class GatewayProcess:
     """All parts of one process. `serve` runs it to its end."""
 
-    def __init__(self, settings: GatewaySettings, index: int, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        index: int,
+        sockets: list[socket.socket],
+        *,
+        shares_addresses: bool,
+    ) -> None:
         """``index`` is the number of the process among those of one gateway, from 0.
+
+        ``sockets`` are those of the clients' addresses; if other processes share the addresses,
+        this one accepts nothing before it is ready.
 
         Raises `gateway.api.secrets.master_key.MasterKeyError` and
         `queueing.interface.CredentialsError`.
@@ -113,6 +133,7 @@ class GatewayProcess:
             self._watcher = Watcher(store, self._model)
             self._credentials = CredentialChecker(store, self._model, jwt_options(settings.jwt))
         self._sockets = sockets
+        self._shares_addresses = shares_addresses
         self._is_draining = False
         disconnected = f"{broker_name(settings)} is not connected"
         self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
@@ -140,11 +161,10 @@ class GatewayProcess:
             self._broker.start()
             stack.push_async_callback(self._broker.close)
             await self._open_store(stack)
-            await self._wait_usable(lifecycle, STARTING_S)
-            public = await listen(
-                self._sockets, StartingDispatcher(self._health), edge_limits(self._settings.edge)
-            )
-            stack.callback(public.abort_all)
+            public: Listener | None = None
+            if not self._shares_addresses:
+                await self._wait_usable(lifecycle, STARTING_S)
+                public = await self._listen_public(stack, StartingDispatcher(self._health))
             await self._wait_usable(lifecycle)
             if lifecycle.stopping.is_set():
                 return
@@ -156,8 +176,13 @@ class GatewayProcess:
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)
             api = await self._open_control(stack)
-            public.serve(self._dispatcher(target_uri, api))
+            dispatcher = self._dispatcher(target_uri, api)
             self._settle()
+            if public is None:
+                # Not before: the kernel spreads connections over the processes that listen.
+                public = await self._listen_public(stack, dispatcher)
+            else:
+                public.serve(dispatcher)
             emit(
                 _log,
                 "gateway.ready",
@@ -239,6 +264,12 @@ class GatewayProcess:
             self._metrics,
         )
 
+    async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
+        limits = edge_limits(self._settings.edge)
+        listener = await listen(claim(self._sockets), dispatch, limits)
+        stack.callback(listener.abort_all)
+        return listener
+
     async def _listen_attach(self, stack: AsyncExitStack) -> tuple[Listener, str]:
         settings = self._settings.attach
         address = _nth(settings.listen, self._index)
@@ -270,22 +301,37 @@ class GatewayProcess:
 
     async def _drain(self, public: Listener, attach: Listener) -> None:
         self._is_draining = True
-        public.stop_accepting()
-        timeout_s = self._settings.drain.timeout_s
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        emit(_log, "gateway.draining", invocations=len(self._invocations.live), timeout_s=timeout_s)
-        await public.drain(deadline)
+        public.announce_end()
+        drain = self._settings.drain
+        emit(
+            _log,
+            "gateway.draining",
+            invocations=len(self._invocations.live),
+            grace_s=drain.grace_s,
+            timeout_s=drain.timeout_s,
+        )
+        await asyncio.sleep(drain.grace_s)
+        await public.finish_accepting()
+        await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
         self._invocations.shut_down()
         attach.stop_accepting()
+        # The responses to workers' POSTs: a worker that gets none delivers its response again.
+        await attach.drain(asyncio.get_running_loop().time() + ATTACH_CLOSE_S)
         emit(_log, "gateway.stopped")
 
 
 async def serve(
-    settings: GatewaySettings, index: int, sockets: list[socket.socket], lifecycle: Lifecycle
+    settings: GatewaySettings,
+    index: int,
+    sockets: list[socket.socket],
+    lifecycle: Lifecycle,
+    *,
+    shares_addresses: bool,
 ) -> int:
     """Run one gateway process; return its exit code."""
     try:
-        await GatewayProcess(settings, index, sockets).serve(lifecycle)
+        process = GatewayProcess(settings, index, sockets, shares_addresses=shares_addresses)
+        await process.serve(lifecycle)
     except (ListenError, MasterKeyError, CredentialsError) as error:
         emit(_log, "gateway.cannot_start", logging.ERROR, error=str(error))
         return EXIT_UNUSABLE

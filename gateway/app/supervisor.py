@@ -1,9 +1,10 @@
 """`--processes N`: one parent, N gateway processes on the same addresses.
 
-The parent opens every listening socket, so that an address in use is an error before any process
-starts; it serves nothing itself. TCP addresses have one socket per process (SO_REUSEPORT: the
-kernel distributes the connections); a Unix socket is shared. A process that ends unexpectedly is
-started again; signals to the parent are passed to all.
+The parent reserves every address, so that one in use is an error before any process starts; it
+serves nothing itself. On TCP addresses each process listens with a socket of its own
+(SO_REUSEPORT: the kernel distributes the connections) from the time at which it is ready; a Unix
+socket is shared. A process that ends, also by a signal of its own, is started again; signals to the
+parent are passed to all.
 """
 
 import logging
@@ -28,7 +29,10 @@ _log = logging.getLogger("gateway.workers")
 
 
 def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socket]]:
-    """Return the listening sockets of each of ``count`` processes. Raises `ListenError`.
+    """Return the sockets of each of ``count`` processes. Raises `ListenError`.
+
+    One process alone listens at once. Of several, each listens on TCP when it claims its sockets
+    (`http1.server.listener.claim`).
 
     First each address is bound without SO_REUSEPORT: another gateway at the same address must be
     an error; it would silently get a share of the connections. That also resolves port 0.
@@ -43,7 +47,7 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
     tcp = [address for address in bound if not address.is_unix]
     shared = [listening for listening in first if listening.fileno() >= 0]
     return [
-        bind_sockets(tcp, reuse_port=True) + [listening.dup() for listening in shared]
+        bind_sockets(tcp, reuse_port=True, reserve=True) + [listening.dup() for listening in shared]
         for _ in range(count)
     ]
 
@@ -99,7 +103,6 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self._is_stopping = True
         self._due.clear()
-        # While the parent's copies are open, the kernel accepts connections for draining processes.
         self._close_sockets()
         for pid in self._running:
             os.kill(pid, number)
@@ -125,6 +128,11 @@ class Supervisor:
                 self._start_again(index, code, time.monotonic() - started_at)
 
     def _start_again(self, index: int, code: int, lived_s: float) -> None:
+        if code == 0:
+            # A stop signal to this process alone.
+            self._due[index] = time.monotonic()
+            emit(_log, "process.ended", index=index)
+            return
         delay_s = _RESTART_FIRST_S if lived_s >= _STEADY_S else self._delays_s[index]
         self._delays_s[index] = min(delay_s * 2, _RESTART_MOST_S)
         self._due[index] = time.monotonic() + delay_s

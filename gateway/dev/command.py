@@ -266,6 +266,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
         "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
         "GATEWAY_PROVISION__MAX_FAILED_STARTS": "2",
+        "GATEWAY_DRAIN__GRACE_S": "0",
         "GATEWAY_DRAIN__TIMEOUT_S": str(options.grace_s),
     }
 

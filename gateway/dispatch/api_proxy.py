@@ -21,6 +21,7 @@ from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
 from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
+from http1.peer import keep_alive
 from http1.stream import (
     Failure,
     Headers,
@@ -31,6 +32,7 @@ from http1.stream import (
     ResponseWriter,
 )
 from runtime.tasks import spawn
+from wire.deadlines import VANISHED_S
 from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
@@ -85,7 +87,8 @@ def connect_tcp(url: str) -> Connect:
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            await asyncio.get_running_loop().create_connection(factory, host, port)
+            opened, _ = await asyncio.get_running_loop().create_connection(factory, host, port)
+            keep_alive(opened.get_extra_info("socket"), VANISHED_S)
 
     return connect
 

@@ -61,7 +61,8 @@ def state_of(
         if now >= deployment.deadline_at or has_failed(deployment, own):
             return VersionState.ERROR
         return VersionState.DEPLOYING
-    return VersionState.DEGRADING if running else VersionState.DEGRADED
+    serves = any(running[spec.spec_id] for spec in deployment.specs)
+    return VersionState.DEGRADING if serves else VersionState.DEGRADED
 
 
 def capacity_of(deployment: Deployment | None, instances: Iterable[Instance], now: float) -> int:

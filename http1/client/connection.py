@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from http1.client.tcp_info import unconfirmed_bytes
+from http1.peer import Silence, keep_alive, unconfirmed_bytes
 from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
@@ -19,6 +19,9 @@ MAX_HEAD_BYTES = 417_792
 MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
+LONG_READ_BYTES = 131_072
+"""After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
+32 times in one turn, and each read can bring 40,000 chunks."""
 _COPIED_BYTES = 4_096
 """Below this, joining buffers is cheaper than handing the kernel several."""
 
@@ -70,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         "_parts",
         "_read_bytes",
         "_request_bytes",
+        "_silence",
         "_status",
         "_transport",
         "idle_since",
@@ -88,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
+        self._silence = Silence()
         self.response_stream: ResponseStream | None = None
         self.idle_since = 0.0
         self.is_writing_paused = False
@@ -189,6 +194,20 @@ class ClientConnection(asyncio.Protocol):
         self.response_stream = None
         self._transport.close()
 
+    def keep_alive(self, silent_s: float) -> None:
+        """End the connection if its idle peer answers nothing for about ``silent_s`` seconds."""
+        connected = self._transport.get_extra_info("socket")
+        if connected is not None:
+            keep_alive(connected, silent_s)
+
+    def silent_s(self, now: float) -> float:
+        """Return how long bytes that were sent have waited for an acknowledgement."""
+        return self._silence.seconds(self._transport.get_extra_info("socket"), now)
+
+    def break_off(self) -> None:
+        """End as if the peer had sent a reset."""
+        self._break(Failure.RESET)
+
     def report_delayed(self) -> None:
         """Report the head and what has arrived of a small body, if it is still incomplete."""
         if self.response_stream is not None and self._status and not self._is_head_reported:
@@ -209,6 +228,8 @@ class ClientConnection(asyncio.Protocol):
         if self._left:
             self._report_sized(response_stream, data)
             return
+        if len(data) > LONG_READ_BYTES:
+            self._rest()
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
@@ -223,6 +244,15 @@ class ClientConnection(asyncio.Protocol):
         self._read_bytes += len(data)
         if self._read_bytes > MAX_HEAD_BYTES:
             self._break(Failure.INVALID)
+
+    def _rest(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         response_stream = self.response_stream

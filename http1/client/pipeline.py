@@ -12,6 +12,8 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from http1.peer import Silence, keep_alive
+
 MAX_OUTSTANDING = 32
 MAX_WAIT_S = 0.5
 """Maximum wait of a POST for its response; no further POST is sent behind one that waits longer."""
@@ -45,6 +47,7 @@ class Pipeline(asyncio.Protocol):
         "_outstanding",
         "_owner",
         "_parser",
+        "_silence",
         "_transport",
         "idle_since",
         "is_lost",
@@ -59,6 +62,7 @@ class Pipeline(asyncio.Protocol):
         self._front_since = 0.0
         self._is_writing_paused = False
         self._is_close_announced = False
+        self._silence = Silence()
         self.idle_since = loop.time()
         self.is_lost = False
 
@@ -84,6 +88,16 @@ class Pipeline(asyncio.Protocol):
             self._front_since = now
         outstanding.append(callbacks)
         self._transport.write(message)
+
+    def keep_alive(self, silent_s: float) -> None:
+        """End the connection if its idle peer answers nothing for about ``silent_s`` seconds."""
+        connected = self._transport.get_extra_info("socket")
+        if connected is not None:
+            keep_alive(connected, silent_s)
+
+    def silent_s(self, now: float) -> float:
+        """Return how long bytes that were sent have waited for an acknowledgement."""
+        return self._silence.seconds(self._transport.get_extra_info("socket"), now)
 
     def close(self) -> None:
         """Close at once; outstanding POSTs get `post_broken`."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from http1.client.connection import ClientConnection
+from wire.deadlines import VANISHED_S
 
 SMALL_BODY_WAIT_S = 0.002
 """How long a response head waits for its small body."""
@@ -33,12 +34,22 @@ class Pool:
         "connect_timeout_s",
         "idle_s",
         "max_idle",
+        "vanished_s",
     )
 
     def __init__(
-        self, connect: Connect, *, idle_s: float, max_idle: int, connect_timeout_s: float
+        self,
+        connect: Connect,
+        *,
+        idle_s: float,
+        max_idle: int,
+        connect_timeout_s: float,
+        vanished_s: float = VANISHED_S,
     ) -> None:
-        """Keep up to ``max_idle`` connections, each unused for at most ``idle_s`` seconds."""
+        """Keep up to ``max_idle`` connections, each unused for at most ``idle_s`` seconds.
+
+        A connection that has sent something ends after ``vanished_s`` without an acknowledgement.
+        """
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._idle: list[ClientConnection] = []
@@ -49,6 +60,7 @@ class Pool:
         self.idle_s = idle_s
         self.max_idle = max_idle
         self.connect_timeout_s = connect_timeout_s
+        self.vanished_s = vanished_s
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self._open)} open, {len(self._idle)} idle>"
@@ -74,12 +86,19 @@ class Pool:
         connection = ClientConnection(self, self._loop)
         async with asyncio.timeout(self.connect_timeout_s):
             await self._connect(lambda: connection)
+        connection.keep_alive(self.vanished_s)
         self._open.add(connection)
         return connection
 
     def sweep(self) -> None:
-        """Close connections idle or lingering for too long; to be called about once a second."""
+        """Close connections that idle or linger too long, and those whose peer has vanished.
+
+        To be called about once a second.
+        """
         now = self._loop.time()
+        for connection in list(self._open):
+            if connection.silent_s(now) > self.vanished_s:
+                connection.break_off()
         oldest = now - self.idle_s
         idle = self._idle
         kept = 0

@@ -13,6 +13,9 @@ MAX_SIZE_LINE_BYTES = 1024
 MAX_EXTENSION_BYTES = 16_384
 """Maximum bytes of all chunk extensions of one body, which have no legitimate use."""
 MAX_TRAILER_BYTES = 16_384
+MAX_STEPS = 512
+"""Maximum number of chunks, or of lines, that one call decodes: a read of 256 KB can bring 40,000
+chunks of one byte, for which the other connections would wait."""
 
 _size_line = re.compile(
     rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n"
@@ -85,8 +88,8 @@ class ChunkedBody:
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
         """Return the body bytes decoded from offset ``at`` on, and the offset reached.
 
-        Stops at ``enough_bytes`` or at the end of ``data``. Raises `HttpError` for bytes that are
-        not a chunked body.
+        Stops at ``enough_bytes``, at the end of ``data`` or after `MAX_STEPS`. Raises `HttpError`
+        for bytes that are not a chunked body.
         """
         held = len(self._held)
         if held:
@@ -97,7 +100,9 @@ class ChunkedBody:
             start = 0
         parts: list[bytes] = []
         end = len(data)
-        while at < end and enough_bytes > 0 and self._state is not _COMPLETE:
+        steps = MAX_STEPS
+        while at < end and enough_bytes > 0 and steps and self._state is not _COMPLETE:
+            steps -= 1
             if self._state is _SIZE_LINE:
                 # A chunk that has arrived completely takes one step: small chunks must be cheap.
                 match = _plain_size(data, at)

@@ -3,14 +3,18 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from email.utils import formatdate
+from time import monotonic
 from typing import Protocol
 
 from http1.server.limits import ServerLimits
 from http1.stream import Dispatch
 
 SERVER_NAME = b"invocation-gateway"
+READ_ON_S = 0.005
+"""Time in one turn of the loop for connections that have more to read than one turn allows."""
 
 log = logging.getLogger("http1.server")
 
@@ -34,14 +38,18 @@ class ServerConnection(Flushable, Protocol):
     def peer_lost(self) -> None:
         """End the request's stream with `request_broken` and reset the connection."""
 
+    def read_on(self) -> None:
+        """Read what an earlier turn of the loop left."""
+
 
 class Connections:
     """The open connections of one listener, checked together by one timer.
 
     ``now`` is the loop time of the last check. A deadline that must not come early adds
     ``slack_s`` to it: reading the clock for every request costs more than the precision is worth.
-    Writes of one turn of the loop wait for its end, up to ``coalesced_bytes``; they do not count
-    towards the high-water mark.
+    While ``draining``, each response announces that its connection closes; while ``closes_idle``,
+    no connection waits for a request. Writes of one turn of the loop wait for its end, up to
+    ``coalesced_bytes``; they do not count towards the high-water mark.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class Connections:
         self.dispatch = dispatch
         self.limits = limits
         self.draining = False
+        self.closes_idle = False
         self.coalesced_bytes = limits.high_water_bytes // 4
         shortest_s = min(
             limits.head_timeout_s,
@@ -62,6 +71,7 @@ class Connections:
             limits.write_stall_s,
             limits.idle_timeout_s,
             limits.linger_s,
+            limits.vanished_s,
         )
         self.slack_s = max(0.01, min(1.0, shortest_s / 2))
         self.now = self.loop.time()
@@ -69,6 +79,8 @@ class Connections:
         self.server_line = b"server: %b\r\n" % server_name
         self._open: set[ServerConnection] = set()
         self._unflushed: list[Flushable] = []
+        self._unread: deque[ServerConnection] = deque()
+        self._reads_on_soon = False
         self._emptied: asyncio.Future[None] | None = None
         self._set_date()
 
@@ -98,6 +110,13 @@ class Connections:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
 
+    def read_on_soon(self, connection: ServerConnection) -> None:
+        """Call `read_on` of ``connection`` in a later turn of the loop, when it is its turn."""
+        self._unread.append(connection)
+        if not self._reads_on_soon:
+            self._reads_on_soon = True
+            self.loop.call_soon(self._read_on)
+
     def check(self) -> None:
         """Apply the time limits of every connection. To be called every ``slack_s``."""
         self.now = now = self.loop.time()
@@ -110,7 +129,7 @@ class Connections:
 
         ``deadline`` is loop time.
         """
-        self.draining = True
+        self.draining = self.closes_idle = True
         for connection in list(self._open):
             connection.drain()
         if self._open:
@@ -134,6 +153,20 @@ class Connections:
                 connection.flush()
             except Exception:
                 log.exception("edge.flush_failed")
+
+    def _read_on(self) -> None:
+        unread = self._unread
+        end = monotonic() + READ_ON_S
+        for _ in range(len(unread)):
+            try:
+                unread.popleft().read_on()
+            except Exception:
+                log.exception("edge.read_failed")
+            if monotonic() > end:
+                break
+        self._reads_on_soon = bool(unread)
+        if unread:
+            self.loop.call_soon(self._read_on)
 
     def _set_date(self) -> None:
         self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from wire.deadlines import VANISHED_S
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -30,6 +32,8 @@ class ServerLimits:
     idle_timeout_s: float = 75.0
     """Maximum time without a request on an open connection; then it is closed. Above a load
     balancer's usual 60 s."""
+    vanished_s: float = VANISHED_S
+    """Time without a sign of life from the peer's machine; then the connection is reset."""
     linger_s: float = 5.0
     """Time for which the client's further bytes are read and discarded after an early response, so
     that the client can read the response (RFC 9112 §9.6)."""

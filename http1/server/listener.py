@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from http1.peer import ignore_new, keep_alive, unaccepted
 from http1.server.connections import SERVER_NAME, Connections, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
@@ -16,6 +17,10 @@ from runtime.lifecycle import Ticker
 
 BACKLOG = 4096
 """The kernel caps it at net.core.somaxconn."""
+HANDSHAKE_S = 0.25
+"""Time for the last packet of a connection's handshake, which is one round trip away."""
+MAX_ACCEPTING_TURNS = 100
+"""The most turns of the loop for connections that wait to be accepted; each accepts many."""
 MAX_PORT = 65_535
 
 
@@ -44,6 +49,7 @@ class Listener:
     def __init__(self, connections: Connections, addresses: Sequence[str]) -> None:
         self._connections = connections
         self._servers: list[_Closable] = []
+        self._tcp: list[socket.socket] = []
         self._ticker = Ticker(connections.slack_s, connections.check)
         self.addresses = tuple(addresses)
 
@@ -61,8 +67,11 @@ class Listener:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections from ``sockets``; the listener owns and closes the sockets."""
         loop = self._connections.loop
+        sockets = list(sockets)
+        self._tcp = [one for one in sockets if one.family != socket.AF_UNIX]
         self._ticker.start()
         for listening in sockets:
+            keep_alive(listening, self._connections.limits.vanished_s)
             serve = (
                 loop.create_unix_server
                 if listening.family == socket.AF_UNIX
@@ -74,11 +83,34 @@ class Listener:
         """Replace the dispatch: new requests go to ``dispatch``."""
         self._connections.dispatch = dispatch
 
+    def announce_end(self) -> None:
+        """Let each further response tell its client that the connection closes."""
+        self._connections.draining = True
+
+    async def finish_accepting(self) -> None:
+        """Stop accepting without losing a connection that the kernel has made.
+
+        Closing a socket resets what waits in its queue, and on a port with SO_REUSEPORT the kernel
+        assigns connections until then (Linux moves them only with net.ipv4.tcp_migrate_req). So the
+        sockets first ignore new connections, whose clients try again after a second and reach
+        another process; when those that had begun are accepted, the sockets are closed.
+        """
+        for listening in self._tcp:
+            ignore_new(listening)
+        if self._tcp:
+            await asyncio.sleep(HANDSHAKE_S)
+        for _ in range(MAX_ACCEPTING_TURNS):
+            if not any(map(unaccepted, self._tcp)):
+                break
+            await asyncio.sleep(0)
+        self.stop_accepting()
+
     def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections go on.
+        """Close the listening sockets at once; open connections go on.
 
         The last process that listens on a Unix socket removes the socket's file.
         """
+        self._tcp.clear()
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -88,6 +120,9 @@ class Listener:
 
     async def drain(self, deadline: float) -> bool:
         """Close idle connections now and busy connections after their response.
+
+        Each response says so; one that had begun before `announce_end` cannot, and its client may
+        send one more request shortly after it.
 
         Returns True when all are closed, False at ``deadline`` (loop time).
         """
@@ -105,12 +140,13 @@ class Listener:
 
 
 def bind_sockets(
-    addresses: Iterable[ListenAddress], *, reuse_port: bool = False
+    addresses: Iterable[ListenAddress], *, reuse_port: bool = False, reserve: bool = False
 ) -> list[socket.socket]:
     """Return a listening socket for each address. Raises `ListenError`.
 
     ``reuse_port``: several processes listen on the same port and the kernel spreads connections
-    over them. The file of a Unix socket on which no process listens is replaced.
+    over them. ``reserve``: the TCP sockets do not listen yet; see `claim`. The file of a Unix
+    socket on which no process listens is replaced.
     """
     sockets: list[socket.socket] = []
     try:
@@ -118,12 +154,29 @@ def bind_sockets(
             if address.path:
                 sockets.append(_bind_unix(address.path))
             else:
-                sockets.append(_bind_tcp(address.host, address.port, reuse_port))
+                sockets.append(_bind_tcp(address.host, address.port, reuse_port, not reserve))
     except BaseException:
         for bound in sockets:
             bound.close()
         raise
     return sockets
+
+
+def claim(sockets: Iterable[socket.socket]) -> list[socket.socket]:
+    """Return listening sockets in place of ``sockets``, of which some reserve a shared address.
+
+    Each process that shares a port makes its own when it is ready, so that the kernel assigns
+    connections only to processes that accept them, and to none that has died. Raises `ListenError`.
+    """
+    claimed = []
+    for bound in sockets:
+        if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            host, port = bound.getsockname()[:2]
+            claimed.append(_bind_tcp(host, port, reuse_port=True))
+            bound.close()
+        else:
+            claimed.append(bound)
+    return claimed
 
 
 async def listen(
@@ -142,7 +195,7 @@ async def listen(
     return listener
 
 
-def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
+def _bind_tcp(host: str, port: int, reuse_port: bool, listens: bool = True) -> socket.socket:
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if port > MAX_PORT:
         # The resolver would use it modulo 65536.
@@ -164,7 +217,8 @@ def _bind_tcp(host: str, port: int, reuse_port: bool) -> socket.socket:
         # Accepted sockets inherit the option (Linux, BSD): no call per connection.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound.bind(address)
-        bound.listen(BACKLOG)
+        if listens:
+            bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         raise _listen_error(name, error) from None

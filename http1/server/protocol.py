@@ -10,6 +10,7 @@ request; parts of it in other classes would cost calls for every request.
 
 import asyncio
 import logging
+import re
 from math import inf
 from time import monotonic
 
@@ -30,8 +31,13 @@ from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
 """Maximum number of connections above the limit that get 503 at a time; further ones are reset."""
+LAST_IDLE_S = 1.0
+"""Time for a further request after a response that could not announce the end: the drain began
+later than the response. The response to that request announces it."""
 PROBE_AFTER_S = 0.02
 """Time until the first check of a half-closed client; later ones come with `Connections.check`."""
+
+_blank_lines = re.compile(rb"(?:\r\n){0,8}").match
 
 log = logging.getLogger("http1.server")
 
@@ -152,25 +158,29 @@ class Http1Protocol(PeerConnection):
                 self._limit_held()
 
     def _read_from(self, data: bytes) -> int:
-        """Return the offset in ``data`` up to which it was read."""
+        """Return the offset in ``data`` up to which it was read.
+
+        Reads a bounded part: bytes, requests and chunks beyond it wait for the next turn.
+        """
         at = 0
         end = len(data)
         turns = self._limits.max_pipelined
+        enough_bytes = self._limits.high_water_bytes
         while at < end and self._state is OPEN:
             if self._response is not None:
-                if self._is_body_paused or self._body is None:
+                if self._is_body_paused or self._body is None or self._reads_on_soon:
                     break
                 at = self._read_body(data, at)
                 continue
             if self.is_writing_paused:
                 break
-            if not turns:
+            if not turns or at > enough_bytes:
                 self._read_on_soon()
                 break
             turns -= 1
-            # RFC 9112 §2.2: empty lines before a request line are skipped.
-            while data.startswith(b"\r\n", at):
-                at += 2
+            if data.startswith(b"\r\n", at):
+                # RFC 9112 §2.2: a few empty lines before a request line are skipped.
+                at = _blank_lines(data, at).end()  # type: ignore[union-attr]
             head_end = data.find(b"\r\n\r\n", at)
             if head_end < 0:
                 self._await_head(data, at)
@@ -252,12 +262,16 @@ class Http1Protocol(PeerConnection):
                 stream.request_data(body_data)
                 if self._response is not response:
                     return at
+            if len(body_data) < enough_bytes and at < len(data) and not body.is_complete:
+                # So many small chunks that the rest waits for the next turn.
+                self._read_on_soon()
+                break
         if body.is_complete:
             self._body = None
             self._deadline = inf
             stream.request_end()
             return at
-        if self._owes_first_part_end and at == len(data):
+        if self._owes_first_part_end and (at == len(data) or self._reads_on_soon):
             self._owes_first_part_end = False
             stream.first_part_end()
         if self._response is response:
@@ -303,9 +317,9 @@ class Http1Protocol(PeerConnection):
     def _read_on_soon(self) -> None:
         if not self._reads_on_soon:
             self._reads_on_soon = True
-            self._connections.loop.call_soon(self._read_on)
+            self._connections.read_on_soon(self)
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Read the held bytes, then the socket."""
         self._reads_on_soon = False
         if self._state is not OPEN:
@@ -339,10 +353,11 @@ class Http1Protocol(PeerConnection):
         self._target = b""
         if tail:
             self.write(tail)
-        if closes or self._connections.draining:
+        if closes:
             self._close()
             return
-        self.wait(self._limits.idle_timeout_s)
+        is_last = self._connections.closes_idle
+        self.wait(LAST_IDLE_S if is_last else self._limits.idle_timeout_s)
         if not self._is_corked:
             # The whole response in one write, before other work of this turn of the loop.
             self.flush()
@@ -416,8 +431,9 @@ class Http1Protocol(PeerConnection):
         super().reset()
 
     def drain(self) -> None:
-        """Close if no request is being served or received."""
-        if self._state is OPEN and self._response is None and not self._held:
+        """Close if no request is being served, received, or has arrived."""
+        is_idle = self._state is OPEN and self._response is None and not self._held
+        if is_idle and not self.unread_bytes():
             self._close()
 
     def _stream(self) -> RequestStream | None:
@@ -434,6 +450,8 @@ class Http1Protocol(PeerConnection):
             elif self._state is LINGERING:
                 self.end_linger()
         elif self._sent_bytes != self._drained_bytes and self.is_write_stalled(now):
+            self.peer_lost()
+        elif self._sent_bytes != self._acked_bytes and self.is_peer_vanished(now):
             self.peer_lost()
         if not self._is_reading:
             self._check_peer()

@@ -5,14 +5,17 @@ time of one, and uvloop's own gathering (writev) costs nearly as much.
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from contextlib import suppress
 from enum import IntEnum
 from math import inf
 from typing import Final, cast
 
+from http1.peer import Silence
 from http1.server.connections import Connections
 
 
@@ -45,6 +48,7 @@ class PeerConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_acked_bytes",
         "_connections",
         "_deadline",
         "_drained_bytes",
@@ -52,9 +56,11 @@ class PeerConnection(asyncio.Protocol):
         "_is_reading",
         "_limits",
         "_lingered_bytes",
+        "_next_ack_check",
         "_out",
         "_out_bytes",
         "_sent_bytes",
+        "_silence",
         "_stalled_since",
         "_state",
         "_transport",
@@ -75,6 +81,9 @@ class PeerConnection(asyncio.Protocol):
         self._sent_bytes = 0
         self._drained_bytes = 0
         self._stalled_since = inf
+        self._silence: Silence | None = None
+        self._acked_bytes = 0
+        self._next_ack_check = 0.0
         self._lingered_bytes = 0
         self.is_writing_paused = False
 
@@ -205,7 +214,28 @@ class PeerConnection(asyncio.Protocol):
             return False
         return now - self._stalled_since > self._limits.write_stall_s
 
+    def is_peer_vanished(self, now: float) -> bool:
+        """Whether the peer's machine gives no sign of life; to be called at every check.
+
+        The kernel is asked only if bytes were sent since it last said that all are acknowledged.
+        """
+        if now < self._next_ack_check or self._sent_bytes == self._acked_bytes:
+            return False
+        limit_s = self._limits.vanished_s
+        self._next_ack_check = now + limit_s / 8
+        if self._silence is None:
+            self._silence = Silence()
+        silent_s = self._silence.seconds(self.peer_socket, now)
+        if not self._silence.is_waiting and not self._transport.get_write_buffer_size():
+            self._acked_bytes = self._sent_bytes
+        return silent_s > limit_s
+
     # The peer's state, which the event loop does not report while the socket is not read
+
+    def unread_bytes(self) -> int:
+        """Return how many bytes have arrived that the event loop has not read."""
+        unread = fcntl.ioctl(self.peer_socket.fileno(), termios.FIONREAD, bytes(4))
+        return int.from_bytes(unread, sys.byteorder)
 
     def has_socket_error(self) -> bool:
         """Whether the connection is broken: reset, timed out, unreachable."""

@@ -26,6 +26,9 @@ from queueing.nats.protocol import (
 from runtime.events import emit
 
 _MAX_QUIET_INTERVALS = 2
+_LONG_READ_BYTES = 131_072
+"""After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
+32 times in one turn."""
 _SOCKET_BUFFER_BYTES = 1 << 20
 
 _log = logging.getLogger("queueing.nats.transport")
@@ -183,10 +186,17 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.in_bytes += len(data)
+        if len(data) > _LONG_READ_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+            self._call_soon(self._read_on)
         try:
             self._parser.feed(data)
         except ProtocolError as error:
             self.abort(f"protocol error: {error}")
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._is_blocked = True

@@ -61,6 +61,7 @@ class Stack:
             "NATS__URLS": self.nats.url,
             "ROLES": "invocation",
             "QUEUE__LEASE_S": str(LEASE_S),
+            "DRAIN__GRACE_S": "0",
             **settings,
         }
         program = gateway(

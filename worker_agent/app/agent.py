@@ -62,6 +62,7 @@ class Agent:
                 idle_s=settings.attach.idle_s,
                 max_idle=settings.attach.max_idle,
                 connect_timeout_s=settings.attach.connect_timeout_s,
+                vanished_s=settings.attach.vanished_s,
             )
         )
         limit = inference.max_concurrency

@@ -5,10 +5,8 @@ of request bodies each have a connection of their own while they last.
 """
 
 import asyncio
-import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
@@ -30,15 +28,6 @@ RUN_TIMEOUT_S = 5.0
 FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
 
-_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-if hasattr(socket, "TCP_KEEPIDLE"):
-    # A gateway whose machine fails sends nothing; a job must not wait for it forever.
-    _KEEPALIVE += [
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    ]
-
 
 _DECISIONS = {204: RunDecision.RUN, 409: RunDecision.LATER, 410: RunDecision.NEVER}
 
@@ -50,12 +39,15 @@ class AttachLimits:
     3605 s on its attach listener (`wire.deadlines.MAX_INVOCATION_S`).
     """
 
-    __slots__ = ("connect_timeout_s", "idle_s", "max_idle")
+    __slots__ = ("connect_timeout_s", "idle_s", "max_idle", "vanished_s")
 
-    def __init__(self, *, idle_s: float, max_idle: int, connect_timeout_s: float) -> None:
+    def __init__(
+        self, *, idle_s: float, max_idle: int, connect_timeout_s: float, vanished_s: float
+    ) -> None:
         self.idle_s = idle_s
         self.max_idle = max_idle
         self.connect_timeout_s = connect_timeout_s
+        self.vanished_s = vanished_s
 
 
 class GatewayPool:
@@ -147,6 +139,7 @@ class GatewayClient:
             idle_s=limits.idle_s,
             max_idle=limits.max_idle,
             connect_timeout_s=limits.connect_timeout_s,
+            vanished_s=limits.vanished_s,
         )
         authority = uri.partition(b"://")[2].rstrip(b"/")
         self._post_head = (
@@ -254,11 +247,16 @@ class GatewayClient:
             connection.close()
 
     def sweep(self) -> bool:
-        """Close connections idle for too long; ``False`` if the client may be discarded."""
+        """Close connections idle for too long, and those whose gateway process has vanished.
+
+        Returns ``False`` if the client may be discarded.
+        """
         now = self._loop.time()
+        limits = self._limits
         self._pool.sweep()
         for pipeline in list(self._pipelines):
-            if pipeline.is_idle() and now - pipeline.idle_since > self._limits.idle_s:
+            is_unused = pipeline.is_idle() and now - pipeline.idle_since > limits.idle_s
+            if is_unused or pipeline.silent_s(now) > limits.vanished_s:
                 pipeline.close()
         for rest, since in list(self._rests.items()):
             if not rest.is_waiting():
@@ -287,6 +285,7 @@ class GatewayClient:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 await self._connect(lambda: pipeline)
+            pipeline.keep_alive(self._limits.vanished_s)
         except OSError:
             self._is_connecting = False
             waiting, self._waiting = self._waiting, deque()
@@ -361,10 +360,4 @@ def _connector(uri: bytes, loop: asyncio.AbstractEventLoop) -> Connect:
     host = parts.hostname or ""
     port = parts.port or (443 if is_tls else 80)
 
-    async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
-        transport, _ = await loop.create_connection(factory, host, port, ssl=context)
-        connected = transport.get_extra_info("socket")
-        for level, option, value in _KEEPALIVE:
-            connected.setsockopt(level, option, value)
-
-    return connect
+    return lambda factory: loop.create_connection(factory, host, port, ssl=context)

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from gateway.api.access import AnyCall
-from gateway.api.route import AnyRoute, Api, Call, Route
+from gateway.api.route import AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.accounts import (
     AccountResponse,
     AccountsResponse,
@@ -51,15 +51,14 @@ async def create(api: Api, call: Call[CreateAccount, None]) -> AccountResponse:
     return AccountResponse(account=_view(account, [client_id] if client_id else []))
 
 
-async def list_accounts(api: Api, call: Call[None, None]) -> AccountsResponse:  # noqa: ARG001
+async def list_accounts(api: Api, call: Call[None, None]) -> Listing:  # noqa: ARG001
     """List every account."""
     accounts = await api.identity.credentials.accounts()
     clients: dict[str, list[str]] = {}
     for client in await api.identity.credentials.clients():
         clients.setdefault(client.account, []).append(client.client_id)
-    return AccountsResponse(
-        cloud_accounts=[_view(account, clients.get(account.nca_id, [])) for account in accounts]
-    )
+    views = batches_of(accounts, lambda account: _view(account, clients.get(account.nca_id, [])))
+    return Listing("cloudAccounts", views, dict)
 
 
 async def get(api: Api, call: Call[None, None]) -> AccountResponse:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from gateway.api.access import AnyCall, find_owned_function, not_found, read_owned
-from gateway.api.route import AnyRoute, Api, Call, Route
+from gateway.api.route import AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.authorizations import (
     Authorize,
     AuthorizeOne,
@@ -42,11 +42,13 @@ async def authorize_version(api: Api, call: Call[Authorize, None]) -> SharedResp
     return await _change_version(api, call, lambda shared: _set_parties(api, call, shared))
 
 
-async def parties(api: Api, call: Call[None, None]) -> SharedListResponse:
+async def parties(api: Api, call: Call[None, None]) -> Listing:
     """List the authorized accounts of each version."""
     entry = find_owned_function(api, call)
     versions = sorted(entry.versions.values(), key=lambda v: (v.created_at, v.version_id))
-    return SharedListResponse(functions=[_view(version, entry.function) for version in versions])
+    # Each view has up to 1000 accounts.
+    views = batches_of(versions, lambda version: _view(version, entry.function), size=4)
+    return Listing("functions", views, dict)
 
 
 async def version_parties(api: Api, call: Call[None, None]) -> SharedResponse:

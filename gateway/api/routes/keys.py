@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from gateway.api.access import AnyCall
-from gateway.api.route import AnyRoute, Api, Call, Route
+from gateway.api.route import AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.keys import (
     AdminToken,
     Authorizations,
@@ -66,11 +66,12 @@ async def create(api: Api, call: Call[CreateKey, None]) -> CreatedKey:
     return CreatedKey(value=value, **dict(_view(api, key)))
 
 
-async def list_keys(api: Api, call: Call[None, None]) -> KeysResponse:
+async def list_keys(api: Api, call: Call[None, None]) -> Listing:
     """List the keys of the account, except revoked ones."""
     keys = await api.identity.credentials.keys(call.account)
-    views = [_view(api, key) for key in keys if not key.is_revoked]
-    return KeysResponse(nca_id=call.account, keys=views)
+    kept = [key for key in keys if not key.is_revoked]
+    views = batches_of(kept, lambda key: _view(api, key))
+    return Listing("keys", views, lambda: {"nca_id": call.account})
 
 
 async def get(api: Api, call: Call[None, None]) -> KeyView:

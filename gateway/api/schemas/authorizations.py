@@ -2,16 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
-from gateway.api.schemas.fields import Body, NcaId, View, unique
+from gateway.api.schemas.fields import Body, MaybeText, NcaId, View, items, unique
 
 
 class Party(Body):
     """An account, or ``*`` for all accounts."""
 
     nca_id: NcaId
-    client_id: str | None = None
+    client_id: MaybeText | None = None
     """Not supported: only whole accounts can be authorized."""
 
 
@@ -19,7 +17,7 @@ class Authorize(Body):
     """All authorized accounts. They replace the previous ones."""
 
     authorized_parties: Annotated[
-        list[Party], unique(lambda party: party.nca_id, "the accounts"), Field(max_length=1000)
+        list[Party], items(1000), unique(lambda party: party.nca_id, "the accounts")
     ]
 
 

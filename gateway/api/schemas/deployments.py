@@ -5,15 +5,31 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from gateway.api.schemas.fields import WHOLE, Body, Duration, Flag, Query, Text, Texts, Uuid, View
+from gateway.api.schemas.fields import (
+    WHOLE,
+    Body,
+    Duration,
+    Flag,
+    MaybeText,
+    Query,
+    ShortText,
+    Texts,
+    Uuid,
+    View,
+    at_most,
+    items,
+)
 from gateway.api.schemas.function_views import StateName
 from gateway.domain.lifecycle import SpecRequest
 from wire.worker_api import MAX_CONCURRENCY
 
 MAX_INSTANCES = 100_000
+MAX_MEMBERS = 1000
+"""Maximum members of a map of any values."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_INSTANCES), WHOLE]
 PositiveCount = Annotated[int, Field(ge=1, le=MAX_INSTANCES), WHOLE]
+Values = Annotated[dict[str, JsonValue], Field(max_length=MAX_MEMBERS), at_most(MAX_MEMBERS)]
 Concurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY), WHOLE]
 
 _DURATION = re.compile(
@@ -49,7 +65,7 @@ class Stickiness(Body):
 class ScaleUp(Body):
     """When and by how much to scale up."""
 
-    metric: str | None = None
+    metric: MaybeText | None = None
     factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)]
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     stickiness: Stickiness | None = None
@@ -58,7 +74,7 @@ class ScaleUp(Body):
 class ScaleDown(Body):
     """When and by how much to scale down."""
 
-    metric: str | None = None
+    metric: MaybeText | None = None
     factor: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     stickiness: Stickiness | None = None
@@ -74,24 +90,24 @@ class Autoscaling(Body):
 class SpecBody(Body):
     """A GPU specification: instances of one kind."""
 
-    gpu: Text
+    gpu: ShortText
     """A name from supportedGpus, in any case."""
-    backend: str | None = None
+    backend: MaybeText | None = None
     """A cluster group. When absent, any group with the GPU. Excludes `clusters`."""
-    instance_type: str | None = None
+    instance_type: MaybeText | None = None
     """When absent, the default of the GPU."""
     min_instances: Count
     max_instances: PositiveCount
     max_request_concurrency: Concurrency | None = None
-    availability_zones: list[str] | None = None
+    availability_zones: Annotated[list[MaybeText], items(256)] | None = None
     clusters: Texts | None = None
     regions: Texts | None = None
     attributes: Texts | None = None
-    configuration: dict[str, JsonValue] | None = None
+    configuration: Values | None = None
     """Only for Helm functions."""
     preferred_order: Annotated[int, Field(ge=1, le=99), WHOLE] | None = None
     autoscaling_configuration: Autoscaling | None = None
-    helm_validation_policy: dict[str, JsonValue] | None = None
+    helm_validation_policy: Values | None = None
     """Only for Helm functions."""
 
     @model_validator(mode="after")
@@ -132,7 +148,7 @@ _EXTRA = {
 class Deploy(Body):
     """The instances to run."""
 
-    deployment_specifications: Annotated[list[SpecBody], Field(min_length=1, max_length=64)]
+    deployment_specifications: Annotated[list[SpecBody], items(64, at_least=1)]
 
 
 class SpecUpdate(Body):
@@ -140,10 +156,10 @@ class SpecUpdate(Body):
 
     gpu_specification_id: Uuid | None = None
     """Required if the deployment has several GPU specifications."""
-    gpu: str | None = None
-    backend: str | None = None
+    gpu: MaybeText | None = None
+    backend: MaybeText | None = None
     clusters: Texts | None = None
-    instance_type: str | None = None
+    instance_type: MaybeText | None = None
     min_instances: Count
     max_instances: PositiveCount
     max_request_concurrency: Concurrency | None = None
@@ -171,7 +187,7 @@ class SpecUpdate(Body):
 class UpdateDeployment(Body):
     """All GPU specifications of the deployment, with their numbers."""
 
-    deployment_specifications: Annotated[list[SpecUpdate], Field(min_length=1, max_length=64)]
+    deployment_specifications: Annotated[list[SpecUpdate], items(64, at_least=1)]
 
 
 class PatchSpec(Body):

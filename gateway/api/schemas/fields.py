@@ -53,6 +53,25 @@ class Query(BaseModel):
     )
 
 
+def items(count: int, at_least: int = 0) -> Any:
+    """Return the `Field` of a list of at most ``count`` items, read up to the first invalid one.
+
+    It must be the first annotation of the list: after a validator, pydantic checks the length last.
+    """
+    return Field(min_length=at_least or None, max_length=count, fail_fast=True)
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Return a validator that refuses a map of more than ``count`` members before it is read."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > count:
+            raise ValueError(f"at most {count} members")
+        return value
+
+    return BeforeValidator(check)
+
+
 def any_case(*spellings: str) -> BeforeValidator:
     """Return a validator that accepts each of ``spellings`` in any case."""
     known = {spelling.lower(): spelling for spelling in spellings}
@@ -105,8 +124,6 @@ def _whole(value: object) -> object:
 
 WHOLE = BeforeValidator(_whole)
 """For members of type `int`, after their bounds: strict models accept 3.0 as 3 (RFC 8259 §6)."""
-Texts = Annotated[list[str], AfterValidator(_without_repeats)]
-"""A list of texts without duplicates, in the order given."""
 MAX_URI_CHARS = 2048
 Target = Annotated[
     str,
@@ -127,8 +144,12 @@ Uuid = Annotated[
     ),
     AfterValidator(str.lower),
 ]
-Text = Annotated[str, Field(min_length=1)]
-ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_SHORT_CHARS = 256
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT_CHARS)]
+MaybeText = Annotated[str, Field(max_length=MAX_SHORT_CHARS)]
+"""May be empty, which counts as absent."""
+Texts = Annotated[list[MaybeText], items(256), AfterValidator(_without_repeats)]
+"""A list of texts without duplicates, in the order given."""
 NcaId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 _SECONDS = r"[0-9]+(\.[0-9]+)?S"
 _MINUTES = rf"[0-9]+M({_SECONDS})?"

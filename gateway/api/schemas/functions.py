@@ -15,6 +15,7 @@ from gateway.api.schemas.fields import (
     ShortText,
     Target,
     any_case,
+    items,
     unique,
 )
 from gateway.api.schemas.parts import (
@@ -103,8 +104,8 @@ class CreateFunction(Body):
     secrets: (
         Annotated[
             list[Secret],
+            items(MAX_SECRETS),
             unique(lambda secret: secret.name, "the names of secrets"),
-            Field(max_length=MAX_SECRETS),
         ]
         | None
     ) = None
@@ -184,9 +185,7 @@ class UpdateMetadata(Body):
 
     tags: Tags | None = None
     rate_limit: RateLimit | None = None
-    model_updates: (
-        Annotated[list[ModelUpdate], Field(min_length=1, max_length=MAX_ARTIFACTS)] | None
-    ) = None
+    model_updates: Annotated[list[ModelUpdate], items(MAX_ARTIFACTS, at_least=1)] | None = None
     llm_invocation_config: LlmInvocationConfig | None = None
 
     @model_validator(mode="after")
@@ -210,7 +209,7 @@ def _split(value: object) -> object:
     return [part.strip() for text in value for part in str(text).split(",") if part.strip()]
 
 
-Visibilities = Annotated[list[VisibilityName], BeforeValidator(_split)]
+Visibilities = Annotated[list[VisibilityName], items(16), BeforeValidator(_split)]
 
 
 class IdsQuery(Query):

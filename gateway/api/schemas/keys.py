@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from gateway.api.schemas.fields import NcaId
+from gateway.api.schemas.fields import NcaId, items
 
-ShortTexts = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=64)]
+ShortTexts = Annotated[list[Annotated[str, Field(max_length=128)]], items(64)]
 
 
 class SnakeBody(BaseModel):
@@ -43,7 +43,7 @@ class KeyPolicy(SnakeBody):
     auds: ShortTexts | None = None
     product: Annotated[str, Field(max_length=128)] | None = None
     scopes: ShortTexts = Field(default_factory=list)
-    resources: Annotated[list[KeyResource], Field(max_length=256)] = Field(default_factory=list)
+    resources: Annotated[list[KeyResource], items(256)] = Field(default_factory=list)
     """The functions; none when absent."""
 
     @property
@@ -54,7 +54,7 @@ class KeyPolicy(SnakeBody):
 class Authorizations(SnakeBody):
     """Everything that a key permits."""
 
-    policies: Annotated[list[KeyPolicy], Field(max_length=16)]
+    policies: Annotated[list[KeyPolicy], items(16)]
 
 
 class ReplaceAuthorizations(Authorizations):

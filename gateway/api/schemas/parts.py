@@ -14,6 +14,8 @@ from gateway.api.schemas.fields import (
     Target,
     Timeout,
     any_case,
+    at_most,
+    items,
     unique,
 )
 
@@ -109,7 +111,7 @@ class EnvironmentEntry(Body):
 class LlmConfig(Body):
     """Configuration of a model in the LLM gateway."""
 
-    uris: Annotated[list[FullUri], Field(max_length=64)] | None = None
+    uris: Annotated[list[FullUri], items(64)] | None = None
     token_rate_limit: TokenRate | None = None
     tokenizer: Annotated[str, Field(max_length=MAX_URI_CHARS)] | None = None
     routing_method: RoutingMethod | None = None
@@ -136,8 +138,10 @@ class RateLimit(Body):
     """How often the function may be invoked."""
 
     rate_limit: Rate | None = None
-    exempted_nca_ids: Annotated[list[NcaId], Field(max_length=32)] | None = None
-    per_nca_id_rate: Annotated[dict[NcaId, Rate], Field(max_length=32), _NO_OTHERS] | None = None
+    exempted_nca_ids: Annotated[list[NcaId], items(32)] | None = None
+    per_nca_id_rate: (
+        Annotated[dict[NcaId, Rate], Field(max_length=32), at_most(32), _NO_OTHERS] | None
+    ) = None
     sync_check: bool | None = None
     per_user_rate: Rate | None = None
 
@@ -158,7 +162,7 @@ class LlmPriority(Body):
 
     default_priority: Priority | None = None
     per_account_priority: (
-        Annotated[dict[NcaId, Priority], Field(max_length=64), _NO_OTHERS] | None
+        Annotated[dict[NcaId, Priority], Field(max_length=64), at_most(64), _NO_OTHERS] | None
     ) = None
 
     @model_validator(mode="after")
@@ -191,21 +195,21 @@ class Telemetries(Body):
 Tag = Annotated[str, Field(pattern=r"^[a-zA-Z0-9\-_:=]+$", max_length=128)]
 Tags = Annotated[
     list[Tag],
+    items(64),
     AfterValidator(lambda tags: list(dict.fromkeys(tags))),
-    Field(max_length=64),
 ]
 Models = Annotated[
     list[Model],
+    items(MAX_ARTIFACTS),
     unique(lambda model: model.name, "the names of models"),
-    Field(max_length=MAX_ARTIFACTS),
 ]
 Resources = Annotated[
     list[Resource],
-    AfterValidator(lambda items: list({(i.name, i.version, i.uri): i for i in items}.values())),
-    Field(max_length=MAX_ARTIFACTS),
+    items(MAX_ARTIFACTS),
+    AfterValidator(lambda given: list({(i.name, i.version, i.uri): i for i in given}.values())),
 ]
 Environment = Annotated[
     list[EnvironmentEntry],
+    items(MAX_VARIABLES),
     unique(lambda entry: entry.key, "the names of environment variables"),
-    Field(max_length=MAX_VARIABLES),
 ]

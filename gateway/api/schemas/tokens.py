@@ -2,11 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from gateway.api.schemas.accounts import ClientId
-from gateway.api.schemas.fields import Body, Uuid, unique
-from gateway.api.schemas.functions import Secret
+from gateway.api.schemas.fields import Body, Uuid, items, unique
+from gateway.api.schemas.functions import MAX_SECRETS, Secret
 from gateway.api.schemas.keys import SnakeView
 
 
@@ -27,7 +25,7 @@ class TokenFunction(Body):
 class CreateToken(TokenFor):
     """The client that a token is for, and the functions."""
 
-    functions: Annotated[list[TokenFunction], Field(min_length=1, max_length=4)]
+    functions: Annotated[list[TokenFunction], items(4, at_least=1)]
 
 
 class TokenResponse(SnakeView):
@@ -43,6 +41,6 @@ class UpdateSecrets(Body):
 
     secrets: Annotated[
         list[Secret],
+        items(MAX_SECRETS, at_least=1),
         unique(lambda secret: secret.name, "the names of secrets"),
-        Field(min_length=1, max_length=256),
     ]

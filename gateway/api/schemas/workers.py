@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from gateway.api.schemas.fields import WHOLE, Body, Text, Uuid, View
+from gateway.api.schemas.fields import WHOLE, Body, ShortText, Uuid, View
 
 Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 
@@ -13,7 +13,7 @@ Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 class ConnectBody(Body):
     """The instance of the worker; all three ids must be those of the token."""
 
-    instance_id: Text
+    instance_id: ShortText
     function_id: Uuid
     function_version_id: Uuid
 
@@ -47,7 +47,7 @@ class ConnectResponse(View):
 class HeartbeatBody(Body):
     """The state of a worker."""
 
-    instance_id: Text
+    instance_id: ShortText
     healthy: bool
     """Whether requests can be processed."""
     slots: Slots

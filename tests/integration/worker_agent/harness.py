@@ -14,6 +14,7 @@ from runtime.tasks import cancel_all
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.raw_server import RawServer, Serve
 from tests.support.waiting import PATIENCE_S
+from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
 from worker_agent.inference.server import InferenceServer
@@ -98,7 +99,9 @@ class Agent:
             max_idle=concurrency,
             connect_timeout_s=5.0,
         )
-        self.gateways = GatewayPool(AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0))
+        self.gateways = GatewayPool(
+            AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0, vanished_s=VANISHED_S)
+        )
         self.ticker = Ticker(0.5, self._sweep)
 
     def start(self) -> None:

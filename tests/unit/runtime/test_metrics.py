@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.metrics import Counter, MetricRegistry
+from runtime.metrics import PART_LINES, Counter, MetricRegistry
 
 
 def sample_values(registry: MetricRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -142,3 +142,19 @@ def test_mistakes_in_declarations_are_errors() -> None:
         registry.histogram("h", "H", [1, 0.5])
     with pytest.raises(ValueError, match="labels"):
         registry.counter("c", "C", ["a", "b"]).child("only one")
+
+
+def test_the_exposition_of_many_series_comes_in_parts() -> None:
+    registry = MetricRegistry(with_process=False)
+    family = registry.counter("calls", "Calls", ["version"])
+    for number in range(3 * PART_LINES):
+        family.child(str(number)).value = number
+    whole = registry.exposition()
+    parts = registry.parts()
+    first = next(parts)
+    # A series that is made meanwhile is in the next exposition.
+    family.child("later")
+    parts_left = list(parts)
+    assert first + b"".join(parts_left) == whole
+    # HELP and TYPE count as one line.
+    assert max(part.count(b"\n") for part in (first, *parts_left)) == PART_LINES + 1

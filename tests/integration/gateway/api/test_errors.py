@@ -1,13 +1,16 @@
 """What is told of calls that go wrong (`docs/wire.md` §9.3)."""
 
+import asyncio
 import gzip
 import io
 import json
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
-from gateway.api.limits import MAX_BODY_BYTES
+from gateway.api.limits import FREE_BYTES, MAX_ACCOUNT_HELD_BYTES, MAX_BODY_BYTES
+from runtime.tasks import spawn
 from tests.support.control import (
     IMAGE,
     ApiResponse,
@@ -16,6 +19,7 @@ from tests.support.control import (
     deployment_path,
     version_path,
 )
+from tests.support.waiting import until
 
 FUNCTIONS = "/v2/nvcf/functions"
 HEALTH = {
@@ -201,6 +205,31 @@ async def test_a_rejected_value_is_never_told(client: Client) -> None:
         told = await client.post(FUNCTIONS, body)
         assert told.status == 400
         assert "hunter2" not in str(told.body)
+
+
+async def test_bodies_that_callers_hold_back_are_bounded(
+    plane: ControlPlane, client: Client
+) -> None:
+    kind = {"content-type": "application/json"}
+    finishing = asyncio.Event()
+
+    async def held_back() -> AsyncIterator[bytes]:
+        yield bytes(MAX_BODY_BYTES - 1)
+        await finishing.wait()
+
+    count = MAX_ACCOUNT_HELD_BYTES // (MAX_BODY_BYTES - FREE_BYTES)
+    calls = [
+        spawn(client.post(FUNCTIONS, data=held_back(), headers=kind), "call") for _ in range(count)
+    ]
+    held_bytes = count * (MAX_BODY_BYTES - 1 - FREE_BYTES)
+    await until(lambda: plane.api.bodies.total_bytes, lambda size: size == held_bytes)
+    large = io.BytesIO(json.dumps({**IMAGE, "containerArgs": "x" * 900_000}).encode())
+    told = await client.post(FUNCTIONS, data=large, headers=kind)
+    assert_problem(told, 503, "too-many-bodies", FUNCTIONS)
+    await client.create()
+    finishing.set()
+    assert {(await call).status for call in calls} == {400}
+    assert plane.api.bodies.total_bytes == 0
 
 
 async def test_a_body_beyond_the_bound_is_refused(client: Client) -> None:

@@ -15,9 +15,10 @@ import h11
 import pytest
 
 from http1.server.limits import ServerLimits
-from http1.server.listener import Listener, ListenError, bind_sockets, listen
+from http1.server.listener import Listener, ListenError, bind_sockets, claim, listen
 from http1.server.protocol import Http1Protocol
 from http1.stream import Request, ResponseWriter
+from runtime.tasks import spawn
 from tests.support.waiting import PATIENCE_S, Signal, until
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -486,6 +487,57 @@ async def test_draining_lets_the_busy_finish_and_closes_the_idle() -> None:
             await Client.connect(it.address)
         idle.close()
         busy.close()
+
+
+async def test_no_connection_is_lost_when_one_of_several_listeners_on_a_port_stops() -> None:
+    reserved = [bind_sockets([Address()], reuse_port=True, reserve=True)]
+    port = reserved[0][0].getsockname()[1]
+    reserved.append(bind_sockets([Address(port=port)], reuse_port=True, reserve=True))
+    with pytest.raises(ConnectionRefusedError):
+        # Nobody is ready.
+        await Client.connect(("127.0.0.1", port))
+    first, second = Edge(echo), Edge(echo)
+    for it, sockets in zip((first, second), reserved, strict=True):
+        it.listener = await listen(claim(sockets), it.dispatch, ServerLimits())
+    try:
+        # Blocking: the kernel has made the connections, and nothing has accepted them.
+        begun = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
+        for connected in begun:
+            connected.setblocking(False)
+        stopping = spawn(first.listener.finish_accepting(), "stop")
+        await until(lambda: first.listener.connections, what="the first to accept")
+        accepted = first.listener.connections
+        later = [spawn(Client.connect(("127.0.0.1", port)), "connect") for _ in range(32)]
+        clients = [Client(connected) for connected in begun]
+        clients += [await connecting for connecting in later]
+        await stopping
+        for client in clients:
+            await client.send(GET)
+            assert (await client.read_until(b"\r\n")).startswith(b"HTTP/1.1 200")
+        assert first.listener.connections + second.listener.connections == len(clients)
+        # The later ones came to the second, some of them at their second attempt.
+        assert first.listener.connections == accepted
+        for client in clients:
+            client.close()
+    finally:
+        for it in (first, second):
+            it.listener.abort_all()
+            await it.until_empty()
+
+
+async def test_a_request_that_has_arrived_is_served_although_the_drain_closes_idle_ones() -> None:
+    async with edge() as it:
+        client = await Client.connect(it.address)
+        await client.send(GET)
+        await client.read_until(b"\r\n\r\n")
+        client.socket.setblocking(True)
+        # The loop has no turn between the request and the drain.
+        client.socket.sendall(GET)
+        drained = it.listener.drain(asyncio.get_running_loop().time() + PATIENCE_S)
+        client.socket.setblocking(False)
+        assert await drained
+        assert b"connection: close\r\n" in await client.read_to_end()
+        client.close()
 
 
 async def test_abort_all_breaks_every_stream() -> None:

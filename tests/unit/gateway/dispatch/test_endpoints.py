@@ -1,6 +1,7 @@
 """The path routes, without sockets."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedResponseWriter, Script
+from tests.support.waiting import until
 
 
 class Routes:
@@ -104,7 +106,7 @@ def test_before_the_store_is_read_everything_else_is_told_to_come_back() -> None
     assert_problem(client, 503, "/v1/x")
 
 
-def test_the_admin_listener_serves_metrics_and_health() -> None:
+async def test_the_admin_listener_serves_metrics_and_health() -> None:
     routes = Routes()
     dispatch = AdminDispatcher(routes.registry, routes.health)
     for target, status in ((b"/metrics", 200), (b"/health/ready", 200), (b"/x", 404)):
@@ -113,6 +115,7 @@ def test_the_admin_listener_serves_metrics_and_health() -> None:
         assert client.head is not None
         assert client.head[0] == status
         if target == b"/metrics":
+            await until(partial(getattr, client, "over"), what="the end of the metrics")
             assert b"# TYPE function_request counter" in client.sent
         if status != 200:
             assert_problem(client, status, target.decode())

@@ -77,6 +77,7 @@ def test_one_specification_scaled_to_zero_does_not_hide_that_another_has_nothing
         running(phase=Phase.STOPPING),
         running(phase=Phase.FAILED),
         running(deployment_id="an earlier one"),
+        running("a", "no longer specified"),
     ],
 )
 def test_what_cannot_serve_does_not_count(one: Instance) -> None:

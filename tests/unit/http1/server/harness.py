@@ -1,5 +1,6 @@
 """One server connection with a recording transport, loop and dispatch in place of real ones."""
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,8 @@ from http1.server.connections import Connections
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
+
+_NOTHING_TO_READ, _ = os.pipe()
 
 
 class FakeSocket:
@@ -19,7 +22,12 @@ class FakeSocket:
         self.resets = False
 
     def getsockopt(self, _: int, name: int, *size: int) -> int | bytes:
-        return bytes([self.tcp_state]) if name == socket.TCP_INFO and size else self.error
+        if name == socket.TCP_INFO and size:
+            return bytes([self.tcp_state]).ljust(size[0], b"\0")
+        return self.error
+
+    def fileno(self) -> int:
+        return _NOTHING_TO_READ
 
     def setsockopt(self, *_: object) -> None:
         self.resets = True

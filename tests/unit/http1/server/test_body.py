@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from http1.server.body import ChunkedBody
+from http1.server.body import MAX_STEPS, ChunkedBody
 from http1.server.http_error import HttpError
 
 
@@ -36,6 +36,13 @@ def test_any_pieces_give_the_same_body_and_the_same_rest(cuts: list[int]) -> Non
     bounds = [0, *cuts, len(STREAM)]
     pieces = [STREAM[a:b] for a, b in pairwise(bounds)]
     assert decode(*pieces) == (BODY, True, b"GET /")
+
+
+def test_one_call_decodes_a_bounded_number_of_chunks() -> None:
+    chunks = b"1\r\nz\r\n" * (3 * MAX_STEPS)
+    body = ChunkedBody()
+    taken, at = body.take(chunks, 0, 65_536)
+    assert (len(taken), at) == (MAX_STEPS, MAX_STEPS * 6)
 
 
 @pytest.mark.parametrize(

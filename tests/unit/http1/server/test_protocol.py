@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from http1.server.body import MAX_STEPS
 from http1.server.limits import ServerLimits
+from http1.server.protocol import LAST_IDLE_S
 from tests.unit.http1.server.harness import Exchange, Harness, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -354,6 +356,38 @@ def test_one_connection_cannot_keep_the_loop_busy() -> None:
     assert len(harness.exchanges) == 7
 
 
+def test_small_chunks_are_read_in_bounded_parts_and_the_socket_waits_meanwhile() -> None:
+    it = Harness()
+    count = 30 * MAX_STEPS
+    it.feed(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    it.protocol.data_received(b"1\r\nz\r\n" * count)
+    assert len(it.last.body_bytes) == MAX_STEPS
+    assert not it.transport.is_reading
+    it.loop.run()
+    assert len(it.last.body_bytes) == count
+    assert it.transport.is_reading
+    it.feed(b"0\r\n\r\n")
+    assert it.last.events[-1] == "end"
+
+
+def test_large_heads_sent_ahead_take_a_turn_each() -> None:
+    it = Harness(on=answering)
+    head = GET[:-2] + b"".join(b"A%d: %b\r\n" % (n, b"v" * 500) for n in range(100)) + b"\r\n"
+    it.protocol.data_received(head * 8)
+    assert len(it.exchanges) == 2
+    it.loop.run()
+    assert len(it.exchanges) == 8
+
+
+def test_a_few_empty_lines_before_a_request_are_skipped_and_many_are_refused() -> None:
+    it = Harness()
+    it.feed(b"\r\n" * 8 + GET)
+    assert it.exchanges
+    it = Harness()
+    it.feed(b"\r\n" * 1000 + GET)
+    assert it.transport.written.startswith(b"HTTP/1.1 400 ")
+
+
 def test_requests_sent_ahead_are_held_up_to_the_high_water_mark() -> None:
     harness = Harness()
     harness.protocol.data_received(GET + post(b"x" * 70_000))
@@ -618,6 +652,34 @@ def test_draining_closes_idle_connections_and_busy_ones_after_their_response() -
     busy.loop.run()
     assert b"connection: close\r\n" in busy.transport.written
     assert busy.transport.is_closing()
+
+
+def test_a_response_that_could_not_announce_the_drain_is_followed_by_one_that_does() -> None:
+    it = Harness()
+    it.feed(GET)
+    it.last.writer.send_head(200, [], 2)
+    it.connections.draining = it.connections.closes_idle = True
+    it.last.writer.send_data(b"ok")
+    it.last.writer.send_end()
+    it.loop.run()
+    assert b"connection: close\r\n" not in it.transport.written
+    assert not it.transport.is_closing()
+    it.feed(GET)
+    it.last.answer()
+    it.loop.run()
+    assert b"connection: close\r\n" in it.transport.written
+    assert it.transport.is_closing()
+
+
+def test_after_the_drain_began_a_connection_idles_only_shortly() -> None:
+    it = Harness()
+    it.feed(GET)
+    it.last.writer.send_head(200, [], 0)
+    it.connections.draining = it.connections.closes_idle = True
+    it.last.writer.send_end()
+    it.loop.run()
+    it.pass_time(LAST_IDLE_S + 2.1)
+    assert it.transport.is_closing()
 
 
 # What a connection shows of its state
