@@ -9,6 +9,7 @@ a worker. `queueing.open` makes them from settings. Times are seconds, subjects 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 
@@ -32,6 +33,16 @@ class CredentialsError(Exception):
     """The files from which workers' credentials are made cannot be used."""
 
 
+class RunDecision(Enum):
+    """Whether a worker may run a request that was delivered to it again."""
+
+    RUN = "run"
+    LATER = "later"
+    """Not now: give the lease back, and ask again at the next delivery."""
+    NEVER = "never"
+    """The request is over, or its client has the response head: end the lease."""
+
+
 class PublishCallbacks(Protocol):
     """What the publisher of one request is called back with: at most one of the two, once.
 
@@ -42,7 +53,7 @@ class PublishCallbacks(Protocol):
         """The request is not in the queue: it was not accepted, or it was lost later."""
 
     def undeliverable(self) -> None:
-        """The last permitted delivery ended without an acknowledgement."""
+        """The last permitted run ended without an acknowledgement."""
 
 
 class LineState(NamedTuple):
@@ -111,6 +122,17 @@ class FunctionQueue(Protocol):
     def forget(self, request_id: str) -> None:
         """Keep no more of the request, which a worker's acknowledgement will remove."""
 
+    def may_run(self, request_id: str, deliveries: int) -> RunDecision:
+        """Decide whether a worker may run a request of this process, and count the run.
+
+        ``deliveries`` is `Lease.deliveries`, above 1: first deliveries are run without asking. A
+        lease that was given back does not count. When every permitted run is used up, the
+        publisher is told that the request is undeliverable.
+        """
+
+    def started(self, request_id: str) -> None:
+        """A worker says that it runs the request: it is not lost with its queue."""
+
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process: 1 = next to be leased.
 
@@ -136,6 +158,12 @@ class Lease(Protocol):
     """How often the request has been delivered, this time included."""
     request_id: str
 
+    def is_over(self) -> bool:
+        """Whether this process stood still for so long that the lease may have ended meanwhile.
+
+        The request may be another worker's then: do not begin it, and do not end the lease.
+        """
+
     def has_followers(self) -> bool:
         """Whether other requests waited in the queue when this one was leased."""
 
@@ -145,8 +173,8 @@ class Lease(Protocol):
     def ack(self) -> None:
         """Remove the request from the queue: the work is finished."""
 
-    def nak(self) -> None:
-        """End the lease unused, for immediate redelivery. Counts as a delivery."""
+    def nak(self, delay_s: float = 0.0) -> None:
+        """End the lease unused, for redelivery after ``delay_s``. Does not count as a run."""
 
     def term(self) -> None:
         """Remove the request from the queue without redelivery: no worker can process it."""
@@ -157,6 +185,14 @@ class PullConsumer(Protocol):
 
     def start(self) -> None:
         """Subscribe to cancels and bind to the queue; the connection may be up or down."""
+
+    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+        """Call these two from now on.
+
+        ``on_standstill``: the process stood still for nearly a lease or longer. Its leases may have
+        ended; those that arrived unseen meanwhile are dropped. ``on_loss``: the queue has lost its
+        requests, or may have: the gateways need to know which ones run.
+        """
 
     def want(self, free: int) -> None:
         """Set how many further requests may be leased.

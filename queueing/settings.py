@@ -13,6 +13,7 @@ from runtime.settings import Seconds, Section
 Count = Annotated[int, Field(ge=1)]
 Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
+QueueReplicas = Annotated[int, Field(ge=0, le=5)]
 
 
 class QueueSettings(Section):
@@ -21,13 +22,13 @@ class QueueSettings(Section):
     region: Region = "local"
     """Region in the names of queues, and the value of the header nvcf-invocation-region."""
     max_messages: Count = 100_000
-    """Queued requests per function version; more get 429."""
+    """Requests per function version that wait for a worker; more get 429."""
     lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
     """Time after which a lease that its worker has not renewed ends: the request is redelivered."""
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
-    """Deliveries of one request to workers; after the last it gets 502."""
-    replicas: Replicas = 1
-    """Copies of each queue in the broker's cluster."""
+    """Runs of one request by workers; after the last it gets 502. What is given back is no run."""
+    replicas: QueueReplicas = 0
+    """Copies of each queue in the broker's cluster; 0: three in a cluster, else one."""
 
 
 class GatewayBrokerSettings(Section):

@@ -25,6 +25,11 @@ NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 NVCF_LEASED_US = b"nvcf-leased-us"
 """On the worker's attach POST: the age of its lease in microseconds."""
 
+NVCF_DELIVERIES = b"nvcf-deliveries"
+"""On the worker's question whether to run a request: how often it has been delivered."""
+NVCF_RUNNING = b"nvcf-running"
+"""On the same: the worker runs the request already."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",

@@ -14,6 +14,10 @@ UNDEPLOYED_PREFIX = b"nvcf.ended."
 WAKE_PREFIX = b"nvcf.wanted."
 """Prefix of a version id: the version was invoked while none of its instances runs."""
 
+LOSS_NOTICE = b"?"
+"""In place of a request id on the cancel subject: the queue has lost its requests. Workers tell the
+gateways what they run; NVCF's ignore it, as they do an id that they do not run."""
+
 
 def stream_name(region: str, version_id: str) -> str:
     """Return the name of the queue's stream of one version in one region."""

@@ -2,7 +2,9 @@
 
 The runner asks the queue for as many requests as there are free slots, keeps every job by its
 request id, renews all leases by one ticker, and drains. If the queue delivers a request again while
-its first run still goes on (its lease ran out), the new lease joins that run.
+its first run still goes on (its lease ran out), the new lease joins that run. A request that was
+delivered before, perhaps to another worker, is run only if the gateway process that holds its
+client says so (``docs/wire.md`` §5.5).
 """
 
 import asyncio
@@ -12,19 +14,22 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from queueing.interface import Lease, PullConsumer
+from queueing.interface import Lease, PullConsumer, RunDecision
 from runtime.events import emit
+from runtime.tasks import spawn
 from wire.deadlines import MAX_INVOCATION_S
-from wire.envelope import EnvelopeError, decode_envelope
+from wire.envelope import Envelope, EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
-from worker_agent.job.states import DONE, Outcome
+from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
 
 MAX_JOB_S = MAX_INVOCATION_S + 5.0
 """No gateway waits longer than `MAX_INVOCATION_S`; a job that is older by a margin is cancelled."""
+ASK_AGAIN_S = 1.0
+"""Delay of the next delivery of a request that the gateway does not want to be run just now."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
@@ -72,6 +77,7 @@ class JobRunner:
         self._gate = StartGate()
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
+        self._asking: dict[str, Lease] = {}
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -90,6 +96,7 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
+        queue.watch(self.on_standstill, self.on_loss)
         self.resume()
 
     def pause(self) -> None:
@@ -118,6 +125,9 @@ class JobRunner:
 
     def abandon_all(self) -> None:
         """End every job now."""
+        for lease in self._asking.values():
+            lease.nak()
+        self._asking.clear()
         for job in list(self._jobs.values()):
             job.abandon()
 
@@ -132,7 +142,7 @@ class JobRunner:
             return
         request_id = envelope.request_id
         if (running := self._jobs.get(request_id)) is not None:
-            running.lease = lease
+            running.leased_again(lease)
             self._want()
             return
         context = self._context
@@ -147,19 +157,82 @@ class JobRunner:
             self._slots.give_back()
             self._reject(lease, "no address or token to respond with")
             return
+        if lease.deliveries == 1:
+            self._begin(context, lease, envelope)
+            return
+        first = request_id not in self._asking
+        self._asking[request_id] = lease
+        if first:
+            spawn(self._ask(context, envelope, lease.deliveries), "redelivered")
+        else:
+            self._slots.give_back()
+
+    def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope) -> None:
         job = Job(context, lease, envelope, self._loop.time())
         if not self._jobs:
             self._is_empty.clear()
             self._on_busy()
-        self._jobs[request_id] = job
+        self._jobs[job.request_id] = job
         self._telemetry.started(job)
         job.begin(time.time_ns())
+
+    async def _ask(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
+        """Run a request that was delivered before if the gateway says so. It has a slot."""
+        request_id = envelope.request_id
+        decision = await context.attach.may_run(envelope, deliveries, is_running=False)
+        lease = self._asking.pop(request_id, None)
+        if lease is not None and decision is RunDecision.RUN and self._slots.is_open:
+            if not lease.is_over():
+                self._begin(context, lease, envelope)
+                return
+        elif lease is not None and decision is RunDecision.NEVER:
+            lease.ack()
+        elif lease is not None:
+            lease.nak(ASK_AGAIN_S if decision is RunDecision.LATER else 0.0)
+        self._slots.give_back()
+        self._want()
 
     def on_cancel(self, request_id: str) -> None:
         """The gateway withdrew a request, which may be another worker's."""
         job = self._jobs.get(request_id)
         if job is not None:
             job.cancel()
+        elif (lease := self._asking.pop(request_id, None)) is not None:
+            lease.ack()
+
+    def on_standstill(self) -> None:
+        """This process stood still, and other workers may have its requests by now.
+
+        What was not sent to the inference server is dropped. What was is run already: the gateway
+        is asked whether another worker has begun with it.
+        """
+        self._asking.clear()
+        forwarding = []
+        for job in list(self._jobs.values()):
+            if job.state is OPENING:
+                job.lapse()
+            elif job.state is FORWARDING:
+                forwarding.append(job)
+        if forwarding:
+            spawn(self._report(forwarding), "standstill-report")
+
+    async def _report(self, jobs: list[Job]) -> None:
+        """Tell the gateway processes what runs here; drop what another worker has begun with."""
+        context = self._context
+        for job in jobs:
+            if context is None or job.state > FORWARDING:
+                continue
+            decision = await context.attach.may_run(
+                job.envelope, job.lease.deliveries, is_running=True
+            )
+            if decision is RunDecision.NEVER:
+                job.lapse()
+
+    def on_loss(self) -> None:
+        """Tell the gateways what runs: the queue may have lost it, and they publish that again."""
+        running = [job for job in self._jobs.values() if job.state <= FORWARDING]
+        if running:
+            spawn(self._report(running), "running-report")
 
     # JobRegistry
 

@@ -1,4 +1,7 @@
-"""`/v2/nvcf/worker/request-attach`: where workers meet the invocations of this process."""
+"""Where workers meet the invocations of this process: `wire.worker_api.ATTACH_PATH` and `RUN_PATH`.
+
+Through the first they fetch and deliver, on the second they ask whether to run a request.
+"""
 
 from collections.abc import Callable
 
@@ -7,27 +10,37 @@ from gateway.attach.tokens import Tokens
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import QUEUED
-from http1.stream import Headers, Request, RequestStream, ResponseWriter
-from wire.headers import AUTHORIZATION, NVCF_LEASED_US
+from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
+from queueing.interface import RunDecision
+from wire.headers import (
+    AUTHORIZATION,
+    NVCF_DELIVERIES,
+    NVCF_LEASED_US,
+    NVCF_REQID,
+    NVCF_RUNNING,
+)
 
 _MAX_AGE_DIGITS = 15
 """Digits of a lease's age in µs; a longer value is invalid and counts as absent."""
+_MAX_DELIVERY_DIGITS = 9
+_RUN_STATUS = {RunDecision.RUN: 204, RunDecision.LATER: 409, RunDecision.NEVER: 410}
 
 
 class AttachEndpoint:
     """Serves attach calls on every listener of the process.
 
     ``response_tokens`` admit POSTs, ``request_tokens`` GETs; the registry of live invocations
-    issues and revokes them.
+    issues and revokes them, and keeps ``live``, the invocations by request id.
     """
 
-    __slots__ = ("_clock", "request_tokens", "response_tokens")
+    __slots__ = ("_clock", "live", "request_tokens", "response_tokens")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` is the monotonic clock, in seconds."""
         self._clock = clock
         self.response_tokens: Tokens[Invocation] = Tokens()
         self.request_tokens: Tokens[Invocation] = Tokens()
+        self.live: dict[str, Invocation] = {}
 
     def serve(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one attach call. Raises `Unauthenticated` and `MethodNotAllowed`."""
@@ -48,6 +61,26 @@ class AttachEndpoint:
                 raise Unauthenticated(_STALE)
             return get
         raise MethodNotAllowed(headers=[(b"allow", b"GET, POST")])
+
+    def serve_run(self, request: Request, worker: ResponseWriter) -> RequestStream:
+        """Say whether a worker may run a request that was delivered again (`docs/wire.md` §5.5).
+
+        The response has no body: what is not known here is over. Raises `MethodNotAllowed`.
+        """
+        if request.method != b"POST":
+            raise MethodNotAllowed(headers=[(b"allow", b"POST")])
+        headers = dict(request.headers)
+        invocation = self.live.get(headers.get(NVCF_REQID, b"").decode("latin-1"))
+        deliveries = headers.get(NVCF_DELIVERIES, b"")
+        decision = RunDecision.NEVER
+        if (
+            invocation is not None
+            and headers.get(AUTHORIZATION) == b"Bearer " + invocation.response_token.encode()
+            and deliveries.isdigit()
+            and len(deliveries) <= _MAX_DELIVERY_DIGITS
+        ):
+            decision = invocation.run_requested(int(deliveries), is_running=NVCF_RUNNING in headers)
+        return respond(request, worker, _RUN_STATUS[decision], [], b"")
 
 
 _STALE = "The provided authorization token is invalid or has expired"

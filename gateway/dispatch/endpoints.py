@@ -21,7 +21,7 @@ from http1.stream import (
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
-from wire.worker_api import ATTACH_PATH
+from wire.worker_api import ATTACH_PATH, RUN_PATH
 
 
 class PathEndpoints:
@@ -47,6 +47,8 @@ class PathEndpoints:
         path = request.target.partition(b"?")[0]
         if path == ATTACH_PATH and request.method != b"OPTIONS":
             return self._attach.serve(request, client)
+        if path == RUN_PATH and request.method != b"OPTIONS":
+            return self._attach.serve_run(request, client)
         cors = _cors(request.headers)
         if request.method == b"OPTIONS" and cors:
             return self._send(request, client, 204, cors, b"")
@@ -78,13 +80,15 @@ class AttachDispatcher:
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
-        if request.target != ATTACH_PATH:
-            return send_health(request, worker, self._health, request.target, NotFound())
         try:
-            return self._attach.serve(request, worker)
+            if request.target == ATTACH_PATH:
+                return self._attach.serve(request, worker)
+            if request.target == RUN_PATH:
+                return self._attach.serve_run(request, worker)
         except GatewayError as error:
             send_problem(request, worker, error)
             return IGNORED
+        return send_health(request, worker, self._health, request.target, NotFound())
 
 
 class StartingDispatcher:

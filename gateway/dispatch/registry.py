@@ -48,7 +48,7 @@ class InvocationRegistry:
         self._clock = clock
         self._wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
-        self.live: dict[str, Invocation] = {}
+        self.live = attach.live
         self.lines = Lines(queue, clock)
         self.random = Randomness()
 

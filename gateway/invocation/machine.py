@@ -39,7 +39,7 @@ from gateway.invocation.states import (
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
-from queueing.interface import QueueError, QueueFull
+from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.deadlines import RESPONSE_GRACE_S
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
@@ -68,6 +68,7 @@ class Invocation:
         "_caller",
         "_client",
         "_context",
+        "_deliveries",
         "_left_s",
         "_max_body_bytes",
         "_post",
@@ -116,6 +117,8 @@ class Invocation:
         )
         self._left_s: float | None = None
         self._post: WorkerPost | None = None
+        # That of the last worker which was told to run the request again.
+        self._deliveries = 0
         self.method = request.method
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
@@ -297,6 +300,32 @@ class Invocation:
         """Every allowed delivery was used up."""
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
+
+    # A worker that got the request again
+
+    def run_requested(self, deliveries: int, *, is_running: bool) -> RunDecision:
+        """A worker asks whether to run the request, or to go on with it.
+
+        ``deliveries`` counts those of the queue, this worker's included. Nothing is run again once
+        the client has the response head.
+        """
+        if self.state is not QUEUED and self.state is not ATTACHED:
+            return RunDecision.NEVER
+        queue = self._context.queue
+        if is_running:
+            if deliveries < self._deliveries:
+                return RunDecision.NEVER
+            queue.started(self.request_id)
+            return RunDecision.RUN
+        if self.state is ATTACHED:
+            return RunDecision.LATER
+        if self._upload.is_lost():
+            self._fail_without_rest()
+            return RunDecision.NEVER
+        decision = queue.may_run(self.request_id, deliveries)
+        if decision is RunDecision.RUN:
+            self._deliveries = deliveries
+        return decision
 
     # The worker's GET: the rest of the request body
 

@@ -59,6 +59,8 @@ class Event(Enum):
     # The queue
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
+    # A worker that got the request again
+    RUN_REQUESTED = "run_requested"
     # The worker's GET: the rest of the request body
     REST_REQUESTED = "rest_requested"
     REST_PAUSE_WRITING = "rest_pause_writing"
@@ -112,6 +114,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The queue. It may be gone, because its version was undeployed, before the request is whole.
     **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
+    # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
+    (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),

@@ -23,12 +23,31 @@ def deliveries_of(subject: bytes) -> int:
     Raises ValueError when ``subject`` is not an acknowledgement subject.
     """
     tokens = subject.split(b".")
+    return int(tokens[_first_number(tokens)])
+
+
+def sequences_of(subject: bytes) -> tuple[int, int]:
+    """Return the sequence of the message in its stream, and that of this delivery.
+
+    Raises ValueError when ``subject`` is not an acknowledgement subject.
+    """
+    tokens = subject.split(b".")
+    first = _first_number(tokens)
+    return int(tokens[first + 1]), int(tokens[first + 2])
+
+
+def nak_after(delay_s: float) -> bytes:
+    """Return the acknowledgement that gives a lease back, for redelivery after ``delay_s``."""
+    return b'-NAK {"delay":%d}' % int(delay_s * 1e9) if delay_s > 0 else NAK
+
+
+def _first_number(tokens: list[bytes]) -> int:
     count = len(tokens)
     if count == _SHORT_TOKENS:
-        return int(tokens[4])
+        return 4
     if count >= _LONG_TOKENS:
-        return int(tokens[6])
-    raise ValueError(f"not an acknowledgement subject: {subject!r}")
+        return 6
+    raise ValueError(f"not an acknowledgement subject: {b'.'.join(tokens)!r}")
 
 
 def pending_of(subject: bytes) -> int:

@@ -145,6 +145,10 @@ class NatsConnection:
         """Whether a frame can be sent now."""
         return self._link is not None
 
+    def is_clustered(self) -> bool:
+        """Whether the present server belongs to a cluster."""
+        return self._link is not None and bool(self._link.info.get("cluster"))
+
     @property
     def server(self) -> str:
         """Host and port of the present server, empty without a link."""

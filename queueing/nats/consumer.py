@@ -8,20 +8,39 @@ pull fails:
     unbound ──consumer info──▶ bound ──connection lost, consumer gone, silence──▶ unbound
 
 Acknowledgements that are given while unbound are sent after the next binding if the broker's
-consumer is still the same. If it is another one, the sequences of old leases belong to other
+consumer is still the same. If it is another one, the sequences of old leases may belong to other
 requests, and the acknowledgements are dropped.
+
+A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
+over and belong to others by now. `_watch` notices the standstill; what arrives before the next
+round trip to the server is dropped: an ack or nak would end the lease of another worker.
 """
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from queueing.interface import Lease
-from queueing.nats.acks import ACK, IN_PROGRESS, NAK, TERM, deliveries_of, pending_of
+from queueing.nats.acks import (
+    ACK,
+    IN_PROGRESS,
+    TERM,
+    deliveries_of,
+    nak_after,
+    pending_of,
+    sequences_of,
+)
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
-from queueing.nats.jetstream import API, JetStream, JetStreamError, next_message_subject
+from queueing.nats.jetstream import (
+    API,
+    JetStream,
+    JetStreamError,
+    QueueState,
+    next_message_subject,
+)
 from queueing.nats.protocol import (
     STATUS_BAD_REQUEST,
     STATUS_CONFLICT,
@@ -37,15 +56,22 @@ from queueing.nats.protocol import (
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
-from wire.subjects import cancel_subject, stream_name
+from wire.subjects import LOSS_NOTICE, cancel_subject, stream_name
 
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
 _MAX_SILENT_HEARTBEATS = 2
+_WATCH_S = 0.25
+_DEFAULT_LEASE_S = 30.0
+_STANDSTILL = 0.75
+"""The part of a lease for which the process may stand still: then it renews its leases."""
 # A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
+
+# Goes on while the machine is suspended, which the loop's clock does not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _log = logging.getLogger("queueing.nats.consumer")
 
@@ -57,6 +83,7 @@ class PullOptions:
     The broker sends a heartbeat every ``heartbeat_s``; when two are missing, the pull counts as
     lost. ``max_batch`` is the largest pull. The ids of at most ``max_cancels`` cancelled requests
     are kept for ``cancel_memory_s``. ``api`` is the prefix of JetStream's API subjects.
+    ``boot_clock`` returns seconds that also pass while the machine is suspended.
     """
 
     expires_s: float = 300.0
@@ -65,6 +92,7 @@ class PullOptions:
     max_cancels: int = 10_000
     cancel_memory_s: float = 300.0
     api: str = API
+    boot_clock: Callable[[], float] = lambda: time.clock_gettime(_CLOCK)
 
 
 class PulledLease:
@@ -92,6 +120,10 @@ class PulledLease:
         """The subject of its acknowledgement; empty once the lease has ended."""
         return self._ack_subject
 
+    def is_over(self) -> bool:
+        """Whether the process has stood still since the lease was last renewed."""
+        return self._consumer.stood_still()
+
     def has_followers(self) -> bool:
         """Whether other requests waited when this one was leased; not once the lease has ended."""
         return pending_of(self._ack_subject) > 0
@@ -105,9 +137,9 @@ class PulledLease:
         """Remove the request from the queue."""
         self._end(ACK)
 
-    def nak(self) -> None:
-        """End the lease unused, for immediate redelivery."""
-        self._end(NAK)
+    def nak(self, delay_s: float = 0.0) -> None:
+        """End the lease unused, for redelivery after ``delay_s``."""
+        self._end(nak_after(delay_s))
 
     def term(self) -> None:
         """Remove the request from the queue without redelivery."""
@@ -125,7 +157,8 @@ class PullConsumer:
     ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
     every cancelled request of the version, whichever worker has it.
 
-    ``pulls`` counts the pulls sent.
+    ``pulls`` counts the pulls sent, ``lapsed`` the leases that were dropped because they may have
+    been over when they were read.
     """
 
     def __init__(
@@ -141,6 +174,8 @@ class PullConsumer:
         self._connection = connection
         self._on_lease = on_lease
         self._on_cancel = on_cancel
+        self._on_standstill: Callable[[], None] = lambda: None
+        self._on_loss: Callable[[], None] = lambda: None
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -155,6 +190,9 @@ class PullConsumer:
         self._is_scheduled = False
         self._created = ""
         self._epoch = 0
+        # The highest sequences that were leased to us: in the stream, and of deliveries.
+        self._leased = (0, 0)
+        self._last_ack_subject = b""
         self._free = 0
         self._asked = 0
         self._max_batch = self._options.max_batch
@@ -167,7 +205,12 @@ class PullConsumer:
         self._clock = loop.time
         self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick)
-        self.pulls = 0
+        self._watcher = Ticker(_WATCH_S, self._watch)
+        self._boot_clock = self._options.boot_clock
+        self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
+        self._read_at = self._boot_clock()
+        self._is_checking = False
+        self.pulls = self.lapsed = 0
 
     # Start and end
 
@@ -178,8 +221,15 @@ class PullConsumer:
         )
         self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
+        self._read_at = self._boot_clock()
+        self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
+
+    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+        """Call these two from now on."""
+        self._on_standstill = on_standstill
+        self._on_loss = on_loss
 
     def want(self, free: int) -> None:
         """Set how many further requests may be leased; 0 or less cancels all pulls."""
@@ -206,6 +256,7 @@ class PullConsumer:
         """Drain, unsubscribe, and return when the last acknowledgements have been sent."""
         await self.drain()
         self._ticker.stop()
+        self._watcher.stop()
         if self._binder is not None:
             self._binder.cancel()
         self._connection.remove_listener(self)
@@ -234,21 +285,37 @@ class PullConsumer:
                 return
             except Denied:
                 # Pulling may be permitted all the same. Another consumer then goes unnoticed.
-                self._on_bound(self._created)
+                self._on_bound()
                 return
             except (JetStreamError, NatsError) as error:
                 emit(_log, "pull.not_bound", stream=self._stream, error=str(error))
                 continue
             if state is not None:
-                self._on_bound(state.created)
+                self._compare(state)
+                self._on_bound()
                 return
 
-    def _on_bound(self, created: str) -> None:
-        if self._created and created != self._created:
+    def _compare(self, state: QueueState) -> None:
+        """Begin a new epoch if this is not the consumer, or not the stream, that leased to us.
+
+        A stream in memory may come back empty with a consumer of the same time of creation, and a
+        consumer on disk with another one (nats-server before 2.12.3): the sequences tell.
+        """
+        if self._last_ack_subject:
+            self._leased = max(self._leased, sequences_of(self._last_ack_subject))
+            self._last_ack_subject = b""
+        sequence, deliveries = self._leased
+        is_recreated = self._created and state.created != self._created
+        if state.deliveries < deliveries or (is_recreated and state.delivered < sequence):
             self._epoch += 1
             self._unsent.clear()
             self._recent.clear()
-        self._created = created
+            self._leased = (0, 0)
+        self._created = state.created
+        if state.lease_s:
+            self._max_standstill_s = _STANDSTILL * state.lease_s
+
+    def _on_bound(self) -> None:
         self._is_bound = True
         self._silent_heartbeats = 0
         # The last acknowledgements on a lost connection may not have arrived; twice is harmless.
@@ -313,8 +380,12 @@ class PullConsumer:
             self._lease(subject, reply, payload)
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
+        if self.stood_still():
+            self.lapsed += 1
+            return
         request_id = subject[subject.rfind(b".") + 1 :].decode()
         lease = PulledLease(self, reply, request_id, payload, self._epoch)
+        self._last_ack_subject = reply
         if self._cancelled and request_id in self._cancelled:
             lease.ack()
         elif self._free <= 0:
@@ -349,6 +420,39 @@ class PullConsumer:
                 reason=description,
             )
         self._rebind()
+
+    # Standstill
+
+    def stood_still(self) -> bool:
+        """Whether so much time has passed since all messages were read that a lease may be over."""
+        return self._boot_clock() - self._read_at >= self._max_standstill_s
+
+    def _watch(self) -> None:
+        """Remember that the loop turns, or find out that it has not turned for too long."""
+        if self._is_checking:
+            return
+        if self.stood_still():
+            self._is_checking = True
+            spawn(self._read_up(), f"standstill-{self._stream}")
+        else:
+            self._read_at = self._boot_clock()
+
+    async def _read_up(self) -> None:
+        """Drop what waits in the socket: it was sent before this round trip."""
+        stood_s = self._boot_clock() - self._read_at
+        self._on_standstill()
+        await self._connection.flush()
+        self._read_at = self._boot_clock()
+        self._is_checking = False
+        emit(
+            _log,
+            "worker.stood_still",
+            logging.WARNING,
+            stream=self._stream,
+            seconds=round(stood_s, 1),
+            lapsed=self.lapsed,
+        )
+        self._refill()
 
     def _tick(self) -> None:
         if self._has_received or not self._asked or not self._is_bound:
@@ -388,6 +492,9 @@ class PullConsumer:
     def _on_cancelled(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
+        if payload == LOSS_NOTICE:
+            self._on_loss()
+            return
         request_id = payload.decode("utf-8", "replace")
         now = self._clock()
         cancelled = self._cancelled
@@ -408,9 +515,10 @@ class PullConsumer:
         self._rebind()
 
     def disconnected(self) -> None:
-        """Forget all pulls."""
+        """Forget all pulls; the broker may lose the queue."""
         self._is_bound = False
         self._asked = 0
+        self._on_loss()
 
     def _on_denied(self, subject: bytes) -> None:
         """Log the missing permission; pulling is tried again when the heartbeats are missing."""

@@ -10,10 +10,16 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
-from queueing.nats.queue import JetStreamQueue
+from queueing.nats.queue import JetStreamQueue, QueueLimits
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
+
+_RECONNECT_MAX_S = 0.75
+_MAX_LEASED = 100_000
+"""Requests of one queue that are leased at once, at most: JetStream's ``max_ack_pending``."""
+_MAX_BROKER_DELIVERIES = 10_000
+"""A backstop: JetStream counts what was given back too, so `QueueLimits.max_runs` decides."""
 
 
 class NatsGatewayBroker:
@@ -37,7 +43,11 @@ class NatsGatewayBroker:
         self._connection = NatsConnection(connection_options(nats))
         streams = stream_settings(queue)
         self.queue = JetStreamQueue(
-            self._connection, region=queue.region, process=process, streams=streams
+            self._connection,
+            region=queue.region,
+            process=process,
+            streams=streams,
+            limits=queue_limits(queue),
         )
         self.admin = JetStreamAdmin(self._connection, queue.region, streams)
         self.bus = NatsBus(self._connection)
@@ -92,6 +102,8 @@ def connection_options(nats: GatewayNatsSettings) -> ConnectionOptions:
     return ConnectionOptions(
         servers=nats.urls,
         name="gateway-data",
+        # Clients wait to be told what a broker that restarted has lost.
+        reconnect_max_s=_RECONNECT_MAX_S,
         login=Login(
             credentials_file=nats.credentials_file,
             token=nats.token.get_secret_value() if nats.token else "",
@@ -105,8 +117,15 @@ def connection_options(nats: GatewayNatsSettings) -> ConnectionOptions:
 def stream_settings(queue: QueueSettings) -> StreamSettings:
     """Return the configuration of new streams and consumers."""
     return StreamSettings(
-        max_messages=queue.max_messages,
+        # A work queue's stream holds what is leased too.
+        max_messages=queue.max_messages + _MAX_LEASED,
+        max_ack_pending=_MAX_LEASED,
         replicas=queue.replicas,
         ack_wait_s=queue.lease_s,
-        max_deliver=queue.max_deliveries,
+        max_deliver=_MAX_BROKER_DELIVERIES,
     )
+
+
+def queue_limits(queue: QueueSettings) -> QueueLimits:
+    """Return the bounds that this process keeps itself."""
+    return QueueLimits(max_waiting=queue.max_messages, max_runs=queue.max_deliveries)

@@ -3,6 +3,7 @@
 They are rare and respond with JSON. Publishing and pulling do not use this module.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,9 +22,19 @@ CONSUMER_NAME_EXISTS = 10013
 STORE_FAILED = 10077
 MEMORY_EXCEEDED = 10028
 STORAGE_EXCEEDED = 10047
+NO_SUITABLE_PEERS = 10005
+REPLICAS_NOT_SUPPORTED = 10074
+
+CLUSTER_REPLICAS = 3
+"""Copies of a queue in a cluster, unless the settings say otherwise."""
 
 API = "$JS.API"
 _SECOND_NS = 1_000_000_000
+_GRANULE_S = 4
+_GRANULE_BITS = 33
+EPOCH_GAP = 1 << (_GRANULE_BITS - 1)
+"""More sequences than a stream can use between two looks at it, and fewer than lie between the
+first sequences of two of its lives."""
 
 
 class JetStreamError(Exception):
@@ -41,8 +52,8 @@ class StreamSettings:
 
     A queue holds at most ``max_messages`` and ``max_bytes`` (-1: any number of bytes); further
     publishes are refused. ``placement_tags`` choose servers of a cluster
-    (``aws-region:us-west-2``). A request is delivered at most ``max_deliver`` times; ``ack_wait_s``
-    is the duration of a lease.
+    (``aws-region:us-west-2``). ``replicas`` 0 means `CLUSTER_REPLICAS` in a cluster, else 1. A
+    request is delivered at most ``max_deliver`` times; ``ack_wait_s`` is the duration of a lease.
     """
 
     storage: Literal["memory", "file"] = "memory"
@@ -97,19 +108,39 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamState:
+    """The state of a queue's stream: ``created`` differs from one stream to its successor.
+
+    ``last_sequence`` goes back when a stream in memory lost its contents, but not its name.
+    """
+
+    created: str
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """The state of a queue's consumer at one moment.
 
-    ``created`` differs from one consumer to its successor of the same name. ``delivered`` is the
-    highest sequence ever leased, ``waiting`` the number of requests after it, ``leased`` the number
-    of leases that have not ended, ``deliveries`` the number of all leases.
+    ``created`` differs from one consumer to its successor of the same name, but not only then
+    (nats-server before 2.12.3 changes it at a restart). ``delivered`` is the highest sequence ever
+    leased, ``deliveries`` counts all leases, ``waiting`` the requests after ``delivered``.
+    ``leased`` counts requests that were leased and not acknowledged, ``redelivered`` those of them
+    that were leased more than once, ``pulls`` the pulls that wait. ``lease_s`` is the duration of
+    a lease.
     """
 
     created: str
     delivered: int
+    deliveries: int
     waiting: int
     leased: int
-    deliveries: int
+    redelivered: int
+    pulls: int
+    lease_s: float
 
 
 class JetStream:
@@ -136,22 +167,38 @@ class JetStream:
             raise JetStreamError(refusal.get("err_code", 0), refusal.get("description", "?"))
         return response
 
-    async def ensure(self, region: str, version_id: str, settings: StreamSettings) -> str:
-        """Create the stream and its consumer unless they exist; return when it was created.
+    async def ensure(
+        self, region: str, version_id: str, settings: StreamSettings, highest: int = 0
+    ) -> int:
+        """Create the stream and its consumer unless they exist; return the copies of a new stream.
 
         A stream or consumer with another configuration is not changed: an operator may have
-        created it.
+        created it. The result is 0 if the stream exists. ``highest`` is the highest sequence that
+        an earlier stream of this name is known to have used.
         """
         config = settings.stream(region, version_id)
-        stream = config["name"]
+        if settings.storage == "memory":
+            # A stream on disk is not lost, except by nats-server 2.11 if it has a first sequence.
+            config["first_seq"] = next_first_sequence(time.time(), highest)
+        replicas = settings.replicas
+        if not replicas:
+            replicas = CLUSTER_REPLICAS if self._connection.is_clustered() else 1
+        replicas = await self._create(config, replicas, is_fixed=bool(settings.replicas))
+        await self.ensure_consumer(config["name"], settings)
+        return replicas
+
+    async def _create(self, config: dict[str, Any], replicas: int, *, is_fixed: bool) -> int:
         try:
-            response = await self.call(f"STREAM.CREATE.{stream}", config)
+            await self.call(f"STREAM.CREATE.{config['name']}", {**config, "num_replicas": replicas})
         except JetStreamError as error:
-            if error.code != STREAM_NAME_IN_USE:
+            if error.code == STREAM_NAME_IN_USE:
+                return 0
+            if is_fixed or error.code not in {NO_SUITABLE_PEERS, REPLICAS_NOT_SUPPORTED}:
                 raise
-            response = await self.call(f"STREAM.INFO.{stream}", {})
-        await self.ensure_consumer(stream, settings)
-        return str(response["created"])
+            # A cluster with fewer servers than copies, or without JetStream on most of them.
+            await self.call(f"STREAM.CREATE.{config['name']}", {**config, "num_replicas": 1})
+            return 1
+        return replicas
 
     async def ensure_consumer(self, stream: str, settings: StreamSettings) -> None:
         """Create the consumer of an existing stream unless it exists."""
@@ -165,15 +212,22 @@ class JetStream:
             if error.code not in {CONSUMER_EXISTS, CONSUMER_NAME_EXISTS}:
                 raise
 
-    async def read_created_at(self, stream: str) -> str | None:
-        """Return when the stream was created, `None` if it does not exist."""
+    async def stream_state(self, stream: str) -> StreamState | None:
+        """Return the state of the stream, `None` if it does not exist."""
         try:
             response = await self.call(f"STREAM.INFO.{stream}", {})
         except JetStreamError as error:
             if error.code == STREAM_NOT_FOUND:
                 return None
             raise
-        return str(response["created"])
+        state = response["state"]
+        return StreamState(
+            response["created"],
+            state["first_seq"],
+            state["last_seq"],
+            state["messages"],
+            response["config"]["num_replicas"],
+        )
 
     async def consumer_state(self, stream: str) -> QueueState | None:
         """Return the state of the stream's consumer, `None` if stream or consumer is missing."""
@@ -186,10 +240,20 @@ class JetStream:
         return QueueState(
             response["created"],
             response["delivered"]["stream_seq"],
+            response["delivered"]["consumer_seq"],
             response["num_pending"],
             response["num_ack_pending"],
-            response["delivered"]["consumer_seq"],
+            response["num_redelivered"],
+            response["num_waiting"],
+            response["config"].get("ack_wait", 0) / _SECOND_NS,
         )
+
+    async def raise_sequences(self, stream: str, sequence: int) -> None:
+        """Let the next message of an empty stream have ``sequence``, which is above the last one.
+
+        What was published meanwhile below ``sequence`` is removed.
+        """
+        await self.call(f"STREAM.PURGE.{stream}", {"seq": sequence})
 
     async def sequence_of(self, stream: str, subject: bytes) -> int:
         """Return the sequence of the message with this subject, 0 if there is none."""
@@ -203,6 +267,17 @@ class JetStream:
         return 0
 
 
+def next_first_sequence(now_s: float, highest: int) -> int:
+    """Return the first sequence of a stream that begins a life at ``now_s``, Unix time.
+
+    Each life of a stream has sequences of its own, so that an acknowledgement or a deletion from
+    an earlier life meets no message. ``highest`` is the highest sequence that is known to have been
+    used. Processes that notice the same loss within a few seconds get the same number.
+    """
+    granule = max(int(now_s) // _GRANULE_S, highest >> _GRANULE_BITS)
+    return (granule + 1) << _GRANULE_BITS
+
+
 def delete_message_subject(stream: str) -> bytes:
     """Return the subject to which `delete_message` is published."""
     return f"{API}.STREAM.MSG.DELETE.{stream}".encode()
@@ -213,6 +288,16 @@ def delete_message(sequence: int) -> bytes:
     return b'{"seq":%d,"no_erase":true}' % sequence
 
 
+def purge_subject(stream: str) -> bytes:
+    """Return the subject to which `purge_request` is published."""
+    return f"{API}.STREAM.PURGE.{stream}".encode()
+
+
+def purge_request(subject: bytes) -> bytes:
+    """Return the request to remove the one message with this subject, if there is one."""
+    return b'{"filter":"%b"}' % subject
+
+
 def next_message_subject(stream: str, api: str = API) -> bytes:
     """Return the subject to which pulls from the stream's consumer are published."""
     return f"{api}.CONSUMER.MSG.NEXT.{stream}.{consumer_name(stream)}".encode()
@@ -221,3 +306,8 @@ def next_message_subject(stream: str, api: str = API) -> bytes:
 def max_deliveries_subject() -> bytes:
     """Return the subject of the server's advisories about messages whose last delivery failed."""
     return b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*"
+
+
+def naks_subject() -> bytes:
+    """Return the subject of the server's advisories about leases that were given back."""
+    return b"$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.*.*"

@@ -5,17 +5,24 @@ Publishing and acknowledging never wait for anything here.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import NamedTuple, Protocol
 
 from queueing.interface import QueueError, QueueUnavailable
 from queueing.nats.connection import NatsConnection, NatsError, NotConnected
 from queueing.nats.jetstream import (
+    EPOCH_GAP,
     JetStream,
     JetStreamError,
+    QueueState,
     StreamSettings,
+    StreamState,
     delete_message,
     delete_message_subject,
+    next_first_sequence,
+    purge_request,
+    purge_subject,
 )
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -25,6 +32,7 @@ _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 1.0
 _MAX_UNCERTAIN = 10_000
 _MAX_CONCURRENT = 32
+_MAX_WARNED = 10_000
 
 _log = logging.getLogger("queueing.nats.maintenance")
 
@@ -49,11 +57,24 @@ class QueueNames(NamedTuple):
         )
 
 
-class Results(Protocol):
-    """What is called with the result of `Maintenance.ensure`."""
+class FoundQueue(NamedTuple):
+    """What `Maintenance.ensure` found."""
 
-    def stream_usable(self, version_id: str, created: str) -> None:
-        """Stream and consumer exist; ``created`` differs from one stream to its successor."""
+    stream: StreamState
+    consumer: QueueState
+
+
+class Results(Protocol):
+    """What `Maintenance.ensure` reads, and what is called with its result."""
+
+    def highest_sequence(self, version_id: str) -> int:
+        """Return the highest sequence that the queue is known to have used, 0 if none is."""
+
+    def stream_emptied(self, version_id: str) -> None:
+        """The stream has lost what it held, but not its name; `stream_usable` follows."""
+
+    def stream_usable(self, version_id: str, found: FoundQueue) -> None:
+        """Stream and consumer exist."""
 
     def stream_unusable(self, version_id: str, error: QueueError) -> None:
         """Stream or consumer is missing and could not be created in time."""
@@ -80,6 +101,7 @@ class Maintenance:
         self._uncertain: deque[tuple[QueueNames, str]] = deque(maxlen=_MAX_UNCERTAIN)
         self._is_cleaning = False
         self._turns = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._warned: set[str] = set()
         self.ensuring: set[str] = set()
         """The versions whose queues are being ensured."""
 
@@ -96,24 +118,27 @@ class Maintenance:
         version_id = queue.version_id
         try:
             async with self._turns:
-                created = await self._ensure_in_time(queue)
+                found = await self._ensure_in_time(queue)
+        except NotConnected:
+            # The next connection ensures it again.
+            self.ensuring.discard(version_id)
         except QueueUnavailable as error:
             self.ensuring.discard(version_id)
             self._results.stream_unusable(version_id, error)
         else:
             self.ensuring.discard(version_id)
-            self._results.stream_usable(version_id, created)
+            self._results.stream_usable(version_id, found)
 
-    async def _ensure_in_time(self, queue: QueueNames) -> str:
-        """Return when the stream was created. Raises `QueueUnavailable`."""
+    async def _ensure_in_time(self, queue: QueueNames) -> FoundQueue:
+        """Return what is there. Raises `QueueUnavailable` and `NotConnected`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         delay_s = _RETRY_MIN_S
         while True:
             try:
                 return await self._ensure_once(queue)
-            except NotConnected as error:
-                raise QueueUnavailable(str(error)) from error
+            except NotConnected:
+                raise
             except (JetStreamError, NatsError) as error:
                 if loop.time() + delay_s > deadline:
                     emit(
@@ -127,19 +152,52 @@ class Maintenance:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
-    async def _ensure_once(self, queue: QueueNames) -> str:
-        jetstream = self._jetstream
-        created = await jetstream.read_created_at(queue.stream)
-        if created is None:
-            created = await jetstream.ensure(self._region, queue.version_id, self._settings)
-            emit(_log, "queue.created", stream=queue.stream)
-        elif await jetstream.consumer_state(queue.stream) is None:
-            await jetstream.ensure_consumer(queue.stream, self._settings)
-        return created
+    async def _ensure_once(self, queue: QueueNames) -> FoundQueue:
+        jetstream, name = self._jetstream, queue.stream
+        highest = self._results.highest_sequence(queue.version_id)
+        stream = await jetstream.stream_state(name)
+        if stream is None:
+            replicas = await jetstream.ensure(
+                self._region, queue.version_id, self._settings, highest
+            )
+            emit(_log, "queue.created", stream=name, replicas=replicas)
+            stream = await jetstream.stream_state(name)
+        elif _is_emptied(stream, highest):
+            if stream.last_sequence < highest and not stream.messages:
+                # What was leased or is withdrawn must not meet what comes now.
+                sequence = next_first_sequence(time.time(), highest)
+                emit(_log, "queue.lost", logging.WARNING, stream=name, first_sequence=sequence)
+                await jetstream.raise_sequences(name, sequence)
+                stream = await jetstream.stream_state(name)
+            # Said before the consumer is there, which takes seconds longer in some clusters.
+            self._results.stream_emptied(queue.version_id)
+        consumer = await jetstream.consumer_state(name)
+        if consumer is None:
+            await jetstream.ensure_consumer(name, self._settings)
+            consumer = await jetstream.consumer_state(name)
+        if stream is None or consumer is None:
+            raise JetStreamError(0, "the queue was removed at the same time")
+        self._warn_of_single_copy(name, stream)
+        return FoundQueue(stream, consumer)
+
+    def _warn_of_single_copy(self, name: str, stream: StreamState) -> None:
+        """Say once that the restart of one server of a cluster loses the queue."""
+        if stream.replicas == 1 and self._connection.is_clustered() and name not in self._warned:
+            if len(self._warned) < _MAX_WARNED:
+                self._warned.add(name)
+            emit(_log, "queue.single_copy", logging.WARNING, stream=name)
 
     def delete(self, stream: str, sequence: int) -> None:
-        """Delete one message, without waiting for the response."""
+        """Delete one message, without waiting for the response.
+
+        ``sequence`` must be from this moment: a stream that was lost may use it again.
+        """
         self._connection.publish(delete_message_subject(stream), delete_message(sequence))
+
+    def remove(self, queue: QueueNames, request_id: str) -> None:
+        """Remove a request by its id, without waiting for the response."""
+        subject = queue.subject + request_id.encode()
+        self._connection.publish(purge_subject(queue.stream), purge_request(subject))
 
     async def sequence_of(self, queue: QueueNames, request_id: str) -> int:
         """Return a request's sequence, 0 when it is not in the stream. Raises `NatsError`."""
@@ -165,8 +223,8 @@ class Maintenance:
             while uncertain:
                 queue, request_id = uncertain[0]
                 self._connection.publish(queue.cancel_subject, request_id.encode())
-                if sequence := await self.sequence_of(queue, request_id):
-                    self.delete(queue.stream, sequence)
+                if await self.sequence_of(queue, request_id):
+                    self.remove(queue, request_id)
                 if uncertain and uncertain[0] == (queue, request_id):
                     uncertain.popleft()
         except NotConnected:
@@ -178,3 +236,11 @@ class Maintenance:
             uncertain.clear()
         finally:
             self._is_cleaning = False
+
+
+def _is_emptied(stream: StreamState, highest: int) -> bool:
+    """Whether a stream that had used the sequence ``highest`` has lost what it held.
+
+    Its sequences then went back, or another process has noticed it and raised them.
+    """
+    return stream.last_sequence < highest or 0 < highest < stream.first_sequence - EPOCH_GAP

@@ -58,6 +58,9 @@ def register_queue(registry: MetricRegistry, queue: "JetStreamQueue") -> None:
     registry.counter(
         "gateway_queue_losses_total", "Requests that were lost with their stream"
     ).set_function(lambda: queue.losses)
+    registry.counter(
+        "gateway_queue_republished_total", "Requests that were lost and published again"
+    ).set_function(lambda: queue.republished)
 
 
 def register_worker_connection(

@@ -5,6 +5,7 @@ processes.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from queueing.interface import LineState, QueueUnavailable
@@ -64,17 +65,21 @@ class Positions:
         ahead = own.count_between(version_id, delivered, sequence) + others
         return position(delivered, sequence, ahead)
 
-    async def withdrawn(self, version_id: str, sequence: int) -> int:
-        """Return the position that a request of this process had when it was withdrawn just now.
+    async def withdrawn(self, version_id: str, sequence: int, withdraw: Callable[[], None]) -> int:
+        """Call ``withdraw`` in any case, and return the position of its request before; 0: leased.
 
-        0 if it is leased. The broker handles the messages of this connection in their order, so
-        what it says now is its state after the withdrawal. Raises `QueueUnavailable`.
+        The broker is asked before: removing a request by its id moves the consumer past it, as a
+        lease does, and the broker may respond to questions later than it removes. Raises
+        `QueueUnavailable`.
         """
         stream = stream_name(self._region, version_id)
         call = self._next_calls.get(stream)
         if call is None:
             call = self._next_calls[stream] = spawn(self._call_next(stream), f"state-{stream}")
-        state = _checked(await asyncio.shield(call))
+        try:
+            state = _checked(await asyncio.shield(call))
+        finally:
+            withdraw()
         if state is None or sequence <= state.delivered:
             return 0
         others = await self._peers.count_between(version_id, state.delivered, sequence)

@@ -6,19 +6,22 @@ share; its last token is the request id. Nothing else is asked of the broker in 
 A request has one of five states; `JetStreamQueue` makes all transitions:
 
     PENDING  published, not acknowledged
-             ──acknowledged──▶ HELD   ──no stream──▶ STALLED
-    STALLED  published, and no stream took it; waits until the stream is created
-             ──stream created──▶ PENDING   ──an earlier copy acknowledged──▶ HELD
+             ──acknowledged──▶ HELD   ──no stream, connection lost──▶ STALLED
+    STALLED  waits until the stream is known to exist and to have room, to be published
+             ──stream found──▶ PENDING   ──an earlier copy acknowledged──▶ HELD
     HELD     in the queue or leased; the broker knows it by ``sequence``
-             ──stream gone or replaced──▶ LOST
+             ──stream gone, emptied or replaced──▶ LOST
     LOST     its stream is gone; a worker that leased it before may still respond
-             ──found in the new stream──▶ HELD
+             ──found in the new stream──▶ HELD   ──not leased before: once more──▶ STALLED
     ENDED    the publisher gets no further callback
 
 Every state leads to ENDED: without a callback when it is forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
-acknowledged in time or before the connection was lost (PENDING, STALLED), no response within a
-grace period (LOST), or the queue is closed.
+acknowledged in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is
+closed. A LOST request that a worker says it runs waits on.
+
+How often a request was run is counted here, because JetStream also counts what was given back:
+`JetStreamQueue.may_run`.
 
 The module is longer than others so that the whole life is in one place.
 """
@@ -32,10 +35,24 @@ from typing import Any
 
 import orjson
 
-from queueing.interface import LineState, PublishCallbacks, QueueError, QueueFull, QueueUnavailable
+from queueing.interface import (
+    LineState,
+    PublishCallbacks,
+    QueueError,
+    QueueFull,
+    QueueUnavailable,
+    RunDecision,
+)
+from queueing.nats.acks import NAK
 from queueing.nats.connection import NatsConnection, NatsError, Subscription
-from queueing.nats.jetstream import StreamSettings, max_deliveries_subject
-from queueing.nats.maintenance import Maintenance, QueueNames
+from queueing.nats.jetstream import (
+    EPOCH_GAP,
+    StreamSettings,
+    max_deliveries_subject,
+    naks_subject,
+    next_message_subject,
+)
+from queueing.nats.maintenance import FoundQueue, Maintenance, QueueNames
 from queueing.nats.peers import Peers, ProcessRef
 from queueing.nats.positions import Positions
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
@@ -44,12 +61,15 @@ from queueing.position import Sequences
 from runtime.lifecycle import Ticker
 from runtime.metrics import Counter
 from runtime.tasks import spawn
-from wire.subjects import stream_name
+from wire.subjects import LOSS_NOTICE, stream_name
 
 _TICK_S = 0.5
 _REPEAT_S = 1.0
 _MAX_STALLS = 2
 _MAX_MISSING = 100
+_MAX_LOOKS = 25
+_PROBE_LIMIT = b'{"batch":1,"no_wait":true,"max_bytes":1}'
+_PROBE_LEASES = b'{"batch":1,"no_wait":true}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +77,30 @@ class QueueLimits:
     """Bounds of one process's queues.
 
     At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
-    publishes fail. ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not
-    above the streams' ``duplicate_window_s``. ``lost_grace_s`` is how long a worker may take to
-    respond to a request that the queue has lost, ``look_interval_s`` the time between two checks of
-    a queue in use, ``peer_wait_s`` how long a position waits for processes that do not respond.
+    publishes fail. ``max_waiting`` requests may wait in one queue, over all processes; further
+    publishes are refused as `QueueFull`. A request is run at most ``max_runs`` times; 0: as often
+    as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
+    HELD, to be published again if the stream loses them.
+
+    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not above the
+    streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
+    run, before a lost request is published again; ``lost_grace_s`` is how long a request that
+    cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
+    had been leased. ``look_interval_s`` is the time between two looks at a queue in use, longer
+    with more than fifty of them, ``peer_wait_s`` how long a position waits for processes that do
+    not respond.
     """
 
     max_requests: int = 200_000
     max_versions: int = 10_000
+    max_waiting: int = 1 << 62
+    max_runs: int = 0
+    max_kept_bytes: int = 64 << 20
     ack_timeout_s: float = 5.0
-    lost_grace_s: float = 10.0
-    look_interval_s: float = 10.0
+    republish_after_s: float = 0.5
+    lost_grace_s: float = 0.5
+    lease_grace_s: float = 10.0
+    look_interval_s: float = 1.0
     peer_wait_s: float = 0.25
 
 
@@ -92,19 +125,28 @@ class PublishedRequest:
     """One request of this process.
 
     ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
-    or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream.
+    or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
+    ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
+    the first one is in doubt. ``was_leased``: it had been leased when it was lost.
+    ``is_started``: a worker says that it runs. ``is_republished``: it was lost once.
+    ``is_doubtful``: its runs are used up, unless the news of one given back is on its way.
     """
 
     __slots__ = (
         "at",
         "callbacks",
         "frame",
+        "is_doubtful",
+        "is_republished",
+        "is_started",
         "queue",
         "request_id",
+        "runs",
         "sends",
         "sequence",
         "stalls",
         "state",
+        "was_leased",
     )
 
     def __init__(
@@ -122,7 +164,9 @@ class PublishedRequest:
         self.at = at
         self.sends = 1
         self.stalls = 0
+        self.runs: set[int] | None = None
         self.sequence = 0
+        self.was_leased = self.is_started = self.is_republished = self.is_doubtful = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -132,8 +176,12 @@ class PublishedRequest:
 class VersionQueue:
     """The requests of this process in the queue of one version.
 
-    ``created`` identifies the stream, empty until known. ``by_sequence`` has the requests that are
+    ``created`` identifies the stream, empty until known. ``highest`` is the highest sequence that
+    it is known to have used, since ``highest_at``, ``delivered`` the highest one known to be
+    leased, ``room`` how many more requests may wait. ``by_sequence`` has the requests that are
     HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED.
+    ``last_runs`` has the time at which a request got its last permitted run, by request id;
+    ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
     continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
     published that was answered last.
@@ -144,7 +192,13 @@ class VersionQueue:
         "answered_at",
         "by_sequence",
         "created",
+        "delivered",
+        "highest",
+        "highest_at",
+        "last_runs",
         "names",
+        "probed_at",
+        "room",
         "sequences",
         "stalled",
         "stored",
@@ -152,7 +206,7 @@ class VersionQueue:
         "unacknowledged",
     )
 
-    def __init__(self, names: QueueNames, publishes: Counter) -> None:
+    def __init__(self, names: QueueNames, publishes: Counter, room: int) -> None:
         """``publishes`` is as from `queueing.nats.publishes.publish_counter`."""
         self.names = names
         self.subject = names.subject
@@ -160,6 +214,11 @@ class VersionQueue:
         self.stored = publishes.child(names.stream, PublishStatus.OK)
         self.answered_at = 0.0
         self.created = ""
+        self.highest = self.delivered = 0
+        self.highest_at = 0.0
+        self.room = room
+        self.last_runs: dict[str, float] = {}
+        self.probed_at = 0.0
         self.sequences = Sequences()
         self.by_sequence: dict[int, PublishedRequest] = {}
         self.stalled: list[PublishedRequest] = []
@@ -170,7 +229,8 @@ class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
     ``process`` is the number in the request ids of this process. Metrics: ``publishes``
-    (`queueing.nats.publishes`) and ``losses``, requests that failed because their queue lost them.
+    (`queueing.nats.publishes`), ``losses``, requests that failed because their queue lost them, and
+    ``republished``, lost ones that were published once more. ``looks`` counts the looks at queues.
     """
 
     def __init__(
@@ -187,8 +247,10 @@ class JetStreamQueue:
         self._connection = connection
         self._region = region
         self._limits = limits or QueueLimits()
+        streams = streams or StreamSettings()
+        self._lease_s = streams.ack_wait_s
         self._maintenance = Maintenance(
-            connection, self, region, streams or StreamSettings(), self._limits.ack_timeout_s
+            connection, self, region, streams, self._limits.ack_timeout_s
         )
         self._peers = Peers(
             connection, ProcessRef(region, process), self.count_between, self._limits.peer_wait_s
@@ -199,15 +261,19 @@ class JetStreamQueue:
         # In the order of ``at``. A request that has left the state is skipped when it is reached.
         self._unacknowledged: deque[PublishedRequest] = deque()
         self._lost: deque[PublishedRequest] = deque()
+        self._stream_prefix = stream_name(region, "")
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
+        self._probe_inbox = connection.inbox()
+        self._kept_bytes = 0
+        self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
         self._ticker = Ticker(_TICK_S, self.tick)
         self._checked_at = 0.0
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
-        self.losses = 0
+        self.losses = self.republished = self.looks = 0
 
     async def start(self) -> None:
         """Subscribe to acknowledgements and the broker's events."""
@@ -215,6 +281,8 @@ class JetStreamQueue:
         self._subscriptions = [
             subscribe(self._inbox + b"*", self._on_acknowledgement),
             subscribe(max_deliveries_subject(), self._on_max_deliveries),
+            subscribe(naks_subject(), self._on_handed_back),
+            subscribe(self._probe_inbox, self._on_probed),
         ]
         self._peers.start()
         self._connection.add_listener(self, self._on_denied)
@@ -263,7 +331,8 @@ class JetStreamQueue:
         frame = encode_publish_with_headers(
             queue.subject + token, self._inbox + token, headers, envelope
         )
-        if not self._connection.send(frame):
+        has_room = queue.room > 0
+        if not (self._connection.send(frame) if has_room else self._connection.is_connected()):
             away = "The broker cannot be reached"
             self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
@@ -271,27 +340,39 @@ class JetStreamQueue:
         self._requests[request_id] = request
         self._unacknowledged.append(request)
         queue.unacknowledged += 1
+        if has_room:
+            queue.room -= 1
+        else:
+            self._wait_for_stream(request)
 
     def withdraw(self, version_id: str, request_id: str) -> None:
-        """Delete the request, and send a cancel to the workers of the version."""
+        """Remove the request, and send a cancel to the workers of the version."""
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None:
             return
         request = self._requests.get(request_id)
-        is_held = request is not None and request.state is HELD
+        may_be_stored = request is not None and not _is_unacknowledged(request)
         if request is not None:
-            # A PENDING request has no sequence: `_on_other_acknowledgement` deletes it.
+            # One that is PENDING may not be there yet: `_on_other_acknowledgement` deletes it.
             self._end(request)
         if not self._connection.publish(queue.names.cancel_subject, request_id.encode()):
             self._maintenance.mark_uncertain(queue.names, request_id)
-        elif request is not None and is_held:
-            self._maintenance.delete(queue.names.stream, request.sequence)
+        elif may_be_stored:
+            self._maintenance.remove(queue.names, request_id)
 
     async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
-        sequence = self.sequence_of(request_id)
-        self.withdraw(version_id, request_id)
-        return await self._positions.withdrawn(version_id, sequence) if sequence else 0
+        request = self._requests.get(request_id)
+        if request is None or request.state is not HELD:
+            self.withdraw(version_id, request_id)
+            return 0
+
+        def withdraw() -> None:
+            # Not if its response head came meanwhile: a cancel would stop its worker.
+            if self._requests.get(request_id) is request:
+                self.withdraw(version_id, request_id)
+
+        return await self._positions.withdrawn(version_id, request.sequence, withdraw)
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``."""
@@ -317,6 +398,32 @@ class JetStreamQueue:
         if request is not None:
             request.queue.answered_at = request.at
             self._end(request)
+
+    def may_run(self, request_id: str, deliveries: int) -> RunDecision:
+        """Decide whether a worker may run a request that was delivered again."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return RunDecision.NEVER
+        max_runs = self._limits.max_runs
+        runs = _runs_of(request)
+        if max_runs and len(runs) >= max_runs:
+            if not request.is_doubtful:
+                # The broker's report of a lease that was given back may be on its way.
+                request.is_doubtful = True
+                return RunDecision.LATER
+            self._give_up(request)
+            return RunDecision.NEVER
+        request.is_doubtful = False
+        runs.add(deliveries)
+        if len(runs) == max_runs:
+            request.queue.last_runs[request_id] = self._clock()
+        return RunDecision.RUN
+
+    def started(self, request_id: str) -> None:
+        """Remember that a worker runs the request, whatever becomes of its entry."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            request.is_started = True
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process. Raises `QueueUnavailable`."""
@@ -370,43 +477,69 @@ class JetStreamQueue:
     def _hold(self, request: PublishedRequest, sequence: int) -> None:
         """PENDING or STALLED to HELD: the stream has stored the request."""
         queue = request.queue
-        if sequence in queue.by_sequence:
-            # Two requests never share a sequence: this is another stream of the same name.
-            self._lose_all(queue)
-        elif sequence < queue.sequences.last and request.sends == 1:
+        if queue.highest and not 0 < sequence - queue.highest < EPOCH_GAP and request.sends == 1:
             # Sequences ascend; only a repeated publish may be acknowledged with a lower one.
+            is_later = request.at > queue.highest_at or sequence > queue.highest
+            if is_later or sequence in queue.by_sequence:
+                # It is another stream of the same name, or the stream has lost its contents.
+                self._lose_all(queue)
             self._maintenance.ensure(queue.names)
         queue.unacknowledged -= 1
         self._store(request, sequence)
-        queue.stored.value += 1
+        if not request.is_republished:
+            queue.stored.value += 1
 
     def _store(self, request: PublishedRequest, sequence: int) -> None:
         queue = request.queue
+        frame_bytes = len(request.frame)
+        if request.state is not LOST:
+            kept_bytes = self._kept_bytes + frame_bytes
+            if request.is_republished or kept_bytes > self._limits.max_kept_bytes:
+                request.frame = b""
+            else:
+                self._kept_bytes = kept_bytes
         request.sequence = sequence
         request.state = HELD
-        request.frame = b""
+        if sequence > queue.highest:
+            queue.highest = sequence
+            queue.highest_at = self._clock()
         queue.by_sequence[sequence] = request
         queue.sequences.add(sequence)
 
     def _stall(self, request: PublishedRequest) -> None:
         """PENDING to STALLED: no stream exists. The second time, the request fails."""
-        queue = request.queue
         request.stalls += 1
         if request.stalls >= _MAX_STALLS:
             self._fail(request, QueueUnavailable("The queue does not exist or rejects the request"))
             return
-        request.state = STALLED
-        queue.stalled.append(request)
-        self._maintenance.ensure(queue.names)
+        self._wait_for_stream(request)
 
-    def _resend_stalled(self, queue: VersionQueue) -> None:
-        """STALLED to PENDING: the stream exists now."""
+    def _wait_for_stream(self, request: PublishedRequest) -> None:
+        """To STALLED: it is not sent before the stream is known to exist and to have room."""
+        request.state = STALLED
+        request.queue.stalled.append(request)
+        self._maintenance.ensure(request.queue.names)
+
+    def _send_stalled(self, queue: VersionQueue) -> None:
+        """STALLED to PENDING, in order: the stream exists now, and ``room`` is known."""
         stalled, queue.stalled = queue.stalled, []
+        stalled.sort(key=lambda request: request.at)
         for request in stalled:
-            if request.state is STALLED:
-                request.state = PENDING
-                if not self._connection.send(request.frame):
-                    self._fail(request, QueueUnavailable("The broker cannot be reached"))
+            if request.state is not STALLED:
+                continue
+            if request.is_started:
+                # It was stored, and a worker has it: only its acknowledgement was lost.
+                queue.unacknowledged -= 1
+                queue.stored.value += not request.is_republished
+                request.state, request.frame = LOST, b""
+                continue
+            if queue.room <= 0 and not request.is_republished:
+                self._fail(request, QueueFull("The queue holds as many requests as it may"))
+                continue
+            queue.room -= 1
+            request.state = PENDING
+            if not self._connection.send(request.frame):
+                self._fail(request, QueueUnavailable("The broker cannot be reached"))
 
     def _lose_all(self, queue: VersionQueue) -> None:
         """HELD to LOST, for all of a queue: its stream is gone, or another has its name.
@@ -417,13 +550,29 @@ class JetStreamQueue:
         lost = list(queue.by_sequence.values())
         queue.by_sequence.clear()
         queue.sequences.clear()
+        queue.last_runs.clear()
         now = self._clock()
         for request in lost:
+            request.was_leased = request.sequence <= queue.delivered
+            request.runs, request.is_doubtful = None, False
             request.state = LOST
             request.at = now
+        queue.highest = queue.delivered = 0
         if lost:
             self._lost.extend(lost)
+            self._connection.publish(queue.names.cancel_subject, LOSS_NOTICE)
             spawn(self._rescue(queue, lost), "queue-rescue")
+
+    def _republish(self, request: PublishedRequest, now: float) -> None:
+        """LOST to STALLED: nobody had leased it. It is done once, and no news to its publisher."""
+        self._kept_bytes -= len(request.frame)
+        request.is_republished = True
+        request.sends, request.stalls = 1, 0
+        request.at = now
+        request.queue.unacknowledged += 1
+        self._unacknowledged.append(request)
+        self._wait_for_stream(request)
+        self.republished += 1
 
     async def _rescue(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """LOST to HELD, for those in the new stream: the newest, without a gap."""
@@ -451,10 +600,20 @@ class JetStreamQueue:
             sequence = request.sequence
             if queue.by_sequence.pop(sequence, None) is not None:
                 queue.sequences.remove(sequence)
-        elif request.state is not LOST:
+            if queue.last_runs:
+                queue.last_runs.pop(request.request_id, None)
+        if _is_unacknowledged(request):
             queue.unacknowledged -= 1
-            request.frame = b""
+        else:
+            self._kept_bytes -= len(request.frame)
+        request.frame = b""
         request.state = ENDED
+
+    def _give_up(self, request: PublishedRequest) -> None:
+        """HELD to ENDED: every permitted run has ended without a response."""
+        self._maintenance.remove(request.queue.names, request.request_id)
+        self._end(request)
+        request.callbacks.undeliverable()
 
     def _fail(
         self,
@@ -465,7 +624,7 @@ class JetStreamQueue:
         """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
         if request.state is ENDED:
             return
-        if _is_unacknowledged(request):
+        if _is_unacknowledged(request) and not request.is_republished:
             reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
             self.publishes.child(request.queue.names.stream, reason).value += 1
         self._end(request)
@@ -487,7 +646,8 @@ class JetStreamQueue:
         if request is not None and request.state is PENDING:
             prefix = request.queue.ack_prefix
             if payload.startswith(prefix):
-                digits = payload[len(prefix) : -1]
+                # nats-server 2.11 and before writes a blank after the colon.
+                digits = payload[len(prefix) : -1].lstrip()
                 if digits.isdigit():
                     self._hold(request, int(digits))
                     return
@@ -534,15 +694,37 @@ class JetStreamQueue:
         """Delete a request whose last delivery failed; call back if this process published it."""
         advisory = orjson.loads(payload)
         stream, sequence = advisory["stream"], advisory["stream_seq"]
-        prefix = stream_name(self._region, "")
-        if not stream.startswith(prefix):
+        if not stream.startswith(self._stream_prefix):
             return
         self._maintenance.delete(stream, sequence)
-        queue = self._queues.get(stream.removeprefix(prefix))
-        request = queue.by_sequence.get(sequence) if queue is not None else None
+        request = self._held(stream, sequence)
         if request is not None:
             self._end(request)
             request.callbacks.undeliverable()
+
+    def _on_handed_back(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
+        """A lease was given back: the broker counts it as a delivery, but nothing ran."""
+        advisory = orjson.loads(payload)
+        request = self._held(advisory["stream"], advisory["stream_seq"])
+        if request is not None:
+            _runs_of(request).discard(advisory["deliveries"])
+
+    def _held(self, stream: str, sequence: int) -> PublishedRequest | None:
+        """Return the request of this process that is HELD with this sequence."""
+        queue = self._queues.get(stream.removeprefix(self._stream_prefix))
+        return queue.by_sequence.get(sequence) if queue is not None else None
+
+    def _on_probed(self, subject: bytes, reply: bytes, _headers: bytes, _payload: bytes) -> None:
+        """A pull of `_probe` got a request, so no worker has a lease of it."""
+        if not reply:
+            return
+        request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
+        if request is None or len(_runs_of(request)) < max(1, self._limits.max_runs):
+            self._connection.publish(reply, NAK)
+        else:
+            self._give_up(request)
 
     def _on_denied(self, subject: bytes) -> None:
         """Fail the request that we have no permission to publish."""
@@ -564,28 +746,54 @@ class JetStreamQueue:
             if not queue.by_sequence:
                 # Nothing can be lost: whichever stream exists now is the right one.
                 queue.created = ""
+                queue.highest = queue.delivered = 0
             self._maintenance.ensure(queue.names)
         self._maintenance.clean_up()
 
     def disconnected(self) -> None:
-        """Fail what is not acknowledged. The stream may have it: `Maintenance` cleans up."""
-        unacknowledged, self._unacknowledged = self._unacknowledged, deque()
-        for request in unacknowledged:
-            if _is_unacknowledged(request):
-                self._maintenance.mark_uncertain(request.queue.names, request.request_id)
-                self._fail(request, QueueUnavailable("The link to the broker was lost"))
+        """PENDING to STALLED: the broker may have lost what it has not acknowledged.
 
-    # Results of `Maintenance.ensure`
+        If it has not, the message id keeps it from storing the request twice.
+        """
+        for request in self._unacknowledged:
+            if request.state is PENDING:
+                request.state = STALLED
+                request.queue.stalled.append(request)
 
-    def stream_usable(self, version_id: str, created: str) -> None:
+    # For and of `Maintenance.ensure`
+
+    def highest_sequence(self, version_id: str) -> int:
+        """Return the highest sequence that a queue is known to have used."""
+        queue = self._queues.get(version_id)
+        return queue.highest if queue is not None else 0
+
+    def stream_emptied(self, version_id: str) -> None:
+        """The stream has lost what it held."""
+        queue = self._queues.get(version_id)
+        if queue is not None:
+            self._lose_all(queue)
+
+    def stream_usable(self, version_id: str, found: FoundQueue) -> None:
         """Publish what was stalled; a new stream has lost what the old one held."""
         queue = self._queues.get(version_id)
         if queue is None:
             return
-        if queue.created and created != queue.created:
+        self.looks += 1
+        stream, consumer = found
+        if queue.created and stream.created != queue.created:
             self._lose_all(queue)
-        queue.created = created
-        self._resend_stalled(queue)
+        queue.created = stream.created
+        queue.delivered = max(queue.delivered, consumer.delivered)
+        if stream.last_sequence > queue.highest:
+            queue.highest = stream.last_sequence
+            queue.highest_at = self._clock()
+        stalled = sum(1 for request in queue.stalled if request.state is STALLED)
+        on_the_way = queue.unacknowledged - stalled
+        waiting = max(0, stream.messages - consumer.leased)
+        queue.room = self._limits.max_waiting - waiting - on_the_way
+        self._send_stalled(queue)
+        if not consumer.pulls and consumer.leased and queue.by_sequence:
+            self._probe(queue, found)
 
     def stream_unusable(self, version_id: str, error: QueueError) -> None:
         """Fail what was stalled."""
@@ -606,7 +814,8 @@ class JetStreamQueue:
                 return None
             del self._queues[idle]
         names = QueueNames.of(self._region, version_id)
-        queue = self._queues[version_id] = VersionQueue(names, self.publishes)
+        room = self._limits.max_waiting
+        queue = self._queues[version_id] = VersionQueue(names, self.publishes, room)
         if self._connection.is_connected():
             self._maintenance.ensure(names)
         return queue
@@ -617,24 +826,61 @@ class JetStreamQueue:
         """Repeat or fail what is due. Called every half second between `start` and `close`."""
         now = self._clock()
         self._repeat_or_fail(now)
-        self._fail_lost(now)
+        self._end_lost(now)
         if self._connection.is_connected():
             self._maintenance.clean_up()
             self._peers.tick(now)
-            if now - self._checked_at >= self._limits.look_interval_s:
-                self._checked_at = now
-                for queue in self._queues.values():
-                    if queue.by_sequence:
-                        self._maintenance.ensure(queue.names)
+            self._look(now)
 
-    def _fail_lost(self, now: float) -> None:
-        """Fail requests that were lost longer ago than the grace period."""
+    def _look(self, now: float) -> None:
+        """Look at the queues in use, at a few of them per tick."""
+        to_look = self._to_look
+        if not to_look and now - self._checked_at >= self._limits.look_interval_s:
+            self._checked_at = now
+            to_look.extend(v for v, queue in self._queues.items() if queue.by_sequence)
+        for _ in range(min(len(to_look), _MAX_LOOKS)):
+            if (queue := self._queues.get(to_look.popleft())) is not None:
+                self._maintenance.ensure(queue.names)
+
+    def _probe(self, queue: VersionQueue, found: FoundQueue) -> None:
+        """Find leases that have ended while no worker pulls: the broker notices them at a pull.
+
+        A pull that no message fits into makes it see which requests have used up the deliveries
+        that it permits. A pull that takes one shows whether the last run that we permit has ended;
+        any other request that it gets is given back, so it is made once per lease only.
+        """
+        subject = next_message_subject(queue.names.stream)
+        if found.consumer.redelivered or self._limits.max_runs == 0:
+            self._connection.publish(subject, _PROBE_LIMIT, self._probe_inbox)
+        now = self._clock()
+        lease_s = found.consumer.lease_s or self._lease_s
+        oldest = min(queue.last_runs.values(), default=now)
+        if self._limits.max_runs == 1:
+            oldest = min(oldest, queue.probed_at)
+        if now - max(oldest, queue.probed_at) >= lease_s:
+            queue.probed_at = now
+            self._connection.publish(subject, _PROBE_LEASES, self._probe_inbox)
+
+    def _end_lost(self, now: float) -> None:
+        """Publish lost requests again, or fail them after their grace period."""
+        limits = self._limits
+        waiting: list[PublishedRequest] = []
         lost = self._lost
-        while lost and now - lost[0].at >= self._limits.lost_grace_s:
+        while lost and now - lost[0].at >= limits.republish_after_s:
             request = lost.popleft()
-            if request.state is LOST:
+            if request.state is not LOST or request.is_started:
+                continue
+            can_republish = request.frame and not request.was_leased
+            if can_republish and self._connection.is_connected():
+                self._republish(request, now)
+                continue
+            grace_s = limits.lease_grace_s if request.was_leased else limits.lost_grace_s
+            if now - request.at >= grace_s:
                 self.losses += 1
                 self._fail(request, QueueUnavailable("The queue has lost the request"))
+            else:
+                waiting.append(request)
+        lost.extendleft(reversed(waiting))
 
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.
@@ -660,6 +906,13 @@ class JetStreamQueue:
                 self._connection.send(request.frame)
             kept.append(request)
         unacknowledged.extendleft(reversed(kept))
+
+
+def _runs_of(request: PublishedRequest) -> set[int]:
+    """Return the deliveries that were run. The first one is run without a question."""
+    if request.runs is None:
+        request.runs = {1}
+    return request.runs
 
 
 def _is_unacknowledged(request: PublishedRequest) -> bool:

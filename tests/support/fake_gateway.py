@@ -17,6 +17,7 @@ from runtime.tasks import spawn
 from tests.support.waiting import Signal, until
 from wire.envelope import encode_envelope
 from wire.http1 import parse_inner_head
+from wire.worker_api import RUN_PATH
 
 _numbers = itertools.count(1)
 
@@ -134,11 +135,17 @@ class Expected:
 
 
 class FakeGateway:
-    """The endpoint. ``connections`` is the number of connections accepted so far."""
+    """The endpoint. ``connections`` is the number of connections accepted so far.
+
+    ``runs`` has the headers of the questions whether to run a request again; ``run_status`` is the
+    response to them.
+    """
 
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
+        self.run_status = 204
+        self.runs: list[dict[bytes, bytes]] = []
         self._expected: dict[bytes, Expected] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -172,7 +179,7 @@ class FakeGateway:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
-        exchange = _Exchange(self._expected, reader, writer)
+        exchange = _Exchange(self, self._expected, reader, writer)
         try:
             while await exchange.serve_one():
                 pass
@@ -188,10 +195,12 @@ class _Exchange:
 
     def __init__(
         self,
+        gateway: FakeGateway,
         expected: dict[bytes, Expected],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        self._gateway = gateway
         self._expected = expected
         self._reader = reader
         self._writer = writer
@@ -204,6 +213,11 @@ class _Exchange:
         if not isinstance(request, h11.Request):
             return False
         headers = dict(request.headers)
+        if request.target == RUN_PATH:
+            assert headers[b"authorization"] in self._expected
+            self._gateway.runs.append(headers)
+            await self._respond(self._gateway.run_status)
+            return False
         expected = self._expected.pop(headers.get(b"authorization", b""), None)
         assert request.target == b"/v2/nvcf/worker/request-attach"
         if expected is None:

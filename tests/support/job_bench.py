@@ -23,17 +23,23 @@ class Port:
         self._script = script
 
     def __getattr__(self, call: str) -> Any:
-        def record(*arguments: object, **_: object) -> None:
+        def record(*arguments: object, **_: object) -> object:
             shown = [repr(a) for a in arguments if isinstance(a, bytes | int) and len(repr(a)) < 20]
             self._script.append(" ".join([f"{self._name}.{call}", *shown]))
+            return None
 
         return record
 
 
 class LeasePort(Port):
-    def __init__(self, script: list[str], deliveries: int) -> None:
-        super().__init__("lease", script)
+    is_lapsed = False
+
+    def __init__(self, name: str, script: list[str], deliveries: int = 1) -> None:
+        super().__init__(name, script)
         self.deliveries = deliveries
+
+    def is_over(self) -> bool:
+        return self.is_lapsed
 
 
 class AttachPort(Port):
@@ -66,9 +72,10 @@ class Bench:
             gate=StartGate(),
         )
         headers = (*more, (b"content-length", length)) if length else more
+        self.lease = LeasePort("lease", self.script, deliveries)
         self.job = Job(
             context,
-            LeasePort(self.script, deliveries),  # type: ignore[arg-type]
+            self.lease,  # type: ignore[arg-type]
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
         )
@@ -128,6 +135,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.REST_BROKEN: [lambda b: b.job.rest_broken()],
     Event.POST_PAUSE_WRITING: [lambda b: b.job.post_pause_writing()],
     Event.POST_RESUME_WRITING: [lambda b: b.job.post_resume_writing()],
+    Event.POSTED: [lambda b: b.job.posted()],
     Event.POST_ANSWERED: [lambda b: b.job.post_answered(200), lambda b: b.job.post_answered(401)],
     Event.POST_BROKEN: [
         lambda b: b.job.post_broken(),
@@ -135,5 +143,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     ],
     Event.CANCEL: [lambda b: b.job.cancel()],
     Event.ABANDON: [lambda b: b.job.abandon()],
+    Event.LEASED_AGAIN: [lambda b: b.job.leased_again(b.lease)],  # type: ignore[arg-type]
+    Event.LAPSE: [lambda b: b.job.lapse()],
 }
 """Each event, in the ways that make a difference."""

@@ -97,6 +97,12 @@ class NatsServer(ServerProcess):
         """Enter lame duck mode (SIGUSR2); the process exits within 30 s."""
         self._running().send_signal(signal.SIGUSR2)
 
+    async def ended(self) -> None:
+        """Wait until the process has ended by itself."""
+        process = self._running()
+        await asyncio.to_thread(process.wait, 2 * PATIENCE_S)
+        self._process = None
+
     async def logged(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the server's log since its last start contains ``text``."""
         await asyncio.to_thread(self._wait_for, text, timeout_s)

@@ -213,9 +213,9 @@ def counted(queue: JetStreamQueue, version_id: str) -> dict[str, float]:
     }
 
 
-async def messages_in(connection: NatsConnection, version_id: str) -> int:
+async def messages_in(connection: NatsConnection, version_id: str, region: str = REGION) -> int:
     """Return how many requests the broker holds, leased ones included."""
-    answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(REGION, version_id)}", {})
+    answer = await JetStream(connection).call(f"STREAM.INFO.{stream_name(region, version_id)}", {})
     count = answer["state"]["messages"]
     assert isinstance(count, int)
     return count

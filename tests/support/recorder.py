@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gateway.invocation.collection import SpoolUser
-from queueing.interface import LineState
+from queueing.interface import LineState, RunDecision
 
 
 class Script:
@@ -92,6 +92,7 @@ class RecordedQueue:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self.decision = RunDecision.RUN
         self.envelopes: list[bytes] = []
         self.traces: list[bytes] = []
         self.withdrawn_position = 0
@@ -121,6 +122,13 @@ class RecordedQueue:
 
     def forget(self, request_id: str) -> None:
         self._script.add("queue.answered")
+
+    def may_run(self, request_id: str, deliveries: int) -> RunDecision:
+        self._script.add(f"queue.may_run {deliveries}")
+        return self.decision
+
+    def started(self, request_id: str) -> None:
+        self._script.add("queue.started")
 
     async def position(self, version_id: str, request_id: str) -> int:
         raise NotImplementedError

@@ -12,16 +12,24 @@ from urllib.parse import urlsplit
 from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
 from http1.client.pipeline import Pipeline
 from http1.client.pool import Connect, Pool
+from http1.client.status import AwaitedStatus
+from queueing.interface import RunDecision
 from runtime.tasks import spawn
-from wire.headers import NVCF_LEASED_US
-from wire.worker_api import ATTACH_PATH
+from wire.envelope import Envelope
+from wire.headers import NVCF_DELIVERIES, NVCF_LEASED_US, NVCF_REQID, NVCF_RUNNING
+from wire.worker_api import ATTACH_PATH, RUN_PATH
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
 REST_HEAD_S = 5.0
 """How long a GET may wait for the first byte of its response (``docs/wire.md`` §5.2)."""
+RUN_TIMEOUT_S = 5.0
+"""How long the response to `GatewayClient.may_run` may take, with connecting."""
 FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
+
+
+_DECISIONS = {204: RunDecision.RUN, 409: RunDecision.LATER, 410: RunDecision.NEVER}
 
 
 class AttachLimits:
@@ -63,6 +71,13 @@ class GatewayPool:
         """GET the rest of the request's body."""
         return self._client(job).fetch(job)
 
+    async def may_run(
+        self, envelope: Envelope, deliveries: int, *, is_running: bool
+    ) -> RunDecision:
+        """Ask the gateway process that holds the client."""
+        client = self._client_of(envelope.target_uri)
+        return await client.may_run(envelope, deliveries, is_running=is_running)
+
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""
         for uri, client in list(self._by_uri.items()):
@@ -75,7 +90,9 @@ class GatewayPool:
             client.close()
 
     def _client(self, job: Job) -> "GatewayClient":
-        uri = job.envelope.target_uri
+        return self._client_of(job.envelope.target_uri)
+
+    def _client_of(self, uri: bytes) -> "GatewayClient":
         client = self._by_uri.get(uri)
         if client is None:
             client = self._by_uri[uri] = GatewayClient(uri, self._limits)
@@ -107,6 +124,7 @@ class GatewayClient:
         "_pool",
         "_post_head",
         "_rests",
+        "_run_head",
         "_used_at",
         "_waiting",
     )
@@ -131,6 +149,10 @@ class GatewayClient:
         self._get_head = (
             b"GET %b HTTP/1.1\r\nhost: %b\r\naccept: application/octet-stream\r\n"
             b"authorization: Bearer " % (ATTACH_PATH, authority)
+        )
+        self._run_head = b"POST %b HTTP/1.1\r\nhost: %b\r\nauthorization: Bearer " % (
+            RUN_PATH,
+            authority,
         )
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()
@@ -184,6 +206,45 @@ class GatewayClient:
         else:
             spawn(self._open_get(rest, job), "attach.connect")
         return rest
+
+    async def may_run(
+        self, envelope: Envelope, deliveries: int, *, is_running: bool
+    ) -> RunDecision:
+        """Ask whether to run a request that was delivered again (``docs/wire.md`` §5.5).
+
+        A gateway that does not know the question lets it run. One that cannot be reached could not
+        get the response either, so there is no client to run it for.
+        """
+        running = b"%b: 1\r\n" % NVCF_RUNNING if is_running else b""
+        head = b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (
+            self._run_head,
+            envelope.response_token.encode(),
+            NVCF_REQID,
+            envelope.request_id.encode(),
+            NVCF_DELIVERIES,
+            deliveries,
+            running,
+        )
+        try:
+            async with asyncio.timeout(RUN_TIMEOUT_S):
+                status = await self._status_of(head)
+        except TimeoutError:
+            return RunDecision.LATER
+        except OSError:
+            return RunDecision.RUN if is_running else RunDecision.NEVER
+        if status >= 500:
+            return RunDecision.LATER
+        return _DECISIONS.get(status, RunDecision.RUN)
+
+    async def _status_of(self, head: bytes) -> int:
+        """Send a request without a body on a new connection. Raises `OSError`."""
+        connection = await self._pool.connect()
+        try:
+            status = AwaitedStatus()
+            connection.start(status, head, b"")
+            return await status.known
+        finally:
+            connection.close()
 
     def sweep(self) -> bool:
         """Close connections idle for too long, and those whose gateway process has vanished.

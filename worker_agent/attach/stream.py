@@ -69,6 +69,7 @@ class StreamedPost(NullResponseStream):
         first += b"".join(self._parts)
         self._parts.clear()
         connection.start(self, head, first, is_chunked=is_chunked, is_complete=self._is_complete)
+        job.posted()
         if self._waiting_bytes > HIGH_WATER_BYTES and not connection.is_writing_paused:
             job.post_resume_writing()
         return True

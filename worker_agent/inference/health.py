@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
-from http1.stream import Failure, Headers, NullResponseStream
+from http1.client.status import AwaitedStatus
 
 
 class Probe(NamedTuple):
@@ -32,37 +32,13 @@ class Miss(NamedTuple):
     is_refused: bool = False
 
 
-class _Status(NullResponseStream):
-    """The status of the response to one probe, or why there is none."""
-
-    __slots__ = ("known",)
-
-    def __init__(self) -> None:
-        self.known: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def response_head(
-        self,
-        status: int,
-        headers: Headers,  # noqa: ARG002  only the status counts
-        body_bytes: int | None,  # noqa: ARG002
-    ) -> None:
-        """Take the status; the body does not matter."""
-        if not self.known.done():
-            self.known.set_result(status)
-
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
-        """Fail: there is no response."""
-        if not self.known.done():
-            self.known.set_exception(ConnectionError(f"no response ({failure.name.lower()})"))
-
-
 async def probe_once(pool: Pool, probe: Probe) -> Miss | None:
     """Probe once; return why the inference server is not healthy, `None` if it is healthy."""
     connection: ClientConnection | None = None
     try:
         async with asyncio.timeout(probe.timeout_s):
             connection = await pool.connect()
-            status = _Status()
+            status = AwaitedStatus()
             connection.start(
                 status,
                 b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from http1.stream import RequestWriter, ResponseStream
+from queueing.interface import RunDecision
+from wire.envelope import Envelope
 from worker_agent.job.request import Outgoing, PlatformHeaders
 from worker_agent.job.window import StartGate
 
@@ -87,11 +89,17 @@ class Attach(Protocol[AJob_contra]):
         """POST a response that begins with ``head``.
 
         ``total_bytes`` is the length of head and body, ``None`` if it is not known. The job's
-        ``post_answered`` or ``post_broken`` can follow at any time.
+        ``posted`` is called when the head has been written, here or later; ``post_answered`` or
+        ``post_broken`` can follow at any time.
         """
 
     def fetch(self, job: AJob_contra) -> Rest:
         """GET the rest of the body: the job's ``rest_data``, ``rest_end`` and ``rest_broken``."""
+
+    async def may_run(
+        self, envelope: Envelope, deliveries: int, *, is_running: bool
+    ) -> RunDecision:
+        """Ask the gateway whether to run a request, or to go on with it, if ``is_running``."""
 
 
 class JobRegistry(Protocol[AJob_contra]):

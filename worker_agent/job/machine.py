@@ -48,6 +48,7 @@ class Job:
         "_context",
         "_holds_slot",
         "_inference",
+        "_is_lease_ended",
         "_is_problem",
         "_is_redelivered",
         "_is_retried",
@@ -81,6 +82,7 @@ class Job:
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
         self._holds_slot = True
+        self._is_lease_ended = False
         self._is_problem = False
         self._is_retried = False
         self._is_redelivered = False
@@ -130,7 +132,7 @@ class Job:
         It can have been cancelled before. If its window ends too soon, it ends here.
         """
         request = self._request
-        if self.state is not OPENING or request is None:
+        if self.state is not OPENING or request is None or self.lease.is_over():
             return False
         if now <= self._start_by or self._is_in_time(request, now):
             return True
@@ -303,6 +305,14 @@ class Job:
         if self._inference is not None:
             self._inference.resume_reading()
 
+    def posted(self) -> None:
+        """The response head was written to the gateway: from now on nobody else may run this."""
+        if self.state < STREAMING:
+            raise impossible(self.state, Event.POSTED)
+        if not self._is_lease_ended:
+            self._is_lease_ended = True
+            self.lease.ack()
+
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
         if self.state is DELIVERING:
@@ -330,6 +340,19 @@ class Job:
             self._check_late(Event.POST_BROKEN, STREAMING)
 
     # The queue and the agent
+
+    def leased_again(self, lease: Lease) -> None:
+        """The queue has delivered the request again, to this agent: its first lease ran out."""
+        if self._is_lease_ended:
+            # The broker has lost the acknowledgement.
+            lease.ack()
+        else:
+            self.lease = lease
+
+    def lapse(self) -> None:
+        """The lease may have ended, and another worker may have the request."""
+        if self.state is OPENING or self.state is FORWARDING:
+            self._finish(Outcome.LAPSED)
 
     def cancel(self) -> None:
         """The gateway withdrew the request."""
@@ -400,9 +423,10 @@ class Job:
             post.abort()
         self._end_upload()
         self.response = b""
+        is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
             self.lease.nak()
-        else:
+        elif not is_lease_ended and outcome is not Outcome.LAPSED:
             self.lease.ack()
         if was_running:
             self._leave()

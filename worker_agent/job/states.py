@@ -8,10 +8,13 @@ DONE        over: the lease has ended, the outcome is set, no port is called any
 
 A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
 has nothing more to do: in DELIVERING, or in DONE if the job left a request that still runs there.
-The lease is acknowledged when all is over, whatever the outcome: the gateway accepts one response
-for a delivery, so a second run could not be delivered. A nak ends the lease of a job without a
-response whose request was not sent, may be run again, or is abandoned by the agent.
-A job whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
+The lease is acknowledged when the head of a streamed response has been written to the gateway, and
+otherwise when all is over, whatever the outcome: the gateway accepts one response for a request, so
+a second run could not be delivered. (A small whole response is confirmed at once, and its
+acknowledgement shares a packet with the next pull.) A nak ends the lease of a job without a
+response whose request was not sent, may be run again, or is abandoned by the agent. A lease that
+may be over, because the process stood still, is not ended at all: it may be another worker's. A job
+whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
@@ -57,11 +60,14 @@ class Event(Enum):
     # The gateway: the response
     POST_PAUSE_WRITING = "post_pause_writing"
     POST_RESUME_WRITING = "post_resume_writing"
+    POSTED = "posted"
     POST_ANSWERED = "post_answered"
     POST_BROKEN = "post_broken"
     # The queue and the agent
     CANCEL = "cancel"
     ABANDON = "abandon"
+    LEASED_AGAIN = "leased_again"
+    LAPSE = "lapse"
 
 
 _FIRST_STATE = {
@@ -80,10 +86,13 @@ _FIRST_STATE = {
     Event.REST_BROKEN: OPENING,
     Event.POST_PAUSE_WRITING: OPENING,
     Event.POST_RESUME_WRITING: OPENING,
+    Event.POSTED: STREAMING,
     Event.POST_ANSWERED: STREAMING,
     Event.POST_BROKEN: STREAMING,
     Event.CANCEL: OPENING,
     Event.ABANDON: OPENING,
+    Event.LEASED_AGAIN: OPENING,
+    Event.LAPSE: OPENING,
 }
 """The state from which on an event can come. Inference server, gateway and queue act independently
 of one another, so every event may be late: the job is past it and ignores it. None comes early."""
@@ -123,6 +132,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The queue and the agent
     **{(state, Event.CANCEL): frozenset({DONE}) for state in State},
     **{(state, Event.ABANDON): frozenset({DONE}) for state in State},
+    **{(state, Event.LAPSE): frozenset({DONE}) for state in (OPENING, FORWARDING)},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
 there: the method raises `impossible`."""
@@ -151,3 +161,5 @@ class Outcome(IntEnum):
     or broke off; another worker gets the request."""
     LATE = 7
     """Not sent to the inference server: its poll window had ended, or would have ended too soon."""
+    LAPSED = 8
+    """The process stood still, and the lease may have ended; another worker has the request."""

@@ -2,21 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from queueing.interface import Bus, FunctionQueue, PullConsumer, QueueAdmin
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.consumer import PullConsumer as JetStreamConsumer
-from queueing.nats.gateway import stream_settings
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.gateway import queue_limits, stream_settings
+from queueing.nats.queue import JetStreamQueue
 from queueing.settings import QueueSettings
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import OPTIONS, REGION, Worker, connected
 from tests.support.waiting import PATIENCE_S
-
-LIMITS = QueueLimits(peer_wait_s=PATIENCE_S)
-"""A position waits for the other processes however slow the machine is."""
 
 
 class Gateway(NamedTuple):
@@ -58,10 +56,13 @@ class NatsBackend:
     async def gateway(
         self, process: int = 1, settings: QueueSettings | None = None
     ) -> AsyncIterator[Gateway]:
-        streams = stream_settings(settings or QueueSettings(lease_s=1.0))
+        settings = settings or QueueSettings(lease_s=1.0)
+        streams = stream_settings(settings)
+        # A position waits for the other processes however slow the machine is.
+        limits = replace(queue_limits(settings), peer_wait_s=PATIENCE_S)
         async with connected(self._server.url, OPTIONS) as connection:
             queue = JetStreamQueue(
-                connection, region=REGION, process=process, streams=streams, limits=LIMITS
+                connection, region=REGION, process=process, streams=streams, limits=limits
             )
             await queue.start()
             try:

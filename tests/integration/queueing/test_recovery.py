@@ -1,5 +1,7 @@
 """What survives when the broker goes away, and what is told to whom when it does not."""
 
+from dataclasses import replace
+
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
@@ -26,7 +28,7 @@ from tests.support.waiting import until
 from wire.subjects import consumer_name, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
-SOON = QueueLimits(lost_grace_s=0.3, look_interval_s=0.2)
+SOON = QueueLimits(lease_grace_s=0.3, look_interval_s=0.2)
 
 
 async def until_down(queue: GatewayQueue) -> None:
@@ -52,7 +54,8 @@ async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
 ) -> None:
     version = new_version()
     url = nats_server.url
-    async with gateway(url, limits=SOON) as queue, worker(url, version) as work:
+    limits = replace(SOON, max_kept_bytes=0)
+    async with gateway(url, limits=limits) as queue, worker(url, version) as work:
         running, answered = await publish(queue, version)
         (old_lease,) = await work.has(1)
         _, lost = await publish(queue, version)
@@ -67,11 +70,11 @@ async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
         assert str(lost.error) == "The queue has lost the request"
 
         fresh, client = await publish(queue, version)
-        assert client.sequence == 1
+        assert client.sequence > lost.sequence
         work.pull.want(1)
         await work.has(2)
         assert work.leases[1].request_id == fresh
-        # The old lease's acknowledgement names sequence 1 too. It must not take the new one out.
+        # The old lease's acknowledgement must not take the new one out.
         old_lease.ack()
         await queue.depth(version)
         async with connected(url) as look:
@@ -124,11 +127,54 @@ async def test_what_is_withdrawn_without_a_broker_is_taken_out_when_it_is_back(
         assert work.leases == []
 
 
-async def test_a_publish_without_answer_is_refused_when_the_link_breaks(
+async def test_what_waited_in_a_lost_queue_is_published_once_more(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = nats_server.url
+    async with gateway(url, limits=SOON) as queue, worker(url, version, slots=1) as work:
+        running, client = await publish(queue, version)
+        await work.has(1)
+        queue.started(running)
+        waiting = await publish_many(queue, version, 20)
+        for _ in range(2):
+            await nats_server.kill()
+            await until_down(queue)
+            await nats_server.start()
+            await until_up(queue, work)
+            if queue.republished < len(waiting):
+                await until(lambda: queue.republished == len(waiting))
+                work.pull.want(20)
+                await work.has(21)
+                # In their order, and each once.
+                assert [lease.request_id for lease in work.leases[1:]] == waiting
+                assert [lease.deliveries for lease in work.leases[1:]] == [1] * 20
+        assert queue.republished == len(waiting)
+        assert client.entries == [("published",)]
+
+
+async def test_a_publish_without_answer_is_sent_again_when_the_link_breaks(
     nats_server: NatsServer,
 ) -> None:
     version = new_version()
     async with gateway(nats_server.url) as queue:
+        await publish(queue, version)
+        nats_server.pause()
+        request, client = new_request(), Client()
+        queue.publish(version, request, b"envelope", client, b"")
+        await nats_server.kill()
+        await until_down(queue)
+        await nats_server.start()
+        await decided(queue, request, client)
+        assert client.entries == [("published",)]
+        assert counted(queue, version) == {"Ok": 2}
+
+
+async def test_a_publish_without_answer_fails_if_the_broker_stays_away(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    async with gateway(nats_server.url, limits=QueueLimits(ack_timeout_s=1.0)) as queue:
         await publish(queue, version)
         nats_server.pause()
         client = Client()
@@ -136,7 +182,7 @@ async def test_a_publish_without_answer_is_refused_when_the_link_breaks(
         await nats_server.kill()
         await client.reaches("publish_failed")
         assert client.entries == [("publish_failed", "QueueUnavailable")]
-        assert counted(queue, version) == {"Ok": 1, "Unavailable": 1}
+        assert counted(queue, version) == {"Ok": 1, "Timeout": 1}
 
 
 async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServer) -> None:
@@ -187,6 +233,9 @@ async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_reques
     ):
         _, lost = await publish(queue, version)
         await work.has(1)
+        # A look that began before the lease does not see it.
+        before = queue.looks
+        await until(lambda: queue.looks >= before + 2)
         await JetStream(admin).call(f"STREAM.DELETE.{stream_name(REGION, version)}", {})
         fresh, client = await publish(queue, version)
         assert client.names == ["published"]
@@ -250,16 +299,16 @@ async def test_a_request_published_into_the_new_queue_is_not_lost_with_the_old(
 ) -> None:
     """The stream is made again by somebody else, and used before we notice."""
     version = new_version()
-    limits = QueueLimits(lost_grace_s=0.5, look_interval_s=300.0)
+    limits = QueueLimits(max_kept_bytes=0, look_interval_s=300.0)
     async with gateway(shared_nats_server.url, limits=limits) as queue:
         _, old = await publish(queue, version)
         _, also_old = await publish(queue, version)
         async with connected(shared_nats_server.url) as admin:
             api = JetStream(admin)
             await api.call(f"STREAM.DELETE.{stream_name(REGION, version)}", {})
-            await api.ensure(REGION, version, StreamSettings())
+            await api.ensure(REGION, version, StreamSettings(), also_old.sequence)
         request, fresh = await publish(queue, version)
-        assert fresh.sequence == old.sequence == 1
+        assert fresh.sequence > also_old.sequence
         await old.reaches("publish_failed")
         await also_old.reaches("publish_failed")
         assert fresh.entries == [("published",)]

@@ -4,7 +4,7 @@ The test hands out the leases; there is no queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from http1.client.pool import Pool
@@ -45,8 +45,11 @@ class HandLease:
     def ack(self) -> None:
         self._end("ack")
 
-    def nak(self) -> None:
+    def nak(self, delay_s: float = 0.0) -> None:
         self._end("nak")
+
+    def is_over(self) -> bool:
+        return False
 
     def term(self) -> None:
         self._end("term")
@@ -65,6 +68,9 @@ class Wanted:
 
     def want(self, free: int) -> None:
         self.free = free
+
+    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+        """Nothing is lost here."""
 
 
 class Agent:

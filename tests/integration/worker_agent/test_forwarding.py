@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.worker_agent.harness import running_agent
 from tests.support.raw_server import Peer
-from tests.support.waiting import until_unchanged
+from tests.support.waiting import until, until_unchanged
 
 OK = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -40,7 +40,7 @@ async def test_a_small_request_is_answered_and_acked() -> None:
         assert await agent.answer(expected, lease) == (200, b"{}")
         assert expected.post_headers[b"nvcf-leased-us"].isdigit()
         assert b"content-length" in expected.post_headers
-        assert agent.slots.running == agent.slots.jobs == 0
+        await until(lambda: agent.slots.running == agent.slots.jobs == 0)
         assert agent.queue.free == 4
     lines = heads[0].split(b"\r\n")
     assert lines[0] == b"POST /a%20b?q=1 HTTP/1.1"
@@ -335,7 +335,7 @@ async def test_no_job_of_a_burst_is_forgotten_when_connections_break() -> None:
             agent.gateway.break_connections()
             for _, lease in waiting[70:]:
                 await lease.ended.wait()
-            assert agent.slots.running == agent.slots.jobs == 0
+            await until(lambda: agent.slots.running == agent.slots.jobs == 0)
             assert agent.queue.free == 100
 
 

@@ -144,6 +144,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
         lambda w: w.invocation.publish_failed(QueueUnavailable("lost")),
     ],
     Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
+    Event.RUN_REQUESTED: [
+        lambda w: w.invocation.run_requested(2, is_running=False),
+        lambda w: w.invocation.run_requested(2, is_running=True),
+    ],
     Event.REST_REQUESTED: [_rest_requested],
     Event.REST_PAUSE_WRITING: [lambda w: w.invocation.rest_pause_writing()],
     Event.REST_RESUME_WRITING: [lambda w: w.invocation.rest_resume_writing()],

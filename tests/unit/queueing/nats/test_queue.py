@@ -5,9 +5,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from queueing.interface import QueueError
+from queueing.interface import QueueError, RunDecision
 from queueing.nats.connection import DeniedHandler, NotConnected, Reply
-from queueing.nats.jetstream import STORAGE_EXCEEDED, max_deliveries_subject
+from queueing.nats.jetstream import (
+    EPOCH_GAP,
+    STORAGE_EXCEEDED,
+    QueueState,
+    StreamState,
+    max_deliveries_subject,
+    naks_subject,
+)
+from queueing.nats.maintenance import FoundQueue
 from queueing.nats.protocol import MessageHandler
 from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
 from wire.ids import request_id
@@ -17,6 +25,19 @@ STREAM = f"rq_test_{VERSION}"
 REQUEST = request_id(bytes(16), 1)
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
 PENDING, STALLED, HELD, LOST, ENDED = RequestState
+
+
+def found_queue(
+    created: str = "first",
+    *,
+    first: int = 1,
+    last: int = 7,
+    leased: int = 0,
+    messages: int = 0,
+) -> FoundQueue:
+    """Return a queue of which ``leased`` was leased last; no lease is left."""
+    stream = StreamState(created, first, last, messages, 1)
+    return FoundQueue(stream, QueueState(created, leased, 1, 0, 0, 0, 1, 30.0))
 
 
 class RecordedConnection:
@@ -74,7 +95,7 @@ class RecordedConnection:
 class World:
     """One queue with one request, and a clock that the test sets; see `running_world`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: float) -> None:
         self.connection = RecordedConnection()
         self.now = 1000.0
         self.called: list[str] = []
@@ -82,7 +103,7 @@ class World:
             self.connection,  # type: ignore[arg-type]
             region="test",
             process=1,
-            limits=QueueLimits(ack_timeout_s=5.0, lost_grace_s=10.0),
+            limits=QueueLimits(**limits),  # type: ignore[arg-type]
             clock=lambda: self.now,
         )
         self.queue.publish(VERSION, REQUEST, b"envelope", self, b"")
@@ -121,8 +142,12 @@ class World:
 
     # Events
 
-    def acknowledged(self) -> None:
-        self._reply(b"", b'{"stream":"%b","seq":7}' % STREAM.encode())
+    def acknowledged(self, sequence: int = 7) -> None:
+        self._reply(b"", b'{"stream":"%b","seq":%d}' % (STREAM.encode(), sequence))
+
+    def acknowledged_with_a_blank(self) -> None:
+        """As nats-server 2.11 writes it."""
+        self._reply(b"", b'{"stream":"%b", "seq":7}' % STREAM.encode())
 
     def refused(self) -> None:
         self._reply(b"", b'{"error":{"err_code":10003,"description":"bad request"}}')
@@ -134,10 +159,13 @@ class World:
         self._reply(NO_RESPONDERS, b"")
 
     def stream_found(self) -> None:
-        self.queue.stream_usable(VERSION, "first")
+        self.queue.stream_usable(VERSION, found_queue())
 
     def stream_replaced(self) -> None:
-        self.queue.stream_usable(VERSION, "second")
+        self.queue.stream_usable(VERSION, found_queue("second"))
+
+    def stream_emptied(self) -> None:
+        self.queue.stream_emptied(VERSION)
 
     def stream_missing(self) -> None:
         self.queue.stream_unusable(VERSION, QueueError("missing"))
@@ -151,6 +179,13 @@ class World:
     def last_delivery_failed(self) -> None:
         advisory = b'{"stream":"%b","stream_seq":7}' % STREAM.encode()
         self.connection.deliver(max_deliveries_subject(), b"", advisory)
+
+    def handed_back(self, deliveries: int = 1) -> None:
+        advisory = b'{"stream":"%b","stream_seq":7,"deliveries":%d}' % (STREAM.encode(), deliveries)
+        self.connection.deliver(naks_subject(), b"", advisory)
+
+    def started(self) -> None:
+        self.queue.started(REQUEST)
 
     def denied(self) -> None:
         assert self.connection.denied is not None
@@ -169,13 +204,20 @@ class World:
     async def closed(self) -> None:
         await self.queue.close()
 
+    def reply_to(self, request: str, sequence: int) -> None:
+        """Acknowledge another request."""
+        subject = self.reply_subject.rpartition(b".")[0] + b"." + request.encode()
+        payload = b'{"stream":"%b","seq":%d}' % (STREAM.encode(), sequence)
+        self.connection.deliver(subject, b"", payload)
+
     def _reply(self, headers: bytes, payload: bytes) -> None:
         self.connection.deliver(self.reply_subject, headers, payload)
 
 
 @asynccontextmanager
-async def running_world() -> AsyncIterator[World]:
-    world = World()
+async def running_world(**limits: float) -> AsyncIterator[World]:
+    """Run a world; ``limits`` as in `QueueLimits`."""
+    world = World(**limits)
     await world.queue.start()
     world.connection.published.clear()
     try:
@@ -193,17 +235,21 @@ SILENT = ENDED, ""
 TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     # event: after PENDING, STALLED, HELD, LOST
     "acknowledged": ((HELD, ""), (HELD, ""), (HELD, ""), (LOST, "")),
+    "acknowledged_with_a_blank": ((HELD, ""), (HELD, ""), (HELD, ""), (LOST, "")),
     "refused": (FAILED, FAILED, (HELD, ""), (LOST, "")),
     "refused_full": (FULL, FULL, (HELD, ""), (LOST, "")),
     "no_stream": ((STALLED, ""), FAILED, (HELD, ""), (LOST, "")),
     "stream_found": ((PENDING, ""), (PENDING, ""), (HELD, ""), (LOST, "")),
     "stream_replaced": ((PENDING, ""), (PENDING, ""), (LOST, ""), (LOST, "")),
+    "stream_emptied": ((PENDING, ""), (STALLED, ""), (LOST, ""), (LOST, "")),
     "stream_missing": ((PENDING, ""), FAILED_AS_TOLD, (HELD, ""), (LOST, "")),
-    "connection_lost": (FAILED, FAILED, (HELD, ""), (LOST, "")),
+    "connection_lost": ((STALLED, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "connection_back": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "last_delivery_failed": ((PENDING, ""), (STALLED, ""), UNDELIVERABLE, (LOST, "")),
+    "handed_back": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
+    "started": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "denied": (FAILED, FAILED, (HELD, ""), (LOST, "")),
-    "time_passed": (FAILED, FAILED, (HELD, ""), FAILED),
+    "time_passed": (FAILED, FAILED, (HELD, ""), (STALLED, "")),
     "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
     "closed": (FAILED, FAILED, FAILED, FAILED),
@@ -221,7 +267,7 @@ async def test_every_event_in_every_state(state: RequestState, event: str) -> No
         assert world.queue.request(REQUEST) is (None if after is ENDED else world.request)
         assert world.request.queue.unacknowledged == (after in {PENDING, STALLED})
         assert len(world.request.queue.sequences) == (after is HELD)
-        assert bool(world.request.frame) is (after in {PENDING, STALLED})
+        assert bool(world.request.frame) is (after is not ENDED)
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
@@ -252,3 +298,145 @@ async def test_an_acknowledgement_after_the_end_deletes_the_message() -> None:
         f"$JS.API.STREAM.MSG.DELETE.{STREAM}".encode(),
         b'{"seq":7,"no_erase":true}',
     )
+
+
+# Loss
+
+
+async def test_what_a_lost_stream_held_is_published_once_more_and_no_second_time() -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        world.time_passed()
+        world.stream_replaced()
+        assert world.connection.sent == [world.connection.sent[0]] * 2
+        world.acknowledged(8)
+        assert (world.request.state, world.called, world.request.frame) == (HELD, [], b"")
+        world.stream_emptied()
+        world.time_passed()
+        assert world.called == ["publish_failed QueueUnavailable"]
+        assert (world.queue.republished, world.queue.losses) == (1, 1)
+        assert f'nats_jetstream_publish{{stream="{STREAM}",status="Ok"}} 1' in "\n".join(
+            world.queue.publishes.lines()
+        )
+
+
+async def test_a_lost_request_that_had_been_leased_is_not_published_again() -> None:
+    async with running_world(lease_grace_s=100.0) as world:
+        world.acknowledged()
+        world.queue.stream_usable(VERSION, found_queue(leased=7))
+        world.stream_replaced()
+        world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        world.time_passed()
+        assert world.called == ["publish_failed QueueUnavailable"]
+
+
+async def test_a_lost_request_that_a_worker_runs_waits_for_its_response() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        world.stream_found()
+        world.started()
+        world.stream_replaced()
+        for _ in range(3):
+            world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        assert len(world.connection.sent) == 1
+
+
+async def test_a_request_that_runs_is_not_sent_again_though_its_acknowledgement_was_lost() -> None:
+    async with running_world() as world:
+        world.connection_lost()
+        world.started()
+        world.stream_found()
+        world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        assert len(world.connection.sent) == 1
+
+
+async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() -> None:
+    async with running_world(max_kept_bytes=0) as world:
+        world.acknowledged()
+        world.stream_found()
+        assert world.request.frame == b""
+        world.stream_replaced()
+        world.time_passed()
+        assert world.called == ["publish_failed QueueUnavailable"]
+
+
+async def test_an_acknowledgement_with_a_sequence_that_went_back_tells_of_the_loss() -> None:
+    async with running_world() as world:
+        world.acknowledged(EPOCH_GAP)
+        world.now += 1.0
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 1)
+        assert world.request.state is LOST
+        assert world.queue.sequence_of(other) == 1
+
+
+async def test_an_acknowledgement_from_a_later_life_of_the_stream_tells_of_the_loss() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 7 + 2 * EPOCH_GAP)
+        assert world.request.state is LOST
+
+
+async def test_an_acknowledgement_that_was_overtaken_tells_of_nothing() -> None:
+    async with running_world() as world:
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 8)
+        world.acknowledged(7)
+        assert (world.request.state, world.queue.sequence_of(other)) == (HELD, 8)
+
+
+# Runs
+
+
+async def test_a_request_is_run_as_often_as_permitted_and_given_up_then() -> None:
+    async with running_world(max_runs=2) as world:
+        world.acknowledged()
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
+        # The broker's report of a lease that was given back may be late.
+        assert world.queue.may_run(REQUEST, 3) is RunDecision.LATER
+        world.handed_back(3)
+        assert world.queue.may_run(REQUEST, 4) is RunDecision.NEVER
+        assert world.called == ["undeliverable"]
+        assert world.queue.may_run(REQUEST, 5) is RunDecision.NEVER
+
+
+async def test_a_lease_that_was_given_back_is_no_run() -> None:
+    async with running_world(max_runs=1) as world:
+        world.acknowledged()
+        for deliveries in range(2, 50):
+            world.handed_back(deliveries - 1)
+            assert world.queue.may_run(REQUEST, deliveries) is RunDecision.RUN
+        assert world.called == []
+
+
+async def test_a_delivery_that_no_worker_has_read_is_no_run() -> None:
+    """A worker that stands still with an open pull is sent the request again and again."""
+    async with running_world(max_runs=2) as world:
+        world.acknowledged()
+        assert world.queue.may_run(REQUEST, 30) is RunDecision.RUN
+        assert world.queue.may_run(REQUEST, 31) is RunDecision.LATER
+
+
+# Room
+
+
+async def test_a_full_queue_refuses_until_the_broker_says_that_there_is_room() -> None:
+    async with running_world(max_waiting=1) as world:
+        world.acknowledged()
+        others = [request_id(bytes([number]) + bytes(15), 1) for number in range(1, 4)]
+        for other in others[:2]:
+            world.queue.publish(VERSION, other, b"envelope", world, b"")
+        assert len(world.connection.sent) == 1
+        world.queue.stream_usable(VERSION, found_queue(messages=1))
+        assert world.called == ["publish_failed QueueFull"] * 2
+        world.queue.publish(VERSION, others[2], b"envelope", world, b"")
+        world.queue.stream_usable(VERSION, found_queue(messages=0))
+        assert len(world.connection.sent) == 2
+        assert len(world.called) == 2

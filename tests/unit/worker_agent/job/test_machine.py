@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from http1.stream import Failure
 from tests.support.envelopes import REQUESTED_AT_NS
-from tests.support.job_bench import FIRE, JSON, Bench
+from tests.support.job_bench import FIRE, JSON, Bench, LeasePort
 from worker_agent.job.states import TRANSITIONS, Event, Outcome, State
 
 NO_RERUN = ((b"nvcf-allow-rerun", b"false"),)
@@ -250,12 +250,45 @@ def test_a_status_that_no_gateway_takes_becomes_a_problem(status: int) -> None:
     assert bench.take() == ["attach.deliver", "inference.discard"]
 
 
+def test_the_lease_ends_when_the_response_head_is_on_its_way_and_not_again() -> None:
+    bench = Bench().stream()
+    bench.job.posted()
+    assert bench.take() == ["lease.ack"]
+    bench.job.posted()
+    bench.job.response_broken(Failure.RESET, is_stale=False)
+    assert bench.take() == ["post.abort", "registry.freed", "registry.finished"]
+
+
+def test_a_lease_that_comes_again_after_the_response_head_is_ended_at_once() -> None:
+    bench = Bench().stream()
+    bench.job.posted()
+    again = LeasePort("again", bench.script)
+    bench.job.leased_again(again)  # type: ignore[arg-type]
+    assert bench.take() == ["lease.ack", "again.ack"]
+
+
+def test_a_lease_that_comes_again_before_the_response_head_replaces_the_first() -> None:
+    bench = Bench().forward()
+    bench.job.leased_again(LeasePort("again", bench.script))  # type: ignore[arg-type]
+    bench.job.cancel()
+    assert bench.take() == ["call.close", "again.ack", "registry.freed", "registry.finished"]
+
+
+def test_a_lease_that_may_be_over_is_not_ended_and_its_request_is_not_sent() -> None:
+    bench = Bench().begin()
+    bench.lease.is_lapsed = True
+    assert not bench.job.may_send(0.0)
+    bench.job.lapse()
+    assert bench.take() == ["inference.open", "registry.freed", "registry.finished"]
+
+
 # Begun already, and the delivery of a whole response may be repeated without end.
 SCRIPTED = [
     (event, way)
     for event, ways in FIRE.items()
     for way in range(len(ways))
-    if event is not Event.BEGIN and not (event is Event.POST_BROKEN and way == 1)
+    if event not in {Event.BEGIN, Event.LEASED_AGAIN}
+    and not (event is Event.POST_BROKEN and way == 1)
 ]
 
 
@@ -271,7 +304,8 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
     if "inference.discard" in bench.script:
         bench.job.discarded()
     calls = [line.split()[0] for line in bench.script]
-    assert calls.count("lease.ack") + calls.count("lease.nak") == 1
+    ends = calls.count("lease.ack") + calls.count("lease.nak")
+    assert ends == (bench.job.outcome is not Outcome.LAPSED)
     assert calls.count("registry.freed") == calls.count("registry.finished") == 1
     if "inference.discard" not in calls:
         assert calls[-1] == "registry.finished"

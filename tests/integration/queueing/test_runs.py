@@ -1,0 +1,116 @@
+"""Which deliveries are run, and who is told when the last one has ended."""
+
+import asyncio
+
+import pytest
+
+from queueing.nats.consumer import PullOptions
+from queueing.nats.jetstream import StreamSettings
+from queueing.nats.queue import QueueLimits
+from tests.support.nats_server import NatsServer
+from tests.support.queue_harness import gateway, new_version, publish, publish_many, worker
+from tests.support.waiting import until
+
+SHORT = StreamSettings(ack_wait_s=1.0, max_deliver=100)
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+async def test_the_end_of_the_last_lease_is_told_while_no_worker_pulls(
+    shared_nats_server: NatsServer, waiting: int
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=2, look_interval_s=0.2)
+    async with gateway(url, streams=SHORT, limits=limits) as queue:
+        request, client = await publish(queue, version)
+        for deliveries in (1, 2):
+            async with worker(url, version) as work:
+                (lease,) = await work.has(1)
+                assert lease.deliveries == deliveries
+                if deliveries > 1:
+                    queue.may_run(request, deliveries)
+                    others = await publish_many(queue, version, waiting)
+        await client.reaches("undeliverable")
+        # What else waited still waits, in its order.
+        async with worker(url, version, slots=5) as work:
+            await work.has(waiting)
+            assert [lease.request_id for lease in work.leases] == others
+
+
+async def test_the_end_of_the_only_lease_is_told_while_no_worker_pulls(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=1, look_interval_s=0.2)
+    async with gateway(url, streams=SHORT, limits=limits) as queue:
+        _, client = await publish(queue, version)
+        async with worker(url, version) as work:
+            await work.has(1)
+        await client.reaches("undeliverable")
+
+
+async def test_the_brokers_own_limit_is_told_while_no_worker_pulls(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    streams = StreamSettings(ack_wait_s=1.0, max_deliver=2)
+    limits = QueueLimits(look_interval_s=0.2)
+    async with gateway(url, streams=streams, limits=limits) as queue:
+        _, client = await publish(queue, version)
+        for _ in range(2):
+            async with worker(url, version) as work:
+                await work.has(1)
+        await client.reaches("undeliverable")
+
+
+async def test_a_lease_that_is_renewed_is_not_taken_for_ended(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=1, look_interval_s=0.1)
+    async with gateway(url, streams=SHORT, limits=limits) as queue:
+        _, client = await publish(queue, version)
+        async with worker(url, version) as work:
+            (lease,) = await work.has(1)
+
+            def extend() -> float:
+                lease.in_progress()
+                return asyncio.get_running_loop().time()
+
+            end = extend() + 2.5
+            await until(extend, lambda now: now >= end, what="the end of two lease times")
+            assert client.entries == [("published",)]
+            assert len(work.leases) == 1
+
+
+async def test_what_a_worker_finds_after_a_standstill_is_dropped(
+    shared_nats_server: NatsServer,
+) -> None:
+    """The clock is what stands still here: time passes without a turn of the loop."""
+    version, url = new_version(), shared_nats_server.url
+    clock = Clock()
+    stood_still: list[float] = []
+    async with (
+        gateway(url, streams=StreamSettings(ack_wait_s=3.0, max_deliver=100)) as queue,
+        worker(url, version, slots=0, pulls=PullOptions(boot_clock=clock)) as work,
+    ):
+        work.pull.watch(lambda: stood_still.append(clock.now), lambda: None)
+        await publish(queue, version)
+        await until(work.pull.is_bound)
+        clock.now += 60.0
+        work.pull.want(1)
+        await until(lambda: stood_still)
+        await until(lambda: not work.pull.stood_still())
+        # It comes again when its lease has ended, and is run then.
+        await work.has(1)
+        assert work.pull.lapsed == work.leases[0].deliveries - 1
+        assert len(stood_still) == 1
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -1,0 +1,125 @@
+"""Requests that were delivered before: the agent asks their gateway whether to run them."""
+
+import asyncio
+
+import pytest
+
+from tests.integration.worker_agent.harness import running_agent
+from tests.support.raw_server import Peer
+from tests.support.waiting import until
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Server:
+    """An inference server that counts its requests and responds when it may."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.may_respond = asyncio.Event()
+        self.may_respond.set()
+
+    async def __call__(self, peer: Peer) -> None:
+        await peer.head()
+        self.requests += 1
+        await self.may_respond.wait()
+        await peer.send(OK)
+
+
+async def test_a_first_delivery_is_run_without_a_question() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        assert agent.gateway.runs == []
+
+
+@pytest.mark.parametrize("status", [204, 404, 405])
+async def test_a_second_delivery_is_run_if_the_gateway_says_so_or_does_not_know(
+    status: int,
+) -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = status
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(), deliveries=2)
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        (asked,) = agent.gateway.runs
+        assert asked[b"nvcf-reqid"] == expected.request_id.encode()
+        assert asked[b"nvcf-deliveries"] == b"2"
+        assert b"nvcf-running" not in asked
+
+
+@pytest.mark.parametrize(("status", "end"), [(410, "ack"), (409, "nak"), (503, "nak")])
+async def test_a_second_delivery_is_not_run_if_the_gateway_says_so(status: int, end: str) -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = status
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(), deliveries=3)
+        await lease.ended.wait()
+        assert lease.calls == [end]
+        await until(lambda: agent.queue.free == 4, what="its slot")
+        assert server.requests == 0
+
+
+async def test_a_second_delivery_whose_gateway_is_gone_is_not_run() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        await agent.gateway.stop()
+        lease = agent.lease(expected.envelope(), deliveries=2)
+        await lease.ended.wait()
+        assert (lease.calls, server.requests) == (["ack"], 0)
+
+
+async def test_a_cancel_while_the_agent_asks_ends_the_lease() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(), deliveries=2)
+        agent.intake.on_cancel(expected.request_id)
+        assert lease.calls == ["ack"]
+        await until(lambda: agent.slots.running == 0, what="its slot")
+        assert server.requests == 0
+
+
+async def test_after_a_loss_the_gateway_is_told_what_runs() -> None:
+    server = Server()
+    server.may_respond.clear()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        await until(lambda: server.requests)
+        agent.intake.on_loss()
+        await until(lambda: agent.gateway.runs)
+        assert agent.gateway.runs[0][b"nvcf-running"] == b"1"
+        server.may_respond.set()
+        assert await agent.answer(expected, lease) == (200, b"{}")
+
+
+async def test_after_a_standstill_what_another_worker_runs_is_dropped() -> None:
+    server = Server()
+    server.may_respond.clear()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = 410
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        await until(lambda: server.requests)
+        agent.intake.on_standstill()
+        await agent.intake.wait_drained()
+        # The lease may be the other worker's.
+        assert lease.calls == []
+        assert agent.slots.running == 0
+
+
+async def test_after_a_standstill_what_was_not_sent_is_dropped() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        # No connection is open yet, so the request waits for one.
+        lease = agent.lease(expected.envelope())
+        agent.intake.on_standstill()
+        await agent.intake.wait_drained()
+        assert (lease.calls, server.requests, agent.slots.running) == ([], 0, 0)
