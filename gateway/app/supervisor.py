@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from http1.server.listener import bind_sockets, name_of
 from runtime.events import emit
@@ -52,6 +52,11 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
     ]
 
 
+def wait_until_due(due: Collection[float], now: float) -> float:
+    """Return how many seconds to wait for a signal: to the first time in ``due``, at most 30."""
+    return min(max(min(due) - now, 0.0), _STEADY_S) if due else _STEADY_S
+
+
 Run = Callable[[int, list[socket.socket]], int]
 """Runs process ``index`` on its sockets to its end and returns the exit code."""
 
@@ -75,8 +80,8 @@ class Supervisor:
         for index in range(len(self._sockets)):
             self._start(index)
         while self._running or self._due:
-            wait_s = max(min(self._due.values(), default=_STEADY_S) - time.monotonic(), 0.0)
-            received = signal.sigtimedwait(_SIGNALS, min(wait_s, _STEADY_S))
+            wait_s = wait_until_due(self._due.values(), time.monotonic())
+            received = signal.sigtimedwait(_SIGNALS, wait_s)
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop(received.si_signo)
             self._reap()

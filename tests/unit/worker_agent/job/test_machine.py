@@ -271,7 +271,7 @@ def test_a_lease_that_comes_again_before_the_response_head_replaces_the_first() 
     bench = Bench().forward()
     bench.job.leased_again(LeasePort("again", bench.script))  # type: ignore[arg-type]
     bench.job.cancel()
-    assert bench.take() == ["call.close", "again.ack", "registry.freed", "registry.finished"]
+    assert bench.take() == ["again.ack", "inference.discard", "registry.finished"]
 
 
 def test_a_lease_that_may_be_over_is_not_ended_and_its_request_is_not_sent() -> None:
