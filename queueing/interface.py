@@ -167,6 +167,12 @@ class Lease(Protocol):
     def has_followers(self) -> bool:
         """Whether other requests waited in the queue when this one was leased."""
 
+    def stored_at_ns(self) -> int:
+        """Return when the broker stored the request, by its clock, in Unix nanoseconds.
+
+        0 if that is not known, or once the lease has ended.
+        """
+
     def in_progress(self) -> None:
         """Start the time of the lease again. Lost when the broker cannot be reached."""
 

@@ -30,6 +30,8 @@ MAX_JOB_S = MAX_INVOCATION_S + 5.0
 """No gateway waits longer than `MAX_INVOCATION_S`; a job that is older by a margin is cancelled."""
 ASK_AGAIN_S = 1.0
 """Delay of the next delivery of a request that the gateway does not want to be run just now."""
+_STORED_LATE_NS = 4_000_000_000
+"""A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
@@ -157,33 +159,34 @@ class JobRunner:
             self._slots.give_back()
             self._reject(lease, "no address or token to respond with")
             return
-        if lease.deliveries == 1:
-            self._begin(context, lease, envelope)
+        now_ns = time.time_ns()
+        if lease.deliveries == 1 and not _is_stored_late(lease, envelope, now_ns):
+            self._begin(context, lease, envelope, now_ns)
             return
         first = request_id not in self._asking
         self._asking[request_id] = lease
         if first:
-            spawn(self._ask(context, envelope, lease.deliveries), "redelivered")
+            spawn(self._ask(context, envelope, lease.deliveries), "run-question")
         else:
             self._slots.give_back()
 
-    def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope) -> None:
+    def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope, now_ns: int) -> None:
         job = Job(context, lease, envelope, self._loop.time())
         if not self._jobs:
             self._is_empty.clear()
             self._on_busy()
         self._jobs[job.request_id] = job
         self._telemetry.started(job)
-        job.begin(time.time_ns())
+        job.begin(now_ns)
 
     async def _ask(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
-        """Run a request that was delivered before if the gateway says so. It has a slot."""
+        """Run a request if the gateway says so. It has a slot."""
         request_id = envelope.request_id
         decision = await context.attach.may_run(envelope, deliveries, is_running=False)
         lease = self._asking.pop(request_id, None)
         if lease is not None and decision is RunDecision.RUN and self._slots.is_open:
             if not lease.is_over():
-                self._begin(context, lease, envelope)
+                self._begin(context, lease, envelope, time.time_ns())
                 return
         elif lease is not None and decision is RunDecision.NEVER:
             lease.ack()
@@ -302,3 +305,16 @@ class JobRunner:
         emit(_log, "envelope.rejected", logging.WARNING, reason=reason)
         lease.term()
         self._want()
+
+
+def _is_stored_late(lease: Lease, envelope: Envelope, now_ns: int) -> bool:
+    """Return whether the request was on its way to the broker for so long that its client may know.
+
+    A publish can lie in a socket while the broker is paused or cut off, until after its client was
+    told that it failed. A request that only waited in the queue was stored at once.
+    """
+    requested_at_ns = envelope.requested_at_ns
+    return (
+        0 < requested_at_ns < now_ns - _STORED_LATE_NS
+        and lease.stored_at_ns() - requested_at_ns > _STORED_LATE_NS
+    )

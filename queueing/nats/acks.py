@@ -41,6 +41,20 @@ def nak_after(delay_s: float) -> bytes:
     return b'-NAK {"delay":%d}' % int(delay_s * 1e9) if delay_s > 0 else NAK
 
 
+def stored_at_ns_of(subject: bytes) -> int:
+    """Return when the server stored the message, by its clock, in Unix nanoseconds.
+
+    0 when ``subject`` is not an acknowledgement subject.
+    """
+    tokens = subject.split(b".")
+    time = b""
+    if len(tokens) == _SHORT_TOKENS:
+        time = tokens[7]
+    elif len(tokens) >= _LONG_TOKENS:
+        time = tokens[9]
+    return int(time) if time.isdigit() else 0
+
+
 def _first_number(tokens: list[bytes]) -> int:
     count = len(tokens)
     if count == _SHORT_TOKENS:

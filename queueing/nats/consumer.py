@@ -32,6 +32,7 @@ from queueing.nats.acks import (
     nak_after,
     pending_of,
     sequences_of,
+    stored_at_ns_of,
 )
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
 from queueing.nats.jetstream import (
@@ -127,6 +128,10 @@ class PulledLease:
     def has_followers(self) -> bool:
         """Whether other requests waited when this one was leased; not once the lease has ended."""
         return pending_of(self._ack_subject) > 0
+
+    def stored_at_ns(self) -> int:
+        """Return when the server stored the request; 0 once the lease has ended."""
+        return stored_at_ns_of(self._ack_subject)
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""

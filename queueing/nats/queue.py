@@ -400,13 +400,13 @@ class JetStreamQueue:
             self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
-        """Decide whether a worker may run a request that was delivered again."""
+        """Decide whether a worker may run a request about which it asks."""
         request = self._requests.get(request_id)
         if request is None:
             return RunDecision.NEVER
         max_runs = self._limits.max_runs
         runs = _runs_of(request)
-        if max_runs and len(runs) >= max_runs:
+        if deliveries not in runs and max_runs and len(runs) >= max_runs:
             if not request.is_doubtful:
                 # The broker's report of a lease that was given back may be on its way.
                 request.is_doubtful = True

@@ -29,8 +29,9 @@ from worker_agent.slots import Slots
 class HandLease:
     """A lease that records its calls; ``ended`` is set by the one that ends it."""
 
-    def __init__(self, envelope: bytes, deliveries: int = 1) -> None:
+    def __init__(self, envelope: bytes, deliveries: int = 1, stored_at: float = 0.0) -> None:
         self.envelope = envelope
+        self.stored_at = stored_at
         self.deliveries = deliveries
         self.followers = False
         self.calls: list[str] = []
@@ -38,6 +39,9 @@ class HandLease:
 
     def has_followers(self) -> bool:
         return self.followers
+
+    def stored_at_ns(self) -> int:
+        return int(self.stored_at * 1e9)
 
     def in_progress(self) -> None:
         self.calls.append("in_progress")
@@ -128,8 +132,8 @@ class Agent:
         self.gateways.close()
         await cancel_all()
 
-    def lease(self, envelope: bytes, deliveries: int = 1) -> HandLease:
-        lease = HandLease(envelope, deliveries)
+    def lease(self, envelope: bytes, deliveries: int = 1, stored_at: float = 0.0) -> HandLease:
+        lease = HandLease(envelope, deliveries, stored_at)
         self.intake.on_lease(lease)
         return lease
 

@@ -1,6 +1,7 @@
 """Requests that were delivered before: the agent asks their gateway whether to run them."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -64,6 +65,26 @@ async def test_a_second_delivery_is_not_run_if_the_gateway_says_so(status: int, 
         assert server.requests == 0
 
 
+async def test_a_request_that_was_stored_long_after_its_publish_is_asked_about() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = 410
+        late = agent.gateway.expect()
+        lease = agent.lease(late.envelope(age_s=9.0), stored_at=time.time())
+        await lease.ended.wait()
+        assert (lease.calls, server.requests) == (["ack"], 0)
+        assert agent.gateway.runs[0][b"nvcf-deliveries"] == b"1"
+
+
+async def test_a_request_that_only_waited_long_is_run_without_a_question() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(age_s=9.0), stored_at=time.time() - 9.0)
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        assert agent.gateway.runs == []
+
+
 async def test_a_second_delivery_whose_gateway_is_gone_is_not_run() -> None:
     server = Server()
     async with running_agent(server) as agent:
@@ -109,9 +130,10 @@ async def test_after_a_standstill_what_another_worker_runs_is_dropped() -> None:
         await until(lambda: server.requests)
         agent.intake.on_standstill()
         await agent.intake.wait_drained()
-        # The lease may be the other worker's.
-        assert lease.calls == []
-        assert agent.slots.running == 0
+        # The lease may be the other worker's. The inference server still has the request.
+        assert (lease.calls, agent.slots.running) == ([], 1)
+        server.may_respond.set()
+        await until(lambda: agent.slots.running == 0)
 
 
 async def test_after_a_standstill_what_was_not_sent_is_dropped() -> None:

@@ -416,6 +416,13 @@ async def test_a_lease_that_was_given_back_is_no_run() -> None:
         assert world.called == []
 
 
+async def test_a_question_about_the_first_delivery_is_no_further_run() -> None:
+    async with running_world(max_runs=1) as world:
+        world.acknowledged()
+        assert world.queue.may_run(REQUEST, 1) is RunDecision.RUN
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.LATER
+
+
 async def test_a_delivery_that_no_worker_has_read_is_no_run() -> None:
     """A worker that stands still with an open pull is sent the request again and again."""
     async with running_world(max_runs=2) as world:
