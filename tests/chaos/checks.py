@@ -125,6 +125,8 @@ def outcomes_are_those_of_the_faults(history: History) -> Iterator[Violation]:
         if not any(_explains(history, fault, call) for fault in history.faults):
             if call.status in _LATE and call.window_s <= SHORT_WINDOW_S:
                 continue
+            if call.status == OVERLOADED and _had_line(history, call):
+                continue
             yield Violation(
                 "outcomes_are_those_of_the_faults",
                 f"call {call.number} ({call.kind} by {call.gateway} to {call.function}, "
@@ -256,6 +258,19 @@ def _allowed_s(history: History, call: Call) -> float:
     return allowed_s
 
 
+def _had_line(history: History, call: Call) -> bool:
+    """Return whether more calls of its function were open than its slots take, when it began."""
+    layout = history.layout
+    slots = layout.max_concurrency * len(layout.agents[call.function])
+    at = call.started_at
+    line = [
+        other
+        for other in history.calls
+        if other.function == call.function and other.started_at <= at < other.ended_at
+    ]
+    return len(line) - 1 > slots
+
+
 def _is_success(call: Call) -> bool:
     return call.end is End.WHOLE and call.is_served and call.status == expected_status(call.kind)
 
@@ -269,7 +284,9 @@ INFERENCE_FAILED = 500
 """Status of a call whose inference server broke off."""
 UNAVAILABLE = 503
 """Status of a call that cannot be put into its queue, or was lost with it."""
-_LATE = frozenset({429, 504})
+OVERLOADED = 429
+"""Status of a call that is refused because others wait."""
+_LATE = frozenset({OVERLOADED, 504})
 """Statuses of a call that no worker reaches in its window."""
 _BROKER = frozenset({*_LATE, UNAVAILABLE, 502})
 _STARTS = frozenset({FaultKind.KILL, FaultKind.RESTART})

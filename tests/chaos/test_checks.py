@@ -244,6 +244,19 @@ def test_a_short_window_may_end_without_a_fault() -> None:
     assert found(History(LAYOUT, [replace(TOLD, window_s=1)])) == []
 
 
+def test_a_call_is_refused_because_of_others_only_while_others_wait() -> None:
+    slots = LAYOUT.max_concurrency * len(LAYOUT.agents["f1"])
+    refused_one = refused(429)
+    others = [
+        replace(CALL, number=10 + n, started_at=refused_one.started_at - 1)
+        for n in range(slots + 1)
+    ]
+    assert found(History(LAYOUT, [refused_one, *others])) == []
+    assert found(History(LAYOUT, [refused_one, *others[1:]])) == [
+        "outcomes_are_those_of_the_faults"
+    ]
+
+
 def test_only_what_waited_and_was_not_begun_must_outlive_the_broker() -> None:
     lost = replace(TOLD, status=503, ended_at=102.0)
     new = replace(lost, started_at=BROKER_KILLED[0].began_at + 0.1)
