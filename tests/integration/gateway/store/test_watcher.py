@@ -69,7 +69,7 @@ async def test_thousands_of_records_are_all_loaded_first(nats_server: NatsServer
 async def test_a_change_and_a_deletion_reach_the_model(followed: Followed) -> None:
     await followed.store.put(VERSION)
     await followed.model.until(lambda: followed.model.function(F))
-    await followed.store.put(replace(VERSION, state=VersionState.DEGRADED))
+    await followed.store.put(replace(VERSION, state=VersionState.INACTIVE))
     entry = followed.model.function(F)
     assert entry is not None
     await followed.model.until(lambda: not entry.invocable)
