@@ -164,8 +164,8 @@ class Lease(Protocol):
         The request may be another worker's then: do not begin it, and do not end the lease.
         """
 
-    def has_followers(self) -> bool:
-        """Whether other requests waited in the queue when this one was leased."""
+    def followers(self) -> int:
+        """Return how many requests waited in the queue when this one was leased."""
 
     def stored_at_ns(self) -> int:
         """Return when the broker stored the request, by its clock, in Unix nanoseconds.

@@ -1,6 +1,7 @@
 """How long a function usually takes from its lease to its response head.
 
-Gateway and worker must agree on it: what the gateway admits, the worker has to start. Pure.
+The gateway admits by what the slow requests need, the worker starts by what the fast ones need: so
+what the gateway admits, the worker starts. Pure.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ _SAFETY = 0.1
 _MAX_SAFETY_S = 0.25
 _KEPT = 64
 _RECENT = 8
+"""So many measurements make something known."""
 
 
 class HeadTimes:
@@ -63,14 +65,29 @@ class HeadTimes:
         waiting for the longest would waste whole queues of short ones, and the other way round.
         """
         times = self._times
-        if now - self._added_at > max(FORGET_S, 2 * self._longest_s):
-            times.clear()
-            self._set_longest(0.0)
+        self._forget(now)
         if not times:
             return MARGIN_S
         if min(list(times)[-_RECENT:]) > window_s:
             return None
         return _with_margin(_most_useful_s(sorted(times), window_s))
+
+    def least_s(self, now: float) -> float:
+        """Return how much time a request should have left to be worth starting.
+
+        What even the fastest of the last eight needed: a request that is not started may be a fast
+        one. `MARGIN_S` while fewer are known.
+        """
+        times = self._times
+        self._forget(now)
+        if len(times) < _RECENT:
+            return MARGIN_S
+        return _with_margin(min(list(times)[-_RECENT:]))
+
+    def _forget(self, now: float) -> None:
+        if now - self._added_at > max(FORGET_S, 2 * self._longest_s):
+            self._times.clear()
+            self._set_longest(0.0)
 
     def _set_longest(self, seconds: float) -> None:
         self._longest_s = seconds

@@ -32,6 +32,10 @@ ASK_AGAIN_S = 1.0
 """Delay of the next delivery of a request that the gateway does not want to be run just now."""
 MAX_ASK_AGAIN_S = 30.0
 """The longest such delay for a request of a gateway that does not respond; it doubles each time."""
+PASS_ON_S = 0.5
+PASS_ON_TIMES = 3
+"""So often, and for so long, a request that the inference server broke off is left to others."""
+_MAX_BROKE_OFF = 1024
 _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
@@ -87,6 +91,7 @@ class JobRunner:
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
         self._reported: set[str] = set()
+        self._broke_off: dict[str, int] = {}
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -155,8 +160,10 @@ class JobRunner:
             self._want()
             return
         context = self._context
-        if context is None or not self._slots.take():
-            lease.nak()
+        delay_s = PASS_ON_S if lease.deliveries > 1 and self._should_pass_on(request_id) else 0.0
+        if context is None or delay_s or not self._slots.take():
+            lease.nak(delay_s)
+            self._want()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
@@ -177,6 +184,16 @@ class JobRunner:
             self._want()
         else:
             spawn(self._ask(context, envelope, lease.deliveries), "run-question")
+
+    def _should_pass_on(self, request_id: str) -> bool:
+        """Return whether another worker should have a request that this inference server broke off.
+
+        A few times only: there may be no other worker.
+        """
+        left = self._broke_off.get(request_id, 0)
+        if left:
+            self._broke_off[request_id] = left - 1
+        return left > 0
 
     def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope, now_ns: int) -> None:
         job = Job(context, lease, envelope, self._loop.time())
@@ -309,6 +326,10 @@ class JobRunner:
         if not self._jobs:
             self._is_empty.set()
         self._learn(job)
+        if job.outcome is Outcome.HANDED_BACK and job.sent_at:
+            if len(self._broke_off) >= _MAX_BROKE_OFF:
+                del self._broke_off[next(iter(self._broke_off))]
+            self._broke_off[request_id] = PASS_ON_TIMES
         if job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
 

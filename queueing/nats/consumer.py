@@ -125,9 +125,9 @@ class PulledLease:
         """Whether the process has stood still since the lease was last renewed."""
         return self._consumer.stood_still()
 
-    def has_followers(self) -> bool:
-        """Whether other requests waited when this one was leased; not once the lease has ended."""
-        return pending_of(self._ack_subject) > 0
+    def followers(self) -> int:
+        """Return how many requests waited when this one was leased; 0 once the lease has ended."""
+        return pending_of(self._ack_subject)
 
     def stored_at_ns(self) -> int:
         """Return when the server stored the request; 0 once the lease has ended."""

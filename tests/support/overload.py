@@ -170,7 +170,7 @@ class Overload:
                 call.deadline - self.now,
                 call.window_s + RESPONSE_GRACE_S,
                 self.now,
-                lambda: bool(self._queue),
+                lambda: len(self._queue),
             )
             if slack_s is None:
                 call.state = "late"

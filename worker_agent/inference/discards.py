@@ -5,17 +5,15 @@ So the agent only ends its own half of the connection, reads what comes, and kee
 
 * the response ends, or the server closes the connection: servers that watch for the end of their
   input (uvicorn, Node, hyper) stop and do so at once;
-* a server that goes on writing after `NOTICE_S` was reset, so that its next write fails, and had
-  the time for that write: twice the longest pause between two of its writes;
-* ``grace_s`` is over.
+* ``grace_s`` is over. Then the connection is reset, so that the server's next write fails.
+
+A server that goes on writing is not reset before: after a reset nothing would show when it is done,
+and its slot would have to stay taken for as long.
 """
 
 from collections.abc import Callable
 
 from http1.stream import Failure, Headers, NullResponseStream, RequestWriter
-
-NOTICE_S = 0.5
-"""Time for a server to stop writing after the end of its input, and at least for one more write."""
 
 
 class Discards:
@@ -34,8 +32,7 @@ class Discards:
 
     def add(self, writer: RequestWriter, done: Callable[[], object]) -> None:
         """Discard the rest of a response; ``done`` is called when its slot is free."""
-        now = self._clock()
-        response = DiscardedResponse(self, writer, done, now, now + self._grace_s)
+        response = DiscardedResponse(self, writer, done, self._clock() + self._grace_s)
         self._responses.add(response)
         writer.discard(response)
 
@@ -50,10 +47,6 @@ class Discards:
 
     # Called by the responses
 
-    def now(self) -> float:
-        """Return the time in seconds."""
-        return self._clock()
-
     def ended(self, response: "DiscardedResponse") -> None:
         """The inference server is done with a response."""
         if response in self._responses:
@@ -67,29 +60,17 @@ class DiscardedResponse(NullResponseStream):
     ``is_silent``: nothing of it has come since it was discarded.
     """
 
-    __slots__ = (
-        "_discards",
-        "_longest_pause_s",
-        "_read_at",
-        "_since",
-        "_writer",
-        "done",
-        "free_at",
-        "is_silent",
-    )
+    __slots__ = ("_discards", "_writer", "done", "free_at", "is_silent")
 
     def __init__(
         self,
         discards: Discards,
         writer: RequestWriter,
         done: Callable[[], object],
-        now: float,
         free_at: float,
     ) -> None:
         self._discards = discards
         self._writer = writer
-        self._since = self._read_at = now
-        self._longest_pause_s = 0.0
         self.done = done
         self.free_at = free_at
         self.is_silent = True
@@ -115,11 +96,11 @@ class DiscardedResponse(NullResponseStream):
         body_bytes: int | None,  # noqa: ARG002
     ) -> None:
         """Note that the server writes."""
-        self._note_read()
+        self.is_silent = False
 
     def response_data(self, data: bytes) -> None:  # noqa: ARG002
         """Note that the server writes."""
-        self._note_read()
+        self.is_silent = False
 
     def response_end(self) -> None:
         """The server is done."""
@@ -131,13 +112,3 @@ class DiscardedResponse(NullResponseStream):
             self._writer.discard(self)
         else:
             self._discards.ended(self)
-
-    def _note_read(self) -> None:
-        now = self._discards.now()
-        self.is_silent = False
-        self._longest_pause_s = max(self._longest_pause_s, now - self._read_at)
-        self._read_at = now
-        if now - self._since >= NOTICE_S:
-            # It does not watch for the end of its input.
-            self._writer.reset()
-            self.free_at = min(self.free_at, now + max(NOTICE_S, 2 * self._longest_pause_s))

@@ -383,9 +383,7 @@ class Job:
     def _is_in_time(self, request: Outgoing, now: float) -> bool:
         """Return whether the window leaves time for the function, and until when it does."""
         left_s = self.left_s - (now - self.leased_at)
-        slack_s = self._context.gate.slack_s(
-            left_s, request.window_s, now, self.lease.has_followers
-        )
+        slack_s = self._context.gate.slack_s(left_s, request.window_s, now, self.lease.followers)
         if slack_s is None:
             return False
         self._start_by = now + slack_s

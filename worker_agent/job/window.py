@@ -6,10 +6,13 @@ least time left. A worker that starts it all the same works for nobody, and so d
 
 What it knows comes from this agent's own jobs, and it never refuses for ever:
 
-* Without a measurement (`wire.head_times`) only an ended window is refused. Measurements are
+* It refuses what would be late even if it were as fast as the fastest of the last eight
+  (`wire.head_times`). While fewer are known only an ended window is refused. Measurements are
   forgotten when none has come for a while.
-* A request that nothing waits behind and that has nearly its whole window left is started: it will
-  never have a better chance, and nothing else would use the slot.
+* It refuses what would be late if it were one of the slow ones only while more requests wait than
+  could be started in time: those behind it have more time left.
+* A request that has nearly its whole window left is started if nothing waits behind it, or if the
+  function seems to need more than the window: no request will ever have a better chance.
 * When requests were refused for `TRIAL_S` and none was started, the next one is started.
 
 The window's end is a time of the gateway's clock, which may differ from this machine's: see
@@ -73,22 +76,25 @@ class StartGate:
         self._refusing_since: float | None = None
 
     def slack_s(
-        self, left_s: float, window_s: float, now: float, has_followers: Callable[[], bool]
+        self, left_s: float, window_s: float, now: float, followers: Callable[[], int]
     ) -> float | None:
         """Return for how many seconds a start may still be put off, `None`: do not start.
 
         ``left_s`` is what is left of the window by this machine's clock, ``now`` loop time.
-        ``has_followers`` returns whether other requests waited when this one was leased.
+        ``followers`` returns how many requests waited when this one was leased.
         """
         left_s += self.offset.seconds
         heads = self.heads
         slack_s = left_s - heads.ample_s
         if slack_s < 0.0:
-            needed_s = heads.needed_s(window_s, now)
-            slack_s = -1.0 if needed_s is None else left_s - needed_s
-            whole_s = _WHOLE * window_s
-            if slack_s < 0.0 and left_s >= whole_s and not has_followers():
-                slack_s = left_s - whole_s
+            needed_s, whole_s = heads.least_s(now), _WHOLE * window_s
+            slack_s = left_s - (needed_s if needed_s <= window_s else whole_s)
+            if slack_s < 0.0:
+                if left_s >= whole_s and not followers():
+                    slack_s = left_s - whole_s
+            elif followers() * heads.median_s > left_s:
+                needed_s = heads.needed_s(window_s, now) or 0.0
+                slack_s = min(slack_s, left_s - needed_s)
         if slack_s < 0.0:
             since = self._refusing_since
             if since is None:

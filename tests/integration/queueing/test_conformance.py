@@ -382,7 +382,7 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
         assert two.queue.last_sequence(version) - one.queue.last_sequence(version) == 2
         async with backend.worker(version, slots=2) as work:
             leases = await work.has(2)
-            assert [lease.has_followers() for lease in leases] == [True, True]
+            assert all(lease.followers() for lease in leases)
             assert await two.queue.line(version) == (first.epoch, 3, 2, 2)
             for lease in list(leases):
                 one.queue.forget(lease.request_id)
@@ -415,7 +415,7 @@ async def test_a_lease_knows_whether_others_waited(backend: Backend) -> None:
     ):
         await publish(backend, gateway, version)
         (lease,) = await work.has(1)
-        assert not lease.has_followers()
+        assert lease.followers() == 0
 
 
 # Drain

@@ -33,12 +33,12 @@ class HandLease:
         self.envelope = envelope
         self.stored_at = stored_at
         self.deliveries = deliveries
-        self.followers = False
+        self.behind = 0
         self.calls: list[str] = []
         self.ended = asyncio.Event()
 
-    def has_followers(self) -> bool:
-        return self.followers
+    def followers(self) -> int:
+        return self.behind
 
     def stored_at_ns(self) -> int:
         return int(self.stored_at * 1e9)

@@ -26,7 +26,7 @@ async def test_what_would_be_late_is_acknowledged_unstarted_and_leaves_its_slot(
         assert (await agent.answer(expected, agent.lease(expected.envelope())))[0] == 200
         late = agent.gateway.expect().envelope(age_s=WINDOW_S - 0.2)
         lease = HandLease(late)
-        lease.followers = True
+        lease.behind = 100
         agent.intake.on_lease(lease)
         assert lease.calls == ["ack"]
         assert agent.queue.free == 1
@@ -51,6 +51,6 @@ async def test_the_time_that_counts_is_that_to_the_head_of_a_stream() -> None:
         for age_s in (0.0, WINDOW_S - 0.4):
             expected = agent.gateway.expect()
             lease = HandLease(expected.envelope(age_s=age_s))
-            lease.followers = True
+            lease.behind = 100
             agent.intake.on_lease(lease)
             assert (await agent.answer(expected, lease))[0] == 200

@@ -28,9 +28,9 @@ def starts(
     now: float = 0.0,
     *,
     window_s: float = WINDOW_S,
-    has_followers: bool = True,
+    followers: int = 1000,
 ) -> bool:
-    return made.slack_s(left_s, window_s, now, lambda: has_followers) is not None
+    return made.slack_s(left_s, window_s, now, lambda: followers) is not None
 
 
 def test_without_a_measurement_only_an_ended_window_is_refused() -> None:
@@ -55,32 +55,45 @@ def test_rare_long_responses_do_not_keep_short_ones_away() -> None:
 
 
 def test_what_takes_longer_than_the_window_is_not_started_while_others_wait() -> None:
-    made = gate(10.0, 11.0, 12.0)
+    made = gate(*[10.0, 11.0, 12.0, 13.0] * 2)
     assert made.heads.needed_s(WINDOW_S, 0.0) is None
-    assert not starts(made, WINDOW_S)
+    assert not starts(made, 3.0)
     assert starts(made, 40.0, window_s=60.0)
-    assert starts(made, WINDOW_S, has_followers=False)
-    assert not starts(made, 2.0, has_followers=False)
+    assert starts(made, 0.9 * WINDOW_S)
+    assert not starts(made, 2.0, followers=0)
 
 
 def test_something_is_tried_now_and_then_whatever_is_known() -> None:
-    made = gate(10.0, 11.0, 12.0)
-    started = [at / 10 for at in range(100) if starts(made, 4.0, at / 10)]
+    made = gate(*[10.0] * 8)
+    started = [at / 10 for at in range(100) if starts(made, 3.0, at / 10)]
     assert 8 <= len(started) <= 10
     assert started[0] >= TRIAL_S
 
 
 def test_one_short_response_is_enough_to_try_the_next() -> None:
     made = gate(*[10.0] * 64)
-    assert not starts(made, WINDOW_S)
+    assert not starts(made, 3.0)
     made.heads.add(0.1, 0.0)
-    assert starts(made, WINDOW_S)
+    assert starts(made, 3.0)
+
+
+@pytest.mark.parametrize("times", [[10.0] * 7, [0.005] * 50 + [40.0], [0.1] * 7 + [12.0] * 4])
+def test_what_may_be_fast_is_started_although_slow_ones_are_known(times: list[float]) -> None:
+    assert starts(gate(*times), 2.0)
+    assert not starts(gate(*times), 0.01)
+
+
+def test_what_may_be_slow_waits_for_nothing_unless_more_requests_wait_than_can_be_started() -> None:
+    made = gate(*[0.005] * 50, 40.0, *[0.005] * 10)
+    assert starts(made, 20.0, window_s=60.0, followers=20)
+    assert not starts(made, 20.0, window_s=60.0, followers=10_000)
+    assert starts(made, 50.0, window_s=60.0, followers=10_000)
 
 
 def test_measurements_are_forgotten_when_none_comes() -> None:
-    made = gate(10.0)
-    assert not starts(made, 4.0, FORGET_S)
-    assert starts(made, 4.0, FORGET_S + 1)
+    made = gate(*[10.0] * 8)
+    assert not starts(made, 3.0, FORGET_S)
+    assert starts(made, 3.0, FORGET_S + 1)
     assert made.heads.needed_s(WINDOW_S, FORGET_S + 1) == MARGIN_S
 
 
@@ -106,7 +119,7 @@ def test_the_longest_time_is_enough_and_ages_with_the_others() -> None:
 
 def test_the_slack_ends_where_the_time_begins_that_the_function_needs() -> None:
     made = gate(*[1.0] * 8)
-    slack_s = made.slack_s(3.0, WINDOW_S, 0.0, lambda: True)
+    slack_s = made.slack_s(3.0, WINDOW_S, 0.0, lambda: 1)
     assert slack_s == pytest.approx(3.0 - 1.1 - MARGIN_S)
 
 
@@ -148,7 +161,7 @@ def test_no_difference_of_clocks_stops_a_worker_for_longer_than_a_trial(ahead_s:
         now = tick / 10
         made.offset.saw_age(ahead_s)
         left_s = WINDOW_S - ahead_s
-        if starts(made, left_s, now, has_followers=False):
+        if starts(made, left_s, now, followers=0):
             made.offset.saw_accepted(0.05 - left_s)
         else:
             refused_at.append(now)
