@@ -128,8 +128,9 @@ class PublishedRequest:
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
-    ``is_started``: a worker says that it runs. ``is_republished``: it was lost once.
-    ``is_doubtful``: its runs are used up, unless the news of one given back is on its way.
+    ``is_started``: a worker says that it runs, or was told to run it while it was not HELD.
+    ``is_republished``: it was lost once. ``is_doubtful``: its runs are used up, unless the news of
+    one given back is on its way.
     """
 
     __slots__ = (
@@ -417,6 +418,9 @@ class JetStreamQueue:
         runs.add(deliveries)
         if len(runs) == max_runs:
             request.queue.last_runs[request_id] = self._clock()
+        if request.state is not HELD:
+            # It is not published again: that would be a second run.
+            request.is_started = True
         return RunDecision.RUN
 
     def started(self, request_id: str) -> None:
@@ -600,8 +604,8 @@ class JetStreamQueue:
             sequence = request.sequence
             if queue.by_sequence.pop(sequence, None) is not None:
                 queue.sequences.remove(sequence)
-            if queue.last_runs:
-                queue.last_runs.pop(request.request_id, None)
+        if queue.last_runs:
+            queue.last_runs.pop(request.request_id, None)
         if _is_unacknowledged(request):
             queue.unacknowledged -= 1
         else:

@@ -353,6 +353,31 @@ async def test_a_request_that_runs_is_not_sent_again_though_its_acknowledgement_
         assert len(world.connection.sent) == 1
 
 
+@pytest.mark.parametrize("state", [PENDING, STALLED, LOST])
+async def test_what_a_worker_was_told_to_run_is_not_sent_again(state: RequestState) -> None:
+    async with running_world(max_runs=2) as world:
+        world.reach(state)
+        sent = list(world.connection.sent)
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
+        world.connection_lost()
+        world.now += 1.0
+        world.stream_found()
+        world.queue.tick()
+        world.stream_found()
+        assert (world.request.state, world.called) == (LOST, [])
+        assert (world.connection.sent, world.queue.republished) == (sent, 0)
+
+
+@pytest.mark.parametrize("state", [PENDING, STALLED, HELD, LOST])
+async def test_the_last_run_is_forgotten_with_its_request(state: RequestState) -> None:
+    async with running_world(max_runs=1) as world:
+        world.reach(state)
+        assert world.queue.may_run(REQUEST, 1) is RunDecision.RUN
+        assert world.request.queue.last_runs
+        world.forget()
+        assert not world.request.queue.last_runs
+
+
 async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() -> None:
     async with running_world(max_kept_bytes=0) as world:
         world.acknowledged()
