@@ -28,6 +28,13 @@ class SilentQueue(RecordedQueue):
         raise AssertionError
 
 
+class BrokenQueue(RecordedQueue):
+    """Has a bug."""
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        raise KeyError(request_id)
+
+
 VERSION = FunctionVersion(
     FunctionId("11111111-1111-4111-8111-111111111111"),
     VersionId("22222222-2222-4222-8222-222222222222"),
@@ -102,9 +109,12 @@ def test_a_request_token_is_issued_only_if_the_envelope_carries_it(
     assert len(attach.request_tokens) == len(attach.response_tokens) == 0
 
 
-async def test_a_queue_that_tells_no_position_holds_no_timeout_up() -> None:
+@pytest.mark.parametrize("kind", [SilentQueue, BrokenQueue])
+async def test_a_queue_that_tells_no_position_holds_no_timeout_up(
+    kind: type[RecordedQueue],
+) -> None:
     script = Script()
-    queue = SilentQueue(script)
+    queue = kind(script)
     client = RecordedResponseWriter(script, "client")
     answered = asyncio.Event()
     script.on_line = lambda line: answered.set() if line == "client.end" else None
