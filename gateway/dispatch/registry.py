@@ -79,7 +79,11 @@ class InvocationRegistry:
         if invocation.request_token is not None:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
-        if invocation.worker_s >= 0.0 and invocation.head_at:
+        if (
+            invocation.worker_s >= 0.0
+            and invocation.head_at
+            and not invocation.has_waited_for_client
+        ):
             self.lines.answered(invocation.version.version_id, invocation.worker_s)
         now = self._clock()
         self._metrics.record_end(invocation, now)

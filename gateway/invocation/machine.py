@@ -60,8 +60,9 @@ class Invocation:
     ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
     until they are known. ``offered_at`` is when the call was offered to workers: ``received_at``
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
-    attached, -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest
-    of the body.
+    attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
+    because a worker waited for the client's body, which ``worker_s`` then includes.
+    ``request_token`` is None unless a worker has to fetch the rest of the body.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Invocation:
         "attached_at",
         "deadline",
         "due_at",
+        "has_waited_for_client",
         "head_at",
         "method",
         "offered_at",
@@ -130,6 +132,7 @@ class Invocation:
         self.attached_at = 0.0
         self.head_at = 0.0
         self.worker_s = -1.0
+        self.has_waited_for_client = False
         self.response_bytes = 0
         self.deadline = head_deadline(request.received_at, caller.poll_s)
         self.due_at: float | None = None
@@ -378,6 +381,7 @@ class Invocation:
             return
         if self._left_s is None:
             self._left_s = self.deadline - self._context.clock()
+            self.has_waited_for_client = True
         self._client.resume_reading()
 
     def _wait_for_worker(self) -> None:
