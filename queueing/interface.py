@@ -131,7 +131,10 @@ class FunctionQueue(Protocol):
         """
 
     def started(self, request_id: str) -> None:
-        """A worker says that it runs the request: it is not lost with its queue."""
+        """A worker says that it runs the request: it is not lost with its queue.
+
+        The worker repeats it while the request is lost, or the publisher is told of the loss.
+        """
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process: 1 = next to be leased.

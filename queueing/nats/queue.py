@@ -18,7 +18,7 @@ A request has one of five states; `JetStreamQueue` makes all transitions:
 Every state leads to ENDED: without a callback when it is forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
 acknowledged in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is
-closed. A LOST request that a worker says it runs waits on.
+closed. A LOST request waits on while a worker says again and again that it runs it.
 
 How often a request was run is counted here, because JetStream also counts what was given back:
 `JetStreamQueue.may_run`.
@@ -86,9 +86,10 @@ class QueueLimits:
     streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
     run, before a lost request is published again; ``lost_grace_s`` is how long a request that
     cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
-    had been leased. ``look_interval_s`` is the time between two looks at a queue in use, longer
-    with more than fifty of them, ``peer_wait_s`` how long a position waits for processes that do
-    not respond.
+    had been leased, and ``claim_s`` for one that a worker runs, after that worker's last word:
+    several times as long as workers take to repeat it. ``look_interval_s`` is the time between two
+    looks at a queue in use, longer with more than fifty of them, ``peer_wait_s`` how long a
+    position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
@@ -100,6 +101,7 @@ class QueueLimits:
     republish_after_s: float = 0.5
     lost_grace_s: float = 0.5
     lease_grace_s: float = 10.0
+    claim_s: float = 45.0
     look_interval_s: float = 1.0
     peer_wait_s: float = 0.25
 
@@ -128,9 +130,9 @@ class PublishedRequest:
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
-    ``is_started``: a worker says that it runs, or was told to run it while it was not HELD.
-    ``is_republished``: it was lost once. ``is_doubtful``: its runs are used up, unless the news of
-    one given back is on its way.
+    ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
+    HELD; 0 if never. ``is_republished``: it was lost once. ``is_doubtful``: its runs are used up,
+    unless the news of one given back is on its way.
     """
 
     __slots__ = (
@@ -139,13 +141,13 @@ class PublishedRequest:
         "frame",
         "is_doubtful",
         "is_republished",
-        "is_started",
         "queue",
         "request_id",
         "runs",
         "sends",
         "sequence",
         "stalls",
+        "started_at",
         "state",
         "was_leased",
     )
@@ -167,7 +169,8 @@ class PublishedRequest:
         self.stalls = 0
         self.runs: set[int] | None = None
         self.sequence = 0
-        self.was_leased = self.is_started = self.is_republished = self.is_doubtful = False
+        self.started_at = 0.0
+        self.was_leased = self.is_republished = self.is_doubtful = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -420,14 +423,14 @@ class JetStreamQueue:
             request.queue.last_runs[request_id] = self._clock()
         if request.state is not HELD:
             # It is not published again: that would be a second run.
-            request.is_started = True
+            request.started_at = self._clock()
         return RunDecision.RUN
 
     def started(self, request_id: str) -> None:
         """Remember that a worker runs the request, whatever becomes of its entry."""
         request = self._requests.get(request_id)
         if request is not None:
-            request.is_started = True
+            request.started_at = self._clock()
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process. Raises `QueueUnavailable`."""
@@ -531,11 +534,13 @@ class JetStreamQueue:
         for request in stalled:
             if request.state is not STALLED:
                 continue
-            if request.is_started:
+            if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
                 queue.unacknowledged -= 1
                 queue.stored.value += not request.is_republished
                 request.state, request.frame = LOST, b""
+                request.at = self._clock()
+                self._lost.append(request)
                 continue
             if queue.room <= 0 and not request.is_republished:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
@@ -872,19 +877,25 @@ class JetStreamQueue:
         lost = self._lost
         while lost and now - lost[0].at >= limits.republish_after_s:
             request = lost.popleft()
-            if request.state is not LOST or request.is_started:
+            if request.state is not LOST:
                 continue
-            can_republish = request.frame and not request.was_leased
+            can_republish = request.frame and not request.was_leased and not request.started_at
             if can_republish and self._connection.is_connected():
                 self._republish(request, now)
                 continue
-            grace_s = limits.lease_grace_s if request.was_leased else limits.lost_grace_s
-            if now - request.at >= grace_s:
+            if now - max(request.at, request.started_at) >= self._grace_s(request):
                 self.losses += 1
                 self._fail(request, QueueUnavailable("The queue has lost the request"))
             else:
                 waiting.append(request)
         lost.extendleft(reversed(waiting))
+
+    def _grace_s(self, request: PublishedRequest) -> float:
+        """Return how long a lost request may wait for its response."""
+        limits = self._limits
+        if request.started_at:
+            return limits.claim_s
+        return limits.lease_grace_s if request.was_leased else limits.lost_grace_s
 
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.

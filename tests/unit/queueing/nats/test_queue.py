@@ -332,19 +332,39 @@ async def test_a_lost_request_that_had_been_leased_is_not_published_again() -> N
 
 
 async def test_a_lost_request_that_a_worker_runs_waits_for_its_response() -> None:
-    async with running_world() as world:
+    async with running_world(claim_s=100.0) as world:
         world.acknowledged()
         world.stream_found()
         world.started()
         world.stream_replaced()
         for _ in range(3):
             world.time_passed()
+            world.started()
         assert (world.request.state, world.called) == (LOST, [])
         assert len(world.connection.sent) == 1
 
 
+@pytest.mark.parametrize("state", [STALLED, HELD, LOST])
+async def test_a_lost_request_fails_when_its_worker_says_no_more(state: RequestState) -> None:
+    async with running_world(claim_s=100.0) as world:
+        world.reach(state)
+        world.started()
+        if state is HELD:
+            world.stream_replaced()
+        world.stream_found()
+        world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        world.started()
+        world.time_passed()
+        assert world.called == []
+        world.time_passed()
+        assert world.called == ["publish_failed QueueUnavailable"]
+        assert world.queue.losses == 1
+        assert len(world.connection.sent) == 1
+
+
 async def test_a_request_that_runs_is_not_sent_again_though_its_acknowledgement_was_lost() -> None:
-    async with running_world() as world:
+    async with running_world(claim_s=100.0) as world:
         world.connection_lost()
         world.started()
         world.stream_found()
