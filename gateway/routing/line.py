@@ -140,6 +140,9 @@ class Line:
                 interval_s = _FIRST_INTERVAL_S
             else:
                 interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
+            if self.asked_at > self._at:
+                # The last measurement has failed.
+                interval_s = max(interval_s, _BUSY_INTERVAL_S)
         return not self.measuring and now - self.asked_at >= interval_s
 
     def excess_s(self, poll_s: float, sequence: int, now: float) -> float:

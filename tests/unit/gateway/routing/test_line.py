@@ -141,3 +141,12 @@ def test_a_line_is_measured_more_often_the_sooner_it_is_over() -> None:
     assert idle.is_due(1010, 4.3)
     short.measuring = True
     assert not short.is_due(1000, 9.0)
+
+
+def test_a_measurement_that_failed_is_not_repeated_at_once() -> None:
+    line = busy(pace=0, leased=0, waiting=1000, lease_s=0.0)
+    assert line.is_due(1000, 4.15)
+    for failed_at in (4.15, 4.4, 60.0):
+        line.asked_at = failed_at
+        assert not line.is_due(1000, failed_at + 0.2)
+        assert line.is_due(1000, failed_at + 0.3)
