@@ -66,6 +66,8 @@ from wire.subjects import LOSS_NOTICE, stream_name
 _TICK_S = 0.5
 _REPEAT_S = 1.0
 _MAX_STALLS = 2
+_OLDEST_KNOWN_S = 0.05
+"""So long `JetStreamQueue.has_waited` believes what it found: its answer is late by no more."""
 _MAX_MISSING = 100
 _MAX_LOOKS = 25
 _PROBE_LIMIT = b'{"batch":1,"no_wait":true,"max_bytes":1}'
@@ -188,7 +190,8 @@ class VersionQueue:
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
     continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
-    published that was answered last.
+    published that was answered last, ``oldest_at`` the same for the one that waited for longest
+    when that was last looked at, at ``oldest_read_at``.
     """
 
     __slots__ = (
@@ -201,6 +204,8 @@ class VersionQueue:
         "highest_at",
         "last_runs",
         "names",
+        "oldest_at",
+        "oldest_read_at",
         "probed_at",
         "room",
         "sequences",
@@ -217,6 +222,7 @@ class VersionQueue:
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
         self.stored = publishes.child(names.stream, PublishStatus.OK)
         self.answered_at = 0.0
+        self.oldest_at = self.oldest_read_at = 0.0
         self.created = ""
         self.highest = self.delivered = 0
         self.highest_at = 0.0
@@ -383,9 +389,15 @@ class JetStreamQueue:
         queue = self._queues.get(version_id)
         if queue is None or not queue.by_sequence:
             return False
-        latest = self._clock() - seconds
-        # The second look is slower: a dictionary finds its first entry behind all removed ones.
-        return queue.answered_at < latest and next(iter(queue.by_sequence.values())).at <= latest
+        now = self._clock()
+        latest = now - seconds
+        if queue.answered_at >= latest:
+            return False
+        if now - queue.oldest_read_at >= _OLDEST_KNOWN_S:
+            # Slow with many requests: a dictionary finds its first entry behind all removed ones.
+            queue.oldest_at = next(iter(queue.by_sequence.values())).at
+            queue.oldest_read_at = now
+        return queue.oldest_at <= latest
 
     def last_sequence(self, version_id: str) -> int:
         """Return the sequence of this process's last publish, 0 if it is not known."""

@@ -437,6 +437,27 @@ async def test_an_acknowledgement_that_was_overtaken_tells_of_nothing() -> None:
         assert (world.request.state, world.queue.sequence_of(other)) == (HELD, 8)
 
 
+# Waiting
+
+
+async def test_a_request_that_waits_is_noticed_also_behind_many_that_are_gone() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        assert not world.queue.has_waited(VERSION, 0.25)
+        world.now += 0.25
+        assert world.queue.has_waited(VERSION, 0.25)
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 8)
+        world.withdrawn()
+        world.now += 0.06
+        assert not world.queue.has_waited(VERSION, 0.25)
+        world.now += 0.25
+        assert world.queue.has_waited(VERSION, 0.25)
+        world.queue.withdraw(VERSION, other)
+        assert not world.queue.has_waited(VERSION, 0.25)
+
+
 # Runs
 
 
