@@ -99,8 +99,8 @@ class FunctionQueue(Protocol):
     async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         """Withdraw a request whose time is over; return the position that it had, 0 if leased.
 
-        The withdrawal happens before the first wait. The position is true: it is determined after
-        the withdrawal, so the request cannot have been leased since. Raises `QueueUnavailable`.
+        The position is that just before the withdrawal. It is 0 too if the request may have been
+        leased between the two. Raises `QueueUnavailable`; the request is withdrawn then too.
         """
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
