@@ -40,7 +40,6 @@ from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
-from wire.deadlines import RESPONSE_GRACE_S
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
 from wire.http1 import BODILESS_STATUSES
@@ -50,6 +49,9 @@ CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
 _AT_ONCE_S = 0.05
 """A body that arrived within this time of its head came with it: no time is corrected."""
+_LOOK_AGAIN_S = 0.1
+"""Time between two looks at a call whose window stands still with nothing left: the most by which
+its end can be noticed late."""
 
 
 class Invocation:
@@ -491,8 +493,9 @@ class Invocation:
                 self._fail(UploadTimeout(), Outcome.TOO_LONG)
                 return
             left_s = self._caller.poll_s if self._left_s is None else self._left_s
-            # The window stands still: this is only when to look again.
-            self.deadline = min(now + max(left_s, RESPONSE_GRACE_S), latest)
+            # The window stands still: this is only when to look again. Its end cannot come before,
+            # but for `_LOOK_AGAIN_S`: the timers notice no deadline that has become earlier.
+            self.deadline = min(now + max(left_s, _LOOK_AGAIN_S), latest)
         elif self.state is QUEUED:
             self.state = EXPIRED
             self._context.registry.expired(self.request_id)
