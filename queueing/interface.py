@@ -46,7 +46,8 @@ class RunDecision(Enum):
 class PublishCallbacks(Protocol):
     """What the publisher of one request is called back with: at most one of the two, once.
 
-    Neither is called after `FunctionQueue.withdraw` or `FunctionQueue.forget`.
+    Neither is called after `FunctionQueue.withdraw`, `FunctionQueue.answered` or
+    `FunctionQueue.forget`.
     """
 
     def publish_failed(self, error: QueueError) -> None:
@@ -119,8 +120,11 @@ class FunctionQueue(Protocol):
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
 
+    def answered(self, request_id: str) -> None:
+        """Keep no more of the request: a worker responds to it, and will remove it."""
+
     def forget(self, request_id: str) -> None:
-        """Keep no more of the request, which a worker's acknowledgement will remove."""
+        """Keep no more of the request: its queue is removed."""
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         """Decide whether a worker may run a request of this process, and count the run.

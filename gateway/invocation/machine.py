@@ -427,7 +427,7 @@ class Invocation:
         self.status = status
         self.head_at = now
         # The queue must not fail the request any more: its client is getting a response.
-        self._context.queue.forget(self.request_id)
+        self._context.queue.answered(self.request_id)
         self._upload.respond()
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes

@@ -15,7 +15,7 @@ A request has one of five states; `JetStreamQueue` makes all transitions:
              ──found in the new stream──▶ HELD   ──not leased before: once more──▶ STALLED
     ENDED    the publisher gets no further callback
 
-Every state leads to ENDED: without a callback when it is forgotten or withdrawn, with
+Every state leads to ENDED: without a callback when it is answered, forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
 acknowledged in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is
 closed. A LOST request waits on while a worker says again and again that it runs it.
@@ -408,11 +408,17 @@ class JetStreamQueue:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
         return await self._positions.line(stream_name(self._region, version_id))
 
+    def answered(self, request_id: str) -> None:
+        """Keep no more of a request to which a worker responds."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            request.queue.answered_at = request.at
+            self._end(request)
+
     def forget(self, request_id: str) -> None:
         """Keep no more of the request."""
         request = self._requests.get(request_id)
         if request is not None:
-            request.queue.answered_at = request.at
             self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:

@@ -195,6 +195,9 @@ class World:
         self.now += 60.0
         self.queue.tick()
 
+    def answered(self) -> None:
+        self.queue.answered(REQUEST)
+
     def forget(self) -> None:
         self.queue.forget(REQUEST)
 
@@ -250,6 +253,7 @@ TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     "started": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "denied": (FAILED, FAILED, (HELD, ""), (LOST, "")),
     "time_passed": (FAILED, FAILED, (HELD, ""), (STALLED, "")),
+    "answered": (SILENT, SILENT, SILENT, SILENT),
     "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
     "closed": (FAILED, FAILED, FAILED, FAILED),
@@ -456,6 +460,25 @@ async def test_a_request_that_waits_is_noticed_also_behind_many_that_are_gone() 
         assert world.queue.has_waited(VERSION, 0.25)
         world.queue.withdraw(VERSION, other)
         assert not world.queue.has_waited(VERSION, 0.25)
+
+
+async def test_what_is_forgotten_does_not_hide_what_waits() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        others = [request_id(bytes([number]) + bytes(15), 1) for number in (1, 2)]
+        for sequence, other in enumerate(others, 8):
+            world.queue.publish(VERSION, other, b"envelope", world, b"")
+            world.reply_to(other, sequence)
+        world.now += 1.0
+        world.queue.forget(others[0])
+        assert world.queue.has_waited(VERSION, 0.25)
+        younger = request_id(b"3" + bytes(15), 1)
+        world.queue.publish(VERSION, younger, b"envelope", world, b"")
+        world.reply_to(younger, 10)
+        world.queue.forget(younger)
+        assert world.queue.has_waited(VERSION, 0.25)
+        world.queue.answered(others[1])
+        assert world.queue.has_waited(VERSION, 0.25)
 
 
 # Runs
