@@ -21,7 +21,7 @@ from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import Envelope, EnvelopeError, decode_envelope
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
-from worker_agent.job.request import PlatformHeaders
+from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
@@ -30,6 +30,12 @@ MAX_JOB_S = MAX_INVOCATION_S + 5.0
 """No gateway waits longer than `MAX_INVOCATION_S`; a job that is older by a margin is cancelled."""
 ASK_AGAIN_S = 1.0
 """Delay of the next delivery of a request that the gateway does not want to be run just now."""
+MAX_ASK_AGAIN_S = 30.0
+"""The longest such delay for a request of a gateway that does not respond; it doubles each time."""
+_SKEW_S = 5.0
+"""By so much the clocks of a gateway and of this machine may differ."""
+_ENDED_S = 0.5
+"""A request that is withdrawn so shortly before the end of its window is withdrawn for it."""
 _STORED_LATE_NS = 4_000_000_000
 """A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
@@ -80,6 +86,7 @@ class JobRunner:
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
+        self._reported: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -160,15 +167,16 @@ class JobRunner:
             self._reject(lease, "no address or token to respond with")
             return
         now_ns = time.time_ns()
-        if lease.deliveries == 1 and not _is_stored_late(lease, envelope, now_ns):
+        is_asking = request_id in self._asking
+        if lease.deliveries == 1 and not is_asking and not _is_stored_late(lease, envelope, now_ns):
             self._begin(context, lease, envelope, now_ns)
             return
-        first = request_id not in self._asking
         self._asking[request_id] = lease
-        if first:
-            spawn(self._ask(context, envelope, lease.deliveries), "run-question")
-        else:
+        if is_asking:
             self._slots.give_back()
+            self._want()
+        else:
+            spawn(self._ask(context, envelope, lease.deliveries), "run-question")
 
     def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope, now_ns: int) -> None:
         job = Job(context, lease, envelope, self._loop.time())
@@ -181,19 +189,41 @@ class JobRunner:
 
     async def _ask(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
         """Run a request if the gateway says so. It has a slot."""
-        request_id = envelope.request_id
-        decision = await context.attach.may_run(envelope, deliveries, is_running=False)
-        lease = self._asking.pop(request_id, None)
-        if lease is not None and decision is RunDecision.RUN and self._slots.is_open:
+        decision: RunDecision | None = None
+        try:
+            decision = await context.attach.may_run(envelope, deliveries, is_running=False)
+        finally:
+            lease = self._asking.pop(envelope.request_id, None)
+            if lease is None or not self._decided(context, lease, envelope, decision):
+                self._slots.give_back()
+                self._want()
+
+    def _decided(
+        self,
+        context: Context[Job],
+        lease: Lease,
+        envelope: Envelope,
+        decision: RunDecision | None,
+    ) -> bool:
+        """Do what the gateway said about a request; return whether it keeps its slot."""
+        now_ns = time.time_ns()
+        if decision is RunDecision.RUN and self._slots.is_open:
             if not lease.is_over():
-                self._begin(context, lease, envelope, time.time_ns())
-                return
-        elif lease is not None and decision is RunDecision.NEVER:
+                self._begin(context, lease, envelope, now_ns)
+                return True
+        elif decision is RunDecision.NEVER:
             lease.ack()
-        elif lease is not None:
-            lease.nak(ASK_AGAIN_S if decision is RunDecision.LATER else 0.0)
-        self._slots.give_back()
-        self._want()
+        elif decision is RunDecision.RUN:
+            lease.nak()
+        elif decision is RunDecision.LATER:
+            lease.nak(ASK_AGAIN_S)
+        elif window_left_s(envelope, now_ns) < -_SKEW_S:
+            # Its gateway is silent, and its client would not wait any more.
+            lease.ack()
+        else:
+            doublings = min(lease.deliveries, 10)
+            lease.nak(min(ASK_AGAIN_S * (1 << doublings) / 4, MAX_ASK_AGAIN_S))
+        return False
 
     def on_cancel(self, request_id: str) -> None:
         """The gateway withdrew a request, which may be another worker's."""
@@ -216,11 +246,18 @@ class JobRunner:
                 job.lapse()
             elif job.state is FORWARDING:
                 forwarding.append(job)
-        if forwarding:
-            spawn(self._report(forwarding), "standstill-report")
+        self._report(forwarding)
 
-    async def _report(self, jobs: list[Job]) -> None:
+    def _report(self, jobs: list[Job]) -> None:
         """Tell the gateway processes what runs here; drop what another worker has begun with."""
+        by_gateway: dict[bytes, list[Job]] = {}
+        for job in jobs:
+            by_gateway.setdefault(job.envelope.target_uri, []).append(job)
+        for of_gateway in by_gateway.values():
+            # Not one after the other: a gateway that does not respond must not hold up the others.
+            spawn(self._report_to_one(of_gateway), "running-report")
+
+    async def _report_to_one(self, jobs: list[Job]) -> None:
         context = self._context
         for job in jobs:
             if context is None or job.state > FORWARDING:
@@ -234,10 +271,14 @@ class JobRunner:
     def on_loss(self) -> None:
         """Tell the gateways what runs: the queue may have lost it, and they publish that again."""
         running = [job for job in self._jobs.values() if job.state <= FORWARDING]
-        if running:
-            spawn(self._report(running), "running-report")
+        self._reported = {job.request_id for job in running}
+        self._report(running)
 
     # JobRegistry
+
+    def uploaded(self, request_id: str) -> None:
+        """The body of a job, which was fetched from the gateway, is passed on."""
+        self._jobs[request_id].body_at = self._loop.time()
 
     def responding(self, request_id: str) -> None:
         """The response head of a job has come before its body."""
@@ -248,7 +289,11 @@ class JobRunner:
         self._slots.release()
         now = job.freed_at = self._loop.time()
         if job.has_response:
-            self._gate.heads.add((job.head_at or now) - job.sent_at, now)
+            began_at = job.body_at if job.fetches_body else job.sent_at
+            took_s = (job.head_at or now) - began_at
+            if began_at and took_s >= 0.0:
+                # Not the time in which the client was still sending.
+                self._gate.heads.add(took_s, now)
         self._telemetry.freed(job)
         self._want()
 
@@ -275,6 +320,15 @@ class JobRunner:
                 job.cancel()
             else:
                 job.lease.in_progress()
+        if self._reported:
+            # The gateways take it that what no worker reports any more is lost.
+            again = [
+                job
+                for job in map(self._jobs.get, self._reported)
+                if job is not None and job.state <= FORWARDING
+            ]
+            self._reported = {job.request_id for job in again}
+            self._report(again)
 
     def _learn(self, job: Job) -> None:
         """Learn from a job that is over what the gate should know."""
@@ -283,10 +337,13 @@ class JobRunner:
             if late_s > 0.0:
                 self._gate.offset.saw_accepted(late_s)
         elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
-            # It would have taken longer, nobody knows how long. Without this, a function that has
-            # become slower would be broken off just before its response again and again.
             now = self._loop.time()
-            self._gate.heads.add(2.0 * (now - job.sent_at), now)
+            left_s = job.left_s + self._gate.offset.seconds - (now - job.leased_at)
+            if left_s <= _ENDED_S:
+                # It would have taken longer, nobody knows how long. Without this, a function that
+                # has become slower would be broken off just before its response again and again.
+                # A client that leaves before tells nothing.
+                self._gate.heads.add(2.0 * (now - job.sent_at), now)
 
     def _want(self) -> None:
         if self._queue is not None:

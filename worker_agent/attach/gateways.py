@@ -73,7 +73,7 @@ class GatewayPool:
 
     async def may_run(
         self, envelope: Envelope, deliveries: int, *, is_running: bool
-    ) -> RunDecision:
+    ) -> RunDecision | None:
         """Ask the gateway process that holds the client."""
         client = self._client_of(envelope.target_uri)
         return await client.may_run(envelope, deliveries, is_running=is_running)
@@ -209,11 +209,11 @@ class GatewayClient:
 
     async def may_run(
         self, envelope: Envelope, deliveries: int, *, is_running: bool
-    ) -> RunDecision:
+    ) -> RunDecision | None:
         """Ask whether to run a request that was delivered again (``docs/wire.md`` §5.5).
 
-        A gateway that does not know the question lets it run. One that cannot be reached could not
-        get the response either, so there is no client to run it for.
+        A gateway that does not know the question lets it run. One that refuses the connection is
+        gone, and its clients with it. ``None``: it does not respond, or cannot just now.
         """
         running = b"%b: 1\r\n" % NVCF_RUNNING if is_running else b""
         head = b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (
@@ -228,12 +228,12 @@ class GatewayClient:
         try:
             async with asyncio.timeout(RUN_TIMEOUT_S):
                 status = await self._status_of(head)
-        except TimeoutError:
-            return RunDecision.LATER
+        except ConnectionRefusedError:
+            return None if is_running else RunDecision.NEVER
         except OSError:
-            return RunDecision.RUN if is_running else RunDecision.NEVER
+            return None
         if status >= 500:
-            return RunDecision.LATER
+            return None
         return _DECISIONS.get(status, RunDecision.RUN)
 
     async def _status_of(self, head: bytes) -> int:

@@ -98,12 +98,18 @@ class Attach(Protocol[AJob_contra]):
 
     async def may_run(
         self, envelope: Envelope, deliveries: int, *, is_running: bool
-    ) -> RunDecision:
-        """Ask the gateway whether to run a request, or to go on with it, if ``is_running``."""
+    ) -> RunDecision | None:
+        """Ask the gateway whether to run a request, or to go on with it, if ``is_running``.
+
+        ``None``: it does not respond, or cannot just now.
+        """
 
 
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""
+
+    def uploaded(self, request_id: str) -> None:
+        """The body of a job, which was fetched from the gateway, is passed on."""
 
     def responding(self, request_id: str) -> None:
         """The response head of a job has come before its body."""

@@ -37,11 +37,12 @@ class Job:
     """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
 
     ``leased_at``, ``sent_at`` (when the inference server last got the request), ``head_at`` (when
-    the head of a streamed response came) and ``freed_at`` (when the inference server was done) are
-    loop time in seconds, 0.0 until they are known. ``left_s`` is what was left of the poll window
-    at the lease, infinite if that is not known. ``response`` is the whole inner response while it
-    is being delivered, empty when it was streamed. ``status`` is the response's, 0 before its head.
-    ``response_bytes`` counts the body from the inference server.
+    the head of a streamed response came), ``body_at`` (when a body that the agent fetched had been
+    passed on) and ``freed_at`` (when the inference server was done) are loop time in seconds, 0.0
+    until they are known. ``fetches_body``: a part of the body comes from the gateway. ``left_s`` is
+    what was left of the poll window at the lease, infinite if that is not known. ``response`` is
+    the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
+    the response's, 0 before its head. ``response_bytes`` counts the body from the inference server.
     """
 
     __slots__ = (
@@ -57,7 +58,9 @@ class Job:
         "_rest",
         "_rest_left",
         "_start_by",
+        "body_at",
         "envelope",
+        "fetches_body",
         "freed_at",
         "head_at",
         "lease",
@@ -89,7 +92,8 @@ class Job:
         self.lease = lease
         self.envelope = envelope
         self.leased_at = leased_at
-        self.sent_at = self.head_at = self.freed_at = self._start_by = 0.0
+        self.sent_at = self.body_at = self.head_at = self.freed_at = self._start_by = 0.0
+        self.fetches_body = False
         self.left_s = inf
         self.request_id = envelope.request_id
         self.state = OPENING
@@ -153,6 +157,9 @@ class Job:
         self._inference = writer
         self.sent_at = now
         if request.has_rest:
+            self.fetches_body = True
+            # It stands still while the gateway waits for the client's bytes.
+            self.left_s = inf
             # Only now: the gateway hands the rest out once, and a connection had to be found first.
             announced = request.body_bytes
             self._rest_left = None if announced is None else announced - len(request.body)
@@ -226,6 +233,9 @@ class Job:
             request = self._request
             if request is None:
                 raise AssertionError("a response to no request")
+            if self.lease.is_over():
+                self._finish(Outcome.LAPSED)
+                return
             if is_stale and not self._is_retried and self._rest is None:
                 # The server closed an idle connection just before the request: it has seen none
                 # of it, so the function does not run twice.
@@ -282,6 +292,7 @@ class Job:
             self.rest_broken()
             return
         self._rest = None
+        self._context.registry.uploaded(self.request_id)
         self._inference.send_end()
 
     def rest_broken(self) -> None:
@@ -290,6 +301,9 @@ class Job:
             return
         if self.state is STREAMING:
             self._finish(Outcome.FAILED)
+        elif self.lease.is_over():
+            # Another worker may have it by now, and the rest with it.
+            self._finish(Outcome.LAPSED)
         else:
             self._fail(INTERNAL)
 
@@ -362,8 +376,8 @@ class Job:
     def abandon(self) -> None:
         """The agent stops now: end the lease of a request without a response with a nak."""
         if self.state is not DONE:
-            # What was fetched of the body is gone, so no other worker could run the request.
-            is_begun = self.state > FORWARDING or self._rest is not None
+            # The gateway knows whether another worker can have what was fetched of the body.
+            is_begun = self.state > FORWARDING
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
 
     def _is_in_time(self, request: Outgoing, now: float) -> bool:

@@ -7,9 +7,10 @@ reaches the function (`gateway.invocation.headers` drops some before).
 
 import re
 from collections.abc import Iterable
+from math import inf
 
 from http1.stream import Headers
-from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S, RESPONSE_GRACE_S
+from wire.deadlines import DEFAULT_POLL_S, MAX_INVOCATION_S, MAX_POLL_S, RESPONSE_GRACE_S
 from wire.envelope import Envelope
 from wire.headers import (
     CONTENT_LENGTH,
@@ -162,9 +163,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         body_bytes,
         has_rest=has_rest,
         is_head=method == b"HEAD",
-        # What was fetched of a rest is gone, so nobody could send the request again.
-        is_rerunnable=not has_rest
-        and (method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false"),
+        is_rerunnable=method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false",
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
     )
@@ -175,6 +174,21 @@ def poll_seconds(value: bytes) -> int:
     if not value or not _DIGITS.fullmatch(value):
         return DEFAULT_POLL_S
     return min(int(value), MAX_POLL_S)
+
+
+def window_left_s(envelope: Envelope, now_ns: int) -> float:
+    """Return what is left of the longest time for which a client may wait, in seconds.
+
+    Negative if it is over. The window of a request whose body does not fit into the envelope stands
+    still while the body flows, so its end is not known.
+    """
+    if not envelope.requested_at_ns:
+        return inf
+    longest_s = MAX_INVOCATION_S
+    if envelope.request_token is None:
+        value = next((v for n, v in envelope.headers if n.lower() == NVCF_POLL_SECONDS), b"")
+        longest_s = (poll_seconds(value) or 1) + RESPONSE_GRACE_S
+    return longest_s - (now_ns - envelope.requested_at_ns) / _NS
 
 
 def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:

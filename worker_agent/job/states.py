@@ -118,11 +118,11 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING, DONE}),
     (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
     # The rest of the body. Without it the request fails: by a problem, or by a broken stream.
-    (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING}),
+    (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING, DONE}),
     (STREAMING, Event.REST_DATA): frozenset({STREAMING, DONE}),
-    (FORWARDING, Event.REST_END): frozenset({FORWARDING, DELIVERING}),
+    (FORWARDING, Event.REST_END): frozenset({FORWARDING, DELIVERING, DONE}),
     (STREAMING, Event.REST_END): frozenset({STREAMING, DONE}),
-    (FORWARDING, Event.REST_BROKEN): frozenset({FORWARDING, DELIVERING}),
+    (FORWARDING, Event.REST_BROKEN): frozenset({FORWARDING, DELIVERING, DONE}),
     (STREAMING, Event.REST_BROKEN): frozenset({STREAMING, DONE}),
     # The response at the gateway. A whole response whose POST broke is delivered once more.
     (STREAMING, Event.POST_ANSWERED): frozenset({DONE}),

@@ -145,3 +145,45 @@ async def test_after_a_standstill_what_was_not_sent_is_dropped() -> None:
         agent.intake.on_standstill()
         await agent.intake.wait_drained()
         assert (lease.calls, server.requests, agent.slots.running) == ([], 0, 0)
+
+
+async def test_a_request_of_a_silent_gateway_is_dropped_when_its_window_is_over() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = 503
+        expected = agent.gateway.expect()
+        window = ((b"nvcf-poll-seconds", b"3"),)
+        ended = agent.lease(expected.envelope(headers=window, age_s=60.0), deliveries=2)
+        await ended.ended.wait()
+        current = agent.lease(expected.envelope(headers=window), deliveries=2)
+        await current.ended.wait()
+        assert (ended.calls, current.calls, server.requests) == (["ack"], ["nak"], 0)
+        await until(lambda: agent.slots.running == 0, what="their slots")
+
+
+async def test_a_request_that_comes_twice_while_the_agent_asks_is_run_once() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        agent.lease(expected.envelope(), deliveries=2)
+        lease = agent.lease(expected.envelope())
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        assert server.requests == 1
+        await until(lambda: agent.queue.free == 4, what="the slot of the first lease")
+
+
+async def test_what_was_reported_after_a_loss_is_reported_again_while_it_runs() -> None:
+    server = Server()
+    server.may_respond.clear()
+    async with running_agent(server) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        await until(lambda: server.requests)
+        agent.intake.on_loss()
+        await until(lambda: len(agent.gateway.runs) == 1)
+        agent.intake.tick()
+        await until(lambda: len(agent.gateway.runs) == 2)
+        server.may_respond.set()
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        agent.intake.tick()
+        assert len(agent.gateway.runs) == 2

@@ -126,10 +126,30 @@ def test_a_response_that_is_not_http_keeps_its_slot_while_its_connection_is_open
         assert bench.take() == ["registry.freed"]
 
 
-def test_a_request_whose_body_was_fetched_is_not_sent_again() -> None:
+def test_a_request_whose_body_was_fetched_is_not_sent_again_but_given_back() -> None:
+    """The gateway knows whether it still has the body."""
     bench = Bench(has_rest=True).forward()
     bench.job.response_broken(Failure.RESET, is_stale=True)
-    assert bench.take() == ["inference.broke", "rest.close", "attach.deliver", "registry.freed"]
+    assert bench.take() == [
+        "inference.broke",
+        "rest.close",
+        "lease.nak",
+        "registry.freed",
+        "registry.finished",
+    ]
+
+
+@pytest.mark.parametrize("has_rest", [False, True])
+def test_a_job_whose_lease_may_be_over_says_nothing_when_it_breaks(has_rest: bool) -> None:
+    bench = Bench(has_rest=has_rest).forward()
+    bench.lease.is_lapsed = True
+    if has_rest:
+        bench.job.rest_broken()
+        assert bench.take() == ["rest.close", "inference.discard", "registry.finished"]
+    else:
+        bench.job.response_broken(Failure.RESET, is_stale=False)
+        assert bench.take() == ["registry.freed", "registry.finished"]
+    assert bench.job.outcome is Outcome.LAPSED
 
 
 def test_the_rest_of_the_body_is_passed_on_and_its_end_finishes_the_request() -> None:
@@ -145,6 +165,7 @@ def test_the_rest_of_the_body_is_passed_on_and_its_end_finishes_the_request() ->
         "call.send_data b'more'",
         "rest.pause_reading",
         "rest.resume_reading",
+        "registry.uploaded",
         "call.send_end",
     ]
 

@@ -41,6 +41,19 @@ def filled() -> Bench:
     return bench
 
 
+def overtaken() -> Bench:
+    """The process stood still, and another worker may have the request."""
+    bench = with_rest().forward()
+    bench.lease.is_lapsed = True
+    return bench
+
+
+def overtaken_and_filled() -> Bench:
+    bench = filled()
+    bench.lease.is_lapsed = True
+    return bench
+
+
 def filled_stream() -> Bench:
     bench = with_rest().stream()
     bench.job.rest_data(b"1234")
@@ -49,7 +62,13 @@ def filled_stream() -> Bench:
 
 SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
     State.OPENING: [lambda: Bench().begin()],
-    State.FORWARDING: [lambda: Bench().forward(), lambda: with_rest().forward(), filled],
+    State.FORWARDING: [
+        lambda: Bench().forward(),
+        lambda: with_rest().forward(),
+        filled,
+        overtaken,
+        overtaken_and_filled,
+    ],
     State.STREAMING: [lambda: Bench().stream(), lambda: with_rest().stream(), filled_stream],
     State.DELIVERING: [whole, streamed],
     State.DONE: [lambda: cancelled(Bench()), lambda: cancelled(Bench().stream())],
