@@ -279,7 +279,7 @@ class JetStreamQueue:
         self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
         self._ticker = Ticker(_TICK_S, self.tick)
-        self._checked_at = 0.0
+        self._checked_at = self._asked_at = 0.0
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
@@ -892,6 +892,7 @@ class JetStreamQueue:
         """Publish lost requests again, or fail them after their grace period."""
         limits = self._limits
         waiting: list[PublishedRequest] = []
+        silent: set[bytes] = set()
         lost = self._lost
         while lost and now - lost[0].at >= limits.republish_after_s:
             request = lost.popleft()
@@ -901,12 +902,20 @@ class JetStreamQueue:
             if can_republish and self._connection.is_connected():
                 self._republish(request, now)
                 continue
-            if now - max(request.at, request.started_at) >= self._grace_s(request):
+            silent_s = now - max(request.at, request.started_at)
+            if request.started_at and silent_s >= limits.claim_s / 2:
+                # A worker that began after the loss does not know of it.
+                silent.add(request.queue.names.cancel_subject)
+            if silent_s >= self._grace_s(request):
                 self.losses += 1
                 self._fail(request, QueueUnavailable("The queue has lost the request"))
             else:
                 waiting.append(request)
         lost.extendleft(reversed(waiting))
+        if silent and now - self._asked_at >= limits.claim_s / 4:
+            self._asked_at = now
+            for subject in silent:
+                self._connection.publish(subject, LOSS_NOTICE)
 
     def _grace_s(self, request: PublishedRequest) -> float:
         """Return how long a lost request may wait for its response."""

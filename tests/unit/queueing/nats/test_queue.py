@@ -377,6 +377,20 @@ async def test_a_request_that_runs_is_not_sent_again_though_its_acknowledgement_
         assert len(world.connection.sent) == 1
 
 
+async def test_a_worker_that_began_after_the_loss_is_asked_whether_it_runs_the_request() -> None:
+    async with running_world(max_runs=2, claim_s=100.0) as world:
+        world.reach(LOST)
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
+        world.connection.published.clear()
+        world.time_passed()
+        world.queue.tick()
+        asked = [payload for _, payload in world.connection.published]
+        assert asked.count(b"?") == 1
+        world.started()
+        world.time_passed()
+        assert world.called == []
+
+
 @pytest.mark.parametrize("state", [PENDING, STALLED, LOST])
 async def test_what_a_worker_was_told_to_run_is_not_sent_again(state: RequestState) -> None:
     async with running_world(max_runs=2) as world:
