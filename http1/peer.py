@@ -32,6 +32,10 @@ _UNACKED_AT = 24
 _ACK_RECEIVED_AT = 56
 _SILENCE_BYTES = 60
 """``struct tcp_info`` in ``linux/tcp.h``: the first four since Linux 4.19. Not elsewhere."""
+_CLOSE_WAIT = 8
+"""The state, in the first byte, once the peer's FIN has arrived (tcp(7))."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""``struct linger``."""
 _KEEPALIVE_PROBES = 3
 _SO_ATTACH_FILTER = 26
 _INSTRUCTION = struct.Struct("HBBI")
@@ -80,6 +84,21 @@ def unaccepted(listening: socket.socket) -> int:
     if _TCP_INFO is None:
         return 0
     return _u32(listening.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _SILENCE_BYTES), _UNACKED_AT)
+
+
+def reset_on_close(connected: socket.socket) -> None:
+    """Let the end of the connection be a reset (``SO_LINGER``, socket(7)). Raises `OSError`."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+
+
+def has_sent_fin(connected: socket.socket) -> bool:
+    """Return whether the peer has sent its FIN, read or not; False where the kernel does not tell.
+
+    Raises `OSError`.
+    """
+    if not sys.platform.startswith("linux") or connected.family == socket.AF_UNIX:
+        return False
+    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT
 
 
 class Silence:

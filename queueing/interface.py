@@ -46,7 +46,8 @@ class RunDecision(Enum):
 class PublishCallbacks(Protocol):
     """What the publisher of one request is called back with: at most one of the two, once.
 
-    Neither is called after `FunctionQueue.withdraw` or `FunctionQueue.forget`.
+    Neither is called after `FunctionQueue.withdraw`, `FunctionQueue.answered` or
+    `FunctionQueue.forget`.
     """
 
     def publish_failed(self, error: QueueError) -> None:
@@ -99,8 +100,8 @@ class FunctionQueue(Protocol):
     async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         """Withdraw a request whose time is over; return the position that it had, 0 if leased.
 
-        The withdrawal happens before the first wait. The position is true: it is determined after
-        the withdrawal, so the request cannot have been leased since. Raises `QueueUnavailable`.
+        The position is that just before the withdrawal. It is 0 too if the request may have been
+        leased between the two. Raises `QueueUnavailable`; the request is withdrawn then too.
         """
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
@@ -119,8 +120,11 @@ class FunctionQueue(Protocol):
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
 
+    def answered(self, request_id: str) -> None:
+        """Keep no more of the request: a worker responds to it, and will remove it."""
+
     def forget(self, request_id: str) -> None:
-        """Keep no more of the request, which a worker's acknowledgement will remove."""
+        """Keep no more of the request: its queue is removed."""
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         """Decide whether a worker may run a request of this process, and count the run.
@@ -131,7 +135,10 @@ class FunctionQueue(Protocol):
         """
 
     def started(self, request_id: str) -> None:
-        """A worker says that it runs the request: it is not lost with its queue."""
+        """A worker says that it runs the request: it is not lost with its queue.
+
+        The worker repeats it while the request is lost, or the publisher is told of the loss.
+        """
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process: 1 = next to be leased.

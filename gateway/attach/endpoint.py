@@ -6,7 +6,7 @@ Through the first they fetch and deliver, on the second they ask whether to run 
 from collections.abc import Callable
 
 from gateway.attach.exchanges import AttachGet, AttachPost
-from gateway.attach.tokens import Tokens
+from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import QUEUED
@@ -75,7 +75,7 @@ class AttachEndpoint:
         decision = RunDecision.NEVER
         if (
             invocation is not None
-            and headers.get(AUTHORIZATION) == b"Bearer " + invocation.response_token.encode()
+            and is_authorized(headers.get(AUTHORIZATION, b""), invocation.response_token)
             and deliveries.isdigit()
             and len(deliveries) <= _MAX_DELIVERY_DIGITS
         ):

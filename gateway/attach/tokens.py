@@ -54,6 +54,12 @@ class Tokens(Generic[Owner]):
         return self._owners.get(_normalize(authorization)) if owner is None else owner
 
 
+def is_authorized(authorization: bytes, token: str) -> bool:
+    """Return whether an ``Authorization`` value holds ``token``."""
+    expected = _SCHEME + token.encode()
+    return authorization == expected or _normalize(authorization) == expected
+
+
 def _normalize(authorization: bytes) -> bytes:
     """Return the value as `Tokens` keeps it: scheme and UUID may come in any case."""
     scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]

@@ -8,7 +8,7 @@ functions that respond within that time never lead to a measurement.
 from collections.abc import Callable
 
 from gateway.errors import Overloaded
-from gateway.routing.line import Line
+from gateway.routing.line import Line, retry_after_s
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
 
@@ -48,8 +48,9 @@ class Lines:
         sequence = self._queue.last_sequence(version_id)
         if line.is_due(sequence, now):
             self._measure(version_id, line)
-        if line.excess_s(poll_s, sequence, now):
-            raise Overloaded(line.retry_after_s(poll_s, sequence, now))
+        excess_s = line.excess_s(poll_s, sequence, now)
+        if excess_s:
+            raise Overloaded(retry_after_s(excess_s))
 
     def answered(self, version_id: str, lease_s: float) -> None:
         """A call got its response head ``lease_s`` after its lease."""

@@ -79,7 +79,11 @@ class InvocationRegistry:
         if invocation.request_token is not None:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
-        if invocation.worker_s >= 0.0 and invocation.head_at:
+        if (
+            invocation.worker_s >= 0.0
+            and invocation.head_at
+            and not invocation.has_waited_for_client
+        ):
             self.lines.answered(invocation.version.version_id, invocation.worker_s)
         now = self._clock()
         self._metrics.record_end(invocation, now)
@@ -109,12 +113,15 @@ class InvocationRegistry:
     async def _withdraw_expired(self, invocation: Invocation) -> None:
         """Time out with the queue position, if the queue returns it soon."""
         position = 0
-        with suppress(QueueUnavailable, TimeoutError):
-            async with asyncio.timeout(_POSITION_WAIT_S):
-                position = await self._queue.withdraw_expired(
-                    invocation.version.version_id, invocation.request_id
-                )
-        invocation.position_known(position, self._retry_after_s(invocation))
+        try:
+            with suppress(QueueUnavailable, TimeoutError):
+                async with asyncio.timeout(_POSITION_WAIT_S):
+                    position = await self._queue.withdraw_expired(
+                        invocation.version.version_id, invocation.request_id
+                    )
+        finally:
+            # After any other error too: no deadline is left that would end the invocation.
+            invocation.position_known(position, self._retry_after_s(invocation))
 
     def _retry_after_s(self, invocation: Invocation) -> int:
         return self.lines.retry_after_s(invocation.version.version_id, invocation.poll_s)

@@ -40,7 +40,6 @@ from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
-from wire.deadlines import RESPONSE_GRACE_S
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
 from wire.http1 import BODILESS_STATUSES
@@ -50,6 +49,9 @@ CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
 _AT_ONCE_S = 0.05
 """A body that arrived within this time of its head came with it: no time is corrected."""
+_LOOK_AGAIN_S = 0.1
+"""Time between two looks at a call whose window stands still with nothing left: the most by which
+its end can be noticed late."""
 
 
 class Invocation:
@@ -60,8 +62,9 @@ class Invocation:
     ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
     until they are known. ``offered_at`` is when the call was offered to workers: ``received_at``
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
-    attached, -1 if it did not say. ``request_token`` is None unless a worker has to fetch the rest
-    of the body.
+    attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
+    because a worker waited for the client's body, which ``worker_s`` then includes.
+    ``request_token`` is None unless a worker has to fetch the rest of the body.
     """
 
     __slots__ = (
@@ -79,6 +82,7 @@ class Invocation:
         "attached_at",
         "deadline",
         "due_at",
+        "has_waited_for_client",
         "head_at",
         "method",
         "offered_at",
@@ -130,6 +134,7 @@ class Invocation:
         self.attached_at = 0.0
         self.head_at = 0.0
         self.worker_s = -1.0
+        self.has_waited_for_client = False
         self.response_bytes = 0
         self.deadline = head_deadline(request.received_at, caller.poll_s)
         self.due_at: float | None = None
@@ -378,6 +383,7 @@ class Invocation:
             return
         if self._left_s is None:
             self._left_s = self.deadline - self._context.clock()
+            self.has_waited_for_client = True
         self._client.resume_reading()
 
     def _wait_for_worker(self) -> None:
@@ -421,7 +427,7 @@ class Invocation:
         self.status = status
         self.head_at = now
         # The queue must not fail the request any more: its client is getting a response.
-        self._context.queue.forget(self.request_id)
+        self._context.queue.answered(self.request_id)
         self._upload.respond()
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
@@ -487,8 +493,9 @@ class Invocation:
                 self._fail(UploadTimeout(), Outcome.TOO_LONG)
                 return
             left_s = self._caller.poll_s if self._left_s is None else self._left_s
-            # The window stands still: this is only when to look again.
-            self.deadline = min(now + max(left_s, RESPONSE_GRACE_S), latest)
+            # The window stands still: this is only when to look again. Its end cannot come before,
+            # but for `_LOOK_AGAIN_S`: the timers notice no deadline that has become earlier.
+            self.deadline = min(now + max(left_s, _LOOK_AGAIN_S), latest)
         elif self.state is QUEUED:
             self.state = EXPIRED
             self._context.registry.expired(self.request_id)

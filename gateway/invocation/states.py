@@ -15,8 +15,8 @@ STREAMING breaks the client's connection: a truncated response must not look com
 
 504 means that no response head came within the poll window: see `head_deadline`. It counts from
 QUEUED on, except while a worker waits for what the client sends of its body. A request that waits
-for a worker at that moment is withdrawn first, and then its position is asked for, so that no
-worker can lease it between the two.
+for a worker at that moment is withdrawn, and its position is told if no worker can have leased it
+between the question for it and the withdrawal. No worker can attach meanwhile.
 
 `TRANSITIONS` is the complete transition table. `gateway.invocation.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and

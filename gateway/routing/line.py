@@ -46,6 +46,11 @@ _LATE_S = 0.25
 """How much longer than expected a call may wait and still be started."""
 
 
+def retry_after_s(excess_s: float) -> int:
+    """Return when a line will be short enough, in whole seconds from 1 to 3600."""
+    return max(ceil(min(excess_s, MAX_RETRY_AFTER_S)), 1)
+
+
 class Line:
     """What is known of the line of one version.
 
@@ -62,6 +67,7 @@ class Line:
         "_long_at",
         "_mean_s",
         "_median_s",
+        "_needed_s",
         "_paced_at",
         "_seconds",
         "_sequence",
@@ -83,6 +89,8 @@ class Line:
         self._long_at = -inf
         self._heads = HeadTimes()
         self._mean_s = self._median_s = 0.0
+        # By poll window, since the last measurement: it takes longer than all else of a call.
+        self._needed_s: dict[float, float | None] = {}
         self.asked_at = 0.0
         self.called_at = 0.0
         self.measuring = False
@@ -109,6 +117,7 @@ class Line:
             self._leases = self._leased_s = self._seconds = 0.0
         mean_s = self._mean_s = self._heads.mean_s
         self._median_s = self._heads.median_s
+        self._needed_s.clear()
         if (
             before is not None
             and before.waiting
@@ -140,6 +149,9 @@ class Line:
                 interval_s = _FIRST_INTERVAL_S
             else:
                 interval_s = min(max(wait_s / 10, _BUSY_INTERVAL_S), _SLOW_INTERVAL_S)
+            if self.asked_at > self._at:
+                # The last measurement has failed.
+                interval_s = max(interval_s, _BUSY_INTERVAL_S)
         return not self.measuring and now - self.asked_at >= interval_s
 
     def excess_s(self, poll_s: float, sequence: int, now: float) -> float:
@@ -153,9 +165,8 @@ class Line:
         return max(wait_s - self._room_s(poll_s, now), 0.0)
 
     def retry_after_s(self, poll_s: float, sequence: int, now: float) -> int:
-        """Return when there will be room for such a call, in whole seconds from 1 to 3600."""
-        excess_s = min(self.excess_s(poll_s, sequence, now), MAX_RETRY_AFTER_S)
-        return max(ceil(excess_s), 1)
+        """Return when there will be room for such a call, as `retry_after_s`."""
+        return retry_after_s(self.excess_s(poll_s, sequence, now))
 
     def _memory_s(self) -> float:
         """Return the time constant with which leases and time are forgotten.
@@ -193,7 +204,10 @@ class Line:
         done.
         """
         window_s = poll_s + RESPONSE_GRACE_S
-        needed_s = self._heads.needed_s(window_s, now)
+        if window_s in self._needed_s:
+            needed_s = self._needed_s[window_s]
+        else:
+            needed_s = self._needed_s[window_s] = self._heads.needed_s(window_s, now)
         if needed_s is None:
             return 0.0
         room_s = max(poll_s - self._median_s, poll_s / 2)

@@ -6,13 +6,11 @@ response were complete and no further bytes came; in any doubtful case it is clo
 """
 
 import asyncio
-import socket
-import struct
 from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from http1.peer import Silence, keep_alive, unconfirmed_bytes
+from http1.peer import Silence, keep_alive, reset_on_close, unconfirmed_bytes
 from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
@@ -28,8 +26,6 @@ _COPIED_BYTES = 4_096
 """Below this, joining buffers is cheaper than handing the kernel several."""
 _UNPARSED_BYTES = 1 << 62
 """The rest of a response that is not HTTP: everything until the connection ends."""
-_NO_LINGER = struct.pack("ii", 1, 0)
-"""``struct linger``: closing resets the connection (``socket(7)``)."""
 
 
 class ConnectionOwner(Protocol):
@@ -212,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         self.response_stream = None
         connected = self._transport.get_extra_info("socket")
         if connected is not None and not self._transport.is_closing():
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            reset_on_close(connected)
         self._transport.abort()
 
     def close_after_writing(self) -> None:

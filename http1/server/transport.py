@@ -7,7 +7,6 @@ time of one, and uvloop's own gathering (writev) costs nearly as much.
 import asyncio
 import fcntl
 import socket
-import struct
 import sys
 import termios
 from contextlib import suppress
@@ -15,7 +14,7 @@ from enum import IntEnum
 from math import inf
 from typing import Final, cast
 
-from http1.peer import Silence
+from http1.peer import Silence, has_sent_fin, reset_on_close
 from http1.server.connections import Connections
 
 
@@ -37,8 +36,6 @@ OPEN: Final[ConnectionState] = ConnectionState.OPEN
 LINGERING: Final[ConnectionState] = ConnectionState.LINGERING
 CLOSING: Final[ConnectionState] = ConnectionState.CLOSING
 LOST: Final[ConnectionState] = ConnectionState.LOST
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class PeerConnection(asyncio.Protocol):
@@ -194,7 +191,7 @@ class PeerConnection(asyncio.Protocol):
         self._state = CLOSING
         self._out.clear()
         with suppress(OSError):
-            self.peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self.peer_socket)
         self._transport.abort()
 
     # Time
@@ -242,11 +239,5 @@ class PeerConnection(asyncio.Protocol):
         return bool(self.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def has_peer_fin(self) -> bool:
-        """Whether the peer has sent its FIN, read or not (Linux; tcp(7), TCP_INFO's first byte)."""
-        peer = self.peer_socket
-        if not sys.platform.startswith("linux") or peer.family == socket.AF_UNIX:
-            return False
-        return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE_WAIT
-
-
-_TCP_CLOSE_WAIT = 8
+        """Whether the peer has sent its FIN, read or not, as far as the kernel tells."""
+        return has_sent_fin(self.peer_socket)

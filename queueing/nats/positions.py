@@ -69,22 +69,24 @@ class Positions:
         """Call ``withdraw`` in any case, and return the position of its request before; 0: leased.
 
         The broker is asked before: removing a request by its id moves the consumer past it, as a
-        lease does, and the broker may respond to questions later than it removes. Raises
-        `QueueUnavailable`.
+        lease does, and the broker may respond to questions later than it removes. It is asked again
+        after: if as many were leased meanwhile as were ahead, the request may be among them, and
+        the result is 0. Raises `QueueUnavailable`.
         """
         stream = stream_name(self._region, version_id)
-        call = self._next_calls.get(stream)
-        if call is None:
-            call = self._next_calls[stream] = spawn(self._call_next(stream), f"state-{stream}")
         try:
-            state = _checked(await asyncio.shield(call))
+            before = await self._next_state(stream)
         finally:
             withdraw()
-        if state is None or sequence <= state.delivered:
+        if before is None or sequence <= before.delivered:
             return 0
-        others = await self._peers.count_between(version_id, state.delivered, sequence)
-        own = self._own.count_between(version_id, state.delivered, sequence)
-        return position(state.delivered, sequence, own + others)
+        others = await self._peers.count_between(version_id, before.delivered, sequence)
+        own = self._own.count_between(version_id, before.delivered, sequence)
+        rank = position(before.delivered, sequence, own + others)
+        after = await self._next_state(stream)
+        if after is None or after.created != before.created:
+            return 0
+        return rank if after.deliveries - before.deliveries < rank else 0
 
     async def line(self, stream: str) -> LineState:
         """Return what the broker knows of a queue. Raises `QueueUnavailable`."""
@@ -106,8 +108,15 @@ class Positions:
             call.add_done_callback(lambda _: self._calls.pop(stream, None))
         return _checked(await asyncio.shield(call))
 
+    async def _next_state(self, stream: str) -> QueueState | None:
+        """Return the state of a queue as it is after this moment."""
+        call = self._next_calls.get(stream)
+        if call is None:
+            call = self._next_calls[stream] = spawn(self._call_next(stream), f"state-{stream}")
+        return _checked(await asyncio.shield(call))
+
     async def _call_next(self, stream: str) -> QueueState | Exception | None:
-        """Ask in the next turn: what is withdrawn in this one shares the call."""
+        """Ask in the next turn: what is asked in this one shares the call."""
         await asyncio.sleep(0)
         del self._next_calls[stream]
         return await self._call(stream)

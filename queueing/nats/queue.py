@@ -15,10 +15,10 @@ A request has one of five states; `JetStreamQueue` makes all transitions:
              ──found in the new stream──▶ HELD   ──not leased before: once more──▶ STALLED
     ENDED    the publisher gets no further callback
 
-Every state leads to ENDED: without a callback when it is forgotten or withdrawn, with
+Every state leads to ENDED: without a callback when it is answered, forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
 acknowledged in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is
-closed. A LOST request that a worker says it runs waits on.
+closed. A LOST request waits on while a worker says again and again that it runs it.
 
 How often a request was run is counted here, because JetStream also counts what was given back:
 `JetStreamQueue.may_run`.
@@ -66,6 +66,8 @@ from wire.subjects import LOSS_NOTICE, stream_name
 _TICK_S = 0.5
 _REPEAT_S = 1.0
 _MAX_STALLS = 2
+_OLDEST_KNOWN_S = 0.05
+"""So long `JetStreamQueue.has_waited` believes what it found: its answer is late by no more."""
 _MAX_MISSING = 100
 _MAX_LOOKS = 25
 _PROBE_LIMIT = b'{"batch":1,"no_wait":true,"max_bytes":1}'
@@ -86,9 +88,10 @@ class QueueLimits:
     streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
     run, before a lost request is published again; ``lost_grace_s`` is how long a request that
     cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
-    had been leased. ``look_interval_s`` is the time between two looks at a queue in use, longer
-    with more than fifty of them, ``peer_wait_s`` how long a position waits for processes that do
-    not respond.
+    had been leased, and ``claim_s`` for one that a worker runs, after that worker's last word:
+    several times as long as workers take to repeat it. ``look_interval_s`` is the time between two
+    looks at a queue in use, longer with more than fifty of them, ``peer_wait_s`` how long a
+    position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
@@ -100,6 +103,7 @@ class QueueLimits:
     republish_after_s: float = 0.5
     lost_grace_s: float = 0.5
     lease_grace_s: float = 10.0
+    claim_s: float = 45.0
     look_interval_s: float = 1.0
     peer_wait_s: float = 0.25
 
@@ -128,8 +132,9 @@ class PublishedRequest:
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
-    ``is_started``: a worker says that it runs. ``is_republished``: it was lost once.
-    ``is_doubtful``: its runs are used up, unless the news of one given back is on its way.
+    ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
+    HELD; 0 if never. ``is_republished``: it was lost once. ``is_doubtful``: its runs are used up,
+    unless the news of one given back is on its way.
     """
 
     __slots__ = (
@@ -138,13 +143,13 @@ class PublishedRequest:
         "frame",
         "is_doubtful",
         "is_republished",
-        "is_started",
         "queue",
         "request_id",
         "runs",
         "sends",
         "sequence",
         "stalls",
+        "started_at",
         "state",
         "was_leased",
     )
@@ -166,7 +171,8 @@ class PublishedRequest:
         self.stalls = 0
         self.runs: set[int] | None = None
         self.sequence = 0
-        self.was_leased = self.is_started = self.is_republished = self.is_doubtful = False
+        self.started_at = 0.0
+        self.was_leased = self.is_republished = self.is_doubtful = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -184,7 +190,8 @@ class VersionQueue:
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
     continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
-    published that was answered last.
+    published that was answered last, ``oldest_at`` the same for the one that waited for longest
+    when that was last looked at, at ``oldest_read_at``.
     """
 
     __slots__ = (
@@ -197,6 +204,8 @@ class VersionQueue:
         "highest_at",
         "last_runs",
         "names",
+        "oldest_at",
+        "oldest_read_at",
         "probed_at",
         "room",
         "sequences",
@@ -213,6 +222,7 @@ class VersionQueue:
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
         self.stored = publishes.child(names.stream, PublishStatus.OK)
         self.answered_at = 0.0
+        self.oldest_at = self.oldest_read_at = 0.0
         self.created = ""
         self.highest = self.delivered = 0
         self.highest_at = 0.0
@@ -269,7 +279,7 @@ class JetStreamQueue:
         self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
         self._ticker = Ticker(_TICK_S, self.tick)
-        self._checked_at = 0.0
+        self._checked_at = self._asked_at = 0.0
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
@@ -379,9 +389,15 @@ class JetStreamQueue:
         queue = self._queues.get(version_id)
         if queue is None or not queue.by_sequence:
             return False
-        latest = self._clock() - seconds
-        # The second look is slower: a dictionary finds its first entry behind all removed ones.
-        return queue.answered_at < latest and next(iter(queue.by_sequence.values())).at <= latest
+        now = self._clock()
+        latest = now - seconds
+        if queue.answered_at >= latest:
+            return False
+        if now - queue.oldest_read_at >= _OLDEST_KNOWN_S:
+            # Slow with many requests: a dictionary finds its first entry behind all removed ones.
+            queue.oldest_at = next(iter(queue.by_sequence.values())).at
+            queue.oldest_read_at = now
+        return queue.oldest_at <= latest
 
     def last_sequence(self, version_id: str) -> int:
         """Return the sequence of this process's last publish, 0 if it is not known."""
@@ -392,11 +408,17 @@ class JetStreamQueue:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
         return await self._positions.line(stream_name(self._region, version_id))
 
+    def answered(self, request_id: str) -> None:
+        """Keep no more of a request to which a worker responds."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            request.queue.answered_at = request.at
+            self._end(request)
+
     def forget(self, request_id: str) -> None:
         """Keep no more of the request."""
         request = self._requests.get(request_id)
         if request is not None:
-            request.queue.answered_at = request.at
             self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
@@ -417,13 +439,16 @@ class JetStreamQueue:
         runs.add(deliveries)
         if len(runs) == max_runs:
             request.queue.last_runs[request_id] = self._clock()
+        if request.state is not HELD:
+            # It is not published again: that would be a second run.
+            request.started_at = self._clock()
         return RunDecision.RUN
 
     def started(self, request_id: str) -> None:
         """Remember that a worker runs the request, whatever becomes of its entry."""
         request = self._requests.get(request_id)
         if request is not None:
-            request.is_started = True
+            request.started_at = self._clock()
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process. Raises `QueueUnavailable`."""
@@ -527,11 +552,13 @@ class JetStreamQueue:
         for request in stalled:
             if request.state is not STALLED:
                 continue
-            if request.is_started:
+            if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
                 queue.unacknowledged -= 1
                 queue.stored.value += not request.is_republished
                 request.state, request.frame = LOST, b""
+                request.at = self._clock()
+                self._lost.append(request)
                 continue
             if queue.room <= 0 and not request.is_republished:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
@@ -600,8 +627,8 @@ class JetStreamQueue:
             sequence = request.sequence
             if queue.by_sequence.pop(sequence, None) is not None:
                 queue.sequences.remove(sequence)
-            if queue.last_runs:
-                queue.last_runs.pop(request.request_id, None)
+        if queue.last_runs:
+            queue.last_runs.pop(request.request_id, None)
         if _is_unacknowledged(request):
             queue.unacknowledged -= 1
         else:
@@ -865,22 +892,37 @@ class JetStreamQueue:
         """Publish lost requests again, or fail them after their grace period."""
         limits = self._limits
         waiting: list[PublishedRequest] = []
+        silent: set[bytes] = set()
         lost = self._lost
         while lost and now - lost[0].at >= limits.republish_after_s:
             request = lost.popleft()
-            if request.state is not LOST or request.is_started:
+            if request.state is not LOST:
                 continue
-            can_republish = request.frame and not request.was_leased
+            can_republish = request.frame and not request.was_leased and not request.started_at
             if can_republish and self._connection.is_connected():
                 self._republish(request, now)
                 continue
-            grace_s = limits.lease_grace_s if request.was_leased else limits.lost_grace_s
-            if now - request.at >= grace_s:
+            silent_s = now - max(request.at, request.started_at)
+            if request.started_at and silent_s >= limits.claim_s / 2:
+                # A worker that began after the loss does not know of it.
+                silent.add(request.queue.names.cancel_subject)
+            if silent_s >= self._grace_s(request):
                 self.losses += 1
                 self._fail(request, QueueUnavailable("The queue has lost the request"))
             else:
                 waiting.append(request)
         lost.extendleft(reversed(waiting))
+        if silent and now - self._asked_at >= limits.claim_s / 4:
+            self._asked_at = now
+            for subject in silent:
+                self._connection.publish(subject, LOSS_NOTICE)
+
+    def _grace_s(self, request: PublishedRequest) -> float:
+        """Return how long a lost request may wait for its response."""
+        limits = self._limits
+        if request.started_at:
+            return limits.claim_s
+        return limits.lease_grace_s if request.was_leased else limits.lost_grace_s
 
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.

@@ -120,8 +120,11 @@ class RecordedQueue:
     async def line(self, version_id: str) -> LineState:
         raise NotImplementedError
 
-    def forget(self, request_id: str) -> None:
+    def answered(self, request_id: str) -> None:
         self._script.add("queue.answered")
+
+    def forget(self, request_id: str) -> None:
+        self._script.add("queue.forget")
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         self._script.add(f"queue.may_run {deliveries}")

@@ -235,7 +235,7 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
 
     def serve(work: Worker, lease: Lease) -> None:
         lease.ack()
-        queue.forget(lease.request_id)
+        queue.answered(lease.request_id)
         work.leased(lease)
         work.pull.want(8)
 

@@ -93,7 +93,7 @@ async def test_a_request_goes_through_a_queue_that_did_not_exist(backend: Backen
         await until_load(gateway, version, 0, 1)
         lease.ack()
         await until_load(gateway, version, 0, 0)
-        gateway.queue.forget(request)
+        gateway.queue.answered(request)
         assert client.entries == []
 
 
@@ -317,7 +317,7 @@ async def test_positions_are_exact_over_two_gateways_and_after_cancellations(
             await work.has(4)
             assert [await position(i) for i in (0, 3, 4, 1499)] == [0, 0, 1, 1096]
             for lease in work.leases[:2]:
-                dict(queued)[lease.request_id].queue.forget(lease.request_id)
+                dict(queued)[lease.request_id].queue.answered(lease.request_id)
                 lease.ack()
             assert [await position(i) for i in (0, 4, 1499)] == [0, 1, 1096]
         await until_depth(one.queue, version, 1096)
@@ -385,7 +385,7 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
             assert all(lease.followers() for lease in leases)
             assert await two.queue.line(version) == (first.epoch, 3, 2, 2)
             for lease in list(leases):
-                one.queue.forget(lease.request_id)
+                one.queue.answered(lease.request_id)
                 lease.ack()
             await until_load(one, version, 3, 0)
             assert await one.queue.line(version) == (first.epoch, 3, 0, 2)
@@ -402,7 +402,7 @@ async def test_a_request_may_have_waited_unless_a_younger_one_is_answered(
         assert not queue.has_waited(version, 60.0)
         await until(lambda: queue.has_waited(version, 0.05))
         younger, _ = await publish(backend, gateway, version)
-        queue.forget(younger)
+        queue.answered(younger)
         assert not queue.has_waited(version, 0.05)
         await until(lambda: queue.has_waited(version, 0.05))
 

@@ -91,7 +91,7 @@ async def test_more_requests_than_the_table_holds_are_refused(
         first, _ = await publish(queue, version)
         _, second = await publish(queue, version)
         assert second.names == ["publish_failed"]
-        queue.forget(first)
+        queue.answered(first)
         _, third = await publish(queue, version)
         assert third.names == ["published"]
 
@@ -128,13 +128,13 @@ async def test_what_was_counted_stays_when_the_queue_is_forgotten_and_opened_aga
         for number in (1, 2):
             request, _ = await publish(queue, version)
             assert counted(queue, version) == {"Ok": number}
-            queue.forget(request)
+            queue.answered(request)
             # Its queue is looked at after it was made, and is not idle before.
             await until(lambda: version in queue.idle_versions())
             request, _ = await publish(queue, other)
             assert queue.open_versions == {other}
             assert counted(queue, version) == {"Ok": number}
-            queue.forget(request)
+            queue.answered(request)
             await until(lambda: other in queue.idle_versions())
 
 

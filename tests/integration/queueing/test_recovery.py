@@ -64,7 +64,7 @@ async def test_a_queue_lost_with_its_broker_refuses_what_nobody_answers(
         await nats_server.start()
         await until_up(queue, work)
         # Made again without a publish, so that workers find their queue.
-        queue.forget(running)
+        queue.answered(running)
         await lost.reaches("publish_failed")
         assert answered.entries == [("published",)]
         assert str(lost.error) == "The queue has lost the request"
@@ -94,7 +94,7 @@ async def test_a_queue_on_disk_goes_on_where_it_was(nats_server: NatsServer) -> 
         await until_down(queue)
         # Said while nobody hears it; must arrive all the same.
         lease.ack()
-        queue.forget(requests[0])
+        queue.answered(requests[0])
         await nats_server.start()
         await until_up(queue, work)
         assert await queue.position(version, requests[2]) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.attach.tokens import Tokens
+from gateway.attach.tokens import Tokens, is_authorized
 
 TOKEN = "0b1c2d3e-0000-4000-8000-00000000abcd"
 
@@ -46,3 +46,11 @@ def test_looking_up_the_owner_leaves_the_token_valid(form: bytes) -> None:
     assert tokens.owner_of(form % TOKEN.upper().encode()) == "owner"
     assert tokens.owner_of(b"Basic  " + TOKEN.encode()) is None
     assert len(tokens) == 1
+
+
+def test_one_known_token_is_compared_as_the_table_does() -> None:
+    for form in (b"Bearer %b", b"bearer %b"):
+        assert is_authorized(form % TOKEN.encode(), TOKEN)
+        assert is_authorized(form % TOKEN.upper().encode(), TOKEN)
+    for value in (b"", b"Bearer ", TOKEN.encode(), b"Bearer " + TOKEN[:-1].encode() + b"e"):
+        assert not is_authorized(value, TOKEN)

@@ -6,6 +6,8 @@ import json
 import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
+from gateway.attach.exchanges import AttachGet
+from gateway.dispatch.lines import Lines
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
@@ -15,7 +17,13 @@ from gateway.routing.admission import Caller
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
 from runtime.metrics import MetricRegistry
-from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
+from tests.support.recorder import (
+    RecordedPost,
+    RecordedQueue,
+    RecordedResponseWriter,
+    RecordedSpool,
+    Script,
+)
 from wire.envelope import INLINE_BODY_BYTES, decode_envelope
 from wire.ids import FunctionId, VersionId
 
@@ -26,6 +34,24 @@ class SilentQueue(RecordedQueue):
     async def withdraw_expired(self, version_id: str, request_id: str) -> int:
         await asyncio.Event().wait()
         raise AssertionError
+
+
+class RecordedLines(Lines):
+    """Keeps the times that calls took."""
+
+    def __init__(self, queue: RecordedQueue) -> None:
+        super().__init__(queue, lambda: 100.0)
+        self.times_s: list[float] = []
+
+    def answered(self, version_id: str, lease_s: float) -> None:
+        self.times_s.append(lease_s)
+
+
+class BrokenQueue(RecordedQueue):
+    """Has a bug."""
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+        raise KeyError(request_id)
 
 
 VERSION = FunctionVersion(
@@ -102,9 +128,12 @@ def test_a_request_token_is_issued_only_if_the_envelope_carries_it(
     assert len(attach.request_tokens) == len(attach.response_tokens) == 0
 
 
-async def test_a_queue_that_tells_no_position_holds_no_timeout_up() -> None:
+@pytest.mark.parametrize("kind", [SilentQueue, BrokenQueue])
+async def test_a_queue_that_tells_no_position_holds_no_timeout_up(
+    kind: type[RecordedQueue],
+) -> None:
     script = Script()
-    queue = SilentQueue(script)
+    queue = kind(script)
     client = RecordedResponseWriter(script, "client")
     answered = asyncio.Event()
     script.on_line = lambda line: answered.set() if line == "client.end" else None
@@ -125,3 +154,28 @@ async def test_a_queue_that_tells_no_position_holds_no_timeout_up() -> None:
     assert client.head[0] == 504
     assert json.loads(client.sent)["reason"] == "poll_timeout"
     assert not registry.live
+
+
+@pytest.mark.parametrize(("body_bytes", "times_s"), [(4, [0.1]), (None, [])])
+def test_a_call_counts_for_the_length_of_calls_unless_its_worker_waited_for_the_client(
+    body_bytes: int | None, times_s: list[float]
+) -> None:
+    script = Script()
+    queue = RecordedQueue(script)
+    metrics = GatewayMetrics(MetricRegistry(with_process=False))
+    registry = InvocationRegistry(
+        AttachEndpoint(lambda: 100.0), queue, metrics, None, lambda: 100.0, lambda version: None
+    )
+    lines = registry.lines = RecordedLines(queue)
+    client = RecordedResponseWriter(script, "client")
+    invocation = opened(registry, queue, client, body_bytes)
+    invocation.request_data(b"ping")
+    if body_bytes is None:
+        invocation.first_part_end()
+        worker = RecordedResponseWriter(script, "worker")
+        assert invocation.rest_requested(AttachGet(invocation, worker))
+    invocation.request_end()
+    invocation.attached(RecordedPost(script), 100.0, 0.1)
+    invocation.response_head(200, [], 0, None, 100.0)
+    invocation.response_end()
+    assert lines.times_s == times_s

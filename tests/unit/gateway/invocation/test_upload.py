@@ -12,8 +12,10 @@ from gateway.invocation.collection import (
     CollectionBounds,
     UploadSpace,
 )
+from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, QUEUED, RECEIVING, Outcome
 from gateway.invocation.upload import Upload, smaller_limit
+from runtime.timers import Timers
 from tests.support.invocation_world import INLINE, REQUESTED_AT_NS, World
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
 from wire.envelope import decode_envelope
@@ -444,6 +446,24 @@ def test_the_window_stands_still_while_a_worker_waits_for_the_client() -> None:
     world.invocation.deadline_passed(352.0, 1)
     world.invocation.position_known(0, 1)
     assert world.problem()["reason"] == "poll_timeout"
+
+
+def test_a_window_that_stood_still_with_little_left_is_over_in_time() -> None:
+    world = World(body_bytes=INLINE + 10)
+    world.invocation.request_data(b"a" * INLINE)
+    timers: Timers[Invocation] = Timers(now=world.now)
+    timers.schedule(world.invocation.deadline, world.invocation)
+    world.now = 161.5
+    world.fetch(RecordedResponseWriter(world.script, "worker"))
+    for tick in range(1615, 1626):
+        world.now = tick / 10
+        for invocation in timers.advance(world.now):
+            invocation.deadline_passed(world.now, 1)
+            timers.schedule(invocation.deadline, invocation)
+    world.invocation.rest_broken()
+    assert world.invocation.deadline == 163.0
+    assert timers.advance(162.9) == []
+    assert timers.advance(163.1) == [world.invocation]
 
 
 def test_the_window_goes_on_while_a_worker_reads_nothing_or_no_more() -> None:

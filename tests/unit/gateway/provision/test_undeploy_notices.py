@@ -20,7 +20,7 @@ def test_only_who_waits_for_a_worker_of_that_version_is_answered() -> None:
     status, _, _ = waiting.client.head
     assert status == 503
     assert json.loads(waiting.client.sent)["detail"] == "The version was undeployed"
-    assert waiting.script.take()[0] == "queue.answered"
+    assert waiting.script.take()[0] == "queue.forget"
     assert attached.script.take() == []
 
 

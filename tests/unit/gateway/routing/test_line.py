@@ -141,3 +141,23 @@ def test_a_line_is_measured_more_often_the_sooner_it_is_over() -> None:
     assert idle.is_due(1010, 4.3)
     short.measuring = True
     assert not short.is_due(1000, 9.0)
+
+
+def test_a_measurement_that_failed_is_not_repeated_at_once() -> None:
+    line = busy(pace=0, leased=0, waiting=1000, lease_s=0.0)
+    assert line.is_due(1000, 4.15)
+    for failed_at in (4.15, 4.4, 60.0):
+        line.asked_at = failed_at
+        assert not line.is_due(1000, failed_at + 0.2)
+        assert line.is_due(1000, failed_at + 0.3)
+
+
+def test_the_time_that_a_call_needs_is_that_of_the_last_measurement_for_each_window() -> None:
+    line = busy(waiting=100, lease_s=0.0)
+    assert line.excess_s(60, 1000, 4.0) == line.excess_s(3, 1000, 4.0) == 0.0
+    for _ in range(8):
+        line.answered(9.0, 4.0)
+    assert line.excess_s(3, 1000, 4.0) == 0.0
+    line.measured(LineState("one", 100, 4, 160), 1000, 4.0)
+    assert line.excess_s(3, 1000, 4.0) > 0.0
+    assert line.excess_s(600, 1000, 4.0) == 0.0

@@ -195,6 +195,9 @@ class World:
         self.now += 60.0
         self.queue.tick()
 
+    def answered(self) -> None:
+        self.queue.answered(REQUEST)
+
     def forget(self) -> None:
         self.queue.forget(REQUEST)
 
@@ -250,6 +253,7 @@ TRANSITIONS: dict[str, tuple[tuple[RequestState, str], ...]] = {
     "started": ((PENDING, ""), (STALLED, ""), (HELD, ""), (LOST, "")),
     "denied": (FAILED, FAILED, (HELD, ""), (LOST, "")),
     "time_passed": (FAILED, FAILED, (HELD, ""), (STALLED, "")),
+    "answered": (SILENT, SILENT, SILENT, SILENT),
     "forget": (SILENT, SILENT, SILENT, SILENT),
     "withdrawn": (SILENT, SILENT, SILENT, SILENT),
     "closed": (FAILED, FAILED, FAILED, FAILED),
@@ -332,25 +336,84 @@ async def test_a_lost_request_that_had_been_leased_is_not_published_again() -> N
 
 
 async def test_a_lost_request_that_a_worker_runs_waits_for_its_response() -> None:
-    async with running_world() as world:
+    async with running_world(claim_s=100.0) as world:
         world.acknowledged()
         world.stream_found()
         world.started()
         world.stream_replaced()
         for _ in range(3):
             world.time_passed()
+            world.started()
         assert (world.request.state, world.called) == (LOST, [])
         assert len(world.connection.sent) == 1
 
 
+@pytest.mark.parametrize("state", [STALLED, HELD, LOST])
+async def test_a_lost_request_fails_when_its_worker_says_no_more(state: RequestState) -> None:
+    async with running_world(claim_s=100.0) as world:
+        world.reach(state)
+        world.started()
+        if state is HELD:
+            world.stream_replaced()
+        world.stream_found()
+        world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        world.started()
+        world.time_passed()
+        assert world.called == []
+        world.time_passed()
+        assert world.called == ["publish_failed QueueUnavailable"]
+        assert world.queue.losses == 1
+        assert len(world.connection.sent) == 1
+
+
 async def test_a_request_that_runs_is_not_sent_again_though_its_acknowledgement_was_lost() -> None:
-    async with running_world() as world:
+    async with running_world(claim_s=100.0) as world:
         world.connection_lost()
         world.started()
         world.stream_found()
         world.time_passed()
         assert (world.request.state, world.called) == (LOST, [])
         assert len(world.connection.sent) == 1
+
+
+async def test_a_worker_that_began_after_the_loss_is_asked_whether_it_runs_the_request() -> None:
+    async with running_world(max_runs=2, claim_s=100.0) as world:
+        world.reach(LOST)
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
+        world.connection.published.clear()
+        world.time_passed()
+        world.queue.tick()
+        asked = [payload for _, payload in world.connection.published]
+        assert asked.count(b"?") == 1
+        world.started()
+        world.time_passed()
+        assert world.called == []
+
+
+@pytest.mark.parametrize("state", [PENDING, STALLED, LOST])
+async def test_what_a_worker_was_told_to_run_is_not_sent_again(state: RequestState) -> None:
+    async with running_world(max_runs=2) as world:
+        world.reach(state)
+        sent = list(world.connection.sent)
+        assert world.queue.may_run(REQUEST, 2) is RunDecision.RUN
+        world.connection_lost()
+        world.now += 1.0
+        world.stream_found()
+        world.queue.tick()
+        world.stream_found()
+        assert (world.request.state, world.called) == (LOST, [])
+        assert (world.connection.sent, world.queue.republished) == (sent, 0)
+
+
+@pytest.mark.parametrize("state", [PENDING, STALLED, HELD, LOST])
+async def test_the_last_run_is_forgotten_with_its_request(state: RequestState) -> None:
+    async with running_world(max_runs=1) as world:
+        world.reach(state)
+        assert world.queue.may_run(REQUEST, 1) is RunDecision.RUN
+        assert world.request.queue.last_runs
+        world.forget()
+        assert not world.request.queue.last_runs
 
 
 async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() -> None:
@@ -390,6 +453,46 @@ async def test_an_acknowledgement_that_was_overtaken_tells_of_nothing() -> None:
         world.reply_to(other, 8)
         world.acknowledged(7)
         assert (world.request.state, world.queue.sequence_of(other)) == (HELD, 8)
+
+
+# Waiting
+
+
+async def test_a_request_that_waits_is_noticed_also_behind_many_that_are_gone() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        assert not world.queue.has_waited(VERSION, 0.25)
+        world.now += 0.25
+        assert world.queue.has_waited(VERSION, 0.25)
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 8)
+        world.withdrawn()
+        world.now += 0.06
+        assert not world.queue.has_waited(VERSION, 0.25)
+        world.now += 0.25
+        assert world.queue.has_waited(VERSION, 0.25)
+        world.queue.withdraw(VERSION, other)
+        assert not world.queue.has_waited(VERSION, 0.25)
+
+
+async def test_what_is_forgotten_does_not_hide_what_waits() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        others = [request_id(bytes([number]) + bytes(15), 1) for number in (1, 2)]
+        for sequence, other in enumerate(others, 8):
+            world.queue.publish(VERSION, other, b"envelope", world, b"")
+            world.reply_to(other, sequence)
+        world.now += 1.0
+        world.queue.forget(others[0])
+        assert world.queue.has_waited(VERSION, 0.25)
+        younger = request_id(b"3" + bytes(15), 1)
+        world.queue.publish(VERSION, younger, b"envelope", world, b"")
+        world.reply_to(younger, 10)
+        world.queue.forget(younger)
+        assert world.queue.has_waited(VERSION, 0.25)
+        world.queue.answered(others[1])
+        assert world.queue.has_waited(VERSION, 0.25)
 
 
 # Runs
