@@ -187,25 +187,3 @@ async def test_what_was_reported_after_a_loss_is_reported_again_while_it_runs() 
         assert await agent.answer(expected, lease) == (200, b"{}")
         agent.intake.tick()
         assert len(agent.gateway.runs) == 2
-
-
-async def test_what_the_inference_server_broke_off_is_left_to_other_workers_for_a_while() -> None:
-    heads = 0
-
-    async def serve(peer: Peer) -> None:
-        nonlocal heads
-        await peer.head()
-        heads += 1
-        if heads > 1:
-            await peer.send(OK)
-
-    async with running_agent(serve) as agent:
-        expected = agent.gateway.expect()
-        first = agent.lease(expected.envelope())
-        await first.ended.wait()
-        for deliveries in (2, 3, 4):
-            again = agent.lease(expected.envelope(), deliveries=deliveries)
-            assert again.calls == ["nak"]
-        last = agent.lease(expected.envelope(), deliveries=5)
-        assert await agent.answer(expected, last) == (200, b"{}")
-        assert (first.calls, heads) == (["nak"], 2)
