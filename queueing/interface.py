@@ -117,6 +117,12 @@ class FunctionQueue(Protocol):
         Sequences count the publishes of all processes, one by one.
         """
 
+    def answered_sequence(self, version_id: str) -> int:
+        """Return the highest sequence of a request of this process that `answered` was called for.
+
+        Requests are leased in order, so none before it waits.
+        """
+
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
 

@@ -48,7 +48,8 @@ class Lines:
         sequence = self._queue.last_sequence(version_id)
         if line.is_due(sequence, now):
             self._measure(version_id, line)
-        excess_s = line.excess_s(poll_s, sequence, now)
+        answered = self._queue.answered_sequence(version_id)
+        excess_s = line.excess_s(poll_s, sequence, now, answered)
         if excess_s:
             raise Overloaded(retry_after_s(excess_s))
 

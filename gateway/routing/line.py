@@ -154,12 +154,12 @@ class Line:
                 interval_s = max(interval_s, _BUSY_INTERVAL_S)
         return not self.measuring and now - self.asked_at >= interval_s
 
-    def excess_s(self, poll_s: float, sequence: int, now: float) -> float:
+    def excess_s(self, poll_s: float, sequence: int, now: float, answered: int = 0) -> float:
         """Return how many seconds too long the line is for a poll window; 0 if it is not.
 
-        ``sequence`` is the last of this process.
+        ``sequence`` is the last of this process, ``answered`` the last that has a response head.
         """
-        wait_s = self._wait_s(sequence, now)
+        wait_s = self._wait_s(sequence, now, answered)
         if not wait_s:
             return 0.0
         return max(wait_s - self._room_s(poll_s, now), 0.0)
@@ -213,7 +213,7 @@ class Line:
         room_s = max(poll_s - self._median_s, poll_s / 2)
         return max(min(room_s, window_s - needed_s - _LATE_S), 0.0)
 
-    def _wait_s(self, sequence: int, now: float) -> float | None:
+    def _wait_s(self, sequence: int, now: float, answered: int = 0) -> float | None:
         """Return how long a new call waits for its lease, `None` if it is not known."""
         state, passed_s = self._state, now - self._at
         if state is None or passed_s > STALE_S:
@@ -230,6 +230,10 @@ class Line:
         # Without calls that wait, at most so many slots are free as leases ended since some did.
         idle_s = now - self._long_at if not state.waiting else passed_s
         ahead = state.waiting + published - pace * idle_s
+        if answered > self._sequence and not state.waiting:
+            # Leases are in order: what came before an answered call waits no more. (While calls
+            # wait, workers also lease what they do not start.)
+            ahead = min(ahead, sequence - answered)
         return max(ahead, 0.0) / pace
 
     def _pace(self, state: LineState) -> float | None:
@@ -240,6 +244,9 @@ class Line:
         if not seconds:
             return None
         pace = (self._leases + max(state.leased, 1)) / seconds
+        if self._mean_s and self._leases < 1:
+            # No lease was seen: a few long calls may be all that runs.
+            pace = max(pace, state.leased / self._mean_s)
         if self._mean_s and self._leased_s > _COUNTABLE * self._seconds:
             # Little's law: no slot can do more than its calls allow.
             pace = min(pace, _TOLERANCE * self._leased_s / self._seconds / self._mean_s)

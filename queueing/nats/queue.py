@@ -190,13 +190,15 @@ class VersionQueue:
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
     continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
-    published that was answered last, ``oldest_at`` the same for the one that waited for longest
+    published that was answered last, ``answered_sequence`` the highest sequence that was answered,
+    ``oldest_at`` the same for the one that waited for longest
     when that was last looked at, at ``oldest_read_at``.
     """
 
     __slots__ = (
         "ack_prefix",
         "answered_at",
+        "answered_sequence",
         "by_sequence",
         "created",
         "delivered",
@@ -222,6 +224,7 @@ class VersionQueue:
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
         self.stored = publishes.child(names.stream, PublishStatus.OK)
         self.answered_at = 0.0
+        self.answered_sequence = 0
         self.oldest_at = self.oldest_read_at = 0.0
         self.created = ""
         self.highest = self.delivered = 0
@@ -404,6 +407,11 @@ class JetStreamQueue:
         queue = self._queues.get(version_id)
         return queue.sequences.last if queue is not None else 0
 
+    def answered_sequence(self, version_id: str) -> int:
+        """Return the highest sequence of a request of this process that was answered."""
+        queue = self._queues.get(version_id)
+        return queue.answered_sequence if queue is not None else 0
+
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
         return await self._positions.line(stream_name(self._region, version_id))
@@ -412,7 +420,10 @@ class JetStreamQueue:
         """Keep no more of a request to which a worker responds."""
         request = self._requests.get(request_id)
         if request is not None:
-            request.queue.answered_at = request.at
+            queue = request.queue
+            queue.answered_at = request.at
+            if request.state is HELD and request.sequence > queue.answered_sequence:
+                queue.answered_sequence = request.sequence
             self._end(request)
 
     def forget(self, request_id: str) -> None:
@@ -577,6 +588,7 @@ class JetStreamQueue:
         lost = list(queue.by_sequence.values())
         queue.by_sequence.clear()
         queue.sequences.clear()
+        queue.answered_sequence = 0
         queue.last_runs.clear()
         now = self._clock()
         for request in lost:

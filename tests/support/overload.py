@@ -43,6 +43,7 @@ class Gateway:
     line: Line = field(default_factory=Line)
     open: dict[Call, None] = field(default_factory=dict)
     last_sequence: int = 0
+    answered: int = 0
 
 
 class Overload:
@@ -113,7 +114,7 @@ class Overload:
         if line.is_long(self.now) or (oldest is not None and self.now - oldest.at >= SUSPECT_S):
             if line.is_due(here.last_sequence, self.now):
                 self._measure(here)
-            if line.excess_s(window_s, here.last_sequence, self.now):
+            if line.excess_s(window_s, here.last_sequence, self.now, here.answered):
                 return line.retry_after_s(window_s, here.last_sequence, self.now)
         self._sequence += 1
         call = Call(gateway, self.now, window_s, service_s, self._sequence)
@@ -188,6 +189,7 @@ class Overload:
         here = self._gateways[call.gateway]
         here.open.pop(call)
         here.line.answered(head_s, self.now)
+        here.answered = max(here.answered, call.sequence)
         self._gate.heads.add(head_s, self.now)
         self._after(call.service_s - head_s, partial(self._answer, call))
 

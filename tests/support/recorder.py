@@ -117,6 +117,9 @@ class RecordedQueue:
     def last_sequence(self, version_id: str) -> int:
         return 0
 
+    def answered_sequence(self, version_id: str) -> int:
+        return 0
+
     async def line(self, version_id: str) -> LineState:
         raise NotImplementedError
 

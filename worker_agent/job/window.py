@@ -25,6 +25,8 @@ from wire.head_times import HeadTimes
 
 TRIAL_S = 1.0
 """After this time with refusals alone, one request is started whatever is known."""
+_CROWDED = 0.5
+"""More requests wait than could be started when their starts take so large a part of the time."""
 _WHOLE = 0.8
 """The part of a window that counts as nearly all of it."""
 
@@ -92,7 +94,7 @@ class StartGate:
             if slack_s < 0.0:
                 if left_s >= whole_s and not followers():
                     slack_s = left_s - whole_s
-            elif followers() * heads.median_s > left_s:
+            elif followers() * heads.median_s > _CROWDED * left_s:
                 needed_s = heads.needed_s(window_s, now) or 0.0
                 slack_s = min(slack_s, left_s - needed_s)
         if slack_s < 0.0:

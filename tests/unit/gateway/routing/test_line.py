@@ -161,3 +161,22 @@ def test_the_time_that_a_call_needs_is_that_of_the_last_measurement_for_each_win
     line.measured(LineState("one", 100, 4, 160), 1000, 4.0)
     assert line.excess_s(3, 1000, 4.0) > 0.0
     assert line.excess_s(600, 1000, 4.0) == 0.0
+
+
+def test_after_a_line_only_calls_after_an_answered_one_are_ahead() -> None:
+    line = busy(waiting=200)
+    line.measured(LineState("one", 0, 4, 200), 1000, 4.25)
+    assert line.excess_s(3, 1200, 4.3) > 0.0
+    assert line.excess_s(3, 1200, 4.3, answered=1000) > 0.0
+    assert line.excess_s(3, 1200, 4.3, answered=1200) == 0.0
+    assert line.excess_s(3, 1200, 4.3, answered=1190) == 0.0
+    assert line.excess_s(3, 1400, 4.3, answered=1200) > 0.0
+
+
+def test_a_few_long_calls_on_all_slots_say_nothing_of_those_behind_them() -> None:
+    line = Line()
+    for _ in range(20):
+        line.answered(0.02, 0.0)
+    for second in range(7):
+        line.measured(LineState("one", 100, 4, 4), 1000, second / 1.0)
+    assert line.excess_s(20, 1000, 6.0) == 0.0
