@@ -46,13 +46,7 @@ def stored_at_ns_of(subject: bytes) -> int:
 
     0 when ``subject`` is not an acknowledgement subject.
     """
-    tokens = subject.split(b".")
-    time = b""
-    if len(tokens) == _SHORT_TOKENS:
-        time = tokens[7]
-    elif len(tokens) >= _LONG_TOKENS:
-        time = tokens[9]
-    return int(time) if time.isdigit() else 0
+    return _optional_number(subject, 3)
 
 
 def _first_number(tokens: list[bytes]) -> int:
@@ -69,10 +63,13 @@ def pending_of(subject: bytes) -> int:
 
     0 when ``subject`` is not an acknowledgement subject.
     """
+    return _optional_number(subject, 4)
+
+
+def _optional_number(subject: bytes, offset: int) -> int:
+    """Return the number ``offset`` tokens after the first one, 0 if there is none."""
     tokens = subject.split(b".")
-    pending = b""
-    if len(tokens) == _SHORT_TOKENS:
-        pending = tokens[8]
-    elif len(tokens) >= _LONG_TOKENS:
-        pending = tokens[10]
-    return int(pending) if pending.isdigit() else 0
+    if len(tokens) != _SHORT_TOKENS and len(tokens) < _LONG_TOKENS:
+        return 0
+    number = tokens[_first_number(tokens) + offset]
+    return int(number) if number.isdigit() else 0
