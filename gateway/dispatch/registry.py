@@ -1,6 +1,5 @@
 """The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 from runtime.timers import Timers
 from wire.ids import uuid4_text
 
@@ -115,7 +115,7 @@ class InvocationRegistry:
         position = 0
         try:
             with suppress(QueueUnavailable, TimeoutError):
-                async with asyncio.timeout(_POSITION_WAIT_S):
+                async with silence_limit(_POSITION_WAIT_S):
                     position = await self._queue.withdraw_expired(
                         invocation.version.version_id, invocation.request_id
                     )

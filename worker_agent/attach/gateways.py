@@ -15,6 +15,7 @@ from http1.client.pool import Connect, Pool
 from http1.client.status import AwaitedStatus
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 from wire.envelope import Envelope
 from wire.headers import NVCF_DELIVERIES, NVCF_LEASED_US, NVCF_REQID, NVCF_RUNNING
 from wire.worker_api import ATTACH_PATH, RUN_PATH
@@ -226,7 +227,7 @@ class GatewayClient:
             running,
         )
         try:
-            async with asyncio.timeout(RUN_TIMEOUT_S):
+            async with silence_limit(RUN_TIMEOUT_S):
                 status = await self._status_of(head)
         except ConnectionRefusedError:
             return None if is_running else RunDecision.NEVER
@@ -283,7 +284,7 @@ class GatewayClient:
     async def _open_pipeline(self) -> None:
         pipeline = Pipeline(self, self._loop)
         try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
+            async with silence_limit(self._limits.connect_timeout_s):
                 await self._connect(lambda: pipeline)
             pipeline.keep_alive(self._limits.vanished_s)
         except OSError:
