@@ -19,6 +19,7 @@ async def silence_limit(timeout_s: float) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     due = loop.time() + timeout_s
+    timer: asyncio.TimerHandle
 
     def end() -> None:
         nonlocal timer
