@@ -38,7 +38,8 @@ class InvocationRegistry:
     ) -> None:
         """Without ``access`` no access log is written. ``clock`` is the monotonic clock.
 
-        ``wake`` is called with the id of each version that is invoked while no instance of it runs.
+        ``wake`` is to be called with the id of each version that is invoked while no instance of it
+        runs.
         """
         self._response_tokens = attach.response_tokens
         self._request_tokens = attach.request_tokens
@@ -46,7 +47,7 @@ class InvocationRegistry:
         self._metrics = metrics
         self._access = access
         self._clock = clock
-        self._wake = wake
+        self.wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live = attach.live
         self.lines = Lines(queue, clock)
@@ -58,8 +59,6 @@ class InvocationRegistry:
         self._response_tokens.issue(invocation.response_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
         self._metrics.record_start(invocation)
-        if not invocation.version.capacity:
-            self._wake(invocation.version.version_id)
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""

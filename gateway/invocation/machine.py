@@ -113,7 +113,7 @@ class Invocation:
         self._target = request.target
         self._caller = caller
         self._upload = Upload(request.body_bytes, context.uploads)
-        # An announced length was checked before: only a body of unknown length can grow too large.
+        # An announced length is checked at once: only a body of unknown length can grow too large.
         self._max_body_bytes = (
             smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
             if request.body_bytes is None
@@ -163,6 +163,12 @@ class Invocation:
         return self._upload.arrived_bytes
 
     # The client
+
+    def body_too_large(self, max_bytes: int) -> None:
+        """The announced length of the request's body is above ``max_bytes``."""
+        if self.state is not RECEIVING:
+            raise impossible(self.state, Event.BODY_TOO_LARGE)
+        self._fail(BodyTooLarge.above(max_bytes), Outcome.BAD_REQUEST)
 
     def request_data(self, data: bytes) -> None:
         """The next bytes of the request body arrived."""

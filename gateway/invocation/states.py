@@ -47,6 +47,7 @@ class Event(Enum):
     """What can happen to an invocation. The value is the method of `Invocation` that reports it."""
 
     # The client
+    BODY_TOO_LARGE = "body_too_large"
     REQUEST_DATA = "request_data"
     FIRST_PART_END = "first_part_end"
     REQUEST_END = "request_end"
@@ -80,6 +81,7 @@ class Event(Enum):
 
 
 _ORDERED = {
+    Event.BODY_TOO_LARGE,
     Event.REST_REQUESTED,
     Event.ATTACHED,
     Event.RESPONSE_HEAD,
@@ -88,8 +90,9 @@ _ORDERED = {
     Event.RESPONSE_BROKEN,
     Event.RESPONSE_INVALID,
 }
-"""The events of a worker's exchange. The exchange keeps their order, so one out of order is a bug
-in the gateway and raises. All other events come from sources that race with each other."""
+"""The first event of all, and those of a worker's exchange. The exchange keeps their order, so one
+out of order is a bug in the gateway and raises. All other events come from sources that race with
+each other."""
 
 TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # A racing event is accepted in every state. Unless a line below says more, the state stays.
@@ -100,6 +103,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         if event not in _ORDERED
     },
     # The client
+    (RECEIVING, Event.BODY_TOO_LARGE): frozenset({DONE}),
     (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
     # A body of unknown length may become too large in every state.
     **{
@@ -162,7 +166,7 @@ class Outcome(Enum):
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
     BAD_REQUEST = "bad_request"
-    """The request does not fit into an envelope, or its body became too large."""
+    """The request does not fit into an envelope, or its body is too large."""
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
