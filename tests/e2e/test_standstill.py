@@ -10,8 +10,8 @@ from tests.support.stack import Gateway, Stack, running_at_inference, start
 from tests.support.waiting import PATIENCE_S, until
 
 LIMIT_S = 1.0
-PAUSE_S = 2.5
-"""Longer than any limit, and than the time by which its check may be late."""
+PAUSE_S = 3.5
+"""Longer than any limit, also than the poll window with its margin."""
 
 
 class KeptConnection:
