@@ -338,6 +338,11 @@ class Invocation:
             self._deliveries = deliveries
         return decision
 
+    def dropped_late(self) -> None:
+        """The first worker took the request out of the queue, because it would be late."""
+        if self.state is QUEUED:
+            self._expire()
+
     # The worker's GET: the rest of the request body
 
     def rest_requested(self, get: WorkerGet) -> bool:
@@ -503,8 +508,7 @@ class Invocation:
             # but for `_LOOK_AGAIN_S`: the timers notice no deadline that has become earlier.
             self.deadline = min(now + max(left_s, _LOOK_AGAIN_S), latest)
         elif self.state is QUEUED:
-            self.state = EXPIRED
-            self._context.registry.expired(self.request_id)
+            self._expire()
         elif self.head_at == 0.0:
             self._withdraw()
             self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
@@ -513,6 +517,10 @@ class Invocation:
         else:
             # Set only now, because most invocations are over before their first deadline.
             self.deadline = latest
+
+    def _expire(self) -> None:
+        self.state = EXPIRED
+        self._context.registry.expired(self.request_id)
 
     def _is_uploading(self) -> bool:
         """Return whether the response head waits for what the client sends of its body."""

@@ -62,6 +62,8 @@ class Event(Enum):
     UNDELIVERABLE = "undeliverable"
     # A worker that got the request again
     RUN_REQUESTED = "run_requested"
+    # A worker that does not start the request, because it would be late
+    DROPPED_LATE = "dropped_late"
     # The worker's GET: the rest of the request body
     REST_REQUESTED = "rest_requested"
     REST_PAUSE_WRITING = "rest_pause_writing"
@@ -120,6 +122,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
+    (QUEUED, Event.DROPPED_LATE): frozenset({EXPIRED}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
