@@ -28,8 +28,9 @@ help:
 run: $(VENV)/.has-examples
 	@exec $(BIN)/gateway dev $(ARGS)
 
+# Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.has-test
 	$(BIN)/ruff check

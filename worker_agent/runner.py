@@ -175,7 +175,12 @@ class JobRunner:
             return
         now_ns = time.time_ns()
         is_asking = request_id in self._asking
-        if lease.deliveries == 1 and not is_asking and not _is_stored_late(lease, envelope, now_ns):
+        is_old = envelope.requested_at_ns < now_ns - _STORED_LATE_NS
+        if (
+            lease.deliveries == 1
+            and not is_asking
+            and not (is_old and _is_stored_late(lease, envelope.requested_at_ns))
+        ):
             self._begin(context, lease, envelope, now_ns)
             return
         self._asking[request_id] = lease
@@ -325,13 +330,12 @@ class JobRunner:
             self._want()
         if not self._jobs:
             self._is_empty.set()
-        self._learn(job)
-        if job.outcome is Outcome.HANDED_BACK and job.sent_at:
-            if len(self._broke_off) >= _MAX_BROKE_OFF:
-                del self._broke_off[next(iter(self._broke_off))]
-            self._broke_off[request_id] = PASS_ON_TIMES
-        if job.outcome is Outcome.UNDELIVERED:
-            emit(_log, "response.undelivered", logging.WARNING, request_id=request_id)
+        if job.outcome is Outcome.ANSWERED:
+            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
+            if late_s > 0.0:
+                self._gate.offset.saw_accepted(late_s)
+        else:
+            self._learn(job)
 
     def tick(self) -> None:
         """Renew every lease; to be called every 10 s (leases last 30 s)."""
@@ -352,11 +356,13 @@ class JobRunner:
             self._report(again)
 
     def _learn(self, job: Job) -> None:
-        """Learn from a job that is over what the gate should know."""
-        if job.outcome is Outcome.ANSWERED:
-            late_s = (job.head_at or job.freed_at) - job.leased_at - job.left_s
-            if late_s > 0.0:
-                self._gate.offset.saw_accepted(late_s)
+        """Learn from a job that is over, and was not answered."""
+        if job.outcome is Outcome.HANDED_BACK and job.sent_at:
+            if len(self._broke_off) >= _MAX_BROKE_OFF:
+                del self._broke_off[next(iter(self._broke_off))]
+            self._broke_off[job.request_id] = PASS_ON_TIMES
+        elif job.outcome is Outcome.UNDELIVERED:
+            emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
         elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
             now = self._loop.time()
             left_s = job.left_s + self._gate.offset.seconds - (now - job.leased_at)
@@ -385,14 +391,10 @@ class JobRunner:
         self._want()
 
 
-def _is_stored_late(lease: Lease, envelope: Envelope, now_ns: int) -> bool:
+def _is_stored_late(lease: Lease, requested_at_ns: int) -> bool:
     """Return whether the request was on its way to the broker for so long that its client may know.
 
     A publish can lie in a socket while the broker is paused or cut off, until after its client was
     told that it failed. A request that only waited in the queue was stored at once.
     """
-    requested_at_ns = envelope.requested_at_ns
-    return (
-        0 < requested_at_ns < now_ns - _STORED_LATE_NS
-        and lease.stored_at_ns() - requested_at_ns > _STORED_LATE_NS
-    )
+    return requested_at_ns > 0 and lease.stored_at_ns() - requested_at_ns > _STORED_LATE_NS

@@ -23,7 +23,7 @@ def deliveries_of(subject: bytes) -> int:
     Raises ValueError when ``subject`` is not an acknowledgement subject.
     """
     tokens = subject.split(b".")
-    return int(tokens[_first_number(tokens)])
+    return int(tokens[4 if len(tokens) == _SHORT_TOKENS else _first_number(tokens)])
 
 
 def sequences_of(subject: bytes) -> tuple[int, int]:

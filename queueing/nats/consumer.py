@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from queueing.interface import Lease
 from queueing.nats.acks import (
@@ -72,7 +73,7 @@ _STANDSTILL = 0.75
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
 
 # Goes on while the machine is suspended, which the loop's clock does not.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_boot_clock_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 _log = logging.getLogger("queueing.nats.consumer")
 
@@ -93,7 +94,7 @@ class PullOptions:
     max_cancels: int = 10_000
     cancel_memory_s: float = 300.0
     api: str = API
-    boot_clock: Callable[[], float] = lambda: time.clock_gettime(_CLOCK)
+    boot_clock: Callable[[], float] = _boot_clock_s
 
 
 class PulledLease:
@@ -385,7 +386,8 @@ class PullConsumer:
             self._lease(subject, reply, payload)
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
-        if self.stood_still():
+        # As `stood_still`, without the cost of a call for each lease.
+        if self._boot_clock() - self._read_at >= self._max_standstill_s:
             self.lapsed += 1
             return
         request_id = subject[subject.rfind(b".") + 1 :].decode()

@@ -90,7 +90,8 @@ class GatewayPool:
             client.close()
 
     def _client(self, job: Job) -> "GatewayClient":
-        return self._client_of(job.envelope.target_uri)
+        uri = job.envelope.target_uri
+        return self._by_uri.get(uri) or self._client_of(uri)
 
     def _client_of(self, uri: bytes) -> "GatewayClient":
         client = self._by_uri.get(uri)

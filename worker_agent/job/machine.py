@@ -19,7 +19,7 @@ from wire.http1 import (
 )
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
-from worker_agent.job.request import Outgoing, RequestError, build_request
+from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
 from worker_agent.job.states import (
     DELIVERING,
     DONE,
@@ -120,8 +120,10 @@ class Job:
         if self.envelope.requested_at_ns and (not request.has_rest or self.lease.deliveries == 1):
             # Otherwise the end of the window is not known, because it stands still while a worker
             # waits for the client's body: then only the gateway's withdrawal counts.
-            self.left_s = request.left_s
-            self._context.gate.offset.saw_age(request.window_s - request.left_s)
+            self.left_s = left_s = request.left_s
+            offset = self._context.gate.offset
+            if request.window_s - left_s < offset.youngest_s:
+                offset.saw_age(request.window_s - left_s)
         if not self._is_in_time(request, self.leased_at):
             self._finish(Outcome.LATE)
             return
@@ -245,7 +247,7 @@ class Job:
                 return
             if failure is not Failure.INVALID:
                 self._context.inference.broke()
-                if request.is_rerunnable and self.lease.deliveries == 1:
+                if is_rerunnable(self.envelope) and self.lease.deliveries == 1:
                     self._finish(Outcome.HANDED_BACK)
                     return
             self._fail(fault_of(failure))
@@ -405,7 +407,10 @@ class Job:
         self.state = DELIVERING
         self._end_upload()
         self._context.attach.deliver(self)
-        self._leave()
+        if self._inference is None:
+            self._free()
+        else:
+            self._leave()
 
     def _leave(self) -> None:
         """Give the slot back; at once, unless the inference server still works on the request."""

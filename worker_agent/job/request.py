@@ -93,9 +93,9 @@ class Outgoing:
 
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway. ``is_head``: the method is HEAD. ``is_rerunnable``:
-    the function may run it a second time. The gateway waits ``window_s`` seconds for the response
-    head; of these ``left_s`` are left by this machine's clock when the request is built.
+    more of the body follows from the gateway. ``is_head``: the method is HEAD. The gateway waits
+    ``window_s`` seconds for the response head; of these ``left_s`` are left by this machine's clock
+    when the request is built.
     """
 
     __slots__ = (
@@ -104,7 +104,6 @@ class Outgoing:
         "has_rest",
         "head",
         "is_head",
-        "is_rerunnable",
         "left_s",
         "window_s",
     )
@@ -117,7 +116,6 @@ class Outgoing:
         *,
         has_rest: bool,
         is_head: bool,
-        is_rerunnable: bool,
         window_s: float,
         left_s: float,
     ) -> None:
@@ -126,7 +124,6 @@ class Outgoing:
         self.body_bytes = body_bytes
         self.has_rest = has_rest
         self.is_head = is_head
-        self.is_rerunnable = is_rerunnable
         self.window_s = window_s
         self.left_s = left_s
 
@@ -163,9 +160,17 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         body_bytes,
         has_rest=has_rest,
         is_head=method == b"HEAD",
-        is_rerunnable=method in _IDEMPOTENT or dropped.get(NVCF_ALLOW_RERUN) != b"false",
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
+    )
+
+
+def is_rerunnable(envelope: Envelope) -> bool:
+    """Return whether the function may run the request a second time."""
+    if envelope.method in _IDEMPOTENT:
+        return True
+    return all(
+        value != b"false" or name.lower() != NVCF_ALLOW_RERUN for name, value in envelope.headers
     )
 
 

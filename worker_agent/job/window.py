@@ -38,20 +38,21 @@ class ClockOffset:
     at least the offset. And a gateway that accepts a response head waits for it: if the window had
     ended on this clock, the clock is ahead by at least that much. ``seconds`` is 0 unless a bound
     excludes it, and then the age of the youngest request: what that one had waited is the error.
-    Of bounds that contradict each other (a clock was set) the later one counts.
+    Of bounds that contradict each other (a clock was set) the later one counts. ``youngest_s`` is
+    the age of the youngest request; that of an older one changes nothing.
     """
 
-    __slots__ = ("_at_least", "_at_most", "seconds")
+    __slots__ = ("_at_least", "seconds", "youngest_s")
 
     def __init__(self) -> None:
         self._at_least = float("-inf")
-        self._at_most = float("inf")
+        self.youngest_s = float("inf")
         self.seconds = 0.0
 
     def saw_age(self, age_s: float) -> None:
         """A request was leased at the age of ``age_s``."""
-        if age_s < self._at_most:
-            self._at_most = age_s
+        if age_s < self.youngest_s:
+            self.youngest_s = age_s
             self._at_least = min(self._at_least, age_s)
             self._settle()
 
@@ -59,11 +60,11 @@ class ClockOffset:
         """A gateway accepted a response head ``late_s`` after the window's end."""
         if late_s > self._at_least:
             self._at_least = late_s
-            self._at_most = max(self._at_most, late_s)
+            self.youngest_s = max(self.youngest_s, late_s)
             self._settle()
 
     def _settle(self) -> None:
-        at_most = self._at_most
+        at_most = self.youngest_s
         self.seconds = at_most if at_most < 0.0 or self._at_least > 0.0 else 0.0
 
 

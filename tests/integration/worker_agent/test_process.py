@@ -287,13 +287,13 @@ async def test_no_more_calls_run_than_there_are_slots_while_clients_leave(
 
     async def serve(peer: Peer) -> None:
         nonlocal running, most, begun
-        await peer.head()
-        begun, running = begun + 1, running + 1
-        most = max(most, running)
-        # It works on, whoever has left.
-        await finish.wait()
-        running -= 1
-        await peer.send(OK)
+        while await peer.head():
+            begun, running = begun + 1, running + 1
+            most = max(most, running)
+            # It works on, whoever has left.
+            await finish.wait()
+            running -= 1
+            await peer.send(OK)
 
     async with running_system(shared_nats_server, serve, MAX_REQUEST_CONCURRENCY="2") as system:
         left = [await system.call() for _ in range(6)]
