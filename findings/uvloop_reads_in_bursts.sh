@@ -11,7 +11,7 @@
 #            connections. An echo waits for about one slow read.
 # Seen       asyncio: 1 read of 256 KiB in a turn; 65 to 68 echoes, the slowest after 5 to 19 ms.
 #            uvloop: 32 reads of 256,000 bytes in a row, without a call_soon callback, a timer or
-#            another connection between them; 6 echoes, the slowest after 141 to 212 ms. Seven
+#            another connection between them; 6 echoes, the slowest after 137 to 212 ms. Eight
 #            runs.
 # Known      libuv reads a stream until it is empty, 32 times at most; that number is meant as the
 #            protection (libuv/libuv PR 2049 brought it to Windows). uvloop does not mention it.
