@@ -194,7 +194,15 @@ class Draining(PlatformFault):
     always = _RETRY_SOON
 
 
-class Overloaded(PlatformFault):
+class _RetryLater(PlatformFault):
+    """The caller is told when there will be room."""
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        """``retry_after_s`` is when another call may be reached, in seconds."""
+        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
+
+
+class Overloaded(_RetryLater):
     """More calls wait than the workers can reach within the caller's poll window."""
 
     status = 429
@@ -202,22 +210,14 @@ class Overloaded(PlatformFault):
     reason = "overloaded"
     summary = "The function cannot be reached within the poll window: too many calls wait for it"
 
-    def __init__(self, retry_after_s: int = 1) -> None:
-        """``retry_after_s`` is when there will be room, in seconds."""
-        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
 
-
-class PollTimeout(PlatformFault):
+class PollTimeout(_RetryLater):
     """No response head arrived within the caller's poll window."""
 
     status = 504
     kind = "poll-timeout"
     reason = "poll_timeout"
     summary = "No response within the poll window"
-
-    def __init__(self, retry_after_s: int = 1) -> None:
-        """``retry_after_s`` is when another call may be reached, in seconds."""
-        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
 
 
 class ForwardedError(GatewayError):

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from runtime.awake import AwakeClock
 from runtime.tasks import cancel_all
 
 EXIT_UNUSABLE = 2
@@ -117,16 +118,30 @@ class Ticker:
     that a busy loop missed are skipped.
     """
 
-    def __init__(self, interval_s: float, callback: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        interval_s: float,
+        callback: Callable[[], object],
+        *,
+        measures_silence: bool = False,
+    ) -> None:
+        """``measures_silence``: the callback ends what has been silent for too long.
+
+        Then it is not called right after a standstill (`runtime.awake`), but an interval later.
+        """
         self._interval_s = interval_s
         self._callback = callback
+        self._measures_silence = measures_silence
+        self._awake: AwakeClock | None = None
         self._next: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start ticking on the running loop; the first call is one interval from now."""
         self.stop()
         loop = asyncio.get_running_loop()
-        self._arm(loop, loop.time() + self._interval_s)
+        now = loop.time()
+        self._awake = AwakeClock(now, self._interval_s) if self._measures_silence else None
+        self._arm(loop, now + self._interval_s)
 
     def stop(self) -> None:
         """Stop ticking; the callback is not called again."""
@@ -139,5 +154,8 @@ class Ticker:
 
     def _tick(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         # Armed before the call, because the callback may call `stop` and may raise.
-        self._arm(loop, max(at + self._interval_s, loop.time()))
-        self._callback()
+        now = loop.time()
+        next_at = at + self._interval_s
+        self._arm(loop, next_at if next_at > now else now + self._interval_s)
+        if self._awake is None or self._awake.advance(now):
+            self._callback()

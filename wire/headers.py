@@ -29,6 +29,8 @@ NVCF_DELIVERIES = b"nvcf-deliveries"
 """On the worker's question whether to run a request: how often it has been delivered."""
 NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
+NVCF_LATE = b"nvcf-late"
+"""In place of the question: the worker does not start the request, because it would be late."""
 
 HOP_BY_HOP = frozenset(
     {

@@ -35,6 +35,10 @@ MAX_ASK_AGAIN_S = 30.0
 PASS_ON_S = 0.5
 PASS_ON_TIMES = 3
 """So often, and for so long, a request that the inference server broke off is left to others."""
+TELL_LATE_S = 1.0
+"""A client that would wait for at least so long is told that its request was dropped as late."""
+MAX_REPORTING_LATE = 16
+"""Reports of that on their way at the same time; the clients of further ones wait."""
 _MAX_BROKE_OFF = 1024
 _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
@@ -92,6 +96,7 @@ class JobRunner:
         self._asking: dict[str, Lease] = {}
         self._reported: set[str] = set()
         self._broke_off: dict[str, int] = {}
+        self._reporting_late = 0
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -337,6 +342,24 @@ class JobRunner:
         else:
             self._learn(job)
 
+    def _report_late(self, job: Job) -> None:
+        """Let the client be told now, if it would wait for long: no other worker gets the request.
+
+        Of a further delivery, an earlier worker may still respond.
+        """
+        left_s = job.left_s + self._gate.offset.seconds
+        if left_s < TELL_LATE_S or job.lease.deliveries > 1 or self._context is None:
+            return
+        if self._reporting_late < MAX_REPORTING_LATE:
+            self._reporting_late += 1
+            spawn(self._tell_late(self._context, job.envelope), "late-report")
+
+    async def _tell_late(self, context: Context[Job], envelope: Envelope) -> None:
+        try:
+            await context.attach.dropped_late(envelope)
+        finally:
+            self._reporting_late -= 1
+
     def tick(self) -> None:
         """Renew every lease; to be called every 10 s (leases last 30 s)."""
         oldest = self._loop.time() - MAX_JOB_S
@@ -356,13 +379,15 @@ class JobRunner:
             self._report(again)
 
     def _learn(self, job: Job) -> None:
-        """Learn from a job that is over, and was not answered."""
+        """Learn from, or report, a job that is over and was not answered."""
         if job.outcome is Outcome.HANDED_BACK and job.sent_at:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
         elif job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
+        elif job.outcome is Outcome.LATE:
+            self._report_late(job)
         elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
             now = self._loop.time()
             left_s = job.left_s + self._gate.offset.seconds - (now - job.leased_at)

@@ -171,7 +171,7 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            ticker = Ticker(TICK_S, self._invocations.tick)
+            ticker = Ticker(TICK_S, self._invocations.tick, measures_silence=True)
             ticker.start()
             stack.callback(ticker.stop)
             stack.callback(self._lines.close)

@@ -19,7 +19,8 @@ from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, die_with_parent
 from runtime.settings import Address
 
-_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = _STOP_SIGNALS | {signal.SIGCHLD}
 _RESTART_FIRST_S = 0.5
 _RESTART_MOST_S = 10.0
 _STEADY_S = 30.0
@@ -82,7 +83,9 @@ class Supervisor:
         while self._running or self._due:
             wait_s = wait_until_due(self._due.values(), time.monotonic())
             received = signal.sigtimedwait(_SIGNALS, wait_s)
-            if received is not None and received.si_signo != signal.SIGCHLD:
+            # After a standstill (SIGSTOP) during which the time ran out, CPython returns a signal
+            # with arbitrary numbers (3.11.7).
+            if received is not None and received.si_signo in _STOP_SIGNALS:
                 self._stop(received.si_signo)
             self._reap()
             self._start_due()

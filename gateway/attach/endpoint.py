@@ -15,6 +15,7 @@ from queueing.interface import RunDecision
 from wire.headers import (
     AUTHORIZATION,
     NVCF_DELIVERIES,
+    NVCF_LATE,
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
@@ -65,7 +66,8 @@ class AttachEndpoint:
     def serve_run(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Say whether a worker may run a request that was delivered again (`docs/wire.md` §5.5).
 
-        The response has no body: what is not known here is over. Raises `MethodNotAllowed`.
+        Or learn that a worker has dropped one as late. The response has no body: what is not known
+        here is over. Raises `MethodNotAllowed`.
         """
         if request.method != b"POST":
             raise MethodNotAllowed(headers=[(b"allow", b"POST")])
@@ -79,7 +81,11 @@ class AttachEndpoint:
             and deliveries.isdigit()
             and len(deliveries) <= _MAX_DELIVERY_DIGITS
         ):
-            decision = invocation.run_requested(int(deliveries), is_running=NVCF_RUNNING in headers)
+            if NVCF_LATE in headers:
+                invocation.dropped_late()
+            else:
+                is_running = NVCF_RUNNING in headers
+                decision = invocation.run_requested(int(deliveries), is_running=is_running)
         return respond(request, worker, _RUN_STATUS[decision], [], b"")
 
 

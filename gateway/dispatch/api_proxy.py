@@ -32,6 +32,7 @@ from http1.stream import (
     ResponseWriter,
 )
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
 from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
 from wire.http1 import REASONS, encode_request_head
@@ -86,7 +87,7 @@ def connect_tcp(url: str) -> Connect:
         raise ValueError("not http://host:port")
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> None:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+        async with silence_limit(_CONNECT_TIMEOUT_S):
             opened, _ = await asyncio.get_running_loop().create_connection(factory, host, port)
             keep_alive(opened.get_extra_info("socket"), VANISHED_S)
 

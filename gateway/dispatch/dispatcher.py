@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
-from gateway.errors import BodyTooLarge, GatewayError, Overloaded
+from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
@@ -71,12 +71,15 @@ class Dispatcher:
             self._metrics.record_overload(caller.version)
             raise
         context = self._context
-        if request.body_bytes:
-            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
-            if 0 < limit < request.body_bytes:
-                raise BodyTooLarge.above(limit)
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
         self._registry.open(invocation)
+        if request.body_bytes:
+            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            if 0 < limit < request.body_bytes:
+                invocation.body_too_large(limit)
+                return invocation
+        if not caller.version.capacity:
+            self._registry.wake(caller.version.version_id)
         return invocation

@@ -1,6 +1,5 @@
 """The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
 from queueing.interface import FunctionQueue, QueueUnavailable
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 from runtime.timers import Timers
 from wire.ids import uuid4_text
 
@@ -38,7 +38,8 @@ class InvocationRegistry:
     ) -> None:
         """Without ``access`` no access log is written. ``clock`` is the monotonic clock.
 
-        ``wake`` is called with the id of each version that is invoked while no instance of it runs.
+        ``wake`` is to be called with the id of each version that is invoked while no instance of it
+        runs.
         """
         self._response_tokens = attach.response_tokens
         self._request_tokens = attach.request_tokens
@@ -46,7 +47,7 @@ class InvocationRegistry:
         self._metrics = metrics
         self._access = access
         self._clock = clock
-        self._wake = wake
+        self.wake = wake
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live = attach.live
         self.lines = Lines(queue, clock)
@@ -58,8 +59,6 @@ class InvocationRegistry:
         self._response_tokens.issue(invocation.response_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
         self._metrics.record_start(invocation)
-        if not invocation.version.capacity:
-            self._wake(invocation.version.version_id)
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -115,7 +114,7 @@ class InvocationRegistry:
         position = 0
         try:
             with suppress(QueueUnavailable, TimeoutError):
-                async with asyncio.timeout(_POSITION_WAIT_S):
+                async with silence_limit(_POSITION_WAIT_S):
                     position = await self._queue.withdraw_expired(
                         invocation.version.version_id, invocation.request_id
                     )

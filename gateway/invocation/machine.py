@@ -113,7 +113,7 @@ class Invocation:
         self._target = request.target
         self._caller = caller
         self._upload = Upload(request.body_bytes, context.uploads)
-        # An announced length was checked before: only a body of unknown length can grow too large.
+        # An announced length is checked at once: only a body of unknown length can grow too large.
         self._max_body_bytes = (
             smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
             if request.body_bytes is None
@@ -163,6 +163,12 @@ class Invocation:
         return self._upload.arrived_bytes
 
     # The client
+
+    def body_too_large(self, max_bytes: int) -> None:
+        """The announced length of the request's body is above ``max_bytes``."""
+        if self.state is not RECEIVING:
+            raise impossible(self.state, Event.BODY_TOO_LARGE)
+        self._fail(BodyTooLarge.above(max_bytes), Outcome.BAD_REQUEST)
 
     def request_data(self, data: bytes) -> None:
         """The next bytes of the request body arrived."""
@@ -332,6 +338,11 @@ class Invocation:
             self._deliveries = deliveries
         return decision
 
+    def dropped_late(self) -> None:
+        """The first worker took the request out of the queue, because it would be late."""
+        if self.state is QUEUED:
+            self._expire()
+
     # The worker's GET: the rest of the request body
 
     def rest_requested(self, get: WorkerGet) -> bool:
@@ -497,8 +508,7 @@ class Invocation:
             # but for `_LOOK_AGAIN_S`: the timers notice no deadline that has become earlier.
             self.deadline = min(now + max(left_s, _LOOK_AGAIN_S), latest)
         elif self.state is QUEUED:
-            self.state = EXPIRED
-            self._context.registry.expired(self.request_id)
+            self._expire()
         elif self.head_at == 0.0:
             self._withdraw()
             self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
@@ -507,6 +517,10 @@ class Invocation:
         else:
             # Set only now, because most invocations are over before their first deadline.
             self.deadline = latest
+
+    def _expire(self) -> None:
+        self.state = EXPIRED
+        self._context.registry.expired(self.request_id)
 
     def _is_uploading(self) -> bool:
         """Return whether the response head waits for what the client sends of its body."""

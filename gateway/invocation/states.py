@@ -47,6 +47,7 @@ class Event(Enum):
     """What can happen to an invocation. The value is the method of `Invocation` that reports it."""
 
     # The client
+    BODY_TOO_LARGE = "body_too_large"
     REQUEST_DATA = "request_data"
     FIRST_PART_END = "first_part_end"
     REQUEST_END = "request_end"
@@ -61,6 +62,8 @@ class Event(Enum):
     UNDELIVERABLE = "undeliverable"
     # A worker that got the request again
     RUN_REQUESTED = "run_requested"
+    # A worker that does not start the request, because it would be late
+    DROPPED_LATE = "dropped_late"
     # The worker's GET: the rest of the request body
     REST_REQUESTED = "rest_requested"
     REST_PAUSE_WRITING = "rest_pause_writing"
@@ -80,6 +83,7 @@ class Event(Enum):
 
 
 _ORDERED = {
+    Event.BODY_TOO_LARGE,
     Event.REST_REQUESTED,
     Event.ATTACHED,
     Event.RESPONSE_HEAD,
@@ -88,8 +92,9 @@ _ORDERED = {
     Event.RESPONSE_BROKEN,
     Event.RESPONSE_INVALID,
 }
-"""The events of a worker's exchange. The exchange keeps their order, so one out of order is a bug
-in the gateway and raises. All other events come from sources that race with each other."""
+"""The first event of all, and those of a worker's exchange. The exchange keeps their order, so one
+out of order is a bug in the gateway and raises. All other events come from sources that race with
+each other."""
 
 TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # A racing event is accepted in every state. Unless a line below says more, the state stays.
@@ -100,6 +105,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         if event not in _ORDERED
     },
     # The client
+    (RECEIVING, Event.BODY_TOO_LARGE): frozenset({DONE}),
     (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
     # A body of unknown length may become too large in every state.
     **{
@@ -116,6 +122,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
+    (QUEUED, Event.DROPPED_LATE): frozenset({EXPIRED}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
@@ -162,7 +169,7 @@ class Outcome(Enum):
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
     BAD_REQUEST = "bad_request"
-    """The request does not fit into an envelope, or its body became too large."""
+    """The request does not fit into an envelope, or its body is too large."""
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 
 from gateway.store.connection import RESPONSE_WITHIN_S, translate_errors
+from runtime.timeouts import silence_limit
 
 HEARTBEAT_S = 0.4
 """The server sends a message or a heartbeat at least this often."""
@@ -115,7 +116,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                async with asyncio.timeout_at(self._heard_at + SILENCE_S):
+                async with silence_limit(self._heard_at + SILENCE_S - loop.time()):
                     await self._broken.wait()
                     return self._reason
             except TimeoutError:

@@ -6,11 +6,12 @@ response were complete and no further bytes came; in any doubtful case it is clo
 """
 
 import asyncio
-from typing import Protocol, cast
+from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from http1.peer import Silence, keep_alive, reset_on_close, unconfirmed_bytes
+from http1.client.watched import WatchedConnection
+from http1.peer import reset_on_close, unconfirmed_bytes
 from http1.stream import Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
@@ -45,7 +46,7 @@ class _UnacceptableError(Exception):
     """A response that parses, but that the client does not accept."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(WatchedConnection):
     """A connection to one server, and the `http1.stream.RequestWriter` of its current request.
 
     ``response_stream`` receives the response. ``idle_since`` is loop time in seconds, valid while
@@ -75,9 +76,7 @@ class ClientConnection(asyncio.Protocol):
         "_parts",
         "_read_bytes",
         "_request_bytes",
-        "_silence",
         "_status",
-        "_transport",
         "idle_since",
         "is_lost",
         "is_writing_paused",
@@ -85,16 +84,15 @@ class ClientConnection(asyncio.Protocol):
     )
 
     def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._owner = owner
         self._loop = loop
-        self._transport: asyncio.Transport
         self._parser = HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._headers: Headers = []
         self._is_paused = False
         self._is_reused = False
         self._request_bytes = 0
-        self._silence = Silence()
         self.response_stream: ResponseStream | None = None
         self.idle_since = 0.0
         self.is_writing_paused = False
@@ -216,16 +214,6 @@ class ClientConnection(asyncio.Protocol):
         self.response_stream = None
         self._transport.close()
 
-    def keep_alive(self, silent_s: float) -> None:
-        """End the connection if its idle peer answers nothing for about ``silent_s`` seconds."""
-        connected = self._transport.get_extra_info("socket")
-        if connected is not None:
-            keep_alive(connected, silent_s)
-
-    def silent_s(self, now: float) -> float:
-        """Return how long bytes that were sent have waited for an acknowledgement."""
-        return self._silence.seconds(self._transport.get_extra_info("socket"), now)
-
     def break_off(self) -> None:
         """End as if the peer had sent a reset."""
         self._break(Failure.RESET)
@@ -236,9 +224,6 @@ class ClientConnection(asyncio.Protocol):
             self._report_head(self.response_stream, self._take())
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         response_stream = self.response_stream

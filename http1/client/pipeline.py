@@ -8,11 +8,11 @@ rest, which is dropped.
 
 import asyncio
 from collections import deque
-from typing import Protocol, cast
+from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from http1.peer import Silence, keep_alive
+from http1.client.watched import WatchedConnection
 
 MAX_OUTSTANDING = 32
 MAX_WAIT_S = 0.5
@@ -36,7 +36,7 @@ class PipelineOwner(Protocol):
         """``pipeline`` is closed. Called before the callbacks of its outstanding POSTs."""
 
 
-class Pipeline(asyncio.Protocol):
+class Pipeline(WatchedConnection):
     """A connection that carries only complete POSTs. ``idle_since`` is loop time in seconds."""
 
     __slots__ = (
@@ -47,22 +47,19 @@ class Pipeline(asyncio.Protocol):
         "_outstanding",
         "_owner",
         "_parser",
-        "_silence",
-        "_transport",
         "idle_since",
         "is_lost",
     )
 
     def __init__(self, owner: PipelineOwner, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._owner = owner
         self._loop = loop
-        self._transport: asyncio.Transport
         self._parser = HttpResponseParser(self)
         self._outstanding: deque[PostCallbacks] = deque()
         self._front_since = 0.0
         self._is_writing_paused = False
         self._is_close_announced = False
-        self._silence = Silence()
         self.idle_since = loop.time()
         self.is_lost = False
 
@@ -89,24 +86,11 @@ class Pipeline(asyncio.Protocol):
         outstanding.append(callbacks)
         self._transport.write(message)
 
-    def keep_alive(self, silent_s: float) -> None:
-        """End the connection if its idle peer answers nothing for about ``silent_s`` seconds."""
-        connected = self._transport.get_extra_info("socket")
-        if connected is not None:
-            keep_alive(connected, silent_s)
-
-    def silent_s(self, now: float) -> float:
-        """Return how long bytes that were sent have waited for an acknowledgement."""
-        return self._silence.seconds(self._transport.get_extra_info("socket"), now)
-
     def close(self) -> None:
         """Close at once; outstanding POSTs get `post_broken`."""
         self._transport.abort()
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         try:

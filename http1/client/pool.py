@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from http1.client.connection import ClientConnection
+from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
 
 SMALL_BODY_WAIT_S = 0.002
@@ -89,7 +90,7 @@ class Pool:
     async def connect(self) -> ClientConnection:
         """Open a connection. Raises `OSError`, also after ``connect_timeout_s``."""
         connection = ClientConnection(self, self._loop)
-        async with asyncio.timeout(self.connect_timeout_s):
+        async with silence_limit(self.connect_timeout_s):
             await self._connect(lambda: connection)
         connection.keep_alive(self.vanished_s)
         self._open.add(connection)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from http1.server.limits import ServerLimits
 from http1.stream import Dispatch
+from runtime.awake import AwakeClock
 
 SERVER_NAME = b"invocation-gateway"
 READ_ON_S = 0.005
@@ -30,7 +31,7 @@ class ServerConnection(Flushable, Protocol):
     """One peer's connection, whatever HTTP version it speaks."""
 
     def check(self, now: float) -> None:
-        """Apply every time limit; ``now`` is loop time."""
+        """Apply every time limit; ``now`` is `Connections.now`."""
 
     def drain(self) -> None:
         """Close if no request is being served."""
@@ -45,8 +46,9 @@ class ServerConnection(Flushable, Protocol):
 class Connections:
     """The open connections of one listener, checked together by one timer.
 
-    ``now`` is the loop time of the last check. A deadline that must not come early adds
-    ``slack_s`` to it: reading the clock for every request costs more than the precision is worth.
+    ``now`` is the time of the last check, of a clock that leaves out standstills. A deadline that
+    must not come early adds ``slack_s`` to it: reading the clock for every request costs more than
+    the precision is worth.
     While ``draining``, each response announces that its connection closes; while ``closes_idle``,
     no connection waits for a request. Writes of one turn of the loop wait for its end, up to
     ``coalesced_bytes``; they do not count towards the high-water mark.
@@ -74,7 +76,8 @@ class Connections:
             limits.vanished_s,
         )
         self.slack_s = max(0.01, min(1.0, shortest_s / 2))
-        self.now = self.loop.time()
+        self._clock = AwakeClock(self.loop.time(), self.slack_s)
+        self.now = self._clock.now
         self.date_line = b""
         self.server_line = b"server: %b\r\n" % server_name
         self._open: set[ServerConnection] = set()
@@ -119,8 +122,11 @@ class Connections:
 
     def check(self) -> None:
         """Apply the time limits of every connection. To be called every ``slack_s``."""
-        self.now = now = self.loop.time()
         self._set_date()
+        clock = self._clock
+        if not clock.advance(self.loop.time()):
+            return
+        self.now = now = clock.now
         for connection in list(self._open):
             connection.check(now)
 

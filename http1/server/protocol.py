@@ -442,7 +442,7 @@ class Http1Protocol(PeerConnection):
     # Time
 
     def check(self, now: float) -> None:
-        """Apply every time limit; ``now`` is loop time."""
+        """Apply every time limit; ``now`` is `Connections.now`."""
         if self._deadline <= now:
             self._deadline = inf
             if self._state is OPEN:

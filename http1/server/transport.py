@@ -41,7 +41,8 @@ LOST: Final[ConnectionState] = ConnectionState.LOST
 class PeerConnection(asyncio.Protocol):
     """The transport's side of a connection; an HTTP version's protocol derives from it.
 
-    ``_state`` says whether received bytes still count, ``_deadline`` is in loop time.
+    ``_state`` says whether received bytes still count, ``_deadline`` is in the time of
+    `Connections.now`.
     """
 
     __slots__ = (

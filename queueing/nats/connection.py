@@ -30,6 +30,7 @@ from queueing.nats.protocol import (
 from queueing.nats.transport import Link, LinkError, Traffic, open_link
 from runtime.events import emit
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 
 _STEADY_AFTER_S = 5.0
 _RESPONSE_S = 0.25
@@ -220,7 +221,7 @@ class NatsConnection:
         try:
             if not self.publish(subject, payload, inbox):
                 raise NotConnected(f"not connected: {self.last_error}")
-            async with asyncio.timeout(timeout_s):
+            async with silence_limit(timeout_s):
                 reply = await future
         except TimeoutError as error:
             raise NoResponse(f"no response from {subject.decode()} in {timeout_s} s") from error

@@ -210,7 +210,7 @@ class PullConsumer:
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._call_soon = loop.call_soon
-        self._ticker = Ticker(self._options.heartbeat_s, self._tick)
+        self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
         self._watcher = Ticker(_WATCH_S, self._watch)
         self._boot_clock = self._options.boot_clock
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S

@@ -15,6 +15,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from queueing.nats.connection import NatsConnection, Subscription
+from runtime.timeouts import silence_limit
 from wire.subjects import position_subject, presence_subject
 
 ANNOUNCEMENT_S = 2.0
@@ -127,7 +128,7 @@ class Peers:
         self._questions[inbox] = question
         try:
             self._connection.publish(position_subject(version_id).encode(), payload, inbox)
-            async with asyncio.timeout(self._wait_s):
+            async with silence_limit(self._wait_s):
                 await question.done
         except TimeoutError:
             self._count_misses(question.missing)

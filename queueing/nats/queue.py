@@ -281,7 +281,7 @@ class JetStreamQueue:
         self._kept_bytes = 0
         self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
-        self._ticker = Ticker(_TICK_S, self.tick)
+        self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
         self._checked_at = self._asked_at = 0.0
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon

@@ -24,6 +24,7 @@ from queueing.nats.protocol import (
     encode_connect,
 )
 from runtime.events import emit
+from runtime.timeouts import silence_limit
 
 _MAX_QUIET_INTERVALS = 2
 _LONG_READ_BYTES = 131_072
@@ -336,7 +337,7 @@ async def open_link(
     link = Link(owner, handlers, options)
     context = options.tls or (ssl.create_default_context() if server.tls else None)
     try:
-        async with asyncio.timeout(options.connect_timeout_s):
+        async with silence_limit(options.connect_timeout_s):
             transport, _ = await loop.create_connection(
                 lambda: link,
                 server.host,

@@ -1,14 +1,23 @@
-"""The whole system as a newcomer starts it, once for all tests that leave it as it is."""
+"""What the tests of the whole system share."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.support.dev import Dev, start_dev
+from tests.support.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """Return the system as a newcomer starts it, once for all tests that leave it as it is."""
     running = start_dev(tmp_path_factory.mktemp("dev"))
     yield running
     assert running.program.stop() == 0
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[Stack]:
+    """Return programs of the test's own, which it may kill."""
+    async with running_stack() as running:
+        yield running

@@ -4,38 +4,17 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
 
 import httpx
 import pytest
 
-from runtime.tasks import spawn
 from tests.support.inference_server import running_inference_server
 from tests.support.programs import resident_bytes
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack, running_at_inference, start
 from tests.support.waiting import until
 
 MEBIBYTE = 1 << 20
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
-Result = TypeVar("Result")
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
-        yield running
-
-
-def start(call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-    return spawn(call, "call")
-
-
-async def running_at_inference(stack: Stack, count: int) -> None:
-    """Wait until ``count`` requests are at the inference server."""
-    async with stack.direct() as direct:
-        seen = await direct.get(f"/running?until={count}")
-        assert seen.json()["running"] == count
 
 
 async def test_a_request_whose_worker_dies_before_it_answers_goes_to_another(stack: Stack) -> None:

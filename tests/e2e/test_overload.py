@@ -2,24 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-
-import pytest
 
 from runtime.tasks import spawn
 from tests.support.raw_server import Peer, RawServer
-from tests.support.stack import Gateway, Stack, running_stack
+from tests.support.stack import Gateway, Stack
 
 SLOTS = 4
 SERVICE_S = 0.1
 POLL_S = 2
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
-        yield running
 
 
 class PacedServer:

@@ -1,31 +1,16 @@
 """What is run again, and what is not, when workers or the broker die or stand still."""
 
-import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
 
 import httpx
 import pytest
 
-from runtime.tasks import spawn
 from tests.support.programs import Program
 from tests.support.queue_harness import connected, messages_in
-from tests.support.stack import LEASE_S, Stack, running_stack
+from tests.support.stack import LEASE_S, Stack, running_at_inference, start
 from tests.support.waiting import until
 
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
-Result = TypeVar("Result")
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
-        yield running
-
-
-def start(call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-    return spawn(call, "call")
 
 
 async def requests_of(agent: Program) -> float:
@@ -127,10 +112,3 @@ async def test_a_restart_of_the_broker_loses_no_request(stack: Stack, way: str) 
         assert [(await call).status_code for call in calls] == [200] * 21
     # The one that ran was not run again.
     assert await requests_of(agent) == 21
-
-
-async def running_at_inference(stack: Stack, count: int) -> None:
-    """Wait until ``count`` requests are at the inference server."""
-    async with stack.direct() as direct:
-        seen = await direct.get(f"/running?until={count}")
-        assert seen.json()["running"] == count

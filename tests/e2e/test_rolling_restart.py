@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,19 +16,13 @@ import pytest
 
 from gateway.dev.demo import Demo
 from tests.support.programs import Program, descendants
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_S, until
 
 CALLERS = 6
 _LISTEN = "0A"
 UPLOAD = bytes(100_000)
 """More than an envelope holds: the worker comes back for the rest."""
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
-        yield running
 
 
 class Caller:

@@ -16,18 +16,12 @@ import pytest
 
 from runtime.tasks import spawn
 from tests.support.programs import resident_bytes
-from tests.support.stack import Gateway, Stack, register, running_stack
+from tests.support.stack import Gateway, Stack, register
 from tests.support.waiting import PATIENCE_S, until
 
 MEBIBYTE = 1 << 20
 KIBIBYTE = 1 << 10
 NOT_COLLECTED = {"UPLOAD__MEMORY_BYTES": "0", "UPLOAD__SPOOL_BYTES": "0"}
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
-        yield running
 
 
 class RawUpload:

@@ -75,6 +75,12 @@ class Program:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def pause(self) -> None:
+        """Stop the process (SIGSTOP) until it gets SIGCONT."""
+        self.send(signal.SIGSTOP)
+        # The signal takes effect a little after it is sent.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
     def wait_end(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for the end of the process; return its exit code."""
         code = self.process.wait(timeout_s)

@@ -1,11 +1,12 @@
 """The system as separate programs, for tests that kill some of them."""
 
+import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -16,6 +17,7 @@ from gateway.domain.principal import INVOKE
 from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
+from runtime.tasks import spawn
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, worker_agent
@@ -24,6 +26,8 @@ from wire.ids import FunctionId, VersionId
 
 LEASE_S = 1
 """Lease duration in seconds; short, because some tests wait until a lease expires."""
+
+Result = TypeVar("Result")
 
 
 class Stack:
@@ -105,15 +109,26 @@ class Gateway:
         self.program = program
         self.url = f"http://{ready['listen'][0]}"
         self.admin_url = f"http://{ready['admin']}"
-        self._demo = demo
+        self.headers = {
+            "authorization": f"Bearer {demo.api_key}",
+            "function-id": demo.function_id,
+        }
 
     def client(self, **headers: str) -> httpx.AsyncClient:
-        own = {
-            "authorization": f"Bearer {self._demo.api_key}",
-            "function-id": self._demo.function_id,
-            **headers,
-        }
+        own = {**self.headers, **headers}
         return httpx.AsyncClient(base_url=self.url, headers=own, timeout=PATIENCE_S)
+
+
+def start(call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
+    """Let a call run while the test goes on."""
+    return spawn(call, "call")
+
+
+async def running_at_inference(stack: Stack, count: int) -> None:
+    """Wait until ``count`` requests are at the inference server."""
+    async with stack.direct() as direct:
+        found = await direct.get(f"/running?until={count}")
+        assert found.json()["running"] == count
 
 
 @asynccontextmanager

@@ -185,7 +185,7 @@ class Agent:
         stack.push_async_callback(consumer.close)
         for ticker in (
             Ticker(settings.queue.progress_s, runner.tick),
-            Ticker(SWEEP_S, self._sweep),
+            Ticker(SWEEP_S, self._sweep, measures_silence=True),
         ):
             ticker.start()
             stack.callback(ticker.stop)

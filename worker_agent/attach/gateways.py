@@ -7,6 +7,7 @@ of request bodies each have a connection of their own while they last.
 import asyncio
 import ssl
 from collections import deque
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
@@ -15,8 +16,15 @@ from http1.client.pool import Connect, Pool
 from http1.client.status import AwaitedStatus
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
 from wire.envelope import Envelope
-from wire.headers import NVCF_DELIVERIES, NVCF_LEASED_US, NVCF_REQID, NVCF_RUNNING
+from wire.headers import (
+    NVCF_DELIVERIES,
+    NVCF_LATE,
+    NVCF_LEASED_US,
+    NVCF_REQID,
+    NVCF_RUNNING,
+)
 from wire.worker_api import ATTACH_PATH, RUN_PATH
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
@@ -24,7 +32,7 @@ from worker_agent.job.machine import Job
 REST_HEAD_S = 5.0
 """How long a GET may wait for the first byte of its response (``docs/wire.md`` §5.2)."""
 RUN_TIMEOUT_S = 5.0
-"""How long the response to `GatewayClient.may_run` may take, with connecting."""
+"""How long the response to a question or report about one request may take, with connecting."""
 FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
 
@@ -77,6 +85,10 @@ class GatewayPool:
         """Ask the gateway process that holds the client."""
         client = self._client_of(envelope.target_uri)
         return await client.may_run(envelope, deliveries, is_running=is_running)
+
+    async def dropped_late(self, envelope: Envelope) -> None:
+        """Tell the gateway process that holds the client, if it responds."""
+        await self._client_of(envelope.target_uri).dropped_late(envelope)
 
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""
@@ -217,18 +229,8 @@ class GatewayClient:
         gone, and its clients with it. ``None``: it does not respond, or cannot just now.
         """
         running = b"%b: 1\r\n" % NVCF_RUNNING if is_running else b""
-        head = b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (
-            self._run_head,
-            envelope.response_token.encode(),
-            NVCF_REQID,
-            envelope.request_id.encode(),
-            NVCF_DELIVERIES,
-            deliveries,
-            running,
-        )
         try:
-            async with asyncio.timeout(RUN_TIMEOUT_S):
-                status = await self._status_of(head)
+            status = await self._status_of(self._run_message(envelope, deliveries, running))
         except ConnectionRefusedError:
             return None if is_running else RunDecision.NEVER
         except OSError:
@@ -237,15 +239,32 @@ class GatewayClient:
             return None
         return _DECISIONS.get(status, RunDecision.RUN)
 
+    async def dropped_late(self, envelope: Envelope) -> None:
+        """Tell that the request was not started, because it would be late."""
+        with suppress(OSError):
+            await self._status_of(self._run_message(envelope, 1, b"%b: 1\r\n" % NVCF_LATE))
+
+    def _run_message(self, envelope: Envelope, deliveries: int, more: bytes) -> bytes:
+        return b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (
+            self._run_head,
+            envelope.response_token.encode(),
+            NVCF_REQID,
+            envelope.request_id.encode(),
+            NVCF_DELIVERIES,
+            deliveries,
+            more,
+        )
+
     async def _status_of(self, head: bytes) -> int:
         """Send a request without a body on a new connection. Raises `OSError`."""
-        connection = await self._pool.connect()
-        try:
-            status = AwaitedStatus()
-            connection.start(status, head, b"")
-            return await status.known
-        finally:
-            connection.close()
+        async with silence_limit(RUN_TIMEOUT_S):
+            connection = await self._pool.connect()
+            try:
+                status = AwaitedStatus()
+                connection.start(status, head, b"")
+                return await status.known
+            finally:
+                connection.close()
 
     def sweep(self) -> bool:
         """Close connections idle for too long, and those whose gateway process has vanished.
@@ -284,7 +303,7 @@ class GatewayClient:
     async def _open_pipeline(self) -> None:
         pipeline = Pipeline(self, self._loop)
         try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
+            async with silence_limit(self._limits.connect_timeout_s):
                 await self._connect(lambda: pipeline)
             pipeline.keep_alive(self._limits.vanished_s)
         except OSError:

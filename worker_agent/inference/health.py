@@ -3,12 +3,12 @@
 A probe is one GET on a connection of its own. What it means: `worker_agent.inference.liveness`.
 """
 
-import asyncio
 from typing import NamedTuple
 
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from http1.client.status import AwaitedStatus
+from runtime.timeouts import silence_limit
 
 
 class Probe(NamedTuple):
@@ -36,7 +36,7 @@ async def probe_once(pool: Pool, probe: Probe) -> Miss | None:
     """Probe once; return why the inference server is not healthy, `None` if it is healthy."""
     connection: ClientConnection | None = None
     try:
-        async with asyncio.timeout(probe.timeout_s):
+        async with silence_limit(probe.timeout_s):
             connection = await pool.connect()
             status = AwaitedStatus()
             connection.start(

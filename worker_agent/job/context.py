@@ -104,6 +104,9 @@ class Attach(Protocol[AJob_contra]):
         ``None``: it does not respond, or cannot just now.
         """
 
+    async def dropped_late(self, envelope: Envelope) -> None:
+        """Tell the gateway that a request was not started, because it would be late."""
+
 
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""

@@ -4,6 +4,7 @@ import asyncio
 
 from tests.integration.worker_agent.harness import HandLease, running_agent
 from tests.support.raw_server import Peer
+from tests.support.waiting import until
 from worker_agent.job.states import Outcome
 
 WINDOW_S = 62.0
@@ -54,3 +55,22 @@ async def test_the_time_that_counts_is_that_to_the_head_of_a_stream() -> None:
             lease.behind = 100
             agent.intake.on_lease(lease)
             assert (await agent.answer(expected, lease))[0] == 200
+
+
+async def test_the_gateway_is_told_of_what_would_be_late_long_before_its_window_ends() -> None:
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            await asyncio.sleep(1.5)  # its work
+            await peer.send(OK)
+
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        assert (await agent.answer(expected, agent.lease(expected.envelope())))[0] == 200
+        # A window that is nearly over needs no report, and a further delivery may be running.
+        for age_s, deliveries in ((WINDOW_S - 0.5, 1), (WINDOW_S - 1.4, 2), (WINDOW_S - 1.4, 1)):
+            lease = HandLease(agent.gateway.expect().envelope(age_s=age_s))
+            lease.behind, lease.deliveries = 100, deliveries
+            agent.intake.on_lease(lease)
+            await until(lambda lease=lease: lease.calls == ["ack"])
+        await until(lambda: agent.gateway.runs, lambda runs: len(runs) == 2)
+        assert [b"nvcf-late" in headers for headers in agent.gateway.runs] == [False, True]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.lifecycle import Lifecycle, Ticker
+from tests.support.standstill import on_uvloop, stand_still_soon
 
 ROOT = Path(__file__).parents[3]
 
@@ -146,3 +148,35 @@ async def test_a_ticker_ticks_until_it_is_stopped_even_when_a_callback_fails() -
     await after.wait()
     assert len(times) == 3
     assert [type(error) for error in reported] == [ValueError] * 3
+
+
+@pytest.mark.parametrize("measures_silence", [True, False])
+def test_a_ticker_that_measures_silence_ticks_after_a_standstill_when_sockets_were_read(
+    measures_silence: bool,
+) -> None:
+    found: list[bytes] = []
+
+    async def tick_twice() -> None:
+        loop = asyncio.get_running_loop()
+        first, second = asyncio.Event(), asyncio.Event()
+        ours, peers = socket.socketpair()
+
+        def tick() -> None:
+            if first.is_set():
+                second.set()
+                ticker.stop()
+                found.append(b"tick")
+            first.set()
+
+        ticker = Ticker(0.1, tick, measures_silence=measures_silence)
+        with ours, peers:
+            loop.add_reader(ours, lambda: found.append(ours.recv(100)))
+            ticker.start()
+            async with asyncio.timeout(10):
+                await first.wait()
+                stand_still_soon(b"read", peers)
+                await second.wait()
+            loop.remove_reader(ours)
+
+    on_uvloop(tick_twice())
+    assert found == ([b"read", b"tick"] if measures_silence else [b"tick"])

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed
+from gateway.invocation.states import ATTACHED, EXPIRED
 from http1.stream import Request
 from queueing.interface import RunDecision
 from tests.support.invocation_world import REQUEST_ID, World
@@ -16,6 +17,7 @@ ASKED = [
     (b"nvcf-deliveries", b"2"),
 ]
 RUNNING = (b"nvcf-running", b"1")
+LATE = (b"nvcf-late", b"1")
 
 
 def ask(world: World, headers: list[tuple[bytes, bytes]], method: bytes = b"POST") -> int:
@@ -41,6 +43,19 @@ def test_while_it_waits_the_queue_decides(decision: RunDecision, status: int) ->
 
 def test_while_another_worker_attaches_it_is_not_run_yet() -> None:
     assert ask(World().publish().attach(), ASKED) == 409
+
+
+def test_a_request_that_is_dropped_as_late_expires() -> None:
+    world = World().publish()
+    assert ask(world, [*ASKED, LATE]) == 410
+    assert world.invocation.state is EXPIRED
+    assert "registry.expired" in world.script.take()
+
+
+def test_a_request_to_which_another_worker_responds_does_not() -> None:
+    world = World().publish().attach()
+    assert ask(world, [*ASKED, LATE]) == 410
+    assert world.invocation.state is ATTACHED
 
 
 def test_nothing_is_run_again_once_the_client_has_the_head() -> None:

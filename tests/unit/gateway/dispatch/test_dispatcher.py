@@ -1,6 +1,7 @@
 """Who is refused before there is an invocation, and what they are told."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -17,13 +18,14 @@ from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.router import Router
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
+from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import (
     RecordedQueue,
-    RecordedRegistry,
     RecordedResponseWriter,
     RecordedSpool,
     Script,
@@ -43,20 +45,24 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     return Principal("own", "sub", scopes[authorization], EVERYTHING)
 
 
-def dispatcher(max_body_bytes: int = 0) -> Dispatcher:
-    model, queue, script = ReadModel(), RecordedQueue(Script()), Script()
+def dispatcher(
+    max_body_bytes: int = 0,
+    metrics: GatewayMetrics | None = None,
+    access: AccessLog | None = None,
+    wake: Callable[[str], object] = lambda version_id: None,
+) -> Dispatcher:
+    model, queue = ReadModel(), RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
     model.apply(FunctionVersion(INACTIVE, version, "own", "name", VersionState.INACTIVE))
     model.apply(
         FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
     )
-    metrics, attach = (
-        GatewayMetrics(MetricRegistry(with_process=False)),
-        AttachEndpoint(lambda: 0.0),
-    )
+    metrics = metrics or GatewayMetrics(MetricRegistry(with_process=False))
+    attach = AttachEndpoint(lambda: 0.0)
+    registry = InvocationRegistry(attach, queue, metrics, access, lambda: 0.0, wake)
     context = Context(
         queue=queue,
-        registry=RecordedRegistry(script),
+        registry=registry,
         region=b"eu",
         attach_uri=b"http://10.0.0.1:8090",
         process=7,
@@ -66,7 +72,7 @@ def dispatcher(max_body_bytes: int = 0) -> Dispatcher:
     )
     return Dispatcher(
         context,
-        InvocationRegistry(attach, queue, metrics, None, lambda: 0.0, lambda version_id: None),
+        registry,
         call_head_reader(b""),
         Admission(authenticate, Router(model, lambda: 0.0)),
         PathEndpoints(attach, ProcessHealth(), metrics),
@@ -134,3 +140,30 @@ def test_a_body_that_is_announced_too_large_is_refused_at_once(
     if client.head is not None:
         assert client.head[0] == 413
         assert json.loads(client.sent)["type"] == "urn:nvcf:problem-details:content-too-large"
+
+
+class Lines(LineWriter):
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+def test_a_body_that_is_announced_too_large_is_logged_and_counted_and_wakes_no_instance() -> None:
+    found, numbers = Lines(), MetricRegistry(with_process=False)
+    woken: list[str] = []
+    refusing = dispatcher(
+        metrics=GatewayMetrics(numbers),
+        access=AccessLog(found, lambda: 0.0),
+        wake=woken.append,
+    )
+    headers = [GOOD, (b"function-id", LIMITED.encode())]
+    for body_bytes in (101, 100):
+        client = RecordedResponseWriter(Script(), "client")
+        refusing(Request(b"POST", b"/", b"f.example", headers, body_bytes, 0.0), client)
+    (line,) = map(json.loads, found.lines)
+    assert (line["function_id"], line["outcome"], line["status"]) == (LIMITED, "bad_request", 413)
+    assert b'gateway_invocations_total{outcome="bad_request"} 1\n' in numbers.exposition()
+    assert len(woken) == 1

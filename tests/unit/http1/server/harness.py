@@ -215,6 +215,12 @@ class Harness:
             self.connections.check()
             self.loop.run()
 
+    def stand_still(self, seconds: float) -> None:
+        """Let the process stand still: the next check of the limits is as much too late."""
+        self.loop.now += seconds
+        self.connections.check()
+        self.loop.run()
+
     @property
     def last(self) -> Exchange:
         return self.exchanges[-1]

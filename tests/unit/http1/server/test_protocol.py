@@ -565,6 +565,46 @@ def test_an_idle_connection_is_closed_without_a_response() -> None:
     assert harness.transport.written == b""
 
 
+def test_a_request_that_came_while_the_process_stood_still_is_read_before_a_limit_applies() -> None:
+    harness = Harness(LIMITS, on=answering)
+    harness.pass_time(39)
+    harness.stand_still(100)
+    assert not harness.transport.is_closing()
+    harness.feed(GET)
+    harness.pass_time(39)
+    assert harness.status() == b"200"
+    assert not harness.transport.is_closing()
+    harness.pass_time(3.1)
+    assert harness.transport.is_closing()
+
+
+def test_a_standstill_is_no_stall_of_the_client() -> None:
+    harness = Harness(LIMITS)
+    harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    harness.stand_still(100)
+    # Read before the next check: its deadline does not come early either.
+    harness.feed(b"x")
+    harness.pass_time(19)
+    assert harness.last.events == ["data"]
+    harness.pass_time(3.1)
+    assert harness.status() == b"408"
+
+
+def test_a_client_that_could_not_read_because_the_process_stood_still_is_not_reset() -> None:
+    harness = Harness(LIMITS)
+    harness.transport.is_stuck = True
+    harness.feed(GET)
+    harness.last.writer.send_head(200, [], None)
+    harness.last.writer.send_data(b"x" * 1000)
+    harness.loop.run()
+    harness.pass_time(20)
+    harness.stand_still(100)
+    harness.pass_time(9)
+    assert not harness.transport.aborted
+    harness.pass_time(4)
+    assert harness.transport.aborted
+
+
 def test_a_head_has_to_come_in_time_however_it_trickles() -> None:
     harness = Harness(LIMITS)
     for _ in range(9):
