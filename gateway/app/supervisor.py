@@ -20,11 +20,13 @@ from runtime.lifecycle import EXIT_UNUSABLE, die_with_parent
 from runtime.settings import Address
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-_SIGNALS = _STOP_SIGNALS | {signal.SIGCHLD}
+_SIGNALS = _STOP_SIGNALS | {signal.SIGCHLD, signal.SIGALRM}
 _RESTART_FIRST_S = 0.5
 _RESTART_MOST_S = 10.0
 _STEADY_S = 30.0
 """A process that lived this long starts again after the first delay."""
+_SOONEST_S = 0.001
+"""The shortest alarm: 0 would be none."""
 
 _log = logging.getLogger("gateway.workers")
 
@@ -53,9 +55,9 @@ def bind_for(addresses: Sequence[Address], count: int) -> list[list[socket.socke
     ]
 
 
-def wait_until_due(due: Collection[float], now: float) -> float:
-    """Return how many seconds to wait for a signal: to the first time in ``due``, at most 30."""
-    return min(max(min(due) - now, 0.0), _STEADY_S) if due else _STEADY_S
+def alarm_after_s(due: Collection[float], now: float) -> float:
+    """Return the seconds to the first time in ``due``, above 0; 0, no alarm, if there is none."""
+    return max(min(due) - now, _SOONEST_S) if due else 0.0
 
 
 Run = Callable[[int, list[socket.socket]], int]
@@ -81,11 +83,12 @@ class Supervisor:
         for index in range(len(self._sockets)):
             self._start(index)
         while self._running or self._due:
-            wait_s = wait_until_due(self._due.values(), time.monotonic())
-            received = signal.sigtimedwait(_SIGNALS, wait_s)
-            # After a standstill (SIGSTOP) during which the time ran out, CPython returns a signal
-            # with arbitrary numbers (3.11.7).
-            if received is not None and received.si_signo in _STOP_SIGNALS:
+            # sigtimedwait invents a signal when its time runs out during a standstill
+            # (findings/python_sigtimedwait_invents_signals.sh).
+            after_s = alarm_after_s(self._due.values(), time.monotonic())
+            signal.setitimer(signal.ITIMER_REAL, after_s)
+            received = signal.sigwaitinfo(_SIGNALS)
+            if received.si_signo in _STOP_SIGNALS:
                 self._stop(received.si_signo)
             self._reap()
             self._start_due()
