@@ -186,6 +186,13 @@ class Lease(Protocol):
         0 if that is not known, or once the lease has ended.
         """
 
+    def is_first_known(self) -> bool:
+        """Whether ``deliveries`` counts all of them.
+
+        A broker that crashed has kept the request, and may have forgotten to whom it was delivered:
+        it counts again from 1. So False for what was stored before the queue was last bound.
+        """
+
     def in_progress(self) -> None:
         """Start the time of the lease again. Lost when the broker cannot be reached."""
 
@@ -205,12 +212,18 @@ class PullConsumer(Protocol):
     def start(self) -> None:
         """Subscribe to cancels and bind to the queue; the connection may be up or down."""
 
-    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
-        """Call these two from now on.
+    def watch(
+        self,
+        on_standstill: Callable[[], None],
+        on_loss: Callable[[], None],
+        on_bound: Callable[[], None],
+    ) -> None:
+        """Call these from now on.
 
-        ``on_standstill``: the process stood still for nearly a lease or longer. Its leases may have
-        ended; those that arrived unseen meanwhile are dropped. ``on_loss``: the queue has lost its
-        requests, or may have: the gateways need to know which ones run.
+        ``on_standstill``: the process, or its connection, stood still for nearly a lease or longer.
+        Its leases may have ended; those that arrived unseen meanwhile are dropped. ``on_loss``: the
+        queue has lost its requests, or may have: the gateways need to know which ones run.
+        ``on_bound``: the queue was bound, for the first time or again.
         """
 
     def want(self, free: int) -> None:

@@ -44,7 +44,7 @@ _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
 """A request that is withdrawn so shortly before the end of its window is withdrawn for it."""
-_STORED_LATE_NS = 4_000_000_000
+_YOUNG_NS = 4_000_000_000
 """A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
@@ -97,6 +97,7 @@ class JobRunner:
         self._reported: set[str] = set()
         self._broke_off: dict[str, int] = {}
         self._reporting_late = 0
+        self._sure_from_ns = 0
         self._loop = asyncio.get_running_loop()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -115,7 +116,7 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
-        queue.watch(self.on_standstill, self.on_loss)
+        queue.watch(self.on_standstill, self.on_loss, self.on_bound)
         self.resume()
 
     def pause(self) -> None:
@@ -180,11 +181,13 @@ class JobRunner:
             return
         now_ns = time.time_ns()
         is_asking = request_id in self._asking
-        is_old = envelope.requested_at_ns < now_ns - _STORED_LATE_NS
+        requested_at_ns = envelope.requested_at_ns
+        # Nearly all requests are young: nothing has to be read from their leases.
+        is_young = now_ns - requested_at_ns < _YOUNG_NS and now_ns > self._sure_from_ns
         if (
             lease.deliveries == 1
             and not is_asking
-            and not (is_old and _is_stored_late(lease, envelope.requested_at_ns))
+            and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
             return
@@ -259,6 +262,10 @@ class JobRunner:
             job.cancel()
         elif (lease := self._asking.pop(request_id, None)) is not None:
             lease.ack()
+
+    def on_bound(self) -> None:
+        """The queue was bound: what it has stored before may have been delivered unknown times."""
+        self._sure_from_ns = time.time_ns() + _YOUNG_NS + int(_SKEW_S * 1e9)
 
     def on_standstill(self) -> None:
         """This process stood still, and other workers may have its requests by now.
@@ -416,10 +423,11 @@ class JobRunner:
         self._want()
 
 
-def _is_stored_late(lease: Lease, requested_at_ns: int) -> bool:
-    """Return whether the request was on its way to the broker for so long that its client may know.
+def _is_first_run(lease: Lease, requested_at_ns: int) -> bool:
+    """Return whether a first delivery is one, of a request whose client waits.
 
     A publish can lie in a socket while the broker is paused or cut off, until after its client was
     told that it failed. A request that only waited in the queue was stored at once.
     """
-    return requested_at_ns > 0 and lease.stored_at_ns() - requested_at_ns > _STORED_LATE_NS
+    stored_late_ns = lease.stored_at_ns() - requested_at_ns if requested_at_ns > 0 else 0
+    return stored_late_ns < _YOUNG_NS and lease.is_first_known()

@@ -12,8 +12,13 @@ consumer is still the same. If it is another one, the sequences of old leases ma
 requests, and the acknowledgements are dropped.
 
 A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
-over and belong to others by now. `_watch` notices the standstill; what arrives before the next
-round trip to the server is dropped: an ack or nak would end the lease of another worker.
+over and belong to others by now; so does one whose connection was cut off for a while. `_watch`
+notices both, the latter by missing heartbeats. What arrives before the next round trip to the
+server is dropped: an ack or nak would end the lease of another worker.
+
+A broker that crashed may have kept a request on disk and forgotten that it was delivered. Its next
+delivery is counted as the first one then, so the number says nothing about what was stored before
+the consumer was last bound (`PulledLease.is_first_known`).
 """
 
 import asyncio
@@ -134,6 +139,10 @@ class PulledLease:
         """Return when the server stored the request; 0 once the lease has ended."""
         return stored_at_ns_of(self._ack_subject)
 
+    def is_first_known(self) -> bool:
+        """Whether ``deliveries`` counts all of them: stored since the consumer was bound."""
+        return stored_at_ns_of(self._ack_subject) > self._consumer.bound_at_ns
+
     def in_progress(self) -> None:
         """Start the time of the lease again."""
         if self._ack_subject:
@@ -164,7 +173,8 @@ class PullConsumer:
     every cancelled request of the version, whichever worker has it.
 
     ``pulls`` counts the pulls sent, ``lapsed`` the leases that were dropped because they may have
-    been over when they were read.
+    been over when they were read. ``bound_at_ns`` is when the consumer was last bound, by the
+    server's clock.
     """
 
     def __init__(
@@ -182,6 +192,7 @@ class PullConsumer:
         self._on_cancel = on_cancel
         self._on_standstill: Callable[[], None] = lambda: None
         self._on_loss: Callable[[], None] = lambda: None
+        self._tell_bound: Callable[[], None] = lambda: None
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -216,7 +227,7 @@ class PullConsumer:
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
         self._read_at = self._boot_clock()
         self._is_checking = False
-        self.pulls = self.lapsed = 0
+        self.pulls = self.lapsed = self.bound_at_ns = self._read_bytes = 0
 
     # Start and end
 
@@ -232,10 +243,16 @@ class PullConsumer:
         if self._connection.is_connected():
             self._rebind()
 
-    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
-        """Call these two from now on."""
+    def watch(
+        self,
+        on_standstill: Callable[[], None],
+        on_loss: Callable[[], None],
+        on_bound: Callable[[], None],
+    ) -> None:
+        """Call these from now on."""
         self._on_standstill = on_standstill
         self._on_loss = on_loss
+        self._tell_bound = on_bound
 
     def want(self, free: int) -> None:
         """Set how many further requests may be leased; 0 or less cancels all pulls."""
@@ -298,6 +315,7 @@ class PullConsumer:
                 continue
             if state is not None:
                 self._compare(state)
+                self.bound_at_ns = state.at_ns
                 self._on_bound()
                 return
 
@@ -324,6 +342,7 @@ class PullConsumer:
     def _on_bound(self) -> None:
         self._is_bound = True
         self._silent_heartbeats = 0
+        self._tell_bound()
         # The last acknowledgements on a lost connection may not have arrived; twice is harmless.
         for ack_subject in self._recent:
             self._connection.publish(ack_subject, ACK)
@@ -346,7 +365,7 @@ class PullConsumer:
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             batch,
             int(options.expires_s * 1e9),
-            int(min(options.heartbeat_s, options.expires_s / 3) * 1e9),
+            int(min(options.heartbeat_s, options.expires_s / 3, self._max_standstill_s / 3) * 1e9),
         )
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
@@ -431,18 +450,26 @@ class PullConsumer:
     # Standstill
 
     def stood_still(self) -> bool:
-        """Whether so much time has passed since all messages were read that a lease may be over."""
+        """Whether so much time has passed since all messages were read that a lease may be over.
+
+        Until then none was in the socket whose lease was not new.
+        """
         return self._boot_clock() - self._read_at >= self._max_standstill_s
 
     def _watch(self) -> None:
-        """Remember that the loop turns, or find out that it has not turned for too long."""
+        """Remember that all was read up to now, or find out that this was too long ago.
+
+        While a pull is open heartbeats come, so a connection that brings nothing may be cut off.
+        """
         if self._is_checking:
             return
+        read_bytes = self._connection.traffic.in_bytes
         if self.stood_still():
             self._is_checking = True
             spawn(self._read_up(), f"standstill-{self._stream}")
-        else:
+        elif not self._asked or read_bytes != self._read_bytes:
             self._read_at = self._boot_clock()
+        self._read_bytes = read_bytes
 
     async def _read_up(self) -> None:
         """Drop what waits in the socket: it was sent before this round trip."""

@@ -6,6 +6,7 @@ They are rare and respond with JSON. Publishing and pulling do not use this modu
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import orjson
@@ -130,7 +131,8 @@ class QueueState:
     leased, ``deliveries`` counts all leases, ``waiting`` the requests after ``delivered``.
     ``leased`` counts requests that were leased and not acknowledged, ``redelivered`` those of them
     that were leased more than once, ``pulls`` the pulls that wait. ``lease_s`` is the duration of
-    a lease.
+    a lease. ``at_ns`` is the moment by the server's clock, in Unix nanoseconds, 0 if it is not
+    known (nats-server before 2.10).
     """
 
     created: str
@@ -141,6 +143,7 @@ class QueueState:
     redelivered: int
     pulls: int
     lease_s: float
+    at_ns: int = 0
 
 
 class JetStream:
@@ -246,6 +249,7 @@ class JetStream:
             response["num_redelivered"],
             response["num_waiting"],
             response["config"].get("ack_wait", 0) / _SECOND_NS,
+            _unix_ns(response.get("ts", "")),
         )
 
     async def raise_sequences(self, stream: str, sequence: int) -> None:
@@ -311,3 +315,8 @@ def max_deliveries_subject() -> bytes:
 def naks_subject() -> bytes:
     """Return the subject of the server's advisories about leases that were given back."""
     return b"$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.*.*"
+
+
+def _unix_ns(text: str) -> int:
+    """Return a time of the server in Unix nanoseconds, to the microsecond; 0 for an empty text."""
+    return int(datetime.fromisoformat(text).timestamp() * 1e6) * 1000 if text else 0

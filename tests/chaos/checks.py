@@ -152,7 +152,9 @@ def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Vio
             if call.status != UNAVAILABLE or call.is_served or history.runs_of.get(call.number):
                 continue
             sent_s = IN_FLIGHT_S + (call.paced_s if call.kind is Kind.SLOW_UPLOAD else 0.0)
-            waited = call.started_at + sent_s < fault.began_at <= call.ended_at
+            # Pipelined calls end together: a head tells when this one was refused.
+            told_at = call.head_at or call.ended_at
+            waited = call.started_at + sent_s < fault.began_at <= told_at
             hit = {call.gateway, *layout.parts_of(call.function)}
             if waited and not any(other.target in hit for other in others):
                 yield Violation(
@@ -160,7 +162,7 @@ def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Vio
                     f"call {call.number} waited for {fault.began_at - call.started_at:.2f} s "
                     f"when {fault} began, and was told {call.outcome}",
                     (call.number,),
-                    call.ended_at,
+                    told_at,
                 )
 
 

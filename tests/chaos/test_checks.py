@@ -85,7 +85,7 @@ BAD = {
     "no_clean_end_of_a_cut_response": History(LAYOUT, [replace(CALL, missing="3 bytes")]),
     "outcomes_are_those_of_the_faults": History(LAYOUT, [TOLD]),
     "nothing_that_waits_is_lost_with_the_broker": History(
-        LAYOUT, [replace(TOLD, status=503, ended_at=102.0)], faults=BROKER_KILLED
+        LAYOUT, [replace(TOLD, status=503, head_at=102.0, ended_at=102.0)], faults=BROKER_KILLED
     ),
     "max_concurrency_is_kept": History(
         LAYOUT, runs=[replace(RUN, number=n, ended_at=0.0) for n in (1, 2, 3)]

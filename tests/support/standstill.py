@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-STANDSTILL_S = 0.7
+STANDSTILL_S = 1.0
 
 
 def stand_still_soon(sends: bytes, to: socket.socket) -> None:

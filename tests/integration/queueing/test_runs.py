@@ -1,12 +1,15 @@
 """Which deliveries are run, and who is told when the last one has ended."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import QueueLimits
+from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import gateway, new_version, publish, publish_many, worker
 from tests.support.waiting import until
@@ -93,7 +96,7 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         gateway(url, streams=StreamSettings(ack_wait_s=3.0, max_deliver=100)) as queue,
         worker(url, version, slots=0, pulls=PullOptions(boot_clock=clock)) as work,
     ):
-        work.pull.watch(lambda: stood_still.append(clock.now), lambda: None)
+        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore)
         await publish(queue, version)
         await until(work.pull.is_bound)
         clock.now += 60.0
@@ -104,6 +107,99 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         await work.has(1)
         assert work.pull.lapsed == work.leases[0].deliveries - 1
         assert len(stood_still) == 1
+
+
+async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    streams = StreamSettings(ack_wait_s=2.0, max_deliver=100)
+    async with (
+        gateway(url, streams=streams) as queue,
+        running_link(shared_nats_server.port) as link,
+        worker(f"nats://127.0.0.1:{link.port}", version) as cut_off,
+    ):
+        stood_still = asyncio.Event()
+        cut_off.pull.watch(stood_still.set, ignore, ignore)
+        await publish(queue, version)
+        (first,) = await cut_off.has(1)
+        first.ack()
+        cut_off.pull.want(1)
+        await until(lambda: cut_off.pull.pulls, lambda pulls: pulls == 2)
+        await cut_off.connection.flush()
+        link.may_pass.clear()
+        request, _ = await publish(queue, version)
+        await stood_still.wait()
+        async with worker(url, version) as other:
+            (lease,) = await other.has(1)
+            assert (lease.request_id, lease.deliveries) == (request, 2)
+            link.may_pass.set()
+            await until(lambda: cut_off.pull.lapsed)
+            lease.ack()
+        await until(lambda: not cut_off.pull.stood_still())
+        # It pulls again, and what comes now counts.
+        later, _ = await publish(queue, version)
+        assert [lease.request_id for lease in await cut_off.has(2)][1:] == [later]
+
+
+async def test_a_count_of_deliveries_from_before_a_crash_of_the_broker_is_not_trusted(
+    nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), nats_server.url
+    streams = StreamSettings(storage="file")
+    async with gateway(url, streams=streams) as queue, worker(url, version, slots=0) as work:
+        await publish(queue, version)
+        await until(work.pull.is_bound)
+        await nats_server.kill()
+        await nats_server.start()
+        await until(lambda: work.connection.is_connected() and work.pull.is_bound())
+        await publish(queue, version)
+        work.pull.want(2)
+        await work.has(2)
+        assert [lease.deliveries for lease in work.leases] == [1, 1]
+        assert [lease.is_first_known() for lease in work.leases] == [False, True]
+
+
+class Link:
+    """Passes bytes between a client and a server while ``may_pass`` is set."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.may_pass = asyncio.Event()
+        self.may_pass.set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward = await asyncio.open_connection("127.0.0.1", self._server_port)
+        for source, sink in ((reader, onward[1]), (onward[0], writer)):
+            self._tasks.add(spawn(self._pass_on(source, sink), "link"))
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self.may_pass.wait()
+                sink.write(data)
+        finally:
+            sink.close()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_link(server_port: int) -> AsyncIterator[Link]:
+    link = Link(server_port)
+    async with await asyncio.start_server(link.accept, "127.0.0.1", 0) as server:
+        link.port = server.sockets[0].getsockname()[1]
+        yield link
+        await link.close()
+
+
+def ignore() -> None:
+    """Do nothing."""
 
 
 class Clock:

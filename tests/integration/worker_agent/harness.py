@@ -29,10 +29,18 @@ from worker_agent.slots import Slots
 class HandLease:
     """A lease that records its calls; ``ended`` is set by the one that ends it."""
 
-    def __init__(self, envelope: bytes, deliveries: int = 1, stored_at: float = 0.0) -> None:
+    def __init__(
+        self,
+        envelope: bytes,
+        deliveries: int = 1,
+        stored_at: float = 0.0,
+        *,
+        knows_first: bool = True,
+    ) -> None:
         self.envelope = envelope
         self.stored_at = stored_at
         self.deliveries = deliveries
+        self.knows_first = knows_first
         self.behind = 0
         self.calls: list[str] = []
         self.ended = asyncio.Event()
@@ -42,6 +50,9 @@ class HandLease:
 
     def stored_at_ns(self) -> int:
         return int(self.stored_at * 1e9)
+
+    def is_first_known(self) -> bool:
+        return self.knows_first
 
     def in_progress(self) -> None:
         self.calls.append("in_progress")
@@ -73,7 +84,12 @@ class Wanted:
     def want(self, free: int) -> None:
         self.free = free
 
-    def watch(self, on_standstill: Callable[[], None], on_loss: Callable[[], None]) -> None:
+    def watch(
+        self,
+        on_standstill: Callable[[], None],
+        on_loss: Callable[[], None],
+        on_bound: Callable[[], None],
+    ) -> None:
         """Nothing is lost here."""
 
 
@@ -132,8 +148,15 @@ class Agent:
         self.gateways.close()
         await cancel_all()
 
-    def lease(self, envelope: bytes, deliveries: int = 1, stored_at: float = 0.0) -> HandLease:
-        lease = HandLease(envelope, deliveries, stored_at)
+    def lease(
+        self,
+        envelope: bytes,
+        deliveries: int = 1,
+        stored_at: float = 0.0,
+        *,
+        knows_first: bool = True,
+    ) -> HandLease:
+        lease = HandLease(envelope, deliveries, stored_at, knows_first=knows_first)
         self.intake.on_lease(lease)
         return lease
 

@@ -85,6 +85,20 @@ async def test_a_request_that_only_waited_long_is_run_without_a_question() -> No
         assert agent.gateway.runs == []
 
 
+@pytest.mark.parametrize("age_s", [0.0, 9.0])
+async def test_a_first_delivery_that_may_be_none_is_asked_about(age_s: float) -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = 410
+        agent.intake.on_bound()
+        answered = agent.gateway.expect()
+        stored_at = time.time() - age_s
+        lease = agent.lease(answered.envelope(age_s=age_s), stored_at=stored_at, knows_first=False)
+        await lease.ended.wait()
+        assert (lease.calls, server.requests) == (["ack"], 0)
+        assert agent.gateway.runs[0][b"nvcf-deliveries"] == b"1"
+
+
 async def test_a_second_delivery_whose_gateway_is_gone_is_not_run() -> None:
     server = Server()
     async with running_agent(server) as agent:
