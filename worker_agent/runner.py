@@ -359,11 +359,12 @@ class JobRunner:
             return
         if self._reporting_late < MAX_REPORTING_LATE:
             self._reporting_late += 1
-            spawn(self._tell_late(self._context, job.envelope), "late-report")
+            late = self._tell_late(self._context, job.envelope, job.lease.deliveries)
+            spawn(late, "late-report")
 
-    async def _tell_late(self, context: Context[Job], envelope: Envelope) -> None:
+    async def _tell_late(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
         try:
-            await context.attach.dropped_late(envelope)
+            await context.attach.dropped_late(envelope, deliveries)
         finally:
             self._reporting_late -= 1
 

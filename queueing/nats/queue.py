@@ -137,8 +137,8 @@ class PublishedRequest:
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
-    HELD; 0 if never. ``republishes`` is how often it was published again after a loss; ``sequence`` is 0 until
-    it is HELD for the first time. ``is_doubtful``: its runs are used up,
+    HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
+    ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
     unless the news of one given back is on its way.
     """
 
