@@ -1,9 +1,9 @@
 """Turns leases into jobs, and ends them at the queue.
 
 The runner asks the queue for as many requests as there are free slots, keeps every job by its
-request id, renews all leases by one ticker, and drains. If the queue delivers a request again while
-its first run still goes on (its lease ran out), the new lease joins that run. A request that was
-delivered before, perhaps to another worker, is run only if the gateway process that holds its
+request id, renews all leases at the same time, and drains. If the queue delivers a request again
+while its first run still goes on (its lease ran out), the new lease joins that run. A request that
+was delivered before, perhaps to another worker, is run only if the gateway process that holds its
 client says so (``docs/wire.md`` §5.5).
 """
 
@@ -116,7 +116,7 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
-        queue.watch(self.on_standstill, self.on_loss, self.on_bound)
+        queue.watch(self.on_standstill, self.on_loss, self.on_bound, self.renew)
         self.resume()
 
     def pause(self) -> None:
@@ -368,14 +368,20 @@ class JobRunner:
         finally:
             self._reporting_late -= 1
 
+    def renew(self) -> None:
+        """Renew every lease."""
+        for job in self._jobs.values():
+            job.lease.in_progress()
+        for lease in self._asking.values():
+            lease.in_progress()
+
     def tick(self) -> None:
         """Renew every lease; to be called every 10 s (leases last 30 s)."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
             if job.leased_at < oldest and job.state is not DONE:
                 job.cancel()
-            else:
-                job.lease.in_progress()
+        self.renew()
         if self._reported:
             # The gateways take it that what no worker reports any more is lost.
             again = [
