@@ -376,7 +376,7 @@ class JobRunner:
             lease.in_progress()
 
     def tick(self) -> None:
-        """Renew every lease; to be called every 10 s (leases last 30 s)."""
+        """Renew every lease, and end jobs that are too old; to be called every 10 s."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
             if job.leased_at < oldest and job.state is not DONE:
