@@ -506,7 +506,7 @@ class PullConsumer:
         stood_s = self._boot_clock() - self._read_at
         self._on_standstill()
         self._renew_all()
-        await self._connection.flush()
+        await self._read_all()
         self._read_at = self._boot_clock()
         self._is_reading_up = False
         emit(
@@ -522,11 +522,17 @@ class PullConsumer:
     async def _catch_up(self) -> None:
         """Renew the leases after a short standstill, also those that waited in the socket."""
         self._renew_all()
-        await self._connection.flush()
+        await self._read_all()
         self._is_catching_up = False
         if not self._is_reading_up and not self.stood_still():
             self._read_at = self._boot_clock()
             self._renew_all()
+
+    async def _read_all(self) -> None:
+        """Return when all has been read that was sent before, or the link is lost."""
+        while not await self._connection.flush():
+            # The link is cut off: what it brings later is not new.
+            pass
 
     def _renew_all(self) -> None:
         self._renewed_at = self._watched_at

@@ -244,9 +244,14 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
         link.may_pass.clear()
         request, _ = await publish(queue, version)
         await stood_still.wait()
+        loop = asyncio.get_running_loop()
+        # Longer than a round trip to the server may take.
+        end = loop.time() + 2.5
         async with worker(url, version) as other:
+            renewing(other)
             (lease,) = await other.has(1)
             assert (lease.request_id, lease.deliveries) == (request, 2)
+            await until(lambda: loop.time() >= end)
             link.may_pass.set()
             await until(lambda: cut_off.pull.lapsed)
             lease.ack()
