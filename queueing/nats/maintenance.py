@@ -152,8 +152,8 @@ class Maintenance:
                         stream=queue.stream,
                         error=str(error),
                     )
-                    is_answer = isinstance(error, JetStreamError | Denied)
-                    kind = QueueUnavailable if is_answer else BrokerSilent
+                    is_response = isinstance(error, JetStreamError | Denied)
+                    kind = QueueUnavailable if is_response else BrokerSilent
                     raise kind(str(error)) from error
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
