@@ -968,8 +968,9 @@ class JetStreamQueue:
                 silent.add(request.queue.names.cancel_subject)
             if silent_s >= self._grace_s(request):
                 self.losses += 1
-                # Nobody is to run it, wherever it may be.
-                self._maintenance.mark_uncertain(request.queue.names, request.request_id)
+                if not request.was_leased and not request.started_at:
+                    # The new stream may have it after all. Nobody is to run it now.
+                    self._maintenance.mark_uncertain(request.queue.names, request.request_id)
                 self._fail(request, QueueUnavailable("The queue has lost the request"))
             else:
                 waiting.append(request)

@@ -18,6 +18,7 @@ from queueing.nats.jetstream import (
 from queueing.nats.maintenance import BrokerSilent, FoundQueue
 from queueing.nats.protocol import MessageHandler
 from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
+from tests.support.waiting import until
 from wire.ids import request_id
 
 VERSION = "9b2e0c1d-0000-4000-8000-00000000000f"
@@ -544,8 +545,12 @@ async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() 
         world.stream_found()
         assert world.request.frame == b""
         world.stream_replaced()
+        world.connection.published.clear()
         world.time_passed()
         assert world.called == ["publish_failed QueueUnavailable"]
+        # Should the new stream have it, no worker runs it.
+        cancel = world.request.queue.names.cancel_subject, REQUEST.encode()
+        await until(lambda: cancel in world.connection.published)
 
 
 async def test_an_acknowledgement_with_a_sequence_that_went_back_tells_of_the_loss() -> None:
