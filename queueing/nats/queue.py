@@ -955,23 +955,18 @@ class JetStreamQueue:
             request = lost.popleft()
             if request.state is not LOST:
                 continue
-            if not request.was_leased and not request.started_at:
-                if not is_back:
-                    waiting.append(request)
-                    continue
-                if request.frame:
+            if not _is_begun(request) and (request.frame or not is_back):
+                if is_back:
                     self._republish(request, now)
-                    continue
+                else:
+                    waiting.append(request)
+                continue
             silent_s = now - max(request.at, request.started_at)
             if request.started_at and silent_s >= limits.claim_s / 2:
                 # A worker that began after the loss does not know of it.
                 silent.add(request.queue.names.cancel_subject)
             if silent_s >= self._grace_s(request):
-                self.losses += 1
-                if not request.was_leased and not request.started_at:
-                    # The new stream may have it after all. Nobody is to run it now.
-                    self._maintenance.mark_uncertain(request.queue.names, request.request_id)
-                self._fail(request, QueueUnavailable("The queue has lost the request"))
+                self._tell_lost(request)
             else:
                 waiting.append(request)
         lost.extendleft(reversed(waiting))
@@ -979,6 +974,13 @@ class JetStreamQueue:
             self._asked_at = now
             for subject in silent:
                 self._connection.publish(subject, LOSS_NOTICE)
+
+    def _tell_lost(self, request: PublishedRequest) -> None:
+        self.losses += 1
+        if not _is_begun(request):
+            # The new stream may have it after all. Nobody is to run it now.
+            self._maintenance.mark_uncertain(request.queue.names, request.request_id)
+        self._fail(request, QueueUnavailable("The queue has lost the request"))
 
     def _grace_s(self, request: PublishedRequest) -> float:
         """Return how long a lost request may wait for its response."""
@@ -1021,6 +1023,11 @@ def _runs_of(request: PublishedRequest) -> set[int]:
     if request.runs is None:
         request.runs = {1}
     return request.runs
+
+
+def _is_begun(request: PublishedRequest) -> bool:
+    """Return whether a worker has, or had, a request that is LOST."""
+    return request.was_leased or request.started_at > 0.0
 
 
 def _is_unacknowledged(request: PublishedRequest) -> bool:
