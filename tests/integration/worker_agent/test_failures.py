@@ -324,7 +324,9 @@ async def test_a_server_that_goes_on_writing_keeps_its_slot_and_is_reset_after_t
         try:
             while True:
                 await asyncio.sleep(0.02)  # the pace of tokens
-                assert agent.slots.running == 1 or agent.pool.in_use == 0
+                is_free = agent.slots.running == 0
+                await asyncio.sleep(0)  # a connection is lost a turn after its reset
+                assert not is_free or agent.pool.in_use == 0
                 await peer.send(b"5\r\nhello\r\n")
         except ConnectionError:
             failed.set()
