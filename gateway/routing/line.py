@@ -2,9 +2,11 @@
 
 A queue is served in order, for all gateway processes alike. So a new call waits for as long as the
 workers take for everything before it: the calls ahead, divided by the leases per second. Both are
-measured at the broker (`queueing.interface.LineState`) a few times per second while calls wait;
-between two measurements the sequences of this process's own publishes show what all processes have
-added. Nothing is measured, and nothing refused, while no call waits.
+measured at the broker (`queueing.interface.LineState`) a few times per second while calls wait.
+Between two measurements the sequences of this process's own publishes show what all processes have
+added, and its own calls what is gone for certain: those that were answered or withdrawn, all at once
+perhaps (`queueing.interface.OwnLine`). Nothing is measured, and nothing refused, while no call
+waits.
 
 The pace is that of the workers only while calls wait: then leases and time are summed, and
 forgotten with a time constant, because instances come and go. Long calls give few leases, so
@@ -18,7 +20,7 @@ Pure: time is an argument, monotonic seconds.
 
 from math import ceil, exp, inf
 
-from queueing.interface import LineState
+from queueing.interface import LineState, OwnLine
 from wire.deadlines import RESPONSE_GRACE_S
 from wire.head_times import HeadTimes
 
@@ -27,7 +29,8 @@ STALE_S = 5.0
 MAX_RETRY_AFTER_S = 3600
 _FIRST_INTERVAL_S = 0.1
 _BUSY_INTERVAL_S = 0.25
-_SLOW_INTERVAL_S = 2.0
+_SLOW_INTERVAL_S = 0.5
+"""So old is the news that the calls of other processes are gone, at most."""
 _IDLE_INTERVAL_S = 1.0
 _MEMORY_S = 2.0
 _GENERATIONS = 6
@@ -54,8 +57,9 @@ def retry_after_s(excess_s: float) -> int:
 class Line:
     """What is known of the line of one version.
 
-    ``called_at`` is when a call last asked, ``asked_at`` when the last measurement was begun, and
-    ``measuring`` whether it is still on its way.
+    ``called_at`` is when a call last asked, ``asked_at`` when the last measurement was begun,
+    ``measuring`` whether it is still on its way, and ``delivered`` the highest sequence that was
+    leased at the last one.
     """
 
     __slots__ = (
@@ -68,19 +72,22 @@ class Line:
         "_mean_s",
         "_median_s",
         "_needed_s",
+        "_others",
         "_paced_at",
+        "_published",
         "_seconds",
         "_sequence",
         "_state",
         "asked_at",
         "called_at",
+        "delivered",
         "measuring",
     )
 
     def __init__(self) -> None:
         self._state: LineState | None = None
         self._at = 0.0
-        self._sequence = 0
+        self._sequence = self._published = self._others = 0
         self._leases = 0.0
         self._leased_s = 0.0
         self._seconds = 0.0
@@ -93,6 +100,7 @@ class Line:
         self._needed_s: dict[float, float | None] = {}
         self.asked_at = 0.0
         self.called_at = 0.0
+        self.delivered = 0
         self.measuring = False
 
     def is_long(self, now: float) -> bool:
@@ -104,8 +112,8 @@ class Line:
         """A call got its response head ``lease_s`` after its lease."""
         self._heads.add(lease_s, now)
 
-    def measured(self, state: LineState, sequence: int, now: float) -> None:
-        """Take the queue's state; ``sequence`` is the last of this process when it was asked."""
+    def measured(self, state: LineState, own: OwnLine, now: float) -> None:
+        """Take the queue's state; ``own`` is what this process knew when it asked."""
         before, passed_s = self._state, now - self._at
         if before is not None and (
             state.epoch != before.epoch or state.deliveries < before.deliveries
@@ -134,17 +142,20 @@ class Line:
             self._long_at = now
         self._state = state
         self._at = now
-        self._sequence = sequence
+        self._sequence = max(own.sequence, state.delivered + state.waiting)
+        self._published = own.published
+        self._others = max(state.waiting - own.waiting, 0)
+        self.delivered = state.delivered
 
-    def is_due(self, sequence: int, now: float) -> bool:
+    def is_due(self, own: OwnLine, now: float) -> bool:
         """Return whether it is time for a measurement, if a call asks or `is_long`."""
         state = self._state
         if state is None:
             return not self.measuring and now - self.asked_at >= _BUSY_INTERVAL_S
-        if not self.is_long(now) and sequence - self._sequence <= state.leased:
+        if not self.is_long(now) and own.sequence - self._sequence <= state.leased:
             interval_s = _IDLE_INTERVAL_S
         else:
-            wait_s = self._wait_s(sequence, now)
+            wait_s = self._wait_s(own, now)
             if wait_s is None:
                 interval_s = _FIRST_INTERVAL_S
             else:
@@ -154,19 +165,19 @@ class Line:
                 interval_s = max(interval_s, _BUSY_INTERVAL_S)
         return not self.measuring and now - self.asked_at >= interval_s
 
-    def excess_s(self, poll_s: float, sequence: int, now: float, answered: int = 0) -> float:
+    def excess_s(self, poll_s: float, own: OwnLine, now: float) -> float:
         """Return how many seconds too long the line is for a poll window; 0 if it is not.
 
-        ``sequence`` is the last of this process, ``answered`` the last that has a response head.
+        ``own`` is what this process knows of its own calls now, after `delivered`.
         """
-        wait_s = self._wait_s(sequence, now, answered)
+        wait_s = self._wait_s(own, now)
         if not wait_s:
             return 0.0
         return max(wait_s - self._room_s(poll_s, now), 0.0)
 
-    def retry_after_s(self, poll_s: float, sequence: int, now: float) -> int:
+    def retry_after_s(self, poll_s: float, own: OwnLine, now: float) -> int:
         """Return when there will be room for such a call, as `retry_after_s`."""
-        return retry_after_s(self.excess_s(poll_s, sequence, now))
+        return retry_after_s(self.excess_s(poll_s, own, now))
 
     def _memory_s(self) -> float:
         """Return the time constant with which leases and time are forgotten.
@@ -213,7 +224,7 @@ class Line:
         room_s = max(poll_s - self._median_s, poll_s / 2)
         return max(min(room_s, window_s - needed_s - _LATE_S), 0.0)
 
-    def _wait_s(self, sequence: int, now: float, answered: int = 0) -> float | None:
+    def _wait_s(self, own: OwnLine, now: float) -> float | None:
         """Return how long a new call waits for its lease, `None` if it is not known."""
         state, passed_s = self._state, now - self._at
         if state is None or passed_s > STALE_S:
@@ -224,16 +235,18 @@ class Line:
         pace = self._pace(state)
         if pace is None:
             return None
-        published = sequence - self._sequence
+        published = own.sequence - self._sequence
         if not 0 < published < _MAX_PUBLISHED:
             published = 0
         # Without calls that wait, at most so many slots are free as leases ended since some did.
         idle_s = now - self._long_at if not state.waiting else passed_s
         ahead = state.waiting + published - pace * idle_s
-        if answered > self._sequence and not state.waiting:
-            # Leases are in order: what came before an answered call waits no more. (While calls
-            # wait, workers also lease what they do not start.)
-            ahead = min(ahead, sequence - answered)
+        # Calls that were answered or withdrawn are gone, whatever the pace was.
+        added_by_others = max(published - max(own.published - self._published, 0), 0)
+        ahead = min(ahead, own.waiting + self._others + added_by_others)
+        if own.answered > self._sequence:
+            # Leases are in order: what came before an answered call waits no more.
+            ahead = min(ahead, own.sequence - own.answered)
         return max(ahead, 0.0) / pace
 
     def _pace(self, state: LineState) -> float | None:
