@@ -101,6 +101,7 @@ class Overload:
         while self._events and self._events[0][0] <= until_s:
             self.now, _, event = heapq.heappop(self._events)
             event()
+        self.now = until_s
         return self
 
     def goodput(self, since_s: float, until_s: float) -> float:
@@ -132,6 +133,15 @@ class Overload:
         self._after(call.deadline - self.now, partial(self._time_out, call))
         self._after(ROUND_TRIP_S, self._lease)
         return None
+
+    def leave(self, gateway: int) -> None:
+        """End all calls of a gateway that have no response head: their clients leave."""
+        here = self._gateways[gateway]
+        for call in here.open:
+            call.state = "left"
+            self._running.discard(call)
+        here.open.clear()
+        self._lease()
 
     def _after(self, delay_s: float, event: Callable[[], None]) -> None:
         self._count += 1
@@ -210,7 +220,7 @@ class Overload:
         self._lease()
 
     def _time_out(self, call: Call) -> None:
-        if call.state in {"answered", "streaming"}:
+        if call.state in {"answered", "streaming", "left"}:
             return
         if call.state == "running":
             self._running.discard(call)

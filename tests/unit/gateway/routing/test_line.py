@@ -133,8 +133,8 @@ def test_a_line_is_measured_more_often_the_sooner_it_is_over() -> None:
         line.asked_at = 4.0
     assert not short.is_due(OwnLine(1000), 4.2)
     assert short.is_due(OwnLine(1000), 4.3)
-    assert not long.is_due(OwnLine(1000), 5.9)
-    assert long.is_due(OwnLine(1000), 6.1)
+    assert not long.is_due(OwnLine(1000), 4.45)
+    assert long.is_due(OwnLine(1000), 4.55)
     assert not idle.is_due(OwnLine(1000), 4.9)
     assert idle.is_due(OwnLine(1000), 5.1)
     # A burst: more has been published than there are slots.
@@ -171,6 +171,55 @@ def test_after_a_line_only_calls_after_an_answered_one_are_ahead() -> None:
     assert line.excess_s(3, OwnLine(1200, 1200), 4.3) == 0.0
     assert line.excess_s(3, OwnLine(1200, 1190), 4.3) == 0.0
     assert line.excess_s(3, OwnLine(1400, 1200), 4.3) > 0.0
+
+
+def waiting_own(own: int, waiting: int = 200) -> Line:
+    """Return a line in which ``own`` of those that wait are this process's."""
+    line = busy(waiting=waiting)
+    state = LineState("one", waiting, 4, 160, 1000 - waiting)
+    line.measured(state, OwnLine(1000, published=own, waiting=own), 4.0)
+    return line
+
+
+def test_own_calls_that_have_left_are_ahead_no_more() -> None:
+    line = waiting_own(200)
+    before = line.excess_s(3, OwnLine(1000, published=200, waiting=200), 4.0)
+    assert 0.0 < line.excess_s(3, OwnLine(1000, published=200, waiting=170), 4.0) < before
+    assert line.excess_s(3, OwnLine(1000, published=200, waiting=80), 4.0) == 0.0
+    assert line.retry_after_s(3, OwnLine(1000, published=200), 4.0) == 1
+    # Others have come since.
+    assert line.excess_s(3, OwnLine(1200, published=400, waiting=200), 4.0) > 0.0
+    assert line.excess_s(3, OwnLine(1200, published=400), 4.0) == 0.0
+
+
+def test_own_calls_say_nothing_of_those_of_other_processes() -> None:
+    line = waiting_own(20)
+    assert line.excess_s(3, OwnLine(1000, published=20), 4.0) > 0.0
+    # 200 more from others, and as many from this one, which have left.
+    line = waiting_own(200)
+    assert line.excess_s(3, OwnLine(1200, published=200), 4.0) > 0.0
+    assert line.excess_s(3, OwnLine(1200, published=400), 4.0) == 0.0
+
+
+def test_a_line_that_own_calls_have_left_is_measured_soon() -> None:
+    line = waiting_own(2000, waiting=2000)
+    line.asked_at = 4.0
+    assert not line.is_due(OwnLine(1000, published=2000, waiting=2000), 4.3)
+    assert line.is_due(OwnLine(1000, published=2000), 4.3)
+
+
+def test_while_calls_wait_those_before_an_answered_one_wait_no_more() -> None:
+    line = waiting_own(20)
+    assert line.excess_s(3, OwnLine(1050, 1000, 50, 30), 4.1) > 0.0
+    assert line.excess_s(3, OwnLine(1050, 1010, 50, 30), 4.1) == 0.0
+
+
+def test_a_measurement_knows_the_sequences_that_its_process_does_not() -> None:
+    """After its calls have left, or while only others publish, a process knows no late sequence."""
+    line = busy(waiting=200)
+    line.measured(LineState("one", 0, 4, 200, 5000), OwnLine(), 4.25)
+    assert line.excess_s(3, OwnLine(5001, published=1, waiting=1), 4.3) == 0.0
+    assert line.excess_s(3, OwnLine(5201, published=1, waiting=1), 4.3) > 0.0
 
 
 def test_a_few_long_calls_on_all_slots_say_nothing_of_those_behind_them() -> None:
