@@ -43,6 +43,8 @@ _TOLERANCE = 1.1
 _COUNTABLE = 0.75
 """So many calls must be leased on average. Fewer are only those that wait for the head of a stream,
 and too few to be counted now and then."""
+_UNKNOWN_PART = 0.25
+"""Calls wait for this part of a window before one is refused while nothing is known of any call."""
 _MAX_PUBLISHED = 1_000_000
 """A larger difference of two sequences is no count: they belong to two lives of the queue."""
 _LATE_S = 0.25
@@ -65,6 +67,7 @@ class Line:
     __slots__ = (
         "_at",
         "_credit",
+        "_done",
         "_heads",
         "_leased_s",
         "_leases",
@@ -87,7 +90,7 @@ class Line:
     def __init__(self) -> None:
         self._state: LineState | None = None
         self._at = 0.0
-        self._sequence = self._published = self._others = 0
+        self._sequence = self._published = self._others = self._done = 0
         self._leases = 0.0
         self._leased_s = 0.0
         self._seconds = 0.0
@@ -111,6 +114,7 @@ class Line:
     def answered(self, lease_s: float, now: float) -> None:
         """A call got its response head ``lease_s`` after its lease."""
         self._heads.add(lease_s, now)
+        self._done += 1
 
     def measured(self, state: LineState, own: OwnLine, now: float) -> None:
         """Take the queue's state; ``own`` is what this process knew when it asked."""
@@ -129,15 +133,17 @@ class Line:
         if (
             before is not None
             and before.waiting
-            and state.waiting
             and passed_s <= max(STALE_S, 2 * mean_s)
+            and (state.waiting or self._is_faster(before, state, passed_s))
         ):
             kept = exp(-passed_s / self._memory_s())
             leases = self._credible(state.deliveries - before.deliveries, before, state, passed_s)
+            leased = (before.leased + (state.leased if state.waiting else before.leased)) / 2
             self._leases = self._leases * kept + leases
-            self._leased_s = self._leased_s * kept + passed_s * (before.leased + state.leased) / 2
+            self._leased_s = self._leased_s * kept + passed_s * leased
             self._seconds = self._seconds * kept + passed_s
             self._paced_at = now
+        self._done = 0
         if state.waiting:
             self._long_at = now
         self._state = state
@@ -173,6 +179,9 @@ class Line:
         wait_s = self._wait_s(own, now)
         if not wait_s:
             return 0.0
+        if not self._mean_s and self._leases < 1 and self._seconds < _UNKNOWN_PART * poll_s:
+            # Long calls hold all slots; those that wait may be quick.
+            return 0.0
         return max(wait_s - self._room_s(poll_s, now), 0.0)
 
     def retry_after_s(self, poll_s: float, own: OwnLine, now: float) -> int:
@@ -194,7 +203,8 @@ class Line:
 
         A worker also leases what it then does not start, and that goes as fast as it can pull.
         Counting it would make the line look shorter just when it is too long. So leases count up to
-        twice the present pace, with a burst of one for each slot.
+        twice the present pace, with a burst of one for each slot; and those of this process's calls
+        that were answered.
         """
         pace = self._pace(before)
         if pace is None:
@@ -204,7 +214,16 @@ class Line:
         self._credit = min(self._credit + expected + fresh, expected + state.leased + 1)
         counted = min(float(leases), self._credit)
         self._credit -= counted
-        return counted
+        return max(counted, float(min(leases, self._done)))
+
+    def _is_faster(self, before: LineState, state: LineState, passed_s: float) -> bool:
+        """Return whether a line that has emptied was faster than the pace.
+
+        For how long calls still waited is not known: it may have been slower only because no more
+        were there. But quick calls behind long ones are leased all at once, at the end of the line.
+        """
+        pace = self._pace(before)
+        return pace is None or state.deliveries - before.deliveries > pace * passed_s
 
     def _room_s(self, poll_s: float, now: float) -> float:
         """Return how long a call may wait for its lease.

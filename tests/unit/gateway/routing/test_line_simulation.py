@@ -125,10 +125,15 @@ def test_who_comes_back_when_told_is_admitted_once_the_load_is_over() -> None:
     assert run.call(0, 3, 0.1) is None
 
 
+def quiet_at_first(*, shares: tuple[float, ...] = (1.0,)) -> Overload:
+    """Return four slots that only the test calls."""
+    run = Overload(slots=4, rate=1.0, service_s=always(1), window_s=always(1), shares=shares)
+    return run.run(0.5, load_ends_s=0.0)
+
+
 def quiet(*, shares: tuple[float, ...] = (1.0,)) -> Overload:
     """Return four slots on which a few calls of 50 ms have run, and only the test calls now."""
-    run = Overload(slots=4, rate=1.0, service_s=always(1), window_s=always(1), shares=shares)
-    run.run(0.5, load_ends_s=0.0)
+    run = quiet_at_first(shares=shares)
     for _ in range(12):
         for gateway in range(len(shares)):
             assert run.call(gateway, 20, 0.05) is None
@@ -170,6 +175,23 @@ def test_when_the_clients_of_other_processes_leave_it_is_known_within_a_moment()
     assert refusals(run, 0.1)
     run.leave(1)
     assert max(refusals(run, 4), default=0.0) <= 0.5
+
+
+def test_quick_calls_behind_long_ones_are_admitted() -> None:
+    """All four slots stand for 8 s, then the quick calls need 5 ms each: nobody waits for long."""
+    run = quiet_at_first()
+    refused = 0
+    for _ in range(3):
+        began_at = run.now
+        for _ in range(4):
+            assert run.call(0, 60, 8.0) is None
+        run.run(began_at + 1, load_ends_s=0.0)
+        for _ in range(50):
+            refused += run.call(0, 20, 0.02) is not None
+            run.run(run.now + 0.05, load_ends_s=0.0)
+        run.run(began_at + 9.5, load_ends_s=0.0)
+    assert not refused
+    assert not run.timed_out
 
 
 def test_once_the_load_has_ended_nothing_is_refused() -> None:
