@@ -61,7 +61,8 @@ class LineState(NamedTuple):
     """What the broker knows of one queue at one moment, for all gateway processes together.
 
     ``epoch`` differs from one queue to its successor of the same name. ``deliveries`` counts all
-    leases of the epoch, redeliveries included. ``delivered`` is the highest sequence that was leased.
+    leases of the epoch, redeliveries included, ``delivered`` is the highest sequence that was
+    leased.
     """
 
     epoch: str
@@ -74,10 +75,10 @@ class LineState(NamedTuple):
 class OwnLine(NamedTuple):
     """What a process knows of its own requests in one queue, without asking the broker.
 
-    ``sequence`` is the highest that the queue is known to have used, 0 if it is not known: sequences
-    count the publishes of all processes, one by one. ``answered`` is the highest sequence for which
-    `FunctionQueue.answered` was called, ``published`` counts this process's publishes, and
-    ``waiting`` its requests that may wait for a lease.
+    ``sequence`` is the highest that the queue is known to have used, 0 if that is not known:
+    sequences count the publishes of all processes, one by one. ``answered`` is the highest sequence
+    for which `FunctionQueue.answered` was called, ``published`` counts this process's publishes,
+    and ``waiting`` its requests that may wait for a lease.
     """
 
     sequence: int = 0

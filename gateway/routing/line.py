@@ -4,12 +4,13 @@ A queue is served in order, for all gateway processes alike. So a new call waits
 workers take for everything before it: the calls ahead, divided by the leases per second. Both are
 measured at the broker (`queueing.interface.LineState`) a few times per second while calls wait.
 Between two measurements the sequences of this process's own publishes show what all processes have
-added, and its own calls what is gone for certain: those that were answered or withdrawn, all at once
-perhaps (`queueing.interface.OwnLine`). Nothing is measured, and nothing refused, while no call
+added, and its own calls what is gone for certain (`queueing.interface.OwnLine`): those that were
+answered or withdrawn, perhaps all at once. Nothing is measured, and nothing refused, while no call
 waits.
 
 The pace is that of the workers only while calls wait: then leases and time are summed, and
-forgotten with a time constant, because instances come and go. Long calls give few leases, so
+forgotten with a time constant, because instances come and go. The end of a line counts too if many
+were leased then: they were quick calls behind long ones. Long calls give few leases, so
 ``leased`` calls that take ``mean_s`` each are counted as well: before the first lease is seen they
 are all that is known, later they hardly matter. While the mean is not known they make the pace look
 too high, never too low. A stale measurement, or a queue that no worker serves, gives no pace, and
@@ -134,7 +135,7 @@ class Line:
             before is not None
             and before.waiting
             and passed_s <= max(STALE_S, 2 * mean_s)
-            and (state.waiting or self._is_faster(before, state, passed_s))
+            and (state.waiting or self._is_faster(state.deliveries - before.deliveries, passed_s))
         ):
             kept = exp(-passed_s / self._memory_s())
             leases = self._credible(state.deliveries - before.deliveries, before, state, passed_s)
@@ -216,14 +217,13 @@ class Line:
         self._credit -= counted
         return max(counted, float(min(leases, self._done)))
 
-    def _is_faster(self, before: LineState, state: LineState, passed_s: float) -> bool:
-        """Return whether a line that has emptied was faster than the pace.
+    def _is_faster(self, leases: int, passed_s: float) -> bool:
+        """Return whether ``leases`` at the end of a line would raise the pace.
 
-        For how long calls still waited is not known: it may have been slower only because no more
+        For how long calls still waited is not known: there may be few only because no more calls
         were there. But quick calls behind long ones are leased all at once, at the end of the line.
         """
-        pace = self._pace(before)
-        return pace is None or state.deliveries - before.deliveries > pace * passed_s
+        return leases * self._seconds > self._leases * passed_s
 
     def _room_s(self, poll_s: float, now: float) -> float:
         """Return how long a call may wait for its lease.

@@ -222,6 +222,39 @@ def test_a_measurement_knows_the_sequences_that_its_process_does_not() -> None:
     assert line.excess_s(3, OwnLine(5201, published=1, waiting=1), 4.3) > 0.0
 
 
+def test_quick_calls_at_the_end_of_a_line_raise_the_pace() -> None:
+    """Four long calls hold all slots for 8 s; the 40 behind them need half a second."""
+    waits = []
+    for leased_at_the_end in (40, 0):
+        line = Line()
+        for second in range(8):
+            line.measured(LineState("one", 40, 4, 4), OwnLine(44), float(second))
+        for _ in range(40):
+            line.answered(0.05, 8.0)
+        line.measured(LineState("one", 0, 0, 4 + leased_at_the_end), OwnLine(44), 8.0)
+        line.measured(LineState("one", 40, 4, 8 + leased_at_the_end), OwnLine(88), 20.0)
+        line.measured(LineState("one", 40, 4, 9 + leased_at_the_end), OwnLine(88), 21.0)
+        waits.append(line.excess_s(1, OwnLine(88), 21.0))
+    assert waits[0] < waits[1] / 3
+
+
+def test_the_slow_end_of_a_line_does_not_lower_the_pace() -> None:
+    line = busy(waiting=40)
+    before = line.excess_s(1, OwnLine(1060), 4.0)
+    for quarter in range(1, 5):
+        line.measured(LineState("one", 0, 4, 161), OwnLine(1000), 4.0 + quarter / 4)
+    line.measured(LineState("one", 40, 4, 165), OwnLine(1040), 5.25)
+    assert line.excess_s(1, OwnLine(1100), 5.25) == pytest.approx(before)
+
+
+def test_before_a_time_is_known_a_quarter_of_the_window_is_waited() -> None:
+    line = Line()
+    for second in range(6):
+        line.measured(LineState("one", 100, 4, 4), OwnLine(100), float(second))
+    assert line.excess_s(16, OwnLine(100), 5.0) > 0.0
+    assert line.excess_s(24, OwnLine(100), 5.0) == 0.0
+
+
 def test_a_few_long_calls_on_all_slots_say_nothing_of_those_behind_them() -> None:
     line = Line()
     for _ in range(20):
