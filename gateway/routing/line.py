@@ -46,6 +46,8 @@ _COUNTABLE = 0.75
 and too few to be counted now and then."""
 _UNKNOWN_PART = 0.25
 """Calls wait for this part of a window before one is refused while nothing is known of any call."""
+_TELLING = 7
+"""So many calls of other processes are judged by each of this one, at most."""
 _MAX_PUBLISHED = 1_000_000
 """A larger difference of two sequences is no count: they belong to two lives of the queue."""
 _LATE_S = 0.25
@@ -77,6 +79,7 @@ class Line:
         "_median_s",
         "_needed_s",
         "_others",
+        "_own",
         "_paced_at",
         "_published",
         "_seconds",
@@ -91,7 +94,7 @@ class Line:
     def __init__(self) -> None:
         self._state: LineState | None = None
         self._at = 0.0
-        self._sequence = self._published = self._others = self._done = 0
+        self._sequence = self._published = self._own = self._others = self._done = 0
         self._leases = 0.0
         self._leased_s = 0.0
         self._seconds = 0.0
@@ -151,6 +154,7 @@ class Line:
         self._at = now
         self._sequence = max(own.sequence, state.delivered + state.waiting)
         self._published = own.published
+        self._own = own.waiting
         self._others = max(state.waiting - own.waiting, 0)
         self.delivered = state.delivered
 
@@ -261,12 +265,26 @@ class Line:
         idle_s = now - self._long_at if not state.waiting else passed_s
         ahead = state.waiting + published - pace * idle_s
         # Calls that were answered or withdrawn are gone, whatever the pace was.
-        added_by_others = max(published - max(own.published - self._published, 0), 0)
-        ahead = min(ahead, own.waiting + self._others + added_by_others)
+        added = max(own.published - self._published, 0)
+        others = self._others_left(own.waiting - added, 2 * pace * passed_s + state.leased)
+        ahead = min(ahead, own.waiting + others + max(published - added, 0))
         if own.answered > self._sequence:
             # Leases are in order: what came before an answered call waits no more.
             ahead = min(ahead, own.sequence - own.answered)
         return max(ahead, 0.0) / pace
+
+    def _others_left(self, own: int, leasable: float) -> float:
+        """Return how many calls of other processes wait, if ``own`` are left of this one's.
+
+        If most of its calls are gone, and more than ``leasable``, their clients have left. Those
+        of other processes perhaps have too: a proxy or an application ended. Until that is
+        measured, in a moment, as large a part of them is taken to be gone: nothing is refused in
+        doubt. A few calls tell nothing of many.
+        """
+        left = self._own - max(own, 0)
+        if left <= leasable or 2 * left <= self._own or self._others > _TELLING * self._own:
+            return self._others
+        return self._others * (1 - left / self._own)
 
     def _pace(self, state: LineState) -> float | None:
         """Return how many calls are leased per second while calls wait, `None` if not known."""

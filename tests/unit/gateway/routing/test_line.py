@@ -201,6 +201,17 @@ def test_own_calls_say_nothing_of_those_of_other_processes() -> None:
     assert line.excess_s(3, OwnLine(1200, published=400), 4.0) == 0.0
 
 
+def test_when_own_clients_leave_in_a_crowd_those_of_others_perhaps_do_too() -> None:
+    line = waiting_own(200, waiting=800)
+    assert line.excess_s(3, OwnLine(1000, published=200, waiting=150), 4.1) > 0.0
+    # They may all have been leased.
+    assert line.excess_s(3, OwnLine(1000, published=200), 7.0) > 0.0
+    assert line.excess_s(3, OwnLine(1000, published=200), 4.1) == 0.0
+    assert line.excess_s(9, OwnLine(1000, published=200, waiting=80), 4.1) == 0.0
+    # Those that have come since have not left.
+    assert line.excess_s(3, OwnLine(1200, published=400, waiting=200), 4.1) > 0.0
+
+
 def test_a_line_that_own_calls_have_left_is_measured_soon() -> None:
     line = waiting_own(2000, waiting=2000)
     line.asked_at = 4.0
