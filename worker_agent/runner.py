@@ -322,7 +322,7 @@ class JobRunner:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
         now = job.freed_at = self._loop.time()
-        if job.has_response:
+        if job.status and not job.is_problem:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
@@ -333,9 +333,7 @@ class JobRunner:
 
     def finished(self, request_id: str) -> None:
         """A job is over."""
-        slots = self._slots
-        was_full = slots.is_full()
-        slots.finish()
+        was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
         self._telemetry.ended(job, self._loop.time())
         if was_full:
@@ -395,7 +393,7 @@ class JobRunner:
             emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
         elif job.outcome is Outcome.LATE:
             self._report_late(job)
-        elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.has_response:
+        elif job.outcome is Outcome.CANCELLED and job.sent_at and not job.status:
             now = self._loop.time()
             left_s = job.left_s + self._gate.offset.seconds - (now - job.leased_at)
             if left_s <= _ENDED_S:

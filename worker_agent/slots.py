@@ -50,18 +50,16 @@ class Slots:
         self.release()
         self.finish()
 
-    def is_full(self) -> bool:
-        """Return whether the jobs in delivery, and not the slots, keep new work away."""
-        return self.jobs - self.running >= self.delivering_limit
-
     def release(self) -> None:
         """The inference server is done with a request."""
         if self.running == 0:
             raise AssertionError("a slot released that was not taken")
         self.running -= 1
 
-    def finish(self) -> None:
-        """A job is over."""
+    def finish(self) -> bool:
+        """A job is over. Return whether jobs in delivery, and not the slots, kept new work away."""
         if self.jobs == 0:
             raise AssertionError("a job ended that had not begun")
+        was_full = self.jobs - self.running >= self.delivering_limit
         self.jobs -= 1
+        return was_full

@@ -426,7 +426,8 @@ class ClientConnection(WatchedConnection):
             self._reset()
             self._is_reused = True
             self.idle_since = self._loop.time()
-            self.resume_reading()
+            if self._is_paused:
+                self.resume_reading()
             self._owner.released(self)
         else:
             self._transport.abort()

@@ -17,13 +17,18 @@ _SHORT_TOKENS = 9
 _LONG_TOKENS = 11
 
 
+def first_ack_subject(stream: str, consumer: str) -> bytes:
+    """Return how the short form of the subject begins at the first delivery of a message."""
+    return f"$JS.ACK.{stream}.{consumer}.1.".encode()
+
+
 def deliveries_of(subject: bytes) -> int:
-    """Return how often the message has been delivered, from 1 on. Called for every lease.
+    """Return how often the message has been delivered, from 1 on.
 
     Raises ValueError when ``subject`` is not an acknowledgement subject.
     """
     tokens = subject.split(b".")
-    return int(tokens[4 if len(tokens) == _SHORT_TOKENS else _first_number(tokens)])
+    return int(tokens[_first_number(tokens)])
 
 
 def sequences_of(subject: bytes) -> tuple[int, int]:

@@ -69,7 +69,8 @@ class GatewayPool:
 
     def deliver(self, job: Job) -> None:
         """POST a complete response."""
-        self._client(job).deliver(job)
+        uri = job.envelope.target_uri
+        (self._by_uri.get(uri) or self._client_of(uri)).deliver(job)
 
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
         """POST a response that begins with ``head``."""
@@ -102,8 +103,7 @@ class GatewayPool:
             client.close()
 
     def _client(self, job: Job) -> "GatewayClient":
-        uri = job.envelope.target_uri
-        return self._by_uri.get(uri) or self._client_of(uri)
+        return self._client_of(job.envelope.target_uri)
 
     def _client_of(self, uri: bytes) -> "GatewayClient":
         client = self._by_uri.get(uri)

@@ -42,7 +42,8 @@ class Job:
     until they are known. ``fetches_body``: a part of the body comes from the gateway. ``left_s`` is
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
     the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
-    the response's, 0 before its head. ``response_bytes`` counts the body from the inference server.
+    the response's, 0 before its head; ``is_problem``: it is a problem document of this agent.
+    ``response_bytes`` counts the body from the inference server.
     """
 
     __slots__ = (
@@ -50,7 +51,6 @@ class Job:
         "_holds_slot",
         "_inference",
         "_is_lease_ended",
-        "_is_problem",
         "_is_redelivered",
         "_is_retried",
         "_post",
@@ -63,6 +63,7 @@ class Job:
         "fetches_body",
         "freed_at",
         "head_at",
+        "is_problem",
         "lease",
         "leased_at",
         "left_s",
@@ -86,7 +87,7 @@ class Job:
         self._request: Outgoing | None = None
         self._holds_slot = True
         self._is_lease_ended = False
-        self._is_problem = False
+        self.is_problem = False
         self._is_retried = False
         self._is_redelivered = False
         self.lease = lease
@@ -117,16 +118,19 @@ class Job:
         except RequestError:
             self._fail(INTERNAL)
             return
+        gate, leased_at = self._context.gate, self.leased_at
         if self.envelope.requested_at_ns and (not request.has_rest or self.lease.deliveries == 1):
             # Otherwise the end of the window is not known, because it stands still while a worker
             # waits for the client's body: then only the gateway's withdrawal counts.
             self.left_s = left_s = request.left_s
-            offset = self._context.gate.offset
+            offset = gate.offset
             if request.window_s - left_s < offset.youngest_s:
                 offset.saw_age(request.window_s - left_s)
-        if not self._is_in_time(request, self.leased_at):
+        slack_s = gate.slack_s(self.left_s, request.window_s, leased_at, self.lease.followers)
+        if slack_s is None:
             self._finish(Outcome.LATE)
             return
+        self._start_by = leased_at + slack_s
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
@@ -144,11 +148,6 @@ class Job:
             return True
         self._finish(Outcome.LATE)
         return False
-
-    @property
-    def has_response(self) -> bool:
-        """Whether the inference server has sent a response head that can be passed on."""
-        return self.status != 0 and not self._is_problem
 
     def sent(self, writer: RequestWriter, now: float) -> None:
         """The head and the envelope's part of the body were written at ``now``."""
@@ -335,7 +334,7 @@ class Job:
             if status != 200:
                 self._finish(Outcome.UNWANTED)
             else:
-                self._finish(Outcome.FAILED if self._is_problem else Outcome.ANSWERED)
+                self._finish(Outcome.FAILED if self.is_problem else Outcome.ANSWERED)
         elif self.state is STREAMING:
             self._finish(Outcome.UNWANTED)
         else:
@@ -398,7 +397,7 @@ class Job:
 
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
-        self._is_problem = True
+        self.is_problem = True
         self.status = PROBLEM_STATUS
         self.response = problem_response(fault, self.request_id)
         self._deliver()
@@ -438,7 +437,8 @@ class Job:
         post, self._post = self._post, None
         if post is not None:
             post.abort()
-        self._end_upload()
+        if self._request is not None:
+            self._end_upload()
         self.response = b""
         is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:

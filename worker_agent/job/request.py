@@ -52,6 +52,12 @@ _SET_HERE = (
         NVCF_INVOCATION_REGION,
     }
 )
+_PLATFORM_LINES = (
+    b"NVCF-REQID: %b\r\nNVCF-SUB: %b\r\nNVCF-NCAID: %b\r\nNVCF-ASSET-DIR: %b/%b\r\n"
+    b"NVCF-LARGE-OUTPUT-DIR: %b/%b\r\nNVCF-MAX-RESPONSE-SIZE-BYTES: %d\r\n"
+    b"NVCF-INVOCATION-REGION: %b\r\nNvcf-Poll-Seconds: %d\r\n"
+)
+_LINES = _PLATFORM_LINES.count(b"\n")
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
 _METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
@@ -137,17 +143,22 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
     length = dropped.get(CONTENT_LENGTH)
     method = envelope.method
     body_bytes = _body_bytes(envelope, length)
-    if body_bytes is None:
-        framing = b"%bTransfer-Encoding: chunked\r\n" % platform_headers.static_lines
-    elif body_bytes or length is not None or method not in _METHODS_WITHOUT_BODY:
-        framing = b"%bContent-Length: %d\r\n" % (platform_headers.static_lines, body_bytes)
-    else:
-        framing = platform_headers.static_lines
-    _add_platform_headers(headers, envelope, platform_headers)
-    headers.append((b"NVCF-INVOCATION-REGION", dropped.get(NVCF_INVOCATION_REGION, b"")))
-    poll_s = poll_seconds(dropped.get(NVCF_POLL_SECONDS, b""))
+    poll = dropped.get(NVCF_POLL_SECONDS)
+    poll_s = poll_seconds(poll) if poll else DEFAULT_POLL_S
     age_ns = now_ns - envelope.requested_at_ns
-    headers.append((b"Nvcf-Poll-Seconds", b"%d" % max(0, poll_s - max(0, age_ns) // _NS)))
+    platform_lines = _platform_lines(
+        envelope,
+        platform_headers,
+        dropped.get(NVCF_INVOCATION_REGION, b""),
+        max(0, poll_s - max(0, age_ns) // _NS),
+    )
+    if body_bytes is None:
+        length_line = b"Transfer-Encoding: chunked\r\n"
+    elif body_bytes or length is not None or method not in _METHODS_WITHOUT_BODY:
+        length_line = b"Content-Length: %d\r\n" % body_bytes
+    else:
+        length_line = b""
+    framing = platform_lines + platform_headers.static_lines + length_line
     window_s = (poll_s or 1) + RESPONSE_GRACE_S
     try:
         head = encode_request_head(method, envelope.path or b"/", headers, framing)
@@ -213,18 +224,26 @@ def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     return kept, dropped
 
 
-def _add_platform_headers(
-    headers: Headers, envelope: Envelope, platform_headers: PlatformHeaders
-) -> None:
+def _platform_lines(
+    envelope: Envelope, platform_headers: PlatformHeaders, region: bytes, left_s: int
+) -> bytes:
+    """Return the header lines that the platform sets for one request."""
     request_id = envelope.request_id.encode()
-    headers += (
-        (b"NVCF-REQID", request_id),
-        (b"NVCF-SUB", envelope.subject.encode()),
-        (b"NVCF-NCAID", envelope.nca_id.encode()),
-        (b"NVCF-ASSET-DIR", b"%b/%b" % (platform_headers.asset_dir, request_id)),
-        (b"NVCF-LARGE-OUTPUT-DIR", b"%b/%b" % (platform_headers.large_output_dir, request_id)),
-        (b"NVCF-MAX-RESPONSE-SIZE-BYTES", b"%d" % envelope.max_direct_response_bytes),
+    lines = _PLATFORM_LINES % (
+        request_id,
+        envelope.subject.encode(),
+        envelope.nca_id.encode(),
+        platform_headers.asset_dir,
+        request_id,
+        platform_headers.large_output_dir,
+        request_id,
+        envelope.max_direct_response_bytes,
+        region,
+        left_s,
     )
+    if lines.count(b"\n") != _LINES or lines.count(b"\r") != _LINES or b"\0" in lines:
+        raise RequestError("a value of the envelope holds a line break or NUL")
+    return lines
 
 
 def _body_bytes(envelope: Envelope, length: bytes | None) -> int | None:
