@@ -61,13 +61,30 @@ class LineState(NamedTuple):
     """What the broker knows of one queue at one moment, for all gateway processes together.
 
     ``epoch`` differs from one queue to its successor of the same name. ``deliveries`` counts all
-    leases of the epoch, redeliveries included.
+    leases of the epoch, redeliveries included, ``delivered`` is the highest sequence that was
+    leased.
     """
 
     epoch: str
     waiting: int
     leased: int
     deliveries: int
+    delivered: int = 0
+
+
+class OwnLine(NamedTuple):
+    """What a process knows of its own requests in one queue, without asking the broker.
+
+    ``sequence`` is the highest that the queue is known to have used, 0 if that is not known:
+    sequences count the publishes of all processes, one by one. ``answered`` is the highest sequence
+    for which `FunctionQueue.answered` was called, ``published`` counts this process's publishes,
+    and ``waiting`` its requests that may wait for a lease.
+    """
+
+    sequence: int = 0
+    answered: int = 0
+    published: int = 0
+    waiting: int = 0
 
 
 class FunctionQueue(Protocol):
@@ -111,16 +128,11 @@ class FunctionQueue(Protocol):
         are leased in order. Costs next to nothing: it is called for every invocation.
         """
 
-    def last_sequence(self, version_id: str) -> int:
-        """Return the sequence of this process's last publish, 0 if it is not known.
+    def own_line(self, version_id: str, delivered: int) -> OwnLine:
+        """Return what this process knows of its own requests.
 
-        Sequences count the publishes of all processes, one by one.
-        """
-
-    def answered_sequence(self, version_id: str) -> int:
-        """Return the highest sequence of a request of this process that `answered` was called for.
-
-        Requests are leased in order, so none before it waits.
+        Requests are leased in order, so none waits up to ``delivered``, a sequence that was leased,
+        or before one that was answered. What was withdrawn waits no more.
         """
 
     async def line(self, version_id: str) -> LineState:

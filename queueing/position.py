@@ -35,11 +35,6 @@ class Sequences:
         """How many sequences are stored, removed ones included."""
         return len(self._sequences)
 
-    @property
-    def last(self) -> int:
-        """The highest sequence that is still stored, removed ones included; 0 when empty."""
-        return self._sequences[-1] if self._sequences else 0
-
     def add(self, sequence: int) -> None:
         """Add the sequence of a published request, which must not have been added before."""
         sequences = self._sequences

@@ -45,11 +45,10 @@ class Lines:
                     return
                 line = self._lines[version_id] = Line()
         now = line.called_at = self._clock()
-        sequence = self._queue.last_sequence(version_id)
-        if line.is_due(sequence, now):
+        own = self._queue.own_line(version_id, line.delivered)
+        if line.is_due(own, now):
             self._measure(version_id, line)
-        answered = self._queue.answered_sequence(version_id)
-        excess_s = line.excess_s(poll_s, sequence, now, answered)
+        excess_s = line.excess_s(poll_s, own, now)
         if excess_s:
             raise Overloaded(retry_after_s(excess_s))
 
@@ -64,13 +63,16 @@ class Lines:
         line = self._lines.get(version_id)
         if line is None:
             return 1
-        return line.retry_after_s(poll_s, self._queue.last_sequence(version_id), self._clock())
+        own = self._queue.own_line(version_id, line.delivered)
+        return line.retry_after_s(poll_s, own, self._clock())
 
     def tick(self) -> None:
         """Measure what is due and forget what is not called any more; a few times per second."""
         now = self._clock()
         for version_id, line in self._lines.items():
-            if line.is_long(now) and line.is_due(self._queue.last_sequence(version_id), now):
+            if line.is_long(now) and line.is_due(
+                self._queue.own_line(version_id, line.delivered), now
+            ):
                 self._measure(version_id, line)
         if now - self._swept_at >= _IDLE_S / 10:
             self._swept_at = now
@@ -86,14 +88,17 @@ class Lines:
             spawn(self._measure_once(version_id, line), "line-measure")
 
     async def _measure_once(self, version_id: str, line: Line) -> None:
-        sequence = self._queue.last_sequence(version_id)
+        asked = self._queue.own_line(version_id, line.delivered)
         try:
             state = await self._queue.line(version_id)
         except QueueUnavailable:
             # The last measurement becomes stale, and every call is admitted.
             return
         else:
-            line.measured(state, sequence, self._clock())
+            own = self._queue.own_line(version_id, state.delivered)
+            # What was published meanwhile is not in the state.
+            waiting = max(own.waiting - (own.published - asked.published), 0)
+            line.measured(state, asked._replace(waiting=waiting), self._clock())
         finally:
             line.measuring = False
             self._measuring -= 1

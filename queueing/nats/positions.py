@@ -93,7 +93,9 @@ class Positions:
         state = await self._state(stream)
         if state is None:
             return LineState("", 0, 0, 0)
-        return LineState(state.created, state.waiting, state.leased, state.deliveries)
+        return LineState(
+            state.created, state.waiting, state.leased, state.deliveries, state.delivered
+        )
 
     async def depth(self, stream: str) -> int:
         """Return how many requests wait for a lease. Raises `QueueUnavailable`."""

@@ -39,6 +39,7 @@ import orjson
 
 from queueing.interface import (
     LineState,
+    OwnLine,
     PublishCallbacks,
     QueueError,
     QueueFull,
@@ -408,15 +409,14 @@ class JetStreamQueue:
             queue.oldest_read_at = now
         return queue.oldest_at <= latest
 
-    def last_sequence(self, version_id: str) -> int:
-        """Return the sequence of this process's last publish, 0 if it is not known."""
+    def own_line(self, version_id: str, delivered: int) -> OwnLine:
+        """Return what this process knows of its own requests."""
         queue = self._queues.get(version_id)
-        return queue.sequences.last if queue is not None else 0
-
-    def answered_sequence(self, version_id: str) -> int:
-        """Return the highest sequence of a request of this process that was answered."""
-        queue = self._queues.get(version_id)
-        return queue.answered_sequence if queue is not None else 0
+        if queue is None:
+            return OwnLine()
+        highest, answered = queue.highest, queue.answered_sequence
+        waiting = queue.sequences.between(max(delivered, answered), highest + 1)
+        return OwnLine(highest, answered, int(queue.stored.value), waiting)
 
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""

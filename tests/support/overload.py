@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.routing.line import Line
-from queueing.interface import LineState
+from queueing.interface import LineState, OwnLine
 from wire.deadlines import RESPONSE_GRACE_S
 from worker_agent.job.window import StartGate
 
@@ -44,6 +44,12 @@ class Gateway:
     open: dict[Call, None] = field(default_factory=dict)
     last_sequence: int = 0
     answered: int = 0
+    published: int = 0
+
+    def own(self, delivered: int) -> OwnLine:
+        after = max(delivered, self.answered)
+        waiting = sum(call.sequence > after for call in self.open)
+        return OwnLine(self.last_sequence, self.answered, self.published, waiting)
 
 
 class Overload:
@@ -81,7 +87,7 @@ class Overload:
         self._gate = StartGate()
         self._queue: deque[Call] = deque()
         self._running: set[Call] = set()
-        self._deliveries = 0
+        self._deliveries = self._delivered = 0
         self._sequence = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -95,6 +101,7 @@ class Overload:
         while self._events and self._events[0][0] <= until_s:
             self.now, _, event = heapq.heappop(self._events)
             event()
+        self.now = until_s
         return self
 
     def goodput(self, since_s: float, until_s: float) -> float:
@@ -112,18 +119,29 @@ class Overload:
         line = here.line
         oldest = next(iter(here.open), None)
         if line.is_long(self.now) or (oldest is not None and self.now - oldest.at >= SUSPECT_S):
-            if line.is_due(here.last_sequence, self.now):
+            own = here.own(line.delivered)
+            if line.is_due(own, self.now):
                 self._measure(here)
-            if line.excess_s(window_s, here.last_sequence, self.now, here.answered):
-                return line.retry_after_s(window_s, here.last_sequence, self.now)
+            if line.excess_s(window_s, own, self.now):
+                return line.retry_after_s(window_s, own, self.now)
         self._sequence += 1
         call = Call(gateway, self.now, window_s, service_s, self._sequence)
         here.open[call] = None
         here.last_sequence = call.sequence
+        here.published += 1
         self._queue.append(call)
         self._after(call.deadline - self.now, partial(self._time_out, call))
         self._after(ROUND_TRIP_S, self._lease)
         return None
+
+    def leave(self, gateway: int) -> None:
+        """End all calls of a gateway that have no response head: their clients leave."""
+        here = self._gateways[gateway]
+        for call in here.open:
+            call.state = "left"
+            self._running.discard(call)
+        here.open.clear()
+        self._lease()
 
     def _after(self, delay_s: float, event: Callable[[], None]) -> None:
         self._count += 1
@@ -141,23 +159,24 @@ class Overload:
 
     def _tick(self) -> None:
         for here in self._gateways:
-            if here.line.is_long(self.now) and here.line.is_due(here.last_sequence, self.now):
+            line = here.line
+            if line.is_long(self.now) and line.is_due(here.own(line.delivered), self.now):
                 self._measure(here)
         self._after(TICK_S, self._tick)
 
     def _measure(self, here: Gateway) -> None:
-        line, sequence = here.line, here.last_sequence
+        line, own = here.line, here.own(self._delivered)
         line.measuring = True
         line.asked_at = self.now
         waiting = sum(call.state == "waiting" for call in self._queue)
         leased = sum(
             not (self._is_acked_at_head and call.state == "streaming") for call in self._running
         )
-        state = LineState("one", waiting, leased, self._deliveries)
+        state = LineState("one", waiting, leased, self._deliveries, self._delivered)
 
         def measured() -> None:
             line.measuring = False
-            line.measured(state, sequence, self.now)
+            line.measured(state, own, self.now)
 
         self._after(ROUND_TRIP_S, measured)
 
@@ -167,6 +186,7 @@ class Overload:
             if call.state != "waiting":
                 continue
             self._deliveries += 1
+            self._delivered = call.sequence
             slack_s = self._gate.slack_s(
                 call.deadline - self.now,
                 call.window_s + RESPONSE_GRACE_S,
@@ -200,7 +220,7 @@ class Overload:
         self._lease()
 
     def _time_out(self, call: Call) -> None:
-        if call.state in {"answered", "streaming"}:
+        if call.state in {"answered", "streaming", "left"}:
             return
         if call.state == "running":
             self._running.discard(call)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gateway.invocation.collection import SpoolUser
-from queueing.interface import LineState, RunDecision
+from queueing.interface import LineState, OwnLine, RunDecision
 
 
 class Script:
@@ -114,11 +114,8 @@ class RecordedQueue:
     def has_waited(self, version_id: str, seconds: float) -> bool:
         return False
 
-    def last_sequence(self, version_id: str) -> int:
-        return 0
-
-    def answered_sequence(self, version_id: str) -> int:
-        return 0
+    def own_line(self, version_id: str, delivered: int) -> OwnLine:
+        return OwnLine()
 
     async def line(self, version_id: str) -> LineState:
         raise NotImplementedError

@@ -372,23 +372,27 @@ async def test_the_line_is_counted_for_all_gateways(backend: Backend) -> None:
         backend.gateway(1, settings=PATIENT) as one,
         backend.gateway(2, settings=PATIENT) as two,
     ):
-        assert await one.queue.line(version) == ("", 0, 0, 0)
-        assert one.queue.last_sequence(version) == 0
+        assert await one.queue.line(version) == ("", 0, 0, 0, 0)
+        assert one.queue.own_line(version, 0) == (0, 0, 0, 0)
         await publish_many(backend, one, version, 3)
         await publish_many(backend, two, version, 2, process=2)
         await until_load(one, version, 5, 0)
         first = await one.queue.line(version)
-        assert first == (first.epoch, 5, 0, 0)
-        assert two.queue.last_sequence(version) - one.queue.last_sequence(version) == 2
+        base = first.delivered
+        assert first == (first.epoch, 5, 0, 0, base)
+        assert one.queue.own_line(version, base)[2:] == (3, 3)
+        assert two.queue.own_line(version, base) == (base + 5, 0, 2, 2)
         async with backend.worker(version, slots=2) as work:
             leases = await work.has(2)
             assert all(lease.followers() for lease in leases)
-            assert await two.queue.line(version) == (first.epoch, 3, 2, 2)
+            assert await two.queue.line(version) == (first.epoch, 3, 2, 2, base + 2)
             for lease in list(leases):
                 one.queue.answered(lease.request_id)
                 lease.ack()
             await until_load(one, version, 3, 0)
-            assert await one.queue.line(version) == (first.epoch, 3, 0, 2)
+            assert await one.queue.line(version) == (first.epoch, 3, 0, 2, base + 2)
+            assert one.queue.own_line(version, base + 2)[2:] == (3, 1)
+            assert two.queue.own_line(version, base + 2) == (base + 5, 0, 2, 2)
 
 
 async def test_a_request_may_have_waited_unless_a_younger_one_is_answered(

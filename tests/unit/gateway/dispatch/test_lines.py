@@ -6,7 +6,7 @@ import pytest
 
 from gateway.dispatch.lines import SUSPECT_S, Lines
 from gateway.errors import Overloaded
-from queueing.interface import LineState, QueueUnavailable
+from queueing.interface import LineState, OwnLine, QueueUnavailable
 from tests.support.recorder import RecordedQueue, Script
 from tests.support.waiting import until
 
@@ -18,13 +18,22 @@ class KnownQueue(RecordedQueue):
         super().__init__(Script())
         self.wait_s = 0.0
         self.state: LineState | None = LineState("one", 0, 0, 0)
+        self.own = OwnLine()
+        self.published_meanwhile = 0
         self.measured = 0
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         return self.wait_s >= seconds
 
+    def own_line(self, version_id: str, delivered: int) -> OwnLine:
+        return self.own
+
     async def line(self, version_id: str) -> LineState:
         self.measured += 1
+        new = self.published_meanwhile
+        self.own = self.own._replace(
+            published=self.own.published + new, waiting=self.own.waiting + new
+        )
         await asyncio.sleep(0)
         if self.state is None:
             raise QueueUnavailable("away")
@@ -47,9 +56,9 @@ class Bench:
         self.queue.state = LineState("one", waiting, 4, deliveries)
 
 
-async def overloaded() -> Bench:
+async def overloaded(bench: Bench | None = None) -> Bench:
     """Return a bench whose function leases 40 calls per second, with 10 s of them ahead."""
-    bench = Bench()
+    bench = bench or Bench()
     bench.queue.wait_s = SUSPECT_S
     for second in range(3):
         bench.state(400, 40 * second)
@@ -127,3 +136,28 @@ async def test_a_version_that_is_not_called_is_forgotten() -> None:
     bench.now += 400
     bench.lines.tick()
     assert len(bench.lines) == 0
+
+
+async def test_own_calls_that_have_left_are_forgotten_without_a_measurement() -> None:
+    bench = Bench()
+    bench.queue.own = OwnLine(400, published=400, waiting=400)
+    await overloaded(bench)
+    with pytest.raises(Overloaded):
+        bench.lines.admit("v", 3)
+    assert bench.lines.retry_after_s("v", 3) in {6, 7}
+    bench.queue.own = OwnLine(400, published=400)
+    bench.lines.admit("v", 3)
+    assert bench.lines.retry_after_s("v", 3) == 1
+
+
+async def test_own_calls_that_come_during_a_measurement_are_not_in_it() -> None:
+    """400 wait, none of this process: 400 that come meanwhile and leave again change nothing."""
+    bench = Bench()
+    await overloaded(bench)
+    bench.queue.published_meanwhile = 400
+    bench.now += 1.0
+    bench.lines.tick()
+    await bench.measure(4)
+    bench.queue.own = OwnLine(400, published=400)
+    with pytest.raises(Overloaded):
+        bench.lines.admit("v", 3)

@@ -123,3 +123,92 @@ def test_who_comes_back_when_told_is_admitted_once_the_load_is_over() -> None:
     assert retry_after_s > 10
     run.run(30 + retry_after_s, load_ends_s=30)
     assert run.call(0, 3, 0.1) is None
+
+
+def quiet_at_first(*, shares: tuple[float, ...] = (1.0,)) -> Overload:
+    """Return four slots that only the test calls."""
+    run = Overload(slots=4, rate=1.0, service_s=always(1), window_s=always(1), shares=shares)
+    return run.run(0.5, load_ends_s=0.0)
+
+
+def quiet(*, shares: tuple[float, ...] = (1.0,)) -> Overload:
+    """Return four slots on which a few calls of 50 ms have run, and only the test calls now."""
+    run = quiet_at_first(shares=shares)
+    for _ in range(12):
+        for gateway in range(len(shares)):
+            assert run.call(gateway, 20, 0.05) is None
+    run.run(5, load_ends_s=0.0)
+    return run
+
+
+def refusals(run: Overload, seconds: float, gateway: int = 0) -> list[float]:
+    """Make a short call every 50 ms; return after how long they were refused."""
+    began_at, refused = run.now, []
+    while run.now < began_at + seconds:
+        if run.call(gateway, 20, 0.05) is not None:
+            refused.append(run.now - began_at)
+        run.run(run.now + 0.05, load_ends_s=0.0)
+    return refused
+
+
+def crowd(run: Overload, service_s: float, gateways: tuple[int, ...] = (0,)) -> None:
+    """Let 400 calls with a long window come within 4 s, and 4 s pass."""
+    for number in range(400):
+        run.call(gateways[number % len(gateways)], 3600, service_s)
+        run.run(run.now + 0.01, load_ends_s=0.0)
+    run.run(run.now + 4, load_ends_s=0.0)
+    assert refusals(run, 0.1)
+
+
+@pytest.mark.parametrize("service_s", [0.3, 1.0])
+def test_when_all_clients_leave_the_next_call_is_admitted(service_s: float) -> None:
+    run = quiet()
+    crowd(run, service_s)
+    run.leave(0)
+    assert not refusals(run, 4)
+
+
+def test_when_the_clients_of_other_processes_leave_it_is_known_within_a_moment() -> None:
+    run = quiet(shares=(1.0, 1.0))
+    crowd(run, 1.0, gateways=(0, *19 * (1,)))
+    run.leave(1)
+    assert max(refusals(run, 4), default=0.0) <= 0.5
+
+
+def test_when_the_clients_of_all_processes_leave_the_next_call_is_admitted() -> None:
+    run = quiet(shares=(1.0, 1.0))
+    crowd(run, 1.0, gateways=(0, 1))
+    run.leave(0)
+    run.leave(1)
+    assert not refusals(run, 4)
+
+
+def test_quick_calls_behind_long_ones_are_admitted() -> None:
+    """All four slots stand for 8 s, then the quick calls need 5 ms each: nobody waits for long."""
+    run = quiet_at_first()
+    refused = 0
+    for _ in range(3):
+        began_at = run.now
+        for _ in range(4):
+            assert run.call(0, 60, 8.0) is None
+        run.run(began_at + 1, load_ends_s=0.0)
+        for _ in range(50):
+            refused += run.call(0, 20, 0.02) is not None
+            run.run(run.now + 0.05, load_ends_s=0.0)
+        run.run(began_at + 9.5, load_ends_s=0.0)
+    assert not refused
+    assert not run.timed_out
+
+
+def test_once_the_load_has_ended_nothing_is_refused() -> None:
+    """Quick calls waited behind long ones, so the pace was low, and the line seemed long."""
+    run = quiet()
+    for _ in range(4):
+        run.call(0, 60, 8.0)
+    run.run(6, load_ends_s=0.0)
+    for _ in range(50):
+        run.call(0, 20, 0.02)
+        run.run(run.now + 0.05, load_ends_s=0.0)
+    run.run(5 + 8 + 0.4, load_ends_s=0.0)
+    assert len(run.answered) == 12 + 54
+    assert not refusals(run, 4)

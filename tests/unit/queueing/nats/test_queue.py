@@ -622,6 +622,22 @@ async def test_what_is_forgotten_does_not_hide_what_waits() -> None:
         assert world.queue.has_waited(VERSION, 0.25)
 
 
+async def test_own_calls_wait_until_they_are_answered_or_withdrawn_or_leased() -> None:
+    async with running_world() as world:
+        world.acknowledged()
+        others = [request_id(bytes([number]) + bytes(15), 1) for number in range(1, 5)]
+        for sequence, other in enumerate(others, 8):
+            world.queue.publish(VERSION, other, b"envelope", world, b"")
+            world.reply_to(other, sequence)
+        assert world.queue.own_line(VERSION, 0) == (11, 0, 5, 5)
+        assert world.queue.own_line(VERSION, 7) == (11, 0, 5, 4)
+        world.queue.withdraw(VERSION, others[3])
+        assert world.queue.own_line(VERSION, 7) == (11, 0, 5, 3)
+        world.queue.answered(others[1])
+        assert world.queue.own_line(VERSION, 7) == (11, 9, 5, 1)
+        assert world.queue.own_line("another", 7) == (0, 0, 0, 0)
+
+
 # Runs
 
 
