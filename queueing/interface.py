@@ -229,13 +229,16 @@ class PullConsumer(Protocol):
         on_standstill: Callable[[], None],
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
+        renew: Callable[[], None],
     ) -> None:
         """Call these from now on.
 
         ``on_standstill``: the process, or its connection, stood still for nearly a lease or longer.
         Its leases may have ended; those that arrived unseen meanwhile are dropped. ``on_loss``: the
         queue has lost its requests, or may have: the gateways need to know which ones run.
-        ``on_bound``: the queue was bound, for the first time or again.
+        ``on_bound``: the queue was bound, for the first time or again. ``renew``: the leases are to
+        be renewed, because of a standstill or a lost connection that was shorter than that, or
+        because they have not been for longer than their duration permits.
         """
 
     def want(self, free: int) -> None:

@@ -1,9 +1,9 @@
 """Turns leases into jobs, and ends them at the queue.
 
 The runner asks the queue for as many requests as there are free slots, keeps every job by its
-request id, renews all leases by one ticker, and drains. If the queue delivers a request again while
-its first run still goes on (its lease ran out), the new lease joins that run. A request that was
-delivered before, perhaps to another worker, is run only if the gateway process that holds its
+request id, renews all leases at the same time, and drains. If the queue delivers a request again
+while its first run still goes on (its lease ran out), the new lease joins that run. A request that
+was delivered before, perhaps to another worker, is run only if the gateway process that holds its
 client says so (``docs/wire.md`` §5.5).
 """
 
@@ -116,7 +116,7 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
-        queue.watch(self.on_standstill, self.on_loss, self.on_bound)
+        queue.watch(self.on_standstill, self.on_loss, self.on_bound, self.renew)
         self.resume()
 
     def pause(self) -> None:
@@ -357,22 +357,29 @@ class JobRunner:
             return
         if self._reporting_late < MAX_REPORTING_LATE:
             self._reporting_late += 1
-            spawn(self._tell_late(self._context, job.envelope), "late-report")
+            late = self._tell_late(self._context, job.envelope, job.lease.deliveries)
+            spawn(late, "late-report")
 
-    async def _tell_late(self, context: Context[Job], envelope: Envelope) -> None:
+    async def _tell_late(self, context: Context[Job], envelope: Envelope, deliveries: int) -> None:
         try:
-            await context.attach.dropped_late(envelope)
+            await context.attach.dropped_late(envelope, deliveries)
         finally:
             self._reporting_late -= 1
 
+    def renew(self) -> None:
+        """Renew every lease."""
+        for job in self._jobs.values():
+            job.lease.in_progress()
+        for lease in self._asking.values():
+            lease.in_progress()
+
     def tick(self) -> None:
-        """Renew every lease; to be called every 10 s (leases last 30 s)."""
+        """Renew every lease, and end jobs that are too old; to be called every 10 s."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
             if job.leased_at < oldest and job.state is not DONE:
                 job.cancel()
-            else:
-                job.lease.in_progress()
+        self.renew()
         if self._reported:
             # The gateways take it that what no worker reports any more is lost.
             again = [

@@ -132,7 +132,7 @@ class QueueSettings(Section):
     region: Name = "local"
     """Region in stream and subject names; must equal that of the gateways."""
     progress_s: Annotated[Seconds, Field(gt=0)] = 10.0
-    """Time between two renewals of a lease, which ends after 30 s without one."""
+    """Time between two renewals of a lease, which ends after 30 s without; at most 0.4 of it."""
 
 
 class AttachSettings(Section):

@@ -81,10 +81,10 @@ class AttachEndpoint:
             and deliveries.isdigit()
             and len(deliveries) <= _MAX_DELIVERY_DIGITS
         ):
-            if NVCF_LATE in headers:
-                invocation.dropped_late()
+            if headers.get(NVCF_LATE) == b"1":
+                invocation.dropped_late(int(deliveries))
             else:
-                is_running = NVCF_RUNNING in headers
+                is_running = headers.get(NVCF_RUNNING) == b"1"
                 decision = invocation.run_requested(int(deliveries), is_running=is_running)
         return respond(request, worker, _RUN_STATUS[decision], [], b"")
 

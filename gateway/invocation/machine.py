@@ -121,7 +121,7 @@ class Invocation:
         )
         self._left_s: float | None = None
         self._post: WorkerPost | None = None
-        # That of the last worker which was told to run the request again.
+        # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self.method = request.method
         self.request_id, self.response_token, self._requested_at_ns = ticket
@@ -326,6 +326,7 @@ class Invocation:
         if is_running:
             if deliveries < self._deliveries:
                 return RunDecision.NEVER
+            self._deliveries = deliveries
             queue.started(self.request_id)
             return RunDecision.RUN
         if self.state is ATTACHED:
@@ -338,9 +339,14 @@ class Invocation:
             self._deliveries = deliveries
         return decision
 
-    def dropped_late(self) -> None:
-        """The first worker took the request out of the queue, because it would be late."""
-        if self.state is QUEUED:
+    def dropped_late(self, deliveries: int) -> None:
+        """A worker dropped a delivery of the request, because it would be late.
+
+        If it was the first one, it took the request out of the queue, and nobody else has it. Its
+        report may come after another worker was told to run the request, or has attached.
+        """
+        is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
+        if self.state is QUEUED and is_only_one:
             self._expire()
 
     # The worker's GET: the rest of the request body

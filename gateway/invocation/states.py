@@ -122,7 +122,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
-    (QUEUED, Event.DROPPED_LATE): frozenset({EXPIRED}),
+    (QUEUED, Event.DROPPED_LATE): frozenset({QUEUED, EXPIRED}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),

@@ -236,10 +236,12 @@ class NatsConnection:
         if asked is not None and not asked[1].done():
             asked[1].set_result(Reply(headers, payload))
 
-    async def flush(self) -> None:
-        """Return when the server has processed everything sent so far, or the link is lost."""
-        if self._link is not None:
-            await self._round_trip(self._link)
+    async def flush(self) -> bool:
+        """Wait until the server has processed everything sent so far, or the link is lost.
+
+        Return False if neither was so in time.
+        """
+        return self._link is None or await self._round_trip(self._link)
 
     # Connecting
 
@@ -400,7 +402,7 @@ class NatsConnection:
             new.send(frame)
         old.close(reason)
 
-    async def _round_trip(self, link: Link, while_held: bytes = b"") -> None:
+    async def _round_trip(self, link: Link, while_held: bytes = b"") -> bool:
         processed = asyncio.Event()
         if while_held:
             link.send_while_held(while_held, processed.set)
@@ -409,3 +411,4 @@ class NatsConnection:
         with suppress(TimeoutError):
             async with asyncio.timeout(_HANDOVER_S):
                 await processed.wait()
+        return processed.is_set()

@@ -14,7 +14,9 @@ requests, and the acknowledgements are dropped.
 A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
 over and belong to others by now; so does one whose connection was cut off for a while. `_watch`
 notices both, the latter by missing heartbeats. What arrives before the next round trip to the
-server is dropped: an ack or nak would end the lease of another worker.
+server is dropped: an ack or nak would end the lease of another worker. After a shorter standstill
+all leases are renewed, and once more after that round trip: those that waited in the socket have
+lost as much of their time.
 
 A broker that crashed may have kept a request on disk and forgotten that it was delivered. Its next
 delivery is counted as the first one then, so the number says nothing about what was stored before
@@ -74,7 +76,13 @@ _MAX_SILENT_HEARTBEATS = 2
 _WATCH_S = 0.25
 _DEFAULT_LEASE_S = 30.0
 _STANDSTILL = 0.75
-"""The part of a lease for which the process may stand still: then it renews its leases."""
+"""The part of a lease for which the process may stand still: later its leases may be over."""
+_PAUSE_S = 1.0
+"""After so long a standstill, or a third of that part if it is less, the leases are renewed."""
+_SILENT_HEARTBEATS = 1.5
+"""And after a silence of the connection of so many intervals between heartbeats."""
+_RENEWAL = 0.4
+"""The part of a lease after which it is renewed, if that was not asked for before."""
 # A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
 
@@ -200,6 +208,7 @@ class PullConsumer:
         self._on_standstill: Callable[[], None] = lambda: None
         self._on_loss: Callable[[], None] = lambda: None
         self._tell_bound: Callable[[], None] = lambda: None
+        self._renew: Callable[[], None] = lambda: None
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -210,9 +219,7 @@ class PullConsumer:
         self._inbox = b""
         self._inbox_subscription: Subscription | None = None
         self._binder: asyncio.Task[None] | None = None
-        self._is_bound = False
-        self._is_draining = False
-        self._is_scheduled = False
+        self._is_bound = self._is_draining = self._is_scheduled = False
         self._created, self._epoch = "", 0
         # The highest sequences that were leased to us: in the stream, and of deliveries.
         self._leased = (0, 0)
@@ -231,9 +238,10 @@ class PullConsumer:
         self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
         self._watcher = Ticker(_WATCH_S, self._watch)
         self._boot_clock = self._options.boot_clock
+        self._lease_s = _DEFAULT_LEASE_S
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
-        self._read_at = self._boot_clock()
-        self._is_checking = False
+        self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
+        self._is_reading_up = self._is_catching_up = False
         self.pulls = self.lapsed = self.bound_at_ns = self._read_bytes = 0
 
     # Start and end
@@ -245,7 +253,7 @@ class PullConsumer:
         )
         self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
-        self._read_at = self._boot_clock()
+        self._read_at = self._watched_at = self._boot_clock()
         self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
@@ -255,11 +263,13 @@ class PullConsumer:
         on_standstill: Callable[[], None],
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
+        renew: Callable[[], None],
     ) -> None:
         """Call these from now on."""
         self._on_standstill = on_standstill
         self._on_loss = on_loss
         self._tell_bound = on_bound
+        self._renew = renew
 
     def want(self, free: int) -> None:
         """Set how many further requests may be leased; 0 or less cancels all pulls."""
@@ -344,6 +354,7 @@ class PullConsumer:
             self._leased = (0, 0)
         self._created = state.created
         if state.lease_s:
+            self._lease_s = state.lease_s
             self._max_standstill_s = _STANDSTILL * state.lease_s
 
     def _on_bound(self) -> None:
@@ -356,6 +367,8 @@ class PullConsumer:
         unsent, self._unsent = self._unsent, {}
         for ack_subject, ack in unsent.items():
             self.acknowledge(ack_subject, ack, self._epoch)
+        # None was while the broker was away.
+        self._renew_all()
         self._refill()
 
     # Pulling
@@ -372,11 +385,16 @@ class PullConsumer:
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             batch,
             int(options.expires_s * 1e9),
-            int(min(options.heartbeat_s, options.expires_s / 3, self._max_standstill_s / 3) * 1e9),
+            int(self._heartbeat_s() * 1e9),
         )
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
             self._asked = asked + batch
+
+    def _heartbeat_s(self) -> float:
+        """Return the interval between the heartbeats of a pull."""
+        options = self._options
+        return min(options.heartbeat_s, options.expires_s / 3, self._max_standstill_s / 3)
 
     def _renew_inbox(self) -> None:
         """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
@@ -468,23 +486,36 @@ class PullConsumer:
 
         While a pull is open heartbeats come, so a connection that brings nothing may be cut off.
         """
-        if self._is_checking:
-            return
+        now = self._boot_clock()
+        paused_s, self._watched_at = now - self._watched_at, now
+        silent_s = now - self._read_at
         read_bytes = self._connection.traffic.in_bytes
-        if self.stood_still():
-            self._is_checking = True
-            spawn(self._read_up(), f"standstill-{self._stream}")
-        elif not self._asked or read_bytes != self._read_bytes:
-            self._read_at = self._boot_clock()
+        has_read = not self._asked or read_bytes != self._read_bytes
         self._read_bytes = read_bytes
+        if self._is_reading_up:
+            return
+        if silent_s >= self._max_standstill_s:
+            self._is_reading_up = True
+            spawn(self._read_up(), f"standstill-{self._stream}")
+        elif paused_s >= min(_PAUSE_S, self._max_standstill_s / 3) or (
+            has_read and silent_s >= _SILENT_HEARTBEATS * self._heartbeat_s()
+        ):
+            if not self._is_catching_up:
+                self._is_catching_up = True
+                spawn(self._catch_up(), f"pause-{self._stream}")
+        elif has_read and not self._is_catching_up:
+            self._read_at = now
+        if now - self._renewed_at >= _RENEWAL * self._lease_s:
+            self._renew_all()
 
     async def _read_up(self) -> None:
         """Drop what waits in the socket: it was sent before this round trip."""
         stood_s = self._boot_clock() - self._read_at
         self._on_standstill()
-        await self._connection.flush()
+        self._renew_all()
+        await self._read_all()
         self._read_at = self._boot_clock()
-        self._is_checking = False
+        self._is_reading_up = False
         emit(
             _log,
             "worker.stood_still",
@@ -494,6 +525,25 @@ class PullConsumer:
             lapsed=self.lapsed,
         )
         self._refill()
+
+    async def _catch_up(self) -> None:
+        """Renew the leases after a short standstill, also those that waited in the socket."""
+        self._renew_all()
+        await self._read_all()
+        self._is_catching_up = False
+        if not self._is_reading_up and not self.stood_still():
+            self._read_at = self._boot_clock()
+            self._renew_all()
+
+    async def _read_all(self) -> None:
+        """Return when all has been read that was sent before, or the link is lost."""
+        while not await self._connection.flush():
+            # The link is cut off: what it brings later is not new.
+            pass
+
+    def _renew_all(self) -> None:
+        self._renewed_at = self._watched_at
+        self._renew()
 
     def _tick(self) -> None:
         if self._has_received or not self._asked or not self._is_bound:
@@ -526,6 +576,7 @@ class PullConsumer:
     def extend(self, ack_subject: bytes, epoch: int) -> None:
         """Start the time of a lease again."""
         if epoch == self._epoch and self._is_bound:
+            self._renewed_at = self._watched_at
             self._connection.publish(ack_subject, IN_PROGRESS)
 
     # Cancels

@@ -10,7 +10,7 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from queueing.interface import QueueError, QueueUnavailable
-from queueing.nats.connection import NatsConnection, NatsError, NotConnected
+from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected
 from queueing.nats.jetstream import (
     EPOCH_GAP,
     JetStream,
@@ -35,6 +35,10 @@ _MAX_CONCURRENT = 32
 _MAX_WARNED = 10_000
 
 _log = logging.getLogger("queueing.nats.maintenance")
+
+
+class BrokerSilent(QueueUnavailable):
+    """The broker has not responded, so nothing is known of the queue."""
 
 
 class QueueNames(NamedTuple):
@@ -148,7 +152,9 @@ class Maintenance:
                         stream=queue.stream,
                         error=str(error),
                     )
-                    raise QueueUnavailable(str(error)) from error
+                    is_response = isinstance(error, JetStreamError | Denied)
+                    kind = QueueUnavailable if is_response else BrokerSilent
+                    raise kind(str(error)) from error
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 

@@ -12,13 +12,15 @@ A request has one of five states; `JetStreamQueue` makes all transitions:
     HELD     in the queue or leased; the broker knows it by ``sequence``
              ──stream gone, emptied or replaced──▶ LOST
     LOST     its stream is gone; a worker that leased it before may still respond
-             ──found in the new stream──▶ HELD   ──not leased before: once more──▶ STALLED
+             ──found in the new stream──▶ HELD   ──not leased before, broker there──▶ STALLED
     ENDED    the publisher gets no further callback
 
 Every state leads to ENDED: without a callback when it is answered, forgotten or withdrawn, with
 ``undeliverable`` after the last delivery (HELD), else with ``publish_failed``: refused, not
 acknowledged in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is
-closed. A LOST request waits on while a worker says again and again that it runs it.
+closed. A LOST request waits on while a worker says again and again that it runs it, and one that
+nobody began while the broker is away. Published again but not acknowledged, it is LOST again, not
+ENDED: workers get the time to say that they run it.
 
 How often a request was run is counted here, because JetStream also counts what was given back:
 `JetStreamQueue.may_run`.
@@ -53,7 +55,7 @@ from queueing.nats.jetstream import (
     naks_subject,
     next_message_subject,
 )
-from queueing.nats.maintenance import FoundQueue, Maintenance, QueueNames
+from queueing.nats.maintenance import BrokerSilent, FoundQueue, Maintenance, QueueNames
 from queueing.nats.peers import Peers, ProcessRef
 from queueing.nats.positions import Positions
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
@@ -67,6 +69,8 @@ from wire.subjects import LOSS_NOTICE, stream_name
 _TICK_S = 0.5
 _REPEAT_S = 1.0
 _MAX_STALLS = 2
+_MAX_REPUBLISHES = 3
+"""So many losses of its queue does a request survive that nobody leased."""
 _OLDEST_KNOWN_S = 0.05
 """So long `JetStreamQueue.has_waited` believes what it found: its answer is late by no more."""
 _MAX_MISSING = 100
@@ -83,7 +87,7 @@ class QueueLimits:
     publishes fail. ``max_waiting`` requests may wait in one queue, over all processes; further
     publishes are refused as `QueueFull`. A request is run at most ``max_runs`` times; 0: as often
     as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
-    HELD, to be published again if the stream loses them.
+    HELD or LOST, to be published again.
 
     ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not above the
     streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
@@ -134,7 +138,8 @@ class PublishedRequest:
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
-    HELD; 0 if never. ``is_republished``: it was lost once. ``is_doubtful``: its runs are used up,
+    HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
+    ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
     unless the news of one given back is on its way.
     """
 
@@ -143,8 +148,8 @@ class PublishedRequest:
         "callbacks",
         "frame",
         "is_doubtful",
-        "is_republished",
         "queue",
+        "republishes",
         "request_id",
         "runs",
         "sends",
@@ -173,7 +178,8 @@ class PublishedRequest:
         self.runs: set[int] | None = None
         self.sequence = 0
         self.started_at = 0.0
-        self.was_leased = self.is_republished = self.is_doubtful = False
+        self.republishes = 0
+        self.was_leased = self.is_doubtful = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -244,7 +250,7 @@ class JetStreamQueue:
 
     ``process`` is the number in the request ids of this process. Metrics: ``publishes``
     (`queueing.nats.publishes`), ``losses``, requests that failed because their queue lost them, and
-    ``republished``, lost ones that were published once more. ``looks`` counts the looks at queues.
+    ``republished``, how often lost ones were published again. ``looks`` counts the looks at queues.
     """
 
     def __init__(
@@ -283,7 +289,7 @@ class JetStreamQueue:
         self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
         self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
-        self._checked_at = self._asked_at = 0.0
+        self._checked_at = self._asked_at = self._connected_at = 0.0
         self._clock = clock or asyncio.get_running_loop().time
         self._call_soon = asyncio.get_running_loop().call_soon
         self.publishes = publish_counter()
@@ -521,19 +527,15 @@ class JetStreamQueue:
                 self._lose_all(queue)
             self._maintenance.ensure(queue.names)
         queue.unacknowledged -= 1
+        is_again = request.sequence > 0
         self._store(request, sequence)
-        if not request.is_republished:
+        if not is_again:
             queue.stored.value += 1
 
     def _store(self, request: PublishedRequest, sequence: int) -> None:
         queue = request.queue
-        frame_bytes = len(request.frame)
         if request.state is not LOST:
-            kept_bytes = self._kept_bytes + frame_bytes
-            if request.is_republished or kept_bytes > self._limits.max_kept_bytes:
-                request.frame = b""
-            else:
-                self._kept_bytes = kept_bytes
+            self._keep_frame(request)
         request.sequence = sequence
         request.state = HELD
         if sequence > queue.highest:
@@ -541,6 +543,14 @@ class JetStreamQueue:
             queue.highest_at = self._clock()
         queue.by_sequence[sequence] = request
         queue.sequences.add(sequence)
+
+    def _keep_frame(self, request: PublishedRequest) -> None:
+        """Keep what may have to be published again, within the bounds."""
+        kept_bytes = self._kept_bytes + len(request.frame)
+        if request.republishes >= _MAX_REPUBLISHES or kept_bytes > self._limits.max_kept_bytes:
+            request.frame = b""
+        else:
+            self._kept_bytes = kept_bytes
 
     def _stall(self, request: PublishedRequest) -> None:
         """PENDING to STALLED: no stream exists. The second time, the request fails."""
@@ -566,17 +576,23 @@ class JetStreamQueue:
             if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
                 queue.unacknowledged -= 1
-                queue.stored.value += not request.is_republished
+                queue.stored.value += not request.sequence
                 request.state, request.frame = LOST, b""
                 request.at = self._clock()
                 self._lost.append(request)
                 continue
-            if queue.room <= 0 and not request.is_republished:
+            if queue.room <= 0 and not request.sequence:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
-                continue
-            queue.room -= 1
-            request.state = PENDING
-            if not self._connection.send(request.frame):
+            elif self._connection.send(request.frame):
+                queue.room -= 1
+                request.state = PENDING
+                if request.sequence and not request.stalls:
+                    request.republishes += 1
+                    self.republished += 1
+            elif request.sequence:
+                # All that waited is sent at once, which may be more than the connection takes.
+                queue.stalled.append(request)
+            else:
                 self._fail(request, QueueUnavailable("The broker cannot be reached"))
 
     def _lose_all(self, queue: VersionQueue) -> None:
@@ -603,15 +619,21 @@ class JetStreamQueue:
             spawn(self._rescue(queue, lost), "queue-rescue")
 
     def _republish(self, request: PublishedRequest, now: float) -> None:
-        """LOST to STALLED: nobody had leased it. It is done once, and no news to its publisher."""
+        """LOST to STALLED: nobody had leased it. No news to its publisher."""
         self._kept_bytes -= len(request.frame)
-        request.is_republished = True
         request.sends, request.stalls = 1, 0
         request.at = now
         request.queue.unacknowledged += 1
         self._unacknowledged.append(request)
         self._wait_for_stream(request)
-        self.republished += 1
+
+    def _lose_again(self, request: PublishedRequest) -> None:
+        """PENDING or STALLED to LOST: it was to be published again, and the broker is away."""
+        request.queue.unacknowledged -= 1
+        self._keep_frame(request)
+        request.state = LOST
+        request.at = self._clock()
+        self._lost.append(request)
 
     async def _rescue(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """LOST to HELD, for those in the new stream: the newest, without a gap."""
@@ -663,7 +685,7 @@ class JetStreamQueue:
         """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
         if request.state is ENDED:
             return
-        if _is_unacknowledged(request) and not request.is_republished:
+        if _is_unacknowledged(request) and not request.sequence:
             reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
             self.publishes.child(request.queue.names.stream, reason).value += 1
         self._end(request)
@@ -781,6 +803,11 @@ class JetStreamQueue:
     def connected(self) -> None:
         """Check that the streams are the same, and clean up after the lost connection."""
         self._peers.greet()
+        self._connected_at = self._clock()
+        lost = {request.queue.names.cancel_subject for request in self._lost}
+        for subject in lost:
+            # Said already, but perhaps nobody heard it.
+            self._connection.publish(subject, LOSS_NOTICE)
         for queue in self._queues.values():
             if not queue.by_sequence:
                 # Nothing can be lost: whichever stream exists now is the right one.
@@ -792,9 +819,17 @@ class JetStreamQueue:
     def disconnected(self) -> None:
         """PENDING to STALLED: the broker may have lost what it has not acknowledged.
 
-        If it has not, the message id keeps it from storing the request twice.
+        If it has not, the message id keeps it from storing the request twice. To LOST if it has
+        been in the queue before: then it waits for as long as the broker is away.
         """
-        for request in self._unacknowledged:
+        unacknowledged, self._unacknowledged = self._unacknowledged, deque()
+        for request in unacknowledged:
+            if not _is_unacknowledged(request):
+                continue
+            if request.sequence:
+                self._lose_again(request)
+                continue
+            self._unacknowledged.append(request)
             if request.state is PENDING:
                 request.state = STALLED
                 request.queue.stalled.append(request)
@@ -835,13 +870,18 @@ class JetStreamQueue:
             self._probe(queue, found)
 
     def stream_unusable(self, version_id: str, error: QueueError) -> None:
-        """Fail what was stalled."""
+        """Fail what was stalled, but for what waited before, if the broker is away."""
         queue = self._queues.get(version_id)
         if queue is None:
             return
         stalled, queue.stalled = queue.stalled, []
         for request in stalled:
-            self._fail(request, error)
+            if request.state is not STALLED:
+                continue
+            if request.sequence and isinstance(error, BrokerSilent):
+                self._lose_again(request)
+            else:
+                self._fail(request, error)
 
     # Queues of versions
 
@@ -876,7 +916,9 @@ class JetStreamQueue:
         to_look = self._to_look
         if not to_look and now - self._checked_at >= self._limits.look_interval_s:
             self._checked_at = now
-            to_look.extend(v for v, queue in self._queues.items() if queue.by_sequence)
+            to_look.extend(
+                v for v, queue in self._queues.items() if queue.by_sequence or queue.stalled
+            )
         for _ in range(min(len(to_look), _MAX_LOOKS)):
             if (queue := self._queues.get(to_look.popleft())) is not None:
                 self._maintenance.ensure(queue.names)
@@ -903,6 +945,9 @@ class JetStreamQueue:
     def _end_lost(self, now: float) -> None:
         """Publish lost requests again, or fail them after their grace period."""
         limits = self._limits
+        is_back = (
+            self._connection.is_connected() and now - self._connected_at >= limits.republish_after_s
+        )
         waiting: list[PublishedRequest] = []
         silent: set[bytes] = set()
         lost = self._lost
@@ -910,17 +955,18 @@ class JetStreamQueue:
             request = lost.popleft()
             if request.state is not LOST:
                 continue
-            can_republish = request.frame and not request.was_leased and not request.started_at
-            if can_republish and self._connection.is_connected():
-                self._republish(request, now)
+            if not _is_begun(request) and (request.frame or not is_back):
+                if is_back:
+                    self._republish(request, now)
+                else:
+                    waiting.append(request)
                 continue
             silent_s = now - max(request.at, request.started_at)
             if request.started_at and silent_s >= limits.claim_s / 2:
                 # A worker that began after the loss does not know of it.
                 silent.add(request.queue.names.cancel_subject)
             if silent_s >= self._grace_s(request):
-                self.losses += 1
-                self._fail(request, QueueUnavailable("The queue has lost the request"))
+                self._tell_lost(request)
             else:
                 waiting.append(request)
         lost.extendleft(reversed(waiting))
@@ -928,6 +974,13 @@ class JetStreamQueue:
             self._asked_at = now
             for subject in silent:
                 self._connection.publish(subject, LOSS_NOTICE)
+
+    def _tell_lost(self, request: PublishedRequest) -> None:
+        self.losses += 1
+        if not _is_begun(request):
+            # The new stream may have it after all. Nobody is to run it now.
+            self._maintenance.mark_uncertain(request.queue.names, request.request_id)
+        self._fail(request, QueueUnavailable("The queue has lost the request"))
 
     def _grace_s(self, request: PublishedRequest) -> float:
         """Return how long a lost request may wait for its response."""
@@ -950,6 +1003,9 @@ class JetStreamQueue:
                 continue
             age_s = now - request.at
             if age_s >= self._limits.ack_timeout_s:
+                if request.sequence:
+                    self._lose_again(request)
+                    continue
                 self._maintenance.mark_uncertain(request.queue.names, request.request_id)
                 late = QueueUnavailable("The broker did not acknowledge in time")
                 self._fail(request, late, PublishStatus.TIMEOUT)
@@ -967,6 +1023,11 @@ def _runs_of(request: PublishedRequest) -> set[int]:
     if request.runs is None:
         request.runs = {1}
     return request.runs
+
+
+def _is_begun(request: PublishedRequest) -> bool:
+    """Return whether a worker has, or had, a request that is LOST."""
+    return request.was_leased or request.started_at > 0.0
 
 
 def _is_unacknowledged(request: PublishedRequest) -> bool:

@@ -5,10 +5,13 @@ import signal
 import httpx
 import pytest
 
+from queueing.interface import RunDecision
 from tests.support.programs import Program
-from tests.support.queue_harness import connected, messages_in
+from tests.support.queue_harness import connected, messages_in, worker
 from tests.support.stack import LEASE_S, Stack, running_at_inference, start
 from tests.support.waiting import until
+from wire.envelope import decode_envelope
+from worker_agent.attach.gateways import AttachLimits, GatewayPool
 
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
 
@@ -92,6 +95,28 @@ async def test_a_request_that_waits_while_its_worker_asks_in_vain_is_answered(
         second = stack.agent()
         assert (await call).status_code == 200
         assert await requests_of(second) == 1
+
+
+async def test_an_old_report_of_a_late_delivery_does_not_end_what_another_worker_may_run(
+    stack: Stack,
+) -> None:
+    gateway = stack.gateway()
+    version = stack.demo.version_id
+    limits = AttachLimits(idle_s=30.0, max_idle=2, connect_timeout_s=5.0, vanished_s=45.0)
+    gateways = GatewayPool(limits)
+    async with gateway.client() as client:
+        async with worker(stack.nats.url, version, slots=2, region="local") as work:
+            call = start(client.get("/slow?seconds=0.01"))
+            # Its lease ends, and the same worker has it again.
+            first, second = await work.has(2)
+            assert second.deliveries == first.deliveries + 1
+            envelope = decode_envelope(second.envelope)
+            assert await gateways.may_run(envelope, 2, is_running=False) is RunDecision.RUN
+            await gateways.dropped_late(envelope, 1)
+            second.nak()
+        stack.agent()
+        assert (await call).status_code == 200
+    gateways.close()
 
 
 @pytest.mark.parametrize("way", ["kill", "lame duck"])

@@ -147,6 +147,7 @@ async def worker(
     options: ConnectionOptions = OPTIONS,
     pulls: PullOptions | None = None,
     serve: Callable[[Worker, Lease], None] = Worker.leased,
+    region: str = REGION,
 ) -> AsyncIterator[Worker]:
     """Run a worker; ``serve`` is called with it and each lease."""
     async with connected(url, options) as connection:
@@ -154,7 +155,7 @@ async def worker(
         work.connection = connection
         work.pull = nats_consumer.PullConsumer(
             connection,
-            region=REGION,
+            region=region,
             version_id=version_id,
             on_lease=partial(serve, work),
             on_cancel=work.cancel,

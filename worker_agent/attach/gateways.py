@@ -87,9 +87,9 @@ class GatewayPool:
         client = self._client_of(envelope.target_uri)
         return await client.may_run(envelope, deliveries, is_running=is_running)
 
-    async def dropped_late(self, envelope: Envelope) -> None:
+    async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway process that holds the client, if it responds."""
-        await self._client_of(envelope.target_uri).dropped_late(envelope)
+        await self._client_of(envelope.target_uri).dropped_late(envelope, deliveries)
 
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""
@@ -239,10 +239,11 @@ class GatewayClient:
             return None
         return _DECISIONS.get(status, RunDecision.RUN)
 
-    async def dropped_late(self, envelope: Envelope) -> None:
+    async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell that the request was not started, because it would be late."""
+        late = b"%b: 1\r\n" % NVCF_LATE
         with suppress(OSError):
-            await self._status_of(self._run_message(envelope, 1, b"%b: 1\r\n" % NVCF_LATE))
+            await self._status_of(self._run_message(envelope, deliveries, late))
 
     def _run_message(self, envelope: Envelope, deliveries: int, more: bytes) -> bytes:
         return b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (

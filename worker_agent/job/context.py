@@ -104,7 +104,7 @@ class Attach(Protocol[AJob_contra]):
         ``None``: it does not respond, or cannot just now.
         """
 
-    async def dropped_late(self, envelope: Envelope) -> None:
+    async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway that a request was not started, because it would be late."""
 
 

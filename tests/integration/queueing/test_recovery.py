@@ -1,11 +1,12 @@
 """What survives when the broker goes away, and what is told to whom when it does not."""
 
+import asyncio
 from dataclasses import replace
 
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import QueueLimits
+from queueing.nats.queue import QueueLimits, RequestState
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     REGION,
@@ -39,6 +40,13 @@ async def until_up(*sides: GatewayQueue | Worker) -> None:
     for side in sides:
         is_up = side.pull.is_bound if isinstance(side, Worker) else side.connection.is_connected
         await until(is_up)
+
+
+async def until_ticks(count: int) -> None:
+    """Return when a running queue has ticked ``count`` times, every half second."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 0.5 * count
+    await until(lambda: loop.time() >= end)
 
 
 async def leased_now(look: NatsConnection, version: str) -> int:
@@ -151,6 +159,38 @@ async def test_what_waited_in_a_lost_queue_is_published_once_more(
                 assert [lease.deliveries for lease in work.leases[1:]] == [1] * 20
         assert queue.republished == len(waiting)
         assert client.entries == [("published",)]
+
+
+async def test_what_waits_outlives_a_broker_that_goes_away_again_and_again(
+    nats_server: NatsServer,
+) -> None:
+    version = new_version()
+    url = nats_server.url
+    async with gateway(url, limits=SOON) as queue, worker(url, version, slots=0) as work:
+        waiting = await publish_many(queue, version, 20)
+
+        def states() -> set[RequestState | None]:
+            return {request and request.state for request in map(queue.request, waiting)}
+
+        async def go_away() -> None:
+            await nats_server.kill()
+            await until_down(queue)
+            await until_ticks(3)
+            assert None not in states()
+            await nats_server.start()
+
+        await go_away()
+        # Before they are published again, and after that.
+        await until(states, lambda found: found == {RequestState.LOST})
+        await go_away()
+        await until(lambda: queue.republished == 20 and states() == {RequestState.HELD})
+        await go_away()
+        await until(lambda: queue.republished == 40 and states() == {RequestState.HELD})
+        await until_up(work)
+        work.pull.want(20)
+        await work.has(20)
+        assert [lease.request_id for lease in work.leases] == waiting
+        assert queue.losses == 0
 
 
 async def test_a_publish_without_answer_is_sent_again_when_the_link_breaks(

@@ -7,12 +7,21 @@ from contextlib import asynccontextmanager
 import pytest
 
 from queueing.nats.consumer import PullOptions
-from queueing.nats.jetstream import StreamSettings
+from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.queue import QueueLimits
 from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer
-from tests.support.queue_harness import gateway, new_version, publish, publish_many, worker
+from tests.support.queue_harness import (
+    REGION,
+    Worker,
+    gateway,
+    new_version,
+    publish,
+    publish_many,
+    worker,
+)
 from tests.support.waiting import until
+from wire.subjects import stream_name
 
 SHORT = StreamSettings(ack_wait_s=1.0, max_deliver=100)
 
@@ -96,7 +105,7 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         gateway(url, streams=StreamSettings(ack_wait_s=3.0, max_deliver=100)) as queue,
         worker(url, version, slots=0, pulls=PullOptions(boot_clock=clock)) as work,
     ):
-        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore)
+        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore, ignore)
         await publish(queue, version)
         await until(work.pull.is_bound)
         clock.now += 60.0
@@ -107,6 +116,111 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         await work.has(1)
         assert work.pull.lapsed == work.leases[0].deliveries - 1
         assert len(stood_still) == 1
+
+
+async def test_a_short_standstill_renews_the_leases_before_and_after_the_socket_is_read(
+    shared_nats_server: NatsServer,
+) -> None:
+    """The clock is what stands still here, and a link holds what is in the socket."""
+    version, url = new_version(), shared_nats_server.url
+    clock = Clock()
+    stood_still: list[float] = []
+    renewed: list[int] = []
+    async with (
+        gateway(url, streams=StreamSettings(ack_wait_s=30.0)) as queue,
+        running_link(shared_nats_server.port) as link,
+        worker(
+            f"nats://127.0.0.1:{link.port}",
+            version,
+            slots=2,
+            pulls=PullOptions(boot_clock=clock),
+        ) as work,
+    ):
+        await publish(queue, version)
+        await work.has(1)
+        await work.connection.flush()
+        link.may_pass.clear()
+        await publish(queue, version)
+        jetstream = JetStream(queue.connection)
+        stream = stream_name(REGION, version)
+        await until(lambda: jetstream.consumer_state(stream), lambda state: state.leased == 2)
+        work.pull.watch(
+            lambda: stood_still.append(clock.now),
+            ignore,
+            ignore,
+            lambda: renewed.append(len(work.leases)),
+        )
+        clock.now += 5.0
+        await until(lambda: renewed)
+        link.may_pass.set()
+        await until(lambda: len(renewed) == 2)
+        assert renewed == [1, 2]
+        # All was read: two in a row do not add up to a long one.
+        for times in (2, 3, 4, 5, 6):
+            clock.now += 5.0
+            await until(lambda times=times: len(renewed) >= 2 * times)
+        assert (stood_still, work.pull.lapsed) == ([], 0)
+
+
+async def test_leases_are_renewed_in_time_however_short_they_are(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    streams = StreamSettings(ack_wait_s=2.0, max_deliver=100)
+    async with (
+        gateway(url, streams=streams) as queue,
+        worker(url, version) as work,
+        worker(url, version, slots=0) as other,
+    ):
+        renewals = renewing(work)
+        await publish(queue, version)
+        await work.has(1)
+        other.pull.want(1)
+        await until(lambda: len(renewals) >= 4)
+        assert renewals[-1] - renewals[0] > 2.0
+        assert (len(work.leases), other.leases) == (1, [])
+
+
+async def test_a_lease_that_a_slow_connection_brings_is_renewed_at_once(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    streams = StreamSettings(ack_wait_s=6.0, max_deliver=100)
+    loop = asyncio.get_running_loop()
+    async with (
+        gateway(url, streams=streams) as queue,
+        running_link(shared_nats_server.port) as link,
+        worker(f"nats://127.0.0.1:{link.port}", version, slots=2) as slow,
+        worker(url, version, slots=0) as other,
+    ):
+        await publish(queue, version)
+        await slow.has(1)
+        await slow.connection.flush()
+        link.may_pass.clear()
+        published_at = loop.time()
+        await publish(queue, version)
+        other.pull.want(1)
+        await until(lambda: loop.time() >= published_at + 3.5, what="half of a lease and more")
+        renewals = renewing(slow)
+        link.may_pass.set()
+        await slow.has(2)
+        await until(lambda: renewals)
+        await until(lambda: loop.time() >= published_at + 7.0, what="the end of its first lease")
+        assert other.leases == []
+
+
+async def test_leases_are_renewed_when_the_broker_is_back(nats_server: NatsServer) -> None:
+    version, url = new_version(), nats_server.url
+    streams = StreamSettings(storage="file")
+    async with gateway(url, streams=streams) as queue, worker(url, version) as work:
+        await publish(queue, version)
+        await work.has(1)
+        renewals = renewing(work)
+        await nats_server.stop()
+        await until(lambda: not work.pull.is_bound())
+        await nats_server.start()
+        await until(work.pull.is_bound)
+        assert len(renewals) == 1
 
 
 async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
@@ -120,7 +234,7 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
         worker(f"nats://127.0.0.1:{link.port}", version) as cut_off,
     ):
         stood_still = asyncio.Event()
-        cut_off.pull.watch(stood_still.set, ignore, ignore)
+        cut_off.pull.watch(stood_still.set, ignore, ignore, ignore)
         await publish(queue, version)
         (first,) = await cut_off.has(1)
         first.ack()
@@ -130,9 +244,14 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
         link.may_pass.clear()
         request, _ = await publish(queue, version)
         await stood_still.wait()
+        loop = asyncio.get_running_loop()
+        # Longer than a round trip to the server may take.
+        end = loop.time() + 2.5
         async with worker(url, version) as other:
+            renewing(other)
             (lease,) = await other.has(1)
             assert (lease.request_id, lease.deliveries) == (request, 2)
+            await until(lambda: loop.time() >= end)
             link.may_pass.set()
             await until(lambda: cut_off.pull.lapsed)
             lease.ack()
@@ -197,6 +316,19 @@ async def running_link(server_port: int) -> AsyncIterator[Link]:
         link.port = server.sockets[0].getsockname()[1]
         yield link
         await link.close()
+
+
+def renewing(work: Worker) -> list[float]:
+    """Let a worker renew its leases when it is told to; return the times at which it was."""
+    renewals: list[float] = []
+
+    def renew() -> None:
+        renewals.append(asyncio.get_running_loop().time())
+        for lease in work.leases:
+            lease.in_progress()
+
+    work.pull.watch(ignore, ignore, ignore, renew)
+    return renewals
 
 
 def ignore() -> None:

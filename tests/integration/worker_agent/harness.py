@@ -89,6 +89,7 @@ class Wanted:
         on_standstill: Callable[[], None],
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
+        renew: Callable[[], None],
     ) -> None:
         """Nothing is lost here."""
 

@@ -150,6 +150,21 @@ async def test_after_a_standstill_what_another_worker_runs_is_dropped() -> None:
         await until(lambda: agent.slots.running == 0)
 
 
+async def test_all_leases_are_renewed_also_of_what_is_asked_about() -> None:
+    server = Server()
+    server.may_respond.clear()
+    async with running_agent(server) as agent:
+        expected, asked = agent.gateway.expect(), agent.gateway.expect()
+        lease = agent.lease(expected.envelope())
+        await until(lambda: server.requests)
+        other = agent.lease(asked.envelope(), deliveries=2)
+        agent.intake.renew()
+        assert [lease.calls, other.calls] == [["in_progress"], ["in_progress"]]
+        server.may_respond.set()
+        for request, of_request in ((expected, lease), (asked, other)):
+            assert await agent.answer(request, of_request) == (200, b"{}")
+
+
 async def test_after_a_standstill_what_was_not_sent_is_dropped() -> None:
     server = Server()
     async with running_agent(server) as agent:

@@ -73,4 +73,7 @@ async def test_the_gateway_is_told_of_what_would_be_late_long_before_its_window_
             agent.intake.on_lease(lease)
             await until(lambda lease=lease: lease.calls == ["ack"])
         await until(lambda: agent.gateway.runs, lambda runs: len(runs) == 2)
-        assert [b"nvcf-late" in headers for headers in agent.gateway.runs] == [False, True]
+        assert [
+            (headers.get(b"nvcf-late"), headers[b"nvcf-deliveries"])
+            for headers in agent.gateway.runs
+        ] == [(None, b"2"), (b"1", b"1")]

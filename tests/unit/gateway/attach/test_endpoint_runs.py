@@ -4,18 +4,19 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed
-from gateway.invocation.states import ATTACHED, EXPIRED
+from gateway.invocation.states import ATTACHED, EXPIRED, QUEUED
 from http1.stream import Request
 from queueing.interface import RunDecision
 from tests.support.invocation_world import REQUEST_ID, World
 from tests.support.recorder import RecordedResponseWriter
 from wire.worker_api import RUN_PATH
 
-ASKED = [
+FIRST = [
     (b"authorization", b"Bearer response-token"),
     (b"nvcf-reqid", REQUEST_ID.encode()),
-    (b"nvcf-deliveries", b"2"),
+    (b"nvcf-deliveries", b"1"),
 ]
+ASKED = [*FIRST[:2], (b"nvcf-deliveries", b"2")]
 RUNNING = (b"nvcf-running", b"1")
 LATE = (b"nvcf-late", b"1")
 
@@ -47,15 +48,50 @@ def test_while_another_worker_attaches_it_is_not_run_yet() -> None:
 
 def test_a_request_that_is_dropped_as_late_expires() -> None:
     world = World().publish()
-    assert ask(world, [*ASKED, LATE]) == 410
+    assert ask(world, [*FIRST, LATE]) == 410
     assert world.invocation.state is EXPIRED
     assert "registry.expired" in world.script.take()
 
 
 def test_a_request_to_which_another_worker_responds_does_not() -> None:
     world = World().publish().attach()
-    assert ask(world, [*ASKED, LATE]) == 410
+    assert ask(world, [*FIRST, LATE]) == 410
     assert world.invocation.state is ATTACHED
+
+
+def test_nor_one_that_another_worker_was_told_to_run() -> None:
+    world = World().publish()
+    assert ask(world, ASKED) == 204
+    assert ask(world, [*FIRST, LATE]) == 410
+    assert ask(world, [*ASKED, LATE]) == 410
+    assert world.invocation.state is QUEUED
+
+
+def test_nor_one_that_another_worker_runs() -> None:
+    world = World().publish()
+    assert ask(world, [*FIRST, RUNNING]) == 204
+    assert ask(world, [*FIRST, LATE]) == 410
+    assert world.invocation.state is QUEUED
+
+
+def test_nor_one_that_was_dropped_at_a_further_delivery() -> None:
+    world = World().publish()
+    assert ask(world, [*ASKED, LATE]) == 410
+    assert world.invocation.state is QUEUED
+
+
+def test_nor_one_that_waits_again_because_a_post_broke() -> None:
+    world = World().publish().attach()
+    world.invocation.response_broken()
+    assert ask(world, [*FIRST, LATE]) == 410
+    assert world.invocation.state is QUEUED
+
+
+def test_another_value_than_1_reports_nothing() -> None:
+    world = World().publish()
+    assert ask(world, [*FIRST, (b"nvcf-late", b"0"), (b"nvcf-running", b"0")]) == 204
+    assert world.invocation.state is QUEUED
+    assert "queue.may_run 1" in world.script.take()
 
 
 def test_nothing_is_run_again_once_the_client_has_the_head() -> None:
@@ -87,8 +123,7 @@ def test_only_a_post_asks() -> None:
 
 def test_a_worker_that_runs_it_goes_on_unless_another_was_told_to() -> None:
     world = World().publish()
-    first = [(name, b"1" if value == b"2" else value) for name, value in [*ASKED, RUNNING]]
-    first = [*[header for header in first if header[0] != RUNNING[0]], RUNNING]
+    first = [*FIRST, RUNNING]
     assert ask(world, first) == 204
     assert "queue.started" in world.script.take()
     assert ask(world, ASKED) == 204

@@ -125,7 +125,10 @@ def _rest_requested(world: World) -> None:
 
 
 FIRE: dict[Event, list[Callable[[World], object]]] = {
-    Event.DROPPED_LATE: [lambda w: w.invocation.dropped_late()],
+    Event.DROPPED_LATE: [
+        lambda w: w.invocation.dropped_late(1),
+        lambda w: w.invocation.dropped_late(2),
+    ],
     Event.BODY_TOO_LARGE: [lambda w: w.invocation.body_too_large(1)],
     Event.REQUEST_DATA: [
         lambda w: w.invocation.request_data(b"x"),

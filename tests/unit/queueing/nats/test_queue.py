@@ -15,9 +15,10 @@ from queueing.nats.jetstream import (
     max_deliveries_subject,
     naks_subject,
 )
-from queueing.nats.maintenance import FoundQueue
+from queueing.nats.maintenance import BrokerSilent, FoundQueue
 from queueing.nats.protocol import MessageHandler
 from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
+from tests.support.waiting import until
 from wire.ids import request_id
 
 VERSION = "9b2e0c1d-0000-4000-8000-00000000000f"
@@ -41,8 +42,9 @@ def found_queue(
 
 
 class RecordedConnection:
-    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses, always connected.
+    """The part of a `queueing.nats.connection.NatsConnection` that a queue uses.
 
+    It is connected while ``is_up``, and takes frames while it ``has_room``.
     Its handlers are called also after they have unsubscribed, as by messages on their way.
     """
 
@@ -54,21 +56,24 @@ class RecordedConnection:
         self.denied: DeniedHandler | None = None
         self._handlers: dict[bytes, MessageHandler] = {}
         self._inboxes = 0
+        self.is_up = self.has_room = True
 
     def is_connected(self) -> bool:
-        return True
+        return self.is_up
 
     def inbox(self) -> bytes:
         self._inboxes += 1
         return b"_INBOX.%d" % self._inboxes
 
     def send(self, frame: bytes) -> bool:
+        if not (self.is_up and self.has_room):
+            return False
         self.sent.append(frame)
         return True
 
     def publish(self, subject: bytes, payload: bytes, reply: bytes = b"") -> bool:
         self.published.append((subject, payload))
-        return True
+        return self.is_up
 
     def subscribe(self, subject: bytes, handler: MessageHandler) -> None:
         self._handlers[subject] = handler
@@ -174,6 +179,14 @@ class World:
         self.queue.disconnected()
 
     def connection_back(self) -> None:
+        self.queue.connected()
+
+    def broker_away(self) -> None:
+        self.connection.is_up = False
+        self.queue.disconnected()
+
+    def broker_back(self) -> None:
+        self.connection.is_up = True
         self.queue.connected()
 
     def last_delivery_failed(self) -> None:
@@ -307,21 +320,131 @@ async def test_an_acknowledgement_after_the_end_deletes_the_message() -> None:
 # Loss
 
 
-async def test_what_a_lost_stream_held_is_published_once_more_and_no_second_time() -> None:
+async def test_what_a_lost_stream_held_is_published_again_at_each_of_three_losses() -> None:
     async with running_world() as world:
         world.reach(LOST)
-        world.time_passed()
-        world.stream_replaced()
-        assert world.connection.sent == [world.connection.sent[0]] * 2
-        world.acknowledged(8)
-        assert (world.request.state, world.called, world.request.frame) == (HELD, [], b"")
-        world.stream_emptied()
+        for times in (1, 2, 3):
+            world.time_passed()
+            world.stream_found()
+            assert world.connection.sent == [world.connection.sent[0]] * (1 + times)
+            world.acknowledged(7 + times)
+            assert (world.request.state, world.called) == (HELD, [])
+            world.stream_emptied()
         world.time_passed()
         assert world.called == ["publish_failed QueueUnavailable"]
-        assert (world.queue.republished, world.queue.losses) == (1, 1)
+        assert (world.queue.republished, world.queue.losses) == (3, 1)
         assert f'nats_jetstream_publish{{stream="{STREAM}",status="Ok"}} 1' in "\n".join(
             world.queue.publishes.lines()
         )
+
+
+@pytest.mark.parametrize("max_kept_bytes", [1 << 20, 0])
+async def test_what_is_lost_waits_while_the_broker_is_away(max_kept_bytes: int) -> None:
+    async with running_world(max_kept_bytes=max_kept_bytes) as world:
+        world.reach(LOST)
+        world.broker_away()
+        for _ in range(10):
+            world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+        world.connection.published.clear()
+        world.broker_back()
+        # Workers say within this time that they run it.
+        assert world.connection.published[-1] == (world.request.queue.names.cancel_subject, b"?")
+        world.queue.tick()
+        assert world.request.state is LOST
+        world.now += 0.5
+        world.queue.tick()
+        told = [] if max_kept_bytes else ["publish_failed QueueUnavailable"]
+        assert (world.request.state, world.called) == (ENDED if told else STALLED, told)
+
+
+async def test_a_worker_that_runs_what_is_lost_is_heard_before_it_is_published_again() -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        world.broker_away()
+        world.time_passed()
+        world.broker_back()
+        world.started()
+        world.now += 1.0
+        world.queue.tick()
+        assert (world.request.state, world.queue.republished) == (LOST, 0)
+
+
+@pytest.mark.parametrize("state", [STALLED, PENDING])
+async def test_what_was_to_be_published_again_waits_for_the_broker(state: RequestState) -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        for _ in range(3):
+            world.time_passed()
+            if state is PENDING:
+                world.stream_found()
+            assert world.request.state is state
+            world.broker_away()
+            world.time_passed()
+            assert (world.request.state, world.called) == (LOST, [])
+            world.broker_back()
+        world.now += 1.0
+        world.queue.tick()
+        after = (STALLED, []) if state is STALLED else (ENDED, ["publish_failed QueueUnavailable"])
+        assert (world.request.state, world.called) == after
+        assert world.request.queue.unacknowledged == (state is STALLED)
+
+
+async def test_what_was_to_be_published_again_waits_for_a_broker_that_is_silent() -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        world.time_passed()
+        world.queue.stream_unusable(VERSION, BrokerSilent("no response"))
+        assert (world.request.state, world.called) == (LOST, [])
+        world.time_passed()
+        world.stream_found()
+        assert world.request.state is PENDING
+        # It takes the request, and says nothing.
+        world.time_passed()
+        assert (world.request.state, world.called) == (LOST, [])
+
+
+async def test_what_was_to_be_published_again_is_told_if_there_can_be_no_queue() -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        world.time_passed()
+        world.stream_missing()
+        assert world.called == ["publish_failed QueueError"]
+
+
+async def test_what_is_published_again_waits_for_room_in_the_connection() -> None:
+    async with running_world() as world:
+        world.reach(LOST)
+        world.time_passed()
+        world.connection.has_room = False
+        world.stream_found()
+        assert (world.request.state, world.called) == (STALLED, [])
+        world.connection.has_room = True
+        world.stream_found()
+        assert (world.request.state, len(world.connection.sent)) == (PENDING, 2)
+
+
+async def test_the_bound_on_envelopes_counts_each_once_however_often_it_is_lost() -> None:
+    async with running_world() as sample:
+        frame_bytes = len(sample.request.frame)
+    async with running_world(max_kept_bytes=frame_bytes) as world:
+        world.reach(LOST)
+        for _ in range(2):
+            world.time_passed()
+            world.stream_found()
+            world.broker_away()
+            world.broker_back()
+            assert world.request.state is LOST
+        world.time_passed()
+        world.stream_found()
+        world.acknowledged(8)
+        assert world.request.frame == b""
+        other = request_id(b"1" + bytes(15), 1)
+        world.queue.publish(VERSION, other, b"envelope", world, b"")
+        world.reply_to(other, 9)
+        kept = world.queue.request(other)
+        assert kept is not None
+        assert kept.frame
 
 
 async def test_a_lost_request_that_had_been_leased_is_not_published_again() -> None:
@@ -422,8 +545,12 @@ async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() 
         world.stream_found()
         assert world.request.frame == b""
         world.stream_replaced()
+        world.connection.published.clear()
         world.time_passed()
         assert world.called == ["publish_failed QueueUnavailable"]
+        # Should the new stream have it, no worker runs it.
+        cancel = world.request.queue.names.cancel_subject, REQUEST.encode()
+        await until(lambda: cancel in world.connection.published)
 
 
 async def test_an_acknowledgement_with_a_sequence_that_went_back_tells_of_the_loss() -> None:
