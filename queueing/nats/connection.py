@@ -400,6 +400,8 @@ class NatsConnection:
         self._adopt(new)
         for frame in held:
             new.send(frame)
+        for done in old.take_held_pings():
+            new.ping(done)
         old.close(reason)
 
     async def _round_trip(self, link: Link, while_held: bytes = b"") -> bool:

@@ -78,7 +78,10 @@ _DEFAULT_LEASE_S = 30.0
 _STANDSTILL = 0.75
 """The part of a lease for which the process may stand still: later its leases may be over."""
 _PAUSE_S = 1.0
-"""After so long a standstill, or a third of that part if it is less, the leases are renewed."""
+"""After so long a standstill, or a third of that part if it is less, the leases are renewed.
+
+But not before a look of `PullConsumer` at itself was left out.
+"""
 _SILENT_HEARTBEATS = 1.5
 """And after a silence of the connection of so many intervals between heartbeats."""
 _RENEWAL = 0.4
@@ -497,7 +500,7 @@ class PullConsumer:
         if silent_s >= self._max_standstill_s:
             self._is_reading_up = True
             spawn(self._read_up(), f"standstill-{self._stream}")
-        elif paused_s >= min(_PAUSE_S, self._max_standstill_s / 3) or (
+        elif paused_s >= max(min(_PAUSE_S, self._max_standstill_s / 3), 2 * _WATCH_S) or (
             has_read and silent_s >= _SILENT_HEARTBEATS * self._heartbeat_s()
         ):
             if not self._is_catching_up:

@@ -101,6 +101,7 @@ class Link(asyncio.Protocol):
         self._is_lost = False
         self._hello: asyncio.Future[None] = self._loop.create_future()
         self._pongs: deque[Callable[[], None]] = deque()
+        self._held_pings: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
         self._checked_bytes = 0
@@ -131,9 +132,15 @@ class Link(asyncio.Protocol):
         return True
 
     def ping(self, done: Callable[[], None]) -> None:
-        """Call ``done`` when the server has processed all frames, or when the link is lost."""
+        """Call ``done`` when the server has processed all frames, or when the link is lost.
+
+        While frames are held it is held too: see `take_held_pings`.
+        """
         if self._is_lost:
             done()
+            return
+        if self._is_held:
+            self._held_pings.append(done)
             return
         self._pongs.append(done)
         self._out.append(PING)
@@ -157,6 +164,11 @@ class Link(asyncio.Protocol):
         """Return the frames that were held and empty the buffer."""
         held, self._out = self._out, []
         self._out_bytes = 0
+        return held
+
+    def take_held_pings(self) -> list[Callable[[], None]]:
+        """Return the callbacks of pings that were held, and forget them."""
+        held, self._held_pings = self._held_pings, []
         return held
 
     def _flush(self) -> None:
@@ -217,7 +229,7 @@ class Link(asyncio.Protocol):
         reason = self._reason or (str(error) if error else "closed by the server")
         self._fail_hello(reason)
         pongs, self._pongs = self._pongs, deque()
-        for done in pongs:
+        for done in (*pongs, *self.take_held_pings()):
             done()
         if self._is_open:
             self._owner.link_lost(self, reason)

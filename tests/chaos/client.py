@@ -103,7 +103,8 @@ class Client:
 
     async def _run_pipelined(self) -> None:
         calls = self._session.calls
-        started_at = time.monotonic()
+        started_at = begun_at = time.monotonic()
+        starts: dict[int, float] = {}
         ends: dict[int, tuple[Response, End]] = {}
         end = End.WHOLE
         try:
@@ -113,10 +114,13 @@ class Client:
                 assert self._writer is not None
                 self._writer.write(b"".join(self._head(call) + call.body for call in calls))
                 for planned in calls:
+                    # The gateway begins with a request when it is done with the one before.
+                    starts[planned.number] = begun_at
                     response = Response()
                     ends[planned.number] = response, End.CUT
                     await _read_response(self._reader, response, is_head=False)
                     ends[planned.number] = response, End.WHOLE
+                    begun_at = time.monotonic()
         except TimeoutError:
             end = End.GAVE_UP
         except ConnectionRefusedError:
@@ -130,7 +134,8 @@ class Client:
             # Responses come in turn, so the windows of those before are waited for as well.
             before = [call for call in calls if call.number <= planned.number]
             late = replace(planned, window_s=sum(call.window_s for call in before))
-            self._record(late, started_at, response, End.STALE if is_never_begun else own)
+            began = starts.get(planned.number, started_at)
+            self._record(late, began, response, End.STALE if is_never_begun else own)
 
     async def _connect(self) -> None:
         """Connect to the session's gateway, or to another one if that refuses."""

@@ -212,8 +212,8 @@ async def test_a_collected_body_goes_to_another_worker_when_the_first_one_dies(
     async with gateway.client() as client:
         # No file can be made for the long one: it flows through, and cannot be handed out again.
         collected, streamed = (
-            spawn(client.post("/slow?seconds=4", content=os.urandom(size)), "call")
-            for size in (90_000, 3 * MEBIBYTE)
+            spawn(client.post(f"/slow?seconds={s}", content=os.urandom(size)), "call")
+            for s, size in ((4, 90_000), (30, 3 * MEBIBYTE))
         )
         async with stack.direct() as direct:
             assert (await direct.get("/running?until=2")).json()["running"] == 2

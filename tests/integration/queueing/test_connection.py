@@ -9,6 +9,7 @@ import pytest
 
 from queueing.nats.connection import Denied, NatsConnection, NoResponders, NoResponse, NotConnected
 from queueing.nats.login import ConnectionOptions, Login
+from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
     OPTIONS,
@@ -116,6 +117,18 @@ async def test_a_pending_request_fails_with_its_link(nats_server: NatsServer) ->
         await nats_server.kill()
         with pytest.raises(NotConnected):
             await asking
+
+
+async def test_a_round_trip_may_be_made_while_a_new_link_takes_over(
+    shared_nats_server: NatsServer,
+) -> None:
+    async with connected(shared_nats_server.url) as connection:
+        renewing = spawn(connection.renew(), "renewal")
+        trips = [await connection.flush()]
+        while not renewing.done():
+            trips.append(await connection.flush())
+        assert await renewing
+        assert all(trips)
 
 
 async def test_the_other_server_is_taken_when_one_is_gone() -> None:
