@@ -404,9 +404,9 @@ class NatsConnection:
             new.ping(done)
         old.close(reason)
 
-    async def _round_trip(self, link: Link, while_held: bytes = b"") -> bool:
+    async def _round_trip(self, link: Link, while_held: bytes | None = None) -> bool:
         processed = asyncio.Event()
-        if while_held:
+        if while_held is not None:
             link.send_while_held(while_held, processed.set)
         else:
             link.ping(processed.set)
