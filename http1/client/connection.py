@@ -180,6 +180,10 @@ class ClientConnection(WatchedConnection):
         """Whether any byte of the current response has arrived."""
         return not self._is_silent
 
+    def use_once(self) -> None:
+        """Do not use the connection again after its current request."""
+        self._is_reusable = False
+
     def is_usable(self) -> bool:
         """Whether a request may be sent: as far as is known, the peer has not closed."""
         return not self._transport.is_closing()
@@ -334,7 +338,8 @@ class ClientConnection(WatchedConnection):
             # The parser does not know the method and would wait for a body (RFC 9112 §6.3, rule 1).
             self._is_bodiless = True
             self._is_ended = True
-            self._is_reusable = self._parser.should_keep_alive()
+            if not self._parser.should_keep_alive():
+                self._is_reusable = False
         elif status in BODILESS_STATUSES:
             self._is_bodiless = True
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from http1.client.connection import ClientConnection
+from http1.client.status import AwaitedStatus
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
 
@@ -95,6 +96,22 @@ class Pool:
         connection.keep_alive(self.vanished_s)
         self._open.add(connection)
         return connection
+
+    async def status_of(self, head: bytes, timeout_s: float) -> int:
+        """Send a request without a body on a connection of its own; return the response's status.
+
+        ``timeout_s`` bounds the whole. The connection is never anybody else's: the end of a
+        response is known a turn of the loop before its waiter runs. Raises `OSError`.
+        """
+        async with silence_limit(timeout_s):
+            connection = await self.connect()
+            connection.use_once()
+            try:
+                status = AwaitedStatus()
+                connection.start(status, head, b"")
+                return await status.known
+            finally:
+                connection.close()
 
     def sweep(self) -> None:
         """Close connections that idle or linger too long, and those whose peer has vanished.

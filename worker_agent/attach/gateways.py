@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
 from http1.client.pipeline import Pipeline
 from http1.client.pool import Connect, Pool
-from http1.client.status import AwaitedStatus
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
@@ -230,7 +229,8 @@ class GatewayClient:
         """
         running = b"%b: 1\r\n" % NVCF_RUNNING if is_running else b""
         try:
-            status = await self._status_of(self._run_message(envelope, deliveries, running))
+            message = self._run_message(envelope, deliveries, running)
+            status = await self._pool.status_of(message, RUN_TIMEOUT_S)
         except ConnectionRefusedError:
             return None if is_running else RunDecision.NEVER
         except OSError:
@@ -243,7 +243,8 @@ class GatewayClient:
         """Tell that the request was not started, because it would be late."""
         late = b"%b: 1\r\n" % NVCF_LATE
         with suppress(OSError):
-            await self._status_of(self._run_message(envelope, deliveries, late))
+            message = self._run_message(envelope, deliveries, late)
+            await self._pool.status_of(message, RUN_TIMEOUT_S)
 
     def _run_message(self, envelope: Envelope, deliveries: int, more: bytes) -> bytes:
         return b"%b%b\r\n%b: %b\r\n%b: %d\r\n%bcontent-length: 0\r\n\r\n" % (
@@ -255,17 +256,6 @@ class GatewayClient:
             deliveries,
             more,
         )
-
-    async def _status_of(self, head: bytes) -> int:
-        """Send a request without a body on a new connection. Raises `OSError`."""
-        async with silence_limit(RUN_TIMEOUT_S):
-            connection = await self._pool.connect()
-            try:
-                status = AwaitedStatus()
-                connection.start(status, head, b"")
-                return await status.known
-            finally:
-                connection.close()
 
     def sweep(self) -> bool:
         """Close connections idle for too long, and those whose gateway process has vanished.

@@ -5,10 +5,7 @@ A probe is one GET on a connection of its own. What it means: `worker_agent.infe
 
 from typing import NamedTuple
 
-from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
-from http1.client.status import AwaitedStatus
-from runtime.timeouts import silence_limit
 
 
 class Probe(NamedTuple):
@@ -34,26 +31,17 @@ class Miss(NamedTuple):
 
 async def probe_once(pool: Pool, probe: Probe) -> Miss | None:
     """Probe once; return why the inference server is not healthy, `None` if it is healthy."""
-    connection: ClientConnection | None = None
+    head = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (
+        probe.path.encode(),
+        probe.authority.encode(),
+    )
     try:
-        async with silence_limit(probe.timeout_s):
-            connection = await pool.connect()
-            status = AwaitedStatus()
-            connection.start(
-                status,
-                b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
-                % (probe.path.encode(), probe.authority.encode()),
-                b"",
-            )
-            found = await status.known
+        found = await pool.status_of(head, probe.timeout_s)
     except TimeoutError:
         return Miss(f"no response within {probe.timeout_s:g} s")
     except OSError as error:
         is_refused = isinstance(error, ConnectionRefusedError) and not probe.is_apart
         return Miss(str(error) or type(error).__name__, is_refused)
-    finally:
-        if connection is not None:
-            connection.close()
     if found != probe.expected_status:
         return Miss(f"status {found}, expected {probe.expected_status}")
     return None
