@@ -505,8 +505,12 @@ async def test_no_connection_is_lost_when_one_of_several_listeners_on_a_port_sto
         for connected in begun:
             connected.setblocking(False)
         stopping = spawn(first.listener.finish_accepting(), "stop")
-        await until(lambda: first.listener.connections, what="the first to accept")
+        await until(
+            lambda: first.listener.connections + second.listener.connections == len(begun),
+            what="those that had begun to be accepted",
+        )
         accepted = first.listener.connections
+        assert accepted
         later = [spawn(Client.connect(("127.0.0.1", port)), "connect") for _ in range(32)]
         clients = [Client(connected) for connected in begun]
         clients += [await connecting for connecting in later]
