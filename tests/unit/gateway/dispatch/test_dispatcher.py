@@ -9,6 +9,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
+from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
@@ -17,6 +18,7 @@ from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
@@ -34,6 +36,7 @@ from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 LIMITED = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
+PAGES = FunctionId("8f9619ff-8b86-4011-b42d-00c04fc964ff")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GOOD = (b"authorization", b"Bearer good")
 
@@ -50,6 +53,8 @@ def dispatcher(
     metrics: GatewayMetrics | None = None,
     access: AccessLog | None = None,
     wake: Callable[[str], object] = lambda version_id: None,
+    own: PagePolicy = OPEN,
+    page_policy: PagePolicy | None = None,
 ) -> Dispatcher:
     model, queue = ReadModel(), RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
@@ -57,6 +62,12 @@ def dispatcher(
     model.apply(
         FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
     )
+    if page_policy is not None:
+        model.apply(
+            FunctionVersion(
+                PAGES, version, "own", "name", VersionState.ACTIVE, page_policy=page_policy
+            )
+        )
     metrics = metrics or GatewayMetrics(MetricRegistry(with_process=False))
     attach = AttachEndpoint(lambda: 0.0)
     registry = InvocationRegistry(attach, queue, metrics, access, lambda: 0.0, wake)
@@ -75,7 +86,7 @@ def dispatcher(
         registry,
         call_head_reader(b""),
         Admission(authenticate, Router(model, lambda: 0.0)),
-        PathEndpoints(attach, ProcessHealth(), metrics),
+        PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
         metrics,
     )
 

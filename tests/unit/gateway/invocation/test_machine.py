@@ -11,6 +11,7 @@ from tests.support.recorder import (
     RecordedResponseWriter,
 )
 from wire.envelope import decode_envelope
+from wire.headers import EXPOSED_HEADERS
 
 
 def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
@@ -134,7 +135,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         (b"access-control-expose-headers", b"x"),
         (b"nvcf-reqid", REQUEST_ID.encode()),
         (b"nvcf-status", b"fulfilled"),
-        (b"access-control-expose-headers", b"nvcf-reqid"),
+        (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
     assert invocation.outcome is Outcome.ANSWERED
     assert invocation.response_bytes == 9
