@@ -11,6 +11,7 @@ from gateway.domain.model import (
     Account,
     DetailsKey,
     FunctionKey,
+    FunctionVersion,
     PagePolicy,
     RecordKey,
     ResourceScope,
@@ -99,8 +100,9 @@ async def test_the_origins_of_pages_are_registered_changed_and_removed(
         changed = await client.put(path, change)
         assert changed.status == 200
         assert ("cors" in changed.body["function"]) == (policy is not None)
-        kept = await plane.store.version(function_id, version_id)
+        kept = await plane.store.get(VersionKey(function_id, version_id))
         assert kept is not None
+        assert isinstance(kept[0], FunctionVersion)
         assert kept[0].page_policy == policy
     plain = (await client.post(FUNCTIONS, {**IMAGE, "cors": {"origins": []}})).body["function"]
     assert "cors" not in plain
