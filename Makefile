@@ -1,6 +1,7 @@
 # make run    run everything on this machine, in the foreground; ARGS="--port 0" passes options on
 # make test   check style, types and import contracts, then run every test; ARGS goes to pytest
 # make check  the same without the tests
+# make test-browser  run the tests with web pages; without a Chromium it says how to get one
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
 # make bench  print the table of measurements; ARGS goes to loadtests.run
@@ -19,7 +20,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check docs turns bench chaos clean
+.PHONY: help run test test-browser check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -31,6 +32,9 @@ run: $(VENV)/.has-examples
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-browser: $(VENV)/.has-test
+	$(BIN)/python -m pytest -v tests/e2e/test_browser.py $(ARGS)
 
 check: $(VENV)/.has-test
 	$(BIN)/ruff check

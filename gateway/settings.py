@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
 from runtime.settings import Address, Seconds, Section, load
+from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
 API_URL_VARIABLE = "GATEWAY_API_URL"
@@ -28,6 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
+Origin = Annotated[str, AfterValidator(normal_origin)]
 HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
 ]
@@ -56,6 +58,9 @@ class EdgeSettings(Section):
     """Number of header lines of one request; more gets 431."""
     max_body_bytes: Bytes = 0
     """Size of an invocation's body in bytes; a larger one gets 413. 0: no limit."""
+    cors_origins: tuple[Origin, ...] = (ANY_ORIGIN,)
+    """Origins of web pages that may use the REST API and read the gateway's own errors; * is all.
+    For the responses of functions, their own settings count (cors)."""
     head_timeout_s: Seconds = _LIMITS.head_timeout_s
     """Time for one request head, from its first byte; then 408."""
     body_stall_s: Seconds = _LIMITS.body_stall_s
