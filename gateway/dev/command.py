@@ -39,7 +39,7 @@ from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
 from runtime.tasks import spawn
 from wire.worker_api import MAX_CONCURRENCY
 
-_START_S = 20.0
+_START_S = 60.0
 _RESPONSE_S = 120.0
 """Time to the first response after the server has become healthy."""
 _STOP_S = 5.0

@@ -1,6 +1,6 @@
 """What `gateway dev` prints when it is ready: addresses, and calls that work when pasted."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def ready_document(running: Running) -> dict[str, object]:
 
 def ready_text(running: Running) -> str:
     """Return the text that says what runs where, and how to call it."""
-    sections = [
+    lines = [
         "",
         "Ready. Ctrl-C stops everything.",
         "",
@@ -63,10 +63,9 @@ def ready_text(running: Running) -> str:
         f"  metrics     {running.admin_url}/metrics",
         f"  NATS        {running.nats_url}",
         f"  logs        {running.folder}",
-        *(line for function in running.functions for line in _calls(running, function)),
-        *_sdk_lines(running, running.functions[0]),
     ]
-    return "\n".join(sections)
+    calls = [*_calls(running), *_openai_lines(running)]
+    return "\n".join(lines) + "".join(f"\n\n{call}" for call in calls)
 
 
 def _function_line(running: Running, function: DevFunction) -> str:
@@ -77,39 +76,40 @@ def _function_line(running: Running, function: DevFunction) -> str:
     )
 
 
-def _calls(running: Running, function: DevFunction) -> Sequence[str]:
-    if function.options.is_demo:
-        return _paragraphs(
-            [
-                "Call it, by host name or with the header function-id:",
-                f"  curl {_by_host(running, function)} -d 'hello' {running.url}/echo",
-                f"  curl -N {_by_header(running, function)} "
-                f"'{running.url}/sse?events=5&interval_ms=500'",
-            ]
-        )
-    path = function.options.health_path
-    return _paragraphs(
-        [
-            f"Call {function.options.name} with any path of its server, by host name or with the "
-            "header function-id:",
-            f"  curl {_by_host(running, function)} '{running.url}{path}'",
-            f"  curl {_by_header(running, function)} '{running.url}{path}'",
+def _calls(running: Running) -> Sequence[str]:
+    """Return calls of the first function in both forms, and one of each further function."""
+    first, *others = running.functions
+    by_host, by_header = _by_host(running, first), _by_header(running, first)
+    if first.options.is_demo:
+        return [
+            "Call it, by host name or with the header function-id:",
+            f"  curl {by_host} -d 'hello' {running.url}/echo",
+            f"  curl -N {by_header} '{running.url}/sse?events=5&interval_ms=500'",
         ]
-    )
+    first_url = f"'{running.url}{first.options.health_path}'"
+    return [
+        "Call any path of the server, by host name or with the header function-id:",
+        f"  curl {by_host} {first_url}",
+        f"  curl {by_header} {first_url}",
+        *(
+            f"  curl {_by_header(running, other)} '{running.url}{other.options.health_path}'"
+            for other in others
+        ),
+    ]
 
 
-def _sdk_lines(running: Running, function: DevFunction) -> Sequence[str]:
-    what = "It has" if function.options.is_demo else "If the server has"
-    return _paragraphs(
-        [
-            f"{what} OpenAI's interface; in Python, after pip install openai:",
-            # Not indented, because Python would refuse it when pasted.
-            f"from openai import OpenAI\n"
-            f'client = OpenAI(base_url="{running.url}/v1", api_key="{running.api_key}",\n'
-            f'                default_headers={{"function-id": "{function.function_id}"}})\n'
-            f"print(client.models.list())\n",
-        ]
-    )
+def _openai_lines(running: Running) -> Sequence[str]:
+    first = running.functions[0]
+    interface = "OpenAI's interface"
+    return [
+        f"{interface if first.options.is_demo else f'A server with {interface}'}, in Python after "
+        "pip install openai:",
+        # Not indented, because Python would refuse it when pasted.
+        f"from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{running.url}/v1", api_key="{running.api_key}",\n'
+        f'                default_headers={{"function-id": "{first.function_id}"}})\n'
+        f"print(client.models.list())\n",
+    ]
 
 
 def _by_host(running: Running, function: DevFunction) -> str:
@@ -122,8 +122,3 @@ def _by_header(running: Running, function: DevFunction) -> str:
 
 def _authorization(running: Running) -> str:
     return f"-H 'Authorization: Bearer {running.api_key}'"
-
-
-def _paragraphs(lines: Iterable[str]) -> Sequence[str]:
-    """Return the lines, each after an empty one."""
-    return [line for text in lines for line in ("", text)]
