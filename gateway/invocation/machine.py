@@ -64,7 +64,8 @@ class Invocation:
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
-    ``request_token`` is None unless a worker has to fetch the rest of the body.
+    ``request_token`` is None unless a worker has to fetch the rest of the body. ``source`` is the
+    client, whose address is ``source.address``.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Invocation:
         "response_bytes",
         "response_token",
         "slot",
+        "source",
         "state",
         "status",
         "worker_s",
@@ -124,6 +126,7 @@ class Invocation:
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self.method = request.method
+        self.source = request.source
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
         self.state = RECEIVING
