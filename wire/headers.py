@@ -3,13 +3,25 @@
 Header names are lower case inside both programs: the parsers convert them.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import product
 
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
 ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
+
+CONTENT_LOCATION = b"content-location"
+LOCATION = b"location"
+X_ACCEL_BUFFERING = b"x-accel-buffering"
+"""``no``: nginx passes on each part of a response as it comes."""
+
+FORWARDED = b"forwarded"
+X_FORWARDED_FOR = b"x-forwarded-for"
+X_FORWARDED_HOST = b"x-forwarded-host"
+X_FORWARDED_PROTO = b"x-forwarded-proto"
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
@@ -48,7 +60,41 @@ HOP_BY_HOP = frozenset(
 """Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
 (`docs/wire.md` §3.1)."""
 
-INVOCATION_DROPS = frozenset(
+
+def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    """Return ``names`` and their spellings with ``_``, which many servers read as ``-``."""
+    return frozenset(
+        name.replace(b"-", b"%c") % marks
+        for name in names
+        for marks in product(b"-_", repeat=name.count(b"-"))
+    )
+
+
+_SOURCE_HEADERS = (FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO)
+_HOP_HEADERS = frozenset(
+    {
+        b"front-end-https",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-protocol",
+        b"x-forwarded-scheme",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-real-ip",
+        b"x-scheme",
+        b"x-url-scheme",
+    }
+)
+
+HOP_DROPS = _spellings((*_SOURCE_HEADERS, *_HOP_HEADERS)) - _HOP_HEADERS
+"""What is dropped of a trusted hop's headers: what the gateway says itself, and what no hop spells
+so, but a client may (`docs/wire.md` §3.6)."""
+CLIENT_DROPS = HOP_DROPS | _HOP_HEADERS
+"""What is dropped of a client's: also what only a hop can know."""
+
+INVOCATION_DROPS = HOP_DROPS | frozenset(
     {
         AUTHORIZATION,
         b"expect",
@@ -65,6 +111,9 @@ by the gateway, which replaces a client's value. All other headers are forwarded
 including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
 length of the body.
 """
+
+UNTRUSTED_DROPS = INVOCATION_DROPS | CLIENT_DROPS
+"""The same for a request that comes from no trusted hop."""
 
 _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 

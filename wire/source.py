@@ -9,11 +9,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from wire.errors import WireError
-
-FORWARDED = b"forwarded"
-X_FORWARDED_FOR = b"x-forwarded-for"
-X_FORWARDED_HOST = b"x-forwarded-host"
-X_FORWARDED_PROTO = b"x-forwarded-proto"
+from wire.headers import FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO
 
 MAX_HOPS = 32
 """How many hops are followed back; what a longer list says before them is not looked at."""
@@ -133,10 +129,11 @@ class Source:
     ``address`` is an IPv4 or IPv6 address as text, empty if it is not known. ``host`` is the Host
     header that the peer sent; ``authority`` is ``host[:port]`` as the client wrote it: the same,
     unless a trusted hop says otherwise. ``scheme`` is ``http`` or ``https``. ``is_from_hop``: a
-    trusted hop has told it. ``headers`` are the headers that tell it to the next server.
+    trusted hop has told it. ``headers`` are the headers that tell it to the next server,
+    ``encoded`` the same as a part of an envelope, empty until they are encoded.
     """
 
-    __slots__ = ("address", "authority", "headers", "host", "is_from_hop", "scheme")
+    __slots__ = ("address", "authority", "encoded", "headers", "host", "is_from_hop", "scheme")
 
     def __init__(
         self,
@@ -153,6 +150,7 @@ class Source:
         self.host = host
         self.is_from_hop = is_from_hop
         self.headers = _headers(address, scheme, authority)
+        self.encoded = b""
 
     def __repr__(self) -> str:
         return f"<Source {self.address or 'unknown'} {self.url.decode(errors='replace')}>"

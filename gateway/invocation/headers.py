@@ -1,37 +1,59 @@
 """The headers that the gateway drops and adds on the way to the worker and back to the client."""
 
 from http1.stream import Headers
+from wire.envelope import encode_headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
+    CONTENT_LOCATION,
+    CONTENT_TYPE,
     INVOCATION_DROPS,
+    LOCATION,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
     NVCF_REQID,
     NVCF_STATUS,
     TRACEPARENT,
+    UNTRUSTED_DROPS,
+    X_ACCEL_BUFFERING,
     forwardable,
 )
+from wire.locations import outer_location
+from wire.source import Source
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
+_UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
+_EVENT_STREAM = b"text/event-stream"
+_LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
+_READ = _LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
 
 
-def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:
-    """Return the headers for the envelope (`docs/wire.md` §3.1).
+def request_headers(
+    headers: Headers, region: bytes, *, allows_rerun: bool, is_from_hop: bool
+) -> Headers:
+    """Return the headers for the envelope (`docs/wire.md` §3.1), but those of `source_headers`.
 
-    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`).
+    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`), ``is_from_hop`` the
+    source's (`wire.source.Source`).
 
     The worker drops more of them before the inference server: `worker_agent.job.request`.
     """
-    kept = forwardable(headers, INVOCATION_DROPS)
+    kept = forwardable(headers, INVOCATION_DROPS if is_from_hop else UNTRUSTED_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
     if not allows_rerun:
         kept.append(_NO_RERUN)
     return kept
+
+
+def source_headers(source: Source) -> bytes:
+    """Return the headers that tell the inference server about the client, encoded once."""
+    if not source.encoded:
+        source.encoded = encode_headers(list(source.headers))
+    return source.encoded
 
 
 def trace_of(headers: Headers) -> bytes:
@@ -40,6 +62,27 @@ def trace_of(headers: Headers) -> bytes:
         if name == TRACEPARENT:
             return value
     return b""
+
+
+def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
+    """Return a worker's response headers as the outside has to see them.
+
+    Locations that name the inference server, at ``inner_port``, name what the client called
+    (`docs/wire.md` §3.7); an event stream tells nginx not to buffer it.
+    """
+    changed = headers
+    for header in headers:
+        name, value = header
+        if name not in _READ:
+            continue
+        if name != CONTENT_TYPE:
+            location = outer_location(value, inner_port, b"", source.url)
+            if location is not value:
+                changed = [(name, location) if one is header else one for one in changed]
+        elif value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
+            if not any(name == X_ACCEL_BUFFERING for name, _ in headers):
+                changed = [*changed, _UNBUFFERED]
+    return changed
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:

@@ -21,7 +21,13 @@ from gateway.errors import (
     problem_for,
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
-from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
+from gateway.invocation.headers import (
+    outer_headers,
+    request_headers,
+    source_headers,
+    trace_of,
+    with_platform_headers,
+)
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
@@ -238,7 +244,10 @@ class Invocation:
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
         headers = request_headers(
-            request.headers, context.region, allows_rerun=caller.version.allows_rerun
+            request.headers,
+            context.region,
+            allows_rerun=caller.version.allows_rerun,
+            is_from_hop=self.source.is_from_hop,
         )
         try:
             envelope = encode_envelope(
@@ -249,6 +258,7 @@ class Invocation:
                 method=request.method,
                 path=request.target,
                 headers=headers,
+                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
@@ -449,6 +459,7 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
+        headers = outer_headers(headers, self.source, self.version.inference_port)
         self._client.send_head(
             status, with_platform_headers(headers, status, self.request_id), body_bytes
         )

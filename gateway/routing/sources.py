@@ -12,13 +12,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
 from http1.stream import Request
+from wire.headers import FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO
 from wire.hosts import HostError, parse_authority
 from wire.source import (
-    FORWARDED,
     MAX_HOPS,
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PROTO,
     ForwardedSyntaxError,
     Hop,
     Source,
