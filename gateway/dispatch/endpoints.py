@@ -53,6 +53,8 @@ class PathEndpoints:
         if request.method == b"OPTIONS" and cors:
             return self._send(request, client, 204, cors, b"")
         response = self._health.respond(path)
+        if request.method == b"OPTIONS" and (response is not None or path == b"*"):
+            return self._send(request, client, 204, [_ALLOW], b"")
         if response is None and self._api is not None:
             return self._api.serve(request, client, cors)
         if response is None:
@@ -174,6 +176,10 @@ class _Scrape(NullRequestStream):
         else:
             self._parts = None
             self._client.send_end()
+
+
+_ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
+"""What health paths have, and of every server what ``OPTIONS *`` asks for (RFC 9110 §9.3.7)."""
 
 
 def _cors(headers: Headers) -> Headers:

@@ -332,7 +332,7 @@ async def test_a_method_that_no_route_has_is_not_allowed_however_parsers_read_it
 ) -> None:
     answer = await ask(served, method, b"/wait?x", b"Authorization: Bearer " + SECRET)
     answer.problem(405, "/wait")
-    assert answer.headers["allow"] == "get, head"
+    assert answer.headers["allow"] == "get, head, options"
     (await ask(served, method, b"/elsewhere")).problem(404, "/elsewhere")
     assert served.responses == [(method, 405), (method, 404)]
 
