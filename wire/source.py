@@ -5,6 +5,7 @@ most servers read (`docs/wire.md` §3.6).
 """
 
 import re
+from collections import deque
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def parse_forwarded(value: bytes) -> list[Hop]:
 
     Raises `ForwardedSyntaxError` for what is not such a list.
     """
-    hops: list[Hop] = []
+    hops: deque[dict[bytes, bytes]] = deque(maxlen=MAX_HOPS)
     pairs: dict[bytes, bytes] = {}
     at = 0
     while at <= len(value):
@@ -82,10 +83,10 @@ def parse_forwarded(value: bytes) -> list[Hop]:
             pairs[name.lower()] = said
         if separator != b";":
             if pairs:
-                hops.append(_hop(pairs))
+                hops.append(pairs)
             pairs = {}
         at = match.end() + (separator == b"")
-    return hops[-MAX_HOPS:]
+    return [_hop(pairs) for pairs in hops]
 
 
 def _hop(pairs: dict[bytes, bytes]) -> Hop:

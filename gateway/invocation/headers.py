@@ -25,7 +25,8 @@ _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
-_EVENT_STREAM = b"text/event-stream"
+_TEXT = (b"t", b"T")
+"""How the content type of an event stream begins, and hardly any other but texts'."""
 _LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
 _READ = _LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
@@ -70,18 +71,20 @@ def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
     Locations that name the inference server, at ``inner_port``, name what the client called
     (`docs/wire.md` §3.7); an event stream tells nginx not to buffer it.
     """
-    changed = headers
-    for header in headers:
-        name, value = header
-        if name not in _READ:
-            continue
-        if name != CONTENT_TYPE:
-            location = outer_location(value, inner_port, b"", source.url)
-            if location is not value:
-                changed = [(name, location) if one is header else one for one in changed]
-        elif value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
-            if not any(name == X_ACCEL_BUFFERING for name, _ in headers):
-                changed = [*changed, _UNBUFFERED]
+    for name, value in headers:
+        if name in _READ and (name != CONTENT_TYPE or value.startswith(_TEXT)):
+            break
+    else:
+        return headers
+    url = source.url
+    changed = [
+        (name, outer_location(value, inner_port, b"", url) if name in _LOCATIONS else value)
+        for name, value in headers
+    ]
+    values = dict(headers)
+    kind = values.get(CONTENT_TYPE, b"").lower()
+    if kind.startswith(b"text/event-stream") and X_ACCEL_BUFFERING not in values:
+        changed.append(_UNBUFFERED)
     return changed
 
 

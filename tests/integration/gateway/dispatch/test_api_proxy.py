@@ -19,6 +19,7 @@ from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.api_server import UNBOUNDED, ApiServer
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
+from gateway.routing.sources import Sources
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
@@ -59,6 +60,7 @@ class Application:
     async def echo(self, request: web.Request) -> web.Response:
         body = await request.read()
         got = {"x-method": request.method, "x-host": request.host, "x-query": request.query_string}
+        got["x-from"] = ",".join(request.headers.getall("x-forwarded-for", ["nobody"]))
         return web.Response(body=body, headers={**got, "x-asked": request.headers.get("x-ask", "")})
 
     async def long(self, request: web.Request) -> web.StreamResponse:
@@ -124,6 +126,7 @@ async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[byt
     proxy = ApiProxy(connect, lambda method, status: responses.append((method, status)))
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
+        request.source = Sources([], trusts_unix=False).find(request)
         try:
             return proxy.serve(request, client, [(b"x-more", b"yes")])
         except GatewayError as error:
@@ -167,6 +170,14 @@ async def test_method_path_headers_and_body_reach_the_application_and_come_back(
         assert response.headers["x-host"] in served.url
         assert response.headers["x-more"] == "yes"
     assert served.responses == [(b"PUT", 200)]
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x_forwarded_for", "X-Real-IP", "Accept"])
+async def test_the_application_learns_the_clients_address_and_nothing_that_it_made_up(
+    served: Served, client: aiohttp.ClientSession, name: str
+) -> None:
+    async with client.get(f"{served.url}/echo", headers={name: "9.9.9.9"}) as response:
+        assert response.headers["x-from"] == "127.0.0.1"
 
 
 async def test_one_connection_of_a_client_serves_many_calls(

@@ -101,8 +101,11 @@ def test_locations_of_the_inference_server_name_what_the_client_called() -> None
         (b"content-type", b"text/event-stream"),
         (b"x-accel-buffering", b"no"),
     ]
-    unchanged = [(b"location", b"/a"), (b"content-type", b"text/plain")]
-    assert outer_headers(unchanged, CLIENT, 8000) is unchanged
+    for unchanged in (
+        [(b"location", b"/a"), (b"content-type", b"text/plain")],
+        [(b"date", b"x"), (b"content-type", b"application/json")],
+    ):
+        assert outer_headers(unchanged, CLIENT, 8000) == unchanged
 
 
 def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
