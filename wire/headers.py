@@ -21,6 +21,7 @@ X_ACCEL_BUFFERING = b"x-accel-buffering"
 FORWARDED = b"forwarded"
 X_FORWARDED_FOR = b"x-forwarded-for"
 X_FORWARDED_HOST = b"x-forwarded-host"
+X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
 
 FUNCTION_ID = b"function-id"
@@ -70,14 +71,17 @@ def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
     )
 
 
-_SOURCE_HEADERS = (FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO)
-_HOP_HEADERS = frozenset(
-    {
+SOURCE_DROPS = _spellings(
+    (
+        FORWARDED,
+        X_FORWARDED_FOR,
+        X_FORWARDED_HOST,
+        X_FORWARDED_PREFIX,
+        X_FORWARDED_PROTO,
         b"front-end-https",
         b"true-client-ip",
         b"x-client-ip",
         b"x-forwarded-port",
-        b"x-forwarded-prefix",
         b"x-forwarded-protocol",
         b"x-forwarded-scheme",
         b"x-forwarded-server",
@@ -85,16 +89,12 @@ _HOP_HEADERS = frozenset(
         b"x-real-ip",
         b"x-scheme",
         b"x-url-scheme",
-    }
+    )
 )
+"""What servers read of where a request comes from: the gateway says that itself, in the first five
+(`docs/wire.md` §3.6). Most proxies pass on what a client sends of the others."""
 
-HOP_DROPS = _spellings((*_SOURCE_HEADERS, *_HOP_HEADERS)) - _HOP_HEADERS
-"""What is dropped of a trusted hop's headers: what the gateway says itself, and what no hop spells
-so, but a client may (`docs/wire.md` §3.6)."""
-CLIENT_DROPS = HOP_DROPS | _HOP_HEADERS
-"""What is dropped of a client's: also what only a hop can know."""
-
-INVOCATION_DROPS = HOP_DROPS | frozenset(
+INVOCATION_DROPS = SOURCE_DROPS | frozenset(
     {
         AUTHORIZATION,
         b"expect",
@@ -111,9 +111,6 @@ by the gateway, which replaces a client's value. All other headers are forwarded
 including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
 length of the body.
 """
-
-UNTRUSTED_DROPS = INVOCATION_DROPS | CLIENT_DROPS
-"""The same for a request that comes from no trusted hop."""
 
 _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 

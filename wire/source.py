@@ -10,7 +10,13 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from wire.errors import WireError
-from wire.headers import FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO
+from wire.headers import (
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO,
+)
 
 MAX_HOPS = 32
 """How many hops are followed back; what a longer list says before them is not looked at."""
@@ -107,7 +113,9 @@ def _is_port(text: bytes) -> bool:
     return text[:1] == b":" and digits.isdigit() and len(digits) <= _MAX_PORT_DIGITS
 
 
-def _headers(address: str, scheme: bytes, authority: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def _headers(
+    address: str, scheme: bytes, authority: bytes, prefix: bytes
+) -> tuple[tuple[bytes, bytes], ...]:
     node = f'"[{address}]"' if ":" in address else address or "unknown"
     forwarded = b"for=%b" % node.encode()
     stated = []
@@ -117,6 +125,8 @@ def _headers(address: str, scheme: bytes, authority: bytes) -> tuple[tuple[bytes
         # Quoted, because a port's colon is not permitted in a token (RFC 7239 §4).
         forwarded += b';host="%b"' % authority
         stated.append((X_FORWARDED_HOST, authority))
+    if prefix:
+        stated.append((X_FORWARDED_PREFIX, prefix))
     return (
         (FORWARDED, b"%b;proto=%b" % (forwarded, scheme)),
         *stated,
@@ -129,12 +139,21 @@ class Source:
 
     ``address`` is an IPv4 or IPv6 address as text, empty if it is not known. ``host`` is the Host
     header that the peer sent; ``authority`` is ``host[:port]`` as the client wrote it: the same,
-    unless a trusted hop says otherwise. ``scheme`` is ``http`` or ``https``. ``is_from_hop``: a
-    trusted hop has told it. ``headers`` are the headers that tell it to the next server,
-    ``encoded`` the same as a part of an envelope, empty until they are encoded.
+    unless a trusted hop says otherwise. ``scheme`` is ``http`` or ``https``. ``prefix`` is the
+    beginning of the path that the client called, if it was removed on the way. ``headers``
+    are the headers that tell it to the next server, ``encoded`` the same as a part of an envelope,
+    empty until they are encoded.
     """
 
-    __slots__ = ("address", "authority", "encoded", "headers", "host", "is_from_hop", "scheme")
+    __slots__ = (
+        "address",
+        "authority",
+        "encoded",
+        "headers",
+        "host",
+        "prefix",
+        "scheme",
+    )
 
     def __init__(
         self,
@@ -143,14 +162,14 @@ class Source:
         authority: bytes,
         *,
         host: bytes = b"",
-        is_from_hop: bool = False,
+        prefix: bytes = b"",
     ) -> None:
         self.address = address
         self.scheme = scheme
         self.authority = authority
         self.host = host
-        self.is_from_hop = is_from_hop
-        self.headers = _headers(address, scheme, authority)
+        self.prefix = prefix
+        self.headers = _headers(address, scheme, authority, prefix)
         self.encoded = b""
 
     def __repr__(self) -> str:
@@ -160,6 +179,16 @@ class Source:
     def url(self) -> bytes:
         """Scheme and authority that the client called, empty if it named no host."""
         return b"%b://%b" % (self.scheme, self.authority) if self.authority else b""
+
+    def below(self, prefix: bytes) -> "Source":
+        """Return the source of a request from whose path ``prefix`` was removed (``/f/name``)."""
+        return Source(
+            self.address,
+            self.scheme,
+            self.authority,
+            host=self.host,
+            prefix=self.prefix + prefix,
+        )
 
 
 UNKNOWN = Source("", b"http", b"")

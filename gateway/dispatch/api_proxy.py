@@ -34,11 +34,11 @@ from http1.stream import (
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
-from wire.headers import CLIENT_DROPS, CONTENT_LENGTH, CONTENT_TYPE, forwardable
+from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, SOURCE_DROPS, forwardable
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH}) | CLIENT_DROPS
+_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH}) | SOURCE_DROPS
 """Request headers that are written anew: the gateway's server has acted on them."""
 _TRANSFER_ENCODING = b"transfer-encoding"
 _SERVERS_OWN = frozenset({_TRANSFER_ENCODING, b"connection", b"date", b"server"})

@@ -14,7 +14,6 @@ from wire.headers import (
     NVCF_REQID,
     NVCF_STATUS,
     TRACEPARENT,
-    UNTRUSTED_DROPS,
     X_ACCEL_BUFFERING,
     forwardable,
 )
@@ -32,17 +31,14 @@ _READ = _LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
 
 
-def request_headers(
-    headers: Headers, region: bytes, *, allows_rerun: bool, is_from_hop: bool
-) -> Headers:
+def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:
     """Return the headers for the envelope (`docs/wire.md` §3.1), but those of `source_headers`.
 
-    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`), ``is_from_hop`` the
-    source's (`wire.source.Source`).
+    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`).
 
     The worker drops more of them before the inference server: `worker_agent.job.request`.
     """
-    kept = forwardable(headers, INVOCATION_DROPS if is_from_hop else UNTRUSTED_DROPS)
+    kept = forwardable(headers, INVOCATION_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
     if not allows_rerun:
@@ -76,9 +72,9 @@ def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
             break
     else:
         return headers
-    url = source.url
+    url, prefix = source.url, source.prefix
     changed = [
-        (name, outer_location(value, inner_port, b"", url) if name in _LOCATIONS else value)
+        (name, outer_location(value, inner_port, b"", url, prefix) if name in _LOCATIONS else value)
         for name, value in headers
     ]
     values = dict(headers)

@@ -244,10 +244,7 @@ class Invocation:
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
         headers = request_headers(
-            request.headers,
-            context.region,
-            allows_rerun=caller.version.allows_rerun,
-            is_from_hop=self.source.is_from_hop,
+            request.headers, context.region, allows_rerun=caller.version.allows_rerun
         )
         try:
             envelope = encode_envelope(

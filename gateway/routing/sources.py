@@ -7,12 +7,19 @@ client, and what stands before it was said by the client itself (RFC 7239 §8.1,
 §3.6).
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
 from http1.stream import Request
-from wire.headers import FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO
+from wire.headers import (
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO,
+)
 from wire.hosts import HostError, parse_authority
 from wire.source import (
     MAX_HOPS,
@@ -25,8 +32,11 @@ from wire.source import (
 
 _SCHEME = b"http"
 """That of every connection: no listener terminates TLS."""
+_is_prefix = re.compile(rb"(?:/[0-9A-Za-z._~!$&'()*+;=:@%-]+)+").fullmatch
 _SCHEMES = frozenset({b"http", b"https"})
-_STATING = frozenset({FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO})
+_STATING = frozenset(
+    {FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PREFIX, X_FORWARDED_PROTO}
+)
 _MAX_KNOWN = 4096
 """How many addresses, and how many statements of hops, are cached; a full cache is cleared."""
 _MAX_KNOWN_BYTES = 512
@@ -44,6 +54,7 @@ class _Statement(NamedTuple):
     address: bytes
     called: bytes
     scheme: bytes
+    prefix: bytes
 
 
 class Sources:
@@ -100,6 +111,7 @@ class Sources:
             get(X_FORWARDED_FOR, b""),
             get(X_FORWARDED_HOST, b""),
             get(X_FORWARDED_PROTO, b""),
+            get(X_FORWARDED_PREFIX, b"").rstrip(b"/"),
         )
         source = self._known.get(statement)
         if source is None:
@@ -121,7 +133,13 @@ class Sources:
             address = hop.address
             if not self._is_hop(address):
                 break
-        return Source(address, scheme, authority, host=statement.host, is_from_hop=True)
+        return Source(
+            address,
+            scheme,
+            authority,
+            host=statement.host,
+            prefix=statement.prefix if _is_prefix(statement.prefix) else b"",
+        )
 
 
 def _hops(statement: _Statement) -> Sequence[Hop]:

@@ -1,8 +1,16 @@
 """Locations in a response that name the inference server (`docs/wire.md` §3.7)."""
 
+from collections.abc import Mapping
+
 from http1.stream import Headers
 from wire.envelope import Envelope
-from wire.headers import CONTENT_LOCATION, LOCATION, X_FORWARDED_HOST, X_FORWARDED_PROTO
+from wire.headers import (
+    CONTENT_LOCATION,
+    LOCATION,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO,
+)
 from wire.hosts import HostError, parse_authority
 from wire.locations import outer_location
 from worker_agent.job.request import PlatformHeaders
@@ -19,17 +27,25 @@ def outer_headers(
             break
     else:
         return headers
-    url = _called_url(envelope.headers)
+    found = dict(envelope.headers)
+    url = _called_url(found)
+    # The gateway adds it to a location without a host.
+    prefix = found.get(X_FORWARDED_PREFIX, b"") if url else b""
     port, host = platform_headers.port, platform_headers.host
     return [
-        (name, outer_location(value, port, host, url) if name in _LOCATIONS else value)
+        (name, _outer(value, port, host, url, prefix) if name in _LOCATIONS else value)
         for name, value in headers
     ]
 
 
-def _called_url(headers: Headers) -> bytes:
+def _outer(value: bytes, port: int, host: bytes, url: bytes, prefix: bytes) -> bytes:
+    if value.startswith(b"/"):
+        return value
+    return outer_location(value, port, host, url, prefix)
+
+
+def _called_url(found: Mapping[bytes, bytes]) -> bytes:
     """Return scheme and authority that the client called, empty if the envelope does not tell."""
-    found = dict(headers)
     host, scheme = found.get(X_FORWARDED_HOST, b""), found.get(X_FORWARDED_PROTO, b"http")
     try:
         parse_authority(host)

@@ -50,6 +50,26 @@ def test_every_other_location_stays_the_same_object(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "url", "expected"),
+    [
+        (b"http://127.0.0.1:8000/a", URL, URL + b"/f/x/a"),
+        (b"http://127.0.0.1:8000/f/x/a", URL, URL + b"/f/x/a"),
+        (b"http://127.0.0.1:8000/f/xyz", URL, URL + b"/f/x/f/xyz"),
+        (b"http://127.0.0.1:8000//evil.example", b"", b"/f/x//evil.example"),
+        (b"/a", URL, b"/f/x/a"),
+        (b"/f/x/a", URL, b"/f/x/a"),
+        (b"//example.com/a", URL, b"//example.com/a"),
+        (b"a", URL, b"a"),
+        (b"https://example.com/a", URL, b"https://example.com/a"),
+    ],
+)
+def test_the_part_of_the_path_that_was_removed_comes_back_once(
+    value: bytes, url: bytes, expected: bytes
+) -> None:
+    assert outer_location(value, 8000, HOST, url, b"/f/x") == expected
+
+
+@pytest.mark.parametrize(
     ("value", "port"), [(b"http://localhost/a", 80), (b"https://localhost:/a", 443)]
 )
 def test_a_location_without_a_port_means_that_of_its_scheme(value: bytes, port: int) -> None:

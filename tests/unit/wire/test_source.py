@@ -105,6 +105,14 @@ def test_the_next_server_is_told_what_is_known(
     assert list(source.headers) == headers
 
 
+def test_a_request_whose_path_was_cut_tells_what_was_cut_off() -> None:
+    source = Source("203.0.113.7", b"https", b"a", host=b"h")
+    below = source.below(b"/models").below(b"/f/x")
+    assert (b"x-forwarded-prefix", b"/models/f/x") in below.headers
+    assert (below.address, below.url, below.host) == (source.address, source.url, source.host)
+    assert below.prefix == b"/models/f/x"
+
+
 def test_the_url_of_a_client_that_named_no_host_is_not_known() -> None:
     assert Source("192.0.2.1", b"http", b"").url == b""
     assert Source("192.0.2.1", b"https", b"a:1").url == b"https://a:1"

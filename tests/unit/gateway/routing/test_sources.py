@@ -38,7 +38,6 @@ def test_what_a_stranger_says_is_not_believed(sources: Sources) -> None:
         )
     )
     assert found(source) == (CLIENT, b"http", HOST)
-    assert not source.is_from_hop
 
 
 def test_the_origin_of_a_connection_is_found_once_per_host() -> None:
@@ -107,7 +106,6 @@ def test_scheme_and_host_are_the_clients(
         )
     )
     assert found(source) == (CLIENT, scheme, authority)
-    assert source.is_from_hop
 
 
 def test_scheme_and_host_are_believed_without_an_address() -> None:
@@ -131,6 +129,23 @@ def test_scheme_and_host_are_believed_without_an_address() -> None:
 )
 def test_forwarded_is_followed_back_alike(value: bytes, expected: tuple[str, bytes, bytes]) -> None:
     assert found(HOPS.find(request("10.0.0.1", (b"forwarded", value)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "prefix"),
+    [
+        (b"/models", b"/models"),
+        (b"/a/b%20c/", b"/a/b%20c"),
+        (b"models", b""),
+        (b"//evil.example", b""),
+        (b"/a, /b", b""),
+        (b"/", b""),
+    ],
+)
+def test_a_hop_says_what_it_cut_off_the_path(stated: bytes, prefix: bytes) -> None:
+    header = (b"x-forwarded-prefix", stated)
+    assert HOPS.find(request("10.0.0.1", header)).prefix == prefix
+    assert HOPS.find(request(CLIENT, header)).prefix == b""
 
 
 def test_of_both_kinds_the_older_headers_count() -> None:

@@ -19,6 +19,11 @@ INNER = b"http://model.local:9001/a/"
             b"https://f.example:8443/a/",
         ),
         ([(b"x-forwarded-host", b"f.example")], b"http://f.example/a/"),
+        (
+            [(b"x-forwarded-host", b"f.example"), (b"x-forwarded-prefix", b"/f/x")],
+            b"http://f.example/f/x/a/",
+        ),
+        ([(b"x-forwarded-prefix", b"/f/x")], b"/a/"),
         ([(b"x-forwarded-proto", b"https")], b"/a/"),
         ([(b"x-forwarded-host", b"a b"), (b"x-forwarded-proto", b"https")], b"/a/"),
         ([(b"x-forwarded-host", b"f.example"), (b"x-forwarded-proto", b"ftp")], b"/a/"),
@@ -34,6 +39,12 @@ def test_a_location_leads_to_what_the_envelope_says_was_called(
         (b"content-location", location),
         (b"link", INNER),
     ]
+
+
+def test_a_path_is_left_to_the_gateway() -> None:
+    stated = ((b"x-forwarded-host", b"f.example"), (b"x-forwarded-prefix", b"/f/x"))
+    given = [(b"location", b"/a")]
+    assert outer_headers(given, envelope(headers=stated), PLATFORM) == given
 
 
 def test_headers_without_a_location_are_the_same_list() -> None:
