@@ -1,6 +1,7 @@
 # make run    run everything on this machine, in the foreground; ARGS="--port 0" passes options on
 # make test   check style, types and import contracts, then run every test; ARGS goes to pytest
 # make check  the same without the tests
+# make test-browser  run the tests with web pages; without a Chromium it says how to get one
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
 # make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
@@ -20,7 +21,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-proxies check docs turns bench chaos clean
+.PHONY: help run test test-browser test-proxies check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -39,6 +40,9 @@ test-proxies: $(VENV)/.has-test
 		echo "$$program is missing, so its tests are skipped. On Debian and Ubuntu: apt-get install $$program"; \
 	done
 	$(BIN)/python -m pytest -v tests/e2e/test_proxies.py $(ARGS)
+
+test-browser: $(VENV)/.has-test
+	$(BIN)/python -m pytest -v tests/e2e/test_browser.py $(ARGS)
 
 check: $(VENV)/.has-test
 	$(BIN)/ruff check

@@ -12,11 +12,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
 from runtime.settings import Address, Seconds, Section, load
+from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
 API_URL_VARIABLE = "GATEWAY_API_URL"
@@ -41,6 +42,7 @@ Bytes = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(parse_hop)]
+Origin = Annotated[str, AfterValidator(normal_origin)]
 HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
 ]
@@ -69,6 +71,9 @@ class EdgeSettings(Section):
     """Number of header lines of one request; more gets 431."""
     max_body_bytes: Bytes = 0
     """Size of an invocation's body in bytes; a larger one gets 413. 0: no limit."""
+    cors_origins: tuple[Origin, ...] = (ANY_ORIGIN,)
+    """Origins of web pages that may use the REST API and read the gateway's own errors; * is all.
+    For the responses of functions, their own settings count (cors)."""
     head_timeout_s: Seconds = _LIMITS.head_timeout_s
     """Time for one request head, from its first byte; then 408."""
     body_stall_s: Seconds = _LIMITS.body_stall_s

@@ -6,6 +6,7 @@ from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
     CONTENT_LOCATION,
     CONTENT_TYPE,
+    EXPOSED_HEADERS,
     INVOCATION_DROPS,
     LOCATION,
     NVCF_ALLOW_RERUN,
@@ -28,7 +29,7 @@ _TEXT = (b"t", b"T")
 """How the content type of an event stream begins, and hardly any other but texts'."""
 _LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
 _READ = _LOCATIONS | {CONTENT_TYPE}
-_EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
+_EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, b", ".join(EXPOSED_HEADERS))
 
 
 def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:

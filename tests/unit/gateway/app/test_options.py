@@ -8,7 +8,14 @@ from gateway.settings import EdgeSettings, UploadSettings
 from http1.server.limits import ServerLimits
 from http1.stream import Peer, Request
 
-OTHERS = {"listen", "host_suffix", "processes", "max_body_bytes", "trusted_hops"}
+OTHERS = {
+    "listen",
+    "host_suffix",
+    "processes",
+    "max_body_bytes",
+    "trusted_hops",
+    "cors_origins",
+}
 LIMITS = EdgeSettings.model_fields.keys() - OTHERS
 
 

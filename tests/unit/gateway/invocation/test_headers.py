@@ -12,6 +12,7 @@ from gateway.invocation.headers import (
 )
 from http1.stream import Headers
 from wire.envelope import encode_headers
+from wire.headers import EXPOSED_HEADERS
 from wire.source import Source
 
 CLIENT = Source("203.0.113.7", b"https", b"f.example")
@@ -117,7 +118,7 @@ def test_the_workers_own_platform_headers_are_replaced() -> None:
         (b"etag", b"1"),
         (b"nvcf-reqid", b"the-id"),
         (b"nvcf-status", b"fulfilled"),
-        (b"access-control-expose-headers", b"nvcf-reqid"),
+        (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
 
 
