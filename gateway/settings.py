@@ -47,6 +47,8 @@ HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
+ImageTemplate = Annotated[str, Field(pattern=r"^process://.|^http://[^/\s]+:[0-9]{1,5}/?$")]
+"""What runs in place of a container image: a command, or a server that runs already."""
 
 _LIMITS = ServerLimits()
 """The only place of these defaults; their reasons are there too."""
@@ -234,8 +236,8 @@ class ClusterSettings(Section):
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
     """GPUs that it offers."""
-    images: dict[str, Annotated[str, Field(pattern="^process://.")]] = Field(default_factory=dict)
-    """Command template per container image; the image may contain *, and the first match wins."""
+    images: dict[str, ImageTemplate] = Field(default_factory=dict)
+    """Command or running server per container image, which may contain *; the first match wins."""
 
 
 class ProvisionSettings(Section):
