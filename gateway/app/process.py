@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.options import attach_limits, collection_bounds, edge_limits, store_options
+from gateway.app.options import (
+    attach_limits,
+    collection_bounds,
+    edge_limits,
+    sources,
+    store_options,
+)
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher
@@ -267,6 +273,7 @@ class GatewayProcess:
             Admission(self._credentials.authenticate, Router(self._model, random.random)),
             PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
             self._metrics,
+            sources(settings.edge),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -35,11 +35,11 @@ from http1.stream import (
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
-from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
+from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, SOURCE_DROPS, forwardable
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH})
+_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH}) | SOURCE_DROPS
 """Request headers that are written anew: the gateway's server has acted on them."""
 _TRANSFER_ENCODING = b"transfer-encoding"
 _SERVERS_OWN = frozenset({_TRANSFER_ENCODING, b"connection", b"date", b"server"})
@@ -319,6 +319,7 @@ class _ApiResponse(NullResponseStream):
 def _request_head(request: Request) -> bytes:
     headers = forwardable(request.headers, _REPLACED)
     headers.append((b"host", request.authority))
+    headers += request.source.headers
     if request.body_bytes is None:
         framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
     else:

@@ -12,6 +12,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from gateway.routing.sources import Sources
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
@@ -29,9 +30,10 @@ class Dispatcher:
         "_random",
         "_read_head",
         "_registry",
+        "_sources",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         context: Context,
         registry: InvocationRegistry,
@@ -39,6 +41,7 @@ class Dispatcher:
         admission: Admission,
         endpoints: PathEndpoints,
         metrics: GatewayMetrics,
+        sources: Sources,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._context = context
@@ -48,11 +51,13 @@ class Dispatcher:
         self._endpoints = endpoints
         self._cross_origin = endpoints.cross_origin
         self._metrics = metrics
+        self._sources = sources
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        request.source = self._sources.find(request)
         head: CallHead | None = None
         try:
             head = self._read_head(request)

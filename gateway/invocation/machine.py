@@ -21,7 +21,13 @@ from gateway.errors import (
     problem_for,
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
-from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
+from gateway.invocation.headers import (
+    outer_headers,
+    request_headers,
+    source_headers,
+    trace_of,
+    with_platform_headers,
+)
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
@@ -65,8 +71,9 @@ class Invocation:
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
-    ``request_token`` is None unless a worker has to fetch the rest of the body. ``page_access`` is
-    set before the first event if a web page makes the call, or may.
+    ``request_token`` is None unless a worker has to fetch the rest of the body. ``source`` is the
+    client, whose address is ``source.address``. ``page_access`` is set before the first event if a
+    web page makes the call, or may.
     """
 
     __slots__ = (
@@ -96,6 +103,7 @@ class Invocation:
         "response_bytes",
         "response_token",
         "slot",
+        "source",
         "state",
         "status",
         "worker_s",
@@ -127,6 +135,7 @@ class Invocation:
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self.method = request.method
+        self.source = request.source
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
         self.state = RECEIVING
@@ -250,6 +259,7 @@ class Invocation:
                 method=request.method,
                 path=request.target,
                 headers=headers,
+                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
@@ -450,6 +460,7 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
+        headers = outer_headers(headers, self.source, self.version.inference_port)
         headers = with_platform_headers(headers, status, self.request_id)
         if self.page_access is not None:
             headers = self.page_access.of_forwarded(status, headers)

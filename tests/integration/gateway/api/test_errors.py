@@ -74,7 +74,7 @@ async def test_every_refusal_is_a_whole_problem_document(
     ):
         assert_problem(told, status, kind, instance)
     assert (await nobody.get(FUNCTIONS)).headers["www-authenticate"] == "Bearer"
-    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, POST"
+    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 async def test_the_instance_is_the_path_as_it_came(client: Client) -> None:

@@ -20,6 +20,7 @@ from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
+from gateway.routing.sources import Sources
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
@@ -95,6 +96,7 @@ def dispatcher(
         Admission(authenticate, Router(model, lambda: 0.0)),
         PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
         metrics,
+        Sources([], trusts_unix=False),
     )
 
 
