@@ -18,7 +18,7 @@ Rules that hold for every implementation:
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -192,6 +192,19 @@ class Failure(IntEnum):
     """The peer sent something that is not an acceptable HTTP response."""
 
 
+class Defect(NamedTuple):
+    """What makes a response invalid.
+
+    ``reason`` is a word of a small set, for metrics; ``detail`` a sentence for people that repeats
+    no value. ``header`` is the lower-case name of the header line concerned, with ``?`` for what is
+    no part of a token, and empty if there is none.
+    """
+
+    reason: str
+    detail: str
+    header: str = ""
+
+
 class ResponseStream(Protocol):
     """Receives one response; called by the client.
 
@@ -221,11 +234,14 @@ class ResponseStream(Protocol):
     def response_end(self) -> None:
         """The response is complete."""
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """No response, or no more of it, will come.
 
-        ``is_stale``: the connection had idled and broke before the server received any byte of the
-        request, so the request may be sent again.
+        ``is_stale``: the connection had idled and broke before any byte of the response, and the
+        request may be sent again, because the server received none of it or it is safe to repeat.
+        ``defect`` is what was wrong with an `Failure.INVALID` response.
         """
 
     def pause_writing(self) -> None:
@@ -261,7 +277,9 @@ class NullResponseStream:
     def response_end(self) -> None:
         """Ignore it."""
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """Ignore it."""
 
     def pause_writing(self) -> None:

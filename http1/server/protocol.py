@@ -14,7 +14,7 @@ import re
 from math import inf
 from time import monotonic
 
-from http1.server.body import ChunkedBody, SizedBody
+from http1.body import BodyError, ChunkedBody, SizedBody
 from http1.server.connections import Connections
 from http1.server.http_error import (
     HttpError,
@@ -145,6 +145,8 @@ class Http1Protocol(PeerConnection):
             at = self._read_from(data)
         except HttpError as error:
             self.send_error(error)
+        except BodyError as error:
+            self.send_error(HttpError(error.status, error.kind, str(error)))
         except Exception:
             request_id = _new_request_id()
             log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})

@@ -7,7 +7,7 @@ Effects are calls on ports. Set the state first and call ports last: a write may
 
 from math import inf
 
-from http1.stream import Failure, Headers, RequestWriter
+from http1.stream import Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
 from wire.headers import forwardable
@@ -18,7 +18,7 @@ from wire.http1 import (
     encode_response_head,
 )
 from worker_agent.job.context import Context, Post, Rest
-from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
+from worker_agent.job.failures import INTERNAL, Fault, fault_of, problem_response
 from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
 from worker_agent.job.states import (
     DELIVERING,
@@ -32,6 +32,8 @@ from worker_agent.job.states import (
     impossible,
 )
 
+_UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
+
 
 class Job:
     """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
@@ -43,7 +45,8 @@ class Job:
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
     the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
     the response's, 0 before its head; ``is_problem``: it is a problem document of this agent.
-    ``response_bytes`` counts the body from the inference server.
+    ``response_bytes`` counts the body from the inference server. ``defect`` is what made its
+    response invalid.
     """
 
     __slots__ = (
@@ -59,6 +62,7 @@ class Job:
         "_rest_left",
         "_start_by",
         "body_at",
+        "defect",
         "envelope",
         "fetches_body",
         "freed_at",
@@ -102,6 +106,7 @@ class Job:
         self.response_bytes = 0
         self.response = b""
         self.outcome: Outcome | None = None
+        self.defect: Defect | None = None
 
     def __repr__(self) -> str:
         outcome = f" {self.outcome.name.lower()}" if self.outcome is not None else ""
@@ -181,7 +186,7 @@ class Job:
         self._inference = None
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
-            self._fail(fault_of(Failure.INVALID))
+            self._fail_invalid(_UNACCEPTABLE)
             return
         self.status = status
         self.response_bytes = len(body)
@@ -195,7 +200,7 @@ class Job:
             return
         head = _inner_head(status, headers, body_bytes)
         if head is None:
-            self._fail(fault_of(Failure.INVALID))
+            self._fail_invalid(_UNACCEPTABLE)
             return
         self.state = STREAMING
         self.status = status
@@ -226,9 +231,13 @@ class Job:
             post.send_end()
         self._leave()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """The connection to the inference server broke, or brings what is not HTTP."""
-        if failure is not Failure.INVALID:
+        if failure is Failure.INVALID:
+            self.defect = defect
+        else:
             self._inference = None
         if self.state is FORWARDING:
             request = self._request
@@ -249,7 +258,7 @@ class Job:
                 if is_rerunnable(self.envelope) and self.lease.deliveries == 1:
                     self._finish(Outcome.HANDED_BACK)
                     return
-            self._fail(fault_of(failure))
+            self._fail(fault_of(failure, defect))
         elif self.state is STREAMING:
             self._finish(Outcome.FAILED)
         else:
@@ -398,9 +407,13 @@ class Job:
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
         self.is_problem = True
-        self.status = PROBLEM_STATUS
+        self.status = fault.status
         self.response = problem_response(fault, self.request_id)
         self._deliver()
+
+    def _fail_invalid(self, defect: Defect) -> None:
+        self.defect = defect
+        self._fail(fault_of(Failure.INVALID, defect))
 
     def _deliver(self) -> None:
         self.state = DELIVERING

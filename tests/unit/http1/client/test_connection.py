@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.client.connection import ClientConnection
-from http1.stream import Failure, Headers, NullResponseStream
+from http1.stream import Defect, Failure, Headers, NullResponseStream
 
 BODY = bytes(range(256)) * 3
 
@@ -92,7 +92,9 @@ class Recorder:
     def response_end(self) -> None:
         self.ends += 1
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         assert self.failure is None
         self.failure = failure
 
@@ -219,7 +221,9 @@ class Ending(NullResponseStream):
     def response_end(self) -> None:
         self.ends.append("end")
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         self.ends.append(failure.name)
 
 
@@ -240,8 +244,10 @@ class Leaver(Recorder):
         super().response_data(data)
         self.leave()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
-        super().response_broken(failure, is_stale=is_stale)
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
+        super().response_broken(failure, is_stale=is_stale, defect=defect)
         if failure is Failure.INVALID:
             self.connection.discard(self.rest)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http1.server.body import MAX_STEPS
+from http1.body import MAX_STEPS
 from http1.server.limits import ServerLimits
 from http1.server.protocol import LAST_IDLE_S
 from tests.unit.http1.server.harness import Exchange, Harness, answering
