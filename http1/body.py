@@ -86,12 +86,24 @@ class ChunkedBody:
     """Decodes a chunked body. Extensions are checked and dropped.
 
     ``trailers`` are the lines of the trailer section so far, names lower case. Buffers at most one
-    incomplete line.
+    incomplete line. ``is_forgiving``: trailers that are none end the body, whose data is complete,
+    and set ``is_flawed``; nothing that follows can be relied on.
     """
 
-    __slots__ = ("_extension_bytes", "_held", "_left", "_state", "_trailer_bytes", "trailers")
+    __slots__ = (
+        "_extension_bytes",
+        "_held",
+        "_is_forgiving",
+        "_left",
+        "_state",
+        "_trailer_bytes",
+        "is_flawed",
+        "trailers",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_forgiving: bool = False) -> None:
+        self._is_forgiving = is_forgiving
+        self.is_flawed = False
         self._state: ChunkState = _SIZE_LINE
         self._left = 0
         self._held = b""
@@ -102,11 +114,6 @@ class ChunkedBody:
     @property
     def is_complete(self) -> bool:
         return self._state is _COMPLETE
-
-    @property
-    def has_all_data(self) -> bool:
-        """Whether the last chunk has arrived: nothing but trailers is missing."""
-        return self._state >= _TRAILERS
 
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
         """Return the body bytes decoded from offset ``at`` on, and the offset reached.
@@ -170,9 +177,11 @@ class ChunkedBody:
         limit = _LINE_LIMITS[self._state]
         after = data.find(b"\n", at, at + limit) + 1
         if not after:
-            if len(data) - at >= limit:
-                raise self._too_long()
-            return 0
+            if len(data) - at < limit:
+                return 0
+            if self._state is _TRAILERS:
+                return self._refuse_trailers(_large_trailers(), len(data))
+            raise BodyError("A line of the chunked body is too long")
         line = data[at:after]
         if self._state is _SIZE_LINE:
             self._begin_chunk(line)
@@ -183,13 +192,8 @@ class ChunkedBody:
         elif line == b"\r\n":
             self._state = _COMPLETE
         else:
-            self._take_trailer(line)
+            return self._take_trailer(line, after)
         return after
-
-    def _too_long(self) -> BodyError:
-        if self._state is _TRAILERS:
-            return _large_trailers()
-        return BodyError("A line of the chunked body is too long")
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _size_line(line)
@@ -201,14 +205,22 @@ class ChunkedBody:
         self._left = int(match[1], 16)
         self._state = _DATA if self._left else _TRAILERS
 
-    def _take_trailer(self, line: bytes) -> None:
+    def _take_trailer(self, line: bytes, after: int) -> int:
         self._trailer_bytes += len(line)
         if self._trailer_bytes > MAX_TRAILER_BYTES:
-            raise _large_trailers()
+            return self._refuse_trailers(_large_trailers(), after)
         match = _trailer_line(line)
         if match is None:
-            raise BodyError("A trailer line is malformed")
+            return self._refuse_trailers(BodyError("A trailer line is malformed"), after)
         self.trailers.append((match[1].lower(), match[2].rstrip(b" \t")))
+        return after
+
+    def _refuse_trailers(self, error: BodyError, after: int) -> int:
+        if not self._is_forgiving:
+            raise error
+        self.is_flawed = True
+        self._state = _COMPLETE
+        return after
 
 
 def _large_trailers() -> BodyError:

@@ -3,6 +3,7 @@
 Header names are lower case inside both programs: the parsers convert them.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 
 CONTENT_TYPE = b"content-type"
@@ -48,14 +49,56 @@ HOP_BY_HOP = frozenset(
 """Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
 (`docs/wire.md` §3.1)."""
 
-INVOCATION_DROPS = frozenset(
+PLATFORM = frozenset(
     {
-        AUTHORIZATION,
-        b"expect",
+        NVCF_REQID,
+        b"nvcf-sub",
+        b"nvcf-ncaid",
+        b"nvcf-function-name",
+        b"nvcf-function-id",
+        b"nvcf-function-version-id",
+        b"nvcf-asset-dir",
+        b"nvcf-large-output-dir",
+        b"nvcf-max-response-size-bytes",
+        b"nvcf-nspectid",
+        b"nvcf-backend",
+        b"nvcf-instancetype",
+        b"nvcf-region",
+        b"nvcf-env",
+        b"nvcf-function-asset-ids",
+    }
+)
+"""Headers of the request to the inference server that only the worker sets: `docs/wire.md` §8.3."""
+
+
+def misspelled(names: Collection[bytes]) -> frozenset[bytes]:
+    """Return every spelling of ``names`` with an underscore in place of some or all hyphens.
+
+    Many servers read both as the same: CGI and WSGI turn a header's name into that of a variable of
+    the environment (RFC 3875 §4.1.18).
+    """
+    spellings: set[bytes] = set()
+    for name in names:
+        first, *others = name.split(b"-")
+        spelled = [first]
+        for other in others:
+            spelled = [start + sign + other for start in spelled for sign in (b"-", b"_")]
+        spellings.update(spelled)
+    return frozenset(spellings.difference(names))
+
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_SET_FOR_ENVELOPE = frozenset(
+    {
         NVCF_INVOCATION_REGION,
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
     }
+)
+INVOCATION_DROPS = (
+    _SET_FOR_ENVELOPE
+    | {AUTHORIZATION, b"expect"}
+    | misspelled(PLATFORM | _SET_FOR_ENVELOPE | _FRAMING | {NVCF_POLL_SECONDS})
 )
 """Request headers that are never put into the envelope, in addition to `HOP_BY_HOP`.
 
@@ -63,7 +106,8 @@ INVOCATION_DROPS = frozenset(
 by the gateway, and the inference server must not respond to it again. The ``nvcf-`` headers are set
 by the gateway, which replaces a client's value. All other headers are forwarded in order,
 including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
-length of the body.
+length of the body. A spelling with underscores that an inference server would read as one of the
+platform's headers, or as the length of the body, is dropped.
 """
 
 _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

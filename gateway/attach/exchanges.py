@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import Headers, NullRequestStream, ResponseWriter
 from wire.headers import CONTENT_TYPE
-from wire.http1 import HeadError, InnerHeadParser
+from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
@@ -74,7 +74,11 @@ class AttachPost(NullRequestStream):
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
-        if rest:
+        if left and (invocation.method == b"HEAD" or head.status in BODILESS_STATUSES):
+            # NVCF's worker announces the body that a response to HEAD leaves out, and closes the
+            # connection in place of it. Nothing is missing.
+            invocation.response_end()
+        elif rest:
             invocation.response_data(rest)
 
     def request_end(self) -> None:

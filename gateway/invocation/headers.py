@@ -35,10 +35,10 @@ def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> H
 
 
 def trace_of(headers: Headers) -> bytes:
-    """Return the value of ``traceparent``, empty when there is none."""
+    """Return the value of ``traceparent``, empty when there is none, or none in ASCII."""
     for name, value in headers:
         if name == TRACEPARENT:
-            return value
+            return value if value.isascii() else b""
     return b""
 
 

@@ -386,7 +386,7 @@ class ClientConnection(WatchedConnection):
             # RFC 9112 §6.3, rule 1.
             self._is_bodiless = self._is_ended = True
         elif is_chunked:
-            self._chunks = ChunkedBody()
+            self._chunks = ChunkedBody(is_forgiving=True)
         elif announced == 0:
             self._is_ended = True
 
@@ -415,24 +415,18 @@ class ClientConnection(WatchedConnection):
         end = len(data)
         try:
             decoded, at = chunks.take(data, 0, end)
-            if decoded:
-                self._parts.append(decoded)
-            if at < end and not chunks.is_complete:
-                # So many small chunks that the rest waits for the next turn.
-                self._unread = data[at:]
-                self._rest()
-                return
         except BodyError as error:
-            if not chunks.has_all_data:
-                raise DefectError("chunk", str(error)) from error
-            # All of the body is there: what is wrong with its trailers costs only the connection.
-            self._is_reusable = False
-            self._is_ended = True
-            return
+            raise DefectError("chunk", str(error)) from error
+        if decoded:
+            self._parts.append(decoded)
         if chunks.is_complete:
             self._is_ended = True
-            if at < end:
+            if at < end or chunks.is_flawed:
                 self._is_reusable = False
+        elif at < end:
+            # So many small chunks that the rest waits for the next turn.
+            self._unread = data[at:]
+            self._rest()
 
     # Reports to the response stream
 

@@ -11,6 +11,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from http1.stream import Defect, Headers
+from wire.headers import connection_names
 from wire.http1 import MAX_INNER_HEAD_BYTES, MAX_INNER_HEADERS
 
 MAX_HEAD_BYTES = MAX_INNER_HEAD_BYTES
@@ -106,7 +107,7 @@ def _read_head(block: bytes) -> ResponseHead:
     for line in lines:
         header = known(line)
         if header is None:
-            header = _read_line(line)
+            header = _read_line(line, headers)
             repeats = repeats and header[0] in _REPEATING
         if header[0] in _FRAMING:
             framing.append(header)
@@ -124,7 +125,7 @@ def _read_head(block: bytes) -> ResponseHead:
 def _framed(status: int, headers: Headers, framing: Headers, is_persistent: bool) -> ResponseHead:
     """Return the head with what the ``framing`` headers say about body and connection."""
     body_bytes: int | None = None
-    is_chunked = False
+    is_chunked = names_options = False
     idle_s = inf
     for name, value in framing:
         if name == _CONTENT_LENGTH:
@@ -137,10 +138,12 @@ def _framed(status: int, headers: Headers, framing: Headers, is_persistent: bool
                 raise DefectError("transfer_encoding", "The coding is not chunked", name)
             is_chunked = True
         elif name == _CONNECTION:
-            options = {option.strip(b" \t") for option in value.lower().split(b",")}
-            is_persistent = b"close" not in options and (is_persistent or _KEEP_ALIVE in options)
+            names_options = True
         elif (match := _timeout(value)) is not None:
             idle_s = float(match[1])
+    if names_options:
+        options = connection_names(framing)
+        is_persistent = b"close" not in options and (is_persistent or _KEEP_ALIVE in options)
     if is_chunked and body_bytes is not None:
         detail = "Content-Length and Transfer-Encoding exclude each other"
         raise DefectError("content_length", detail, _CONTENT_LENGTH)
@@ -171,10 +174,11 @@ def _read_status_line(line: bytes) -> tuple[int, bool]:
     return read
 
 
-def _read_line(line: bytes) -> tuple[bytes, bytes]:
+def _read_line(line: bytes, before: Headers) -> tuple[bytes, bytes]:
+    """Return the header of a line that follows the headers ``before``."""
     match = _header_line(line)
     if match is None:
-        raise _header_defect(line)
+        raise _header_defect(line, before[-1][0] if before else b"")
     header = (match[1].lower(), match[2].rstrip(b" \t"))
     if header[0] in _REPEATING and len(line) <= MAX_KNOWN_BYTES:
         if len(_known_lines) >= MAX_KNOWN:
@@ -183,11 +187,11 @@ def _read_line(line: bytes) -> tuple[bytes, bytes]:
     return header
 
 
-def _header_defect(line: bytes) -> DefectError:
-    """Return what is wrong with a header line."""
+def _header_defect(line: bytes, before: bytes) -> DefectError:
+    """Return what is wrong with a header line that follows the header ``before``."""
     name, colon, _ = line.partition(b":")
     if line.startswith((b" ", b"\t")):
-        return DefectError("folded_line", "A header line is folded", name.strip(b" \t"))
+        return DefectError("folded_line", "A header line is folded", before)
     name = name.rstrip(b" \t")
     if (defect := _line_defect(line, name)) is not None:
         return defect
@@ -225,10 +229,11 @@ class PartialHead:
     send the end of its head.
     """
 
-    __slots__ = ("_data", "_line_at", "_lines")
+    __slots__ = ("_data", "_last", "_line_at", "_lines")
 
     def __init__(self) -> None:
         self._data = bytearray()
+        self._last: Headers = []
         self._line_at = 0
         self._lines = 0
 
@@ -253,7 +258,7 @@ class PartialHead:
         while (end := held.find(b"\r\n", at)) >= 0:
             line = bytes(held[at:end])
             if self._lines:
-                _read_line(line)
+                self._last = [_read_line(line, self._last)]
             else:
                 _read_status_line(line)
             self._lines += 1

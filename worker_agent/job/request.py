@@ -18,30 +18,13 @@ from wire.headers import (
     NVCF_ALLOW_RERUN,
     NVCF_INVOCATION_REGION,
     NVCF_POLL_SECONDS,
+    PLATFORM,
+    misspelled,
 )
 from wire.http1 import HeadError, encode_request_head
 
-_PLATFORM = frozenset(
-    {
-        b"nvcf-reqid",
-        b"nvcf-sub",
-        b"nvcf-ncaid",
-        b"nvcf-function-name",
-        b"nvcf-function-id",
-        b"nvcf-function-version-id",
-        b"nvcf-asset-dir",
-        b"nvcf-large-output-dir",
-        b"nvcf-max-response-size-bytes",
-        b"nvcf-nspectid",
-        b"nvcf-backend",
-        b"nvcf-instancetype",
-        b"nvcf-region",
-        b"nvcf-env",
-        b"nvcf-function-asset-ids",
-    }
-)
-_SET_HERE = (
-    _PLATFORM
+_NAMES_SET_HERE = (
+    PLATFORM
     | HOP_BY_HOP
     | {
         b"host",
@@ -52,6 +35,7 @@ _SET_HERE = (
         NVCF_INVOCATION_REGION,
     }
 )
+_SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
 _PLATFORM_LINES = (
     b"NVCF-REQID: %b\r\nNVCF-SUB: %b\r\nNVCF-NCAID: %b\r\nNVCF-ASSET-DIR: %b/%b\r\n"
     b"NVCF-LARGE-OUTPUT-DIR: %b/%b\r\nNVCF-MAX-RESPONSE-SIZE-BYTES: %d\r\n"

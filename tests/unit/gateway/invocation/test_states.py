@@ -15,7 +15,7 @@ from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
 
 Situation = Callable[[], World]
-UNENCODABLE: Headers = [(b"host", b"f"), (b"x", b"\xff")]
+UNENCODABLE: Headers = [(b"host", b"f"), (b"\xff", b"x")]
 
 
 def receiving(data: bytes, body_bytes: int | None = INLINE + 10) -> World:
