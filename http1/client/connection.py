@@ -18,7 +18,7 @@ from http1.client.response_head import (
     read_head,
 )
 from http1.client.watched import WatchedConnection
-from http1.peer import reset_on_close, unconfirmed_bytes
+from http1.peer import has_sent_fin, reset_on_close, unconfirmed_bytes
 from http1.stream import Defect, Failure, Headers, ResponseStream
 from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
 
@@ -201,6 +201,14 @@ class ClientConnection(WatchedConnection):
     def is_usable(self) -> bool:
         """Whether a request may be sent: as far as is known, the peer has not closed."""
         return not self._transport.is_closing()
+
+    def has_peer_closed(self) -> bool:
+        """Whether the peer's FIN has arrived, although the loop may not have read it yet."""
+        connected = self._transport.get_extra_info("socket")
+        try:
+            return connected is not None and has_sent_fin(connected)
+        except OSError:
+            return True
 
     def discard(self, response_stream: ResponseStream) -> None:
         """Send no more, and report what is still to come of the response to ``response_stream``.
