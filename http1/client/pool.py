@@ -26,7 +26,7 @@ MAX_MARGIN_S = 1.0
 LEAST_SHOWN_S = 0.2
 """A server that closes a connection sooner shows no idle time: it is restarting, say."""
 SHOWN_FOR_S = 600.0
-"""For how long what a server has shown counts: a shorter idle time would never show a longer one."""
+"""For how long what a server has shown counts: what is kept for less never shows a longer time."""
 LOOK_AFTER_S = 0.05
 """A connection idle for less has no FIN that the loop does not know of, but by a rare chance."""
 LINGER_S = 5.0
@@ -119,8 +119,13 @@ class Pool:
     async def connect(self) -> ClientConnection:
         """Open a connection. Raises `OSError`, also after ``connect_timeout_s``."""
         connection = ClientConnection(self, self._loop)
-        async with silence_limit(self.connect_timeout_s):
-            await self._connect(lambda: connection)
+        try:
+            async with silence_limit(self.connect_timeout_s):
+                await self._connect(lambda: connection)
+        except OSError:
+            # What closed the idle ones may have been the end of the server.
+            self._shown_s = inf
+            raise
         connection.keep_alive(self.vanished_s)
         self._open.add(connection)
         return connection
@@ -152,10 +157,12 @@ class Pool:
                 connection.break_off()
         if now - self._shown_at > SHOWN_FOR_S:
             self._shown_s = inf
-        for connection in list(self._idle):
+        idle, self._idle = self._idle, []
+        for connection in idle:
             if now - connection.idle_since > self._kept_s(connection):
-                self._idle.remove(connection)
                 connection.close()
+            else:
+                self._idle.append(connection)
         for connection, since in list(self._lingering.items()):
             if now - since > LINGER_S:
                 connection.close()

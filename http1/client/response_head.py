@@ -147,6 +147,7 @@ def _framed(status: int, headers: Headers, framing: Headers, is_persistent: bool
     if is_chunked and body_bytes is not None:
         detail = "Content-Length and Transfer-Encoding exclude each other"
         raise DefectError("content_length", detail, _CONTENT_LENGTH)
+    is_persistent = is_persistent and idle_s > 0.0
     return ResponseHead(status, headers, body_bytes, is_chunked, is_persistent, idle_s)
 
 

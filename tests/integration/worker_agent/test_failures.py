@@ -245,6 +245,35 @@ async def test_a_request_that_a_server_may_have_run_is_never_sent_again(is_reset
         assert agent.server.connections == 1
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_safe_request_that_met_the_end_of_its_connection_is_sent_again(
+    method: bytes, is_reset: bool
+) -> None:
+    """The worst moment: the server has read the request, so nothing proves that it did not run."""
+    requests = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal requests
+        await peer.head()
+        requests += 1
+        await peer.send(OK.removesuffix(b"{}") if method == b"HEAD" else OK)
+        await peer.head()
+        requests += 1
+        if is_reset:
+            reset_at_close(peer)
+
+    async with running_agent(serve) as agent:
+        for number in range(1, 6):
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(method))
+            assert (await agent.answer(expected, lease))[0] == 200
+            assert lease.calls == ["ack"]
+            assert requests == 2 * number - 1
+            assert agent.server.connections == number
+            assert agent.watch.failure == "not asked yet"
+
+
 async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection() -> None:
     async def serve(peer: Peer) -> None:
         while head := await peer.head():
