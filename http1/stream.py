@@ -21,6 +21,8 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 Headers = list[tuple[bytes, bytes]]
+NO_TRAILERS: Headers = []
+"""For exchanges without trailers: nearly all. Never changed."""
 
 
 class Request:
@@ -68,6 +70,12 @@ class ResponseWriter(Protocol):
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; they leave in this turn of the event loop."""
 
+    def add_trailers(self, trailers: Headers) -> None:
+        """Send ``trailers`` at the end of the response, if the peer asked for such.
+
+        Otherwise they are dropped: they are never headers (RFC 9110 §6.5.1).
+        """
+
     def send_end(self) -> None:
         """Complete the response. A body shorter than announced is aborted instead."""
 
@@ -96,6 +104,9 @@ class RequestStream(Protocol):
         Called once, and only for a body of unknown length that has not ended by then.
         """
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """Take the trailers of the body; called before `request_end`, only if there are any."""
+
     def request_end(self) -> None:
         """The request is complete (called for a request without a body too)."""
 
@@ -122,6 +133,9 @@ class NullRequestStream:
 
     def first_part_end(self) -> None:
         """Ignore it."""
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """Ignore them."""
 
     def request_end(self) -> None:
         """Ignore it."""
@@ -155,7 +169,12 @@ def respond(
 
 
 class RequestWriter(Protocol):
-    """Writes one request after its head; implemented by the client."""
+    """Writes one request after its head; implemented by the client.
+
+    ``trailers`` are those of the response, known when it has ended.
+    """
+
+    trailers: Headers
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the request's body."""

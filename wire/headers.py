@@ -95,6 +95,39 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_ALLOW_RERUN,
     }
 )
+_NO_TRAILERS = (
+    HOP_BY_HOP
+    | _FRAMING
+    | {
+        AUTHORIZATION,
+        CONTENT_TYPE,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        NVCF_REQID,
+        NVCF_STATUS,
+        b"age",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"pragma",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"www-authenticate",
+    }
+)
+"""What must not be sent as a trailer: it would change framing, routing, access or the response's
+meaning after the fact (RFC 9110 §6.5.1)."""
+
+
+def forwardable_trailers(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the trailers of a response that may be passed on."""
+    return [trailer for trailer in trailers if trailer[0] not in _NO_TRAILERS]
+
+
 INVOCATION_DROPS = (
     _SET_FOR_ENVELOPE
     | {AUTHORIZATION, b"expect"}

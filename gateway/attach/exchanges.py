@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
-from http1.stream import Headers, NullRequestStream, ResponseWriter
-from wire.headers import CONTENT_TYPE
+from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
+from wire.headers import CONTENT_TYPE, forwardable_trailers
 from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
@@ -30,6 +30,7 @@ class AttachPost(NullRequestStream):
         "_is_complete",
         "_left",
         "_parser",
+        "_trailers",
         "_worker",
     )
 
@@ -48,6 +49,7 @@ class AttachPost(NullRequestStream):
         self._parser: InnerHeadParser | None = InnerHeadParser()
         self._is_answered = False
         self._is_complete = False
+        self._trailers = NO_TRAILERS
 
     # The worker's side
 
@@ -81,6 +83,10 @@ class AttachPost(NullRequestStream):
         elif rest:
             invocation.response_data(rest)
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """The trailers of the POST's body are those of the response."""
+        self._trailers = forwardable_trailers(trailers)
+
     def request_end(self) -> None:
         """The worker has sent everything."""
         self._is_complete = True
@@ -89,7 +95,7 @@ class AttachPost(NullRequestStream):
         if self._parser is not None:
             self._invocation.response_invalid(400, "the response head is incomplete")
         else:
-            self._invocation.response_end()
+            self._invocation.response_end(self._trailers)
 
     def request_broken(self) -> None:
         """The worker's connection broke."""

@@ -19,8 +19,8 @@ from http1.client.response_head import (
 )
 from http1.client.watched import WatchedConnection
 from http1.peer import has_sent_fin, reset_on_close, unconfirmed_bytes
-from http1.stream import Defect, Failure, Headers, ResponseStream
-from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, ResponseStream
+from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk, encode_last_chunk
 
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
@@ -87,6 +87,7 @@ class ClientConnection(WatchedConnection):
         "is_lost",
         "is_writing_paused",
         "response_stream",
+        "trailers",
     )
 
     def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
@@ -106,6 +107,7 @@ class ClientConnection(WatchedConnection):
         self.idle_s = inf
         self.is_writing_paused = False
         self.is_lost = False
+        self.trailers = NO_TRAILERS
         self._reset()
 
     def _reset(self) -> None:
@@ -148,6 +150,7 @@ class ClientConnection(WatchedConnection):
         self.response_stream = response_stream
         self._is_head_request = is_head
         self._is_safe_request = is_safe
+        self.trailers = NO_TRAILERS
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
         if is_chunked:
@@ -169,11 +172,11 @@ class ClientConnection(WatchedConnection):
         else:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
-    def send_end(self) -> None:
-        """Complete the request."""
+    def send_end(self, trailers: Headers = NO_TRAILERS) -> None:
+        """Complete the request; ``trailers`` end a chunked one."""
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
-            self._transport.write(LAST_CHUNK)
+            self._transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
 
     def pause_reading(self) -> None:
         """Stop reading the response."""
@@ -193,6 +196,11 @@ class ClientConnection(WatchedConnection):
     def has_response_begun(self) -> bool:
         """Whether any byte of the current response has arrived."""
         return not self._is_silent
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it has been idle, and carries a request to which no byte of a response came."""
+        return self._is_reused and self._is_silent and self.response_stream is not None
 
     def use_once(self) -> None:
         """Do not use the connection again after its current request."""
@@ -308,14 +316,11 @@ class ClientConnection(WatchedConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        response_stream, self.response_stream = self.response_stream, None
         self._owner.lost(self)
+        is_unanswered = self.is_unanswered
+        response_stream, self.response_stream = self.response_stream, None
         if response_stream is not None:
-            is_stale = (
-                self._is_reused
-                and self._is_silent
-                and (self._is_safe_request or self._has_sent_nothing(exc))
-            )
+            is_stale = is_unanswered and (self._is_safe_request or self._has_sent_nothing(exc))
             failure = Failure.CLOSED if exc is None else Failure.RESET
             response_stream.response_broken(failure, is_stale=is_stale)
 
@@ -429,6 +434,7 @@ class ClientConnection(WatchedConnection):
             self._parts.append(decoded)
         if chunks.is_complete:
             self._is_ended = True
+            self.trailers = chunks.trailers
             if at < end or chunks.is_flawed:
                 self._is_reusable = False
         elif at < end:

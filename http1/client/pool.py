@@ -3,8 +3,9 @@
 The connection that became idle last is reused first, so that the surplus of a burst grows old and
 is closed. A request on a connection that the server is closing is lost, so an idle one is closed
 before the server would (uvicorn: after 5 s, gunicorn: after 2): after the time that the server
-announces in ``Keep-Alive`` (RFC 9112 §C.2.2), or has shown by closing one, less a margin. One that
-has been idle for a moment is taken only if the kernel knows of no FIN.
+announces in ``Keep-Alive`` (RFC 9112 §C.2.2), or has shown by closing one, less a margin, and after
+``idle_s`` at the latest. One that has been idle for a moment is taken only if the kernel knows of
+no FIN.
 """
 
 import asyncio
@@ -205,10 +206,13 @@ class Pool:
         self._lingering.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
-            self._learn(self._loop.time() - connection.idle_since)
+            self._learn(connection)
+        elif connection.is_unanswered:
+            self._learn(connection)
 
-    def _learn(self, idle_s: float) -> None:
-        """The server has closed a connection that was idle for ``idle_s`` seconds."""
+    def _learn(self, connection: ClientConnection) -> None:
+        """The server has closed ``connection``, which was idle, at the last request perhaps."""
+        idle_s = self._loop.time() - connection.idle_since
         if idle_s >= LEAST_SHOWN_S:
             self._shown_s = min(self._shown_s, idle_s)
             self._shown_at = self._loop.time()

@@ -240,7 +240,7 @@ class Http1Protocol(PeerConnection):
         if not body.is_complete:
             return self._read_body(data, at)
         if self._response is response:
-            stream.request_end()
+            _end_body(body, stream)
         return at
 
     def _dispatch(self, request: Request, response: Http1Response) -> RequestStream:
@@ -271,7 +271,7 @@ class Http1Protocol(PeerConnection):
         if body.is_complete:
             self._body = None
             self._deadline = inf
-            stream.request_end()
+            _end_body(body, stream)
             return at
         if self._owes_first_part_end and (at == len(data) or self._reads_on_soon):
             self._owes_first_part_end = False
@@ -483,6 +483,12 @@ class Http1Protocol(PeerConnection):
         self._is_probed = True
         self.write(CONTINUE)
         self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+
+
+def _end_body(body: SizedBody | ChunkedBody, stream: RequestStream) -> None:
+    if isinstance(body, ChunkedBody) and body.trailers:
+        stream.request_trailers(body.trailers)
+    stream.request_end()
 
 
 def _new_request_id() -> str:

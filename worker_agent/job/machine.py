@@ -7,10 +7,10 @@ Effects are calls on ports. Set the state first and call ports last: a write may
 
 from math import inf
 
-from http1.stream import Defect, Failure, Headers, RequestWriter
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
-from wire.headers import forwardable
+from wire.headers import forwardable, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,
     MAX_INNER_HEAD_BYTES,
@@ -183,7 +183,11 @@ class Job:
         if self.state is not FORWARDING:
             self._check_late(Event.RESPONSE_WHOLE, FORWARDING)
             return
-        self._inference = None
+        inference, self._inference = self._inference, None
+        if inference is not None and inference.trailers:
+            # They go with the last chunk, and a whole response is delivered without chunks.
+            self._stream_whole(status, headers, body, inference.trailers)
+            return
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
@@ -192,6 +196,13 @@ class Job:
         self.response_bytes = len(body)
         self.response = head + body
         self._deliver()
+
+    def _stream_whole(self, status: int, headers: Headers, body: bytes, trailers: Headers) -> None:
+        self.response_head(status, headers, None)
+        if self.state is STREAMING:
+            if body:
+                self.response_data(body)
+            self._end_stream(trailers)
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """The response's head is complete; its body follows."""
@@ -223,12 +234,15 @@ class Job:
         if self.state is not STREAMING:
             self._check_late(Event.RESPONSE_END, STREAMING)
             return
+        inference, self._inference = self._inference, None
+        self._end_stream(NO_TRAILERS if inference is None else inference.trailers)
+
+    def _end_stream(self, trailers: Headers) -> None:
         self.state = DELIVERING
-        self._inference = None
         post, self._post = self._post, None
         self._end_upload()
         if post is not None:
-            post.send_end()
+            post.send_end(forwardable_trailers(trailers) if trailers else trailers)
         self._leave()
 
     def response_broken(

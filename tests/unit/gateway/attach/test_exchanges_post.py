@@ -79,6 +79,18 @@ def test_a_post_that_announces_a_body_which_its_response_has_not_is_complete_wit
     assert "client.abort" not in meeting.world.script.lines
 
 
+def test_the_trailers_of_a_post_are_the_responses_without_what_must_not_come_so_late() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.request_data(HEAD + b"\r\nhello")
+    post.request_trailers(
+        [(b"x-sum", b"1"), (b"set-cookie", b"a=1"), (b"nvcf-status", b"errored"), (b"te", b"x")]
+    )
+    post.request_end()
+    assert "client.trailers [(b'x-sum', b'1')]" in meeting.world.script.lines
+    assert meeting.world.client.sent == b"hello"
+
+
 def test_an_unknown_length_stays_unknown() -> None:
     meeting = Meeting()
     post = meeting.post(None)

@@ -198,8 +198,8 @@ def test_every_public_method_of_the_machine_is_an_event() -> None:
         for name, _ in inspect.getmembers(Invocation, inspect.isfunction)
         if not name.startswith("_")
     }
-    # Has no effect: the queue reports positions itself.
-    assert methods - {"published"} == {event.value for event in Event}
+    # They have no effect: the queue reports positions itself, and trailers are dropped.
+    assert methods - {"published", "request_trailers"} == {event.value for event in Event}
 
 
 def test_an_impossible_event_is_named_with_its_state() -> None:

@@ -96,6 +96,16 @@ async def test_a_connection_is_kept_no_longer_than_its_server_has_shown() -> Non
     assert kept.pool.take() is connection
 
 
+async def test_a_request_that_met_the_close_shows_the_idle_time_too() -> None:
+    kept = Kept()
+    closed = await kept.idle(2.0)
+    assert kept.pool.take() is closed
+    closed.start(NullResponseStream(), b"POST / HTTP/1.1\r\n\r\n", b"")
+    closed.connection_lost(ConnectionResetError())
+    await kept.idle(1.6)
+    assert kept.pool.take() is None
+
+
 async def test_a_server_that_restarts_shows_nothing() -> None:
     kept = Kept()
     (await kept.idle(0.1)).connection_lost(None)
