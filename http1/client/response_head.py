@@ -1,7 +1,7 @@
 """Parser for a response head (RFC 9112 §2-§6).
 
 The one place that decides what a response's head means. What a gateway has to mend is mended: a
-blank before a colon (§5.1), blanks around a value, the same length given twice. Everything else
+blank before a colon (RFC 9112 §5.1), blanks around a value, the same length given twice. Everything else
 outside the grammar is refused as a `DefectError`, which names the reason and the header line: what
 follows such a head might be read differently by the next parser.
 """
