@@ -16,6 +16,7 @@ from http1.client.response_head import (
     PartialHead,
     ResponseHead,
     read_head,
+    seems_complete,
 )
 from http1.client.watched import WatchedConnection
 from http1.peer import has_sent_fin, reset_on_close, unconfirmed_bytes
@@ -283,7 +284,7 @@ class ClientConnection(WatchedConnection):
                 self._read_body(data)
         except DefectError as error:
             # What the same read brought before the error cannot be trusted either.
-            self._break(Failure.INVALID, error.defect)
+            self._break(Failure.INVALID, error.defect, data)
             return
         self._report(response_stream)
 
@@ -516,16 +517,22 @@ class ClientConnection(WatchedConnection):
         else:
             self._transport.abort()
 
-    def _break(self, failure: Failure, defect: Defect | None = None) -> None:
-        """Close the connection because of what the server sent, unless the rest is discarded."""
+    def _break(self, failure: Failure, defect: Defect | None = None, refused: bytes = b"") -> None:
+        """Close the connection because of what the server sent, unless the rest is discarded.
+
+        ``refused`` is the read with the defect.
+        """
         response_stream, self.response_stream = self.response_stream, None
         if response_stream is not None:
             response_stream.response_broken(failure, is_stale=False, defect=defect)
-        if self._is_expecting():
+        if self._is_expecting() and not seems_complete(refused):
             # The former stream has discarded the rest, which cannot be parsed.
             self._left, self._unread = _UNPARSED_BYTES, b""
-        else:
-            self._transport.abort()
+            return
+        response_stream, self.response_stream = self.response_stream, None
+        self._transport.abort()
+        if response_stream is not None:
+            response_stream.response_end()
 
     def _is_expecting(self) -> bool:
         return self.response_stream is not None

@@ -1,9 +1,9 @@
 """Parser for a response head (RFC 9112 §2-§6).
 
 The one place that decides what a response's head means. What a gateway has to mend is mended: a
-blank before a colon (RFC 9112 §5.1), blanks around a value, the same length given twice. Everything else
-outside the grammar is refused as a `DefectError`, which names the reason and the header line: what
-follows such a head might be read differently by the next parser.
+blank before a colon (RFC 9112 §5.1), blanks around a value, the same length given twice. Everything
+else outside the grammar is refused as a `DefectError`, which names the reason and the header line:
+what follows such a head might be read differently by the next parser.
 """
 
 import re
@@ -221,6 +221,21 @@ def _shown(name: bytes) -> str:
     """Return a name that may be logged: what is no part of a token becomes ``?``."""
     shown = name[:_MAX_SHOWN_NAME].lower()
     return "".join(chr(code) if _is_token(bytes([code])) else "?" for code in shown)
+
+
+_head_end = re.compile(rb"\r?\n\r?\n").search
+_announced_lengths = re.compile(
+    rb"(?i)\ncontent-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\r?\n"
+).findall
+
+
+def seems_complete(refused: bytes) -> bool:
+    """Return whether all that a refused response announces has arrived: its server is done."""
+    end = _head_end(refused)
+    if end is None:
+        return False
+    lengths = _announced_lengths(refused[: end.end()])
+    return bool(lengths) and len(refused) - end.end() >= max(map(int, lengths))
 
 
 class PartialHead:

@@ -296,13 +296,13 @@ def _expectation(value: bytes, flags: int) -> int:
     return flags | EXPECTS_CONTINUE
 
 
-def _wants_trailers(value: bytes, flags: int) -> int:
+def _read_te(value: bytes, flags: int) -> int:
     """Return ``flags`` after a TE header (RFC 9110 §10.1.4)."""
     codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
     return flags | TAKES_TRAILERS if b"trailers" in codings else flags
 
 
-_FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _wants_trailers}
+_FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _read_te}
 
 
 def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> int | None:

@@ -326,6 +326,27 @@ def test_of_what_is_not_http_the_end_of_the_connection_is_awaited() -> None:
     assert leaver.rest.ends == ["CLOSED"]
 
 
+@pytest.mark.parametrize(
+    ("refused", "is_complete"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 2\r\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\ncontent-length:2\n\nok", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 3\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 2\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\n\r\nok", False),
+    ],
+)
+def test_a_refused_response_that_is_all_there_needs_no_wait_for_the_end_of_its_connection(
+    refused: bytes, is_complete: bool
+) -> None:
+    leaver, transport = left([refused], 9)
+    assert leaver.failure is Failure.INVALID
+    assert transport.closing is is_complete
+    assert leaver.rest.ends == (["end"] if is_complete else [])
+    assert not leaver.is_released
+
+
 def test_a_connection_whose_next_write_must_fail_is_closed_with_a_reset() -> None:
     leaver, transport = left([], 0)
     leaver.connection.reset()
