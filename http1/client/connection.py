@@ -522,17 +522,21 @@ class ClientConnection(WatchedConnection):
 
         ``refused`` is the read with the defect.
         """
-        response_stream, self.response_stream = self.response_stream, None
+        response_stream = self._take_stream()
         if response_stream is not None:
             response_stream.response_broken(failure, is_stale=False, defect=defect)
         if self._is_expecting() and not seems_complete(refused):
             # The former stream has discarded the rest, which cannot be parsed.
             self._left, self._unread = _UNPARSED_BYTES, b""
             return
-        response_stream, self.response_stream = self.response_stream, None
+        discarding = self._take_stream()
         self._transport.abort()
-        if response_stream is not None:
-            response_stream.response_end()
+        if discarding is not None:
+            discarding.response_end()
+
+    def _take_stream(self) -> ResponseStream | None:
+        response_stream, self.response_stream = self.response_stream, None
+        return response_stream
 
     def _is_expecting(self) -> bool:
         return self.response_stream is not None

@@ -225,7 +225,7 @@ def _shown(name: bytes) -> str:
 
 _head_end = re.compile(rb"\r?\n\r?\n").search
 _announced_lengths = re.compile(
-    rb"(?i)\ncontent-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\r?\n"
+    rb"\ncontent-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*(?=\r?\n)", re.IGNORECASE
 ).findall
 
 
