@@ -118,8 +118,8 @@ def dev(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Run the whole system on this machine and print example calls. Ctrl-C stops it.
 
-    Without options a demo is served. --inference-command starts your own server, --upstream takes one
-    that runs already, --function NAME=COMMAND serves several.
+    Without options a demo is served. --inference-command starts your own server, --upstream
+    takes one that runs already, --function NAME=COMMAND serves several.
     """
     logs.setup("error", json=False, stream=sys.stderr)
     try:
@@ -224,10 +224,10 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
     """Start the gateway and deploy the functions; return once each has responded to a call."""
     _say("starting the gateway")
     prepared = await prepare_store(broker.url, folder)
-    _raise_if_cancelled()
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         _say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
+    _raise_if_cancelled()
     env = _gateway_env(options, folder, broker)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
