@@ -1,9 +1,11 @@
 # make run    run everything on this machine, in the foreground; ARGS="--port 0" passes options on
 # make test   check style, types and import contracts, then run every test; ARGS goes to pytest
-# make test-servers  install model servers from PyPI, each apart, and call them through the gateway
 # make check  the same as make test without the tests
+# make test-browser  run the tests with web pages; without a Chromium it says how to get one
+# make test-servers  install model servers from PyPI, each apart, and call them through the gateway
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
+# make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make clean  remove what these targets created, except the virtual environment
@@ -26,7 +28,7 @@ TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -38,6 +40,16 @@ run: $(VENV)/.has-examples
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-proxies: $(VENV)/.has-test
+	@for program in nginx haproxy; do \
+		PATH="$$PATH:/usr/local/sbin:/usr/sbin" command -v $$program >/dev/null || \
+		echo "$$program is missing, so its tests are skipped. On Debian and Ubuntu: apt-get install $$program"; \
+	done
+	$(BIN)/python -m pytest -v tests/e2e/test_proxies.py $(ARGS)
+
+test-browser: $(VENV)/.has-test
+	$(BIN)/python -m pytest -v tests/e2e/test_browser.py $(ARGS)
 
 SERVERS := $(basename $(notdir $(wildcard tests/servers/requirements/*.txt)))
 
