@@ -318,6 +318,18 @@ def test_a_server_that_loads_is_shown_with_its_last_line_and_can_be_interrupted(
     assert "Traceback" not in program.output
 
 
+@pytest.mark.parametrize("phase", ["nats-server", "the gateway", "deploying"])
+def test_a_start_can_be_interrupted_in_each_phase(phase: str) -> None:
+    program = gateway("dev", "--port", "0")
+    program.wait_line(lambda line: phase in line, 3 * PATIENCE_S)
+    family = descendants(program.pid)
+    assert program.stop(signal.SIGINT) == 0
+    wait_gone(list(family))
+    assert "gateway dev: stopped" in program.output
+    assert "Traceback" not in program.output
+    assert "Ready." not in program.output
+
+
 def test_a_server_without_its_health_path_is_reported_after_the_start_timeout() -> None:
     no_health = "{python} -m http.server {port}"
     program = gateway(
