@@ -25,6 +25,7 @@ from gateway.api.admin_routes import with_admin_routes
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
+from gateway.api.organizations import organization_paths
 from gateway.api.parsing import read_body, read_path, read_query
 from gateway.api.problems import REQUEST_ID, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
@@ -75,7 +76,9 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         handler_args={"auto_decompress": False},
     )
     for route in routes:
-        app.router.add_route(route.method, route.path, _handler(api, route))
+        handler = _handler(api, route)
+        for path in (route.path, *organization_paths(route)):
+            app.router.add_route(route.method, path, handler)
     described = orjson.dumps(document(routes))
     browsable = page(orjson.loads(described)).encode()
     app.router.add_get("/v3/openapi", _serve_fixed(described, _JSON), allow_head=False)
@@ -123,13 +126,20 @@ async def _check(
     query = read_query(request.query, route.query) if route.query is not None else None
     body = None
     if route.body is not None:
-        body = await read_body(request, route.body, api.bodies, principal.account)
+        is_absent = route.is_body_optional and not request.can_read_body
+        body = (
+            route.body()
+            if is_absent
+            else await read_body(request, route.body, api.bodies, principal.account)
+        )
     if route.is_admin:
         principal = act_for(api, principal, path["ncaId"])
         if route.method != "GET":
             _log_admin_call(route, principal, request)
     old = api.project_old_sdks and is_old_sdk(request.headers)
-    return Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call.key_issuer = request.headers.get("key-issuer-id", "")
+    return call
 
 
 def _log_admin_call(route: AnyRoute, principal: Principal, request: web.Request) -> None:
