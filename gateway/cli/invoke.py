@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Invocation:
+class InvokeRequest:
     """A call of a function; ``headers`` include those that name the function."""
 
     method: str
@@ -94,7 +94,7 @@ def invoke(  # noqa: PLR0913 - one argument per option
     if isinstance(body, bytes) and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("content-type", _type_of(body)))
     which, called = _resolve(target, named, path)
-    call = Invocation(
+    call = InvokeRequest(
         method or ("GET" if body is None else "POST"),
         f"{target.url}{called}",
         [*headers, *which.items(), ("authorization", f"Bearer {target.key}")],
@@ -167,7 +167,7 @@ def _type_of(body: bytes) -> str:
     return "application/json"
 
 
-async def _invoke(call: Invocation) -> int:
+async def _invoke(call: InvokeRequest) -> int:
     """Make the call, write the response to standard output, and return its status."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     # Bytes are passed on as they are: redirects and compression are the caller's.

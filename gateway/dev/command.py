@@ -33,7 +33,7 @@ _START_S = 20.0
 _RESPONSE_S = 120.0
 _STOP_S = 5.0
 """Time for a child process to end, in addition to its grace period."""
-DEMO_COMMAND = "{python} -P -m examples.inference --port {port}"
+DEMO_COMMAND = "{python} -P -m gateway.examples.inference --port {port}"
 # -P: packages in the current folder must not shadow the gateway's.
 
 

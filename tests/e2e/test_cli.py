@@ -2,13 +2,21 @@
 
 import asyncio
 import json
+from typing import NamedTuple
 
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from tests.integration.gateway.cli.shell import Ran
 from tests.support.dev import Dev
 from tests.support.programs import Program, gateway
+
+
+class Ran(NamedTuple):
+    """Exit code and output of a command."""
+
+    code: int
+    out: str
+    err: str
 
 
 def env(dev: Dev) -> dict[str, str]:
@@ -34,7 +42,7 @@ async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
     assert (piped.code, piped.out) == (0, "from stdin")
     by_id = ("invoke", dev.ready["function_id"], "echo", "--version")
     version = await run(
-        dev, *by_id, dev.ready["function_version_id"], "-X", "PUT", "-d", "x", "-i", "-H", "a: b"
+        dev, *by_id, dev.ready["function_version_id"], "-X", "POST", "-d", "x", "-i", "-H", "a: b"
     )
     assert (version.code, version.out) == (0, "x")
     assert "HTTP 200 OK" in version.err

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ async def test_a_key_is_created_listed_and_revoked_over_the_api(
     assert await is_valid(plane, secret)
     assert await shell.json("keys", "list") == [made]
     shown = (await shell.run("keys", "list")).out
-    assert all(text in shown for text in (made["id"], account, f"functions    {F}\n"))
+    assert all(text in shown for text in (made["id"], account, F))
     assert await shell.json("keys", "revoke", made["id"]) == {**made, "status": "revoked"}
     assert not await is_valid(plane, secret)
     assert await shell.json("keys", "list") == []
@@ -216,8 +217,8 @@ async def test_both_backends_show_the_same_of_a_key(
     table = (await shell.run("keys", "list")).out
     assert table == (await shell.run(*in_store)).out
     assert f"{F}/{V}" in table
-    assert "expires      never\n" in table
-    assert "functions    all\n" in table
+    assert re.search(r"^expires +never *$", table, re.MULTILINE)
+    assert re.search(r"^functions +all *$", table, re.MULTILINE)
 
 
 async def test_only_the_key_is_on_standard_output_over_the_api_too(
