@@ -24,18 +24,19 @@ class SettingsFile(Enum):
 
 @app.callback()
 def group() -> None:
-    """Show all settings, with their defaults."""
+    """Show the settings of the gateway and of workers."""
 
 
 @app.command()
 def show(
     program: Annotated[
-        SettingsFile, typer.Argument(metavar="[gateway|worker]", help="Whose settings.")
+        SettingsFile, typer.Argument(metavar="PROGRAM", help="gateway or worker.")
     ] = SettingsFile.GATEWAY,
 ) -> None:
-    """Print the settings file of a program, with every setting, its default and what it does.
+    """Print a settings file with every setting.
 
-    Save it, change it, and start the program with --config: all settings are optional.
+    Each setting is at its default, with a comment that says what it does. Save the file, change it,
+    and start the program with --config: settings that are left out have their defaults.
     """
     typer.echo(settings_text(program.value), nl=False)
 

@@ -34,11 +34,15 @@ app = typer.Typer(
     help="Create, show, update and remove deployments.",
 )
 
-MinOption = Annotated[int | None, typer.Option("--min", help="Minimum number of instances.", min=0)]
-MaxOption = Annotated[int | None, typer.Option("--max", help="Maximum number of instances.", min=1)]
+MinOption = Annotated[
+    int | None, typer.Option("--min", metavar="N", help="Minimum number of instances.", min=0)
+]
+MaxOption = Annotated[
+    int | None, typer.Option("--max", metavar="N", help="Maximum number of instances.", min=1)
+]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
+    typer.Option(metavar="N", help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
 ]
 
 
@@ -46,12 +50,15 @@ ConcurrencyOption = Annotated[
 def create(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
     version: VersionArgument = None,
-    gpu: Annotated[str | None, typer.Option(help="Name of the GPU in the cluster.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="GPU", help="GPU: one of 'gateway gpus'.")
+    ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Cluster group. Default: any that has the GPU.")
+        str | None,
+        typer.Option(metavar="BACKEND", help="Cluster group. Default: any that has the GPU."),
     ] = None,
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type. Default: that of the GPU.")
+        str | None, typer.Option(metavar="TYPE", help="Instance type. Default: that of the GPU.")
     ] = None,
     least: MinOption = None,
     most: MaxOption = None,
@@ -135,7 +142,7 @@ def update(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Update the number of instances, or the concurrent requests of each."""
+    """Change the number of instances or their concurrency."""
     target = api_target(api_url, api_key)
     named = version_name(function, version)
     given = {

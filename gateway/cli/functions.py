@@ -34,15 +34,25 @@ app = typer.Typer(
     help="Create, list, show, update and delete functions.",
 )
 
-NameOption = Annotated[str | None, typer.Option(help="Name: 1 to 128 letters, digits, - and _.")]
+NameOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Name: 1 to 128 letters, digits, - and _.")
+]
 ImageOption = Annotated[
-    str | None, typer.Option(metavar="IMAGE", help="Container image of the inference server.")
+    str | None,
+    typer.Option(
+        metavar="IMAGE",
+        help="Container image of the inference server; the gateway's settings say how to run it.",
+    ),
 ]
 InferenceUrlOption = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Path to invoke, such as /v1/completions.")
+    str | None,
+    typer.Option(metavar="PATH", help="Path of the server to invoke, such as /v1/completions."),
 ]
 PortOption = Annotated[
-    int | None, typer.Option(help="Port of the inference server. Default: 8000.", min=1, max=65535)
+    int | None,
+    typer.Option(
+        metavar="PORT", help="Port of the server in the container. Default: 8000.", min=1, max=65535
+    ),
 ]
 MaxBodyOption = Annotated[
     int | None,
@@ -54,7 +64,7 @@ HealthOption = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
 ]
-ArgsOption = Annotated[str | None, typer.Option(help="Arguments of the container.")]
+ArgsOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Arguments of the container.")]
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -70,8 +80,12 @@ SecretOption = Annotated[
         "repeatable.",
     ),
 ]
-TagOption = Annotated[list[str] | None, typer.Option("--tag", help="Tag; repeatable.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="Description. Default: the name.")]
+TagOption = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag; repeatable.")
+]
+DescriptionOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description. Default: the name.")
+]
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT or LLM.")]
 
 RerunOption = Annotated[
@@ -180,7 +194,7 @@ def list_functions(
     function: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FUNCTION]", help="List the versions of this function: its name or id."
+            metavar="FUNCTION", help="List the versions of this function: its name or id."
         ),
     ] = None,
     visibility: Annotated[
@@ -190,7 +204,7 @@ def list_functions(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Maximum number of versions to list.", min=1)
+        int | None, typer.Option(metavar="N", help="Maximum number of versions to list.", min=1)
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",

@@ -25,7 +25,7 @@ def instances(
     function: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FUNCTION]",
+            metavar="FUNCTION",
             help="Name or id of the function. Default: every deployed function of the account.",
         ),
     ] = None,

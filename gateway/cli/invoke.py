@@ -45,7 +45,7 @@ def invoke(  # noqa: PLR0913 - one argument per option
     path: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PATH]",
+            metavar="PATH",
             help="Path and query, such as /v1/models?all=1. Default: the function's inference URL.",
         ),
     ] = None,
@@ -58,7 +58,12 @@ def invoke(  # noqa: PLR0913 - one argument per option
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", "-X", help="HTTP method. Default: POST with a body, else GET."),
+        typer.Option(
+            "--method",
+            "-X",
+            metavar="METHOD",
+            help="HTTP method. Default: POST with a body, else GET.",
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", metavar="TEXT", help="Body of the request.")

@@ -141,9 +141,10 @@ def list_keys(
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List keys, oldest first, with their permissions but without their values.
+    """List keys, oldest first.
 
-    Revoked keys are listed only in the store (--config, --nats-url).
+    Their values are not shown: the gateway does not have them. Revoked keys are listed only in the
+    store (--config, --nats-url).
     """
     keys = _backend(config, nats_url, api_url, api_key).list_keys(account)
     if as_json:

@@ -54,26 +54,30 @@ def logs(  # noqa: PLR0913 - one argument per option
         typer.Option("--worker", help="The worker agent's log instead of the inference server's."),
     ] = False,
     lines: Annotated[
-        int, typer.Option(help="Number of lines of each instance, the last ones.", min=1)
+        int,
+        typer.Option(metavar="N", help="Number of lines of each instance, the last ones.", min=1),
     ] = 100,
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file of the gateway on this machine, for provision.folder."),
+        typer.Option(
+            metavar="FILE", help="Settings file of the gateway on this machine: provision.folder."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             help="Folder of the instances, instead of provision.folder. For 'gateway dev' it is "
-            "instances in its --data-dir."
+            "instances in its --data-dir.",
         ),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
 ) -> None:
-    """Print the logs of a function's instances, or why they could not start.
+    """Print the logs of a function's instances.
 
-    Only instances that the gateway runs as processes of this machine have logs here. They are kept
-    until the instance ends.
+    If instances could not start, their errors are printed too. Only instances that the gateway runs
+    as processes of this machine have logs here. They are kept until the instance ends.
     """
     target = api_target(api_url, api_key)
     named = version_name(function, version)

@@ -38,19 +38,19 @@ FunctionArgument = Annotated[
 ]
 VersionArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[VERSION]", help="Name or id of the version. Default: the latest."),
+    typer.Argument(metavar="VERSION", help="Name or id of the version. Default: the latest."),
 ]
 DeployedVersionArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[VERSION]",
+        metavar="VERSION",
         help="Name or id of the version. Default: the latest that is deployed.",
     ),
 ]
 OnlyVersionArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[VERSION]",
+        metavar="VERSION",
         help="Name or id of the version. Required if there are several to choose from.",
     ),
 ]

@@ -34,7 +34,7 @@ def show(
     function: FunctionArgument,
     version: Annotated[
         str | None,
-        typer.Argument(metavar="[VERSION]", help="Show only this version: its name or id."),
+        typer.Argument(metavar="VERSION", help="Show only this version: its name or id."),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
