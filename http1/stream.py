@@ -20,22 +20,50 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Protocol
 
+from wire.source import UNKNOWN, Source
+
 Headers = list[tuple[bytes, bytes]]
+
+
+class Peer:
+    """The other end of a connection: one object for all requests of the connection.
+
+    ``address`` is its IP address as text, empty for a Unix socket. ``source`` is what the dispatch
+    found out for the last request and keeps for the next one, ``None`` for nothing.
+    """
+
+    __slots__ = ("address", "source")
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.source: Source | None = None
 
 
 class Request:
     """A request head. The body follows through the `RequestStream`.
 
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
-    or ``:authority`` (HTTP/2). ``headers`` are in order, names lower case, ``host`` included.
+    or ``:authority`` (HTTP/2), lower case and without port; ``host`` is the same as the peer wrote
+    it. ``headers`` are in order, names lower case, ``host`` included.
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
     ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
-    loop's clock too, but uvloop reads it in whole milliseconds.
+    loop's clock too, but uvloop reads it in whole milliseconds. ``peer`` is the other end of the
+    connection. ``source`` is the client behind it, as the dispatch found it out.
     """
 
-    __slots__ = ("authority", "body_bytes", "headers", "method", "received_at", "target")
+    __slots__ = (
+        "authority",
+        "body_bytes",
+        "headers",
+        "host",
+        "method",
+        "peer",
+        "received_at",
+        "source",
+        "target",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per attribute
         self,
         method: bytes,
         target: bytes,
@@ -43,6 +71,8 @@ class Request:
         headers: Headers,
         body_bytes: int | None,
         received_at: float,
+        host: bytes = b"",
+        peer: Peer | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -50,6 +80,9 @@ class Request:
         self.headers = headers
         self.body_bytes = body_bytes
         self.received_at = received_at
+        self.host = host
+        self.peer = Peer() if peer is None else peer
+        self.source = UNKNOWN
 
 
 # Server side

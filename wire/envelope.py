@@ -96,12 +96,15 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
+    more_headers: bytes = b"",
     body: bytes,
     target_uri: bytes,
     response_token: str,
     request_token: str | None,
 ) -> bytes:
     """Return the encoded envelope of one request; the arguments are those of `Envelope`.
+
+    ``more_headers`` are further ones, which `encode_headers` has encoded.
 
     Raises `EnvelopeError` if a header or the path is not UTF-8, or if the envelope is larger than
     `MAX_ENVELOPE_BYTES`.
@@ -116,7 +119,8 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
             _MAX_DIRECT_RESPONSE,
             _field(b"B", _timestamp(requested_at_ns)),
             _field(b"R", body) if body else b"",
-            _headers(headers),
+            encode_headers(headers),
+            more_headers,
             _field(b"r", method),
             _field(b"z", path),
             _field(b"\x92\x01", _attach(target_uri, response_token, request_token)),
@@ -153,8 +157,8 @@ def _field(tag: bytes, value: bytes) -> bytes:
     return tag + (_SIZES[size] if size < 1024 else _varint(size)) + value
 
 
-def _headers(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the repeated field ``requestHeaders``."""
+def encode_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the repeated field ``requestHeaders``. Raises `EnvelopeError` if one is not UTF-8."""
     parts: list[bytes] = []
     for name, value in headers:
         name_bytes = len(name)

@@ -3,13 +3,27 @@
 Header names are lower case inside both programs: the parsers convert them.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import product
 
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
+ORIGIN = b"origin"
 ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
+
+CONTENT_LOCATION = b"content-location"
+LOCATION = b"location"
+X_ACCEL_BUFFERING = b"x-accel-buffering"
+"""``no``: nginx passes on each part of a response as it comes."""
+
+FORWARDED = b"forwarded"
+X_FORWARDED_FOR = b"x-forwarded-for"
+X_FORWARDED_HOST = b"x-forwarded-host"
+X_FORWARDED_PREFIX = b"x-forwarded-prefix"
+X_FORWARDED_PROTO = b"x-forwarded-proto"
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
@@ -32,6 +46,9 @@ NVCF_RUNNING = b"nvcf-running"
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
 
+EXPOSED_HEADERS = (NVCF_REQID, NVCF_STATUS, NVCF_QUEUE_POSITION, b"x-request-id", b"retry-after")
+"""Response headers of the gateway's own that web pages may read (``docs/wire.md`` §1.4)."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -48,7 +65,40 @@ HOP_BY_HOP = frozenset(
 """Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
 (`docs/wire.md` §3.1)."""
 
-INVOCATION_DROPS = frozenset(
+
+def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    """Return ``names`` and their spellings with ``_``, which many servers read as ``-``."""
+    return frozenset(
+        name.replace(b"-", b"%c") % marks
+        for name in names
+        for marks in product(b"-_", repeat=name.count(b"-"))
+    )
+
+
+SOURCE_DROPS = _spellings(
+    (
+        FORWARDED,
+        X_FORWARDED_FOR,
+        X_FORWARDED_HOST,
+        X_FORWARDED_PREFIX,
+        X_FORWARDED_PROTO,
+        b"front-end-https",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-forwarded-port",
+        b"x-forwarded-protocol",
+        b"x-forwarded-scheme",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-real-ip",
+        b"x-scheme",
+        b"x-url-scheme",
+    )
+)
+"""What servers read of where a request comes from: the gateway says that itself, in the first five
+(`docs/wire.md` §3.6). Most proxies pass on what a client sends of the others."""
+
+INVOCATION_DROPS = SOURCE_DROPS | frozenset(
     {
         AUTHORIZATION,
         b"expect",

@@ -11,9 +11,10 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
-from gateway.routing.call_head import CallHead
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from gateway.routing.sources import Sources
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
 
 
@@ -23,14 +24,16 @@ class Dispatcher:
     __slots__ = (
         "_admission",
         "_context",
+        "_cross_origin",
         "_endpoints",
         "_metrics",
         "_random",
         "_read_head",
         "_registry",
+        "_sources",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         context: Context,
         registry: InvocationRegistry,
@@ -38,6 +41,7 @@ class Dispatcher:
         admission: Admission,
         endpoints: PathEndpoints,
         metrics: GatewayMetrics,
+        sources: Sources,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._context = context
@@ -45,19 +49,32 @@ class Dispatcher:
         self._read_head = read_head
         self._admission = admission
         self._endpoints = endpoints
+        self._cross_origin = endpoints.cross_origin
         self._metrics = metrics
+        self._sources = sources
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        request.source = self._sources.find(request)
+        head: CallHead | None = None
         try:
             head = self._read_head(request)
             if head is None:
                 return self._endpoints.serve(request, client)
             endpoint = "TLB"
+            if TOKEN_PARAMETER in request.target:
+                head = take_token(request, head)
+            if head.origin is not None:
+                preflight = self._cross_origin.preflight(request, head)
+                if preflight is not None:
+                    self._metrics.record_refusal(request.method, 204, endpoint)
+                    return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
+            access = self._cross_origin.of_refusal(request, head)
+            error.headers = access.of_own_response(error.headers)
             status = send_problem(request, client, error)
             self._metrics.record_refusal(request.method, status, endpoint)
             return IGNORED
@@ -74,6 +91,8 @@ class Dispatcher:
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
             limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)

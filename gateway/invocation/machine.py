@@ -21,7 +21,13 @@ from gateway.errors import (
     problem_for,
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
-from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
+from gateway.invocation.headers import (
+    outer_headers,
+    request_headers,
+    source_headers,
+    trace_of,
+    with_platform_headers,
+)
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
@@ -38,6 +44,7 @@ from gateway.invocation.states import (
 )
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
+from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
@@ -64,7 +71,9 @@ class Invocation:
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
-    ``request_token`` is None unless a worker has to fetch the rest of the body.
+    ``request_token`` is None unless a worker has to fetch the rest of the body. ``source`` is the
+    client, whose address is ``source.address``. ``page_access`` is set before the first event if a
+    web page makes the call, or may.
     """
 
     __slots__ = (
@@ -87,12 +96,14 @@ class Invocation:
         "method",
         "offered_at",
         "outcome",
+        "page_access",
         "received_at",
         "request_id",
         "request_token",
         "response_bytes",
         "response_token",
         "slot",
+        "source",
         "state",
         "status",
         "worker_s",
@@ -124,10 +135,12 @@ class Invocation:
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self.method = request.method
+        self.source = request.source
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
+        self.page_access: PageAccess | None = None
         self.status = 0
         self.received_at = request.received_at
         self.offered_at = request.received_at
@@ -246,6 +259,7 @@ class Invocation:
                 method=request.method,
                 path=request.target,
                 headers=headers,
+                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
@@ -446,9 +460,11 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), body_bytes
-        )
+        headers = outer_headers(headers, self.source, self.version.inference_port)
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_forwarded(status, headers)
+        self._client.send_head(status, headers, body_bytes)
 
     def response_data(self, data: bytes) -> None:
         """The next bytes of the response, forwarded as they are: SSE events pass here."""
@@ -580,9 +596,10 @@ class Invocation:
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), len(body)
-        )
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_own_response(headers)
+        self._client.send_head(status, headers, len(body))
         self._client.send_data(body)
         self._client.send_end()
 

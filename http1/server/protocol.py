@@ -185,7 +185,7 @@ class Http1Protocol(PeerConnection):
             if head_end < 0:
                 self._await_head(data, at)
                 break
-            request, flags = read_head(data[at:head_end], self._limits, monotonic())
+            request, flags = read_head(data[at:head_end], self._limits, monotonic(), self._peer)
             at = self._begin(request, flags, data, head_end + 4)
         return at
 

@@ -19,6 +19,7 @@ from wire.http1 import (
 )
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
+from worker_agent.job.locations import outer_headers
 from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
 from worker_agent.job.states import (
     DELIVERING,
@@ -179,6 +180,7 @@ class Job:
             self._check_late(Event.RESPONSE_WHOLE, FORWARDING)
             return
         self._inference = None
+        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
             self._fail(fault_of(Failure.INVALID))
@@ -193,6 +195,7 @@ class Job:
         if self.state is not FORWARDING or self._request is None:
             self._check_late(Event.RESPONSE_HEAD, FORWARDING)
             return
+        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, body_bytes)
         if head is None:
             self._fail(fault_of(Failure.INVALID))

@@ -72,7 +72,7 @@ class RequestError(Exception):
 class PlatformHeaders:
     """The inference server's address and the headers that every request to it carries."""
 
-    __slots__ = ("asset_dir", "large_output_dir", "static_lines")
+    __slots__ = ("asset_dir", "host", "large_output_dir", "port", "static_lines")
 
     def __init__(
         self,
@@ -90,6 +90,8 @@ class PlatformHeaders:
         if text.count("\n") != text.count("\r\n") or "\0" in text:
             raise ValueError("a value sent to the inference server holds a line break")
         self.static_lines = text.encode()
+        host, _, port = authority.rpartition(":")
+        self.host, self.port = host.lower().encode(), int(port)
         self.asset_dir = asset_dir.encode()
         self.large_output_dir = large_output_dir.encode()
 

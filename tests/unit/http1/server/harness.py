@@ -72,9 +72,9 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> FakeSocket:
-        assert name == "socket"
-        return self.socket
+    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
+        assert name in {"socket", "peername"}
+        return self.socket if name == "socket" else ("192.0.2.7", 4711)
 
     def pause_reading(self) -> None:
         self.is_reading = False
