@@ -1,14 +1,15 @@
 """Operations of the API on a version and its deployment: when they are allowed, what they write.
 
     register                                  -> INACTIVE, no deployment
-    deploy     INACTIVE, no deployment        -> deployment; DEPLOYING, or ACTIVE if every min is 0
+    deploy     INACTIVE or ERROR              -> deployment; DEPLOYING, or ACTIVE if every min is 0
     update     DEPLOYING ACTIVE DEGR…         -> other numbers in the same deployment
     undeploy   any state with a deployment    -> INACTIVE; the deployment drains, or is deleted
 
 Functions that return several records return them in the order in which they must be written: the
 deployment before the state. A process that dies between the two writes leaves records from which
 the reconciler can continue: INACTIVE with a deployment that does not drain has just been deployed;
-any state with a deployment that drains becomes INACTIVE. All other state changes:
+any state with a deployment that drains becomes INACTIVE. A deployment replaces one that has failed,
+or that drains without requests. All other state changes:
 `gateway.domain.states`.
 
 Sources: `docs/wire.md` §10.1, §11, §13.2.
@@ -124,13 +125,21 @@ def choose_specs(
 
 
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
-    """Raise `BadRequest` if the version cannot be deployed in its state."""
-    if version.state is VersionState.ERROR:
-        raise _refuse(version, "has a deployment with errors: undeploy it first")
-    if version.state is not VersionState.INACTIVE:
+    """Raise `BadRequest` if the version cannot be deployed in its state.
+
+    A failed deployment is replaced, and so is one that drains: if it has requests to finish, the
+    caller checks that with `refuse_draining`.
+    """
+    if version.state in BUSY:
         raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
-    if deployment is not None:
-        raise _refuse(version, "is still being undeployed: wait until that is finished")
+    if version.state is VersionState.INACTIVE and deployment is not None:
+        if deployment.draining_until is None:
+            raise _refuse(version, "is being deployed by another call")
+
+
+def refuse_draining(version: FunctionVersion) -> BadRequest:
+    """Return the error for a version whose last deployment has requests to finish."""
+    return _refuse(version, "is still being undeployed: wait until its requests are finished")
 
 
 def deploy_records(
@@ -272,7 +281,8 @@ def _check_same(version: FunctionVersion, spec: GpuSpec, request: SpecRequest) -
         ("gpu", request.gpu, spec.gpu),
         ("instanceType", request.instance_type, spec.instance_type),
     ):
-        if requested and requested.lower() != stored.lower():
+        given = str(spec.extra.get(member, ""))
+        if requested and requested.lower() not in (stored.lower(), given.lower()):
             raise _refuse(version, f"{member} cannot be changed: undeploy and deploy again")
     stored_clusters = spec.extra.get("clusters")
     known = set(stored_clusters) if isinstance(stored_clusters, list) else set()

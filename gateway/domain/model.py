@@ -110,7 +110,8 @@ SERVING = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
 class Function:
     """The record that all versions of one function share.
 
-    ``shared_with`` are other accounts that may use every version; if ``is_public``, all may.
+    ``shared_with`` are the parties (`gateway.domain.parties`) that may use every version; if
+    ``is_public``, all accounts may.
     """
 
     function_id: FunctionId

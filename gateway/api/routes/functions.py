@@ -15,6 +15,7 @@ from gateway.api.access import (
     not_found,
     refuse_public,
 )
+from gateway.api.removal import decide, delete_rest
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.schemas.functions import (
@@ -82,20 +83,35 @@ async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionResponse:
 async def delete(api: Api, call: Call[None, None]) -> None:
     """Delete a version in any state, at once, with its queue and instances.
 
-    The version's record is deleted first: without it, the others cannot be accessed, so a process
-    that dies here leaves only records that have no effect.
+    The version's record is deleted first: without it, the others cannot be accessed, and the
+    reconciler ends the deployment. So the call deletes the version or nothing.
     """
-    await find_owned(api, call)
+    version = await find_owned(api, call)
     store, function_id, version_id = call.store(api), call.function_id, call.version_id
-    if await delete_record(store, lambda: store.version(function_id, version_id)) is None:
+
+    async def read_deleted() -> FunctionVersion | None:
+        return version if await store.version(function_id, version_id) is None else None
+
+    deleted = await decide(
+        lambda: delete_record(store, lambda: store.version(function_id, version_id)),
+        read_deleted,
+        "nothing was deleted",
+    )
+    if deleted is None:
         raise not_found(function_id, version_id)
-    await delete_record(store, lambda: store.deployment(function_id, version_id))
-    details = await delete_record(store, lambda: store.details(function_id, version_id))
-    if details is not None and details.secret_names:
-        await api.secrets.delete(call.account, function_id, version_id)
-    entry = api.catalog.function(function_id)
-    if entry is None or not entry.versions:
-        await delete_record(store, lambda: store.function(function_id))
+
+    async def delete_function() -> None:
+        entry = api.catalog.function(function_id)
+        if entry is None or not entry.versions:
+            await delete_record(store, lambda: store.function(function_id))
+
+    await delete_rest(
+        version_id,
+        lambda: delete_record(store, lambda: store.deployment(function_id, version_id)),
+        lambda: delete_record(store, lambda: store.details(function_id, version_id)),
+        lambda: api.secrets.delete(call.account, function_id, version_id),
+        delete_function,
+    )
 
 
 async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
@@ -175,7 +191,9 @@ def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[s
         raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
     if body.model_updates:
         updates = {
-            update.name: update.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
+            update.model_name: update.llm_config.model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            )
             for update in body.model_updates
         }
         updated["models"] = _update_models(spec.get("models"), updates)

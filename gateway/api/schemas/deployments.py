@@ -129,11 +129,15 @@ class SpecBody(Body):
             min_instances=self.min_instances,
             max_instances=self.max_instances,
             concurrency=self.max_request_concurrency,
-            extra={name: value for name, value in extra.items() if value not in ([], {})},
+            extra={name: value for name, value in extra.items() if value not in ([], {}, "")},
         )
 
 
 _EXTRA = {
+    # Told as they were given: the names in the other members are as configured.
+    "gpu",
+    "backend",
+    "instance_type",
     "availability_zones",
     "clusters",
     "regions",
@@ -230,11 +234,15 @@ class UndeployQuery(Query):
 
 
 class SpecView(View):
-    """A GPU specification: wanted instances of one kind."""
+    """A GPU specification: wanted instances of one kind.
+
+    Names of GPU, backend and instance type are spelled as in the call that created it.
+    """
 
     gpu_specification_id: str
     gpu: str
     backend: str
+    """Empty if the call named none."""
     instance_type: str
     min_instances: int
     max_instances: int

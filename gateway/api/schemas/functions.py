@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.api.schemas.fields import (
     WHOLE,
@@ -42,8 +42,29 @@ TRITON = "tritonserver --model-repository /config/models"
 """The command of a function with models and without a container."""
 
 BodyFormat = Annotated[Literal["CUSTOM", "PREDICT_V2"], any_case("CUSTOM", "PREDICT_V2")]
+
+
+def _not_streaming(value: object) -> object:
+    if isinstance(value, str) and value.upper() == "STREAMING":
+        raise ValueError("STREAMING functions cannot be served; HTTP streams need type DEFAULT")
+    return value
+
+
+def _not_grpc(target: str) -> str:
+    if target in GRPC_TARGETS:
+        raise ValueError(f"{target} means gRPC, and gRPC functions cannot be served")
+    return target
+
+
+GRPC_TARGETS = ("/grpc", "grpc")
+"""The targets by which NVCF knows a gRPC function."""
+InferenceTarget = Annotated[
+    Target,
+    AfterValidator(_not_grpc),
+    Field(json_schema_extra={"not": {"enum": list(GRPC_TARGETS)}}),
+]
 FunctionType = Annotated[
-    Literal["DEFAULT", "STREAMING", "LLM"], any_case("DEFAULT", "STREAMING", "LLM")
+    Literal["DEFAULT", "LLM"], any_case("DEFAULT", "LLM"), BeforeValidator(_not_streaming)
 ]
 VisibilityName = Annotated[
     Literal["public", "private", "authorized"], any_case("public", "private", "authorized")
@@ -80,7 +101,7 @@ class CreateFunction(Body):
     name: Annotated[
         str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$", min_length=1, max_length=128)
     ]
-    inference_url: Target
+    inference_url: InferenceTarget
     container_image: FullUri | None = None
     models: Models | None = None
     helm_chart: FullUri | None = None
@@ -172,7 +193,7 @@ class CreateFunction(Body):
 
     def _default_health(self) -> dict[str, object]:
         return {
-            "protocol": "gRPC" if self.inference_url == "/grpc" else "HTTP",
+            "protocol": "HTTP",
             "uri": self.health_uri or "/v2/health/ready",
             "port": self.inference_port or DEFAULT_PORT,
             "timeout": "PT10S",
@@ -183,7 +204,9 @@ class CreateFunction(Body):
 class ModelUpdate(Body):
     """A new LLM configuration for a model of the version."""
 
-    name: ShortText
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: ShortText
     llm_config: LlmConfig
 
 
@@ -192,7 +215,14 @@ class UpdateMetadata(Body):
 
     tags: Tags | None = None
     rate_limit: RateLimit | None = None
-    model_updates: Annotated[list[ModelUpdate], items(MAX_ARTIFACTS, at_least=1)] | None = None
+    model_updates: (
+        Annotated[
+            list[ModelUpdate],
+            items(MAX_ARTIFACTS, at_least=1),
+            unique(lambda update: update.model_name, "the names of models"),
+        ]
+        | None
+    ) = None
     llm_invocation_config: LlmInvocationConfig | None = None
     cors: CorsSettings | None = None
 

@@ -28,7 +28,14 @@ MAX_VARIABLES = 1000
 MAX_ARTIFACTS = 256
 """Maximum number of models, and of resources."""
 
-Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
+
+def _not_grpc(value: object) -> object:
+    if isinstance(value, str) and value.lower() == "grpc":
+        raise ValueError("gRPC health checks are not supported: the protocol must be HTTP")
+    return value
+
+
+Protocol = Annotated[Literal["HTTP"], any_case("HTTP"), BeforeValidator(_not_grpc)]
 
 
 def _each_unit_once(value: str) -> str:

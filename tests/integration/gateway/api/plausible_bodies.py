@@ -96,6 +96,8 @@ def _metadata(body: Body) -> None:
     _rate_limit(body.get("rateLimit"))
     _llm_priority(body)
     _cors(body.get("cors"))
+    if body.get("modelUpdates"):
+        body["modelUpdates"] = _unique(body["modelUpdates"], "modelName")
     for update in body.get("modelUpdates") or ():
         _token_rate(update["llmConfig"])
     if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig", "cors"):

@@ -30,8 +30,8 @@ async def test_a_deployment_is_told_with_every_member_that_old_and_new_clients_n
     (spec,) = deployment["deploymentSpecifications"]
     spec_id = spec.pop("gpuSpecificationId")
     assert spec == {
-        "gpu": "A10G",
-        "backend": "local",
+        "gpu": "a10g",
+        "backend": "",
         "instanceType": "large",
         "minInstances": 1,
         "maxInstances": 2,
@@ -233,6 +233,54 @@ async def test_graceful_undeploy_with_nothing_to_finish_is_over_at_once(client: 
     assert (await client.get(path)).status == 404
 
 
+async def test_a_version_that_drains_is_deployed_again_once_it_is_idle(
+    client: Client, queue: SetQueue
+) -> None:
+    """As NVIDIA's SDK restarts a deployment: it sends back what it was told after an undeploy."""
+    function_id, version_id = await client.deployed(backend=None)
+    path = deployment_path(function_id, version_id)
+    before = (await client.get(path)).body["deployment"]
+    queue.depths[version_id] = 1
+    assert (await client.delete(f"{path}?graceful=true")).status == 200
+    specs = {"deploymentSpecifications": before["deploymentSpecifications"]}
+    assert (await client.post(path, specs)).status == 400
+    queue.depths[version_id] = 0
+    again = await client.post(path, specs)
+    assert again.status == 200
+    assert again.body["deployment"]["functionStatus"] == "DEPLOYING"
+    assert again.body["deployment"]["deploymentId"] != before["deploymentId"]
+
+
+@pytest.mark.parametrize("given", ["local", "LOCAL", "", None])
+async def test_names_are_told_as_they_were_given(client: Client, given: str | None) -> None:
+    function_id, version_id = await client.deployed(backend=given, gpu="a10G", instanceType="Large")
+    path = deployment_path(function_id, version_id)
+    (spec,) = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
+    assert spec["backend"] == (given or "")
+    assert (spec["gpu"], spec["instanceType"]) == ("a10G", "Large")
+    assert (await client.put(path, {"deploymentSpecifications": [spec]})).status == 200
+
+
+async def test_clusters_are_told_and_taken_again(client: Client) -> None:
+    function_id, version_id = await client.deployed(backend=None, clusters=["local"])
+    path = deployment_path(function_id, version_id)
+    told = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
+    assert (await client.delete(path)).status == 200
+    assert (await client.post(path, {"deploymentSpecifications": told})).status == 200
+
+
+@pytest.mark.parametrize("of", ["my-org", "my-org/teams/my-team"])
+async def test_ngcs_paths_lead_to_the_same_routes(client: Client, of: str) -> None:
+    function_id, version_id = await client.deployed()
+    base = f"/v2/orgs/{of}/nvcf"
+    (listed,) = (await client.get(f"{base}/deployments")).body["deployments"]
+    path = deployment_path(function_id, version_id).replace("/v2/nvcf", base)
+    assert (await client.get(path)).body["deployment"] == listed
+    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
+    assert (await client.get(f"{base}/deployments")).body == {"deployments": []}
+    assert (await client.get(f"/v2/orgs/{of}/functions")).status == 404
+
+
 async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
     client: Client, queue: SetQueue
 ) -> None:
@@ -245,7 +293,7 @@ async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
     assert (await client.get(path)).status == 200
 
 
-async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
+async def test_a_failed_deployment_says_why_and_is_replaced_by_the_next(
     client: Client, plane: ControlPlane
 ) -> None:
     function_id, version_id = await client.deployed()
@@ -271,6 +319,7 @@ async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
             "error": "no such image",
         }
     ]
-    assert await deploy(client, path, SPEC) == 400
-    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
-    assert await deploy(client, path, SPEC) == 200
+    again = await client.post(path, {"deploymentSpecifications": [SPEC]})
+    assert again.body["deployment"]["functionStatus"] == "DEPLOYING"
+    assert again.body["deployment"]["deploymentId"] != deployment.deployment_id
+    assert "healthInfo" not in again.body["deployment"]

@@ -65,12 +65,12 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
         "resources": [{"name": "r", "version": "1", "uri": "https://x/r"}],
         "models": [{"name": "m", "version": "1", "uri": "https://x/m"}],
         "apiBodyFormat": "PREDICT_V2",
-        "functionType": "STREAMING",
+        "functionType": "DEFAULT",
         "tags": ["a", "b"],
         "description": "an echo",
         "rateLimit": {"rateLimit": "10-S", "exemptedNcaIds": ["x"], "syncCheck": True},
         "health": {
-            "protocol": "gRPC",
+            "protocol": "HTTP",
             "uri": "/ready",
             "port": 1,
             "timeout": "PT1M",
@@ -82,6 +82,47 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     function = told.body["functions"][0]
     assert {name: function[name] for name in body} == body
     assert function["healthUri"] == "/ready"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"inferenceUrl": "/grpc"}, "gRPC functions cannot be served"),
+        ({"inferenceUrl": "grpc"}, "gRPC functions cannot be served"),
+        ({"functionType": "streaming"}, "STREAMING functions cannot be served"),
+        (
+            {
+                "health": {
+                    "protocol": "gRPC",
+                    "uri": "/",
+                    "port": 1,
+                    "timeout": "PT1M",
+                    "expectedStatusCode": 200,
+                }
+            },
+            "gRPC health checks are not supported",
+        ),
+    ],
+)
+async def test_what_cannot_be_served_is_refused(
+    client: Client, changes: dict[str, object], why: str
+) -> None:
+    refused = await client.post(FUNCTIONS, {**IMAGE, **changes})
+    assert refused.status == 400
+    assert why in refused.body["detail"]
+
+
+async def test_the_models_of_an_llm_function_are_updated_by_their_names(client: Client) -> None:
+    models = [{"name": name, "llmConfig": {"uris": ["http://x"]}} for name in ("a", "b")]
+    body = {"name": "llm", "inferenceUrl": "/", "functionType": "LLM", "models": models}
+    function = (await client.post(FUNCTIONS, {**body, "containerImage": "i"})).body["function"]
+    path = version_path(function["id"], function["versionId"])
+    update = {"modelName": "b", "llmConfig": {"routingMethod": "ROUND_ROBIN"}}
+    told = await client.put(path, {"modelUpdates": [update]})
+    configs = {one["name"]: one["llmConfig"] for one in told.body["function"]["models"]}
+    assert configs["b"] == {"uris": ["http://x"], "routingMethod": "round-robin"}
+    assert configs["a"] == {"uris": ["http://x"]}
+    assert (await client.put(path, {"modelUpdates": [update, update]})).status == 400
 
 
 async def test_the_origins_of_pages_are_registered_changed_and_removed(

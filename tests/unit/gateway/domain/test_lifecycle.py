@@ -66,15 +66,16 @@ def test_a_new_version_allows_reruns_unless_it_says_no() -> None:
 
 
 @pytest.mark.parametrize("state", list(VersionState))
-def test_only_what_is_inactive_and_not_draining_is_deployed(state: VersionState) -> None:
+def test_only_what_is_inactive_failed_or_draining_is_deployed(state: VersionState) -> None:
+    if state is VersionState.ERROR:
+        lifecycle.check_deployable(in_state(state), deployment())
+        return
     if state is VersionState.INACTIVE:
         lifecycle.check_deployable(in_state(state), None)
-    else:
-        with pytest.raises(BadRequest) as refused:
-            lifecycle.check_deployable(in_state(state), deployment())
-        assert refused.value.members["functionStatus"] == state.value
-    with pytest.raises(BadRequest):
+        lifecycle.check_deployable(in_state(state), replace(deployment(), draining_until=9))
+    with pytest.raises(BadRequest) as refused:
         lifecycle.check_deployable(in_state(state), deployment())
+    assert refused.value.members["functionStatus"] == state.value
 
 
 @pytest.mark.parametrize(
