@@ -2,19 +2,29 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
-from gateway.routing.admission import Admission
+from gateway.routing.admission import Admission, Caller
 from gateway.routing.call_head import CallHead
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from wire.ids import request_id, uuid4_text
+
+
+class Gates(NamedTuple):
+    """What a call has to pass before it is an invocation."""
+
+    admission: Admission
+    rates: RateLimits
 
 
 class Dispatcher:
@@ -26,6 +36,7 @@ class Dispatcher:
         "_endpoints",
         "_metrics",
         "_random",
+        "_rates",
         "_read_head",
         "_registry",
     )
@@ -35,7 +46,7 @@ class Dispatcher:
         context: Context,
         registry: InvocationRegistry,
         read_head: Callable[[Request], CallHead | None],
-        admission: Admission,
+        gates: Gates,
         endpoints: PathEndpoints,
         metrics: GatewayMetrics,
     ) -> None:
@@ -43,7 +54,7 @@ class Dispatcher:
         self._context = context
         self._registry = registry
         self._read_head = read_head
-        self._admission = admission
+        self._admission, self._rates = gates
         self._endpoints = endpoints
         self._metrics = metrics
         self._random = registry.random
@@ -58,11 +69,16 @@ class Dispatcher:
             endpoint = "TLB"
             return self._invoke(request, client, head)
         except GatewayError as error:
-            status = send_problem(request, client, error)
-            self._metrics.record_refusal(request.method, status, endpoint)
-            return IGNORED
+            return self._refuse(request, client, error, endpoint)
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
+    def _refuse(
+        self, request: Request, client: ResponseWriter, error: GatewayError, endpoint: str
+    ) -> RequestStream:
+        status = send_problem(request, client, error)
+        self._metrics.record_refusal(request.method, status, endpoint)
+        return IGNORED
+
+    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         try:
@@ -70,6 +86,23 @@ class Dispatcher:
         except Overloaded:
             self._metrics.record_overload(caller.version)
             raise
+        if caller.version.rate_limit is not None:
+            decision = self._rates.admit(caller)
+            if decision is not None:
+                held = HeldCall()
+                held.wait(
+                    decision,
+                    client,
+                    serve=lambda: self._begin(request, client, caller, now_ns),
+                    withdraw=lambda: self._rates.withdraw(caller),
+                    refuse=lambda error: self._refuse(request, client, error, "TLB"),
+                )
+                return held
+        return self._begin(request, client, caller, now_ns)
+
+    def _begin(
+        self, request: Request, client: ResponseWriter, caller: Caller, now_ns: int
+    ) -> Invocation:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from gateway.domain.clusters import Clusters
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
+from gateway.domain.rate_limit import policy_of
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
@@ -73,6 +74,7 @@ def register_records(
         created_at=at,
         allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
+        rate_limit=policy_of(spec),
     )
     details = VersionDetails(
         function_id, version_id, account, at, spec, tuple(secret_names), updated_at=at

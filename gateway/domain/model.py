@@ -36,6 +36,7 @@ from gateway.domain.keys import (
     SecretsKey,
     VersionKey,
 )
+from gateway.domain.rate_limit import RateLimitPolicy
 from wire.ids import FunctionId, VersionId, parse_uuid
 
 __all__ = [
@@ -149,7 +150,8 @@ class FunctionVersion:
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
     size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
-    may be run again if its inference server broke off before responding.
+    may be run again if its inference server broke off before responding. ``rate_limit`` is how
+    often it may be invoked, `None` for any number of times.
     """
 
     function_id: FunctionId
@@ -165,6 +167,7 @@ class FunctionVersion:
     capacity: int = 0
     max_body_bytes: int = 0
     allows_rerun: bool = True
+    rate_limit: RateLimitPolicy | None = None
 
     @property
     def key(self) -> VersionKey:
@@ -184,6 +187,7 @@ class FunctionVersion:
             "capacity": self.capacity,
             "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
+            "rate_limit": None if self.rate_limit is None else self.rate_limit.document(),
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
             "created_at": self.created_at,
@@ -205,6 +209,11 @@ class FunctionVersion:
             capacity=document.number_or_none("capacity") or 0,
             max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
+            rate_limit=(
+                RateLimitPolicy.read(Document(document.mapping("rate_limit")))
+                if document.has("rate_limit")
+                else None
+            ),
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
             created_at=document.text("created_at"),

@@ -24,10 +24,11 @@ from gateway.api.schemas.functions import (
     UpdateRateLimit,
 )
 from gateway.api.serializers import function_view
-from gateway.domain.compare_and_set import change_details, delete_record
+from gateway.domain.compare_and_set import change_details, change_version, delete_record
 from gateway.domain.deployment import VersionDetails
 from gateway.domain.lifecycle import check_family, register_records, timestamp
 from gateway.domain.model import Function, FunctionVersion
+from gateway.domain.rate_limit import policy_of
 from gateway.domain.readmodel import FunctionEntry
 from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
@@ -145,6 +146,14 @@ async def _change_spec(
     if details is None:
         # The version was deleted after the ownership check.
         raise not_found(call.function_id, call.version_id)
+    policy = policy_of(details.spec)
+    # Also if the details are as before: the last such call may have ended between the two writes.
+    await change_version(
+        call.store(api),
+        call.function_id,
+        call.version_id,
+        lambda version: replace(version, rate_limit=policy),
+    )
     return details
 
 

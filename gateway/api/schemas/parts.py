@@ -31,7 +31,7 @@ Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
 
 def _each_unit_once(value: str) -> str:
-    units = [part[-1] for part in value.split(",")]
+    units = [part.strip()[-1] for part in value.split(",")]
     if len(set(units)) != len(units):
         raise ValueError("name each unit once")
     return value
@@ -55,10 +55,10 @@ Arguments = Annotated[
 """Less than 131,072 bytes as UTF-8."""
 Rate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$", max_length=128),
+    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[ \t]*[1-9][0-9]*-[SMHD])*$", max_length=128),
     AfterValidator(_each_unit_once),
 ]
-"""For example ``100-S,5000-H``. Units are seconds, minutes, hours and days."""
+"""For example ``100-S, 5000-H``. Units are seconds, minutes, hours and days."""
 TokenRate = Annotated[
     str,
     Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
@@ -135,15 +135,21 @@ class Resource(Body):
 
 
 class RateLimit(Body):
-    """How often the function may be invoked."""
+    """How often the function may be invoked; a call above that gets 429."""
 
     rate_limit: Rate | None = None
+    """For each calling account."""
     exempted_nca_ids: Annotated[list[NcaId], items(32)] | None = None
+    """Accounts to which `rateLimit` does not apply."""
     per_nca_id_rate: (
         Annotated[dict[NcaId, Rate], Field(max_length=32), at_most(32), _NO_OTHERS] | None
     ) = None
+    """For single accounts, instead of `rateLimit`."""
     sync_check: bool | None = None
+    """Count each call with all gateway processes before it is accepted: exact, but every call waits
+    for a round trip. When false or absent, processes count small portions in advance."""
     per_user_rate: Rate | None = None
+    """For each caller in addition: an API key, or a client of an invocation token or JWT."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
