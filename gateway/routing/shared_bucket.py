@@ -24,9 +24,9 @@ from gateway.domain.rate_limit import Rate
 FullAt = tuple[int, ...]
 """For each rate, when its bucket is full again; the past means full."""
 
-_PORTIONS = 80
-"""A portion is this part of the calls of the smallest rate: four processes with a portion each
-hold 5 % of them."""
+_PORTIONS = 160
+"""A portion is this part of the calls of the smallest rate: what four processes hold, and lose if
+they are killed, is 2.5 % of them."""
 _MAX_PORTION = 4096
 _SPACING_NS = 50_000_000
 """The most by which a process leaves others the turn before it claims from an empty bucket."""
@@ -146,13 +146,16 @@ class SharedBucket:
         return slowest(self.rates, self._alone or self._full_at, now_ns)
 
     def read(self, stored: tuple[bytes, int] | None) -> None:
-        """Take the shared numbers and their revision; `None`: nobody has taken a call."""
-        full_at = None
-        self._revision = 0
-        if stored is not None:
+        """Take the shared numbers and their revision.
+
+        `None`: there are none. Then nobody has taken a call, or the broker has lost them: what this
+        process knows is kept.
+        """
+        if stored is None:
+            self._revision = 0
+        else:
             data, self._revision = stored
-            full_at = decode(data, len(self.rates))
-        self._full_at = full_at or (0,) * len(self.rates)
+            self._full_at = decode(data, len(self.rates)) or (0,) * len(self.rates)
         self.is_known = True
 
     def claim(self, waiting: int, now_ns: int) -> Claim | None:

@@ -147,8 +147,7 @@ async def test_processes_share_a_limit() -> None:
     processes = [Bench(numbers) for _ in range(4)]
     limited = caller(RateLimitPolicy(rate="100-M"))
     admitted = await asyncio.gather(*(process.calls(60, limited) for process in processes))
-    # Four of them may keep a call in stock.
-    assert 96 <= sum(admitted) <= 100
+    assert sum(admitted) == 100
 
 
 async def test_what_a_process_does_not_use_it_gives_back() -> None:
@@ -156,12 +155,12 @@ async def test_what_a_process_does_not_use_it_gives_back() -> None:
     first, second = Bench(numbers), Bench(numbers)
     limited = caller(RateLimitPolicy(rate="800-D"))
     assert await first.calls(1, limited) == 1
-    assert await second.calls(800, limited) == 789
+    assert await second.calls(800, limited) == 794
     first.now_s = second.now_s = IDLE_S + 0.1
     first.limits.tick()
     await asyncio.sleep(0.01)
     second.now_s = 110
-    assert await second.calls(20, limited) == 11
+    assert await second.calls(20, limited) == 6
 
 
 async def test_a_process_that_ends_gives_back_what_it_has() -> None:
