@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
@@ -102,6 +103,8 @@ async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse
     """Update tags, rate limit or LLM configuration."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
+    if call.body.rate_limit is not None:
+        await _apply_rate_limit(api, call)
     return FunctionResponse(function=function_view(version, details, is_owner=True))
 
 
@@ -115,6 +118,7 @@ async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
     await find_owned(api, call)
     limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
+    await _apply_rate_limit(api, call)
 
 
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
@@ -125,6 +129,7 @@ async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
         call,
         lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
     )
+    await _apply_rate_limit(api, call)
 
 
 async def _change_spec(
@@ -146,15 +151,17 @@ async def _change_spec(
     if details is None:
         # The version was deleted after the ownership check.
         raise not_found(call.function_id, call.version_id)
-    policy = policy_of(details.spec)
-    # Also if the details are as before: the last such call may have ended between the two writes.
-    await change_version(
-        call.store(api),
-        call.function_id,
-        call.version_id,
-        lambda version: replace(version, rate_limit=policy),
-    )
     return details
+
+
+async def _apply_rate_limit(api: Api, call: AnyCall) -> None:
+    """Let the version have the rate limit of its details, whoever else changes them meanwhile."""
+    store, function_id, version_id = call.store(api), call.function_id, call.version_id
+    revision = 0
+    while (found := await store.details(function_id, version_id)) and found[1] != revision:
+        details, revision = found
+        limited = partial(replace, rate_limit=policy_of(details.spec))
+        await change_version(store, function_id, version_id, limited)
 
 
 def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from gateway.api.schemas.fields import (
     at_most,
     items,
     unique,
+    unsupported,
 )
 
 MAX_VALUE_CHARS = 65_536
@@ -108,21 +109,32 @@ class EnvironmentEntry(Body):
         return self
 
 
+_NO_TOKENS = unsupported("this gateway does not count tokens; rateLimit counts calls")
+_NO_ROUTING = unsupported("a worker that is free takes the next request")
+_NO_ARTIFACTS = "this gateway fetches no artifacts; put them into the image, or let the container"
+
+
 class LlmConfig(Body):
-    """Configuration of a model in the LLM gateway."""
+    """Configuration of a model of an LLM function."""
 
     uris: Annotated[list[FullUri], items(64)] | None = None
-    token_rate_limit: TokenRate | None = None
+    """Kept and returned; every path of the function can be called."""
+    token_rate_limit: Annotated[TokenRate, _NO_TOKENS] | None = None
+    """Not supported."""
     tokenizer: Annotated[str, Field(max_length=MAX_URI_CHARS)] | None = None
-    routing_method: RoutingMethod | None = None
+    """Kept and returned."""
+    routing_method: Annotated[RoutingMethod, _NO_ROUTING] | None = None
+    """Not supported."""
 
 
 class Model(Body):
-    """A model artifact."""
+    """A model of an LLM function."""
 
     name: ShortText
     version: ShortText | None = None
-    uri: FullUri | None = None
+    """Kept and returned."""
+    uri: Annotated[FullUri, unsupported(f"{_NO_ARTIFACTS} load the model")] | None = None
+    """Not supported."""
     llm_config: LlmConfig | None = None
 
 
@@ -164,7 +176,7 @@ class RateLimit(Body):
 
 
 class LlmPriority(Body):
-    """Priorities: a lower number is served first."""
+    """Priorities; all the same, because requests are served in their order."""
 
     default_priority: Priority | None = None
     per_account_priority: (
@@ -173,8 +185,11 @@ class LlmPriority(Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.per_account_priority and self.default_priority is None:
+        of_accounts = self.per_account_priority or {}
+        if of_accounts and self.default_priority is None:
             raise ValueError("perAccountPriority needs defaultPriority")
+        if any(priority != self.default_priority for priority in of_accounts.values()):
+            raise ValueError("perAccountPriority is not supported: requests are served in order")
         return self
 
 
@@ -210,10 +225,9 @@ Models = Annotated[
     unique(lambda model: model.name, "the names of models"),
 ]
 Resources = Annotated[
-    list[Resource],
-    items(MAX_ARTIFACTS),
-    AfterValidator(lambda given: list({(i.name, i.version, i.uri): i for i in given}.values())),
+    list[Resource], items(MAX_ARTIFACTS), unsupported(f"{_NO_ARTIFACTS} load them")
 ]
+"""Not supported unless empty."""
 Environment = Annotated[
     list[EnvironmentEntry],
     items(MAX_VARIABLES),
