@@ -1,7 +1,7 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
@@ -89,16 +89,27 @@ class Dispatcher:
         if caller.version.rate_limit is not None:
             decision = self._rates.admit(caller)
             if decision is not None:
-                held = HeldCall()
-                held.wait(
-                    decision,
-                    client,
-                    serve=lambda: self._begin(request, client, caller, now_ns),
-                    withdraw=lambda: self._rates.withdraw(caller),
-                    refuse=lambda error: self._refuse(request, client, error, "TLB"),
-                )
-                return held
+                return self._hold(request, client, caller, now_ns, decision)
         return self._begin(request, client, caller, now_ns)
+
+    def _hold(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        caller: Caller,
+        now_ns: int,
+        decision: Coroutine[None, None, None],
+    ) -> HeldCall:
+        """Begin the invocation when ``decision`` returns; only then it is one."""
+        held = HeldCall()
+        held.wait(
+            decision,
+            client,
+            serve=lambda: self._begin(request, client, caller, now_ns),
+            withdraw=lambda: self._rates.withdraw(caller),
+            refuse=lambda error: self._refuse(request, client, error, "TLB"),
+        )
+        return held
 
     def _begin(
         self, request: Request, client: ResponseWriter, caller: Caller, now_ns: int

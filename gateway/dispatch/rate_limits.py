@@ -22,7 +22,7 @@ from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 
-ANSWER_WITHIN_S = 0.5
+CLAIM_WITHIN_S = 0.5
 """The most time for which calls wait for a claim."""
 AWAY_S = 1.0
 """After a claim that got no response, calls do not wait for the next so many seconds."""
@@ -130,7 +130,7 @@ class RateLimits:
         lines = [line for line in self._lines.values() if line.bucket.stock]
         tasks = [task for line in lines if (task := self._give_back(line)) is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=2 * ANSWER_WITHIN_S)
+            await asyncio.wait(tasks, timeout=2 * CLAIM_WITHIN_S)
 
     def _lines_of(self, caller: Caller) -> list[_Line]:
         """Return the buckets that a call takes from."""
@@ -210,7 +210,7 @@ class RateLimits:
             bucket.take_alone(count, self._clock_ns())
             return
         try:
-            async with silence_limit(ANSWER_WITHIN_S):
+            async with silence_limit(CLAIM_WITHIN_S):
                 while not await self._try_claim(line, count):
                     pass
         except (StoreUnavailable, TimeoutError) as error:
@@ -255,7 +255,7 @@ class RateLimits:
     async def _give_back_all(self, line: _Line) -> None:
         bucket = line.bucket
         try:
-            async with silence_limit(ANSWER_WITHIN_S):
+            async with silence_limit(CLAIM_WITHIN_S):
                 while bucket.stock:
                     if not bucket.is_known:
                         bucket.read(await self._numbers.read(line.name))
