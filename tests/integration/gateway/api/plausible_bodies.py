@@ -114,7 +114,7 @@ def _llm_config(config: Body) -> None:
 
 
 def _each_unit_once(rate: str) -> str:
-    return ",".join({part.strip()[-1]: part for part in rate.split(",")}.values())
+    return ",".join({part.strip()[-1]: part.strip() for part in rate.split(",")}.values())
 
 
 def _llm_priority(body: Body) -> None:
