@@ -154,7 +154,9 @@ class RateLimited(ClientFault):
     reason = "rate_limited"
     summary = "The function's rate limit is used up"
 
-    def __init__(self, detail: str, *, limit: int, retry_after_s: int, reset_at: int) -> None:
+    def __init__(
+        self, detail: str = "", *, limit: int = 0, retry_after_s: int = 1, reset_at: int = 0
+    ) -> None:
         """``limit`` is the number of calls in each unit of the rate that is used up.
 
         ``reset_at`` is when the next call is accepted, in Unix seconds.
