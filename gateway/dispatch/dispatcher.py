@@ -14,9 +14,9 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission, Caller
-from gateway.routing.call_head import CallHead
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
 
 
@@ -33,6 +33,7 @@ class Dispatcher:
     __slots__ = (
         "_admission",
         "_context",
+        "_cross_origin",
         "_endpoints",
         "_metrics",
         "_random",
@@ -56,24 +57,40 @@ class Dispatcher:
         self._read_head = read_head
         self._admission, self._rates = gates
         self._endpoints = endpoints
+        self._cross_origin = endpoints.cross_origin
         self._metrics = metrics
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        head: CallHead | None = None
         try:
             head = self._read_head(request)
             if head is None:
                 return self._endpoints.serve(request, client)
             endpoint = "TLB"
+            if TOKEN_PARAMETER in request.target:
+                head = take_token(request, head)
+            if head.origin is not None:
+                preflight = self._cross_origin.preflight(request, head)
+                if preflight is not None:
+                    self._metrics.record_refusal(request.method, 204, endpoint)
+                    return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
-            return self._refuse(request, client, error, endpoint)
+            return self._refuse(request, client, error, head, endpoint)
 
     def _refuse(
-        self, request: Request, client: ResponseWriter, error: GatewayError, endpoint: str
+        self,
+        request: Request,
+        client: ResponseWriter,
+        error: GatewayError,
+        head: CallHead | None,
+        endpoint: str,
     ) -> RequestStream:
+        access = self._cross_origin.of_refusal(request, head)
+        error.headers = access.of_own_response(error.headers)
         status = send_problem(request, client, error)
         self._metrics.record_refusal(request.method, status, endpoint)
         return IGNORED
@@ -89,15 +106,15 @@ class Dispatcher:
         if caller.version.rate_limit is not None:
             decision = self._rates.admit(caller)
             if decision is not None:
-                return self._hold(request, client, caller, now_ns, decision)
-        return self._begin(request, client, caller, now_ns)
+                return self._hold(request, client, head, caller, decision)
+        return self._begin(request, client, head, caller, now_ns)
 
     def _hold(
         self,
         request: Request,
         client: ResponseWriter,
+        head: CallHead,
         caller: Caller,
-        now_ns: int,
         decision: Coroutine[None, None, None],
     ) -> HeldCall:
         """Begin the invocation when ``decision`` returns; only then it is one."""
@@ -105,19 +122,26 @@ class Dispatcher:
         held.wait(
             decision,
             client,
-            serve=lambda: self._begin(request, client, caller, now_ns),
+            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
             withdraw=lambda: self._rates.withdraw(caller),
-            refuse=lambda error: self._refuse(request, client, error, "TLB"),
+            refuse=lambda error: self._refuse(request, client, error, head, "TLB"),
         )
         return held
 
     def _begin(
-        self, request: Request, client: ResponseWriter, caller: Caller, now_ns: int
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
     ) -> Invocation:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
             limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)

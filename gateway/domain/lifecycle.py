@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gateway.domain.clusters import Choice, Clusters, Source
+from gateway.domain.cors import page_policy_of
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
 from gateway.domain.rate_limit import policy_of
@@ -75,6 +76,7 @@ def register_records(
         allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
         rate_limit=policy_of(spec),
+        page_policy=page_policy_of(spec),
     )
     details = VersionDetails(
         function_id, version_id, account, at, spec, tuple(secret_names), updated_at=at

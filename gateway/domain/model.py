@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import orjson
 
 from gateway.domain.account import Account, Client, Secrets
+from gateway.domain.cors import PagePolicy
 from gateway.domain.deployment import (
     Deployment,
     GpuSpec,
@@ -62,6 +63,7 @@ __all__ = [
     "HealthInfo",
     "Instance",
     "InstanceKey",
+    "PagePolicy",
     "Phase",
     "Record",
     "RecordError",
@@ -150,8 +152,9 @@ class FunctionVersion:
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
     size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
-    may be run again if its inference server broke off before responding. ``rate_limit`` is how
-    often it may be invoked, `None` for any number of times.
+    may be run again if its inference server broke off before responding. ``page_policy``: which web
+    pages may read responses; `None` leaves that to the container. ``rate_limit`` is how often it
+    may be invoked, `None` for any number of times.
     """
 
     function_id: FunctionId
@@ -167,6 +170,7 @@ class FunctionVersion:
     capacity: int = 0
     max_body_bytes: int = 0
     allows_rerun: bool = True
+    page_policy: PagePolicy | None = None
     rate_limit: RateLimitPolicy | None = None
 
     @property
@@ -188,6 +192,7 @@ class FunctionVersion:
             "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
             "rate_limit": None if self.rate_limit is None else self.rate_limit.document(),
+            "cors": self.page_policy.document() if self.page_policy is not None else None,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
             "created_at": self.created_at,
@@ -214,6 +219,7 @@ class FunctionVersion:
                 if document.has("rate_limit")
                 else None
             ),
+            page_policy=(PagePolicy.read(document.part("cors")) if document.has("cors") else None),
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
             created_at=document.text("created_at"),
