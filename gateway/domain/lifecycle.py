@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from gateway.domain.clusters import Clusters
+from gateway.domain.clusters import Choice, Clusters, Source
 from gateway.domain.cors import page_policy_of
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
+from gateway.domain.rate_limit import policy_of
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
@@ -75,6 +76,7 @@ def register_records(
         created_at=at,
         allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
+        rate_limit=policy_of(spec),
         page_policy=page_policy_of(spec),
     )
     details = VersionDetails(
@@ -96,19 +98,26 @@ def check_limit(functions: int, limit: int) -> None:
 
 
 def choose_specs(
-    requests: Sequence[SpecRequest], clusters: Clusters, account: str, new_id: Callable[[], str]
+    requests: Sequence[SpecRequest],
+    clusters: Clusters,
+    account: str,
+    source: Source,
+    new_id: Callable[[], str],
 ) -> tuple[GpuSpec, ...]:
-    """Choose cluster group, GPU and instance type. Raises `BadRequest` if a request has none."""
+    """Choose cluster group, GPU and instance type, where ``source`` can be run.
+
+    Raises `BadRequest` if there is no such place for a request.
+    """
+    able = clusters.that_run(source, account)
     specs = []
     for request in requests:
         _check_bounds(request.min_instances, request.max_instances)
-        choice = clusters.choose(
-            account,
-            request.gpu,
-            backend=request.backend,
-            clusters=request.clusters,
-            instance_type=request.instance_type,
-        )
+        choice = _choose(request, clusters, account)
+        if able.group(choice.group) is None:
+            try:
+                choice = _choose(request, able, account)
+            except BadRequest:
+                raise BadRequest(clusters.explain(source, account, choice.group)) from None
         specs.append(
             GpuSpec(
                 spec_id=new_id(),
@@ -122,6 +131,16 @@ def choose_specs(
             )
         )
     return tuple(specs)
+
+
+def _choose(request: SpecRequest, clusters: Clusters, account: str) -> Choice:
+    return clusters.choose(
+        account,
+        request.gpu,
+        backend=request.backend,
+        clusters=request.clusters,
+        instance_type=request.instance_type,
+    )
 
 
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:

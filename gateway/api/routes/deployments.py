@@ -28,12 +28,12 @@ from gateway.api.schemas.deployments import (
 from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.serializers import deployment_view, function_view, spec_view
 from gateway.domain import lifecycle
+from gateway.domain.clusters import source_of
 from gateway.domain.compare_and_set import change_deployment, change_version, delete_record
 from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import (
     Deployment,
     FunctionVersion,
-    VersionDetails,
     VersionState,
 )
 from gateway.domain.ports import AccountStore
@@ -54,8 +54,11 @@ async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentResponse:
             raise lifecycle.refuse_draining(version)
     requests = [body.spec_request() for body in call.body.deployment_specifications]
     details = await store.details(call.function_id, call.version_id)
-    _check_source(requests, details[0] if details is not None else None)
-    specs = lifecycle.choose_specs(requests, api.clusters, call.account, api.new_id)
+    spec: Mapping[str, object] = details[0].spec if details is not None else {}
+    _check_requests(requests, spec, api.region)
+    specs = lifecycle.choose_specs(
+        requests, api.clusters, call.account, source_of(spec), api.new_id
+    )
     deployment, wanted = lifecycle.deploy_records(
         version, api.new_id(), specs, api.clock(), api.deploy_timeout_s
     )
@@ -225,13 +228,17 @@ async def _has_requests(api: Api, version_id: str) -> bool:
         return True
 
 
-def _check_source(requests: Sequence[SpecRequest], details: VersionDetails | None) -> None:
-    spec: Mapping[str, object] = details.spec if details is not None else {}
-    if "helmChart" in spec:
-        return
+def _check_requests(
+    requests: Sequence[SpecRequest], spec: Mapping[str, object], region: str
+) -> None:
+    """Raise `BadRequest` for members that do not fit the version or this gateway."""
     for request in requests:
+        regions = request.extra.get("regions")
+        named = {str(name).lower() for name in regions} if isinstance(regions, list) else set()
+        if named - {""} and region.lower() not in named:
+            raise BadRequest(f"regions: this gateway runs instances in '{region}' only")
         for name in ("configuration", "helmValidationPolicy"):
-            if name in request.extra:
+            if name in request.extra and "helmChart" not in spec:
                 raise BadRequest(f"{name} is for Helm functions")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
@@ -30,6 +31,7 @@ from gateway.domain.cors import PagePolicy, page_policy_of
 from gateway.domain.deployment import VersionDetails
 from gateway.domain.lifecycle import check_family, register_records, timestamp
 from gateway.domain.model import Function, FunctionVersion
+from gateway.domain.rate_limit import policy_of
 from gateway.domain.readmodel import FunctionEntry
 from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
@@ -118,6 +120,8 @@ async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse
     """Update tags, rate limit, LLM configuration or the origins of web pages."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
+    if call.body.rate_limit is not None:
+        await _apply_rate_limit(api, call)
     if call.body.cors is not None:
         version = await _set_page_policy(api, call, page_policy_of(details.spec))
     return FunctionResponse(function=function_view(version, details, is_owner=True))
@@ -133,6 +137,7 @@ async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
     await find_owned(api, call)
     limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
+    await _apply_rate_limit(api, call)
 
 
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
@@ -143,6 +148,7 @@ async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
         call,
         lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
     )
+    await _apply_rate_limit(api, call)
 
 
 async def _change_spec(
@@ -165,6 +171,16 @@ async def _change_spec(
         # The version was deleted after the ownership check.
         raise not_found(call.function_id, call.version_id)
     return details
+
+
+async def _apply_rate_limit(api: Api, call: AnyCall) -> None:
+    """Let the version have the rate limit of its details, whoever else changes them meanwhile."""
+    store, function_id, version_id = call.store(api), call.function_id, call.version_id
+    revision = 0
+    while (found := await store.details(function_id, version_id)) and found[1] != revision:
+        details, revision = found
+        limited = partial(replace, rate_limit=policy_of(details.spec))
+        await change_version(store, function_id, version_id, limited)
 
 
 async def _set_page_policy(api: Api, call: AnyCall, policy: PagePolicy | None) -> FunctionVersion:

@@ -38,8 +38,6 @@ MAX_SECRET_CHARS = 32_768
 MAX_SECRETS = 256
 MAX_BODY_BYTES = 2**53 - 1
 """The largest whole number that every JSON reader keeps."""
-TRITON = "tritonserver --model-repository /config/models"
-"""The command of a function with models and without a container."""
 
 BodyFormat = Annotated[Literal["CUSTOM", "PREDICT_V2"], any_case("CUSTOM", "PREDICT_V2")]
 
@@ -92,10 +90,9 @@ class Secret(Body):
 
 
 class CreateFunction(Body):
-    """A new version, with one source: a container image, only models, or a Helm chart.
+    """A new version, with one source: a container image, or a Helm chart.
 
-    A container can also have models. The Helm chart of an LLM function must have models. The body
-    has at most 917,504 bytes as JSON.
+    LLM functions have models, others have none. The body has at most 917,504 bytes as JSON.
     """
 
     name: Annotated[
@@ -118,7 +115,9 @@ class CreateFunction(Body):
     """Less than 131,072 bytes as UTF-8."""
     container_environment: Environment | None = None
     resources: Resources | None = None
+    """Not supported unless empty."""
     api_body_format: BodyFormat | None = None
+    """Kept and returned; the body of an invocation is passed on as it is."""
     function_type: FunctionType | None = None
     tags: Tags | None = None
     description: Annotated[str, Field(max_length=256)] | None = None
@@ -149,10 +148,8 @@ class CreateFunction(Body):
         if self.helm_chart:
             if self.container_image or self.container_args or self.container_environment:
                 raise ValueError("helmChart excludes container members")
-            if self.models and self.function_type != "LLM":
-                raise ValueError("helmChart excludes models, unless it is an LLM function")
-        elif not (self.container_image or self.models):
-            raise ValueError("give one of containerImage, models and helmChart")
+        elif not self.container_image:
+            raise ValueError("give containerImage or helmChart")
         if bool(self.helm_chart) != bool(self.helm_chart_service_name):
             raise ValueError("give both helmChart and helmChartServiceName, or neither")
 
@@ -161,11 +158,13 @@ class CreateFunction(Body):
         models = self.models or []
         if is_llm and not models:
             raise ValueError("an LLM function needs models")
-        for model in models:
-            if is_llm and not (model.llm_config and model.llm_config.uris):
-                raise ValueError("each model of an LLM function needs llmConfig with uris")
-            if not is_llm and not (model.version and model.uri):
-                raise ValueError("a model needs version and uri")
+        if models and not is_llm:
+            raise ValueError(
+                "models is for LLM functions: this gateway fetches no artifacts; put the model "
+                "into the image, or let the container load it"
+            )
+        if not all(model.llm_config and model.llm_config.uris for model in models):
+            raise ValueError("each model of an LLM function needs llmConfig with uris")
         if self.llm_invocation_config and not is_llm:
             raise ValueError("llmInvocationConfig is for LLM functions")
 
@@ -181,8 +180,6 @@ class CreateFunction(Body):
         for name in ("models", "resources", "tags", "containerEnvironment"):
             if not stored.get(name, True):
                 del stored[name]
-        if self.models and not (self.container_image or self.helm_chart or self.container_args):
-            stored["containerArgs"] = TRITON
         stored["description"] = self.description or self.name
         stored.setdefault("apiBodyFormat", "CUSTOM")
         stored.setdefault("functionType", "DEFAULT")

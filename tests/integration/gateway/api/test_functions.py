@@ -18,6 +18,7 @@ from gateway.domain.model import (
     VersionDetails,
     VersionKey,
 )
+from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.store.account_store import AccountStore
 from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import (
@@ -32,6 +33,7 @@ from tests.support.control import (
     version_path,
 )
 from tests.support.nats_server import NatsServer
+from wire.ids import FunctionId, VersionId
 
 FUNCTIONS = "/v2/nvcf/functions"
 
@@ -62,13 +64,17 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
         "maxBodyBytes": 1_000_000,
         "containerArgs": "--fast",
         "containerEnvironment": [{"key": "A", "value": "1"}],
-        "resources": [{"name": "r", "version": "1", "uri": "https://x/r"}],
-        "models": [{"name": "m", "version": "1", "uri": "https://x/m"}],
         "apiBodyFormat": "PREDICT_V2",
         "functionType": "DEFAULT",
         "tags": ["a", "b"],
         "description": "an echo",
-        "rateLimit": {"rateLimit": "10-S", "exemptedNcaIds": ["x"], "syncCheck": True},
+        "rateLimit": {
+            "rateLimit": "10-S, 5000-H",
+            "exemptedNcaIds": ["x"],
+            "perNcaIdRate": {"y": "1-M"},
+            "perUserRate": "2-S",
+            "syncCheck": True,
+        },
         "health": {
             "protocol": "HTTP",
             "uri": "/ready",
@@ -287,6 +293,35 @@ async def test_everybody_who_changes_metadata_at_once_succeeds(client: Client) -
     function = (await client.get(path)).body["function"]
     assert function["tags"][0] in {f"t{n}" for n in range(12)}
     assert function["rateLimit"] == {"rateLimit": "5-M"}
+
+
+async def test_the_rate_limit_of_a_version_is_that_of_the_last_change(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.create(rateLimit={"rateLimit": "1-M"})
+    path = version_path(function_id, version_id)
+    limit = path.replace("/nvcf/", "/nvcf/ratelimit/")
+
+    async def applied() -> RateLimitPolicy | None:
+        found = await plane.store.get(VersionKey(FunctionId(function_id), VersionId(version_id)))
+        assert found is not None
+        assert isinstance(found[0], FunctionVersion)
+        return found[0].rate_limit
+
+    assert await applied() == RateLimitPolicy(rate="1-M")
+    told = await client.put(path, {"rateLimit": {"rateLimit": "2-M, 9-H", "syncCheck": True}})
+    assert told.body["function"]["rateLimit"]["rateLimit"] == "2-M, 9-H"
+    assert await applied() == RateLimitPolicy(rate="2-M, 9-H", is_exact=True)
+    await asyncio.gather(
+        *[client.put(path, {"rateLimit": {"rateLimit": f"{n}-M"}}) for n in range(1, 9)],
+        *[client.put(path, {"tags": [f"t{n}"]}) for n in range(4)],
+    )
+    rate = (await client.get(path)).body["function"]["rateLimit"]["rateLimit"]
+    assert await applied() == RateLimitPolicy(rate=rate)
+    await client.put(limit, {"rateLimit": {"perUserRate": "5-D"}})
+    assert await applied() == RateLimitPolicy(per_user="5-D")
+    assert (await client.delete(limit)).status == 204
+    assert await applied() is None
 
 
 async def test_other_accounts_functions_do_not_exist_whatever_is_tried(
