@@ -24,6 +24,7 @@ from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.peer import keep_alive
 from http1.stream import (
+    Defect,
     Failure,
     Headers,
     NullRequestStream,
@@ -274,7 +275,13 @@ class _ApiResponse(NullResponseStream):
             self.connection = None
             self._client.send_end()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(
+        self,
+        failure: Failure,
+        *,
+        is_stale: bool,  # noqa: ARG002
+        defect: Defect | None = None,  # noqa: ARG002
+    ) -> None:
         """Fail: the API is unreachable, or its bytes are not an HTTP response."""
         self.connection = None
         if failure is Failure.INVALID:

@@ -55,10 +55,10 @@ def source_headers(source: Source) -> bytes:
 
 
 def trace_of(headers: Headers) -> bytes:
-    """Return the value of ``traceparent``, empty when there is none."""
+    """Return the value of ``traceparent``, empty when there is none, or none in ASCII."""
     for name, value in headers:
         if name == TRACEPARENT:
-            return value
+            return value if value.isascii() else b""
     return b""
 
 

@@ -45,7 +45,7 @@ from gateway.invocation.states import (
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import Headers, Request, ResponseWriter
+from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
@@ -206,6 +206,9 @@ class Invocation:
         """All that came with the head is delivered; the body, of unknown length, goes on."""
         if self.state is RECEIVING and not self._context.uploads.takes(None):
             self._publish()
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """The request's trailers are dropped: an envelope has no place for them."""
 
     def request_end(self) -> None:
         """The request is complete."""
@@ -474,10 +477,12 @@ class Invocation:
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_DATA)
 
-    def response_end(self) -> None:
-        """The worker has sent the whole response."""
+    def response_end(self, trailers: Headers = NO_TRAILERS) -> None:
+        """The worker has sent the whole response, which ends with ``trailers``."""
         if self.state is STREAMING:
             self.state = ENDING
+            if trailers:
+                self._client.add_trailers(trailers)
             # The worker's 200 frees its slot, so it must wait until the client has read enough.
             if not self._client.is_writing_paused():
                 self._end()

@@ -23,6 +23,8 @@ EXPECTS_CONTINUE: Final = 4
 """Flag: the peer waits for 100 (Continue) before it sends the body."""
 _KEEP_ALIVE: Final = 8
 """Flag: the peer asked for the connection to stay open."""
+TAKES_TRAILERS: Final = 16
+"""Flag: the peer wants the trailers of the response."""
 
 MAX_METHOD_BYTES = 32
 MAX_LENGTH_DIGITS = 15
@@ -44,7 +46,8 @@ _CONTENT_LENGTH = b"content-length"
 _TRANSFER_ENCODING = b"transfer-encoding"
 _CONNECTION = b"connection"
 _EXPECT = b"expect"
-_FRAMING = frozenset({HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _EXPECT})
+_TE = b"te"
+_FRAMING = frozenset({HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _EXPECT, _TE})
 
 _REPEATING = _FRAMING | {
     b"accept",
@@ -255,10 +258,8 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
     length: bytes | None = None
     coding: bytes | None = None
     for name, value in framing:
-        if name == _CONNECTION:
-            flags = _persistence(value, flags)
-        elif name == _EXPECT:
-            flags = _expectation(value, flags)
+        if (read_flags := _FLAG_READERS.get(name)) is not None:
+            flags = read_flags(value, flags)
         elif name == HOST:
             if host is not None:
                 raise _invalid_host("Host is given twice")
@@ -295,6 +296,15 @@ def _expectation(value: bytes, flags: int) -> int:
     if value.lower() != b"100-continue":
         raise HttpError(417, "expectation-failed", "Only 100-continue can be expected")
     return flags | EXPECTS_CONTINUE
+
+
+def _read_te(value: bytes, flags: int) -> int:
+    """Return ``flags`` after a TE header (RFC 9110 §10.1.4)."""
+    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+    return flags | TAKES_TRAILERS if b"trailers" in codings else flags
+
+
+_FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _read_te}
 
 
 def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> int | None:

@@ -110,6 +110,7 @@ def test_locations_of_the_inference_server_name_what_the_client_called() -> None
 def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
     assert trace_of([(b"accept", b"x"), (b"traceparent", b"00-a-b-01")]) == b"00-a-b-01"
     assert trace_of([(b"tracestate", b"x")]) == b""
+    assert trace_of([(b"traceparent", b"00-\xe9")]) == b""
 
 
 def test_the_workers_own_platform_headers_are_replaced() -> None:
