@@ -7,13 +7,13 @@ request body, the part that was not in the envelope. SSE events pass `AttachPost
 body bytes; they are not parsed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
 from wire.headers import CONTENT_TYPE, forwardable_trailers
-from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
+from wire.http1 import BODILESS_STATUSES, HeadError, InnerHead, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
@@ -67,6 +67,8 @@ class AttachPost(NullRequestStream):
         except HeadError as error:
             invocation.response_invalid(error.status, str(error))
             return
+        if parser.interim and not self._pass_interim(parser.interim):
+            return
         left, head = self._left, parser.head
         if rest is None or head is None:
             if left is not None:
@@ -82,6 +84,12 @@ class AttachPost(NullRequestStream):
             invocation.response_end()
         elif rest:
             invocation.response_data(rest)
+
+    def _pass_interim(self, heads: Sequence[InnerHead]) -> bool:
+        """Report interim responses; ``False`` if the invocation ends meanwhile."""
+        for head in heads:
+            self._invocation.response_interim(head.status, head.headers)
+        return not self._is_answered
 
     def request_trailers(self, trailers: Headers) -> None:
         """The trailers of the POST's body are those of the response."""

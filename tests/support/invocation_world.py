@@ -42,6 +42,8 @@ class World:
         max_body_bytes: int = 0,
         function_max_body_bytes: int = 0,
         source: Source = UNKNOWN,
+        *,
+        passes_interim: bool = False,
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -75,6 +77,7 @@ class World:
             "echo",
             VersionState.ACTIVE,
             max_body_bytes=function_max_body_bytes,
+            passes_interim=passes_interim,
         )
         self.invocation = Invocation(
             context,
