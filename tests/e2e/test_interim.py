@@ -71,7 +71,8 @@ class World:
         reader, writer = await asyncio.open_connection(host, int(port))
         self._writers.append(writer)
         writer.write(
-            f"GET {path} HTTP/{version}\r\nhost: x\r\nauthorization: Bearer {self.stack.demo.api_key}\r\n"
+            f"GET {path} HTTP/{version}\r\nhost: x\r\n"
+            f"authorization: Bearer {self.stack.demo.api_key}\r\n"
             f"function-id: {demo.function_id}\r\nconnection: close\r\n"
             "nvcf-pass-interim: true\r\n\r\n".encode()
         )
