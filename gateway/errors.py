@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
-from wire.problem import problem_response
+from wire.problem import NO_RETRY, problem_response
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -153,6 +153,7 @@ class WorkerLost(PlatformFault):
     kind = "worker-lost"
     reason = "worker_lost"
     summary = "No worker completed the request"
+    always = (NO_RETRY,)
 
 
 class StoreUnavailable(PlatformFault):
@@ -197,9 +198,9 @@ class Draining(PlatformFault):
 class _RetryLater(PlatformFault):
     """The caller is told when there will be room."""
 
-    def __init__(self, retry_after_s: int = 1) -> None:
+    def __init__(self, retry_after_s: int = 1, detail: str = "") -> None:
         """``retry_after_s`` is when another call may be reached, in seconds."""
-        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
+        super().__init__(detail, [(b"retry-after", b"%d" % retry_after_s)])
 
 
 class Overloaded(_RetryLater):
@@ -218,6 +219,12 @@ class PollTimeout(_RetryLater):
     kind = "poll-timeout"
     reason = "poll_timeout"
     summary = "No response within the poll window"
+    always = (NO_RETRY,)
+
+    @classmethod
+    def of(cls, poll_s: int, where: str, retry_after_s: int) -> Self:
+        """Return the error of a call with a window of ``poll_s``; ``where`` says where it was."""
+        return cls(retry_after_s, f"No response within the poll window of {poll_s} s: {where}")
 
 
 class ForwardedError(GatewayError):

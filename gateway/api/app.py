@@ -26,7 +26,7 @@ from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
 from gateway.api.parsing import read_body, read_path, read_query
-from gateway.api.problems import REQUEST_ID, response_to
+from gateway.api.problems import headers_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
@@ -100,7 +100,7 @@ def _handler(api: Api, route: AnyRoute) -> Handler:
         result = await route.handle(api, call)
         if isinstance(result, Listing):
             return await _send_listing(request, result, is_old_sdk=call.is_old_sdk)
-        headers = {REQUEST_ID: request[_request_id]}
+        headers = headers_of(request[_request_id])
         if result is None:
             return web.Response(status=route.status, headers=headers)
         body = _encode(result, is_old_sdk=call.is_old_sdk)
@@ -156,7 +156,7 @@ async def _send_listing(
     request: web.Request, listing: Listing, *, is_old_sdk: bool
 ) -> web.StreamResponse:
     """Stream a list as it is made; send a short one as a whole."""
-    response = web.StreamResponse(headers={REQUEST_ID: request[_request_id]})
+    response = web.StreamResponse(headers=headers_of(request[_request_id]))
     response.content_type = _JSON
     data = b'{"%s":[' % listing.name.encode()
     separator = b""
@@ -183,7 +183,7 @@ async def _send_listing(
 def _serve_fixed(body: bytes, content_type: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(
-            body=body, content_type=content_type, headers={REQUEST_ID: request[_request_id]}
+            body=body, content_type=content_type, headers=headers_of(request[_request_id])
         )
 
     return handle

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
-from gateway.dispatch.responses import send_health, send_problem
+from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
@@ -66,7 +66,7 @@ class PathEndpoints:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
         self._metrics.record_refusal(request.method, status, endpoint)
-        return respond(request, client, status, headers, body)
+        return respond(request, client, status, with_ids(headers), body)
 
 
 class AttachDispatcher:

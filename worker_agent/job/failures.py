@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from http1.stream import Failure
 from wire.http1 import encode_response_head
-from wire.problem import PROBLEM_JSON, problem
+from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
 PROBLEM_STATUS = 500
 _KIND = "internal-server-error"
@@ -41,9 +41,15 @@ def fault_of(failure: Failure) -> Fault:
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:
-    """Return a whole HTTP/1.1 response with the problem document of ``fault``."""
+    """Return a whole HTTP/1.1 response with the problem document of ``fault``.
+
+    It asks clients not to repeat the call: the function may have run, and was run again as often as
+    it may be.
+    """
     body = problem(PROBLEM_STATUS, _KIND, fault.detail, request_id=request_id, source=fault.source)
     head = encode_response_head(
-        PROBLEM_STATUS, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
+        PROBLEM_STATUS,
+        [(b"content-type", PROBLEM_JSON), NO_RETRY],
+        b"content-length: %d\r\n" % len(body),
     )
     return head + body

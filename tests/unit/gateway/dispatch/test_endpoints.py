@@ -47,7 +47,8 @@ def assert_problem(client: RecordedResponseWriter, status: int, path: str) -> No
     assert document["status"] == client.head[0] == status
     assert document["instance"] == path
     assert len(document["requestId"]) == 36
-    assert (b"x-request-id", document["requestId"].encode()) in client.head[1]
+    for name in (b"x-request-id", b"nvcf-reqid"):
+        assert (name, document["requestId"].encode()) in client.head[1]
 
 
 def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
@@ -67,10 +68,14 @@ def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
     assert answer[b"access-control-allow-methods"] == b"POST"
     assert answer[b"access-control-allow-headers"] == b"authorization"
     assert answer[b"access-control-max-age"] == b"86400"
+    assert answer[b"nvcf-reqid"] == answer[b"x-request-id"]
 
 
 def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> None:
-    assert Routes().serve(b"GET", b"/health?x=1") == [(b"content-type", b"application/json")]
+    content_type, *ids = Routes().serve(b"GET", b"/health?x=1")
+    assert content_type == (b"content-type", b"application/json")
+    assert [name for name, _ in ids] == [b"nvcf-reqid", b"x-request-id"]
+    assert ids[0][1] == ids[1][1]
     routes = Routes()
     routes.serve(b"HEAD", b"/health")
     assert routes.client.sent == b""
