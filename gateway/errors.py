@@ -1,8 +1,9 @@
 """The gateway's errors, and the one map from an error to its HTTP response.
 
     GatewayError 500
-        ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
-                         BadRequest 400 · MethodNotAllowed 405 · Conflict 409
+        ClientFault      Unauthenticated 401 · Forbidden 403 · NotFound 404 · FunctionNotFound 404
+                         ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
+                         MethodNotAllowed 405 · Conflict 409
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
@@ -99,6 +100,22 @@ class FunctionNotFound(NotFound):
     """The function or version is unknown, not visible to the caller, or not deployed."""
 
     summary = "The function is not found"
+
+
+class ModelNotFound(FunctionNotFound):
+    """No function that the caller may call has the id or name that ``model`` gives."""
+
+    kind = "model-not-found"
+    reason = "model_not_found"
+    summary = "The model names no function that this credential may call; see GET /v1/models"
+
+
+class AmbiguousName(BadRequest):
+    """Several functions that the caller may call have the name."""
+
+    kind = "ambiguous-name"
+    reason = "ambiguous_name"
+    summary = "Several functions have this name; name one by its id"
 
 
 class MethodNotAllowed(ClientFault):

@@ -33,6 +33,7 @@ from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import StoreConnection
@@ -259,7 +260,11 @@ class GatewayProcess:
             context,
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
-            Admission(self._credentials.authenticate, Router(self._model, random.random)),
+            Admission(
+                self._credentials.authenticate,
+                Router(self._model, random.random),
+                FunctionNames(self._model) if "invocation" in settings.roles else None,
+            ),
             PathEndpoints(self._attach, self._health, self._metrics, api),
             self._metrics,
         )

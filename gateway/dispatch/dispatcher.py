@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError, Overloaded
@@ -23,7 +24,7 @@ class Dispatcher:
     __slots__ = (
         "_admission",
         "_context",
-        "_endpoints",
+        "_elsewhere",
         "_metrics",
         "_random",
         "_read_head",
@@ -44,7 +45,14 @@ class Dispatcher:
         self._registry = registry
         self._read_head = read_head
         self._admission = admission
-        self._endpoints = endpoints
+        names = admission.names
+        self._elsewhere = (
+            endpoints.serve
+            if names is None
+            else PlainAddress(
+                endpoints, names, admission.authenticate, self._invoke, self._refuse
+            ).serve
+        )
         self._metrics = metrics
         self._random = registry.random
 
@@ -54,13 +62,18 @@ class Dispatcher:
         try:
             head = self._read_head(request)
             if head is None:
-                return self._endpoints.serve(request, client)
+                return self._elsewhere(request, client)
             endpoint = "TLB"
             return self._invoke(request, client, head)
         except GatewayError as error:
-            status = send_problem(request, client, error)
-            self._metrics.record_refusal(request.method, status, endpoint)
+            self._refuse(request, client, error, endpoint)
             return IGNORED
+
+    def _refuse(
+        self, request: Request, client: ResponseWriter, error: GatewayError, endpoint: str = "TLB"
+    ) -> None:
+        status = send_problem(request, client, error)
+        self._metrics.record_refusal(request.method, status, endpoint)
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
         now_ns = time.time_ns()

@@ -1,10 +1,8 @@
 """The path endpoints: what is called by its path and not by a function's host name."""
 
-import asyncio
-from collections.abc import Iterator
-
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.telemetry.health import ProcessHealth
@@ -12,7 +10,6 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import (
     IGNORED,
     Headers,
-    NullRequestStream,
     Request,
     RequestStream,
     ResponseWriter,
@@ -49,7 +46,7 @@ class PathEndpoints:
             return self._attach.serve(request, client)
         if path == RUN_PATH and request.method != b"OPTIONS":
             return self._attach.serve_run(request, client)
-        cors = _cors(request.headers)
+        cors = cors_headers(request.headers)
         if request.method == b"OPTIONS" and cors:
             return self._send(request, client, 204, cors, b"")
         response = self._health.respond(path)
@@ -118,65 +115,14 @@ class AdminDispatcher:
         """Serve one request."""
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":
-            return _Scrape(client, self._registry.parts()).begin(is_head=request.method == b"HEAD")
+            headers = [(CONTENT_TYPE, METRICS_TYPE)]
+            parts = self._registry.parts()
+            return send_parts(client, headers, parts, is_head=request.method == b"HEAD")
         elsewhere = NotFound("Try /metrics or /health")
         return send_health(request, client, self._health, path, elsewhere)
 
 
-class _Scrape(NullRequestStream):
-    """Sends the metrics, one part in each turn of the loop, as fast as the client reads."""
-
-    __slots__ = ("_client", "_is_due", "_is_paused", "_loop", "_parts")
-
-    def __init__(self, client: ResponseWriter, parts: Iterator[bytes]) -> None:
-        self._client = client
-        self._parts: Iterator[bytes] | None = parts
-        self._is_due = False
-        self._is_paused = False
-        self._loop = asyncio.get_running_loop()
-
-    def begin(self, *, is_head: bool) -> RequestStream:
-        """Send the head; the parts follow, unless the method is HEAD."""
-        self._client.send_head(200, [(CONTENT_TYPE, METRICS_TYPE)], None)
-        if is_head:
-            self._parts = None
-            self._client.send_end()
-        else:
-            self._send_soon()
-        return self
-
-    def request_broken(self) -> None:
-        """Stop: the client has left."""
-        self._parts = None
-
-    def pause_writing(self) -> None:
-        """Make no more parts for now."""
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        """Make the next parts."""
-        self._is_paused = False
-        self._send_soon()
-
-    def _send_soon(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._send)
-
-    def _send(self) -> None:
-        self._is_due = False
-        if self._parts is None or self._is_paused:
-            return
-        part = next(self._parts, b"")
-        if part:
-            self._client.send_data(part)
-            self._send_soon()
-        else:
-            self._parts = None
-            self._client.send_end()
-
-
-def _cors(headers: Headers) -> Headers:
+def cors_headers(headers: Headers) -> Headers:
     """Return the CORS headers of a path endpoint (`docs/wire.md` §1.4).
 
     Empty if the request has no ``origin``.

@@ -11,6 +11,7 @@ from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import Principal
 from gateway.errors import BadRequest
 from gateway.routing.call_head import CallHead
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 
@@ -30,10 +31,14 @@ class Caller(NamedTuple):
 class Admission:
     """Admits invocations, by the read model alone."""
 
-    __slots__ = ("_authenticate", "_router")
+    __slots__ = ("_router", "authenticate", "names")
 
-    def __init__(self, authenticate: Authenticate, router: Router) -> None:
-        self._authenticate = authenticate
+    def __init__(
+        self, authenticate: Authenticate, router: Router, names: FunctionNames | None = None
+    ) -> None:
+        """Without ``names``, functions are named by hosts and headers only."""
+        self.authenticate = authenticate
+        self.names = names
         self._router = router
 
     def admit(self, head: CallHead, now: float) -> Caller:
@@ -41,7 +46,7 @@ class Admission:
 
         Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound` or `BadRequest`.
         """
-        principal = self._authenticate(head.authorization, now)
+        principal = self.authenticate(head.authorization, now)
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)

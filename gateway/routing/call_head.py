@@ -30,6 +30,23 @@ class CallHead(NamedTuple):
     poll_seconds: bytes | None
 
 
+class Credentials(NamedTuple):
+    """The same of a request that names no function by header or host."""
+
+    authorization: bytes | None
+    poll_seconds: bytes | None
+
+    def call(self, function_id: str, version_id: str | None) -> CallHead:
+        """Return the head of a call of a function that was found otherwise."""
+        return CallHead(function_id, version_id, self.authorization, self.poll_seconds)
+
+
+def read_credentials(headers: Headers) -> Credentials:
+    """Return who calls. Raises `BadRequest` for a repeated header of those that may appear once."""
+    get = _values(headers).get
+    return Credentials(get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
+
+
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
     """Return ``read(request)`` for hosts under ``suffix``, such as ``.invocation.example.com``.
 
