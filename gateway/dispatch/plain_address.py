@@ -22,7 +22,7 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.routing.admission import Authenticate, poll_seconds
-from gateway.routing.call_head import Credentials, read_credentials
+from gateway.routing.call_head import CallerHead, read_caller_head
 from gateway.routing.references import FunctionNames, Named, parse_reference
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.headers import CONTENT_TYPE
@@ -67,10 +67,10 @@ class PlainAddress:
         path = request.target.partition(b"?")[0]
         if request.method == b"OPTIONS" or path.startswith(_OWN):
             return self._endpoints.serve(request, client)
-        credentials = read_credentials(request.headers)
-        if credentials.authorization is not None:
-            principal = self._authenticate(credentials.authorization, time.time())
-            return self._serve_caller(request, client, credentials, principal)
+        caller = read_caller_head(request.headers)
+        if caller.authorization is not None:
+            principal = self._authenticate(caller.authorization, time.time())
+            return self._serve_caller(request, client, caller, principal)
         if path.startswith(_FUNCTIONS) or _names_models(request, path):
             raise Unauthenticated
         return self._endpoints.serve(request, client)
@@ -79,17 +79,17 @@ class PlainAddress:
         self,
         request: Request,
         client: ResponseWriter,
-        credentials: Credentials,
+        caller: CallerHead,
         principal: Principal,
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         if path.startswith(_FUNCTIONS):
-            return self._serve_path(request, client, credentials, principal)
+            return self._serve_path(request, client, caller, principal)
         only = self._names.only(principal)
         if request.method == b"POST" and path.startswith(_OPENAI):
-            return self._serve_model(request, client, credentials, principal, only)
+            return self._serve_model(request, client, caller, principal, only)
         if only is not None:
-            return self._invoke(request, client, credentials.call(*only))
+            return self._invoke(request, client, caller.call(*only))
         if _names_models(request, path):
             return self._serve_models(request, client, path, principal)
         return self._endpoints.serve(request, client)
@@ -98,7 +98,7 @@ class PlainAddress:
         self,
         request: Request,
         client: ResponseWriter,
-        credentials: Credentials,
+        caller: CallerHead,
         principal: Principal,
     ) -> RequestStream:
         """Call the function that the path names, with the rest of the path."""
@@ -120,28 +120,28 @@ class PlainAddress:
             request.body_bytes,
             request.received_at,
         )
-        return self._invoke(inner, client, credentials.call(*named))
+        return self._invoke(inner, client, caller.call(*named))
 
     def _serve_model(
         self,
         request: Request,
         client: ResponseWriter,
-        credentials: Credentials,
+        caller: CallerHead,
         principal: Principal,
         only: Named | None,
     ) -> RequestStream:
         """Call the function that the body's ``model`` names, once that has arrived."""
         _require_scope(principal)
-        if credentials.poll_seconds is not None:
-            poll_seconds(credentials.poll_seconds)
+        if caller.poll_seconds is not None:
+            poll_seconds(caller.poll_seconds)
         if not _is_plain_json(request.headers):
             if only is None:
                 raise UnsupportedMediaType(_NO_JSON)
-            return self._invoke(request, client, credentials.call(*only))
+            return self._invoke(request, client, caller.call(*only))
 
         def resolve(text: str | None) -> Resolved:
             named, model = self._find_model(text, principal, only)
-            return Resolved(credentials.call(*named), model)
+            return Resolved(caller.call(*named), model)
 
         return ModelCall(request, client, self._ports, resolve, is_optional=only is not None)
 

@@ -30,7 +30,7 @@ class CallHead(NamedTuple):
     poll_seconds: bytes | None
 
 
-class Credentials(NamedTuple):
+class CallerHead(NamedTuple):
     """The same of a request that names no function by header or host."""
 
     authorization: bytes | None
@@ -41,10 +41,10 @@ class Credentials(NamedTuple):
         return CallHead(function_id, version_id, self.authorization, self.poll_seconds)
 
 
-def read_credentials(headers: Headers) -> Credentials:
+def read_caller_head(headers: Headers) -> CallerHead:
     """Return who calls. Raises `BadRequest` for a repeated header of those that may appear once."""
     get = _values(headers).get
-    return Credentials(get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
+    return CallerHead(get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
 
 
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
