@@ -5,6 +5,7 @@
 # make turns  print the longest turn of an event loop for each hostile input
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
+# make test-clients  call the gateway with OpenAI's SDKs, LangChain, LiteLLM, the AI SDK, Go and Java
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -19,7 +20,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check docs turns bench chaos clean
+.PHONY: help run test check docs turns bench chaos test-clients clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -49,6 +50,10 @@ bench: $(VENV)/.has-bench
 
 chaos: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(ARGS)
+
+# Its clients are installed in .gateway/clients, in the pinned versions.
+test-clients: $(VENV)/.has-test
+	@exec $(BIN)/python -m tests.clients.run
 
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
