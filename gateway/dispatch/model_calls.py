@@ -6,6 +6,7 @@ process; a body that flows on is held no longer.
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple
 
 import orjson
@@ -193,11 +194,6 @@ def _with_length(request: Request, more_bytes: int) -> Request:
             headers.append((name, b"%d" % (body_bytes or 0)))
         elif name not in _OF_OLD_BODY:
             headers.append((name, value))
-    return Request(
-        request.method,
-        request.target,
-        request.authority,
-        headers,
-        body_bytes,
-        request.received_at,
-    )
+    longer = copy(request)
+    longer.headers, longer.body_bytes = headers, body_bytes
+    return longer

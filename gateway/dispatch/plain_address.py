@@ -6,12 +6,14 @@ for one function only (`docs/wire.md` §1.5). Nothing here runs for a function's
 """
 
 import time
+from copy import copy
 from urllib.parse import unquote
 
 from gateway.dispatch.endpoints import PathEndpoints, cors_headers
 from gateway.dispatch.model_calls import Invoke, ModelCall, ModelCallPorts, Refuse, Resolved
 from gateway.dispatch.model_list import model_list, model_of
 from gateway.dispatch.parts import send_parts
+from gateway.dispatch.prefixed import PrefixedResponse
 from gateway.dispatch.responses import with_ids
 from gateway.domain.principal import INVOKE, Principal
 from gateway.errors import (
@@ -22,7 +24,7 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.routing.admission import Authenticate, poll_seconds
-from gateway.routing.call_head import CallerHead, read_caller_head
+from gateway.routing.call_head import CallHead, plain_head
 from gateway.routing.references import FunctionNames, Named, parse_reference
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.headers import CONTENT_TYPE
@@ -67,10 +69,10 @@ class PlainAddress:
         path = request.target.partition(b"?")[0]
         if request.method == b"OPTIONS" or path.startswith(_OWN):
             return self._endpoints.serve(request, client)
-        caller = read_caller_head(request.headers)
-        if caller.authorization is not None:
-            principal = self._authenticate(caller.authorization, time.time())
-            return self._serve_caller(request, client, caller, principal)
+        head = plain_head(request)
+        if head.authorization is not None:
+            principal = self._authenticate(head.authorization, time.time())
+            return self._serve_caller(request, client, head, principal)
         if path.startswith(_FUNCTIONS) or _names_models(request, path):
             raise Unauthenticated
         return self._endpoints.serve(request, client)
@@ -79,17 +81,17 @@ class PlainAddress:
         self,
         request: Request,
         client: ResponseWriter,
-        caller: CallerHead,
+        head: CallHead,
         principal: Principal,
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         if path.startswith(_FUNCTIONS):
-            return self._serve_path(request, client, caller, principal)
+            return self._serve_path(request, client, head, principal)
         only = self._names.only(principal)
         if request.method == b"POST" and path.startswith(_OPENAI):
-            return self._serve_model(request, client, caller, principal, only)
+            return self._serve_model(request, client, head, principal, only)
         if only is not None:
-            return self._invoke(request, client, caller.call(*only))
+            return self._invoke(request, client, _calling(head, only))
         if _names_models(request, path):
             return self._serve_models(request, client, path, principal)
         return self._endpoints.serve(request, client)
@@ -98,7 +100,7 @@ class PlainAddress:
         self,
         request: Request,
         client: ResponseWriter,
-        caller: CallerHead,
+        head: CallHead,
         principal: Principal,
     ) -> RequestStream:
         """Call the function that the path names, with the rest of the path."""
@@ -110,38 +112,33 @@ class PlainAddress:
         if named is None:
             raise FunctionNotFound("No function that this credential may call has this name or id")
         prefix = _FUNCTIONS + text
-        headers = [header for header in request.headers if header[0] != _PREFIX]
-        headers.append((_PREFIX, prefix))
-        inner = Request(
-            request.method,
-            b"/" + rest + mark + query,
-            request.authority,
-            headers,
-            request.body_bytes,
-            request.received_at,
-        )
-        return self._invoke(inner, client, caller.call(*named))
+        inner = copy(request)
+        inner.target = b"/" + rest + mark + query
+        inner.headers = [header for header in request.headers if header[0] != _PREFIX]
+        inner.headers.append((_PREFIX, prefix))
+        outside = PrefixedResponse(client, prefix, request.authority)
+        return self._invoke(inner, outside, _calling(head, named))
 
     def _serve_model(
         self,
         request: Request,
         client: ResponseWriter,
-        caller: CallerHead,
+        head: CallHead,
         principal: Principal,
         only: Named | None,
     ) -> RequestStream:
         """Call the function that the body's ``model`` names, once that has arrived."""
         _require_scope(principal)
-        if caller.poll_seconds is not None:
-            poll_seconds(caller.poll_seconds)
+        if head.poll_seconds is not None:
+            poll_seconds(head.poll_seconds)
         if not _is_plain_json(request.headers):
             if only is None:
                 raise UnsupportedMediaType(_NO_JSON)
-            return self._invoke(request, client, caller.call(*only))
+            return self._invoke(request, client, _calling(head, only))
 
         def resolve(text: str | None) -> Resolved:
             named, model = self._find_model(text, principal, only)
-            return Resolved(caller.call(*named), model)
+            return Resolved(_calling(head, named), model)
 
         return ModelCall(request, client, self._ports, resolve, is_optional=only is not None)
 
@@ -182,6 +179,10 @@ class PlainAddress:
         if not model:
             raise ModelNotFound
         return respond(request, client, 200, with_ids([(CONTENT_TYPE, _JSON), *cors]), model)
+
+
+def _calling(head: CallHead, named: Named) -> CallHead:
+    return head._replace(function_id=named.function_id, version_id=named.version_id)
 
 
 def _names_models(request: Request, path: bytes) -> bool:

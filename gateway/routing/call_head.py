@@ -30,21 +30,13 @@ class CallHead(NamedTuple):
     poll_seconds: bytes | None
 
 
-class CallerHead(NamedTuple):
-    """The same of a request that names no function by header or host."""
+def plain_head(request: Request) -> CallHead:
+    """Return the head of a request that names no function, without one (``function_id`` is empty).
 
-    authorization: bytes | None
-    poll_seconds: bytes | None
-
-    def call(self, function_id: str, version_id: str | None) -> CallHead:
-        """Return the head of a call of a function that was found otherwise."""
-        return CallHead(function_id, version_id, self.authorization, self.poll_seconds)
-
-
-def read_caller_head(headers: Headers) -> CallerHead:
-    """Return who calls. Raises `BadRequest` for a repeated header of those that may appear once."""
-    get = _values(headers).get
-    return CallerHead(get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
+    Raises `BadRequest` for a repeated header of those that may appear once.
+    """
+    get = _values(request.headers).get
+    return CallHead("", None, get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
 
 
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:

@@ -98,6 +98,8 @@ async def test_a_path_names_the_function(dev: Dev) -> None:
             assert answer.json()["raw_path"] == "/reflect/a%2Fb"
             assert answer.json()["query"] == "x=1"
         assert (await client.get("/f/nothing/reflect")).status_code == 404
+        answer = await client.get("/f/demo/status/307")
+        assert (answer.status_code, answer.headers["location"]) == (307, "/f/demo/health")
 
 
 async def test_the_reason_of_a_refusal_is_in_the_exceptions_text(dev: Dev) -> None:
