@@ -15,18 +15,27 @@ from gateway.errors import BadRequest
 MAX_BYTES = 16_777_216
 """Bytes in which the end of the member must be. SDKs write it after the messages, images included.
 """
-MAX_NESTED = 50_000
+MAX_NESTED = 40_000
 """Brackets and braces before it, in other members."""
 MAX_MEMBERS = 1000
 """Other members before it."""
 MAX_MODEL_BYTES = 1024
 
-_space = re.compile(rb"[ \t\r\n]*+").match
-_plain = re.compile(rb"[-+.0-9A-Za-z]*+").match
+
+def _matcher(pattern: bytes) -> Callable[[bytearray, int], re.Match[bytes]]:
+    """Return ``match(held, at)`` of a pattern that matches everywhere, if only nothing.
+
+    No match may live on: ``held`` cannot grow while one refers to it.
+    """
+    return re.compile(pattern, re.DOTALL).match  # type: ignore[return-value]
+
+
+_space = _matcher(rb"[ \t\r\n]*+")
+_plain = _matcher(rb"[-+.0-9A-Za-z]*+")
 """A number, true, false or null. Whether it is one, the function finds out."""
-_string = re.compile(rb"""(?:[^"\\]++|\\.)*+""", re.DOTALL).match
+_string = _matcher(rb"""(?:[^"\\]++|\\.)*+""")
 """The inside of a string, from its first byte to the closing quote or the end of what is there."""
-_flat = re.compile(rb"""(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+""", re.DOTALL).match
+_flat = _matcher(rb"""(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+""")
 """What is between two brackets: anything else, whole strings included."""
 
 _QUOTE, _COLON, _COMMA, _OPEN, _CLOSE = b'":,{}'
@@ -35,7 +44,6 @@ _KEY = b"model"
 _MAX_KEY_BYTES = 6 * len(_KEY)
 """The key with all of its letters as escapes."""
 
-Match = Callable[[bytearray, int], "re.Match[bytes] | None"]
 Scan = Generator[None, None, "Member | None"]
 Reading = Generator[None, None, int]
 
@@ -114,7 +122,7 @@ class ModelMember:
         """Return where the next token begins."""
         held = self.held
         while True:
-            at = _end(_space, held, at)
+            at = _space(held, at).end()
             if at < len(held):
                 return at
             yield from self._wait()
@@ -132,7 +140,7 @@ class ModelMember:
             raise BadRequest(_NOT_JSON)
         at += 1
         while True:
-            at = _end(_string, held, at)
+            at = _string(held, at).end()
             if at < len(held) and held[at] == _QUOTE:
                 return at + 1
             yield from self._wait()
@@ -146,7 +154,7 @@ class ModelMember:
             return (yield from self._nested_value(at + 1))
         start = at
         while True:
-            at = _end(_plain, held, at)
+            at = _plain(held, at).end()
             if at == start:
                 raise BadRequest(_NOT_JSON)
             if at < len(held):
@@ -154,20 +162,21 @@ class ModelMember:
             yield from self._wait()
 
     def _nested_value(self, at: int) -> Reading:
-        held = self.held
+        held, nested = self.held, self._nested
         depth = 1
         while depth:
-            at = _end(_flat, held, at)
+            at = _flat(held, at).end()
             if at == len(held):
                 yield from self._wait()
             elif held[at] == _QUOTE:
                 at = yield from self._string(at)
             else:
-                self._nested += 1
-                if self._nested > MAX_NESTED:
+                nested += 1
+                if nested > MAX_NESTED:
                     raise BadRequest(f"{_MISSING} before its first {MAX_NESTED} brackets")
                 depth += 1 if held[at] in _OPENING else -1
                 at += 1
+        self._nested = nested
         return at
 
     def _wait(self) -> Generator[None, None, None]:
@@ -178,15 +187,6 @@ class ModelMember:
 
 _NOT_JSON = "The body is not a JSON object that names a function as its model"
 _MISSING = "The body has no model that names a function"
-
-
-def _end(match: Match, held: bytearray, at: int) -> int:
-    """Return where a match that begins at ``at`` ends.
-
-    The match itself must not live on: ``held`` cannot grow while one refers to it.
-    """
-    found = match(held, at)
-    return at if found is None else found.end()
 
 
 def _is_model(held: bytearray, start: int, end: int) -> bool:
