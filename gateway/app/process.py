@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.options import attach_limits, collection_bounds, edge_limits, store_options
+from gateway.app.options import (
+    attach_limits,
+    collection_bounds,
+    edge_limits,
+    sources,
+    store_options,
+)
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher
@@ -26,6 +32,7 @@ from gateway.dispatch.endpoints import (
 from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
+from gateway.domain.cors import PagePolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
@@ -33,6 +40,7 @@ from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
@@ -108,6 +116,8 @@ class GatewayProcess:
         )
         self._queue = self._broker.queue
         self._model = ReadModel()
+        own_policy = PagePolicy(frozenset(settings.edge.cors_origins))
+        self._cross_origin = CrossOrigin(self._model, own_policy)
         self._store_connection = StoreConnection(store_options(settings))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
@@ -165,7 +175,8 @@ class GatewayProcess:
             public: Listener | None = None
             if not self._shares_addresses:
                 await self._wait_usable(lifecycle, STARTING_S)
-                public = await self._listen_public(stack, StartingDispatcher(self._health))
+                starting = StartingDispatcher(self._health, self._cross_origin)
+                public = await self._listen_public(stack, starting)
             await self._wait_usable(lifecycle)
             if lifecycle.stopping.is_set():
                 return
@@ -265,8 +276,9 @@ class GatewayProcess:
                 Router(self._model, random.random),
                 FunctionNames(self._model) if "invocation" in settings.roles else None,
             ),
-            PathEndpoints(self._attach, self._health, self._metrics, api),
+            PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
             self._metrics,
+            sources(settings.edge),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
-from http1.stream import Headers, NullRequestStream, ResponseWriter
-from wire.headers import CONTENT_TYPE
-from wire.http1 import HeadError, InnerHeadParser
+from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
+from wire.headers import CONTENT_TYPE, forwardable_trailers
+from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
@@ -30,6 +30,7 @@ class AttachPost(NullRequestStream):
         "_is_complete",
         "_left",
         "_parser",
+        "_trailers",
         "_worker",
     )
 
@@ -48,6 +49,7 @@ class AttachPost(NullRequestStream):
         self._parser: InnerHeadParser | None = InnerHeadParser()
         self._is_answered = False
         self._is_complete = False
+        self._trailers = NO_TRAILERS
 
     # The worker's side
 
@@ -74,8 +76,16 @@ class AttachPost(NullRequestStream):
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
-        if rest:
+        if left and (invocation.method == b"HEAD" or head.status in BODILESS_STATUSES):
+            # NVCF's worker announces the body that a response to HEAD leaves out, and closes the
+            # connection in place of it. Nothing is missing.
+            invocation.response_end()
+        elif rest:
             invocation.response_data(rest)
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """The trailers of the POST's body are those of the response."""
+        self._trailers = forwardable_trailers(trailers)
 
     def request_end(self) -> None:
         """The worker has sent everything."""
@@ -85,7 +95,7 @@ class AttachPost(NullRequestStream):
         if self._parser is not None:
             self._invocation.response_invalid(400, "the response head is incomplete")
         else:
-            self._invocation.response_end()
+            self._invocation.response_end(self._trailers)
 
     def request_broken(self) -> None:
         """The worker's connection broke."""

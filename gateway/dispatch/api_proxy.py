@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
+from gateway.routing.cross_origin import PageAccess
 from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.peer import keep_alive
 from http1.stream import (
+    Defect,
     Failure,
     Headers,
     NullRequestStream,
@@ -34,11 +36,11 @@ from http1.stream import (
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
-from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, forwardable
+from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, SOURCE_DROPS, forwardable
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH})
+_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH}) | SOURCE_DROPS
 """Request headers that are written anew: the gateway's server has acted on them."""
 _TRANSFER_ENCODING = b"transfer-encoding"
 _SERVERS_OWN = frozenset({_TRANSFER_ENCODING, b"connection", b"date", b"server"})
@@ -104,13 +106,13 @@ class ApiProxy:
         self._connect = connect
         self._on_response = on_response
 
-    def serve(self, request: Request, client: ResponseWriter, more: Headers) -> RequestStream:
-        """Serve one request; the headers in ``more`` are added to its response.
+    def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
+        """Serve one request; ``access`` is what its response gets for web pages.
 
         Raises `BodyTooLarge`.
         """
         check_body_bytes(request.body_bytes)
-        response = _ApiResponse(request, client, more, self._on_response)
+        response = _ApiResponse(request, client, access, self._on_response)
         upload = _Upload(request, response)
         spawn(_connect(self._connect, upload, response), "api.call")
         return upload
@@ -220,9 +222,9 @@ class _ApiResponse(NullResponseStream):
     """
 
     __slots__ = (
+        "_access",
         "_client",
         "_has_head",
-        "_more",
         "_on_response",
         "_request",
         "connection",
@@ -230,11 +232,15 @@ class _ApiResponse(NullResponseStream):
     )
 
     def __init__(
-        self, request: Request, client: ResponseWriter, more: Headers, on_response: OnResponse
+        self,
+        request: Request,
+        client: ResponseWriter,
+        access: PageAccess,
+        on_response: OnResponse,
     ) -> None:
         self._request = request
         self._client = client
-        self._more = more
+        self._access = access
         self._on_response = on_response
         self._has_head = False
         self.connection: ClientConnection | None = None
@@ -254,7 +260,8 @@ class _ApiResponse(NullResponseStream):
                 kept.append(header)
         self._has_head = True
         self._on_response(self._request.method, status)
-        self._client.send_head(status, [*kept, *self._more], body_bytes)
+        # The process that has the API is a gateway too, which may have its own CORS headers.
+        self._client.send_head(status, self._access.of_forwarded(status, kept), body_bytes)
 
     def response_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
@@ -268,7 +275,13 @@ class _ApiResponse(NullResponseStream):
             self.connection = None
             self._client.send_end()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(
+        self,
+        failure: Failure,
+        *,
+        is_stale: bool,  # noqa: ARG002
+        defect: Defect | None = None,  # noqa: ARG002
+    ) -> None:
         """Fail: the API is unreachable, or its bytes are not an HTTP response."""
         self.connection = None
         if failure is Failure.INVALID:
@@ -294,7 +307,7 @@ class _ApiResponse(NullResponseStream):
         if self._has_head:
             self._client.abort()
             return
-        error.headers += self._more
+        error.headers = self._access.of_own_response(error.headers)
         self._on_response(self._request.method, error.status)
         send_problem(self._request, self._client, error)
 
@@ -313,6 +326,7 @@ class _ApiResponse(NullResponseStream):
 def _request_head(request: Request) -> bytes:
     headers = forwardable(request.headers, _REPLACED)
     headers.append((b"host", request.authority))
+    headers += request.source.headers
     if request.body_bytes is None:
         framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
     else:

@@ -12,9 +12,10 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
-from gateway.routing.call_head import CallHead
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from gateway.routing.sources import Sources
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
 
 
@@ -24,14 +25,16 @@ class Dispatcher:
     __slots__ = (
         "_admission",
         "_context",
+        "_cross_origin",
         "_elsewhere",
         "_metrics",
         "_random",
         "_read_head",
         "_registry",
+        "_sources",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         context: Context,
         registry: InvocationRegistry,
@@ -39,12 +42,14 @@ class Dispatcher:
         admission: Admission,
         endpoints: PathEndpoints,
         metrics: GatewayMetrics,
+        sources: Sources,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._context = context
         self._registry = registry
         self._read_head = read_head
         self._admission = admission
+        self._cross_origin = endpoints.cross_origin
         names = admission.names
         self._elsewhere = (
             endpoints.serve
@@ -54,24 +59,41 @@ class Dispatcher:
             ).serve
         )
         self._metrics = metrics
+        self._sources = sources
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        request.source = self._sources.find(request)
+        head: CallHead | None = None
         try:
             head = self._read_head(request)
             if head is None:
                 return self._elsewhere(request, client)
             endpoint = "TLB"
+            if TOKEN_PARAMETER in request.target:
+                head = take_token(request, head)
+            if head.origin is not None:
+                preflight = self._cross_origin.preflight(request, head)
+                if preflight is not None:
+                    self._metrics.record_refusal(request.method, 204, endpoint)
+                    return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
-            self._refuse(request, client, error, endpoint)
+            self._refuse(request, client, error, endpoint, head)
             return IGNORED
 
     def _refuse(
-        self, request: Request, client: ResponseWriter, error: GatewayError, endpoint: str = "TLB"
+        self,
+        request: Request,
+        client: ResponseWriter,
+        error: GatewayError,
+        endpoint: str = "TLB",
+        head: CallHead | None = None,
     ) -> None:
+        access = self._cross_origin.of_refusal(request, head)
+        error.headers = access.of_own_response(error.headers)
         status = send_problem(request, client, error)
         self._metrics.record_refusal(request.method, status, endpoint)
 
@@ -87,6 +109,8 @@ class Dispatcher:
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
             limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)

@@ -108,6 +108,11 @@ class ModelCall:
         else:
             self._stream.first_part_end()
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """Pass them on; a call whose model is not known by now will hardly begin."""
+        if self._stream is not None:
+            self._stream.request_trailers(trailers)
+
     def request_end(self) -> None:
         """The body is complete: it names a function, or no function is called."""
         if self._stream is None:

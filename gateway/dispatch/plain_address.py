@@ -9,11 +9,10 @@ import time
 from copy import copy
 from urllib.parse import unquote
 
-from gateway.dispatch.endpoints import PathEndpoints, cors_headers
+from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.model_calls import Invoke, ModelCall, ModelCallPorts, Refuse, Resolved
 from gateway.dispatch.model_list import model_list, model_of
 from gateway.dispatch.parts import send_parts
-from gateway.dispatch.prefixed import PrefixedResponse
 from gateway.dispatch.responses import with_ids
 from gateway.domain.principal import INVOKE, Principal
 from gateway.errors import (
@@ -24,7 +23,7 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.routing.admission import Authenticate, poll_seconds
-from gateway.routing.call_head import CallHead, plain_head
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, plain_head, take_token
 from gateway.routing.references import FunctionNames, Named, parse_reference
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.headers import CONTENT_TYPE
@@ -37,7 +36,6 @@ _OWN = (b"/health", b"/v1/admin/", b"/v1/introspect", b"/v1/keys", b"/v2/nvcf/",
 _JSON = b"application/json"
 _JSON_TYPES = frozenset({b"", _JSON})
 """Nothing counts as JSON: what has no type is looked into, not turned away."""
-_PREFIX = b"x-forwarded-prefix"
 _NO_JSON = (
     "Only the model of a plain JSON body names a function; "
     "otherwise name it in the path, as /f/{function}/…, or by the header function-id"
@@ -70,6 +68,8 @@ class PlainAddress:
         if request.method == b"OPTIONS" or path.startswith(_OWN):
             return self._endpoints.serve(request, client)
         head = plain_head(request)
+        if TOKEN_PARAMETER in request.target and path.startswith(_FUNCTIONS):
+            head = take_token(request, head)
         if head.authorization is not None:
             principal = self._authenticate(head.authorization, time.time())
             return self._serve_caller(request, client, head, principal)
@@ -111,13 +111,10 @@ class PlainAddress:
         named = reference and self._names.find(reference, principal)
         if named is None:
             raise FunctionNotFound("No function that this credential may call has this name or id")
-        prefix = _FUNCTIONS + text
         inner = copy(request)
         inner.target = b"/" + rest + mark + query
-        inner.headers = [header for header in request.headers if header[0] != _PREFIX]
-        inner.headers.append((_PREFIX, prefix))
-        outside = PrefixedResponse(client, prefix, request.authority)
-        return self._invoke(inner, outside, _calling(head, named))
+        inner.source = request.source.below(_FUNCTIONS + text)
+        return self._invoke(inner, client, _calling(head, named))
 
     def _serve_model(
         self,
@@ -168,17 +165,17 @@ class PlainAddress:
     ) -> RequestStream:
         """List the functions that the caller may call as OpenAI's API lists models, or show one."""
         _require_scope(principal)
-        cors = cors_headers(request.headers)
+        access = self._endpoints.cross_origin.of_endpoint(request)
+        own = with_ids(access.of_own_response([(CONTENT_TYPE, _JSON)]))
         if path == _MODELS:
             parts = model_list(self._names, principal)
-            headers = with_ids([(CONTENT_TYPE, _JSON), *cors])
-            return send_parts(client, headers, parts, is_head=request.method == b"HEAD")
+            return send_parts(client, own, parts, is_head=request.method == b"HEAD")
         reference = parse_reference(_decoded(path[len(_MODELS) + 1 :]))
         named = reference and self._names.find(reference, principal)
         model = named and model_of(self._names, named.function_id, principal)
         if not model:
             raise ModelNotFound
-        return respond(request, client, 200, with_ids([(CONTENT_TYPE, _JSON), *cors]), model)
+        return respond(request, client, 200, own, model)
 
 
 def _calling(head: CallHead, named: Named) -> CallHead:

@@ -21,7 +21,13 @@ from gateway.errors import (
     problem_for,
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
-from gateway.invocation.headers import request_headers, trace_of, with_platform_headers
+from gateway.invocation.headers import (
+    outer_headers,
+    request_headers,
+    source_headers,
+    trace_of,
+    with_platform_headers,
+)
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
@@ -38,7 +44,8 @@ from gateway.invocation.states import (
 )
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
-from http1.stream import Headers, Request, ResponseWriter
+from gateway.routing.cross_origin import PageAccess
+from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
@@ -75,7 +82,9 @@ class Invocation:
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
-    ``request_token`` is None unless a worker has to fetch the rest of the body.
+    ``request_token`` is None unless a worker has to fetch the rest of the body. ``source`` is the
+    client, whose address is ``source.address``. ``page_access`` is set before the first event if a
+    web page makes the call, or may.
     """
 
     __slots__ = (
@@ -99,12 +108,14 @@ class Invocation:
         "method",
         "offered_at",
         "outcome",
+        "page_access",
         "received_at",
         "request_id",
         "request_token",
         "response_bytes",
         "response_token",
         "slot",
+        "source",
         "state",
         "status",
         "worker_s",
@@ -137,10 +148,12 @@ class Invocation:
         self._deliveries = 0
         self._was_dropped = False
         self.method = request.method
+        self.source = request.source
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
+        self.page_access: PageAccess | None = None
         self.status = 0
         self.received_at = request.received_at
         self.offered_at = request.received_at
@@ -207,6 +220,9 @@ class Invocation:
         if self.state is RECEIVING and not self._context.uploads.takes(None):
             self._publish()
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """The request's trailers are dropped: an envelope has no place for them."""
+
     def request_end(self) -> None:
         """The request is complete."""
         self._upload.finish()
@@ -259,6 +275,7 @@ class Invocation:
                 method=request.method,
                 path=request.target,
                 headers=headers,
+                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
@@ -460,9 +477,11 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), body_bytes
-        )
+        headers = outer_headers(headers, self.source, self.version.inference_port)
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_forwarded(status, headers)
+        self._client.send_head(status, headers, body_bytes)
 
     def response_data(self, data: bytes) -> None:
         """The next bytes of the response, forwarded as they are: SSE events pass here."""
@@ -472,10 +491,12 @@ class Invocation:
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_DATA)
 
-    def response_end(self) -> None:
-        """The worker has sent the whole response."""
+    def response_end(self, trailers: Headers = NO_TRAILERS) -> None:
+        """The worker has sent the whole response, which ends with ``trailers``."""
         if self.state is STREAMING:
             self.state = ENDING
+            if trailers:
+                self._client.add_trailers(trailers)
             # The worker's 200 frees its slot, so it must wait until the client has read enough.
             if not self._client.is_writing_paused():
                 self._end()
@@ -596,9 +617,10 @@ class Invocation:
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), len(body)
-        )
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_own_response(headers)
+        self._client.send_head(status, headers, len(body))
         self._client.send_data(body)
         self._client.send_end()
 

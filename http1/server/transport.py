@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from http1.peer import Silence, has_sent_fin, reset_on_close
 from http1.server.connections import Connections
+from http1.stream import Peer
 
 
 class ConnectionState(IntEnum):
@@ -38,6 +39,11 @@ CLOSING: Final[ConnectionState] = ConnectionState.CLOSING
 LOST: Final[ConnectionState] = ConnectionState.LOST
 
 
+def _address_of(peername: object) -> str:
+    """Return the IP address in a socket's peer name, without a zone; empty for a Unix socket."""
+    return str(peername[0]).partition("%")[0] if isinstance(peername, tuple) else ""
+
+
 class PeerConnection(asyncio.Protocol):
     """The transport's side of a connection; an HTTP version's protocol derives from it.
 
@@ -57,6 +63,7 @@ class PeerConnection(asyncio.Protocol):
         "_next_ack_check",
         "_out",
         "_out_bytes",
+        "_peer",
         "_sent_bytes",
         "_silence",
         "_stalled_since",
@@ -65,6 +72,7 @@ class PeerConnection(asyncio.Protocol):
         "is_writing_paused",
     )
 
+    _peer: Peer
     _transport: asyncio.Transport
 
     def __init__(self, connections: Connections) -> None:
@@ -109,6 +117,8 @@ class PeerConnection(asyncio.Protocol):
         """Set up the transport and the idle timeout."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
+        # Read now: a connection that is closed has no address any more.
+        self._peer = Peer(_address_of(transport.get_extra_info("peername")))
         self.wait(self._limits.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature

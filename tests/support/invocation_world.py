@@ -18,6 +18,7 @@ from tests.support.recorder import (
     Script,
 )
 from wire.ids import FunctionId, VersionId
+from wire.source import UNKNOWN, Source
 
 FUNCTION = FunctionId("11111111-1111-4111-8111-111111111111")
 VERSION = VersionId("22222222-2222-4222-8222-222222222222")
@@ -40,6 +41,7 @@ class World:
         bounds: CollectionBounds = NOT_COLLECTED,
         max_body_bytes: int = 0,
         function_max_body_bytes: int = 0,
+        source: Source = UNKNOWN,
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -65,6 +67,7 @@ class World:
             body_bytes,
             100.0,
         )
+        request.source = source
         version = FunctionVersion(
             FUNCTION,
             VERSION,

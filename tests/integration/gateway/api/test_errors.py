@@ -74,7 +74,7 @@ async def test_every_refusal_is_a_whole_problem_document(
     ):
         assert_problem(told, status, kind, instance)
     assert (await nobody.get(FUNCTIONS)).headers["www-authenticate"] == "Bearer"
-    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, POST"
+    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 async def test_the_instance_is_the_path_as_it_came(client: Client) -> None:
@@ -138,6 +138,10 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
         },
         {"inferencePort": 65536},
         {"maxBodyBytes": 0},
+        {"cors": {}},
+        {"cors": {"origins": ["https://app.example/page"]}},
+        {"cors": {"origins": ["*"], "credentials": True}},
+        {"cors": {"origins": ["https://app.example"] * 65}},
         {"maxBodyBytes": 1 << 53},
         {"inferenceUrl": "/h\u00e9"},
         {"inferenceUrl": "/a b"},

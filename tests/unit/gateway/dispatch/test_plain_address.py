@@ -9,6 +9,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.registry import InvocationRegistry
+from gateway.domain.cors import OPEN
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
@@ -17,8 +18,10 @@ from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
+from gateway.routing.sources import Sources
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
@@ -85,8 +88,9 @@ class Plain:
             registry,
             call_head_reader(b".invocation.example.com"),
             Admission(authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)),
-            PathEndpoints(attach, ProcessHealth(), metrics),
+            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, OPEN)),
             metrics,
+            Sources([], trusts_unix=False),
         )
         sent = list(headers or [])
         if credential is not None:

@@ -72,9 +72,9 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> FakeSocket:
-        assert name == "socket"
-        return self.socket
+    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
+        assert name in {"socket", "peername"}
+        return self.socket if name == "socket" else ("192.0.2.7", 4711)
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -131,6 +131,7 @@ class Exchange:
         self.events: list[str] = []
         self.on: Callable[[str, Exchange], None] = lambda event, exchange: None
         self.is_over = False
+        self.trailers: Headers = []
 
     def _happened(self, event: str) -> None:
         assert not self.is_over, f"{event} after the end"
@@ -144,6 +145,9 @@ class Exchange:
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
+
+    def request_trailers(self, trailers: Headers) -> None:
+        self.trailers = trailers
 
     def request_end(self) -> None:
         self._happened("end")
