@@ -24,7 +24,8 @@ INSTALL = $(TELL) $(BIN)/python -m pip install --progress-bar off --disable-pip-
 TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & pid=$$!; \
 	trap 'kill $$pid; exit 130' INT TERM; s=0; \
 	while kill -0 $$pid 2>/dev/null; do sleep 1; s=$$((s + 1)); \
-		[ $$((s % 5)) -ne 0 ] || last=$$(tail -n 1 $$log | cut -c1-100) && echo "  $$s s: $${last:-no output yet}"; done; \
+		if [ $$((s % 5)) -eq 0 ]; then last=$$(tail -n 1 $$log | cut -c1-100); \
+			echo "  $$s s: $${last:-no output yet}"; fi; done; \
 	wait $$pid || { tail -n 20 $$log >&2; return 1; }; }; tell
 
 .DEFAULT_GOAL := help

@@ -25,7 +25,10 @@ app = typer.Typer(
 def serve(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file; config/worker.toml lists all settings.", exists=True),
+        typer.Option(
+            help="Settings file. 'gateway config show worker' prints one with all settings.",
+            exists=True,
+        ),
     ] = None,
 ) -> None:
     """Serve one function version: pull its requests and forward them to the inference server.

@@ -25,6 +25,7 @@ from gateway.api.admin_routes import with_admin_routes
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
+from gateway.api.organizations import organization_paths
 from gateway.api.parsing import read_body, read_path, read_query
 from gateway.api.problems import allow_of, headers_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
@@ -77,7 +78,11 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
     described = orjson.dumps(document(routes))
     browsable = page(orjson.loads(described)).encode()
     for method, path, handler in (
-        *((route.method, route.path, _handler(api, route)) for route in routes),
+        *(
+            (route.method, path, handler)
+            for route, handler in ((route, _handler(api, route)) for route in routes)
+            for path in (route.path, *organization_paths(route))
+        ),
         ("GET", "/v3/openapi", _serve_fixed(described, _JSON)),
         ("GET", "/v3/docs", _serve_fixed(browsable, "text/html")),
         ("GET", "/health", _serve_fixed(b'{"status":"UP"}', _JSON)),
@@ -132,13 +137,20 @@ async def _check(
     query = read_query(request.query, route.query) if route.query is not None else None
     body = None
     if route.body is not None:
-        body = await read_body(request, route.body, api.bodies, principal.account)
+        is_absent = route.is_body_optional and not request.can_read_body
+        body = (
+            route.body()
+            if is_absent
+            else await read_body(request, route.body, api.bodies, principal.account)
+        )
     if route.is_admin:
         principal = act_for(api, principal, path["ncaId"])
         if route.method != "GET":
             _log_admin_call(route, principal, request)
     old = api.project_old_sdks and is_old_sdk(request.headers)
-    return Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call.key_issuer = request.headers.get("key-issuer-id", "")
+    return call
 
 
 def _log_admin_call(route: AnyRoute, principal: Principal, request: web.Request) -> None:

@@ -1,22 +1,32 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.plain_address import PlainAddress
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
-from gateway.routing.admission import Admission
+from gateway.routing.admission import Admission, Caller
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
 from gateway.routing.sources import Sources
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
+
+
+class Gates(NamedTuple):
+    """What a call has to pass before it is an invocation."""
+
+    admission: Admission
+    rates: RateLimits
 
 
 class Dispatcher:
@@ -29,6 +39,7 @@ class Dispatcher:
         "_elsewhere",
         "_metrics",
         "_random",
+        "_rates",
         "_read_head",
         "_registry",
         "_sources",
@@ -39,7 +50,7 @@ class Dispatcher:
         context: Context,
         registry: InvocationRegistry,
         read_head: Callable[[Request], CallHead | None],
-        admission: Admission,
+        gates: Gates,
         endpoints: PathEndpoints,
         metrics: GatewayMetrics,
         sources: Sources,
@@ -48,14 +59,14 @@ class Dispatcher:
         self._context = context
         self._registry = registry
         self._read_head = read_head
-        self._admission = admission
+        self._admission, self._rates = gates
         self._cross_origin = endpoints.cross_origin
-        names = admission.names
+        names = self._admission.names
         self._elsewhere = (
             endpoints.serve
             if names is None
             else PlainAddress(
-                endpoints, names, admission.authenticate, self._invoke, self._refuse
+                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_late
             ).serve
         )
         self._metrics = metrics
@@ -81,23 +92,27 @@ class Dispatcher:
                     return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
-            self._refuse(request, client, error, endpoint, head)
-            return IGNORED
+            return self._refuse(request, client, error, head, endpoint)
 
     def _refuse(
         self,
         request: Request,
         client: ResponseWriter,
         error: GatewayError,
-        endpoint: str = "TLB",
-        head: CallHead | None = None,
-    ) -> None:
+        head: CallHead | None,
+        endpoint: str,
+    ) -> RequestStream:
         access = self._cross_origin.of_refusal(request, head)
         error.headers = access.of_own_response(error.headers)
         status = send_problem(request, client, error)
         self._metrics.record_refusal(request.method, status, endpoint)
+        return IGNORED
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
+    def _refuse_late(self, request: Request, client: ResponseWriter, error: GatewayError) -> None:
+        """Refuse a call that named its function in its body."""
+        self._refuse(request, client, error, None, "TLB")
+
+    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         try:
@@ -105,6 +120,39 @@ class Dispatcher:
         except Overloaded:
             self._metrics.record_overload(caller.version)
             raise
+        if caller.version.rate_limit is not None:
+            decision = self._rates.admit(caller)
+            if decision is not None:
+                return self._hold(request, client, head, caller, decision)
+        return self._begin(request, client, head, caller, now_ns)
+
+    def _hold(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        decision: Coroutine[None, None, None],
+    ) -> HeldCall:
+        """Begin the invocation when ``decision`` returns; only then it is one."""
+        held = HeldCall()
+        held.wait(
+            decision,
+            client,
+            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
+            withdraw=lambda: self._rates.withdraw(caller),
+            refuse=lambda error: self._refuse(request, client, error, head, "TLB"),
+        )
+        return held
+
+    def _begin(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+    ) -> Invocation:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)

@@ -20,12 +20,16 @@ Authenticate = Callable[[bytes | None, float], Principal]
 
 
 class Caller(NamedTuple):
-    """Who invokes what, and how many seconds they wait for the response head."""
+    """Who invokes what, and how many seconds they wait for the response head.
+
+    ``key_digest`` as for `gateway.domain.principal.Principal`.
+    """
 
     version: FunctionVersion
     account: str
     subject: str
     poll_s: int
+    key_digest: bytes = b""
 
 
 class Admission:
@@ -53,7 +57,7 @@ class Admission:
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)
-        return Caller(version, principal.account, principal.subject, poll_s)
+        return Caller(version, principal.account, principal.subject, poll_s, principal.key_digest)
 
 
 def poll_seconds(value: bytes) -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
@@ -27,6 +28,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
+from tests.support.stored_numbers import StoredNumbers
 from wire.envelope import Envelope, decode_envelope
 from wire.ids import FunctionId, VersionId
 
@@ -87,7 +89,10 @@ class Plain:
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
-            Admission(authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)),
+            Gates(
+                Admission(authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)),
+                RateLimits(StoredNumbers(), lambda: 0),
+            ),
             PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, OPEN)),
             metrics,
             Sources([], trusts_unix=False),
