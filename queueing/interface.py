@@ -114,11 +114,12 @@ class FunctionQueue(Protocol):
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request and send its id to every worker of the version as a cancel."""
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         """Withdraw a request whose time is over; return the position that it had, 0 if leased.
 
-        The position is that just before the withdrawal. It is 0 too if the request may have been
-        leased between the two. Raises `QueueUnavailable`; the request is withdrawn then too.
+        The position is that just before the withdrawal. It is None if it is not known, also because
+        the request may have been leased between the two. Raises `QueueUnavailable`; the request is
+        withdrawn then too.
         """
 
     def has_waited(self, version_id: str, seconds: float) -> bool:

@@ -28,6 +28,8 @@ FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
 
 NVCF_REQID = b"nvcf-reqid"
+X_REQUEST_ID = b"x-request-id"
+"""The same id in responses, under the name that most SDKs show. A function may set its own."""
 NVCF_STATUS = b"nvcf-status"
 NVCF_POLL_SECONDS = b"nvcf-poll-seconds"
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"

@@ -27,7 +27,7 @@ from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
 from gateway.api.organizations import organization_paths
 from gateway.api.parsing import read_body, read_path, read_query
-from gateway.api.problems import REQUEST_ID, allow_of, response_to
+from gateway.api.problems import allow_of, headers_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
@@ -103,7 +103,7 @@ async def _respond_to_errors(request: web.Request, handler: Handler) -> web.Stre
     except Exception as error:  # noqa: BLE001 - the outermost frame of a call
         if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
             # No route has the method: the path says which ones it has (RFC 9110 §9.3.7).
-            headers = {REQUEST_ID: request_id, "Allow": allow_of(error)}
+            headers = {**headers_of(request_id), "Allow": allow_of(error)}
             return web.Response(status=204, headers=headers)
         return response_to(error, request, request_id)
 
@@ -114,7 +114,7 @@ def _handler(api: Api, route: AnyRoute) -> Handler:
         result = await route.handle(api, call)
         if isinstance(result, Listing):
             return await _send_listing(request, result, is_old_sdk=call.is_old_sdk)
-        headers = {REQUEST_ID: request[_request_id]}
+        headers = headers_of(request[_request_id])
         if result is None:
             return web.Response(status=route.status, headers=headers)
         body = _encode(result, is_old_sdk=call.is_old_sdk)
@@ -177,7 +177,7 @@ async def _send_listing(
     request: web.Request, listing: Listing, *, is_old_sdk: bool
 ) -> web.StreamResponse:
     """Stream a list as it is made; send a short one as a whole, and to HEAD only its length."""
-    response = web.StreamResponse(headers={REQUEST_ID: request[_request_id]})
+    response = web.StreamResponse(headers=headers_of(request[_request_id]))
     response.content_type = _JSON
     is_head = request.method == "HEAD"
     counted_bytes = 0
@@ -213,7 +213,7 @@ async def _send_listing(
 def _serve_fixed(body: bytes, content_type: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(
-            body=body, content_type=content_type, headers={REQUEST_ID: request[_request_id]}
+            body=body, content_type=content_type, headers=headers_of(request[_request_id])
         )
 
     return handle

@@ -43,6 +43,7 @@ from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import StoreConnection
@@ -287,7 +288,11 @@ class GatewayProcess:
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
             Gates(
-                Admission(self._credentials.authenticate, Router(self._model, random.random)),
+                Admission(
+                    self._credentials.authenticate,
+                    Router(self._model, random.random),
+                    FunctionNames(self._model) if "invocation" in settings.roles else None,
+                ),
                 self._rates,
             ),
             PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),

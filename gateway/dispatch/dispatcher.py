@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
@@ -35,7 +36,7 @@ class Dispatcher:
         "_admission",
         "_context",
         "_cross_origin",
-        "_endpoints",
+        "_elsewhere",
         "_metrics",
         "_random",
         "_rates",
@@ -59,8 +60,15 @@ class Dispatcher:
         self._registry = registry
         self._read_head = read_head
         self._admission, self._rates = gates
-        self._endpoints = endpoints
         self._cross_origin = endpoints.cross_origin
+        names = self._admission.names
+        self._elsewhere = (
+            endpoints.serve
+            if names is None
+            else PlainAddress(
+                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_late
+            ).serve
+        )
         self._metrics = metrics
         self._sources = sources
         self._random = registry.random
@@ -73,7 +81,7 @@ class Dispatcher:
         try:
             head = self._read_head(request)
             if head is None:
-                return self._endpoints.serve(request, client)
+                return self._elsewhere(request, client)
             endpoint = "TLB"
             if TOKEN_PARAMETER in request.target:
                 head = take_token(request, head)
@@ -99,6 +107,10 @@ class Dispatcher:
         status = send_problem(request, client, error)
         self._metrics.record_refusal(request.method, status, endpoint)
         return IGNORED
+
+    def _refuse_late(self, request: Request, client: ResponseWriter, error: GatewayError) -> None:
+        """Refuse a call that named its function in its body."""
+        self._refuse(request, client, error, None, "TLB")
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()

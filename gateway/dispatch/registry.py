@@ -111,7 +111,7 @@ class InvocationRegistry:
 
     async def _withdraw_expired(self, invocation: Invocation) -> None:
         """Time out with the queue position, if the queue returns it soon."""
-        position = 0
+        position: int | None = None
         try:
             with suppress(QueueUnavailable, TimeoutError):
                 async with silence_limit(_POSITION_WAIT_S):

@@ -16,6 +16,7 @@ from wire.headers import (
     NVCF_STATUS,
     TRACEPARENT,
     X_ACCEL_BUFFERING,
+    X_REQUEST_ID,
     forwardable,
 )
 from wire.locations import outer_location
@@ -86,9 +87,18 @@ def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:
-    """Return a worker's response headers as the client gets them (`docs/wire.md` §6.1)."""
+    """Return a worker's response headers as the client gets them (`docs/wire.md` §6.1).
+
+    A function's own ``x-request-id`` is kept: its logs have that one.
+    """
     kept = [header for header in headers if header[0] not in _PLATFORM_HEADERS]
-    kept.append((NVCF_REQID, request_id.encode()))
+    value = request_id.encode()
+    for header in kept:
+        if header[0] == X_REQUEST_ID:
+            break
+    else:
+        kept.append((X_REQUEST_ID, value))
+    kept.append((NVCF_REQID, value))
     kept.append((NVCF_STATUS, nvcf_status(status)))
     kept.append(_EXPOSED)
     return kept

@@ -56,9 +56,20 @@ CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
 _AT_ONCE_S = 0.05
 """A body that arrived within this time of its head came with it: no time is corrected."""
+_WITH_WORKER = "the call was with a worker"
+_TOO_LATE = "the call waited in line until too little time was left to begin with it"
 _LOOK_AGAIN_S = 0.1
 """Time between two looks at a call whose window stands still with nothing left: the most by which
 its end can be noticed late."""
+
+
+def _where(position: int | None) -> str:
+    """Return where a call was at the end of its window, for people."""
+    if position is None:
+        return "the call waited in line, or a worker had just got it"
+    if position:
+        return f"the call waited in line, at position {position} in the end"
+    return _WITH_WORKER
 
 
 class Invocation:
@@ -88,6 +99,7 @@ class Invocation:
         "_requested_at_ns",
         "_target",
         "_upload",
+        "_was_dropped",
         "attached_at",
         "deadline",
         "due_at",
@@ -134,6 +146,7 @@ class Invocation:
         self._post: WorkerPost | None = None
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
+        self._was_dropped = False
         self.method = request.method
         self.source = request.source
         self.request_id, self.response_token, self._requested_at_ns = ticket
@@ -364,6 +377,7 @@ class Invocation:
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
         if self.state is QUEUED and is_only_one:
+            self._was_dropped = True
             self._expire()
 
     # The worker's GET: the rest of the request body
@@ -538,7 +552,8 @@ class Invocation:
             self._expire()
         elif self.head_at == 0.0:
             self._withdraw()
-            self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
+            error = PollTimeout.of(self._caller.poll_s, _WITH_WORKER, retry_after_s)
+            self._fail(error, Outcome.POLL_TIMEOUT)
         elif now >= latest:
             self._break(Outcome.TOO_LONG)
         else:
@@ -553,10 +568,11 @@ class Invocation:
         """Return whether the response head waits for what the client sends of its body."""
         return self.head_at == 0.0 and (self.state is RECEIVING or self._left_s is not None)
 
-    def position_known(self, position: int, retry_after_s: int) -> None:
-        """The request, which was withdrawn, had this position; 0 if a worker has it."""
+    def position_known(self, position: int | None, retry_after_s: int) -> None:
+        """The request, now withdrawn, had this position; 0: a worker has it, None: not known."""
         if self.state is EXPIRED:
-            error = PollTimeout(retry_after_s)
+            where = _TOO_LATE if self._was_dropped else _where(position)
+            error = PollTimeout.of(self._caller.poll_s, where, retry_after_s)
             if position:
                 error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)

@@ -11,6 +11,7 @@ from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import INVOCATION_TOKEN, Principal
 from gateway.errors import BadRequest, Unauthenticated
 from gateway.routing.call_head import CallHead
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 
@@ -34,10 +35,14 @@ class Caller(NamedTuple):
 class Admission:
     """Admits invocations, by the read model alone."""
 
-    __slots__ = ("_authenticate", "_router")
+    __slots__ = ("_router", "authenticate", "names")
 
-    def __init__(self, authenticate: Authenticate, router: Router) -> None:
-        self._authenticate = authenticate
+    def __init__(
+        self, authenticate: Authenticate, router: Router, names: FunctionNames | None = None
+    ) -> None:
+        """Without ``names``, functions are named by hosts and headers only."""
+        self.authenticate = authenticate
+        self.names = names
         self._router = router
 
     def admit(self, head: CallHead, now: float) -> Caller:
@@ -45,7 +50,7 @@ class Admission:
 
         Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound` or `BadRequest`.
         """
-        principal = self._authenticate(head.authorization, now)
+        principal = self.authenticate(head.authorization, now)
         if head.is_linked and principal.kind != INVOCATION_TOKEN:
             # URLs are kept in histories and logs: only what soon expires may be in one.
             raise Unauthenticated

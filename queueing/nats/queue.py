@@ -380,12 +380,12 @@ class JetStreamQueue:
         elif may_be_stored:
             self._maintenance.remove(queue.names, request_id)
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
         request = self._requests.get(request_id)
         if request is None or request.state is not HELD:
             self.withdraw(version_id, request_id)
-            return 0
+            return None
 
         def withdraw() -> None:
             # Not if its response head came meanwhile: a cancel would stop its worker.

@@ -121,5 +121,6 @@ class World:
         assert document["status"] == status
         assert document["instance"] == "/v1/x%2Fy"
         assert document["requestId"] == REQUEST_ID
-        assert (b"nvcf-reqid", REQUEST_ID.encode()) in headers
+        for name in (b"nvcf-reqid", b"x-request-id"):
+            assert (name, REQUEST_ID.encode()) in headers
         return dict(document)

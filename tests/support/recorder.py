@@ -110,7 +110,7 @@ class RecordedQueue:
     def withdraw(self, version_id: str, request_id: str) -> None:
         self._script.add("queue.withdraw")
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         self.withdraw(version_id, request_id)
         return self.withdrawn_position
 

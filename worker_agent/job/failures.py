@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from http1.stream import Defect, Failure
 from wire.http1 import encode_response_head
-from wire.problem import PROBLEM_JSON, problem
+from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
 
 class Fault(NamedTuple):
@@ -49,11 +49,17 @@ def fault_of(failure: Failure, defect: Defect | None = None) -> Fault:
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:
-    """Return a whole HTTP/1.1 response with the problem document of ``fault``."""
+    """Return a whole HTTP/1.1 response with the problem document of ``fault``.
+
+    It asks clients not to repeat the call: the function may have run, and was run again as often as
+    it may be.
+    """
     body = problem(
         fault.status, fault.kind, fault.detail, request_id=request_id, source=fault.source
     )
     head = encode_response_head(
-        fault.status, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
+        fault.status,
+        [(b"content-type", PROBLEM_JSON), NO_RETRY],
+        b"content-length: %d\r\n" % len(body),
     )
     return head + body

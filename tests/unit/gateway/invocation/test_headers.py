@@ -117,10 +117,18 @@ def test_the_workers_own_platform_headers_are_replaced() -> None:
     given = [(b"nvcf-reqid", b"forged"), (b"etag", b"1"), (b"nvcf-status", b"forged")]
     assert with_platform_headers(given, 200, "the-id") == [
         (b"etag", b"1"),
+        (b"x-request-id", b"the-id"),
         (b"nvcf-reqid", b"the-id"),
         (b"nvcf-status", b"fulfilled"),
         (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
+
+
+def test_a_functions_own_x_request_id_is_kept() -> None:
+    given = [(b"x-request-id", b"its-own"), (b"etag", b"1")]
+    got = with_platform_headers(given, 200, "the-id")
+    assert [value for name, value in got if name == b"x-request-id"] == [b"its-own"]
+    assert (b"nvcf-reqid", b"the-id") in got
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,10 @@ def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
     assert parsed is not None
     head, body_at = parsed
     assert head.status == 500
-    assert head.headers == [(b"content-type", b"application/problem+json")]
+    assert head.headers == [
+        (b"content-type", b"application/problem+json"),
+        (b"x-should-retry", b"false"),
+    ]
     assert head.body_bytes == len(answer) - body_at
     assert json.loads(answer[body_at:]) == {
         "type": "urn:inference-connection:problem-details:internal-server-error",
@@ -50,4 +53,10 @@ def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
         "status": 500,
         "detail": "Inference connection error while making inference request",
         "requestId": "the-id",
+        "message": "Inference connection error while making inference request",
+        "error": {
+            "message": "Inference connection error while making inference request",
+            "type": "server_error",
+            "code": "internal_server_error",
+        },
     }
