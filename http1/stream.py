@@ -29,11 +29,12 @@ class Request:
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
     or ``:authority`` (HTTP/2). ``headers`` are in order, names lower case, ``host`` included.
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
+    ``peer`` is the IP address of the other end of the connection, empty on a Unix socket.
     ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
     loop's clock too, but uvloop reads it in whole milliseconds.
     """
 
-    __slots__ = ("authority", "body_bytes", "headers", "method", "received_at", "target")
+    __slots__ = ("authority", "body_bytes", "headers", "method", "peer", "received_at", "target")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Request:
         self.headers = headers
         self.body_bytes = body_bytes
         self.received_at = received_at
+        self.peer = ""
 
 
 # Server side

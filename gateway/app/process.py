@@ -24,6 +24,7 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.dispatch.locator import RequestLocator
+from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
 from gateway.domain.readmodel import ReadModel
@@ -132,6 +133,10 @@ class GatewayProcess:
         else:
             self._watcher = Watcher(store, self._model)
             self._credentials = CredentialChecker(store, self._model, jwt_options(settings.jwt))
+        self._admission = Admission(
+            self._credentials.authenticate, Router(self._model, random.random)
+        )
+        self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
@@ -228,9 +233,7 @@ class GatewayProcess:
             connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiProxy(
-            connect, lambda method, status: self._metrics.record_refusal(method, status, "API")
-        )
+        return ApiProxy(connect, self._refusals.responded)
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
@@ -259,14 +262,15 @@ class GatewayProcess:
             context,
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
-            Admission(self._credentials.authenticate, Router(self._model, random.random)),
+            self._admission,
             PathEndpoints(self._attach, self._health, self._metrics, api),
-            self._metrics,
+            self._refusals,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
         limits = edge_limits(self._settings.edge)
         listener = await listen(claim(self._sockets), dispatch, limits)
+        listener.watch_errors(self._refusals.invalid)
         stack.callback(listener.abort_all)
         return listener
 

@@ -9,6 +9,7 @@ body bytes; they are not parsed.
 
 from collections.abc import Callable
 
+from gateway.attach.faults import PROBLEM_STATUS, outcome_of_document
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import Headers, NullRequestStream, ResponseWriter
@@ -75,6 +76,9 @@ class AttachPost(NullRequestStream):
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
         if rest:
+            if head.status == PROBLEM_STATUS and not invocation.instance:
+                # Another make of worker, which does not say so in a header.
+                invocation.completion = outcome_of_document(head.headers, rest)
             invocation.response_data(rest)
 
     def request_end(self) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError, Overloaded
@@ -12,7 +13,6 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
-from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from wire.ids import request_id, uuid4_text
 
@@ -24,9 +24,9 @@ class Dispatcher:
         "_admission",
         "_context",
         "_endpoints",
-        "_metrics",
         "_random",
         "_read_head",
+        "_refusals",
         "_registry",
     )
 
@@ -37,7 +37,7 @@ class Dispatcher:
         read_head: Callable[[Request], CallHead | None],
         admission: Admission,
         endpoints: PathEndpoints,
-        metrics: GatewayMetrics,
+        refusals: Refusals,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._context = context
@@ -45,21 +45,22 @@ class Dispatcher:
         self._read_head = read_head
         self._admission = admission
         self._endpoints = endpoints
-        self._metrics = metrics
+        self._refusals = refusals
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        head: CallHead | None = None
         try:
             head = self._read_head(request)
             if head is None:
                 return self._endpoints.serve(request, client)
-            endpoint = "TLB"
+            endpoint = INVOCATION
             return self._invoke(request, client, head)
         except GatewayError as error:
-            status = send_problem(request, client, error)
-            self._metrics.record_refusal(request.method, status, endpoint)
+            request_id = send_problem(request, client, error)
+            self._refusals.refused(request, error, request_id, endpoint, head)
             return IGNORED
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
@@ -68,7 +69,7 @@ class Dispatcher:
         try:
             self._registry.lines.admit(caller.version.version_id, caller.poll_s)
         except Overloaded:
-            self._metrics.record_overload(caller.version)
+            self._refusals.overloaded(caller.version)
             raise
         context = self._context
         take = self._random.take

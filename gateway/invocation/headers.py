@@ -10,6 +10,7 @@ from wire.headers import (
     NVCF_REQID,
     NVCF_STATUS,
     TRACEPARENT,
+    X_REQUEST_ID,
     forwardable,
 )
 
@@ -34,12 +35,15 @@ def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> H
     return kept
 
 
-def trace_of(headers: Headers) -> bytes:
-    """Return the value of ``traceparent``, empty when there is none."""
+def correlation_of(headers: Headers) -> tuple[bytes, bytes]:
+    """Return the values of ``traceparent`` and of the caller's ``x-request-id``; empty: absent."""
+    trace = caller_request_id = b""
     for name, value in headers:
         if name == TRACEPARENT:
-            return value
-    return b""
+            trace = value
+        elif name == X_REQUEST_ID:
+            caller_request_id = value
+    return trace, caller_request_id
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import Principal
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, GatewayError
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
@@ -19,12 +19,16 @@ Authenticate = Callable[[bytes | None, float], Principal]
 
 
 class Caller(NamedTuple):
-    """Who invokes what, and how many seconds they wait for the response head."""
+    """Who invokes what, and how many seconds they wait for the response head.
+
+    ``key_id`` is the id of the API key that the credential is or was made with, else empty.
+    """
 
     version: FunctionVersion
     account: str
     subject: str
     poll_s: int
+    key_id: str = ""
 
 
 class Admission:
@@ -45,7 +49,17 @@ class Admission:
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)
-        return Caller(version, principal.account, principal.subject, poll_s)
+        return Caller(version, principal.account, principal.subject, poll_s, principal.key_id)
+
+    def key_id_of(self, authorization: bytes | None, now: float) -> str:
+        """Return the id of the API key in the credential of a call that was refused, for the log.
+
+        Empty if there is none, or if the credential is not valid.
+        """
+        try:
+            return self._authenticate(authorization, now).key_id
+        except GatewayError:
+            return ""
 
 
 def poll_seconds(value: bytes) -> int:

@@ -15,6 +15,17 @@ _FINE_BUCKETS_S = (
     *(1, 2, 3, 5, 10, 30, 60),
 )
 _HOST_ROUTED = "TLB"
+_NOT_ERRORS = frozenset(
+    {
+        Outcome.ANSWERED,
+        Outcome.CLIENT_GONE,
+        Outcome.INFERENCE_LOST,
+        Outcome.INFERENCE_INVALID,
+        Outcome.WORKER_FAILED,
+    }
+)
+"""Outcomes that ``app_invocation_error`` does not count: the client left, or got the response that
+a worker delivered."""
 _METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"}
 )
@@ -89,6 +100,11 @@ class GatewayMetrics:
         self._outcomes = registry.counter(
             "gateway_invocations_total", "Invocations ended", ("outcome",)
         )
+        self._refusals = registry.counter(
+            "gateway_refusals_total",
+            "Requests refused before they were invocations, and error responses of the API",
+            ("endpoint", "reason"),
+        )
         self._overloaded = registry.counter(
             "gateway_overload_refusals_total",
             "Calls refused because they could not be reached within their poll window",
@@ -116,6 +132,7 @@ class GatewayMetrics:
             version,
         )
         self._versions: dict[tuple[str, str], _VersionMeters] = {}
+        self._function_of: dict[str, str] = {}
         self._exchanges: dict[tuple[bytes, int], _ExchangeMeters] = {}
         self._ends: dict[Outcome, CounterChild] = {
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
@@ -146,7 +163,7 @@ class GatewayMetrics:
         outcome = invocation.outcome
         if outcome is not None:
             self._ends[outcome].value += 1
-            if outcome is not Outcome.ANSWERED:
+            if outcome is not Outcome.ANSWERED and outcome not in _NOT_ERRORS:
                 self._errors.child(
                     str(invocation.status), invocation.version.function_id
                 ).value += 1
@@ -156,8 +173,13 @@ class GatewayMetrics:
         body_size.count += 1
         body_size.sum += invocation.response_bytes
 
-    def record_refusal(self, method: bytes, status: int, endpoint: str) -> None:
-        """Record the response to a request that did not become an invocation."""
+    def record_refusal(self, method: bytes, status: int, endpoint: str, reason: str = "") -> None:
+        """Record the response to a request that did not become an invocation.
+
+        ``reason`` is the word of its problem document, empty if it is none.
+        """
+        if reason:
+            self._refusals.child(endpoint, reason).value += 1
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:

@@ -186,6 +186,7 @@ class Http1Protocol(PeerConnection):
                 self._await_head(data, at)
                 break
             request, flags = read_head(data[at:head_end], self._limits, monotonic())
+            request.peer = self._peer
             at = self._begin(request, flags, data, head_end + 4)
         return at
 
@@ -409,6 +410,7 @@ class Http1Protocol(PeerConnection):
         target = self._target or error.target
         request_id = request_id or _new_request_id()
         self.write(encode_error_response(error, target, request_id, self._connections.date_line))
+        self._connections.on_error(error, target, self._peer, request_id)
         self._held.clear()
         self.close(linger=not self._got_eof)
 

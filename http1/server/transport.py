@@ -38,6 +38,11 @@ CLOSING: Final[ConnectionState] = ConnectionState.CLOSING
 LOST: Final[ConnectionState] = ConnectionState.LOST
 
 
+def address_of(peername: object) -> str:
+    """Return the IP address in a socket's peer name, empty for a Unix socket."""
+    return str(peername[0]) if isinstance(peername, tuple) else ""
+
+
 class PeerConnection(asyncio.Protocol):
     """The transport's side of a connection; an HTTP version's protocol derives from it.
 
@@ -57,6 +62,7 @@ class PeerConnection(asyncio.Protocol):
         "_next_ack_check",
         "_out",
         "_out_bytes",
+        "_peer",
         "_sent_bytes",
         "_silence",
         "_stalled_since",
@@ -76,6 +82,7 @@ class PeerConnection(asyncio.Protocol):
         self._is_corked = False
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._peer = ""
         self._sent_bytes = 0
         self._drained_bytes = 0
         self._stalled_since = inf
@@ -109,6 +116,8 @@ class PeerConnection(asyncio.Protocol):
         """Set up the transport and the idle timeout."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
+        # Read now: a connection that is closed has no address any more.
+        self._peer = address_of(transport.get_extra_info("peername"))
         self.wait(self._limits.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature

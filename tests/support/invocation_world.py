@@ -40,6 +40,10 @@ class World:
         bounds: CollectionBounds = NOT_COLLECTED,
         max_body_bytes: int = 0,
         function_max_body_bytes: int = 0,
+        *,
+        target: bytes = b"/v1/x%2Fy?a=1&a=2",
+        client_address: str = "",
+        key_id: str = "",
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -59,12 +63,13 @@ class World:
         )
         request = Request(
             method,
-            b"/v1/x%2Fy?a=1&a=2",
+            target,
             b"f.example",
             headers if headers is not None else [(b"host", b"f.example")],
             body_bytes,
             100.0,
         )
+        request.peer = client_address
         version = FunctionVersion(
             FUNCTION,
             VERSION,
@@ -77,7 +82,7 @@ class World:
             context,
             self.client,
             request,
-            Caller(version, "acme", "alice", 60),
+            Caller(version, "acme", "alice", 60, key_id),
             Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
         )
 

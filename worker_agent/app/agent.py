@@ -76,7 +76,8 @@ class Agent:
                 max_idle=settings.attach.max_idle,
                 connect_timeout_s=settings.attach.connect_timeout_s,
                 vanished_s=settings.attach.vanished_s,
-            )
+            ),
+            settings.instance.id,
         )
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))

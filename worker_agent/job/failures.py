@@ -15,22 +15,31 @@ _KIND = "internal-server-error"
 
 
 class Fault(NamedTuple):
-    """Who failed (``urn:<source>:…``), and the detail for callers."""
+    """Who failed (``urn:<source>:…``), and the detail for callers.
+
+    ``word`` tells the gateway what failed (``docs/wire.md`` §5.3).
+    """
 
     source: str
     detail: str
+    word: bytes
 
 
 CONNECTION = Fault(
-    "inference-connection", "Inference connection error while making inference request"
+    "inference-connection",
+    "Inference connection error while making inference request",
+    b"inference-lost",
 )
-INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request")
-SERVICE = Fault("inference-service", "The inference server's response is not valid HTTP")
+INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
+CLOSED = INTERNAL._replace(word=b"inference-lost")
+SERVICE = Fault(
+    "inference-service", "The inference server's response is not valid HTTP", b"inference-invalid"
+)
 
 _FAULTS = {
     Failure.UNREACHABLE: CONNECTION,
     Failure.RESET: CONNECTION,
-    Failure.CLOSED: INTERNAL,
+    Failure.CLOSED: CLOSED,
     Failure.INVALID: SERVICE,
 }
 

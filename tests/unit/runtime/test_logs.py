@@ -61,8 +61,8 @@ async def test_lines_leave_by_themselves_shortly_after_they_were_written(tmp_pat
     arrived = asyncio.Event()
     asyncio.get_running_loop().add_reader(readable, arrived.set)
     writer = LineWriter(writable, interval_s=0.01)
-    writer.write(b"one\n")
-    writer.write(b"two\n")
+    writer.write("one\n")
+    writer.write("two\n")
     async with asyncio.timeout(10):
         await arrived.wait()
     assert os.read(readable, 100) == b"one\ntwo\n"
@@ -77,7 +77,7 @@ async def test_a_reader_that_stalls_costs_lines_but_no_time_and_no_order() -> No
     writer = LineWriter(writable, max_buffer_bytes=300_000)
     lines = [b"%06d %s\n" % (n, b"x" * 92) for n in range(5_000)]
     for line in lines:
-        writer.write(line)
+        writer.write(line.decode())
         writer.flush()
     kept = len(lines) - writer.dropped
     assert 3_000 <= kept < 4_500
@@ -97,7 +97,7 @@ async def test_a_reader_that_left_is_not_an_error() -> None:
     os.close(readable)
     writer = LineWriter(writable, max_buffer_bytes=100)
     for _ in range(3):
-        writer.write(b"x" * 90 + b"\n")
+        writer.write("x" * 90 + "\n")
         writer.close()
     assert writer.dropped == 0
     os.close(writable)
@@ -106,16 +106,16 @@ async def test_a_reader_that_left_is_not_an_error() -> None:
 async def test_close_writes_the_rest_and_the_writer_can_go_on(tmp_path: Path) -> None:
     with (tmp_path / "access.log").open("wb") as file:
         writer = LineWriter(file.fileno())
-        writer.write(b"a\n")
+        writer.write("a\n")
         writer.close()
         assert (tmp_path / "access.log").read_bytes() == b"a\n"
-        writer.write(b"b\n")
+        writer.write("b\n")
         writer.close()
     assert (tmp_path / "access.log").read_bytes() == b"a\nb\n"
 
 
 def test_lines_for_a_pipe_are_cut_only_between_lines() -> None:
-    lines = [b"a" * 3000 + b"\n", b"b" * 1000 + b"\n", b"c" * 100 + b"\n", b"d" * 9000 + b"\n"]
+    lines = ["a" * 3000 + "\n", "b" * 1000 + "\n", "c" * 100 + "\n", "d" * 9000 + "\n"]
     batches = logs.join_for_pipe(lines)
     assert [len(batch) for batch in batches] == [4002, 101, 9001]
-    assert b"".join(batches) == b"".join(lines)
+    assert "".join(batches) == "".join(lines)

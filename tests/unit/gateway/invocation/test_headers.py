@@ -3,9 +3,9 @@
 import pytest
 
 from gateway.invocation.headers import (
+    correlation_of,
     nvcf_status,
     request_headers,
-    trace_of,
     with_platform_headers,
 )
 
@@ -29,9 +29,10 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
     ]
 
 
-def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
-    assert trace_of([(b"accept", b"x"), (b"traceparent", b"00-a-b-01")]) == b"00-a-b-01"
-    assert trace_of([(b"tracestate", b"x")]) == b""
+def test_trace_and_request_id_of_the_caller_are_values_of_headers_and_empty_without_them() -> None:
+    trace, caller_id = (b"traceparent", b"00-a-b-01"), (b"x-request-id", b"mine")
+    assert correlation_of([(b"accept", b"x"), trace, caller_id]) == (trace[1], caller_id[1])
+    assert correlation_of([(b"tracestate", b"x")]) == (b"", b"")
 
 
 def test_the_workers_own_platform_headers_are_replaced() -> None:

@@ -10,6 +10,7 @@ from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
 
+PEER = "192.0.2.9"
 _NOTHING_TO_READ, _ = os.pipe()
 
 
@@ -72,7 +73,9 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> FakeSocket:
+    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
+        if name == "peername":
+            return PEER, 50_000
         assert name == "socket"
         return self.socket
 

@@ -4,9 +4,17 @@ import json
 
 import pytest
 
+from gateway.attach.faults import FAULTS
 from http1.stream import Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import CONNECTION, INTERNAL, SERVICE, fault_of, problem_response
+from worker_agent.job.failures import (
+    CLOSED,
+    CONNECTION,
+    INTERNAL,
+    SERVICE,
+    fault_of,
+    problem_response,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +31,11 @@ def test_each_failure_has_the_source_of_the_specification(failure: Failure, sour
 
 
 def test_every_failure_is_mapped() -> None:
-    assert {fault_of(failure) for failure in Failure} == {CONNECTION, INTERNAL, SERVICE}
+    assert {fault_of(failure) for failure in Failure} == {CONNECTION, CLOSED, SERVICE}
+
+
+def test_the_gateway_knows_the_word_of_every_fault() -> None:
+    assert {fault.word for fault in (CONNECTION, CLOSED, SERVICE, INTERNAL)} == set(FAULTS)
 
 
 def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
