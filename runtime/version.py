@@ -1,7 +1,10 @@
 """The version of the installed programs."""
 
+import sys
 from functools import cache
 from importlib import metadata
+
+from runtime.metrics import MetricRegistry
 
 _DISTRIBUTION = "invocation-gateway"
 UNKNOWN = "unknown"
@@ -14,3 +17,12 @@ def program_version() -> str:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return UNKNOWN
+
+
+def show_version(registry: MetricRegistry, program: str) -> None:
+    """Show the version as the metric ``<program>_build_info``, whose value is always 1."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    family = registry.gauge(
+        f"{program}_build_info", "Version of the program and of Python", ("version", "python")
+    )
+    family.child(program_version(), python).value = 1

@@ -41,6 +41,7 @@ from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
+from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
@@ -58,9 +59,11 @@ from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
 from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
+from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
+from runtime.version import program_version, show_version
 from wire.ids import MAX_PROCESSES
 
 if TYPE_CHECKING:
@@ -101,7 +104,9 @@ class GatewayProcess:
         self._registry = MetricRegistry()
         self._health = ProcessHealth()
         self._metrics = GatewayMetrics(self._registry)
-        self._lines = logs.LineWriter(sys.stdout.fileno())
+        self._lines = logs.LineWriter(
+            sys.stdout.fileno(), render=None if settings.log.format == "json" else logs.as_text
+        )
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
         self._broker = open_gateway_broker(
             settings, self._number, self._registry, settings.control.nats_urls
@@ -118,7 +123,7 @@ class GatewayProcess:
         )
         self._spool = SpoolFiles(settings.upload.spool_folder)
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
-        self._metrics.watch_uploads(self._uploads)
+        self._turns = LoopTurns()
         self._requests = RequestLocator(
             self._invocations.live,
             self._queue,
@@ -140,10 +145,22 @@ class GatewayProcess:
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
+        self._show_state()
         disconnected = f"{broker_name(settings)} is not connected"
         self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
+
+    def _show_state(self) -> None:
+        """Declare the metrics that are read from the process's parts at each scrape."""
+        metrics, registry = self._metrics, self._registry
+        show_version(registry, "gateway")
+        metrics.watch_uploads(self._uploads)
+        metrics.watch_queue(self._queue)
+        metrics.watch_log(self._lines)
+        metrics.watch_turns(self._turns)
+        if self._control is not None:
+            watch_instances(registry, self._control.catalog, time.time)
 
     def _make_control(
         self, store: Store, index: int, sockets: list[socket.socket]
@@ -161,6 +178,8 @@ class GatewayProcess:
     async def serve(self, lifecycle: Lifecycle) -> None:
         """Serve until the stop signal, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
+            self._turns.start()
+            stack.callback(self._turns.stop)
             stack.callback(self._spool.close)
             admin = await self._listen_admin(stack)
             self._broker.start()
@@ -333,6 +352,15 @@ async def serve(
     shares_addresses: bool,
 ) -> int:
     """Run one gateway process; return its exit code."""
+    emit(
+        _log,
+        "gateway.starting",
+        version=program_version(),
+        python=sys.version.partition(" ")[0],
+        pid=os.getpid(),
+        index=index,
+        roles=settings.roles,
+    )
     try:
         process = GatewayProcess(settings, index, sockets, shares_addresses=shares_addresses)
         await process.serve(lifecycle)

@@ -1,10 +1,23 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
+from collections.abc import Iterator
+
 from gateway.domain.model import FunctionVersion
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
-from runtime.metrics import CounterChild, GaugeChild, HistogramChild, MetricRegistry, SummaryChild
+from queueing.interface import FunctionQueue
+from runtime.logs import LineWriter
+from runtime.loop_turns import LoopTurns
+from runtime.metrics import (
+    CounterChild,
+    GaugeChild,
+    HistogramChild,
+    MetricRegistry,
+    Reading,
+    ScrapedGauge,
+    SummaryChild,
+)
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
 _FUNCTION_BUCKETS_S = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800)
@@ -61,6 +74,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: MetricRegistry) -> None:
         version = ("function_id", "function_version_id")
+        self._registry = registry
         self._http = registry.counter(
             "axum_http_requests_total", "HTTP requests", ("method", "status", "endpoint")
         )
@@ -138,6 +152,50 @@ class GatewayMetrics:
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
 
+    def watch_queue(self, queue: FunctionQueue) -> None:
+        """Show what waits of the process's requests."""
+
+        def labels(version_id: str) -> tuple[str, str]:
+            return self._function_of.get(version_id, ""), version_id
+
+        def depths() -> Iterator[Reading]:
+            return ((labels(one.version_id), one.depth) for one in queue.waiting())
+
+        def waits() -> Iterator[Reading]:
+            return ((labels(one.version_id), one.oldest_s) for one in queue.waiting())
+
+        version = ("function_id", "function_version_id")
+        self._registry.add(
+            ScrapedGauge(
+                "gateway_queue_depth",
+                "Requests of this process that wait for a worker",
+                version,
+                depths,
+            )
+        )
+        self._registry.add(
+            ScrapedGauge(
+                "gateway_queue_oldest_wait_seconds",
+                "How long the first of them has waited",
+                version,
+                waits,
+                merge=max,
+            )
+        )
+
+    def watch_turns(self, turns: LoopTurns) -> None:
+        """Show the longest turn of the event loop."""
+        self._registry.gauge(
+            "gateway_loop_turn_longest_seconds",
+            "Longest turn of the event loop in the last one to two minutes",
+        ).set_function(turns.longest_s)
+
+    def watch_log(self, writer: LineWriter) -> None:
+        """Show how many lines of the access log were dropped because nothing reads them."""
+        self._registry.counter(
+            "gateway_log_lines_dropped_total", "Lines of the access log that were not written"
+        ).set_function(lambda: writer.dropped)
+
     def watch_uploads(self, space: UploadSpace) -> None:
         """Show how much of request bodies the process holds, in memory and in files."""
         self._uploads.child("memory").set_function(lambda: space.memory_bytes)
@@ -209,6 +267,7 @@ class GatewayMetrics:
             )
             if len(self._versions) < _MAX_CACHED_VERSIONS:
                 self._versions[key] = meters
+                self._function_of[version.version_id] = version.function_id
         return meters
 
     def _exchange(self, method: bytes, status: int) -> _ExchangeMeters:

@@ -10,6 +10,7 @@ from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
 from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
+from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
@@ -126,6 +127,10 @@ class Agent:
         """Serve until the stop signal, then drain; return the process's exit code."""
         settings = self._settings
         async with AsyncExitStack() as stack:
+            turns = LoopTurns()
+            turns.start()
+            stack.callback(turns.stop)
+            self.metrics.watch_turns(turns)
             address = settings.admin.listen
             if settings.admin.port is not None:
                 address = type(address)(address.host, settings.admin.port)
@@ -180,8 +185,7 @@ class Agent:
         runner = self._runner
         region = settings.queue.region if response is None else response.region
         consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel)
-        slots = self._slots
-        self.metrics.watch_slots(lambda: slots.limit)
+        self.metrics.watch_slots(self._slots)
         consumer.start()
         stack.push_async_callback(consumer.close)
         for ticker in (

@@ -762,7 +762,7 @@ def test_an_error_response_is_reported_with_what_is_known_of_its_request() -> No
 
     harness.connections.on_error = on_error
     harness.feed(b"GET /a?b HTTP/1.1\r\n\r\n")
-    assert reported == [(400, "malformed-request", b"/a", PEER)]
+    assert reported == [(400, "invalid-host", b"/a", PEER)]
 
 
 def test_a_head_cut_anywhere_is_found() -> None:
