@@ -1,6 +1,5 @@
 """The HTTP/1.1 client, byte by byte, without a socket."""
 
-import socket
 import struct
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from http1.client.connection import ClientConnection
 from http1.stream import Failure, Headers, NullResponseStream
+from tests.unit.http1.client.transport import Transport
 
 BODY = bytes(range(256)) * 3
 
@@ -17,48 +17,6 @@ BODY = bytes(range(256)) * 3
 class Clock:
     def time(self) -> float:
         return 1.0
-
-
-class Transport:
-    """As much of `asyncio.Transport` as a connection uses."""
-
-    def __init__(self) -> None:
-        self.sent = b""
-        self.closing = False
-        self.has_ended_input = False
-        self.linger = b""
-
-    def write(self, data: bytes) -> None:
-        self.sent += data
-
-    def writelines(self, parts: tuple[bytes, ...]) -> None:
-        self.sent += b"".join(parts)
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def abort(self) -> None:
-        self.closing = True
-
-    close = abort
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def write_eof(self) -> None:
-        self.has_ended_input = True
-
-    def get_extra_info(self, name: str) -> "Transport":
-        assert name == "socket"
-        return self
-
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
-        self.linger = value
-
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
-        return b""
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from runtime.tasks import spawn
 from tests.support.waiting import until
-from tests.unit.http1.client.test_connection import Transport
+from tests.unit.http1.client.transport import Transport
 
 
 class Socketless(Transport):
