@@ -48,6 +48,14 @@ def response_to(error: Exception, request: web.Request, request_id: str) -> web.
     return response
 
 
+def reason_of(error: Exception) -> str:
+    """Return the word for ``error`` in log lines."""
+    known = _find_error(error)
+    if isinstance(known, GatewayError):
+        return known.reason or known.kind.replace("-", "_")
+    return "internal_error" if known is None else "queue_unavailable"
+
+
 def _find_error(error: Exception) -> GatewayError | QueueError | None:
     """Return the error to report for ``error``, `None` for an unexpected exception."""
     match error:

@@ -184,7 +184,8 @@ class Route(Generic[BodyT, QueryT]):
 
     The credential needs one of ``scopes``. A route without scopes is open to everyone up to its
     handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
-    a JWT; the call acts for the account that the path names as ``ncaId``.
+    a JWT; the call acts for the account that the path names as ``ncaId``. ``changes``: it changes
+    something, or makes a credential, and is written to the audit log.
     """
 
     method: str
@@ -199,6 +200,11 @@ class Route(Generic[BodyT, QueryT]):
     status: int = 200
     is_deprecated: bool = False
     is_admin: bool = False
+    changes: bool = True
+
+    @property
+    def is_change(self) -> bool:
+        return self.changes and self.method != "GET"
 
     @property
     def operation_id(self) -> str:

@@ -7,13 +7,13 @@ without its query, and of the headers only the caller's request id and trace.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quote
 from typing import NamedTuple
 
 from gateway.invocation.machine import Invocation
+from runtime.line_budget import LineBudget
 from runtime.logs import LineWriter
 
 LOGGER = "gateway.access"
@@ -81,10 +81,8 @@ class AccessLog:
     """
 
     __slots__ = (
-        "_left_out",
         "_names",
         "_refused",
-        "_refused_second",
         "_second",
         "_second_text",
         "_values",
@@ -99,9 +97,7 @@ class AccessLog:
         self._second_text = ""
         self._names = _Names()
         self._values = _Values()
-        self._refused_second = -1
-        self._refused: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
+        self._refused = LineBudget(MAX_REFUSED)
 
     def write(self, invocation: Invocation, now: float) -> None:
         """Write the line of a finished invocation; ``now`` is loop time."""
@@ -171,21 +167,11 @@ class AccessLog:
     def takes_refusal(self, reason: str) -> bool:
         """Whether one more line with this reason is to be written now; count it if not."""
         self.tick()
-        if self._refused[reason] >= MAX_REFUSED:
-            self._left_out[reason] += 1
-            return False
-        self._refused[reason] += 1
-        return True
+        return self._refused.takes(reason)
 
     def tick(self) -> None:
         """Begin a new second if there is one, and say what the last one left out."""
-        second = int(self._wall())
-        if second == self._refused_second:
-            return
-        self._refused_second = second
-        self._refused.clear()
-        left_out, self._left_out = self._left_out, Counter()
-        for reason, count in sorted(left_out.items()):
+        for reason, count in self._refused.begin(int(self._wall())):
             self._write_event(LEFT_OUT, {"reason": reason, "count": count})
 
     def _write_event(self, event: str, fields: dict[str, object]) -> None:

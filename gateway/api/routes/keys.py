@@ -268,6 +268,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         _SCOPES,
         Introspection,
         IntrospectKey,
+        changes=False,
     ),
     Route(
         "POST",

@@ -92,6 +92,7 @@ class Workers:
                 (WORKER,),
                 ConnectResponse,
                 ConnectBody,
+                changes=False,
             ),
             Route(
                 "POST",
@@ -102,6 +103,7 @@ class Workers:
                 (WORKER,),
                 HeartbeatResponse,
                 HeartbeatBody,
+                changes=False,
             ),
         )
 
