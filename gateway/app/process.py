@@ -178,8 +178,6 @@ class GatewayProcess:
     async def serve(self, lifecycle: Lifecycle) -> None:
         """Serve until the stop signal, then drain. Raises `ListenError` and `MasterKeyError`."""
         async with AsyncExitStack() as stack:
-            self._turns.start()
-            stack.callback(self._turns.stop)
             stack.callback(self._spool.close)
             admin = await self._listen_admin(stack)
             self._broker.start()
@@ -202,6 +200,9 @@ class GatewayProcess:
             api = await self._open_control(stack)
             dispatcher = self._dispatcher(target_uri, api)
             self._settle()
+            # Now: the turns of the start, which nobody waits for, are not of interest.
+            self._turns.start()
+            stack.callback(self._turns.stop)
             if public is None:
                 # Not before: the kernel spreads connections over the processes that listen.
                 public = await self._listen_public(stack, dispatcher)

@@ -127,10 +127,6 @@ class Agent:
         """Serve until the stop signal, then drain; return the process's exit code."""
         settings = self._settings
         async with AsyncExitStack() as stack:
-            turns = LoopTurns()
-            turns.start()
-            stack.callback(turns.stop)
-            self.metrics.watch_turns(turns)
             address = settings.admin.listen
             if settings.admin.port is not None:
                 address = type(address)(address.host, settings.admin.port)
@@ -153,6 +149,10 @@ class Agent:
             stack.callback(self._runner.abandon_all)
             gc.collect()
             gc.freeze()
+            turns = LoopTurns()
+            self.metrics.watch_turns(turns)
+            turns.start()
+            stack.callback(turns.stop)
             emit(
                 _log,
                 "worker.ready",

@@ -4,6 +4,7 @@ from runtime.metrics import MetricRegistry
 from tests.support.job_bench import JSON, Bench
 from worker_agent.app.metrics import BusyTime, Metrics
 from worker_agent.job.machine import Job
+from worker_agent.slots import Slots
 
 
 class Clock:
