@@ -17,6 +17,7 @@ from typing import TextIO
 
 import orjson
 
+_OWN_LOGGERS = ("gateway", "worker", "http1", "queueing", "runtime")
 _SEPARATORS = frozenset(' "=')
 _PIPE_BUF = 4096
 """A write of at most this many bytes to a pipe is atomic on Linux (pipe(7))."""
@@ -81,13 +82,17 @@ def _timestamp(created: float) -> str:
 def setup(level: str, json: bool = True, stream: TextIO | None = None) -> None:
     """Write every record of ``level`` and above to ``stream``, by default standard output.
 
-    ``level`` is debug, info, warning or error. Replaces an earlier set-up. Write errors, such as a
-    reader that has closed the pipe, are ignored.
+    ``level`` is debug, info, warning or error. Of libraries only warnings and errors are written,
+    whose lines may have in them what they send and receive. Replaces an earlier set-up. Write
+    errors, such as a reader that has closed the pipe, are ignored.
     """
     handler = logging.StreamHandler(sys.stdout if stream is None else stream)
     handler.setFormatter(JsonFormatter() if json else TextFormatter())
     logging.raiseExceptions = False
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    for name in _OWN_LOGGERS:
+        logging.getLogger(name).setLevel(number)
 
 
 class LineWriter:

@@ -346,6 +346,7 @@ class JobRunner:
                 self._gate.offset.saw_accepted(late_s)
         else:
             self._learn(job)
+            _log_end(job)
 
     def _report_late(self, job: Job) -> None:
         """Let the client be told now, if it would wait for long: no other worker gets the request.
@@ -436,3 +437,17 @@ def _is_first_run(lease: Lease, requested_at_ns: int) -> bool:
     """
     stored_late_ns = lease.stored_at_ns() - requested_at_ns if requested_at_ns > 0 else 0
     return stored_late_ns < _YOUNG_NS and lease.is_first_known()
+
+
+def _log_end(job: Job) -> None:
+    outcome = job.outcome.name.lower() if job.outcome is not None else ""
+    emit(
+        _log,
+        "job.ended",
+        logging.DEBUG,
+        request_id=job.request_id,
+        outcome=outcome,
+        deliveries=job.lease.deliveries,
+        status=job.status,
+        fault=job.fault.decode(),
+    )

@@ -82,14 +82,14 @@ async def test_a_line_says_who_called_what_who_answered_and_how_it_ended(stack: 
             await stack.inference.restart()
         answer = await call
         assert answer.status_code == 500
-        await access_line(
+        line = await access_line(
             gateway,
             "invocation.finished",
             request_id=answer.headers["nvcf-reqid"],
             outcome="inference_lost",
             instance_id="instance-7",
-            deliveries=2,
         )
+        assert line["deliveries"] >= 2
 
         refused = await client.get("/x?y=z", headers={"authorization": "Bearer nvapi-wrong"})
         assert refused.status_code == 401

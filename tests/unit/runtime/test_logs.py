@@ -18,8 +18,12 @@ from runtime.logs import LineWriter
 def _root_logger_restored() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.raiseExceptions
+    names = ("gateway", "worker", "http1", "queueing", "runtime")
+    own = {name: logging.getLogger(name).level for name in names}
     yield
     root.handlers[:], root.level, logging.raiseExceptions = before
+    for name, level in own.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def logged(level: str, *, as_json: bool = True) -> str:
@@ -54,6 +58,27 @@ def test_people_get_the_same_on_a_line_they_can_read() -> None:
 
 def test_the_level_decides_what_is_written() -> None:
     assert "too.quiet" in logged("debug")
+
+
+def test_libraries_write_warnings_only_whatever_the_level() -> None:
+    stream = io.StringIO()
+    logs.setup("debug", stream=stream)
+    library = logging.getLogger("nats.aio")
+    library.debug("sends.something")
+    library.info("sends.something")
+    library.warning("is.worried")
+    logging.getLogger("worker.pull").debug("is.shown")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "is.worried",
+        "is.shown",
+    ]
+
+
+def test_a_line_of_json_can_be_shown_as_text() -> None:
+    line = '{"ts":"2026-01-01T12:00:01.123Z","level":"info","logger":"a.b","event":"c.d",'
+    assert logs.as_text(line + '"n":3,"empty":"","path":"/x y","forged":"a\\nb"}\n') == (
+        '12:00:01.123 INFO a.b c.d n=3 empty="" path="/x y" forged="a\\nb"\n'
+    )
 
 
 async def test_lines_leave_by_themselves_shortly_after_they_were_written(tmp_path: Path) -> None:
