@@ -121,19 +121,31 @@ class LineWriter:
         # Each counter has one writer: the loop's thread, and the writing thread.
         self._accepted_bytes = 0
         self._written_bytes = 0
+        # What may be added before the counters are compared again, and how much that was.
+        self._room_bytes = self._measured_bytes = max_buffer_bytes
         self._timer: asyncio.TimerHandle | None = None
         self._handed: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
         """Add ``line``, ASCII text that ends with its newline. Needs a running loop."""
-        if self._accepted_bytes - self._written_bytes + len(line) > self._max_bytes:
-            self.dropped += 1
-            return
-        self._accepted_bytes += len(line)
+        room_bytes = self._room_bytes - len(line)
+        if room_bytes < 0:
+            room_bytes = self._measure_room() - len(line)
+            if room_bytes < 0:
+                self.dropped += 1
+                return
+        self._room_bytes = room_bytes
         self._lines.append(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
+
+    def _measure_room(self) -> int:
+        """Return how many bytes may be added now."""
+        self._accepted_bytes += self._measured_bytes - self._room_bytes
+        room_bytes = self._max_bytes - (self._accepted_bytes - self._written_bytes)
+        self._room_bytes = self._measured_bytes = room_bytes
+        return room_bytes
 
     def flush(self) -> None:
         """Pass the buffered lines to the writing thread; does not block."""
