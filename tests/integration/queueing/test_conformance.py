@@ -335,16 +335,15 @@ async def test_what_waits_is_told_without_what_is_leased_and_as_old_as_it_is(
             return (found[version].depth, found[version].oldest_s) if version in found else (0, 0.0)
 
         assert waiting() == (0, 0.0)
-        await publish_many(backend, gateway, version, 5)
+        requests = await publish_many(backend, gateway, version, 5)
         await until(waiting, lambda found: found[0] == 5 and found[1] >= 0.2)
         async with backend.worker(version, slots=3) as work:
             await work.has(3)
             # The process looks at its queues about once a second.
             await until(waiting, lambda found: found[0] == 2)
-            for lease in work.leases:
-                queue.answered(lease.request_id)
-                lease.ack()
-            await until(waiting, lambda found: found == (0, 0.0))
+        for request in requests:
+            queue.withdraw(version, request)
+        assert waiting() == (0, 0.0)
 
 
 async def test_an_unknown_request_has_no_position(backend: Backend) -> None:
