@@ -1,6 +1,8 @@
 # make run    run everything on this machine, in the foreground; ARGS="--port 0" passes options on
 # make test   check style, types and import contracts, then run every test; ARGS goes to pytest
-# make check  the same without the tests
+# make check  the same as make test without the tests
+# make test-browser  run the tests with web pages; without a Chromium it says how to get one
+# make test-servers  install model servers from PyPI, each apart, and call them through the gateway
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
 # make bench  print the table of measurements; ARGS goes to loadtests.run
@@ -15,11 +17,17 @@ PYTHON ?=
 ARGS ?=
 MINUTES ?= 10
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(TELL) $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check
+# Runs the command that follows; every 5 s a line shows what it does, and its output if it fails.
+TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & pid=$$!; \
+	trap 'kill $$pid; exit 130' INT TERM; s=0; \
+	while kill -0 $$pid 2>/dev/null; do sleep 1; s=$$((s + 1)); \
+		[ $$((s % 5)) -ne 0 ] || last=$$(tail -n 1 $$log | cut -c1-100) && echo "  $$s s: $${last:-no output yet}"; done; \
+	wait $$pid || { tail -n 20 $$log >&2; return 1; }; }; tell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check docs turns bench chaos clean
+.PHONY: help run test test-browser test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -31,6 +39,20 @@ run: $(VENV)/.has-examples
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-browser: $(VENV)/.has-test
+	$(BIN)/python -m pytest -v tests/e2e/test_browser.py $(ARGS)
+
+SERVERS := $(basename $(notdir $(wildcard tests/servers/requirements/*.txt)))
+
+test-servers: $(VENV)/.has-test $(SERVERS:%=$(VENV)/servers/%/.created)
+	MODEL_SERVERS=$(abspath $(VENV))/servers $(BIN)/python -m pytest tests/servers $(ARGS)
+
+$(VENV)/servers/%/.created: tests/servers/requirements/%.txt | $(VENV)/.created
+	@echo "Installing $* into $(@D) ..."
+	@$(TELL) $(BIN)/python -m venv $(@D)
+	@$(TELL) $(@D)/bin/python -m pip install --progress-bar off --disable-pip-version-check -r $<
+	@touch $@
 
 check: $(VENV)/.has-test
 	$(BIN)/ruff check
@@ -75,7 +97,8 @@ $(VENV)/.created:
 		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; set its path with make PYTHON=/path/to/python3)." >&2; \
 		exit 1; fi; \
 	if [ ! -x $(BIN)/pip ]; then \
-		"$$python" -m venv $(VENV) || { \
+		echo "Creating the virtual environment $(VENV) ..."; \
+		$(TELL) "$$python" -m venv $(VENV) || { \
 			echo "No virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
 	@touch $@

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
 from runtime.settings import Address, Seconds, Section, load
+from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
 API_URL_VARIABLE = "GATEWAY_API_URL"
@@ -28,10 +29,13 @@ Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
+Origin = Annotated[str, AfterValidator(normal_origin)]
 HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
+ImageTemplate = Annotated[str, Field(pattern=r"^process://.|^http://[^/\s]+:[0-9]{1,5}/?$")]
+"""What runs in place of a container image: a command, or a server that runs already."""
 
 _LIMITS = ServerLimits()
 """The only place of these defaults; their reasons are there too."""
@@ -56,6 +60,9 @@ class EdgeSettings(Section):
     """Number of header lines of one request; more gets 431."""
     max_body_bytes: Bytes = 0
     """Size of an invocation's body in bytes; a larger one gets 413. 0: no limit."""
+    cors_origins: tuple[Origin, ...] = (ANY_ORIGIN,)
+    """Origins of web pages that may use the REST API and read the gateway's own errors; * is all.
+    For the responses of functions, their own settings count (cors)."""
     head_timeout_s: Seconds = _LIMITS.head_timeout_s
     """Time for one request head, from its first byte; then 408."""
     body_stall_s: Seconds = _LIMITS.body_stall_s
@@ -215,8 +222,8 @@ class ClusterSettings(Section):
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
     """GPUs that it offers."""
-    images: dict[str, Annotated[str, Field(pattern="^process://.")]] = Field(default_factory=dict)
-    """Command template per container image; the image may contain *, and the first match wins."""
+    images: dict[str, ImageTemplate] = Field(default_factory=dict)
+    """Command or running server per container image, which may contain *; the first match wins."""
 
 
 class ProvisionSettings(Section):

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from gateway.dev.demo import ACCOUNT
+from gateway.dev.functions import ACCOUNT
 from gateway.domain.account import Account
 from gateway.domain.lifecycle import register_records
 from gateway.domain.model import AccountKey, Function, Record
@@ -50,7 +50,7 @@ def fill(nats_url: str, functions: int) -> None:
 
 
 def undeploy(ready: Mapping[str, str]) -> None:
-    """Undeploy the demo function of a `gateway dev`, which deploys another after a restart.
+    """Undeploy the demo function of a `gateway dev`, which deploys it again after a restart.
 
     ``ready`` is the content of its ready file.
     """

@@ -9,6 +9,7 @@ CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
+ORIGIN = b"origin"
 ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
 
 FUNCTION_ID = b"function-id"
@@ -36,6 +37,9 @@ NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
+
+EXPOSED_HEADERS = (NVCF_REQID, NVCF_STATUS, NVCF_QUEUE_POSITION, b"x-request-id", b"retry-after")
+"""Response headers of the gateway's own that web pages may read (``docs/wire.md`` §1.4)."""
 
 HOP_BY_HOP = frozenset(
     {

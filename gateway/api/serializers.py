@@ -14,6 +14,7 @@ _FOR_OWNERS = (
     "inferencePort",
     "allowRerun",
     "maxBodyBytes",
+    "cors",
     "containerImage",
     "containerArgs",
     "containerEnvironment",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
-from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
+from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
 from gateway.app.credentials import CredentialChecker, jwt_options
 from gateway.app.identity import (
     Master,
@@ -108,6 +108,8 @@ class ControlPlane:
                 broker.worker_environment(),
                 lease_s=control.worker_lease_s,
                 token_s=control.worker_token_s,
+                # Else a worker would give up on a model that the deployment still waits for.
+                ready_s=max(READY_S, control.deploy_timeout_s),
             ),
         )
         self._provisioning: Provisioning | None = None

@@ -27,6 +27,7 @@ from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
+from gateway.domain.cors import PagePolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
@@ -34,6 +35,7 @@ from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import StoreConnection
@@ -113,6 +115,8 @@ class GatewayProcess:
         )
         self._queue = self._broker.queue
         self._model = ReadModel()
+        own_policy = PagePolicy(frozenset(settings.edge.cors_origins))
+        self._cross_origin = CrossOrigin(self._model, own_policy)
         self._store_connection = StoreConnection(store_options(settings))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
@@ -186,7 +190,8 @@ class GatewayProcess:
             public: Listener | None = None
             if not self._shares_addresses:
                 await self._wait_usable(lifecycle, STARTING_S)
-                public = await self._listen_public(stack, StartingDispatcher(self._health))
+                starting = StartingDispatcher(self._health, self._cross_origin)
+                public = await self._listen_public(stack, starting)
             await self._wait_usable(lifecycle)
             if lifecycle.stopping.is_set():
                 return
@@ -283,7 +288,7 @@ class GatewayProcess:
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
             self._admission,
-            PathEndpoints(self._attach, self._health, self._metrics, api),
+            PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
             self._refusals,
         )
 

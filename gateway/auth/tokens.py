@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 from gateway.auth.scopes import ADMIN_SETUP, ADMIN_TOKEN_SCOPES, WORKER
 from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
 from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of, resources_of
-from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import Unauthenticated
 
 ADMIN = "admin"
-INVOCATION = "token"
 WORKER_KIND = "worker"
-_KINDS = (ADMIN, INVOCATION, WORKER_KIND)
+_KINDS = (ADMIN, INVOCATION_TOKEN, WORKER_KIND)
 _URN = "urn:nvcf:gateway:"
 _AUDIENCES = tuple(f"{_URN}{kind}" for kind in _KINDS)
 
@@ -91,7 +90,7 @@ def admin_of(account: str, *, sets_up_others: bool = False) -> Principal:
 def invoker_of(caller: Principal, client_id: str, reach: ResourceScope) -> Principal:
     """Return the principal of an invocation token that ``caller`` makes for ``client_id``."""
     return Principal(
-        caller.account, client_id, frozenset({INVOKE}), reach, INVOCATION, caller.key_digest
+        caller.account, client_id, frozenset({INVOKE}), reach, INVOCATION_TOKEN, caller.key_digest
     )
 
 

@@ -47,6 +47,18 @@ MaxBodyOption = Annotated[
         metavar="BYTES", help="Maximum size of a request body; a larger one gets 413.", min=1
     ),
 ]
+CorsOriginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="Origin of web pages that may read responses, such as https://app.example, or * for "
+        "all; repeatable. Default: what the container sends.",
+    ),
+]
+CorsCredentialsOption = Annotated[
+    bool, typer.Option("--cors-credentials", help="Such pages may send cookies too.")
+]
 HealthOption = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
@@ -91,6 +103,8 @@ def create(  # noqa: PLR0913 - one argument per option
     inference_url: InferenceUrlOption = None,
     inference_port: PortOption = None,
     max_body_bytes: MaxBodyOption = None,
+    cors_origin: CorsOriginOption = None,
+    cors_credentials: CorsCredentialsOption = False,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -112,6 +126,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "inferenceUrl": inference_url,
         "inferencePort": inference_port,
         "maxBodyBytes": max_body_bytes,
+        "cors": _cors(cors_origin, cors_credentials),
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -134,6 +149,8 @@ def version(  # noqa: PLR0913 - one argument per option
     inference_url: InferenceUrlOption = None,
     inference_port: PortOption = None,
     max_body_bytes: MaxBodyOption = None,
+    cors_origin: CorsOriginOption = None,
+    cors_credentials: CorsCredentialsOption = False,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -156,6 +173,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "inferenceUrl": inference_url,
         "inferencePort": inference_port,
         "maxBodyBytes": max_body_bytes,
+        "cors": _cors(cors_origin, cors_credentials),
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -237,12 +255,17 @@ def update(  # noqa: PLR0913 - one argument per option
     rate_limit: Annotated[
         str | None, typer.Option(metavar="RATE", help="Rate limit, such as 100-S,5000-H.")
     ] = None,
+    cors_origin: CorsOriginOption = None,
+    cors_credentials: CorsCredentialsOption = False,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Update tags, rate limit or LLM configuration. Other changes require a new version."""
+    """Update tags, rate limit, origins of web pages or LLM configuration.
+
+    Other changes require a new version.
+    """
     target = api_target(api_url, api_key)
     path = _path(function_id, version_id)
     body = read_body(file)
@@ -250,8 +273,11 @@ def update(  # noqa: PLR0913 - one argument per option
         body["tags"] = tag
     if rate_limit is not None:
         body["rateLimit"] = {"rateLimit": rate_limit}
+    cors = _cors(cors_origin, cors_credentials)
+    if cors is not None:
+        body["cors"] = cors
     if not body:
-        raise usage("Nothing to update: give --tag, --rate-limit or --file.")
+        raise usage("Nothing to update: give --tag, --rate-limit, --cors-origin or --file.")
     updated = run(target, lambda api: api.call("PUT", path, body))
     _show(updated["function"], as_json)
 
@@ -304,6 +330,14 @@ def _request_body(members: Mapping[str, object], file: Path | None) -> dict[str,
     return body
 
 
+def _cors(origins: Sequence[str] | None, credentials: bool) -> dict[str, object] | None:
+    if not origins:
+        if credentials:
+            raise usage("--cors-credentials needs --cors-origin.")
+        return None
+    return {"origins": list(origins), "credentials": credentials}
+
+
 def _environment(variables: Sequence[str] | None) -> list[dict[str, str]]:
     pairs = [pair("--env", text) for text in variables or ()]
     return [{"key": name, "value": value} for name, value in pairs]
@@ -341,6 +375,7 @@ def _show(function: Json, as_json: bool) -> None:
             ("arguments", function.get("containerArgs")),
             ("inference url", function.get("inferenceUrl")),
             ("largest body", function.get("maxBodyBytes")),
+            ("origins", (function.get("cors") or {}).get("origins")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
             ("rerun", "not allowed" if function.get("allowRerun") is False else None),
             ("tags", function.get("tags")),

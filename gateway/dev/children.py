@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from runtime.lifecycle import die_with_parent
 
-_POLL_S = 0.05
+POLL_S = 0.05
+"""Pause between two looks at what reports no changes."""
 _LAST_LINES = 12
 _TAIL_BYTES = 8192
 
@@ -23,24 +24,19 @@ class ChildError(Exception):
     """A child process could not start, or ended while it was needed."""
 
 
-class InterruptError(Exception):
-    """`gateway dev` was stopped while it waited."""
+def end_of(log: Path) -> list[str]:
+    """Return the last lines of a log, at most `_TAIL_BYTES`; none if it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
-class Pause:
-    """The interval between two polls; ends early once ``stopping`` is set."""
-
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._stopping = stopping
-
-    async def wait(self) -> None:
-        """Wait until the next poll is due. Raises `InterruptError` if ``stopping`` is set."""
-        try:
-            async with asyncio.timeout(_POLL_S):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-        raise InterruptError
+def indented(lines: Sequence[str]) -> str:
+    """Return the last of ``lines`` for a message."""
+    return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 
 class Child:
@@ -52,7 +48,6 @@ class Child:
         argv: Sequence[str],
         log: Path,
         env: Mapping[str, str],
-        pause: Pause,
         inherits: Sequence[int],
     ) -> None:
         """Start the process; ``inherits`` are the file descriptors that it inherits.
@@ -61,7 +56,6 @@ class Child:
         """
         self.name = name
         self.log = log
-        self._pause = pause
         # A new file: a child of an earlier run may still write to the old one.
         log.unlink(missing_ok=True)
         try:
@@ -88,7 +82,7 @@ class Child:
     async def line_with(self, text: str, timeout_s: float) -> str:
         """Return the first log line that contains ``text``, waiting up to ``timeout_s`` seconds.
 
-        Raises `ChildError` if it ends or is too late, and `InterruptError`.
+        Raises `ChildError` if it ends or is too late.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -99,7 +93,7 @@ class Child:
                             return line
                     if ended:
                         raise ChildError(self.exit_report())
-                    await self._pause.wait()
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise ChildError(
                 f"{self.name} was not ready in {timeout_s:.0f} s\n{self.tail()}"
@@ -117,10 +111,7 @@ class Child:
 
     def tail(self) -> str:
         """Return the last lines of the log, indented."""
-        with self.log.open("rb") as log:
-            log.seek(max(self.log.stat().st_size - _TAIL_BYTES, 0))
-            lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
+        return indented(end_of(self.log))
 
     async def stop(self, grace_s: float) -> None:
         """Send SIGTERM, and SIGKILL after ``grace_s`` seconds; wait until it has ended."""
@@ -140,11 +131,10 @@ class Child:
 class Children:
     """All child processes; an async context manager that stops them at its end."""
 
-    def __init__(self, folder: Path, grace_s: float, pause: Pause) -> None:
+    def __init__(self, folder: Path, grace_s: float) -> None:
         """``grace_s`` is how many seconds each child may take to end; logs go to ``folder``."""
         self._folder = folder
         self._grace_s = grace_s
-        self._pause = pause
         self._started: list[Child] = []
 
     async def __aenter__(self) -> Self:
@@ -158,7 +148,7 @@ class Children:
         self, name: str, argv: Sequence[str], env: Mapping[str, str], inherits: Sequence[int] = ()
     ) -> Child:
         """Start a child process as `Child` does. Raises `ChildError`."""
-        child = Child(name, argv, self._folder / f"{name}.log", env, self._pause, inherits)
+        child = Child(name, argv, self._folder / f"{name}.log", env, inherits)
         self._started.append(child)
         return child
 

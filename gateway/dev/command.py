@@ -1,70 +1,97 @@
-"""`gateway dev`: runs nats-server, gateway, inference server and worker agent on loopback."""
+"""`gateway dev`: runs nats-server, gateway, inference servers and worker agents on loopback."""
 
 import asyncio
 import contextlib
 import json
-import shlex
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import aiohttp
 import typer
 
 from gateway.api.secrets.master_key import MasterKeyError
-from gateway.dev.children import ChildError, Children, InterruptError, Pause
-from gateway.dev.demo import CLUSTER, IMAGE, Demo, DemoApi, DemoError, prepare_store
+from gateway.dev.children import POLL_S, Child, ChildError, Children
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
+from gateway.dev.functions import (
+    CLUSTER,
+    HEALTH_TIMEOUT_S,
+    DevApi,
+    DevFunction,
+    DevFunctionError,
+    Prepared,
+    prepare_store,
+)
+from gateway.dev.hints import Running, ready_document, ready_text
+from gateway.dev.options import HOST, DevOptions, FunctionOptions, OptionError, functions_of
+from gateway.dev.progress import LoadingServer, telling
 from gateway.errors import StoreUnavailable
 from gateway.provision.local.orphans import kill_orphans
 from http1.server.listener import MAX_PORT
 from queueing.interface import EmbeddedBrokerError
 from queueing.open import embedded_broker
 from runtime import lifecycle, logs
-from runtime.lifecycle import Lifecycle
+from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
+from runtime.tasks import spawn
 from wire.worker_api import MAX_CONCURRENCY
 
-HOST = "127.0.0.1"
-_START_S = 20.0
+_START_S = 60.0
 _RESPONSE_S = 120.0
+"""Time to the first response after the server has become healthy."""
 _STOP_S = 5.0
 """Time for a child process to end, in addition to its grace period."""
-DEMO_COMMAND = "{python} -P -m examples.inference --port {port}"
-# -P: packages in the current folder must not shadow the gateway's.
+_MAX_POLL_S = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class DevOptions:
-    """The options of `gateway dev`. Port 0 means any free port."""
-
-    port: int
-    nats_port: int
-    admin_port: int
-    processes: int
-    concurrency: int
-    inference_command: str
-    data_dir: Path | None
-    ready_file: Path | None
-    grace_s: float
-
-    def ports(self) -> list[tuple[str, int]]:
-        """Return every port with the name of its option."""
-        return [
-            ("--port", self.port),
-            ("--nats-port", self.nats_port),
-            ("--admin-port", self.admin_port),
-        ]
-
+Result = TypeVar("Result")
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def dev(  # noqa: PLR0913 - one argument per option
+    inference_command: Annotated[
+        str | None,
+        typer.Option(
+            help="Command of your own server. {port} becomes the port to listen on, also in the "
+            "environment as PORT; {python} this Python. Default: the demo.",
+            show_default=False,
+        ),
+    ] = None,
+    running_server: Annotated[
+        str | None,
+        typer.Option(
+            "--upstream",
+            metavar="URL",
+            help="Your own server, which runs already: http://HOST:PORT.",
+            show_default=False,
+        ),
+    ] = None,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COMMAND",
+            help="A function with this name and server, a command or a URL; once per function.",
+            show_default=False,
+        ),
+    ] = None,
+    health_path: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="Path at which your server responds with 200 once it can serve. Default: /health.",
+            show_default=False,
+        ),
+    ] = None,
+    start_timeout: Annotated[
+        float, typer.Option(help="Seconds for your server to load its model.", min=1)
+    ] = 600.0,
+    concurrency: Annotated[
+        int, typer.Option(help="Concurrent requests of each server.", min=1, max=MAX_CONCURRENCY)
+    ] = 64,
     port: Annotated[
         int, typer.Option(help="Port for clients; 0 means any free port.", min=0, max=MAX_PORT)
     ] = 8080,
@@ -75,15 +102,12 @@ def dev(  # noqa: PLR0913 - one argument per option
         int, typer.Option(help="Port of the gateway's metrics.", min=0, max=MAX_PORT)
     ] = 0,
     processes: Annotated[int, typer.Option(help="Number of gateway processes.", min=1, max=64)] = 1,
-    concurrency: Annotated[
-        int, typer.Option(help="Concurrent requests of the worker.", min=1, max=MAX_CONCURRENCY)
-    ] = 64,
-    inference_command: Annotated[
-        str,
-        typer.Option(help="Command of your own server; it must use {port} and serve /health."),
-    ] = DEMO_COMMAND,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder for data and logs. Default: temporary.")
+        Path | None,
+        typer.Option(
+            help="Folder for data and logs; with it, functions keep their ids, and the API key "
+            "stays the same. Default: temporary."
+        ),
     ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write URLs, ids and key to this JSON file when ready.")
@@ -92,34 +116,62 @@ def dev(  # noqa: PLR0913 - one argument per option
         float, typer.Option(help="Seconds for running requests to finish at the end.", min=0)
     ] = 10.0,
 ) -> None:
-    """Run the whole system on this machine and print example calls. Ctrl-C stops it."""
-    options = DevOptions(
-        port=port,
-        nats_port=nats_port,
-        admin_port=admin_port,
-        processes=processes,
-        concurrency=concurrency,
-        inference_command=inference_command,
-        data_dir=data_dir,
-        ready_file=ready_file,
-        grace_s=grace,
-    )
+    """Run the whole system on this machine and print example calls. Ctrl-C stops it.
+
+    Without options a demo is served. Your own server is a command that is started for you
+    (--inference-command), or one that runs already (--upstream); for several servers, repeat
+    --function NAME=COMMAND.
+    """
     logs.setup("error", json=False, stream=sys.stderr)
+    try:
+        options = DevOptions(
+            functions=functions_of(
+                inference_command, running_server, function or (), health_path or ()
+            ),
+            port=port,
+            nats_port=nats_port,
+            admin_port=admin_port,
+            processes=processes,
+            concurrency=concurrency,
+            start_timeout_s=start_timeout,
+            data_dir=data_dir,
+            ready_file=ready_file,
+            grace_s=grace,
+        )
+        options.check()
+        check_demo(options.functions)
+    except OptionError as error:
+        _say(str(error))
+        sys.exit(EXIT_UNUSABLE)
     sys.exit(lifecycle.run(lambda life: _dev(options, life)))
 
 
 async def _dev(options: DevOptions, life: Lifecycle) -> int:
-    pause = Pause(life.stopping)
+    """Run until the first stop signal, or until something fails; return the exit code."""
+    running = spawn(_run(options), "dev")
+    stopping = spawn(life.stopping.wait(), "dev.stopping")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        _say(f"stopping; running requests may take {options.grace_s:g} s")
+        running.cancel()
+        await asyncio.wait({running})
+    if running.cancelled():
+        _say("stopped")
+        return 0
+    return running.result()
+
+
+async def _run(options: DevOptions) -> int:
+    """Start everything and watch it until this task is cancelled; return an exit code."""
     with contextlib.ExitStack() as stack:
         try:
-            check_demo(options.inference_command)
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
             folder.mkdir(parents=True, exist_ok=True)
             # First, so that nothing of another `gateway dev` is touched.
             stack.enter_context(lock_folder(folder))
-            lock = stack.enter_context(await lock_server(folder, _START_S, pause, _say))
+            lock = stack.enter_context(await lock_server(folder, _START_S, _say))
             for option, port in options.ports():
                 _check_free(option, port)
             instances = folder / "instances"
@@ -129,36 +181,22 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
-            async with Children(folder, 2 * options.grace_s + _STOP_S, pause) as children:
+            async with Children(folder, 2 * options.grace_s + _STOP_S) as children:
                 broker = await _start_broker(options, folder, children, lock.fileno())
-                running = await _start(options, folder, children, pause, broker)
+                running = await _start(options, folder, children, broker)
                 _announce(running, options.ready_file)
                 while True:
                     children.check()
-                    await pause.wait()
-        except InterruptError:
-            _say("stopped")
-            return 0
+                    await asyncio.sleep(POLL_S)
         except _FAILURES as error:
             _say(str(error))
             return 1
 
 
 _FAILURES = (
-    *(EmbeddedBrokerError, ChildError, DemoError, FolderInUseError, MasterKeyError),
+    *(EmbeddedBrokerError, ChildError, DevFunctionError, FolderInUseError, MasterKeyError),
     *(StoreUnavailable, aiohttp.ClientError, OSError),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The running system."""
-
-    port: int
-    admin_url: str
-    nats_url: str
-    demo: Demo
-    folder: Path
 
 
 class Broker(NamedTuple):
@@ -173,71 +211,128 @@ async def _start_broker(options: DevOptions, folder: Path, children: Children, l
     broker = embedded_broker(folder, HOST, options.nats_port)
     _say(f"starting {broker.name}")
     server = children.start(broker.name, broker.argv, {}, [lock])
-    await server.line_with(broker.ready_line, _START_S)
-    url = broker.url(await server.line_with(broker.listening_line, _START_S))
+    with _telling_of(server):
+        await server.line_with(broker.ready_line, _START_S)
+        url = broker.url(await server.line_with(broker.listening_line, _START_S))
     return Broker(url, broker.gateway_environment(url))
 
 
-async def _start(
-    options: DevOptions, folder: Path, children: Children, pause: Pause, broker: Broker
-) -> Running:
-    """Start the gateway and deploy the demo; return once an invocation has succeeded."""
+def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
+    return telling(_say, lambda elapsed_s: [f"waiting for {child.name} ({elapsed_s:.0f} s)"])
+
+
+async def _start(options: DevOptions, folder: Path, children: Children, broker: Broker) -> Running:
+    """Start the gateway and deploy the functions; return once each has responded to a call."""
     _say("starting the gateway")
-    credentials = await prepare_store(broker.url, folder / "master.key")
-    if credentials.bootstrap_secret is not None:
+    prepared = await prepare_store(broker.url, folder)
+    if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
-        _say(f"bootstrap secret for admin tokens, shown only once: {credentials.bootstrap_secret}")
+        _say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     env = _gateway_env(options, folder, broker)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
-    api_url = f"http://{(await control.event('gateway.ready', _START_S))['listen'][0]}"
+    with _telling_of(control):
+        control_ready = await control.event("gateway.ready", _START_S)
+    api_url = f"http://{control_ready['listen'][0]}"
     # A process of its own, so that its memory stays small.
     gateway = children.start(
         "gateway", [*serve, "invocation"], {**env, "GATEWAY_CONTROL__API_URL": api_url}
     )
-    ready = await gateway.event("gateway.ready", _START_S)
+    with _telling_of(gateway):
+        ready = await gateway.event("gateway.ready", _START_S)
     port = int(ready["listen"][0].rsplit(":", 1)[1])
-    _say("deploying the demo function, waiting for its inference server")
     async with aiohttp.ClientSession() as session:
-        api = DemoApi(session, api_url, credentials.api_key)
-        demo = await api.create(options.concurrency)
-        while not await api.is_active(demo):
-            children.check()
-            await pause.wait()
-    running = Running(port, f"http://{ready['admin']}", broker.url, demo, folder)
-    await _wait_for_response(running, children, pause)
+        api = DevApi(session, api_url, prepared.api_key)
+        functions = await _deploy(options, folder / "instances", children, api, prepared)
+        running = Running(
+            functions, prepared.api_key, port, f"http://{ready['admin']}", broker.url, folder
+        )
+        for function in functions:
+            await _wait_for_response(session, running, function, children)
     return running
 
 
-async def _wait_for_response(running: Running, children: Children, pause: Pause) -> None:
-    """Return once the inference server has responded to an invocation."""
-    demo = running.demo
-    headers = {
-        "authorization": f"Bearer {demo.api_key}",
-        "function-id": demo.function_id,
-        "nvcf-poll-seconds": "1",
-    }
-    deadline = asyncio.get_running_loop().time() + _RESPONSE_S
-    async with aiohttp.ClientSession(headers=headers) as session:
-        while asyncio.get_running_loop().time() < deadline:
+async def _deploy(
+    options: DevOptions, instances: Path, children: Children, api: DevApi, prepared: Prepared
+) -> tuple[DevFunction, ...]:
+    """Deploy the functions; return them once all servers are healthy."""
+    for wanted in options.functions:
+        _say(_deploying(wanted))
+    deployed = [
+        await api.deploy(wanted, prepared.earlier.get(wanted.name), options.concurrency)
+        for wanted in options.functions
+    ]
+    servers = {function: _loading(function.options) for function in deployed}
+    with telling(
+        _say, lambda elapsed_s: [server.describe(elapsed_s) for server in servers.values()]
+    ):
+        poll_s = POLL_S
+        while servers:
             children.check()
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"http://{HOST}:{running.port}/health") as response:
-                    if response.headers.get("nvcf-status") == "fulfilled":
-                        return
-            await pause.wait()
-    raise ChildError(f"no response from the inference server in {_RESPONSE_S:.0f} s")
+            for function, server in tuple(servers.items()):
+                server.follow(instances, await api.instance_ids(function))
+                try:
+                    if await api.is_active(function):
+                        del servers[function]
+                except DevFunctionError as error:
+                    raise _explained(error, function.options, server, options) from error
+            await asyncio.sleep(poll_s)
+            poll_s = min(poll_s * 1.2, _MAX_POLL_S)
+    return tuple(deployed)
 
 
-def _command_template(command: str) -> str:
-    """Return the cluster's command template for ``command``. Raises `ChildError`."""
+def _deploying(function: FunctionOptions) -> str:
+    if function.is_demo:
+        return "deploying the demo function, waiting for its inference server"
+    if function.runs_already:
+        return f"deploying {function.name}, which is served by {function.template}"
+    hint = "" if function.uses_port else "; its command has no {port}, so it must listen on $PORT"
+    return f"deploying {function.name}, waiting for its inference server{hint}"
+
+
+def _loading(function: FunctionOptions) -> LoadingServer:
+    return LoadingServer(function.name, function.health_path, runs_already=function.runs_already)
+
+
+def _explained(
+    error: DevFunctionError, function: FunctionOptions, server: LoadingServer, options: DevOptions
+) -> DevFunctionError:
+    """Return the error with what the health check found last, if that is why it failed."""
+    if "deploy deadline" not in str(error):
+        return DevFunctionError(f"the inference server of {function.name} does not start\n{error}")
+    advice = f"was not healthy within {options.start_timeout_s:g} s (--start-timeout); "
+    return DevFunctionError(
+        f"the inference server of {function.name} {advice}{server.finding()} "
+        f"(--health-path)\n{server.tail()}".rstrip()
+    )
+
+
+async def _wait_for_response(
+    session: aiohttp.ClientSession, running: Running, function: DevFunction, children: Children
+) -> None:
+    """Return once the inference server has responded to an invocation."""
+    headers = {
+        "authorization": f"Bearer {running.api_key}",
+        "function-id": function.function_id,
+        "nvcf-poll-seconds": str(HEALTH_TIMEOUT_S),
+    }
+    url, name = running.url + function.options.health_path, function.options.name
     try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise ChildError(f"--inference-command cannot be parsed: {error}") from error
-    if not arguments:
-        raise ChildError("--inference-command is empty")
-    return f"process://{command}"
+        with telling(
+            _say, lambda elapsed_s: [f"waiting for a response of {name} ({elapsed_s:.0f} s)"]
+        ):
+            async with asyncio.timeout(_RESPONSE_S):
+                while True:
+                    children.check()
+                    with contextlib.suppress(aiohttp.ClientError):
+                        async with session.get(url, headers=headers) as response:
+                            if response.headers.get("nvcf-status") == "fulfilled":
+                                return
+                    await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise ChildError(
+            f"no response from the inference server of {name} in {_RESPONSE_S:.0f} s"
+        ) from None
 
 
 _CONTROL_ENV = {
@@ -251,7 +346,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
     cluster = {
         "name": CLUSTER,
         "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
-        "images": {IMAGE: _command_template(options.inference_command)},
+        "images": {function.name: function.template for function in options.functions},
     }
     return {
         "GATEWAY_CLUSTERS": json.dumps([cluster]),
@@ -261,7 +356,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
         **broker.gateway_env,
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
-        "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(_RESPONSE_S),
+        "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(options.start_timeout_s),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),
         "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
@@ -272,41 +367,11 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
 
 
 def _announce(running: Running, ready_file: Path | None) -> None:
-    demo = running.demo
-    url = f"http://{HOST}:{running.port}"
     if ready_file is not None:
-        document = {
-            "invocation_url": url,
-            "api_url": url,
-            "function_id": demo.function_id,
-            "function_version_id": demo.version_id,
-            "api_key": demo.api_key,
-            "nats_url": running.nats_url,
-        }
         unfinished = ready_file.with_name(ready_file.name + ".part")
-        unfinished.write_text(json.dumps(document))
+        unfinished.write_text(json.dumps(ready_document(running)))
         unfinished.replace(ready_file)
-    host = f"{demo.function_id}.invocation.localhost"
-    call = f"-H 'Authorization: Bearer {demo.api_key}' -H 'Host: {host}'"
-    print(  # noqa: T201
-        f"""
-Ready. Ctrl-C stops everything.
-
-  function    {demo.function_id}  version {demo.version_id}
-  invocation  http://{host}:{running.port}/
-  API         {url}
-  metrics     {running.admin_url}/metrics
-  NATS        {running.nats_url}
-  logs        {running.folder}
-
-Call it:
-
-  curl {call} -d 'hello' {url}/echo
-
-  curl -N {call} '{url}/sse?events=5&interval_ms=500'
-""",
-        flush=True,
-    )
+    print(ready_text(running), flush=True)  # noqa: T201
 
 
 def _check_free(option: str, port: int) -> None:
@@ -323,10 +388,12 @@ def _check_free(option: str, port: int) -> None:
             ) from error
 
 
-def check_demo(command: str) -> None:
-    """Raise `ChildError` if ``command`` is the demo and its requirements are not installed."""
-    if command == DEMO_COMMAND and not (find_spec("fastapi") and find_spec("uvicorn")):
-        raise ChildError(
+def check_demo(functions: Iterable[FunctionOptions]) -> None:
+    """Raise `OptionError` if one is the demo and its requirements are not installed."""
+    if any(function.is_demo for function in functions) and not (
+        find_spec("fastapi") and find_spec("uvicorn")
+    ):
+        raise OptionError(
             "the demo inference server requires: pip install 'invocation-gateway[examples]'; "
             "or give your own with --inference-command"
         )

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from gateway.dev.children import Pause
+from gateway.dev.children import POLL_S
 
 _DEV = "dev.lock"
 _SERVER = "nats-server.lock"
@@ -39,13 +39,11 @@ def lock_folder(folder: Path) -> IO[bytes]:
     return lock
 
 
-async def lock_server(
-    folder: Path, timeout_s: float, pause: Pause, say: Callable[[str], None]
-) -> IO[bytes]:
+async def lock_server(folder: Path, timeout_s: float, say: Callable[[str], None]) -> IO[bytes]:
     """Return the lock that the nats-server must inherit, once no other one uses the folder.
 
     ``say`` prints a message if there is one to wait for. Raises `FolderInUseError` if that one
-    still runs after ``timeout_s`` seconds, `gateway.dev.children.InterruptError`, `OSError`.
+    still runs after ``timeout_s`` seconds, and `OSError`.
     """
     lock = _try_lock(folder / _SERVER)
     if lock is not None:
@@ -54,7 +52,7 @@ async def lock_server(
     try:
         async with asyncio.timeout(timeout_s):
             while lock is None:
-                await pause.wait()
+                await asyncio.sleep(POLL_S)
                 lock = _try_lock(folder / _SERVER)
     except TimeoutError:
         raise FolderInUseError(

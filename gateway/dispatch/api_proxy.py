@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from gateway.api.limits import check_body_bytes
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
+from gateway.routing.cross_origin import PageAccess
 from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.peer import keep_alive
@@ -104,13 +105,13 @@ class ApiProxy:
         self._connect = connect
         self._on_response = on_response
 
-    def serve(self, request: Request, client: ResponseWriter, more: Headers) -> RequestStream:
-        """Serve one request; the headers in ``more`` are added to its response.
+    def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
+        """Serve one request; ``access`` is what its response gets for web pages.
 
         Raises `BodyTooLarge`.
         """
         check_body_bytes(request.body_bytes)
-        response = _ApiResponse(request, client, more, self._on_response)
+        response = _ApiResponse(request, client, access, self._on_response)
         upload = _Upload(request, response)
         spawn(_connect(self._connect, upload, response), "api.call")
         return upload
@@ -220,9 +221,9 @@ class _ApiResponse(NullResponseStream):
     """
 
     __slots__ = (
+        "_access",
         "_client",
         "_has_head",
-        "_more",
         "_on_response",
         "_request",
         "connection",
@@ -230,11 +231,15 @@ class _ApiResponse(NullResponseStream):
     )
 
     def __init__(
-        self, request: Request, client: ResponseWriter, more: Headers, on_response: OnResponse
+        self,
+        request: Request,
+        client: ResponseWriter,
+        access: PageAccess,
+        on_response: OnResponse,
     ) -> None:
         self._request = request
         self._client = client
-        self._more = more
+        self._access = access
         self._on_response = on_response
         self._has_head = False
         self.connection: ClientConnection | None = None
@@ -254,7 +259,8 @@ class _ApiResponse(NullResponseStream):
                 kept.append(header)
         self._has_head = True
         self._on_response(self._request, status, _request_id_in(headers))
-        self._client.send_head(status, [*kept, *self._more], body_bytes)
+        # The process that has the API is a gateway too, which may have its own CORS headers.
+        self._client.send_head(status, self._access.of_forwarded(status, kept), body_bytes)
 
     def response_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
@@ -294,7 +300,7 @@ class _ApiResponse(NullResponseStream):
         if self._has_head:
             self._client.abort()
             return
-        error.headers += self._more
+        error.headers = self._access.of_own_response(error.headers)
         request_id = send_problem(self._request, self._client, error)
         self._on_response(self._request, error.status, request_id)
 

@@ -12,8 +12,8 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission
-from gateway.routing.call_head import CallHead
-from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
 
 
@@ -23,6 +23,7 @@ class Dispatcher:
     __slots__ = (
         "_admission",
         "_context",
+        "_cross_origin",
         "_endpoints",
         "_random",
         "_read_head",
@@ -45,6 +46,7 @@ class Dispatcher:
         self._read_head = read_head
         self._admission = admission
         self._endpoints = endpoints
+        self._cross_origin = endpoints.cross_origin
         self._refusals = refusals
         self._random = registry.random
 
@@ -57,8 +59,17 @@ class Dispatcher:
             if head is None:
                 return self._endpoints.serve(request, client)
             endpoint = INVOCATION
+            if TOKEN_PARAMETER in request.target:
+                head = take_token(request, head)
+            if head.origin is not None:
+                preflight = self._cross_origin.preflight(request, head)
+                if preflight is not None:
+                    self._refusals.preflight(request, 204)
+                    return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
+            access = self._cross_origin.of_refusal(request, head)
+            error.headers = access.of_own_response(error.headers)
             request_id = send_problem(request, client, error)
             self._refusals.refused(request, error, request_id, endpoint, head)
             return IGNORED
@@ -75,6 +86,8 @@ class Dispatcher:
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
             limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)

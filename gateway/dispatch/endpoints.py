@@ -8,6 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.responses import send_health, send_problem
 from gateway.errors import GatewayError, NotFound, Starting
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import (
@@ -31,13 +32,14 @@ _log = logging.getLogger("gateway.attach")
 class PathEndpoints:
     """The endpoints of the public listeners: health, the workers' attach calls, the REST API."""
 
-    __slots__ = ("_api", "_attach", "_health", "_metrics")
+    __slots__ = ("_api", "_attach", "_health", "_metrics", "cross_origin")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
         metrics: GatewayMetrics,
+        cross_origin: CrossOrigin,
         api: ApiProxy | None = None,
     ) -> None:
         """Without ``api``, every path other than health and attach is not found."""
@@ -45,6 +47,7 @@ class PathEndpoints:
         self._attach = attach
         self._health = health
         self._metrics = metrics
+        self.cross_origin = cross_origin
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `GatewayError`."""
@@ -53,16 +56,17 @@ class PathEndpoints:
             return self._attach.serve(request, client)
         if path == RUN_PATH and request.method != b"OPTIONS":
             return self._attach.serve_run(request, client)
-        cors = _cors(request.headers)
-        if request.method == b"OPTIONS" and cors:
-            return self._send(request, client, 204, cors, b"")
+        preflight = self.cross_origin.preflight(request, None)
+        if preflight is not None:
+            return self._send(request, client, 204, preflight, b"")
         response = self._health.respond(path)
+        access = self.cross_origin.of_endpoint(request)
         if response is None and self._api is not None:
-            return self._api.serve(request, client, cors)
+            return self._api.serve(request, client, access)
         if response is None:
             raise NotFound("No function or route matches this host and path")
         status, headers, body = response
-        return self._send(request, client, status, [*headers, *cors], body)
+        return self._send(request, client, status, access.of_own_response(headers), body)
 
     def _send(
         self, request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
@@ -107,14 +111,19 @@ class AttachDispatcher:
 class StartingDispatcher:
     """The `http1.stream.Dispatch` of a public listener before the store is read."""
 
-    __slots__ = ("_health",)
+    __slots__ = ("_cross_origin", "_health")
 
-    def __init__(self, health: ProcessHealth) -> None:
+    def __init__(self, health: ProcessHealth, cross_origin: CrossOrigin) -> None:
         self._health = health
+        self._cross_origin = cross_origin
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
-        """Serve health; every other request gets 503."""
+        """Serve health and preflights; every other request gets 503."""
+        preflight = self._cross_origin.preflight(request, None)
+        if preflight is not None:
+            return respond(request, client, 204, preflight, b"")
         starting = Starting()
+        starting.headers = self._cross_origin.of_endpoint(request).of_own_response(starting.headers)
         return send_health(request, client, self._health, request.target, starting)
 
 
@@ -187,29 +196,3 @@ class _Scrape(NullRequestStream):
         else:
             self._parts = None
             self._client.send_end()
-
-
-def _cors(headers: Headers) -> Headers:
-    """Return the CORS headers of a path endpoint (`docs/wire.md` §1.4).
-
-    Empty if the request has no ``origin``.
-    """
-    found = {name: value for name, value in headers if name in _CORS_READ}
-    if b"origin" not in found:
-        return []
-    response = [
-        (b"access-control-allow-origin", found[b"origin"]),
-        (b"access-control-max-age", b"86400"),
-        (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
-    ]
-    for requested, allowed in _CORS_MIRRORED:
-        if requested in found:
-            response.append((allowed, found[requested]))
-    return response
-
-
-_CORS_MIRRORED = (
-    (b"access-control-request-method", b"access-control-allow-methods"),
-    (b"access-control-request-headers", b"access-control-allow-headers"),
-)
-_CORS_READ = frozenset({b"origin", *(requested for requested, _ in _CORS_MIRRORED)})

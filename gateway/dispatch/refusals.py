@@ -60,6 +60,10 @@ class Refusals:
             key_id = self._key_id_of(head.authorization, time.time())
         self._write(request, error.status, reason, request_id, function_id, key_id)
 
+    def preflight(self, request: Request, status: int) -> None:
+        """Count the response to a preflight for a function: no call, and no refusal."""
+        self._metrics.record_refusal(request.method, status, INVOCATION)
+
     def overloaded(self, version: FunctionVersion) -> None:
         """Record that a call is refused because too many others wait."""
         self._metrics.record_overload(version)

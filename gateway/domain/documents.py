@@ -81,6 +81,9 @@ class Document:
             raise RecordError(f"{name} is not an object")
         return cast("Mapping[str, object]", value)
 
+    def part(self, name: str) -> "Document":
+        return Document(self.mapping(name))
+
     def objects(self, name: str) -> list[Mapping[str, object]]:
         value = self._members.get(name)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gateway.domain.clusters import Clusters
+from gateway.domain.cors import page_policy_of
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
 from gateway.errors import BadRequest, NotFound
@@ -73,6 +74,7 @@ def register_records(
         created_at=at,
         allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
+        page_policy=page_policy_of(spec),
     )
     details = VersionDetails(
         function_id, version_id, account, at, spec, tuple(secret_names), updated_at=at

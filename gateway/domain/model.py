@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import orjson
 
 from gateway.domain.account import Account, Client, Secrets
+from gateway.domain.cors import PagePolicy
 from gateway.domain.deployment import (
     Deployment,
     GpuSpec,
@@ -61,6 +62,7 @@ __all__ = [
     "HealthInfo",
     "Instance",
     "InstanceKey",
+    "PagePolicy",
     "Phase",
     "Record",
     "RecordError",
@@ -149,7 +151,8 @@ class FunctionVersion:
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
     size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
-    may be run again if its inference server broke off before responding.
+    may be run again if its inference server broke off before responding. ``page_policy``: which web
+    pages may read responses; `None` leaves that to the container.
     """
 
     function_id: FunctionId
@@ -165,6 +168,7 @@ class FunctionVersion:
     capacity: int = 0
     max_body_bytes: int = 0
     allows_rerun: bool = True
+    page_policy: PagePolicy | None = None
 
     @property
     def key(self) -> VersionKey:
@@ -184,6 +188,7 @@ class FunctionVersion:
             "capacity": self.capacity,
             "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
+            "cors": self.page_policy.document() if self.page_policy is not None else None,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
             "created_at": self.created_at,
@@ -205,6 +210,7 @@ class FunctionVersion:
             capacity=document.number_or_none("capacity") or 0,
             max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
+            page_policy=(PagePolicy.read(document.part("cors")) if document.has("cors") else None),
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),
             created_at=document.text("created_at"),

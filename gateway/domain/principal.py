@@ -7,6 +7,8 @@ from gateway.domain.readmodel import FunctionEntry
 
 INVOKE = "invoke_function"
 """The scope that an invocation needs (`docs/wire.md` §15.3)."""
+INVOCATION_TOKEN = "token"  # noqa: S105 - the name of a kind
+"""The kind of a token with which functions can be invoked (`docs/wire.md` §14.4)."""
 
 
 class Principal(NamedTuple):

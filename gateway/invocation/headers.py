@@ -3,6 +3,7 @@
 from http1.stream import Headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
+    EXPOSED_HEADERS,
     INVOCATION_DROPS,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
@@ -17,7 +18,7 @@ from wire.headers import (
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
-_EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, NVCF_REQID)
+_EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, b", ".join(EXPOSED_HEADERS))
 
 
 def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:

@@ -39,6 +39,7 @@ from gateway.invocation.states import (
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
 from gateway.routing.client_address import client_address
+from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
@@ -66,7 +67,8 @@ class Invocation:
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
     ``request_token`` is None unless a worker has to fetch the rest of the body. ``caller`` says who
-    invokes what, ``target`` is the path and query of the request.
+    invokes what, ``target`` is the path and query of the request. ``page_access`` is set before the
+    first event if a web page makes the call, or may.
 
     For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
     workers have told. ``instance`` is the id of the instance that attached last, empty if its
@@ -100,6 +102,7 @@ class Invocation:
         "method",
         "offered_at",
         "outcome",
+        "page_access",
         "received_at",
         "request_id",
         "request_token",
@@ -146,6 +149,7 @@ class Invocation:
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
+        self.page_access: PageAccess | None = None
         self.status = 0
         self.received_at = request.received_at
         self.offered_at = request.received_at
@@ -473,9 +477,10 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), body_bytes
-        )
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_forwarded(status, headers)
+        self._client.send_head(status, headers, body_bytes)
 
     def response_data(self, data: bytes) -> None:
         """The next bytes of the response, forwarded as they are: SSE events pass here."""
@@ -607,9 +612,10 @@ class Invocation:
         self.status = status
         self.response_bytes = len(body)
         self._finish(outcome)
-        self._client.send_head(
-            status, with_platform_headers(headers, status, self.request_id), len(body)
-        )
+        headers = with_platform_headers(headers, status, self.request_id)
+        if self.page_access is not None:
+            headers = self.page_access.of_own_response(headers)
+        self._client.send_head(status, headers, len(body))
         self._client.send_data(body)
         self._client.send_end()
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
-from gateway.domain.principal import Principal
-from gateway.errors import BadRequest, GatewayError
+from gateway.domain.principal import INVOCATION_TOKEN, Principal
+from gateway.errors import BadRequest, GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
@@ -46,6 +46,9 @@ class Admission:
         Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound` or `BadRequest`.
         """
         principal = self._authenticate(head.authorization, now)
+        if head.is_linked and principal.kind != INVOCATION_TOKEN:
+            # URLs are kept in histories and logs: only what soon expires may be in one.
+            raise Unauthenticated
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)

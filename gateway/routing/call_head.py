@@ -2,18 +2,30 @@
 
 The headers ``function-id`` and ``function-version-id`` take precedence over the host name. A
 request that names no function is for the path endpoints.
+
+Links and ``EventSource`` cannot set headers: their URLs may have an invocation token as the query
+parameter ``nvcf-token`` (`docs/wire.md` §2.3).
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from gateway.errors import BadRequest
 from http1.stream import Headers, Request
-from wire.headers import AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS
+from wire.headers import (
+    AUTHORIZATION,
+    FUNCTION_ID,
+    FUNCTION_VERSION_ID,
+    NVCF_POLL_SECONDS,
+    ORIGIN,
+)
 from wire.hosts import HostError, HostRoute, parse_authority, route_host
 from wire.ids import parse_uuid
 
-_READ = frozenset({AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS})
+TOKEN_PARAMETER = b"nvcf-token="
+"""The query parameter for an invocation token, with its equals sign."""
+_READ = frozenset({AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS, ORIGIN})
 _MAX_HOSTS = 4096
 """How many parsed host names are cached; a full cache is cleared."""
 
@@ -22,12 +34,15 @@ class CallHead(NamedTuple):
     """What admission reads of a request that calls a function; one pass over the headers finds it.
 
     The ids are canonical UUID text. The header values are as they came, ``None`` if absent.
+    ``is_linked``: ``authorization`` is made of the token in the query.
     """
 
     function_id: str
     version_id: str | None
     authorization: bytes | None
     poll_seconds: bytes | None
+    origin: bytes | None = None
+    is_linked: bool = False
 
 
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
@@ -59,16 +74,46 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
             function_id = parse_uuid(values[FUNCTION_ID])
             if function_id is not None:
                 version_id = parse_uuid(get(FUNCTION_VERSION_ID, b""))
-                return CallHead(function_id, version_id, get(AUTHORIZATION), get(NVCF_POLL_SECONDS))
+                return CallHead(
+                    function_id,
+                    version_id,
+                    get(AUTHORIZATION),
+                    get(NVCF_POLL_SECONDS),
+                    get(ORIGIN),
+                )
         authority = request.authority
         found = known[authority] if authority in known else host_route(authority)
         if found is None:
             return None
         return CallHead(
-            found.function_id, found.version_id, get(AUTHORIZATION), get(NVCF_POLL_SECONDS)
+            found.function_id,
+            found.version_id,
+            get(AUTHORIZATION),
+            get(NVCF_POLL_SECONDS),
+            get(ORIGIN),
         )
 
     return read
+
+
+def take_token(request: Request, head: CallHead) -> CallHead:
+    """Return ``head`` with the token in the request's query, which is taken out of its target.
+
+    So nothing that comes after, the function included, sees the token. Raises `BadRequest` for more
+    than one credential (RFC 6750 §2).
+    """
+    path, _, query = request.target.partition(b"?")
+    tokens: list[bytes] = []
+    others: list[bytes] = []
+    for parameter in query.split(b"&"):
+        (tokens if parameter.startswith(TOKEN_PARAMETER) else others).append(parameter)
+    if not tokens:
+        return head
+    request.target = path + b"?" + b"&".join(others) if others else path
+    if len(tokens) > 1 or head.authorization is not None:
+        raise BadRequest("The request has more than one credential: in its query, or in a header")
+    token = unquote_to_bytes(tokens[0].removeprefix(TOKEN_PARAMETER))
+    return head._replace(authorization=b"Bearer " + token, is_linked=True)
 
 
 def _values(headers: Headers) -> dict[bytes, bytes]:

@@ -18,6 +18,8 @@ from tests.support.dev import Dev, start_dev
 from tests.support.programs import Program, command_line, descendants, gateway, wait_gone
 from tests.support.waiting import PATIENCE_S, until_blocking
 
+TINY = "{python} -m tests.support.tiny_server --port {port}"
+
 
 def curl_lines(dev: Dev) -> list[str]:
     return [line.strip() for line in dev.program.lines if line.strip().startswith("curl ")]
@@ -42,14 +44,28 @@ def test_the_two_printed_curl_lines_work_when_pasted(dev: Dev) -> None:
     assert paste(events.replace("interval_ms=500", "interval_ms=5")).count("data:") >= 5
 
 
+def test_the_printed_python_works_when_pasted(dev: Dev) -> None:
+    begin = next(n for n, line in enumerate(dev.program.lines) if line.startswith("from openai"))
+    code = "".join(dev.program.lines[begin : begin + 4])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert "owned_by='examples'" in done.stdout
+
+
 def test_the_ready_file_has_everything_a_script_needs(dev: Dev) -> None:
     assert set(dev.ready) == {
         "invocation_url",
         "api_url",
         "function_id",
         "function_version_id",
+        "functions",
         "api_key",
         "nats_url",
+    }
+    assert dev.ready["functions"]["demo"] == {
+        "function_id": dev.ready["function_id"],
+        "function_version_id": dev.ready["function_version_id"],
     }
 
 
@@ -153,6 +169,9 @@ def test_a_dead_child_ends_dev_with_the_end_of_its_log(tmp_path: Path) -> None:
     [
         (["--inference-command", "serve 'model {port}"], "--inference-command"),
         (["--inference-command", ""], "--inference-command"),
+        (["--inference-command", "no-such-program {port}"], "no-such-program"),
+        (["--inference-command", "sh", "--upstream", "http://h:1"], "exclude each other"),
+        (["--health-path", "/ready"], "--health-path"),
         (["--nats-port", "65536"], "--nats-port"),
         (["--ready-file", "/nowhere/ready.json"], "/nowhere"),
     ],
@@ -213,27 +232,115 @@ def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) 
     )
 
 
-def test_a_restart_replaces_its_own_demo_and_key_and_keeps_those_of_users(tmp_path: Path) -> None:
+def test_a_restart_keeps_functions_and_keys_its_own_and_those_of_users(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     dev = start_dev(tmp_path, "--data-dir", str(folder))
     demo = {"--name": "demo", "--image": "demo", "--inference-url": "/echo"}
     options = [text for option in demo.items() for text in option]
     function = command("functions", "create", *options, "--json", env=api_of(dev))
     key = command("keys", "create", "--description", "gateway dev", "--json", env=api_of(dev))
-    first = dev.ready["api_key"]
+    first = dev.ready
     assert dev.program.stop() == 0
 
     dev = start_dev(tmp_path, "--data-dir", str(folder))
+    for name in ("function_id", "function_version_id", "api_key"):
+        assert dev.ready[name] == first[name]
+    assert (folder / "api-key").stat().st_mode & 0o077 == 0
     listed = command("functions", "list", "--json", env=api_of(dev))
     assert {version["id"] for version in listed} == {dev.ready["function_id"], function["id"]}
     url = dev.ready["nats_url"]
     keys = command("keys", "list", "--nats-url", url, "--json")
     assert {entry["id"] for entry in keys} == {"gateway-dev", key["id"]}
     with httpx.Client(base_url=dev.ready["invocation_url"], timeout=PATIENCE_S) as client:
-        for value, status in ((first, 401), (key["key"], 200)):
+        for value in (first["api_key"], key["key"]):
             headers = {**dev.headers, "authorization": f"Bearer {value}"}
-            assert client.post("/echo", headers=headers, content=b"x").status_code == status
+            assert client.post("/echo", headers=headers, content=b"x").status_code == 200
+    revoked = gateway("keys", "revoke", "gateway-dev", "--nats-url", url)
+    assert revoked.wait_end() == 0, revoked.output
     assert dev.program.stop() == 0
+
+    dev = start_dev(tmp_path, "--data-dir", str(folder))
+    assert dev.ready["function_id"] == first["function_id"]
+    assert dev.ready["api_key"] != first["api_key"], "a revoked key came back"
+    assert dev.program.stop() == 0
+
+
+def test_another_health_path_is_another_version_of_the_same_function(tmp_path: Path) -> None:
+    own = ("--data-dir", str(tmp_path / "data"), "--inference-command", TINY)
+    first = start_dev(tmp_path, *own)
+    assert first.program.stop() == 0
+    second = start_dev(tmp_path, *own, "--health-path", "/other")
+    assert second.ready["function_id"] == first.ready["function_id"]
+    assert second.ready["function_version_id"] != first.ready["function_version_id"]
+    (listed,) = command("functions", "list", "--json", env=api_of(second))
+    assert listed["versionId"] == second.ready["function_version_id"]
+    assert second.program.stop() == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_calls_of_ones_own_servers_are_printed_and_work_when_pasted(tmp_path: Path) -> None:
+    """One is started, one runs already and is stopped by nobody."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = Program([sys.executable, "-m", "tests.support.tiny_server", "--port", str(port)])
+    try:
+        running.wait_line(lambda line: "listening" in line)
+        dev = start_dev(
+            tmp_path,
+            *("--function", f"mine={TINY}", "--function", f"other=http://127.0.0.1:{port}"),
+            *("--health-path", "/any", "--health-path", "other=/path?x=1"),
+        )
+        calls = curl_lines(dev)
+        assert [call.rsplit("/", 1)[1].rstrip("'") for call in calls] == ["any", "any", "path?x=1"]
+        assert [paste(call) for call in calls] == ["OK\n"] * 3
+        assert set(dev.ready["functions"]) == {"mine", "other"}
+        assert dev.ready["functions"]["other"]["function_id"] in calls[2]
+        assert dev.program.stop() == 0
+        assert running.process.poll() is None
+    finally:
+        running.stop()
+
+
+def test_a_server_that_loads_is_shown_with_its_last_line_and_can_be_interrupted(
+    tmp_path: Path,
+) -> None:
+    loading = f"{{python}} {loader(tmp_path)} {{port}}"
+    program = gateway("dev", "--port", "0", "--inference-command", loading)
+    shown = program.wait_line(lambda line: "is starting" in line, 3 * PATIENCE_S)
+    assert "GET /health: Connection refused" in shown
+    assert shown.rstrip().endswith("Loading shards: 50%")
+    family = descendants(program.pid)
+    assert any("loader.py" in line for line in family.values())
+    assert program.stop(signal.SIGINT) == 0
+    wait_gone(list(family))
+    assert "Ready." not in program.output
+    assert "Traceback" not in program.output
+
+
+def test_a_server_without_its_health_path_is_reported_after_the_start_timeout() -> None:
+    no_health = "{python} -m http.server {port}"
+    program = gateway(
+        "dev", "--port", "0", "--inference-command", no_health, "--start-timeout", "2"
+    )
+    assert program.wait_end(3 * PATIENCE_S) == 1
+    assert "was not healthy within 2 s (--start-timeout)" in program.output
+    assert "GET /health: status 404, expected 200 (--health-path)" in program.output
+    assert "Traceback" not in program.output
+
+
+def loader(folder: Path) -> Path:
+    """Write a server that loads for ever, with a progress bar, and does not end at SIGTERM."""
+    script = folder / "loader.py"
+    script.write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "sys.stderr.write('\\rLoading shards: 10%\\r\\x1b[32mLoading shards\\x1b[0m: 50%')\n"
+        "sys.stderr.flush()\n"
+        "while True:\n"
+        "    signal.pause()\n"
+    )
+    return script
 
 
 def test_a_bootstrap_secret_is_printed_at_the_first_start_and_outlives_later_ones(

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.dev.demo import Demo
 from tests.support.programs import Program, descendants
-from tests.support.stack import Stack
+from tests.support.stack import Demo, Stack
 from tests.support.waiting import PATIENCE_S, until
 
 CALLERS = 6

@@ -23,13 +23,13 @@ from pathlib import Path
 import pytest
 
 from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES
-from gateway.dev.demo import ACCOUNT, Demo
+from gateway.dev.functions import ACCOUNT
 from loadtests import catalog
 from queueing.nats.protocol import PING, encode_connect, encode_publish
 from tests.support.loop_turns import UNITS, LoopTurns, unit_s
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program
-from tests.support.stack import register
+from tests.support.stack import Demo, register
 from tests.support.waiting import PATIENCE_S
 from wire.subjects import cancel_subject
 

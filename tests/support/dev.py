@@ -30,13 +30,18 @@ class Dev(NamedTuple):
         )
 
 
-def start_dev(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Dev:
+def start_dev(
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    patience_s: float = 3 * PATIENCE_S,
+) -> Dev:
     """Start `gateway dev` on free ports and wait until it reports that it is ready."""
     ready_file = folder / "ready.json"
     program = gateway("dev", "--port", "0", "--ready-file", str(ready_file), *arguments, env=env)
     try:
-        program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)
-        program.wait_line(lambda line: "curl -N" in line)
+        program.wait_line(lambda line: line.startswith("Ready."), patience_s)
+        program.wait_line(lambda line: line.startswith("print("))
         until_blocking(
             lambda: ready_file.exists() or program.process.poll() is not None,
             what=f"the file {ready_file.name} or the end of the program",

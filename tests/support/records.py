@@ -12,6 +12,7 @@ from gateway.domain.model import (
     GpuSpec,
     HealthInfo,
     Instance,
+    PagePolicy,
     Phase,
     Record,
     ResourceScope,
@@ -87,6 +88,8 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         st.integers(0, 65535),
         SECONDS,
         st.booleans(),
+        st.none()
+        | st.builds(PagePolicy, st.frozensets(TEXTS, min_size=1, max_size=2), st.booleans()),
     ),
     st.builds(
         ApiKey,

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
-from gateway.dev.demo import ACCOUNT, Demo
+from gateway.dev.functions import ACCOUNT
 from gateway.domain.model import ApiKey, Function, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE
 from gateway.store.connection import NatsOptions, StoreConnection
@@ -28,6 +28,14 @@ LEASE_S = 1
 """Lease duration in seconds; short, because some tests wait until a lease expires."""
 
 Result = TypeVar("Result")
+
+
+class Demo(NamedTuple):
+    """A function, and a key for it."""
+
+    function_id: str
+    version_id: str
+    api_key: str
 
 
 class Stack:

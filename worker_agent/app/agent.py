@@ -203,6 +203,7 @@ class Agent:
         deadline = asyncio.get_running_loop().time() + health.ready_timeout_s
         emit(_log, "inference.awaited", address=self._probe.authority, path=self._probe.path)
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
+        reason = ""
         while not stopping.done():
             probe = spawn(self._watch.ask(), "worker.probe")
             await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -211,6 +212,9 @@ class Agent:
                 break
             if probe.result():
                 return True
+            if self._watch.failure != reason:
+                reason = self._watch.failure
+                emit(_log, "inference.loading", reason=reason)
             if asyncio.get_running_loop().time() > deadline:
                 emit(_log, "inference.not_ready", logging.ERROR, reason=self._watch.failure)
                 return False

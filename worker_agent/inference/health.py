@@ -41,7 +41,7 @@ async def probe_once(pool: Pool, probe: Probe) -> Miss | None:
         return Miss(f"no response within {probe.timeout_s:g} s")
     except OSError as error:
         is_refused = isinstance(error, ConnectionRefusedError) and not probe.is_apart
-        return Miss(str(error) or type(error).__name__, is_refused)
+        return Miss(error.strerror or str(error) or type(error).__name__, is_refused)
     if found != probe.expected_status:
         return Miss(f"status {found}, expected {probe.expected_status}")
     return None

@@ -24,7 +24,8 @@ from gateway.api.schemas.functions import (
     UpdateRateLimit,
 )
 from gateway.api.serializers import function_view
-from gateway.domain.compare_and_set import change_details, delete_record
+from gateway.domain.compare_and_set import change_details, change_version, delete_record
+from gateway.domain.cors import PagePolicy, page_policy_of
 from gateway.domain.deployment import VersionDetails
 from gateway.domain.lifecycle import check_family, register_records, timestamp
 from gateway.domain.model import Function, FunctionVersion
@@ -98,9 +99,11 @@ async def delete(api: Api, call: Call[None, None]) -> None:
 
 
 async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
-    """Update tags, rate limit or LLM configuration."""
+    """Update tags, rate limit, LLM configuration or the origins of web pages."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
+    if call.body.cors is not None:
+        version = await _set_page_policy(api, call, page_policy_of(details.spec))
     return FunctionResponse(function=function_view(version, details, is_owner=True))
 
 
@@ -148,11 +151,25 @@ async def _change_spec(
     return details
 
 
+async def _set_page_policy(api: Api, call: AnyCall, policy: PagePolicy | None) -> FunctionVersion:
+    version = await change_version(
+        call.store(api),
+        call.function_id,
+        call.version_id,
+        lambda version: replace(version, page_policy=policy),
+    )
+    if version is None:
+        raise not_found(call.function_id, call.version_id)
+    return version
+
+
 def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
     changed = body.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
     )
     updated = {**spec, **changed}
+    if body.cors is not None and not body.cors.origins:
+        del updated["cors"]
     is_llm = spec.get("functionType") == "LLM"
     if not is_llm and (body.llm_invocation_config or body.model_updates):
         raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from gateway.api.access import AnyCall, forbid, not_found
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.tokens import CreateToken, TokenFor, TokenResponse
-from gateway.auth.tokens import INVOCATION, invoker_of, mint
+from gateway.auth.tokens import invoker_of, mint
 from gateway.domain.model import ResourceScope
-from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import Forbidden
 
 Named = Iterable[tuple[str, str | None]]
@@ -38,7 +38,7 @@ async def create_for_version(api: Api, call: Call[TokenFor, None]) -> TokenRespo
 
 
 def _mint(api: Api, call: AnyCall, client_id: str, named: Named) -> TokenResponse:
-    if call.principal.kind == INVOCATION:
+    if call.principal.kind == INVOCATION_TOKEN:
         raise Forbidden("A token cannot create a token")
     identity = api.identity
     lifetime_s = int(identity.invocation_token_s)

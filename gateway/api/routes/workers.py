@@ -32,6 +32,8 @@ from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
+READY_S = 1800.0
+"""Seconds that a worker waits for the first healthy response of its inference server."""
 
 
 class InstanceRecords(Protocol):
@@ -48,13 +50,15 @@ class WorkerOptions:
 
     ``api_url`` is the API's as workers reach it, ``broker_environment`` as from
     `queueing.interface.GatewayBroker.worker_environment`. The API may be unreachable for half of
-    ``token_s`` before workers lose their login.
+    ``token_s`` before workers lose their login. A worker waits ``ready_s`` for its inference server
+    to load a model.
     """
 
     api_url: str
     broker_environment: Mapping[str, str]
     lease_s: float = 15.0
     token_s: float = 3600.0
+    ready_s: float = READY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class Workers:
             "WORKER_CONTROL__URL": self._options.api_url,
             "WORKER_CONTROL__TOKEN": self._token(worker, self._ports.clock()),
             "WORKER_INSTANCE__ID": instance.instance_id,
+            "WORKER_HEALTH__READY_TIMEOUT_S": f"{self._options.ready_s:.0f}",
         }
 
     async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:

@@ -74,6 +74,13 @@ class RateLimitView(View):
     per_user_rate: str | None = None
 
 
+class CorsView(View):
+    """Which web pages may read the function's responses."""
+
+    origins: list[str]
+    credentials: bool | None = None
+
+
 class LlmConfigView(View):
     """Configuration of a model in the LLM gateway."""
 
@@ -111,6 +118,7 @@ class FunctionView(View):
     inference_port: int | None = None
     allow_rerun: bool | None = None
     max_body_bytes: int | None = None
+    cors: CorsView | None = None
     container_image: str | None = None
     container_args: str | None = None
     container_environment: list[EnvironmentView] | None = None

@@ -21,6 +21,7 @@ from gateway.api.schemas.fields import (
 from gateway.api.schemas.parts import (
     MAX_ARTIFACTS,
     Arguments,
+    CorsSettings,
     Environment,
     Health,
     LlmConfig,
@@ -112,6 +113,7 @@ class CreateFunction(Body):
     rate_limit: RateLimit | None = None
     llm_invocation_config: LlmInvocationConfig | None = None
     telemetries: Telemetries | None = None
+    cors: CorsSettings | None = None
     allow_rerun: bool | None = None
     """Whether a POST or PATCH may be run again, once, if an inference server broke off before it
     responded. When absent, true. Other methods may be run again in any case."""
@@ -153,6 +155,8 @@ class CreateFunction(Body):
         )
         if not self.inference_port:
             stored.pop("inferencePort", None)
+        if self.cors is not None and not self.cors.origins:
+            del stored["cors"]
         for name in ("models", "resources", "tags", "containerEnvironment"):
             if not stored.get(name, True):
                 del stored[name]
@@ -190,12 +194,21 @@ class UpdateMetadata(Body):
     rate_limit: RateLimit | None = None
     model_updates: Annotated[list[ModelUpdate], items(MAX_ARTIFACTS, at_least=1)] | None = None
     llm_invocation_config: LlmInvocationConfig | None = None
+    cors: CorsSettings | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = (self.tags, self.rate_limit, self.model_updates, self.llm_invocation_config)
+        given = (
+            self.tags,
+            self.rate_limit,
+            self.model_updates,
+            self.llm_invocation_config,
+            self.cors,
+        )
         if all(member is None for member in given):
-            raise ValueError("give one of tags, rateLimit, modelUpdates and llmInvocationConfig")
+            raise ValueError(
+                "give one of tags, rateLimit, modelUpdates, llmInvocationConfig and cors"
+            )
         return self
 
 

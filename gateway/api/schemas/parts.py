@@ -18,6 +18,7 @@ from gateway.api.schemas.fields import (
     items,
     unique,
 )
+from wire.origins import ANY_ORIGIN, MAX_ORIGIN_CHARS, ORIGIN_PATTERN, normal_origin
 
 MAX_VALUE_CHARS = 65_536
 """Maximum characters of a container's arguments, and of the value of an environment variable."""
@@ -79,6 +80,12 @@ RoutingMethod = Annotated[
 ]
 _NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
 """For maps with a pattern of names: other names are refused, which pydantic's schema omits."""
+Origin = Annotated[
+    str,
+    Field(pattern=ORIGIN_PATTERN, max_length=MAX_ORIGIN_CHARS),
+    AfterValidator(normal_origin),
+]
+"""``*``, or ``scheme://host`` or ``scheme://host:port``, without a path."""
 Priority = Annotated[int, Field(ge=0, le=4_294_967_295), WHOLE]
 
 
@@ -189,6 +196,24 @@ class Telemetries(Body):
     def _check(self) -> Self:
         if not (self.logs_telemetry_id or self.metrics_telemetry_id or self.traces_telemetry_id):
             raise ValueError("telemetries needs at least one id")
+        return self
+
+
+class CorsSettings(Body):
+    """Which web pages may read the function's responses (CORS).
+
+    It replaces what the container sends; without it the container decides.
+    """
+
+    origins: Annotated[list[Origin], items(64)]
+    """Origins of pages, such as https://app.example, or * for all. Empty: like no member cors."""
+    credentials: bool | None = None
+    """Whether pages may send cookies; not for all origins. When absent, false."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.credentials and ANY_ORIGIN in self.origins:
+            raise ValueError("credentials needs a list of origins without *")
         return self
 
 

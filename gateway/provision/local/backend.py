@@ -21,6 +21,7 @@ from gateway.provision.local.command import (
     Command,
     image_of,
     inference_command,
+    running_server,
     worker_command,
 )
 from gateway.provision.local.instance import LocalInstance
@@ -141,13 +142,17 @@ class ProcessBackend:
         if self._on_change is not None:
             self._on_change(record.function_id, record.version_id)
 
-    def _commands(self, launch: LaunchSpec, folder: Path) -> tuple[Command, Command]:
-        options = self._options
-        allocation = Allocation(options.host, _free_port(options.host), folder / "secrets.json")
+    def _commands(self, launch: LaunchSpec, folder: Path) -> tuple[Command | None, Command]:
+        options, inherited = self._options, self._inherited
         template = options.template_of(launch.spec.backend, image_of(launch))
-        return (
-            inference_command(launch, template, allocation, options.python, self._inherited),
-            worker_command(launch, options.worker, allocation, options.drain_s, self._inherited),
+        address = running_server(launch, template)
+        host, port = address or (options.host, _free_port(options.host))
+        allocation = Allocation(host, port, folder / "secrets.json", options.host)
+        inference = None
+        if address is None:
+            inference = inference_command(launch, template, allocation, options.python, inherited)
+        return inference, worker_command(
+            launch, options.worker, allocation, options.drain_s, inherited
         )
 
     def _require_folder(self) -> Path:

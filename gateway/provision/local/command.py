@@ -5,19 +5,26 @@ In place of a container image, a cluster configures a command template for it:
 ``{python}`` our interpreter, ``{image}`` the name of the image. The function's own
 ``containerArgs`` are appended. No shell is involved.
 
+``http://host:port`` in place of a command is an inference server that runs already: an instance is
+then a worker agent alone, and nothing is started or stopped but that.
+
 A command that Linux cannot execute is refused here, with a message for its user: execve(2) takes at
 most 128 KiB in one argument or variable, and a quarter of the stack's limit (by default 8 MiB) in
 all of them together.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.local.shellwords import split
 
 SCHEME = "process://"
+_RUNNING = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
+"""URL of an inference server that runs already: the agent speaks plain HTTP and adds no path."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 """Variables that instances inherit: never the gateway's settings, which hold credentials."""
 MAX_STRING_BYTES = 131_072 - 1
@@ -28,6 +35,14 @@ MAX_IMAGE_CHARS = 4096
 _POINTER_BYTES = 8
 _SHOWN_CHARS = 200
 _DEFAULT_PORT = 8000
+_MAX_PORT = 65535
+
+
+class ServerAddress(NamedTuple):
+    """Where an inference server listens; an IPv6 address without brackets."""
+
+    host: str
+    port: int
 
 
 class LaunchError(Exception):
@@ -36,11 +51,15 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What one instance was given on this machine: its port on ``host``, and its secrets file."""
+    """What one instance was given: where its server listens, and its secrets file.
+
+    ``admin_host`` is where its worker listens.
+    """
 
     host: str
     port: int
     secrets_file: Path
+    admin_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,29 @@ class Command:
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
+
+
+def address_of(url: str) -> ServerAddress | None:
+    """Return the address in ``http://host:port``; `None` if it is anything else."""
+    found = _RUNNING.fullmatch(url)
+    if found is None or not 0 < int(found[3]) <= _MAX_PORT:
+        return None
+    return ServerAddress(found[1] or found[2], int(found[3]))
+
+
+def running_server(launch: LaunchSpec, template: str | None) -> ServerAddress | None:
+    """Return the address of the server that runs already; `None` if one is to be started.
+
+    Raises `LaunchError` if the function has settings that such a server cannot get.
+    """
+    address = None if template is None else address_of(template)
+    if address is not None:
+        for name in ("helmChart", "containerArgs", "containerEnvironment"):
+            if launch.details.spec.get(name):
+                raise LaunchError(
+                    f"{name} cannot be given to a server that runs already: {template}"
+                )
+    return address
 
 
 def inference_command(
@@ -66,7 +108,10 @@ def inference_command(
     if template is None or _text(spec, "helmChart"):
         raise LaunchError(_explain_no_command(launch))
     if not template.startswith(SCHEME):
-        raise LaunchError(f"{template!r} is not a command: it must begin with {SCHEME}")
+        raise LaunchError(
+            f"{template!r} is neither a command, which begins with {SCHEME}, "
+            "nor the address of a server that runs already, http://host:port"
+        )
     values = {"{port}": str(allocation.port), "{python}": python, "{image}": image_of(launch)}
     words = _split(template.removeprefix(SCHEME), "the cluster's command")
     words += _split(_text(spec, "containerArgs"), "containerArgs")
@@ -115,7 +160,7 @@ def worker_command(
         "WORKER_INFERENCE__HOST": allocation.host,
         "WORKER_INFERENCE__PORT": str(allocation.port),
         "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
-        "WORKER_ADMIN__LISTEN": f"{allocation.host}:0",
+        "WORKER_ADMIN__LISTEN": f"{allocation.admin_host}:0",
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
         **health_settings,
         **launch.worker_environment,

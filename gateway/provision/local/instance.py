@@ -1,5 +1,7 @@
 """One instance on this machine: an inference server and its worker agent, as two processes.
 
+An instance of a server that runs already is its worker agent alone.
+
 If one of them ends by itself, the other is killed and the instance is DOWN. To stop an instance,
 the worker gets SIGTERM first, so that it takes no more requests and finishes those it has; then the
 inference server gets it. A process that does not end in time is killed. Each process leads its own
@@ -10,10 +12,11 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,8 +47,11 @@ _FINAL = frozenset(
 )
 """Errors of execve(2) that the command causes, not the state of the machine."""
 
-Commands = Callable[[LaunchSpec, Path], tuple[Command, Command]]
-"""Returns the commands of inference server and worker. Raises `LaunchError`, `OSError`."""
+Commands = Callable[[LaunchSpec, Path], tuple[Command | None, Command]]
+"""Returns the commands of inference server and worker. Raises `LaunchError`, `OSError`.
+
+The first is `None` if the inference server runs already.
+"""
 
 
 class LocalInstance:
@@ -145,17 +151,16 @@ class LocalInstance:
         """Run both processes until one ends or a request comes; return why it ended."""
         inference_command, agent_command = self._commands(self.launch, self._folder)
         self._write_secrets()
-        inference = await self._spawn("inference", inference_command, processes)
-        worker = await self._spawn("worker", agent_command, processes)
+        started: dict[str, Process] = {}
+        if inference_command is not None:
+            started["inference"] = await self._spawn("inference", inference_command, processes)
+        started["worker"] = await self._spawn("worker", agent_command, processes)
         request = spawn(self._request.wait(), "provision.request")
-        exits = {
-            spawn(inference.wait(), "provision.wait"): "inference",
-            spawn(worker.wait(), "provision.wait"): "worker",
-        }
+        exits = {spawn(process.wait(), "provision.wait"): name for name, process in started.items()}
         try:
             await asyncio.wait([request, *exits], return_when=asyncio.FIRST_COMPLETED)
             if self._grace_s is not None:
-                await self._terminate(inference, worker)
+                await self._terminate(started)
                 return ""
             if self._failure:
                 return _join_reason(self._failure, self.log_tail("inference"))
@@ -163,17 +168,18 @@ class LocalInstance:
         finally:
             for task in (request, *exits):
                 task.cancel()
-        code = (inference if name == "inference" else worker).returncode
         what = "the inference server" if name == "inference" else "the worker agent"
         logs = ("inference",) if name == "inference" else ("worker", "inference")
-        return _join_reason(f"{what} ended {_describe_exit(code)}", self.log_tail(*logs))
+        ending = f"{what} ended {_describe_exit(started[name].returncode)}"
+        return _join_reason(ending, self.log_tail(*logs))
 
-    async def _terminate(self, inference: Process, worker: Process) -> None:
+    async def _terminate(self, started: Mapping[str, Process]) -> None:
         """Send SIGTERM to the worker, then to the inference server; wait for each to end."""
-        for process, limit_s in ((worker, None), (inference, END_S)):
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            await self._wait_exit(process, limit_s)
+        for name, limit_s in (("worker", None), ("inference", END_S)):
+            if (process := started.get(name)) is not None:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+                await self._wait_exit(process, limit_s)
 
     async def _wait_exit(self, process: Process, limit_s: float | None) -> None:
         """Wait up to ``limit_s`` seconds for a process to end.
@@ -206,15 +212,20 @@ class LocalInstance:
                 log.unlink()
         with log.open("ab") as output:
             self._log_starts[name] = output.tell()
-            process = await asyncio.create_subprocess_exec(
-                *command.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=command.environment,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=command.environment,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+            except OSError as error:
+                # The event loop does not say which file it was.
+                named = _name_missing(error, command)
+                raise OSError(error.errno, error.strerror, named) from error
         processes.append(process)
         record_processes(self._folder, [started.pid for started in processes])
         return process
@@ -241,6 +252,15 @@ class LocalInstance:
             self.launch.instance.instance_id, state, self._clock(), reason, is_final
         )
         self._on_change(self)
+
+
+def _name_missing(error: OSError, command: Command) -> str:
+    """Return the program that could not be executed, or that the interpreter of it is missing."""
+    program = command.argv[0]
+    found = shutil.which(program, path=command.environment.get("PATH"))
+    if error.errno == errno.ENOENT and found is not None:
+        return f"the interpreter that the first line of {found} names"
+    return program
 
 
 def _kill(process: Process) -> None:

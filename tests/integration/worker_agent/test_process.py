@@ -351,7 +351,9 @@ async def test_an_inference_server_that_never_gets_healthy_ends_the_agent(
         WORKER_HEALTH__START_INTERVAL_S="50ms",
     ) as system:
         assert await asyncio.to_thread(system.agent.wait_end) == 1
-        assert "status 200, expected 418" in system.agent.output
+        (loading,) = [line for line in system.agent.lines if "inference.loading" in line]
+        assert json.loads(loading)["reason"] == "status 200, expected 418"
+        assert "inference.not_ready" in system.agent.output
 
 
 async def test_unusable_settings_are_named(shared_nats_server: NatsServer) -> None:  # noqa: F811

@@ -65,12 +65,18 @@ def _function(body: Body) -> None:
         body["health"]["timeout"] = "PT1S"
     _secrets(body)
     _rate_limit(body.get("rateLimit"))
+    _cors(body.get("cors"))
     if body.get("functionType") == "LLM":
         body["models"] = body.get("models") or [{"name": "one"}]
         _llm_priority(body)
     else:
         _drop(body, "llmInvocationConfig")
     _models(body)
+
+
+def _cors(settings: Body | None) -> None:
+    if settings is not None and "*" in settings["origins"]:
+        settings["credentials"] = False
 
 
 def _models(body: Body) -> None:
@@ -89,9 +95,10 @@ def _models(body: Body) -> None:
 def _metadata(body: Body) -> None:
     _rate_limit(body.get("rateLimit"))
     _llm_priority(body)
+    _cors(body.get("cors"))
     for update in body.get("modelUpdates") or ():
         _token_rate(update["llmConfig"])
-    if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig"):
+    if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig", "cors"):
         body["tags"] = ["one"]
 
 

@@ -11,6 +11,8 @@ from gateway.domain.model import (
     Account,
     DetailsKey,
     FunctionKey,
+    FunctionVersion,
+    PagePolicy,
     RecordKey,
     ResourceScope,
     VersionDetails,
@@ -80,6 +82,30 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     function = told.body["functions"][0]
     assert {name: function[name] for name in body} == body
     assert function["healthUri"] == "/ready"
+
+
+async def test_the_origins_of_pages_are_registered_changed_and_removed(
+    client: Client, plane: ControlPlane
+) -> None:
+    cors = {"origins": ["https://App.example:443", "http://localhost:3000"], "credentials": True}
+    function_id, version_id = await client.create(cors=cors)
+    path = version_path(function_id, version_id)
+    shown = (await client.get(path)).body["function"]["cors"]
+    assert shown == {**cors, "origins": ["https://app.example", "http://localhost:3000"]}
+    for change, policy in (
+        ({"cors": {"origins": ["*"]}}, PagePolicy(frozenset({"*"}))),
+        ({"tags": ["x"]}, PagePolicy(frozenset({"*"}))),
+        ({"cors": {"origins": []}}, None),
+    ):
+        changed = await client.put(path, change)
+        assert changed.status == 200
+        assert ("cors" in changed.body["function"]) == (policy is not None)
+        kept = await plane.store.get(VersionKey(function_id, version_id))
+        assert kept is not None
+        assert isinstance(kept[0], FunctionVersion)
+        assert kept[0].page_policy == policy
+    plain = (await client.post(FUNCTIONS, {**IMAGE, "cors": {"origins": []}})).body["function"]
+    assert "cors" not in plain
 
 
 async def test_values_of_secrets_go_to_the_vault_and_are_never_told(

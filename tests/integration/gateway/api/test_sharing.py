@@ -11,6 +11,7 @@ HIDDEN = {
     "inferenceUrl",
     "inferencePort",
     "maxBodyBytes",
+    "cors",
     "containerImage",
     "containerArgs",
     "containerEnvironment",
@@ -30,6 +31,7 @@ FULL = {
     "tags": ["t"],
     "inferencePort": 9,
     "maxBodyBytes": 9,
+    "cors": {"origins": ["*"]},
     "containerArgs": "x",
     "rateLimit": {"rateLimit": "1-S"},
     "health": {

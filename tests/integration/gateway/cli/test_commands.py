@@ -36,10 +36,19 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert made["status"] == "INACTIVE"
     assert made["containerEnvironment"] == [{"key": "A", "value": "b=c"}]
     assert made["secrets"] == ["token"]
-    second = await shell.json("functions", "version", ids[0], *IMAGE, "--no-allow-rerun")
+    second = await shell.json(
+        *("functions", "version", ids[0], *IMAGE, "--no-allow-rerun"),
+        *("--cors-origin", "https://a.example", "--cors-credentials"),
+    )
+    assert second["cors"] == {"origins": ["https://a.example"], "credentials": True}
     assert (second["id"], second["allowRerun"]) == (ids[0], False)
-    changed = await shell.json("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S")
+    changed = await shell.json(
+        *("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S"),
+        *("--cors-origin", "https://a.example", "--cors-origin", "https://b.example"),
+    )
     assert (changed["tags"], changed["rateLimit"]) == (["new"], {"rateLimit": "5-S"})
+    origins = ["https://a.example", "https://b.example"]
+    assert changed["cors"] == {"origins": origins, "credentials": False}
     shown = await shell.json("functions", "show", *ids)
     assert (shown["inferencePort"], shown["maxBodyBytes"]) == (9000, 5000)
     listed = await shell.json("functions", "list", ids[0])

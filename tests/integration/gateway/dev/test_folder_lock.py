@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dev.children import Children, InterruptError, Pause
+from gateway.dev.children import Children
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from runtime.tasks import spawn
 from tests.support.waiting import PATIENCE_S
@@ -49,10 +49,9 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 
 
 async def test_a_child_keeps_the_lock_that_it_inherits_and_no_other(tmp_path: Path) -> None:
-    pause = Pause(asyncio.Event())
     messages: list[str] = []
-    async with Children(tmp_path, PATIENCE_S, pause) as children:
-        with lock_folder(tmp_path), await lock_server(tmp_path, 0.0, pause, ignore) as lock:
+    async with Children(tmp_path, PATIENCE_S) as children:
+        with lock_folder(tmp_path), await lock_server(tmp_path, 0.0, ignore) as lock:
             server = children.start("server", _CHILD, {}, [lock.fileno()])
             other = children.start("other", _CHILD, {})
             for child in (server, other):
@@ -60,17 +59,22 @@ async def test_a_child_keeps_the_lock_that_it_inherits_and_no_other(tmp_path: Pa
         # As after a kill: the locks of this process are closed, and both children keep running.
         with lock_folder(tmp_path):
             with pytest.raises(FolderInUseError, match=str(tmp_path)):
-                await lock_server(tmp_path, 0.1, pause, messages.append)
+                await lock_server(tmp_path, 0.1, messages.append)
             assert messages
-            waiting = spawn(lock_server(tmp_path, PATIENCE_S, pause, ignore), "test.waiting")
+            waiting = spawn(lock_server(tmp_path, PATIENCE_S, ignore), "test.waiting")
             await server.stop(PATIENCE_S)
             (await waiting).close()
             assert other.exit_code is None
 
 
 async def test_waiting_for_a_lock_can_be_interrupted(tmp_path: Path) -> None:
-    stopping = asyncio.Event()
-    pause = Pause(stopping)
-    with await lock_server(tmp_path, 0.0, pause, ignore):
-        with pytest.raises(InterruptError):
-            await lock_server(tmp_path, PATIENCE_S, pause, lambda _text: stopping.set())
+    waits = asyncio.Event()
+    with await lock_server(tmp_path, 0.0, ignore):
+        waiting = spawn(
+            lock_server(tmp_path, PATIENCE_S, lambda _text: waits.set()), "test.waiting"
+        )
+        await waits.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    (await lock_server(tmp_path, 0.0, ignore)).close()

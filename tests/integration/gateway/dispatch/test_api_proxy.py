@@ -18,7 +18,9 @@ from gateway.api.problems import response_to
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.api_server import UNBOUNDED, ApiServer
 from gateway.dispatch.responses import send_problem
+from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
+from gateway.routing.cross_origin import PageAccess
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
@@ -27,6 +29,7 @@ from runtime.settings import Address
 from tests.support.waiting import PATIENCE_S
 
 BIG = 4_000_000
+PAGE = PageAccess(OPEN, b"https://app.example", replaces=True)
 SECRET = b"nvapi-secret"
 
 
@@ -58,7 +61,13 @@ class Application:
 
     async def echo(self, request: web.Request) -> web.Response:
         body = await request.read()
-        got = {"x-method": request.method, "x-host": request.host, "x-query": request.query_string}
+        got = {
+            "access-control-allow-origin": "https://of.another",
+            "x-method": request.method,
+            "x-host": request.host,
+            "x-query": request.query_string,
+        }
+        got["access-control-allow-origin"] = "https://of.another"
         return web.Response(body=body, headers={**got, "x-asked": request.headers.get("x-ask", "")})
 
     async def long(self, request: web.Request) -> web.StreamResponse:
@@ -125,7 +134,7 @@ async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[byt
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         try:
-            return proxy.serve(request, client, [(b"x-more", b"yes")])
+            return proxy.serve(request, client, PAGE)
         except GatewayError as error:
             send_problem(request, client, error)
             return IGNORED
@@ -165,7 +174,7 @@ async def test_method_path_headers_and_body_reach_the_application_and_come_back(
         assert response.headers["x-query"] == "a=1&a=2"
         assert response.headers["x-asked"] == "me"
         assert response.headers["x-host"] in served.url
-        assert response.headers["x-more"] == "yes"
+        assert response.headers.getall("access-control-allow-origin") == ["*"]
     assert served.responses == [(b"PUT", 200)]
 
 
@@ -279,7 +288,7 @@ async def test_an_api_that_does_not_listen_is_503(client: aiohttp.ClientSession)
     async with listening(connect_tcp(url)) as (proxy_url, responses):
         async with client.post(f"{proxy_url}/echo", data=b"body") as response:
             assert response.status == 503
-            assert response.headers["x-more"] == "yes"
+            assert response.headers.getall("access-control-allow-origin") == ["*"]
             assert (await response.json(content_type=None))["type"].startswith("urn:nvcf:")
     assert responses == [(b"POST", 503)]
 
@@ -377,7 +386,7 @@ async def test_bytes_that_the_applications_parser_rejects_are_never_repeated(
     async with proxied(max_line_bytes=200) as served:
         answer = await ask(served, b"GET", b"/echo?x", *lines)
     answer.problem(400, "/echo")
-    assert answer.headers["x-more"] == "yes"
+    assert answer.headers["access-control-allow-origin"] == "*"
     assert served.responses == [(b"GET", 400)]
     assert "api.unreadable" in caplog.text
     assert SECRET.decode() not in caplog.text

@@ -281,6 +281,9 @@ async def test_an_instance_that_can_never_start_fails_at_once_with_the_reason(
     assert "has no command for the image 'unheard of'" in deployment.health[0].error
     other = await deployed(one, image="missing")
     await other.until(VersionState.ERROR)
+    deployment = await other.deployment()
+    assert deployment is not None
+    assert "No such file or directory: /nowhere/to/be/found" in deployment.health[0].error
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from gateway.app.options import collection_bounds, edge_limits
 from gateway.settings import EdgeSettings, UploadSettings
 from http1.server.limits import ServerLimits
 
-OTHERS = {"listen", "host_suffix", "processes", "max_body_bytes"}
+OTHERS = {"listen", "host_suffix", "processes", "max_body_bytes", "cors_origins"}
 LIMITS = EdgeSettings.model_fields.keys() - OTHERS
 
 

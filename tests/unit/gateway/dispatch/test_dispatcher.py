@@ -10,14 +10,16 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
+from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
-from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
 from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
@@ -31,15 +33,22 @@ from tests.support.recorder import (
     RecordedSpool,
     Script,
 )
+from wire.envelope import decode_envelope
 from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 LIMITED = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
+PAGES = FunctionId("8f9619ff-8b86-4011-b42d-00c04fc964ff")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GOOD = (b"authorization", b"Bearer good")
 
 
+LINKED = b"Bearer token"
+
+
 def authenticate(authorization: bytes | None, now: float) -> Principal:
+    if authorization == LINKED:
+        return Principal("own", "sub", frozenset({INVOKE}), EVERYTHING, INVOCATION_TOKEN)
     scopes = {b"Bearer good": frozenset({INVOKE}), b"Bearer narrow": frozenset[str]()}
     if authorization not in scopes:
         raise Unauthenticated
@@ -51,13 +60,22 @@ def dispatcher(
     metrics: GatewayMetrics | None = None,
     access: AccessLog | None = None,
     wake: Callable[[str], object] = lambda version_id: None,
+    own: PagePolicy = OPEN,
+    page_policy: PagePolicy | None = None,
+    queue: RecordedQueue | None = None,
 ) -> Dispatcher:
-    model, queue = ReadModel(), RecordedQueue(Script())
+    model, queue = ReadModel(), queue or RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
     model.apply(FunctionVersion(INACTIVE, version, "own", "name", VersionState.INACTIVE))
     model.apply(
         FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
     )
+    if page_policy is not None:
+        model.apply(
+            FunctionVersion(
+                PAGES, version, "own", "name", VersionState.ACTIVE, page_policy=page_policy
+            )
+        )
     metrics = metrics or GatewayMetrics(MetricRegistry(with_process=False))
     attach = AttachEndpoint(lambda: 0.0)
     registry = InvocationRegistry(attach, queue, metrics, access, lambda: 0.0, wake)
@@ -77,7 +95,7 @@ def dispatcher(
         registry,
         call_head_reader(b""),
         admission,
-        PathEndpoints(attach, ProcessHealth(), metrics),
+        PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
         Refusals(metrics, access, admission.key_id_of),
     )
 
@@ -226,3 +244,101 @@ def test_a_flood_of_refused_calls_writes_some_lines_and_how_many_it_left_out() -
     (summary,) = map(json.loads, found.lines[len(lines) :])
     assert summary["event"] == "request.refused_more"
     assert (summary["reason"], summary["count"]) == ("unauthorized", 5)
+
+
+APP = (b"origin", b"https://app.example")
+POST = (b"access-control-request-method", b"POST")
+LISTED = PagePolicy(frozenset({"https://app.example"}))
+ALLOWED = (b"access-control-allow-origin", b"https://app.example")
+ANYBODY = (b"access-control-allow-origin", b"*")
+
+
+def call(
+    serving: Dispatcher,
+    function_id: str,
+    *headers: tuple[bytes, bytes],
+    method: bytes = b"POST",
+    target: bytes = b"/v1/x",
+) -> tuple[int, Headers]:
+    """Return status and headers of the response, 0 if the call was queued."""
+    client = RecordedResponseWriter(Script(), "client")
+    authority = function_id.encode() + b".invocation.example.com"
+    stream = serving(Request(method, target, authority, [*headers], 0, 0.0), client)
+    stream.request_end()
+    return client.head[:2] if client.head is not None else (0, [])
+
+
+@pytest.mark.parametrize("credential", [[], [GOOD], [(b"authorization", b"Bearer wrong")]])
+def test_a_preflight_to_a_function_with_a_policy_is_never_queued(credential: Headers) -> None:
+    queue = RecordedQueue(Script())
+    serving = dispatcher(page_policy=LISTED, queue=queue)
+    status, headers = call(serving, PAGES, APP, POST, *credential, method=b"OPTIONS")
+    assert status == 204
+    assert ALLOWED in headers
+    assert queue.envelopes == []
+
+
+def test_a_preflight_without_a_credential_gets_no_401_from_any_function() -> None:
+    for function_id in (LIMITED, INACTIVE, UNKNOWN):
+        assert call(dispatcher(), function_id, APP, POST, method=b"OPTIONS")[0] == 204
+
+
+def test_an_options_request_with_a_key_goes_to_a_function_without_a_policy() -> None:
+    assert call(dispatcher(), LIMITED, APP, POST, GOOD, method=b"OPTIONS")[0] == 0
+    assert call(dispatcher(), LIMITED, GOOD, method=b"OPTIONS")[0] == 0
+    assert call(dispatcher(), LIMITED, method=b"OPTIONS")[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("function_id", "headers", "status", "allowed"),
+    [
+        (PAGES, [], 401, ALLOWED),
+        (UNKNOWN, [], 401, ANYBODY),
+        (UNKNOWN, [GOOD], 404, ANYBODY),
+        (INACTIVE, [GOOD], 404, ANYBODY),
+        (PAGES, [GOOD, (b"nvcf-poll-seconds", b"x")], 400, ALLOWED),
+    ],
+)
+def test_a_page_can_read_why_its_call_is_refused(
+    function_id: str, headers: Headers, status: int, allowed: tuple[bytes, bytes]
+) -> None:
+    found = call(dispatcher(page_policy=LISTED), function_id, APP, *headers)
+    assert found[0] == status
+    assert [one for one in found[1] if one[0] == ALLOWED[0]] == [allowed]
+
+
+def test_a_refusal_says_nothing_of_pages_to_other_clients() -> None:
+    _, headers = call(dispatcher(), LIMITED)
+    assert [name for name, _ in headers if name.startswith(b"access-control-")] == []
+
+
+def test_a_token_in_the_query_admits_and_does_not_reach_the_function() -> None:
+    for target, forwarded in (
+        (b"/sse?nvcf-token=token", b"/sse"),
+        (b"/sse?count=2&nvcf-token=t%6Fken&x=%2F", b"/sse?count=2&x=%2F"),
+    ):
+        queue = RecordedQueue(Script())
+        assert call(dispatcher(queue=queue), LIMITED, method=b"GET", target=target)[0] == 0
+        (envelope,) = queue.envelopes
+        assert decode_envelope(envelope).path == forwarded
+        assert b"token" not in envelope.replace(b"response-token", b"")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        (b"nvcf-token=good", [], 401),
+        (b"nvcf-token=", [], 401),
+        (b"nvcf-token=%ff%0d%0a", [], 401),
+        (b"nvcf-token=token&nvcf-token=token", [], 400),
+        (b"nvcf-token=token", [GOOD], 400),
+        (b"x-nvcf-token=token", [], 401),
+    ],
+)
+def test_only_one_invocation_token_in_the_query_is_a_credential(
+    query: bytes, headers: Headers, status: int
+) -> None:
+    found, sent = call(dispatcher(), LIMITED, *headers, target=b"/v1/x?" + query)
+    assert found == status
+    if query.startswith(b"nvcf-token=") and status == 401:
+        assert (b"referrer-policy", b"no-referrer") in sent

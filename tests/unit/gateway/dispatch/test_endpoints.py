@@ -12,7 +12,10 @@ from gateway.dispatch.endpoints import (
     PathEndpoints,
     StartingDispatcher,
 )
+from gateway.domain.cors import OPEN, PagePolicy
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import NotFound, Unauthenticated
+from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
@@ -24,11 +27,14 @@ from tests.support.waiting import until
 class Routes:
     """The routes and what they answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: PagePolicy = OPEN) -> None:
         self.registry = MetricRegistry(with_process=False)
         self.health = ProcessHealth()
         self.attach = AttachEndpoint(lambda: 0.0)
-        self.paths = PathEndpoints(self.attach, self.health, GatewayMetrics(self.registry))
+        self.cross_origin = CrossOrigin(ReadModel(), own)
+        self.paths = PathEndpoints(
+            self.attach, self.health, GatewayMetrics(self.registry), self.cross_origin
+        )
         self.client = RecordedResponseWriter(Script(), "client")
 
     def serve(self, method: bytes, target: bytes, headers: Headers | None = None) -> Headers:
@@ -63,10 +69,58 @@ def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
             ],
         )
     )
-    assert answer[b"access-control-allow-origin"] == b"https://app.example"
+    assert answer[b"access-control-allow-origin"] == b"*"
     assert answer[b"access-control-allow-methods"] == b"POST"
     assert answer[b"access-control-allow-headers"] == b"authorization"
     assert answer[b"access-control-max-age"] == b"86400"
+    assert routes.client.head is not None
+    assert routes.client.head[0] == 204
+
+
+APP = (b"origin", b"https://app.example")
+LISTED = PagePolicy(frozenset({"https://app.example"}))
+
+
+def test_an_origin_that_is_not_listed_is_refused_by_saying_nothing() -> None:
+    asks = [(b"origin", b"https://evil.example"), (b"access-control-request-method", b"GET")]
+    refused = dict(Routes(LISTED).serve(b"OPTIONS", b"/v2/nvcf/functions", asks))
+    assert set(refused) == {b"vary"}
+    allowed = dict(Routes(LISTED).serve(b"OPTIONS", b"/v2/nvcf/functions", [APP, asks[1]]))
+    assert allowed[b"access-control-allow-origin"] == b"https://app.example"
+
+
+def test_a_call_that_will_name_its_function_in_a_header_is_left_to_the_functions_policy() -> None:
+    asks = [
+        (b"origin", b"https://other.example"),
+        (b"access-control-request-method", b"POST"),
+        (b"access-control-request-headers", b"authorization,Function-Id"),
+    ]
+    answer = dict(Routes(LISTED).serve(b"OPTIONS", b"/v1/x", asks))
+    assert answer[b"access-control-allow-origin"] == b"*"
+
+
+def test_the_endpoints_say_once_who_may_read_them_and_on_what_that_depends() -> None:
+    assert (b"access-control-allow-origin", b"*") in Routes().serve(b"GET", b"/health", [APP])
+    listed = Routes(LISTED).serve(b"GET", b"/health", [APP])
+    assert (b"access-control-allow-origin", b"https://app.example") in listed
+    assert (b"vary", b"origin") in listed
+    without_origin = Routes(LISTED).serve(b"GET", b"/health")
+    assert without_origin == [(b"content-type", b"application/json"), (b"vary", b"origin")]
+
+
+def test_a_page_can_read_that_the_gateway_is_starting() -> None:
+    routes = Routes()
+    starting = StartingDispatcher(routes.health, routes.cross_origin)
+    starting(request(b"GET", b"/v1/x", [APP]), routes.client)
+    assert routes.client.head is not None
+    assert routes.client.head[0] == 503
+    assert (b"access-control-allow-origin", b"*") in routes.client.head[1]
+    client = RecordedResponseWriter(Script(), "client")
+    starting(
+        request(b"OPTIONS", b"/v1/x", [APP, (b"access-control-request-method", b"GET")]), client
+    )
+    assert client.head is not None
+    assert client.head[0] == 204
 
 
 def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> None:
@@ -102,7 +156,9 @@ def test_the_workers_listener_serves_attach_and_health_only() -> None:
 
 def test_before_the_store_is_read_everything_else_is_told_to_come_back() -> None:
     client = RecordedResponseWriter(Script(), "client")
-    StartingDispatcher(Routes().health)(request(b"GET", b"/v1/x?y"), client)
+    routes = Routes()
+    starting = StartingDispatcher(routes.health, routes.cross_origin)
+    starting(request(b"GET", b"/v1/x?y"), client)
     assert_problem(client, 503, "/v1/x")
 
 

@@ -8,6 +8,7 @@ from gateway.invocation.headers import (
     request_headers,
     with_platform_headers,
 )
+from wire.headers import EXPOSED_HEADERS
 
 
 def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_region() -> None:
@@ -41,7 +42,7 @@ def test_the_workers_own_platform_headers_are_replaced() -> None:
         (b"etag", b"1"),
         (b"nvcf-reqid", b"the-id"),
         (b"nvcf-status", b"fulfilled"),
-        (b"access-control-expose-headers", b"nvcf-reqid"),
+        (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
 
 

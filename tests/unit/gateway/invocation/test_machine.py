@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.domain.cors import OPEN, PagePolicy
 from gateway.invocation.states import DONE, ENDING, QUEUED, Outcome
+from gateway.routing.cross_origin import PageAccess
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
     RecordedResponseWriter,
 )
 from wire.envelope import decode_envelope
+from wire.headers import EXPOSED_HEADERS
 
 
 def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
@@ -134,10 +137,45 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         (b"access-control-expose-headers", b"x"),
         (b"nvcf-reqid", REQUEST_ID.encode()),
         (b"nvcf-status", b"fulfilled"),
-        (b"access-control-expose-headers", b"nvcf-reqid"),
+        (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
     assert invocation.outcome is Outcome.ANSWERED
     assert invocation.response_bytes == 9
+
+
+ALLOW_ORIGIN = b"access-control-allow-origin"
+APP = b"https://app.example"
+
+
+def test_a_policy_for_pages_replaces_the_workers_and_holds_for_errors_too() -> None:
+    for fail in (False, True):
+        world = World().publish().attach()
+        policy = PagePolicy(frozenset({APP.decode()}))
+        world.invocation.page_access = PageAccess(policy, APP, replaces=True)
+        if fail:
+            world.invocation.shut_down()
+        else:
+            world.head(200, [(ALLOW_ORIGIN, b"*"), (ALLOW_ORIGIN, b"null")])
+        assert world.client.head is not None
+        headers = world.client.head[1]
+        assert [value for name, value in headers if name == ALLOW_ORIGIN] == [APP]
+        exposed = [value for name, value in headers if name == b"access-control-expose-headers"]
+        assert exposed == [b"*"]
+        assert (b"vary", b"origin") in headers
+        assert (b"nvcf-reqid", REQUEST_ID.encode()) in headers
+
+
+def test_without_a_policy_only_errors_are_the_gateways_to_open() -> None:
+    for fail, allowed in ((False, [b"null"]), (True, [b"*"])):
+        world = World().publish().attach()
+        world.invocation.page_access = PageAccess(OPEN, APP, replaces=False)
+        if fail:
+            world.invocation.shut_down()
+        else:
+            world.head(200, [(ALLOW_ORIGIN, b"null")])
+        assert world.client.head is not None
+        headers = world.client.head[1]
+        assert [value for name, value in headers if name == ALLOW_ORIGIN] == allowed
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,12 @@ def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:
         admission.admit(head(None, b"x"), 0.0)
 
 
+def test_an_api_key_is_no_credential_in_a_url() -> None:
+    linked = head()._replace(is_linked=True)
+    with pytest.raises(Unauthenticated):
+        admitting(version("a", VersionState.ACTIVE)).admit(linked, 0.0)
+
+
 @pytest.mark.parametrize(("value", "seconds"), [(b"0", 1), (b"1", 1), (b"007", 7), (b"3600", 3600)])
 def test_poll_seconds_are_whole_seconds_and_at_least_one(value: bytes, seconds: int) -> None:
     assert poll_seconds(value) == seconds

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.routing.call_head import call_head_reader
+from gateway.routing.call_head import CallHead, call_head_reader, take_token
 from http1.stream import Headers, Request
 
 F = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
@@ -100,7 +100,8 @@ def test_a_version_header_alone_names_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"function-id", b"function-version-id", b"authorization", b"nvcf-poll-seconds"]
+    "name",
+    [b"function-id", b"function-version-id", b"authorization", b"nvcf-poll-seconds", b"origin"],
 )
 def test_a_header_that_may_count_once_is_refused_twice(name: bytes) -> None:
     with pytest.raises(BadRequest, match="more than once"):
@@ -127,3 +128,33 @@ def test_remembered_hosts_are_bounded_and_forgetting_changes_nothing() -> None:
         assert head.function_id == function_id
     cells = [cell.cell_contents for cell in read.__closure__ or ()]
     assert sum(len(cell) for cell in cells if isinstance(cell, dict)) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("target", "token", "left"),
+    [
+        (b"/?nvcf-token=a.b-c_d", b"a.b-c_d", b"/"),
+        (b"/x?a=1&nvcf-token=t", b"t", b"/x?a=1"),
+        (b"/x?nvcf-token=t&a=1&&b", b"t", b"/x?a=1&&b"),
+        (b"/x?a=nvcf-token=t", None, b"/x?a=nvcf-token=t"),
+        (b"/nvcf-token=t", None, b"/nvcf-token=t"),
+        (b"/x?NVCF-TOKEN=t", None, b"/x?NVCF-TOKEN=t"),
+    ],
+)
+def test_a_token_is_taken_out_of_the_query(target: bytes, token: bytes | None, left: bytes) -> None:
+    linked = Request(b"GET", target, b"f", [], 0, 0.0)
+    head = take_token(linked, CallHead(F, None, None, None))
+    assert head.is_linked == (token is not None)
+    assert head.authorization == (None if token is None else b"Bearer " + token)
+    assert linked.target == left
+
+
+def test_a_second_credential_is_refused_and_is_not_left_in_the_target() -> None:
+    for target, authorization in (
+        (b"/?nvcf-token=a&nvcf-token=a", None),
+        (b"/?nvcf-token=a", b"Bearer b"),
+    ):
+        linked = Request(b"GET", target, b"f", [], 0, 0.0)
+        with pytest.raises(BadRequest, match="more than one credential"):
+            take_token(linked, CallHead(F, None, authorization, None))
+        assert linked.target == b"/"

@@ -1,5 +1,9 @@
 """The process backend with the real worker agent, which gets the settings that it needs."""
 
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway.domain.model import Instance, Phase, VersionDetails
@@ -19,18 +23,8 @@ from tests.support.waiting import PATIENCE_S, Signal, until
 __all__ = ["nats_server"]
 
 
-async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
-    nats_server: NatsServer, tmp_path: Path
-) -> None:
-    connection = NatsConnection(ConnectionOptions(servers=(nats_server.url,)))
-    connection.start()
-    await connection.wait_connected()
-    await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())
-    backend = ProcessBackend(ProcessOptions(tmp_path / "instances", lambda cluster, image: SERVER))
-    changed = Signal()
-    backend.listen(lambda function_id, version_id: changed.notify())
-    await backend.open()
-    instance = Instance(
+def an_instance() -> Instance:
+    return Instance(
         instance_id="one",
         deployment_id="d1",
         spec_id="s1",
@@ -42,6 +36,64 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
         backend="local",
         phase=Phase.STARTING,
     )
+
+
+async def test_a_server_that_runs_already_gets_a_worker_and_nothing_else(tmp_path: Path) -> None:
+    script = (
+        "import os, time; e = os.environ; print(e['WORKER_INFERENCE__HOST'], "
+        "e['WORKER_INFERENCE__PORT'], e['WORKER_ADMIN__LISTEN'], flush=True); time.sleep(60)"
+    )
+    options = ProcessOptions(
+        tmp_path / "instances",
+        lambda cluster, image: "http://gpu.local:9000",
+        worker=(sys.executable, "-c", script),
+    )
+    async with started(options) as backend:
+        await until(lambda: "gpu.local 9000 127.0.0.1:0" in backend.log_tail("one"))
+        (record,) = (tmp_path / "instances").glob("*/one/processes.json")
+        assert len(json.loads(record.read_text())) == 1
+        backend.stop("one", PATIENCE_S)
+        await until(lambda: not backend.statuses(VERSION_ID))
+
+
+async def test_a_script_whose_interpreter_is_missing_is_told_from_a_missing_script(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "serve"
+    script.write_text("#!/nowhere/python\n")
+    script.chmod(0o755)
+    options = ProcessOptions(tmp_path / "instances", lambda cluster, image: f"process://{script}")
+    async with started(options) as backend:
+        await until(lambda: backend.statuses(VERSION_ID)["one"].state is RunState.DOWN)
+        status = backend.statuses(VERSION_ID)["one"]
+        assert status.is_final
+        assert f"the interpreter that the first line of {script} names" in status.reason
+
+
+@asynccontextmanager
+async def started(options: ProcessOptions) -> AsyncIterator[ProcessBackend]:
+    """Run one instance while the block runs."""
+    backend = ProcessBackend(options)
+    await backend.open()
+    try:
+        details = VersionDetails(FUNCTION_ID, VERSION_ID, "acme", "", {"name": "echo"})
+        await backend.start(LaunchSpec(an_instance(), gpu_spec(), details))
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    connection = NatsConnection(ConnectionOptions(servers=(nats_server.url,)))
+    connection.start()
+    await connection.wait_connected()
+    await JetStream(connection).ensure(REGION, VERSION_ID, StreamSettings())
+    backend = ProcessBackend(ProcessOptions(tmp_path / "instances", lambda cluster, image: SERVER))
+    changed = Signal()
+    backend.listen(lambda function_id, version_id: changed.notify())
+    await backend.open()
     details = VersionDetails(
         FUNCTION_ID,
         VERSION_ID,
@@ -50,7 +102,7 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
         {"name": "echo", "health": {"uri": "/", "port": 8000, "timeout": "PT5S"}},
     )
     environment = {"WORKER_NATS__URLS": nats_server.url}
-    await backend.start(LaunchSpec(instance, gpu_spec(), details, {}, environment))
+    await backend.start(LaunchSpec(an_instance(), gpu_spec(), details, {}, environment))
     # Not a valid envelope: only an agent takes it out of the queue.
     subject = request_subject(REGION, VERSION_ID, new_uuid())
     connection.publish(subject.encode(), b"no envelope")

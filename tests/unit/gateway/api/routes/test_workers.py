@@ -1,8 +1,16 @@
 """What heartbeats make of an instance's record."""
 
 from dataclasses import replace
+from typing import cast
 
-from gateway.api.routes.workers import apply_connect, apply_heartbeat
+from gateway.api.routes.workers import (
+    InstanceRecords,
+    WorkerOptions,
+    WorkerPorts,
+    Workers,
+    apply_connect,
+    apply_heartbeat,
+)
 from gateway.api.schemas.workers import HeartbeatBody
 from gateway.domain.model import Phase
 from gateway.domain.states import is_running
@@ -17,6 +25,17 @@ def beat(**changes: object) -> HeartbeatBody:
 
 
 FRESH = apply_heartbeat(instance(phase=Phase.RUNNING), beat(), 1000.5, LEASE_S)
+
+
+async def test_a_worker_waits_for_its_server_as_long_as_its_deployment_does() -> None:
+    async def nothing(_: str) -> None:
+        """No queue is needed."""
+
+    records = cast(InstanceRecords, None)
+    ports = WorkerPorts(records, lambda worker, now, life_s: "token", nothing, lambda: 0.0)
+    workers = Workers(ports, WorkerOptions("http://api", {}, ready_s=7200.0))
+    environment = await workers.environment(instance())
+    assert environment["WORKER_HEALTH__READY_TIMEOUT_S"] == "7200"
 
 
 def test_a_heartbeat_makes_an_instance_run_until_the_lease_ends() -> None:

@@ -13,8 +13,10 @@ from gateway.provision.local.command import (
     MAX_STRING_BYTES,
     Allocation,
     LaunchError,
+    ServerAddress,
     image_of,
     inference_command,
+    running_server,
     worker_command,
 )
 from runtime.settings import load
@@ -67,7 +69,7 @@ def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
     ("template", "message"),
     [
         (None, "cluster 'local' has no command for the image 'registry/echo:1'"),
-        ("docker://x", "must begin with process://"),
+        ("docker://x", "neither a command, which begins with process://"),
         ("process://", "the command is empty"),
         ("process://echo 'open", "cannot be split"),
     ],
@@ -75,6 +77,39 @@ def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
 def test_an_unusable_template_is_refused_with_a_reason(template: str | None, message: str) -> None:
     with pytest.raises(LaunchError, match=message):
         inference_command(launch_spec(), template, ALLOCATION, "python", {})
+
+
+@pytest.mark.parametrize(
+    ("template", "address"),
+    [
+        ("http://127.0.0.1:9000", ServerAddress("127.0.0.1", 9000)),
+        ("http://gpu-1.local:80/", ServerAddress("gpu-1.local", 80)),
+        ("http://[::1]:9000", ServerAddress("::1", 9000)),
+        ("http://h", None),
+        ("http://h:0", None),
+        ("http://h:9000/v1", None),
+        ("https://h:9000", None),
+        (ECHO, None),
+        (None, None),
+    ],
+)
+def test_a_server_that_runs_already_is_given_by_its_address(
+    template: str | None, address: ServerAddress | None
+) -> None:
+    assert running_server(launch_spec(), template) == address
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"containerArgs": "--x"},
+        {"containerEnvironment": [{"key": "A", "value": "b"}]},
+        {"helmChart": "c"},
+    ],
+)
+def test_a_server_that_runs_already_gets_no_arguments(spec: dict[str, Any]) -> None:
+    with pytest.raises(LaunchError, match=f"{next(iter(spec))} cannot be given to a server"):
+        running_server(launch_spec(**spec), "http://h:1")
 
 
 LONGEST = "x" * MAX_STRING_BYTES

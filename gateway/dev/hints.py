@@ -1,0 +1,124 @@
+"""What `gateway dev` prints when it is ready: addresses, and calls that work when pasted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.dev.functions import DevFunction
+from gateway.dev.options import HOST
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The running system; ``api_key`` may call each of its functions."""
+
+    functions: tuple[DevFunction, ...]
+    api_key: str
+    port: int
+    admin_url: str
+    nats_url: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def host_of(self, function: DevFunction) -> str:
+        """Return the host name at which a function is called."""
+        return f"{function.function_id}.invocation.localhost"
+
+
+def ready_document(running: Running) -> dict[str, object]:
+    """Return the content of the ready file: addresses, key, and the ids of the functions.
+
+    ``function_id`` and ``function_version_id`` are those of the first function.
+    """
+    first = running.functions[0]
+    return {
+        "invocation_url": running.url,
+        "api_url": running.url,
+        "function_id": first.function_id,
+        "function_version_id": first.version_id,
+        "functions": {
+            function.options.name: {
+                "function_id": function.function_id,
+                "function_version_id": function.version_id,
+            }
+            for function in running.functions
+        },
+        "api_key": running.api_key,
+        "nats_url": running.nats_url,
+    }
+
+
+def ready_text(running: Running) -> str:
+    """Return the text that says what runs where, and how to call it."""
+    lines = [
+        "",
+        "Ready. Ctrl-C stops everything.",
+        "",
+        *(_function_line(running, function) for function in running.functions),
+        f"  API         {running.url}",
+        f"              export GATEWAY_API_URL={running.url} GATEWAY_API_KEY={running.api_key}",
+        f"  metrics     {running.admin_url}/metrics",
+        f"  NATS        {running.nats_url}",
+        f"  logs        {running.folder}",
+    ]
+    calls = [*_calls(running), *_openai_lines(running)]
+    return "\n".join(lines) + "".join(f"\n\n{call}" for call in calls)
+
+
+def _function_line(running: Running, function: DevFunction) -> str:
+    return (
+        f"  function    {function.options.name}: {function.function_id}, "
+        f"version {function.version_id}\n"
+        f"              http://{running.host_of(function)}:{running.port}/"
+    )
+
+
+def _calls(running: Running) -> Sequence[str]:
+    """Return calls of the first function in both forms, and one of each further function."""
+    first, *others = running.functions
+    by_host, by_header = _by_host(running, first), _by_header(running, first)
+    if first.options.is_demo:
+        return [
+            "Call it, by host name or with the header function-id:",
+            f"  curl {by_host} -d 'hello' {running.url}/echo",
+            f"  curl -N {by_header} '{running.url}/sse?events=5&interval_ms=500'",
+        ]
+    first_url = f"'{running.url}{first.options.health_path}'"
+    return [
+        "Call any path of the server, by host name or with the header function-id:",
+        f"  curl {by_host} {first_url}",
+        f"  curl {by_header} {first_url}",
+        *(
+            f"  curl {_by_header(running, other)} '{running.url}{other.options.health_path}'"
+            for other in others
+        ),
+    ]
+
+
+def _openai_lines(running: Running) -> Sequence[str]:
+    first = running.functions[0]
+    interface = "OpenAI's interface"
+    return [
+        f"{interface if first.options.is_demo else f'A server with {interface}'}, in Python after "
+        "pip install openai:",
+        # Not indented, because Python would refuse it when pasted.
+        f"from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{running.url}/v1", api_key="{running.api_key}",\n'
+        f'                default_headers={{"function-id": "{first.function_id}"}})\n'
+        f"print(client.models.list())\n",
+    ]
+
+
+def _by_host(running: Running, function: DevFunction) -> str:
+    return f"{_authorization(running)} -H 'Host: {running.host_of(function)}'"
+
+
+def _by_header(running: Running, function: DevFunction) -> str:
+    return f"{_authorization(running)} -H 'function-id: {function.function_id}'"
+
+
+def _authorization(running: Running) -> str:
+    return f"-H 'Authorization: Bearer {running.api_key}'"
