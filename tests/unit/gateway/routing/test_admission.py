@@ -11,8 +11,8 @@ from tests.unit.gateway.routing.admissions import F, admitting, head, version
 
 def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:
     active = version("a", VersionState.ACTIVE)
-    assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60)
-    assert admitting(active).admit(head("a", b"5"), 0.0) == (active, "own", "sub", 5)
+    assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60, "id")
+    assert admitting(active).admit(head("a", b"5"), 0.0) == (active, "own", "sub", 5, "id")
 
 
 def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:
