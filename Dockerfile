@@ -18,7 +18,7 @@ COPY http1 ./http1
 COPY queueing ./queueing
 COPY gateway ./gateway
 COPY worker_agent ./worker_agent
-COPY examples ./examples
+COPY config ./config
 RUN /opt/gateway/bin/pip install --no-deps . \
  && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 

@@ -5,6 +5,7 @@
 # make test-servers  install model servers from PyPI, each apart, and call them through the gateway
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
+# make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make clean  remove what these targets created, except the virtual environment
@@ -22,12 +23,13 @@ INSTALL = $(TELL) $(BIN)/python -m pip install --progress-bar off --disable-pip-
 TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & pid=$$!; \
 	trap 'kill $$pid; exit 130' INT TERM; s=0; \
 	while kill -0 $$pid 2>/dev/null; do sleep 1; s=$$((s + 1)); \
-		[ $$((s % 5)) -ne 0 ] || last=$$(tail -n 1 $$log | cut -c1-100) && echo "  $$s s: $${last:-no output yet}"; done; \
+		if [ $$((s % 5)) -eq 0 ]; then last=$$(tail -n 1 $$log | cut -c1-100); \
+			echo "  $$s s: $${last:-no output yet}"; fi; done; \
 	wait $$pid || { tail -n 20 $$log >&2; return 1; }; }; tell
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -39,6 +41,13 @@ run: $(VENV)/.has-examples
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-proxies: $(VENV)/.has-test
+	@for program in nginx haproxy; do \
+		PATH="$$PATH:/usr/local/sbin:/usr/sbin" command -v $$program >/dev/null || \
+		echo "$$program is missing, so its tests are skipped. On Debian and Ubuntu: apt-get install $$program"; \
+	done
+	$(BIN)/python -m pytest -v tests/e2e/test_proxies.py $(ARGS)
 
 test-browser: $(VENV)/.has-test
 	$(BIN)/python -m pytest -v tests/e2e/test_browser.py $(ARGS)

@@ -25,7 +25,6 @@ _log = logging.getLogger("gateway.supervisor")
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,21 +48,33 @@ Version = Annotated[
 
 @app.callback()
 def gateway(*, version: Version = False) -> None:
-    """Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull."""
+    """Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.
+
+    'gateway dev' runs everything on this machine and prints calls to try. 'gateway serve' is for
+    production. The other commands call the API of a running gateway: set GATEWAY_API_URL to its
+    URL and GATEWAY_API_KEY to an API key or token. They take functions and versions by name or id.
+    """
 
 
 @app.command("serve")
 def serve(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file; config/gateway.toml lists all settings.", exists=True),
+        typer.Option(
+            metavar="FILE",
+            help="Settings file. 'gateway config show' prints one with all settings.",
+            exists=True,
+        ),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(help="Processes that share the addresses.", min=1, max=256),
+        typer.Option(metavar="N", help="Processes that share the addresses.", min=1, max=256),
     ] = None,
     roles: Annotated[
-        str | None, typer.Option(help="Comma-separated: invocation, api, provision. Default: all.")
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Comma-separated: invocation, api, provision. Default: all."
+        ),
     ] = None,
     *,
     version: Version = False,  # noqa: ARG001 - its callback acts

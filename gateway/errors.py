@@ -2,7 +2,7 @@
 
     GatewayError 500
         ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
-                         BadRequest 400 · MethodNotAllowed 405 · Conflict 409
+                         BadRequest 400 · MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
@@ -144,6 +144,32 @@ class UnsupportedMediaType(ClientFault):
     status = 415
     kind = "unsupported-media-type"
     summary = "The body must be application/json"
+
+
+class RateLimited(ClientFault):
+    """The caller has made as many calls as the function's rate limit accepts."""
+
+    status = 429
+    kind = "rate-limited"
+    reason = "rate_limited"
+    summary = "The function's rate limit is used up"
+
+    def __init__(
+        self, detail: str = "", *, limit: int = 0, retry_after_s: int = 1, reset_at: int = 0
+    ) -> None:
+        """``limit`` is the number of calls in each unit of the rate that is used up.
+
+        ``reset_at`` is when the next call is accepted, in Unix seconds.
+        """
+        super().__init__(
+            detail,
+            [
+                (b"retry-after", b"%d" % retry_after_s),
+                (b"x-ratelimit-limit", b"%d" % limit),
+                (b"x-ratelimit-remaining", b"0"),
+                (b"x-ratelimit-reset", b"%d" % reset_at),
+            ],
+        )
 
 
 class WorkerLost(PlatformFault):

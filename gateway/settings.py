@@ -8,10 +8,11 @@ gateway holds of it `UploadSettings`. Bodies of REST calls are bounded by a cons
 
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
@@ -24,11 +25,23 @@ API_URL_VARIABLE = "GATEWAY_API_URL"
 API_KEY_VARIABLE = "GATEWAY_API_KEY"
 """Credential of the management commands. Not a setting either."""
 
+
+def parse_hop(value: object) -> object:
+    """Return the network that ``value`` names, or ``unix``. Raises ValueError."""
+    try:
+        return value if value == "unix" else ip_network(str(value))
+    except ValueError:
+        raise ValueError(
+            f"not a network: {value!r} (write 10.0.0.0/8, 127.0.0.1, fd00::/8 or unix)"
+        ) from None
+
+
 Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Replicas = Annotated[int, Field(ge=1, le=5)]
+TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(parse_hop)]
 Origin = Annotated[str, AfterValidator(normal_origin)]
 HostName = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
@@ -73,6 +86,9 @@ class EdgeSettings(Section):
     """Time between two requests on a connection; then it is closed."""
     vanished_s: Annotated[Seconds, Field(ge=1)] = _LIMITS.vanished_s
     """Time without a sign of life from a client's machine; then the connection is reset."""
+    trusted_hops: tuple[TrustedHop, ...] = ()
+    """Networks of the proxies in front whose Forwarded and X-Forwarded headers are believed; unix:
+    whoever connects to a Unix socket."""
 
 
 class UploadSettings(Section):

@@ -18,25 +18,54 @@ Rules that hold for every implementation:
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from wire.source import UNKNOWN, Source
 
 Headers = list[tuple[bytes, bytes]]
+NO_TRAILERS: Headers = []
+"""For exchanges without trailers: nearly all. Never changed."""
+
+
+class Peer:
+    """The other end of a connection: one object for all requests of the connection.
+
+    ``address`` is its IP address as text, empty for a Unix socket. ``source`` is what the dispatch
+    found out for the last request and keeps for the next one, ``None`` for nothing.
+    """
+
+    __slots__ = ("address", "source")
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.source: Source | None = None
 
 
 class Request:
     """A request head. The body follows through the `RequestStream`.
 
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
-    or ``:authority`` (HTTP/2). ``headers`` are in order, names lower case, ``host`` included.
+    or ``:authority`` (HTTP/2), lower case and without port; ``host`` is the same as the peer wrote
+    it. ``headers`` are in order, names lower case, ``host`` included.
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
-    ``peer`` is the IP address of the other end of the connection, empty on a Unix socket.
     ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
-    loop's clock too, but uvloop reads it in whole milliseconds.
+    loop's clock too, but uvloop reads it in whole milliseconds. ``peer`` is the other end of the
+    connection. ``source`` is the client behind it, as the dispatch found it out.
     """
 
-    __slots__ = ("authority", "body_bytes", "headers", "method", "peer", "received_at", "target")
+    __slots__ = (
+        "authority",
+        "body_bytes",
+        "headers",
+        "host",
+        "method",
+        "peer",
+        "received_at",
+        "source",
+        "target",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per attribute
         self,
         method: bytes,
         target: bytes,
@@ -44,6 +73,8 @@ class Request:
         headers: Headers,
         body_bytes: int | None,
         received_at: float,
+        host: bytes = b"",
+        peer: Peer | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -51,7 +82,9 @@ class Request:
         self.headers = headers
         self.body_bytes = body_bytes
         self.received_at = received_at
-        self.peer = ""
+        self.host = host
+        self.peer = Peer() if peer is None else peer
+        self.source = UNKNOWN
 
 
 # Server side
@@ -69,6 +102,12 @@ class ResponseWriter(Protocol):
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; they leave in this turn of the event loop."""
+
+    def add_trailers(self, trailers: Headers) -> None:
+        """Send ``trailers`` at the end of the response, if the peer asked for such.
+
+        Otherwise they are dropped: they are never headers (RFC 9110 §6.5.1).
+        """
 
     def send_end(self) -> None:
         """Complete the response. A body shorter than announced is aborted instead."""
@@ -98,6 +137,9 @@ class RequestStream(Protocol):
         Called once, and only for a body of unknown length that has not ended by then.
         """
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """Take the trailers of the body; called before `request_end`, only if there are any."""
+
     def request_end(self) -> None:
         """The request is complete (called for a request without a body too)."""
 
@@ -124,6 +166,9 @@ class NullRequestStream:
 
     def first_part_end(self) -> None:
         """Ignore it."""
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """Ignore them."""
 
     def request_end(self) -> None:
         """Ignore it."""
@@ -157,7 +202,12 @@ def respond(
 
 
 class RequestWriter(Protocol):
-    """Writes one request after its head; implemented by the client."""
+    """Writes one request after its head; implemented by the client.
+
+    ``trailers`` are those of the response, known when it has ended.
+    """
+
+    trailers: Headers
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the request's body."""
@@ -194,6 +244,19 @@ class Failure(IntEnum):
     """The peer sent something that is not an acceptable HTTP response."""
 
 
+class Defect(NamedTuple):
+    """What makes a response invalid.
+
+    ``reason`` is a word of a small set, for metrics; ``detail`` a sentence for people that repeats
+    no value. ``header`` is the lower-case name of the header line concerned, with ``?`` for what is
+    no part of a token, and empty if there is none.
+    """
+
+    reason: str
+    detail: str
+    header: str = ""
+
+
 class ResponseStream(Protocol):
     """Receives one response; called by the client.
 
@@ -223,11 +286,14 @@ class ResponseStream(Protocol):
     def response_end(self) -> None:
         """The response is complete."""
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """No response, or no more of it, will come.
 
-        ``is_stale``: the connection had idled and broke before the server received any byte of the
-        request, so the request may be sent again.
+        ``is_stale``: the connection had idled and broke before any byte of the response, and the
+        request may be sent again, because the server received none of it or it is safe to repeat.
+        ``defect`` is what was wrong with an `Failure.INVALID` response.
         """
 
     def pause_writing(self) -> None:
@@ -263,7 +329,9 @@ class NullResponseStream:
     def response_end(self) -> None:
         """Ignore it."""
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """Ignore it."""
 
     def pause_writing(self) -> None:

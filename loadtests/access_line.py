@@ -13,6 +13,7 @@ from gateway.telemetry.access_log import AccessLog
 from runtime.logs import LineWriter
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedPost
+from wire.source import Source
 
 BAR_US = 3.0
 _LINES = 100
@@ -27,7 +28,11 @@ CASES = {"no trace, no x-request-id": None, "with both": _IDS}
 
 def finished(headers: list[tuple[bytes, bytes]] | None) -> World:
     """Return an invocation that was answered."""
-    world = World(headers=headers, client_address="192.0.2.7", key_id="0b9e0f5a-3f4b-4d0e")
+    world = World(
+        headers=headers,
+        source=Source("192.0.2.7", b"http", b"f.example"),
+        key_id="0b9e0f5a-3f4b-4d0e",
+    )
     world.publish()
     world.now = 100.002
     world.invocation.attached(RecordedPost(world.script), world.now, 0.001, b"instance-1")

@@ -276,9 +276,11 @@ class MetricRegistry:
         if with_process:
             ProcessCollector(registry=self._process)
 
-    def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
+    def counter(
+        self, name: str, help_text: str, labels: Sequence[str] = (), *, max_children: int = 0
+    ) -> Counter:
         """Declare a counter. Raises ValueError if the name is taken."""
-        family = Counter(name, help_text, labels)
+        family = Counter(name, help_text, labels, max_children=max_children)
         self.add(family)
         return family
 

@@ -70,12 +70,21 @@ class Envelope:
         self.headers = [
             (header.key.encode(), header.value.encode()) for header in message.requestHeaders
         ]
+        if message.opaqueHeaderValues:
+            self._restore(message)
         self.body = message.requestBody
         self.target_uri = attach.targetURI.encode()
         self.response_token = attach.responseAuthorizationToken
         self.request_token = attach.requestAuthorizationToken or None
         self.stateful = message.HasField("statefulConfig")
         self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
+
+    def _restore(self, message: WorkerInvokeFunctionRequest) -> None:
+        """Set the header values that are not UTF-8."""
+        headers = self.headers
+        for opaque in message.opaqueHeaderValues:
+            if opaque.index < len(headers):
+                headers[opaque.index] = (headers[opaque.index][0], opaque.value)
 
 
 def decode_envelope(data: bytes) -> Envelope:
@@ -96,6 +105,7 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
+    more_headers: bytes = b"",
     body: bytes,
     target_uri: bytes,
     response_token: str,
@@ -103,11 +113,15 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
 ) -> bytes:
     """Return the encoded envelope of one request; the arguments are those of `Envelope`.
 
-    Raises `EnvelopeError` if a header or the path is not UTF-8, or if the envelope is larger than
-    `MAX_ENVELOPE_BYTES`.
+    Header values are opaque bytes (RFC 9110 §5.5). ``more_headers`` are further ones, which
+    `encode_headers` has encoded.
+
+    Raises `EnvelopeError` if a header's name or the path is not UTF-8, or if the envelope is larger
+    than `MAX_ENVELOPE_BYTES`.
     """
     if not method.isascii() or not path.isascii():
-        _check_utf8([(method, path)])
+        _check_utf8([method, path])
+    header_fields, opaque_fields = _headers(headers)
     data = b"".join(
         (
             _field(b"\n", request_id.encode()),
@@ -116,10 +130,12 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
             _MAX_DIRECT_RESPONSE,
             _field(b"B", _timestamp(requested_at_ns)),
             _field(b"R", body) if body else b"",
-            _headers(headers),
+            header_fields,
+            more_headers,
             _field(b"r", method),
             _field(b"z", path),
             _field(b"\x92\x01", _attach(target_uri, response_token, request_token)),
+            opaque_fields,
         )
     )
     if len(data) > MAX_ENVELOPE_BYTES:
@@ -145,6 +161,7 @@ def _varint(value: int) -> bytes:
 _SIZES = [_varint(size) for size in range(1024)]
 _HEADER_TAGS = [b"j%c\n" % size for size in range(128)]
 _VALUE_TAGS = [b"\x12%c" % size for size in range(128)]
+_OPAQUE_TAG = _varint(1001 << 3 | 2)
 _MAX_DIRECT_RESPONSE = b"(" + _varint(MAX_DIRECT_RESPONSE_BYTES)
 
 
@@ -153,8 +170,27 @@ def _field(tag: bytes, value: bytes) -> bytes:
     return tag + (_SIZES[size] if size < 1024 else _varint(size)) + value
 
 
-def _headers(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the repeated field ``requestHeaders``."""
+def _headers(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Return the repeated fields ``requestHeaders`` and ``opaqueHeaderValues``."""
+    block = encode_headers(headers)
+    if block.isascii():
+        return block, b""
+    _check_utf8([name for name, _ in headers])
+    opaque = [(at, value) for at, (_, value) in enumerate(headers) if not _is_utf8(value)]
+    if not opaque:
+        return block, b""
+    readable = headers.copy()
+    for at, value in opaque:
+        readable[at] = (headers[at][0], value.decode("latin-1").encode())
+    fields = [
+        _field(_OPAQUE_TAG, b"\x08%b%b" % (_varint(at), _field(b"\x12", value)))
+        for at, value in opaque
+    ]
+    return encode_headers(readable), b"".join(fields)
+
+
+def encode_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the repeated field ``requestHeaders``; names and values must be UTF-8."""
     parts: list[bytes] = []
     for name, value in headers:
         name_bytes = len(name)
@@ -165,10 +201,7 @@ def _headers(headers: list[tuple[bytes, bytes]]) -> bytes:
             parts += (_HEADER_TAGS[size], _SIZES[name_bytes], name, _VALUE_TAGS[value_bytes], value)
         else:
             parts.append(_field(b"j", _field(b"\n", name) + _field(b"\x12", value)))
-    block = b"".join(parts)
-    if not block.isascii():
-        _check_utf8(headers)
-    return block
+    return b"".join(parts)
 
 
 def _timestamp(ns: int) -> bytes:
@@ -185,10 +218,14 @@ def _attach(target_uri: bytes, response_token: str, request_token: str | None) -
     return _field(b"\n", _field(b"\n", config))
 
 
-def _check_utf8(pairs: list[tuple[bytes, bytes]]) -> None:
+def _check_utf8(texts: list[bytes]) -> None:
+    if not all(map(_is_utf8, texts)):
+        raise EnvelopeError("A header name or the path is not UTF-8")
+
+
+def _is_utf8(text: bytes) -> bool:
     try:
-        for name, value in pairs:
-            name.decode()
-            value.decode()
+        text.decode()
     except UnicodeDecodeError:
-        raise EnvelopeError("A header or the path is not UTF-8") from None
+        return False
+    return True

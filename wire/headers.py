@@ -3,6 +3,7 @@
 Header names are lower case inside both programs: the parsers convert them.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 
 CONTENT_TYPE = b"content-type"
@@ -11,6 +12,17 @@ AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
 ORIGIN = b"origin"
 ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
+
+CONTENT_LOCATION = b"content-location"
+LOCATION = b"location"
+X_ACCEL_BUFFERING = b"x-accel-buffering"
+"""``no``: nginx passes on each part of a response as it comes."""
+
+FORWARDED = b"forwarded"
+X_FORWARDED_FOR = b"x-forwarded-for"
+X_FORWARDED_HOST = b"x-forwarded-host"
+X_FORWARDED_PREFIX = b"x-forwarded-prefix"
+X_FORWARDED_PROTO = b"x-forwarded-proto"
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
@@ -57,14 +69,114 @@ HOP_BY_HOP = frozenset(
 """Headers of one connection, never forwarded: RFC 9110 §7.6.1 and RFC 2616 §13.5.1
 (`docs/wire.md` §3.1)."""
 
-INVOCATION_DROPS = frozenset(
+PLATFORM = frozenset(
     {
-        AUTHORIZATION,
-        b"expect",
+        NVCF_REQID,
+        b"nvcf-sub",
+        b"nvcf-ncaid",
+        b"nvcf-function-name",
+        b"nvcf-function-id",
+        b"nvcf-function-version-id",
+        b"nvcf-asset-dir",
+        b"nvcf-large-output-dir",
+        b"nvcf-max-response-size-bytes",
+        b"nvcf-nspectid",
+        b"nvcf-backend",
+        b"nvcf-instancetype",
+        b"nvcf-region",
+        b"nvcf-env",
+        b"nvcf-function-asset-ids",
+    }
+)
+"""Headers of the request to the inference server that only the worker sets: `docs/wire.md` §8.3."""
+
+
+def misspelled(names: Collection[bytes]) -> frozenset[bytes]:
+    """Return every spelling of ``names`` with an underscore in place of some or all hyphens.
+
+    Many servers read both as the same: CGI and WSGI turn a header's name into that of a variable of
+    the environment (RFC 3875 §4.1.18).
+    """
+    spellings: set[bytes] = set()
+    for name in names:
+        first, *others = name.split(b"-")
+        spelled = [first]
+        for other in others:
+            spelled = [start + sign + other for start in spelled for sign in (b"-", b"_")]
+        spellings.update(spelled)
+    return frozenset(spellings.difference(names))
+
+
+_SOURCE = frozenset(
+    {
+        FORWARDED,
+        X_FORWARDED_FOR,
+        X_FORWARDED_HOST,
+        X_FORWARDED_PREFIX,
+        X_FORWARDED_PROTO,
+        b"front-end-https",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-forwarded-port",
+        b"x-forwarded-protocol",
+        b"x-forwarded-scheme",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-real-ip",
+        b"x-scheme",
+        b"x-url-scheme",
+    }
+)
+SOURCE_DROPS = _SOURCE | misspelled(_SOURCE)
+"""What servers read of where a request comes from: the gateway says that itself, in the first five
+(`docs/wire.md` §3.6). Most proxies pass on what a client sends of the others."""
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_SET_FOR_ENVELOPE = frozenset(
+    {
         NVCF_INVOCATION_REGION,
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
     }
+)
+_NO_TRAILERS = (
+    HOP_BY_HOP
+    | _FRAMING
+    | {
+        AUTHORIZATION,
+        CONTENT_TYPE,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        NVCF_REQID,
+        NVCF_STATUS,
+        b"age",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"pragma",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"www-authenticate",
+    }
+)
+"""What must not be sent as a trailer: it would change framing, routing, access or the response's
+meaning after the fact (RFC 9110 §6.5.1)."""
+
+
+def forwardable_trailers(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the trailers of a response that may be passed on."""
+    return [trailer for trailer in trailers if trailer[0] not in _NO_TRAILERS]
+
+
+INVOCATION_DROPS = (
+    SOURCE_DROPS
+    | _SET_FOR_ENVELOPE
+    | {AUTHORIZATION, b"expect"}
+    | misspelled(PLATFORM | _SET_FOR_ENVELOPE | _FRAMING | {NVCF_POLL_SECONDS})
 )
 """Request headers that are never put into the envelope, in addition to `HOP_BY_HOP`.
 
@@ -72,7 +184,9 @@ INVOCATION_DROPS = frozenset(
 by the gateway, and the inference server must not respond to it again. The ``nvcf-`` headers are set
 by the gateway, which replaces a client's value. All other headers are forwarded in order,
 including ``host``, which the worker drops, and ``content-length``, from which the worker takes the
-length of the body.
+length of the body. A spelling with underscores that an inference server would read as one of the
+platform's headers, or as the length of the body, is dropped. So is what tells of
+the client's address.
 """
 
 _WITHOUT_NAMES = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

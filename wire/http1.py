@@ -106,6 +106,15 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def encode_last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the last chunk and the trailer section (RFC 9112 §7.1.2).
+
+    Names and values must be valid already.
+    """
+    lines = [b"%b: %b\r\n" % trailer for trailer in trailers]
+    return b"0\r\n%b\r\n" % b"".join(lines)
+
+
 def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:
     """Return the head at the start of ``data`` and the offset of the body behind it.
 

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkerInvokeFunctionRequest(_message.Message):
-    __slots__ = ("requestId", "ncaId", "subject", "largeResponseUrl", "maxDirectResponseSizeBytes", "inputAssetReference", "requestTime", "statefulConfig", "requestBody", "directResponseUrl", "requestHeaders", "requestMethod", "requestPath", "statelessConfig")
+    __slots__ = ("requestId", "ncaId", "subject", "largeResponseUrl", "maxDirectResponseSizeBytes", "inputAssetReference", "requestTime", "statefulConfig", "requestBody", "directResponseUrl", "requestHeaders", "requestMethod", "requestPath", "statelessConfig", "opaqueHeaderValues")
     class Header(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,13 @@ class WorkerInvokeFunctionRequest(_message.Message):
         reference: str
         contentType: str
         def __init__(self, assetId: _Optional[str] = ..., reference: _Optional[str] = ..., contentType: _Optional[str] = ...) -> None: ...
+    class OpaqueValue(_message.Message):
+        __slots__ = ("index", "value")
+        INDEX_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        index: int
+        value: bytes
+        def __init__(self, index: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
     class StatefulConfig(_message.Message):
         __slots__ = ("nvcfRegionOfInvoker", "connectionConfigs")
         class ProxyConfig(_message.Message):
@@ -81,6 +88,7 @@ class WorkerInvokeFunctionRequest(_message.Message):
     REQUESTMETHOD_FIELD_NUMBER: _ClassVar[int]
     REQUESTPATH_FIELD_NUMBER: _ClassVar[int]
     STATELESSCONFIG_FIELD_NUMBER: _ClassVar[int]
+    OPAQUEHEADERVALUES_FIELD_NUMBER: _ClassVar[int]
     requestId: str
     ncaId: str
     subject: str
@@ -95,4 +103,5 @@ class WorkerInvokeFunctionRequest(_message.Message):
     requestMethod: str
     requestPath: str
     statelessConfig: WorkerInvokeFunctionRequest.StatelessConfig
-    def __init__(self, requestId: _Optional[str] = ..., ncaId: _Optional[str] = ..., subject: _Optional[str] = ..., largeResponseUrl: _Optional[str] = ..., maxDirectResponseSizeBytes: _Optional[int] = ..., inputAssetReference: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.InputAssetReference, _Mapping]]] = ..., requestTime: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., statefulConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatefulConfig, _Mapping]] = ..., requestBody: _Optional[bytes] = ..., directResponseUrl: _Optional[str] = ..., requestHeaders: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.Header, _Mapping]]] = ..., requestMethod: _Optional[str] = ..., requestPath: _Optional[str] = ..., statelessConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatelessConfig, _Mapping]] = ...) -> None: ...
+    opaqueHeaderValues: _containers.RepeatedCompositeFieldContainer[WorkerInvokeFunctionRequest.OpaqueValue]
+    def __init__(self, requestId: _Optional[str] = ..., ncaId: _Optional[str] = ..., subject: _Optional[str] = ..., largeResponseUrl: _Optional[str] = ..., maxDirectResponseSizeBytes: _Optional[int] = ..., inputAssetReference: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.InputAssetReference, _Mapping]]] = ..., requestTime: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., statefulConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatefulConfig, _Mapping]] = ..., requestBody: _Optional[bytes] = ..., directResponseUrl: _Optional[str] = ..., requestHeaders: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.Header, _Mapping]]] = ..., requestMethod: _Optional[str] = ..., requestPath: _Optional[str] = ..., statelessConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatelessConfig, _Mapping]] = ..., opaqueHeaderValues: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.OpaqueValue, _Mapping]]] = ...) -> None: ...

@@ -36,7 +36,10 @@ def _show_version(is_wanted: bool) -> None:
 def serve(
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file; config/worker.toml lists all settings.", exists=True),
+        typer.Option(
+            help="Settings file. 'gateway config show worker' prints one with all settings.",
+            exists=True,
+        ),
     ] = None,
     *,
     version: Annotated[  # noqa: ARG001 - its callback acts

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from http1.stream import Defect
 from queueing.interface import Lease, PullConsumer, RunDecision
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -62,6 +63,9 @@ class Telemetry(Protocol):
 
     def ended(self, job: Job, now: float) -> None:
         """A job is over at ``now``, loop time in seconds."""
+
+    def invalid(self, defect: Defect) -> None:
+        """The inference server's response was invalid."""
 
     def rejected(self) -> None:
         """An envelope that no worker can serve was taken out of the queue."""
@@ -336,6 +340,8 @@ class JobRunner:
         was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
         self._telemetry.ended(job, self._loop.time())
+        if job.defect is not None:
+            self._report_invalid(job.request_id, job.defect)
         if was_full:
             self._want()
         if not self._jobs:
@@ -347,6 +353,18 @@ class JobRunner:
         else:
             self._learn(job)
             _log_end(job)
+
+    def _report_invalid(self, request_id: str, defect: Defect) -> None:
+        self._telemetry.invalid(defect)
+        emit(
+            _log,
+            "response.invalid",
+            logging.WARNING,
+            request_id=request_id,
+            reason=defect.reason,
+            header=defect.header,
+            detail=defect.detail,
+        )
 
     def _report_late(self, job: Job) -> None:
         """Let the client be told now, if it would wait for long: no other worker gets the request.

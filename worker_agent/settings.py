@@ -82,8 +82,8 @@ class InferenceSettings(Section):
     """Namespace of service_name."""
     max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] = 1
     """Requests that the inference server processes at the same time; the API may replace it."""
-    idle_s: Seconds = 4.0
-    """Time for which an unused connection is kept. Must be shorter than the server keeps it."""
+    idle_s: Seconds = 1.0
+    """Time for which an unused connection is kept, at most: shorter than the server keeps it."""
     connect_timeout_s: Seconds = 5.0
     """Time to open one connection."""
     cancel_grace_s: Seconds = 120.0

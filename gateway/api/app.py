@@ -25,8 +25,9 @@ from gateway.api.audit import MAX_REFUSED, Change
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
+from gateway.api.organizations import organization_paths
 from gateway.api.parsing import read_body, read_path, read_query
-from gateway.api.problems import REQUEST_ID, reason_of, response_to
+from gateway.api.problems import REQUEST_ID, allow_of, reason_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
@@ -75,13 +76,22 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         handler_args={"auto_decompress": False},
     )
     app[_refused_changes] = LineBudget(MAX_REFUSED)
-    for route in routes:
-        app.router.add_route(route.method, route.path, _handler(api, route))
     described = orjson.dumps(document(routes))
     browsable = page(orjson.loads(described)).encode()
-    app.router.add_get("/v3/openapi", _serve_fixed(described, _JSON), allow_head=False)
-    app.router.add_get("/v3/docs", _serve_fixed(browsable, "text/html"), allow_head=False)
-    app.router.add_get("/health", _serve_fixed(b'{"status":"UP"}', _JSON), allow_head=False)
+    for method, path, handler in (
+        *(
+            (route.method, path, handler)
+            for route, handler in ((route, _handler(api, route)) for route in routes)
+            for path in (route.path, *organization_paths(route))
+        ),
+        ("GET", "/v3/openapi", _serve_fixed(described, _JSON)),
+        ("GET", "/v3/docs", _serve_fixed(browsable, "text/html")),
+        ("GET", "/health", _serve_fixed(b'{"status":"UP"}', _JSON)),
+    ):
+        app.router.add_route(method, path, handler)
+        if method == "GET":
+            # aiohttp sends no body in response to HEAD (RFC 9110 §9.3.2).
+            app.router.add_route("HEAD", path, handler)
     return app
 
 
@@ -93,6 +103,10 @@ async def _respond_to_errors(request: web.Request, handler: Handler) -> web.Stre
     try:
         response = await handler(request)
     except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+        if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
+            # No route has the method: the path says which ones it has (RFC 9110 §9.3.7).
+            headers = {REQUEST_ID: request_id, "Allow": allow_of(error)}
+            return web.Response(status=204, headers=headers)
         response, reason = response_to(error, request, request_id), reason_of(error)
     change = request.get(_change)
     if change is not None:
@@ -132,13 +146,20 @@ async def _check(
     query = read_query(request.query, route.query) if route.query is not None else None
     body = None
     if route.body is not None:
-        body = await read_body(request, route.body, api.bodies, principal.account)
+        is_absent = route.is_body_optional and not request.can_read_body
+        body = (
+            route.body()
+            if is_absent
+            else await read_body(request, route.body, api.bodies, principal.account)
+        )
     if route.is_admin:
         principal = act_for(api, principal, path["ncaId"])
     if route.is_change:
         request[_change].concerns(request.match_info, body, principal.account)
     old = api.project_old_sdks and is_old_sdk(request.headers)
-    return Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
+    call.key_issuer = request.headers.get("key-issuer-id", "")
+    return call
 
 
 def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:
@@ -152,9 +173,11 @@ def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:
 async def _send_listing(
     request: web.Request, listing: Listing, *, is_old_sdk: bool
 ) -> web.StreamResponse:
-    """Stream a list as it is made; send a short one as a whole."""
+    """Stream a list as it is made; send a short one as a whole, and to HEAD only its length."""
     response = web.StreamResponse(headers={REQUEST_ID: request[_request_id]})
     response.content_type = _JSON
+    is_head = request.method == "HEAD"
+    counted_bytes = 0
     data = b'{"%s":[' % listing.name.encode()
     separator = b""
     async for batch in listing.batches:
@@ -162,15 +185,22 @@ async def _send_listing(
             data += separator + _encode(element, is_old_sdk=is_old_sdk)
             separator = b","
         if len(data) >= _SEND_AT_BYTES:
-            if not response.prepared:
-                await response.prepare(request)
-            await response.write(data)
+            if is_head:
+                # aiohttp would send what is written to a `StreamResponse`.
+                counted_bytes += len(data)
+            else:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(data)
             data = b""
     tail = b"".join(
         b",%s:%s" % (orjson.dumps(name), orjson.dumps(value))
         for name, value in listing.tail().items()
     )
     data += b"]" + tail + b"}"
+    if is_head:
+        response.content_length = counted_bytes + len(data)
+        return web.Response(headers=response.headers)
     if not response.prepared:
         return web.Response(body=data, headers=response.headers)
     await response.write_eof(data)

@@ -12,16 +12,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pydantic import BaseModel
 
 from gateway.api.access import LIST, find_visible_versions
-from gateway.api.admin_routes import ACCOUNT_PATH
 from gateway.api.paging import decode_cursor, encode_cursor
 from gateway.api.route import BATCH, AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.deployments import DeploymentsResponse
 from gateway.api.schemas.function_views import FunctionIdsResponse, FunctionsResponse, FunctionView
 from gateway.api.schemas.functions import IdsQuery, ListQuery, VersionsQuery
 from gateway.api.serializers import deployment_view, function_view
-from gateway.auth.scopes import ADMIN
 from gateway.domain.catalog import Cursor, Visibility
 from gateway.domain.model import FunctionVersion, VersionState
+from gateway.domain.principal import Principal
 from gateway.domain.readmodel import FunctionEntry
 
 _IDS_BATCH = 2000
@@ -43,7 +42,7 @@ async def list_ids(api: Api, call: Call[None, IdsQuery]) -> FunctionIdsResponse:
         while versions := api.catalog.versions(call.account, visibility, after, _IDS_BATCH):
             after = _cursor(versions[-1][1])
             for entry, version in versions:
-                if call.principal.reaches(entry, version, is_named=True):
+                if _may_list(call.principal, entry, version):
                     found[version.function_id] = None
             await asyncio.sleep(0)
     return FunctionIdsResponse(function_ids=list(found))
@@ -138,7 +137,7 @@ class _Walk:
         """Leave out versions that the credential hides or that an earlier list contained."""
         earlier = self._requested[: self._requested.index(visibility)]
         for entry, version in found:
-            if not self._principal.reaches(entry, version, is_named=True):
+            if not _may_list(self._principal, entry, version):
                 continue
             is_own = version.account == self._principal.account
             is_open = self._api.catalog.is_public(version.version_id)
@@ -160,6 +159,11 @@ async def _deployment_views(api: Api, account: str) -> AsyncIterator[list[BaseMo
                 batch.append(deployment_view(version, deployment, api.region))
         yield batch
         await asyncio.sleep(0)
+
+
+def _may_list(principal: Principal, entry: FunctionEntry, version: FunctionVersion) -> bool:
+    """Whether a version of the account's lists is for this caller; some are for one client only."""
+    return principal.sees(entry, version) and principal.reaches(entry, version, is_named=True)
 
 
 def _read_visibilities(query: IdsQuery) -> list[Visibility]:
@@ -212,12 +216,11 @@ ROUTES: tuple[AnyRoute, ...] = (
     ),
     Route(
         "GET",
-        f"{ACCOUNT_PATH}/deployments",
+        "/v2/nvcf/deployments",
         list_deployments,
-        "List the deployments of an account",
+        "List the deployments of the account",
         "deployments",
-        (f"{ADMIN}deploy_function",),
+        ("deploy_function",),
         DeploymentsResponse,
-        is_admin=True,
     ),
 )

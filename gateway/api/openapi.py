@@ -133,7 +133,7 @@ def _operation(route: AnyRoute, schemas: dict[tuple[type[BaseModel], Mode], Sche
         operation["security"] = [{"jwt" if route.is_admin else "bearer": []}]
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.is_body_optional,
             "content": {"application/json": {"schema": schemas[route.body, "validation"]}},
         }
     if route.is_deprecated:

@@ -56,6 +56,11 @@ def reason_of(error: Exception) -> str:
     return "internal_error" if known is None else "queue_unavailable"
 
 
+def allow_of(error: web.HTTPMethodNotAllowed) -> str:
+    """Return the value of Allow: the methods of a path's routes, and OPTIONS, which all have."""
+    return ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
+
+
 def _find_error(error: Exception) -> GatewayError | QueueError | None:
     """Return the error to report for ``error``, `None` for an unexpected exception."""
     match error:
@@ -65,8 +70,7 @@ def _find_error(error: Exception) -> GatewayError | QueueError | None:
             # The cause names servers and streams: it is logged, not reported.
             return QueueUnavailable()
         case web.HTTPMethodNotAllowed():
-            allow = ", ".join(sorted(error.allowed_methods))
-            return MethodNotAllowed(headers=[(b"allow", allow.encode())])
+            return MethodNotAllowed(headers=[(b"allow", allow_of(error).encode())])
         case web.HTTPRequestEntityTooLarge():
             return BodyTooLarge()
         case web.HTTPNotFound():

@@ -106,7 +106,15 @@ class Api:
 class Call(Generic[BodyT, QueryT]):
     """One call that has passed authentication, scopes and validation."""
 
-    __slots__ = ("_path", "authorization", "body", "is_old_sdk", "principal", "query")
+    __slots__ = (
+        "_path",
+        "authorization",
+        "body",
+        "is_old_sdk",
+        "key_issuer",
+        "principal",
+        "query",
+    )
 
     def __init__(
         self,
@@ -124,6 +132,8 @@ class Call(Generic[BodyT, QueryT]):
         self.query = query
         self.body = body
         self.is_old_sdk = is_old_sdk
+        self.key_issuer = ""
+        """The header ``Key-Issuer-Id``, for the routes of keys."""
         self._path = path
 
     @property
@@ -184,8 +194,9 @@ class Route(Generic[BodyT, QueryT]):
 
     The credential needs one of ``scopes``. A route without scopes is open to everyone up to its
     handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
-    a JWT; the call acts for the account that the path names as ``ncaId``. ``changes``: it changes
-    something, or makes a credential, and is written to the audit log.
+    a JWT; the call acts for the account that the path names as ``ncaId``. ``is_body_optional``: a
+    call without a body has the defaults of ``body``. ``changes``: it changes something, or makes a
+    credential, and is written to the audit log.
     """
 
     method: str
@@ -200,6 +211,7 @@ class Route(Generic[BodyT, QueryT]):
     status: int = 200
     is_deprecated: bool = False
     is_admin: bool = False
+    is_body_optional: bool = False
     changes: bool = True
 
     @property

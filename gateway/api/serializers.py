@@ -115,11 +115,11 @@ def spec_view(spec: GpuSpec) -> SpecView:
     """Return the owner's view of a GPU specification."""
     return SpecView.model_validate(
         {
+            "gpu": spec.gpu,
+            "backend": "",
+            "instanceType": spec.instance_type or "default",
             **spec.extra,
             "gpuSpecificationId": spec.spec_id,
-            "gpu": spec.gpu,
-            "backend": spec.backend,
-            "instanceType": spec.instance_type or "default",
             "minInstances": spec.min_instances,
             "maxInstances": spec.max_instances,
             "maxRequestConcurrency": spec.concurrency,

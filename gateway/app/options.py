@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 from gateway.invocation.collection import CollectionBounds
+from gateway.routing.sources import Sources
 from gateway.settings import AttachSettings, EdgeSettings, GatewaySettings, UploadSettings
 from gateway.store.connection import NatsOptions
 from http1.server.limits import ServerLimits
@@ -13,6 +14,12 @@ def edge_limits(edge: EdgeSettings) -> ServerLimits:
     """Return the limits of clients' connections: each setting that is named like a limit."""
     names = {field.name for field in fields(ServerLimits)}
     return ServerLimits(**edge.model_dump(include=names))
+
+
+def sources(edge: EdgeSettings) -> Sources:
+    """Return what finds the clients behind trusted hops."""
+    networks = [hop for hop in edge.trusted_hops if hop != "unix"]
+    return Sources(networks, trusts_unix="unix" in edge.trusted_hops)
 
 
 def collection_bounds(upload: UploadSettings) -> CollectionBounds:

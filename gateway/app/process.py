@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.options import attach_limits, collection_bounds, edge_limits, store_options
+from gateway.app.options import (
+    attach_limits,
+    collection_bounds,
+    edge_limits,
+    sources,
+    store_options,
+)
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
-from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
     AttachDispatcher,
@@ -24,10 +30,12 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.dispatch.locator import RequestLocator
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
 from gateway.domain.cors import PagePolicy
+from gateway.domain.rate_limit import MAX_PERIOD_S
 from gateway.domain.readmodel import ReadModel
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
@@ -40,6 +48,7 @@ from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import StoreConnection
 from gateway.store.nats_kv import Store
+from gateway.store.shared_numbers import SharedNumbers
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
@@ -72,6 +81,7 @@ if TYPE_CHECKING:
     from gateway.app.control_plane import ControlPlane
 
 TICK_S = 0.1
+RATES_TICK_S = 1.0
 STARTING_S = 2.0
 """How long new connections to a process that shares no port wait for the store to be read; after
 that they get 503."""
@@ -125,9 +135,17 @@ class GatewayProcess:
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
+        self._rates = RateLimits(
+            SharedNumbers(
+                self._store_connection,
+                settings.store.bucket_prefix,
+                settings.store.replicas,
+                2 * MAX_PERIOD_S,
+            ),
+            time.time_ns,
+        )
         self._spool = SpoolFiles(settings.upload.spool_folder)
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
-        self._turns = LoopTurns()
         self._requests = RequestLocator(
             self._invocations.live,
             self._queue,
@@ -158,6 +176,7 @@ class GatewayProcess:
     def _show_state(self) -> None:
         """Declare the metrics that are read from the process's parts at each scrape."""
         metrics, registry = self._metrics, self._registry
+        self._turns = LoopTurns()
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
         metrics.watch_queue(self._queue)
@@ -201,6 +220,9 @@ class GatewayProcess:
             ticker = Ticker(TICK_S, self._invocations.tick, measures_silence=True)
             ticker.start()
             stack.callback(ticker.stop)
+            rates = Ticker(RATES_TICK_S, self._rates.tick)
+            rates.start()
+            stack.callback(rates.stop)
             stack.callback(self._lines.close)
             api = await self._open_control(stack)
             dispatcher = self._dispatcher(target_uri, api)
@@ -287,9 +309,10 @@ class GatewayProcess:
             context,
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
-            self._admission,
+            Gates(self._admission, self._rates),
             PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
             self._refusals,
+            sources(settings.edge),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -343,6 +366,7 @@ class GatewayProcess:
         await public.finish_accepting()
         await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
         self._invocations.shut_down()
+        await self._rates.close()
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.
         await attach.drain(asyncio.get_running_loop().time() + ATTACH_CLOSE_S)

@@ -3,9 +3,8 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType
+from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType, find_image
 from gateway.domain.model import Change
 from gateway.provision.executor import (
     Ports,
@@ -94,8 +93,7 @@ def process_options(
 
     def template_of(cluster: str, image: str) -> str | None:
         """Return the first command template whose pattern matches the image."""
-        templates = images.get(cluster, {}).items()
-        return next((found for pattern, found in templates if fnmatchcase(image, pattern)), None)
+        return find_image(images.get(cluster, {}), image)
 
     worker = tuple(shlex.split(provision.worker_command))
     return ProcessOptions(
@@ -123,6 +121,7 @@ def cluster_groups(clusters: Sequence[ClusterSettings]) -> tuple[ClusterGroup, .
                 for gpu in cluster.gpus
             ),
             accounts=frozenset(cluster.accounts),
+            images=tuple(cluster.images),
         )
         for cluster in clusters
     )

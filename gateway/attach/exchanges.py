@@ -12,9 +12,9 @@ from collections.abc import Callable
 from gateway.attach.faults import PROBLEM_STATUS, outcome_of_document
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
-from http1.stream import Headers, NullRequestStream, ResponseWriter
-from wire.headers import CONTENT_TYPE
-from wire.http1 import HeadError, InnerHeadParser
+from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
+from wire.headers import CONTENT_TYPE, forwardable_trailers
+from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
@@ -31,6 +31,7 @@ class AttachPost(NullRequestStream):
         "_is_complete",
         "_left",
         "_parser",
+        "_trailers",
         "_worker",
     )
 
@@ -49,6 +50,7 @@ class AttachPost(NullRequestStream):
         self._parser: InnerHeadParser | None = InnerHeadParser()
         self._is_answered = False
         self._is_complete = False
+        self._trailers = NO_TRAILERS
 
     # The worker's side
 
@@ -75,11 +77,19 @@ class AttachPost(NullRequestStream):
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
-        if rest:
-            if head.status == PROBLEM_STATUS and not invocation.instance:
-                # Another make of worker, which does not say so in a header.
-                invocation.completion = outcome_of_document(head.headers, rest)
+        if rest and head.status == PROBLEM_STATUS and not invocation.instance:
+            # Another make of worker, which does not say so in a header.
+            invocation.completion = outcome_of_document(head.headers, rest)
+        if left and (invocation.method == b"HEAD" or head.status in BODILESS_STATUSES):
+            # NVCF's worker announces the body that a response to HEAD leaves out, and closes the
+            # connection in place of it. Nothing is missing.
+            invocation.response_end()
+        elif rest:
             invocation.response_data(rest)
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """The trailers of the POST's body are those of the response."""
+        self._trailers = forwardable_trailers(trailers)
 
     def request_end(self) -> None:
         """The worker has sent everything."""
@@ -89,7 +99,7 @@ class AttachPost(NullRequestStream):
         if self._parser is not None:
             self._invocation.response_invalid(400, "the response head is incomplete")
         else:
-            self._invocation.response_end()
+            self._invocation.response_end(self._trailers)
 
     def request_broken(self) -> None:
         """The worker's connection broke."""

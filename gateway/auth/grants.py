@@ -4,7 +4,7 @@ A request for a key holds policies, one per service that the key is for. Policie
 services grant nothing here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.auth.scopes import ACCOUNT_SCOPES
@@ -34,18 +34,24 @@ NOTHING = Grant(frozenset(), ResourceScope())
 
 
 def resolve_grant(
-    principal: Principal, policies: Iterable[RequestedPolicy], service_id: str
+    principal: Principal, policies: Iterable[RequestedPolicy], service_ids: Collection[str]
 ) -> Grant:
-    """Return what a key with ``policies`` allows at ``service_id`` when ``principal`` makes it.
+    """Return what a key with ``policies`` allows at this service when ``principal`` makes it.
+
+    ``service_ids`` are the names of this service.
 
     Raises `BadRequest` for an unknown scope, a malformed resource, or two policies for this
     service (each would widen the other); `Forbidden` for more than ``principal`` has.
     """
-    own = [policy for policy in policies if not policy.audiences or service_id in policy.audiences]
+    own = [
+        policy
+        for policy in policies
+        if not policy.audiences or not set(service_ids).isdisjoint(policy.audiences)
+    ]
     if not own:
         return NOTHING
     if len(own) > 1:
-        raise BadRequest(f"More than one policy is for {service_id}: make a key for each")
+        raise BadRequest("More than one policy is for this service: make a key for each")
     scopes = frozenset(scope.removeprefix(_PREFIX) for scope in own[0].scopes)
     if not scopes <= ACCOUNT_SCOPES:
         raise BadRequest(f"A scope is unknown. Scopes: {', '.join(sorted(ACCOUNT_SCOPES))}")

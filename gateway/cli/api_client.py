@@ -52,6 +52,25 @@ class ApiClient:
         ``path`` is relative to ``/v2/nvcf/`` unless it begins with ``/``, as for the key service.
         Raises `ApiError`, `Unreachable`.
         """
+        parsed = await self._call(method, path, body, query)
+        if not isinstance(parsed, dict):
+            raise CommandError(f"the server at {self._url} is not the API")
+        return parsed
+
+    async def get_list(self, path: str) -> list[Json]:
+        """GET ``path`` as `call` does; the response is a JSON array."""
+        parsed = await self._call("GET", path)
+        if not isinstance(parsed, list):
+            raise CommandError(f"the server at {self._url} is not the API")
+        return parsed
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: Mapping[str, str] | None = None,
+    ) -> object:
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}
         url = self._url + (path if path.startswith("/") else f"/v2/nvcf/{path}")
@@ -67,13 +86,8 @@ class ApiClient:
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}") from None
         if status >= 300:
-            raise _error_of(status, content)
-        if not content:
-            return {}
-        parsed = _parse(content)
-        if not isinstance(parsed, dict):
-            raise CommandError(f"the server at {self._url} is not the API")
-        return parsed
+            raise error_of(status, content)
+        return _parse(content) if content else {}
 
     async def versions(self, path: str, limit: int | None, **query: str) -> list[Json]:
         """Return the function versions of a paged list, at most ``limit``; `None` means all."""
@@ -105,7 +119,7 @@ def run(target: ApiTarget, use: Callable[[ApiClient], Awaitable[Result]]) -> Res
         raise fail(error) from None
 
 
-def _error_of(status: int, content: bytes) -> CommandError:
+def error_of(status: int, content: bytes) -> CommandError:
     """Return the error that a problem document describes (RFC 9457)."""
     problem = _parse(content)
     if not isinstance(problem, dict) or "detail" not in problem:

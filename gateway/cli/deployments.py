@@ -4,19 +4,22 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.api_client import ApiClient, Json, run
+from gateway.cli.api_client import ApiClient, ApiTarget, Json, run
 from gateway.cli.errors import CommandError, usage
+from gateway.cli.invocation_urls import invocation_url
+from gateway.cli.lookup import Ids, version_name
 from gateway.cli.options import (
     DEFAULT_URL,
+    DeployedVersionArgument,
     FileOption,
     FunctionArgument,
     JsonOption,
     KeyOption,
+    OnlyVersionArgument,
     UrlOption,
     VersionArgument,
     WatchOption,
     api_target,
-    ids,
     read_body,
 )
 from gateway.cli.output import print_json, print_members, print_table, say
@@ -31,24 +34,31 @@ app = typer.Typer(
     help="Create, show, update and remove deployments.",
 )
 
-MinOption = Annotated[int | None, typer.Option("--min", help="Minimum number of instances.", min=0)]
-MaxOption = Annotated[int | None, typer.Option("--max", help="Maximum number of instances.", min=1)]
+MinOption = Annotated[
+    int | None, typer.Option("--min", metavar="N", help="Minimum number of instances.", min=0)
+]
+MaxOption = Annotated[
+    int | None, typer.Option("--max", metavar="N", help="Maximum number of instances.", min=1)
+]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
+    typer.Option(metavar="N", help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
 ]
 
 
 @app.command()
 def create(  # noqa: PLR0913 - one argument per option
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
-    gpu: Annotated[str | None, typer.Option(help="Name of the GPU in the cluster.")] = None,
+    function: FunctionArgument,
+    version: VersionArgument = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="GPU", help="GPU: one of 'gateway gpus'.")
+    ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Cluster group. Default: any that has the GPU.")
+        str | None,
+        typer.Option(metavar="BACKEND", help="Cluster group. Default: any that has the GPU."),
     ] = None,
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type. Default: that of the GPU.")
+        str | None, typer.Option(metavar="TYPE", help="Instance type. Default: that of the GPU.")
     ] = None,
     least: MinOption = None,
     most: MaxOption = None,
@@ -59,13 +69,13 @@ def create(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Create a deployment.
+    """Deploy a version: start instances of it. A deployment that has failed is replaced.
 
-    Give one GPU specification by options, or several with --file. With --watch, wait until the
-    deployment is ACTIVE (exit code 0) or has failed (exit code 1).
+    Give one GPU specification by options, or several with --file; 'gateway gpus' lists what there
+    is. With --watch, wait until the deployment is ACTIVE (exit code 0) or has failed (exit code 1).
     """
     target = api_target(api_url, api_key)
-    function, version = ids(function_id, version_id)
+    named = version_name(function, version)
     given = {
         "gpu": gpu,
         "backend": backend,
@@ -86,17 +96,17 @@ def create(  # noqa: PLR0913 - one argument per option
         body = {"deploymentSpecifications": [spec]}
 
     async def deploy(api: ApiClient) -> Json:
-        path = _path(function, version)
-        deployment: Json = (await api.call("POST", path, body))["deployment"]
-        return await wait_until_up(api, function, version, say) if watch else deployment
+        found = await named.find(api)
+        deployment: Json = (await api.call("POST", _path(found), body))["deployment"]
+        return await wait_until_up(api, *found, say) if watch else deployment
 
-    _show(run(target, deploy), as_json)
+    _show(run(target, deploy), target, as_json)
 
 
 @app.command()
 def show(
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: DeployedVersionArgument = None,
     watch: WatchOption = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -104,19 +114,20 @@ def show(
 ) -> None:
     """Show a deployment. With --watch, first wait until it is ACTIVE, or fail with exit code 1."""
     target = api_target(api_url, api_key)
-    function, version = ids(function_id, version_id)
+    named = version_name(function, version)
 
     async def read(api: ApiClient) -> Json:
-        deployment: Json = (await api.get(_path(function, version)))["deployment"]
-        return await wait_until_up(api, function, version, say) if watch else deployment
+        found = await named.find(api, is_deployed=True)
+        deployment: Json = (await api.get(_path(found)))["deployment"]
+        return await wait_until_up(api, *found, say) if watch else deployment
 
-    _show(run(target, read), as_json)
+    _show(run(target, read), target, as_json)
 
 
 @app.command()
 def update(  # noqa: PLR0913 - one argument per option
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: DeployedVersionArgument = None,
     least: MinOption = None,
     most: MaxOption = None,
     concurrency: ConcurrencyOption = None,
@@ -131,9 +142,9 @@ def update(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Update the number of instances, or the concurrent requests of each."""
+    """Change the number of instances or their concurrency."""
     target = api_target(api_url, api_key)
-    function, version = ids(function_id, version_id)
+    named = version_name(function, version)
     given = {
         "minInstances": least,
         "maxInstances": most,
@@ -144,19 +155,20 @@ def update(  # noqa: PLR0913 - one argument per option
         raise usage("Nothing to update: give --min, --max or --concurrency.")
 
     async def change(api: ApiClient) -> Json:
-        path = _path(function, version)
+        found = await named.find(api, is_deployed=True)
+        path = _path(found)
         specs = (await api.get(path))["deployment"]["deploymentSpecifications"]
         body = {"deploymentSpecifications": _apply_changes(specs, spec, changes)}
         deployment: Json = (await api.call("PUT", path, body))["deployment"]
-        return await wait_until_up(api, function, version, say) if watch else deployment
+        return await wait_until_up(api, *found, say) if watch else deployment
 
-    _show(run(target, change), as_json)
+    _show(run(target, change), target, as_json)
 
 
 @app.command()
 def remove(  # noqa: PLR0913 - one argument per option
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: OnlyVersionArgument = None,
     graceful: Annotated[
         bool,
         typer.Option("--graceful", help="Finish queued and running requests first."),
@@ -173,28 +185,28 @@ def remove(  # noqa: PLR0913 - one argument per option
     With --watch, wait until its instances have ended.
     """
     target = api_target(api_url, api_key)
-    function, version = ids(function_id, version_id)
+    named = version_name(function, version)
 
     async def undeploy(api: ApiClient) -> Json:
         query = {"graceful": "true"} if graceful else {}
-        undeployed: Json = (await api.call("DELETE", _path(function, version), query=query))[
-            "function"
-        ]
+        found = await named.find_only(api, is_deployed=True)
+        undeployed: Json = (await api.call("DELETE", _path(found), query=query))["function"]
         if watch:
-            await wait_until_gone(api, function, version, say)
+            await wait_until_gone(api, *found, say)
         return undeployed
 
     undeployed = run(target, undeploy)
+    version_id = undeployed["versionId"]
     if as_json:
         print_json(undeployed)
     elif watch or not graceful:
-        say(f"Version {version} is undeployed.")
+        say(f"Version {version_id} is undeployed.")
     else:
-        say(f"Version {version} accepts no more requests and finishes those it has.")
+        say(f"Version {version_id} accepts no more requests and finishes those it has.")
 
 
-def _path(function_id: str, version_id: str) -> str:
-    return f"deployments/functions/{function_id}/versions/{version_id}"
+def _path(ids: Ids) -> str:
+    return f"deployments/{ids.path}"
 
 
 def _apply_changes(
@@ -215,7 +227,7 @@ def _apply_changes(
     ]
 
 
-def _show(deployment: Json, as_json: bool) -> None:
+def _show(deployment: Json, target: ApiTarget, as_json: bool) -> None:
     if as_json:
         print_json(deployment)
         return
@@ -226,16 +238,17 @@ def _show(deployment: Json, as_json: bool) -> None:
             ("version", deployment["functionVersionId"]),
             ("name", deployment["functionName"]),
             ("status", deployment["functionStatus"]),
+            ("invocation url", invocation_url(target.url, deployment["functionId"], "/")),
             ("updated", str(deployment["lastUpdatedAt"])[:19] + "Z"),
         ]
     )
     print_table(
-        ("SPEC", "GPU", "BACKEND", "INSTANCE TYPE", "MIN", "MAX", "CONCURRENCY"),
+        ("SPEC", "GPU*", "BACKEND*", "TYPE*", "MIN", "MAX", "CONCURRENCY"),
         [
             (
                 spec["gpuSpecificationId"],
                 spec["gpu"],
-                spec["backend"],
+                spec["backend"] or "any",
                 spec["instanceType"],
                 str(spec["minInstances"]),
                 str(spec["maxInstances"]),
@@ -246,6 +259,6 @@ def _show(deployment: Json, as_json: bool) -> None:
     )
     if health := deployment.get("healthInfo"):
         print_table(
-            ("INSTANCE", "GPU", "ERROR"),
+            ("INSTANCE", "GPU*", "ERROR*"),
             [(info.get("instanceId", ""), info["gpu"], info["error"]) for info in health],
         )

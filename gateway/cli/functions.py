@@ -6,18 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.api_client import ApiClient, Json, run
+from gateway.cli.api_client import ApiClient, ApiTarget, Json, run
 from gateway.cli.errors import CommandError, usage
+from gateway.cli.instances import print_instances
+from gateway.cli.invocation_urls import invocation_url
+from gateway.cli.lookup import Ids, find_function, find_versions, version_name
 from gateway.cli.options import (
     DEFAULT_URL,
     FileOption,
     FunctionArgument,
     JsonOption,
     KeyOption,
+    OnlyVersionArgument,
     UrlOption,
     VersionArgument,
     api_target,
-    ids,
     pair,
     read_body,
 )
@@ -31,15 +34,25 @@ app = typer.Typer(
     help="Create, list, show, update and delete functions.",
 )
 
-NameOption = Annotated[str | None, typer.Option(help="Name: 1 to 128 letters, digits, - and _.")]
+NameOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Name: 1 to 128 letters, digits, - and _.")
+]
 ImageOption = Annotated[
-    str | None, typer.Option(metavar="IMAGE", help="Container image of the inference server.")
+    str | None,
+    typer.Option(
+        metavar="IMAGE",
+        help="Container image of the inference server; the gateway's settings say how to run it.",
+    ),
 ]
 InferenceUrlOption = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Path to invoke, such as /v1/completions.")
+    str | None,
+    typer.Option(metavar="PATH", help="Path of the server to invoke, such as /v1/completions."),
 ]
 PortOption = Annotated[
-    int | None, typer.Option(help="Port of the inference server. Default: 8000.", min=1, max=65535)
+    int | None,
+    typer.Option(
+        metavar="PORT", help="Port of the server in the container. Default: 8000.", min=1, max=65535
+    ),
 ]
 MaxBodyOption = Annotated[
     int | None,
@@ -63,7 +76,7 @@ HealthOption = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
 ]
-ArgsOption = Annotated[str | None, typer.Option(help="Arguments of the container.")]
+ArgsOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Arguments of the container.")]
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,11 +92,13 @@ SecretOption = Annotated[
         "repeatable.",
     ),
 ]
-TagOption = Annotated[list[str] | None, typer.Option("--tag", help="Tag; repeatable.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="Description. Default: the name.")]
-TypeOption = Annotated[
-    str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT, STREAMING or LLM.")
+TagOption = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag; repeatable.")
 ]
+DescriptionOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description. Default: the name.")
+]
+TypeOption = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT or LLM.")]
 
 RerunOption = Annotated[
     bool | None,
@@ -138,12 +153,12 @@ def create(  # noqa: PLR0913 - one argument per option
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", "functions", body))
-    _show(created["function"], as_json)
+    _show(created["function"], target, as_json)
 
 
 @app.command()
 def version(  # noqa: PLR0913 - one argument per option
-    function_id: FunctionArgument,
+    function: FunctionArgument,
     name: NameOption = None,
     image: ImageOption = None,
     inference_url: InferenceUrlOption = None,
@@ -166,7 +181,7 @@ def version(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Create another version of a function."""
     target = api_target(api_url, api_key)
-    (function,) = ids(function_id)
+    named = version_name(function)
     members = {
         "name": name,
         "containerImage": image,
@@ -184,15 +199,21 @@ def version(  # noqa: PLR0913 - one argument per option
         "allowRerun": allow_rerun,
     }
     body = _request_body(members, file)
-    created = run(target, lambda api: api.call("POST", f"functions/{function}/versions", body))
-    _show(created["function"], as_json)
+
+    async def add(api: ApiClient) -> Json:
+        function_id = await find_function(api, named.function)
+        return await api.call("POST", f"functions/{function_id}/versions", body)
+
+    _show(run(target, add)["function"], target, as_json)
 
 
 @app.command("list")
 def list_functions(
-    function_id: Annotated[
+    function: Annotated[
         str | None,
-        typer.Argument(metavar="[FUNCTION_ID]", help="List only the versions of this function."),
+        typer.Argument(
+            metavar="FUNCTION", help="List the versions of this function: its name or id."
+        ),
     ] = None,
     visibility: Annotated[
         list[str] | None,
@@ -201,56 +222,57 @@ def list_functions(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Maximum number of versions to list.", min=1)
+        int | None, typer.Option(metavar="N", help="Maximum number of versions to list.", min=1)
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List function versions, oldest first."""
+    """List functions, or the versions of one function, oldest first.
+
+    With --json, every version is listed.
+    """
     target = api_target(api_url, api_key)
-    path, query = "functions", {"visibility": ",".join(visibility or ())}
-    if function_id is not None:
+    if function is None:
+        query = {"visibility": ",".join(visibility)} if visibility else {}
+        found = run(target, lambda api: api.versions("functions", limit, **query))
+    else:
         if visibility:
-            raise usage("--visibility cannot be combined with FUNCTION_ID.")
-        path, query = f"functions/{ids(function_id)[0]}/versions", {}
-    elif not visibility:
-        query = {}
-    found = run(target, lambda api: api.versions(path, limit, **query))
+            raise usage("--visibility cannot be combined with FUNCTION.")
+        named = version_name(function)
+        found = run(target, lambda api: find_versions(api, named.function))[:limit]
     if as_json:
         print_json(found)
-        return
-    if not found:
-        say("There are no functions.")
-        return
-    print_table(
-        ("FUNCTION", "VERSION", "NAME", "STATUS", "OWNER", "CREATED"),
-        [
-            (*(function[name] for name in _LISTED_MEMBERS), _format_created_at(function))
-            for function in found
-        ],
-    )
+    elif not found:
+        say("There are no functions. Create one with 'gateway functions create'.")
+    elif function is None:
+        _print_functions(found)
+    else:
+        _print_versions(found)
 
 
 @app.command()
 def show(
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: VersionArgument = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a version and its instances."""
+    """Show a version: how it was created, its URL and its instances."""
     target = api_target(api_url, api_key)
-    path = _path(function_id, version_id)
-    found = run(target, lambda api: api.get(path))
-    _show(found["function"], as_json)
+    named = version_name(function, version)
+
+    async def read(api: ApiClient) -> Json:
+        return await api.get((await named.find(api)).path)
+
+    _show(run(target, read)["function"], target, as_json)
 
 
 @app.command()
 def update(  # noqa: PLR0913 - one argument per option
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: VersionArgument = None,
     tag: TagOption = None,
     rate_limit: Annotated[
         str | None, typer.Option(metavar="RATE", help="Rate limit, such as 100-S,5000-H.")
@@ -267,7 +289,7 @@ def update(  # noqa: PLR0913 - one argument per option
     Other changes require a new version.
     """
     target = api_target(api_url, api_key)
-    path = _path(function_id, version_id)
+    named = version_name(function, version)
     body = read_body(file)
     if tag:
         body["tags"] = tag
@@ -278,43 +300,72 @@ def update(  # noqa: PLR0913 - one argument per option
         body["cors"] = cors
     if not body:
         raise usage("Nothing to update: give --tag, --rate-limit, --cors-origin or --file.")
-    updated = run(target, lambda api: api.call("PUT", path, body))
-    _show(updated["function"], as_json)
+
+    async def change(api: ApiClient) -> Json:
+        return await api.call("PUT", (await named.find(api)).path, body)
+
+    _show(run(target, change)["function"], target, as_json)
 
 
 @app.command()
 def delete(
-    function_id: FunctionArgument,
-    version_id: VersionArgument,
+    function: FunctionArgument,
+    version: OnlyVersionArgument = None,
     force: Annotated[
         bool, typer.Option("--force", help="Delete it even if it is deployed; it stops at once.")
     ] = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
 ) -> None:
-    """Delete a version permanently. If it is deployed, --force is required."""
-    target = api_target(api_url, api_key)
-    path = _path(function_id, version_id)
+    """Delete a version permanently. If it is deployed, --force is required.
 
-    async def remove(api: ApiClient) -> None:
+    The function is deleted with its last version.
+    """
+    target = api_target(api_url, api_key)
+    named = version_name(function, version)
+
+    async def remove(api: ApiClient) -> Ids:
+        found = await named.find_only(api)
         if not force:
-            status = (await api.get(path))["function"]["status"]
+            status = (await api.get(found.path))["function"]["status"]
             if status != "INACTIVE":
                 raise CommandError(
                     f"The version is {status}. Remove its deployment first, or use --force."
                 )
-        await api.call("DELETE", path)
+        await api.call("DELETE", found.path)
+        return found
 
-    run(target, remove)
-    say(f"Version {version_id} is deleted.")
-
-
-def _path(function_id: str, version_id: str) -> str:
-    function, of_it = ids(function_id, version_id)
-    return f"functions/{function}/versions/{of_it}"
+    say(f"Version {run(target, remove).version_id} is deleted.")
 
 
-_LISTED_MEMBERS = ("id", "versionId", "name", "status", "ncaId")
+def _print_functions(versions: Sequence[Json]) -> None:
+    """Print one row per function, with the name of its latest version and all of its states."""
+    by_id: dict[str, list[Json]] = {}
+    for version in versions:
+        by_id.setdefault(version["id"], []).append(version)
+    print_table(
+        ("FUNCTION", "NAME*", "VERSIONS", "STATUS*", "OWNER*"),
+        [
+            (
+                function_id,
+                own[-1]["name"],
+                str(len(own)),
+                " ".join(dict.fromkeys(version["status"] for version in own)),
+                own[-1]["ncaId"],
+            )
+            for function_id, own in by_id.items()
+        ],
+    )
+
+
+def _print_versions(versions: Sequence[Json]) -> None:
+    print_table(
+        ("VERSION", "NAME*", "STATUS", "CREATED"),
+        [
+            (version["versionId"], version["name"], version["status"], _format_created_at(version))
+            for version in versions
+        ],
+    )
 
 
 def _request_body(members: Mapping[str, object], file: Path | None) -> dict[str, Any]:
@@ -355,18 +406,20 @@ def _secret(name: str, file: str) -> dict[str, str]:
         raise usage(f"--secret {name}: the file cannot be read as text.") from None
 
 
-def _show(function: Json, as_json: bool) -> None:
+def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
     if as_json:
         print_json(function)
         return
     health = function.get("health", {})
     source = [function.get(name) for name in ("containerImage", "helmChart")]
+    url = invocation_url(target.url, function["id"], function.get("inferenceUrl") or "/")
     print_members(
         [
             ("function", function["id"]),
             ("version", function["versionId"]),
             ("name", function["name"]),
             ("status", function["status"]),
+            ("invocation url", url),
             ("owner", function["ncaId"]),
             ("created", _format_created_at(function)),
             ("type", function.get("functionType")),
@@ -384,20 +437,7 @@ def _show(function: Json, as_json: bool) -> None:
         ]
     )
     if instances := function.get("activeInstances"):
-        print_table(
-            ("INSTANCE", "STATUS", "GPU", "INSTANCE TYPE", "BACKEND", "SINCE"),
-            [
-                (
-                    instance["instanceId"],
-                    instance.get("instanceStatus"),
-                    instance["gpu"],
-                    instance["instanceType"],
-                    instance["backend"],
-                    instance["instanceCreatedAt"][:19],
-                )
-                for instance in instances
-            ],
-        )
+        print_instances(instances)
 
 
 def _format_created_at(function: Json) -> str:

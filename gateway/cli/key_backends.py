@@ -7,7 +7,7 @@ expiresAt and description. A new key also has ``key``, its value, which is never
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,18 @@ from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.cli.api_client import ApiClient, ApiTarget, Json, run
 from gateway.cli.errors import CommandError, fail, usage
+from gateway.cli.lookup import find_function, version_name
 from gateway.cli.output import say
 from gateway.cli.store_access import with_store
 from gateway.domain.documents import RecordError
 from gateway.domain.lifecycle import timestamp
-from gateway.domain.model import ApiKey, ResourceScope, resources_of
+from gateway.domain.model import (
+    EVERYTHING,
+    ApiKey,
+    ResourceScope,
+    resource_scope_of,
+    resources_of,
+)
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 
@@ -30,12 +37,15 @@ _is_account = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """A key to create. A ``lifetime_s`` of `None` means as long as the backend allows."""
+    """A key to create. A ``lifetime_s`` of `None` means as long as the backend allows.
+
+    ``functions`` are ``FUNCTION`` or ``FUNCTION/VERSION``; none means all.
+    """
 
     account: str | None
     subject: str | None
     scopes: frozenset[str]
-    reach: ResourceScope
+    functions: tuple[str, ...]
     lifetime_s: int | None
     description: str
 
@@ -66,7 +76,7 @@ class ApiKeyBackend:
                 "API, a key has the subject of the credential that creates it."
             )
         # The service of the scopes is left out: it defaults to the one that is called.
-        policy = {"scopes": sorted(request.scopes), "resources": resources_of(request.reach)}
+        policy: Json = {"scopes": sorted(request.scopes)}
         body: Json = {"authorizations": {"policies": [policy]}}
         if request.description:
             body["description"] = request.description
@@ -76,6 +86,8 @@ class ApiKeyBackend:
         async def create(api: ApiClient) -> Json:
             if request.account is not None:
                 _check_account(await api.get(_PATH), request.account)
+            functions = [await _with_ids(api, function) for function in request.functions]
+            policy["resources"] = resources_of(_reach(functions))
             return await api.call("POST", _PATH, body)
 
         created = run(self._target, create)
@@ -120,6 +132,10 @@ class StoreKeyBackend:
         if unknown := sorted(request.scopes - ACCOUNT_SCOPES):
             known = ", ".join(sorted(ACCOUNT_SCOPES))
             raise fail(CommandError(f"--scope {unknown[0]} is unknown. Scopes: {known}."))
+        try:
+            reach = _reach(request.functions)
+        except CommandError as error:
+            raise fail(error) from None
         now = int(time.time())
         value = new_key(secrets.token_bytes(RANDOM_BYTES))
         key_id = new_uuid()
@@ -129,7 +145,7 @@ class StoreKeyBackend:
             account=request.account,
             subject=request.subject or key_id,
             scopes=request.scopes,
-            reach=request.reach,
+            reach=reach,
             created_at=now,
             expires_at=None if request.lifetime_s is None else now + request.lifetime_s,
             description=request.description,
@@ -158,6 +174,29 @@ class StoreKeyBackend:
             return key
 
         return _from_record(with_store(self._config, self._nats_urls, revoke))
+
+
+async def _with_ids(api: ApiClient, function: str) -> str:
+    """Return ``FUNCTION`` or ``FUNCTION/VERSION`` with ids in place of names."""
+    name, slash, version = function.partition("/")
+    if slash:
+        return "/".join(await version_name(name, version).find(api))
+    return await find_function(api, version_name(name).function)
+
+
+def _reach(functions: Sequence[str]) -> ResourceScope:
+    """Return the functions that a key is restricted to. Raises `CommandError`."""
+    if not functions:
+        return EVERYTHING
+    resources = [
+        {"type": "function", "id": name if "/" in name else f"{name}/*"} for name in functions
+    ]
+    for name, resource in zip(functions, resources, strict=True):
+        if resource_scope_of([resource]) == ResourceScope():
+            raise CommandError(
+                f"--function {name} is neither FUNCTION_ID nor FUNCTION_ID/VERSION_ID."
+            )
+    return resource_scope_of(resources)
 
 
 def _check_account(listed: Json, account: str) -> None:

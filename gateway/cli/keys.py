@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -10,15 +11,15 @@ from gateway.cli.api_client import Json
 from gateway.cli.errors import CommandError, fail
 from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, StoreKeyBackend
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, api_target
-from gateway.cli.output import print_json, print_table, say
+from gateway.cli.output import print_json, print_members, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption
-from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of
 from gateway.domain.principal import INVOKE
 
 app = typer.Typer(name="keys", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SCOPES_WIDTH = 80
 _MAX_LIFETIME_S = 36_525 * 86_400
 """A hundred years; dates end with the year 9999."""
 
@@ -50,8 +51,9 @@ FunctionOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FUNCTION",
-        help="Restrict the key to FUNCTION_ID, or to one version with FUNCTION_ID/VERSION_ID; "
-        "repeatable. Default: all functions of the account and all shared with it.",
+        help="Restrict the key to FUNCTION, or to one version with FUNCTION/VERSION; repeatable. "
+        "Both are ids; over the API names too. Default: all functions of the account and all "
+        "shared with it.",
     ),
 ]
 LifetimeOption = Annotated[
@@ -117,7 +119,7 @@ def create(  # noqa: PLR0913 - one argument per option
         account=account,
         subject=subject,
         scopes=frozenset(scope or [INVOKE]),
-        reach=_reach(function),
+        functions=tuple(function or ()),
         lifetime_s=None if expires_in is None else _seconds(expires_in),
         description=description,
     )
@@ -139,9 +141,10 @@ def list_keys(
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List keys, oldest first, with their permissions but without their values.
+    """List keys, oldest first.
 
-    Revoked keys are listed only in the store (--config, --nats-url).
+    Their values are not shown: the gateway does not have them. Revoked keys are listed only in the
+    store (--config, --nats-url).
     """
     keys = _backend(config, nats_url, api_url, api_key).list_keys(account)
     if as_json:
@@ -183,22 +186,6 @@ def _backend(
     return StoreKeyBackend(config, nats_urls)
 
 
-def _reach(functions: list[str] | None) -> ResourceScope:
-    if not functions:
-        return EVERYTHING
-    resources = [
-        {"type": "function", "id": name if "/" in name else f"{name}/*"} for name in functions
-    ]
-    for name, resource in zip(functions, resources, strict=True):
-        if resource_scope_of([resource]) == ResourceScope():
-            raise fail(
-                CommandError(
-                    f"--function {name} is neither FUNCTION_ID nor FUNCTION_ID/VERSION_ID."
-                )
-            )
-    return resource_scope_of(resources)
-
-
 def _seconds(text: str) -> int:
     match = re.fullmatch(r"([1-9][0-9]{0,9})([smhd])", text)
     if match is None:
@@ -212,21 +199,21 @@ def _seconds(text: str) -> int:
 
 
 def _print_keys(keys: list[Json]) -> None:
-    print_table(
-        ("ID", "ACCOUNT", "STATUS", "SCOPES", "FUNCTIONS", "EXPIRES", "DESCRIPTION"),
-        [
-            (
-                key["id"],
-                key["account"],
-                key["status"],
-                key["scopes"],
-                _functions(key["resources"]),
-                key["expiresAt"] or "never",
-                key["description"],
-            )
-            for key in keys
-        ],
-    )
+    """Print the members of each key: ids and scopes of a key do not fit into a row of a table."""
+    for index, key in enumerate(keys):
+        if index:
+            typer.echo()
+        print_members(
+            [
+                ("id", key["id"]),
+                ("account", key["account"]),
+                ("status", key["status"]),
+                ("expires", key["expiresAt"] or "never"),
+                ("scopes", fill(" ".join(key["scopes"]), _SCOPES_WIDTH)),
+                ("functions", _functions(key["resources"])),
+                ("description", key["description"]),
+            ]
+        )
 
 
 def _functions(resources: list[dict[str, str]]) -> str:

@@ -15,10 +15,15 @@ GROUPS: Mapping[str, str] = {
     "dev": "gateway.dev.command",
     "functions": "gateway.cli.functions",
     "deployments": "gateway.cli.deployments",
+    "invoke": "gateway.cli.invoke",
+    "instances": "gateway.cli.instances",
+    "logs": "gateway.cli.logs",
     "queues": "gateway.cli.queues",
+    "gpus": "gateway.cli.gpus",
     "keys": "gateway.cli.keys",
     "bootstrap": "gateway.cli.bootstrap",
     "store": "gateway.cli.store",
+    "config": "gateway.cli.config",
 }
 """Name and module of each group; the module's ``app`` is the group."""
 

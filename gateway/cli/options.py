@@ -33,9 +33,26 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 WatchOption = Annotated[
     bool, typer.Option("--watch", help="Wait until it is up, printing each step.")
 ]
-FunctionArgument = Annotated[str, typer.Argument(metavar="FUNCTION_ID", help="Id of the function.")]
+FunctionArgument = Annotated[
+    str, typer.Argument(metavar="FUNCTION", help="Name or id of the function.")
+]
 VersionArgument = Annotated[
-    str, typer.Argument(metavar="VERSION_ID", help="Id of the function version.")
+    str | None,
+    typer.Argument(metavar="VERSION", help="Name or id of the version. Default: the latest."),
+]
+DeployedVersionArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="VERSION",
+        help="Name or id of the version. Default: the latest that is deployed.",
+    ),
+]
+OnlyVersionArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="VERSION",
+        help="Name or id of the version. Required if there are several to choose from.",
+    ),
 ]
 FileOption = Annotated[
     Path | None,
@@ -66,7 +83,7 @@ def ids(*texts: str) -> tuple[str, ...]:
     for text in texts:
         canonical = parse_uuid(text.encode())
         if canonical is None:
-            raise usage(f"{text} is not an id: ids are UUIDs, as shown by the list commands.")
+            raise usage(f"{text} is not an id: ids are UUIDs.")
         found.append(canonical)
     return tuple(found)
 

@@ -11,6 +11,8 @@ from rich.table import Table
 from gateway.cli.errors import printable
 
 _MAX_LINE = 10_000
+TABLE_WIDTH = 100
+"""Columns of the terminal that a table takes at most, unless its ids alone are wider."""
 
 
 def print_json(value: object) -> None:
@@ -19,11 +21,23 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table. Each row takes one line, however wide, unless a cell has several."""
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    _console().print(table)
+    """Print a table in `TABLE_WIDTH` columns.
+
+    The cells of columns whose name ends with ``*`` are folded where they need to be; others, such
+    as ids, are always in one line. The ``*`` is not printed.
+    """
+    table = Table(box=None, pad_edge=False)
+    fixed = 0
+    cells = [[_cell(value) for value in row] for row in rows]
+    for index, name in enumerate(columns):
+        is_folded = name.endswith("*")
+        title = name.removesuffix("*")
+        table.add_column(title, no_wrap=not is_folded, overflow="fold")
+        widest = max([len(title), *(len(row[index]) for row in cells)])
+        fixed += 2 + (_MIN_FOLDED if is_folded else widest)
+    for row in cells:
+        table.add_row(*row)
+    _console(max(TABLE_WIDTH, fixed)).print(table)
 
 
 def print_members(members: Iterable[tuple[str, object]]) -> None:
@@ -32,7 +46,7 @@ def print_members(members: Iterable[tuple[str, object]]) -> None:
     for name, value in members:
         if value not in (None, "", [], {}):
             table.add_row(name, _cell(value))
-    _console().print(table)
+    _console(_MAX_LINE).print(table)
 
 
 def say(text: str) -> None:
@@ -40,12 +54,16 @@ def say(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
-def _console() -> Console:
-    # Very wide: a truncated id is useless, and terminals wrap lines themselves. Names that users
-    # have chosen are printed literally: no markup, no emoji.
+_MIN_FOLDED = 8
+"""A folded column has at least this many characters per line."""
+
+
+def _console(width: int) -> Console:
+    # A truncated id is useless, and terminals wrap lines themselves. Names that users have chosen
+    # are printed literally: no markup, no emoji.
     return Console(
         file=sys.stdout,
-        width=_MAX_LINE,
+        width=width,
         markup=False,
         emoji=False,
         highlight=False,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.api_client import run
+from gateway.cli.api_client import ApiClient, Json, run
+from gateway.cli.lookup import find_function, version_name
 from gateway.cli.options import (
     DEFAULT_URL,
     FunctionArgument,
@@ -30,9 +31,10 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    function_id: FunctionArgument,
-    version_id: Annotated[
-        str | None, typer.Argument(metavar="[VERSION_ID]", help="Show only this version.")
+    function: FunctionArgument,
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="VERSION", help="Show only this version: its name or id."),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -40,15 +42,19 @@ def show(
 ) -> None:
     """Show how many requests are waiting for each deployed version."""
     target = api_target(api_url, api_key)
-    path = f"queues/functions/{ids(function_id)[0]}"
-    if version_id is not None:
-        path += f"/versions/{ids(version_id)[0]}"
-    queues = run(target, lambda api: api.get(path))["queues"]
+    named = version_name(function, version)
+
+    async def read(api: ApiClient) -> Json:
+        if named.version is None:
+            return await api.get(f"queues/functions/{await find_function(api, named.function)}")
+        return await api.get(f"queues/{(await named.find(api)).path}")
+
+    queues = run(target, read)["queues"]
     if as_json:
         print_json(queues)
         return
     print_table(
-        ("VERSION", "NAME", "STATUS", "WAITING"),
+        ("VERSION", "NAME*", "STATUS", "WAITING"),
         [
             (
                 queue["functionVersionId"],

@@ -24,7 +24,9 @@ Result = TypeVar("Result")
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="Settings file of the gateway, for the NATS servers and the login."
+        "--config",
+        metavar="FILE",
+        help="Settings file of the gateway, for the NATS servers and the login.",
     ),
 ]
 NatsUrlOption = Annotated[

@@ -118,9 +118,8 @@ def dev(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Run the whole system on this machine and print example calls. Ctrl-C stops it.
 
-    Without options a demo is served. Your own server is a command that is started for you
-    (--inference-command), or one that runs already (--upstream); for several servers, repeat
-    --function NAME=COMMAND.
+    Without options a demo is served. --inference-command starts your own server, --upstream
+    takes one that runs already, --function NAME=COMMAND serves several.
     """
     logs.setup("error", json=False, stream=sys.stderr)
     try:
@@ -228,6 +227,7 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         _say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
+    _raise_if_cancelled()
     env = _gateway_env(options, folder, broker)
     serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
     control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
@@ -250,6 +250,16 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         for function in functions:
             await _wait_for_response(session, running, function, children)
     return running
+
+
+def _raise_if_cancelled() -> None:
+    """Raise `asyncio.CancelledError` if the cancellation of this task was swallowed.
+
+    nats-py waits with ``asyncio.wait_for``, which can do so on Python 3.11 (cpython #86296).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _deploy(

@@ -20,7 +20,7 @@ from http1.server.listener import MAX_PORT
 
 HOST = "127.0.0.1"
 DEMO = "demo"
-DEMO_COMMAND = "{python} -P -m examples.inference --port {port}"
+DEMO_COMMAND = "{python} -P -m gateway.examples.inference --port {port}"
 # -P: packages in the current folder must not shadow the gateway's.
 OWN = "my-server"
 """Name of the function of one's own server, unless ``--function`` gives another."""

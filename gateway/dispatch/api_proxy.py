@@ -24,6 +24,7 @@ from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.peer import keep_alive
 from http1.stream import (
+    Defect,
     Failure,
     Headers,
     NullRequestStream,
@@ -35,11 +36,17 @@ from http1.stream import (
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
-from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, X_REQUEST_ID, forwardable
+from wire.headers import (
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    SOURCE_DROPS,
+    X_REQUEST_ID,
+    forwardable,
+)
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
-_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH})
+_REPLACED = frozenset({b"host", b"expect", CONTENT_LENGTH}) | SOURCE_DROPS
 """Request headers that are written anew: the gateway's server has acted on them."""
 _TRANSFER_ENCODING = b"transfer-encoding"
 _SERVERS_OWN = frozenset({_TRANSFER_ENCODING, b"connection", b"date", b"server"})
@@ -274,7 +281,13 @@ class _ApiResponse(NullResponseStream):
             self.connection = None
             self._client.send_end()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(
+        self,
+        failure: Failure,
+        *,
+        is_stale: bool,  # noqa: ARG002
+        defect: Defect | None = None,  # noqa: ARG002
+    ) -> None:
         """Fail: the API is unreachable, or its bytes are not an HTTP response."""
         self.connection = None
         if failure is Failure.INVALID:
@@ -319,6 +332,7 @@ class _ApiResponse(NullResponseStream):
 def _request_head(request: Request) -> bytes:
     headers = forwardable(request.headers, _REPLACED)
     headers.append((b"host", request.authority))
+    headers += request.source.headers
     if request.body_bytes is None:
         framing = b"transfer-encoding: chunked\r\nconnection: close\r\n"
     else:

@@ -1,9 +1,12 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
@@ -11,10 +14,18 @@ from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
-from gateway.routing.admission import Admission
+from gateway.routing.admission import Admission, Caller
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from gateway.routing.sources import Sources
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
+
+
+class Gates(NamedTuple):
+    """What a call has to pass before it is an invocation."""
+
+    admission: Admission
+    rates: RateLimits
 
 
 class Dispatcher:
@@ -26,33 +37,38 @@ class Dispatcher:
         "_cross_origin",
         "_endpoints",
         "_random",
+        "_rates",
         "_read_head",
         "_refusals",
         "_registry",
+        "_sources",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         context: Context,
         registry: InvocationRegistry,
         read_head: Callable[[Request], CallHead | None],
-        admission: Admission,
+        gates: Gates,
         endpoints: PathEndpoints,
         refusals: Refusals,
+        sources: Sources,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._context = context
         self._registry = registry
         self._read_head = read_head
-        self._admission = admission
+        self._admission, self._rates = gates
         self._endpoints = endpoints
         self._cross_origin = endpoints.cross_origin
         self._refusals = refusals
+        self._sources = sources
         self._random = registry.random
 
     def __call__(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
+        request.source = self._sources.find(request)
         head: CallHead | None = None
         try:
             head = self._read_head(request)
@@ -68,13 +84,23 @@ class Dispatcher:
                     return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
-            access = self._cross_origin.of_refusal(request, head)
-            error.headers = access.of_own_response(error.headers)
-            request_id = send_problem(request, client, error)
-            self._refusals.refused(request, error, request_id, endpoint, head)
-            return IGNORED
+            return self._refuse(request, client, error, head, endpoint)
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> Invocation:
+    def _refuse(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        error: GatewayError,
+        head: CallHead | None,
+        endpoint: str,
+    ) -> RequestStream:
+        access = self._cross_origin.of_refusal(request, head)
+        error.headers = access.of_own_response(error.headers)
+        request_id = send_problem(request, client, error)
+        self._refusals.refused(request, error, request_id, endpoint, head)
+        return IGNORED
+
+    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         try:
@@ -82,6 +108,39 @@ class Dispatcher:
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise
+        if caller.version.rate_limit is not None:
+            decision = self._rates.admit(caller)
+            if decision is not None:
+                return self._hold(request, client, head, caller, decision)
+        return self._begin(request, client, head, caller, now_ns)
+
+    def _hold(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        decision: Coroutine[None, None, None],
+    ) -> HeldCall:
+        """Begin the invocation when ``decision`` returns; only then it is one."""
+        held = HeldCall()
+        held.wait(
+            decision,
+            client,
+            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
+            withdraw=lambda: self._rates.withdraw(caller),
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+        )
+        return held
+
+    def _begin(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+    ) -> Invocation:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)

@@ -61,6 +61,8 @@ class PathEndpoints:
             return self._send(request, client, 204, preflight, b"")
         response = self._health.respond(path)
         access = self.cross_origin.of_endpoint(request)
+        if request.method == b"OPTIONS" and (response is not None or path == b"*"):
+            return self._send(request, client, 204, access.of_own_response([_ALLOW]), b"")
         if response is None and self._api is not None:
             return self._api.serve(request, client, access)
         if response is None:
@@ -101,7 +103,7 @@ class AttachDispatcher:
                 logging.DEBUG,
                 method=request.method.decode("latin-1"),
                 status=error.status,
-                worker=request.peer,
+                worker=request.peer.address,
                 request_id=request_id,
             )
             return IGNORED
@@ -196,3 +198,7 @@ class _Scrape(NullRequestStream):
         else:
             self._parts = None
             self._client.send_end()
+
+
+_ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
+"""What health paths have, and of every server what ``OPTIONS *`` asks for (RFC 9110 §9.3.7)."""

@@ -11,7 +11,6 @@ from gateway.domain.model import FunctionVersion
 from gateway.errors import GatewayError
 from gateway.invocation.headers import correlation_of
 from gateway.routing.call_head import CallHead
-from gateway.routing.client_address import client_address
 from gateway.telemetry.access_log import AccessLog, Refusal
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.server.http_error import HttpError
@@ -100,7 +99,7 @@ class Refusals:
             reason,
             request.method,
             request.target,
-            client_address(request),
+            request.source.address,
             function_id,
             key_id,
             trace,

@@ -18,13 +18,17 @@ MAX_FUNCTIONS = 50
 class Account:
     """The owner of functions, API keys and deployments; ``nca_id`` is its id in every call.
 
-    ``created_at`` is ISO 8601, UTC, with microseconds and ``Z``.
+    ``created_at`` is ISO 8601, UTC, with microseconds and ``Z``. Tasks, telemetries and registry
+    credentials do not exist here: their limits are only kept.
     """
 
     nca_id: str
     name: str
     max_functions: int = MAX_FUNCTIONS
     created_at: str = ""
+    max_tasks: int = 0
+    max_telemetries: int = 0
+    max_registry_credentials: int = 0
 
     @property
     def key(self) -> AccountKey:
@@ -37,6 +41,9 @@ class Account:
             "nca_id": self.nca_id,
             "name": self.name,
             "max_functions": self.max_functions,
+            "max_tasks": self.max_tasks,
+            "max_telemetries": self.max_telemetries,
+            "max_registry_credentials": self.max_registry_credentials,
             "created_at": self.created_at,
         }
 
@@ -47,6 +54,9 @@ class Account:
             name=document.text("name"),
             max_functions=document.number("max_functions"),
             created_at=document.text("created_at"),
+            max_tasks=document.number_or_none("max_tasks") or 0,
+            max_telemetries=document.number_or_none("max_telemetries") or 0,
+            max_registry_credentials=document.number_or_none("max_registry_credentials") or 0,
         )
 
 

@@ -27,6 +27,7 @@ from gateway.domain.model import (
     decode,
     encode,
 )
+from gateway.domain.parties import split_party
 from gateway.domain.readmodel import FunctionEntry, ReadModel
 
 
@@ -47,7 +48,7 @@ class Cursor(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """The lists that a version is in."""
+    """The lists that a version is in; ``shared_with`` are accounts."""
 
     cursor: Cursor
     account: str
@@ -230,9 +231,10 @@ class Catalog:
 def _make_listed(version: FunctionVersion, function: Function | None) -> _Listed:
     cursor = Cursor(version.created_at, version.version_id, version.function_id)
     common = function.shared_with if function is not None else EMPTY
+    parties = version.shared_with | common if common else version.shared_with
     return _Listed(
         cursor,
         version.account,
         version.is_public or (function is not None and function.is_public),
-        version.shared_with | common if common else version.shared_with,
+        frozenset(split_party(party)[0] for party in parties) if parties else EMPTY,
     )

@@ -3,11 +3,36 @@
 The API calls a cluster group a *backend* (`docs/wire.md` §11.1).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeVar
 
 from gateway.domain.documents import EMPTY
 from gateway.errors import BadRequest
+
+_MAX_SHOWN = 20
+_SHOWN_CHARS = 200
+
+Value = TypeVar("Value")
+
+
+class Source(NamedTuple):
+    """What a version consists of: a container image, or a Helm chart."""
+
+    image: str
+    is_chart: bool = False
+
+
+def source_of(spec: Mapping[str, object]) -> Source:
+    """Return the source that a version's spec, in the form of the API, names."""
+    image = spec.get("containerImage")
+    return Source(image if isinstance(image, str) else "", is_chart="helmChart" in spec)
+
+
+def find_image(images: Mapping[str, Value], image: str) -> Value | None:
+    """Return the value of the first pattern that matches ``image``; ``*`` stands for any text."""
+    return next((found for key, found in images.items() if fnmatchcase(image, key)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +64,7 @@ class ClusterGroup:
 
     ``backend`` names what runs instances there (``processes``). ``clusters`` are the names of the
     members; if empty, the group is its only member. ``accounts`` may use it; if empty, all may.
+    ``images`` are patterns of the container images that it has a command for.
     """
 
     name: str
@@ -46,6 +72,13 @@ class ClusterGroup:
     gpus: tuple[Gpu, ...]
     clusters: tuple[str, ...] = ()
     accounts: frozenset[str] = field(default=EMPTY)
+    images: tuple[str, ...] = ()
+
+    def runs(self, source: Source) -> bool:
+        """Whether it can run instances of a version."""
+        if source.is_chart or not source.image:
+            return False
+        return find_image(dict.fromkeys(self.images, True), source.image) is True
 
     def gpu(self, name: str) -> Gpu | None:
         """Return the GPU called ``name``, ignoring case."""
@@ -109,6 +142,29 @@ class Clusters:
                 return Choice(group.name, model.name, kind.name)
         types = sorted({kind.name for _, model in offers for kind in model.instance_types})
         raise BadRequest(f"The instance type is not known for this GPU: {', '.join(types)}")
+
+    def that_run(self, source: Source, account: str) -> "Clusters":
+        """Return those groups of ``account`` that can run a version."""
+        return Clusters(group for group in self.of(account) if group.runs(source))
+
+    def explain(self, source: Source, account: str, group: str) -> str:
+        """Return why ``group`` cannot run a version, and what can be run instead."""
+        if source.is_chart:
+            return "helmChart: no cluster runs Helm charts; give a containerImage"
+        image = repr(source.image[:_SHOWN_CHARS])
+        others = self.that_run(source, account).groups
+        if others:
+            return (
+                f"containerImage: cluster '{group}' has no command for the image {image}; "
+                f"these have one: {_names(others)}"
+            )
+        known = [f"{pattern} ({one.name})" for one in self.of(account) for pattern in one.images]
+        more = f" and {len(known) - _MAX_SHOWN} more" if len(known) > _MAX_SHOWN else ""
+        listed = ", ".join(known[:_MAX_SHOWN]) + more if known else "none"
+        return (
+            f"containerImage: no cluster has a command for the image {image}; "
+            f"the images with one are: {listed}"
+        )
 
 
 def _select_groups(

@@ -1,14 +1,15 @@
 """Operations of the API on a version and its deployment: when they are allowed, what they write.
 
     register                                  -> INACTIVE, no deployment
-    deploy     INACTIVE, no deployment        -> deployment; DEPLOYING, or ACTIVE if every min is 0
+    deploy     INACTIVE or ERROR              -> deployment; DEPLOYING, or ACTIVE if every min is 0
     update     DEPLOYING ACTIVE DEGR…         -> other numbers in the same deployment
     undeploy   any state with a deployment    -> INACTIVE; the deployment drains, or is deleted
 
 Functions that return several records return them in the order in which they must be written: the
 deployment before the state. A process that dies between the two writes leaves records from which
 the reconciler can continue: INACTIVE with a deployment that does not drain has just been deployed;
-any state with a deployment that drains becomes INACTIVE. All other state changes:
+any state with a deployment that drains becomes INACTIVE. A deployment replaces one that has failed,
+or that drains without requests. All other state changes:
 `gateway.domain.states`.
 
 Sources: `docs/wire.md` §10.1, §11, §13.2.
@@ -18,10 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from gateway.domain.clusters import Clusters
+from gateway.domain.clusters import Choice, Clusters, Source
 from gateway.domain.cors import page_policy_of
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
+from gateway.domain.rate_limit import policy_of
 from gateway.errors import BadRequest, NotFound
 from wire.ids import FunctionId, VersionId
 
@@ -74,6 +76,7 @@ def register_records(
         created_at=at,
         allows_rerun=spec.get("allowRerun") is not False,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
+        rate_limit=policy_of(spec),
         page_policy=page_policy_of(spec),
     )
     details = VersionDetails(
@@ -95,19 +98,26 @@ def check_limit(functions: int, limit: int) -> None:
 
 
 def choose_specs(
-    requests: Sequence[SpecRequest], clusters: Clusters, account: str, new_id: Callable[[], str]
+    requests: Sequence[SpecRequest],
+    clusters: Clusters,
+    account: str,
+    source: Source,
+    new_id: Callable[[], str],
 ) -> tuple[GpuSpec, ...]:
-    """Choose cluster group, GPU and instance type. Raises `BadRequest` if a request has none."""
+    """Choose cluster group, GPU and instance type, where ``source`` can be run.
+
+    Raises `BadRequest` if there is no such place for a request.
+    """
+    able = clusters.that_run(source, account)
     specs = []
     for request in requests:
         _check_bounds(request.min_instances, request.max_instances)
-        choice = clusters.choose(
-            account,
-            request.gpu,
-            backend=request.backend,
-            clusters=request.clusters,
-            instance_type=request.instance_type,
-        )
+        choice = _choose(request, clusters, account)
+        if able.group(choice.group) is None:
+            try:
+                choice = _choose(request, able, account)
+            except BadRequest:
+                raise BadRequest(clusters.explain(source, account, choice.group)) from None
         specs.append(
             GpuSpec(
                 spec_id=new_id(),
@@ -123,14 +133,32 @@ def choose_specs(
     return tuple(specs)
 
 
+def _choose(request: SpecRequest, clusters: Clusters, account: str) -> Choice:
+    return clusters.choose(
+        account,
+        request.gpu,
+        backend=request.backend,
+        clusters=request.clusters,
+        instance_type=request.instance_type,
+    )
+
+
 def check_deployable(version: FunctionVersion, deployment: Deployment | None) -> None:
-    """Raise `BadRequest` if the version cannot be deployed in its state."""
-    if version.state is VersionState.ERROR:
-        raise _refuse(version, "has a deployment with errors: undeploy it first")
-    if version.state is not VersionState.INACTIVE:
+    """Raise `BadRequest` if the version cannot be deployed in its state.
+
+    A failed deployment is replaced, and so is one that drains: if it has requests to finish, the
+    caller checks that with `refuse_draining`.
+    """
+    if version.state in BUSY:
         raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
-    if deployment is not None:
-        raise _refuse(version, "is still being undeployed: wait until that is finished")
+    if version.state is VersionState.INACTIVE and deployment is not None:
+        if deployment.draining_until is None:
+            raise _refuse(version, "is being deployed by another call")
+
+
+def refuse_draining(version: FunctionVersion) -> BadRequest:
+    """Return the error for a version whose last deployment has requests to finish."""
+    return _refuse(version, "is still being undeployed: wait until its requests are finished")
 
 
 def deploy_records(
@@ -272,7 +300,8 @@ def _check_same(version: FunctionVersion, spec: GpuSpec, request: SpecRequest) -
         ("gpu", request.gpu, spec.gpu),
         ("instanceType", request.instance_type, spec.instance_type),
     ):
-        if requested and requested.lower() != stored.lower():
+        given = str(spec.extra.get(member, ""))
+        if requested and requested.lower() not in (stored.lower(), given.lower()):
             raise _refuse(version, f"{member} cannot be changed: undeploy and deploy again")
     stored_clusters = spec.extra.get("clusters")
     known = set(stored_clusters) if isinstance(stored_clusters, list) else set()

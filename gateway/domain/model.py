@@ -37,6 +37,7 @@ from gateway.domain.keys import (
     SecretsKey,
     VersionKey,
 )
+from gateway.domain.rate_limit import RateLimitPolicy
 from wire.ids import FunctionId, VersionId, parse_uuid
 
 __all__ = [
@@ -110,7 +111,8 @@ SERVING = frozenset({VersionState.ACTIVE, VersionState.DEGRADING})
 class Function:
     """The record that all versions of one function share.
 
-    ``shared_with`` are other accounts that may use every version; if ``is_public``, all may.
+    ``shared_with`` are the parties (`gateway.domain.parties`) that may use every version; if
+    ``is_public``, all accounts may.
     """
 
     function_id: FunctionId
@@ -152,7 +154,8 @@ class FunctionVersion:
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
     size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
     may be run again if its inference server broke off before responding. ``page_policy``: which web
-    pages may read responses; `None` leaves that to the container.
+    pages may read responses; `None` leaves that to the container. ``rate_limit`` is how often it
+    may be invoked, `None` for any number of times.
     """
 
     function_id: FunctionId
@@ -169,6 +172,7 @@ class FunctionVersion:
     max_body_bytes: int = 0
     allows_rerun: bool = True
     page_policy: PagePolicy | None = None
+    rate_limit: RateLimitPolicy | None = None
 
     @property
     def key(self) -> VersionKey:
@@ -188,6 +192,7 @@ class FunctionVersion:
             "capacity": self.capacity,
             "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
+            "rate_limit": None if self.rate_limit is None else self.rate_limit.document(),
             "cors": self.page_policy.document() if self.page_policy is not None else None,
             "shared_with": sorted(self.shared_with),
             "is_public": self.is_public,
@@ -210,6 +215,11 @@ class FunctionVersion:
             capacity=document.number_or_none("capacity") or 0,
             max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
+            rate_limit=(
+                RateLimitPolicy.read(Document(document.mapping("rate_limit")))
+                if document.has("rate_limit")
+                else None
+            ),
             page_policy=(PagePolicy.read(document.part("cors")) if document.has("cors") else None),
             shared_with=document.texts("shared_with"),
             is_public=document.flag("is_public"),

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion, ResourceScope
+from gateway.domain.parties import party_of
 from gateway.domain.readmodel import FunctionEntry
 
 INVOKE = "invoke_function"
@@ -29,12 +30,17 @@ class Principal(NamedTuple):
     key_id: str = ""
 
     def sees(self, entry: FunctionEntry, version: FunctionVersion) -> bool:
-        """Whether the version is visible to this account: owned, public, or shared with it."""
+        """Whether the version is visible: owned, public, or shared with account or subject."""
         return (
             version.account == self.account
             or is_public(entry, version)
-            or self.account in version.shared_with
-            or (entry.function is not None and self.account in entry.function.shared_with)
+            or self._is_among(version.shared_with)
+            or (entry.function is not None and self._is_among(entry.function.shared_with))
+        )
+
+    def _is_among(self, parties: frozenset[str]) -> bool:
+        return bool(parties) and (
+            self.account in parties or party_of(self.account, self.subject) in parties
         )
 
     def may_invoke(self, entry: FunctionEntry, version: FunctionVersion, *, is_named: bool) -> bool:

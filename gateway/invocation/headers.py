@@ -1,28 +1,40 @@
 """The headers that the gateway drops and adds on the way to the worker and back to the client."""
 
 from http1.stream import Headers
+from wire.envelope import encode_headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
+    CONTENT_LOCATION,
+    CONTENT_TYPE,
     EXPOSED_HEADERS,
     INVOCATION_DROPS,
+    LOCATION,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
     NVCF_REQID,
     NVCF_STATUS,
     TRACEPARENT,
+    X_ACCEL_BUFFERING,
     X_REQUEST_ID,
     forwardable,
 )
+from wire.locations import outer_location
+from wire.source import Source
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
+_UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
+_TEXT = (b"t", b"T")
+"""How the content type of an event stream begins, and hardly any other but texts'."""
+_LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
+_READ = _LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, b", ".join(EXPOSED_HEADERS))
 
 
 def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:
-    """Return the headers for the envelope (`docs/wire.md` §3.1).
+    """Return the headers for the envelope (`docs/wire.md` §3.1), but those of `source_headers`.
 
     ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`).
 
@@ -41,10 +53,40 @@ def correlation_of(headers: Headers) -> tuple[bytes, bytes]:
     trace = caller_request_id = b""
     for name, value in headers:
         if name == TRACEPARENT:
-            trace = value
+            trace = value if value.isascii() else b""
         elif name == X_REQUEST_ID:
             caller_request_id = value
     return trace, caller_request_id
+
+
+def source_headers(source: Source) -> bytes:
+    """Return the headers that tell the inference server about the client, encoded once."""
+    if not source.encoded:
+        source.encoded = encode_headers(list(source.headers))
+    return source.encoded
+
+
+def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
+    """Return a worker's response headers as the outside has to see them.
+
+    Locations that name the inference server, at ``inner_port``, name what the client called
+    (`docs/wire.md` §3.7); an event stream tells nginx not to buffer it.
+    """
+    for name, value in headers:
+        if name in _READ and (name != CONTENT_TYPE or value.startswith(_TEXT)):
+            break
+    else:
+        return headers
+    url, prefix = source.url, source.prefix
+    changed = [
+        (name, outer_location(value, inner_port, b"", url, prefix) if name in _LOCATIONS else value)
+        for name, value in headers
+    ]
+    values = dict(headers)
+    kind = values.get(CONTENT_TYPE, b"").lower()
+    if kind.startswith(b"text/event-stream") and X_ACCEL_BUFFERING not in values:
+        changed.append(_UNBUFFERED)
+    return changed
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:

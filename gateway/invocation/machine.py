@@ -21,7 +21,13 @@ from gateway.errors import (
     problem_for,
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
-from gateway.invocation.headers import correlation_of, request_headers, with_platform_headers
+from gateway.invocation.headers import (
+    correlation_of,
+    outer_headers,
+    request_headers,
+    source_headers,
+    with_platform_headers,
+)
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
@@ -38,9 +44,8 @@ from gateway.invocation.states import (
 )
 from gateway.invocation.upload import Upload, smaller_limit
 from gateway.routing.admission import Caller
-from gateway.routing.client_address import client_address
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import Headers, Request, ResponseWriter
+from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION
@@ -67,8 +72,9 @@ class Invocation:
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
     ``request_token`` is None unless a worker has to fetch the rest of the body. ``caller`` says who
-    invokes what, ``target`` is the path and query of the request. ``page_access`` is set before the
-    first event if a web page makes the call, or may.
+    invokes what, ``target`` is the path and query of the request. ``source`` is the client, whose
+    address is ``source.address``. ``page_access`` is set before the first event if a web page makes
+    the call, or may.
 
     For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
     workers have told. ``instance`` is the id of the instance that attached last, empty if its
@@ -91,7 +97,6 @@ class Invocation:
         "attached_at",
         "caller",
         "caller_request_id",
-        "client_address",
         "completion",
         "deadline",
         "deliveries",
@@ -109,6 +114,7 @@ class Invocation:
         "response_bytes",
         "response_token",
         "slot",
+        "source",
         "state",
         "status",
         "target",
@@ -143,7 +149,7 @@ class Invocation:
         self._deliveries = 0
         self.deliveries = 0
         self.method = request.method
-        self.client_address = client_address(request)
+        self.source = request.source
         self.trace = self.caller_request_id = self.instance = b""
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
@@ -216,6 +222,9 @@ class Invocation:
         if self.state is RECEIVING and not self._context.uploads.takes(None):
             self._publish()
 
+    def request_trailers(self, trailers: Headers) -> None:
+        """The request's trailers are dropped: an envelope has no place for them."""
+
     def request_end(self) -> None:
         """The request is complete."""
         self._upload.finish()
@@ -269,6 +278,7 @@ class Invocation:
                 method=request.method,
                 path=request.target,
                 headers=headers,
+                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
@@ -477,6 +487,7 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
+        headers = outer_headers(headers, self.source, self.version.inference_port)
         headers = with_platform_headers(headers, status, self.request_id)
         if self.page_access is not None:
             headers = self.page_access.of_forwarded(status, headers)
@@ -490,10 +501,12 @@ class Invocation:
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_DATA)
 
-    def response_end(self) -> None:
-        """The worker has sent the whole response."""
+    def response_end(self, trailers: Headers = NO_TRAILERS) -> None:
+        """The worker has sent the whole response, which ends with ``trailers``."""
         if self.state is STREAMING:
             self.state = ENDING
+            if trailers:
+                self._client.add_trailers(trailers)
             # The worker's 200 frees its slot, so it must wait until the client has read enough.
             if not self._client.is_writing_paused():
                 self._end()

@@ -153,6 +153,21 @@ class Executor:
         await self._records.put(instance)
         version.mark_written(instance)
 
+    async def end_deployment_of_deleted(self, version: VersionInstances) -> None:
+        """Delete the deployment of a version that was deleted, if the store has no such version.
+
+        The call that deleted the version could not do it. The instances end in any case.
+        """
+        record, _ = await self._get(
+            FunctionVersion, VersionKey(version.function_id, version.version_id)
+        )
+        if record is not None:
+            return
+        version.deployment = None
+        deployment, revision = await self._deployment(version)
+        if deployment is not None:
+            await self._records.delete(deployment.key, revision)
+
     async def forget(self, version: VersionInstances, instance: Instance) -> None:
         """Delete an instance's record."""
         await self._records.delete(InstanceKey(instance.version_id, instance.instance_id))
@@ -272,4 +287,6 @@ class Executor:
         if stored is not None and stored.deployment_id == deployment.deployment_id:
             name = DeploymentKey(version.function_id, version.version_id)
             await self._records.delete(name, revision)
-        version.deployment = None
+        now = version.deployment
+        if now is not None and now.deployment_id == deployment.deployment_id:
+            version.deployment = None

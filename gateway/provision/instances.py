@@ -167,6 +167,10 @@ class ManagedVersions:
         function_id = self._function_ids.get(version_id)
         return None if function_id is None else self.ensure(function_id, version_id)
 
+    def is_stored(self, version_id: str) -> bool:
+        """Whether the store has reported the version, and not its removal."""
+        return version_id in self._function_ids
+
     def all(self) -> list[VersionInstances]:
         """Return all entries."""
         return list(self._versions.values())

@@ -246,6 +246,9 @@ class Reconciler:
         for lost in version.find_lost(statuses.keys()):
             self._check_lease()
             await self._executor.restore(version, lost)
+        if version.deployment is not None and not self._versions.is_stored(version.version_id):
+            self._check_lease()
+            await self._executor.end_deployment_of_deleted(version)
         now = self._clock()
         await self._store_results(version, now)
         planner = self._planners.get(version.version_id)

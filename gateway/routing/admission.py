@@ -21,13 +21,14 @@ Authenticate = Callable[[bytes | None, float], Principal]
 class Caller(NamedTuple):
     """Who invokes what, and how many seconds they wait for the response head.
 
-    ``key_id`` is the id of the API key that the credential is or was made with, else empty.
+    ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`.
     """
 
     version: FunctionVersion
     account: str
     subject: str
     poll_s: int
+    key_digest: bytes = b""
     key_id: str = ""
 
 
@@ -52,7 +53,14 @@ class Admission:
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)
-        return Caller(version, principal.account, principal.subject, poll_s, principal.key_id)
+        return Caller(
+            version,
+            principal.account,
+            principal.subject,
+            poll_s,
+            principal.key_digest,
+            principal.key_id,
+        )
 
     def key_id_of(self, authorization: bytes | None, now: float) -> str:
         """Return the id of the API key in the credential of a call that was refused, for the log.

@@ -1,7 +1,7 @@
 """Which function a request head names, if any (`docs/wire.md` §1).
 
-The headers ``function-id`` and ``function-version-id`` take precedence over the host name. A
-request that names no function is for the path endpoints.
+The header ``function-id`` takes precedence over the host name, and ``function-version-id`` adds to
+both. A request that names no function is for the path endpoints.
 
 Links and ``EventSource`` cannot set headers: their URLs may have an invocation token as the query
 parameter ``nvcf-token`` (`docs/wire.md` §2.3).
@@ -50,7 +50,7 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
 
     An empty suffix accepts any domain, for development. ``read`` returns `None` for a request that
     names no function, such as one without a host (HTTP/1.0). It raises `BadRequest` for an invalid
-    host, and for a repeated header of those that may appear once.
+    host, for a repeated header of those that may appear once, and as `named_version`.
     """
     suffix = suffix.lower()
     known: dict[bytes, HostRoute | None] = {}
@@ -70,30 +70,40 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
     def read(request: Request) -> CallHead | None:
         values = _values(request.headers)
         get = values.get
-        if FUNCTION_ID in values:
-            function_id = parse_uuid(values[FUNCTION_ID])
-            if function_id is not None:
-                version_id = parse_uuid(get(FUNCTION_VERSION_ID, b""))
-                return CallHead(
-                    function_id,
-                    version_id,
-                    get(AUTHORIZATION),
-                    get(NVCF_POLL_SECONDS),
-                    get(ORIGIN),
-                )
         authority = request.authority
         found = known[authority] if authority in known else host_route(authority)
+        if FUNCTION_ID in values:
+            function_id = parse_uuid(values[FUNCTION_ID])
+            if function_id is not None and (found is None or found.function_id != function_id):
+                found = HostRoute(function_id, None)
         if found is None:
             return None
+        version_id = found.version_id
+        if FUNCTION_VERSION_ID in values:
+            version_id = named_version(values[FUNCTION_VERSION_ID], version_id)
         return CallHead(
             found.function_id,
-            found.version_id,
+            version_id,
             get(AUTHORIZATION),
             get(NVCF_POLL_SECONDS),
             get(ORIGIN),
         )
 
     return read
+
+
+def named_version(value: bytes, named: str | None) -> str:
+    """Return the version that the header ``function-version-id`` names.
+
+    ``named`` is the version that host name or path name already, if any. Raises `BadRequest` if the
+    header is not a UUID, or names another one: another version would run than was asked for.
+    """
+    version_id = parse_uuid(value)
+    if version_id is None:
+        raise BadRequest("The header function-version-id is not a UUID")
+    if named is not None and named != version_id:
+        raise BadRequest("The header function-version-id and the URL name different versions")
+    return version_id
 
 
 def take_token(request: Request, head: CallHead) -> CallHead:

@@ -134,7 +134,7 @@ class AccessLog:
             '"level":"info","logger":"gateway.access","event":"invocation.finished",'
             f'"request_id":"{invocation.request_id}",'
             f'"method":{values[invocation.method]},"path":{values[path]},'
-            f'"client":"{invocation.client_address}",'
+            f'"client":"{invocation.source.address}",'
             f'"function_id":"{version.function_id}",'
             f'"function_version_id":"{version.version_id}",'
             f'"nca_id":{names[caller.account]},"key_id":{names[caller.key_id]},'

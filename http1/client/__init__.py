@@ -1,1 +1,1 @@
-"""A small streaming HTTP/1.1 client on `httptools`: callbacks, no task per request."""
+"""A small streaming HTTP/1.1 client: callbacks, no task per request."""

@@ -1,25 +1,32 @@
 """One HTTP/1.1 connection as a client, one request at a time (RFC 9112).
 
-Everything that one read brings is reported in one call, so a small response is one event. A body of
-known length bypasses the parser once the head is read. A connection is reused only if request and
-response were complete and no further bytes came; in any doubtful case it is closed.
+Everything that one read brings is reported in one call, so a small response is one event. A
+connection is reused only if request and response were complete and no further bytes came; in any
+doubtful case it is closed.
 """
 
 import asyncio
+from math import inf
 from typing import Protocol
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
+from http1.body import BodyError, ChunkedBody
+from http1.client.response_head import (
+    MAX_HEAD_BYTES,
+    DefectError,
+    PartialHead,
+    ResponseHead,
+    read_head,
+    seems_complete,
+)
 from http1.client.watched import WatchedConnection
-from http1.peer import reset_on_close, unconfirmed_bytes
-from http1.stream import Failure, Headers, ResponseStream
-from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk
+from http1.peer import has_sent_fin, reset_on_close, unconfirmed_bytes
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, ResponseStream
+from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk, encode_last_chunk
 
-MAX_HEAD_BYTES = 417_792
-"""The most that a gateway accepts of a response's head (`wire.http1.MAX_INNER_HEAD_BYTES`)."""
-MAX_HEADERS = 256
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
+MIN_INTERIM_BYTES = 256
+"""What an interim response counts for at least: `MAX_HEAD_BYTES` bounds their number too."""
 LONG_READ_BYTES = 131_072
 """After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
 32 times in one turn, and each read can bring 40,000 chunks."""
@@ -42,75 +49,79 @@ class ConnectionOwner(Protocol):
         """Call `ClientConnection.report_delayed` soon: a small response is incomplete."""
 
 
-class _UnacceptableError(Exception):
-    """A response that parses, but that the client does not accept."""
-
-
 class ClientConnection(WatchedConnection):
     """A connection to one server, and the `http1.stream.RequestWriter` of its current request.
 
     ``response_stream`` receives the response. ``idle_since`` is loop time in seconds, valid while
-    idle.
+    idle; ``idle_s`` for how many seconds the server keeps the connection from then on, infinite if
+    it does not say.
     """
 
     __slots__ = (
         "_announced",
         "_body_bytes",
+        "_chunks",
+        "_head_bytes",
         "_headers",
         "_is_bodiless",
         "_is_chunked_request",
-        "_is_chunked_response",
         "_is_ended",
         "_is_head_reported",
         "_is_head_request",
-        "_is_interim",
         "_is_paused",
         "_is_request_complete",
+        "_is_resting",
         "_is_reusable",
         "_is_reused",
+        "_is_safe_request",
         "_is_silent",
         "_left",
         "_loop",
         "_owner",
-        "_parser",
+        "_partial",
         "_parts",
-        "_read_bytes",
         "_request_bytes",
         "_status",
+        "_unread",
+        "idle_s",
         "idle_since",
         "is_lost",
         "is_writing_paused",
         "response_stream",
+        "trailers",
     )
 
     def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._owner = owner
         self._loop = loop
-        self._parser = HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._headers: Headers = []
+        self._partial: PartialHead | None = None
         self._is_paused = False
+        self._is_resting = False
         self._is_reused = False
         self._request_bytes = 0
+        self._unread = b""
         self.response_stream: ResponseStream | None = None
         self.idle_since = 0.0
+        self.idle_s = inf
         self.is_writing_paused = False
         self.is_lost = False
+        self.trailers = NO_TRAILERS
         self._reset()
 
     def _reset(self) -> None:
         self._headers = []
         self._status = 0
         self._announced: int | None = None
+        self._chunks: ChunkedBody | None = None
         self._body_bytes = 0
-        self._read_bytes = 0
+        self._head_bytes = 0
         self._left = 0
         self._is_bodiless = False
-        self._is_chunked_response = False
         self._is_ended = False
         self._is_head_reported = False
-        self._is_interim = False
         self._is_reusable = True
         self._is_silent = True
 
@@ -120,7 +131,7 @@ class ClientConnection(WatchedConnection):
 
     # Called by the user of the connection
 
-    def start(
+    def start(  # noqa: PLR0913 - what the head means to the client
         self,
         response_stream: ResponseStream,
         head: bytes,
@@ -129,14 +140,18 @@ class ClientConnection(WatchedConnection):
         is_chunked: bool = False,
         is_complete: bool = True,
         is_head: bool = False,
+        is_safe: bool = False,
     ) -> None:
         """Send a request; ``head`` includes its blank line.
 
         ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
-        rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD.
+        rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD; ``is_safe``: it
+        may be repeated whatever the server received (RFC 9110 §9.2.1).
         """
         self.response_stream = response_stream
         self._is_head_request = is_head
+        self._is_safe_request = is_safe
+        self.trailers = NO_TRAILERS
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
         if is_chunked:
@@ -158,11 +173,11 @@ class ClientConnection(WatchedConnection):
         else:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
-    def send_end(self) -> None:
-        """Complete the request."""
+    def send_end(self, trailers: Headers = NO_TRAILERS) -> None:
+        """Complete the request; ``trailers`` end a chunked one."""
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
-            self._transport.write(LAST_CHUNK)
+            self._transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
 
     def pause_reading(self) -> None:
         """Stop reading the response."""
@@ -174,11 +189,19 @@ class ClientConnection(WatchedConnection):
         """Go on reading the response."""
         if self._is_paused and not self._transport.is_closing():
             self._is_paused = False
-            self._transport.resume_reading()
+            if self._unread:
+                self._rest()
+            elif not self._is_resting:
+                self._transport.resume_reading()
 
     def has_response_begun(self) -> bool:
         """Whether any byte of the current response has arrived."""
         return not self._is_silent
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it has been idle, and carries a request to which no byte of a response came."""
+        return self._is_reused and self._is_silent and self.response_stream is not None
 
     def use_once(self) -> None:
         """Do not use the connection again after its current request."""
@@ -187,6 +210,14 @@ class ClientConnection(WatchedConnection):
     def is_usable(self) -> bool:
         """Whether a request may be sent: as far as is known, the peer has not closed."""
         return not self._transport.is_closing()
+
+    def has_peer_closed(self) -> bool:
+        """Whether the peer's FIN has arrived, although the loop may not have read it yet."""
+        connected = self._transport.get_extra_info("socket")
+        try:
+            return connected is not None and has_sent_fin(connected)
+        except OSError:
+            return True
 
     def discard(self, response_stream: ResponseStream) -> None:
         """Send no more, and report what is still to come of the response to ``response_stream``.
@@ -241,33 +272,43 @@ class ClientConnection(WatchedConnection):
             return
         if len(data) > LONG_READ_BYTES:
             self._rest()
+        self._read(response_stream, data)
+
+    def _read(self, response_stream: ResponseStream, data: bytes) -> None:
         try:
-            self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
-            if not self._is_ended:
-                # What the same read brought before the error cannot be trusted either.
-                self._break(Failure.INVALID)
-                return
-            self._is_reusable = False
-        if self._status:
-            self._report(response_stream)
+            if not self._status:
+                data = self._read_heads(data)
+                if not self._status:
+                    return
+            if data or self._unread:
+                self._read_body(data)
+        except DefectError as error:
+            # What the same read brought before the error cannot be trusted either.
+            self._break(Failure.INVALID, error.defect, data)
             return
-        self._read_bytes += len(data)
-        if self._read_bytes > MAX_HEAD_BYTES:
-            self._break(Failure.INVALID)
+        self._report(response_stream)
 
     def _rest(self) -> None:
-        if not self._is_paused and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Read on in the next turn of the loop."""
+        if not self._is_resting and not self._transport.is_closing():
+            self._is_resting = True
+            if not self._is_paused:
+                self._transport.pause_reading()
             self._loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if not self._is_paused and not self._transport.is_closing():
+        self._is_resting = False
+        if self._is_paused or self._transport.is_closing():
+            return
+        response_stream = self.response_stream
+        if self._unread and response_stream is not None:
+            self._read(response_stream, b"")
+        if not self._is_resting and not self._is_paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
         response_stream = self.response_stream
-        is_unframed = self._announced is None and not self._is_chunked_response
+        is_unframed = self._announced is None and self._chunks is None
         if response_stream is not None and self._status and is_unframed:
             # RFC 9112 §6.3, rule 8: the end of the connection is the end of the body.
             self._is_ended = True
@@ -276,15 +317,11 @@ class ClientConnection(WatchedConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        response_stream, self.response_stream = self.response_stream, None
         self._owner.lost(self)
+        is_unanswered = self.is_unanswered
+        response_stream, self.response_stream = self.response_stream, None
         if response_stream is not None:
-            is_stale = (
-                self._is_reused
-                and self._is_silent
-                and (exc is None or isinstance(exc, BrokenPipeError))
-                and unconfirmed_bytes(self._transport) >= self._request_bytes
-            )
+            is_stale = is_unanswered and (self._is_safe_request or self._has_sent_nothing(exc))
             failure = Failure.CLOSED if exc is None else Failure.RESET
             response_stream.response_broken(failure, is_stale=is_stale)
 
@@ -298,65 +335,113 @@ class ClientConnection(WatchedConnection):
         if self.response_stream is not None:
             self.response_stream.resume_writing()
 
-    # httptools
+    def _has_sent_nothing(self, exc: Exception | None) -> bool:
+        """Whether the server cannot have received any byte of the request."""
+        is_orderly = exc is None or isinstance(exc, BrokenPipeError)
+        return is_orderly and unconfirmed_bytes(self._transport) >= self._request_bytes
 
-    def on_message_begin(self) -> None:
-        if self._is_ended:
-            self._is_reusable = False
+    # From bytes to a response
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_ended:
-            return
-        headers = self._headers
-        if len(headers) >= MAX_HEADERS:
-            raise _UnacceptableError
-        name = name.lower()
-        if name == b"content-length":
-            # The parser has checked that it is one number (RFC 9112 §6.3, rule 5).
-            self._announced = int(value)
+    def _read_heads(self, data: bytes) -> bytes:
+        """Read interim heads and the final one, if it is complete; return what follows it.
+
+        Raises `DefectError`.
+        """
+        at = 0
+        while True:
+            end = -1
+            if self._partial is None:
+                end = data.find(b"\r\n\r\n", at)
+            if end < 0:
+                whole = self._hold(data[at:] if at else data)
+                if whole is None:
+                    return b""
+                data, at = whole, 0
+                continue
+            if end == at:
+                self._count_head(MIN_INTERIM_BYTES)
+                at += 2
+                continue
+            head = read_head(data[at:end])
+            start, at = at, end + 4
+            if head.status >= 200:
+                self._take_head(head)
+                return data[at:]
+            if head.status == 101:
+                raise DefectError("upgrade", "The server changes the protocol unasked")
+            # Other interim responses are not reported (RFC 9110 §15.2).
+            self._count_head(max(at - start, MIN_INTERIM_BYTES))
+
+    def _hold(self, data: bytes) -> bytes | None:
+        """Keep a part of a head; return all of it once it is complete."""
+        if not data:
+            return None
+        partial = self._partial
+        if partial is None:
+            partial = self._partial = PartialHead()
+        whole = partial.add(data)
+        if whole is None:
+            self._count_head(len(data))
         else:
-            if name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise _UnacceptableError
-                self._is_chunked_response = True
-            headers.append((name, value))
+            self._partial = None
+        return whole
 
-    def on_headers_complete(self) -> None:
-        if self._is_ended:
-            return
-        status = self._parser.get_status_code()
-        if status < 200:
-            # 101 was not asked for. Other interim responses are not reported (RFC 9110 §15.2).
-            if status == 101:
-                raise _UnacceptableError
-            self._headers = []
-            self._announced = None
-            self._is_interim = True
-            return
+    def _count_head(self, head_bytes: int) -> None:
+        self._head_bytes += head_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise DefectError("too_large", "The head is larger than 417,792 bytes")
+
+    def _take_head(self, head: ResponseHead) -> None:
+        status, self._headers, announced, is_chunked, is_persistent, self.idle_s = head
         self._status = status
-        if self._is_head_request:
-            # The parser does not know the method and would wait for a body (RFC 9112 §6.3, rule 1).
-            self._is_bodiless = True
+        self._announced = announced
+        self._is_reusable = self._is_reusable and is_persistent
+        if self._is_head_request or status in BODILESS_STATUSES:
+            # RFC 9112 §6.3, rule 1.
+            self._is_bodiless = self._is_ended = True
+        elif is_chunked:
+            self._chunks = ChunkedBody(is_forgiving=True)
+        elif announced == 0:
             self._is_ended = True
-            if not self._parser.should_keep_alive():
-                self._is_reusable = False
-        elif status in BODILESS_STATUSES:
-            self._is_bodiless = True
 
-    def on_body(self, data: bytes) -> None:
-        if self._is_bodiless or self._is_ended:
+    def _read_body(self, data: bytes) -> None:
+        """Take the next bytes of a body whose head was not reported, or that is chunked.
+
+        Raises `DefectError`.
+        """
+        if self._is_ended:
             self._is_reusable = False
+        elif self._chunks is not None:
+            self._read_chunks(self._chunks, data)
         else:
-            self._parts.append(data)
+            announced = self._announced
             self._body_bytes += len(data)
+            if announced is not None and self._body_bytes >= announced:
+                self._is_ended = True
+                if self._body_bytes > announced:
+                    self._is_reusable = False
+                    data = data[: announced - self._body_bytes]
+            self._parts.append(data)
 
-    def on_message_complete(self) -> None:
-        if self._is_interim:
-            self._is_interim = False
-        elif not self._is_ended:
+    def _read_chunks(self, chunks: ChunkedBody, data: bytes) -> None:
+        if self._unread:
+            data, self._unread = self._unread + data, b""
+        end = len(data)
+        try:
+            decoded, at = chunks.take(data, 0, end)
+        except BodyError as error:
+            raise DefectError("chunk", str(error)) from error
+        if decoded:
+            self._parts.append(decoded)
+        if chunks.is_complete:
             self._is_ended = True
-            if not self._parser.should_keep_alive():
+            self.trailers = chunks.trailers
+            if at < end or chunks.is_flawed:
                 self._is_reusable = False
+        elif at < end:
+            # So many small chunks that the rest waits for the next turn.
+            self._unread = data[at:]
+            self._rest()
 
     # Reports to the response stream
 
@@ -407,9 +492,6 @@ class ClientConnection(WatchedConnection):
         if left < 0:
             data = data[:left]
             self._is_reusable = False
-        if not self._parser.should_keep_alive():
-            self._is_reusable = False
-        self._parser = HttpResponseParser(self)
         self._report_end(response_stream, data)
 
     def _report_end(self, response_stream: ResponseStream, data: bytes) -> None:
@@ -426,8 +508,6 @@ class ClientConnection(WatchedConnection):
         """Give the connection back to its owner, or close it: the response is complete."""
         self.response_stream = None
         if self._is_reusable and self._is_request_complete and not self._transport.is_closing():
-            if self._is_head_request:
-                self._parser = HttpResponseParser(self)
             self._reset()
             self._is_reused = True
             self.idle_since = self._loop.time()
@@ -437,16 +517,26 @@ class ClientConnection(WatchedConnection):
         else:
             self._transport.abort()
 
-    def _break(self, failure: Failure) -> None:
-        """Close the connection because of what the server sent, unless the rest is discarded."""
-        response_stream, self.response_stream = self.response_stream, None
+    def _break(self, failure: Failure, defect: Defect | None = None, refused: bytes = b"") -> None:
+        """Close the connection because of what the server sent, unless the rest is discarded.
+
+        ``refused`` is the read with the defect.
+        """
+        response_stream = self._take_stream()
         if response_stream is not None:
-            response_stream.response_broken(failure, is_stale=False)
-        if self._is_expecting():
+            response_stream.response_broken(failure, is_stale=False, defect=defect)
+        if self._is_expecting() and not seems_complete(refused):
             # The former stream has discarded the rest, which cannot be parsed.
-            self._left = _UNPARSED_BYTES
-        else:
-            self._transport.abort()
+            self._left, self._unread = _UNPARSED_BYTES, b""
+            return
+        discarding = self._take_stream()
+        self._transport.abort()
+        if discarding is not None:
+            discarding.response_end()
+
+    def _take_stream(self) -> ResponseStream | None:
+        response_stream, self.response_stream = self.response_stream, None
+        return response_stream
 
     def _is_expecting(self) -> bool:
         return self.response_stream is not None

@@ -1,12 +1,16 @@
 """The connections to one server, kept for reuse.
 
 The connection that became idle last is reused first, so that the surplus of a burst grows old and
-is closed. Idle connections are closed before the server would close them (uvicorn: after 5 s),
-because a request on a closing connection is lost.
+is closed. A request on a connection that the server is closing is lost, so an idle one is closed
+before the server would (uvicorn: after 5 s, gunicorn: after 2): after the time that the server
+announces in ``Keep-Alive`` (RFC 9112 §C.2.2), or has shown by closing one, less a margin, and after
+``idle_s`` at the latest. One that has been idle for a moment is taken only if the kernel knows of
+no FIN.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 
 from http1.client.connection import ClientConnection
 from http1.client.status import AwaitedStatus
@@ -15,6 +19,17 @@ from wire.deadlines import VANISHED_S
 
 SMALL_BODY_WAIT_S = 0.002
 """How long a response head waits for its small body."""
+KEPT_PART = 0.75
+"""The part of a server's idle time for which a connection is kept: the server begins to count when
+it has written, which is before the response is read here."""
+MAX_MARGIN_S = 1.0
+"""The most by which a connection is kept shorter than the server keeps it."""
+LEAST_SHOWN_S = 0.2
+"""A server that closes a connection sooner shows no idle time: it is restarting, say."""
+SHOWN_FOR_S = 600.0
+"""For how long what a server has shown counts: what is kept for less never shows a longer time."""
+LOOK_AFTER_S = 0.05
+"""A connection idle for less has no FIN that the loop does not know of, but by a rare chance."""
 LINGER_S = 5.0
 """How long a connection of `Pool.linger` may take to send what was written to it."""
 
@@ -33,6 +48,8 @@ class Pool:
         "_lingering",
         "_loop",
         "_open",
+        "_shown_at",
+        "_shown_s",
         "connect_timeout_s",
         "idle_s",
         "max_idle",
@@ -59,6 +76,8 @@ class Pool:
         self._delayed: list[ClientConnection] = []
         self._delayed_timer: asyncio.TimerHandle | None = None
         self._lingering: dict[ClientConnection, float] = {}
+        self._shown_s = inf
+        self._shown_at = 0.0
         self.idle_s = idle_s
         self.max_idle = max_idle
         self.connect_timeout_s = connect_timeout_s
@@ -78,21 +97,36 @@ class Pool:
         return len(self._open) - len(self._idle)
 
     def take(self) -> ClientConnection | None:
-        """Return an idle connection, ``None`` if there is none younger than ``idle_s``."""
+        """Return an idle connection, ``None`` if there is none that the server surely keeps."""
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if self._loop.time() - connection.idle_since >= self.idle_s:
+            idle_s = self._loop.time() - connection.idle_since
+            if idle_s < LOOK_AFTER_S and connection.is_usable():
+                return connection
+            if idle_s >= self._kept_s(connection) or connection.has_peer_closed():
                 connection.close()
             elif connection.is_usable():
                 return connection
         return None
 
+    def _kept_s(self, connection: ClientConnection) -> float:
+        """Return for how long ``connection`` is kept idle, in seconds."""
+        server_s = min(connection.idle_s, self._shown_s)
+        if server_s == inf:
+            return self.idle_s
+        return min(self.idle_s, max(server_s * KEPT_PART, server_s - MAX_MARGIN_S))
+
     async def connect(self) -> ClientConnection:
         """Open a connection. Raises `OSError`, also after ``connect_timeout_s``."""
         connection = ClientConnection(self, self._loop)
-        async with silence_limit(self.connect_timeout_s):
-            await self._connect(lambda: connection)
+        try:
+            async with silence_limit(self.connect_timeout_s):
+                await self._connect(lambda: connection)
+        except OSError:
+            # What closed the idle ones may have been the end of the server.
+            self._shown_s = inf
+            raise
         connection.keep_alive(self.vanished_s)
         self._open.add(connection)
         return connection
@@ -122,13 +156,14 @@ class Pool:
         for connection in list(self._open):
             if connection.silent_s(now) > self.vanished_s:
                 connection.break_off()
-        oldest = now - self.idle_s
-        idle = self._idle
-        kept = 0
-        while kept < len(idle) and idle[kept].idle_since < oldest:
-            idle[kept].close()
-            kept += 1
-        del idle[:kept]
+        if now - self._shown_at > SHOWN_FOR_S:
+            self._shown_s = inf
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            if now - connection.idle_since > self._kept_s(connection):
+                connection.close()
+            else:
+                self._idle.append(connection)
         for connection, since in list(self._lingering.items()):
             if now - since > LINGER_S:
                 connection.close()
@@ -171,6 +206,16 @@ class Pool:
         self._lingering.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
+            self._learn(connection)
+        elif connection.is_unanswered:
+            self._learn(connection)
+
+    def _learn(self, connection: ClientConnection) -> None:
+        """The server has closed ``connection``, which was idle, at the last request perhaps."""
+        idle_s = self._loop.time() - connection.idle_since
+        if idle_s >= LEAST_SHOWN_S:
+            self._shown_s = min(self._shown_s, idle_s)
+            self._shown_at = self._loop.time()
 
     def delay_small_body(self, connection: ClientConnection) -> None:
         """Call `ClientConnection.report_delayed` after `SMALL_BODY_WAIT_S`; one timer for all."""

@@ -14,7 +14,7 @@ import re
 from math import inf
 from time import monotonic
 
-from http1.server.body import ChunkedBody, SizedBody
+from http1.body import BodyError, ChunkedBody, SizedBody
 from http1.server.connections import Connections
 from http1.server.http_error import (
     HttpError,
@@ -145,6 +145,8 @@ class Http1Protocol(PeerConnection):
             at = self._read_from(data)
         except HttpError as error:
             self.send_error(error)
+        except BodyError as error:
+            self.send_error(HttpError(error.status, error.kind, str(error)))
         except Exception:
             request_id = _new_request_id()
             log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})
@@ -185,8 +187,7 @@ class Http1Protocol(PeerConnection):
             if head_end < 0:
                 self._await_head(data, at)
                 break
-            request, flags = read_head(data[at:head_end], self._limits, monotonic())
-            request.peer = self._peer
+            request, flags = read_head(data[at:head_end], self._limits, monotonic(), self._peer)
             at = self._begin(request, flags, data, head_end + 4)
         return at
 
@@ -239,7 +240,7 @@ class Http1Protocol(PeerConnection):
         if not body.is_complete:
             return self._read_body(data, at)
         if self._response is response:
-            stream.request_end()
+            _end_body(body, stream)
         return at
 
     def _dispatch(self, request: Request, response: Http1Response) -> RequestStream:
@@ -270,7 +271,7 @@ class Http1Protocol(PeerConnection):
         if body.is_complete:
             self._body = None
             self._deadline = inf
-            stream.request_end()
+            _end_body(body, stream)
             return at
         if self._owes_first_part_end and (at == len(data) or self._reads_on_soon):
             self._owes_first_part_end = False
@@ -410,7 +411,7 @@ class Http1Protocol(PeerConnection):
         target = self._target or error.target
         request_id = request_id or _new_request_id()
         self.write(encode_error_response(error, target, request_id, self._connections.date_line))
-        self._connections.on_error(error, target, self._peer, request_id)
+        self._connections.on_error(error, target, self._peer.address, request_id)
         self._held.clear()
         self.close(linger=not self._got_eof)
 
@@ -483,6 +484,12 @@ class Http1Protocol(PeerConnection):
         self._is_probed = True
         self.write(CONTINUE)
         self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+
+
+def _end_body(body: SizedBody | ChunkedBody, stream: RequestStream) -> None:
+    if isinstance(body, ChunkedBody) and body.trailers:
+        stream.request_trailers(body.trailers)
+    stream.request_end()
 
 
 def _new_request_id() -> str:

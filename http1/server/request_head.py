@@ -12,7 +12,7 @@ from typing import Final
 
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
-from http1.stream import Headers, Request
+from http1.stream import Headers, Peer, Request
 from wire.hosts import HostError, parse_authority
 
 HTTP_1_0: Final = 1
@@ -23,6 +23,8 @@ EXPECTS_CONTINUE: Final = 4
 """Flag: the peer waits for 100 (Continue) before it sends the body."""
 _KEEP_ALIVE: Final = 8
 """Flag: the peer asked for the connection to stay open."""
+TAKES_TRAILERS: Final = 16
+"""Flag: the peer wants the trailers of the response."""
 
 MAX_METHOD_BYTES = 32
 MAX_LENGTH_DIGITS = 15
@@ -44,7 +46,8 @@ _CONTENT_LENGTH = b"content-length"
 _TRANSFER_ENCODING = b"transfer-encoding"
 _CONNECTION = b"connection"
 _EXPECT = b"expect"
-_FRAMING = frozenset({HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _EXPECT})
+_TE = b"te"
+_FRAMING = frozenset({HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _EXPECT, _TE})
 
 _REPEATING = _FRAMING | {
     b"accept",
@@ -81,8 +84,8 @@ _known_names: dict[bytes, bytes] = {
 _authority = lru_cache(maxsize=MAX_KNOWN_LINES)(parse_authority)
 
 
-def read_head(block: bytes, limits: ServerLimits, now: float) -> tuple[Request, int]:
-    """Return the request in ``block`` and its flags.
+def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tuple[Request, int]:
+    """Return the request of ``peer`` in ``block`` and its flags.
 
     ``block`` is a head without its last CRLFCRLF. ``now`` becomes ``received_at``. The request's
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
@@ -114,15 +117,15 @@ def read_head(block: bytes, limits: ServerLimits, now: float) -> tuple[Request, 
         if host is not None:
             authority = _read_authority(host)
         elif flags & HTTP_1_0:
-            authority = b""
+            authority = host = b""
         else:
             raise _invalid_host("Host is missing")
         if method not in _METHODS or not _is_origin_form(target):
-            target, authority = _unusual(method, target, authority)
+            target, authority, host = _unusual(method, target, authority, host)
     except HttpError as error:
         error.target = target_of(first, limits)
         raise
-    return Request(method, target, authority, headers, body_bytes, now), flags
+    return Request(method, target, authority, headers, body_bytes, now, host, peer), flags
 
 
 def target_of(head: bytes | bytearray, limits: ServerLimits) -> bytes:
@@ -195,14 +198,16 @@ def _check_method(method: bytes) -> None:
         raise bad_request("The method is malformed")
 
 
-def _unusual(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, bytes]:
-    """Return target and authority for a rare method or form of target (RFC 9112 §3.2)."""
+def _unusual(
+    method: bytes, target: bytes, authority: bytes, host: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """Return target, authority and host for a rare method or form of target (RFC 9112 §3.2)."""
     if method not in _METHODS:
         _check_method(method)
     if _is_origin_form(target):
-        return target, authority
+        return target, authority, host
     if target == b"*" and method == b"OPTIONS":
-        return target, authority
+        return target, authority, host
     match = _is_absolute_form(target)
     if match is None:
         raise bad_request("The request target is malformed")
@@ -210,7 +215,7 @@ def _unusual(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, byt
     # RFC 9112 §3.2.2 prefers the target. Here two different names in one request are an error.
     if authority and authority != named:
         raise _invalid_host("Host and the request target name different hosts")
-    return _origin_form(match[2]), named
+    return _origin_form(match[2]), named, match[1]
 
 
 def _origin_form(path: bytes) -> bytes:
@@ -253,10 +258,8 @@ def _read_framing(framing: Headers, flags: int) -> tuple[bytes | None, int | Non
     length: bytes | None = None
     coding: bytes | None = None
     for name, value in framing:
-        if name == _CONNECTION:
-            flags = _persistence(value, flags)
-        elif name == _EXPECT:
-            flags = _expectation(value, flags)
+        if (read_flags := _FLAG_READERS.get(name)) is not None:
+            flags = read_flags(value, flags)
         elif name == HOST:
             if host is not None:
                 raise _invalid_host("Host is given twice")
@@ -293,6 +296,15 @@ def _expectation(value: bytes, flags: int) -> int:
     if value.lower() != b"100-continue":
         raise HttpError(417, "expectation-failed", "Only 100-continue can be expected")
     return flags | EXPECTS_CONTINUE
+
+
+def _read_te(value: bytes, flags: int) -> int:
+    """Return ``flags`` after a TE header (RFC 9110 §10.1.4)."""
+    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+    return flags | TAKES_TRAILERS if b"trailers" in codings else flags
+
+
+_FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _read_te}
 
 
 def _read_body_bytes(length: bytes | None, coding: bytes | None, flags: int) -> int | None:

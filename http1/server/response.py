@@ -15,9 +15,9 @@ from http1.server.framing import (
     Framing,
     frame_response,
 )
-from http1.server.request_head import CLOSE, HTTP_1_0
+from http1.server.request_head import CLOSE, HTTP_1_0, TAKES_TRAILERS
 from http1.stream import Headers, RequestStream
-from wire.http1 import LAST_CHUNK, encode_chunk, encode_response_head
+from wire.http1 import LAST_CHUNK, encode_chunk, encode_last_chunk, encode_response_head
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVERS_OWN = frozenset({b"date", b"server"})
@@ -56,7 +56,16 @@ class Http1Connection(Protocol):
 class Http1Response:
     """One response. ``stream`` is what the dispatch returned, ``None`` until then."""
 
-    __slots__ = ("_closes", "_connection", "_flags", "_framing", "_left", "_to_head", "stream")
+    __slots__ = (
+        "_closes",
+        "_connection",
+        "_flags",
+        "_framing",
+        "_last_chunk",
+        "_left",
+        "_to_head",
+        "stream",
+    )
 
     def __init__(self, connection: Http1Connection, flags: int, to_head: bool) -> None:
         """``flags`` are the request head's; ``to_head``: the request's method was HEAD."""
@@ -64,6 +73,7 @@ class Http1Response:
         self._flags = flags
         self._to_head = to_head
         self._framing: Framing = NOT_STARTED
+        self._last_chunk = LAST_CHUNK
         self._left = 0
         self._closes = False
         self.stream: RequestStream | None = None
@@ -128,6 +138,11 @@ class Http1Response:
         elif framing is not NO_BODY:
             raise AssertionError("body sent before the head")
 
+    def add_trailers(self, trailers: Headers) -> None:
+        """Send ``trailers`` with the last chunk, if the client asked for such."""
+        if self._flags & TAKES_TRAILERS:
+            self._last_chunk = encode_last_chunk(trailers)
+
     def send_end(self) -> None:
         """Complete the response; if it is shorter than announced, reset the connection."""
         connection = self._connection
@@ -140,7 +155,7 @@ class Http1Response:
         if framing is SIZED and self._left:
             connection.reset()
             return
-        connection.end_response(LAST_CHUNK if framing is CHUNKED else b"", self._closes)
+        connection.end_response(self._last_chunk if framing is CHUNKED else b"", self._closes)
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream."""

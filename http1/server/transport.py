@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from http1.peer import Silence, has_sent_fin, reset_on_close
 from http1.server.connections import Connections
+from http1.stream import Peer
 
 
 class ConnectionState(IntEnum):
@@ -38,9 +39,9 @@ CLOSING: Final[ConnectionState] = ConnectionState.CLOSING
 LOST: Final[ConnectionState] = ConnectionState.LOST
 
 
-def address_of(peername: object) -> str:
-    """Return the IP address in a socket's peer name, empty for a Unix socket."""
-    return str(peername[0]) if isinstance(peername, tuple) else ""
+def _address_of(peername: object) -> str:
+    """Return the IP address in a socket's peer name, without a zone; empty for a Unix socket."""
+    return str(peername[0]).partition("%")[0] if isinstance(peername, tuple) else ""
 
 
 class PeerConnection(asyncio.Protocol):
@@ -71,6 +72,7 @@ class PeerConnection(asyncio.Protocol):
         "is_writing_paused",
     )
 
+    _peer: Peer
     _transport: asyncio.Transport
 
     def __init__(self, connections: Connections) -> None:
@@ -82,7 +84,6 @@ class PeerConnection(asyncio.Protocol):
         self._is_corked = False
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._peer = ""
         self._sent_bytes = 0
         self._drained_bytes = 0
         self._stalled_since = inf
@@ -117,7 +118,7 @@ class PeerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
         # Read now: a connection that is closed has no address any more.
-        self._peer = address_of(transport.get_extra_info("peername"))
+        self._peer = Peer(_address_of(transport.get_extra_info("peername")))
         self.wait(self._limits.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature

@@ -73,7 +73,7 @@ def test_the_ready_file_has_everything_a_script_needs(dev: Dev) -> None:
 def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int) -> None:
     dev = start_dev(tmp_path)
     family = descendants(dev.program.pid)
-    for name in ("nats-server", "gateway serve", "worker_agent", "examples.inference"):
+    for name in ("nats-server", "gateway serve", "worker_agent", "gateway.examples.inference"):
         assert any(name in line for line in family.values()), name
     assert dev.program.stop(number) == 0
     wait_gone(list(family))
@@ -81,7 +81,7 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int
 
 
 def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path) -> None:
-    for name in ("gateway", "worker_agent", "examples"):
+    for name in ("gateway", "worker_agent", "wire"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
     command = Path(sys.executable).with_name("gateway")
@@ -318,6 +318,18 @@ def test_a_server_that_loads_is_shown_with_its_last_line_and_can_be_interrupted(
     assert "Traceback" not in program.output
 
 
+@pytest.mark.parametrize("phase", ["nats-server", "the gateway", "deploying"])
+def test_a_start_can_be_interrupted_in_each_phase(phase: str) -> None:
+    program = gateway("dev", "--port", "0")
+    program.wait_line(lambda line: phase in line, 3 * PATIENCE_S)
+    family = descendants(program.pid)
+    assert program.stop(signal.SIGINT) == 0
+    wait_gone(list(family))
+    assert "gateway dev: stopped" in program.output
+    assert "Traceback" not in program.output
+    assert "Ready." not in program.output
+
+
 def test_a_server_without_its_health_path_is_reported_after_the_start_timeout() -> None:
     no_health = "{python} -m http.server {port}"
     program = gateway(
@@ -363,7 +375,7 @@ def test_a_bootstrap_secret_is_printed_at_the_first_start_and_outlives_later_one
 def test_neither_worker_nor_inference_server_gets_a_login_of_the_gateway(dev: Dev) -> None:
     family = descendants(dev.program.pid)
     found = set()
-    for program in ("worker_agent", "examples.inference"):
+    for program in ("worker_agent", "gateway.examples.inference"):
         (pid,) = [pid for pid, line in family.items() if program in line]
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         names = {entry.partition("=")[0] for entry in environment}
@@ -398,7 +410,7 @@ def mint_with(secret: str, dev: Dev) -> int:
 
 
 def test_a_killed_control_plane_leaves_no_inference_server_behind_a_wrapper(tmp_path: Path) -> None:
-    wrapped = "sh -c '{python} -P -m examples.inference --port {port} & wait'"
+    wrapped = "sh -c '{python} -P -m gateway.examples.inference --port {port} & wait'"
     dev = start_dev(tmp_path, "--inference-command", wrapped)
     family = descendants(dev.program.pid)
     (control,) = [pid for pid, line in family.items() if "api,provision" in line]

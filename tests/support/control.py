@@ -57,10 +57,17 @@ CLUSTERS = Clusters(
                 Gpu("A10G", (InstanceType("small"), InstanceType("large", is_default=True))),
                 Gpu("T4", (InstanceType("tiny"),)),
             ),
+            images=("*",),
         ),
-        ClusterGroup("other", "processes", (Gpu("H100", (InstanceType("huge"),)),)),
         ClusterGroup(
-            "private", "processes", (Gpu("B200", (InstanceType("x"),)),), (), frozenset({"vip"})
+            "other", "processes", (Gpu("H100", (InstanceType("huge"),)),), images=("big/*",)
+        ),
+        ClusterGroup(
+            "private",
+            "processes",
+            (Gpu("B200", (InstanceType("x"),)),),
+            accounts=frozenset({"vip"}),
+            images=("*",),
         ),
     ]
 )

@@ -48,6 +48,7 @@ class Expected:
         self.is_broken = False
         self.post_headers: dict[bytes, bytes] = {}
         self.post_count = 0
+        self.trailers: list[tuple[bytes, bytes]] = []
         self.received = bytearray()
         self.received_bytes = 0
         self.keeps = True
@@ -254,6 +255,7 @@ class _Exchange:
                 return False
             event = reading.result()
             if isinstance(event, h11.EndOfMessage):
+                expected.trailers = list(event.headers)
                 break
             if not isinstance(event, h11.Data):
                 raise ConnectionError

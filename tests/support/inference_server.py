@@ -21,7 +21,7 @@ _RUNNING = re.compile(r"Uvicorn running on http://[^ ]*:(\d+)")
 
 
 class InferenceServer(ServerProcess):
-    """One ``python -m examples.inference``; it keeps its port over `restart`."""
+    """One ``python -m gateway.examples.inference``; it keeps its port over `restart`."""
 
     name = "the inference server"
 
@@ -38,7 +38,7 @@ class InferenceServer(ServerProcess):
         ready = threading.Event()
         self.log = []
         process = self._launch(
-            [sys.executable, "-m", "examples.inference", "--port", str(self.port)],
+            [sys.executable, "-m", "gateway.examples.inference", "--port", str(self.port)],
             lambda process: self._read(process, ready),
             _ROOT,
         )

@@ -18,6 +18,7 @@ from tests.support.recorder import (
     Script,
 )
 from wire.ids import FunctionId, VersionId
+from wire.source import UNKNOWN, Source
 
 FUNCTION = FunctionId("11111111-1111-4111-8111-111111111111")
 VERSION = VersionId("22222222-2222-4222-8222-222222222222")
@@ -40,9 +41,9 @@ class World:
         bounds: CollectionBounds = NOT_COLLECTED,
         max_body_bytes: int = 0,
         function_max_body_bytes: int = 0,
+        source: Source = UNKNOWN,
         *,
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
-        client_address: str = "",
         key_id: str = "",
     ) -> None:
         self.script = Script()
@@ -69,7 +70,7 @@ class World:
             body_bytes,
             100.0,
         )
-        request.peer = client_address
+        request.source = source
         version = FunctionVersion(
             FUNCTION,
             VERSION,
@@ -82,7 +83,7 @@ class World:
             context,
             self.client,
             request,
-            Caller(version, "acme", "alice", 60, key_id),
+            Caller(version, "acme", "alice", 60, key_id=key_id),
             Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
         )
 

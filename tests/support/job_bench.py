@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from http1.stream import Failure
+from http1.stream import NO_TRAILERS, Failure
 from tests.support.envelopes import REQUESTED_AT_NS, envelope
 from worker_agent.job.context import Context
 from worker_agent.job.machine import Job
@@ -24,7 +24,11 @@ class Port:
 
     def __getattr__(self, call: str) -> Any:
         def record(*arguments: object, **_: object) -> object:
-            shown = [repr(a) for a in arguments if isinstance(a, bytes | int) and len(repr(a)) < 20]
+            shown = [
+                repr(a)
+                for a in arguments
+                if a and isinstance(a, bytes | int | list) and len(repr(a)) < 30
+            ]
             self._script.append(" ".join([f"{self._name}.{call}", *shown]))
             return None
 
@@ -40,6 +44,10 @@ class LeasePort(Port):
 
     def is_over(self) -> bool:
         return self.is_lapsed
+
+
+class CallPort(Port):
+    trailers = NO_TRAILERS
 
 
 class AttachPort(Port):
@@ -79,7 +87,7 @@ class Bench:
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
         )
-        self.call = Port("call", self.script)
+        self.call = CallPort("call", self.script)
 
     def begin(self) -> "Bench":
         self.job.begin(REQUESTED_AT_NS)

@@ -176,7 +176,7 @@ class Version:
 
 def inference_command(folder: Path) -> str:
     """Return the demo's server command; a file in ``folder`` prevents it from starting."""
-    start = "exec {python} -P -m examples.inference --port {port}"
+    start = "exec {python} -P -m gateway.examples.inference --port {port}"
     return f"sh -c 'test ! -e {folder}/$FUNCTION_VERSION_ID && {start}'"
 
 

@@ -49,6 +49,9 @@ class RecordedResponseWriter:
         self.sent += data
         self._add(f"body {data!r}" if len(data) <= 20 else f"body of {len(data)}")
 
+    def add_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        self._add(f"trailers {trailers}")
+
     def send_end(self) -> None:
         self._add("end")
         self.over = True

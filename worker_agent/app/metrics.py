@@ -8,6 +8,7 @@ of the queue's broker are registered by `queueing.open`.
 
 from collections.abc import Callable
 
+from http1.stream import Defect
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.version import show_version
@@ -33,6 +34,7 @@ _LATENCY_BUCKETS_S = (
     1000.0,
     5000.0,
 )
+_MAX_INVALID = 64
 _PREFIX = "nvcf_worker_service_"
 
 
@@ -117,6 +119,12 @@ class Metrics:
         self._rejected = registry.counter(
             "worker_rejected_total", "Envelopes that no worker can process"
         ).child()
+        self._invalid = registry.counter(
+            "worker_invalid_responses_total",
+            "Responses of the inference server that are not valid HTTP, by reason and header name",
+            ["reason", "header"],
+            max_children=_MAX_INVALID,
+        )
 
     def watch_jobs(self, running: Callable[[], float]) -> None:
         """Show how many requests are running."""
@@ -185,6 +193,10 @@ class Metrics:
     def rejected(self) -> None:
         """Count an envelope that was removed from the queue unprocessed."""
         self._rejected.value += 1
+
+    def invalid(self, defect: Defect) -> None:
+        """Count an invalid response of the inference server."""
+        self._invalid.child(defect.reason, defect.header).value += 1
 
     def probed(self, is_healthy: bool) -> None:
         """Count a health probe of the inference server."""

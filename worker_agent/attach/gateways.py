@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from http1.client.connection import SMALL_BODY_BYTES, ClientConnection
 from http1.client.pipeline import Pipeline
 from http1.client.pool import Connect, Pool
+from http1.stream import NO_TRAILERS
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
@@ -186,7 +187,7 @@ class GatewayClient:
             return
         if len(response) > 2 * SMALL_BODY_BYTES:
             post = self.stream(job, response, len(response))
-            post.send_end()
+            post.send_end(NO_TRAILERS)
             return
         now = self._loop.time()
         pipeline = self._pipeline

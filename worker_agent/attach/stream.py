@@ -8,7 +8,7 @@ response to a POST may come at any time; before the POST's end it means that the
 
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
-from http1.stream import Failure, Headers, NullResponseStream
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, NullResponseStream
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
@@ -18,7 +18,15 @@ HIGH_WATER_BYTES = 65_536
 class StreamedPost(NullResponseStream):
     """A POST attach whose body grows as the inference server responds."""
 
-    __slots__ = ("_connection", "_is_complete", "_job", "_parts", "_pool", "_waiting_bytes")
+    __slots__ = (
+        "_connection",
+        "_is_complete",
+        "_job",
+        "_parts",
+        "_pool",
+        "_trailers",
+        "_waiting_bytes",
+    )
 
     def __init__(self, pool: Pool, job: Job) -> None:
         """``pool`` is where the connection comes from."""
@@ -28,6 +36,7 @@ class StreamedPost(NullResponseStream):
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
         self._is_complete = False
+        self._trailers = NO_TRAILERS
 
     # Called by the job
 
@@ -43,11 +52,12 @@ class StreamedPost(NullResponseStream):
             if self._waiting_bytes > HIGH_WATER_BYTES:
                 job.post_pause_writing()
 
-    def send_end(self) -> None:
-        """Complete the POST."""
+    def send_end(self, trailers: Headers) -> None:
+        """Complete the POST; ``trailers`` are the response's."""
         self._is_complete = True
+        self._trailers = trailers
         if self._connection is not None:
-            self._connection.send_end()
+            self._connection.send_end(trailers)
 
     def abort(self) -> None:
         """Close after what was sent, so that the gateway sees that the end is missing."""
@@ -68,7 +78,11 @@ class StreamedPost(NullResponseStream):
         self._connection = connection
         first += b"".join(self._parts)
         self._parts.clear()
-        connection.start(self, head, first, is_chunked=is_chunked, is_complete=self._is_complete)
+        trailers = self._trailers
+        is_complete = self._is_complete and not trailers
+        connection.start(self, head, first, is_chunked=is_chunked, is_complete=is_complete)
+        if trailers:
+            connection.send_end(trailers)
         job.posted()
         if self._waiting_bytes > HIGH_WATER_BYTES and not connection.is_writing_paused:
             job.post_resume_writing()
@@ -104,7 +118,13 @@ class StreamedPost(NullResponseStream):
         if connection is not None and not connection.is_lost:
             connection.close()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(
+        self,
+        failure: Failure,  # noqa: ARG002
+        *,
+        is_stale: bool,  # noqa: ARG002
+        defect: Defect | None = None,  # noqa: ARG002
+    ) -> None:
         """The connection broke before the gateway responded."""
         self._connection = None
         job, self._job = self._job, None
@@ -219,7 +239,13 @@ class RestOfBody(NullResponseStream):
         if job is not None:
             job.rest_end()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:  # noqa: ARG002
+    def response_broken(
+        self,
+        failure: Failure,  # noqa: ARG002
+        *,
+        is_stale: bool,  # noqa: ARG002
+        defect: Defect | None = None,  # noqa: ARG002
+    ) -> None:
         """The connection broke before the body was complete."""
         self._connection = None
         job, self._job = self._job, None

@@ -81,5 +81,6 @@ class InferenceServer:
             is_chunked=request.body_bytes is None,
             is_complete=not request.has_rest,
             is_head=request.is_head,
+            is_safe=request.is_safe,
         )
         callbacks.sent(connection, now)

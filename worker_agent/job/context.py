@@ -7,7 +7,7 @@ machine.
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from http1.stream import RequestWriter, ResponseStream
+from http1.stream import Headers, RequestWriter, ResponseStream
 from queueing.interface import RunDecision
 from wire.envelope import Envelope
 from worker_agent.job.request import Outgoing, PlatformHeaders
@@ -59,8 +59,8 @@ class Post(Protocol):
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
 
-    def send_end(self) -> None:
-        """The response is complete."""
+    def send_end(self, trailers: Headers) -> None:
+        """The response is complete; ``trailers`` are what may be passed on of its trailers."""
 
     def abort(self) -> None:
         """End the POST so that the gateway sees an incomplete response."""

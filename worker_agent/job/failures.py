@@ -1,21 +1,18 @@
 """Failures as the problem documents that callers get (``docs/wire.md`` §7.3).
 
-The document's source says whose fault it is, because callers branch on it. Every status is 500, as
-that of NVCF's workers.
+The document's source says whose fault it is, because callers branch on it. The status is 500, as
+that of NVCF's workers, and 502 if the inference server's response is not valid.
 """
 
 from typing import NamedTuple
 
-from http1.stream import Failure
+from http1.stream import Defect, Failure
 from wire.http1 import encode_response_head
 from wire.problem import PROBLEM_JSON, problem
 
-PROBLEM_STATUS = 500
-_KIND = "internal-server-error"
-
 
 class Fault(NamedTuple):
-    """Who failed (``urn:<source>:…``), and the detail for callers.
+    """Who failed (``urn:<source>:…``), the detail for callers, and what else the document says.
 
     ``word`` tells the gateway what failed (``docs/wire.md`` §5.3).
     """
@@ -23,6 +20,8 @@ class Fault(NamedTuple):
     source: str
     detail: str
     word: bytes
+    status: int = 500
+    kind: str = "internal-server-error"
 
 
 CONNECTION = Fault(
@@ -32,27 +31,40 @@ CONNECTION = Fault(
 )
 INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
 CLOSED = INTERNAL._replace(word=b"inference-lost")
-SERVICE = Fault(
-    "inference-service", "The inference server's response is not valid HTTP", b"inference-invalid"
+_SERVICE = Fault(
+    "inference-service",
+    "The inference server's response is not valid HTTP",
+    b"inference-invalid",
+    502,
+    "bad-gateway",
 )
 
 _FAULTS = {
     Failure.UNREACHABLE: CONNECTION,
     Failure.RESET: CONNECTION,
     Failure.CLOSED: CLOSED,
-    Failure.INVALID: SERVICE,
+    Failure.INVALID: _SERVICE,
 }
 
 
-def fault_of(failure: Failure) -> Fault:
-    """Return who is at fault when an exchange with the inference server fails."""
-    return _FAULTS[failure]
+def fault_of(failure: Failure, defect: Defect | None = None) -> Fault:
+    """Return who is at fault when an exchange with the inference server fails.
+
+    ``defect`` says what was wrong with an invalid response.
+    """
+    fault = _FAULTS[failure]
+    if defect is None:
+        return fault
+    name = f" ({defect.header})" if defect.header else ""
+    return fault._replace(detail=f"{fault.detail}: {defect.detail}{name}")
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:
     """Return a whole HTTP/1.1 response with the problem document of ``fault``."""
-    body = problem(PROBLEM_STATUS, _KIND, fault.detail, request_id=request_id, source=fault.source)
+    body = problem(
+        fault.status, fault.kind, fault.detail, request_id=request_id, source=fault.source
+    )
     head = encode_response_head(
-        PROBLEM_STATUS, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
+        fault.status, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
     )
     return head + body

@@ -7,10 +7,10 @@ Effects are calls on ports. Set the state first and call ports last: a write may
 
 from math import inf
 
-from http1.stream import Failure, Headers, RequestWriter
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
-from wire.headers import forwardable
+from wire.headers import forwardable, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,
     MAX_INNER_HEAD_BYTES,
@@ -18,7 +18,8 @@ from wire.http1 import (
     encode_response_head,
 )
 from worker_agent.job.context import Context, Post, Rest
-from worker_agent.job.failures import INTERNAL, PROBLEM_STATUS, Fault, fault_of, problem_response
+from worker_agent.job.failures import INTERNAL, Fault, fault_of, problem_response
+from worker_agent.job.locations import outer_headers
 from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
 from worker_agent.job.states import (
     DELIVERING,
@@ -32,6 +33,8 @@ from worker_agent.job.states import (
     impossible,
 )
 
+_UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
+
 
 class Job:
     """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
@@ -43,7 +46,8 @@ class Job:
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
     the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
     the response's, 0 before its head; ``fault`` says what failed, if the response is a problem
-    document of this agent. ``response_bytes`` counts the body from the inference server.
+    document of this agent. ``response_bytes`` counts the body from the inference server. ``defect``
+    is what made its response invalid.
     """
 
     __slots__ = (
@@ -59,6 +63,7 @@ class Job:
         "_rest_left",
         "_start_by",
         "body_at",
+        "defect",
         "envelope",
         "fault",
         "fetches_body",
@@ -102,6 +107,7 @@ class Job:
         self.response_bytes = 0
         self.response = b""
         self.outcome: Outcome | None = None
+        self.defect: Defect | None = None
 
     def __repr__(self) -> str:
         outcome = f" {self.outcome.name.lower()}" if self.outcome is not None else ""
@@ -178,24 +184,37 @@ class Job:
         if self.state is not FORWARDING:
             self._check_late(Event.RESPONSE_WHOLE, FORWARDING)
             return
-        self._inference = None
+        inference, self._inference = self._inference, None
+        if inference is not None and inference.trailers:
+            # They go with the last chunk, and a whole response is delivered without chunks.
+            self._stream_whole(status, headers, body, inference.trailers)
+            return
+        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
-            self._fail(fault_of(Failure.INVALID))
+            self._fail_invalid(_UNACCEPTABLE)
             return
         self.status = status
         self.response_bytes = len(body)
         self.response = head + body
         self._deliver()
 
+    def _stream_whole(self, status: int, headers: Headers, body: bytes, trailers: Headers) -> None:
+        self.response_head(status, headers, None)
+        if self.state is STREAMING:
+            if body:
+                self.response_data(body)
+            self._end_stream(trailers)
+
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """The response's head is complete; its body follows."""
         if self.state is not FORWARDING or self._request is None:
             self._check_late(Event.RESPONSE_HEAD, FORWARDING)
             return
+        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, body_bytes)
         if head is None:
-            self._fail(fault_of(Failure.INVALID))
+            self._fail_invalid(_UNACCEPTABLE)
             return
         self.state = STREAMING
         self.status = status
@@ -218,17 +237,24 @@ class Job:
         if self.state is not STREAMING:
             self._check_late(Event.RESPONSE_END, STREAMING)
             return
+        inference, self._inference = self._inference, None
+        self._end_stream(NO_TRAILERS if inference is None else inference.trailers)
+
+    def _end_stream(self, trailers: Headers) -> None:
         self.state = DELIVERING
-        self._inference = None
         post, self._post = self._post, None
         self._end_upload()
         if post is not None:
-            post.send_end()
+            post.send_end(forwardable_trailers(trailers) if trailers else trailers)
         self._leave()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         """The connection to the inference server broke, or brings what is not HTTP."""
-        if failure is not Failure.INVALID:
+        if failure is Failure.INVALID:
+            self.defect = defect
+        else:
             self._inference = None
         if self.state is FORWARDING:
             request = self._request
@@ -249,7 +275,7 @@ class Job:
                 if is_rerunnable(self.envelope) and self.lease.deliveries == 1:
                     self._finish(Outcome.HANDED_BACK)
                     return
-            self._fail(fault_of(failure))
+            self._fail(fault_of(failure, defect))
         elif self.state is STREAMING:
             self._finish(Outcome.FAILED)
         else:
@@ -398,9 +424,13 @@ class Job:
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
         self.fault = fault.word
-        self.status = PROBLEM_STATUS
+        self.status = fault.status
         self.response = problem_response(fault, self.request_id)
         self._deliver()
+
+    def _fail_invalid(self, defect: Defect) -> None:
+        self.defect = defect
+        self._fail(fault_of(Failure.INVALID, defect))
 
     def _deliver(self) -> None:
         self.state = DELIVERING

@@ -18,30 +18,13 @@ from wire.headers import (
     NVCF_ALLOW_RERUN,
     NVCF_INVOCATION_REGION,
     NVCF_POLL_SECONDS,
+    PLATFORM,
+    misspelled,
 )
 from wire.http1 import HeadError, encode_request_head
 
-_PLATFORM = frozenset(
-    {
-        b"nvcf-reqid",
-        b"nvcf-sub",
-        b"nvcf-ncaid",
-        b"nvcf-function-name",
-        b"nvcf-function-id",
-        b"nvcf-function-version-id",
-        b"nvcf-asset-dir",
-        b"nvcf-large-output-dir",
-        b"nvcf-max-response-size-bytes",
-        b"nvcf-nspectid",
-        b"nvcf-backend",
-        b"nvcf-instancetype",
-        b"nvcf-region",
-        b"nvcf-env",
-        b"nvcf-function-asset-ids",
-    }
-)
-_SET_HERE = (
-    _PLATFORM
+_NAMES_SET_HERE = (
+    PLATFORM
     | HOP_BY_HOP
     | {
         b"host",
@@ -52,6 +35,7 @@ _SET_HERE = (
         NVCF_INVOCATION_REGION,
     }
 )
+_SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
 _PLATFORM_LINES = (
     b"NVCF-REQID: %b\r\nNVCF-SUB: %b\r\nNVCF-NCAID: %b\r\nNVCF-ASSET-DIR: %b/%b\r\n"
     b"NVCF-LARGE-OUTPUT-DIR: %b/%b\r\nNVCF-MAX-RESPONSE-SIZE-BYTES: %d\r\n"
@@ -60,6 +44,7 @@ _PLATFORM_LINES = (
 _LINES = _PLATFORM_LINES.count(b"\n")
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
+_SAFE = frozenset({b"GET", b"HEAD"})
 _METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _NS = 1_000_000_000
@@ -72,7 +57,7 @@ class RequestError(Exception):
 class PlatformHeaders:
     """The inference server's address and the headers that every request to it carries."""
 
-    __slots__ = ("asset_dir", "large_output_dir", "static_lines")
+    __slots__ = ("asset_dir", "host", "large_output_dir", "port", "static_lines")
 
     def __init__(
         self,
@@ -90,6 +75,8 @@ class PlatformHeaders:
         if text.count("\n") != text.count("\r\n") or "\0" in text:
             raise ValueError("a value sent to the inference server holds a line break")
         self.static_lines = text.encode()
+        host, _, port = authority.rpartition(":")
+        self.host, self.port = host.lower().encode(), int(port)
         self.asset_dir = asset_dir.encode()
         self.large_output_dir = large_output_dir.encode()
 
@@ -99,7 +86,8 @@ class Outgoing:
 
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
-    more of the body follows from the gateway. ``is_head``: the method is HEAD. The gateway waits
+    more of the body follows from the gateway. ``is_head``: the method is HEAD; ``is_safe``: GET or
+    HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). The gateway waits
     ``window_s`` seconds for the response head; of these ``left_s`` are left by this machine's clock
     when the request is built.
     """
@@ -110,6 +98,7 @@ class Outgoing:
         "has_rest",
         "head",
         "is_head",
+        "is_safe",
         "left_s",
         "window_s",
     )
@@ -122,6 +111,7 @@ class Outgoing:
         *,
         has_rest: bool,
         is_head: bool,
+        is_safe: bool,
         window_s: float,
         left_s: float,
     ) -> None:
@@ -130,6 +120,7 @@ class Outgoing:
         self.body_bytes = body_bytes
         self.has_rest = has_rest
         self.is_head = is_head
+        self.is_safe = is_safe
         self.window_s = window_s
         self.left_s = left_s
 
@@ -171,6 +162,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         body_bytes,
         has_rest=has_rest,
         is_head=method == b"HEAD",
+        is_safe=method in _SAFE,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
     )

@@ -22,11 +22,10 @@ from gateway.api.schemas.accounts import (
     UpdateAccount,
 )
 from gateway.auth.scopes import ADMIN_SETUP, SETUP
-from gateway.domain.account import MAX_FUNCTIONS
 from gateway.domain.compare_and_set import compare_and_delete, compare_and_set
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import Account, Client
-from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
+from gateway.errors import BadRequest, Conflict, Forbidden, NotFound, StoreUnavailable
 
 _is_name = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
@@ -40,8 +39,7 @@ async def create(api: Api, call: Call[CreateAccount, None]) -> AccountResponse:
     client_id = body.admin_client_id
     if client_id is not None and await credentials.client(client_id) is not None:
         raise Conflict("The client acts for an account already")
-    limit = body.max_functions_allowed or MAX_FUNCTIONS
-    account = Account(nca_id, body.name, limit, timestamp(api.clock()))
+    account = body.apply(Account(nca_id, body.name, created_at=timestamp(api.clock())))
     try:
         await credentials.put(account, 0)
     except Conflict:
@@ -68,21 +66,17 @@ async def get(api: Api, call: Call[None, None]) -> AccountResponse:
 
 
 async def update(api: Api, call: Call[UpdateAccount, None]) -> AccountResponse:
-    """Update an account's name, or its limit of functions."""
+    """Update an account's name, or its limits."""
     body = call.body
 
     async def read() -> tuple[Account, int]:
         found = await _find(api, call)
-        if body.max_functions_allowed is not None and not _is_admin(call):
+        if body.apply(found[0]) != found[0] and not _is_admin(call):
             raise Forbidden(f"The credential lacks the scope {ADMIN_SETUP}")
         return found
 
     def change(account: Account) -> Account:
-        return replace(
-            account,
-            name=body.name or account.name,
-            max_functions=body.max_functions_allowed or account.max_functions,
-        )
+        return body.apply(replace(account, name=body.name or account.name))
 
     changed = await compare_and_set(read, change, api.identity.credentials.put)
     assert changed is not None
@@ -98,7 +92,14 @@ async def delete(api: Api, call: Call[None, None]) -> None:
             raise Conflict("The account has functions: delete them first")
         return account, revision
 
-    await compare_and_delete(read, lambda account, revision: _delete(api, account, revision))
+    try:
+        await compare_and_delete(read, lambda account, revision: _delete(api, account, revision))
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            "The store cannot be written: the account was not deleted, but some of its keys may be "
+            "revoked. Delete it again",
+            cause=str(error),
+        ) from error
 
 
 async def associate(api: Api, call: Call[ClientBody, None]) -> AccountResponse:
@@ -185,7 +186,11 @@ def _view(account: Account, client_ids: list[str]) -> AccountView:
         nca_id=account.nca_id,
         name=account.name,
         admin_client_ids=client_ids,
+        client_ids=client_ids,
         max_functions_allowed=account.max_functions,
+        max_tasks_allowed=account.max_tasks,
+        max_telemetries_allowed=account.max_telemetries,
+        max_registry_credentials_allowed=account.max_registry_credentials,
         created_at=account.created_at or None,
     )
 

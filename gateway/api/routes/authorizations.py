@@ -2,8 +2,8 @@
 
 Source: `docs/wire.md` §14.2, §14.3.
 
-There are two sets of accounts, one of a function for all of its versions and one of each version;
-an account needs to be in one of them. The view of a version shows both.
+There are two sets of parties, one of a function for all of its versions and one of each version;
+an account, or the caller's client, needs to be in one of them. The view of a version shows both.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from gateway.api.schemas.authorizations import (
 )
 from gateway.domain.compare_and_set import change_version, compare_and_set
 from gateway.domain.model import Function, FunctionVersion
+from gateway.domain.parties import party_of, split_party
 from gateway.errors import BadRequest, Conflict, NotFound
 from wire.ids import FunctionId
 
@@ -74,17 +75,17 @@ async def add_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedRespons
 
 async def remove(api: Api, call: Call[AuthorizeOne, None]) -> SharedResponse:
     """Remove the authorization of an account for every version."""
-    account = call.body.authorized_party.nca_id
+    party = _party_in(call.body.authorized_party)
     return await _change_function(
-        api, call, lambda shared: replace(shared, shared_with=_remove(shared, account))
+        api, call, lambda shared: replace(shared, shared_with=_remove(shared, party))
     )
 
 
 async def remove_version(api: Api, call: Call[AuthorizeOne, None]) -> SharedResponse:
     """Remove the authorization of an account for a version."""
-    account = call.body.authorized_party.nca_id
+    party = _party_in(call.body.authorized_party)
     return await _change_version(
-        api, call, lambda shared: replace(shared, shared_with=_remove(shared, account))
+        api, call, lambda shared: replace(shared, shared_with=_remove(shared, party))
     )
 
 
@@ -137,56 +138,70 @@ def _set_parties(api: Api, call: Call[Authorize, None], shared: AnyShared) -> An
 
 
 def _parties(api: Api, call: AnyCall, named: list[Party]) -> tuple[frozenset[str], bool]:
-    """Return the accounts, and whether all accounts are meant. Raises `BadRequest`."""
-    accounts = [_check_party(api, call, party) for party in named]
-    if ALL_ACCOUNTS in accounts:
-        if len(accounts) > 1:
+    """Return the parties, and whether all accounts are meant. Raises `BadRequest`."""
+    parties = [_check_party(api, call, party) for party in named]
+    if ALL_ACCOUNTS in parties:
+        if len(parties) > 1:
             raise BadRequest("'*' means all accounts: it must be the only party")
         return frozenset(), True
-    return frozenset(accounts), False
+    return frozenset(parties), False
 
 
 def _party(api: Api, call: Call[AuthorizeOne, None]) -> str:
-    account = _check_party(api, call, call.body.authorized_party)
-    if account == ALL_ACCOUNTS:
+    party = _check_party(api, call, call.body.authorized_party)
+    if party == ALL_ACCOUNTS:
         raise BadRequest("'*' cannot be added: POST it as the only party")
-    return account
+    return party
+
+
+def _party_in(party: Party) -> str:
+    return party_of(party.nca_id, party.client_id or "")
 
 
 def _check_party(api: Api, call: AnyCall, party: Party) -> str:
-    """Return the account of a party. Raises `BadRequest` if it cannot be authorized."""
-    if party.client_id:
-        raise BadRequest("A single client cannot be authorized, only its whole account")
+    """Return the party as records hold it. Raises `BadRequest` if it cannot be authorized."""
     if party.nca_id == call.account:
         raise BadRequest("An account cannot authorize itself")
-    if party.nca_id != ALL_ACCOUNTS and not api.catalog.knows_account(party.nca_id):
+    if party.nca_id == ALL_ACCOUNTS:
+        if party.client_id:
+            raise BadRequest("'*' means all accounts: it cannot have a clientId")
+    elif not api.catalog.knows_account(party.nca_id):
         raise BadRequest("A party is not an account")
-    return party.nca_id
+    if party.client_id:
+        client = api.catalog.model.client(party.client_id)
+        if client is None or client.account != party.nca_id:
+            raise BadRequest("A party's clientId is not a client of its account")
+    return _party_in(party)
 
 
-def _add(shared: Shared, account: str) -> frozenset[str]:
+def _add(shared: Shared, party: str) -> frozenset[str]:
     if not shared.shared_with and not shared.is_public:
         raise NotFound("No account is authorized yet: POST the first parties")
-    if account in shared.shared_with:
-        raise Conflict("The account is authorized already")
-    return shared.shared_with | {account}
+    if party in shared.shared_with:
+        raise Conflict("The party is authorized already")
+    return shared.shared_with | {party}
 
 
-def _remove(shared: Shared, account: str) -> frozenset[str]:
-    if account not in shared.shared_with:
-        raise NotFound("The account is not authorized")
-    return shared.shared_with - {account}
+def _remove(shared: Shared, party: str) -> frozenset[str]:
+    if party not in shared.shared_with:
+        raise NotFound("The party is not authorized")
+    return shared.shared_with - {party}
+
+
+def _party_view(party: str) -> PartyView:
+    account, client_id = split_party(party)
+    return PartyView(nca_id=account, client_id=client_id or None)
 
 
 def _view(shared: Shared, common: Function | None) -> SharedView:
-    accounts = shared.shared_with | (common.shared_with if common else frozenset())
+    parties = shared.shared_with | (common.shared_with if common else frozenset())
     is_public = shared.is_public or (common is not None and common.is_public)
     named = [ALL_ACCOUNTS] if is_public else []
     return SharedView(
         id=shared.function_id,
         nca_id=shared.account,
         version_id=shared.version_id if isinstance(shared, FunctionVersion) else None,
-        authorized_parties=[PartyView(nca_id=name) for name in [*named, *sorted(accounts)]] or None,
+        authorized_parties=[_party_view(party) for party in [*named, *sorted(parties)]],
     )
 
 

@@ -15,6 +15,7 @@ from gateway.api.access import (
     refuse_public,
     require_reach,
 )
+from gateway.api.removal import decide, delete_rest
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.deployments import (
     Deploy,
@@ -27,39 +28,47 @@ from gateway.api.schemas.deployments import (
 from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.serializers import deployment_view, function_view, spec_view
 from gateway.domain import lifecycle
+from gateway.domain.clusters import source_of
 from gateway.domain.compare_and_set import change_deployment, change_version, delete_record
 from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import (
     Deployment,
     FunctionVersion,
-    VersionDetails,
     VersionState,
 )
+from gateway.domain.ports import AccountStore
 from gateway.domain.readmodel import FunctionEntry
-from gateway.errors import BadRequest, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound
 from queueing.interface import QueueUnavailable
 
 
 async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentResponse:
-    """Deploy a version. Of two concurrent calls, one gets 409."""
+    """Deploy a version; a failed deployment is replaced. Of two concurrent calls, one gets 409."""
     version = await find_owned(api, call)
     store = call.store(api)
     found = await store.deployment(call.function_id, call.version_id)
-    lifecycle.check_deployable(version, found[0] if found is not None else None)
+    before, revision = found if found is not None else (None, 0)
+    lifecycle.check_deployable(version, before)
+    if version.state is VersionState.INACTIVE and before is not None:
+        if await _has_requests(api, call.version_id):
+            raise lifecycle.refuse_draining(version)
     requests = [body.spec_request() for body in call.body.deployment_specifications]
     details = await store.details(call.function_id, call.version_id)
-    _check_source(requests, details[0] if details is not None else None)
-    specs = lifecycle.choose_specs(requests, api.clusters, call.account, api.new_id)
+    spec: Mapping[str, object] = details[0].spec if details is not None else {}
+    _check_requests(requests, spec, api.region)
+    specs = lifecycle.choose_specs(
+        requests, api.clusters, call.account, source_of(spec), api.new_id
+    )
     deployment, wanted = lifecycle.deploy_records(
         version, api.new_id(), specs, api.clock(), api.deploy_timeout_s
     )
-    await store.put(deployment, 0)
+    await _replace(store, deployment, before, revision)
 
     def begin(now: FunctionVersion) -> FunctionVersion:
         # The reconciler may already have set a state for the new deployment.
-        return (
-            lifecycle.with_state(now, wanted.state) if now.state is VersionState.INACTIVE else now
-        )
+        if now.state in (VersionState.INACTIVE, VersionState.ERROR):
+            return lifecycle.with_state(now, wanted.state)
+        return now
 
     after = await change_version(store, call.function_id, call.version_id, begin)
     if after is None:
@@ -98,32 +107,47 @@ async def update(api: Api, call: Call[UpdateDeployment, None]) -> DeploymentResp
 
 
 async def undeploy(api: Api, call: Call[None, UndeployQuery]) -> FunctionResponse:
-    """Undeploy a version, at once or after its queued and running requests."""
-    await find_owned(api, call)
+    """Undeploy a version, at once or after its queued and running requests.
+
+    The deployment is marked first: the reconciler finishes what this call cannot write after that.
+    """
+    version = await find_owned(api, call)
     store, function_id, version_id = call.store(api), call.function_id, call.version_id
     now = api.clock()
     is_graceful = call.query.graceful and await _has_work(api, version_id)
     until = now + api.drain_timeout_s if is_graceful else now
-    draining = await change_deployment(
-        store,
-        function_id,
-        version_id,
-        lambda stored: lifecycle.drain_deployment(stored, until, now),
+
+    async def read_draining() -> Deployment | None:
+        found = await store.deployment(function_id, version_id)
+        return None if found is None or found[0].draining_until is None else found[0]
+
+    draining = await decide(
+        lambda: change_deployment(
+            store,
+            function_id,
+            version_id,
+            lambda stored: lifecycle.drain_deployment(stored, until, now),
+        ),
+        read_draining,
+        "the version was not undeployed",
     )
     if draining is None:
         raise _not_deployed(call)
-    version = await change_version(
-        store,
-        function_id,
-        version_id,
-        lambda stored: lifecycle.with_state(stored, VersionState.INACTIVE),
-    )
-    if not is_graceful:
-        await delete_record(store, lambda: store.deployment(function_id, version_id))
-    if version is None:
-        raise not_found(function_id, version_id)
+
+    async def set_inactive() -> None:
+        await change_version(store, function_id, version_id, _inactive)
+
+    async def delete_deployment() -> None:
+        if not is_graceful:
+            await delete_record(store, lambda: store.deployment(function_id, version_id))
+
+    await delete_rest(version_id, set_inactive, delete_deployment)
     details = api.catalog.details(function_id, version_id)
-    return FunctionResponse(function=function_view(version, details, is_owner=True))
+    return FunctionResponse(function=function_view(_inactive(version), details, is_owner=True))
+
+
+def _inactive(version: FunctionVersion) -> FunctionVersion:
+    return lifecycle.with_state(version, VersionState.INACTIVE)
 
 
 async def get_by_id(api: Api, call: Call[None, None]) -> DeploymentResponse:
@@ -181,13 +205,40 @@ async def _has_work(api: Api, version_id: str) -> bool:
         return True
 
 
-def _check_source(requests: Sequence[SpecRequest], details: VersionDetails | None) -> None:
-    spec: Mapping[str, object] = details.spec if details is not None else {}
-    if "helmChart" in spec:
-        return
+async def _replace(
+    store: AccountStore, deployment: Deployment, before: Deployment | None, revision: int
+) -> None:
+    """Write ``deployment`` in place of ``before``, which the reconciler may delete meanwhile."""
+    try:
+        await store.put(deployment, revision)
+    except Conflict:
+        is_gone = await store.deployment(deployment.function_id, deployment.version_id) is None
+        if before is None or not is_gone:
+            raise
+        await store.put(deployment, 0)
+
+
+async def _has_requests(api: Api, version_id: str) -> bool:
+    """Whether requests of a version that drains wait or run; also if that is not known."""
+    if any(instance.busy for instance in api.catalog.instances(version_id)):
+        return True
+    try:
+        return await api.queue.depth(version_id) > 0
+    except QueueUnavailable:
+        return True
+
+
+def _check_requests(
+    requests: Sequence[SpecRequest], spec: Mapping[str, object], region: str
+) -> None:
+    """Raise `BadRequest` for members that do not fit the version or this gateway."""
     for request in requests:
+        regions = request.extra.get("regions")
+        named = {str(name).lower() for name in regions} if isinstance(regions, list) else set()
+        if named - {""} and region.lower() not in named:
+            raise BadRequest(f"regions: this gateway runs instances in '{region}' only")
         for name in ("configuration", "helmValidationPolicy"):
-            if name in request.extra:
+            if name in request.extra and "helmChart" not in spec:
                 raise BadRequest(f"{name} is for Helm functions")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
@@ -15,6 +16,7 @@ from gateway.api.access import (
     not_found,
     refuse_public,
 )
+from gateway.api.removal import decide, delete_rest
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.function_views import FunctionResponse
 from gateway.api.schemas.functions import (
@@ -29,6 +31,7 @@ from gateway.domain.cors import PagePolicy, page_policy_of
 from gateway.domain.deployment import VersionDetails
 from gateway.domain.lifecycle import check_family, register_records, timestamp
 from gateway.domain.model import Function, FunctionVersion
+from gateway.domain.rate_limit import policy_of
 from gateway.domain.readmodel import FunctionEntry
 from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
@@ -82,26 +85,43 @@ async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionResponse:
 async def delete(api: Api, call: Call[None, None]) -> None:
     """Delete a version in any state, at once, with its queue and instances.
 
-    The version's record is deleted first: without it, the others cannot be accessed, so a process
-    that dies here leaves only records that have no effect.
+    The version's record is deleted first: without it, the others cannot be accessed, and the
+    reconciler ends the deployment. So the call deletes the version or nothing.
     """
-    await find_owned(api, call)
+    version = await find_owned(api, call)
     store, function_id, version_id = call.store(api), call.function_id, call.version_id
-    if await delete_record(store, lambda: store.version(function_id, version_id)) is None:
+
+    async def read_deleted() -> FunctionVersion | None:
+        return version if await store.version(function_id, version_id) is None else None
+
+    deleted = await decide(
+        lambda: delete_record(store, lambda: store.version(function_id, version_id)),
+        read_deleted,
+        "nothing was deleted",
+    )
+    if deleted is None:
         raise not_found(function_id, version_id)
-    await delete_record(store, lambda: store.deployment(function_id, version_id))
-    details = await delete_record(store, lambda: store.details(function_id, version_id))
-    if details is not None and details.secret_names:
-        await api.secrets.delete(call.account, function_id, version_id)
-    entry = api.catalog.function(function_id)
-    if entry is None or not entry.versions:
-        await delete_record(store, lambda: store.function(function_id))
+
+    async def delete_function() -> None:
+        entry = api.catalog.function(function_id)
+        if entry is None or not entry.versions:
+            await delete_record(store, lambda: store.function(function_id))
+
+    await delete_rest(
+        version_id,
+        lambda: delete_record(store, lambda: store.deployment(function_id, version_id)),
+        lambda: delete_record(store, lambda: store.details(function_id, version_id)),
+        lambda: api.secrets.delete(call.account, function_id, version_id),
+        delete_function,
+    )
 
 
 async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
     """Update tags, rate limit, LLM configuration or the origins of web pages."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
+    if call.body.rate_limit is not None:
+        await _apply_rate_limit(api, call)
     if call.body.cors is not None:
         version = await _set_page_policy(api, call, page_policy_of(details.spec))
     return FunctionResponse(function=function_view(version, details, is_owner=True))
@@ -117,6 +137,7 @@ async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
     await find_owned(api, call)
     limit = call.body.rate_limit.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _change_spec(api, call, lambda spec: {**spec, "rateLimit": limit})
+    await _apply_rate_limit(api, call)
 
 
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
@@ -127,6 +148,7 @@ async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
         call,
         lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
     )
+    await _apply_rate_limit(api, call)
 
 
 async def _change_spec(
@@ -149,6 +171,16 @@ async def _change_spec(
         # The version was deleted after the ownership check.
         raise not_found(call.function_id, call.version_id)
     return details
+
+
+async def _apply_rate_limit(api: Api, call: AnyCall) -> None:
+    """Let the version have the rate limit of its details, whoever else changes them meanwhile."""
+    store, function_id, version_id = call.store(api), call.function_id, call.version_id
+    revision = 0
+    while (found := await store.details(function_id, version_id)) and found[1] != revision:
+        details, revision = found
+        limited = partial(replace, rate_limit=policy_of(details.spec))
+        await change_version(store, function_id, version_id, limited)
 
 
 async def _set_page_policy(api: Api, call: AnyCall, policy: PagePolicy | None) -> FunctionVersion:
@@ -175,7 +207,9 @@ def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[s
         raise BadRequest("llmInvocationConfig and modelUpdates are for LLM functions")
     if body.model_updates:
         updates = {
-            update.name: update.llm_config.model_dump(mode="json", by_alias=True, exclude_none=True)
+            update.model_name: update.llm_config.model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            )
             for update in body.model_updates
         }
         updated["models"] = _update_models(spec.get("models"), updates)

@@ -3,15 +3,18 @@
 NVCF accepts these calls from everyone and trusts the headers that name an owner. Here each call
 needs a credential, which determines account and owner. A caller cannot
 grant more than its own credential allows: only a caller who could create a key may change or
-revoke it. The headers ``Key-Issuer-Service``, ``Key-Issuer-Id`` and ``Key-Owner-Id`` are ignored.
+revoke it. ``Key-Issuer-Id`` is a further name of this service for the call: policies for it count,
+and the response tells it. The headers ``Key-Issuer-Service`` and ``Key-Owner-Id`` are ignored.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from gateway.api.access import AnyCall
+from gateway.api.removal import decide
 from gateway.api.route import AnyRoute, Api, Call, Listing, Route, batches_of
 from gateway.api.schemas.keys import (
     AdminToken,
@@ -42,13 +45,14 @@ from runtime.events import emit
 MAX_LIFETIME_S = 366 * 86_400
 PRODUCT = "nv-cloud-functions"
 _OWNER = "client"
+_is_service_id = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 _log = logging.getLogger("gateway.api")
 
 
 async def create(api: Api, call: Call[CreateKey, None]) -> CreatedKey:
     """Create a key."""
     identity, body, now = api.identity, call.body, api.clock()
-    grant = _grant(api, call.principal, body.authorizations)
+    grant = _grant(api, call, body.authorizations)
     value = new_key(identity.random(RANDOM_BYTES))
     key = ApiKey(
         key_id=api.new_id(),
@@ -63,38 +67,47 @@ async def create(api: Api, call: Call[CreateKey, None]) -> CreatedKey:
     )
     await identity.credentials.put(key, 0)
     _log_change("keys.made", key, call.principal)
-    return CreatedKey(value=value, **dict(_view(api, key)))
+    return CreatedKey(value=value, **dict(_view(api, call, key)))
 
 
 async def list_keys(api: Api, call: Call[None, None]) -> Listing:
     """List the keys of the account, except revoked ones."""
     keys = await api.identity.credentials.keys(call.account)
     kept = [key for key in keys if not key.is_revoked]
-    views = batches_of(kept, lambda key: _view(api, key))
+    views = batches_of(kept, lambda key: _view(api, call, key))
     return Listing("keys", views, lambda: {"nca_id": call.account})
 
 
 async def get(api: Api, call: Call[None, None]) -> KeyView:
     """Get a key."""
     key, _ = await _find(api, call)
-    return _view(api, key)
+    return _view(api, call, key)
 
 
 async def revoke(api: Api, call: Call[None, None]) -> None:
     """Revoke a key for good. It is refused within a second."""
-    key = await _change(api, call, lambda key: replace(key, is_revoked=True))
+
+    async def read_revoked() -> ApiKey | None:
+        found = await api.identity.credentials.key(call.account, call.variable("keyId"))
+        return found[0] if found is not None and found[0].is_revoked else None
+
+    key = await decide(
+        lambda: _change(api, call, lambda key: replace(key, is_revoked=True)),
+        read_revoked,
+        "the key was not revoked",
+    )
     _log_change("keys.revoked", key, call.principal)
 
 
 async def replace_authorizations(api: Api, call: Call[ReplaceAuthorizations, None]) -> KeyView:
     """Replace the authorizations of a key."""
     await _find_changeable(api, call)
-    grant = _grant(api, call.principal, call.body)
+    grant = _grant(api, call, call.body)
     changed = await _change(
         api, call, lambda key: replace(key, scopes=grant.scopes, reach=grant.reach)
     )
     _log_change("keys.changed", changed, call.principal)
-    return _view(api, changed)
+    return _view(api, call, changed)
 
 
 async def introspect(api: Api, call: Call[IntrospectKey, None]) -> Introspection:
@@ -107,8 +120,8 @@ async def introspect(api: Api, call: Call[IntrospectKey, None]) -> Introspection
         key_id=key.key_id,
         owner_type=_OWNER,
         owner_id=key.subject,
-        issuer_service_id=api.identity.service_id,
-        authorizations=_authorizations(api, key),
+        issuer_service_id=_service_id(api, call),
+        authorizations=_authorizations(key, _service_id(api, call)),
     )
 
 
@@ -171,7 +184,16 @@ async def _find(api: Api, call: AnyCall) -> tuple[ApiKey, int]:
     return found
 
 
-def _grant(api: Api, principal: Principal, requested: Authorizations) -> Grant:
+def _service_id(api: Api, call: AnyCall) -> str:
+    """Return the id of this service as the caller knows it. Raises `BadRequest`."""
+    if not call.key_issuer:
+        return api.identity.service_id
+    if _is_service_id(call.key_issuer) is None:
+        raise BadRequest("The header Key-Issuer-Id has 1 to 128 visible ASCII characters")
+    return call.key_issuer
+
+
+def _grant(api: Api, call: AnyCall, requested: Authorizations) -> Grant:
     policies = [
         RequestedPolicy(
             policy.audiences,
@@ -180,11 +202,12 @@ def _grant(api: Api, principal: Principal, requested: Authorizations) -> Grant:
         )
         for policy in requested.policies
     ]
-    return resolve_grant(principal, policies, api.identity.service_id)
+    service_ids = {api.identity.service_id, _service_id(api, call)}
+    return resolve_grant(call.principal, policies, service_ids)
 
 
-def _view(api: Api, key: ApiKey) -> KeyView:
-    service_id = api.identity.service_id
+def _view(api: Api, call: AnyCall, key: ApiKey) -> KeyView:
+    service_id = _service_id(api, call)
     return KeyView(
         id=key.key_id,
         nca_id=key.account,
@@ -196,14 +219,13 @@ def _view(api: Api, key: ApiKey) -> KeyView:
         description=key.description,
         created_at=timestamp(key.created_at),
         expires_at=None if key.expires_at is None else timestamp(key.expires_at),
-        authorizations=_authorizations(api, key),
+        authorizations=_authorizations(key, service_id),
     )
 
 
-def _authorizations(api: Api, key: ApiKey) -> AuthorizationsView:
+def _authorizations(key: ApiKey, service_id: str) -> AuthorizationsView:
     if not key.scopes:
         return AuthorizationsView(policies=[])
-    service_id = api.identity.service_id
     policy = PolicyView(
         aud=service_id,
         auds=[service_id],
@@ -279,5 +301,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         (BOOTSTRAP,),
         AdminToken,
         CreateAdminToken,
+        is_body_optional=True,
     ),
 )

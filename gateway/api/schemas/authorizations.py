@@ -10,14 +10,16 @@ class Party(Body):
 
     nca_id: NcaId
     client_id: MaybeText | None = None
-    """Not supported: only whole accounts can be authorized."""
+    """A client that acts for the account. When given, only this client is authorized."""
 
 
 class Authorize(Body):
     """All authorized accounts. They replace the previous ones."""
 
     authorized_parties: Annotated[
-        list[Party], items(1000), unique(lambda party: party.nca_id, "the accounts")
+        list[Party],
+        items(1000),
+        unique(lambda party: (party.nca_id, party.client_id or ""), "the parties"),
     ]
 
 
@@ -28,9 +30,10 @@ class AuthorizeOne(Body):
 
 
 class PartyView(View):
-    """An authorized account."""
+    """An authorized account, or one client of it."""
 
     nca_id: str
+    client_id: str | None = None
 
 
 class SharedView(View):
@@ -39,7 +42,7 @@ class SharedView(View):
     id: str
     nca_id: str
     version_id: str | None = None
-    authorized_parties: list[PartyView] | None = None
+    authorized_parties: list[PartyView]
 
 
 class SharedResponse(View):

@@ -18,6 +18,7 @@ from gateway.api.schemas.fields import (
     View,
     at_most,
     items,
+    unsupported,
 )
 from gateway.api.schemas.function_views import StateName
 from gateway.domain.lifecycle import SpecRequest
@@ -47,6 +48,11 @@ def _within_an_hour(duration: str) -> str:
     if _seconds(duration) > 3600:
         raise ValueError("at most PT1H")
     return duration
+
+
+_NO_AUTOSCALING = unsupported("the number of instances follows the requests that wait")
+_NO_ZONES = unsupported("instances cannot be placed by availability zone; use backend or clusters")
+_NO_ATTRIBUTES = unsupported("clusters have no attributes here; use backend or clusters")
 
 
 class Stickiness(Body):
@@ -81,10 +87,13 @@ class ScaleDown(Body):
 
 
 class Autoscaling(Body):
-    """When to change the number of instances between min and max."""
+    """When to change the number of instances between min and max.
 
-    scale_up_details: ScaleUp | None = None
-    scale_down_details: ScaleDown | None = None
+    Not supported unless empty: the number of instances follows the requests that wait.
+    """
+
+    scale_up_details: Annotated[ScaleUp, _NO_AUTOSCALING] | None = None
+    scale_down_details: Annotated[ScaleDown, _NO_AUTOSCALING] | None = None
 
 
 class SpecBody(Body):
@@ -99,13 +108,17 @@ class SpecBody(Body):
     min_instances: Count
     max_instances: PositiveCount
     max_request_concurrency: Concurrency | None = None
-    availability_zones: Annotated[list[MaybeText], items(256)] | None = None
+    availability_zones: Annotated[list[MaybeText], items(256), _NO_ZONES] | None = None
+    """Not supported unless empty."""
     clusters: Texts | None = None
     regions: Texts | None = None
-    attributes: Texts | None = None
+    """Where instances may run: the gateway's own region must be among them, or none is named."""
+    attributes: Annotated[Texts, _NO_ATTRIBUTES] | None = None
+    """Not supported unless empty."""
     configuration: Values | None = None
     """Only for Helm functions."""
     preferred_order: Annotated[int, Field(ge=1, le=99), WHOLE] | None = None
+    """The same in all specifications, because all are equally preferred. When absent, 1."""
     autoscaling_configuration: Autoscaling | None = None
     helm_validation_policy: Values | None = None
     """Only for Helm functions."""
@@ -129,11 +142,15 @@ class SpecBody(Body):
             min_instances=self.min_instances,
             max_instances=self.max_instances,
             concurrency=self.max_request_concurrency,
-            extra={name: value for name, value in extra.items() if value not in ([], {})},
+            extra={name: value for name, value in extra.items() if value not in ([], {}, "")},
         )
 
 
 _EXTRA = {
+    # Told as they were given: the names in the other members are as configured.
+    "gpu",
+    "backend",
+    "instance_type",
     "availability_zones",
     "clusters",
     "regions",
@@ -149,6 +166,15 @@ class Deploy(Body):
     """The instances to run."""
 
     deployment_specifications: Annotated[list[SpecBody], items(64, at_least=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({spec.preferred_order or 1 for spec in self.deployment_specifications}) > 1:
+            raise ValueError(
+                "preferredOrder must be the same in all deploymentSpecifications: no specification "
+                "is preferred to others"
+            )
+        return self
 
 
 class SpecUpdate(Body):
@@ -230,11 +256,15 @@ class UndeployQuery(Query):
 
 
 class SpecView(View):
-    """A GPU specification: wanted instances of one kind."""
+    """A GPU specification: wanted instances of one kind.
+
+    Names of GPU, backend and instance type are spelled as in the call that created it.
+    """
 
     gpu_specification_id: str
     gpu: str
     backend: str
+    """Empty if the call named none."""
     instance_type: str
     min_instances: int
     max_instances: int
@@ -245,7 +275,7 @@ class SpecView(View):
     regions: list[str] | None = None
     attributes: list[str] | None = None
     configuration: dict[str, JsonValue] | None = None
-    autoscaling_configuration: Autoscaling | None = None
+    autoscaling_configuration: dict[str, JsonValue] | None = None
     helm_validation_policy: dict[str, JsonValue] | None = None
 
 

@@ -93,6 +93,21 @@ def unique(key: Callable[[Any], Hashable], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def unsupported(why: str) -> AfterValidator:
+    """Return a validator that refuses every value except an empty one; ``why`` is for the caller.
+
+    Clients send empty members that their users did not set.
+    """
+
+    def check(value: Any) -> Any:
+        items = value if isinstance(value, list) else [value]
+        if any(not isinstance(item, str) or item.strip() for item in items):
+            raise ValueError(f"not supported: {why}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _without_repeats(items: list[str]) -> list[str]:
     return list(dict.fromkeys(items))
 

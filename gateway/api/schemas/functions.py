@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.api.schemas.fields import (
     WHOLE,
@@ -38,12 +38,31 @@ MAX_SECRET_CHARS = 32_768
 MAX_SECRETS = 256
 MAX_BODY_BYTES = 2**53 - 1
 """The largest whole number that every JSON reader keeps."""
-TRITON = "tritonserver --model-repository /config/models"
-"""The command of a function with models and without a container."""
 
 BodyFormat = Annotated[Literal["CUSTOM", "PREDICT_V2"], any_case("CUSTOM", "PREDICT_V2")]
+
+
+def _not_streaming(value: object) -> object:
+    if isinstance(value, str) and value.upper() == "STREAMING":
+        raise ValueError("STREAMING functions cannot be served; HTTP streams need type DEFAULT")
+    return value
+
+
+def _not_grpc(target: str) -> str:
+    if target in GRPC_TARGETS:
+        raise ValueError(f"{target} means gRPC, and gRPC functions cannot be served")
+    return target
+
+
+GRPC_TARGETS = ("/grpc", "grpc")
+"""The targets by which NVCF knows a gRPC function."""
+InferenceTarget = Annotated[
+    Target,
+    AfterValidator(_not_grpc),
+    Field(json_schema_extra={"not": {"enum": list(GRPC_TARGETS)}}),
+]
 FunctionType = Annotated[
-    Literal["DEFAULT", "STREAMING", "LLM"], any_case("DEFAULT", "STREAMING", "LLM")
+    Literal["DEFAULT", "LLM"], any_case("DEFAULT", "LLM"), BeforeValidator(_not_streaming)
 ]
 VisibilityName = Annotated[
     Literal["public", "private", "authorized"], any_case("public", "private", "authorized")
@@ -71,16 +90,15 @@ class Secret(Body):
 
 
 class CreateFunction(Body):
-    """A new version, with one source: a container image, only models, or a Helm chart.
+    """A new version, with one source: a container image, or a Helm chart.
 
-    A container can also have models. The Helm chart of an LLM function must have models. The body
-    has at most 917,504 bytes as JSON.
+    LLM functions have models, others have none. The body has at most 917,504 bytes as JSON.
     """
 
     name: Annotated[
         str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$", min_length=1, max_length=128)
     ]
-    inference_url: Target
+    inference_url: InferenceTarget
     container_image: FullUri | None = None
     models: Models | None = None
     helm_chart: FullUri | None = None
@@ -97,7 +115,9 @@ class CreateFunction(Body):
     """Less than 131,072 bytes as UTF-8."""
     container_environment: Environment | None = None
     resources: Resources | None = None
+    """Not supported unless empty."""
     api_body_format: BodyFormat | None = None
+    """Kept and returned; the body of an invocation is passed on as it is."""
     function_type: FunctionType | None = None
     tags: Tags | None = None
     description: Annotated[str, Field(max_length=256)] | None = None
@@ -128,10 +148,8 @@ class CreateFunction(Body):
         if self.helm_chart:
             if self.container_image or self.container_args or self.container_environment:
                 raise ValueError("helmChart excludes container members")
-            if self.models and self.function_type != "LLM":
-                raise ValueError("helmChart excludes models, unless it is an LLM function")
-        elif not (self.container_image or self.models):
-            raise ValueError("give one of containerImage, models and helmChart")
+        elif not self.container_image:
+            raise ValueError("give containerImage or helmChart")
         if bool(self.helm_chart) != bool(self.helm_chart_service_name):
             raise ValueError("give both helmChart and helmChartServiceName, or neither")
 
@@ -140,11 +158,13 @@ class CreateFunction(Body):
         models = self.models or []
         if is_llm and not models:
             raise ValueError("an LLM function needs models")
-        for model in models:
-            if is_llm and not (model.llm_config and model.llm_config.uris):
-                raise ValueError("each model of an LLM function needs llmConfig with uris")
-            if not is_llm and not (model.version and model.uri):
-                raise ValueError("a model needs version and uri")
+        if models and not is_llm:
+            raise ValueError(
+                "models is for LLM functions: this gateway fetches no artifacts; put the model "
+                "into the image, or let the container load it"
+            )
+        if not all(model.llm_config and model.llm_config.uris for model in models):
+            raise ValueError("each model of an LLM function needs llmConfig with uris")
         if self.llm_invocation_config and not is_llm:
             raise ValueError("llmInvocationConfig is for LLM functions")
 
@@ -160,8 +180,6 @@ class CreateFunction(Body):
         for name in ("models", "resources", "tags", "containerEnvironment"):
             if not stored.get(name, True):
                 del stored[name]
-        if self.models and not (self.container_image or self.helm_chart or self.container_args):
-            stored["containerArgs"] = TRITON
         stored["description"] = self.description or self.name
         stored.setdefault("apiBodyFormat", "CUSTOM")
         stored.setdefault("functionType", "DEFAULT")
@@ -172,7 +190,7 @@ class CreateFunction(Body):
 
     def _default_health(self) -> dict[str, object]:
         return {
-            "protocol": "gRPC" if self.inference_url == "/grpc" else "HTTP",
+            "protocol": "HTTP",
             "uri": self.health_uri or "/v2/health/ready",
             "port": self.inference_port or DEFAULT_PORT,
             "timeout": "PT10S",
@@ -183,7 +201,9 @@ class CreateFunction(Body):
 class ModelUpdate(Body):
     """A new LLM configuration for a model of the version."""
 
-    name: ShortText
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: ShortText
     llm_config: LlmConfig
 
 
@@ -192,7 +212,14 @@ class UpdateMetadata(Body):
 
     tags: Tags | None = None
     rate_limit: RateLimit | None = None
-    model_updates: Annotated[list[ModelUpdate], items(MAX_ARTIFACTS, at_least=1)] | None = None
+    model_updates: (
+        Annotated[
+            list[ModelUpdate],
+            items(MAX_ARTIFACTS, at_least=1),
+            unique(lambda update: update.model_name, "the names of models"),
+        ]
+        | None
+    ) = None
     llm_invocation_config: LlmInvocationConfig | None = None
     cors: CorsSettings | None = None
 

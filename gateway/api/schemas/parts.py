@@ -17,6 +17,7 @@ from gateway.api.schemas.fields import (
     at_most,
     items,
     unique,
+    unsupported,
 )
 from wire.origins import ANY_ORIGIN, MAX_ORIGIN_CHARS, ORIGIN_PATTERN, normal_origin
 
@@ -28,11 +29,18 @@ MAX_VARIABLES = 1000
 MAX_ARTIFACTS = 256
 """Maximum number of models, and of resources."""
 
-Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
+
+def _not_grpc(value: object) -> object:
+    if isinstance(value, str) and value.lower() == "grpc":
+        raise ValueError("gRPC health checks are not supported: the protocol must be HTTP")
+    return value
+
+
+Protocol = Annotated[Literal["HTTP"], any_case("HTTP"), BeforeValidator(_not_grpc)]
 
 
 def _each_unit_once(value: str) -> str:
-    units = [part[-1] for part in value.split(",")]
+    units = [part.strip()[-1] for part in value.split(",")]
     if len(set(units)) != len(units):
         raise ValueError("name each unit once")
     return value
@@ -56,10 +64,10 @@ Arguments = Annotated[
 """Less than 131,072 bytes as UTF-8."""
 Rate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[1-9][0-9]*-[SMHD])*$", max_length=128),
+    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[ \t]*[1-9][0-9]*-[SMHD])*$", max_length=128),
     AfterValidator(_each_unit_once),
 ]
-"""For example ``100-S,5000-H``. Units are seconds, minutes, hours and days."""
+"""For example ``100-S, 5000-H``. Units are seconds, minutes, hours and days."""
 TokenRate = Annotated[
     str,
     Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
@@ -115,21 +123,32 @@ class EnvironmentEntry(Body):
         return self
 
 
+_NO_TOKENS = unsupported("this gateway does not count tokens; rateLimit counts calls")
+_NO_ROUTING = unsupported("a worker that is free takes the next request")
+_NO_ARTIFACTS = "this gateway fetches no artifacts; put them into the image, or let the container"
+
+
 class LlmConfig(Body):
-    """Configuration of a model in the LLM gateway."""
+    """Configuration of a model of an LLM function."""
 
     uris: Annotated[list[FullUri], items(64)] | None = None
-    token_rate_limit: TokenRate | None = None
+    """Kept and returned; every path of the function can be called."""
+    token_rate_limit: Annotated[TokenRate, _NO_TOKENS] | None = None
+    """Not supported."""
     tokenizer: Annotated[str, Field(max_length=MAX_URI_CHARS)] | None = None
-    routing_method: RoutingMethod | None = None
+    """Kept and returned."""
+    routing_method: Annotated[RoutingMethod, _NO_ROUTING] | None = None
+    """Not supported."""
 
 
 class Model(Body):
-    """A model artifact."""
+    """A model of an LLM function."""
 
     name: ShortText
     version: ShortText | None = None
-    uri: FullUri | None = None
+    """Kept and returned."""
+    uri: Annotated[FullUri, unsupported(f"{_NO_ARTIFACTS} load the model")] | None = None
+    """Not supported."""
     llm_config: LlmConfig | None = None
 
 
@@ -142,15 +161,21 @@ class Resource(Body):
 
 
 class RateLimit(Body):
-    """How often the function may be invoked."""
+    """How often the function may be invoked; a call above that gets 429."""
 
     rate_limit: Rate | None = None
+    """For each calling account."""
     exempted_nca_ids: Annotated[list[NcaId], items(32)] | None = None
+    """Accounts to which `rateLimit` does not apply."""
     per_nca_id_rate: (
         Annotated[dict[NcaId, Rate], Field(max_length=32), at_most(32), _NO_OTHERS] | None
     ) = None
+    """For single accounts, instead of `rateLimit`."""
     sync_check: bool | None = None
+    """Count each call with all gateway processes before it is accepted: exact, but every call waits
+    for a round trip. When false or absent, processes count small portions in advance."""
     per_user_rate: Rate | None = None
+    """For each caller in addition: an API key, or a client of an invocation token or JWT."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -165,7 +190,7 @@ class RateLimit(Body):
 
 
 class LlmPriority(Body):
-    """Priorities: a lower number is served first."""
+    """Priorities; all the same, because requests are served in their order."""
 
     default_priority: Priority | None = None
     per_account_priority: (
@@ -174,8 +199,11 @@ class LlmPriority(Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.per_account_priority and self.default_priority is None:
+        of_accounts = self.per_account_priority or {}
+        if of_accounts and self.default_priority is None:
             raise ValueError("perAccountPriority needs defaultPriority")
+        if any(priority != self.default_priority for priority in of_accounts.values()):
+            raise ValueError("perAccountPriority is not supported: requests are served in order")
         return self
 
 
@@ -229,10 +257,9 @@ Models = Annotated[
     unique(lambda model: model.name, "the names of models"),
 ]
 Resources = Annotated[
-    list[Resource],
-    items(MAX_ARTIFACTS),
-    AfterValidator(lambda given: list({(i.name, i.version, i.uri): i for i in given}.values())),
+    list[Resource], items(MAX_ARTIFACTS), unsupported(f"{_NO_ARTIFACTS} load them")
 ]
+"""Not supported unless empty."""
 Environment = Annotated[
     list[EnvironmentEntry],
     items(MAX_VARIABLES),

@@ -1,7 +1,7 @@
 """Builds the two command lines of an instance, and their environments, from a launch spec. Pure.
 
 In place of a container image, a cluster configures a command template for it:
-``process://uvicorn examples.echo:app --port {port}``. ``{port}`` becomes the port to listen on,
+``process://uvicorn my_model:app --port {port}``. ``{port}`` becomes the port to listen on,
 ``{python}`` our interpreter, ``{image}`` the name of the image. The function's own
 ``containerArgs`` are appended. No shell is involved.
 

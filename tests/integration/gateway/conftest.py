@@ -21,7 +21,8 @@ def strict_answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         told = await call(client, method, path, json, **how)
         sent = {**client.headers, **how.get("headers", {})}
         content_type = told.headers.get("content-type", "").partition(";")[0]
-        strict_sdk.check(path, sent, told.status, content_type, told.body)
+        if method != "HEAD":
+            strict_sdk.check(path, sent, told.status, content_type, told.body)
         return told
 
     monkeypatch.setattr(control.Client, "call", checked)

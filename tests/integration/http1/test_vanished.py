@@ -11,7 +11,14 @@ import pytest
 from http1.client.pool import Pool
 from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
-from http1.stream import Failure, NullRequestStream, NullResponseStream, Request, ResponseWriter
+from http1.stream import (
+    Defect,
+    Failure,
+    NullRequestStream,
+    NullResponseStream,
+    Request,
+    ResponseWriter,
+)
 from runtime.lifecycle import Ticker
 from tests.support.network import Link, Machine, Network, why_not_permitted
 from tests.support.programs import Program
@@ -80,7 +87,9 @@ class Response(NullResponseStream):
 
     broken_at = 0.0
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         assert failure is Failure.RESET
         assert not is_stale
         self.broken_at = time.monotonic()

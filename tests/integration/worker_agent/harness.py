@@ -105,7 +105,8 @@ class Agent:
         self.gateway = gateway
         self.queue = Wanted()
         self.slots = Slots(concurrency, 256)
-        self.metrics = Metrics(MetricRegistry(), loop.time)
+        self._registry = MetricRegistry()
+        self.metrics = Metrics(self._registry, loop.time)
         platform_headers = PlatformHeaders(
             f"127.0.0.1:{server.port}",
             [("NVCF-FUNCTION-ID", "the-function"), ("NVCF-REGION", "zone-1")],
@@ -141,6 +142,10 @@ class Agent:
     def start(self) -> None:
         self.intake.open(self.inference, self.gateways, self.queue)
         self.ticker.start()
+
+    def exposition(self) -> str:
+        """Return the metrics as they are scraped."""
+        return self._registry.exposition().decode()
 
     async def close(self) -> None:
         self.ticker.stop()

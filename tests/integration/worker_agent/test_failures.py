@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import struct
 
@@ -27,17 +28,29 @@ def reset_at_close(peer: Peer) -> None:
     )
 
 
-async def problem_of(answer: bytes, head: bool = False) -> tuple[int, str]:
+async def problem_of(answer: bytes) -> tuple[int, dict[str, str]]:
+    """Return status and document, with the labels of what the metric of invalid responses counted.
+
+    The server keeps its connection open: nothing but its bytes can be the reason.
+    """
+
     async def serve(peer: Peer) -> None:
         await peer.head()
         await peer.send(answer)
+        if answer:
+            await peer.closed()
 
     async with running_agent(serve) as agent:
         expected = agent.gateway.expect()
         lease = agent.lease(expected.envelope(b"GET"), deliveries=2)
         status, body = await agent.answer(expected, lease)
         assert expected.response()[1][b"content-type"] == b"application/problem+json"
-        return status, json.loads(body)["type"]
+        document = json.loads(body)
+        counted = re.search(
+            r"^worker_invalid_responses_total\{(.*)\} 1$", agent.exposition(), re.MULTILINE
+        )
+        document["metric"] = counted[1] if counted else ""
+        return status, document
 
 
 async def test_a_refused_request_is_handed_back_and_none_is_pulled_until_the_server_is_up() -> None:
@@ -105,37 +118,68 @@ async def test_a_connection_that_ends_before_the_head_is_tried_once_more_elsewhe
         assert agent.server.connections == 2
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_server_that_closes_without_answering_becomes_a_problem_document() -> None:
+    status, document = await problem_of(b"")
+    assert (status, document["type"].split(":")[1]) == (500, "nvcf-worker-service")
+
+
 @pytest.mark.parametrize(
-    ("answer", "source"),
+    ("answer", "reason", "header"),
     [
-        pytest.param(b"", "nvcf-worker-service", id="closes without answering"),
-        pytest.param(b"220 smtp.example ESMTP\r\n", "inference-service", id="garbage"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", "inference-service", id="header"),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\nx: " + b"y" * 500_000 + b"\r\n\r\n",
-            "inference-service",
-            id="huge head",
+        (b"220 smtp.example ESMTP\r\n", "status_line", ""),
+        (b"\x15\x03\x01\x00\x02\x02", "status_line", ""),
+        (b"HTTP/2 200 OK\r\n\r\n", "status_line", ""),
+        (b"HTTP/1.1 000 No\r\ncontent-length: 2\r\n\r\nok", "status", ""),
+        (b"HTTP/1.1 999 No\r\ncontent-length: 2\r\n\r\nok", "status", ""),
+        (HEAD + b"bad header\r\n", "header_line", "bad?header"),
+        (HEAD + b"x y: z\r\n", "header_name", "x?y"),
+        (HEAD + b": z\r\n", "header_name", ""),
+        (HEAD + b"X-A: a\x01b\r\n", "header_value", "x-a"),
+        (HEAD + b"X-A: a\r\n b\r\n", "folded_line", "x-a"),
+        (HEAD + b"X-A: a\rb\r\n", "line_end", "x-a"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "line_end", ""),
+        (HEAD + b"x: " + b"y" * 500_000 + b"\r\n\r\n", "too_large", ""),
+        (HEAD + b"x: y\r\n" * 300 + b"\r\n", "too_many_headers", ""),
+        (HEAD + b"content-length: %b\r\n\r\n" % (b"2" * 30), "content_length", "content-length"),
+        (HEAD + b"content-length: -2\r\n\r\n", "content_length", "content-length"),
+        (HEAD + b"content-length:\r\n\r\n", "content_length", "content-length"),
+        (HEAD + b"content-length: 1, 2\r\n\r\n", "content_length", "content-length"),
+        (
+            HEAD + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",
+            "content_length",
+            "content-length",
         ),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 300 + b"\r\n",
-            "inference-service",
-            id="too many headers",
+        (
+            HEAD + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            "content_length",
+            "content-length",
         ),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-            "inference-service",
-            id="ambiguous framing",
+        (
+            HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n",
+            "transfer_encoding",
+            "transfer-encoding",
         ),
-        pytest.param(
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-            "inference-service",
-            id="upgrade nobody asked for",
-        ),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\nz\r\n", "chunk", ""),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "upgrade", ""),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5000, "too_large", ""),
     ],
+    ids=lambda value: repr(value)[:40],
 )
-async def test_what_is_no_response_becomes_a_problem_document(answer: bytes, source: str) -> None:
-    status, kind = await problem_of(answer)
-    assert (status, kind) == (500, f"urn:{source}:problem-details:internal-server-error")
+async def test_an_invalid_response_is_told_at_once_with_its_reason_and_header(
+    answer: bytes, reason: str, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "worker.pull")
+    status, document = await problem_of(answer)
+    source = "urn:inference-service:problem-details:bad-gateway"
+    assert (status, document["type"]) == (502, source)
+    assert header in document["detail"]
+    (record,) = [r for r in caplog.records if r.getMessage() == "response.invalid"]
+    fields = record.__dict__["fields"]
+    assert (fields["reason"], fields["header"]) == (reason, header)
+    assert document["metric"] == f'reason="{reason}",header="{header}"'
 
 
 @pytest.mark.parametrize(
@@ -199,6 +243,35 @@ async def test_a_request_that_a_server_may_have_run_is_never_sent_again(is_reset
             lease = agent.lease(expected.envelope(headers=NO_RERUN))
             assert (await agent.answer(expected, lease))[0] == expected_status
         assert agent.server.connections == 1
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_safe_request_that_met_the_end_of_its_connection_is_sent_again(
+    method: bytes, is_reset: bool
+) -> None:
+    """The worst moment: the server has read the request, so nothing proves that it did not run."""
+    requests = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal requests
+        await peer.head()
+        requests += 1
+        await peer.send(OK.removesuffix(b"{}") if method == b"HEAD" else OK)
+        await peer.head()
+        requests += 1
+        if is_reset:
+            reset_at_close(peer)
+
+    async with running_agent(serve) as agent:
+        for number in range(1, 6):
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope(method))
+            assert (await agent.answer(expected, lease))[0] == 200
+            assert lease.calls == ["ack"]
+            assert requests == 2 * number - 1
+            assert agent.server.connections == number
+            assert agent.watch.failure == "not asked yet"
 
 
 async def test_a_request_whose_body_flows_through_never_meets_an_idle_connection() -> None:

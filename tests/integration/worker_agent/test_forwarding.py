@@ -226,6 +226,39 @@ def response_statuses(response: bytes) -> set[int]:
     return {int(part[:3]) for part in response.split(b"HTTP/1.1 ")[1:]}
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_trailers_reach_the_gateway_as_trailers_but_for_those_that_must_not(
+    is_whole: bool,
+) -> None:
+    reached = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        while await peer.head():
+            head = (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked \r\nX-A : 1\r\n\r\n5\r\nhello\r\n"
+            )
+            trailers = b"0\r\nX-Sum: Andr\xe9\r\nContent-Length: 9\r\nSet-Cookie: a\r\n\r\n"
+            if is_whole:
+                await peer.send(head + trailers)
+                continue
+            await peer.send(head)
+            await reached.wait()
+            for byte in trailers:
+                await peer.send(bytes([byte]))
+
+    async with running_agent(serve) as agent:
+        for _ in range(2):
+            expected = agent.gateway.expect()
+            lease = agent.lease(expected.envelope())
+            if not is_whole:
+                await expected.body_reaches(b"hello")
+                reached.set()
+            assert await agent.answer(expected, lease) == (200, b"hello")
+            assert expected.response()[1] == {b"x-a": b"1"}
+            assert expected.trailers == [(b"x-sum", b"Andr\xe9")]
+        assert agent.server.connections == 1
+
+
 async def test_a_body_that_ends_with_the_connection_is_complete() -> None:
     async def serve(peer: Peer) -> None:
         await peer.head()

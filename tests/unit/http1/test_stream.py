@@ -27,6 +27,8 @@ class Writer:
     def send_data(self, data: bytes) -> None:
         self.calls.append(data)
 
+    def add_trailers(self, trailers: Headers) -> None: ...
+
     def send_end(self) -> None:
         self.calls.append("end")
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.headers import HOP_BY_HOP, INVOCATION_DROPS, forwardable
+from wire.headers import HOP_BY_HOP, INVOCATION_DROPS, forwardable, misspelled
 
 names = st.sampled_from([b"accept", b"cookie", b"te", b"upgrade", b"connection", b"x-a", b"host"])
 values = st.sampled_from([b"x-a", b"close", b"keep-alive", b"close, Cookie", b" ,", b"TE,\tx-a "])
@@ -58,3 +58,15 @@ def test_the_rules_hold_for_any_list(
     named = b",".join(value for name, value in headers if name == b"connection")
     drops = HOP_BY_HOP | also | {option.strip().lower() for option in named.split(b",")}
     assert forwardable(headers, also) == [pair for pair in headers if pair[0] not in drops]
+
+
+def test_every_mix_of_hyphens_and_underscores_but_the_right_one_is_a_misspelling() -> None:
+    assert misspelled([b"a-b-c", b"abc"]) == {b"a_b-c", b"a-b_c", b"a_b_c"}
+
+
+@pytest.mark.parametrize("name", [b"nvcf_sub", b"nvcf-function_id", b"nvcf_allow_rerun"])
+def test_what_an_inference_server_could_take_for_the_platforms_is_never_forwarded(
+    name: bytes,
+) -> None:
+    headers = [(name, b"forged"), (b"nvcf-sub", b"for the worker to drop"), (b"x_y", b"1")]
+    assert forwardable(headers, INVOCATION_DROPS) == headers[1:]

@@ -52,13 +52,11 @@ def _function(body: Body) -> None:
     _drop(body, "telemetries")  # None are known: they cannot be made here.
     if _has(body, "helmChart"):
         _drop(body, "containerImage", "containerArgs", "containerEnvironment")
-        if body.get("functionType") != "LLM":
-            _drop(body, "models")
         _give(body, "helmChartServiceName", "service")
     else:
         _drop(body, "helmChart", "helmChartServiceName")
-        if not body.get("models"):
-            _give(body, "containerImage", "image:1")
+        _give(body, "containerImage", "image:1")
+    _drop(body, "resources")  # Not supported.
     if _has(body, "containerEnvironment"):
         body["containerEnvironment"] = _unique(body["containerEnvironment"], "key")
     if _has(body, "health") and not any(one in body["health"]["timeout"] for one in "123456789"):
@@ -69,9 +67,9 @@ def _function(body: Body) -> None:
     if body.get("functionType") == "LLM":
         body["models"] = body.get("models") or [{"name": "one"}]
         _llm_priority(body)
+        _models(body)
     else:
-        _drop(body, "llmInvocationConfig")
-    _models(body)
+        _drop(body, "llmInvocationConfig", "models")
 
 
 def _cors(settings: Body | None) -> None:
@@ -83,21 +81,20 @@ def _models(body: Body) -> None:
     if _has(body, "models"):
         body["models"] = _unique(body["models"], "name")
     for model in body.get("models") or ():
-        if body.get("functionType") == "LLM":
-            _give(model, "llmConfig", {})
-            model["llmConfig"]["uris"] = model["llmConfig"].get("uris") or _LLM_URIS
-        else:
-            _give(model, "version", "1")
-            _give(model, "uri", "model:1")
-        _token_rate(model.get("llmConfig"))
+        _drop(model, "uri")  # Not supported.
+        _give(model, "llmConfig", {})
+        model["llmConfig"]["uris"] = model["llmConfig"].get("uris") or _LLM_URIS
+        _llm_config(model["llmConfig"])
 
 
 def _metadata(body: Body) -> None:
     _rate_limit(body.get("rateLimit"))
     _llm_priority(body)
     _cors(body.get("cors"))
+    if body.get("modelUpdates"):
+        body["modelUpdates"] = _unique(body["modelUpdates"], "modelName")
     for update in body.get("modelUpdates") or ():
-        _token_rate(update["llmConfig"])
+        _llm_config(update["llmConfig"])
     if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig", "cors"):
         body["tags"] = ["one"]
 
@@ -121,13 +118,12 @@ def _rate_limit(limit: Body | None) -> None:
         _give(limit, "rateLimit", "1-S")
 
 
-def _token_rate(config: Body | None) -> None:
-    if config is not None and _has(config, "tokenRateLimit"):
-        config["tokenRateLimit"] = _each_unit_once(config["tokenRateLimit"])
+def _llm_config(config: Body) -> None:
+    _drop(config, "tokenRateLimit", "routingMethod")  # Not supported.
 
 
 def _each_unit_once(rate: str) -> str:
-    return ",".join({part[-1]: part for part in rate.split(",")}.values())
+    return ",".join({part.strip()[-1]: part.strip() for part in rate.split(",")}.values())
 
 
 def _llm_priority(body: Body) -> None:
@@ -135,6 +131,9 @@ def _llm_priority(body: Body) -> None:
         priority = body["llmInvocationConfig"]["priority"]
         if priority.get("perAccountPriority"):
             _give(priority, "defaultPriority", 1)
+            # Different priorities are not supported.
+            same = priority["defaultPriority"]
+            priority["perAccountPriority"] = dict.fromkeys(priority["perAccountPriority"], same)
 
 
 def _secrets(body: Body) -> None:
@@ -145,8 +144,9 @@ def _secrets(body: Body) -> None:
 def _deploy(body: Body) -> None:
     for spec in body["deploymentSpecifications"]:
         _bounds(spec)
-        _autoscaling(spec)
         _drop(spec, "configuration", "helmValidationPolicy")  # The function is no Helm chart.
+        _drop(spec, "autoscalingConfiguration", "availabilityZones", "attributes", "regions")
+        _drop(spec, "preferredOrder")  # Not supported, as those.
         spec["gpu"] = SPEC["gpu"]
         if spec.get("instanceType"):
             spec["instanceType"] = "large"
@@ -166,10 +166,10 @@ def _update_deployment(body: Body) -> None:
 
 
 def _patch_spec(body: Body) -> None:
-    _autoscaling(body)
-    if body.get("autoscalingConfigurationPolicy") == "PLATFORM_CONFIGURATION":
-        _drop(body, "autoscalingConfiguration")
-    elif not _has(body, "minInstances", "maxInstances", "autoscalingConfiguration"):
+    _drop(body, "autoscalingConfiguration")  # Not supported.
+    if body.get("autoscalingConfigurationPolicy") != "PLATFORM_CONFIGURATION" and not _has(
+        body, "minInstances", "maxInstances"
+    ):
         body["maxInstances"] = 3
     if _has(body, "minInstances", "maxInstances"):
         _give(body, "minInstances", SPEC["minInstances"])
@@ -180,12 +180,6 @@ def _patch_spec(body: Body) -> None:
 def _bounds(spec: Body) -> None:
     low, high = sorted((spec["minInstances"], spec["maxInstances"]))
     spec["minInstances"], spec["maxInstances"] = low, high
-
-
-def _autoscaling(spec: Body) -> None:
-    for details in (spec.get("autoscalingConfiguration") or {}).values():
-        if isinstance(details, dict) and _has(details, "stickiness"):
-            details["stickiness"] |= {"size": "PT10M", "threshold": "PT5M"}
 
 
 def _authorize(body: Body) -> None:

@@ -21,11 +21,13 @@ from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import CallHead
 from gateway.routing.router import Router
+from gateway.store.names import DETAILS
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
 from runtime.ids import new_uuid
+from tests.integration.gateway.api.full_store import full
 from tests.support.api_keys import key_authenticator
 from tests.support.control import (
     IMAGE,
@@ -261,7 +263,12 @@ async def test_all_instances_fail(plane: ControlPlane, client: Client, fleet: Fl
     assert "no such image" in told["healthInfo"][0]["error"]
     assert version.invoked(version.version_id) == 404
     again = await client.post(version.path, {"deploymentSpecifications": [SPEC]})
-    assert_refused(again, 400)
+    assert again.body["deployment"]["functionStatus"] == "DEPLOYING"
+    assert "healthInfo" not in again.body["deployment"]
+    (second,) = await version.until_started(1)
+    assert second != only
+    await version.joins(second)
+    await version.until("ACTIVE")
     assert (await client.delete(version.path)).body["function"]["status"] == "INACTIVE"
 
 
@@ -322,6 +329,20 @@ async def work_off(plane: ControlPlane, version_id: str) -> None:
     (message,) = await subscription.fetch(1, timeout=PATIENCE_S)
     await message.ack_sync()
     await subscription.unsubscribe()
+
+
+async def test_a_deleted_version_ends_though_its_deployment_could_not_be_deleted(
+    plane: ControlPlane, client: Client, fleet: Fleet
+) -> None:
+    version = await deploy(plane, client, fleet)
+    (only,) = await version.until_started(1)
+    await version.joins(only)
+    await version.until("ACTIVE")
+    async with full(plane, DETAILS):
+        path = version_path(version.function_id, version.version_id)
+        assert (await client.delete(path)).status == 204
+        assert version.invoked(version.version_id) == 404
+        await version.until_started(0)
 
 
 async def test_delete(client: Client) -> None:

@@ -30,8 +30,8 @@ async def test_a_deployment_is_told_with_every_member_that_old_and_new_clients_n
     (spec,) = deployment["deploymentSpecifications"]
     spec_id = spec.pop("gpuSpecificationId")
     assert spec == {
-        "gpu": "A10G",
-        "backend": "local",
+        "gpu": "a10g",
+        "backend": "",
         "instanceType": "large",
         "minInstances": 1,
         "maxInstances": 2,
@@ -46,6 +46,9 @@ async def test_a_deployment_is_told_with_every_member_that_old_and_new_clients_n
     }
     by_id = await client.get(f"/v2/nvcf/deployments/{deployment['deploymentId']}")
     assert by_id.body["deployment"]["functionId"] == function_id
+
+
+SCALING = {"factor": 2.0, "threshold": 1.0}
 
 
 async def test_all_minimums_zero_is_active_at_once(client: Client) -> None:
@@ -72,7 +75,6 @@ async def test_all_minimums_zero_is_active_at_once(client: Client) -> None:
         {"configuration": {"a": 1}},
         {"minInstances": "1"},
         {"minInstances": True},
-        {"autoscalingConfiguration": {"scaleUpDetails": {"factor": 1.0, "threshold": 1}}},
     ],
 )
 async def test_what_cannot_run_is_refused(client: Client, change: dict[str, object]) -> None:
@@ -80,6 +82,65 @@ async def test_what_cannot_run_is_refused(client: Client, change: dict[str, obje
     path = deployment_path(function_id, version_id)
     assert await deploy(client, path, {**SPEC, **change}) == 400
     assert (await client.get(path)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "member"),
+    [
+        ({"autoscalingConfiguration": {"scaleUpDetails": SCALING}}, "autoscalingConfiguration"),
+        ({"availabilityZones": ["az-1"]}, "availabilityZones"),
+        ({"attributes": ["SOC2"]}, "attributes"),
+        ({"regions": ["us-west-2"]}, "regions"),
+        ({"backend": "other", "gpu": "H100"}, "containerImage"),
+    ],
+)
+async def test_what_would_have_no_effect_is_refused_by_its_name(
+    client: Client, change: dict[str, object], member: str
+) -> None:
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    told = await client.post(path, {"deploymentSpecifications": [{**SPEC, **change}]})
+    assert told.status == 400
+    assert member in told.body["detail"]
+    assert (await client.get(path)).status == 404
+
+
+async def test_specifications_are_not_preferred_to_others(client: Client) -> None:
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    specs = [{**SPEC, "preferredOrder": order} for order in (1, 2)]
+    told = await client.post(path, {"deploymentSpecifications": specs})
+    assert told.status == 400
+    assert "preferredOrder" in told.body["detail"]
+    same = [{**SPEC, "preferredOrder": 7}] * 2
+    assert (await client.post(path, {"deploymentSpecifications": same})).status == 200
+
+
+async def test_members_that_say_nothing_or_what_is_so_anyway_are_taken(client: Client) -> None:
+    empty = {
+        "availabilityZones": [],
+        "attributes": [""],
+        "regions": ["LOCAL", "elsewhere"],
+        "clusters": [],
+        "configuration": {},
+        "helmValidationPolicy": None,
+        "autoscalingConfiguration": {"scaleUpDetails": None},
+        "preferredOrder": 3,
+    }
+    function_id, version_id = await client.create()
+    path = deployment_path(function_id, version_id)
+    assert await deploy(client, path, {**SPEC, **empty}) == 200
+
+
+async def test_an_image_that_no_cluster_runs_is_refused_with_those_that_some_run(
+    client: Client,
+) -> None:
+    function_id, version_id = await client.create(containerImage="unknown:1")
+    path = deployment_path(function_id, version_id)
+    wanted = {"gpu": "H100", "minInstances": 0, "maxInstances": 1}
+    told = await client.post(path, {"deploymentSpecifications": [wanted]})
+    assert told.status == 400
+    assert "has no command for the image 'unknown:1'; these have one: local" in told.body["detail"]
 
 
 async def test_what_is_deployed_is_not_deployed_again(client: Client) -> None:
@@ -135,17 +196,15 @@ async def test_one_specification_is_patched(client: Client) -> None:
     deployment = (await client.get(path)).body["deployment"]
     by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}/gpu-specifications"
     spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
-    scaling = {"scaleUpDetails": {"factor": 2.0, "threshold": 1.0}}
-    told = await client.patch(
-        f"{by_id}/{spec_id}", {"maxInstances": 7, "autoscalingConfiguration": scaling}
-    )
+    scaling = {"autoscalingConfiguration": {"scaleUpDetails": SCALING}}
+    told = await client.patch(f"{by_id}/{spec_id}", {"maxInstances": 7, **scaling})
+    assert told.status == 400
+    assert "autoscalingConfiguration" in told.body["detail"]
+    told = await client.patch(f"{by_id}/{spec_id}", {"maxInstances": 7})
     assert told.status == 200
     assert told.body["gpuSpecification"]["maxInstances"] == 7
-    assert told.body["gpuSpecification"]["autoscalingConfiguration"] == scaling
-    told = await client.patch(
-        f"{by_id}/{spec_id}", {"autoscalingConfigurationPolicy": "PLATFORM_CONFIGURATION"}
-    )
-    assert "autoscalingConfiguration" not in told.body["gpuSpecification"]
+    platform = {"autoscalingConfigurationPolicy": "PLATFORM_CONFIGURATION"}
+    assert (await client.patch(f"{by_id}/{spec_id}", platform)).status == 200
     assert (await client.patch(f"{by_id}/{spec_id}", {})).status == 400
     assert (await client.patch(f"{by_id}/{spec_id}", {"minInstances": 8})).status == 400
     assert (await client.patch(f"{by_id}/{function_id}", {"minInstances": 1})).status == 404
@@ -189,13 +248,11 @@ async def test_changes_made_at_once_are_all_kept(client: Client) -> None:
     deployment = (await client.get(path)).body["deployment"]
     spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
     by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}/gpu-specifications/{spec_id}"
-    scaling = {"scaleDownDetails": {"factor": 0.5, "threshold": 1.0}}
-    changes = ({"minInstances": 0}, {"maxInstances": 9}, {"autoscalingConfiguration": scaling})
+    changes = ({"minInstances": 0}, {"maxInstances": 9}, {"maxInstances": 9, "minInstances": 0})
     answers = await asyncio.gather(*[client.patch(by_id, change) for change in changes])
     assert [answer.status for answer in answers] == [200, 200, 200]
     (spec,) = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
     assert (spec["minInstances"], spec["maxInstances"]) == (0, 9)
-    assert spec["autoscalingConfiguration"] == scaling
 
 
 async def test_undeploy_at_once_leaves_nothing_and_can_be_deployed_again(client: Client) -> None:
@@ -233,6 +290,54 @@ async def test_graceful_undeploy_with_nothing_to_finish_is_over_at_once(client: 
     assert (await client.get(path)).status == 404
 
 
+async def test_a_version_that_drains_is_deployed_again_once_it_is_idle(
+    client: Client, queue: SetQueue
+) -> None:
+    """As NVIDIA's SDK restarts a deployment: it sends back what it was told after an undeploy."""
+    function_id, version_id = await client.deployed(backend=None)
+    path = deployment_path(function_id, version_id)
+    before = (await client.get(path)).body["deployment"]
+    queue.depths[version_id] = 1
+    assert (await client.delete(f"{path}?graceful=true")).status == 200
+    specs = {"deploymentSpecifications": before["deploymentSpecifications"]}
+    assert (await client.post(path, specs)).status == 400
+    queue.depths[version_id] = 0
+    again = await client.post(path, specs)
+    assert again.status == 200
+    assert again.body["deployment"]["functionStatus"] == "DEPLOYING"
+    assert again.body["deployment"]["deploymentId"] != before["deploymentId"]
+
+
+@pytest.mark.parametrize("given", ["local", "LOCAL", "", None])
+async def test_names_are_told_as_they_were_given(client: Client, given: str | None) -> None:
+    function_id, version_id = await client.deployed(backend=given, gpu="a10G", instanceType="Large")
+    path = deployment_path(function_id, version_id)
+    (spec,) = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
+    assert spec["backend"] == (given or "")
+    assert (spec["gpu"], spec["instanceType"]) == ("a10G", "Large")
+    assert (await client.put(path, {"deploymentSpecifications": [spec]})).status == 200
+
+
+async def test_clusters_are_told_and_taken_again(client: Client) -> None:
+    function_id, version_id = await client.deployed(backend=None, clusters=["local"])
+    path = deployment_path(function_id, version_id)
+    told = (await client.get(path)).body["deployment"]["deploymentSpecifications"]
+    assert (await client.delete(path)).status == 200
+    assert (await client.post(path, {"deploymentSpecifications": told})).status == 200
+
+
+@pytest.mark.parametrize("of", ["my-org", "my-org/teams/my-team"])
+async def test_ngcs_paths_lead_to_the_same_routes(client: Client, of: str) -> None:
+    function_id, version_id = await client.deployed()
+    base = f"/v2/orgs/{of}/nvcf"
+    (listed,) = (await client.get(f"{base}/deployments")).body["deployments"]
+    path = deployment_path(function_id, version_id).replace("/v2/nvcf", base)
+    assert (await client.get(path)).body["deployment"] == listed
+    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
+    assert (await client.get(f"{base}/deployments")).body == {"deployments": []}
+    assert (await client.get(f"/v2/orgs/{of}/functions")).status == 404
+
+
 async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
     client: Client, queue: SetQueue
 ) -> None:
@@ -245,7 +350,7 @@ async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
     assert (await client.get(path)).status == 200
 
 
-async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
+async def test_a_failed_deployment_says_why_and_is_replaced_by_the_next(
     client: Client, plane: ControlPlane
 ) -> None:
     function_id, version_id = await client.deployed()
@@ -271,6 +376,7 @@ async def test_a_failed_deployment_says_why_and_is_reset_by_an_undeploy(
             "error": "no such image",
         }
     ]
-    assert await deploy(client, path, SPEC) == 400
-    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
-    assert await deploy(client, path, SPEC) == 200
+    again = await client.post(path, {"deploymentSpecifications": [SPEC]})
+    assert again.body["deployment"]["functionStatus"] == "DEPLOYING"
+    assert again.body["deployment"]["deploymentId"] != deployment.deployment_id
+    assert "healthInfo" not in again.body["deployment"]

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -21,6 +22,9 @@ from tests.support.control import (
 )
 from tests.support.waiting import until
 
+LLM = {"name": "m", "llmConfig": {"uris": ["/v1"]}}
+TOKENS = {"uris": ["/v1"], "tokenRateLimit": "5-S"}
+ROUTED = {"uris": ["/v1"], "routingMethod": "random"}
 FUNCTIONS = "/v2/nvcf/functions"
 HEALTH = {
     "protocol": "HTTP",
@@ -29,7 +33,6 @@ HEALTH = {
     "timeout": "PT1S",
     "expectedStatusCode": 200,
 }
-M = {"name": "m", "version": "1", "uri": "u"}
 F, V = str(uuid4()), str(uuid4())
 
 
@@ -74,7 +77,7 @@ async def test_every_refusal_is_a_whole_problem_document(
     ):
         assert_problem(told, status, kind, instance)
     assert (await nobody.get(FUNCTIONS)).headers["www-authenticate"] == "Bearer"
-    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, POST"
+    assert (await client.put(FUNCTIONS, {})).headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 async def test_the_instance_is_the_path_as_it_came(client: Client) -> None:
@@ -134,7 +137,7 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
             "helmChart": "oci://x",
             "helmChartServiceName": "s",
             "containerImage": None,
-            "models": [M],
+            "models": [LLM],
         },
         {"inferencePort": 65536},
         {"maxBodyBytes": 0},
@@ -163,15 +166,18 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
         {"containerEnvironment": [{"key": "A", "value": "x" * 65_537}]},
         {"containerEnvironment": [{"key": "A", "value": "\u20ac" * 65_536}]},
         {"containerEnvironment": [{"key": f"K{n}", "value": "x" * 65_000} for n in range(15)]},
-        {"models": [{**M, "version": "x" * 257}]},
         {"tags": ["a"] * 65 + [f"t{n}" for n in range(65)]},
         {"tags": ["a b"]},
         {"description": "x" * 257},
         {"rateLimit": {"rateLimit": "5-S,6-S"}},
         {"rateLimit": {"syncCheck": True}},
         {"rateLimit": {"rateLimit": "5-S", "exemptedNcaIds": ["x"], "perNcaIdRate": {"x": "1-S"}}},
-        {"models": [{"name": "m", "version": "1", "uri": "u"}] * 2},
-        {"models": [{"name": "m"}]},
+        {"functionType": "LLM", "models": [LLM] * 2},
+        {"functionType": "LLM", "models": [{**LLM, "version": "x" * 257}]},
+        {"functionType": "LLM", "models": [{"name": "m"}]},
+        {"functionType": "LLM", "models": [LLM], "containerImage": None},
+        {"rateLimit": {"rateLimit": "5-S;6-M"}},
+        {"rateLimit": {"perUserRate": "5-W"}},
         {"llmInvocationConfig": {"priority": {"defaultPriority": 1}}},
         {"telemetries": {"logsTelemetryId": "unknown"}},
         {"health": {"protocol": "HTTP"}},
@@ -182,6 +188,47 @@ async def test_a_function_that_cannot_be_is_refused(
 ) -> None:
     told = await client.post(FUNCTIONS, {**IMAGE, **change})
     assert_problem(told, 400, "bad-request", FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "member"),
+    [
+        ({"resources": [{"name": "r", "version": "1", "uri": "u"}]}, "resources"),
+        ({"models": [{"name": "m", "version": "1", "uri": "u"}]}, "models"),
+        ({"functionType": "LLM", "models": [{**LLM, "uri": "u"}]}, "models[].uri"),
+        (
+            {"functionType": "LLM", "models": [{"name": "m", "llmConfig": TOKENS}]},
+            "models[].llmConfig.tokenRateLimit",
+        ),
+        (
+            {"functionType": "LLM", "models": [{"name": "m", "llmConfig": ROUTED}]},
+            "models[].llmConfig.routingMethod",
+        ),
+        (
+            {
+                "functionType": "LLM",
+                "models": [LLM],
+                "llmInvocationConfig": {
+                    "priority": {"defaultPriority": 1, "perAccountPriority": {"x": 2}}
+                },
+            },
+            "perAccountPriority",
+        ),
+    ],
+)
+async def test_what_would_have_no_effect_is_refused_by_its_name(
+    client: Client, change: dict[str, object], member: str
+) -> None:
+    told = await client.post(FUNCTIONS, {**IMAGE, **change})
+    assert_problem(told, 400, "bad-request", FUNCTIONS)
+    detail = re.sub(r"\.\d+|\[\d+\]", "[]", told.body["detail"])
+    assert member in detail, told.body["detail"]
+
+
+async def test_empty_members_that_clients_always_send_are_taken(client: Client) -> None:
+    empty = {"resources": [], "models": [], "tags": [], "containerEnvironment": [], "secrets": []}
+    none = dict.fromkeys(("rateLimit", "llmInvocationConfig", "telemetries", "helmChart"))
+    assert (await client.post(FUNCTIONS, {**IMAGE, **empty, **none})).status == 200
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 128, "0_-"])

@@ -18,6 +18,7 @@ from gateway.domain.model import (
     VersionDetails,
     VersionKey,
 )
+from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.store.account_store import AccountStore
 from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import (
@@ -32,6 +33,7 @@ from tests.support.control import (
     version_path,
 )
 from tests.support.nats_server import NatsServer
+from wire.ids import FunctionId, VersionId
 
 FUNCTIONS = "/v2/nvcf/functions"
 
@@ -62,15 +64,19 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
         "maxBodyBytes": 1_000_000,
         "containerArgs": "--fast",
         "containerEnvironment": [{"key": "A", "value": "1"}],
-        "resources": [{"name": "r", "version": "1", "uri": "https://x/r"}],
-        "models": [{"name": "m", "version": "1", "uri": "https://x/m"}],
         "apiBodyFormat": "PREDICT_V2",
-        "functionType": "STREAMING",
+        "functionType": "DEFAULT",
         "tags": ["a", "b"],
         "description": "an echo",
-        "rateLimit": {"rateLimit": "10-S", "exemptedNcaIds": ["x"], "syncCheck": True},
+        "rateLimit": {
+            "rateLimit": "10-S, 5000-H",
+            "exemptedNcaIds": ["x"],
+            "perNcaIdRate": {"y": "1-M"},
+            "perUserRate": "2-S",
+            "syncCheck": True,
+        },
         "health": {
-            "protocol": "gRPC",
+            "protocol": "HTTP",
             "uri": "/ready",
             "port": 1,
             "timeout": "PT1M",
@@ -82,6 +88,47 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     function = told.body["functions"][0]
     assert {name: function[name] for name in body} == body
     assert function["healthUri"] == "/ready"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"inferenceUrl": "/grpc"}, "gRPC functions cannot be served"),
+        ({"inferenceUrl": "grpc"}, "gRPC functions cannot be served"),
+        ({"functionType": "streaming"}, "STREAMING functions cannot be served"),
+        (
+            {
+                "health": {
+                    "protocol": "gRPC",
+                    "uri": "/",
+                    "port": 1,
+                    "timeout": "PT1M",
+                    "expectedStatusCode": 200,
+                }
+            },
+            "gRPC health checks are not supported",
+        ),
+    ],
+)
+async def test_what_cannot_be_served_is_refused(
+    client: Client, changes: dict[str, object], why: str
+) -> None:
+    refused = await client.post(FUNCTIONS, {**IMAGE, **changes})
+    assert refused.status == 400
+    assert why in refused.body["detail"]
+
+
+async def test_the_models_of_an_llm_function_are_updated_by_their_names(client: Client) -> None:
+    models = [{"name": name, "llmConfig": {"uris": ["http://x"]}} for name in ("a", "b")]
+    body = {"name": "llm", "inferenceUrl": "/", "functionType": "LLM", "models": models}
+    function = (await client.post(FUNCTIONS, {**body, "containerImage": "i"})).body["function"]
+    path = version_path(function["id"], function["versionId"])
+    update = {"modelName": "b", "llmConfig": {"routingMethod": "ROUND_ROBIN"}}
+    told = await client.put(path, {"modelUpdates": [update]})
+    configs = {one["name"]: one["llmConfig"] for one in told.body["function"]["models"]}
+    assert configs["b"] == {"uris": ["http://x"], "routingMethod": "round-robin"}
+    assert configs["a"] == {"uris": ["http://x"]}
+    assert (await client.put(path, {"modelUpdates": [update, update]})).status == 400
 
 
 async def test_the_origins_of_pages_are_registered_changed_and_removed(
@@ -246,6 +293,35 @@ async def test_everybody_who_changes_metadata_at_once_succeeds(client: Client) -
     function = (await client.get(path)).body["function"]
     assert function["tags"][0] in {f"t{n}" for n in range(12)}
     assert function["rateLimit"] == {"rateLimit": "5-M"}
+
+
+async def test_the_rate_limit_of_a_version_is_that_of_the_last_change(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.create(rateLimit={"rateLimit": "1-M"})
+    path = version_path(function_id, version_id)
+    limit = path.replace("/nvcf/", "/nvcf/ratelimit/")
+
+    async def applied() -> RateLimitPolicy | None:
+        found = await plane.store.get(VersionKey(FunctionId(function_id), VersionId(version_id)))
+        assert found is not None
+        assert isinstance(found[0], FunctionVersion)
+        return found[0].rate_limit
+
+    assert await applied() == RateLimitPolicy(rate="1-M")
+    told = await client.put(path, {"rateLimit": {"rateLimit": "2-M, 9-H", "syncCheck": True}})
+    assert told.body["function"]["rateLimit"]["rateLimit"] == "2-M, 9-H"
+    assert await applied() == RateLimitPolicy(rate="2-M, 9-H", is_exact=True)
+    await asyncio.gather(
+        *[client.put(path, {"rateLimit": {"rateLimit": f"{n}-M"}}) for n in range(1, 9)],
+        *[client.put(path, {"tags": [f"t{n}"]}) for n in range(4)],
+    )
+    rate = (await client.get(path)).body["function"]["rateLimit"]["rateLimit"]
+    assert await applied() == RateLimitPolicy(rate=rate)
+    await client.put(limit, {"rateLimit": {"perUserRate": "5-D"}})
+    assert await applied() == RateLimitPolicy(per_user="5-D")
+    assert (await client.delete(limit)).status == 204
+    assert await applied() is None
 
 
 async def test_other_accounts_functions_do_not_exist_whatever_is_tried(

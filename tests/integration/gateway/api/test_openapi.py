@@ -19,6 +19,7 @@ import pytest
 import requests
 import schemathesis
 from schemathesis import Case, GenerationMode
+from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 
 from gateway.api.admin_routes import with_admin_routes
@@ -151,7 +152,7 @@ def function_for(body: Any) -> Any:
         return IMAGE
     updates = body.get("modelUpdates") or ()
     if updates or body.get("llmInvocationConfig") or body.get("functionType") == "LLM":
-        return llm_function(update["name"] for update in updates)
+        return llm_function(update["modelName"] for update in updates)
     return IMAGE
 
 
@@ -253,6 +254,9 @@ def test_answers_are_what_the_description_says(case: Case[Any], served: Served) 
     excluded = []
     if "visibility" in case.query:
         # Taken with commas and empty too, which the schema does not promise (`docs/wire.md` §10.2).
+        excluded.append(schemathesis.checks.negative_data_rejection)
+    if operation["operationId"] == "keys.mint_admin" and case.body is NOT_SET:
+        # Without a body, whatever is wrong with the one that is not sent.
         excluded.append(schemathesis.checks.negative_data_rejection)
     response = case.call_and_validate(served.url, headers=headers, excluded_checks=excluded)
     if is_about_what_exists:

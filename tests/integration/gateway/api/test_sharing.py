@@ -109,7 +109,7 @@ async def test_sharing_a_version_does_not_share_the_others(client: Client, other
     told = await client.get(authorizations(function_id))
     assert [one.get("authorizedParties") for one in told.body["functions"]] == [
         [{"ncaId": account}],
-        None,
+        [],
     ]
     assert (
         await client.patch(f"{path}/remove", {"authorizedParty": {"ncaId": account}})

@@ -71,14 +71,123 @@ async def test_a_list_longer_than_a_page_is_complete(
 
 async def test_table_rows_have_complete_ids_in_one_line(shell: Shell) -> None:
     ids = await create(shell)
-    out = (await shell.run("functions", "list", ids[0])).out
-    (line,) = [line for line in out.splitlines() if ids[1] in line]
-    assert ids[0] in line
-    assert "INACTIVE" in line
+    for arguments, shown in (((ids[0],), ids[1]), ((), ids[0])):
+        out = (await shell.run("functions", "list", *arguments)).out
+        (line,) = [line for line in out.splitlines() if shown in line]
+        assert "INACTIVE" in line
     await shell.run("deployments", "create", *ids, "--gpu", "A10G")
     shown = await shell.run("deployments", "show", *ids)
     assert "A10G" in shown.out
     assert "DEPLOYING" in shown.out
+
+
+async def test_tables_fit_100_columns(shell: Shell, fleet: Fleet, plane: ControlPlane) -> None:
+    name = "n" * 128
+    made = await shell.json("functions", "create", "--name", name, *IMAGE[2:])
+    await shell.json("deployments", "create", name, "--gpu", "A10G", "--concurrency", "16384")
+    await plane.catalog.until(lambda: plane.catalog.instances(made["versionId"]))
+    for command in (
+        ["functions", "list"],
+        ["functions", "list", name],
+        ["deployments", "show", name],
+        ["instances"],
+        ["instances", name],
+        ["queues", "show", name],
+        ["gpus"],
+    ):
+        ran = await shell.run(*command)
+        assert ran.code == 0, ran
+        # A member's value, such as a name, takes one line however long it is.
+        lines = [line.rstrip() for line in ran.out.splitlines() if not line.startswith("name ")]
+        assert max(len(line) for line in lines) <= 100, ran.out
+
+
+async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
+    name = f"fn-{uuid4().hex}"
+    first = await shell.json("functions", "create", "--name", name, *IMAGE[2:])
+    shown = await shell.run("functions", "show", name)
+    url = f"http://{first['id']}.invocation.localhost:{shell.url.rpartition(':')[2]}/echo"
+    assert url in shown.out
+    second = await shell.json("functions", "version", name, "--name", "v2", *IMAGE[2:])
+    assert second["id"] == first["id"]
+    assert (await shell.json("functions", "show", name))["versionId"] == second["versionId"]
+    assert (await shell.json("functions", "show", name, name))["versionId"] == first["versionId"]
+    assert (await shell.json("functions", "show", "v2", "v2"))["versionId"] == second["versionId"]
+    deployed = await shell.json("deployments", "create", name, name, "--gpu", "A10G", "--min", "0")
+    assert deployed["functionVersionId"] == first["versionId"]
+    shown = await shell.json("deployments", "show", name)
+    assert shown["functionVersionId"] == first["versionId"]
+    (queue,) = await shell.json("queues", "show", name)
+    assert queue["functionVersionId"] == first["versionId"]
+    assert (await shell.run("deployments", "remove", name)).code == 0
+    unclear = await shell.run("functions", "delete", name)
+    assert unclear.code == 1
+    assert f"has 2 versions: give one of {second['versionId']}, {first['versionId']}" in unclear.err
+    assert (await shell.run("functions", "delete", name, "v2")).code == 0
+    assert (await shell.run("functions", "delete", name)).code == 0
+    gone = await shell.run("functions", "show", name)
+    assert (gone.code, gone.err.count("\n")) == (1, 1)
+    assert f"There is no function called {name}" in gone.err
+
+
+async def test_a_name_that_two_functions_have_is_not_guessed(shell: Shell) -> None:
+    name = f"fn-{uuid4().hex}"
+    made = [await shell.json("functions", "create", "--name", name, *IMAGE[2:]) for _ in range(2)]
+    ran = await shell.run("functions", "show", name)
+    assert ran.code == 1
+    assert f"Several functions are called {name}: give one of" in ran.err
+    assert all(one["id"] in ran.err for one in made)
+
+
+async def test_a_failed_deployment_is_replaced_and_its_logs_are_its_reasons(
+    shell: Shell, fleet: Fleet, plane: ControlPlane, tmp_path: Path
+) -> None:
+    ids = await create(shell)
+    await shell.json("deployments", "create", *ids, "--gpu", "A10G")
+    await plane.catalog.until(lambda: plane.catalog.instances(ids[1]))
+    (instance,) = plane.catalog.instances(ids[1])
+    fleet.backend.can_never_run(instance.instance_id, "no such image")
+    await plane.catalog.until(lambda: state_of(plane, ids) == "ERROR")
+    await plane.catalog.until(lambda: not plane.catalog.instances(ids[1]))
+    logs = await shell.run("logs", *ids, "--folder", str(tmp_path))
+    assert logs.code == 1
+    assert f"instance {instance.instance_id} failed: no such image" in logs.err
+    again = await shell.json("deployments", "create", *ids, "--gpu", "A10G")
+    assert again["functionStatus"] == "DEPLOYING"
+
+
+async def test_logs_are_read_where_the_instance_is_local(
+    shell: Shell, fleet: Fleet, plane: ControlPlane, tmp_path: Path
+) -> None:
+    ids = await create(shell)
+    await shell.json("deployments", "create", *ids, "--gpu", "A10G")
+    await plane.catalog.until(lambda: plane.catalog.instances(ids[1]))
+    (instance,) = plane.catalog.instances(ids[1])
+    command = ("logs", *ids, "--folder", str(tmp_path))
+    elsewhere = await shell.run(*command)
+    assert (elsewhere.code, elsewhere.out) == (1, "")
+    assert f"runs in backend {instance.backend} and has no logs in {tmp_path}" in elsewhere.err
+    log = tmp_path / "process" / instance.instance_id / "inference.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("one\ntwo\nthree\n")
+    local = await shell.run(*command, "--lines", "2")
+    assert (local.code, local.out) == (0, "two\nthree\n")
+    assert (await shell.run(*command, "--instance", str(uuid4()))).code == 1
+    (shown,) = await shell.json("instances", *ids)
+    assert shown["instanceId"] == instance.instance_id
+
+
+def state_of(plane: ControlPlane, ids: tuple[str, str]) -> str:
+    version = plane.catalog.version(*ids)
+    return "" if version is None else version.state.value
+
+
+async def test_settings_files_are_printed(shell: Shell) -> None:
+    for program in ("gateway", "worker"):
+        shown = await shell.run("config", "show", program)
+        assert shown.out == (Path("config") / f"{program}.toml").read_text()
+    assert (await shell.run("config", "show")).out.startswith("#")
+    assert (await shell.run("config", "show", "other")).code == 2
 
 
 async def test_text_of_users_cannot_control_the_terminal(shell: Shell) -> None:
@@ -106,7 +215,7 @@ async def test_deployments_are_created_updated_and_removed(shell: Shell, fleet: 
         "deployments", "create", *ids, "--gpu", "a10g", "--min", "0", "--concurrency", "3"
     )
     (spec,) = made["deploymentSpecifications"]
-    assert (spec["gpu"], spec["minInstances"], spec["maxInstances"]) == ("A10G", 0, 1)
+    assert (spec["gpu"], spec["minInstances"], spec["maxInstances"]) == ("a10g", 0, 1)
     changed = await shell.json("deployments", "update", *ids, "--max", "4")
     (spec,) = changed["deploymentSpecifications"]
     assert (spec["minInstances"], spec["maxInstances"]) == (0, 4)
@@ -198,7 +307,7 @@ async def in_thread(wait: Callable[[], T]) -> T:
         (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
         (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
-        (["functions", "show", "one", "two"], "one is not an id"),
+        (["functions", "show", "../one"], "../one is neither an id nor a name"),
         (["functions", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
         (["functions", "list", str(uuid4()), "--visibility", "public"], "cannot be combined"),
         (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),

@@ -21,6 +21,7 @@ from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
 from gateway.routing.cross_origin import PageAccess
+from gateway.routing.sources import Sources
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
 from http1.server.listener import bind_sockets, listen
@@ -68,6 +69,7 @@ class Application:
             "x-query": request.query_string,
         }
         got["access-control-allow-origin"] = "https://of.another"
+        got["x-from"] = ",".join(request.headers.getall("x-forwarded-for", ["nobody"]))
         return web.Response(body=body, headers={**got, "x-asked": request.headers.get("x-ask", "")})
 
     async def long(self, request: web.Request) -> web.StreamResponse:
@@ -133,6 +135,7 @@ async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[byt
     proxy = ApiProxy(connect, lambda request, status, _: responses.append((request.method, status)))
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
+        request.source = Sources([], trusts_unix=False).find(request)
         try:
             return proxy.serve(request, client, PAGE)
         except GatewayError as error:
@@ -176,6 +179,14 @@ async def test_method_path_headers_and_body_reach_the_application_and_come_back(
         assert response.headers["x-host"] in served.url
         assert response.headers.getall("access-control-allow-origin") == ["*"]
     assert served.responses == [(b"PUT", 200)]
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x_forwarded_for", "X-Real-IP", "Accept"])
+async def test_the_application_learns_the_clients_address_and_nothing_that_it_made_up(
+    served: Served, client: aiohttp.ClientSession, name: str
+) -> None:
+    async with client.get(f"{served.url}/echo", headers={name: "9.9.9.9"}) as response:
+        assert response.headers["x-from"] == "127.0.0.1"
 
 
 async def test_one_connection_of_a_client_serves_many_calls(
@@ -341,7 +352,7 @@ async def test_a_method_that_no_route_has_is_not_allowed_however_parsers_read_it
 ) -> None:
     answer = await ask(served, method, b"/wait?x", b"Authorization: Bearer " + SECRET)
     answer.problem(405, "/wait")
-    assert answer.headers["allow"] == "get, head"
+    assert answer.headers["allow"] == "get, head, options"
     (await ask(served, method, b"/elsewhere")).problem(404, "/elsewhere")
     assert served.responses == [(method, 405), (method, 404)]
 

@@ -1,10 +1,21 @@
 from dataclasses import asdict
 
-from gateway.app.options import collection_bounds, edge_limits
+import pytest
+from pydantic import ValidationError
+
+from gateway.app.options import collection_bounds, edge_limits, sources
 from gateway.settings import EdgeSettings, UploadSettings
 from http1.server.limits import ServerLimits
+from http1.stream import Peer, Request
 
-OTHERS = {"listen", "host_suffix", "processes", "max_body_bytes", "cors_origins"}
+OTHERS = {
+    "listen",
+    "host_suffix",
+    "processes",
+    "max_body_bytes",
+    "trusted_hops",
+    "cors_origins",
+}
 LIMITS = EdgeSettings.model_fields.keys() - OTHERS
 
 
@@ -12,6 +23,26 @@ def test_every_limit_among_the_settings_reaches_the_listener() -> None:
     changed = {name: getattr(EdgeSettings(), name) + 1 for name in LIMITS}
     limits = asdict(edge_limits(EdgeSettings(**changed)))
     assert {name: limits[name] for name in LIMITS} == changed
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_believed"),
+    [("10.1.2.3", True), ("11.1.2.3", False), ("127.0.0.1", True), ("fd00::1", True), ("", True)],
+)
+def test_networks_addresses_and_unix_sockets_can_be_trusted(peer: str, is_believed: bool) -> None:
+    edge = EdgeSettings.model_validate(
+        {"trusted_hops": ["10.0.0.0/8", "127.0.0.1", "fd00::/8", "unix"]}
+    )
+    headers = [(b"x-forwarded-for", b"203.0.113.7")]
+    request = Request(b"GET", b"/", b"h", headers, 0, 0.0, b"h", Peer(peer))
+    assert sources(edge).find(request).address == ("203.0.113.7" if is_believed else peer)
+    assert sources(EdgeSettings()).find(request).address == peer
+
+
+@pytest.mark.parametrize("hop", ["10.0.0.1/8", "proxy.example", "unix:/path", ""])
+def test_a_trusted_hop_that_names_no_network_is_refused(hop: str) -> None:
+    with pytest.raises(ValidationError, match="not a network"):
+        EdgeSettings.model_validate({"trusted_hops": [hop]})
 
 
 def test_every_bound_of_uploads_reaches_their_space() -> None:

@@ -31,9 +31,12 @@ def test_the_documented_cluster_is_one_that_functions_can_be_deployed_to(
 
 def test_the_first_pattern_that_an_image_matches_counts(settings: GatewaySettings) -> None:
     template_of = process_options(settings.provision, settings.clusters).template_of
-    echo = "process://uvicorn examples.echo:app --port {port}"
+    echo = "process://uvicorn my_model:app --port {port}"
     assert template_of("local", "registry.example.com/echo:7") == echo
-    assert template_of("local", "other") == "process://{python} -m examples.inference --port {port}"
+    assert (
+        template_of("local", "other")
+        == "process://{python} -m gateway.examples.inference --port {port}"
+    )
     assert template_of("elsewhere", "other") is None
 
 

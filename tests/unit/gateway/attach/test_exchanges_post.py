@@ -8,6 +8,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.states import Outcome
 from http1.stream import Request, RequestStream
+from tests.support.edge_harness import Harness
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter
 
@@ -104,6 +105,57 @@ def test_a_head_in_small_pieces_is_read_all_the_same(size: int) -> None:
     assert meeting.world.client.sent == b"hello"
     assert meeting.world.client.head is not None
     assert meeting.world.client.head[2] == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [(b"HEAD", b"200 OK"), (b"GET", b"304 Not Modified")]
+)
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_post_that_announces_a_body_which_its_response_has_not_is_complete_with_the_head(
+    method: bytes, status: bytes, is_slow: bool
+) -> None:
+    """NVCF's worker closes the connection in place of the body (`docs/wire.md` §5.3)."""
+    meeting = Meeting(method)
+    meeting.world.client.is_slow = is_slow
+    head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
+    post = meeting.post(len(head) + 1234)
+    post.request_data(head[:20])
+    post.request_data(head[20:])
+    post.request_broken()
+    if is_slow:
+        meeting.world.invocation.resume_writing()
+    assert meeting.world.client.head is not None
+    assert meeting.world.client.head[2] == 1234
+    assert meeting.world.invocation.outcome is Outcome.ANSWERED
+    assert "client.abort" not in meeting.world.script.lines
+
+
+def test_nvcfs_worker_that_closes_after_the_head_of_a_head_request_has_delivered_it() -> None:
+    meeting = Meeting(b"HEAD")
+    harness = Harness()
+    harness.connections.dispatch = meeting.endpoint.serve
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
+    harness.feed(
+        b"POST %b HTTP/1.1\r\nhost: h\r\nauthorization: Bearer response-token\r\n"
+        b"content-length: %d\r\n\r\n" % (PATH, len(head) + 1234),
+        head,
+    )
+    harness.eof()
+    assert meeting.world.invocation.outcome is Outcome.ANSWERED
+    assert "client.abort" not in meeting.world.script.lines
+    assert harness.status() == b"200"
+
+
+def test_the_trailers_of_a_post_are_the_responses_without_what_must_not_come_so_late() -> None:
+    meeting = Meeting()
+    post = meeting.post(None)
+    post.request_data(HEAD + b"\r\nhello")
+    post.request_trailers(
+        [(b"x-sum", b"1"), (b"set-cookie", b"a=1"), (b"nvcf-status", b"errored"), (b"te", b"x")]
+    )
+    post.request_end()
+    assert "client.trailers [(b'x-sum', b'1')]" in meeting.world.script.lines
+    assert meeting.world.client.sent == b"hello"
 
 
 def test_an_unknown_length_stays_unknown() -> None:

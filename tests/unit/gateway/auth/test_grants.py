@@ -26,15 +26,15 @@ REACHES = st.builds(
 def test_a_key_gets_what_was_asked_for() -> None:
     only = ResourceScope(versions=frozenset({f"{F}/{V}"}))
     policy = RequestedPolicy([US], ["apikey:list_functions"], resources_of(only))
-    assert resolve_grant(CALLER, [policy], US) == (frozenset({"list_functions"}), only)
+    assert resolve_grant(CALLER, [policy], [US]) == (frozenset({"list_functions"}), only)
 
 
 def test_policies_for_others_grant_nothing_here() -> None:
     tasks = RequestedPolicy(["tasks"], ["launch_task"], [{"type": "account-tasks", "id": "*"}])
-    assert resolve_grant(CALLER, [tasks], US) == NOTHING
-    assert resolve_grant(CALLER, [], US) == NOTHING
+    assert resolve_grant(CALLER, [tasks], [US]) == NOTHING
+    assert resolve_grant(CALLER, [], [US]) == NOTHING
     ours = RequestedPolicy([], ["list_functions"], ALL)
-    assert resolve_grant(CALLER, [tasks, ours], US).scopes == {"list_functions"}
+    assert resolve_grant(CALLER, [tasks, ours], [US]).scopes == {"list_functions"}
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,19 @@ def test_policies_for_others_grant_nothing_here() -> None:
 )
 def test_what_cannot_be_granted_is_refused(policies: list[RequestedPolicy]) -> None:
     with pytest.raises(BadRequest):
-        resolve_grant(CALLER, policies, US)
+        resolve_grant(CALLER, policies, [US])
 
 
 def test_nobody_gives_what_they_lack() -> None:
     with pytest.raises(Forbidden, match="invoke_function"):
-        resolve_grant(CALLER, [RequestedPolicy([US], ["invoke_function"], ALL)], US)
+        resolve_grant(CALLER, [RequestedPolicy([US], ["invoke_function"], ALL)], [US])
     narrow = CALLER._replace(reach=ResourceScope(functions=frozenset({F})))
-    resolve_grant(narrow, [RequestedPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], US)
+    resolve_grant(
+        narrow, [RequestedPolicy([US], [], [{"type": "function", "id": f"{F}/{V}"}])], [US]
+    )
     for wider in ([{"type": "function", "id": f"{G}/*"}], ALL):
         with pytest.raises(Forbidden):
-            resolve_grant(narrow, [RequestedPolicy([US], [], wider)], US)
+            resolve_grant(narrow, [RequestedPolicy([US], [], wider)], [US])
 
 
 @given(REACHES, REACHES, REACHES)

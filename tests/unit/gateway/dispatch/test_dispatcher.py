@@ -6,13 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
+from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
@@ -21,10 +23,11 @@ from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
+from gateway.routing.sources import Sources
 from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Request
+from http1.stream import Headers, Peer, Request
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import (
@@ -33,11 +36,14 @@ from tests.support.recorder import (
     RecordedSpool,
     Script,
 )
+from tests.support.stored_numbers import StoredNumbers
+from tests.support.waiting import until
 from wire.envelope import decode_envelope
 from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
 LIMITED = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
+RATED = FunctionId("9f9619ff-8b86-4011-b42d-00c04fc964ff")
 PAGES = FunctionId("8f9619ff-8b86-4011-b42d-00c04fc964ff")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GOOD = (b"authorization", b"Bearer good")
@@ -63,12 +69,23 @@ def dispatcher(
     own: PagePolicy = OPEN,
     page_policy: PagePolicy | None = None,
     queue: RecordedQueue | None = None,
+    numbers: StoredNumbers | None = None,
 ) -> Dispatcher:
     model, queue = ReadModel(), queue or RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
     model.apply(FunctionVersion(INACTIVE, version, "own", "name", VersionState.INACTIVE))
     model.apply(
         FunctionVersion(LIMITED, version, "own", "name", VersionState.ACTIVE, max_body_bytes=100)
+    )
+    model.apply(
+        FunctionVersion(
+            RATED,
+            version,
+            "own",
+            "name",
+            VersionState.ACTIVE,
+            rate_limit=RateLimitPolicy(rate="2-M"),
+        )
     )
     if page_policy is not None:
         model.apply(
@@ -94,9 +111,10 @@ def dispatcher(
         context,
         registry,
         call_head_reader(b""),
-        admission,
+        Gates(admission, RateLimits(numbers or StoredNumbers(), lambda: 0)),
         PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
         Refusals(metrics, access, admission.key_id_of),
+        Sources([], trusts_unix=False),
     )
 
 
@@ -202,7 +220,7 @@ def test_a_refused_call_is_logged_with_what_is_known_of_it_and_counted_by_reason
         (b"x-request-id", b'mine "1"'),
     ]
     request = Request(b"POST", b"/v1/chat?token=secret", b"f.example", headers, 0, 0.0)
-    request.peer = "192.0.2.7"
+    request.peer = Peer("192.0.2.7")
     client = RecordedResponseWriter(Script(), "client")
     refusing(request, client)
     (line,) = found.lines
@@ -342,3 +360,62 @@ def test_only_one_invocation_token_in_the_query_is_a_credential(
     assert found == status
     if query.startswith(b"nvcf-token=") and status == 401:
         assert (b"referrer-policy", b"no-referrer") in sent
+
+
+class RatedCall:
+    """A call of the function that accepts two calls per minute."""
+
+    def __init__(self, dispatch: Dispatcher, body_bytes: int | None = 0) -> None:
+        self.script = Script()
+        self.client = RecordedResponseWriter(self.script, "client")
+        headers = [GOOD, (b"function-id", RATED.encode())]
+        request = Request(b"POST", b"/", b"f.example", headers, body_bytes, 0.0)
+        self.stream = dispatch(request, self.client)
+
+    @property
+    def status(self) -> int:
+        return 0 if self.client.head is None else self.client.head[0]
+
+
+async def test_calls_above_the_rate_limit_are_refused() -> None:
+    metrics = MetricRegistry(with_process=False)
+    dispatch = dispatcher(metrics=GatewayMetrics(metrics))
+    calls = [RatedCall(dispatch) for _ in range(3)]
+    for call in calls:
+        call.stream.request_end()
+    await until(lambda: [call.status for call in calls], [0, 0, 429].__eq__)
+    refused = calls[2].client
+    assert refused.head is not None
+    document = json.loads(refused.sent)
+    assert document["reason"] == "rate_limited"
+    assert document["detail"].startswith("The function accepts 2 calls per minute")
+    assert (b"retry-after", b"30") in refused.head[1]
+    # The next one is refused at once.
+    assert RatedCall(dispatch).status == 429
+    assert b'requests_total{method="POST",status="429",endpoint="TLB"} 2\n' in metrics.exposition()
+
+
+async def test_what_a_client_sends_while_its_call_is_held_is_not_lost() -> None:
+    numbers, script = StoredNumbers(), Script()
+    numbers.answers.clear()
+    call = RatedCall(dispatcher(numbers=numbers, queue=RecordedQueue(script)), 11)
+    for part in (b"one ", b"two "):
+        call.stream.request_data(part)
+    assert call.script.take() == ["client.pause"]
+    numbers.answers.set()
+    await until(call.script.take, ["client.resume"].__eq__)
+    call.stream.request_data(b"six")
+    call.stream.request_end()
+    assert script.take() == ["queue.publish"]
+
+
+async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted() -> None:
+    numbers = StoredNumbers()
+    numbers.answers.clear()
+    dispatch = dispatcher(numbers=numbers)
+    for call in [RatedCall(dispatch) for _ in range(2)]:
+        call.stream.request_broken()
+    numbers.answers.set()
+    await until(lambda: numbers.documents)
+    calls = [RatedCall(dispatch) for _ in range(4)]
+    await until(lambda: [call.status for call in calls], [0, 0, 429, 429].__eq__)

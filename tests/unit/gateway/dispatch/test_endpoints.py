@@ -130,6 +130,14 @@ def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> 
     assert routes.client.sent == b""
 
 
+@pytest.mark.parametrize("target", [b"/health", b"/health/live?x", b"/health/ready", b"*"])
+def test_health_paths_and_the_server_itself_tell_their_methods(target: bytes) -> None:
+    routes = Routes()
+    assert routes.serve(b"OPTIONS", target) == [(b"allow", b"GET, HEAD, OPTIONS")]
+    assert routes.client.head is not None
+    assert routes.client.head[0] == 204
+
+
 def test_what_is_no_route_is_not_found() -> None:
     routes = Routes()
     with pytest.raises(NotFound):

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain import lifecycle
-from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
+from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType, Source
 from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, VersionState
 from gateway.errors import BadRequest, NotFound
@@ -15,7 +16,15 @@ F, V = FunctionId("f"), VersionId("v")
 VERSION = FunctionVersion(F, V, "a", "n", VersionState.INACTIVE)
 SPEC = GpuSpec("s1", "A10G", "east", "large", 1, 2, 4, {"clusters": ["e1"], "preferredOrder": 3})
 OTHER = replace(SPEC, spec_id="s2", gpu="T4")
-CLUSTERS = Clusters([ClusterGroup("east", "p", (Gpu("A10G", (InstanceType("large"),)),))])
+CLUSTERS = Clusters(
+    [ClusterGroup("east", "p", (Gpu("A10G", (InstanceType("large"),)),), images=("*",))]
+)
+TWO = Clusters(
+    [
+        ClusterGroup("east", "p", (Gpu("T4", (InstanceType("x"),)),), images=("slow:*",)),
+        ClusterGroup("west", "p", (Gpu("T4", (InstanceType("x"),)),), images=("fast:*",)),
+    ]
+)
 
 
 def deployment(*specs: GpuSpec) -> Deployment:
@@ -66,15 +75,16 @@ def test_a_new_version_allows_reruns_unless_it_says_no() -> None:
 
 
 @pytest.mark.parametrize("state", list(VersionState))
-def test_only_what_is_inactive_and_not_draining_is_deployed(state: VersionState) -> None:
+def test_only_what_is_inactive_failed_or_draining_is_deployed(state: VersionState) -> None:
+    if state is VersionState.ERROR:
+        lifecycle.check_deployable(in_state(state), deployment())
+        return
     if state is VersionState.INACTIVE:
         lifecycle.check_deployable(in_state(state), None)
-    else:
-        with pytest.raises(BadRequest) as refused:
-            lifecycle.check_deployable(in_state(state), deployment())
-        assert refused.value.members["functionStatus"] == state.value
-    with pytest.raises(BadRequest):
+        lifecycle.check_deployable(in_state(state), replace(deployment(), draining_until=9))
+    with pytest.raises(BadRequest) as refused:
         lifecycle.check_deployable(in_state(state), deployment())
+    assert refused.value.members["functionStatus"] == state.value
 
 
 @pytest.mark.parametrize(
@@ -95,12 +105,53 @@ def test_a_deployment_that_wants_nothing_yet_is_up_at_once(
 
 
 def test_wishes_are_placed_with_what_was_not_said_filled_in() -> None:
-    (spec,) = lifecycle.choose_specs([SpecRequest(gpu="a10g")], CLUSTERS, "a", lambda: "id")
+    (spec,) = lifecycle.choose_specs(
+        [SpecRequest(gpu="a10g")], CLUSTERS, "a", Source("img:1"), lambda: "id"
+    )
     assert spec == GpuSpec("id", "A10G", "east", "large", 0, 1, 1)
     with pytest.raises(BadRequest, match="above"):
         lifecycle.choose_specs(
-            [SpecRequest(gpu="a10g", min_instances=2)], CLUSTERS, "a", lambda: "id"
+            [SpecRequest(gpu="a10g", min_instances=2)], CLUSTERS, "a", Source("img:1"), lambda: "id"
         )
+
+
+@pytest.mark.parametrize(
+    ("source", "request_", "told"),
+    [
+        (Source("fast:1"), SpecRequest(gpu="T4"), "west"),
+        (Source("fast:1"), SpecRequest(gpu="T4", backend="west"), "west"),
+        (Source("slow:1"), SpecRequest(gpu="T4"), "east"),
+    ],
+)
+def test_a_version_is_placed_where_its_image_can_be_run(
+    source: Source, request_: SpecRequest, told: str
+) -> None:
+    (spec,) = lifecycle.choose_specs([request_], TWO, "a", source, lambda: "id")
+    assert spec.backend == told
+
+
+@pytest.mark.parametrize(
+    ("source", "request_", "told"),
+    [
+        (
+            Source("fast:1"),
+            SpecRequest(gpu="T4", backend="east"),
+            "cluster 'east' has no command for the image 'fast:1'; these have one: west",
+        ),
+        (
+            Source("new:1"),
+            SpecRequest(gpu="T4"),
+            "no cluster has a command for the image 'new:1'; "
+            "the images with one are: slow:* (east), fast:* (west)",
+        ),
+        (Source("", is_chart=True), SpecRequest(gpu="T4"), "helmChart: no cluster runs Helm"),
+    ],
+)
+def test_a_version_that_cannot_be_run_is_refused_with_what_can(
+    source: Source, request_: SpecRequest, told: str
+) -> None:
+    with pytest.raises(BadRequest, match=re.escape(told)):
+        lifecycle.choose_specs([request_], TWO, "a", source, lambda: "id")
 
 
 def test_an_update_changes_numbers_and_keeps_the_rest() -> None:

@@ -12,8 +12,9 @@ from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
     RecordedResponseWriter,
 )
-from wire.envelope import decode_envelope
+from wire.envelope import MAX_ENVELOPE_BYTES, decode_envelope
 from wire.headers import EXPOSED_HEADERS
+from wire.source import Source
 
 
 def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
@@ -42,6 +43,8 @@ def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
         (b"traceparent", b"00-abc"),
         (b"nvcf-invocation-region", b"eu"),
         (b"nvcf-feature-disable-worker-compatibility", b"true"),
+        (b"forwarded", b"for=unknown;proto=http"),
+        (b"x-forwarded-proto", b"http"),
     ]
     assert envelope.body == b"hello"
     assert (envelope.request_id, envelope.nca_id, envelope.subject) == (
@@ -55,8 +58,8 @@ def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
     assert world.queue.traces == [b"00-abc"]
 
 
-def test_a_header_that_is_no_utf8_is_the_clients_fault() -> None:
-    world = World(headers=[(b"host", b"f"), (b"x", b"\xff")])
+def test_a_head_that_fits_in_no_envelope_is_the_clients_fault() -> None:
+    world = World(headers=[(b"host", b"f"), (b"x", b"y" * MAX_ENVELOPE_BYTES)])
     world.invocation.request_end()
     assert world.problem()["status"] == 400
     assert world.invocation.outcome is Outcome.BAD_REQUEST
@@ -90,6 +93,20 @@ def test_a_known_length_waits_for_the_first_32_kib_and_the_rest_goes_by_get() ->
         "client.resume",
         "worker.end",
     ]
+
+
+def test_the_envelope_tells_the_client_and_a_location_leads_back_to_it() -> None:
+    world = World(
+        headers=[(b"x-forwarded-for", b"9.9.9.9"), (b"x-real-ip", b"9.9.9.9")],
+        source=Source("203.0.113.7", b"https", b"f.example:8443"),
+    )
+    world.publish().attach()
+    envelope = decode_envelope(world.queue.envelopes[0])
+    assert (b"x-forwarded-for", b"203.0.113.7") in envelope.headers
+    assert b"9.9.9.9" not in world.queue.envelopes[0]
+    world.head(307, [(b"location", b"http://127.0.0.1:8000/v1/models/")])
+    assert world.client.head is not None
+    assert (b"location", b"https://f.example:8443/v1/models/") in world.client.head[1]
 
 
 def test_an_unknown_length_never_waits_for_more_than_came_with_the_head() -> None:
@@ -135,6 +152,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         (b"set-cookie", b"a"),
         (b"set-cookie", b"b"),
         (b"access-control-expose-headers", b"x"),
+        (b"x-accel-buffering", b"no"),
         (b"nvcf-reqid", REQUEST_ID.encode()),
         (b"nvcf-status", b"fulfilled"),
         (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),

@@ -81,8 +81,48 @@ def test_the_routing_headers_come_before_the_host() -> None:
     assert (head.function_id, head.version_id) == (F, V)
 
 
-def test_a_malformed_version_header_is_ignored() -> None:
-    head = read(request("api", (b"function-id", F.encode()), (b"function-version-id", b"v1")))
+HOST_OF_F = f"{F}.invocation.example.com"
+OTHER = "22222222-2222-4333-8444-555555555555"
+NAMES_F = (b"function-id", F.encode())
+
+
+@pytest.mark.parametrize("value", [b"v1", V[:-1].encode(), b"", b"{" + V.encode() + b"}"])
+@pytest.mark.parametrize(
+    ("authority", "headers"),
+    [("api", [NAMES_F]), (HOST_OF_F, []), (f"{V}.{HOST_OF_F}", []), (HOST_OF_F, [NAMES_F])],
+)
+def test_a_malformed_version_header_is_refused(
+    authority: str, headers: Headers, value: bytes
+) -> None:
+    """Else a misspelt version id would run any version."""
+    with pytest.raises(BadRequest, match="not a UUID"):
+        read(request(authority, *headers, (b"function-version-id", value)))
+
+
+@pytest.mark.parametrize("headers", [[], [NAMES_F]])
+@pytest.mark.parametrize("authority", [HOST_OF_F, f"{V}.{HOST_OF_F}"])
+def test_a_version_header_holds_for_the_function_that_the_host_names(
+    authority: str, headers: Headers
+) -> None:
+    head = read(request(authority, *headers, (b"function-version-id", V.upper().encode())))
+    assert head is not None
+    assert (head.function_id, head.version_id) == (F, V)
+
+
+@pytest.mark.parametrize("headers", [[], [NAMES_F]])
+def test_a_version_header_that_contradicts_the_host_is_refused(headers: Headers) -> None:
+    with pytest.raises(BadRequest, match="different versions"):
+        read(request(f"{OTHER}.{HOST_OF_F}", *headers, (b"function-version-id", V.encode())))
+
+
+def test_the_version_in_the_host_holds_although_a_header_repeats_the_function() -> None:
+    head = read(request(f"{V}.{HOST_OF_F}", NAMES_F))
+    assert head is not None
+    assert (head.function_id, head.version_id) == (F, V)
+
+
+def test_the_host_says_nothing_about_another_function() -> None:
+    head = read(request(f"{V}.{OTHER}.invocation.example.com", NAMES_F))
     assert head is not None
     assert (head.function_id, head.version_id) == (F, None)
 

@@ -8,6 +8,7 @@ from gateway.telemetry.access_log import MAX_PATH_BYTES, AccessLog
 from runtime.logs import LineWriter
 from tests.support.invocation_world import FUNCTION, REQUEST_ID, VERSION, World
 from tests.support.recorder import RecordedPost
+from wire.source import Source
 
 
 class Lines(LineWriter):
@@ -36,7 +37,12 @@ def test_a_line_has_every_figure_of_a_finished_invocation() -> None:
         (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         (b"x-request-id", b"mine-7"),
     ]
-    world = World(body_bytes=5, headers=headers, client_address="192.0.2.7", key_id="key-1")
+    world = World(
+        body_bytes=5,
+        headers=headers,
+        source=Source("192.0.2.7", b"http", b"f.example"),
+        key_id="key-1",
+    )
     world.invocation.request_data(b"hello")
     world.publish()
     world.now = 100.25

@@ -1,6 +1,7 @@
 """The HTTP/1.1 client, byte by byte, without a socket."""
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,15 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.client.connection import ClientConnection
-from http1.stream import Failure, Headers, NullResponseStream
+from http1.stream import Defect, Failure, Headers, NullResponseStream
 from tests.unit.http1.client.transport import Transport
 
 BODY = bytes(range(256)) * 3
 
 
 class Clock:
+    """As much of an event loop as a connection uses."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
     def time(self) -> float:
         return 1.0
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def run(self) -> None:
+        """Run the turns that are due, until none is left."""
+        while self.soon:
+            self.soon.pop(0)()
 
 
 class Recorder:
@@ -50,7 +64,9 @@ class Recorder:
     def response_end(self) -> None:
         self.ends += 1
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         assert self.failure is None
         self.failure = failure
 
@@ -103,6 +119,58 @@ def test_any_split_into_reads_reports_the_same_response(kind: str, cuts: list[in
     assert (b"x-a", b"b") in recorder.headers
     assert b"content-length" not in dict(recorder.headers)
     assert recorder.is_released
+
+
+TRAILERS = {
+    "plain": b"X-Sum: 1\r\nServer-Timing: a;dur=1\r\n",
+    "cookie": b"Set-Cookie: sid=1\r\n",
+    "length": b"Content-Length: 5\r\n",
+    "no length": b"Content-Length: five\r\ncontent-length: 7\r\n",
+    "coding": b"Transfer-Encoding: gzip\r\nConnection: close\r\nUpgrade: h2c\r\n",
+    "long": b"X-Signature: " + b"s" * 3000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(TRAILERS))
+@given(cuts=st.lists(st.integers(0, 5000), max_size=12))
+def test_trailers_are_no_headers_and_break_nothing_however_they_are_cut(
+    kind: str, cuts: list[int]
+) -> None:
+    response = RESPONSES["chunked"][:-2] + TRAILERS[kind] + b"\r\n"
+    recorder = received(split(response, cuts))
+    assert (recorder.status, recorder.body, recorder.ends, recorder.failure) == (200, BODY, 1, None)
+    assert recorder.headers == [(b"x-a", b"b"), (b"transfer-encoding", b"chunked")]
+    assert recorder.is_released
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"X : y\r\n", b"X: a\x01\r\n", b"X: y%b\r\n" % (b"y" * 900) * 20]
+)
+def test_trailers_that_are_none_cost_the_connection_and_not_the_response(trailer: bytes) -> None:
+    recorder = received([RESPONSES["chunked"][:-2] + trailer + b"\r\n"])
+    assert (recorder.body, recorder.ends, recorder.failure) == (BODY, 1, None)
+    assert not recorder.is_released
+
+
+def test_so_many_chunks_that_they_wait_for_the_next_turn_arrive_all() -> None:
+    recorder: Any = Recorder()
+    loop: Any = Clock()
+    transport: Any = Transport()
+    connection = ClientConnection(recorder, loop)
+    connection.connection_made(transport)
+    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"")
+    connection.data_received(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nz\r\n" * 5000
+    )
+    assert 0 < len(recorder.body) < 5000
+    connection.pause_reading()
+    loop.run()
+    held = len(recorder.body)
+    connection.resume_reading()
+    loop.run()
+    assert held < len(recorder.body) == 5000
+    connection.data_received(b"0\r\n\r\n")
+    assert (recorder.ends, recorder.is_released) == (1, True)
 
 
 @given(cuts=st.lists(st.integers(0, 2000), max_size=12), keep=st.integers(0, 1000))
@@ -177,7 +245,9 @@ class Ending(NullResponseStream):
     def response_end(self) -> None:
         self.ends.append("end")
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
         self.ends.append(failure.name)
 
 
@@ -198,8 +268,10 @@ class Leaver(Recorder):
         super().response_data(data)
         self.leave()
 
-    def response_broken(self, failure: Failure, *, is_stale: bool) -> None:
-        super().response_broken(failure, is_stale=is_stale)
+    def response_broken(
+        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+    ) -> None:
+        super().response_broken(failure, is_stale=is_stale, defect=defect)
         if failure is Failure.INVALID:
             self.connection.discard(self.rest)
 
@@ -252,6 +324,27 @@ def test_of_what_is_not_http_the_end_of_the_connection_is_awaited() -> None:
     assert (leaver.rest.ends, transport.closing) == ([], False)
     leaver.connection.connection_lost(None)
     assert leaver.rest.ends == ["CLOSED"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "is_complete"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 2\r\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\ncontent-length:2\n\nok", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 3\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\nContent-Length: 2\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nX: a\x01\r\n\r\nok", False),
+    ],
+)
+def test_a_refused_response_that_is_all_there_needs_no_wait_for_the_end_of_its_connection(
+    refused: bytes, is_complete: bool
+) -> None:
+    leaver, transport = left([refused], 9)
+    assert leaver.failure is Failure.INVALID
+    assert transport.closing is is_complete
+    assert leaver.rest.ends == (["end"] if is_complete else [])
+    assert not leaver.is_released
 
 
 def test_a_connection_whose_next_write_must_fail_is_closed_with_a_reset() -> None:

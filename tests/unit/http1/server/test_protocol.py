@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http1.server.body import MAX_STEPS
+from http1.body import MAX_STEPS
 from http1.server.http_error import HttpError
 from http1.server.limits import ServerLimits
 from http1.server.protocol import LAST_IDLE_S
-from tests.unit.http1.server.harness import PEER, Exchange, Harness, answering
+from tests.support.edge_harness import PEER, Exchange, Harness, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED_POST = b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -114,6 +114,49 @@ def test_a_response_longer_than_announced_is_reset_and_its_stream_breaks() -> No
     harness.last.writer.send_data(b"sixsix")
     assert harness.last.events == ["end", "broken"]
     assert harness.transport.aborted
+
+
+@pytest.mark.parametrize(
+    ("te", "tail"),
+    [
+        (b"", b"0\r\n\r\n"),
+        (b"te: trailers\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"TE: deflate;q=0.5 , Trailers\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"te: deflate\r\n", b"0\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("length", [None, 2])
+def test_trailers_go_to_who_asked_for_them_and_never_into_a_sized_response(
+    te: bytes, tail: bytes, length: int | None
+) -> None:
+    harness = Harness()
+    harness.feed(b"GET / HTTP/1.1\r\nhost: h\r\n" + te + b"\r\n")
+    writer = harness.last.writer
+    writer.send_head(200, [], length)
+    writer.send_data(b"ok")
+    writer.add_trailers([(b"x-sum", b"1")])
+    harness.last.is_over = True
+    writer.send_end()
+    harness.feed()
+    head, _, body = harness.transport.written.partition(b"\r\n\r\n")
+    assert b"x-sum" not in head
+    assert body == (b"2\r\nok\r\n" + tail if length is None else b"ok")
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=8))
+def test_trailers_of_a_request_are_no_headers_and_break_nothing(cuts: list[int]) -> None:
+    wire = (
+        b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"
+        b"0\r\nContent-Length: 5\r\nTransfer-Encoding: gzip\r\nX-Long: %b\r\n\r\n" % (b"y" * 2000)
+    )
+    bounds = sorted({0, *(cut % len(wire) for cut in cuts), len(wire)})
+    harness = Harness(on=answering)
+    harness.feed(*(wire[a:b] for a, b in pairwise(bounds)), b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+    first = harness.exchanges[0]
+    assert first.body_bytes == b"ok"
+    assert [name for name, _ in first.request.headers] == [b"host", b"transfer-encoding"]
+    assert [name for name, _ in first.trailers][:2] == [b"content-length", b"transfer-encoding"]
+    assert len(harness.exchanges) == 2
 
 
 def test_calls_after_the_end_do_not_touch_the_next_response() -> None:
@@ -749,7 +792,7 @@ def test_a_request_knows_the_address_of_its_peer() -> None:
     harness = Harness(on=answering)
     harness.feed(GET)
     (exchange,) = harness.exchanges
-    assert exchange.request.peer == PEER
+    assert exchange.request.peer.address == PEER
 
 
 def test_an_error_response_is_reported_with_what_is_known_of_its_request() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from http1 import stream
 from http1.server.http_error import HttpError
 from http1.server.limits import ServerLimits
 from http1.server.request_head import (
@@ -21,7 +22,7 @@ LIMITS = ServerLimits()
 
 
 def read(block: bytes, limits: ServerLimits = LIMITS) -> tuple[Request, int]:
-    return read_head(block, limits, 5.0)
+    return read_head(block, limits, 5.0, stream.Peer("192.0.2.7"))
 
 
 def test_a_head_becomes_a_request_byte_for_byte() -> None:

@@ -25,6 +25,8 @@ class Writer:
     def send_data(self, data: bytes) -> None:
         self.body += data
 
+    def add_trailers(self, trailers: Headers) -> None: ...
+
     def send_end(self) -> None:
         self.has_ended = True
 

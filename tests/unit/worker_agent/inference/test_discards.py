@@ -1,6 +1,6 @@
 """When the slot of a request that nobody waits for is free."""
 
-from http1.stream import Failure, ResponseStream
+from http1.stream import NO_TRAILERS, Failure, ResponseStream
 from worker_agent.inference.discards import DiscardedResponse, Discards
 
 GRACE_S = 60.0
@@ -8,6 +8,8 @@ GRACE_S = 60.0
 
 class Writer:
     """The request; ``stream`` is what its response goes to."""
+
+    trailers = NO_TRAILERS
 
     def __init__(self) -> None:
         self.stream: ResponseStream | None = None

@@ -5,16 +5,9 @@ import json
 import pytest
 
 from gateway.attach.faults import FAULTS
-from http1.stream import Failure
+from http1.stream import Defect, Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import (
-    CLOSED,
-    CONNECTION,
-    INTERNAL,
-    SERVICE,
-    fault_of,
-    problem_response,
-)
+from worker_agent.job.failures import CONNECTION, INTERNAL, fault_of, problem_response
 
 
 @pytest.mark.parametrize(
@@ -31,11 +24,22 @@ def test_each_failure_has_the_source_of_the_specification(failure: Failure, sour
 
 
 def test_every_failure_is_mapped() -> None:
-    assert {fault_of(failure) for failure in Failure} == {CONNECTION, CLOSED, SERVICE}
+    assert {fault_of(failure).status for failure in Failure} == {500, 502}
+
+
+def test_the_caller_is_told_what_makes_a_response_invalid() -> None:
+    fault = fault_of(Failure.INVALID, Defect("folded_line", "A header line is folded", "x-a"))
+    assert (fault.source, fault.status, fault.kind) == ("inference-service", 502, "bad-gateway")
+    assert fault.detail == (
+        "The inference server's response is not valid HTTP: A header line is folded (x-a)"
+    )
+    document = json.loads(problem_response(fault, "the-id").partition(b"\r\n\r\n")[2])
+    assert (document["status"], document["title"]) == (502, "Bad Gateway")
 
 
 def test_the_gateway_knows_the_word_of_every_fault() -> None:
-    assert {fault.word for fault in (CONNECTION, CLOSED, SERVICE, INTERNAL)} == set(FAULTS)
+    faults = [INTERNAL, *(fault_of(failure) for failure in Failure)]
+    assert {fault.word for fault in faults} == set(FAULTS)
 
 
 def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:

@@ -45,6 +45,32 @@ def test_a_streamed_response_frees_the_slot_at_its_end() -> None:
     assert bench.job.response_bytes == 3
 
 
+TRAILERS = [(b"x-sum", b"1"), (b"set-cookie", b"a=1"), (b"content-length", b"9")]
+
+
+def test_trailers_that_may_be_passed_on_end_the_post_of_a_stream() -> None:
+    bench = Bench().stream()
+    bench.call.trailers = TRAILERS
+    bench.job.response_end()
+    assert bench.take() == ["post.send_end [(b'x-sum', b'1')]", "registry.freed"]
+
+
+@pytest.mark.parametrize("body", [b"hello", b""])
+def test_a_whole_response_with_trailers_is_posted_as_a_stream(body: bytes) -> None:
+    bench = Bench().forward()
+    bench.call.trailers = TRAILERS
+    bench.job.response_whole(200, JSON, len(body), body)
+    data = [f"post.send_data {body!r}"] if body else []
+    assert bench.take() == [
+        "registry.responding",
+        "attach.stream None",
+        *data,
+        "post.send_end [(b'x-sum', b'1')]",
+        "registry.freed",
+    ]
+    assert (bench.job.state, bench.job.response_bytes) == (State.DELIVERING, len(body))
+
+
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 def test_a_response_without_body_is_posted_without_the_length_it_announces(method: bytes) -> None:
     bench = Bench(method=method).forward()

@@ -65,6 +65,28 @@ def test_a_callers_platform_and_hop_headers_are_dropped_in_any_case() -> None:
     assert not [line for line in got if b"forged" in line]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"nvcf_sub",
+        b"Nvcf_NcaId",
+        b"NVCF-FUNCTION_VERSION-ID",
+        b"nvcf_max_response_size_bytes",
+        b"nvcf_poll-seconds",
+        b"content_length",
+        b"Transfer_Encoding",
+    ],
+)
+def test_a_name_that_servers_read_as_one_of_the_platforms_is_dropped(name: bytes) -> None:
+    got = lines(envelope(headers=((name, b"7"), (b"x_user_name", b"kept"))))
+    assert not [line for line in got if line.lower().startswith(name.lower())]
+    assert b"x_user_name: kept" in got
+
+
+def test_a_value_that_is_not_utf_8_goes_out_as_it_came() -> None:
+    assert b"x-user: M\xfcller" in lines(envelope(headers=((b"x-user", b"M\xfcller"),)))
+
+
 def test_the_time_left_to_answer_is_what_the_caller_grants_less_the_wait() -> None:
     given = envelope(headers=((b"nvcf-poll-seconds", b"45"),))
     assert b"Nvcf-Poll-Seconds: 45" in lines(given)

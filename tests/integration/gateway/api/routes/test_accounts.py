@@ -1,6 +1,7 @@
 """Accounts and the clients that act for them."""
 
 import asyncio
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -43,6 +44,50 @@ async def test_an_account_is_made_named_limited_and_deleted(admin: Client, accou
     assert (await admin.delete(at(account))).status == 204
     assert (await admin.get(at(account))).status == 404
     assert (await admin.get(f"/v2/nvcf/clients/{client_id}")).status == 404
+
+
+async def test_an_accounts_limits_are_kept(admin: Client, account: str) -> None:
+    limits = {
+        "maxFunctionsAllowed": 7,
+        "maxTasksAllowed": 6,
+        "maxTelemetriesAllowed": 5,
+        "maxRegistryCredentialsAllowed": 4,
+    }
+    made = await admin.post(at(account), {"name": "Acme", "adminClientId": account, **limits})
+    assert made.body["account"].items() >= limits.items()
+    assert made.body["account"]["clientIds"] == [account]
+    changed = await admin.patch(at(account), {"maxTasksAllowed": 0})
+    assert changed.body["account"] == {**made.body["account"], "maxTasksAllowed": 0}
+    assert (await admin.get(at(account))).body == changed.body
+
+
+async def test_a_function_is_shared_with_one_client_of_an_account(
+    plane: IdentityPlane, admin: Client, issuer: TokenIssuer, account: str
+) -> None:
+    linked, colleague = f"client-{uuid4().hex}", f"client-{uuid4().hex}"
+    await admin.post(at(account), {"name": "Acme"})
+    for client_id in (linked, colleague):
+        body = {"clientId": client_id}
+        told = await admin.patch(at(account, "/clients/associate"), body)
+        assert client_id in told.body["account"]["clientIds"]
+    function_id, version_id = await (await plane.client(f"seller-{account}")).create()
+    seller = await plane.client(f"seller-{account}")
+    path = f"/v2/nvcf/authorizations/functions/{function_id}"
+    party = {"ncaId": account, "clientId": linked}
+    for wrong in ({**party, "clientId": "nobody"}, {"ncaId": "*", "clientId": linked}):
+        assert (await seller.post(path, {"authorizedParties": [wrong]})).status == 400
+    told = await seller.post(path, {"authorizedParties": [party]})
+    assert told.body["function"]["authorizedParties"] == [party]
+    version = f"/v2/nvcf/functions/{function_id}/versions/{version_id}"
+    until = int(time.time()) + 600
+    for client_id, status in ((linked, 200), (colleague, 404)):
+        buyer = plane.holder(issuer.token(client_id, "list_functions", exp=until))
+        assert (await buyer.get(version)).status == status
+        listed = (await buyer.get("/v2/nvcf/functions?visibility=authorized")).body["functions"]
+        assert len(listed) == (status == 200)
+    removed = await seller.patch(f"{path}/remove", {"authorizedParty": party})
+    assert removed.body["function"]["authorizedParties"] == []
+    assert (await seller.post(path, {"authorizedParties": []})).status == 200
 
 
 async def test_an_accounts_limit_holds(admin: Client, owner: Client, account: str) -> None:

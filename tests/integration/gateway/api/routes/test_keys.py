@@ -89,6 +89,30 @@ async def test_the_cli_begins_with_the_bootstrap_secret_and_makes_its_key(
     assert function_id
 
 
+@pytest.mark.parametrize("how", [{}, {"headers": {"content-type": "application/json"}}])
+async def test_an_admin_token_is_made_without_a_body(
+    plane: IdentityPlane, how: dict[str, Any]
+) -> None:
+    told = await plane.holder(plane.secret).post("/v1/admin/keys", **how)
+    assert (told.status, told.body["nca_id"]) == (200, DEFAULT_ACCOUNT)
+
+
+async def test_the_caller_may_know_this_service_by_another_id(admin: Client) -> None:
+    headers = {**CLI_HEADERS, "Key-Issuer-Id": "my-service"}
+    policy = {"aud": "my-service", "scopes": ["invoke_function"], "resources": ALL}
+    body = wish(authorizations={"policies": [policy]})
+    made = await admin.post("/v1/keys", body, headers=headers)
+    assert made.body["issuer_service_id"] == "my-service"
+    (allowed,) = made.body["authorizations"]["policies"]
+    assert (allowed["aud"], allowed["scopes"]) == ("my-service", ["invoke_function"])
+    told = await admin.get(f"/v1/keys/{made.body['id']}")
+    assert told.body["issuer_service_id"] == SERVICE_ID
+    assert told.body["authorizations"]["policies"][0]["aud"] == SERVICE_ID
+    assert (await admin.post("/v1/keys", body)).body["authorizations"]["policies"] == []
+    long = await admin.post("/v1/keys", body, headers={"Key-Issuer-Id": "x" * 129})
+    assert long.status == 400
+
+
 async def test_nothing_is_minted_without_the_bootstrap_secret(
     plane: IdentityPlane, admin: Client
 ) -> None:

@@ -24,7 +24,7 @@ from tests.support.deployments import FUNCTION_ID, VERSION_ID, gpu_spec, instanc
 from worker_agent.settings import ENV_PREFIX, WorkerSettings
 
 ALLOCATION = Allocation("127.0.0.1", 4711, Path("/run/i1/secrets.json"))
-ECHO = "process://{python} -m uvicorn 'examples.echo:app' --port {port}"
+ECHO = "process://{python} -m uvicorn 'my_model:app' --port {port}"
 
 
 def launch_spec(**spec: Any) -> LaunchSpec:
@@ -43,7 +43,7 @@ def test_the_template_is_filled_and_the_arguments_follow() -> None:
         {},
     )
     assert command.argv == (
-        "/bin/python", "-m", "uvicorn", "examples.echo:app", "--port", "4711",
+        "/bin/python", "-m", "uvicorn", "my_model:app", "--port", "4711",
         "--log-level", "very quiet; rm -rf /",
     )  # fmt: skip
 

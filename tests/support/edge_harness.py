@@ -10,7 +10,7 @@ from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
 
-PEER = "192.0.2.9"
+PEER = "192.0.2.7"
 _NOTHING_TO_READ, _ = os.pipe()
 
 
@@ -74,10 +74,8 @@ class FakeTransport:
         return self.buffered
 
     def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
-        if name == "peername":
-            return PEER, 50_000
-        assert name == "socket"
-        return self.socket
+        assert name in {"socket", "peername"}
+        return self.socket if name == "socket" else (PEER, 4711)
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -134,6 +132,7 @@ class Exchange:
         self.events: list[str] = []
         self.on: Callable[[str, Exchange], None] = lambda event, exchange: None
         self.is_over = False
+        self.trailers: Headers = []
 
     def _happened(self, event: str) -> None:
         assert not self.is_over, f"{event} after the end"
@@ -147,6 +146,9 @@ class Exchange:
 
     def first_part_end(self) -> None:
         self._happened("first_part_end")
+
+    def request_trailers(self, trailers: Headers) -> None:
+        self.trailers = trailers
 
     def request_end(self) -> None:
         self._happened("end")

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from http1.server.body import MAX_STEPS, ChunkedBody
-from http1.server.http_error import HttpError
+from http1.body import MAX_STEPS, BodyError, ChunkedBody
 
 
 def decode(*pieces: bytes, enough_bytes: int = 5) -> tuple[bytes, bool, bytes]:
@@ -74,9 +73,9 @@ def test_one_call_decodes_a_bounded_number_of_chunks() -> None:
     ids=lambda stream: repr(stream)[2:30],
 )
 def test_what_other_parsers_might_read_differently_is_refused(stream: bytes) -> None:
-    with pytest.raises(HttpError):
+    with pytest.raises(BodyError):
         decode(stream)
-    with pytest.raises(HttpError):
+    with pytest.raises(BodyError):
         decode(*[stream[at : at + 1] for at in range(len(stream))])
 
 
@@ -84,6 +83,6 @@ def test_what_other_parsers_might_read_differently_is_refused(stream: bytes) -> 
 def test_no_bytes_break_it(stream: bytes) -> None:
     try:
         decoded, _, _ = decode(stream)
-    except HttpError:
+    except BodyError:
         return
     assert len(decoded) <= len(stream)

@@ -1,7 +1,8 @@
 """A demo inference server that does everything to a connection that a function may do.
 
 It takes the part of a user's own server, and knows nothing of the gateway. Run it with
-``python -m examples.inference --port 8000`` or ``uvicorn examples.inference:app``. Its paths:
+``python -m gateway.examples.inference --port 8000`` or ``uvicorn gateway.examples.inference:app``.
+Its paths:
 
     /health  /v2/health/ready          200 as soon as it serves
     /v1/models  /v1/chat/completions   OpenAI's interface, streamed or not; repeats the message
@@ -29,7 +30,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from examples import chat
+from gateway.examples import chat
 
 if TYPE_CHECKING:
     from magika import Magika
@@ -340,7 +341,7 @@ def classify(file: UploadFile) -> PlainTextResponse:
 
 def main() -> None:
     """Serve until SIGTERM. uvicorn prints the address as ``Uvicorn running on ...``."""
-    parser = argparse.ArgumentParser(prog="examples.inference", description="Demo inference server")
+    parser = argparse.ArgumentParser(description="Demo inference server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 means any free port")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Decoders for a request's body: of known length, or chunked (RFC 9112 §6.3, §7.1).
+"""Decoders for a body: of known length, or chunked (RFC 9112 §6.3, §7.1).
 
 Both decode in steps of bounded size, so that the receiver can pause between two steps.
 """
@@ -7,12 +7,13 @@ import re
 from enum import IntEnum
 from typing import Final
 
-from http1.server.http_error import HttpError, bad_request
+from http1.stream import Headers
 
 MAX_SIZE_LINE_BYTES = 1024
 MAX_EXTENSION_BYTES = 16_384
 """Maximum bytes of all chunk extensions of one body, which have no legitimate use."""
 MAX_TRAILER_BYTES = 16_384
+"""Maximum bytes of all trailer lines of one body, and of one of them."""
 MAX_STEPS = 512
 """Maximum number of chunks, or of lines, that one call decodes: a read of 256 KB can bring 40,000
 chunks of one byte, for which the other connections would wait."""
@@ -22,8 +23,21 @@ _size_line = re.compile(
 ).fullmatch
 _plain_size = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n").match
 _trailer_line = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\r\n"
 ).fullmatch
+
+
+class BodyError(ValueError):
+    """The peer's bytes are not a chunked body.
+
+    ``status`` is that of a response to a peer which sent a request, ``kind`` the last part of its
+    problem's type.
+    """
+
+    def __init__(self, detail: str, *, status: int = 400, kind: str = "malformed-request") -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
 
 
 class ChunkState(IntEnum):
@@ -41,6 +55,8 @@ _DATA: Final = ChunkState.DATA
 _DATA_END: Final = ChunkState.DATA_END
 _TRAILERS: Final = ChunkState.TRAILERS
 _COMPLETE: Final = ChunkState.COMPLETE
+_LINE_LIMITS = (MAX_SIZE_LINE_BYTES, 0, 2, MAX_TRAILER_BYTES)
+"""The longest line in each state."""
 
 
 class SizedBody:
@@ -67,19 +83,33 @@ class SizedBody:
 
 
 class ChunkedBody:
-    """Decodes a chunked body. Extensions and trailers are checked and dropped.
+    """Decodes a chunked body. Extensions are checked and dropped.
 
-    Buffers at most one incomplete line.
+    ``trailers`` are the lines of the trailer section so far, names lower case. Buffers at most one
+    incomplete line. ``is_forgiving``: trailers that are none end the body, whose data is complete,
+    and set ``is_flawed``; nothing that follows can be relied on.
     """
 
-    __slots__ = ("_extension_bytes", "_held", "_left", "_state", "_trailer_bytes")
+    __slots__ = (
+        "_extension_bytes",
+        "_held",
+        "_is_forgiving",
+        "_left",
+        "_state",
+        "_trailer_bytes",
+        "is_flawed",
+        "trailers",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_forgiving: bool = False) -> None:
+        self._is_forgiving = is_forgiving
+        self.is_flawed = False
         self._state: ChunkState = _SIZE_LINE
         self._left = 0
         self._held = b""
         self._extension_bytes = 0
         self._trailer_bytes = 0
+        self.trailers: Headers = []
 
     @property
     def is_complete(self) -> bool:
@@ -88,16 +118,26 @@ class ChunkedBody:
     def take(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
         """Return the body bytes decoded from offset ``at`` on, and the offset reached.
 
-        Stops at ``enough_bytes``, at the end of ``data`` or after `MAX_STEPS`. Raises `HttpError`
+        Stops at ``enough_bytes``, at the end of ``data`` or after `MAX_STEPS`. Raises `BodyError`
         for bytes that are not a chunked body.
         """
         held = len(self._held)
         if held:
-            data = self._held + data[at:]
-            start, at = at - held, 0
-            self._held = b""
-        else:
-            start = 0
+            decoded, reached = self._decode(self._held + data[at:], 0, enough_bytes)
+            return decoded, at - held + reached
+        if self._state is _SIZE_LINE and (match := _plain_size(data, at)) is not None:
+            # The usual read of a stream: exactly one chunk.
+            start, size, end = match.end(), int(match[1], 16), len(data) - 2
+            if start + size == end and 0 < size <= enough_bytes and data.endswith(b"\r\n"):
+                return data[start:end], end + 2
+        return self._decode(data, at, enough_bytes)
+
+    def is_truncated(self, held_bytes: int) -> bool:
+        """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
+        return not held_bytes
+
+    def _decode(self, data: bytes, at: int, enough_bytes: int) -> tuple[bytes, int]:
+        self._held = b""
         parts: list[bytes] = []
         end = len(data)
         steps = MAX_STEPS
@@ -130,43 +170,58 @@ class ChunkedBody:
                 at = end
                 break
             at = after
-        return parts[0] if len(parts) == 1 else b"".join(parts), start + at
-
-    def is_truncated(self, held_bytes: int) -> bool:
-        """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
-        return not held_bytes
+        return parts[0] if len(parts) == 1 else b"".join(parts), at
 
     def _line(self, data: bytes, at: int) -> int:
         """Decode the line at offset ``at``; return its end offset, 0 if it is incomplete."""
-        limit = 2 if self._state is _DATA_END else MAX_SIZE_LINE_BYTES
+        limit = _LINE_LIMITS[self._state]
         after = data.find(b"\n", at, at + limit) + 1
         if not after:
-            if len(data) - at >= limit:
-                raise bad_request("A line of the chunked body is too long")
-            return 0
+            if len(data) - at < limit:
+                return 0
+            if self._state is _TRAILERS:
+                return self._refuse_trailers(_large_trailers(), len(data))
+            raise BodyError("A line of the chunked body is too long")
         line = data[at:after]
         if self._state is _SIZE_LINE:
             self._begin_chunk(line)
         elif self._state is _DATA_END:
             if line != b"\r\n":
-                raise bad_request("A chunk is longer than its size")
+                raise BodyError("A chunk is longer than its size")
             self._state = _SIZE_LINE
         elif line == b"\r\n":
             self._state = _COMPLETE
         else:
-            self._trailer_bytes += len(line)
-            if self._trailer_bytes > MAX_TRAILER_BYTES:
-                raise HttpError(431, "headers-too-large", "The trailers are too large")
-            if not _trailer_line(line):
-                raise bad_request("A trailer line is malformed")
+            return self._take_trailer(line, after)
         return after
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _size_line(line)
         if match is None:
-            raise bad_request("A chunk size is malformed")
+            raise BodyError("A chunk size is malformed")
         self._extension_bytes += len(match[2])
         if self._extension_bytes > MAX_EXTENSION_BYTES:
-            raise bad_request("The chunk extensions are too large")
+            raise BodyError("The chunk extensions are too large")
         self._left = int(match[1], 16)
         self._state = _DATA if self._left else _TRAILERS
+
+    def _take_trailer(self, line: bytes, after: int) -> int:
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > MAX_TRAILER_BYTES:
+            return self._refuse_trailers(_large_trailers(), after)
+        match = _trailer_line(line)
+        if match is None:
+            return self._refuse_trailers(BodyError("A trailer line is malformed"), after)
+        self.trailers.append((match[1].lower(), match[2].rstrip(b" \t")))
+        return after
+
+    def _refuse_trailers(self, error: BodyError, after: int) -> int:
+        if not self._is_forgiving:
+            raise error
+        self.is_flawed = True
+        self._state = _COMPLETE
+        return after
+
+
+def _large_trailers() -> BodyError:
+    return BodyError("The trailers are too large", status=431, kind="headers-too-large")

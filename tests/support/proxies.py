@@ -1,0 +1,110 @@
+"""nginx and HAProxy in front of a gateway, from the files in ``deploy/`` or as they come."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.support.programs import ROOT, Program
+from tests.support.waiting import until_blocking
+
+_FOLDERS = "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin"
+"""Where packages put these programs, which are not on every user's path."""
+
+NGINX_DEFAULTS = """
+server {
+    listen 127.0.0.1:80;
+    location / {
+        proxy_pass http://127.0.0.1:8080;
+    }
+}
+"""
+"""The fewest lines that make nginx a proxy; all else is nginx's default."""
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/site.conf;
+}}
+"""
+
+
+def find(name: str) -> str | None:
+    """Return the path of a program, `None` if it is not on this machine."""
+    return shutil.which(name) or shutil.which(name, path=_FOLDERS)
+
+
+def deployed(name: str) -> str:
+    """Return a file of ``deploy/``."""
+    return (ROOT / "deploy" / name).read_text()
+
+
+@contextmanager
+def nginx(folder: Path, site: str, gateway_port: int) -> Iterator[int]:
+    """Run nginx with the file ``site``; yield its port."""
+    port = _free_port()
+    (folder / "site.conf").write_text(_with_ports(site, "listen", port, gateway_port))
+    file = folder / "nginx.conf"
+    file.write_text(_NGINX.format(folder=folder))
+    arguments = ["-p", str(folder), "-e", "stderr", "-c", str(file)]
+    with _running([find("nginx") or "nginx", *arguments], port):
+        yield port
+
+
+@contextmanager
+def haproxy(folder: Path, configuration: str, gateway_port: int) -> Iterator[int]:
+    """Run HAProxy with the file ``configuration``; yield its port."""
+    port = _free_port()
+    file = folder / "haproxy.cfg"
+    file.write_text(_with_ports(configuration, "bind", port, gateway_port))
+    with _running([find("haproxy") or "haproxy", "-db", "-f", str(file)], port):
+        yield port
+
+
+def _with_ports(text: str, listens: str, port: int, gateway_port: int) -> str:
+    """Return ``text`` with free ports in place of 80 and 8080, each of which it has once."""
+    for before, after in (
+        (f"\n    {listens} 127.0.0.1:80", f"\n    {listens} 127.0.0.1:{port}"),
+        (f"\n    {listens} :80\n", f"\n    {listens} 127.0.0.1:{port}\n"),
+        (f"\n    {listens} 80;", f"\n    {listens} 127.0.0.1:{port};"),
+    ):
+        text = text.replace(before, after)
+    assert text.count("127.0.0.1:8080") == text.count(f"127.0.0.1:{port}") == 1
+    return text.replace("127.0.0.1:8080", f"127.0.0.1:{gateway_port}")
+
+
+@contextmanager
+def _running(command: list[str], port: int) -> Iterator[None]:
+    program = Program(command)
+    try:
+        until_blocking(
+            lambda: _accepts(port) or program.process.poll() is not None,
+            what=f"{command[0]} to listen, or its end",
+        )
+        assert program.process.poll() is None, program.output
+        yield
+    finally:
+        program.stop()
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
