@@ -17,17 +17,17 @@ _SHOWN_CHARS = 200
 Value = TypeVar("Value")
 
 
-class Source(NamedTuple):
+class VersionSource(NamedTuple):
     """What a version consists of: a container image, or a Helm chart."""
 
     image: str
     is_chart: bool = False
 
 
-def source_of(spec: Mapping[str, object]) -> Source:
+def source_of(spec: Mapping[str, object]) -> VersionSource:
     """Return the source that a version's spec, in the form of the API, names."""
     image = spec.get("containerImage")
-    return Source(image if isinstance(image, str) else "", is_chart="helmChart" in spec)
+    return VersionSource(image if isinstance(image, str) else "", is_chart="helmChart" in spec)
 
 
 def find_image(images: Mapping[str, Value], image: str) -> Value | None:
@@ -74,7 +74,7 @@ class ClusterGroup:
     accounts: frozenset[str] = field(default=EMPTY)
     images: tuple[str, ...] = ()
 
-    def runs(self, source: Source) -> bool:
+    def runs(self, source: VersionSource) -> bool:
         """Whether it can run instances of a version."""
         if source.is_chart or not source.image:
             return False
@@ -143,11 +143,11 @@ class Clusters:
         types = sorted({kind.name for _, model in offers for kind in model.instance_types})
         raise BadRequest(f"The instance type is not known for this GPU: {', '.join(types)}")
 
-    def that_run(self, source: Source, account: str) -> "Clusters":
+    def that_run(self, source: VersionSource, account: str) -> "Clusters":
         """Return those groups of ``account`` that can run a version."""
         return Clusters(group for group in self.of(account) if group.runs(source))
 
-    def explain(self, source: Source, account: str, group: str) -> str:
+    def explain(self, source: VersionSource, account: str, group: str) -> str:
         """Return why ``group`` cannot run a version, and what can be run instead."""
         if source.is_chart:
             return "helmChart: no cluster runs Helm charts; give a containerImage"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from gateway.domain.clusters import Choice, Clusters, Source
+from gateway.domain.clusters import Choice, Clusters, VersionSource
 from gateway.domain.cors import page_policy_of
 from gateway.domain.deployment import Deployment, GpuSpec, VersionDetails
 from gateway.domain.model import BUSY, FunctionVersion, VersionState
@@ -101,7 +101,7 @@ def choose_specs(
     requests: Sequence[SpecRequest],
     clusters: Clusters,
     account: str,
-    source: Source,
+    source: VersionSource,
     new_id: Callable[[], str],
 ) -> tuple[GpuSpec, ...]:
     """Choose cluster group, GPU and instance type, where ``source`` can be run.

@@ -307,8 +307,10 @@ def test_a_server_that_loads_is_shown_with_its_last_line_and_can_be_interrupted(
 ) -> None:
     loading = f"{{python}} {loader(tmp_path)} {{port}}"
     program = gateway("dev", "--port", "0", "--inference-command", loading)
-    shown = program.wait_line(lambda line: "is starting" in line, 3 * PATIENCE_S)
-    assert "GET /health: Connection refused" in shown
+    shown = program.wait_line(
+        lambda line: "is starting" in line and "GET /health: Connection refused" in line,
+        3 * PATIENCE_S,
+    )
     assert shown.rstrip().endswith("Loading shards: 50%")
     family = descendants(program.pid)
     assert any("loader.py" in line for line in family.values())

@@ -8,7 +8,6 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.states import Outcome
 from http1.stream import Request, RequestStream
-from tests.support.edge_harness import Harness
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter
 
@@ -128,22 +127,6 @@ def test_a_post_that_announces_a_body_which_its_response_has_not_is_complete_wit
     assert meeting.world.client.head[2] == 1234
     assert meeting.world.invocation.outcome is Outcome.ANSWERED
     assert "client.abort" not in meeting.world.script.lines
-
-
-def test_nvcfs_worker_that_closes_after_the_head_of_a_head_request_has_delivered_it() -> None:
-    meeting = Meeting(b"HEAD")
-    harness = Harness()
-    harness.connections.dispatch = meeting.endpoint.serve
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
-    harness.feed(
-        b"POST %b HTTP/1.1\r\nhost: h\r\nauthorization: Bearer response-token\r\n"
-        b"content-length: %d\r\n\r\n" % (PATH, len(head) + 1234),
-        head,
-    )
-    harness.eof()
-    assert meeting.world.invocation.outcome is Outcome.ANSWERED
-    assert "client.abort" not in meeting.world.script.lines
-    assert harness.status() == b"200"
 
 
 def test_the_trailers_of_a_post_are_the_responses_without_what_must_not_come_so_late() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain import lifecycle
-from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType, Source
+from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType, VersionSource
 from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import BUSY, Deployment, FunctionVersion, GpuSpec, VersionState
 from gateway.errors import BadRequest, NotFound
@@ -106,25 +106,29 @@ def test_a_deployment_that_wants_nothing_yet_is_up_at_once(
 
 def test_wishes_are_placed_with_what_was_not_said_filled_in() -> None:
     (spec,) = lifecycle.choose_specs(
-        [SpecRequest(gpu="a10g")], CLUSTERS, "a", Source("img:1"), lambda: "id"
+        [SpecRequest(gpu="a10g")], CLUSTERS, "a", VersionSource("img:1"), lambda: "id"
     )
     assert spec == GpuSpec("id", "A10G", "east", "large", 0, 1, 1)
     with pytest.raises(BadRequest, match="above"):
         lifecycle.choose_specs(
-            [SpecRequest(gpu="a10g", min_instances=2)], CLUSTERS, "a", Source("img:1"), lambda: "id"
+            [SpecRequest(gpu="a10g", min_instances=2)],
+            CLUSTERS,
+            "a",
+            VersionSource("img:1"),
+            lambda: "id",
         )
 
 
 @pytest.mark.parametrize(
     ("source", "request_", "told"),
     [
-        (Source("fast:1"), SpecRequest(gpu="T4"), "west"),
-        (Source("fast:1"), SpecRequest(gpu="T4", backend="west"), "west"),
-        (Source("slow:1"), SpecRequest(gpu="T4"), "east"),
+        (VersionSource("fast:1"), SpecRequest(gpu="T4"), "west"),
+        (VersionSource("fast:1"), SpecRequest(gpu="T4", backend="west"), "west"),
+        (VersionSource("slow:1"), SpecRequest(gpu="T4"), "east"),
     ],
 )
 def test_a_version_is_placed_where_its_image_can_be_run(
-    source: Source, request_: SpecRequest, told: str
+    source: VersionSource, request_: SpecRequest, told: str
 ) -> None:
     (spec,) = lifecycle.choose_specs([request_], TWO, "a", source, lambda: "id")
     assert spec.backend == told
@@ -134,21 +138,25 @@ def test_a_version_is_placed_where_its_image_can_be_run(
     ("source", "request_", "told"),
     [
         (
-            Source("fast:1"),
+            VersionSource("fast:1"),
             SpecRequest(gpu="T4", backend="east"),
             "cluster 'east' has no command for the image 'fast:1'; these have one: west",
         ),
         (
-            Source("new:1"),
+            VersionSource("new:1"),
             SpecRequest(gpu="T4"),
             "no cluster has a command for the image 'new:1'; "
             "the images with one are: slow:* (east), fast:* (west)",
         ),
-        (Source("", is_chart=True), SpecRequest(gpu="T4"), "helmChart: no cluster runs Helm"),
+        (
+            VersionSource("", is_chart=True),
+            SpecRequest(gpu="T4"),
+            "helmChart: no cluster runs Helm",
+        ),
     ],
 )
 def test_a_version_that_cannot_be_run_is_refused_with_what_can(
-    source: Source, request_: SpecRequest, told: str
+    source: VersionSource, request_: SpecRequest, told: str
 ) -> None:
     with pytest.raises(BadRequest, match=re.escape(told)):
         lifecycle.choose_specs([request_], TWO, "a", source, lambda: "id")
