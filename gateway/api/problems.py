@@ -51,6 +51,14 @@ def headers_of(request_id: str) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in id_headers(request_id)}
 
 
+def reason_of(error: Exception) -> str:
+    """Return the word for ``error`` in log lines."""
+    known = _find_error(error)
+    if isinstance(known, GatewayError):
+        return known.reason or known.kind.replace("-", "_")
+    return "internal_error" if known is None else "queue_unavailable"
+
+
 def allow_of(error: web.HTTPMethodNotAllowed) -> str:
     """Return the value of Allow: the methods of a path's routes, and OPTIONS, which all have."""
     return ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))

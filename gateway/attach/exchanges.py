@@ -9,6 +9,7 @@ body bytes; they are not parsed.
 
 from collections.abc import Callable
 
+from gateway.attach.faults import PROBLEM_STATUS, outcome_of_document
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
@@ -76,6 +77,9 @@ class AttachPost(NullRequestStream):
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
+        if rest and head.status == PROBLEM_STATUS and not invocation.instance:
+            # Another make of worker, which does not say so in a header.
+            invocation.completion = outcome_of_document(head.headers, rest)
         if left and (invocation.method == b"HEAD" or head.status in BODILESS_STATUSES):
             # NVCF's worker announces the body that a response to HEAD leaves out, and closes the
             # connection in place of it. Nothing is missing.

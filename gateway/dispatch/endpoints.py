@@ -1,5 +1,7 @@
 """The path endpoints: what is called by its path and not by a function's host name."""
 
+import logging
+
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.parts import send_parts
@@ -16,10 +18,13 @@ from http1.stream import (
     ResponseWriter,
     respond,
 )
+from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
 from wire.worker_api import ATTACH_PATH, RUN_PATH
+
+_log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
@@ -89,7 +94,16 @@ class AttachDispatcher:
             if request.target == RUN_PATH:
                 return self._attach.serve_run(request, worker)
         except GatewayError as error:
-            send_problem(request, worker, error)
+            request_id = send_problem(request, worker, error)
+            emit(
+                _log,
+                "attach.refused",
+                logging.DEBUG,
+                method=request.method.decode("latin-1"),
+                status=error.status,
+                worker=request.peer.address,
+                request_id=request_id,
+            )
             return IGNORED
         return send_health(request, worker, self._health, request.target, NotFound())
 

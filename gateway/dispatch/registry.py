@@ -103,6 +103,8 @@ class InvocationRegistry:
             if invocation.state is not DONE and invocation.state is not EXPIRED:
                 self._timers.schedule(invocation.deadline, invocation)
         self.lines.tick()
+        if self._access is not None:
+            self._access.tick()
 
     def shut_down(self) -> None:
         """End what is still live: the drain is over."""

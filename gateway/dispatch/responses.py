@@ -8,12 +8,12 @@ from wire.headers import NVCF_REQID
 from wire.problem import id_headers, instance_of
 
 
-def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
-    """Send the problem document of ``error`` with a new request id; return its status."""
+def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> str:
+    """Send the problem document of ``error`` with a new request id; return the id."""
     request_id = new_uuid()
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
     respond(request, client, status, headers, body)
-    return status
+    return request_id
 
 
 def send_health(

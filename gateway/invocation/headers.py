@@ -48,19 +48,22 @@ def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> H
     return kept
 
 
+def correlation_of(headers: Headers) -> tuple[bytes, bytes]:
+    """Return the values of ``traceparent`` and of the caller's ``x-request-id``; empty: absent."""
+    trace = caller_request_id = b""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            trace = value if value.isascii() else b""
+        elif name == X_REQUEST_ID:
+            caller_request_id = value
+    return trace, caller_request_id
+
+
 def source_headers(source: Source) -> bytes:
     """Return the headers that tell the inference server about the client, encoded once."""
     if not source.encoded:
         source.encoded = encode_headers(list(source.headers))
     return source.encoded
-
-
-def trace_of(headers: Headers) -> bytes:
-    """Return the value of ``traceparent``, empty when there is none, or none in ASCII."""
-    for name, value in headers:
-        if name == TRACEPARENT:
-            return value if value.isascii() else b""
-    return b""
 
 
 def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import INVOCATION_TOKEN, Principal
-from gateway.errors import BadRequest, Unauthenticated
+from gateway.errors import BadRequest, GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
@@ -22,7 +22,7 @@ Authenticate = Callable[[bytes | None, float], Principal]
 class Caller(NamedTuple):
     """Who invokes what, and how many seconds they wait for the response head.
 
-    ``key_digest`` as for `gateway.domain.principal.Principal`.
+    ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`.
     """
 
     version: FunctionVersion
@@ -30,6 +30,7 @@ class Caller(NamedTuple):
     subject: str
     poll_s: int
     key_digest: bytes = b""
+    key_id: str = ""
 
 
 class Admission:
@@ -57,7 +58,24 @@ class Admission:
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)
-        return Caller(version, principal.account, principal.subject, poll_s, principal.key_digest)
+        return Caller(
+            version,
+            principal.account,
+            principal.subject,
+            poll_s,
+            principal.key_digest,
+            principal.key_id,
+        )
+
+    def key_id_of(self, authorization: bytes | None, now: float) -> str:
+        """Return the id of the API key in the credential of a call that was refused, for the log.
+
+        Empty if there is none, or if the credential is not valid.
+        """
+        try:
+            return self.authenticate(authorization, now).key_id
+        except GatewayError:
+            return ""
 
 
 def poll_seconds(value: bytes) -> int:

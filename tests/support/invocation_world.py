@@ -42,6 +42,9 @@ class World:
         max_body_bytes: int = 0,
         function_max_body_bytes: int = 0,
         source: Source = UNKNOWN,
+        *,
+        target: bytes = b"/v1/x%2Fy?a=1&a=2",
+        key_id: str = "",
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -61,7 +64,7 @@ class World:
         )
         request = Request(
             method,
-            b"/v1/x%2Fy?a=1&a=2",
+            target,
             b"f.example",
             headers if headers is not None else [(b"host", b"f.example")],
             body_bytes,
@@ -80,7 +83,7 @@ class World:
             context,
             self.client,
             request,
-            Caller(version, "acme", "alice", 60),
+            Caller(version, "acme", "alice", 60, key_id=key_id),
             Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
         )
 

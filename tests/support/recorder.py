@@ -1,9 +1,9 @@
 """Ports that record their calls in one common script."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.invocation.collection import SpoolUser
-from queueing.interface import LineState, OwnLine, RunDecision
+from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 
 
 class Script:
@@ -119,6 +119,9 @@ class RecordedQueue:
 
     def own_line(self, version_id: str, delivered: int) -> OwnLine:
         return OwnLine()
+
+    def waiting(self) -> Iterator[WaitingRequests]:
+        return iter(())
 
     async def line(self, version_id: str) -> LineState:
         raise NotImplementedError

@@ -12,26 +12,37 @@ from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
 
 class Fault(NamedTuple):
-    """Who failed (``urn:<source>:…``), the detail for callers, and what else the document says."""
+    """Who failed (``urn:<source>:…``), the detail for callers, and what else the document says.
+
+    ``word`` tells the gateway what failed (``docs/wire.md`` §5.3).
+    """
 
     source: str
     detail: str
+    word: bytes
     status: int = 500
     kind: str = "internal-server-error"
 
 
 CONNECTION = Fault(
-    "inference-connection", "Inference connection error while making inference request"
+    "inference-connection",
+    "Inference connection error while making inference request",
+    b"inference-lost",
 )
-INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request")
+INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
+CLOSED = INTERNAL._replace(word=b"inference-lost")
 _SERVICE = Fault(
-    "inference-service", "The inference server's response is not valid HTTP", 502, "bad-gateway"
+    "inference-service",
+    "The inference server's response is not valid HTTP",
+    b"inference-invalid",
+    502,
+    "bad-gateway",
 )
 
 _FAULTS = {
     Failure.UNREACHABLE: CONNECTION,
     Failure.RESET: CONNECTION,
-    Failure.CLOSED: INTERNAL,
+    Failure.CLOSED: CLOSED,
     Failure.INVALID: _SERVICE,
 }
 

@@ -45,9 +45,9 @@ class Job:
     until they are known. ``fetches_body``: a part of the body comes from the gateway. ``left_s`` is
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
     the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
-    the response's, 0 before its head; ``is_problem``: it is a problem document of this agent.
-    ``response_bytes`` counts the body from the inference server. ``defect`` is what made its
-    response invalid.
+    the response's, 0 before its head; ``fault`` says what failed, if the response is a problem
+    document of this agent. ``response_bytes`` counts the body from the inference server. ``defect``
+    is what made its response invalid.
     """
 
     __slots__ = (
@@ -65,10 +65,10 @@ class Job:
         "body_at",
         "defect",
         "envelope",
+        "fault",
         "fetches_body",
         "freed_at",
         "head_at",
-        "is_problem",
         "lease",
         "leased_at",
         "left_s",
@@ -92,7 +92,7 @@ class Job:
         self._request: Outgoing | None = None
         self._holds_slot = True
         self._is_lease_ended = False
-        self.is_problem = False
+        self.fault = b""
         self._is_retried = False
         self._is_redelivered = False
         self.lease = lease
@@ -360,7 +360,7 @@ class Job:
             if status != 200:
                 self._finish(Outcome.UNWANTED)
             else:
-                self._finish(Outcome.FAILED if self.is_problem else Outcome.ANSWERED)
+                self._finish(Outcome.FAILED if self.fault else Outcome.ANSWERED)
         elif self.state is STREAMING:
             self._finish(Outcome.UNWANTED)
         else:
@@ -423,7 +423,7 @@ class Job:
 
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
-        self.is_problem = True
+        self.fault = fault.word
         self.status = fault.status
         self.response = problem_response(fault, self.request_id)
         self._deliver()

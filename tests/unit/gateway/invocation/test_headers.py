@@ -3,11 +3,11 @@
 import pytest
 
 from gateway.invocation.headers import (
+    correlation_of,
     nvcf_status,
     outer_headers,
     request_headers,
     source_headers,
-    trace_of,
     with_platform_headers,
 )
 from http1.stream import Headers
@@ -35,6 +35,12 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
         *kept,
         (b"nvcf-allow-rerun", b"false"),
     ]
+
+
+def test_trace_and_request_id_of_the_caller_are_values_of_headers_and_empty_without_them() -> None:
+    trace, caller_id = (b"traceparent", b"00-a-b-01"), (b"x-request-id", b"mine")
+    assert correlation_of([(b"accept", b"x"), trace, caller_id]) == (trace[1], caller_id[1])
+    assert correlation_of([(b"tracestate", b"x")]) == (b"", b"")
 
 
 @pytest.mark.parametrize(
@@ -105,12 +111,6 @@ def test_locations_of_the_inference_server_name_what_the_client_called() -> None
         [(b"date", b"x"), (b"content-type", b"application/json")],
     ):
         assert outer_headers(unchanged, CLIENT, 8000) == unchanged
-
-
-def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
-    assert trace_of([(b"accept", b"x"), (b"traceparent", b"00-a-b-01")]) == b"00-a-b-01"
-    assert trace_of([(b"tracestate", b"x")]) == b""
-    assert trace_of([(b"traceparent", b"00-\xe9")]) == b""
 
 
 def test_the_workers_own_platform_headers_are_replaced() -> None:

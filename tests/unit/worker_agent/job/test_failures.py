@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from gateway.attach.faults import FAULTS
 from http1.stream import Defect, Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import CONNECTION, fault_of, problem_response
+from worker_agent.job.failures import CONNECTION, INTERNAL, fault_of, problem_response
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,11 @@ def test_the_caller_is_told_what_makes_a_response_invalid() -> None:
     )
     document = json.loads(problem_response(fault, "the-id").partition(b"\r\n\r\n")[2])
     assert (document["status"], document["title"]) == (502, "Bad Gateway")
+
+
+def test_the_gateway_knows_the_word_of_every_fault() -> None:
+    faults = [INTERNAL, *(fault_of(failure) for failure in Failure)]
+    assert {fault.word for fault in faults} == set(FAULTS)
 
 
 def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
