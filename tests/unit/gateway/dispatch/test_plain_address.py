@@ -9,6 +9,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.rate_limits import RateLimits
+from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
@@ -85,16 +86,19 @@ class Plain:
             max_body_bytes=0,
             clock=lambda: 0.0,
         )
+        admission = Admission(
+            authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)
+        )
         dispatch = Dispatcher(
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
             Gates(
-                Admission(authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)),
+                admission,
                 RateLimits(StoredNumbers(), lambda: 0),
             ),
             PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, OPEN)),
-            metrics,
+            Refusals(metrics, None, admission.key_id_of),
             Sources([], trusts_unix=False),
         )
         sent = list(headers or [])
