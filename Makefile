@@ -8,6 +8,7 @@
 # make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
+# make test-clients  call the gateway with OpenAI's SDKs, LangChain, LiteLLM, the AI SDK, Go and Java
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -29,7 +30,7 @@ TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-proxies test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-clients test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -80,6 +81,10 @@ bench: $(VENV)/.has-bench
 
 chaos: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(ARGS)
+
+# Its clients are installed in .gateway/clients, in the pinned versions.
+test-clients: $(VENV)/.has-test
+	@exec $(BIN)/python -m tests.clients.run
 
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

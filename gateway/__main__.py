@@ -1,6 +1,7 @@
 """`gateway`: serves invocations and manages functions, deployments, queues, keys and the store."""
 
 import logging
+import os
 import socket
 import sys
 from functools import partial
@@ -15,8 +16,12 @@ from gateway.cli.lazy import LazyGroup
 from gateway.settings import GatewaySettings, read_settings
 from http1.server.listener import ListenError
 from runtime import lifecycle, logs
+from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE
 from runtime.settings import SettingsError
+from runtime.version import program_version
+
+_log = logging.getLogger("gateway.supervisor")
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -27,8 +32,22 @@ app = typer.Typer(
 )
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"gateway {program_version()}")  # noqa: T201
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+    ),
+]
+
+
 @app.callback()
-def gateway() -> None:
+def gateway(*, version: Version = False) -> None:
     """Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.
 
     'gateway dev' runs everything on this machine and prints calls to try. 'gateway serve' is for
@@ -57,6 +76,8 @@ def serve(
             metavar="LIST", help="Comma-separated: invocation, api, provision. Default: all."
         ),
     ] = None,
+    *,
+    version: Version = False,  # noqa: ARG001 - its callback acts
 ) -> None:
     """Serve invocations and the API. Requires a NATS server, unlike 'gateway dev'."""
     try:
@@ -64,13 +85,14 @@ def serve(
     except SettingsError as error:
         _refuse(f"invalid settings:\n{error}")
     count = processes or settings.edge.processes
-    logs.setup(settings.log.level)
+    logs.setup(settings.log.level, json=settings.log.format == "json")
     try:
         sockets = bind_for(settings.edge.listen, count)
     except ListenError as error:
         _refuse(str(error))
     if count == 1:
         sys.exit(_run_one(settings, 0, sockets[0]))
+    emit(_log, "gateway.starting", version=program_version(), pid=os.getpid(), processes=count)
     run = partial(_run_one, settings, shares_addresses=True)
     sys.exit(Supervisor(run, sockets).supervise())
 

@@ -1,8 +1,9 @@
 """The gateway's errors, and the one map from an error to its HTTP response.
 
     GatewayError 500
-        ClientFault      Unauthenticated 401 · Forbidden 403 · FunctionNotFound 404 · NotFound 404
-                         BadRequest 400 · MethodNotAllowed 405 · Conflict 409 · RateLimited 429
+        ClientFault      Unauthenticated 401 · Forbidden 403 · NotFound 404 · FunctionNotFound 404
+                         ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
+                         MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
@@ -21,7 +22,7 @@ from typing import NamedTuple, Self
 
 from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
-from wire.problem import problem_response
+from wire.problem import NO_RETRY, problem_response
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -99,6 +100,22 @@ class FunctionNotFound(NotFound):
     """The function or version is unknown, not visible to the caller, or not deployed."""
 
     summary = "The function is not found"
+
+
+class ModelNotFound(FunctionNotFound):
+    """No function that the caller may call has the id or name that ``model`` gives."""
+
+    kind = "model-not-found"
+    reason = "model_not_found"
+    summary = "The model names no function that this credential may call; see GET /v1/models"
+
+
+class AmbiguousName(BadRequest):
+    """Several functions that the caller may call have the name."""
+
+    kind = "ambiguous-name"
+    reason = "ambiguous_name"
+    summary = "Several functions have this name; name one by its id"
 
 
 class MethodNotAllowed(ClientFault):
@@ -179,6 +196,7 @@ class WorkerLost(PlatformFault):
     kind = "worker-lost"
     reason = "worker_lost"
     summary = "No worker completed the request"
+    always = (NO_RETRY,)
 
 
 class StoreUnavailable(PlatformFault):
@@ -223,9 +241,9 @@ class Draining(PlatformFault):
 class _RetryLater(PlatformFault):
     """The caller is told when there will be room."""
 
-    def __init__(self, retry_after_s: int = 1) -> None:
+    def __init__(self, retry_after_s: int = 1, detail: str = "") -> None:
         """``retry_after_s`` is when another call may be reached, in seconds."""
-        super().__init__(headers=[(b"retry-after", b"%d" % retry_after_s)])
+        super().__init__(detail, [(b"retry-after", b"%d" % retry_after_s)])
 
 
 class Overloaded(_RetryLater):
@@ -244,6 +262,12 @@ class PollTimeout(_RetryLater):
     kind = "poll-timeout"
     reason = "poll_timeout"
     summary = "No response within the poll window"
+    always = (NO_RETRY,)
+
+    @classmethod
+    def of(cls, poll_s: int, where: str, retry_after_s: int) -> Self:
+        """Return the error of a call with a window of ``poll_s``; ``where`` says where it was."""
+        return cls(retry_after_s, f"No response within the poll window of {poll_s} s: {where}")
 
 
 class ForwardedError(GatewayError):

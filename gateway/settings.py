@@ -201,8 +201,10 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is written."""
+    format: Literal["text", "json"] = "json"
+    """One JSON object per line, or text for people."""
     access: bool = True
-    """Write one line per finished invocation."""
+    """Write one line per finished invocation, and lines of refused calls."""
 
 
 class InstanceTypeSettings(Section):

@@ -8,7 +8,7 @@ A backend implements two entry points: `GatewayBroker` for a gateway process and
 a worker. `queueing.open` makes them from settings. Times are seconds, subjects and payloads bytes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -87,6 +87,17 @@ class OwnLine(NamedTuple):
     waiting: int = 0
 
 
+class WaitingRequests(NamedTuple):
+    """Requests of one process that wait in one queue.
+
+    ``depth`` is how many, ``oldest_s`` how long the first of them has waited, in seconds.
+    """
+
+    version_id: str
+    depth: int
+    oldest_s: float
+
+
 class FunctionQueue(Protocol):
     """The gateway's side of all queues of one region."""
 
@@ -114,11 +125,12 @@ class FunctionQueue(Protocol):
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request and send its id to every worker of the version as a cancel."""
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         """Withdraw a request whose time is over; return the position that it had, 0 if leased.
 
-        The position is that just before the withdrawal. It is 0 too if the request may have been
-        leased between the two. Raises `QueueUnavailable`; the request is withdrawn then too.
+        The position is that just before the withdrawal. It is None if it is not known, also because
+        the request may have been leased between the two. Raises `QueueUnavailable`; the request is
+        withdrawn then too.
         """
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
@@ -133,6 +145,12 @@ class FunctionQueue(Protocol):
 
         Requests are leased in order, so none waits up to ``delivered``, a sequence that was leased,
         or before one that was answered. What was withdrawn waits no more.
+        """
+
+    def waiting(self) -> Iterator[WaitingRequests]:
+        """Yield what waits of this process's requests, for each queue that it has in use.
+
+        As of when the process last looked at the queue, at most about a second ago.
         """
 
     async def line(self, version_id: str) -> LineState:

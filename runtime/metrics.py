@@ -13,6 +13,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from operator import add
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -171,6 +172,48 @@ class Gauge(Family[GaugeChild]):
         yield f"{self.name}{_brace(labels)} {_number(child.current())}\n"
 
 
+Reading = tuple[tuple[str, ...], float]
+"""Label values and the value of one series."""
+
+
+class ScrapedGauge(Family[GaugeChild]):
+    """A gauge whose series are read at each scrape: each exists as long as what it is about."""
+
+    kind = "gauge"
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        labels: Sequence[str],
+        read: Callable[[], Iterable[Reading]],
+        *,
+        merge: Callable[[float, float], float] = add,
+        max_children: int = 0,
+    ) -> None:
+        """``read`` yields the series; those beyond the bound become one by ``merge``."""
+        super().__init__(name, help_text, labels, max_children=max_children)
+        self._read = read
+        self._merge = merge
+
+    def lines(self, constant: str = "") -> Iterator[str]:
+        """Yield the lines of the exposition, newlines included."""
+        yield self._head
+        rest: float | None = None
+        for count, (label_values, value) in enumerate(self._read()):
+            if count < self._max_children:
+                yield self._line(constant, label_values, value)
+            else:
+                rest = value if rest is None else self._merge(rest, value)
+        if rest is not None:
+            yield self._line(constant, (OTHER,) * len(self._labels), rest)
+
+    def _line(self, constant: str, label_values: tuple[str, ...], value: float) -> str:
+        labels = _pairs(zip(self._labels, label_values, strict=True))
+        joined = ",".join(filter(None, (constant, labels)))
+        return f"{self.name}{_brace(joined)} {_number(value)}\n"
+
+
 class Histogram(Family[HistogramChild]):
     """Counts of observations by upper bound, and their sum. The bucket ``+Inf`` is implied."""
 
@@ -217,7 +260,7 @@ class Summary(Family[SummaryChild]):
         yield f"{self.name}_count{_brace(labels)} {child.count}\n"
 
 
-AnyFamily = Counter | Gauge | Histogram | Summary
+AnyFamily = Counter | Gauge | ScrapedGauge | Histogram | Summary
 
 
 class MetricRegistry:

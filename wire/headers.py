@@ -28,6 +28,8 @@ FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
 
 NVCF_REQID = b"nvcf-reqid"
+X_REQUEST_ID = b"x-request-id"
+"""The same id in responses, under the name that most SDKs show. A function may set its own."""
 NVCF_STATUS = b"nvcf-status"
 NVCF_POLL_SECONDS = b"nvcf-poll-seconds"
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"
@@ -39,6 +41,10 @@ NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_LEASED_US = b"nvcf-leased-us"
 """On the worker's attach POST: the age of its lease in microseconds."""
+NVCF_INSTANCE_ID = b"nvcf-instance-id"
+"""On the same: the instance that responds."""
+NVCF_FAULT = b"nvcf-fault"
+"""On the same, with a problem document of the worker: what failed (`docs/wire.md` §5.3)."""
 
 NVCF_DELIVERIES = b"nvcf-deliveries"
 """On the worker's question whether to run a request: how often it has been delivered."""
@@ -145,6 +151,7 @@ _NO_TRAILERS = (
         AUTHORIZATION,
         CONTENT_TYPE,
         ACCESS_CONTROL_EXPOSE_HEADERS,
+        NVCF_FAULT,
         NVCF_REQID,
         NVCF_STATUS,
         b"age",

@@ -1,17 +1,26 @@
-"""Problem documents (RFC 9457): the only format of errors that gateway and worker make."""
+"""Problem documents (RFC 9457): the only format of errors that gateway and worker make.
+
+Each says its reason twice more, where SDKs look for it: in ``message``, and in ``error`` as in
+OpenAI's API. Without ``error``, OpenAI's SDK for Node shows the status and "no body".
+"""
 
 import json
 from collections.abc import Iterable
 
-from wire.headers import CONTENT_TYPE
+from wire.headers import CONTENT_TYPE, NVCF_REQID, X_REQUEST_ID
 from wire.http1 import REASONS
 
 PROBLEM_JSON = b"application/problem+json"
-REQUEST_ID = b"x-request-id"
-"""Response header with the id of a request that is not an invocation.
+NO_RETRY = (b"x-should-retry", b"false")
+"""Response header that keeps OpenAI's SDKs, and others of the same make, from sending a request
+again. They do so after every 408, 409, 429 and 5xx, however often the call may have run already."""
 
-Invocations have ``nvcf-reqid``.
-"""
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 def problem(  # noqa: PLR0913 - one argument per member of the document
@@ -31,6 +40,7 @@ def problem(  # noqa: PLR0913 - one argument per member of the document
     ``urn:<source>:problem-details:<kind>``. ``source`` says who made the document: the gateway
     (``nvcf``) or the worker for its inference server (``inference-service``). ``reason`` is a word
     that programs branch on. Empty members are left out; ``extra`` adds further members.
+    ``message`` and ``error`` repeat what SDKs look for there.
     """
     document: dict[str, object] = {
         "type": f"urn:{source}:problem-details:{kind}",
@@ -45,6 +55,12 @@ def problem(  # noqa: PLR0913 - one argument per member of the document
     if reason:
         document["reason"] = reason
     document.update(extra)
+    document["message"] = detail
+    document["error"] = {
+        "message": detail,
+        "type": error_type(status),
+        "code": reason or kind.replace("-", "_"),
+    }
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -62,8 +78,8 @@ def problem_response(  # noqa: PLR0913 - one argument per member of the document
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Return headers and body of an error response of the gateway; arguments as for `problem`.
 
-    ``headers`` come first, then content type and, with ``id_header``, `REQUEST_ID`. Responses to
-    invocations and attach calls are without `REQUEST_ID`.
+    ``headers`` come first, then content type and, with ``id_header``, those of `id_headers`.
+    Invocations get theirs elsewhere, and attach calls need none.
     """
     body = problem(
         status,
@@ -77,8 +93,21 @@ def problem_response(  # noqa: PLR0913 - one argument per member of the document
     )
     complete = [*headers, (CONTENT_TYPE, PROBLEM_JSON)]
     if id_header and request_id:
-        complete.append((REQUEST_ID, request_id.encode()))
+        complete += id_headers(request_id)
     return complete, body
+
+
+def id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """Return the response headers with a request's id, of which SDKs and people know one each."""
+    value = request_id.encode()
+    return [(NVCF_REQID, value), (X_REQUEST_ID, value)]
+
+
+def error_type(status: int) -> str:
+    """Return the kind of an error in OpenAI's words."""
+    if status >= 500:
+        return "server_error"
+    return _ERROR_TYPES.get(status, "invalid_request_error")
 
 
 def instance_of(target: bytes) -> str:

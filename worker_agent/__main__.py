@@ -1,6 +1,7 @@
 """`worker-agent`: pulls requests from a queue and forwards them to the inference server."""
 
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,26 @@ from typing import Annotated
 import typer
 
 from runtime import lifecycle, logs
+from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
 from runtime.settings import SettingsError, load
+from runtime.version import program_version
 from worker_agent.app.agent import Agent
 from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
+
+_log = logging.getLogger("worker.agent")
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"worker-agent {program_version()}")  # noqa: T201
+        raise typer.Exit
 
 
 @app.command()
@@ -30,6 +41,13 @@ def serve(
             exists=True,
         ),
     ] = None,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Serve one function version: pull its requests and forward them to the inference server.
 
@@ -41,7 +59,14 @@ def serve(
     except SettingsError as error:
         print(f"worker-agent: invalid settings:\n{error}", file=sys.stderr)  # noqa: T201  for people
         sys.exit(EXIT_UNUSABLE)
-    logs.setup(settings.log.level)
+    logs.setup(settings.log.level, json=settings.log.format == "json")
+    emit(
+        _log,
+        "worker.starting",
+        version=program_version(),
+        python=sys.version.partition(" ")[0],
+        pid=os.getpid(),
+    )
     sys.exit(lifecycle.run(partial(_serve, settings)))
 
 

@@ -326,7 +326,7 @@ class JobRunner:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
         now = job.freed_at = self._loop.time()
-        if job.status and not job.is_problem:
+        if job.status and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
@@ -352,6 +352,7 @@ class JobRunner:
                 self._gate.offset.saw_accepted(late_s)
         else:
             self._learn(job)
+            _log_end(job)
 
     def _report_invalid(self, request_id: str, defect: Defect) -> None:
         self._telemetry.invalid(defect)
@@ -454,3 +455,17 @@ def _is_first_run(lease: Lease, requested_at_ns: int) -> bool:
     """
     stored_late_ns = lease.stored_at_ns() - requested_at_ns if requested_at_ns > 0 else 0
     return stored_late_ns < _YOUNG_NS and lease.is_first_known()
+
+
+def _log_end(job: Job) -> None:
+    outcome = job.outcome.name.lower() if job.outcome is not None else ""
+    emit(
+        _log,
+        "job.ended",
+        logging.DEBUG,
+        request_id=job.request_id,
+        outcome=outcome,
+        deliveries=job.lease.deliveries,
+        status=job.status,
+        fault=job.fault.decode(),
+    )

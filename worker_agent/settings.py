@@ -169,6 +169,8 @@ class LogSettings(Section):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
     """Lowest level that is written."""
+    format: Literal["text", "json"] = "json"
+    """One JSON object per line, or text for people."""
 
 
 class WorkerSettings(WorkerBrokerSettings):

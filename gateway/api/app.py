@@ -11,7 +11,6 @@ Every call passes the same steps, in the order that reveals least to an unauthor
 (404), handler. Every error becomes a problem document.
 """
 
-import logging
 from collections.abc import Sequence
 
 import orjson
@@ -22,12 +21,13 @@ from pydantic import BaseModel
 from gateway.api import listing
 from gateway.api.access import ANONYMOUS, act_for, require_admin, require_scope
 from gateway.api.admin_routes import with_admin_routes
+from gateway.api.audit import MAX_REFUSED, Change
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
 from gateway.api.organizations import organization_paths
 from gateway.api.parsing import read_body, read_path, read_query
-from gateway.api.problems import REQUEST_ID, allow_of, response_to
+from gateway.api.problems import allow_of, headers_of, reason_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
@@ -41,9 +41,8 @@ from gateway.api.routes import (
     tokens,
 )
 from gateway.api.sdk_compat import is_old_sdk, project
-from gateway.domain.principal import Principal
-from runtime.events import emit
 from runtime.ids import new_uuid
+from runtime.line_budget import LineBudget
 
 ROUTES: tuple[AnyRoute, ...] = (
     *functions.ROUTES,
@@ -63,7 +62,8 @@ _JSON = "application/json"
 _SEND_AT_BYTES = 262_144
 """A streamed list is sent in parts of at least this size."""
 _request_id = web.RequestKey("request_id", str)
-_log = logging.getLogger("gateway.api")
+_change = web.RequestKey("change", Change)
+_refused_changes = web.AppKey("refused_changes", LineBudget)
 
 
 def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
@@ -75,6 +75,7 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         # aiohttp would respond itself to a body that it cannot decode, and pass on unknown codings.
         handler_args={"auto_decompress": False},
     )
+    app[_refused_changes] = LineBudget(MAX_REFUSED)
     described = orjson.dumps(document(routes))
     browsable = page(orjson.loads(described)).encode()
     for method, path, handler in (
@@ -96,25 +97,32 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
 
 @web.middleware
 async def _respond_to_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the call an id, and turn every exception into a response."""
+    """Give the call an id, turn every exception into a response, and log a change."""
     request_id = request[_request_id] = new_uuid()
+    reason = ""
     try:
-        return await handler(request)
+        response = await handler(request)
     except Exception as error:  # noqa: BLE001 - the outermost frame of a call
         if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
             # No route has the method: the path says which ones it has (RFC 9110 §9.3.7).
-            headers = {REQUEST_ID: request_id, "Allow": allow_of(error)}
+            headers = {**headers_of(request_id), "Allow": allow_of(error)}
             return web.Response(status=204, headers=headers)
-        return response_to(error, request, request_id)
+        response, reason = response_to(error, request, request_id), reason_of(error)
+    change = request.get(_change)
+    if change is not None:
+        change.end(response.status, reason, request_id, request.app[_refused_changes])
+    return response
 
 
 def _handler(api: Api, route: AnyRoute) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         call = await _check(api, route, request)
         result = await route.handle(api, call)
+        if route.is_change and not isinstance(result, Listing):
+            request[_change].made(result)
         if isinstance(result, Listing):
             return await _send_listing(request, result, is_old_sdk=call.is_old_sdk)
-        headers = {REQUEST_ID: request[_request_id]}
+        headers = headers_of(request[_request_id])
         if result is None:
             return web.Response(status=route.status, headers=headers)
         body = _encode(result, is_old_sdk=call.is_old_sdk)
@@ -128,9 +136,10 @@ async def _check(
 ) -> Call[BaseModel | None, BaseModel | None]:
     text = request.headers.get("authorization")
     authorization = None if text is None else text.encode("utf-8", "surrogateescape")
-    principal = ANONYMOUS
+    principal = api.authenticate(authorization, api.clock()) if route.scopes else ANONYMOUS
+    if route.is_change:
+        request[_change] = Change(route, principal)
     if route.scopes:
-        principal = api.authenticate(authorization, api.clock())
         require = require_admin if route.is_admin else require_scope
         require(principal, route.scopes)
     path = read_path(request.match_info)
@@ -145,24 +154,12 @@ async def _check(
         )
     if route.is_admin:
         principal = act_for(api, principal, path["ncaId"])
-        if route.method != "GET":
-            _log_admin_call(route, principal, request)
+    if route.is_change:
+        request[_change].concerns(request.match_info, body, principal.account)
     old = api.project_old_sdks and is_old_sdk(request.headers)
     call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
     call.key_issuer = request.headers.get("key-issuer-id", "")
     return call
-
-
-def _log_admin_call(route: AnyRoute, principal: Principal, request: web.Request) -> None:
-    """Log a change that a super administrator is about to make in another account."""
-    fields = {
-        "account": principal.account,
-        "by": principal.subject,
-        "operation": route.operation_id,
-        "path": request.rel_url.raw_path,
-        "request_id": request[_request_id],
-    }
-    emit(_log, "control.acts_for", **fields)
 
 
 def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:
@@ -177,7 +174,7 @@ async def _send_listing(
     request: web.Request, listing: Listing, *, is_old_sdk: bool
 ) -> web.StreamResponse:
     """Stream a list as it is made; send a short one as a whole, and to HEAD only its length."""
-    response = web.StreamResponse(headers={REQUEST_ID: request[_request_id]})
+    response = web.StreamResponse(headers=headers_of(request[_request_id]))
     response.content_type = _JSON
     is_head = request.method == "HEAD"
     counted_bytes = 0
@@ -213,7 +210,7 @@ async def _send_listing(
 def _serve_fixed(body: bytes, content_type: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(
-            body=body, content_type=content_type, headers={REQUEST_ID: request[_request_id]}
+            body=body, content_type=content_type, headers=headers_of(request[_request_id])
         )
 
     return handle

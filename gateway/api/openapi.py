@@ -31,6 +31,14 @@ Mode = Literal["validation", "serialization"]
 Schema = dict[str, Any]
 
 
+class ErrorView(View):
+    """The error once more, as OpenAI's API describes errors."""
+
+    message: str
+    type: str
+    code: str
+
+
 class Problem(View):
     """An error (RFC 9457)."""
 
@@ -43,6 +51,9 @@ class Problem(View):
     reason: str | None = None
     function_status: str | None = None
     """The state of the version, if it is the reason."""
+    message: str
+    """The same as `detail`."""
+    error: ErrorView
 
 
 _ERRORS = {

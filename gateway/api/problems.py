@@ -13,9 +13,7 @@ from gateway.errors import (
 )
 from queueing.interface import QueueError, QueueUnavailable
 from runtime.events import emit
-from wire.problem import REQUEST_ID as REQUEST_ID_HEADER
-
-REQUEST_ID = REQUEST_ID_HEADER.decode()
+from wire.problem import id_headers
 
 _log = logging.getLogger("gateway.api")
 
@@ -46,6 +44,19 @@ def response_to(error: Exception, request: web.Request, request_id: str) -> web.
     for name, value in headers:
         response.headers[name.decode()] = value.decode()
     return response
+
+
+def headers_of(request_id: str) -> dict[str, str]:
+    """Return the headers of a response with the id of its request."""
+    return {name.decode(): value.decode() for name, value in id_headers(request_id)}
+
+
+def reason_of(error: Exception) -> str:
+    """Return the word for ``error`` in log lines."""
+    known = _find_error(error)
+    if isinstance(known, GatewayError):
+        return known.reason or known.kind.replace("-", "_")
+    return "internal_error" if known is None else "queue_unavailable"
 
 
 def allow_of(error: web.HTTPMethodNotAllowed) -> str:

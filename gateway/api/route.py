@@ -195,7 +195,8 @@ class Route(Generic[BodyT, QueryT]):
     The credential needs one of ``scopes``. A route without scopes is open to everyone up to its
     handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
     a JWT; the call acts for the account that the path names as ``ncaId``. ``is_body_optional``: a
-    call without a body has the defaults of ``body``.
+    call without a body has the defaults of ``body``. ``changes``: it changes something, or makes a
+    credential, and is written to the audit log.
     """
 
     method: str
@@ -211,6 +212,11 @@ class Route(Generic[BodyT, QueryT]):
     is_deprecated: bool = False
     is_admin: bool = False
     is_body_optional: bool = False
+    changes: bool = True
+
+    @property
+    def is_change(self) -> bool:
+        return self.changes and self.method != "GET"
 
     @property
     def operation_id(self) -> str:

@@ -31,6 +31,7 @@ from gateway.dispatch.endpoints import (
 )
 from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.rate_limits import RateLimits
+from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
 from gateway.domain.cors import PagePolicy
@@ -43,6 +44,7 @@ from gateway.provision.wake_requests import WakePublisher
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
 from gateway.store.connection import StoreConnection
@@ -51,6 +53,7 @@ from gateway.store.shared_numbers import SharedNumbers
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
+from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
 from http1.server.limits import ServerLimits
@@ -68,9 +71,11 @@ from queueing.open import broker_name, open_gateway_broker
 from runtime import logs
 from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
+from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
+from runtime.version import program_version, show_version
 from wire.ids import MAX_PROCESSES
 
 if TYPE_CHECKING:
@@ -112,7 +117,9 @@ class GatewayProcess:
         self._registry = MetricRegistry()
         self._health = ProcessHealth()
         self._metrics = GatewayMetrics(self._registry)
-        self._lines = logs.LineWriter(sys.stdout.fileno())
+        self._lines = logs.LineWriter(
+            sys.stdout.fileno(), render=None if settings.log.format == "json" else logs.as_text
+        )
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
         self._broker = open_gateway_broker(
             settings, self._number, self._registry, settings.control.nats_urls
@@ -140,7 +147,6 @@ class GatewayProcess:
         )
         self._spool = SpoolFiles(settings.upload.spool_folder)
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
-        self._metrics.watch_uploads(self._uploads)
         self._requests = RequestLocator(
             self._invocations.live,
             self._queue,
@@ -155,13 +161,32 @@ class GatewayProcess:
         else:
             self._watcher = Watcher(store, self._model)
             self._credentials = CredentialChecker(store, self._model, jwt_options(settings.jwt))
+        self._admission = Admission(
+            self._credentials.authenticate,
+            Router(self._model, random.random),
+            FunctionNames(self._model) if "invocation" in settings.roles else None,
+        )
+        self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
+        self._show_state()
         disconnected = f"{broker_name(settings)} is not connected"
         self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
+
+    def _show_state(self) -> None:
+        """Declare the metrics that are read from the process's parts at each scrape."""
+        metrics, registry = self._metrics, self._registry
+        self._turns = LoopTurns()
+        show_version(registry, "gateway")
+        metrics.watch_uploads(self._uploads)
+        metrics.watch_queue(self._queue)
+        metrics.watch_log(self._lines)
+        metrics.watch_turns(self._turns)
+        if self._control is not None:
+            watch_instances(registry, self._control.catalog, time.time)
 
     def _make_control(
         self, store: Store, index: int, sockets: list[socket.socket]
@@ -205,6 +230,9 @@ class GatewayProcess:
             api = await self._open_control(stack)
             dispatcher = self._dispatcher(target_uri, api)
             self._settle()
+            # Now: the turns of the start, which nobody waits for, are not of interest.
+            self._turns.start()
+            stack.callback(self._turns.stop)
             if public is None:
                 # Not before: the kernel spreads connections over the processes that listen.
                 public = await self._listen_public(stack, dispatcher)
@@ -255,9 +283,7 @@ class GatewayProcess:
             connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiProxy(
-            connect, lambda method, status: self._metrics.record_refusal(method, status, "API")
-        )
+        return ApiProxy(connect, self._refusals.responded)
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
@@ -286,18 +312,16 @@ class GatewayProcess:
             context,
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
-            Gates(
-                Admission(self._credentials.authenticate, Router(self._model, random.random)),
-                self._rates,
-            ),
+            Gates(self._admission, self._rates),
             PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
-            self._metrics,
+            self._refusals,
             sources(settings.edge),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
         limits = edge_limits(self._settings.edge)
         listener = await listen(claim(self._sockets), dispatch, limits)
+        listener.watch_errors(self._refusals.invalid)
         stack.callback(listener.abort_all)
         return listener
 
@@ -361,6 +385,15 @@ async def serve(
     shares_addresses: bool,
 ) -> int:
     """Run one gateway process; return its exit code."""
+    emit(
+        _log,
+        "gateway.starting",
+        version=program_version(),
+        python=sys.version.partition(" ")[0],
+        pid=os.getpid(),
+        index=index,
+        roles=settings.roles,
+    )
     try:
         process = GatewayProcess(settings, index, sockets, shares_addresses=shares_addresses)
         await process.serve(lifecycle)

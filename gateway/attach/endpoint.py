@@ -6,6 +6,7 @@ Through the first they fetch and deliver, on the second they ask whether to run 
 from collections.abc import Callable
 
 from gateway.attach.exchanges import AttachGet, AttachPost
+from gateway.attach.faults import FAULTS
 from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.machine import Invocation
@@ -15,6 +16,8 @@ from queueing.interface import RunDecision
 from wire.headers import (
     AUTHORIZATION,
     NVCF_DELIVERIES,
+    NVCF_FAULT,
+    NVCF_INSTANCE_ID,
     NVCF_LATE,
     NVCF_LEASED_US,
     NVCF_REQID,
@@ -24,6 +27,8 @@ from wire.headers import (
 _MAX_AGE_DIGITS = 15
 """Digits of a lease's age in µs; a longer value is invalid and counts as absent."""
 _MAX_DELIVERY_DIGITS = 9
+_MAX_INSTANCE_BYTES = 128
+"""Bytes of an instance id; a longer one is cut."""
 _RUN_STATUS = {RunDecision.RUN: 204, RunDecision.LATER: 409, RunDecision.NEVER: 410}
 
 
@@ -45,13 +50,15 @@ class AttachEndpoint:
 
     def serve(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one attach call. Raises `Unauthenticated` and `MethodNotAllowed`."""
-        authorization, worker_s = _read(request.headers)
+        authorization, worker_s, instance, fault = _read(request.headers)
         if request.method == b"POST":
             invocation = self.response_tokens.redeem(authorization)
             if invocation is None or invocation.state is not QUEUED:
                 raise Unauthenticated(_STALE)
             post = AttachPost(invocation, worker, request.body_bytes, self._clock)
-            invocation.attached(post, self._clock(), worker_s)
+            invocation.attached(post, self._clock(), worker_s, instance)
+            if fault in FAULTS:
+                invocation.completion = FAULTS[fault]
             return post
         if request.method == b"GET":
             invocation = self.request_tokens.owner_of(authorization)
@@ -92,12 +99,20 @@ class AttachEndpoint:
 _STALE = "The provided authorization token is invalid or has expired"
 
 
-def _read(headers: Headers) -> tuple[bytes, float]:
-    """Return the ``Authorization`` value and the lease's age in seconds, -1 if it is absent."""
-    authorization, worker_s = b"", -1.0
+def _read(headers: Headers) -> tuple[bytes, float, bytes, bytes]:
+    """Return what a worker says of itself and its response.
+
+    That is the ``Authorization`` value, the lease's age in seconds (-1 if it is absent), the id of
+    its instance, and what failed if the response is a problem document of its own.
+    """
+    authorization, worker_s, instance, fault = b"", -1.0, b"", b""
     for name, value in headers:
         if name == AUTHORIZATION:
             authorization = value
         elif name == NVCF_LEASED_US and value.isdigit() and len(value) <= _MAX_AGE_DIGITS:
             worker_s = int(value) / 1e6
-    return authorization, worker_s
+        elif name == NVCF_INSTANCE_ID:
+            instance = value[:_MAX_INSTANCE_BYTES]
+        elif name == NVCF_FAULT:
+            fault = value
+    return authorization, worker_s, instance, fault

@@ -9,10 +9,11 @@ body bytes; they are not parsed.
 
 from collections.abc import Callable, Sequence
 
+from gateway.attach.faults import FAULTS, PROBLEM_STATUS, outcome_of_document
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
-from wire.headers import CONTENT_TYPE, forwardable_trailers
+from wire.headers import CONTENT_TYPE, NVCF_FAULT, forwardable_trailers
 from wire.http1 import BODILESS_STATUSES, HeadError, InnerHead, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
@@ -71,19 +72,26 @@ class AttachPost(NullRequestStream):
             return
         left, head = self._left, parser.head
         if rest is None or head is None:
-            if left is not None:
-                self._left = left - len(data)
+            self._count(len(data))
             return
         self._parser = None
         if left is not None:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
+        if rest and head.status == PROBLEM_STATUS and not invocation.instance:
+            # Another make of worker, which does not say so in a header.
+            invocation.completion = outcome_of_document(head.headers, rest)
         if left and (invocation.method == b"HEAD" or head.status in BODILESS_STATUSES):
             # NVCF's worker announces the body that a response to HEAD leaves out, and closes the
             # connection in place of it. Nothing is missing.
             invocation.response_end()
         elif rest:
             invocation.response_data(rest)
+
+    def _count(self, head_bytes: int) -> None:
+        """Count bytes of an incomplete head."""
+        if self._left is not None:
+            self._left -= head_bytes
 
     def _pass_interim(self, heads: Sequence[InnerHead]) -> bool:
         """Report interim responses; ``False`` if the invocation ends meanwhile."""
@@ -92,7 +100,10 @@ class AttachPost(NullRequestStream):
         return not self._is_answered
 
     def request_trailers(self, trailers: Headers) -> None:
-        """The trailers of the POST's body are those of the response."""
+        """The trailers of the POST's body are the response's; the worker adds one of its own."""
+        for name, value in trailers:
+            if name == NVCF_FAULT and value in FAULTS:
+                self._invocation.completion = FAULTS[value]
         self._trailers = forwardable_trailers(trailers)
 
     def request_end(self) -> None:

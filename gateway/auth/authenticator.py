@@ -101,7 +101,10 @@ class Authenticator:
             return self._add_account(principal)
         if principal.key_digest:
             # Deleting an account deletes its keys, and an account with keys may have no record.
-            self._check_key(principal.key_digest, now)
+            key_id = self._key_id_of(principal.key_digest, now)
+            if key_id != principal.key_id:
+                principal = principal._replace(key_id=key_id)
+                self._verified[digest] = verified._replace(principal=principal)
         elif principal.kind != WORKER_KIND and self._model.account(principal.account) is None:
             # A worker's token needs no such check: an account that has functions is never deleted.
             raise Unauthenticated
@@ -125,11 +128,15 @@ class Authenticator:
             raise NotFound("The client of the token has no account")
         return principal._replace(account=client.account)
 
-    def _check_key(self, digest: bytes, now: float) -> None:
-        """Raise `Unauthenticated` if the API key that a token was made with is gone or expired."""
+    def _key_id_of(self, digest: bytes, now: float) -> str:
+        """Return the id of the API key that a token was made with.
+
+        Raises `Unauthenticated` if that key is gone or expired.
+        """
         key = self._model.key(digest)
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             raise Unauthenticated
+        return key.key_id
 
 
 def _password_of(authorization: bytes) -> bytes | None:

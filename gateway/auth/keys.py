@@ -57,7 +57,7 @@ def principal_of(model: ReadModel, text: bytes, now: float) -> Principal:
     key = model.key(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         raise Unauthenticated
-    return Principal(key.account, key.subject, key.scopes, key.reach, "key", digest)
+    return Principal(key.account, key.subject, key.scopes, key.reach, "key", digest, key.key_id)
 
 
 def _checksum(body: bytes) -> bytes:

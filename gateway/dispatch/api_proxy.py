@@ -36,7 +36,13 @@ from http1.stream import (
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.deadlines import VANISHED_S
-from wire.headers import CONTENT_LENGTH, CONTENT_TYPE, SOURCE_DROPS, forwardable
+from wire.headers import (
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    SOURCE_DROPS,
+    X_REQUEST_ID,
+    forwardable,
+)
 from wire.http1 import REASONS, encode_request_head
 from wire.problem import PROBLEM_JSON
 
@@ -60,8 +66,8 @@ _CONNECT_TIMEOUT_S = 5.0
 
 OpenServer = Callable[[], asyncio.BaseProtocol]
 """Makes the server's protocol for one connection."""
-OnResponse = Callable[[bytes, int], None]
-"""Called with method and status of each call."""
+OnResponse = Callable[[Request, int, str], None]
+"""Called with each call, the status of its response and the request id in it."""
 
 
 def connect_in_process(open_server: OpenServer) -> Connect:
@@ -259,7 +265,7 @@ class _ApiResponse(NullResponseStream):
             if header[0] not in _SERVERS_OWN:
                 kept.append(header)
         self._has_head = True
-        self._on_response(self._request.method, status)
+        self._on_response(self._request, status, _request_id_in(headers))
         # The process that has the API is a gateway too, which may have its own CORS headers.
         self._client.send_head(status, self._access.of_forwarded(status, kept), body_bytes)
 
@@ -308,8 +314,8 @@ class _ApiResponse(NullResponseStream):
             self._client.abort()
             return
         error.headers = self._access.of_own_response(error.headers)
-        self._on_response(self._request.method, error.status)
-        send_problem(self._request, self._client, error)
+        request_id = send_problem(self._request, self._client, error)
+        self._on_response(self._request, error.status, request_id)
 
     def cancel(self) -> None:
         """Close the connection to the API; do not call the client any more."""
@@ -333,6 +339,10 @@ def _request_head(request: Request) -> bytes:
         framing = b"content-length: %d\r\nconnection: close\r\n" % request.body_bytes
     method = request.method if request.method in _METHODS else _NO_ROUTES_METHOD
     return encode_request_head(method, request.target, headers, framing)
+
+
+def _request_id_in(headers: Headers) -> str:
+    return next((value.decode("latin-1") for name, value in headers if name == X_REQUEST_ID), "")
 
 
 def _is_problem(headers: Headers) -> bool:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.rate_limits import RateLimits
+from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError, Overloaded
@@ -16,7 +18,6 @@ from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Admission, Caller
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
 from gateway.routing.sources import Sources
-from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id, uuid4_text
 
@@ -35,11 +36,11 @@ class Dispatcher:
         "_admission",
         "_context",
         "_cross_origin",
-        "_endpoints",
-        "_metrics",
+        "_elsewhere",
         "_random",
         "_rates",
         "_read_head",
+        "_refusals",
         "_registry",
         "_sources",
     )
@@ -51,7 +52,7 @@ class Dispatcher:
         read_head: Callable[[Request], CallHead | None],
         gates: Gates,
         endpoints: PathEndpoints,
-        metrics: GatewayMetrics,
+        refusals: Refusals,
         sources: Sources,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
@@ -59,9 +60,16 @@ class Dispatcher:
         self._registry = registry
         self._read_head = read_head
         self._admission, self._rates = gates
-        self._endpoints = endpoints
         self._cross_origin = endpoints.cross_origin
-        self._metrics = metrics
+        names = self._admission.names
+        self._elsewhere = (
+            endpoints.serve
+            if names is None
+            else PlainAddress(
+                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_late
+            ).serve
+        )
+        self._refusals = refusals
         self._sources = sources
         self._random = registry.random
 
@@ -73,14 +81,14 @@ class Dispatcher:
         try:
             head = self._read_head(request)
             if head is None:
-                return self._endpoints.serve(request, client)
-            endpoint = "TLB"
+                return self._elsewhere(request, client)
+            endpoint = INVOCATION
             if TOKEN_PARAMETER in request.target:
                 head = take_token(request, head)
             if head.origin is not None:
                 preflight = self._cross_origin.preflight(request, head)
                 if preflight is not None:
-                    self._metrics.record_refusal(request.method, 204, endpoint)
+                    self._refusals.preflight(request, 204)
                     return respond(request, client, 204, preflight, b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
@@ -96,9 +104,13 @@ class Dispatcher:
     ) -> RequestStream:
         access = self._cross_origin.of_refusal(request, head)
         error.headers = access.of_own_response(error.headers)
-        status = send_problem(request, client, error)
-        self._metrics.record_refusal(request.method, status, endpoint)
+        request_id = send_problem(request, client, error)
+        self._refusals.refused(request, error, request_id, endpoint, head)
         return IGNORED
+
+    def _refuse_late(self, request: Request, client: ResponseWriter, error: GatewayError) -> None:
+        """Refuse a call that named its function in its body."""
+        self._refuse(request, client, error, None, INVOCATION)
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
@@ -106,7 +118,7 @@ class Dispatcher:
         try:
             self._registry.lines.admit(caller.version.version_id, caller.poll_s)
         except Overloaded:
-            self._metrics.record_overload(caller.version)
+            self._refusals.overloaded(caller.version)
             raise
         if caller.version.rate_limit is not None:
             decision = self._rates.admit(caller)
@@ -129,7 +141,7 @@ class Dispatcher:
             client,
             serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
             withdraw=lambda: self._rates.withdraw(caller),
-            refuse=lambda error: self._refuse(request, client, error, head, "TLB"),
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
         )
         return held
 

@@ -1,11 +1,11 @@
 """The path endpoints: what is called by its path and not by a function's host name."""
 
-import asyncio
-from collections.abc import Iterator
+import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
-from gateway.dispatch.responses import send_health, send_problem
+from gateway.dispatch.parts import send_parts
+from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
@@ -13,16 +13,18 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import (
     IGNORED,
     Headers,
-    NullRequestStream,
     Request,
     RequestStream,
     ResponseWriter,
     respond,
 )
+from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
 from wire.worker_api import ATTACH_PATH, RUN_PATH
+
+_log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
@@ -72,7 +74,7 @@ class PathEndpoints:
         path = request.target.partition(b"?")[0]
         endpoint = "/health" if path.startswith(b"/health") else "UNKNOWN"
         self._metrics.record_refusal(request.method, status, endpoint)
-        return respond(request, client, status, headers, body)
+        return respond(request, client, status, with_ids(headers), body)
 
 
 class AttachDispatcher:
@@ -92,7 +94,16 @@ class AttachDispatcher:
             if request.target == RUN_PATH:
                 return self._attach.serve_run(request, worker)
         except GatewayError as error:
-            send_problem(request, worker, error)
+            request_id = send_problem(request, worker, error)
+            emit(
+                _log,
+                "attach.refused",
+                logging.DEBUG,
+                method=request.method.decode("latin-1"),
+                status=error.status,
+                worker=request.peer.address,
+                request_id=request_id,
+            )
             return IGNORED
         return send_health(request, worker, self._health, request.target, NotFound())
 
@@ -129,62 +140,11 @@ class AdminDispatcher:
         """Serve one request."""
         path = request.target.partition(b"?")[0]
         if path == b"/metrics":
-            return _Scrape(client, self._registry.parts()).begin(is_head=request.method == b"HEAD")
+            headers = [(CONTENT_TYPE, METRICS_TYPE)]
+            parts = self._registry.parts()
+            return send_parts(client, headers, parts, is_head=request.method == b"HEAD")
         elsewhere = NotFound("Try /metrics or /health")
         return send_health(request, client, self._health, path, elsewhere)
-
-
-class _Scrape(NullRequestStream):
-    """Sends the metrics, one part in each turn of the loop, as fast as the client reads."""
-
-    __slots__ = ("_client", "_is_due", "_is_paused", "_loop", "_parts")
-
-    def __init__(self, client: ResponseWriter, parts: Iterator[bytes]) -> None:
-        self._client = client
-        self._parts: Iterator[bytes] | None = parts
-        self._is_due = False
-        self._is_paused = False
-        self._loop = asyncio.get_running_loop()
-
-    def begin(self, *, is_head: bool) -> RequestStream:
-        """Send the head; the parts follow, unless the method is HEAD."""
-        self._client.send_head(200, [(CONTENT_TYPE, METRICS_TYPE)], None)
-        if is_head:
-            self._parts = None
-            self._client.send_end()
-        else:
-            self._send_soon()
-        return self
-
-    def request_broken(self) -> None:
-        """Stop: the client has left."""
-        self._parts = None
-
-    def pause_writing(self) -> None:
-        """Make no more parts for now."""
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        """Make the next parts."""
-        self._is_paused = False
-        self._send_soon()
-
-    def _send_soon(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._send)
-
-    def _send(self) -> None:
-        self._is_due = False
-        if self._parts is None or self._is_paused:
-            return
-        part = next(self._parts, b"")
-        if part:
-            self._client.send_data(part)
-            self._send_soon()
-        else:
-            self._parts = None
-            self._client.send_end()
 
 
 _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")

@@ -103,6 +103,8 @@ class InvocationRegistry:
             if invocation.state is not DONE and invocation.state is not EXPIRED:
                 self._timers.schedule(invocation.deadline, invocation)
         self.lines.tick()
+        if self._access is not None:
+            self._access.tick()
 
     def shut_down(self) -> None:
         """End what is still live: the drain is over."""
@@ -111,7 +113,7 @@ class InvocationRegistry:
 
     async def _withdraw_expired(self, invocation: Invocation) -> None:
         """Time out with the queue position, if the queue returns it soon."""
-        position = 0
+        position: int | None = None
         try:
             with suppress(QueueUnavailable, TimeoutError):
                 async with silence_limit(_POSITION_WAIT_S):

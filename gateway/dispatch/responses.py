@@ -2,17 +2,18 @@
 
 from gateway.errors import GatewayError, problem_for
 from gateway.telemetry.health import ProcessHealth
-from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
+from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter, respond
 from runtime.ids import new_uuid
-from wire.problem import instance_of
+from wire.headers import NVCF_REQID
+from wire.problem import id_headers, instance_of
 
 
-def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> int:
-    """Send the problem document of ``error`` with a new request id; return its status."""
+def send_problem(request: Request, client: ResponseWriter, error: GatewayError) -> str:
+    """Send the problem document of ``error`` with a new request id; return the id."""
     request_id = new_uuid()
     status, headers, body = problem_for(error, instance_of(request.target), request_id)
     respond(request, client, status, headers, body)
-    return status
+    return request_id
 
 
 def send_health(
@@ -27,4 +28,12 @@ def send_health(
     if response is None:
         send_problem(request, client, otherwise)
         return IGNORED
-    return respond(request, client, *response)
+    status, headers, body = response
+    return respond(request, client, status, with_ids(headers), body)
+
+
+def with_ids(headers: Headers) -> Headers:
+    """Return ``headers`` and, unless they are there, those with a new request id."""
+    if any(name == NVCF_REQID for name, _ in headers):
+        return headers
+    return [*headers, *id_headers(new_uuid())]

@@ -18,7 +18,7 @@ class Principal(NamedTuple):
     ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or a kind that the gateway
     issues itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest``
     is the SHA-256 of the API key that the credential is or was made with; empty if there is none. A
-    token that was made with an API key ends with that key.
+    token that was made with an API key ends with that key. ``key_id`` is that key's id.
     """
 
     account: str
@@ -27,6 +27,7 @@ class Principal(NamedTuple):
     reach: ResourceScope
     kind: str = "key"
     key_digest: bytes = b""
+    key_id: str = ""
 
     def sees(self, entry: FunctionEntry, version: FunctionVersion) -> bool:
         """Whether the version is visible: owned, public, or shared with account or subject."""

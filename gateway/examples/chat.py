@@ -31,6 +31,8 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     interval_ms: float = 0
     """Delay between two tokens of a stream; not part of OpenAI's interface."""
+    break_after: int | None = None
+    """Tokens after which a stream breaks off; not part of OpenAI's interface."""
 
 
 @router.get("/v1/models")
@@ -70,7 +72,9 @@ async def _stream(
 
     delta: dict[str, str] = {"role": "assistant", "content": ""}
     yield event([{"index": 0, "delta": delta, "finish_reason": None}])
-    for token in tokens:
+    for number, token in enumerate(tokens):
+        if number == request.break_after:
+            raise ConnectionError("The stream breaks off, as asked")
         await asyncio.sleep(request.interval_ms / 1e3)
         yield event([{"index": 0, "delta": {"content": token}, "finish_reason": None}])
     yield event([{"index": 0, "delta": {}, "finish_reason": "stop"}])

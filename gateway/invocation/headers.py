@@ -17,6 +17,7 @@ from wire.headers import (
     NVCF_STATUS,
     TRACEPARENT,
     X_ACCEL_BUFFERING,
+    X_REQUEST_ID,
     forwardable,
 )
 from wire.locations import outer_location
@@ -54,19 +55,22 @@ def request_headers(
     return kept
 
 
+def correlation_of(headers: Headers) -> tuple[bytes, bytes]:
+    """Return the values of ``traceparent`` and of the caller's ``x-request-id``; empty: absent."""
+    trace = caller_request_id = b""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            trace = value if value.isascii() else b""
+        elif name == X_REQUEST_ID:
+            caller_request_id = value
+    return trace, caller_request_id
+
+
 def source_headers(source: Source) -> bytes:
     """Return the headers that tell the inference server about the client, encoded once."""
     if not source.encoded:
         source.encoded = encode_headers(list(source.headers))
     return source.encoded
-
-
-def trace_of(headers: Headers) -> bytes:
-    """Return the value of ``traceparent``, empty when there is none, or none in ASCII."""
-    for name, value in headers:
-        if name == TRACEPARENT:
-            return value if value.isascii() else b""
-    return b""
 
 
 def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
@@ -93,9 +97,18 @@ def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
 
 
 def with_platform_headers(headers: Headers, status: int, request_id: str) -> Headers:
-    """Return a worker's response headers as the client gets them (`docs/wire.md` §6.1)."""
+    """Return a worker's response headers as the client gets them (`docs/wire.md` §6.1).
+
+    A function's own ``x-request-id`` is kept: its logs have that one.
+    """
     kept = [header for header in headers if header[0] not in _PLATFORM_HEADERS]
-    kept.append((NVCF_REQID, request_id.encode()))
+    value = request_id.encode()
+    for header in kept:
+        if header[0] == X_REQUEST_ID:
+            break
+    else:
+        kept.append((X_REQUEST_ID, value))
+    kept.append((NVCF_REQID, value))
     kept.append((NVCF_STATUS, nvcf_status(status)))
     kept.append(_EXPOSED)
     return kept

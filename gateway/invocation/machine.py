@@ -22,10 +22,10 @@ from gateway.errors import (
 )
 from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
+    correlation_of,
     outer_headers,
     request_headers,
     source_headers,
-    trace_of,
     with_platform_headers,
 )
 from gateway.invocation.states import (
@@ -56,9 +56,20 @@ CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
 _AT_ONCE_S = 0.05
 """A body that arrived within this time of its head came with it: no time is corrected."""
+_WITH_WORKER = "the call was with a worker"
+_TOO_LATE = "the call waited in line until too little time was left to begin with it"
 _LOOK_AGAIN_S = 0.1
 """Time between two looks at a call whose window stands still with nothing left: the most by which
 its end can be noticed late."""
+
+
+def _where(position: int | None) -> str:
+    """Return where a call was at the end of its window, for people."""
+    if position is None:
+        return "the call waited in line, or a worker had just got it"
+    if position:
+        return f"the call waited in line, at position {position} in the end"
+    return _WITH_WORKER
 
 
 class Invocation:
@@ -71,13 +82,20 @@ class Invocation:
     unless its body came later. ``worker_s`` is how long the worker had held its lease when it
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
-    ``request_token`` is None unless a worker has to fetch the rest of the body. ``source`` is the
-    client, whose address is ``source.address``. ``page_access`` is set before the first event if a
-    web page makes the call, or may.
+    ``request_token`` is None unless a worker has to fetch the rest of the body. ``caller`` says who
+    invokes what, ``target`` is the path and query of the request. ``source`` is the client, whose
+    address is ``source.address``. ``page_access`` is set before the first event if a web page makes
+    the call, or may.
+
+    For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
+    workers have told. ``instance`` is the id of the instance that attached last, empty if its
+    worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
+    ANSWERED if the worker says that it is a problem document of its own. ``trace`` and
+    ``caller_request_id`` are the client's ``traceparent`` and ``x-request-id``, known once the call
+    is offered or over.
     """
 
     __slots__ = (
-        "_caller",
         "_client",
         "_context",
         "_deliveries",
@@ -86,13 +104,18 @@ class Invocation:
         "_post",
         "_request",
         "_requested_at_ns",
-        "_target",
         "_upload",
+        "_was_dropped",
         "attached_at",
+        "caller",
+        "caller_request_id",
+        "completion",
         "deadline",
+        "deliveries",
         "due_at",
         "has_waited_for_client",
         "head_at",
+        "instance",
         "method",
         "offered_at",
         "outcome",
@@ -106,6 +129,8 @@ class Invocation:
         "source",
         "state",
         "status",
+        "target",
+        "trace",
         "worker_s",
     )
 
@@ -121,8 +146,8 @@ class Invocation:
         self._client = client
         self._request: Request | None = request
         # A problem document needs the path after the request itself was let go.
-        self._target = request.target
-        self._caller = caller
+        self.target = request.target
+        self.caller = caller
         self._upload = Upload(request.body_bytes, context.uploads)
         # An announced length is checked at once: only a body of unknown length can grow too large.
         self._max_body_bytes = (
@@ -134,8 +159,11 @@ class Invocation:
         self._post: WorkerPost | None = None
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
+        self._was_dropped = False
+        self.deliveries = 0
         self.method = request.method
         self.source = request.source
+        self.trace = self.caller_request_id = self.instance = b""
         self.request_id, self.response_token, self._requested_at_ns = ticket
         self.request_token: str | None = None
         self.state = RECEIVING
@@ -159,16 +187,16 @@ class Invocation:
 
     @property
     def version(self) -> FunctionVersion:
-        return self._caller.version
+        return self.caller.version
 
     @property
     def poll_s(self) -> int:
         """The caller's poll window in seconds."""
-        return self._caller.poll_s
+        return self.caller.poll_s
 
     @property
     def account(self) -> str:
-        return self._caller.account
+        return self.caller.account
 
     @property
     def request_bytes(self) -> int:
@@ -241,7 +269,7 @@ class Invocation:
             self._end()
 
     def _publish(self) -> None:
-        request, caller, context = self._request, self._caller, self._context
+        request, caller, context = self._request, self.caller, self._context
         if request is None:
             raise AssertionError("published twice")
         upload = self._upload
@@ -256,6 +284,7 @@ class Invocation:
             allows_rerun=caller.version.allows_rerun,
             passes_interim=caller.version.passes_interim,
         )
+        self.trace, self.caller_request_id = correlation_of(headers)
         try:
             envelope = encode_envelope(
                 request_id=self.request_id,
@@ -280,7 +309,7 @@ class Invocation:
         if self.request_token is not None:
             self._client.pause_reading()
         context.queue.publish(
-            caller.version.version_id, self.request_id, envelope, self, trace_of(headers)
+            caller.version.version_id, self.request_id, envelope, self, self.trace
         )
 
     def _open_window(self, late_s: float) -> None:
@@ -290,7 +319,7 @@ class Invocation:
         self.offered_at += late_s
         self._requested_at_ns += int(late_s * 1e9)
         latest = end_deadline(self.received_at)
-        self.deadline = min(head_deadline(self.offered_at, self._caller.poll_s), latest)
+        self.deadline = min(head_deadline(self.offered_at, self.caller.poll_s), latest)
         self.due_at = self.deadline
 
     def _refuse_body(self) -> None:
@@ -346,7 +375,7 @@ class Invocation:
         if is_running:
             if deliveries < self._deliveries:
                 return RunDecision.NEVER
-            self._deliveries = deliveries
+            self._deliveries = self.deliveries = deliveries
             queue.started(self.request_id)
             return RunDecision.RUN
         if self.state is ATTACHED:
@@ -356,7 +385,7 @@ class Invocation:
             return RunDecision.NEVER
         decision = queue.may_run(self.request_id, deliveries)
         if decision is RunDecision.RUN:
-            self._deliveries = deliveries
+            self._deliveries = self.deliveries = deliveries
         return decision
 
     def dropped_late(self, deliveries: int) -> None:
@@ -367,6 +396,7 @@ class Invocation:
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
         if self.state is QUEUED and is_only_one:
+            self._was_dropped = True
             self._expire()
 
     # The worker's GET: the rest of the request body
@@ -432,13 +462,21 @@ class Invocation:
 
     # The worker's POST: the response
 
-    def attached(self, post: WorkerPost, now: float, worker_s: float) -> None:
-        """A worker opened its POST; ``worker_s`` is its lease's age, -1 if it does not say."""
+    def attached(
+        self, post: WorkerPost, now: float, worker_s: float, instance: bytes = b""
+    ) -> None:
+        """A worker opened its POST; ``worker_s`` is its lease's age, -1 if it does not say.
+
+        ``instance`` is the id of its instance, empty if it does not say.
+        """
         if self.state is not QUEUED:
             raise impossible(self.state, Event.ATTACHED)
         self.state = ATTACHED
         self.attached_at = now
         self.worker_s = worker_s
+        self.instance = instance
+        self.completion = Outcome.ANSWERED
+        self.deliveries = self._deliveries or self.deliveries + 1
         self._post = post
 
     def response_interim(self, status: int, headers: Headers) -> None:
@@ -552,7 +590,7 @@ class Invocation:
                 self._withdraw()
                 self._fail(UploadTimeout(), Outcome.TOO_LONG)
                 return
-            left_s = self._caller.poll_s if self._left_s is None else self._left_s
+            left_s = self.caller.poll_s if self._left_s is None else self._left_s
             # The window stands still: this is only when to look again. Its end cannot come before,
             # but for `_LOOK_AGAIN_S`: the timers notice no deadline that has become earlier.
             self.deadline = min(now + max(left_s, _LOOK_AGAIN_S), latest)
@@ -560,7 +598,8 @@ class Invocation:
             self._expire()
         elif self.head_at == 0.0:
             self._withdraw()
-            self._fail(PollTimeout(retry_after_s), Outcome.POLL_TIMEOUT)
+            error = PollTimeout.of(self.caller.poll_s, _WITH_WORKER, retry_after_s)
+            self._fail(error, Outcome.POLL_TIMEOUT)
         elif now >= latest:
             self._break(Outcome.TOO_LONG)
         else:
@@ -575,10 +614,11 @@ class Invocation:
         """Return whether the response head waits for what the client sends of its body."""
         return self.head_at == 0.0 and (self.state is RECEIVING or self._left_s is not None)
 
-    def position_known(self, position: int, retry_after_s: int) -> None:
-        """The request, which was withdrawn, had this position; 0 if a worker has it."""
+    def position_known(self, position: int | None, retry_after_s: int) -> None:
+        """The request, now withdrawn, had this position; 0: a worker has it, None: not known."""
         if self.state is EXPIRED:
-            error = PollTimeout(retry_after_s)
+            where = _TOO_LATE if self._was_dropped else _where(position)
+            error = PollTimeout.of(self.caller.poll_s, where, retry_after_s)
             if position:
                 error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)
@@ -602,11 +642,11 @@ class Invocation:
     def _withdraw(self) -> None:
         """Take the request out of the queue and tell workers to stop, if it can be there."""
         if self.state is QUEUED or self.state is ATTACHED:
-            self._context.queue.withdraw(self._caller.version.version_id, self.request_id)
+            self._context.queue.withdraw(self.caller.version.version_id, self.request_id)
 
     def _end(self) -> None:
         self.state = DONE
-        self.outcome = Outcome.ANSWERED
+        self.outcome = self.completion
         post, self._post = self._post, None
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
         self._client.send_end()
@@ -618,7 +658,7 @@ class Invocation:
     def _fail(self, error: GatewayError | QueueError, outcome: Outcome) -> None:
         """Respond with a problem document; only before the response head."""
         status, headers, body = problem_for(
-            error, instance_of(self._target), self.request_id, id_header=False
+            error, instance_of(self.target), self.request_id, id_header=False
         )
         self.status = status
         self.response_bytes = len(body)
@@ -638,7 +678,9 @@ class Invocation:
     def _finish(self, outcome: Outcome) -> None:
         self.state = DONE
         self.outcome = outcome
-        self._request = None
+        if self._request is not None:
+            self.trace, self.caller_request_id = correlation_of(self._request.headers)
+            self._request = None
         post, self._post = self._post, None
         self._upload.abort()
         self._context.registry.finished(self.request_id)

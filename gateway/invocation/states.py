@@ -167,10 +167,16 @@ def impossible(state: State, event: Event) -> AssertionError:
 
 
 class Outcome(Enum):
-    """How an invocation ended; the label of metrics and of the access line."""
+    """How an invocation ended; the label of metrics and of the access line.
+
+    ``text`` is the value, which an enumeration's ``value`` takes longer to return.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     ANSWERED = "answered"
-    """The client got the worker's whole response, whatever its status."""
+    """The client got the function's whole response, whatever its status."""
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
     BAD_REQUEST = "bad_request"
@@ -179,6 +185,14 @@ class Outcome(Enum):
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
     """No response head came within the poll window: 504."""
+    INFERENCE_LOST = "inference_lost"
+    """The client got the worker's problem document: the inference server could not be reached, or
+    broke off before its response head, as one that dies does."""
+    INFERENCE_INVALID = "inference_invalid"
+    """The client got the worker's problem document: the inference server's response was not valid
+    HTTP."""
+    WORKER_FAILED = "worker_failed"
+    """The client got the worker's problem document about an error of its own."""
     WORKER_LOST = "worker_lost"
     """The worker broke off or sent no valid response, or every allowed delivery was used up."""
     TOO_LONG = "too_long"

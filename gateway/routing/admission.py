@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import INVOCATION_TOKEN, Principal
-from gateway.errors import BadRequest, Unauthenticated
+from gateway.errors import BadRequest, GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead
+from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 
@@ -21,7 +22,7 @@ Authenticate = Callable[[bytes | None, float], Principal]
 class Caller(NamedTuple):
     """Who invokes what, and how many seconds they wait for the response head.
 
-    ``key_digest`` as for `gateway.domain.principal.Principal`.
+    ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`.
     """
 
     version: FunctionVersion
@@ -29,15 +30,20 @@ class Caller(NamedTuple):
     subject: str
     poll_s: int
     key_digest: bytes = b""
+    key_id: str = ""
 
 
 class Admission:
     """Admits invocations, by the read model alone."""
 
-    __slots__ = ("_authenticate", "_router")
+    __slots__ = ("_router", "authenticate", "names")
 
-    def __init__(self, authenticate: Authenticate, router: Router) -> None:
-        self._authenticate = authenticate
+    def __init__(
+        self, authenticate: Authenticate, router: Router, names: FunctionNames | None = None
+    ) -> None:
+        """Without ``names``, functions are named by hosts and headers only."""
+        self.authenticate = authenticate
+        self.names = names
         self._router = router
 
     def admit(self, head: CallHead, now: float) -> Caller:
@@ -45,14 +51,31 @@ class Admission:
 
         Raises `Unauthenticated`, `Forbidden`, `FunctionNotFound` or `BadRequest`.
         """
-        principal = self._authenticate(head.authorization, now)
+        principal = self.authenticate(head.authorization, now)
         if head.is_linked and principal.kind != INVOCATION_TOKEN:
             # URLs are kept in histories and logs: only what soon expires may be in one.
             raise Unauthenticated
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
         version = self._router.pick(head.function_id, head.version_id, principal)
-        return Caller(version, principal.account, principal.subject, poll_s, principal.key_digest)
+        return Caller(
+            version,
+            principal.account,
+            principal.subject,
+            poll_s,
+            principal.key_digest,
+            principal.key_id,
+        )
+
+    def key_id_of(self, authorization: bytes | None, now: float) -> str:
+        """Return the id of the API key in the credential of a call that was refused, for the log.
+
+        Empty if there is none, or if the credential is not valid.
+        """
+        try:
+            return self.authenticate(authorization, now).key_id
+        except GatewayError:
+            return ""
 
 
 def poll_seconds(value: bytes) -> int:

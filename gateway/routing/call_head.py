@@ -45,6 +45,15 @@ class CallHead(NamedTuple):
     is_linked: bool = False
 
 
+def plain_head(request: Request) -> CallHead:
+    """Return the head of a request that names no function, without one (``function_id`` is empty).
+
+    Raises `BadRequest` for a repeated header of those that may appear once.
+    """
+    get = _values(request.headers).get
+    return CallHead("", None, get(AUTHORIZATION), get(NVCF_POLL_SECONDS), get(ORIGIN))
+
+
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
     """Return ``read(request)`` for hosts under ``suffix``, such as ``.invocation.example.com``.
 

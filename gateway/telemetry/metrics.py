@@ -1,10 +1,23 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
+from collections.abc import Iterator
+
 from gateway.domain.model import FunctionVersion
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import Outcome
-from runtime.metrics import CounterChild, GaugeChild, HistogramChild, MetricRegistry, SummaryChild
+from queueing.interface import FunctionQueue
+from runtime.logs import LineWriter
+from runtime.loop_turns import LoopTurns
+from runtime.metrics import (
+    CounterChild,
+    GaugeChild,
+    HistogramChild,
+    MetricRegistry,
+    Reading,
+    ScrapedGauge,
+    SummaryChild,
+)
 
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 1000)
 _FUNCTION_BUCKETS_S = (0.5, 1, 5, 10, 30, 60, 300, 600, 1800)
@@ -15,6 +28,17 @@ _FINE_BUCKETS_S = (
     *(1, 2, 3, 5, 10, 30, 60),
 )
 _HOST_ROUTED = "TLB"
+_NOT_ERRORS = frozenset(
+    {
+        Outcome.ANSWERED,
+        Outcome.CLIENT_GONE,
+        Outcome.INFERENCE_LOST,
+        Outcome.INFERENCE_INVALID,
+        Outcome.WORKER_FAILED,
+    }
+)
+"""Outcomes that ``app_invocation_error`` does not count: the client left, or got the response that
+a worker delivered."""
 _METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"}
 )
@@ -50,6 +74,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: MetricRegistry) -> None:
         version = ("function_id", "function_version_id")
+        self._registry = registry
         self._http = registry.counter(
             "axum_http_requests_total", "HTTP requests", ("method", "status", "endpoint")
         )
@@ -89,6 +114,11 @@ class GatewayMetrics:
         self._outcomes = registry.counter(
             "gateway_invocations_total", "Invocations ended", ("outcome",)
         )
+        self._refusals = registry.counter(
+            "gateway_refusals_total",
+            "Requests refused before they were invocations, and error responses of the API",
+            ("endpoint", "reason"),
+        )
         self._overloaded = registry.counter(
             "gateway_overload_refusals_total",
             "Calls refused because they could not be reached within their poll window",
@@ -116,10 +146,55 @@ class GatewayMetrics:
             version,
         )
         self._versions: dict[tuple[str, str], _VersionMeters] = {}
+        self._function_of: dict[str, str] = {}
         self._exchanges: dict[tuple[bytes, int], _ExchangeMeters] = {}
         self._ends: dict[Outcome, CounterChild] = {
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
+
+    def watch_queue(self, queue: FunctionQueue) -> None:
+        """Show what waits of the process's requests."""
+
+        def labels(version_id: str) -> tuple[str, str]:
+            return self._function_of.get(version_id, ""), version_id
+
+        def depths() -> Iterator[Reading]:
+            return ((labels(one.version_id), one.depth) for one in queue.waiting())
+
+        def waits() -> Iterator[Reading]:
+            return ((labels(one.version_id), one.oldest_s) for one in queue.waiting())
+
+        version = ("function_id", "function_version_id")
+        self._registry.add(
+            ScrapedGauge(
+                "gateway_queue_depth",
+                "Requests of this process that wait for a worker",
+                version,
+                depths,
+            )
+        )
+        self._registry.add(
+            ScrapedGauge(
+                "gateway_queue_oldest_wait_seconds",
+                "How long the first of them has waited",
+                version,
+                waits,
+                merge=max,
+            )
+        )
+
+    def watch_turns(self, turns: LoopTurns) -> None:
+        """Show the longest turn of the event loop."""
+        self._registry.gauge(
+            "gateway_loop_turn_longest_seconds",
+            "Longest turn of the event loop in the last one to two minutes",
+        ).set_function(turns.longest_s)
+
+    def watch_log(self, writer: LineWriter) -> None:
+        """Show how many lines of the access log were dropped because nothing reads them."""
+        self._registry.counter(
+            "gateway_log_lines_dropped_total", "Lines of the access log that were not written"
+        ).set_function(lambda: writer.dropped)
 
     def watch_uploads(self, space: UploadSpace) -> None:
         """Show how much of request bodies the process holds, in memory and in files."""
@@ -146,7 +221,7 @@ class GatewayMetrics:
         outcome = invocation.outcome
         if outcome is not None:
             self._ends[outcome].value += 1
-            if outcome is not Outcome.ANSWERED:
+            if outcome is not Outcome.ANSWERED and outcome not in _NOT_ERRORS:
                 self._errors.child(
                     str(invocation.status), invocation.version.function_id
                 ).value += 1
@@ -156,8 +231,13 @@ class GatewayMetrics:
         body_size.count += 1
         body_size.sum += invocation.response_bytes
 
-    def record_refusal(self, method: bytes, status: int, endpoint: str) -> None:
-        """Record the response to a request that did not become an invocation."""
+    def record_refusal(self, method: bytes, status: int, endpoint: str, reason: str = "") -> None:
+        """Record the response to a request that did not become an invocation.
+
+        ``reason`` is the word of its problem document, empty if it is none.
+        """
+        if reason:
+            self._refusals.child(endpoint, reason).value += 1
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
         if endpoint == _HOST_ROUTED:
@@ -187,6 +267,7 @@ class GatewayMetrics:
             )
             if len(self._versions) < _MAX_CACHED_VERSIONS:
                 self._versions[key] = meters
+                self._function_of[version.version_id] = version.function_id
         return meters
 
     def _exchange(self, method: bytes, status: int) -> _ExchangeMeters:

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from time import monotonic
 from typing import Protocol
 
+from http1.server.http_error import HttpError
 from http1.server.limits import ServerLimits
 from http1.stream import Dispatch
 from runtime.awake import AwakeClock
@@ -18,6 +19,15 @@ READ_ON_S = 0.005
 """Time in one turn of the loop for connections that have more to read than one turn allows."""
 
 log = logging.getLogger("http1.server")
+
+
+OnError = Callable[[HttpError, bytes, str, str], object]
+"""Called with each error response that the server sends by itself: the error, the request's target
+if it is known, the peer's address and the request id in the response."""
+
+
+def _ignore(*_: object) -> None:
+    """Take no notice of an error response."""
 
 
 class Flushable(Protocol):
@@ -63,6 +73,7 @@ class Connections:
     ) -> None:
         self.loop = loop
         self.dispatch = dispatch
+        self.on_error: OnError = _ignore
         self.limits = limits
         self.draining = False
         self.closes_idle = False

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from http1.peer import ignore_new, keep_alive, unaccepted
-from http1.server.connections import SERVER_NAME, Connections, ServerConnection
+from http1.server.connections import SERVER_NAME, Connections, OnError, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Dispatch
@@ -82,6 +82,10 @@ class Listener:
     def serve(self, dispatch: Dispatch) -> None:
         """Replace the dispatch: new requests go to ``dispatch``."""
         self._connections.dispatch = dispatch
+
+    def watch_errors(self, on_error: OnError) -> None:
+        """Call ``on_error`` for each error response to what is not a valid request."""
+        self._connections.on_error = on_error
 
     def announce_end(self) -> None:
         """Let each further response tell its client that the connection closes."""

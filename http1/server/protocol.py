@@ -411,6 +411,7 @@ class Http1Protocol(PeerConnection):
         target = self._target or error.target
         request_id = request_id or _new_request_id()
         self.write(encode_error_response(error, target, request_id, self._connections.date_line))
+        self._connections.on_error(error, target, self._peer.address, request_id)
         self._held.clear()
         self.close(linger=not self._got_eof)
 

@@ -65,28 +65,32 @@ class Positions:
         ahead = own.count_between(version_id, delivered, sequence) + others
         return position(delivered, sequence, ahead)
 
-    async def withdrawn(self, version_id: str, sequence: int, withdraw: Callable[[], None]) -> int:
+    async def withdrawn(
+        self, version_id: str, sequence: int, withdraw: Callable[[], None]
+    ) -> int | None:
         """Call ``withdraw`` in any case, and return the position of its request before; 0: leased.
 
         The broker is asked before: removing a request by its id moves the consumer past it, as a
         lease does, and the broker may respond to questions later than it removes. It is asked again
         after: if as many were leased meanwhile as were ahead, the request may be among them, and
-        the result is 0. Raises `QueueUnavailable`.
+        the result is None, as for a queue that is gone. Raises `QueueUnavailable`.
         """
         stream = stream_name(self._region, version_id)
         try:
             before = await self._next_state(stream)
         finally:
             withdraw()
-        if before is None or sequence <= before.delivered:
+        if before is None:
+            return None
+        if sequence <= before.delivered:
             return 0
         others = await self._peers.count_between(version_id, before.delivered, sequence)
         own = self._own.count_between(version_id, before.delivered, sequence)
         rank = position(before.delivered, sequence, own + others)
         after = await self._next_state(stream)
         if after is None or after.created != before.created:
-            return 0
-        return rank if after.deliveries - before.deliveries < rank else 0
+            return None
+        return rank if after.deliveries - before.deliveries < rank else None
 
     async def line(self, stream: str) -> LineState:
         """Return what the broker knows of a queue. Raises `QueueUnavailable`."""

@@ -45,6 +45,7 @@ from queueing.interface import (
     QueueFull,
     QueueUnavailable,
     RunDecision,
+    WaitingRequests,
 )
 from queueing.nats.acks import NAK
 from queueing.nats.connection import NatsConnection, NatsError, Subscription
@@ -380,12 +381,12 @@ class JetStreamQueue:
         elif may_be_stored:
             self._maintenance.remove(queue.names, request_id)
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
         request = self._requests.get(request_id)
         if request is None or request.state is not HELD:
             self.withdraw(version_id, request_id)
-            return 0
+            return None
 
         def withdraw() -> None:
             # Not if its response head came meanwhile: a cancel would stop its worker.
@@ -417,6 +418,18 @@ class JetStreamQueue:
         highest, answered = queue.highest, queue.answered_sequence
         waiting = queue.sequences.between(max(delivered, answered), highest + 1)
         return OwnLine(highest, answered, int(queue.stored.value), waiting)
+
+    def waiting(self) -> Iterator[WaitingRequests]:
+        """Yield what waits of this process's requests, for each queue that it has in use."""
+        now = self._clock()
+        for version_id, queue in list(self._queues.items()):
+            leased = max(queue.delivered, queue.answered_sequence)
+            depth = queue.sequences.between(leased, queue.highest + 1)
+            oldest_at = now
+            if depth:
+                waiting = (one.at for at, one in queue.by_sequence.items() if at > leased)
+                oldest_at = next(waiting, now)
+            yield WaitingRequests(version_id, depth + queue.unacknowledged, now - oldest_at)
 
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""

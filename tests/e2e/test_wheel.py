@@ -1,5 +1,6 @@
 """The built wheel, installed where nothing of the source tree is: `gateway dev` works from it."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -66,7 +67,10 @@ def test_settings_files_are_shown_from_the_wheel(installed: Path, tmp_path: Path
 
 def test_the_demo_is_called_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     program = Program(
-        [str(installed / "gateway"), "dev", "--port", "0"], {"PYTHONPATH": ""}, cwd=tmp_path
+        [str(installed / "gateway"), "dev", "--port", "0"],
+        # nats-server is a requirement's command, and those are in this environment.
+        {"PYTHONPATH": "", "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
+        cwd=tmp_path,
     )
     try:
         program.wait_line(lambda line: line.startswith("Ready."), 3 * PATIENCE_S)

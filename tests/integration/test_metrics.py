@@ -56,6 +56,13 @@ GATEWAY = PROCESS | {
     "gateway_queue_wait_seconds": ("histogram", VERSION),
     "gateway_time_to_first_byte_seconds": ("histogram", VERSION),
     "gateway_invocation_seconds": ("histogram", VERSION),
+    # Nor these: what operators need beside them (docs/operations.md).
+    "gateway_build_info": ("gauge", {"version", "python"}),
+    "gateway_refusals_total": ("counter", {"endpoint", "reason"}),
+    "gateway_queue_depth": ("gauge", VERSION),
+    "gateway_queue_oldest_wait_seconds": ("gauge", VERSION),
+    "gateway_loop_turn_longest_seconds": ("gauge", set[str]()),
+    "gateway_log_lines_dropped_total": ("counter", set[str]()),
 }
 _OF_WORKER: dict[str, tuple[str, set[str]]] = {
     "request_total": ("counter", set()),

@@ -10,6 +10,7 @@ from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Headers, Request, ResponseWriter
 
+PEER = "192.0.2.7"
 _NOTHING_TO_READ, _ = os.pipe()
 
 
@@ -74,7 +75,7 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
         assert name in {"socket", "peername"}
-        return self.socket if name == "socket" else ("192.0.2.7", 4711)
+        return self.socket if name == "socket" else (PEER, 4711)
 
     def pause_reading(self) -> None:
         self.is_reading = False

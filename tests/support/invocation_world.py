@@ -44,6 +44,8 @@ class World:
         source: Source = UNKNOWN,
         *,
         passes_interim: bool = False,
+        target: bytes = b"/v1/x%2Fy?a=1&a=2",
+        key_id: str = "",
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -63,7 +65,7 @@ class World:
         )
         request = Request(
             method,
-            b"/v1/x%2Fy?a=1&a=2",
+            target,
             b"f.example",
             headers if headers is not None else [(b"host", b"f.example")],
             body_bytes,
@@ -83,7 +85,7 @@ class World:
             context,
             self.client,
             request,
-            Caller(version, "acme", "alice", 60),
+            Caller(version, "acme", "alice", 60, key_id=key_id),
             Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
         )
 
@@ -124,5 +126,6 @@ class World:
         assert document["status"] == status
         assert document["instance"] == "/v1/x%2Fy"
         assert document["requestId"] == REQUEST_ID
-        assert (b"nvcf-reqid", REQUEST_ID.encode()) in headers
+        for name in (b"nvcf-reqid", b"x-request-id"):
+            assert (name, REQUEST_ID.encode()) in headers
         return dict(document)

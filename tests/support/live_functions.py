@@ -183,7 +183,7 @@ def inference_command(folder: Path) -> str:
 @asynccontextmanager
 async def registered(live: Live, count: int = 1) -> AsyncIterator[list[Version]]:
     """Register a function with ``count`` versions by the CLI; delete them after the block."""
-    what = ["--name", "live", "--image", "demo", "--inference-url", "/echo"]
+    what = ["--name", "live", "--image", "my-server", "--inference-url", "/echo"]
     what += ["--health-path", "/health"]
     async with live.client() as client:
         made = [await live.cli_json("functions", "create", *what)]

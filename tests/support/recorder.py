@@ -1,9 +1,9 @@
 """Ports that record their calls in one common script."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.invocation.collection import SpoolUser
-from queueing.interface import LineState, OwnLine, RunDecision
+from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 
 
 class Script:
@@ -114,7 +114,7 @@ class RecordedQueue:
     def withdraw(self, version_id: str, request_id: str) -> None:
         self._script.add("queue.withdraw")
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         self.withdraw(version_id, request_id)
         return self.withdrawn_position
 
@@ -123,6 +123,9 @@ class RecordedQueue:
 
     def own_line(self, version_id: str, delivered: int) -> OwnLine:
         return OwnLine()
+
+    def waiting(self) -> Iterator[WaitingRequests]:
+        return iter(())
 
     async def line(self, version_id: str) -> LineState:
         raise NotImplementedError

@@ -10,6 +10,7 @@ from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
 from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
+from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
@@ -76,7 +77,8 @@ class Agent:
                 max_idle=settings.attach.max_idle,
                 connect_timeout_s=settings.attach.connect_timeout_s,
                 vanished_s=settings.attach.vanished_s,
-            )
+            ),
+            settings.instance.id,
         )
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))
@@ -147,6 +149,10 @@ class Agent:
             stack.callback(self._runner.abandon_all)
             gc.collect()
             gc.freeze()
+            turns = LoopTurns()
+            self.metrics.watch_turns(turns)
+            turns.start()
+            stack.callback(turns.stop)
             emit(
                 _log,
                 "worker.ready",
@@ -179,8 +185,7 @@ class Agent:
         runner = self._runner
         region = settings.queue.region if response is None else response.region
         consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel)
-        slots = self._slots
-        self.metrics.watch_slots(lambda: slots.limit)
+        self.metrics.watch_slots(self._slots)
         consumer.start()
         stack.push_async_callback(consumer.close)
         for ticker in (

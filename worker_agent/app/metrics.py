@@ -9,9 +9,12 @@ of the queue's broker are registered by `queueing.open`.
 from collections.abc import Callable
 
 from http1.stream import Defect
+from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
+from runtime.version import show_version
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
+from worker_agent.slots import Slots
 
 _LATENCY_BUCKETS_S = (
     0.001,
@@ -63,6 +66,7 @@ class Metrics:
         """``clock`` is loop time."""
         prefix = _PREFIX
         self.registry = registry
+        show_version(registry, "worker")
         self._requests = registry.counter(f"{prefix}request_total", "Requests started").child()
         responses = registry.counter(
             f"{prefix}response_total",
@@ -126,9 +130,19 @@ class Metrics:
         """Show how many requests are running."""
         self._running.set_function(running)
 
-    def watch_slots(self, slots: Callable[[], int]) -> None:
-        """Show for how many slots requests are pulled."""
-        self._slots.set_function(slots)
+    def watch_slots(self, slots: Slots) -> None:
+        """Show for how many slots requests are pulled, and how many of them are busy and free."""
+        self._slots.set_function(lambda: slots.limit)
+        states = self.registry.gauge("worker_slots", "Slots of this worker", ["state"])
+        states.child("busy").set_function(lambda: slots.running)
+        states.child("free").set_function(lambda: max(slots.free(), 0))
+
+    def watch_turns(self, turns: LoopTurns) -> None:
+        """Show the longest turn of the event loop."""
+        self.registry.gauge(
+            "worker_loop_turn_longest_seconds",
+            "Longest turn of the event loop in the last one to two minutes",
+        ).set_function(turns.longest_s)
 
     def watch_renewal(self, is_failing: Callable[[], bool]) -> None:
         """Show whether the renewal of token and broker login is failing."""

@@ -20,6 +20,8 @@ from runtime.timeouts import silence_limit
 from wire.envelope import Envelope
 from wire.headers import (
     NVCF_DELIVERIES,
+    NVCF_FAULT,
+    NVCF_INSTANCE_ID,
     NVCF_LATE,
     NVCF_LEASED_US,
     NVCF_REQID,
@@ -61,10 +63,12 @@ class AttachLimits:
 class GatewayPool:
     """Implements `worker_agent.job.context.Attach`: a client for each address in an envelope."""
 
-    __slots__ = ("_by_uri", "_limits")
+    __slots__ = ("_by_uri", "_instance_id", "_limits")
 
-    def __init__(self, limits: AttachLimits) -> None:
+    def __init__(self, limits: AttachLimits, instance_id: str = "") -> None:
+        """``instance_id`` is told to the gateways with each response, unless it is empty."""
         self._limits = limits
+        self._instance_id = instance_id.encode()
         self._by_uri: dict[bytes, GatewayClient] = {}
 
     def deliver(self, job: Job) -> None:
@@ -108,7 +112,7 @@ class GatewayPool:
     def _client_of(self, uri: bytes) -> "GatewayClient":
         client = self._by_uri.get(uri)
         if client is None:
-            client = self._by_uri[uri] = GatewayClient(uri, self._limits)
+            client = self._by_uri[uri] = GatewayClient(uri, self._limits, self._instance_id)
         return client
 
 
@@ -142,7 +146,7 @@ class GatewayClient:
         "_waiting",
     )
 
-    def __init__(self, uri: bytes, limits: AttachLimits) -> None:
+    def __init__(self, uri: bytes, limits: AttachLimits, instance_id: bytes) -> None:
         """Connections are opened when the first job needs one."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
@@ -155,9 +159,10 @@ class GatewayClient:
             vanished_s=limits.vanished_s,
         )
         authority = uri.partition(b"://")[2].rstrip(b"/")
+        instance = b"%b: %b\r\n" % (NVCF_INSTANCE_ID, instance_id) if instance_id else b""
         self._post_head = (
             b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/octet-stream+h1\r\n"
-            b"authorization: Bearer " % (ATTACH_PATH, authority)
+            b"%bauthorization: Bearer " % (ATTACH_PATH, authority, instance)
         )
         self._get_head = (
             b"GET %b HTTP/1.1\r\nhost: %b\r\naccept: application/octet-stream\r\n"
@@ -356,6 +361,8 @@ class GatewayClient:
         return self._head_of(job, b"content-length: %d" % len(response), now) + response
 
     def _head_of(self, job: Job, framing: bytes, now: float) -> bytes:
+        if job.fault:
+            framing = b"%b: %b\r\n%b" % (NVCF_FAULT, job.fault, framing)
         return b"%b%b\r\n%b: %d\r\n%b\r\n\r\n" % (
             self._post_head,
             job.envelope.response_token.encode(),

@@ -8,30 +8,41 @@ from typing import NamedTuple
 
 from http1.stream import Defect, Failure
 from wire.http1 import encode_response_head
-from wire.problem import PROBLEM_JSON, problem
+from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
 
 class Fault(NamedTuple):
-    """Who failed (``urn:<source>:…``), the detail for callers, and what else the document says."""
+    """Who failed (``urn:<source>:…``), the detail for callers, and what else the document says.
+
+    ``word`` tells the gateway what failed (``docs/wire.md`` §5.3).
+    """
 
     source: str
     detail: str
+    word: bytes
     status: int = 500
     kind: str = "internal-server-error"
 
 
 CONNECTION = Fault(
-    "inference-connection", "Inference connection error while making inference request"
+    "inference-connection",
+    "Inference connection error while making inference request",
+    b"inference-lost",
 )
-INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request")
+INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
+CLOSED = INTERNAL._replace(word=b"inference-lost")
 _SERVICE = Fault(
-    "inference-service", "The inference server's response is not valid HTTP", 502, "bad-gateway"
+    "inference-service",
+    "The inference server's response is not valid HTTP",
+    b"inference-invalid",
+    502,
+    "bad-gateway",
 )
 
 _FAULTS = {
     Failure.UNREACHABLE: CONNECTION,
     Failure.RESET: CONNECTION,
-    Failure.CLOSED: INTERNAL,
+    Failure.CLOSED: CLOSED,
     Failure.INVALID: _SERVICE,
 }
 
@@ -49,11 +60,17 @@ def fault_of(failure: Failure, defect: Defect | None = None) -> Fault:
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:
-    """Return a whole HTTP/1.1 response with the problem document of ``fault``."""
+    """Return a whole HTTP/1.1 response with the problem document of ``fault``.
+
+    It asks clients not to repeat the call: the function may have run, and was run again as often as
+    it may be.
+    """
     body = problem(
         fault.status, fault.kind, fault.detail, request_id=request_id, source=fault.source
     )
     head = encode_response_head(
-        fault.status, [(b"content-type", PROBLEM_JSON)], b"content-length: %d\r\n" % len(body)
+        fault.status,
+        [(b"content-type", PROBLEM_JSON), NO_RETRY],
+        b"content-length: %d\r\n" % len(body),
     )
     return head + body

@@ -10,7 +10,7 @@ from math import inf
 from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
-from wire.headers import forwardable, forwardable_interim, forwardable_trailers
+from wire.headers import NVCF_FAULT, forwardable, forwardable_interim, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,
     MAX_INNER_HEAD_BYTES,
@@ -47,9 +47,9 @@ class Job:
     until they are known. ``fetches_body``: a part of the body comes from the gateway. ``left_s`` is
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
     the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
-    the response's, 0 before its head; ``is_problem``: it is a problem document of this agent.
-    ``response_bytes`` counts the body from the inference server. ``defect`` is what made its
-    response invalid.
+    the response's, 0 before its head; ``fault`` says what failed, if the response is a problem
+    document of this agent. ``response_bytes`` counts the body from the inference server. ``defect``
+    is what made its response invalid.
     """
 
     __slots__ = (
@@ -70,10 +70,10 @@ class Job:
         "body_at",
         "defect",
         "envelope",
+        "fault",
         "fetches_body",
         "freed_at",
         "head_at",
-        "is_problem",
         "lease",
         "leased_at",
         "left_s",
@@ -100,7 +100,7 @@ class Job:
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
         self._interim_bytes = 0
-        self.is_problem = False
+        self.fault = b""
         self._is_retried = False
         self._is_redelivered = False
         self.lease = lease
@@ -397,7 +397,7 @@ class Job:
             if status != 200:
                 self._finish(Outcome.UNWANTED)
             else:
-                self._finish(Outcome.FAILED if self.is_problem else Outcome.ANSWERED)
+                self._finish(Outcome.FAILED if self.fault else Outcome.ANSWERED)
         elif self.state is STREAMING or self.state is FORWARDING:
             self._finish(Outcome.UNWANTED)
         else:
@@ -466,7 +466,7 @@ class Job:
 
     def _fail(self, fault: Fault) -> None:
         """Deliver a problem document; only before a response head."""
-        self.is_problem = True
+        self.fault = fault.word
         self.status = fault.status
         self.response = problem_response(fault, self.request_id)
         self._deliver()
@@ -483,7 +483,8 @@ class Job:
             self._context.attach.deliver(self)
         else:
             post.send_data(self.response)
-            post.send_end(NO_TRAILERS)
+            # The POST's own head, which would say so, is sent.
+            post.send_end([(NVCF_FAULT, self.fault)] if self.fault else NO_TRAILERS)
         if self._inference is None:
             self._free()
         else:

@@ -290,6 +290,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         _SCOPES,
         Introspection,
         IntrospectKey,
+        changes=False,
     ),
     Route(
         "POST",

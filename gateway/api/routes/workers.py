@@ -96,6 +96,7 @@ class Workers:
                 (WORKER,),
                 ConnectResponse,
                 ConnectBody,
+                changes=False,
             ),
             Route(
                 "POST",
@@ -106,6 +107,7 @@ class Workers:
                 (WORKER,),
                 HeartbeatResponse,
                 HeartbeatBody,
+                changes=False,
             ),
         )
 

@@ -323,6 +323,29 @@ async def test_positions_are_exact_over_two_gateways_and_after_cancellations(
         await until_depth(one.queue, version, 1096)
 
 
+async def test_what_waits_is_told_without_what_is_leased_and_as_old_as_it_is(
+    backend: Backend,
+) -> None:
+    version = new_version()
+    async with backend.gateway() as gateway:
+        queue = gateway.queue
+
+        def waiting() -> tuple[int, float]:
+            found = {one.version_id: one for one in queue.waiting()}
+            return (found[version].depth, found[version].oldest_s) if version in found else (0, 0.0)
+
+        assert waiting() == (0, 0.0)
+        requests = await publish_many(backend, gateway, version, 5)
+        await until(waiting, lambda found: found[0] == 5 and found[1] >= 0.2)
+        async with backend.worker(version, slots=3) as work:
+            await work.has(3)
+            # The process looks at its queues about once a second.
+            await until(waiting, lambda found: found[0] == 2)
+        for request in requests:
+            queue.withdraw(version, request)
+        assert waiting() == (0, 0.0)
+
+
 async def test_an_unknown_request_has_no_position(backend: Backend) -> None:
     version = new_version()
     async with backend.gateway() as gateway:

@@ -34,6 +34,9 @@ def test_every_error_answers_with_a_complete_problem_document(kind: type[Gateway
     assert document["detail"]
     assert document["instance"] == "/v1/things"
     assert document["requestId"] == "the-request-id"
+    assert document["message"] == document["detail"]
+    assert document["error"]["message"] == document["detail"]
+    assert document["error"]["code"] == (kind.reason or kind.kind.replace("-", "_"))
     assert document.get("reason", "") == kind.reason
     assert (b"content-type", b"application/problem+json") in headers
 
@@ -61,7 +64,7 @@ def test_headers_and_members_of_one_error_do_not_reach_the_next() -> None:
         (b"retry-after", b"1"),
         (b"content-type", b"application/problem+json"),
     ]
-    assert PollTimeout().headers == [(b"retry-after", b"1")]
+    assert PollTimeout().headers == [(b"x-should-retry", b"false"), (b"retry-after", b"1")]
 
 
 def test_headers_given_come_beside_those_of_the_class() -> None:

@@ -8,7 +8,7 @@ import pytest
 from runtime import logs
 from runtime.events import emit
 
-log = logging.getLogger("test.events")
+log = logging.getLogger("gateway.test.events")
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_an_event_is_its_name_and_its_fields(written: io.StringIO) -> None:
     del line["ts"]
     assert line == {
         "level": "info",
-        "logger": "test.events",
+        "logger": "gateway.test.events",
         "event": "worker.lease_lost",
         "request_id": "r",
         "deliveries": 2,

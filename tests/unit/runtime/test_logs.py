@@ -18,8 +18,12 @@ from runtime.logs import LineWriter
 def _root_logger_restored() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.raiseExceptions
+    names = ("gateway", "worker", "http1", "queueing", "runtime")
+    own = {name: logging.getLogger(name).level for name in names}
     yield
     root.handlers[:], root.level, logging.raiseExceptions = before
+    for name, level in own.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def logged(level: str, *, as_json: bool = True) -> str:
@@ -56,13 +60,34 @@ def test_the_level_decides_what_is_written() -> None:
     assert "too.quiet" in logged("debug")
 
 
+def test_libraries_write_warnings_only_whatever_the_level() -> None:
+    stream = io.StringIO()
+    logs.setup("debug", stream=stream)
+    library = logging.getLogger("nats.aio")
+    library.debug("sends.something")
+    library.info("sends.something")
+    library.warning("is.worried")
+    logging.getLogger("worker.pull").debug("is.shown")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "is.worried",
+        "is.shown",
+    ]
+
+
+def test_a_line_of_json_can_be_shown_as_text() -> None:
+    line = '{"ts":"2026-01-01T12:00:01.123Z","level":"info","logger":"a.b","event":"c.d",'
+    assert logs.as_text(line + '"n":3,"empty":"","path":"/x y","forged":"a\\nb"}\n') == (
+        '12:00:01.123 INFO a.b c.d n=3 empty="" path="/x y" forged="a\\nb"\n'
+    )
+
+
 async def test_lines_leave_by_themselves_shortly_after_they_were_written(tmp_path: Path) -> None:
     readable, writable = os.pipe()
     arrived = asyncio.Event()
     asyncio.get_running_loop().add_reader(readable, arrived.set)
     writer = LineWriter(writable, interval_s=0.01)
-    writer.write(b"one\n")
-    writer.write(b"two\n")
+    writer.write("one\n")
+    writer.write("two\n")
     async with asyncio.timeout(10):
         await arrived.wait()
     assert os.read(readable, 100) == b"one\ntwo\n"
@@ -77,7 +102,7 @@ async def test_a_reader_that_stalls_costs_lines_but_no_time_and_no_order() -> No
     writer = LineWriter(writable, max_buffer_bytes=300_000)
     lines = [b"%06d %s\n" % (n, b"x" * 92) for n in range(5_000)]
     for line in lines:
-        writer.write(line)
+        writer.write(line.decode())
         writer.flush()
     kept = len(lines) - writer.dropped
     assert 3_000 <= kept < 4_500
@@ -97,7 +122,7 @@ async def test_a_reader_that_left_is_not_an_error() -> None:
     os.close(readable)
     writer = LineWriter(writable, max_buffer_bytes=100)
     for _ in range(3):
-        writer.write(b"x" * 90 + b"\n")
+        writer.write("x" * 90 + "\n")
         writer.close()
     assert writer.dropped == 0
     os.close(writable)
@@ -106,16 +131,16 @@ async def test_a_reader_that_left_is_not_an_error() -> None:
 async def test_close_writes_the_rest_and_the_writer_can_go_on(tmp_path: Path) -> None:
     with (tmp_path / "access.log").open("wb") as file:
         writer = LineWriter(file.fileno())
-        writer.write(b"a\n")
+        writer.write("a\n")
         writer.close()
         assert (tmp_path / "access.log").read_bytes() == b"a\n"
-        writer.write(b"b\n")
+        writer.write("b\n")
         writer.close()
     assert (tmp_path / "access.log").read_bytes() == b"a\nb\n"
 
 
 def test_lines_for_a_pipe_are_cut_only_between_lines() -> None:
-    lines = [b"a" * 3000 + b"\n", b"b" * 1000 + b"\n", b"c" * 100 + b"\n", b"d" * 9000 + b"\n"]
+    lines = ["a" * 3000 + "\n", "b" * 1000 + "\n", "c" * 100 + "\n", "d" * 9000 + "\n"]
     batches = logs.join_for_pipe(lines)
     assert [len(batch) for batch in batches] == [4002, 101, 9001]
-    assert b"".join(batches) == b"".join(lines)
+    assert "".join(batches) == "".join(lines)

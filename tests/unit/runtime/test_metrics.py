@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.metrics import PART_LINES, Counter, MetricRegistry
+from runtime.metrics import PART_LINES, Counter, MetricRegistry, ScrapedGauge
 
 
 def sample_values(registry: MetricRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -158,3 +158,22 @@ def test_the_exposition_of_many_series_comes_in_parts() -> None:
     assert first + b"".join(parts_left) == whole
     # HELP and TYPE count as one line.
     assert max(part.count(b"\n") for part in (first, *parts_left)) == PART_LINES + 1
+
+
+def test_a_gauge_that_is_read_at_the_scrape_has_the_series_of_that_moment_and_a_bound() -> None:
+    registry = MetricRegistry(with_process=False)
+    depths = {"a": 1, "b": 2}
+    registry.add(
+        ScrapedGauge(
+            "depth",
+            "Waiting",
+            ("queue",),
+            lambda: (((name,), depth) for name, depth in depths.items()),
+            max_children=2,
+        )
+    )
+    assert registry.exposition().endswith(b'depth{queue="a"} 1\ndepth{queue="b"} 2\n')
+    del depths["a"]
+    assert registry.exposition().endswith(b'gauge\ndepth{queue="b"} 2\n')
+    depths.update(c=3, d=4, e=5)
+    assert registry.exposition().endswith(b'depth{queue="c"} 3\ndepth{queue="other"} 9\n')

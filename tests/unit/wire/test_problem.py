@@ -1,6 +1,8 @@
 import json
 
-from wire.problem import problem, problem_response
+import pytest
+
+from wire.problem import error_type, problem, problem_response
 
 
 def test_members_without_a_value_are_left_out() -> None:
@@ -9,6 +11,12 @@ def test_members_without_a_value_are_left_out() -> None:
         "title": "Not Found",
         "status": 404,
         "detail": "No such function",
+        "message": "No such function",
+        "error": {
+            "message": "No such function",
+            "type": "not_found_error",
+            "code": "function_not_found",
+        },
     }
 
 
@@ -32,6 +40,12 @@ def test_all_members() -> None:
         "requestId": "id",
         "reason": "too_large",
         "limit_bytes": 5,
+        "message": 'A "quoted" détail',
+        "error": {
+            "message": 'A "quoted" détail',
+            "type": "invalid_request_error",
+            "code": "too_large",
+        },
     }
 
 
@@ -47,7 +61,8 @@ def test_a_response_has_its_headers_in_order_and_the_id_only_if_asked() -> None:
         reason="draining",
         headers=given,
     )
-    assert headers == [*given, content_type, (b"x-request-id", b"id")]
+    ids = [(b"nvcf-reqid", b"id"), (b"x-request-id", b"id")]
+    assert headers == [*given, content_type, *ids]
     assert body == problem(
         503, "draining", "Stop", instance="/x", request_id="id", reason="draining"
     )
@@ -56,3 +71,20 @@ def test_a_response_has_its_headers_in_order_and_the_id_only_if_asked() -> None:
             404, "not-found", "No", instance="/", request_id=request_id, id_header=id_header
         )
         assert headers == [content_type]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (504, "server_error"),
+    ],
+)
+def test_the_type_of_an_error_is_named_as_sdks_know_it(status: int, expected: str) -> None:
+    assert error_type(status) == expected

@@ -124,10 +124,10 @@ async def test_the_models_of_an_llm_function_are_updated_by_their_names(client: 
     body = {"name": "llm", "inferenceUrl": "/", "functionType": "LLM", "models": models}
     function = (await client.post(FUNCTIONS, {**body, "containerImage": "i"})).body["function"]
     path = version_path(function["id"], function["versionId"])
-    update = {"modelName": "b", "llmConfig": {"routingMethod": "ROUND_ROBIN"}}
+    update = {"modelName": "b", "llmConfig": {"tokenizer": "llama"}}
     told = await client.put(path, {"modelUpdates": [update]})
     configs = {one["name"]: one["llmConfig"] for one in told.body["function"]["models"]}
-    assert configs["b"] == {"uris": ["http://x"], "routingMethod": "round-robin"}
+    assert configs["b"] == {"uris": ["http://x"], "tokenizer": "llama"}
     assert configs["a"] == {"uris": ["http://x"]}
     assert (await client.put(path, {"modelUpdates": [update, update]})).status == 400
 

@@ -132,7 +132,7 @@ async def proxied(max_line_bytes: int = UNBOUNDED) -> AsyncIterator[Served]:
 async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[bytes, int]]]]:
     """Serve a proxy on a port; yield its URL and the record of its responses."""
     responses: list[tuple[bytes, int]] = []
-    proxy = ApiProxy(connect, lambda method, status: responses.append((method, status)))
+    proxy = ApiProxy(connect, lambda request, status, _: responses.append((request.method, status)))
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         request.source = Sources([], trusts_unix=False).find(request)

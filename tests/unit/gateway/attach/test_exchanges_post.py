@@ -43,6 +43,56 @@ def test_a_whole_response_in_one_read_reaches_the_client_and_the_worker_gets_200
     assert meeting.world.invocation.worker_s == 0.0025
 
 
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (b"inference-lost", Outcome.INFERENCE_LOST),
+        (b"inference-invalid", Outcome.INFERENCE_INVALID),
+        (b"worker", Outcome.WORKER_FAILED),
+        (b"unheard-of", Outcome.ANSWERED),
+    ],
+)
+def test_a_worker_says_who_it_is_and_that_the_response_is_its_own(
+    fault: bytes, outcome: Outcome
+) -> None:
+    meeting = Meeting()
+    data = HEAD + b"\r\nhello"
+    post = meeting.post(len(data), (b"nvcf-instance-id", b"i" * 999), (b"nvcf-fault", fault))
+    post.request_data(data)
+    post.request_end()
+    assert meeting.world.invocation.instance == b"i" * 128
+    assert meeting.world.invocation.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("instance", "outcome"),
+    [([], Outcome.INFERENCE_LOST), ([(b"nvcf-instance-id", b"i-1")], Outcome.ANSWERED)],
+)
+def test_a_problem_document_tells_it_only_of_a_worker_that_does_not_say_who_it_is(
+    instance: list[tuple[bytes, bytes]], outcome: Outcome
+) -> None:
+    meeting = Meeting()
+    data = (
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/problem+json\r\n\r\n"
+        b'{"type":"urn:inference-connection:problem-details:internal-server-error"}'
+    )
+    post = meeting.post(len(data), *instance)
+    post.request_data(data)
+    post.request_end()
+    assert meeting.world.invocation.outcome is outcome
+
+
+def test_a_worker_that_responds_after_another_ones_fault_broke_off_is_believed() -> None:
+    meeting = Meeting()
+    meeting.post(None, (b"nvcf-fault", b"worker")).request_broken()
+    meeting.endpoint.response_tokens.issue("response-token", meeting.world.invocation)
+    data = HEAD + b"\r\nhello"
+    post = meeting.post(len(data))
+    post.request_data(data)
+    post.request_end()
+    assert meeting.world.invocation.outcome is Outcome.ANSWERED
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_head_in_small_pieces_is_read_all_the_same(size: int) -> None:
     meeting = Meeting()

@@ -54,7 +54,9 @@ def test_too_little_randomness_makes_no_key() -> None:
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_known_key_tells_account_and_subject(scheme: str) -> None:
     found = key_authenticator(model_with(KEY)).authenticate(f"{scheme} {SECRET}".encode(), NOW)
-    assert found == Principal("account", "subject", KEY.scopes, KEY.reach, "key", KEY.digest)
+    assert found == Principal(
+        *("account", "subject", KEY.scopes, KEY.reach, "key", KEY.digest), key_id=KEY.key_id
+    )
 
 
 @pytest.mark.parametrize(

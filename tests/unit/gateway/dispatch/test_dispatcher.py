@@ -9,6 +9,7 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.rate_limits import RateLimits
+from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, VersionState
@@ -23,10 +24,10 @@ from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.router import Router
 from gateway.routing.sources import Sources
-from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Request
+from http1.stream import Headers, Peer, Request
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import (
@@ -57,7 +58,7 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     scopes = {b"Bearer good": frozenset({INVOKE}), b"Bearer narrow": frozenset[str]()}
     if authorization not in scopes:
         raise Unauthenticated
-    return Principal("own", "sub", scopes[authorization], EVERYTHING)
+    return Principal("own", "sub", scopes[authorization], EVERYTHING, key_id="key-1")
 
 
 def dispatcher(
@@ -105,16 +106,14 @@ def dispatcher(
         max_body_bytes=max_body_bytes,
         clock=lambda: 0.0,
     )
+    admission = Admission(authenticate, Router(model, lambda: 0.0))
     return Dispatcher(
         context,
         registry,
         call_head_reader(b""),
-        Gates(
-            Admission(authenticate, Router(model, lambda: 0.0)),
-            RateLimits(numbers or StoredNumbers(), lambda: 0),
-        ),
+        Gates(admission, RateLimits(numbers or StoredNumbers(), lambda: 0)),
         PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
-        metrics,
+        Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
     )
 
@@ -184,9 +183,9 @@ def test_a_body_that_is_announced_too_large_is_refused_at_once(
 class Lines(LineWriter):
     def __init__(self) -> None:
         super().__init__(1)
-        self.lines: list[bytes] = []
+        self.lines: list[str] = []
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: str) -> None:
         self.lines.append(line)
 
 
@@ -206,6 +205,63 @@ def test_a_body_that_is_announced_too_large_is_logged_and_counted_and_wakes_no_i
     assert (line["function_id"], line["outcome"], line["status"]) == (LIMITED, "bad_request", 413)
     assert b'gateway_invocations_total{outcome="bad_request"} 1\n' in numbers.exposition()
     assert len(woken) == 1
+
+
+def test_a_refused_call_is_logged_with_what_is_known_of_it_and_counted_by_reason() -> None:
+    found, numbers = Lines(), MetricRegistry(with_process=False)
+    refusing = dispatcher(
+        metrics=GatewayMetrics(numbers), access=AccessLog(found, lambda: 1_700_000_000.25)
+    )
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = [
+        GOOD,
+        (b"function-id", INACTIVE.encode()),
+        (b"traceparent", trace),
+        (b"x-request-id", b'mine "1"'),
+    ]
+    request = Request(b"POST", b"/v1/chat?token=secret", b"f.example", headers, 0, 0.0)
+    request.peer = Peer("192.0.2.7")
+    client = RecordedResponseWriter(Script(), "client")
+    refusing(request, client)
+    (line,) = found.lines
+    assert json.loads(line) == {
+        "ts": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "logger": "gateway.access",
+        "event": "request.refused",
+        "request_id": json.loads(client.sent)["requestId"],
+        "method": "POST",
+        "path": "/v1/chat",
+        "client": "192.0.2.7",
+        "function_id": INACTIVE,
+        "key_id": "key-1",
+        "status": 404,
+        "reason": "not_found",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "caller_request_id": 'mine "1"',
+    }
+    counted = b'gateway_refusals_total{endpoint="TLB",reason="not_found"} 1\n'
+    assert counted in numbers.exposition()
+
+
+def test_a_flood_of_refused_calls_writes_some_lines_and_how_many_it_left_out() -> None:
+    found, now = Lines(), [0.0]
+    access = AccessLog(found, lambda: now[0])
+    refusing = dispatcher(access=access)
+    for authorization in [b"Bearer bad"] * (MAX_REFUSED + 5) + [GOOD[1]]:
+        headers = [(b"authorization", authorization), (b"function-id", INACTIVE.encode())]
+        client = RecordedResponseWriter(Script(), "client")
+        refusing(Request(b"GET", b"/", b"f.example", headers, 0, 0.0), client)
+    lines = [json.loads(line) for line in found.lines]
+    # The flood does not hide a refusal for another reason.
+    assert [line["status"] for line in lines] == [401] * MAX_REFUSED + [404]
+    assert {line["key_id"] for line in lines} == {"", "key-1"}
+    now[0] = 1.0
+    access.tick()
+    access.tick()
+    (summary,) = map(json.loads, found.lines[len(lines) :])
+    assert summary["event"] == "request.refused_more"
+    assert (summary["reason"], summary["count"]) == ("unauthorized", 5)
 
 
 APP = (b"origin", b"https://app.example")

@@ -53,7 +53,8 @@ def assert_problem(client: RecordedResponseWriter, status: int, path: str) -> No
     assert document["status"] == client.head[0] == status
     assert document["instance"] == path
     assert len(document["requestId"]) == 36
-    assert (b"x-request-id", document["requestId"].encode()) in client.head[1]
+    for name in (b"x-request-id", b"nvcf-reqid"):
+        assert (name, document["requestId"].encode()) in client.head[1]
 
 
 def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
@@ -73,6 +74,7 @@ def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
     assert answer[b"access-control-allow-methods"] == b"POST"
     assert answer[b"access-control-allow-headers"] == b"authorization"
     assert answer[b"access-control-max-age"] == b"86400"
+    assert answer[b"nvcf-reqid"] == answer[b"x-request-id"]
     assert routes.client.head is not None
     assert routes.client.head[0] == 204
 
@@ -84,7 +86,7 @@ LISTED = PagePolicy(frozenset({"https://app.example"}))
 def test_an_origin_that_is_not_listed_is_refused_by_saying_nothing() -> None:
     asks = [(b"origin", b"https://evil.example"), (b"access-control-request-method", b"GET")]
     refused = dict(Routes(LISTED).serve(b"OPTIONS", b"/v2/nvcf/functions", asks))
-    assert set(refused) == {b"vary"}
+    assert set(refused) == {b"vary", b"nvcf-reqid", b"x-request-id"}
     allowed = dict(Routes(LISTED).serve(b"OPTIONS", b"/v2/nvcf/functions", [APP, asks[1]]))
     assert allowed[b"access-control-allow-origin"] == b"https://app.example"
 
@@ -105,7 +107,7 @@ def test_the_endpoints_say_once_who_may_read_them_and_on_what_that_depends() -> 
     assert (b"access-control-allow-origin", b"https://app.example") in listed
     assert (b"vary", b"origin") in listed
     without_origin = Routes(LISTED).serve(b"GET", b"/health")
-    assert without_origin == [(b"content-type", b"application/json"), (b"vary", b"origin")]
+    assert without_origin[:2] == [(b"content-type", b"application/json"), (b"vary", b"origin")]
 
 
 def test_a_page_can_read_that_the_gateway_is_starting() -> None:
@@ -124,7 +126,10 @@ def test_a_page_can_read_that_the_gateway_is_starting() -> None:
 
 
 def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> None:
-    assert Routes().serve(b"GET", b"/health?x=1") == [(b"content-type", b"application/json")]
+    content_type, *ids = Routes().serve(b"GET", b"/health?x=1")
+    assert content_type == (b"content-type", b"application/json")
+    assert [name for name, _ in ids] == [b"nvcf-reqid", b"x-request-id"]
+    assert ids[0][1] == ids[1][1]
     routes = Routes()
     routes.serve(b"HEAD", b"/health")
     assert routes.client.sent == b""
@@ -133,7 +138,7 @@ def test_health_is_answered_with_or_without_query_and_without_body_to_head() -> 
 @pytest.mark.parametrize("target", [b"/health", b"/health/live?x", b"/health/ready", b"*"])
 def test_health_paths_and_the_server_itself_tell_their_methods(target: bytes) -> None:
     routes = Routes()
-    assert routes.serve(b"OPTIONS", target) == [(b"allow", b"GET, HEAD, OPTIONS")]
+    assert routes.serve(b"OPTIONS", target)[:1] == [(b"allow", b"GET, HEAD, OPTIONS")]
     assert routes.client.head is not None
     assert routes.client.head[0] == 204
 

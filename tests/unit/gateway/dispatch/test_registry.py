@@ -31,7 +31,7 @@ from wire.ids import FunctionId, VersionId
 class SilentQueue(RecordedQueue):
     """Knows no position in any time that matters."""
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -50,7 +50,7 @@ class RecordedLines(Lines):
 class BrokenQueue(RecordedQueue):
     """Has a bug."""
 
-    async def withdraw_expired(self, version_id: str, request_id: str) -> int:
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         raise KeyError(request_id)
 
 

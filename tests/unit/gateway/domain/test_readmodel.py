@@ -23,10 +23,19 @@ FUNCTIONS = st.sampled_from([FunctionId("f1"), FunctionId("f2")])
 VERSIONS = st.sampled_from([VersionId("v1"), VersionId("v2"), VersionId("v3")])
 ACCOUNTS = st.sampled_from(["own", "other"])
 KEYS = st.sampled_from(["k1", "k2"])
+NAMES = st.sampled_from(["n", "m"])
+SHARED = st.frozensets(ACCOUNTS)
 CHANGES = st.one_of(
-    st.builds(Function, FUNCTIONS, ACCOUNTS),
+    st.builds(Function, FUNCTIONS, ACCOUNTS, SHARED, st.booleans()),
     st.builds(
-        FunctionVersion, FUNCTIONS, VERSIONS, ACCOUNTS, st.just("n"), st.sampled_from(VersionState)
+        FunctionVersion,
+        FUNCTIONS,
+        VERSIONS,
+        ACCOUNTS,
+        NAMES,
+        st.sampled_from(VersionState),
+        shared_with=SHARED,
+        is_public=st.booleans(),
     ),
     st.builds(
         ApiKey,
@@ -75,6 +84,18 @@ def test_whatever_changes_come_the_model_shows_the_last_of_each(changes: list[Ch
         accounts = {version.account for version in expected.values()}
         assert entry.account == (accounts.pop() if len(accounts) == 1 else None)
     assert model.function_count == len({f for f, _ in versions} | set(functions))
+    for account in ("own", "other", "third"):
+        seen = {
+            (version.name, function_id)
+            for (function_id, _), version in versions.items()
+            for function in [functions.get(function_id)]
+            if account == version.account
+            or account in version.shared_with
+            or version.is_public
+            or (function is not None and (account in function.shared_with or function.is_public))
+        }
+        assert {(n, f) for n in ("n", "m") for f in model.named(account, n)} == seen
+        assert set(model.names(account)) == {name for name, _ in seen}
 
 
 KEY = ApiKey("k", b"digest", "account", "subject", frozenset({"invoke_function"}))

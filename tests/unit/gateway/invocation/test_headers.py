@@ -3,11 +3,11 @@
 import pytest
 
 from gateway.invocation.headers import (
+    correlation_of,
     nvcf_status,
     outer_headers,
     request_headers,
     source_headers,
-    trace_of,
     with_platform_headers,
 )
 from http1.stream import Headers
@@ -37,6 +37,12 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
         (b"nvcf-allow-rerun", b"false"),
         (b"nvcf-pass-interim", b"true"),
     ]
+
+
+def test_trace_and_request_id_of_the_caller_are_values_of_headers_and_empty_without_them() -> None:
+    trace, caller_id = (b"traceparent", b"00-a-b-01"), (b"x-request-id", b"mine")
+    assert correlation_of([(b"accept", b"x"), trace, caller_id]) == (trace[1], caller_id[1])
+    assert correlation_of([(b"tracestate", b"x")]) == (b"", b"")
 
 
 @pytest.mark.parametrize(
@@ -109,20 +115,22 @@ def test_locations_of_the_inference_server_name_what_the_client_called() -> None
         assert outer_headers(unchanged, CLIENT, 8000) == unchanged
 
 
-def test_the_trace_is_the_value_of_traceparent_and_empty_without_it() -> None:
-    assert trace_of([(b"accept", b"x"), (b"traceparent", b"00-a-b-01")]) == b"00-a-b-01"
-    assert trace_of([(b"tracestate", b"x")]) == b""
-    assert trace_of([(b"traceparent", b"00-\xe9")]) == b""
-
-
 def test_the_workers_own_platform_headers_are_replaced() -> None:
     given = [(b"nvcf-reqid", b"forged"), (b"etag", b"1"), (b"nvcf-status", b"forged")]
     assert with_platform_headers(given, 200, "the-id") == [
         (b"etag", b"1"),
+        (b"x-request-id", b"the-id"),
         (b"nvcf-reqid", b"the-id"),
         (b"nvcf-status", b"fulfilled"),
         (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
     ]
+
+
+def test_a_functions_own_x_request_id_is_kept() -> None:
+    given = [(b"x-request-id", b"its-own"), (b"etag", b"1")]
+    got = with_platform_headers(given, 200, "the-id")
+    assert [value for name, value in got if name == b"x-request-id"] == [b"its-own"]
+    assert (b"nvcf-reqid", b"the-id") in got
 
 
 @pytest.mark.parametrize(

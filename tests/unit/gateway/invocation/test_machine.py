@@ -153,6 +153,7 @@ def test_a_response_goes_through_and_the_worker_is_told_when_the_client_has_it()
         (b"set-cookie", b"b"),
         (b"access-control-expose-headers", b"x"),
         (b"x-accel-buffering", b"no"),
+        (b"x-request-id", REQUEST_ID.encode()),
         (b"nvcf-reqid", REQUEST_ID.encode()),
         (b"nvcf-status", b"fulfilled"),
         (b"access-control-expose-headers", b", ".join(EXPOSED_HEADERS)),
@@ -358,6 +359,32 @@ def test_nobody_answered_in_time() -> None:
     assert world.client.head[0] == 504
     assert (b"nvcf-queue-position", b"17") in world.client.head[1]
     assert (b"retry-after", b"3") in world.client.head[1]
+    # The SDKs that obey it would run the function once more for a caller that has given up.
+    assert (b"x-should-retry", b"false") in world.client.head[1]
+
+
+@pytest.mark.parametrize(
+    ("position", "where"),
+    [
+        (17, "waited in line, at position 17"),
+        (0, "was with a worker"),
+        (None, "waited in line, or a worker had just got it"),
+    ],
+)
+def test_a_504_says_the_seconds_and_where_the_call_was(position: int | None, where: str) -> None:
+    world = World().publish()
+    world.invocation.deadline_passed(162.0, 1)
+    world.invocation.position_known(position, 1)
+    detail = str(world.problem()["detail"])
+    assert "60 s" in detail
+    assert where in detail
+
+
+def test_a_504_for_a_call_that_a_worker_dropped_as_late_says_that_it_waited() -> None:
+    world = World().publish()
+    world.invocation.dropped_late(1)
+    world.invocation.position_known(0, 1)
+    assert "waited in line until too little time was left" in str(world.problem()["detail"])
 
 
 def test_a_request_that_a_worker_has_is_told_no_position() -> None:
@@ -387,6 +414,7 @@ def test_a_worker_attached_without_a_head_in_time_is_told_to_stop() -> None:
     assert "queue.withdraw" in world.script.lines
     assert "post.release" in world.script.lines
     assert world.problem()["status"] == 504
+    assert "was with a worker" in str(world.problem()["detail"])
 
 
 def test_a_stream_lives_on_to_the_ceiling_and_no_longer() -> None:

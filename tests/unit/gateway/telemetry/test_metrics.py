@@ -1,8 +1,9 @@
 """What is counted, under the names that NVCF's dashboards and autoscaler read."""
 
+from gateway.invocation.states import Outcome
 from gateway.telemetry.metrics import GatewayMetrics
 from runtime.metrics import MetricRegistry
-from tests.support.invocation_world import World
+from tests.support.invocation_world import FUNCTION, World
 
 
 def lines(registry: MetricRegistry) -> list[str]:
@@ -32,6 +33,31 @@ def test_a_method_that_nobody_knows_is_not_a_label() -> None:
     assert 'axum_http_requests_total{method="OTHER",status="404",endpoint="UNKNOWN"} 1' in lines(
         registry
     )
+
+
+def test_a_client_that_leaves_and_a_workers_problem_are_no_errors_of_the_gateway() -> None:
+    registry = MetricRegistry(with_process=False)
+    metrics = GatewayMetrics(registry)
+    gone = World().publish()
+    gone.invocation.request_broken()
+    failed = World().publish().attach()
+    failed.invocation.completion = Outcome.INFERENCE_LOST
+    failed.head(500)
+    failed.invocation.response_end()
+    expired = World().publish()
+    expired.invocation.deadline_passed(162.0, 1)
+    expired.invocation.position_known(0, 1)
+    for world in (gone, failed, expired):
+        metrics.record_start(world.invocation)
+        metrics.record_end(world.invocation, world.now)
+    errors = [line for line in lines(registry) if line.startswith("app_invocation_error{")]
+    labels = f'http_status_code="504",function_id="{FUNCTION}"'
+    assert errors == [
+        'app_invocation_error{http_status_code="499",function_id=""} 0',
+        f"app_invocation_error{{{labels}}} 1",
+    ]
+    for outcome in ("client_gone", "inference_lost", "poll_timeout"):
+        assert f'gateway_invocations_total{{outcome="{outcome}"}} 1' in lines(registry)
 
 
 def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http1.body import MAX_STEPS
+from http1.server.http_error import HttpError
 from http1.server.limits import ServerLimits
 from http1.server.protocol import LAST_IDLE_S
-from tests.support.edge_harness import Exchange, Harness, answering
+from tests.support.edge_harness import PEER, Exchange, Harness, answering
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED_POST = b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -813,6 +814,26 @@ def test_a_connection_shows_its_state() -> None:
 
 
 # Any bytes, any pieces
+
+
+def test_a_request_knows_the_address_of_its_peer() -> None:
+    harness = Harness(on=answering)
+    harness.feed(GET)
+    (exchange,) = harness.exchanges
+    assert exchange.request.peer.address == PEER
+
+
+def test_an_error_response_is_reported_with_what_is_known_of_its_request() -> None:
+    harness = Harness(on=answering)
+    reported: list[tuple[int, str, bytes, str]] = []
+
+    def on_error(error: HttpError, target: bytes, peer: str, request_id: str) -> None:
+        assert request_id
+        reported.append((error.status, error.kind, target, peer))
+
+    harness.connections.on_error = on_error
+    harness.feed(b"GET /a?b HTTP/1.1\r\n\r\n")
+    assert reported == [(400, "invalid-host", b"/a", PEER)]
 
 
 def test_a_head_cut_anywhere_is_found() -> None:

@@ -60,9 +60,9 @@ def positions(broker: PlayedBroker) -> Positions:
     return Positions(connection, "test", Own(), peers)
 
 
-@pytest.mark.parametrize(("leases", "told"), [(0, 4), (3, 4), (4, 0), (50, 0)])
+@pytest.mark.parametrize(("leases", "told"), [(0, 4), (3, 4), (4, None), (50, None)])
 async def test_a_request_that_may_have_been_leased_meanwhile_is_told_no_position(
-    leases: int, told: int
+    leases: int, told: int | None
 ) -> None:
     broker = PlayedBroker(leases)
     withdraw = lambda: broker.script.append("withdrawn")  # noqa: E731
@@ -76,4 +76,4 @@ async def test_a_queue_that_is_replaced_meanwhile_has_no_positions() -> None:
     def withdraw() -> None:
         broker.created = "another"
 
-    assert await positions(broker).withdrawn(VERSION, 14, withdraw) == 0
+    assert await positions(broker).withdrawn(VERSION, 14, withdraw) is None

@@ -4,6 +4,7 @@ from runtime.metrics import MetricRegistry
 from tests.support.job_bench import JSON, Bench
 from worker_agent.app.metrics import BusyTime, Metrics
 from worker_agent.job.machine import Job
+from worker_agent.slots import Slots
 
 
 class Clock:
@@ -94,8 +95,8 @@ def test_busy_time_never_goes_back_whatever_the_clock_has_behind_the_point() -> 
 def test_no_slots_are_shown_before_work_is_asked_for() -> None:
     counted = Counted()
     assert counted.value("worker_thread_count_total") == 0
-    slots = 8
-    counted.metrics.watch_slots(lambda: slots)
+    slots = Slots(8, 1)
+    counted.metrics.watch_slots(slots)
     assert counted.value("worker_thread_count_total") == 8
-    slots = 3
+    slots.resize(3, 1)
     assert counted.value("worker_thread_count_total") == 3

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from gateway.attach.faults import FAULTS
 from http1.stream import Defect, Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import CONNECTION, fault_of, problem_response
+from worker_agent.job.failures import CONNECTION, INTERNAL, fault_of, problem_response
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,21 @@ def test_the_caller_is_told_what_makes_a_response_invalid() -> None:
     assert (document["status"], document["title"]) == (502, "Bad Gateway")
 
 
+def test_the_gateway_knows_the_word_of_every_fault() -> None:
+    faults = [INTERNAL, *(fault_of(failure) for failure in Failure)]
+    assert {fault.word for fault in faults} == set(FAULTS)
+
+
 def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
     answer = problem_response(CONNECTION, "the-id")
     parsed = parse_inner_head(answer)
     assert parsed is not None
     head, body_at = parsed
     assert head.status == 500
-    assert head.headers == [(b"content-type", b"application/problem+json")]
+    assert head.headers == [
+        (b"content-type", b"application/problem+json"),
+        (b"x-should-retry", b"false"),
+    ]
     assert head.body_bytes == len(answer) - body_at
     assert json.loads(answer[body_at:]) == {
         "type": "urn:inference-connection:problem-details:internal-server-error",
@@ -50,4 +59,10 @@ def test_the_answer_is_a_whole_response_with_a_problem_document() -> None:
         "status": 500,
         "detail": "Inference connection error while making inference request",
         "requestId": "the-id",
+        "message": "Inference connection error while making inference request",
+        "error": {
+            "message": "Inference connection error while making inference request",
+            "type": "server_error",
+            "code": "internal_server_error",
+        },
     }

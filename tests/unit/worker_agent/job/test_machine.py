@@ -414,7 +414,7 @@ def test_a_problem_follows_interim_responses_on_their_post() -> None:
     bench = hinted(NO_RERUN)
     bench.job.response_broken(Failure.CLOSED, is_stale=False)
     assert bench.take() == ["inference.broke", "post.send_data", "post.send_end", "registry.freed"]
-    assert bench.job.is_problem
+    assert bench.job.fault == b"inference-lost"
 
 
 def test_a_request_may_be_run_again_after_an_interim_response() -> None:

@@ -1,6 +1,5 @@
 """Super administrators: what an account's own callers do, for any account (`docs/wire.md` §9.4)."""
 
-import logging
 import re
 from uuid import uuid4
 
@@ -8,6 +7,7 @@ import pytest
 
 from gateway.api.admin_routes import with_admin_routes
 from gateway.api.app import ROUTES
+from gateway.api.audit import EVENT
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from tests.support.control import IMAGE, SCOPES, SPEC, Client, deployment_path, version_path
 from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane
@@ -31,7 +31,10 @@ def some(account: str, path: str) -> str:
 class Staff:
     """Makes bearers of JWTs: of a client that acts for an account of its own."""
 
-    def __init__(self, plane: IdentityPlane, issuer: TokenIssuer, client_id: str) -> None:
+    def __init__(
+        self, plane: IdentityPlane, issuer: TokenIssuer, client_id: str, account: str
+    ) -> None:
+        self.account = account
         self._plane = plane
         self._issuer = issuer
         self.client_id = client_id
@@ -47,7 +50,7 @@ async def staff(plane: IdentityPlane, issuer: TokenIssuer) -> Staff:
     setup = await plane.admin(DEFAULT_ACCOUNT)
     path = f"/v2/nvcf/accounts/{account}/clients/associate"
     assert (await setup.patch(path, {"clientId": client_id})).status == 200
-    return Staff(plane, issuer, client_id)
+    return Staff(plane, issuer, client_id, account)
 
 
 @pytest.fixture
@@ -161,16 +164,25 @@ async def test_only_the_scope_for_details_shows_details(
 async def test_who_changes_what_in_another_account_is_written_down(
     staff: Staff, owner: Client, account: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "gateway.api")
-    path = of(account, version_path(*await owner.create()))
+    function_id, version_id = await owner.create()
+    path = of(account, version_path(function_id, version_id))
     boss = staff.with_scopes(*EVERY_SCOPE)
+    caplog.clear()
     await boss.get(path)
     told = await boss.delete(path)
-    (noted,) = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "control.acts_for"]
+    (noted,) = [vars(r)["fields"] for r in caplog.records if r.getMessage() == EVENT]
     assert noted == {
-        "account": account,
-        "by": staff.client_id,
         "operation": "admin.functions.delete",
-        "path": path,
+        "outcome": "done",
+        "status": 204,
+        "reason": "",
+        "account": account,
+        "by_account": staff.account,
+        "by": staff.client_id,
+        "by_kind": "jwt",
+        "by_key_id": "",
         "request_id": told.headers["x-request-id"],
+        "function_id": function_id,
+        "function_version_id": version_id,
+        "nca_id": account,
     }

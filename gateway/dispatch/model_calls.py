@@ -1,0 +1,204 @@
+"""A call whose function is named by the ``model`` of its body.
+
+The body is held until that member has arrived (`gateway.routing.model_member`). Then the call
+begins, gets what was held, and everything that follows. What is held is bounded, per call and per
+process; a body that flows on is held no longer.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from typing import NamedTuple
+
+import orjson
+
+from gateway.errors import BadRequest, GatewayError, TooManyBodies
+from gateway.routing.call_head import CallHead
+from gateway.routing.model_member import Member, ModelMember
+from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter
+from wire.headers import CONTENT_LENGTH
+
+MAX_HELD_BYTES = 67_108_864
+"""Bytes that all calls of a process hold while their functions are not known."""
+_STEP_BYTES = 65_536
+_OF_OLD_BODY = frozenset({b"content-digest", b"digest", b"content-md5"})
+"""Headers that a body has no more once its model is written anew."""
+
+
+class Resolved(NamedTuple):
+    """Whom to call, and the text to put in place of the body's model; `None` leaves it."""
+
+    head: CallHead
+    model: str | None
+
+
+Invoke = Callable[[Request, ResponseWriter, CallHead], RequestStream]
+"""Admits a call and begins it. Raises `GatewayError`."""
+Resolve = Callable[[str | None], Resolved]
+"""Finds the function of a body's model, `None` if it has none. Raises `GatewayError`."""
+Refuse = Callable[[Request, ResponseWriter, GatewayError], None]
+"""Responds with an error."""
+
+
+class ModelCallPorts:
+    """What all calls of a process share; ``held_bytes`` is what they hold at this time."""
+
+    __slots__ = ("held_bytes", "invoke", "refuse")
+
+    def __init__(self, invoke: Invoke, refuse: Refuse) -> None:
+        self.invoke = invoke
+        self.refuse = refuse
+        self.held_bytes = 0
+
+
+class ModelCall:
+    """A `http1.stream.RequestStream`: first the search for the model, then the call's own."""
+
+    __slots__ = (
+        "_client",
+        "_is_optional",
+        "_is_paused",
+        "_owes_first_part_end",
+        "_ports",
+        "_request",
+        "_resolve",
+        "_search",
+        "_stream",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        ports: ModelCallPorts,
+        resolve: Resolve,
+        *,
+        is_optional: bool,
+    ) -> None:
+        """``is_optional``: the call has a function also if no model can be found."""
+        self._request = request
+        self._client = client
+        self._ports = ports
+        self._resolve = resolve
+        self._is_optional = is_optional
+        self._search = ModelMember()
+        self._stream: RequestStream | None = None
+        self._owes_first_part_end = False
+        self._is_paused = False
+
+    def request_data(self, data: bytes) -> None:
+        """Look for the model in the next bytes, or pass them on."""
+        if self._stream is not None:
+            self._stream.request_data(data)
+            return
+        self._ports.held_bytes += len(data)
+        try:
+            is_found = self._search.add(data)
+        except BadRequest as error:
+            self._miss(error)
+            return
+        if is_found:
+            self._begin(self._search.found)
+        elif self._ports.held_bytes > MAX_HELD_BYTES:
+            self._fail(TooManyBodies())
+
+    def first_part_end(self) -> None:
+        """Pass it on, as soon as there is a call."""
+        if self._stream is None:
+            self._owes_first_part_end = True
+        else:
+            self._stream.first_part_end()
+
+    def request_trailers(self, trailers: Headers) -> None:
+        """Pass them on; a call whose model is not known by now will hardly begin."""
+        if self._stream is not None:
+            self._stream.request_trailers(trailers)
+
+    def request_end(self) -> None:
+        """The body is complete: it names a function, or no function is called."""
+        if self._stream is None:
+            try:
+                self._search.end()
+            except BadRequest as error:
+                self._miss(error)
+        if self._stream is not None:
+            self._stream.request_end()
+
+    def request_broken(self) -> None:
+        """The client left."""
+        if self._stream is None:
+            self._drop()
+            self._stream = IGNORED
+        else:
+            self._stream.request_broken()
+
+    def pause_writing(self) -> None:
+        """Pass it on; without a call nothing is written yet."""
+        self._is_paused = True
+        if self._stream is not None:
+            self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._is_paused = False
+        if self._stream is not None:
+            self._stream.resume_writing()
+
+    def _miss(self, error: BadRequest) -> None:
+        """There is no model: call the one function that it can be, if there is one."""
+        if self._is_optional:
+            self._begin(None)
+        else:
+            self._fail(error)
+
+    def _begin(self, member: Member | None) -> None:
+        """Begin the call, and give it what was held."""
+        try:
+            resolved = self._resolve(None if member is None else member.text)
+        except GatewayError as error:
+            self._fail(error)
+            return
+        request, body = self._request, self._drop()
+        if member is not None and resolved.model is not None:
+            written = orjson.dumps(resolved.model)
+            request = _with_length(request, len(written) - (member.end - member.start))
+            body[member.start : member.end] = written
+        try:
+            stream = self._ports.invoke(request, self._client, resolved.head)
+        except GatewayError as error:
+            self._fail(error)
+            return
+        self._stream = stream
+        if self._is_paused:
+            stream.pause_writing()
+        for at in range(0, len(body), _STEP_BYTES):
+            stream.request_data(bytes(body[at : at + _STEP_BYTES]))
+        if self._owes_first_part_end:
+            stream.first_part_end()
+
+    def _fail(self, error: GatewayError) -> None:
+        self._drop()
+        self._stream = IGNORED
+        self._ports.refuse(self._request, self._client, error)
+
+    def _drop(self) -> bytearray:
+        """Hold nothing any more; return what was held."""
+        held, self._search = self._search.held, ModelMember()
+        self._ports.held_bytes -= len(held)
+        return held
+
+
+def _with_length(request: Request, more_bytes: int) -> Request:
+    """Return ``request`` for a body that is longer by ``more_bytes``."""
+    if request.body_bytes is None:
+        body_bytes = None
+    else:
+        body_bytes = request.body_bytes + more_bytes
+    headers: Headers = []
+    for name, value in request.headers:
+        if name == CONTENT_LENGTH:
+            headers.append((name, b"%d" % (body_bytes or 0)))
+        elif name not in _OF_OLD_BODY:
+            headers.append((name, value))
+    longer = copy(request)
+    longer.headers, longer.body_bytes = headers, body_bytes
+    return longer

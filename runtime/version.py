@@ -1,0 +1,28 @@
+"""The version of the installed programs."""
+
+import sys
+from functools import cache
+from importlib import metadata
+
+from runtime.metrics import MetricRegistry
+
+_DISTRIBUTION = "invocation-gateway"
+UNKNOWN = "unknown"
+
+
+@cache
+def program_version() -> str:
+    """Return the version of the package, `UNKNOWN` if the programs run without being installed."""
+    try:
+        return metadata.version(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def show_version(registry: MetricRegistry, program: str) -> None:
+    """Show the version as the metric ``<program>_build_info``, whose value is always 1."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    family = registry.gauge(
+        f"{program}_build_info", "Version of the program and of Python", ("version", "python")
+    )
+    family.child(program_version(), python).value = 1

@@ -1,0 +1,288 @@
+"""Calls that name their function by a path, a model or a key: what is published for them."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.attach.endpoint import AttachEndpoint
+from gateway.dispatch.dispatcher import Dispatcher, Gates
+from gateway.dispatch.endpoints import PathEndpoints
+from gateway.dispatch.rate_limits import RateLimits
+from gateway.dispatch.refusals import Refusals
+from gateway.dispatch.registry import InvocationRegistry
+from gateway.domain.cors import OPEN
+from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
+from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.readmodel import ReadModel
+from gateway.errors import Unauthenticated
+from gateway.invocation.collection import CollectionBounds, UploadSpace
+from gateway.invocation.context import Context
+from gateway.routing.admission import Admission
+from gateway.routing.call_head import call_head_reader
+from gateway.routing.cross_origin import CrossOrigin
+from gateway.routing.references import FunctionNames
+from gateway.routing.router import Router
+from gateway.routing.sources import Sources
+from gateway.telemetry.health import ProcessHealth
+from gateway.telemetry.metrics import GatewayMetrics
+from http1.stream import Headers, Request, RequestStream
+from runtime.metrics import MetricRegistry
+from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
+from tests.support.stored_numbers import StoredNumbers
+from wire.envelope import Envelope, decode_envelope
+from wire.ids import FunctionId, VersionId
+
+F = FunctionId("11111111-1111-4111-8111-111111111111")
+G = FunctionId("22222222-2222-4222-8222-222222222222")
+V = VersionId("33333333-3333-4333-8333-333333333333")
+ALL, ONE, NONE = b"Bearer all", b"Bearer one", b"Bearer none"
+
+
+def authenticate(authorization: bytes | None, now: float) -> Principal:
+    invoke = frozenset({INVOKE})
+    match authorization:
+        case b"Bearer all":
+            return Principal("own", "sub", invoke, EVERYTHING)
+        case b"Bearer one":
+            return Principal("own", "sub", invoke, ResourceScope(functions=frozenset({F})))
+        case b"Bearer none":
+            return Principal("own", "sub", frozenset(), EVERYTHING)
+    raise Unauthenticated
+
+
+@dataclass
+class Plain:
+    """A gateway process with the functions F, named chat, and G."""
+
+    model: ReadModel = field(default_factory=ReadModel)
+    queue: RecordedQueue = field(default_factory=lambda: RecordedQueue(Script()))
+    client: RecordedResponseWriter = field(
+        default_factory=lambda: RecordedResponseWriter(Script(), "client")
+    )
+
+    def __post_init__(self) -> None:
+        self.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE))
+        self.model.apply(FunctionVersion(G, V, "own", "embed", VersionState.ACTIVE))
+
+    def begin(
+        self,
+        method: bytes,
+        target: bytes,
+        credential: bytes | None = ALL,
+        headers: Headers | None = None,
+        body_bytes: int | None = 0,
+    ) -> RequestStream:
+        metrics = GatewayMetrics(MetricRegistry(with_process=False))
+        attach = AttachEndpoint(lambda: 0.0)
+        registry = InvocationRegistry(attach, self.queue, metrics, None, lambda: 0.0, print)
+        context = Context(
+            queue=self.queue,
+            registry=registry,
+            region=b"eu",
+            attach_uri=b"http://10.0.0.1:8090",
+            process=7,
+            uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
+            max_body_bytes=0,
+            clock=lambda: 0.0,
+        )
+        admission = Admission(
+            authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)
+        )
+        dispatch = Dispatcher(
+            context,
+            registry,
+            call_head_reader(b".invocation.example.com"),
+            Gates(
+                admission,
+                RateLimits(StoredNumbers(), lambda: 0),
+            ),
+            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, OPEN)),
+            Refusals(metrics, None, admission.key_id_of),
+            Sources([], trusts_unix=False),
+        )
+        sent = list(headers or [])
+        if credential is not None:
+            sent.append((b"authorization", credential))
+        if body_bytes is not None:
+            sent.append((b"content-length", b"%d" % body_bytes))
+        request = Request(method, target, b"llm.invocation.example.com", sent, body_bytes, 0.0)
+        return dispatch(request, self.client)
+
+    def call(
+        self,
+        method: bytes,
+        target: bytes,
+        body: bytes = b"",
+        credential: bytes | None = ALL,
+        headers: Headers | None = None,
+        step: int = 1 << 20,
+    ) -> Envelope:
+        """Make a whole call; return what is published for it."""
+        stream = self.begin(method, target, credential, headers, len(body))
+        for at in range(0, len(body), step):
+            stream.request_data(body[at : at + step])
+        stream.request_end()
+        assert self.client.head is None, self.client.sent
+        return decode_envelope(self.queue.envelopes[0])
+
+    def refusal(self, status: int) -> dict[str, object]:
+        assert self.client.head is not None
+        assert self.client.head[0] == status, self.client.sent
+        assert self.queue.envelopes == []
+        return dict(json.loads(self.client.sent))
+
+
+@pytest.mark.parametrize("name", [b"chat", F.encode(), F.encode() + b":" + V.encode(), b"%63hat"])
+@pytest.mark.parametrize(
+    ("target", "inner"),
+    [(b"/v1/a%2Fb?x=1&y", b"/v1/a%2Fb?x=1&y"), (b"", b"/"), (b"/", b"/"), (b"?x=1", b"/?x=1")],
+)
+def test_the_function_and_the_rest_of_the_path(name: bytes, target: bytes, inner: bytes) -> None:
+    envelope = Plain().call(
+        b"PUT", b"/f/" + name + target, b"body", headers=[(b"x-forwarded-prefix", b"/forged")]
+    )
+    assert (envelope.method, envelope.path, envelope.body) == (b"PUT", inner, b"body")
+    prefixes = [value for key, value in envelope.headers if key == b"x-forwarded-prefix"]
+    assert prefixes == [b"/f/" + name]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_a_body_whose_model_is_a_function_arrives_as_it_was_sent(step: int) -> None:
+    body = b'{ "messages": [{"role":"user"}], "model" : "chat", "x": 1 }'
+    envelope = Plain().call(b"POST", b"/v1/chat/completions?a=b", body, step=step)
+    assert (envelope.path, envelope.body) == (b"/v1/chat/completions?a=b", body)
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize("function", [F, "chat", f"chat:{V}"])
+def test_a_model_after_the_function_is_what_the_function_is_asked_for(
+    function: str, step: int
+) -> None:
+    body = b'{"messages":[],"model":"%b/meta/llama","n":1}' % function.encode()
+    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-md5", b"x")]
+    envelope = Plain().call(b"POST", b"/v1/embeddings", body, headers=headers, step=step)
+    assert envelope.body == b'{"messages":[],"model":"meta/llama","n":1}'
+    sent = dict(envelope.headers)
+    assert sent[b"content-length"] == b"%d" % len(envelope.body)
+    assert b"content-md5" not in sent
+
+
+def test_a_body_of_unknown_length_is_published_once_its_first_part_has_ended() -> None:
+    plain = Plain()
+    stream = plain.begin(b"POST", b"/v1/completions", body_bytes=None)
+    stream.request_data(b'{"mod')
+    stream.first_part_end()
+    assert plain.queue.envelopes == []
+    stream.request_data(b'el":"chat/m","prompt":"')
+    assert decode_envelope(plain.queue.envelopes[0]).body == b'{"model":"m","prompt":"'
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b'{"model":"none"}', 404, "model_not_found"),
+        (b'{"model":"chat:latest"}', 404, "model_not_found"),
+        (b'{"model":"%b/x"}' % V.encode(), 404, "model_not_found"),
+        (b'{"messages":[]}', 400, None),
+        (b"not JSON", 400, None),
+        (b"", 400, None),
+    ],
+)
+def test_what_names_no_function_is_refused_in_openais_form(
+    body: bytes, status: int, reason: str | None
+) -> None:
+    plain = Plain()
+    stream = plain.begin(b"POST", b"/v1/chat/completions", body_bytes=len(body))
+    if body:
+        stream.request_data(body)
+    if plain.client.head is None:
+        stream.request_end()
+    document = plain.refusal(status)
+    assert document.get("reason") == reason
+    assert document["error"] == {
+        "message": document["detail"],
+        "type": "not_found_error" if status == 404 else "invalid_request_error",
+        "code": reason or "bad_request",
+    }
+
+
+def test_a_name_of_several_functions_is_refused_with_their_ids() -> None:
+    plain = Plain()
+    plain.model.apply(FunctionVersion(G, V, "own", "chat", VersionState.ACTIVE))
+    plain.begin(b"POST", b"/v1/chat/completions", body_bytes=16).request_data(b'{"model":"chat"}')
+    detail = str(plain.refusal(400)["detail"])
+    assert F in detail
+    assert G in detail
+
+
+@pytest.mark.parametrize("target", [b"/f/chat/x", b"/v1/chat/completions", b"/v1/models"])
+@pytest.mark.parametrize(("credential", "status"), [(None, 401), (b"Bearer bad", 401), (NONE, 403)])
+def test_who_may_not_call_is_refused_before_the_body(
+    target: bytes, credential: bytes | None, status: int
+) -> None:
+    plain = Plain()
+    method = b"GET" if target == b"/v1/models" else b"POST"
+    plain.begin(method, target, credential, body_bytes=9)
+    plain.refusal(status)
+
+
+def test_a_bad_poll_window_is_refused_before_the_body() -> None:
+    plain = Plain()
+    plain.begin(
+        b"POST", b"/v1/completions", headers=[(b"nvcf-poll-seconds", b"soon")], body_bytes=9
+    )
+    plain.refusal(400)
+
+
+def test_a_body_that_is_not_json_needs_another_name_for_its_function() -> None:
+    plain = Plain()
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    plain.begin(b"POST", b"/v1/audio/transcriptions", headers=headers, body_bytes=9)
+    assert "/f/{function}" in str(plain.refusal(415)["detail"])
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE"])
+@pytest.mark.parametrize("target", [b"/", b"/predict?x=1", b"/v2/models/m/infer", b"/v1/models"])
+def test_a_key_for_one_function_makes_every_path_that_functions(
+    method: bytes, target: bytes
+) -> None:
+    envelope = Plain().call(method, target, credential=ONE)
+    assert (envelope.method, envelope.path) == (method, target)
+
+
+@pytest.mark.parametrize(
+    ("body", "arrives"),
+    [
+        (b'{"model":"its-own:latest"}', b'{"model":"its-own:latest"}'),
+        (b'{"model":"embed/x"}', b'{"model":"embed/x"}'),
+        (b'{"model":"%b/x"}' % F.encode(), b'{"model":"x"}'),
+        (b"not JSON", b"not JSON"),
+        (b"{}", b"{}"),
+    ],
+)
+def test_a_key_for_one_function_leaves_the_model_to_it(body: bytes, arrives: bytes) -> None:
+    assert Plain().call(b"POST", b"/v1/completions", body, credential=ONE).body == arrives
+
+
+def test_a_key_for_one_function_calls_no_other_in_its_place() -> None:
+    plain = Plain()
+    body = b'{"model":"%b/x"}' % G.encode()
+    plain.begin(b"POST", b"/v1/completions", ONE, body_bytes=len(body)).request_data(body)
+    plain.refusal(404)
+
+
+@pytest.mark.parametrize("target", [b"/v2/nvcf/functions", b"/v1/keys", b"/v3/docs"])
+def test_the_paths_of_the_api_stay_the_gateways(target: bytes) -> None:
+    plain = Plain()
+    plain.begin(b"GET", target, ONE)
+    plain.refusal(404)
+
+
+def test_a_client_that_leaves_before_the_model_is_known_leaves_nothing() -> None:
+    plain = Plain()
+    stream = plain.begin(b"POST", b"/v1/completions", body_bytes=100)
+    stream.request_data(b'{"mod')
+    stream.request_broken()
+    assert plain.queue.envelopes == []
+    assert plain.client.head is None
