@@ -232,6 +232,7 @@ def wait_for_status(client: httpx.Client, headers: dict[str, str], status: int) 
     )
 
 
+@pytest.mark.timeout(180)  # it starts everything three times
 def test_a_restart_keeps_functions_and_keys_its_own_and_those_of_users(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     dev = start_dev(tmp_path, "--data-dir", str(folder))
@@ -265,6 +266,7 @@ def test_a_restart_keeps_functions_and_keys_its_own_and_those_of_users(tmp_path:
     assert dev.program.stop() == 0
 
 
+@pytest.mark.timeout(120)  # it starts everything twice
 def test_another_health_path_is_another_version_of_the_same_function(tmp_path: Path) -> None:
     own = ("--data-dir", str(tmp_path / "data"), "--inference-command", TINY)
     first = start_dev(tmp_path, *own)
@@ -335,10 +337,10 @@ def test_a_start_can_be_interrupted_in_each_phase(phase: str) -> None:
 def test_a_server_without_its_health_path_is_reported_after_the_start_timeout() -> None:
     no_health = "{python} -m http.server {port}"
     program = gateway(
-        "dev", "--port", "0", "--inference-command", no_health, "--start-timeout", "2"
+        "dev", "--port", "0", "--inference-command", no_health, "--start-timeout", "8"
     )
     assert program.wait_end(3 * PATIENCE_S) == 1
-    assert "was not healthy within 2 s (--start-timeout)" in program.output
+    assert "was not healthy within 8 s (--start-timeout)" in program.output
     assert "GET /health: status 404, expected 200 (--health-path)" in program.output
     assert "Traceback" not in program.output
 
