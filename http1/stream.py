@@ -9,9 +9,9 @@ Rules that hold for every implementation:
 
 * A `ResponseWriter` may be called at any time, also inside `Dispatch` and inside a `RequestStream`
   call, and may call `pause_writing()` before it returns: set your state first.
-* A response is ``send_head``, any number of ``send_data``, then ``send_end``; or ``abort`` at any
-  point. After ``send_end`` or ``abort``, and after ``request_broken()``, neither side calls the
-  other again.
+* A response is any number of ``send_interim``, ``send_head``, any number of ``send_data``, then
+  ``send_end``; or ``abort`` at any point. After ``send_end`` or ``abort``, and after
+  ``request_broken()``, neither side calls the other again.
 * Header names are lower case. ``content-length``, ``transfer-encoding`` and ``connection`` are
   never among a response's headers: the server adds them, from ``body_bytes``.
 """
@@ -92,6 +92,12 @@ class Request:
 
 class ResponseWriter(Protocol):
     """Writes one response; implemented by the server."""
+
+    def send_interim(self, status: int, headers: Headers) -> None:
+        """Send the head of an interim response (1xx), if the peer takes such and reads.
+
+        Otherwise it is dropped (RFC 9110 §15.2).
+        """
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Send the response head.
@@ -260,10 +266,14 @@ class Defect(NamedTuple):
 class ResponseStream(Protocol):
     """Receives one response; called by the client.
 
-    The calls are one `response_whole`, or one `response_head`, any number of `response_data` and
-    one `response_end`. `response_broken` may replace all calls that are still to come. No call
-    follows `response_whole`, `response_end` or `response_broken`.
+    The calls are any number of `response_interim`, if the client was asked for them, then one
+    `response_whole`, or one `response_head`, any number of `response_data` and one `response_end`.
+    `response_broken` may replace all calls that are still to come. No call follows
+    `response_whole`, `response_end` or `response_broken`.
     """
+
+    def response_interim(self, status: int, headers: Headers) -> None:
+        """Take an interim response: 102 to 199. ``headers`` are as in `response_head`."""
 
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes
@@ -310,6 +320,9 @@ class NullResponseStream:
     """
 
     __slots__ = ()
+
+    def response_interim(self, status: int, headers: Headers) -> None:
+        """Ignore it."""
 
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes

@@ -37,6 +37,8 @@ NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time."""
+NVCF_PASS_INTERIM = b"nvcf-pass-interim"
+"""In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_LEASED_US = b"nvcf-leased-us"
 """On the worker's attach POST: the age of its lease in microseconds."""
 NVCF_INSTANCE_ID = b"nvcf-instance-id"
@@ -138,8 +140,10 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_INVOCATION_REGION,
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
+        NVCF_PASS_INTERIM,
     }
 )
+_NOT_INTERIM = _FRAMING | {CONTENT_TYPE}
 _NO_TRAILERS = (
     HOP_BY_HOP
     | _FRAMING
@@ -147,6 +151,7 @@ _NO_TRAILERS = (
         AUTHORIZATION,
         CONTENT_TYPE,
         ACCESS_CONTROL_EXPOSE_HEADERS,
+        NVCF_FAULT,
         NVCF_REQID,
         NVCF_STATUS,
         b"age",
@@ -171,6 +176,15 @@ meaning after the fact (RFC 9110 §6.5.1)."""
 def forwardable_trailers(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the trailers of a response that may be passed on."""
     return [trailer for trailer in trailers if trailer[0] not in _NO_TRAILERS]
+
+
+def forwardable_interim(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an interim response that may be passed on.
+
+    Not those of one connection, of a body, which it has none of, and of the platform.
+    """
+    kept = forwardable(headers, _NOT_INTERIM)
+    return [header for header in kept if not header[0].startswith(b"nvcf-")]
 
 
 INVOCATION_DROPS = (

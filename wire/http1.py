@@ -1,11 +1,12 @@
 """HTTP/1.1 heads and chunks (RFC 9112): encoding, and strict parsing of a worker's inner head.
 
 The inner head is the beginning of a worker's attach POST body: status line, headers, blank line
-(`docs/wire.md` §5.3). Parsing is strict, because its contents are written to a client on a
-connection that is reused for other requests.
+(`docs/wire.md` §5.3). Heads of interim responses may come before it. Parsing is strict, because its
+contents are written to a client on a connection that is reused for other requests.
 """
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from wire.headers import HOP_BY_HOP, connection_names
 MAX_INNER_HEAD_BYTES = 417_792
 """Largest inner head, including its blank line."""
 MAX_INNER_HEADERS = 256
+MAX_INTERIM_HEADS = 16
+"""Maximum number of interim heads before the inner head."""
+MAX_INTERIM_BYTES = 65_536
+"""Maximum bytes of all of them."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -39,7 +44,9 @@ _VISIBLE = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\r\n")
 _INNER_SPECIAL = HOP_BY_HOP | {b"content-length"}
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
-_is_status_line = re.compile(rb"HTTP/1\.[01] ([2-5][0-9][0-9])(?: .*)?").fullmatch
+_is_status_line = re.compile(
+    rb"HTTP/1\.[01] (1(?!0[01])[0-9][0-9]|[2-5][0-9][0-9])(?: .*)?"
+).fullmatch
 
 
 class HeadError(WireError):
@@ -51,7 +58,7 @@ class HeadError(WireError):
 
 
 class InnerHead(NamedTuple):
-    """A worker's response head.
+    """A worker's response head, or that of an interim response (status 102 to 199).
 
     ``headers`` have lower-case names, without hop-by-hop headers and content-length.
     ``body_bytes`` is the value of content-length, ``None`` without one.
@@ -187,20 +194,24 @@ def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
 class InnerHeadParser:
     """Parses one inner head from a stream; buffers at most `MAX_INNER_HEAD_BYTES` plus one read.
 
-    ``head`` is ``None`` until it is complete; do not call `feed` after that.
+    ``head`` is ``None`` until it is complete; do not call `feed` after that. ``interim`` are the
+    interim heads that the last call of `feed` has brought.
     """
 
-    __slots__ = ("_held", "head")
+    __slots__ = ("_held", "_interim_bytes", "_interim_heads", "head", "interim")
 
     def __init__(self) -> None:
         self._held: bytearray | None = None
+        self._interim_heads = self._interim_bytes = 0
         self.head: InnerHead | None = None
+        self.interim: Sequence[InnerHead] = ()
 
     def feed(self, data: bytes) -> bytes | None:
         """Return the bytes after the head once it is complete, ``None`` before.
 
         Raises `HeadError`.
         """
+        self.interim = ()
         held = self._held
         if held is not None:
             searched = max(len(held) - 3, 0)
@@ -209,9 +220,21 @@ class InnerHeadParser:
                 return None
             data = bytes(held)
         parsed = parse_inner_head(data)
+        while parsed is not None and parsed[0].status < 200:
+            head, offset = parsed
+            self._take_interim(head, offset)
+            data = data[offset:]
+            parsed = parse_inner_head(data)
         if parsed is None:
             self._held = bytearray(data)
             return None
         self._held = None
         self.head, offset = parsed
         return data[offset:]
+
+    def _take_interim(self, head: InnerHead, head_bytes: int) -> None:
+        self._interim_heads += 1
+        self._interim_bytes += head_bytes
+        if self._interim_heads > MAX_INTERIM_HEADS or self._interim_bytes > MAX_INTERIM_BYTES:
+            raise HeadError("More than 16 interim responses, or 65,536 bytes of them", 431)
+        self.interim = (*self.interim, head)

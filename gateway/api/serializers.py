@@ -13,6 +13,7 @@ _FOR_OWNERS = (
     "inferenceUrl",
     "inferencePort",
     "allowRerun",
+    "passInterim",
     "maxBodyBytes",
     "cors",
     "containerImage",

@@ -7,14 +7,14 @@ request body, the part that was not in the envelope. SSE events pass `AttachPost
 body bytes; they are not parsed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from gateway.attach.faults import PROBLEM_STATUS, outcome_of_document
+from gateway.attach.faults import FAULTS, PROBLEM_STATUS, outcome_of_document
 from gateway.errors import BadRequest
 from gateway.invocation.machine import Invocation
 from http1.stream import NO_TRAILERS, Headers, NullRequestStream, ResponseWriter
-from wire.headers import CONTENT_TYPE, forwardable_trailers
-from wire.http1 import BODILESS_STATUSES, HeadError, InnerHeadParser
+from wire.headers import CONTENT_TYPE, NVCF_FAULT, forwardable_trailers
+from wire.http1 import BODILESS_STATUSES, HeadError, InnerHead, InnerHeadParser
 from wire.problem import instance_of, problem_response
 from wire.worker_api import ATTACH_PATH
 
@@ -68,10 +68,11 @@ class AttachPost(NullRequestStream):
         except HeadError as error:
             invocation.response_invalid(error.status, str(error))
             return
+        if parser.interim and not self._pass_interim(parser.interim):
+            return
         left, head = self._left, parser.head
         if rest is None or head is None:
-            if left is not None:
-                self._left = left - len(data)
+            self._count(len(data))
             return
         self._parser = None
         if left is not None:
@@ -87,8 +88,22 @@ class AttachPost(NullRequestStream):
         elif rest:
             invocation.response_data(rest)
 
+    def _count(self, head_bytes: int) -> None:
+        """Count bytes of an incomplete head."""
+        if self._left is not None:
+            self._left -= head_bytes
+
+    def _pass_interim(self, heads: Sequence[InnerHead]) -> bool:
+        """Report interim responses; ``False`` if the invocation ends meanwhile."""
+        for head in heads:
+            self._invocation.response_interim(head.status, head.headers)
+        return not self._is_answered
+
     def request_trailers(self, trailers: Headers) -> None:
-        """The trailers of the POST's body are those of the response."""
+        """The trailers of the POST's body are the response's; the worker adds one of its own."""
+        for name, value in trailers:
+            if name == NVCF_FAULT and value in FAULTS:
+                self._invocation.completion = FAULTS[value]
         self._trailers = forwardable_trailers(trailers)
 
     def request_end(self) -> None:

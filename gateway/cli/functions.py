@@ -109,6 +109,14 @@ RerunOption = Annotated[
         show_default=False,
     ),
 ]
+InterimOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pass-interim/--no-pass-interim",
+        help="Whether clients get interim responses (1xx, as 103 Early Hints). Default: dropped.",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -128,6 +136,7 @@ def create(  # noqa: PLR0913 - one argument per option
     description: DescriptionOption = None,
     kind: TypeOption = None,
     allow_rerun: RerunOption = None,
+    pass_interim: InterimOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -150,6 +159,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "description": description,
         "functionType": kind,
         "allowRerun": allow_rerun,
+        "passInterim": pass_interim,
     }
     body = _request_body(members, file)
     created = run(target, lambda api: api.call("POST", "functions", body))
@@ -174,6 +184,7 @@ def version(  # noqa: PLR0913 - one argument per option
     description: DescriptionOption = None,
     kind: TypeOption = None,
     allow_rerun: RerunOption = None,
+    pass_interim: InterimOption = None,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -197,6 +208,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "description": description,
         "functionType": kind,
         "allowRerun": allow_rerun,
+        "passInterim": pass_interim,
     }
     body = _request_body(members, file)
 
@@ -431,6 +443,7 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
             ("origins", (function.get("cors") or {}).get("origins")),
             ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
             ("rerun", "not allowed" if function.get("allowRerun") is False else None),
+            ("interim responses", "passed on" if function.get("passInterim") else None),
             ("tags", function.get("tags")),
             ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),
             ("secrets", function.get("secrets")),

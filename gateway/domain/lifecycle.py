@@ -75,6 +75,7 @@ def register_records(
         inference_port=port if isinstance(port, int) else DEFAULT_PORT,
         created_at=at,
         allows_rerun=spec.get("allowRerun") is not False,
+        passes_interim=spec.get("passInterim") is True,
         max_body_bytes=max_body_bytes if isinstance(max_body_bytes, int) else 0,
         rate_limit=policy_of(spec),
         page_policy=page_policy_of(spec),

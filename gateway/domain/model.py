@@ -153,9 +153,10 @@ class FunctionVersion:
     ``created_at``, as in `VersionDetails`, orders the versions of an account. ``capacity`` is the
     number of requests that its running instances serve at a time. ``max_body_bytes`` is the maximum
     size of a request body, 0 for none. ``allows_rerun``: a request whose method is not idempotent
-    may be run again if its inference server broke off before responding. ``page_policy``: which web
-    pages may read responses; `None` leaves that to the container. ``rate_limit`` is how often it
-    may be invoked, `None` for any number of times.
+    may be run again if its inference server broke off before responding. ``passes_interim``:
+    clients get the container's interim responses (1xx). ``page_policy``: which web pages may read
+    responses; `None` leaves that to the container. ``rate_limit`` is how often it may be invoked,
+    `None` for any number of times.
     """
 
     function_id: FunctionId
@@ -171,6 +172,7 @@ class FunctionVersion:
     capacity: int = 0
     max_body_bytes: int = 0
     allows_rerun: bool = True
+    passes_interim: bool = False
     page_policy: PagePolicy | None = None
     rate_limit: RateLimitPolicy | None = None
 
@@ -192,6 +194,7 @@ class FunctionVersion:
             "capacity": self.capacity,
             "max_body_bytes": self.max_body_bytes,
             "allows_rerun": self.allows_rerun,
+            "passes_interim": self.passes_interim,
             "rate_limit": None if self.rate_limit is None else self.rate_limit.document(),
             "cors": self.page_policy.document() if self.page_policy is not None else None,
             "shared_with": sorted(self.shared_with),
@@ -215,6 +218,7 @@ class FunctionVersion:
             capacity=document.number_or_none("capacity") or 0,
             max_body_bytes=document.number_or_none("max_body_bytes") or 0,
             allows_rerun=document.flag("allows_rerun") if document.has("allows_rerun") else True,
+            passes_interim=document.has("passes_interim") and document.flag("passes_interim"),
             rate_limit=(
                 RateLimitPolicy.read(Document(document.mapping("rate_limit")))
                 if document.has("rate_limit")

@@ -12,6 +12,7 @@ from wire.headers import (
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
+    NVCF_PASS_INTERIM,
     NVCF_REQID,
     NVCF_STATUS,
     TRACEPARENT,
@@ -25,6 +26,7 @@ from wire.source import Source
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
+_PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")
 """How the content type of an event stream begins, and hardly any other but texts'."""
@@ -33,10 +35,13 @@ _READ = _LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, b", ".join(EXPOSED_HEADERS))
 
 
-def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> Headers:
+def request_headers(
+    headers: Headers, region: bytes, *, allows_rerun: bool, passes_interim: bool
+) -> Headers:
     """Return the headers for the envelope (`docs/wire.md` §3.1), but those of `source_headers`.
 
-    ``allows_rerun`` is the version's (`gateway.domain.model.FunctionVersion`).
+    ``allows_rerun`` and ``passes_interim`` are the version's
+    (`gateway.domain.model.FunctionVersion`).
 
     The worker drops more of them before the inference server: `worker_agent.job.request`.
     """
@@ -45,6 +50,8 @@ def request_headers(headers: Headers, region: bytes, *, allows_rerun: bool) -> H
     kept.append(_PASS_THROUGH)
     if not allows_rerun:
         kept.append(_NO_RERUN)
+    if passes_interim:
+        kept.append(_PASS_INTERIM)
     return kept
 
 

@@ -48,7 +48,7 @@ from gateway.routing.cross_origin import PageAccess
 from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_envelope
-from wire.headers import NVCF_QUEUE_POSITION
+from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
 from wire.http1 import BODILESS_STATUSES
 from wire.problem import instance_of
 
@@ -279,7 +279,10 @@ class Invocation:
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
         headers = request_headers(
-            request.headers, context.region, allows_rerun=caller.version.allows_rerun
+            request.headers,
+            context.region,
+            allows_rerun=caller.version.allows_rerun,
+            passes_interim=caller.version.passes_interim,
         )
         self.trace, self.caller_request_id = correlation_of(headers)
         try:
@@ -476,6 +479,18 @@ class Invocation:
         self.deliveries = self._deliveries or self.deliveries + 1
         self._post = post
 
+    def response_interim(self, status: int, headers: Headers) -> None:
+        """The worker sends an interim response (1xx), which is no response head.
+
+        It is dropped unless the function version passes such on. The poll window runs on, and the
+        request may be run again as before.
+        """
+        if self.state is ATTACHED:
+            if self.version.passes_interim:
+                self._client.send_interim(status, forwardable_interim(headers))
+        elif self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_INTERIM)
+
     def response_head(
         self,
         status: int,
@@ -501,11 +516,18 @@ class Invocation:
         # The queue must not fail the request any more: its client is getting a response.
         self._context.queue.answered(self.request_id)
         self._upload.respond()
+        if self._post is not None and self.version.passes_interim:
+            self._pause_if_slow(self._post)
         headers = outer_headers(headers, self.source, self.version.inference_port)
         headers = with_platform_headers(headers, status, self.request_id)
         if self.page_access is not None:
             headers = self.page_access.of_forwarded(status, headers)
         self._client.send_head(status, headers, body_bytes)
+
+    def _pause_if_slow(self, post: WorkerPost) -> None:
+        """Pause ``post`` if the interim responses before its head were too much for the client."""
+        if self._client.is_writing_paused():
+            post.pause_reading()
 
     def response_data(self, data: bytes) -> None:
         """The next bytes of the response, forwarded as they are: SSE events pass here."""

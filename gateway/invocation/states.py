@@ -11,7 +11,8 @@ DONE        over: the outcome is set and no port is called any more
 A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
 client, and the queue delivers the request to another worker. If a worker has fetched the rest of a
 body that was not collected as a whole this is impossible, so the client gets 502. A break in
-STREAMING breaks the client's connection: a truncated response must not look complete.
+STREAMING breaks the client's connection: a truncated response must not look complete. Interim
+responses are passed on in ATTACHED and change nothing: they are no part of the response.
 
 504 means that no response head came within the poll window: see `head_deadline`. It counts from
 QUEUED on, except while a worker waits for what the client sends of its body. A request that waits
@@ -71,6 +72,7 @@ class Event(Enum):
     REST_BROKEN = "rest_broken"
     # The worker's POST: the response
     ATTACHED = "attached"
+    RESPONSE_INTERIM = "response_interim"
     RESPONSE_HEAD = "response_head"
     RESPONSE_DATA = "response_data"
     RESPONSE_END = "response_end"
@@ -86,6 +88,7 @@ _ORDERED = {
     Event.BODY_TOO_LARGE,
     Event.REST_REQUESTED,
     Event.ATTACHED,
+    Event.RESPONSE_INTERIM,
     Event.RESPONSE_HEAD,
     Event.RESPONSE_DATA,
     Event.RESPONSE_END,
@@ -131,6 +134,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
     # The worker's POST. In DONE: the client's connection broke while data was written to it.
     (QUEUED, Event.ATTACHED): frozenset({ATTACHED}),
+    (ATTACHED, Event.RESPONSE_INTERIM): frozenset({ATTACHED}),
+    (DONE, Event.RESPONSE_INTERIM): frozenset({DONE}),
     (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING}),
     (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_DATA): frozenset({STREAMING}),

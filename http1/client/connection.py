@@ -63,6 +63,7 @@ class ClientConnection(WatchedConnection):
         "_chunks",
         "_head_bytes",
         "_headers",
+        "_interim",
         "_is_bodiless",
         "_is_chunked_request",
         "_is_ended",
@@ -80,6 +81,7 @@ class ClientConnection(WatchedConnection):
         "_owner",
         "_partial",
         "_parts",
+        "_reports_interim",
         "_request_bytes",
         "_status",
         "_unread",
@@ -97,6 +99,7 @@ class ClientConnection(WatchedConnection):
         self._loop = loop
         self._parts: list[bytes] = []
         self._headers: Headers = []
+        self._interim: list[ResponseHead] = []
         self._partial: PartialHead | None = None
         self._is_paused = False
         self._is_resting = False
@@ -141,16 +144,19 @@ class ClientConnection(WatchedConnection):
         is_complete: bool = True,
         is_head: bool = False,
         is_safe: bool = False,
+        reports_interim: bool = False,
     ) -> None:
         """Send a request; ``head`` includes its blank line.
 
         ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
         rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD; ``is_safe``: it
-        may be repeated whatever the server received (RFC 9110 §9.2.1).
+        may be repeated whatever the server received (RFC 9110 §9.2.1). ``reports_interim``: report
+        interim responses too.
         """
         self.response_stream = response_stream
         self._is_head_request = is_head
         self._is_safe_request = is_safe
+        self._reports_interim = reports_interim
         self.trailers = NO_TRAILERS
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
@@ -278,6 +284,11 @@ class ClientConnection(WatchedConnection):
         try:
             if not self._status:
                 data = self._read_heads(data)
+                if self._interim:
+                    self._report_interim(response_stream)
+                    if self.response_stream is None:
+                        return
+                    response_stream = self.response_stream
                 if not self._status:
                     return
             if data or self._unread:
@@ -369,8 +380,9 @@ class ClientConnection(WatchedConnection):
                 return data[at:]
             if head.status == 101:
                 raise DefectError("upgrade", "The server changes the protocol unasked")
-            # Other interim responses are not reported (RFC 9110 §15.2).
             self._count_head(max(at - start, MIN_INTERIM_BYTES))
+            if self._reports_interim and head.status != 100:
+                self._interim.append(head)
 
     def _hold(self, data: bytes) -> bytes | None:
         """Keep a part of a head; return all of it once it is complete."""
@@ -444,6 +456,13 @@ class ClientConnection(WatchedConnection):
             self._rest()
 
     # Reports to the response stream
+
+    def _report_interim(self, response_stream: ResponseStream) -> None:
+        heads, self._interim = self._interim, []
+        for head in heads:
+            # The response stream may have closed the connection, or discarded the response.
+            if self.response_stream is response_stream:
+                response_stream.response_interim(head.status, head.headers)
 
     def _report(self, response_stream: ResponseStream) -> None:
         announced = self._announced

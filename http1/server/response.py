@@ -92,6 +92,15 @@ class Http1Response:
         """Whether the client speaks HTTP/1.0."""
         return bool(self._flags & HTTP_1_0)
 
+    def send_interim(self, status: int, headers: Headers) -> None:
+        """Send an interim response's head, unless the client speaks HTTP/1.0 or reads slowly."""
+        connection = self._connection
+        if connection is None or self.is_http_1_0 or connection.is_writing_paused:
+            return
+        if self._framing is not NOT_STARTED or not 102 <= status < 200:
+            raise AssertionError(f"interim {status} sent in {self._framing.name}")
+        connection.write(encode_response_head(status, headers, b""))
+
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Send the response head; ``status`` is final, from 200 on."""
         connection = self._connection

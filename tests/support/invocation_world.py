@@ -43,6 +43,7 @@ class World:
         function_max_body_bytes: int = 0,
         source: Source = UNKNOWN,
         *,
+        passes_interim: bool = False,
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
         key_id: str = "",
     ) -> None:
@@ -78,6 +79,7 @@ class World:
             "echo",
             VersionState.ACTIVE,
             max_body_bytes=function_max_body_bytes,
+            passes_interim=passes_interim,
         )
         self.invocation = Invocation(
             context,

@@ -123,6 +123,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.MAY_SEND: [lambda b: b.job.may_send(0.0), lambda b: b.job.may_send(3_600.0)],
     Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
     Event.UNREACHABLE: [lambda b: b.job.unreachable()],
+    Event.RESPONSE_INTERIM: [lambda b: b.job.response_interim(103, JSON)],
     Event.RESPONSE_WHOLE: [lambda b: b.job.response_whole(200, JSON, 2, b"{}")],
     Event.RESPONSE_HEAD: [
         lambda b: b.job.response_head(200, JSON, None),

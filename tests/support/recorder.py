@@ -37,6 +37,10 @@ class RecordedResponseWriter:
         assert not self.over, f"{self._name}.{text} after the end"
         self._script.add(f"{self._name}.{text}")
 
+    def send_interim(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        assert self.head is None
+        self._add(f"interim {status} {headers}")
+
     def send_head(
         self, status: int, headers: list[tuple[bytes, bytes]], body_bytes: int | None
     ) -> None:

@@ -88,6 +88,7 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         st.integers(0, 65535),
         SECONDS,
         st.booleans(),
+        st.booleans(),
         st.none()
         | st.builds(PagePolicy, st.frozensets(TEXTS, min_size=1, max_size=2), st.booleans()),
     ),

@@ -151,7 +151,7 @@ async def running_stack() -> AsyncIterator[Stack]:
             await stack.stop()
 
 
-async def register(nats_url: str, max_body_bytes: int = 0) -> Demo:
+async def register(nats_url: str, max_body_bytes: int = 0, *, passes_interim: bool = False) -> Demo:
     """Write an ACTIVE function and a key for it directly into the store."""
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
@@ -170,6 +170,7 @@ async def register(nats_url: str, max_body_bytes: int = 0) -> Demo:
                 "demo",
                 VersionState.ACTIVE,
                 max_body_bytes=max_body_bytes,
+                passes_interim=passes_interim,
             )
         )
         digest = digest_of(api_key.encode())

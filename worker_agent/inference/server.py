@@ -82,5 +82,6 @@ class InferenceServer:
             is_complete=not request.has_rest,
             is_head=request.is_head,
             is_safe=request.is_safe,
+            reports_interim=request.passes_interim,
         )
         callbacks.sent(connection, now)

@@ -10,11 +10,13 @@ from math import inf
 from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
 from wire.envelope import Envelope
-from wire.headers import forwardable, forwardable_trailers
+from wire.headers import NVCF_FAULT, forwardable, forwardable_interim, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,
     MAX_INNER_HEAD_BYTES,
     MAX_INNER_HEADERS,
+    MAX_INTERIM_BYTES,
+    MAX_INTERIM_HEADS,
     encode_response_head,
 )
 from worker_agent.job.context import Context, Post, Rest
@@ -54,7 +56,10 @@ class Job:
         "_context",
         "_holds_slot",
         "_inference",
+        "_interim_bytes",
+        "_interim_left",
         "_is_lease_ended",
+        "_is_posted",
         "_is_redelivered",
         "_is_retried",
         "_post",
@@ -92,6 +97,9 @@ class Job:
         self._request: Outgoing | None = None
         self._holds_slot = True
         self._is_lease_ended = False
+        self._is_posted = False
+        self._interim_left = MAX_INTERIM_HEADS
+        self._interim_bytes = 0
         self.fault = b""
         self._is_retried = False
         self._is_redelivered = False
@@ -177,6 +185,27 @@ class Job:
         if self.state is OPENING:
             self._finish(Outcome.HANDED_BACK)
 
+    def response_interim(self, status: int, headers: Headers) -> None:
+        """An interim response has come, and the client is to get it.
+
+        What is more than a gateway takes is dropped.
+        """
+        if self.state is not FORWARDING:
+            self._check_late(Event.RESPONSE_INTERIM, FORWARDING)
+            return
+        kept = forwardable_interim(headers)
+        head = encode_response_head(status, kept, b"")
+        interim_bytes = self._interim_bytes + len(head)
+        is_too_much = interim_bytes > MAX_INTERIM_BYTES or len(kept) > MAX_INNER_HEADERS
+        if not self._interim_left or is_too_much:
+            return
+        self._interim_left -= 1
+        self._interim_bytes = interim_bytes
+        if self._post is None:
+            self._post = self._context.attach.stream(self, head, None)
+        else:
+            self._post.send_data(head)
+
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes
     ) -> None:
@@ -222,11 +251,16 @@ class Job:
         if not self._request.is_head and status not in BODILESS_STATUSES:
             total_bytes = None if body_bytes is None else len(head) + body_bytes
         self._context.registry.responding(self.request_id)
-        self._post = self._context.attach.stream(self, head, total_bytes)
+        if self._post is None:
+            self._post = self._context.attach.stream(self, head, total_bytes)
+            return
+        self._post.send_data(head)
+        if self._is_posted:
+            self._end_lease()
 
     def response_data(self, data: bytes) -> None:
         """The next bytes of the response, forwarded as they are: SSE events pass here."""
-        if self._post is not None:
+        if self._post is not None and self.state is STREAMING:
             self.response_bytes += len(data)
             self._post.send_data(data)
         else:
@@ -347,12 +381,15 @@ class Job:
             self._inference.resume_reading()
 
     def posted(self) -> None:
-        """The response head was written to the gateway: from now on nobody else may run this."""
-        if self.state < STREAMING:
-            raise impossible(self.state, Event.POSTED)
-        if not self._is_lease_ended:
-            self._is_lease_ended = True
-            self.lease.ack()
+        """What waited for the POST was written.
+
+        If the response head was, nobody else may run this from now on.
+        """
+        if self.state is FORWARDING:
+            self._is_posted = True
+        else:
+            self._check_late(Event.POSTED, FORWARDING)
+            self._end_lease()
 
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
@@ -361,10 +398,10 @@ class Job:
                 self._finish(Outcome.UNWANTED)
             else:
                 self._finish(Outcome.FAILED if self.fault else Outcome.ANSWERED)
-        elif self.state is STREAMING:
+        elif self.state is STREAMING or self.state is FORWARDING:
             self._finish(Outcome.UNWANTED)
         else:
-            self._check_late(Event.POST_ANSWERED, STREAMING)
+            self._check_late(Event.POST_ANSWERED, FORWARDING)
 
     def post_broken(self, *, is_unread: bool = False) -> None:
         """The connection to the gateway broke, or could not be opened.
@@ -377,8 +414,14 @@ class Job:
             self._context.attach.deliver(self)
         elif self.state is DELIVERING or self.state is STREAMING:
             self._finish(Outcome.UNDELIVERED)
+        elif self.state is FORWARDING:
+            # The response gets a POST of its own. No more interim ones are worth one.
+            self._post = None
+            self._is_posted = False
+            self._interim_left = 0
+            self.post_resume_writing()
         else:
-            self._check_late(Event.POST_BROKEN, STREAMING)
+            self._check_late(Event.POST_BROKEN, FORWARDING)
 
     # The queue and the agent
 
@@ -435,11 +478,22 @@ class Job:
     def _deliver(self) -> None:
         self.state = DELIVERING
         self._end_upload()
-        self._context.attach.deliver(self)
+        post, self._post = self._post, None
+        if post is None:
+            self._context.attach.deliver(self)
+        else:
+            post.send_data(self.response)
+            # The POST's own head, which would say so, is sent.
+            post.send_end([(NVCF_FAULT, self.fault)] if self.fault else NO_TRAILERS)
         if self._inference is None:
             self._free()
         else:
             self._leave()
+
+    def _end_lease(self) -> None:
+        if not self._is_lease_ended:
+            self._is_lease_ended = True
+            self.lease.ack()
 
     def _leave(self) -> None:
         """Give the slot back; at once, unless the inference server still works on the request."""

@@ -17,6 +17,7 @@ from wire.headers import (
     HOP_BY_HOP,
     NVCF_ALLOW_RERUN,
     NVCF_INVOCATION_REGION,
+    NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
     PLATFORM,
     misspelled,
@@ -31,6 +32,7 @@ _NAMES_SET_HERE = (
         b"expect",
         CONTENT_LENGTH,
         NVCF_ALLOW_RERUN,
+        NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
         NVCF_INVOCATION_REGION,
     }
@@ -87,9 +89,9 @@ class Outgoing:
     ``head`` ends with the blank line. ``body`` is the part of the body in the envelope.
     ``body_bytes`` is the announced length, ``None`` if the body goes out chunked. ``has_rest``:
     more of the body follows from the gateway. ``is_head``: the method is HEAD; ``is_safe``: GET or
-    HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). The gateway waits
-    ``window_s`` seconds for the response head; of these ``left_s`` are left by this machine's clock
-    when the request is built.
+    HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). ``passes_interim``: the
+    client is to get interim responses. The gateway waits ``window_s`` seconds for the response
+    head; of these ``left_s`` are left by this machine's clock when the request is built.
     """
 
     __slots__ = (
@@ -100,6 +102,7 @@ class Outgoing:
         "is_head",
         "is_safe",
         "left_s",
+        "passes_interim",
         "window_s",
     )
 
@@ -112,6 +115,7 @@ class Outgoing:
         has_rest: bool,
         is_head: bool,
         is_safe: bool,
+        passes_interim: bool,
         window_s: float,
         left_s: float,
     ) -> None:
@@ -121,6 +125,7 @@ class Outgoing:
         self.has_rest = has_rest
         self.is_head = is_head
         self.is_safe = is_safe
+        self.passes_interim = passes_interim
         self.window_s = window_s
         self.left_s = left_s
 
@@ -163,6 +168,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         has_rest=has_rest,
         is_head=method == b"HEAD",
         is_safe=method in _SAFE,
+        passes_interim=dropped.get(NVCF_PASS_INTERIM) == b"true",
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
     )

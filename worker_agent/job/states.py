@@ -1,17 +1,19 @@
 """The life of a job, one leased request in the agent: states, events, transitions, outcomes.
 
 OPENING     a connection to the inference server is being found
-FORWARDING  the request is on its way or there; no response head yet
+FORWARDING  the request is on its way or there; no response head yet, at most interim ones
 STREAMING   the response goes to the gateway as it arrives
 DELIVERING  the gateway has been sent the whole response and has not confirmed it
 DONE        over: the lease has ended, the outcome is set, no port is called any more
 
-A response that arrives at once skips STREAMING. The slot is free as soon as the inference server
-has nothing more to do: in DELIVERING, or in DONE if the job left a request that still runs there.
-The lease is acknowledged when the head of a streamed response has been written to the gateway, and
-otherwise when all is over, whatever the outcome: the gateway accepts one response for a request, so
-a second run could not be delivered. (A small whole response is confirmed at once, and its
-acknowledgement shares a packet with the next pull.) A nak ends the lease of a job without a
+A response that arrives at once skips STREAMING. An interim response, which is passed on only if the
+function version says so, opens the POST and is no response head: the job stays in FORWARDING, keeps
+its lease, and its request may be run again as before. The slot is free as soon as the inference
+server has nothing more to do: in DELIVERING, or in DONE if the job left a request that still runs
+there. The lease is acknowledged when the head of a streamed response has been written to the
+gateway, and otherwise when all is over, whatever the outcome: the gateway accepts one response for
+a request, so a second run could not be delivered. (A small whole response is confirmed at once, and
+its acknowledgement shares a packet with the next pull.) A nak ends the lease of a job without a
 response whose request was not sent, may be run again, or is abandoned by the agent. A lease that
 may be over, because the process stood still, is not ended at all: it may be another worker's. A job
 whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
@@ -45,6 +47,7 @@ class Event(Enum):
     MAY_SEND = "may_send"
     SENT = "sent"
     UNREACHABLE = "unreachable"
+    RESPONSE_INTERIM = "response_interim"
     RESPONSE_WHOLE = "response_whole"
     RESPONSE_HEAD = "response_head"
     RESPONSE_DATA = "response_data"
@@ -73,6 +76,7 @@ class Event(Enum):
 _FIRST_STATE = {
     Event.MAY_SEND: OPENING,
     Event.UNREACHABLE: OPENING,
+    Event.RESPONSE_INTERIM: FORWARDING,
     Event.RESPONSE_WHOLE: FORWARDING,
     Event.RESPONSE_HEAD: FORWARDING,
     Event.RESPONSE_DATA: STREAMING,
@@ -86,9 +90,9 @@ _FIRST_STATE = {
     Event.REST_BROKEN: OPENING,
     Event.POST_PAUSE_WRITING: OPENING,
     Event.POST_RESUME_WRITING: OPENING,
-    Event.POSTED: STREAMING,
-    Event.POST_ANSWERED: STREAMING,
-    Event.POST_BROKEN: STREAMING,
+    Event.POSTED: FORWARDING,
+    Event.POST_ANSWERED: FORWARDING,
+    Event.POST_BROKEN: FORWARDING,
     Event.CANCEL: OPENING,
     Event.ABANDON: OPENING,
     Event.LEASED_AGAIN: OPENING,
@@ -124,7 +128,10 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (STREAMING, Event.REST_END): frozenset({STREAMING, DONE}),
     (FORWARDING, Event.REST_BROKEN): frozenset({FORWARDING, DELIVERING, DONE}),
     (STREAMING, Event.REST_BROKEN): frozenset({STREAMING, DONE}),
-    # The response at the gateway. A whole response whose POST broke is delivered once more.
+    # The response at the gateway. A POST that interim responses opened may be over before the head;
+    # if it broke, the response gets another. A whole response whose POST broke is delivered once
+    # more.
+    (FORWARDING, Event.POST_ANSWERED): frozenset({DONE}),
     (STREAMING, Event.POST_ANSWERED): frozenset({DONE}),
     (DELIVERING, Event.POST_ANSWERED): frozenset({DONE}),
     (STREAMING, Event.POST_BROKEN): frozenset({DONE}),

@@ -117,6 +117,7 @@ class FunctionView(View):
     inference_url: str | None = None
     inference_port: int | None = None
     allow_rerun: bool | None = None
+    pass_interim: bool | None = None
     max_body_bytes: int | None = None
     cors: CorsView | None = None
     container_image: str | None = None

@@ -137,6 +137,9 @@ class CreateFunction(Body):
     allow_rerun: bool | None = None
     """Whether a POST or PATCH may be run again, once, if an inference server broke off before it
     responded. When absent, true. Other methods may be run again in any case."""
+    pass_interim: bool | None = None
+    """Whether clients get the container's interim responses (1xx, as 103 Early Hints), except 100.
+    When absent, false: some clients take one for the response."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.headers import HOP_BY_HOP, INVOCATION_DROPS, forwardable, misspelled
+from wire.headers import (
+    HOP_BY_HOP,
+    INVOCATION_DROPS,
+    forwardable,
+    forwardable_interim,
+    misspelled,
+)
 
 names = st.sampled_from([b"accept", b"cookie", b"te", b"upgrade", b"connection", b"x-a", b"host"])
 values = st.sampled_from([b"x-a", b"close", b"keep-alive", b"close, Cookie", b" ,", b"TE,\tx-a "])
@@ -64,9 +70,25 @@ def test_every_mix_of_hyphens_and_underscores_but_the_right_one_is_a_misspelling
     assert misspelled([b"a-b-c", b"abc"]) == {b"a_b-c", b"a-b_c", b"a_b_c"}
 
 
-@pytest.mark.parametrize("name", [b"nvcf_sub", b"nvcf-function_id", b"nvcf_allow_rerun"])
+@pytest.mark.parametrize(
+    "name", [b"nvcf_sub", b"nvcf-function_id", b"nvcf_allow_rerun", b"nvcf_pass_interim"]
+)
 def test_what_an_inference_server_could_take_for_the_platforms_is_never_forwarded(
     name: bytes,
 ) -> None:
     headers = [(name, b"forged"), (b"nvcf-sub", b"for the worker to drop"), (b"x_y", b"1")]
     assert forwardable(headers, INVOCATION_DROPS) == headers[1:]
+
+
+def test_an_interim_response_has_no_headers_of_a_body_a_connection_or_the_platform() -> None:
+    headers = [
+        (b"link", b"</a.css>; rel=preload"),
+        (b"connection", b"x-hop"),
+        (b"x-hop", b"1"),
+        (b"transfer-encoding", b"chunked"),
+        (b"content-length", b"5"),
+        (b"content-type", b"text/plain"),
+        (b"nvcf-reqid", b"forged"),
+        (b"nvcf-progress", b"1"),
+    ]
+    assert forwardable_interim(headers) == headers[:1]

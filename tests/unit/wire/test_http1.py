@@ -235,3 +235,48 @@ def test_a_status_line_exists_for_every_status_and_no_other_number() -> None:
     for status in (99, 600):
         with pytest.raises(HeadError):
             encode_response_head(status, [], b"")
+
+
+HINTS = head_with(b"Link: </a>", first=b"HTTP/1.1 103 Early Hints")
+HINT = InnerHead(103, [(b"link", b"</a>")], None)
+
+
+@pytest.mark.parametrize("step", [1, 7, len(HINTS), len(HINTS) + 3, 1000])
+def test_interim_heads_before_the_head_are_given_out_as_they_come(step: int) -> None:
+    parser = InnerHeadParser()
+    data = HINTS + head_with(first=b"HTTP/1.1 102 Processing") + HEAD + b"body"
+    found: list[InnerHead] = []
+    rest = b""
+    for at in range(0, len(data), step):
+        if parser.head is None:
+            rest = parser.feed(data[at : at + step]) or b""
+            found += parser.interim
+        else:
+            rest += data[at : at + step]
+    assert found == [HINT, InnerHead(102, [], None)]
+    assert (parser.head, rest) == (READ, b"body")
+
+
+def test_an_interim_head_is_given_out_before_the_head_has_come() -> None:
+    parser = InnerHeadParser()
+    assert parser.feed(HINTS) is None
+    assert (parser.interim, parser.head) == ((HINT,), None)
+    assert parser.feed(HEAD[:9]) is None
+    assert parser.interim == ()
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 100 Continue", b"HTTP/1.1 101 Switching Protocols"])
+def test_a_worker_sends_no_100_and_no_101(first: bytes) -> None:
+    with pytest.raises(HeadError):
+        InnerHeadParser().feed(HINTS + head_with(first=first) + HEAD)
+
+
+def test_interim_heads_are_bounded_in_number_and_bytes() -> None:
+    assert InnerHeadParser().feed(HINTS * 16 + HEAD) == b""
+    long = head_with(b"link: " + b"l" * 40_000, first=b"HTTP/1.1 103 ")
+    assert InnerHeadParser().feed(long + HEAD) == b""
+    for data in (HINTS * 17, long * 2):
+        for step in (1000, len(data)):
+            with pytest.raises(HeadError) as raised:
+                fed_in_steps(data + HEAD, step)
+            assert raised.value.status == 431

@@ -61,6 +61,7 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
         **IMAGE,
         "inferencePort": 9000,
         "allowRerun": False,
+        "passInterim": True,
         "maxBodyBytes": 1_000_000,
         "containerArgs": "--fast",
         "containerEnvironment": [{"key": "A", "value": "1"}],

@@ -37,11 +37,11 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert made["containerEnvironment"] == [{"key": "A", "value": "b=c"}]
     assert made["secrets"] == ["token"]
     second = await shell.json(
-        *("functions", "version", ids[0], *IMAGE, "--no-allow-rerun"),
+        *("functions", "version", ids[0], *IMAGE, "--no-allow-rerun", "--pass-interim"),
         *("--cors-origin", "https://a.example", "--cors-credentials"),
     )
     assert second["cors"] == {"origins": ["https://a.example"], "credentials": True}
-    assert (second["id"], second["allowRerun"]) == (ids[0], False)
+    assert (second["id"], second["allowRerun"], second["passInterim"]) == (ids[0], False, True)
     changed = await shell.json(
         *("functions", "update", *ids, "--tag", "new", "--rate-limit", "5-S"),
         *("--cors-origin", "https://a.example", "--cors-origin", "https://b.example"),

@@ -44,3 +44,29 @@ async def test_nvcfs_worker_that_closes_after_the_head_of_a_head_request_has_del
     assert world.client.head[2] == 1234
     assert "client.abort" not in world.script.lines
     listener.abort_all()
+
+
+async def test_a_workers_problem_after_an_interim_response_is_known_by_a_trailer() -> None:
+    world = World(passes_interim=True).publish()
+    endpoint = AttachEndpoint(lambda: world.now)
+    endpoint.response_tokens.issue("response-token", world.invocation)
+    sockets = bind_sockets([Address()])
+    port = sockets[0].getsockname()[1]
+    listener = await listen(sockets, endpoint.serve, ServerLimits())
+    response = (
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+        b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST %b HTTP/1.1\r\nhost: h\r\nauthorization: Bearer response-token\r\n"
+            b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n"
+            b"0\r\nnvcf-fault: inference-invalid\r\n\r\n" % (ATTACH_PATH, len(response), response)
+        )
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    assert world.invocation.outcome is Outcome.INFERENCE_INVALID
+    assert "client.interim 103 [(b'link', b'x')]" in world.script.lines
+    assert not [line for line in world.script.lines if "trailers" in line]
+    listener.abort_all()

@@ -64,6 +64,13 @@ def test_a_version_knows_its_largest_body() -> None:
     assert version.max_body_bytes == 9
 
 
+def test_a_new_version_passes_interim_responses_on_only_if_it_says_so() -> None:
+    spec = {"name": "n", "inferenceUrl": "/"}
+    for more in ({}, {"passInterim": None}, {"passInterim": False}, {"passInterim": True}):
+        _, version = lifecycle.register_records("a", F, V, {**spec, **more}, 0.0)
+        assert version.passes_interim is (more == {"passInterim": True})
+
+
 def test_a_new_version_allows_reruns_unless_it_says_no() -> None:
     for more, allows_rerun in (
         ({}, True),

@@ -67,7 +67,7 @@ def test_a_missing_member_is_named() -> None:
         decode(json.dumps(document).encode())
 
 
-def test_a_version_of_an_earlier_release_allows_reruns() -> None:
+def test_a_version_of_an_earlier_release_allows_reruns_and_passes_no_interim_response() -> None:
     version = FunctionVersion(
         FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff"),
         VersionId("11111111-1111-4111-8111-111111111111"),
@@ -76,7 +76,7 @@ def test_a_version_of_an_earlier_release_allows_reruns() -> None:
         VersionState.ACTIVE,
     )
     document = json.loads(encode(version))
-    del document["allows_rerun"]
+    del document["allows_rerun"], document["passes_interim"]
     assert decode(json.dumps(document).encode()) == version
 
 

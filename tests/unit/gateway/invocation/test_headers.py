@@ -24,16 +24,18 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
         (b"authorization", b"Bearer secret"),
         (b"nvcf-invocation-region", b"forged"),
         (b"nvcf-allow-rerun", b"forged"),
+        (b"nvcf-pass-interim", b"true"),
     ]
     kept = [
         (b"accept", b"text/plain"),
         (b"nvcf-invocation-region", b"eu"),
         (b"nvcf-feature-disable-worker-compatibility", b"true"),
     ]
-    assert request_headers(given, b"eu", allows_rerun=True) == kept
-    assert request_headers(given, b"eu", allows_rerun=False) == [
+    assert request_headers(given, b"eu", allows_rerun=True, passes_interim=False) == kept
+    assert request_headers(given, b"eu", allows_rerun=False, passes_interim=True) == [
         *kept,
         (b"nvcf-allow-rerun", b"false"),
+        (b"nvcf-pass-interim", b"true"),
     ]
 
 
@@ -59,7 +61,7 @@ def test_trace_and_request_id_of_the_caller_are_values_of_headers_and_empty_with
     ],
 )
 def test_only_the_gateway_says_where_a_request_comes_from(name: bytes, is_kept: bool) -> None:
-    sent = request_headers([(name, b"x")], b"eu", allows_rerun=True)
+    sent = request_headers([(name, b"x")], b"eu", allows_rerun=True, passes_interim=False)
     assert ((name, b"x") in sent) is is_kept
 
 

@@ -242,6 +242,50 @@ def test_a_slow_client_slows_the_worker_and_keeps_it_until_it_has_read_all() -> 
     assert world.script.take() == ["client.end", "registry.finished", "post.release"]
 
 
+def test_interim_responses_are_passed_on_if_the_version_says_so() -> None:
+    hints = [(b"link", b"x"), (b"nvcf-status", b"forged"), (b"content-type", b"text/plain")]
+    for passes_interim in (True, False):
+        world = World(passes_interim=passes_interim).publish().attach()
+        world.invocation.response_interim(103, hints)
+        passed = ["client.interim 103 [(b'link', b'x')]"] if passes_interim else []
+        assert world.script.take() == passed
+        world.head()
+        assert world.script.take() == ["queue.answered", "client.head 200"]
+
+
+def test_a_request_whose_worker_breaks_after_an_interim_response_goes_back_to_the_queue() -> None:
+    world = World(passes_interim=True).publish().attach()
+    world.invocation.response_interim(103, [])
+    world.script.take()
+    world.invocation.response_broken()
+    assert (world.invocation.state, world.script.take()) == (QUEUED, ["registry.renew"])
+    world.attach()
+    world.invocation.response_interim(103, [])
+    world.head(200, [], 0, 0)
+    world.invocation.response_end()
+    assert world.invocation.outcome is Outcome.ANSWERED
+
+
+def test_an_interim_response_does_not_stop_the_poll_window() -> None:
+    world = World(passes_interim=True).publish().attach()
+    world.invocation.response_interim(103, [])
+    world.invocation.deadline_passed(162.0, 1)
+    assert world.invocation.outcome is Outcome.POLL_TIMEOUT
+    assert world.problem()["status"] == 504
+
+
+def test_a_client_that_is_slow_with_interim_responses_slows_the_worker_at_its_head() -> None:
+    world = World(passes_interim=True).publish().attach()
+    world.invocation.response_interim(103, [])
+    world.client.is_slow = True
+    world.invocation.pause_writing()
+    world.script.take()
+    world.head()
+    assert world.script.take() == ["queue.answered", "post.pause", "client.head 200"]
+    world.invocation.resume_writing()
+    assert world.script.take() == ["post.resume"]
+
+
 def test_a_worker_that_breaks_before_its_head_gives_the_request_back() -> None:
     world = World().publish().attach()
     world.invocation.response_broken()

@@ -158,6 +158,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.REST_RESUME_WRITING: [lambda w: w.invocation.rest_resume_writing()],
     Event.REST_BROKEN: [lambda w: w.invocation.rest_broken()],
     Event.ATTACHED: [lambda w: w.invocation.attached(RecordedPost(w.script, "other"), 101.0, -1)],
+    Event.RESPONSE_INTERIM: [lambda w: w.invocation.response_interim(103, [])],
     Event.RESPONSE_HEAD: [lambda w: w.invocation.response_head(200, [], None, None, 101.0)],
     Event.RESPONSE_DATA: [lambda w: w.invocation.response_data(b"y")],
     Event.RESPONSE_END: [lambda w: w.invocation.response_end()],

@@ -44,6 +44,11 @@ class Recorder:
         self.ends = 0
         self.failure: Failure | None = None
         self.is_released = False
+        self.interim: list[tuple[int, Headers]] = []
+
+    def response_interim(self, status: int, headers: Headers) -> None:
+        assert not self.status
+        self.interim.append((status, headers))
 
     def response_whole(
         self, status: int, headers: Headers, body_bytes: int | None, body: bytes
@@ -80,14 +85,17 @@ class Recorder:
     pause_writing = resume_writing = lambda self: None
 
 
-def received(reads: list[bytes], *, is_head: bool = False, eof: bool = False) -> Recorder:
+def received(
+    reads: list[bytes], *, is_head: bool = False, eof: bool = False, reports_interim: bool = False
+) -> Recorder:
     """Return the record of a response that arrives in ``reads``."""
     recorder: Any = Recorder()
     clock: Any = Clock()
     transport: Any = Transport()
     connection = ClientConnection(recorder, clock)
     connection.connection_made(transport)
-    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"", is_head=is_head)
+    request = b"GET / HTTP/1.1\r\n\r\n"
+    connection.start(recorder, request, b"", is_head=is_head, reports_interim=reports_interim)
     for data in reads:
         if not transport.closing:
             connection.data_received(data)
@@ -119,6 +127,42 @@ def test_any_split_into_reads_reports_the_same_response(kind: str, cuts: list[in
     assert (b"x-a", b"b") in recorder.headers
     assert b"content-length" not in dict(recorder.headers)
     assert recorder.is_released
+
+
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12), asked=st.booleans())
+def test_interim_responses_are_reported_to_who_asks_for_them(cuts: list[int], asked: bool) -> None:
+    more = b"HTTP/1.1 102 Processing\r\n\r\n"
+    recorder = received(split(more + RESPONSES["interim"], cuts), reports_interim=asked)
+    assert recorder.interim == ([(102, []), (103, [(b"link", b"x")])] if asked else [])
+    assert (recorder.status, recorder.body, recorder.ends) == (200, BODY, 1)
+
+
+def test_an_interim_response_is_reported_before_the_response_has_come() -> None:
+    recorder = received([b"HTTP/1.1 103 \r\nLink: x\r\n\r\nHTTP/1.1 2"], reports_interim=True)
+    assert (recorder.interim, recorder.status) == ([(103, [(b"link", b"x")])], 0)
+
+
+@pytest.mark.parametrize("how", ["close", "discard"])
+def test_whoever_leaves_at_an_interim_response_hears_no_more_of_the_response(how: str) -> None:
+    class Leaving(Recorder):
+        def response_interim(self, status: int, headers: Headers) -> None:
+            super().response_interim(status, headers)
+            if how == "close":
+                connection.close()
+            else:
+                connection.discard(rest)
+
+    recorder: Any = Leaving()
+    rest: Any = Recorder()
+    clock: Any = Clock()
+    transport: Any = Transport()
+    connection = ClientConnection(recorder, clock)
+    connection.connection_made(transport)
+    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"", reports_interim=True)
+    connection.data_received(b"HTTP/1.1 102 \r\n\r\n" + RESPONSES["interim"])
+    assert [status for status, _ in recorder.interim] == [102]
+    assert (recorder.status, recorder.failure) == (0, None)
+    assert rest.body == (BODY if how == "discard" else b"")
 
 
 TRAILERS = {

@@ -94,6 +94,34 @@ def test_a_body_of_unknown_length_to_http_1_0_ends_with_the_connection() -> None
     assert not harness.transport.aborted
 
 
+def test_interim_responses_come_before_the_head_and_never_to_http_1_0() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+    for version, expected in ((b"1.1", hint), (b"1.0", b"")):
+        harness = Harness()
+        harness.feed(b"GET /a HTTP/%b\r\nhost: f.example\r\n\r\n" % version)
+        harness.last.writer.send_interim(103, [(b"link", b"x")])
+        harness.loop.run()
+        assert harness.transport.written == expected
+        harness.last.answer()
+        harness.loop.run()
+        assert harness.transport.written.startswith(expected + b"HTTP/1.1 200 OK\r\n")
+        harness.last.writer.send_interim(103, [])
+        harness.loop.run()
+        assert harness.transport.written.count(b" 103 ") == len(expected[:1])
+
+
+def test_an_interim_response_is_dropped_while_the_client_reads_slowly() -> None:
+    harness = Harness()
+    harness.transport.is_stuck = True
+    harness.feed(GET)
+    harness.last.writer.send_interim(103, [(b"link", b"x" * 70_000)])
+    harness.loop.run()
+    assert harness.last.writer.is_writing_paused()
+    harness.last.writer.send_interim(103, [])
+    harness.loop.run()
+    assert harness.transport.written.count(b" 103 ") == 1
+
+
 @pytest.mark.parametrize("sent", [b"", b"four"])
 def test_a_response_shorter_than_announced_is_reset(sent: bytes) -> None:
     harness = Harness()

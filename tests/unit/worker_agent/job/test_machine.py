@@ -363,3 +363,93 @@ def test_whatever_happens_the_lease_ends_once_and_every_call_is_closed(
         assert calls.count("post.send_end") + calls.count("post.abort") == 1
         assert "attach.deliver" not in calls
     assert bench.job.state is State.DONE
+
+
+# Interim responses
+
+
+def hinted(more: tuple[tuple[bytes, bytes], ...] = ()) -> Bench:
+    """Return a job whose POST an interim response has opened."""
+    bench = Bench(more=more).forward()
+    bench.job.response_interim(103, [(b"link", b"x")])
+    assert bench.take() == ["attach.stream None"]
+    bench.job.posted()
+    assert (bench.job.state, bench.take()) == (State.FORWARDING, [])
+    return bench
+
+
+def test_an_interim_response_opens_the_post_and_leaves_the_lease_until_the_head() -> None:
+    bench = hinted()
+    bench.job.response_interim(102, [(b"nvcf-reqid", b"forged"), (b"content-type", b"a/b")])
+    assert bench.take() == ["post.send_data"]
+    bench.job.response_head(200, JSON, None)
+    assert bench.take() == ["registry.responding", "post.send_data", "lease.ack"]
+    bench.job.response_data(b"x")
+    bench.job.response_end()
+    assert bench.take() == ["post.send_data b'x'", "post.send_end", "registry.freed"]
+    bench.job.post_answered(200)
+    assert (bench.job.outcome, bench.take()) == (Outcome.ANSWERED, ["registry.finished"])
+
+
+def test_a_lease_ends_with_the_head_if_the_post_is_opened_after_it() -> None:
+    bench = Bench().forward()
+    bench.job.response_interim(103, [])
+    bench.job.response_head(200, JSON, None)
+    assert "lease.ack" not in bench.take()
+    bench.job.posted()
+    assert bench.take() == ["lease.ack"]
+
+
+def test_a_whole_response_follows_its_interim_ones_on_their_post() -> None:
+    bench = hinted()
+    bench.job.response_whole(200, JSON, 2, b"{}")
+    assert bench.take() == ["post.send_data", "post.send_end", "registry.freed"]
+    bench.job.post_broken()
+    assert bench.take() == ["attach.deliver"]
+    bench.job.post_answered(200)
+    assert bench.take() == ["lease.ack", "registry.finished"]
+
+
+def test_a_problem_follows_interim_responses_on_their_post() -> None:
+    bench = hinted(NO_RERUN)
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
+    assert bench.take() == ["inference.broke", "post.send_data", "post.send_end", "registry.freed"]
+    assert bench.job.fault == b"inference-lost"
+
+
+def test_a_request_may_be_run_again_after_an_interim_response() -> None:
+    bench = hinted()
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
+    assert bench.take() == ["inference.broke", "post.abort", *HANDED_BACK]
+
+
+def test_a_client_that_leaves_after_an_interim_response_ends_the_job() -> None:
+    bench = hinted()
+    bench.job.post_answered(200)
+    assert bench.job.outcome is Outcome.UNWANTED
+    assert bench.take() == ["post.abort", "lease.ack", "inference.discard", "registry.finished"]
+
+
+def test_a_post_that_breaks_before_the_head_is_replaced_and_gets_no_more_interim_responses() -> (
+    None
+):
+    bench = hinted()
+    bench.job.post_pause_writing()
+    bench.job.post_broken()
+    assert bench.take() == ["call.pause_reading", "call.resume_reading"]
+    bench.job.response_interim(103, [])
+    assert bench.take() == []
+    bench.job.response_head(200, JSON, None)
+    assert bench.take() == ["registry.responding", "attach.stream None"]
+    bench.job.posted()
+    assert bench.take() == ["lease.ack"]
+
+
+def test_interim_responses_beyond_what_a_gateway_takes_are_dropped() -> None:
+    bench = hinted()
+    bench.job.response_interim(103, [(b"link", b"x" * 65_536)])
+    bench.job.response_interim(103, [(b"link", b"x")] * 257)
+    assert bench.take() == []
+    for _ in range(20):
+        bench.job.response_interim(103, [])
+    assert bench.take() == ["post.send_data"] * 15

@@ -167,3 +167,13 @@ def test_no_header_ever_writes_a_line_of_its_own(headers: list[tuple[str, str]])
 def test_an_identity_with_a_line_break_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
         PlatformHeaders("h:1", [("NVCF-ENV", "a\nb")], asset_dir="", large_output_dir="")
+
+
+@pytest.mark.parametrize(("value", "passes"), [(b"true", True), (b"false", False), (b"", False)])
+def test_the_inference_server_is_not_told_whether_interim_responses_are_passed_on(
+    value: bytes, passes: bool
+) -> None:
+    given = envelope(headers=((b"NVCF-Pass-Interim", value),) if value else ())
+    request = build_request(given, PLATFORM_HEADERS, REQUESTED_AT_NS)
+    assert request.passes_interim is passes
+    assert b"interim" not in request.head.lower()

@@ -60,6 +60,13 @@ def filled_stream() -> Bench:
     return bench
 
 
+def hinted() -> Bench:
+    """An interim response has opened the POST."""
+    bench = Bench().forward()
+    bench.job.response_interim(103, [])
+    return bench
+
+
 SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
     State.OPENING: [lambda: Bench().begin()],
     State.FORWARDING: [
@@ -68,6 +75,7 @@ SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
         filled,
         overtaken,
         overtaken_and_filled,
+        hinted,
     ],
     State.STREAMING: [lambda: Bench().stream(), lambda: with_rest().stream(), filled_stream],
     State.DELIVERING: [whole, streamed],
