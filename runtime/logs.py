@@ -69,7 +69,7 @@ def _text_of(head: Mapping[str, str], fields: Mapping[str, object]) -> str:
 
 def _printable(value: object) -> str:
     """Return a field's value; as JSON where it would not be one word of one line."""
-    text = str(value)
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     if text and text.isprintable() and not _SEPARATORS.intersection(text):
         return text
     return orjson.dumps(text).decode()

@@ -11,7 +11,7 @@ import typer
 from gateway.api import bootstrap
 from gateway.auth.bootstrap import RANDOM_BYTES
 from gateway.cli.options import JsonOption
-from gateway.cli.output import print_json, say
+from gateway.cli.output import print_json, print_text, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
 from gateway.domain.lifecycle import timestamp
 
@@ -43,5 +43,5 @@ def reset(
     if as_json:
         print_json({"secret": secret, "createdAt": at})
         return
-    typer.echo(secret)
+    print_text(secret)
     say("Use it to create admin tokens (POST /v1/admin/keys). Store it: it is not shown again.")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.output import print_text
+
 app = typer.Typer(
     name="config",
     no_args_is_help=True,
@@ -38,7 +40,7 @@ def show(
     Each setting is at its default, with a comment that says what it does. Save the file, change it,
     and start the program with --config: settings that are left out have their defaults.
     """
-    typer.echo(settings_text(program.value), nl=False)
+    print_text(settings_text(program.value), nl=False)
 
 
 def settings_text(program: str) -> str:

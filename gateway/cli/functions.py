@@ -74,7 +74,10 @@ CorsCredentialsOption = Annotated[
 ]
 HealthOption = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="Path that returns 200 when the server can serve."),
+    typer.Option(
+        metavar="PATH",
+        help="Path that returns 200 when the server can serve. Default: /v2/health/ready.",
+    ),
 ]
 ArgsOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Arguments of the container.")]
 EnvOption = Annotated[

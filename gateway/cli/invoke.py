@@ -19,7 +19,7 @@ from gateway.cli.api_client import ApiTarget, error_of, run
 from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.lookup import VersionName, find_versions, version_name
 from gateway.cli.options import DEFAULT_URL, FunctionArgument, KeyOption, UrlOption, api_target
-from gateway.cli.output import say
+from gateway.cli.output import say, write
 from wire.ids import parse_uuid
 
 CONNECT_TIMEOUT_S = 10.0
@@ -192,8 +192,7 @@ async def _invoke(call: InvokeRequest) -> int:
                 say(f"gateway: {error_of(response.status, await response.read())}")
                 return response.status
             async for data in response.content.iter_any():
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                write(data)
             return response.status
     except aiohttp.ClientPayloadError:
         raise CommandError("The response broke off before its end.") from None

@@ -11,7 +11,7 @@ from gateway.cli.api_client import Json
 from gateway.cli.errors import CommandError, fail
 from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, StoreKeyBackend
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, api_target
-from gateway.cli.output import print_json, print_members, say
+from gateway.cli.output import print_json, print_members, print_text, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption
 from gateway.domain.principal import INVOKE
 
@@ -127,7 +127,7 @@ def create(  # noqa: PLR0913 - one argument per option
     if as_json:
         print_json(key)
         return
-    typer.echo(key["key"])
+    print_text(key["key"])
     until = "does not expire" if key["expiresAt"] is None else f"expires {key['expiresAt']}"
     say(f"Key {key['id']} of account {key['account']} {until}. Store it: it is not shown again.")
 
@@ -202,7 +202,7 @@ def _print_keys(keys: list[Json]) -> None:
     """Print the members of each key: ids and scopes of a key do not fit into a row of a table."""
     for index, key in enumerate(keys):
         if index:
-            typer.echo()
+            print_text()
         print_members(
             [
                 ("id", key["id"]),

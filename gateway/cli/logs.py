@@ -21,7 +21,7 @@ from gateway.cli.options import (
     UrlOption,
     api_target,
 )
-from gateway.cli.output import say
+from gateway.cli.output import print_text, say
 from gateway.settings import read_settings
 from runtime.settings import SettingsError
 from wire.ids import parse_uuid
@@ -86,7 +86,8 @@ def logs(  # noqa: PLR0913 - one argument per option
         raise usage(f"{instance} is not an id: ids are UUIDs.")
     logged = run(target, lambda api: _read(api, named))
     for failure in logged.failures:
-        say(failure)
+        for line in failure.splitlines():
+            say(line)
     chosen = [one for one in logged.instances if instance in (None, one["instanceId"])]
     if not chosen:
         what = f"no instance {instance}" if instance else "no instances"
@@ -133,7 +134,7 @@ def _print_log(instance: dict[str, Any], folder: Path, worker: bool, lines: int)
         return False
     say(f"instance {instance_id}")
     for line in _last_lines(log, lines):
-        typer.echo(line)
+        print_text(line)
     return True
 
 

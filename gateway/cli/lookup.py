@@ -129,7 +129,7 @@ def _checked(text: str) -> str:
     if canonical is not None:
         return canonical
     if _is_name(text) is None:
-        raise usage(f"{text} is neither an id nor a name.")
+        raise usage(f"{text or 'An empty text'} is neither an id nor a name.")
     return text
 
 

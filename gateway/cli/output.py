@@ -1,14 +1,16 @@
 """Prints results on standard output, as tables or JSON, and messages on standard error."""
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.cli.errors import printable
+from gateway.cli.errors import CommandError, fail, printable
 
 _MAX_LINE = 10_000
 TABLE_WIDTH = 100
@@ -17,7 +19,7 @@ TABLE_WIDTH = 100
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    print_text(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -37,7 +39,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         fixed += 2 + (_MIN_FOLDED if is_folded else widest)
     for row in cells:
         table.add_row(*row)
-    _console(max(TABLE_WIDTH, fixed)).print(table)
+    with _writing():
+        _console(max(TABLE_WIDTH, fixed)).print(table)
 
 
 def print_members(members: Iterable[tuple[str, object]]) -> None:
@@ -46,7 +49,21 @@ def print_members(members: Iterable[tuple[str, object]]) -> None:
     for name, value in members:
         if value not in (None, "", [], {}):
             table.add_row(name, _cell(value))
-    _console(_MAX_LINE).print(table)
+    with _writing():
+        _console(_MAX_LINE).print(table)
+
+
+def print_text(text: str = "", *, nl: bool = True) -> None:
+    """Print text as it is."""
+    with _writing():
+        typer.echo(text, nl=nl)
+
+
+def write(data: bytes) -> None:
+    """Write bytes as they are, at once."""
+    with _writing():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
@@ -56,6 +73,20 @@ def say(text: str) -> None:
 
 _MIN_FOLDED = 8
 """A folded column has at least this many characters per line."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """End the program if standard output fails; without a message if its reader has left."""
+    try:
+        yield
+    except OSError as error:
+        # What is still in the buffer would fail once more at the end of the program.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(1) from None
+        raise fail(CommandError(f"The output cannot be written: {error.strerror}.")) from None
 
 
 def _console(width: int) -> Console:

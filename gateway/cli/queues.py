@@ -15,7 +15,7 @@ from gateway.cli.options import (
     api_target,
     ids,
 )
-from gateway.cli.output import print_json, print_table
+from gateway.cli.output import print_json, print_table, print_text
 
 MAX_POSITION = 1000
 """The API counts positions up to this one."""
@@ -87,4 +87,4 @@ def position(
         print_json(found)
         return
     rank = found["positionInQueue"]
-    typer.echo(f"{rank} or more" if rank >= MAX_POSITION else str(rank))
+    print_text(f"{rank} or more" if rank >= MAX_POSITION else str(rank))

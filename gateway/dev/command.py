@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -372,8 +373,17 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
         "GATEWAY_PROVISION__MAX_FAILED_STARTS": "2",
         "GATEWAY_DRAIN__GRACE_S": "0",
+        **log_env(),
         "GATEWAY_DRAIN__TIMEOUT_S": str(options.grace_s),
     }
+
+
+def log_env() -> dict[str, str]:
+    """Return settings with which every process writes ``gateway.ready`` so that it can be read."""
+    env = {"GATEWAY_LOG__FORMAT": "json"}
+    if os.environ.get("GATEWAY_LOG__LEVEL") in {"warning", "error"}:
+        env["GATEWAY_LOG__LEVEL"] = "info"
+    return env
 
 
 def _announce(running: Running, ready_file: Path | None) -> None:

@@ -76,8 +76,9 @@ def test_libraries_write_warnings_only_whatever_the_level() -> None:
 
 def test_a_line_of_json_can_be_shown_as_text() -> None:
     line = '{"ts":"2026-01-01T12:00:01.123Z","level":"info","logger":"a.b","event":"c.d",'
-    assert logs.as_text(line + '"n":3,"empty":"","path":"/x y","forged":"a\\nb"}\n') == (
-        '12:00:01.123 INFO a.b c.d n=3 empty="" path="/x y" forged="a\\nb"\n'
+    fields = '"n":3,"empty":"","path":"/x y","forged":"a\\nb","list":["a","b"]}\n'
+    assert logs.as_text(line + fields) == (
+        '12:00:01.123 INFO a.b c.d n=3 empty="" path="/x y" forged="a\\nb" list=a,b\n'
     )
 
 

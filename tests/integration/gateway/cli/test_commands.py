@@ -146,12 +146,12 @@ async def test_a_failed_deployment_is_replaced_and_its_logs_are_its_reasons(
     await shell.json("deployments", "create", *ids, "--gpu", "A10G")
     await plane.catalog.until(lambda: plane.catalog.instances(ids[1]))
     (instance,) = plane.catalog.instances(ids[1])
-    fleet.backend.can_never_run(instance.instance_id, "no such image")
+    fleet.backend.can_never_run(instance.instance_id, "no such image\nsecond line")
     await plane.catalog.until(lambda: state_of(plane, ids) == "ERROR")
     await plane.catalog.until(lambda: not plane.catalog.instances(ids[1]))
     logs = await shell.run("logs", *ids, "--folder", str(tmp_path))
     assert logs.code == 1
-    assert f"instance {instance.instance_id} failed: no such image" in logs.err
+    assert f"instance {instance.instance_id} failed: no such image\nsecond line\n" in logs.err
     again = await shell.json("deployments", "create", *ids, "--gpu", "A10G")
     assert again["functionStatus"] == "DEPLOYING"
 
