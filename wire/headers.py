@@ -186,10 +186,11 @@ def forwardable_trailers(trailers: list[tuple[bytes, bytes]]) -> list[tuple[byte
 def forwardable_interim(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of an interim response that may be passed on.
 
-    Not those of one connection, of a body, which it has none of, and of the platform.
+    Not those of one connection, of a body, which it has none of, of the platform, and of CORS: what
+    a page may read is said with the response.
     """
     kept = forwardable(headers, _NOT_INTERIM)
-    return [header for header in kept if not header[0].startswith(b"nvcf-")]
+    return [header for header in kept if not header[0].startswith((b"nvcf-", _CORS))]
 
 
 INVOCATION_DROPS = (

@@ -91,6 +91,7 @@ def test_an_interim_response_has_no_headers_of_a_body_a_connection_or_the_platfo
         (b"content-type", b"text/plain"),
         (b"nvcf-reqid", b"forged"),
         (b"nvcf-progress", b"1"),
+        (b"access-control-allow-origin", b"*"),
     ]
     assert forwardable_interim(headers) == headers[:1]
 
