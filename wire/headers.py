@@ -150,10 +150,10 @@ _NO_TRAILERS = (
     | {
         AUTHORIZATION,
         CONTENT_TYPE,
-        ACCESS_CONTROL_EXPOSE_HEADERS,
         NVCF_FAULT,
         NVCF_REQID,
         NVCF_STATUS,
+        X_REQUEST_ID,
         b"age",
         b"cache-control",
         b"content-encoding",
@@ -171,20 +171,26 @@ _NO_TRAILERS = (
 )
 """What must not be sent as a trailer: it would change framing, routing, access or the response's
 meaning after the fact (RFC 9110 §6.5.1)."""
+_CORS = b"access-control-"
 
 
 def forwardable_trailers(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the trailers of a response that may be passed on."""
-    return [trailer for trailer in trailers if trailer[0] not in _NO_TRAILERS]
+    return [
+        trailer
+        for trailer in trailers
+        if trailer[0] not in _NO_TRAILERS and not trailer[0].startswith(_CORS)
+    ]
 
 
 def forwardable_interim(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of an interim response that may be passed on.
 
-    Not those of one connection, of a body, which it has none of, and of the platform.
+    Not those of one connection, of a body, which it has none of, of the platform, and of CORS: what
+    a page may read is said with the response.
     """
     kept = forwardable(headers, _NOT_INTERIM)
-    return [header for header in kept if not header[0].startswith(b"nvcf-")]
+    return [header for header in kept if not header[0].startswith((b"nvcf-", _CORS))]
 
 
 INVOCATION_DROPS = (

@@ -10,7 +10,7 @@ from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.dispatch.responses import send_problem
+from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
@@ -66,7 +66,7 @@ class Dispatcher:
             endpoints.serve
             if names is None
             else PlainAddress(
-                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_late
+                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_call
             ).serve
         )
         self._refusals = refusals
@@ -89,7 +89,7 @@ class Dispatcher:
                 preflight = self._cross_origin.preflight(request, head)
                 if preflight is not None:
                     self._refusals.preflight(request, 204)
-                    return respond(request, client, 204, preflight, b"")
+                    return respond(request, client, 204, with_ids(preflight), b"")
             return self._invoke(request, client, head)
         except GatewayError as error:
             return self._refuse(request, client, error, head, endpoint)
@@ -108,9 +108,11 @@ class Dispatcher:
         self._refusals.refused(request, error, request_id, endpoint, head)
         return IGNORED
 
-    def _refuse_late(self, request: Request, client: ResponseWriter, error: GatewayError) -> None:
-        """Refuse a call that named its function in its body."""
-        self._refuse(request, client, error, None, INVOCATION)
+    def _refuse_call(
+        self, request: Request, client: ResponseWriter, error: GatewayError, head: CallHead
+    ) -> RequestStream:
+        """Refuse a call that names its function neither by its host nor by a header."""
+        return self._refuse(request, client, error, head, INVOCATION)
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()

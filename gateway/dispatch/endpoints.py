@@ -7,6 +7,7 @@ from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
+from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
@@ -54,9 +55,9 @@ class PathEndpoints:
             return self._attach.serve(request, client)
         if path == RUN_PATH and request.method != b"OPTIONS":
             return self._attach.serve_run(request, client)
-        preflight = self.cross_origin.preflight(request, None)
+        preflight = self.serve_preflight(request, client, None)
         if preflight is not None:
-            return self._send(request, client, 204, preflight, b"")
+            return preflight
         response = self._health.respond(path)
         access = self.cross_origin.of_endpoint(request)
         if request.method == b"OPTIONS" and (response is not None or path == b"*"):
@@ -67,6 +68,15 @@ class PathEndpoints:
             raise NotFound("No function or route matches this host and path")
         status, headers, body = response
         return self._send(request, client, status, access.of_own_response(headers), body)
+
+    def serve_preflight(
+        self, request: Request, client: ResponseWriter, head: CallHead | None
+    ) -> RequestStream | None:
+        """Serve a preflight, `None` for every other request; ``head`` as in `CrossOrigin`."""
+        preflight = self.cross_origin.preflight(request, head)
+        if preflight is None:
+            return None
+        return self._send(request, client, 204, preflight, b"")
 
     def _send(
         self, request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
@@ -121,7 +131,7 @@ class StartingDispatcher:
         """Serve health and preflights; every other request gets 503."""
         preflight = self._cross_origin.preflight(request, None)
         if preflight is not None:
-            return respond(request, client, 204, preflight, b"")
+            return respond(request, client, 204, with_ids(preflight), b"")
         starting = Starting()
         starting.headers = self._cross_origin.of_endpoint(request).of_own_response(starting.headers)
         return send_health(request, client, self._health, request.target, starting)

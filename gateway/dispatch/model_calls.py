@@ -5,11 +5,10 @@ begins, gets what was held, and everything that follows. What is held is bounded
 process; a body that flows on is held no longer.
 """
 
+import json
 from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple
-
-import orjson
 
 from gateway.errors import BadRequest, GatewayError, TooManyBodies
 from gateway.routing.call_head import CallHead
@@ -35,8 +34,8 @@ Invoke = Callable[[Request, ResponseWriter, CallHead], RequestStream]
 """Admits a call and begins it. Raises `GatewayError`."""
 Resolve = Callable[[str | None], Resolved]
 """Finds the function of a body's model, `None` if it has none. Raises `GatewayError`."""
-Refuse = Callable[[Request, ResponseWriter, GatewayError], None]
-"""Responds with an error."""
+Refuse = Callable[[Request, ResponseWriter, GatewayError, CallHead], RequestStream]
+"""Responds with an error to a call of what the head names, as far as that is known."""
 
 
 class ModelCallPorts:
@@ -55,6 +54,7 @@ class ModelCall:
 
     __slots__ = (
         "_client",
+        "_head",
         "_is_optional",
         "_is_paused",
         "_owes_first_part_end",
@@ -70,14 +70,19 @@ class ModelCall:
         request: Request,
         client: ResponseWriter,
         ports: ModelCallPorts,
+        head: CallHead,
         resolve: Resolve,
         *,
         is_optional: bool,
     ) -> None:
-        """``is_optional``: the call has a function also if no model can be found."""
+        """``head`` names no function yet.
+
+        ``is_optional``: the call has a function also if no model can be found.
+        """
         self._request = request
         self._client = client
         self._ports = ports
+        self._head = head
         self._resolve = resolve
         self._is_optional = is_optional
         self._search = ModelMember()
@@ -157,9 +162,11 @@ class ModelCall:
         except GatewayError as error:
             self._fail(error)
             return
+        self._head = resolved.head
         request, body = self._request, self._drop()
         if member is not None and resolved.model is not None:
-            written = orjson.dumps(resolved.model)
+            # In ASCII: a text may have a lone surrogate, which UTF-8 cannot express.
+            written = json.dumps(resolved.model).encode()
             request = _with_length(request, len(written) - (member.end - member.start))
             body[member.start : member.end] = written
         try:
@@ -178,7 +185,7 @@ class ModelCall:
     def _fail(self, error: GatewayError) -> None:
         self._drop()
         self._stream = IGNORED
-        self._ports.refuse(self._request, self._client, error)
+        self._ports.refuse(self._request, self._client, error, self._head)
 
     def _drop(self) -> bytearray:
         """Hold nothing any more; return what was held."""

@@ -14,28 +14,40 @@ from gateway.dispatch.model_calls import Invoke, ModelCall, ModelCallPorts, Refu
 from gateway.dispatch.model_list import model_list, model_of
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import with_ids
-from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import (
     Forbidden,
     FunctionNotFound,
+    GatewayError,
     ModelNotFound,
     Unauthenticated,
     UnsupportedMediaType,
 )
 from gateway.routing.admission import Authenticate, poll_seconds
-from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, plain_head, take_token
-from gateway.routing.references import FunctionNames, Named, parse_reference
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, calling, plain_head, take_token
+from gateway.routing.references import FunctionNames, Named, Reference, parse_reference
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.headers import CONTENT_TYPE
 
 _FUNCTIONS = b"/f/"
 _MODELS = b"/v1/models"
 _OPENAI = b"/v1/"
-_OWN = (b"/health", b"/v1/admin/", b"/v1/introspect", b"/v1/keys", b"/v2/nvcf/", b"/v3/")
-"""Paths of the gateway and its API, also for a credential that is good for one function."""
+_OWN = (
+    b"*/",
+    b"/health/",
+    b"/v1/admin/",
+    b"/v1/introspect/",
+    b"/v1/keys/",
+    b"/v2/nvcf/",
+    b"/v2/orgs/",
+    b"/v3/",
+)
+"""Paths of the gateway and its API, with what is below them, also for a credential that is good
+for one function."""
 _JSON = b"application/json"
 _JSON_TYPES = frozenset({b"", _JSON})
 """Nothing counts as JSON: what has no type is looked into, not turned away."""
+_UNKNOWN = "No function that this credential may call has this name or id"
 _NO_JSON = (
     "Only the model of a plain JSON body names a function; "
     "otherwise name it in the path, as /f/{function}/…, or by the header function-id"
@@ -45,7 +57,7 @@ _NO_JSON = (
 class PlainAddress:
     """Finds what a request without a function's host or header is for."""
 
-    __slots__ = ("_authenticate", "_endpoints", "_invoke", "_names", "_ports")
+    __slots__ = ("_authenticate", "_endpoints", "_invoke", "_names", "_ports", "_refuse")
 
     def __init__(
         self,
@@ -55,25 +67,34 @@ class PlainAddress:
         invoke: Invoke,
         refuse: Refuse,
     ) -> None:
-        """``invoke`` admits a call and begins it; ``refuse`` responds with an error, later."""
+        """``invoke`` admits a call and begins it; ``refuse`` responds with an error."""
         self._endpoints = endpoints
         self._names = names
         self._authenticate = authenticate
         self._invoke = invoke
+        self._refuse = refuse
         self._ports = ModelCallPorts(invoke, refuse)
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `gateway.errors.GatewayError`."""
         path = request.target.partition(b"?")[0]
-        if request.method == b"OPTIONS" or path.startswith(_OWN):
+        if (path + b"/").startswith(_OWN):
             return self._endpoints.serve(request, client)
         head = plain_head(request)
-        if TOKEN_PARAMETER in request.target and path.startswith(_FUNCTIONS):
+        is_path = path.startswith(_FUNCTIONS)
+        if TOKEN_PARAMETER in request.target and (is_path or head.authorization is not None):
             head = take_token(request, head)
+        if request.method == b"OPTIONS":
+            asked = _with_id_in_path(head, path) if is_path else head
+            preflight = self._endpoints.serve_preflight(request, client, asked)
+            if preflight is not None:
+                return preflight
+        if is_path:
+            return self._serve_path(request, client, head)
         if head.authorization is not None:
             principal = self._authenticate(head.authorization, time.time())
             return self._serve_caller(request, client, head, principal)
-        if path.startswith(_FUNCTIONS) or _names_models(request, path):
+        if _names_models(request, path):
             raise Unauthenticated
         return self._endpoints.serve(request, client)
 
@@ -85,36 +106,48 @@ class PlainAddress:
         principal: Principal,
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
-        if path.startswith(_FUNCTIONS):
-            return self._serve_path(request, client, head, principal)
         only = self._names.only(principal)
         if request.method == b"POST" and path.startswith(_OPENAI):
             return self._serve_model(request, client, head, principal, only)
         if only is not None:
-            return self._invoke(request, client, _calling(head, only))
+            return self._call_only(request, client, head, only)
         if _names_models(request, path):
             return self._serve_models(request, client, path, principal)
         return self._endpoints.serve(request, client)
 
+    def _call_only(
+        self, request: Request, client: ResponseWriter, head: CallHead, only: Named
+    ) -> RequestStream:
+        """Call the one function that the credential is good for."""
+        try:
+            head = calling(request, head, *only)
+            return self._invoke(request, client, head)
+        except GatewayError as error:
+            return self._refuse(request, client, error, head)
+
     def _serve_path(
-        self,
-        request: Request,
-        client: ResponseWriter,
-        head: CallHead,
-        principal: Principal,
+        self, request: Request, client: ResponseWriter, head: CallHead
     ) -> RequestStream:
         """Call the function that the path names, with the rest of the path."""
         path, mark, query = request.target.partition(b"?")
         text, _, rest = path[len(_FUNCTIONS) :].partition(b"/")
-        reference = parse_reference(_decoded(text))
-        _require_scope(principal)
-        named = reference and self._names.find(reference, principal)
-        if named is None:
-            raise FunctionNotFound("No function that this credential may call has this name or id")
-        inner = copy(request)
-        inner.target = b"/" + rest + mark + query
-        inner.source = request.source.below(_FUNCTIONS + text)
-        return self._invoke(inner, client, _calling(head, named))
+        head = _with_id_in_path(head, path)
+        try:
+            principal = self._authenticate(head.authorization, time.time())
+            if head.is_linked and principal.kind != INVOCATION_TOKEN:
+                raise Unauthenticated
+            _require_scope(principal)
+            reference = _reference_in(path)
+            named = reference and self._names.find(reference, principal)
+            if named is None:
+                raise FunctionNotFound(_UNKNOWN)
+            head = calling(request, head, *named)
+            inner = copy(request)
+            inner.target = b"/" + rest + mark + query
+            inner.source = request.source.below(_FUNCTIONS + text)
+            return self._invoke(inner, client, head)
+        except GatewayError as error:
+            return self._refuse(request, client, error, head)
 
     def _serve_model(
         self,
@@ -131,13 +164,13 @@ class PlainAddress:
         if not _is_plain_json(request.headers):
             if only is None:
                 raise UnsupportedMediaType(_NO_JSON)
-            return self._invoke(request, client, _calling(head, only))
+            return self._call_only(request, client, head, only)
 
         def resolve(text: str | None) -> Resolved:
             named, model = self._find_model(text, principal, only)
-            return Resolved(_calling(head, named), model)
+            return Resolved(calling(request, head, *named), model)
 
-        return ModelCall(request, client, self._ports, resolve, is_optional=only is not None)
+        return ModelCall(request, client, self._ports, head, resolve, is_optional=only is not None)
 
     def _find_model(
         self, text: str | None, principal: Principal, only: Named | None
@@ -178,8 +211,18 @@ class PlainAddress:
         return respond(request, client, 200, own, model)
 
 
-def _calling(head: CallHead, named: Named) -> CallHead:
-    return head._replace(function_id=named.function_id, version_id=named.version_id)
+def _reference_in(path: bytes) -> Reference | None:
+    """Return what a path below ``/f/`` names, `None` if it can be no function."""
+    reference = parse_reference(_decoded(path[len(_FUNCTIONS) :].partition(b"/")[0]))
+    return None if reference is None or reference.model is not None else reference
+
+
+def _with_id_in_path(head: CallHead, path: bytes) -> CallHead:
+    """Return ``head`` with the function of the path, if its id is there: it needs no look-up."""
+    reference = _reference_in(path)
+    if reference is None or not reference.is_id:
+        return head
+    return head._replace(function_id=reference.function, version_id=reference.version_id)
 
 
 def _names_models(request: Request, path: bytes) -> bool:

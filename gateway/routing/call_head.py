@@ -49,6 +49,7 @@ def plain_head(request: Request) -> CallHead:
     """Return the head of a request that names no function, without one (``function_id`` is empty).
 
     Raises `BadRequest` for a repeated header of those that may appear once.
+    `calling` adds what the request turns out to call.
     """
     get = _values(request.headers).get
     return CallHead("", None, get(AUTHORIZATION), get(NVCF_POLL_SECONDS), get(ORIGIN))
@@ -101,17 +102,29 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
     return read
 
 
+def calling(request: Request, head: CallHead, function_id: str, version_id: str | None) -> CallHead:
+    """Return ``head`` for a call of this function, which the request named in another way.
+
+    Its header ``function-version-id`` holds for it too. Raises `BadRequest` as `named_version`.
+    """
+    value = _values(request.headers).get(FUNCTION_VERSION_ID)
+    if value is not None:
+        version_id = named_version(value, version_id)
+    return head._replace(function_id=function_id, version_id=version_id)
+
+
 def named_version(value: bytes, named: str | None) -> str:
     """Return the version that the header ``function-version-id`` names.
 
-    ``named`` is the version that host name or path name already, if any. Raises `BadRequest` if the
-    header is not a UUID, or names another one: another version would run than was asked for.
+    ``named`` is the version that host name, path, model or key name already, if any. Raises
+    `BadRequest` if the header is not a UUID, or names another one: another version would run than
+    was asked for.
     """
     version_id = parse_uuid(value)
     if version_id is None:
         raise BadRequest("The header function-version-id is not a UUID")
     if named is not None and named != version_id:
-        raise BadRequest("The header function-version-id and the URL name different versions")
+        raise BadRequest("The header function-version-id names another version than this call")
     return version_id
 
 

@@ -85,7 +85,8 @@ class CrossOrigin:
     def preflight(self, request: Request, head: CallHead | None) -> Headers | None:
         """Return the headers of the 204 for a preflight, `None` for every other request.
 
-        ``head`` as from `gateway.routing.call_head.call_head_reader`.
+        ``head`` as from `gateway.routing.call_head.call_head_reader`, or `plain_head` for a request
+        that is for a function which nothing names yet.
         """
         if request.method != b"OPTIONS":
             return None
@@ -115,6 +116,8 @@ class CrossOrigin:
         """Return what the response to a call gets that is refused before it has a version."""
         if head is None:
             return self.of_endpoint(request)
+        if not head.function_id:
+            return self.of_endpoint(request)._replace(is_linked=head.is_linked)
         policy = self._find_policy(head, head.origin)
         if policy is None and head.origin is not None:
             policy = self._own

@@ -330,6 +330,8 @@ class Http1Protocol(PeerConnection):
             self._read(self._take_held(0))
         if self._state is not OPEN:
             return
+        if self._expects_continue and self._body is not None:
+            self._want_body()
         if not self._got_eof:
             if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
                 self.resume_reading()
@@ -376,10 +378,13 @@ class Http1Protocol(PeerConnection):
         """Deliver the body again, after this call has returned."""
         if self._is_body_paused:
             self._is_body_paused = False
-            if self._body is not None:
+            if self._body is None:
+                return
+            if not self._expects_continue:
                 self._want_body()
-                if self._held:
-                    self._read_on_soon()
+            if self._held or self._expects_continue:
+                # Whoever resumes may still refuse the request, or pause again: then no 100.
+                self._read_on_soon()
 
     def _want_body(self) -> None:
         """Ask for the body if the client expects 100 (Continue), and set its deadline."""

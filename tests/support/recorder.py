@@ -101,6 +101,7 @@ class RecordedQueue:
         self._script = script
         self.decision = RunDecision.RUN
         self.envelopes: list[bytes] = []
+        self.versions: list[str] = []
         self.traces: list[bytes] = []
         self.withdrawn_position = 0
 
@@ -108,6 +109,7 @@ class RecordedQueue:
         self, version_id: str, request_id: str, envelope: bytes, callbacks: object, trace: bytes
     ) -> None:
         self.envelopes.append(envelope)
+        self.versions.append(version_id)
         self.traces.append(trace)
         self._script.add("queue.publish")
 

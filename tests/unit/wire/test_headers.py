@@ -7,6 +7,7 @@ from wire.headers import (
     INVOCATION_DROPS,
     forwardable,
     forwardable_interim,
+    forwardable_trailers,
     misspelled,
 )
 
@@ -90,5 +91,16 @@ def test_an_interim_response_has_no_headers_of_a_body_a_connection_or_the_platfo
         (b"content-type", b"text/plain"),
         (b"nvcf-reqid", b"forged"),
         (b"nvcf-progress", b"1"),
+        (b"access-control-allow-origin", b"*"),
     ]
     assert forwardable_interim(headers) == headers[:1]
+
+
+def test_trailers_give_neither_access_nor_another_id() -> None:
+    trailers = [
+        (b"access-control-allow-origin", b"*"),
+        (b"x-request-id", b"other"),
+        (b"nvcf-reqid", b"other"),
+        (b"x-checksum", b"1"),
+    ]
+    assert forwardable_trailers(trailers) == [(b"x-checksum", b"1")]

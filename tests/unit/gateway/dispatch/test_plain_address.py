@@ -11,7 +11,7 @@ from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
-from gateway.domain.cors import OPEN
+from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
 from gateway.domain.principal import INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
@@ -24,6 +24,7 @@ from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.routing.sources import Sources
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
@@ -36,6 +37,7 @@ from wire.ids import FunctionId, VersionId
 F = FunctionId("11111111-1111-4111-8111-111111111111")
 G = FunctionId("22222222-2222-4222-8222-222222222222")
 V = VersionId("33333333-3333-4333-8333-333333333333")
+ALLOW_ORIGIN = b"access-control-allow-origin"
 ALL, ONE, NONE = b"Bearer all", b"Bearer one", b"Bearer none"
 
 
@@ -51,6 +53,13 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     raise Unauthenticated
 
 
+class Lines:
+    """A `runtime.logs.LineWriter` into a list."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append
+
+
 @dataclass
 class Plain:
     """A gateway process with the functions F, named chat, and G."""
@@ -60,6 +69,8 @@ class Plain:
     client: RecordedResponseWriter = field(
         default_factory=lambda: RecordedResponseWriter(Script(), "client")
     )
+    own: PagePolicy = OPEN
+    access: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE))
@@ -97,8 +108,8 @@ class Plain:
                 admission,
                 RateLimits(StoredNumbers(), lambda: 0),
             ),
-            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, OPEN)),
-            Refusals(metrics, None, admission.key_id_of),
+            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, self.own)),
+            Refusals(metrics, AccessLog(Lines(self.access), lambda: 0.0), admission.key_id_of),
             Sources([], trusts_unix=False),
         )
         sent = list(headers or [])
@@ -286,3 +297,136 @@ def test_a_client_that_leaves_before_the_model_is_known_leaves_nothing() -> None
     stream.request_broken()
     assert plain.queue.envelopes == []
     assert plain.client.head is None
+
+
+NAMED = [
+    (b"GET", b"/f/chat/x", ALL, b""),
+    (b"GET", b"/f/%b/x" % F.encode(), ALL, b""),
+    (b"GET", b"/x", ONE, b""),
+    (b"POST", b"/v1/completions", ALL, b'{"model":"chat"}'),
+    (b"POST", b"/v1/completions", ONE, b'{"model":"chat"}'),
+]
+"""Each way to name the function F without its host: method, target, credential and body."""
+
+
+@pytest.mark.parametrize(("method", "target", "credential", "body"), NAMED)
+@pytest.mark.parametrize(
+    ("version", "status"), [(b"v2", 400), (b"44444444-4444-4444-8444-444444444444", 404)]
+)
+def test_no_other_version_runs_than_the_header_asks_for(
+    method: bytes, target: bytes, credential: bytes, body: bytes, version: bytes, status: int
+) -> None:
+    plain = Plain()
+    headers = [(b"function-version-id", version)]
+    plain.begin(method, target, credential, headers, len(body)).request_data(body)
+    plain.refusal(status)
+
+
+@pytest.mark.parametrize(("method", "target", "credential", "body"), NAMED)
+def test_the_version_of_the_header_runs(
+    method: bytes, target: bytes, credential: bytes, body: bytes
+) -> None:
+    plain = Plain()
+    other = VersionId("44444444-4444-4444-8444-444444444444")
+    plain.model.apply(FunctionVersion(F, other, "own", "chat", VersionState.ACTIVE))
+    plain.call(method, target, body, credential, [(b"function-version-id", other.encode())])
+    assert plain.queue.versions == [other]
+
+
+def test_a_version_header_must_not_contradict_the_path() -> None:
+    plain = Plain()
+    headers = [(b"function-version-id", G.encode())]
+    plain.begin(b"GET", b"/f/chat:%b/x" % V.encode(), headers=headers)
+    plain.refusal(400)
+
+
+@pytest.mark.parametrize(("method", "target", "credential", "body"), NAMED)
+def test_a_refused_call_is_readable_by_the_pages_of_its_function_and_logged_with_it(
+    method: bytes, target: bytes, credential: bytes, body: bytes
+) -> None:
+    plain = Plain(own=PagePolicy(frozenset()))
+    listed = PagePolicy(frozenset({"https://app.example"}))
+    plain.model.apply(
+        FunctionVersion(F, V, "own", "chat", VersionState.INACTIVE, page_policy=listed)
+    )
+    headers = [(b"origin", b"https://app.example")]
+    plain.begin(method, target, credential, headers, len(body)).request_data(body)
+    plain.refusal(404)
+    assert plain.client.head is not None
+    allowed = [value for name, value in plain.client.head[1] if name == ALLOW_ORIGIN]
+    assert allowed == [b"https://app.example"]
+    (line,) = map(json.loads, plain.access)
+    assert line["function_id"] == F
+
+
+@pytest.mark.parametrize(
+    ("target", "allows"),
+    [
+        (b"/f/chat/x", b"*"),
+        (b"/f/%b/x" % F.encode(), b"https://app.example"),
+        (b"/v1/chat/completions", b"*"),
+        (b"/x", b"*"),
+        (b"/v2/nvcf/functions", None),
+        (b"/health", None),
+    ],
+)
+def test_a_preflight_for_a_function_does_not_depend_on_the_policy_of_the_api(
+    target: bytes, allows: bytes | None
+) -> None:
+    plain = Plain(own=PagePolicy(frozenset()))
+    listed = PagePolicy(frozenset({"https://app.example"}))
+    plain.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE, page_policy=listed))
+    headers = [(b"origin", b"https://app.example"), (b"access-control-request-method", b"POST")]
+    plain.begin(b"OPTIONS", target, None, headers)
+    assert plain.client.head is not None
+    assert plain.client.head[0] == 204
+    sent = dict(plain.client.head[1])
+    assert sent.get(ALLOW_ORIGIN) == allows
+    assert sent[b"nvcf-reqid"] == sent[b"x-request-id"]
+
+
+@pytest.mark.parametrize(("target", "credential"), [(b"/f/chat/x", ALL), (b"/x", ONE)])
+def test_options_is_a_method_like_every_other(target: bytes, credential: bytes) -> None:
+    envelope = Plain().call(b"OPTIONS", target, credential=credential)
+    assert (envelope.method, envelope.path) == (b"OPTIONS", b"/x")
+
+
+@pytest.mark.parametrize("target", [b"/healthz", b"/v1/keys-and-values"])
+def test_a_path_that_only_begins_like_the_apis_is_the_functions(target: bytes) -> None:
+    assert Plain().call(b"GET", target, credential=ONE).path == target
+
+
+@pytest.mark.parametrize("target", [b"/health/x", b"/v1/keys/1", b"/v2/orgs/o/nvcf/functions"])
+def test_what_is_below_the_paths_of_the_api_is_not_the_functions(target: bytes) -> None:
+    plain = Plain()
+    plain.begin(b"GET", target, ONE)
+    plain.refusal(404)
+
+
+def test_the_function_of_a_path_has_no_model() -> None:
+    plain = Plain()
+    plain.begin(b"GET", b"/f/chat%2Fother/x")
+    plain.refusal(404)
+
+
+@pytest.mark.parametrize(("method", "target", "credential", "body"), NAMED)
+def test_a_token_in_the_url_beside_a_credential_reaches_no_function(
+    method: bytes, target: bytes, credential: bytes, body: bytes
+) -> None:
+    plain = Plain()
+    plain.begin(method, target + b"?nvcf-token=secret", credential, body_bytes=len(body))
+    plain.refusal(400)
+
+
+@pytest.mark.parametrize("name", [b"chat", b"none"])
+def test_a_key_in_the_url_is_refused_before_the_function_is_looked_up(name: bytes) -> None:
+    plain = Plain()
+    plain.begin(b"GET", b"/f/" + name + b"/x?nvcf-token=all", None)
+    plain.refusal(401)
+    assert plain.client.head is not None
+    assert (b"referrer-policy", b"no-referrer") in plain.client.head[1]
+
+
+def test_a_model_that_utf_8_cannot_express_arrives() -> None:
+    body = b'{"model":"chat/\\ud800"}'
+    assert Plain().call(b"POST", b"/v1/completions", body).body == b'{"model":"\\ud800"}'

@@ -368,6 +368,31 @@ def test_100_continue_is_sent_when_the_body_is_wanted(length: bytes) -> None:
     assert b"connection: close" in never.transport.written
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_a_body_that_is_refused_or_not_wanted_after_all_gets_no_100_continue(length: bytes) -> None:
+    head = b"POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n%b\r\n\r\n" % length
+    refused = Harness(on=lambda event, it: event == "dispatch" and it.writer.pause_reading())
+    refused.feed(head)
+    refused.last.writer.resume_reading()
+    refused.last.answer(status=413)
+    refused.loop.run()
+    assert refused.status() == b"413"
+    assert b"100 Continue" not in refused.transport.written
+
+    paused = Harness(on=lambda event, it: event == "dispatch" and it.writer.pause_reading())
+    paused.feed(head)
+    paused.last.writer.resume_reading()
+    paused.last.writer.pause_reading()
+    paused.loop.run()
+    assert paused.transport.written == b""
+    paused.last.writer.resume_reading()
+    paused.loop.run()
+    assert paused.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    paused.feed(b"hello" if length.startswith(b"Content") else b"5\r\nhello\r\n0\r\n\r\n")
+    paused.loop.run()
+    assert paused.last.body_bytes == b"hello"
+
+
 def test_an_early_response_closes_and_lets_the_client_finish_for_a_while() -> None:
     harness = Harness(ServerLimits(linger_s=5, linger_bytes=100))
     harness.feed(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
