@@ -111,7 +111,11 @@ async def held_bytes(gateway: Gateway, where: str) -> float:
 def open_files(gateway: Gateway, folder: Path) -> list[str]:
     """Return the files in ``folder`` that the gateway has open."""
     descriptors = Path(f"/proc/{gateway.program.process.pid}/fd")
-    names = [os.readlink(descriptor) for descriptor in descriptors.iterdir()]
+    names = []
+    for descriptor in descriptors.iterdir():
+        # One that is closed meanwhile is none.
+        with suppress(FileNotFoundError):
+            names.append(os.readlink(descriptor))
     return [name for name in names if name.startswith(str(folder))]
 
 
