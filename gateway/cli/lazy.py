@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from runtime import interrupts
+
 GROUPS: Mapping[str, str] = {
     "dev": "gateway.dev.command",
     "functions": "gateway.cli.functions",
@@ -41,5 +43,7 @@ class LazyGroup(TyperGroup):
         if module is None:
             return super().get_command(ctx, cmd_name)
         command = typer.main.get_command(import_module(module).app)
+        # From here on a command may have something to clean up.
+        interrupts.raise_again()
         command.name = cmd_name
         return command

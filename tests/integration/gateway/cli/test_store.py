@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.__main__ import app
 from gateway.auth.keys import digest_of
+from gateway.cli.program import app
 from gateway.domain.model import (
     Account,
     ApiKey,
