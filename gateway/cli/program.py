@@ -1,7 +1,6 @@
 """The program `gateway`: its command `serve`, and the others, which are imported when used."""
 
 import logging
-import os
 import socket
 import sys
 from functools import partial
@@ -16,10 +15,9 @@ from gateway.cli.lazy import LazyGroup
 from gateway.settings import GatewaySettings, read_settings
 from http1.server.listener import ListenError
 from runtime import lifecycle, logs
-from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE
 from runtime.settings import SettingsError
-from runtime.version import program_version
+from runtime.version import emit_starting, program_version
 
 _log = logging.getLogger("gateway.supervisor")
 
@@ -92,7 +90,7 @@ def serve(
         _refuse(str(error))
     if count == 1:
         sys.exit(_run_one(settings, 0, sockets[0]))
-    emit(_log, "gateway.starting", version=program_version(), pid=os.getpid(), processes=count)
+    emit_starting(_log, "gateway.starting", processes=count)
     run = partial(_run_one, settings, shares_addresses=True)
     sys.exit(Supervisor(run, sockets).supervise())
 

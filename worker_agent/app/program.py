@@ -1,7 +1,6 @@
 """The program `worker-agent`: its command line, from settings to exit code."""
 
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Annotated
 import typer
 
 from runtime import lifecycle, logs
-from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
 from runtime.settings import SettingsError, load
-from runtime.version import program_version
+from runtime.version import emit_starting, program_version
 from worker_agent.app.agent import Agent
 from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
 
@@ -60,13 +58,7 @@ def serve(
         print(f"worker-agent: invalid settings:\n{error}", file=sys.stderr)  # noqa: T201  for people
         sys.exit(EXIT_UNUSABLE)
     logs.setup(settings.log.level, json=settings.log.format == "json")
-    emit(
-        _log,
-        "worker.starting",
-        version=program_version(),
-        python=sys.version.partition(" ")[0],
-        pid=os.getpid(),
-    )
+    emit_starting(_log, "worker.starting")
     sys.exit(lifecycle.run(partial(_serve, settings)))
 
 
