@@ -36,16 +36,21 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[
-    bool,
-    typer.Option(
-        "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
-    ),
-]
-
-
 @app.callback()
-def gateway(*, version: Version = False) -> None:
+def gateway(
+    *,
+    shows_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=_show_version,
+            is_eager=True,
+            # Not a parameter of the commands, which have this option too.
+            expose_value=False,
+        ),
+    ] = False,
+) -> None:
     """Invocation gateway for GPU functions: HTTP in, a queue per function, workers that pull.
 
     'gateway dev' runs everything on this machine and prints calls to try. 'gateway serve' is for
@@ -60,13 +65,19 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Settings file. 'gateway config show' prints one with all settings.",
+            help="Settings file; 'gateway config show' prints one with all settings. Environment "
+            "variables override it. Default: none.",
             exists=True,
         ),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Processes that share the addresses.", min=1, max=256),
+        typer.Option(
+            metavar="N",
+            help="Processes that share the addresses. Default: edge.processes, which is 1.",
+            min=1,
+            max=256,
+        ),
     ] = None,
     roles: Annotated[
         str | None,
@@ -74,8 +85,6 @@ def serve(
             metavar="LIST", help="Comma-separated: invocation, api, provision. Default: all."
         ),
     ] = None,
-    *,
-    version: Version = False,  # noqa: ARG001 - its callback acts
 ) -> None:
     """Serve invocations and the API. Requires a NATS server, unlike 'gateway dev'."""
     try:
