@@ -35,7 +35,10 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Settings file. 'gateway config show worker' prints one with all settings.",
+            metavar="FILE",
+            help="Settings file; 'gateway config show worker' prints one with all settings. "
+            "Default: none; then WORKER_FUNCTION__ID and WORKER_FUNCTION__VERSION_ID are "
+            "required.",
             exists=True,
         ),
     ] = None,
