@@ -34,7 +34,7 @@ app = typer.Typer(
     help="Create, show, update and remove deployments.",
 )
 
-_MIN = "Minimum number of instances"
+_MIN = "Minimum number of instances; with 0, a request starts the first"
 _MAX = "Maximum number of instances"
 _CONCURRENCY = "Concurrent requests per instance"
 _UNCHANGED = "Default: no change."
