@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
 from runtime.settings import Address, Seconds, Section, load
+from runtime.text_rules import text_rule
 from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
@@ -39,15 +40,27 @@ def parse_hop(value: object) -> object:
 Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Name = Annotated[
+    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
+]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(parse_hop)]
 Origin = Annotated[str, AfterValidator(normal_origin)]
 HostName = Annotated[
-    str, Field(pattern=r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$")
+    str,
+    text_rule(
+        r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$",
+        "be a host name, or an address without brackets, and no port",
+    ),
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
-ImageTemplate = Annotated[str, Field(pattern=r"^process://.|^http://[^/\s]+:[0-9]{1,5}/?$")]
+ImageTemplate = Annotated[
+    str,
+    text_rule(
+        r"^process://.|^http://[^/\s]+:[0-9]{1,5}/?$",
+        "be process:// and a command, or http://HOST:PORT",
+    ),
+]
 """What runs in place of a container image: a command, or a server that runs already."""
 
 _LIMITS = ServerLimits()
@@ -59,7 +72,10 @@ class EdgeSettings(Section):
 
     listen: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address.parse("127.0.0.1:8080"),)
     """Addresses to listen on: host:port, [ipv6]:port or unix:/path."""
-    host_suffix: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9._-]+$")] = ""
+    host_suffix: Annotated[
+        str,
+        text_rule(r"^$|^[A-Za-z0-9._-]+$", "be a domain such as invocation.example.com, or empty"),
+    ] = ""
     """Domain after the ids in an invocation host name, e.g. invocation.example.com; empty: any."""
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     """Gateway processes that share the addresses; about one per core."""
@@ -137,7 +153,9 @@ class ControlSettings(Section):
     secrets_key_file: Path = Path(".gateway/master.key")
     """File with the master key (32 random bytes), which encrypts secrets and signs tokens. Created
     at the first start; every process with the role api or provision needs the same file."""
-    api_url: Annotated[str, Field(pattern=r"^(http://[^/?#@]+)?$")] = ""
+    api_url: Annotated[str, text_rule(r"^(http://[^/?#@]+)?$", "be http://HOST:PORT, or empty")] = (
+        ""
+    )
     """URL of the REST API for workers, and for processes without the role api, which forward API
     calls there; empty: the first address of edge.listen."""
     nats_urls: tuple[str, ...] = ()

@@ -9,9 +9,12 @@ from pydantic import Field
 
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
 from runtime.settings import Seconds, Section
+from runtime.text_rules import text_rule
 
 Count = Annotated[int, Field(ge=1)]
-Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Region = Annotated[
+    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
+]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 QueueReplicas = Annotated[int, Field(ge=0, le=5)]
 

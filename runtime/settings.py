@@ -29,6 +29,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+from runtime.text_rules import message_of
+
 
 class Section(BaseModel):
     """A group of settings, or all of a program: frozen, every key declared, defaults validated."""
@@ -292,8 +294,7 @@ def _create_sections(tree: dict[str, Any], dotted: str) -> None:
 
 def _describe(detail: Any, sources: Mapping[str, str]) -> str:
     dotted = ".".join(str(part) for part in detail["loc"]) or "settings"
-    message = {"extra_forbidden": "no such setting", "missing": "must be set"}.get(
-        detail["type"], detail["msg"].removeprefix("Value error, ")
-    )
+    known = {"extra_forbidden": "no such setting", "missing": "must be set"}
+    message = known.get(detail["type"]) or message_of(detail)
     source = sources.get(dotted)
     return f"{dotted}: {message}" + (f" (from {source})" if source else "")

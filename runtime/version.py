@@ -1,9 +1,12 @@
-"""The version of the installed programs."""
+"""The version of the installed programs, and where each tells it."""
 
+import logging
+import os
 import sys
 from functools import cache
 from importlib import metadata
 
+from runtime.events import emit
 from runtime.metrics import MetricRegistry
 
 _DISTRIBUTION = "invocation-gateway"
@@ -17,6 +20,12 @@ def program_version() -> str:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return UNKNOWN
+
+
+def emit_starting(log: logging.Logger, event: str, **fields: object) -> None:
+    """Write the first line of a process: which program it is, and what is its own."""
+    python = sys.version.partition(" ")[0]
+    emit(log, event, version=program_version(), python=python, pid=os.getpid(), **fields)
 
 
 def show_version(registry: MetricRegistry, program: str) -> None:

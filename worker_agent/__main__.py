@@ -1,87 +1,15 @@
 """`worker-agent`: pulls requests from a queue and forwards them to the inference server."""
 
-import logging
-import os
-import sys
-from functools import partial
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from runtime import lifecycle, logs
-from runtime.events import emit
-from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
-from runtime.settings import SettingsError, load
-from runtime.version import program_version
-from worker_agent.app.agent import Agent
-from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
-
-_log = logging.getLogger("worker.agent")
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def _show_version(is_wanted: bool) -> None:
-    if is_wanted:
-        print(f"worker-agent {program_version()}")  # noqa: T201
-        raise typer.Exit
-
-
-@app.command()
-def serve(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Settings file. 'gateway config show worker' prints one with all settings.",
-            exists=True,
-        ),
-    ] = None,
-    *,
-    version: Annotated[  # noqa: ARG001 - its callback acts
-        bool,
-        typer.Option(
-            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Serve one function version: pull its requests and forward them to the inference server.
-
-    Environment variables override the settings file: WORKER_INFERENCE__PORT, or the names of NVCF,
-    such as INFERENCE_PORT. SIGTERM finishes running requests; a second one aborts them.
-    """
-    try:
-        settings = load(WorkerSettings, config, ENV_PREFIX, aliases=NVCF_ALIASES)
-    except SettingsError as error:
-        print(f"worker-agent: invalid settings:\n{error}", file=sys.stderr)  # noqa: T201  for people
-        sys.exit(EXIT_UNUSABLE)
-    logs.setup(settings.log.level, json=settings.log.format == "json")
-    emit(
-        _log,
-        "worker.starting",
-        version=program_version(),
-        python=sys.version.partition(" ")[0],
-        pid=os.getpid(),
-    )
-    sys.exit(lifecycle.run(partial(_serve, settings)))
-
-
-async def _serve(settings: WorkerSettings, running: Lifecycle) -> int:
-    try:
-        return await Agent(settings).serve(running)
-    except OSError as error:
-        print(f"worker-agent: {error}", file=sys.stderr)  # noqa: T201  for people
-        return EXIT_UNUSABLE
+from runtime import interrupts
 
 
 def main() -> None:
     """Run the command line of the worker agent."""
-    logging.captureWarnings(capture=True)
-    app()
+    interrupts.end_at_once()
+    # Only now: Ctrl-C during these imports must not show a traceback.
+    from worker_agent.app.program import run  # noqa: PLC0415
+
+    run()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from queueing.settings import WorkerBrokerSettings
 from runtime.settings import Address, Seconds, Section
+from runtime.text_rules import text_rule
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
 from wire.worker_api import MAX_CONCURRENCY
@@ -36,9 +37,11 @@ Uuid = Annotated[str, AfterValidator(_uuid)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Status = Annotated[int, Field(ge=100, le=599)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+Name = Annotated[
+    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
+]
+Text = Annotated[str, text_rule(r"^[^\x00-\x1f\x7f]*$", "not have control characters")]
+UrlPath = Annotated[str, text_rule(r"^/[!-~]*$", "be a path: / and visible ASCII characters")]
 
 
 class FunctionSettings(Section):
@@ -72,7 +75,12 @@ class InstanceSettings(Section):
 class InferenceSettings(Section):
     """The inference server beside the agent. Bodies are streamed and have no size limit here."""
 
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] = "127.0.0.1"
+    host: Annotated[
+        str,
+        text_rule(
+            r"^[A-Za-z0-9._:-]+$", "be a host name, or an address without brackets, and no port"
+        ),
+    ] = "127.0.0.1"
     """Host name or address, IPv6 without brackets."""
     port: Port = 8000
     """Port, plain HTTP/1.1."""
@@ -118,7 +126,9 @@ class HealthSettings(Section):
 class ControlSettings(Section):
     """The gateway's REST API, where the agent registers and gets its NATS login."""
 
-    url: Annotated[str, Field(pattern=r"^$|^https?://[!-~]+$")] = ""
+    url: Annotated[
+        str, text_rule(r"^$|^https?://[!-~]+$", "be an http:// or https:// URL, or empty")
+    ] = ""
     """URL, http:// or https://; empty: the agent does not register."""
     token: SecretStr | None = None
     """First worker token of this instance; the API renews it. Required with url."""

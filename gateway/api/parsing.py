@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES, HeldBodies, check_body_bytes
 from gateway.errors import BadRequest, UnsupportedMediaType
+from runtime.text_rules import message_of
 from wire.ids import parse_uuid
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -146,9 +147,9 @@ def _within_64_bits(digits: str) -> int:
 
 
 def _refuse(error: ValidationError) -> NoReturn:
-    errors = error.errors(include_input=False, include_url=False, include_context=False)
+    errors = error.errors(include_input=False, include_url=False)
     reported = [
-        f"[field={_field(found['loc'])}, message={found['msg'].removeprefix('Value error, ')}]"
+        f"[field={_field(found['loc'])}, message={message_of(found)}]"
         for found in errors[:_MAX_REPORTED]
     ]
     more = f" and {len(errors) - _MAX_REPORTED} more" if len(errors) > _MAX_REPORTED else ""

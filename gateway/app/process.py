@@ -75,7 +75,7 @@ from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
-from runtime.version import program_version, show_version
+from runtime.version import emit_starting, show_version
 from wire.ids import MAX_PROCESSES
 
 if TYPE_CHECKING:
@@ -385,15 +385,7 @@ async def serve(
     shares_addresses: bool,
 ) -> int:
     """Run one gateway process; return its exit code."""
-    emit(
-        _log,
-        "gateway.starting",
-        version=program_version(),
-        python=sys.version.partition(" ")[0],
-        pid=os.getpid(),
-        index=index,
-        roles=settings.roles,
-    )
+    emit_starting(_log, "gateway.starting", index=index, roles=settings.roles)
     try:
         process = GatewayProcess(settings, index, sockets, shares_addresses=shares_addresses)
         await process.serve(lifecycle)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from gateway.cli.errors import ApiError, CommandError, Unreachable, fail
+from gateway.cli.errors import ApiError, CommandError, Unreachable, fail, usage
 
 TIMEOUT_S = 30.0
 """Timeout of one call."""
@@ -82,7 +82,7 @@ class ApiClient:
         except TimeoutError:
             raise Unreachable(f"no response from {self._url} in {TIMEOUT_S:.0f} s") from None
         except aiohttp.InvalidURL:
-            raise CommandError(f"--api-url {self._url} is not a URL") from None
+            raise usage(f"{self._url} is not a URL.") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}") from None
         if status >= 300:

@@ -1,5 +1,6 @@
 """``gateway deployments``: creates, shows, updates and removes deployments of versions."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,6 @@ from gateway.cli.lookup import Ids, version_name
 from gateway.cli.options import (
     DEFAULT_URL,
     DeployedVersionArgument,
-    FileOption,
     FunctionArgument,
     JsonOption,
     KeyOption,
@@ -34,16 +34,10 @@ app = typer.Typer(
     help="Create, show, update and remove deployments.",
 )
 
-MinOption = Annotated[
-    int | None, typer.Option("--min", metavar="N", help="Minimum number of instances.", min=0)
-]
-MaxOption = Annotated[
-    int | None, typer.Option("--max", metavar="N", help="Maximum number of instances.", min=1)
-]
-ConcurrencyOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Concurrent requests per instance.", min=1, max=MAX_CONCURRENCY),
-]
+_MIN = "Minimum number of instances; with 0, a request starts the first"
+_MAX = "Maximum number of instances"
+_CONCURRENCY = "Concurrent requests per instance"
+_UNCHANGED = "Default: no change."
 
 
 @app.command()
@@ -51,7 +45,10 @@ def create(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
     version: VersionArgument = None,
     gpu: Annotated[
-        str | None, typer.Option(metavar="GPU", help="GPU: one of 'gateway gpus'.")
+        str | None,
+        typer.Option(
+            metavar="GPU", help="GPU: one of 'gateway gpus'. Required, unless there is a --file."
+        ),
     ] = None,
     backend: Annotated[
         str | None,
@@ -60,10 +57,25 @@ def create(  # noqa: PLR0913 - one argument per option
     instance_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Instance type. Default: that of the GPU.")
     ] = None,
-    least: MinOption = None,
-    most: MaxOption = None,
-    concurrency: ConcurrencyOption = None,
-    file: FileOption = None,
+    least: Annotated[
+        int | None, typer.Option("--min", metavar="N", help=f"{_MIN}. Default: 1.", min=0)
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option("--max", metavar="N", help=f"{_MAX}. Default: --min, but at least 1.", min=1),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"{_CONCURRENCY}. Default: 1.", min=1, max=MAX_CONCURRENCY),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Request body in JSON, with one or more GPU specifications, in place of the "
+            "options above; - reads standard input. Default: none.",
+        ),
+    ] = None,
     watch: WatchOption = False,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -128,13 +140,22 @@ def show(
 def update(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
     version: DeployedVersionArgument = None,
-    least: MinOption = None,
-    most: MaxOption = None,
-    concurrency: ConcurrencyOption = None,
+    least: Annotated[
+        int | None, typer.Option("--min", metavar="N", help=f"{_MIN}. {_UNCHANGED}", min=0)
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--max", metavar="N", help=f"{_MAX}. {_UNCHANGED}", min=1)
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"{_CONCURRENCY}. {_UNCHANGED}", min=1, max=MAX_CONCURRENCY),
+    ] = None,
     spec: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEC_ID", help="GPU specification to update; required if there are several."
+            metavar="SPEC_ID",
+            help="GPU specification to update: its id, from 'gateway deployments show'. Required "
+            "if there are several.",
         ),
     ] = None,
     watch: WatchOption = False,

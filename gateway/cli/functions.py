@@ -34,19 +34,32 @@ app = typer.Typer(
     help="Create, list, show, update and delete functions.",
 )
 
+_NAME_RULE = "1 to 128 letters, digits, - and _"
 NameOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Name: 1 to 128 letters, digits, - and _.")
+    str | None, typer.Option(metavar="NAME", help=f"Name: {_NAME_RULE}. Required.")
+]
+VersionNameOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Name of the version: {_NAME_RULE}. Default: the name of the function.",
+    ),
 ]
 ImageOption = Annotated[
     str | None,
     typer.Option(
         metavar="IMAGE",
-        help="Container image of the inference server; the gateway's settings say how to run it.",
+        help="Container image of the inference server; the gateway's settings say how to run it. "
+        "Required, unless --file has a helmChart.",
     ),
 ]
 InferenceUrlOption = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="Path of the server to invoke, such as /v1/completions."),
+    typer.Option(
+        metavar="PATH",
+        help="Path of the server to invoke if the caller gives none, such as /v1/completions. "
+        "Required.",
+    ),
 ]
 PortOption = Annotated[
     int | None,
@@ -57,16 +70,18 @@ PortOption = Annotated[
 MaxBodyOption = Annotated[
     int | None,
     typer.Option(
-        metavar="BYTES", help="Maximum size of a request body; a larger one gets 413.", min=1
+        metavar="BYTES",
+        help="Maximum size of a request body; a larger one gets 413. Default: the gateway's limit.",
+        min=1,
     ),
 ]
+_ORIGIN = "Origin of web pages that may read responses, such as https://app.example, or * for all"
 CorsOriginOption = Annotated[
     list[str] | None,
     typer.Option(
         "--cors-origin",
         metavar="ORIGIN",
-        help="Origin of web pages that may read responses, such as https://app.example, or * for "
-        "all; repeatable. Default: what the container sends.",
+        help=f"{_ORIGIN}; repeatable. Default: what the container sends.",
     ),
 ]
 CorsCredentialsOption = Annotated[
@@ -79,11 +94,15 @@ HealthOption = Annotated[
         help="Path that returns 200 when the server can serve. Default: /v2/health/ready.",
     ),
 ]
-ArgsOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Arguments of the container.")]
+ArgsOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Arguments of the container. Default: none.")
+]
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--env", metavar="NAME=VALUE", help="Environment variable of the container; repeatable."
+        "--env",
+        metavar="NAME=VALUE",
+        help="Environment variable of the container; repeatable. Default: none.",
     ),
 ]
 SecretOption = Annotated[
@@ -92,16 +111,18 @@ SecretOption = Annotated[
         "--secret",
         metavar="NAME=FILE",
         help="Secret whose value is read from FILE, so that it is not on the command line; "
-        "repeatable.",
+        "repeatable. Default: none.",
     ),
 ]
 TagOption = Annotated[
-    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag; repeatable.")
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag; repeatable. Default: none.")
 ]
 DescriptionOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Description. Default: the name.")
 ]
-TypeOption = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT or LLM.")]
+TypeOption = Annotated[
+    str | None, typer.Option("--type", metavar="TYPE", help="DEFAULT or LLM. Default: DEFAULT.")
+]
 
 RerunOption = Annotated[
     bool | None,
@@ -164,7 +185,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "allowRerun": allow_rerun,
         "passInterim": pass_interim,
     }
-    body = _request_body(members, file)
+    body = _request_body(members, file, {**_NAME, **_REQUIRED})
     created = run(target, lambda api: api.call("POST", "functions", body))
     _show(created["function"], target, as_json)
 
@@ -172,7 +193,7 @@ def create(  # noqa: PLR0913 - one argument per option
 @app.command()
 def version(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
-    name: NameOption = None,
+    name: VersionNameOption = None,
     image: ImageOption = None,
     inference_url: InferenceUrlOption = None,
     inference_port: PortOption = None,
@@ -193,7 +214,10 @@ def version(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Create another version of a function."""
+    """Create another version of a function.
+
+    Nothing is taken from earlier versions but the name: give every option that it needs.
+    """
     target = api_target(api_url, api_key)
     named = version_name(function)
     members = {
@@ -213,10 +237,15 @@ def version(  # noqa: PLR0913 - one argument per option
         "allowRerun": allow_rerun,
         "passInterim": pass_interim,
     }
-    body = _request_body(members, file)
+    body = _request_body(members, file, _REQUIRED)
 
     async def add(api: ApiClient) -> Json:
-        function_id = await find_function(api, named.function)
+        if "name" in body:
+            function_id = await find_function(api, named.function)
+        else:
+            latest = (await find_versions(api, named.function))[-1]
+            function_id = latest["id"]
+            body["name"] = latest["name"] if named.function == function_id else named.function
         return await api.call("POST", f"functions/{function_id}/versions", body)
 
     _show(run(target, add)["function"], target, as_json)
@@ -227,17 +256,20 @@ def list_functions(
     function: Annotated[
         str | None,
         typer.Argument(
-            metavar="FUNCTION", help="List the versions of this function: its name or id."
+            metavar="FUNCTION",
+            help="List the versions of this function: its name or id. Default: all functions.",
         ),
     ] = None,
     visibility: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND", help="List only private, authorized or public functions; repeatable."
+            metavar="KIND",
+            help="List only private, authorized or public functions; repeatable. Default: all.",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Maximum number of versions to list.", min=1)
+        int | None,
+        typer.Option(metavar="N", help="Maximum number of versions to list. Default: all.", min=1),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -288,11 +320,27 @@ def show(
 def update(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
     version: VersionArgument = None,
-    tag: TagOption = None,
-    rate_limit: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Rate limit, such as 100-S,5000-H.")
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG", help="Tag, in place of all present ones; repeatable. Default: no change."
+        ),
     ] = None,
-    cors_origin: CorsOriginOption = None,
+    rate_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE",
+            help="Rate limit: requests per second (S), minute (M), hour (H) or day (D), such as "
+            "100-S,5000-H. Default: no change.",
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help=f"{_ORIGIN}, in place of all present ones; repeatable. Default: no change.",
+        ),
+    ] = None,
     cors_credentials: CorsCredentialsOption = False,
     file: FileOption = None,
     api_url: UrlOption = DEFAULT_URL,
@@ -383,16 +431,25 @@ def _print_versions(versions: Sequence[Json]) -> None:
     )
 
 
-def _request_body(members: Mapping[str, object], file: Path | None) -> dict[str, Any]:
+_NAME = {"name": "--name"}
+_REQUIRED = {"containerImage": "--image", "inferenceUrl": "--inference-url"}
+
+
+def _request_body(
+    members: Mapping[str, object], file: Path | None, required: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the request body for a new version: the content of ``file``, updated by ``members``.
 
-    Members that are `None` or empty lists were not given as options.
+    Members that are `None` or empty lists were not given as options. ``required`` are members that
+    must be there, and their options.
     """
     body = read_body(file)
     body.update({name: value for name, value in members.items() if value not in (None, [])})
-    for member, option in (("name", "--name"), ("inferenceUrl", "--inference-url")):
-        if member not in body:
-            raise usage(f"{option} is required.")
+    if "helmChart" in body:
+        required = {name: option for name, option in required.items() if name != "containerImage"}
+    missing = [option for member, option in required.items() if member not in body]
+    if missing:
+        raise usage(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required.")
     return body
 
 

@@ -66,16 +66,24 @@ def invoke(  # noqa: PLR0913 - one argument per option
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", metavar="TEXT", help="Body of the request.")
+        str | None,
+        typer.Option("--data", "-d", metavar="TEXT", help="Body of the request. Default: none."),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", metavar="FILE", help="Body from a file; - reads standard input."),
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Body from a file; - reads standard input. Default: none.",
+        ),
     ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
-            "--header", "-H", metavar="NAME:VALUE", help="Header of the request; repeatable."
+            "--header",
+            "-H",
+            metavar="NAME:VALUE",
+            help="Header of the request; repeatable. Default: none.",
         ),
     ] = None,
     include: Annotated[
@@ -197,6 +205,6 @@ async def _invoke(call: InvokeRequest) -> int:
     except aiohttp.ClientPayloadError:
         raise CommandError("The response broke off before its end.") from None
     except aiohttp.InvalidURL:
-        raise CommandError(f"{call.url} is not a URL") from None
+        raise usage(f"{call.url} is not a URL.") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise CommandError(f"{call.url} cannot be called: {error}") from None

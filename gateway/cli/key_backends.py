@@ -7,10 +7,10 @@ expiresAt and description. A new key also has ``key``, its value, which is never
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
@@ -28,11 +28,18 @@ from gateway.domain.model import (
     resource_scope_of,
     resources_of,
 )
+from gateway.settings import API_KEY_VARIABLE
 from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 
 _PATH = "/v1/keys"
+_OVER_THE_API = (
+    f"To call the API of a gateway instead, give an API key with {API_KEY_VARIABLE} or --api-key."
+)
 _is_account = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,8 @@ class StoreKeyBackend:
     def __init__(self, config: Path | None, nats_urls: list[str] | None) -> None:
         self._config = config
         self._nats_urls = nats_urls
+        # Without these options it may be the API that was meant.
+        self._advice = "" if config or nats_urls else _OVER_THE_API
 
     def create(self, request: KeyRequest) -> Json:
         if request.account is None:
@@ -150,13 +159,11 @@ class StoreKeyBackend:
             expires_at=None if request.lifetime_s is None else now + request.lifetime_s,
             description=request.description,
         )
-        with_store(self._config, self._nats_urls, lambda store: store.put(key, 0))
+        self._use(lambda store: store.put(key, 0))
         return {**_from_record(key), "key": value}
 
     def list_keys(self, account: str | None) -> list[Json]:
-        keys, unreadable = with_store(
-            self._config, self._nats_urls, lambda store: store.list_keys(account)
-        )
+        keys, unreadable = self._use(lambda store: store.list_keys(account))
         for name in unreadable:
             say(f"gateway: key {name} cannot be read by this version of the program.")
         return [_from_record(key) for key in keys]
@@ -173,7 +180,10 @@ class StoreKeyBackend:
                 )
             return key
 
-        return _from_record(with_store(self._config, self._nats_urls, revoke))
+        return _from_record(self._use(revoke))
+
+    def _use(self, use: Callable[[Store], Awaitable[Result]]) -> Result:
+        return with_store(self._config, self._nats_urls, use, advice=self._advice)
 
 
 async def _with_ids(api: ApiClient, function: str) -> str:

@@ -10,10 +10,11 @@ import typer
 from gateway.cli.api_client import Json
 from gateway.cli.errors import CommandError, fail
 from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, StoreKeyBackend
-from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, api_target
+from gateway.cli.options import DEFAULT_URL, JsonOption, UrlOption, api_target
 from gateway.cli.output import print_json, print_members, print_text, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption
 from gateway.domain.principal import INVOKE
+from gateway.settings import API_KEY_VARIABLE
 
 app = typer.Typer(name="keys", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -72,11 +73,23 @@ SubjectOption = Annotated[
         "Default: the id of the key. Over the API it is the subject of your own key or token.",
     ),
 ]
+CredentialOption = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar=API_KEY_VARIABLE,
+        metavar="KEY",
+        help="API key or token. Prefer the environment variable: other users can see options. "
+        "Default: none; the command works in the store.",
+        show_default=False,
+    ),
+]
 DescriptionOption = Annotated[
     str,
     typer.Option(
         metavar="TEXT",
-        help="Description. The API accepts up to 64 letters, digits, spaces, - and _.",
+        help="Description; the API accepts up to 64 letters, digits, spaces, - and _. Default: "
+        "none.",
     ),
 ]
 
@@ -108,7 +121,7 @@ def create(  # noqa: PLR0913 - one argument per option
     subject: SubjectOption = None,
     description: DescriptionOption = "",
     api_url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = "",
+    api_key: CredentialOption = "",
     config: ConfigOption = None,
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
@@ -136,7 +149,7 @@ def create(  # noqa: PLR0913 - one argument per option
 def list_keys(
     account: ListAccountOption = None,
     api_url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = "",
+    api_key: CredentialOption = "",
     config: ConfigOption = None,
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,
@@ -161,7 +174,7 @@ def revoke(
         str, typer.Argument(metavar="KEY_ID", help="Id of the key, from 'gateway keys list'.")
     ],
     api_url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = "",
+    api_key: CredentialOption = "",
     config: ConfigOption = None,
     nats_url: NatsUrlOption = None,
     as_json: JsonOption = False,

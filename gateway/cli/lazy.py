@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from runtime import interrupts
+
 GROUPS: Mapping[str, str] = {
     "dev": "gateway.dev.command",
     "functions": "gateway.cli.functions",
@@ -28,6 +30,9 @@ GROUPS: Mapping[str, str] = {
 """Name and module of each group; the module's ``app`` is the group."""
 
 
+_VERSION = "--version"
+
+
 class LazyGroup(TyperGroup):
     """The commands of the program: those added to it directly, then `GROUPS`."""
 
@@ -39,7 +44,23 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         module = GROUPS.get(cmd_name)
         if module is None:
-            return super().get_command(ctx, cmd_name)
-        command = typer.main.get_command(import_module(module).app)
-        command.name = cmd_name
+            command: Any = super().get_command(ctx, cmd_name)
+        else:
+            command = typer.main.get_command(import_module(module).app)
+            # From here on a command may have something to clean up.
+            interrupts.raise_again()
+            command.name = cmd_name
+        if command is not None:
+            self._share_version(command)
         return command
+
+    def _share_version(self, command: Any) -> None:
+        """Give the command, and those below it, the option ``--version`` of the program.
+
+        `gateway invoke` has one of its own, the version of a function.
+        """
+        version = next(param for param in self.params if _VERSION in param.opts)
+        if not any(_VERSION in param.opts for param in command.params):
+            command.params.append(version)
+        for below in getattr(command, "commands", {}).values():
+            self._share_version(below)

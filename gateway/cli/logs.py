@@ -46,7 +46,8 @@ def logs(  # noqa: PLR0913 - one argument per option
     instance: Annotated[
         str | None,
         typer.Option(
-            metavar="INSTANCE", help="Only this instance: its id, from 'gateway instances'."
+            metavar="INSTANCE",
+            help="Only this instance: its id, from 'gateway instances'. Default: all.",
         ),
     ] = None,
     worker: Annotated[
@@ -60,15 +61,17 @@ def logs(  # noqa: PLR0913 - one argument per option
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Settings file of the gateway on this machine: provision.folder."
+            metavar="FILE",
+            help="Settings file of the gateway on this machine, for provision.folder. Default: the "
+            "environment variables, and the defaults of settings.",
         ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the instances, instead of provision.folder. For 'gateway dev' it is "
-            "instances in its --data-dir.",
+            help="Folder of the instances; for 'gateway dev' it is instances in its --data-dir. "
+            "Default: provision.folder.",
         ),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
@@ -101,9 +104,7 @@ def _configured_folder(config: Path | None) -> Path:
     try:
         return read_settings(config).provision.folder
     except SettingsError as error:
-        raise fail(CommandError(f"invalid settings: {error}")) from None
-    except OSError as error:
-        raise fail(CommandError(f"{error.filename}: {error.strerror}")) from None
+        raise usage(f"invalid settings: {error}") from None
 
 
 async def _read(api: ApiClient, named: VersionName) -> Logged:

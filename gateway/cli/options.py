@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import orjson
 import typer
@@ -25,7 +26,8 @@ KeyOption = Annotated[
         "--api-key",
         envvar=API_KEY_VARIABLE,
         metavar="KEY",
-        help="API key or token. Prefer the environment variable: other users can see options.",
+        help="API key or token. Required. Prefer the environment variable: other users can see "
+        "options.",
         show_default=False,
     ),
 ]
@@ -59,22 +61,38 @@ FileOption = Annotated[
     typer.Option(
         "--file",
         metavar="FILE",
-        help="Request body in JSON; - reads standard input. Other options override its members.",
+        help="Request body in JSON; - reads standard input. Other options override its members, "
+        "and those that are required may be members. Default: none.",
     ),
 ]
 
-_is_credential = re.compile(r"[\x21-\x7e]+").fullmatch
+URL_FORM = f"give --api-url or {API_URL_VARIABLE} as http://HOST:PORT or https://HOST"
+_is_visible = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
 def api_target(url: str, key: str) -> ApiTarget:
     """Return the API to call. Ends the program if URL or key is missing or malformed."""
-    if not url.startswith(("http://", "https://")):
-        raise usage(f"--api-url {url} must begin with http:// or https://.")
+    if not is_url(url, "http", "https"):
+        raise usage(f"{url or 'An empty text'} is not a URL: {URL_FORM}.")
     if not key:
         raise usage(f"Give an API key with {API_KEY_VARIABLE} or --api-key.")
-    if not _is_credential(key):
+    if not _is_visible(key):
         raise usage("The API key must consist of visible ASCII characters, without spaces.")
     return ApiTarget(url.rstrip("/"), key)
+
+
+def is_url(text: str, *schemes: str) -> bool:
+    """Return whether ``text`` is a URL of one of ``schemes``, without query and fragment."""
+    if not _is_visible(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:
+        return False
+    is_plain = not parts.query and not parts.fragment
+    return parts.scheme in schemes and bool(host) and port != 0 and is_plain
 
 
 def ids(*texts: str) -> tuple[str, ...]:
@@ -102,6 +120,14 @@ def read_body(file: Path | None) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise usage(f"--file {file} is not a JSON object.")
     return body
+
+
+def check_readable(file: Path) -> None:
+    """End the program if ``file`` cannot be read."""
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise usage(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

@@ -34,7 +34,10 @@ def show(
     function: FunctionArgument,
     version: Annotated[
         str | None,
-        typer.Argument(metavar="VERSION", help="Show only this version: its name or id."),
+        typer.Argument(
+            metavar="VERSION",
+            help="Show only this version: its name or id. Default: all that are deployed.",
+        ),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",

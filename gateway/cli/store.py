@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli.dump import export_store, import_store
-from gateway.cli.options import JsonOption
+from gateway.cli.errors import usage
+from gateway.cli.options import JsonOption, check_readable
 from gateway.cli.output import print_json, say
 from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
 from gateway.domain.lifecycle import timestamp
@@ -39,6 +40,8 @@ def export(
     Only you can read the file. Secrets remain sealed: to use them elsewhere, copy the gateway's
     master key file as well.
     """
+    if file.is_dir() or not file.parent.is_dir():
+        raise usage(f"{file} cannot be written: it is not a path of a file in a folder.")
     report = with_store(
         config, nats_url, lambda store: export_store(store, file, timestamp(time.time()))
     )
@@ -67,6 +70,7 @@ def import_(
     Entries of the store that are not in FILE are kept. If the store is not empty, stop all gateways
     first.
     """
+    check_readable(file)
     report = with_store(config, nats_url, lambda store: import_store(store, file, replace=replace))
     if as_json:
         print_json(

@@ -10,7 +10,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from gateway.app.options import store_options
-from gateway.cli.errors import CommandError, fail
+from gateway.cli.errors import CommandError, fail, usage
+from gateway.cli.options import is_url
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.settings import StoreSettings, read_settings
 from gateway.store.connection import NatsOptions, StoreConnection
@@ -26,7 +27,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Settings file of the gateway, for the NATS servers and the login.",
+        help="Settings file of the gateway, for the NATS servers and the login. Default: the "
+        "environment variables, and the defaults of settings.",
     ),
 ]
 NatsUrlOption = Annotated[
@@ -41,9 +43,22 @@ NatsUrlOption = Annotated[
 
 
 def with_store(
-    config: Path | None, nats_urls: list[str] | None, use: Callable[[Store], Awaitable[Result]]
+    config: Path | None,
+    nats_urls: list[str] | None,
+    use: Callable[[Store], Awaitable[Result]],
+    *,
+    advice: str = "",
 ) -> Result:
-    """Return the result of ``use`` with an open store. Ends the program if it cannot be used."""
+    """Return the result of ``use`` with an open store. Ends the program if it cannot be used.
+
+    ``advice`` says what else the user can do then.
+    """
+    for url in nats_urls or ():
+        if not is_url(url if "://" in url else f"nats://{url}", "nats", "tls"):
+            raise usage(
+                f"{_without_login(url)} is not a URL: give --nats-url as nats://HOST:PORT or "
+                "tls://HOST:PORT."
+            )
     # Failures are printed in one line; without a handler, Python would print the log as well.
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     try:
@@ -53,11 +68,17 @@ def with_store(
             options = replace(options, urls=tuple(nats_urls))
         return asyncio.run(_connect_and_use(options, settings.store, use))
     except SettingsError as error:
-        raise fail(CommandError(f"invalid settings: {error}")) from None
+        raise usage(f"invalid settings: {error}") from None
     except OSError as error:
         raise fail(CommandError(f"{error.filename or 'file'}: {error.strerror}")) from None
+    except StoreUnusable as error:
+        raise fail(CommandError(f"{error} {advice}".rstrip())) from None
     except CommandError as error:
         raise fail(error) from None
+
+
+class StoreUnusable(CommandError):
+    """The store cannot be reached, or refuses what a command needs."""
 
 
 async def _connect_and_use(
@@ -74,7 +95,7 @@ async def _connect_and_use(
             await connection.close()
     except (Conflict, StoreUnavailable) as error:
         servers = ", ".join(map(_without_login, options.urls))
-        raise CommandError(f"The store at {servers} cannot be used: {error}") from None
+        raise StoreUnusable(f"The store at {servers} cannot be used: {error}.") from None
 
 
 def _without_login(url: str) -> str:

@@ -49,7 +49,7 @@ _MAX_POLL_S = 1.0
 
 Result = TypeVar("Result")
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -57,6 +57,7 @@ def dev(  # noqa: PLR0913 - one argument per option
     inference_command: Annotated[
         str | None,
         typer.Option(
+            metavar="COMMAND",
             help="Command of your own server. {port} becomes the port to listen on, also in the "
             "environment as PORT; {python} this Python. Default: the demo.",
             show_default=False,
@@ -67,7 +68,7 @@ def dev(  # noqa: PLR0913 - one argument per option
         typer.Option(
             "--upstream",
             metavar="URL",
-            help="Your own server, which runs already: http://HOST:PORT.",
+            help="Your own server, which runs already: http://HOST:PORT. Default: none.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +76,8 @@ def dev(  # noqa: PLR0913 - one argument per option
         list[str] | None,
         typer.Option(
             metavar="NAME=COMMAND",
-            help="A function with this name and server, a command or a URL; once per function.",
+            help="A function with this name and server, a command or a URL; once per function. "
+            "Default: one, called my-server or demo.",
             show_default=False,
         ),
     ] = None,
@@ -88,33 +90,57 @@ def dev(  # noqa: PLR0913 - one argument per option
         ),
     ] = None,
     start_timeout: Annotated[
-        float, typer.Option(help="Seconds for your server to load its model.", min=1)
+        float,
+        typer.Option(metavar="SECONDS", help="Time for your server to load its model.", min=1),
     ] = 600.0,
     concurrency: Annotated[
-        int, typer.Option(help="Concurrent requests of each server.", min=1, max=MAX_CONCURRENCY)
+        int,
+        typer.Option(
+            metavar="N",
+            help="Requests that each server gets at a time; further ones wait in its queue.",
+            min=1,
+            max=MAX_CONCURRENCY,
+        ),
     ] = 64,
     port: Annotated[
-        int, typer.Option(help="Port for clients; 0 means any free port.", min=0, max=MAX_PORT)
+        int,
+        typer.Option(
+            metavar="PORT",
+            help="Port for clients and the API; 0 means any free port.",
+            min=0,
+            max=MAX_PORT,
+        ),
     ] = 8080,
     nats_port: Annotated[
-        int, typer.Option(help="Port of the nats-server.", min=0, max=MAX_PORT)
+        int, typer.Option(metavar="PORT", help="Port of the nats-server.", min=0, max=MAX_PORT)
     ] = 0,
     admin_port: Annotated[
-        int, typer.Option(help="Port of the gateway's metrics.", min=0, max=MAX_PORT)
+        int,
+        typer.Option(metavar="PORT", help="Port of the gateway's metrics.", min=0, max=MAX_PORT),
     ] = 0,
-    processes: Annotated[int, typer.Option(help="Number of gateway processes.", min=1, max=64)] = 1,
+    processes: Annotated[
+        int, typer.Option(metavar="N", help="Number of gateway processes.", min=1, max=64)
+    ] = 1,
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for data and logs; with it, functions keep their ids, and the API key "
-            "stays the same. Default: temporary."
+            metavar="DIR",
+            help="Folder for data and logs, made if it does not exist; with it, functions keep "
+            "their ids, and the API key stays the same. Default: a temporary one.",
         ),
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write URLs, ids and key to this JSON file when ready.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write URLs, ids and key to this JSON file when ready. Default: none.",
+        ),
     ] = None,
     grace: Annotated[
-        float, typer.Option(help="Seconds for running requests to finish at the end.", min=0)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Time for running requests to finish after Ctrl-C.", min=0
+        ),
     ] = 10.0,
 ) -> None:
     """Run the whole system on this machine and print example calls. Ctrl-C stops it.
@@ -168,7 +194,6 @@ async def _run(options: DevOptions) -> int:
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
-            folder.mkdir(parents=True, exist_ok=True)
             # First, so that nothing of another `gateway dev` is touched.
             stack.enter_context(lock_folder(folder))
             lock = stack.enter_context(await lock_server(folder, _START_S, _say))
@@ -189,7 +214,7 @@ async def _run(options: DevOptions) -> int:
                     children.check()
                     await asyncio.sleep(POLL_S)
         except _FAILURES as error:
-            _say(str(error))
+            _say(_reason(error))
             return 1
 
 
@@ -197,6 +222,13 @@ _FAILURES = (
     *(EmbeddedBrokerError, ChildError, DevFunctionError, FolderInUseError, MasterKeyError),
     *(StoreUnavailable, aiohttp.ClientError, OSError),
 )
+
+
+def _reason(error: Exception) -> str:
+    """Return what failed; of a file which one, without the number of the error."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 class Broker(NamedTuple):

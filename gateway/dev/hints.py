@@ -27,6 +27,10 @@ class Running:
         """Return the host name at which a function is called."""
         return f"{function.function_id}.invocation.localhost"
 
+    def base_url_of(self, function: DevFunction) -> str:
+        """Return the base URL of a function, without a slash at its end."""
+        return f"{self.url}/f/{function.options.name}"
+
 
 def ready_document(running: Running) -> dict[str, object]:
     """Return the content of the ready file: addresses, key, and the ids of the functions.
@@ -72,7 +76,8 @@ def _function_line(running: Running, function: DevFunction) -> str:
     return (
         f"  function    {function.options.name}: {function.function_id}, "
         f"version {function.version_id}\n"
-        f"              http://{running.host_of(function)}:{running.port}/"
+        f"              http://{running.host_of(function)}:{running.port}/\n"
+        f"              {running.base_url_of(function)}/ for tools with a base URL and a key"
     )
 
 
@@ -106,8 +111,8 @@ def _openai_lines(running: Running) -> Sequence[str]:
         "pip install openai:",
         # Not indented, because Python would refuse it when pasted.
         f"from openai import OpenAI\n"
-        f'client = OpenAI(base_url="{running.url}/v1", api_key="{running.api_key}",\n'
-        f'                default_headers={{"function-id": "{first.function_id}"}})\n'
+        f'client = OpenAI(base_url="{running.base_url_of(first)}/v1",\n'
+        f'                api_key="{running.api_key}")\n'
         f"print(client.models.list())\n",
     ]
 

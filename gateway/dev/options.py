@@ -1,6 +1,6 @@
 """The options of `gateway dev`, and the functions that they describe.
 
-Nothing is started or changed here; `DevOptions.check` looks at the file system.
+Nothing is started here; `DevOptions.check` looks at the file system and makes the data folder.
 
 One function comes from ``--inference-command`` or ``--upstream`` (or is the demo), several from
 ``--function``. Its server is a command that is started for it, or runs already.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from gateway.provision.local.command import SCHEME, address_of
 from gateway.provision.local.shellwords import split
@@ -88,19 +89,23 @@ class DevOptions:
         ]
 
     def check(self) -> None:
-        """Raise `OptionError` if the options contradict each other, or a file cannot be made."""
+        """Raise `OptionError` if the options contradict each other, or a file cannot be made.
+
+        Makes the data folder.
+        """
         _check_seconds("--start-timeout", self.start_timeout_s)
         _check_seconds("--grace", self.grace_s)
         self._check_ports()
         for function in self.functions:
             find_program(function)
-        if self.data_dir is not None and self.data_dir.exists() and not self.data_dir.is_dir():
-            raise OptionError(f"--data-dir: {self.data_dir} is not a folder")
+        if self.data_dir is not None:
+            _make_folder("--data-dir", self.data_dir)
         if self.ready_file is not None:
             if self.ready_file.is_dir():
                 raise OptionError(f"--ready-file: {self.ready_file} is a folder")
             if not self.ready_file.parent.is_dir():
                 raise OptionError(f"--ready-file: there is no folder {self.ready_file.parent}")
+            _check_writable("--ready-file", self.ready_file.parent)
 
     def _check_ports(self) -> None:
         used: dict[int, str] = {}
@@ -251,6 +256,27 @@ def _paths_by_name(health_paths: Iterable[str], names: Iterable[str]) -> Mapping
             raise OptionError(f"--health-path is given twice{f' for {name}' if name else ''}")
         found[name] = path
     return {name: found.get(name, found.get("", HEALTH_PATH)) for name in names}
+
+
+def _make_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OptionError(f"{option}: {folder} is not a folder") from None
+    except OSError as error:
+        raise OptionError(
+            f"{option}: the folder {folder} cannot be made: {error.strerror}"
+        ) from None
+    _check_writable(option, folder)
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OptionError(
+            f"{option}: nothing can be written in the folder {folder}: {error.strerror}"
+        ) from None
 
 
 def _check_seconds(option: str, value: float) -> None:

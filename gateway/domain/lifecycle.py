@@ -151,7 +151,11 @@ def check_deployable(version: FunctionVersion, deployment: Deployment | None) ->
     caller checks that with `refuse_draining`.
     """
     if version.state in BUSY:
-        raise _refuse(version, "already deployed: change the deployment with PATCH or PUT")
+        raise _refuse(
+            version,
+            "already deployed: change its deployment with 'gateway deployments update' "
+            "(PATCH or PUT)",
+        )
     if version.state is VersionState.INACTIVE and deployment is not None:
         if deployment.draining_until is None:
             raise _refuse(version, "is being deployed by another call")

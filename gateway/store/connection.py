@@ -158,7 +158,8 @@ class StoreConnection:
         if isinstance(error, ConnectionResetError) and self._last_error:
             # A server that refuses the login closes at once, often before its reason arrives.
             return
-        text = str(error) or type(error).__name__
+        known = error.strerror if isinstance(error, OSError) else None
+        text = known or str(error) or type(error).__name__
         if text != self._last_error:
             self._last_error = text
             emit(_log, "store.nats_error", logging.WARNING, error=text)

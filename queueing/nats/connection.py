@@ -36,6 +36,7 @@ _STEADY_AFTER_S = 5.0
 _RESPONSE_S = 0.25
 _HANDOVER_S = 2.0
 _DEFAULT_MAX_PAYLOAD = 1 << 20
+_CLOSED = "closed by the client"
 
 _log = logging.getLogger("queueing.nats.connection")
 
@@ -139,8 +140,11 @@ class NatsConnection:
         link = self._link
         if link is not None:
             await self._round_trip(link)
-            link.close("closed by the client")
-            self.link_lost(link, "closed by the client")
+        # The server may have gone meanwhile.
+        if link is not None and link is self._link:
+            emit(_log, "nats.closed", server=str(self._server))
+            link.close(_CLOSED)
+            self._end_link(_CLOSED)
 
     def is_connected(self) -> bool:
         """Whether a frame can be sent now."""
@@ -337,13 +341,16 @@ class NatsConnection:
         """Fail all pending requests, unless the link has been replaced before."""
         if link is not self._link:
             return
+        self.losses += 1
+        emit(_log, "nats.disconnected", logging.WARNING, server=str(self._server), reason=reason)
+        self._end_link(reason)
+
+    def _end_link(self, reason: str) -> None:
         self._carried = self.traffic
         self._link = None
         self.last_error = reason
-        self.losses += 1
         self._up.clear()
         self._down.set()
-        emit(_log, "nats.disconnected", logging.WARNING, server=str(self._server), reason=reason)
         for _, future in self._requests.values():
             if not future.done():
                 future.set_exception(NotConnected(reason))

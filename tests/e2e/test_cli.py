@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
-from gateway.__main__ import app
+from gateway.cli.program import app
 from tests.support.dev import Dev
 from tests.support.programs import Program, gateway
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.free_ports import free_port
 from tests.support.programs import ROOT, Program
 from tests.support.waiting import until_blocking
 
@@ -52,7 +53,7 @@ def deployed(name: str) -> str:
 @contextmanager
 def nginx(folder: Path, site: str, gateway_port: int) -> Iterator[int]:
     """Run nginx with the file ``site``; yield its port."""
-    port = _free_port()
+    port = free_port()
     (folder / "site.conf").write_text(_with_ports(site, "listen", port, gateway_port))
     file = folder / "nginx.conf"
     file.write_text(_NGINX.format(folder=folder))
@@ -64,7 +65,7 @@ def nginx(folder: Path, site: str, gateway_port: int) -> Iterator[int]:
 @contextmanager
 def haproxy(folder: Path, configuration: str, gateway_port: int) -> Iterator[int]:
     """Run HAProxy with the file ``configuration``; yield its port."""
-    port = _free_port()
+    port = free_port()
     file = folder / "haproxy.cfg"
     file.write_text(_with_ports(configuration, "bind", port, gateway_port))
     with _running([find("haproxy") or "haproxy", "-db", "-f", str(file)], port):
@@ -101,10 +102,3 @@ def _accepts(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port

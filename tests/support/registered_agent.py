@@ -1,7 +1,6 @@
 """A worker agent that connects through the API: a nats-server with logins and real routes."""
 
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +30,7 @@ from queueing.nats.connection import NatsConnection
 from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
+from tests.support.free_ports import free_port
 from tests.support.nats_logins import GuardedNats
 from tests.support.programs import Program, worker_agent
 from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
@@ -145,7 +145,7 @@ async def running_platform(
         logins.start()
         stack.push_async_callback(logins.close)
         signer = TokenSigner(os.urandom(32))
-        port = _free_port()
+        port = free_port()
         ports = _ports(store, data, logins, signer)
         workers = CountedWorkers(
             ports,
@@ -214,9 +214,3 @@ def _api(store: Store, signer: TokenSigner) -> Api:
         new_id=new_uuid,
         region=REGION,
     )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

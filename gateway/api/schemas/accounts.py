@@ -7,11 +7,21 @@ from pydantic import Field
 
 from gateway.api.schemas.fields import WHOLE, Body, NcaId, View
 from gateway.domain.model import Account
+from runtime.text_rules import text_rule
 
-AccountName = Annotated[str, Field(min_length=4, max_length=36, pattern=r"^[^\x00-\x1f\x7f]+$")]
+AccountName = Annotated[
+    str,
+    Field(min_length=4),
+    text_rule(r"^[^\x00-\x1f\x7f]+$", "not have control characters", max_length=36),
+]
 MaxFunctions = Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
 KeptLimit = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
-ClientId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+ClientId = Annotated[
+    str,
+    text_rule(
+        r"^[\x21-\x7e]{1,128}$", "consist of 1 to 128 visible ASCII characters, without spaces"
+    ),
+]
 
 
 class AccountLimits(Body):

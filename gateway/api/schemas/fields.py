@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from runtime.text_rules import text_rule
+
 Item = TypeVar("Item")
 
 
@@ -142,21 +144,30 @@ WHOLE = BeforeValidator(_whole)
 MAX_URI_CHARS = 2048
 Target = Annotated[
     str,
-    Field(
-        pattern=r"^([A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$",
+    text_rule(
+        r"^([A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$",
+        "be a path and query of a URL, with all other characters percent-encoded",
         max_length=MAX_URI_CHARS,
     ),
 ]
 """A request target: a URI reference without fragment (RFC 3986 §4.1). Callers percent-encode other
 characters, which a request line cannot contain."""
-FullUri = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=MAX_URI_CHARS)]
+FullUri = Annotated[
+    str,
+    text_rule(
+        r"^[^\x00-\x20\x7f]+$",
+        "not be empty, and have neither spaces nor control characters",
+        max_length=MAX_URI_CHARS,
+    ),
+]
 """The URI of an artifact; only spaces and control characters are refused."""
 Uuid = Annotated[
     str,
-    Field(
-        pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$",
-        json_schema_extra={"format": "uuid"},
+    text_rule(
+        r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$",
+        "be a UUID",
     ),
+    Field(json_schema_extra={"format": "uuid"}),
     AfterValidator(str.lower),
 ]
 MAX_SHORT_CHARS = 256
@@ -165,11 +176,23 @@ MaybeText = Annotated[str, Field(max_length=MAX_SHORT_CHARS)]
 """May be empty, which counts as absent."""
 Texts = Annotated[list[MaybeText], items(256), AfterValidator(_without_repeats)]
 """A list of texts without duplicates, in the order given."""
-NcaId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+NcaId = Annotated[
+    str,
+    text_rule(
+        r"^[\x21-\x7e]{1,128}$", "consist of 1 to 128 visible ASCII characters, without spaces"
+    ),
+]
 _SECONDS = r"[0-9]+(\.[0-9]+)?S"
 _MINUTES = rf"[0-9]+M({_SECONDS})?"
 _TIME = rf"T([0-9]+H({_MINUTES}|{_SECONDS})?|{_MINUTES}|{_SECONDS})"
-Duration = Annotated[str, Field(pattern=rf"^P([0-9]+D({_TIME})?|{_TIME})$", max_length=32)]
+Duration = Annotated[
+    str,
+    text_rule(
+        rf"^P([0-9]+D({_TIME})?|{_TIME})$",
+        "be a duration of ISO 8601, such as PT10S",
+        max_length=32,
+    ),
+]
 """ISO 8601, such as ``PT10S``; at least one number."""
 Timeout = Annotated[Duration, AfterValidator(_not_zero)]
 """A duration longer than zero."""

@@ -33,6 +33,7 @@ from gateway.api.schemas.parts import (
     Telemetries,
 )
 from gateway.domain.lifecycle import DEFAULT_PORT
+from runtime.text_rules import text_rule
 
 MAX_SECRET_CHARS = 32_768
 MAX_SECRETS = 256
@@ -81,7 +82,14 @@ def _within_bounds(value: JsonValue) -> JsonValue:
 class Secret(Body):
     """A secret that instances get as a file. Its value is never returned."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$", max_length=48)]
+    name: Annotated[
+        str,
+        text_rule(
+            r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$",
+            "consist of letters, digits, -, _ and ., and begin with a letter or digit",
+            max_length=48,
+        ),
+    ]
     value: Annotated[
         JsonValue,
         AfterValidator(_within_bounds),
@@ -96,7 +104,13 @@ class CreateFunction(Body):
     """
 
     name: Annotated[
-        str, Field(pattern=r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$", min_length=1, max_length=128)
+        str,
+        Field(min_length=1),
+        text_rule(
+            r"^[a-z0-9A-Z][a-z0-9A-Z\-_]*$",
+            "consist of letters, digits, - and _, and begin with a letter or digit",
+            max_length=128,
+        ),
     ]
     inference_url: InferenceTarget
     container_image: FullUri | None = None

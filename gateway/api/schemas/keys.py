@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.api.schemas.fields import NcaId, items
+from runtime.text_rules import text_rule
 
 ShortTexts = Annotated[list[Annotated[str, Field(max_length=128)]], items(64)]
 
@@ -72,7 +73,15 @@ class ReplaceAuthorizations(Authorizations):
 class CreateKey(SnakeBody):
     """A new key."""
 
-    description: Annotated[str, Field(pattern=r"^[A-Za-z0-9\s_-]{1,64}$")] | None = None
+    description: (
+        Annotated[
+            str,
+            text_rule(
+                r"^[A-Za-z0-9\s_-]{1,64}$", "consist of 1 to 64 letters, digits, spaces, - and _"
+            ),
+        ]
+        | None
+    ) = None
     expires_at: AwareDatetime | None = None
     """At most a year from now, which is also the default."""
     authorizations: Authorizations

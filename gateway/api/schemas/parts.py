@@ -19,6 +19,7 @@ from gateway.api.schemas.fields import (
     unique,
     unsupported,
 )
+from runtime.text_rules import text_rule
 from wire.origins import ANY_ORIGIN, MAX_ORIGIN_CHARS, ORIGIN_PATTERN, normal_origin
 
 MAX_VALUE_CHARS = 65_536
@@ -58,19 +59,27 @@ def _one_argument(value: str) -> str:
 
 Arguments = Annotated[
     str,
-    Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS),
+    text_rule(r"^[^\x00]*$", "not have a zero byte", max_length=MAX_VALUE_CHARS),
     AfterValidator(_one_argument),
 ]
 """Less than 131,072 bytes as UTF-8."""
 Rate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHD](,[ \t]*[1-9][0-9]*-[SMHD])*$", max_length=128),
+    text_rule(
+        r"^[1-9][0-9]*-[SMHD](,[ \t]*[1-9][0-9]*-[SMHD])*$",
+        "be rates with the unit S, M, H or D, such as 100-S,5000-H",
+        max_length=128,
+    ),
     AfterValidator(_each_unit_once),
 ]
 """For example ``100-S, 5000-H``. Units are seconds, minutes, hours and days."""
 TokenRate = Annotated[
     str,
-    Field(pattern=r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$", max_length=128),
+    text_rule(
+        r"^[1-9][0-9]*-[SMHDW](,[1-9][0-9]*-[SMHDW])*$",
+        "be rates with the unit S, M, H, D or W, such as 100-S,5000-H",
+        max_length=128,
+    ),
     AfterValidator(_each_unit_once),
 ]
 RoutingMethod = Annotated[
@@ -90,7 +99,11 @@ _NO_OTHERS = Field(json_schema_extra={"additionalProperties": False})
 """For maps with a pattern of names: other names are refused, which pydantic's schema omits."""
 Origin = Annotated[
     str,
-    Field(pattern=ORIGIN_PATTERN, max_length=MAX_ORIGIN_CHARS),
+    text_rule(
+        ORIGIN_PATTERN,
+        "be * or an origin such as https://app.example:8443, without a path",
+        max_length=MAX_ORIGIN_CHARS,
+    ),
     AfterValidator(normal_origin),
 ]
 """``*``, or ``scheme://host`` or ``scheme://host:port``, without a path."""
@@ -114,8 +127,15 @@ class EnvironmentEntry(Body):
     Name and value together have less than 131,071 bytes as UTF-8.
     """
 
-    key: Annotated[str, Field(pattern=r"^[^=\x00]+$", max_length=256)]
-    value: Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=MAX_VALUE_CHARS)]
+    key: Annotated[
+        str,
+        text_rule(
+            r"^[^=\x00]+$", "not be empty, and have neither = nor a zero byte", max_length=256
+        ),
+    ]
+    value: Annotated[
+        str, text_rule(r"^[^\x00]*$", "not have a zero byte", max_length=MAX_VALUE_CHARS)
+    ]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -245,7 +265,10 @@ class CorsSettings(Body):
         return self
 
 
-Tag = Annotated[str, Field(pattern=r"^[a-zA-Z0-9\-_:=]+$", max_length=128)]
+Tag = Annotated[
+    str,
+    text_rule(r"^[a-zA-Z0-9\-_:=]+$", "consist of letters, digits, -, _, : and =", max_length=128),
+]
 Tags = Annotated[
     list[Tag],
     items(64),

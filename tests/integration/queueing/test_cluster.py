@@ -1,10 +1,8 @@
 """A cluster of three servers with replicated queues; one of them goes away under load."""
 
 import asyncio
-import random
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,6 +11,7 @@ from queueing.interface import Lease
 from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.jetstream import JetStream, JetStreamError, StreamSettings
 from queueing.nats.queue import QueueLimits
+from tests.support.free_ports import free_ports
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
     OPTIONS,
@@ -39,17 +38,6 @@ delivery (nats-server, consumer.go, ``replicateDeliveries``). It does not send i
 down meanwhile, as a server in lame duck mode does.
 """
 PATIENT = QueueLimits(ack_timeout_s=PATIENCE_S)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody else gets meanwhile: Linux gives only ports from 32768 on."""
-    ports: list[int] = []
-    for port in random.sample(range(10_000, 32_768), 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports.append(port)
-        if len(ports) == count:
-            break
-    return ports
 
 
 @pytest.fixture

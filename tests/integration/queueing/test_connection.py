@@ -109,6 +109,21 @@ async def test_subscriptions_outlive_the_server(nats_server: NatsServer) -> None
         assert (await one.request(b"echo", b"again")).payload == b"again"
 
 
+async def test_an_end_that_we_asked_for_is_no_loss(
+    shared_nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with connected(shared_nats_server.url) as connection:
+        connection.subscribe(b"silence", lambda *_: None)
+        asking = asyncio.gather(connection.request(b"silence", b"", 60.0))
+        await connection.flush()
+    with pytest.raises(NotConnected):
+        await asking
+    assert connection.losses == 0
+    assert [record.levelname for record in caplog.records] == ["INFO"] * len(caplog.records)
+    assert caplog.records[-1].message == "nats.closed"
+
+
 async def test_a_pending_request_fails_with_its_link(nats_server: NatsServer) -> None:
     async with connected(nats_server.url) as connection:
         connection.subscribe(b"silence", lambda *_: None)

@@ -5,8 +5,8 @@ import json
 
 from typer.testing import CliRunner
 
-from gateway.__main__ import app
 from gateway.auth.bootstrap import BootstrapCheck
+from gateway.cli.program import app
 from gateway.errors import Unauthenticated
 from tests.integration.gateway.cli.filled_store import opened
 from tests.integration.gateway.cli.shell import Ran

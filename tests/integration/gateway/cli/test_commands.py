@@ -110,11 +110,17 @@ async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
     assert url in shown.out
     second = await shell.json("functions", "version", name, "--name", "v2", *IMAGE[2:])
     assert second["id"] == first["id"]
+    for function, own_name in ((name, name), (first["id"], "v2")):
+        unnamed = await shell.json("functions", "version", function, *IMAGE[2:])
+        assert (unnamed["id"], unnamed["name"]) == (first["id"], own_name)
+        assert (await shell.run("functions", "delete", name, unnamed["versionId"])).code == 0
     assert (await shell.json("functions", "show", name))["versionId"] == second["versionId"]
     assert (await shell.json("functions", "show", name, name))["versionId"] == first["versionId"]
     assert (await shell.json("functions", "show", "v2", "v2"))["versionId"] == second["versionId"]
     deployed = await shell.json("deployments", "create", name, name, "--gpu", "A10G", "--min", "0")
     assert deployed["functionVersionId"] == first["versionId"]
+    again = await shell.run("deployments", "create", name, name, "--gpu", "A10G")
+    assert "already deployed: change its deployment with 'gateway deployments update'" in again.err
     shown = await shell.json("deployments", "show", name)
     assert shown["functionVersionId"] == first["versionId"]
     (queue,) = await shell.json("queues", "show", name)
@@ -303,7 +309,8 @@ async def in_thread(wait: Callable[[], T]) -> T:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["functions", "create", "--image", "img:1"], "--name is required"),
+        (["functions", "create", "--image", "i"], "--name and --inference-url are required"),
+        (["functions", "version", str(uuid4()), *IMAGE[4:]], "--image is required"),
         (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
         (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
@@ -312,7 +319,12 @@ async def in_thread(wait: Callable[[], T]) -> T:
         (["functions", "list", str(uuid4()), "--visibility", "public"], "cannot be combined"),
         (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),
         (["deployments", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
-        (["functions", "list", "--api-url", "localhost:8080"], "http://"),
+        *(
+            (["functions", "list", "--api-url", url], f"{url} is not a URL: give --api-url or")
+            for url in ("localhost:8080", "http://", "http://a:99999", "http://a..b", "http://a/?b")
+        ),
+        (["keys", "list", "--nats-url", "nats://"], "nats:// is not a URL: give --nats-url as"),
+        (["keys", "list", "--config", "/nowhere"], "/nowhere: cannot be read"),
         (["functions", "list", "--api-key", "two words"], "spaces"),
         (["functions", "list", "--api-key", ""], "GATEWAY_API_KEY"),
     ],
@@ -336,7 +348,7 @@ async def test_a_refusal_is_reported_in_one_line_with_exit_code_1(
     assert unknown.err.count("\n") == 1
     bad = await shell.run("functions", "create", *IMAGE[2:], "--name", "-bad")
     assert bad.code == 1
-    assert "field=name" in bad.err
+    assert "field=name, message=String should consist of letters, digits, - and _" in bad.err
     stranger = await shell.run("functions", "list", "--api-key", "nvapi-nobody")
     assert stranger.code == 1
     assert "401" in stranger.err

@@ -53,6 +53,16 @@ def test_a_key_is_created_listed_and_revoked(shared_nats_server: NatsServer) -> 
         assert digest_of(secret.encode()).hex() not in output
 
 
+def test_without_a_key_and_a_store_both_ways_are_named() -> None:
+    away = CliRunner(env={"GATEWAY_API_KEY": "", "GATEWAY_NATS__URLS": "nats://127.0.0.1:1"}).invoke
+    result = away(app, ["list"])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "The store at nats://127.0.0.1:1 cannot be used" in result.stderr
+    assert "give an API key with GATEWAY_API_KEY or --api-key" in result.stderr
+    asked_for = away(app, ["list", "--nats-url", "nats://127.0.0.1:1"])
+    assert "GATEWAY_API_KEY" not in asked_for.stderr
+
+
 def test_only_the_key_is_on_standard_output(shared_nats_server: NatsServer) -> None:
     result = run(app, ["create", "--account", "plain", "--nats-url", shared_nats_server.url])
     assert is_key(result.stdout.strip().encode())
@@ -100,7 +110,6 @@ def test_the_nats_servers_may_come_from_the_settings_of_the_gateway(
         (["create", "--account", "two words"], "--account"),
         (["revoke", "no-such-key"], "no-such-key"),
         (["revoke", "$KV.>"], "There is no key"),
-        (["list", "--config", "/nowhere.toml"], "nowhere.toml"),
     ],
 )
 def test_an_error_is_reported_in_one_line(

@@ -128,7 +128,10 @@ def test_what_makes_no_sense_is_named(
         ({"start_timeout_s": float("inf")}, "--start-timeout: inf"),
         ({"ready_file": Path("/nowhere/ready.json")}, "--ready-file: there is no folder /nowhere"),
         ({"ready_file": Path("/")}, "--ready-file: / is a folder"),
+        ({"ready_file": Path("/proc/x")}, "--ready-file: nothing can be written .* /proc: [A-Z]"),
         ({"data_dir": Path(__file__)}, "--data-dir: .* is not a folder"),
+        ({"data_dir": Path("/proc/x")}, "--data-dir: the folder /proc/x cannot be made: [A-Z]"),
+        ({"data_dir": Path("/proc")}, "--data-dir: nothing can be written .* /proc: [A-Z]"),
         (
             {"functions": functions_of(None, "http://localhost:8080", (), ())},
             "port 8080 is that of the server .* choose another with --port",
