@@ -46,7 +46,8 @@ class Request:
 
     ``target`` is the path and query byte for byte. ``authority`` is the one valid Host (HTTP/1.1)
     or ``:authority`` (HTTP/2), lower case and without port; ``host`` is the same as the peer wrote
-    it. ``headers`` are in order, names lower case, ``host`` included.
+    it. ``headers`` are in order, names lower case, ``host`` included; ``values`` has the last value
+    of each name.
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
     ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
     loop's clock too, but uvloop reads it in whole milliseconds. ``peer`` is the other end of the
@@ -63,6 +64,7 @@ class Request:
         "received_at",
         "source",
         "target",
+        "values",
     )
 
     def __init__(  # noqa: PLR0913 - one argument per attribute
@@ -75,6 +77,7 @@ class Request:
         received_at: float,
         host: bytes = b"",
         peer: Peer | None = None,
+        values: dict[bytes, bytes] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -85,6 +88,7 @@ class Request:
         self.host = host
         self.peer = Peer() if peer is None else peer
         self.source = UNKNOWN
+        self.values = dict(headers) if values is None else values
 
 
 # Server side

@@ -5,9 +5,16 @@ the worker attaches to the gateway process that holds the client. It is NVCF's p
 ``WorkerInvokeFunctionRequest``; `wire/nvcf.proto` is the contract.
 """
 
+from functools import lru_cache
+
 from google.protobuf.message import DecodeError
 
 from wire.errors import WireError
+from wire.headers import (
+    NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+    NVCF_INVOCATION_REGION,
+    REPEATING,
+)
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 INLINE_BODY_BYTES = 32_768
@@ -125,16 +132,14 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     data = b"".join(
         (
             _field(b"\n", request_id.encode()),
-            _field(b"\x12", nca_id.encode()),
-            _field(b"\x1a", subject.encode()),
-            _MAX_DIRECT_RESPONSE,
-            _field(b"B", _timestamp(requested_at_ns)),
+            _caller(nca_id, subject),
+            _timestamp(requested_at_ns),
             _field(b"R", body) if body else b"",
             header_fields,
             more_headers,
-            _field(b"r", method),
+            _method(method),
             _field(b"z", path),
-            _field(b"\x92\x01", _attach(target_uri, response_token, request_token)),
+            _attach(target_uri, response_token.encode(), request_token),
             opaque_fields,
         )
     )
@@ -159,10 +164,14 @@ def _varint(value: int) -> bytes:
 
 
 _SIZES = [_varint(size) for size in range(1024)]
-_HEADER_TAGS = [b"j%c\n" % size for size in range(128)]
-_VALUE_TAGS = [b"\x12%c" % size for size in range(128)]
 _OPAQUE_TAG = _varint(1001 << 3 | 2)
 _MAX_DIRECT_RESPONSE = b"(" + _varint(MAX_DIRECT_RESPONSE_BYTES)
+
+_REPEATING = REPEATING | {NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, NVCF_INVOCATION_REGION}
+_MAX_KNOWN_HEADERS = 1024
+_MAX_KNOWN_HEADER_BYTES = 200
+_known_headers: dict[tuple[bytes, bytes], bytes] = {}
+"""Headers that repeat, encoded once."""
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
@@ -191,31 +200,69 @@ def _headers(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
 
 def encode_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the repeated field ``requestHeaders``; names and values must be UTF-8."""
-    parts: list[bytes] = []
-    for name, value in headers:
-        name_bytes = len(name)
-        value_bytes = len(value)
-        size = name_bytes + value_bytes + 4
-        if size < 128:
-            # All three lengths fit in one byte.
-            parts += (_HEADER_TAGS[size], _SIZES[name_bytes], name, _VALUE_TAGS[value_bytes], value)
-        else:
-            parts.append(_field(b"j", _field(b"\n", name) + _field(b"\x12", value)))
-    return b"".join(parts)
+    known = _known_headers.get
+    return b"".join([known(header) or _header(header) for header in headers])
+
+
+def _header(header: tuple[bytes, bytes]) -> bytes:
+    name, value = header
+    name_bytes = len(name)
+    value_bytes = len(value)
+    size = name_bytes + value_bytes + 4
+    if size < 128:
+        # All three lengths fit in one byte.
+        field = b"j%c\n%c%b\x12%c%b" % (size, name_bytes, name, value_bytes, value)
+    else:
+        field = _field(b"j", _field(b"\n", name) + _field(b"\x12", value))
+    if name in _REPEATING and size <= _MAX_KNOWN_HEADER_BYTES:
+        if len(_known_headers) >= _MAX_KNOWN_HEADERS:
+            _known_headers.clear()
+        _known_headers[header] = field
+    return field
+
+
+@lru_cache(maxsize=1024)
+def _caller(nca_id: str, subject: str) -> bytes:
+    """Return what tells who calls; and a limit, the field whose number comes next."""
+    caller = _field(b"\x12", nca_id.encode()) + _field(b"\x1a", subject.encode())
+    return caller + _MAX_DIRECT_RESPONSE
+
+
+@lru_cache(maxsize=16)
+def _method(method: bytes) -> bytes:
+    return _field(b"r", method)
 
 
 def _timestamp(ns: int) -> bytes:
-    """Return a ``google.protobuf.Timestamp``."""
+    """Return ``requestTime``, a ``google.protobuf.Timestamp``."""
     seconds, nanos = divmod(ns, _NS)
-    return b"\x08%b\x10%b" % (_varint(seconds), _varint(nanos))
+    return _field(b"B", b"%b\x10%b" % (_seconds(seconds), _varint(nanos)))
 
 
-def _attach(target_uri: bytes, response_token: str, request_token: str | None) -> bytes:
+@lru_cache(maxsize=16)
+def _seconds(seconds: int) -> bytes:
+    return b"\x08" + _varint(seconds)
+
+
+def _attach(target_uri: bytes, response_token: bytes, request_token: str | None) -> bytes:
     """Return ``statelessConfig`` with its one HTTP/1 connection config."""
-    config = _field(b"\x12", target_uri) + _field(b"\x1a", response_token.encode())
-    if request_token is not None:
-        config += _field(b'"', request_token.encode())
-    return _field(b"\n", _field(b"\n", config))
+    if request_token is None:
+        return _attach_start(target_uri, len(response_token), 0) + response_token
+    rest_token = request_token.encode()
+    start = _attach_start(target_uri, len(response_token), len(_field(b'"', rest_token)))
+    return start + response_token + _field(b'"', rest_token)
+
+
+@lru_cache(maxsize=64)
+def _attach_start(target_uri: bytes, token_bytes: int, more_bytes: int) -> bytes:
+    """Return what stands before the response token: the same for all calls of a process."""
+    start = _field(b"\x12", target_uri) + b"\x1a" + _varint(token_bytes)
+    size = len(start) + token_bytes + more_bytes
+    for tag in (b"\n", b"\n", b"\x92\x01"):
+        opening = tag + _varint(size)
+        size += len(opening)
+        start = opening + start
+    return start
 
 
 def _check_utf8(texts: list[bytes]) -> None:

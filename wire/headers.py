@@ -56,6 +56,35 @@ NVCF_LATE = b"nvcf-late"
 EXPOSED_HEADERS = (NVCF_REQID, NVCF_STATUS, NVCF_QUEUE_POSITION, b"x-request-id", b"retry-after")
 """Response headers of the gateway's own that web pages may read (``docs/wire.md`` §1.4)."""
 
+REPEATING = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"nvcf-poll-seconds",
+        b"te",
+        b"transfer-encoding",
+        b"user-agent",
+        b"x-stainless-arch",
+        b"x-stainless-async",
+        b"x-stainless-lang",
+        b"x-stainless-os",
+        b"x-stainless-package-version",
+        b"x-stainless-read-timeout",
+        b"x-stainless-retry-count",
+        b"x-stainless-runtime",
+        b"x-stainless-runtime-version",
+    }
+)
+"""Request headers that repeat often and hold no secret: what is made of one may be kept."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",

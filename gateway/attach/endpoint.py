@@ -11,7 +11,7 @@ from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import QUEUED
-from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
+from http1.stream import Request, RequestStream, ResponseWriter, respond
 from queueing.interface import RunDecision
 from wire.headers import (
     AUTHORIZATION,
@@ -50,7 +50,7 @@ class AttachEndpoint:
 
     def serve(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one attach call. Raises `Unauthenticated` and `MethodNotAllowed`."""
-        authorization, worker_s, instance, fault = _read(request.headers)
+        authorization, worker_s, instance, fault = _read(request)
         if request.method == b"POST":
             invocation = self.response_tokens.redeem(authorization)
             if invocation is None or invocation.state is not QUEUED:
@@ -78,7 +78,7 @@ class AttachEndpoint:
         """
         if request.method != b"POST":
             raise MethodNotAllowed(headers=[(b"allow", b"POST")])
-        headers = dict(request.headers)
+        headers = request.values
         invocation = self.live.get(headers.get(NVCF_REQID, b"").decode("latin-1"))
         deliveries = headers.get(NVCF_DELIVERIES, b"")
         decision = RunDecision.NEVER
@@ -99,20 +99,18 @@ class AttachEndpoint:
 _STALE = "The provided authorization token is invalid or has expired"
 
 
-def _read(headers: Headers) -> tuple[bytes, float, bytes, bytes]:
+def _read(request: Request) -> tuple[bytes, float, bytes, bytes]:
     """Return what a worker says of itself and its response.
 
     That is the ``Authorization`` value, the lease's age in seconds (-1 if it is absent), the id of
     its instance, and what failed if the response is a problem document of its own.
     """
-    authorization, worker_s, instance, fault = b"", -1.0, b"", b""
-    for name, value in headers:
-        if name == AUTHORIZATION:
-            authorization = value
-        elif name == NVCF_LEASED_US and value.isdigit() and len(value) <= _MAX_AGE_DIGITS:
-            worker_s = int(value) / 1e6
-        elif name == NVCF_INSTANCE_ID:
-            instance = value[:_MAX_INSTANCE_BYTES]
-        elif name == NVCF_FAULT:
-            fault = value
-    return authorization, worker_s, instance, fault
+    get = request.values.get
+    age = get(NVCF_LEASED_US, b"")
+    is_age = age.isdigit() and len(age) <= _MAX_AGE_DIGITS
+    return (
+        get(AUTHORIZATION, b""),
+        int(age) / 1e6 if is_age else -1.0,
+        get(NVCF_INSTANCE_ID, b"")[:_MAX_INSTANCE_BYTES],
+        get(NVCF_FAULT, b""),
+    )

@@ -92,7 +92,7 @@ class Refusals:
         function_id: str = "",
         key_id: str = "",
     ) -> None:
-        trace, caller_request_id = correlation_of(request.headers)
+        trace, caller_request_id = correlation_of(request)
         refusal = Refusal(
             request_id,
             status,

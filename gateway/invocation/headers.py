@@ -1,6 +1,6 @@
 """The headers that the gateway drops and adds on the way to the worker and back to the client."""
 
-from http1.stream import Headers
+from http1.stream import Headers, Request
 from wire.envelope import encode_headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -55,15 +55,11 @@ def request_headers(
     return kept
 
 
-def correlation_of(headers: Headers) -> tuple[bytes, bytes]:
+def correlation_of(request: Request) -> tuple[bytes, bytes]:
     """Return the values of ``traceparent`` and of the caller's ``x-request-id``; empty: absent."""
-    trace = caller_request_id = b""
-    for name, value in headers:
-        if name == TRACEPARENT:
-            trace = value if value.isascii() else b""
-        elif name == X_REQUEST_ID:
-            caller_request_id = value
-    return trace, caller_request_id
+    get = request.values.get
+    trace = get(TRACEPARENT, b"")
+    return trace if trace.isascii() else b"", get(X_REQUEST_ID, b"")
 
 
 def source_headers(source: Source) -> bytes:

@@ -284,7 +284,7 @@ class Invocation:
             allows_rerun=caller.version.allows_rerun,
             passes_interim=caller.version.passes_interim,
         )
-        self.trace, self.caller_request_id = correlation_of(headers)
+        self.trace, self.caller_request_id = correlation_of(request)
         try:
             envelope = encode_envelope(
                 request_id=self.request_id,
@@ -679,7 +679,7 @@ class Invocation:
         self.state = DONE
         self.outcome = outcome
         if self._request is not None:
-            self.trace, self.caller_request_id = correlation_of(self._request.headers)
+            self.trace, self.caller_request_id = correlation_of(self._request)
             self._request = None
         post, self._post = self._post, None
         self._upload.abort()

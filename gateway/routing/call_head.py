@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.errors import BadRequest
-from http1.stream import Headers, Request
+from http1.stream import Request
 from wire.headers import (
     AUTHORIZATION,
     FUNCTION_ID,
@@ -51,7 +51,7 @@ def plain_head(request: Request) -> CallHead:
     Raises `BadRequest` for a repeated header of those that may appear once.
     `calling` adds what the request turns out to call.
     """
-    get = _values(request.headers).get
+    get = _values(request).get
     return CallHead("", None, get(AUTHORIZATION), get(NVCF_POLL_SECONDS), get(ORIGIN))
 
 
@@ -78,7 +78,7 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
         return found
 
     def read(request: Request) -> CallHead | None:
-        values = _values(request.headers)
+        values = _values(request)
         get = values.get
         authority = request.authority
         found = known[authority] if authority in known else host_route(authority)
@@ -107,7 +107,7 @@ def calling(request: Request, head: CallHead, function_id: str, version_id: str 
 
     Its header ``function-version-id`` holds for it too. Raises `BadRequest` as `named_version`.
     """
-    value = _values(request.headers).get(FUNCTION_VERSION_ID)
+    value = _values(request).get(FUNCTION_VERSION_ID)
     if value is not None:
         version_id = named_version(value, version_id)
     return head._replace(function_id=function_id, version_id=version_id)
@@ -148,11 +148,12 @@ def take_token(request: Request, head: CallHead) -> CallHead:
     return head._replace(authorization=b"Bearer " + token, is_linked=True)
 
 
-def _values(headers: Headers) -> dict[bytes, bytes]:
-    values: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _READ:
-            if name in values:
+def _values(request: Request) -> dict[bytes, bytes]:
+    """Return the request's values; raise `BadRequest` if one that is read here is not the only."""
+    headers, values = request.headers, request.values
+    if len(values) != len(headers):
+        names = [name for name, _ in headers if name in _READ]
+        for name in names:
+            if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()} appears more than once")
-            values[name] = value
     return values

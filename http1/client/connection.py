@@ -15,6 +15,7 @@ from http1.client.response_head import (
     DefectError,
     PartialHead,
     ResponseHead,
+    known_head,
     read_head,
     seems_complete,
 )
@@ -272,13 +273,31 @@ class ClientConnection(WatchedConnection):
             # A response to no request: it cannot be assigned to one (RFC 9112 §9.2).
             self._transport.abort()
             return
-        self._is_silent = False
         if self._left:
             self._report_sized(response_stream, data)
             return
+        if not self._status and self._report_known(response_stream, data):
+            return
+        self._is_silent = False
         if len(data) > LONG_READ_BYTES:
             self._rest()
         self._read(response_stream, data)
+
+    def _report_known(self, response_stream: ResponseStream, data: bytes) -> bool:
+        """Report ``data`` if it is what most small responses are: one whole, with a known head."""
+        end = data.find(b"\r\n\r\n")
+        head = known_head(data[:end]) if end > 0 and self._is_silent else None
+        if head is None or self._is_head_request or not head.body_bytes:
+            return False
+        body = data[end + 4 :]
+        status = head.status
+        if len(body) != head.body_bytes or status in BODILESS_STATUSES or status < 200:
+            return False
+        self.idle_s = head.idle_s
+        self._is_reusable = self._is_reusable and head.is_persistent
+        self._give_back()
+        response_stream.response_whole(status, head.headers, head.body_bytes, body)
+        return True
 
     def _read(self, response_stream: ResponseStream, data: bytes) -> None:
         try:
@@ -524,10 +543,16 @@ class ClientConnection(WatchedConnection):
         response_stream.response_end()
 
     def _release(self) -> None:
-        """Give the connection back to its owner, or close it: the response is complete."""
+        """Forget the response, which is complete, and give the connection back."""
+        is_reusable = self._is_reusable
+        self._reset()
+        self._is_reusable = is_reusable
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give the connection back to its owner, or close it."""
         self.response_stream = None
         if self._is_reusable and self._is_request_complete and not self._transport.is_closing():
-            self._reset()
             self._is_reused = True
             self.idle_since = self._loop.time()
             if self._is_paused:

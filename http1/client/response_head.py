@@ -80,6 +80,10 @@ class DefectError(ValueError):
         self.defect = Defect(reason, detail, _shown(header))
 
 
+known_head = _known_heads.get
+"""The head in a block, as of `read_head`, if it is among those that repeat."""
+
+
 def read_head(block: bytes) -> ResponseHead:
     """Return the head in ``block``, which lacks its last CRLFCRLF. Raises `DefectError`.
 

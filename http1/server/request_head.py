@@ -13,6 +13,7 @@ from typing import Final
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
 from http1.stream import Headers, Peer, Request
+from wire.headers import REPEATING
 from wire.hosts import HostError, parse_authority
 
 HTTP_1_0: Final = 1
@@ -49,35 +50,16 @@ _EXPECT = b"expect"
 _TE = b"te"
 _FRAMING = frozenset({HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _EXPECT, _TE})
 
-_REPEATING = _FRAMING | {
-    b"accept",
-    b"accept-encoding",
-    b"accept-language",
-    b"cache-control",
-    b"content-type",
-    b"keep-alive",
-    b"nvcf-poll-seconds",
-    b"user-agent",
-    b"x-stainless-arch",
-    b"x-stainless-async",
-    b"x-stainless-lang",
-    b"x-stainless-os",
-    b"x-stainless-package-version",
-    b"x-stainless-read-timeout",
-    b"x-stainless-retry-count",
-    b"x-stainless-runtime",
-    b"x-stainless-runtime-version",
-}
-"""Headers whose whole lines repeat often and hold no secret: parsed once, then looked up."""
 MAX_KNOWN_LINES = 1024
 MAX_KNOWN_LINE_BYTES = 200
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
+"""Lines of `REPEATING` headers: parsed once, then looked up."""
 
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
 _known_names: dict[bytes, bytes] = {
     spelling: name
-    for name in (*sorted(_REPEATING), b"authorization", b"traceparent", b"x-request-id")
+    for name in (*sorted(REPEATING), b"authorization", b"traceparent", b"x-request-id")
     for spelling in (name, name.title())
 }
 
@@ -93,18 +75,15 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     """
     lines = block.split(b"\r\n")
     first = lines[0]
-    headers: Headers = []
-    framing: Headers = []
     known = _known_lines.get
     try:
         _check_size(first, len(block), len(lines) - 1, limits)
-        for line in lines[1:]:
-            header = known(line)
-            if header is None:
-                header = _read_line(line)
-            headers.append(header)
-            if header[0] in _FRAMING:
-                framing.append(header)
+        headers = [known(line) or _read_line(line) for line in lines[1:]]
+        values = dict(headers)
+        if len(values) == len(headers):
+            framing = [(name, values[name]) for name in _FRAMING.intersection(values)]
+        else:
+            framing = [header for header in headers if header[0] in _FRAMING]
         parts = first.split(b" ")
         if len(parts) != 3:
             raise bad_request("The request line is not method, target and version")
@@ -125,7 +104,7 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     except HttpError as error:
         error.target = target_of(first, limits)
         raise
-    return Request(method, target, authority, headers, body_bytes, now, host, peer), flags
+    return Request(method, target, authority, headers, body_bytes, now, host, peer, values), flags
 
 
 def target_of(head: bytes | bytearray, limits: ServerLimits) -> bytes:
@@ -245,7 +224,7 @@ def _read_line(line: bytes) -> tuple[bytes, bytes]:
         if len(_known_names) < MAX_KNOWN_NAMES and len(name) <= MAX_KNOWN_NAME_BYTES:
             name = _known_names[spelled] = _known_names.setdefault(name, name)
     header = (name, value.rstrip(b" \t"))
-    if name in _REPEATING and len(line) <= MAX_KNOWN_LINE_BYTES:
+    if name in REPEATING and len(line) <= MAX_KNOWN_LINE_BYTES:
         if len(_known_lines) >= MAX_KNOWN_LINES:
             _known_lines.clear()
         _known_lines[line] = header

@@ -38,6 +38,10 @@ _NAMES_SET_HERE = (
     }
 )
 _SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
+_MAX_KNOWN = 512
+_MAX_KNOWN_BYTES = 64
+_known_kept: set[bytes] = set()
+"""Spellings of names that are forwarded."""
 _PLATFORM_LINES = (
     b"NVCF-REQID: %b\r\nNVCF-SUB: %b\r\nNVCF-NCAID: %b\r\nNVCF-ASSET-DIR: %b/%b\r\n"
     b"NVCF-LARGE-OUTPUT-DIR: %b/%b\r\nNVCF-MAX-RESPONSE-SIZE-BYTES: %d\r\n"
@@ -210,16 +214,26 @@ def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     kept: Headers = []
     dropped: dict[bytes, bytes] = {}
     for header in given:
+        if header[0] in _known_kept:
+            kept.append(header)
+            continue
         name, value = header
         if not name.islower():
             name = name.lower()
         if name not in _SET_HERE:
             kept.append(header)
+            _keep(header[0])
         elif name == CONTENT_LENGTH and dropped.get(name, value) != value:
             raise RequestError("several content-length headers")
         else:
             dropped[name] = value
     return kept, dropped
+
+
+def _keep(name: bytes) -> None:
+    """Remember the spelling of a name that is not set here."""
+    if len(_known_kept) < _MAX_KNOWN and len(name) <= _MAX_KNOWN_BYTES:
+        _known_kept.add(name)
 
 
 def _platform_lines(

@@ -10,7 +10,7 @@ from gateway.invocation.headers import (
     source_headers,
     with_platform_headers,
 )
-from http1.stream import Headers
+from http1.stream import Headers, Request
 from wire.envelope import encode_headers
 from wire.headers import EXPOSED_HEADERS
 from wire.source import Source
@@ -39,10 +39,17 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
     ]
 
 
+def _request(headers: Headers) -> Request:
+    return Request(b"GET", b"/", b"h", headers, 0, 0.0)
+
+
 def test_trace_and_request_id_of_the_caller_are_values_of_headers_and_empty_without_them() -> None:
     trace, caller_id = (b"traceparent", b"00-a-b-01"), (b"x-request-id", b"mine")
-    assert correlation_of([(b"accept", b"x"), trace, caller_id]) == (trace[1], caller_id[1])
-    assert correlation_of([(b"tracestate", b"x")]) == (b"", b"")
+    assert correlation_of(_request([(b"accept", b"x"), trace, caller_id])) == (
+        trace[1],
+        caller_id[1],
+    )
+    assert correlation_of(_request([(b"tracestate", b"x")])) == (b"", b"")
 
 
 @pytest.mark.parametrize(
