@@ -487,7 +487,10 @@ class Invocation:
         """
         if self.state is ATTACHED:
             if self.version.passes_interim:
-                self._client.send_interim(status, forwardable_interim(headers))
+                kept = outer_headers(
+                    forwardable_interim(headers), self.source, self.version.inference_port
+                )
+                self._client.send_interim(status, kept)
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_INTERIM)
 
