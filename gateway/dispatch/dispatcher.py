@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
@@ -102,6 +103,9 @@ class Dispatcher:
         head: CallHead | None,
         endpoint: str,
     ) -> RequestStream:
+        if head is not None and head.sent_target:
+            request = copy(request)
+            request.target = head.sent_target
         access = self._cross_origin.of_refusal(request, head)
         error.headers = access.of_own_response(error.headers)
         request_id = send_problem(request, client, error)
@@ -159,6 +163,8 @@ class Dispatcher:
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.sent_target:
+            invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)

@@ -142,6 +142,7 @@ class PlainAddress:
             if named is None:
                 raise FunctionNotFound(_UNKNOWN)
             head = calling(request, head, *named)
+            head = head._replace(sent_target=request.target)
             inner = copy(request)
             inner.target = b"/" + rest + mark + query
             inner.source = request.source.below(_FUNCTIONS + text)

@@ -14,6 +14,7 @@ from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
 from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
@@ -31,6 +32,7 @@ from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
+from tests.support.waiting import until
 from wire.envelope import Envelope, decode_envelope
 from wire.ids import FunctionId, VersionId
 
@@ -70,9 +72,13 @@ class Plain:
         default_factory=lambda: RecordedResponseWriter(Script(), "client")
     )
     own: PagePolicy = OPEN
+    max_body_bytes: int = 0
+    numbers: StoredNumbers = field(default_factory=StoredNumbers)
     access: list[str] = field(default_factory=list)
+    metrics: MetricRegistry = field(default_factory=lambda: MetricRegistry(with_process=False))
 
     def __post_init__(self) -> None:
+        self.recorded = GatewayMetrics(self.metrics)
         self.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE))
         self.model.apply(FunctionVersion(G, V, "own", "embed", VersionState.ACTIVE))
 
@@ -84,9 +90,10 @@ class Plain:
         headers: Headers | None = None,
         body_bytes: int | None = 0,
     ) -> RequestStream:
-        metrics = GatewayMetrics(MetricRegistry(with_process=False))
+        metrics = self.recorded
         attach = AttachEndpoint(lambda: 0.0)
-        registry = InvocationRegistry(attach, self.queue, metrics, None, lambda: 0.0, print)
+        access = AccessLog(Lines(self.access), lambda: 0.0)
+        registry = InvocationRegistry(attach, self.queue, metrics, access, lambda: 0.0, print)
         context = Context(
             queue=self.queue,
             registry=registry,
@@ -94,7 +101,7 @@ class Plain:
             attach_uri=b"http://10.0.0.1:8090",
             process=7,
             uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
-            max_body_bytes=0,
+            max_body_bytes=self.max_body_bytes,
             clock=lambda: 0.0,
         )
         admission = Admission(
@@ -104,12 +111,9 @@ class Plain:
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
-            Gates(
-                admission,
-                RateLimits(StoredNumbers(), lambda: 0),
-            ),
+            Gates(admission, RateLimits(self.numbers, lambda: 0)),
             PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, self.own)),
-            Refusals(metrics, AccessLog(Lines(self.access), lambda: 0.0), admission.key_id_of),
+            Refusals(metrics, access, admission.key_id_of),
             Sources([], trusts_unix=False),
         )
         sent = list(headers or [])
@@ -156,6 +160,35 @@ def test_the_function_and_the_rest_of_the_path(name: bytes, target: bytes, inner
     assert (envelope.method, envelope.path, envelope.body) == (b"PUT", inner, b"body")
     prefixes = [value for key, value in envelope.headers if key == b"x-forwarded-prefix"]
     assert prefixes == [b"/f/" + name]
+
+
+def test_a_call_is_told_and_logged_with_the_path_that_its_client_sent() -> None:
+    plain = Plain(max_body_bytes=3)
+    plain.begin(b"POST", b"/f/chat?x=1", body_bytes=4)
+    assert plain.refusal(413)["instance"] == "/f/chat"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/chat"]
+
+
+def test_a_refusal_of_a_path_that_names_its_function_is_too() -> None:
+    plain = Plain()
+    plain.begin(b"POST", b"/f/unknown/v1/x?x=1", body_bytes=4)
+    assert plain.refusal(404)["instance"] == "/f/unknown/v1/x"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/unknown/v1/x"]
+
+
+async def test_so_is_a_refusal_that_was_decided_later() -> None:
+    plain = Plain()
+    limit = RateLimitPolicy(rate="1-D", is_exact=True)
+    plain.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE, rate_limit=limit))
+    plain.begin(b"GET", b"/f/chat/x").request_end()
+    await until(lambda: plain.queue.envelopes)
+    plain.queue.envelopes.clear()
+    plain.numbers.answers.clear()
+    plain.begin(b"GET", b"/f/chat/v1/x?x=1").request_end()
+    plain.numbers.answers.set()
+    await until(lambda: plain.client.head)
+    assert plain.refusal(429)["instance"] == "/f/chat/v1/x"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/chat/v1/x"]
 
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
