@@ -67,7 +67,12 @@ class Dispatcher:
             endpoints.serve
             if names is None
             else PlainAddress(
-                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_call
+                endpoints,
+                names,
+                self._admission.authenticate,
+                self._invoke,
+                self._refuse_call,
+                context.max_body_bytes,
             ).serve
         )
         self._refusals = refusals

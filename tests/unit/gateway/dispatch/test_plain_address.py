@@ -47,11 +47,12 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     invoke = frozenset({INVOKE})
     match authorization:
         case b"Bearer all":
-            return Principal("own", "sub", invoke, EVERYTHING)
+            return Principal("own", "sub", invoke, EVERYTHING, key_id="key-all")
         case b"Bearer one":
-            return Principal("own", "sub", invoke, ResourceScope(functions=frozenset({F})))
+            one = ResourceScope(functions=frozenset({F}))
+            return Principal("own", "sub", invoke, one, key_id="key-one")
         case b"Bearer none":
-            return Principal("own", "sub", frozenset(), EVERYTHING)
+            return Principal("own", "sub", frozenset(), EVERYTHING, key_id="key-none")
     raise Unauthenticated
 
 
@@ -269,6 +270,50 @@ def test_who_may_not_call_is_refused_before_the_body(
     method = b"GET" if target == b"/v1/models" else b"POST"
     plain.begin(method, target, credential, body_bytes=9)
     plain.refusal(status)
+
+
+@pytest.mark.parametrize(
+    ("credential", "headers", "body_bytes", "status", "key_id"),
+    [
+        (NONE, [], 9, 403, "key-none"),
+        (ALL, [(b"content-type", b"text/plain")], 9, 415, "key-all"),
+        (ALL, [(b"nvcf-poll-seconds", b"soon")], 9, 400, "key-all"),
+        (ALL, [], 1001, 413, "key-all"),
+        (b"Bearer bad", [], 9, 401, ""),
+        (None, [], 9, 401, ""),
+    ],
+)
+def test_a_call_by_its_model_that_is_refused_before_its_body_is_counted_as_a_call_of_its_key(
+    credential: bytes | None, headers: Headers, body_bytes: int, status: int, key_id: str
+) -> None:
+    plain = Plain(max_body_bytes=1000)
+    plain.begin(b"POST", b"/v1/chat/completions", credential, headers, body_bytes)
+    plain.refusal(status)
+    (line,) = map(json.loads, plain.access)
+    assert (line["status"], line["key_id"]) == (status, key_id)
+    counted = b'axum_http_requests_total{method="POST",status="%d",endpoint="TLB"} 1\n' % status
+    assert counted in plain.metrics.exposition()
+
+
+@pytest.mark.parametrize(
+    ("limits", "body_bytes", "is_refused"),
+    [((10, 20), 21, True), ((10, 20), 20, False), ((10, 0), 500, False), ((), 1001, True)],
+)
+def test_a_length_above_every_limit_of_the_keys_one_function_is_refused_before_the_body(
+    limits: tuple[int, ...], body_bytes: int, is_refused: bool
+) -> None:
+    plain = Plain(max_body_bytes=1000)
+    for version, limit in zip((V, VersionId(G)), limits, strict=False):
+        plain.model.apply(
+            FunctionVersion(F, version, "own", "chat", VersionState.ACTIVE, max_body_bytes=limit)
+        )
+    plain.begin(b"POST", b"/v1/chat/completions", ONE, body_bytes=body_bytes)
+    if is_refused:
+        plain.refusal(413)
+        (line,) = map(json.loads, plain.access)
+        assert (line["function_id"], line["key_id"]) == (F, "key-one")
+    else:
+        assert plain.client.head is None
 
 
 def test_a_bad_poll_window_is_refused_before_the_body() -> None:
