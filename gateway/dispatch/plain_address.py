@@ -10,7 +10,7 @@ from copy import copy
 from urllib.parse import unquote
 
 from gateway.dispatch.endpoints import PathEndpoints
-from gateway.dispatch.model_calls import Invoke, ModelCall, ModelCallPorts, Refuse, Resolved
+from gateway.dispatch.model_calls import ModelCall, ModelCallPorts, Resolved
 from gateway.dispatch.model_list import model_list, model_of
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import with_ids
@@ -62,11 +62,9 @@ class PlainAddress:
     __slots__ = (
         "_authenticate",
         "_endpoints",
-        "_invoke",
         "_max_body_bytes",
         "_names",
         "_ports",
-        "_refuse",
     )
 
     def __init__(
@@ -74,21 +72,15 @@ class PlainAddress:
         endpoints: PathEndpoints,
         names: FunctionNames,
         authenticate: Authenticate,
-        invoke: Invoke,
-        refuse: Refuse,
+        ports: ModelCallPorts,
         max_body_bytes: int,
     ) -> None:
-        """``invoke`` admits a call and begins it; ``refuse`` responds with an error.
-
-        ``max_body_bytes`` is the limit for all functions, 0 for none.
-        """
+        """``max_body_bytes`` is the limit for all functions, 0 for none."""
         self._endpoints = endpoints
         self._names = names
         self._authenticate = authenticate
-        self._invoke = invoke
-        self._refuse = refuse
         self._max_body_bytes = max_body_bytes
-        self._ports = ModelCallPorts(invoke, refuse)
+        self._ports = ports
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `gateway.errors.GatewayError`."""
@@ -111,7 +103,7 @@ class PlainAddress:
             return self._serve_other(request, client, head)
         except GatewayError as error:
             if is_path or _is_model_call(request, path):
-                return self._refuse(request, client, error, head)
+                return self._ports.refuse(request, client, error, head)
             raise
 
     def _serve_other(
@@ -147,9 +139,9 @@ class PlainAddress:
         """Call the one function that the credential is good for."""
         try:
             head = calling(request, head, *only)
-            return self._invoke(request, client, head)
+            return self._ports.invoke(request, client, head)
         except GatewayError as error:
-            return self._refuse(request, client, error, head)
+            return self._ports.refuse(request, client, error, head)
 
     def _serve_path(
         self, request: Request, client: ResponseWriter, head: CallHead
@@ -171,9 +163,9 @@ class PlainAddress:
             inner = copy(request)
             inner.target = b"/" + rest + mark + query
             inner.source = request.source.below(_FUNCTIONS + text)
-            return self._invoke(inner, client, head)
+            return self._ports.invoke(inner, client, head)
         except GatewayError as error:
-            return self._refuse(request, client, error, head)
+            return self._ports.refuse(request, client, error, head)
 
     def _serve_model(
         self,
@@ -194,7 +186,7 @@ class PlainAddress:
         limit = self._known_limit(only)
         if 0 < limit < (request.body_bytes or 0):
             called = head if only is None else head._replace(function_id=only.function_id)
-            return self._refuse(request, client, BodyTooLarge.above(limit), called)
+            return self._ports.refuse(request, client, BodyTooLarge.above(limit), called)
 
         def resolve(text: str | None) -> Resolved:
             named, model = self._find_model(text, principal, only)

@@ -368,13 +368,18 @@ def test_the_paths_of_the_api_stay_the_gateways(target: bytes) -> None:
     plain.refusal(404)
 
 
-def test_a_client_that_leaves_before_the_model_is_known_leaves_nothing() -> None:
+def test_a_client_that_leaves_before_the_model_is_known_leaves_a_line_and_a_count() -> None:
     plain = Plain()
     stream = plain.begin(b"POST", b"/v1/completions", body_bytes=100)
     stream.request_data(b'{"mod')
     stream.request_broken()
     assert plain.queue.envelopes == []
     assert plain.client.head is None
+    (line,) = map(json.loads, plain.access)
+    told = (line["path"], line["status"], line["reason"], line["key_id"])
+    assert told == ("/v1/completions", 499, "client_gone", "key-all")
+    counted = b'axum_http_requests_total{method="POST",status="499",endpoint="TLB"} 1\n'
+    assert counted in plain.metrics.exposition()
 
 
 NAMED = [
