@@ -22,6 +22,7 @@ from typing import NamedTuple, Self
 
 from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
+from wire.headers import X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET
 from wire.problem import NO_RETRY, problem_response
 
 Headers = list[tuple[bytes, bytes]]
@@ -182,9 +183,9 @@ class RateLimited(ClientFault):
             detail,
             [
                 (b"retry-after", b"%d" % retry_after_s),
-                (b"x-ratelimit-limit", b"%d" % limit),
-                (b"x-ratelimit-remaining", b"0"),
-                (b"x-ratelimit-reset", b"%d" % reset_at),
+                (X_RATELIMIT_LIMIT, b"%d" % limit),
+                (X_RATELIMIT_REMAINING, b"0"),
+                (X_RATELIMIT_RESET, b"%d" % reset_at),
             ],
         )
 

@@ -320,7 +320,7 @@ class ResponseStream(Protocol):
 class NullResponseStream:
     """A `ResponseStream` that ignores everything; a base for classes that need a few events.
 
-    Implements `response_whole` by the other calls.
+    Implements `response_whole` by the other calls, and `response_broken` by `response_failed`.
     """
 
     __slots__ = ()
@@ -347,9 +347,17 @@ class NullResponseStream:
         """Ignore it."""
 
     def response_broken(
-        self, failure: Failure, *, is_stale: bool, defect: Defect | None = None
+        self,
+        failure: Failure,
+        *,
+        is_stale: bool,  # noqa: ARG002  a class that needs more than the failure replaces this
+        defect: Defect | None = None,  # noqa: ARG002
     ) -> None:
-        """Ignore it."""
+        """Take it as `response_failed`."""
+        self.response_failed(failure)
+
+    def response_failed(self, failure: Failure) -> None:
+        """Ignore that no response, or no more of it, will come."""
 
     def pause_writing(self) -> None:
         """Ignore it."""

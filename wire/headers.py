@@ -53,7 +53,20 @@ NVCF_RUNNING = b"nvcf-running"
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
 
-EXPOSED_HEADERS = (NVCF_REQID, NVCF_STATUS, NVCF_QUEUE_POSITION, b"x-request-id", b"retry-after")
+X_RATELIMIT_LIMIT = b"x-ratelimit-limit"
+X_RATELIMIT_REMAINING = b"x-ratelimit-remaining"
+X_RATELIMIT_RESET = b"x-ratelimit-reset"
+
+EXPOSED_HEADERS = (
+    NVCF_REQID,
+    NVCF_STATUS,
+    NVCF_QUEUE_POSITION,
+    X_REQUEST_ID,
+    b"retry-after",
+    X_RATELIMIT_LIMIT,
+    X_RATELIMIT_REMAINING,
+    X_RATELIMIT_RESET,
+)
 """Response headers of the gateway's own that web pages may read (``docs/wire.md`` §1.4)."""
 
 REPEATING = frozenset(

@@ -16,6 +16,7 @@ from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
 from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES, HeldBodies, check_body_bytes
+from gateway.api.schemas.fields import MAX_NAME_CHARS
 from gateway.errors import BadRequest, UnsupportedMediaType
 from runtime.text_rules import message_of
 from wire.ids import parse_uuid
@@ -158,4 +159,4 @@ def _refuse(error: ValidationError) -> NoReturn:
 
 def _field(path: Sequence[int | str]) -> str:
     """Return the path of an invalid member. Keys of maps, which callers choose, are cut."""
-    return ".".join(str(part)[:64] for part in path) or "body"
+    return ".".join(str(part)[:MAX_NAME_CHARS] for part in path) or "body"

@@ -24,7 +24,6 @@ from http1.client.connection import ClientConnection
 from http1.client.pool import Connect
 from http1.peer import keep_alive
 from http1.stream import (
-    Defect,
     Failure,
     Headers,
     NullRequestStream,
@@ -129,7 +128,7 @@ async def _connect(connect: Connect, upload: "_Upload", response: "_ApiResponse"
     try:
         await connect(lambda: connection)
     except OSError:
-        response.response_broken(Failure.UNREACHABLE, is_stale=False)
+        response.response_failed(Failure.UNREACHABLE)
         return
     # Not in `connection_made`: a uvloop transport that is closed there, or before
     # ``create_unix_connection`` has returned, never closes its socket.
@@ -281,13 +280,7 @@ class _ApiResponse(NullResponseStream):
             self.connection = None
             self._client.send_end()
 
-    def response_broken(
-        self,
-        failure: Failure,
-        *,
-        is_stale: bool,  # noqa: ARG002
-        defect: Defect | None = None,  # noqa: ARG002
-    ) -> None:
+    def response_failed(self, failure: Failure) -> None:
         """Fail: the API is unreachable, or its bytes are not an HTTP response."""
         self.connection = None
         if failure is Failure.INVALID:

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import NamedTuple
 
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
@@ -66,7 +68,11 @@ class Dispatcher:
             endpoints.serve
             if names is None
             else PlainAddress(
-                endpoints, names, self._admission.authenticate, self._invoke, self._refuse_call
+                endpoints,
+                names,
+                self._admission.authenticate,
+                ModelCallPorts(self._invoke, self._refuse_call, self._left),
+                context.max_body_bytes,
             ).serve
         )
         self._refusals = refusals
@@ -102,6 +108,7 @@ class Dispatcher:
         head: CallHead | None,
         endpoint: str,
     ) -> RequestStream:
+        request = _as_sent(request, head)
         access = self._cross_origin.of_refusal(request, head)
         error.headers = access.of_own_response(error.headers)
         request_id = send_problem(request, client, error)
@@ -113,6 +120,10 @@ class Dispatcher:
     ) -> RequestStream:
         """Refuse a call that names its function neither by its host nor by a header."""
         return self._refuse(request, client, error, head, INVOCATION)
+
+    def _left(self, request: Request, head: CallHead) -> None:
+        """Record that the client of a call left before it was an invocation."""
+        self._refusals.left(_as_sent(request, head), head)
 
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
@@ -137,7 +148,7 @@ class Dispatcher:
         decision: Coroutine[None, None, None],
     ) -> HeldCall:
         """Begin the invocation when ``decision`` returns; only then it is one."""
-        held = HeldCall()
+        held = HeldCall(left=lambda: self._left(request, head))
         held.wait(
             decision,
             client,
@@ -159,6 +170,8 @@ class Dispatcher:
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
+        if head.sent_target:
+            invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
@@ -170,3 +183,12 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _as_sent(request: Request, head: CallHead | None) -> Request:
+    """Return ``request`` with the target that the client sent."""
+    if head is None or not head.sent_target:
+        return request
+    sent = copy(request)
+    sent.target = head.sent_target
+    return sent

@@ -13,14 +13,15 @@ class HeldCall:
     Until the call is decided, no more of its body is read than what arrived already.
     """
 
-    __slots__ = ("_data", "_is_broken", "_is_complete", "_owes_first_part", "_stream")
+    __slots__ = ("_data", "_is_complete", "_left", "_owes_first_part", "_stream")
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[], object]) -> None:
+        """``left`` is called if the client leaves before the call is decided."""
+        self._left = left
         self._stream: RequestStream | None = None
         self._data: list[bytes] = []
         self._owes_first_part = False
         self._is_complete = False
-        self._is_broken = False
 
     def wait(
         self,
@@ -32,7 +33,8 @@ class HeldCall:
     ) -> None:
         """Call ``serve`` if ``decision`` returns, ``refuse`` if it raises a `GatewayError`.
 
-        ``withdraw`` is called instead of ``serve`` if the client has left meanwhile.
+        If the client has left meanwhile, ``withdraw`` is called instead of ``serve``, and nothing
+        instead of ``refuse``.
         """
         client.pause_reading()
         spawn(self._wait(decision, client, serve, withdraw, refuse), "held-call")
@@ -47,21 +49,25 @@ class HeldCall:
     ) -> None:
         try:
             await decision
-            if self._is_broken:
+            if self._stream is not None:
                 withdraw()
                 return
             # Nothing is read before this turn of the loop ends, and whoever serves may pause again.
             client.resume_reading()
             stream = serve()
         except GatewayError as error:
-            self._data.clear()
-            self._stream = IGNORED
-            if not self._is_broken:
+            if self._stream is None:
+                self._drop()
                 refuse(error)
             return
         self._pass_on(stream)
         if client.is_writing_paused():
             stream.pause_writing()
+
+    def _drop(self) -> None:
+        """Ignore what arrived and what is still to come: there is no call."""
+        self._data.clear()
+        self._stream = IGNORED
 
     def _pass_on(self, stream: RequestStream) -> None:
         """Deliver what has arrived to ``stream``, in order."""
@@ -96,8 +102,10 @@ class HeldCall:
             self._stream.request_end()
 
     def request_broken(self) -> None:
-        self._is_broken = True
-        if self._stream is not None:
+        if self._stream is None:
+            self._drop()
+            self._left()
+        else:
             self._stream.request_broken()
 
     def pause_writing(self) -> None:

@@ -37,15 +37,19 @@ Resolve = Callable[[str | None], Resolved]
 Refuse = Callable[[Request, ResponseWriter, GatewayError, CallHead], RequestStream]
 """Responds with an error to a call of what the head names, as far as that is known."""
 
+Left = Callable[[Request, CallHead], None]
+"""Records that the client of a call left before it began."""
+
 
 class ModelCallPorts:
     """What all calls of a process share; ``held_bytes`` is what they hold at this time."""
 
-    __slots__ = ("held_bytes", "invoke", "refuse")
+    __slots__ = ("held_bytes", "invoke", "left", "refuse")
 
-    def __init__(self, invoke: Invoke, refuse: Refuse) -> None:
+    def __init__(self, invoke: Invoke, refuse: Refuse, left: Left) -> None:
         self.invoke = invoke
         self.refuse = refuse
+        self.left = left
         self.held_bytes = 0
 
 
@@ -133,6 +137,7 @@ class ModelCall:
         if self._stream is None:
             self._drop()
             self._stream = IGNORED
+            self._ports.left(self._request, self._head)
         else:
             self._stream.request_broken()
 

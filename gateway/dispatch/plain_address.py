@@ -10,12 +10,13 @@ from copy import copy
 from urllib.parse import unquote
 
 from gateway.dispatch.endpoints import PathEndpoints
-from gateway.dispatch.model_calls import Invoke, ModelCall, ModelCallPorts, Refuse, Resolved
+from gateway.dispatch.model_calls import ModelCall, ModelCallPorts, Resolved
 from gateway.dispatch.model_list import model_list, model_of
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import with_ids
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import (
+    BodyTooLarge,
     Forbidden,
     FunctionNotFound,
     GatewayError,
@@ -23,6 +24,7 @@ from gateway.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
+from gateway.invocation.upload import smaller_limit
 from gateway.routing.admission import Authenticate, poll_seconds
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, calling, plain_head, take_token
 from gateway.routing.references import FunctionNames, Named, Reference, parse_reference
@@ -57,23 +59,28 @@ _NO_JSON = (
 class PlainAddress:
     """Finds what a request without a function's host or header is for."""
 
-    __slots__ = ("_authenticate", "_endpoints", "_invoke", "_names", "_ports", "_refuse")
+    __slots__ = (
+        "_authenticate",
+        "_endpoints",
+        "_max_body_bytes",
+        "_names",
+        "_ports",
+    )
 
     def __init__(
         self,
         endpoints: PathEndpoints,
         names: FunctionNames,
         authenticate: Authenticate,
-        invoke: Invoke,
-        refuse: Refuse,
+        ports: ModelCallPorts,
+        max_body_bytes: int,
     ) -> None:
-        """``invoke`` admits a call and begins it; ``refuse`` responds with an error."""
+        """``max_body_bytes`` is the limit for all functions, 0 for none."""
         self._endpoints = endpoints
         self._names = names
         self._authenticate = authenticate
-        self._invoke = invoke
-        self._refuse = refuse
-        self._ports = ModelCallPorts(invoke, refuse)
+        self._max_body_bytes = max_body_bytes
+        self._ports = ports
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `gateway.errors.GatewayError`."""
@@ -82,19 +89,30 @@ class PlainAddress:
             return self._endpoints.serve(request, client)
         head = plain_head(request)
         is_path = path.startswith(_FUNCTIONS)
-        if TOKEN_PARAMETER in request.target and (is_path or head.authorization is not None):
-            head = take_token(request, head)
-        if request.method == b"OPTIONS":
-            asked = _with_id_in_path(head, path) if is_path else head
-            preflight = self._endpoints.serve_preflight(request, client, asked)
-            if preflight is not None:
-                return preflight
         if is_path:
-            return self._serve_path(request, client, head)
+            head = _with_id_in_path(head, path)
+        try:
+            if TOKEN_PARAMETER in request.target and (is_path or head.authorization is not None):
+                head = take_token(request, head)
+            if request.method == b"OPTIONS":
+                preflight = self._endpoints.serve_preflight(request, client, head)
+                if preflight is not None:
+                    return preflight
+            if is_path:
+                return self._serve_path(request, client, head)
+            return self._serve_other(request, client, head)
+        except GatewayError as error:
+            if is_path or _is_model_call(request, path):
+                return self._ports.refuse(request, client, error, head)
+            raise
+
+    def _serve_other(
+        self, request: Request, client: ResponseWriter, head: CallHead
+    ) -> RequestStream:
         if head.authorization is not None:
             principal = self._authenticate(head.authorization, time.time())
             return self._serve_caller(request, client, head, principal)
-        if _names_models(request, path):
+        if _names_models(request, request.target.partition(b"?")[0]):
             raise Unauthenticated
         return self._endpoints.serve(request, client)
 
@@ -107,7 +125,7 @@ class PlainAddress:
     ) -> RequestStream:
         path = request.target.partition(b"?")[0]
         only = self._names.only(principal)
-        if request.method == b"POST" and path.startswith(_OPENAI):
+        if _is_model_call(request, path):
             return self._serve_model(request, client, head, principal, only)
         if only is not None:
             return self._call_only(request, client, head, only)
@@ -121,9 +139,9 @@ class PlainAddress:
         """Call the one function that the credential is good for."""
         try:
             head = calling(request, head, *only)
-            return self._invoke(request, client, head)
+            return self._ports.invoke(request, client, head)
         except GatewayError as error:
-            return self._refuse(request, client, error, head)
+            return self._ports.refuse(request, client, error, head)
 
     def _serve_path(
         self, request: Request, client: ResponseWriter, head: CallHead
@@ -131,7 +149,6 @@ class PlainAddress:
         """Call the function that the path names, with the rest of the path."""
         path, mark, query = request.target.partition(b"?")
         text, _, rest = path[len(_FUNCTIONS) :].partition(b"/")
-        head = _with_id_in_path(head, path)
         try:
             principal = self._authenticate(head.authorization, time.time())
             if head.is_linked and principal.kind != INVOCATION_TOKEN:
@@ -142,12 +159,13 @@ class PlainAddress:
             if named is None:
                 raise FunctionNotFound(_UNKNOWN)
             head = calling(request, head, *named)
+            head = head._replace(sent_target=request.target)
             inner = copy(request)
             inner.target = b"/" + rest + mark + query
             inner.source = request.source.below(_FUNCTIONS + text)
-            return self._invoke(inner, client, head)
+            return self._ports.invoke(inner, client, head)
         except GatewayError as error:
-            return self._refuse(request, client, error, head)
+            return self._ports.refuse(request, client, error, head)
 
     def _serve_model(
         self,
@@ -165,12 +183,32 @@ class PlainAddress:
             if only is None:
                 raise UnsupportedMediaType(_NO_JSON)
             return self._call_only(request, client, head, only)
+        limit = self._known_limit(only)
+        if 0 < limit < (request.body_bytes or 0):
+            called = head if only is None else head._replace(function_id=only.function_id)
+            return self._ports.refuse(request, client, BodyTooLarge.above(limit), called)
 
         def resolve(text: str | None) -> Resolved:
             named, model = self._find_model(text, principal, only)
             return Resolved(calling(request, head, *named), model)
 
         return ModelCall(request, client, self._ports, head, resolve, is_optional=only is not None)
+
+    def _known_limit(self, only: Named | None) -> int:
+        """Return the most bytes that a body may have whatever its model is; 0 for no limit.
+
+        A client that expects 100 (Continue) is not to send a body that will be refused.
+        """
+        entry = None if only is None else self._names.entry(only.function_id)
+        if only is None or entry is None:
+            return self._max_body_bytes
+        limits = [
+            version.max_body_bytes
+            for version in entry.versions.values()
+            if only.version_id in (None, version.version_id)
+        ]
+        largest = 0 if 0 in limits else max(limits, default=0)
+        return smaller_limit(self._max_body_bytes, largest)
 
     def _find_model(
         self, text: str | None, principal: Principal, only: Named | None
@@ -225,11 +263,15 @@ def _with_id_in_path(head: CallHead, path: bytes) -> CallHead:
     return head._replace(function_id=reference.function, version_id=reference.version_id)
 
 
+def _is_model_call(request: Request, path: bytes) -> bool:
+    """Return whether the body of a request names its function, unless its credential does."""
+    return request.method == b"POST" and path.startswith(_OPENAI)
+
+
 def _names_models(request: Request, path: bytes) -> bool:
     """Return whether a request names a function as a model, or asks for the models."""
-    if request.method == b"POST":
-        return path.startswith(_OPENAI)
-    return request.method in (b"GET", b"HEAD") and (path + b"/").startswith(_MODELS + b"/")
+    is_read = request.method in (b"GET", b"HEAD")
+    return _is_model_call(request, path) or (is_read and (path + b"/").startswith(_MODELS + b"/"))
 
 
 def _require_scope(principal: Principal) -> None:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from gateway.domain.model import FunctionVersion
 from gateway.errors import GatewayError
 from gateway.invocation.headers import correlation_of
+from gateway.invocation.machine import CLIENT_GONE_STATUS
+from gateway.invocation.states import Outcome
 from gateway.routing.call_head import CallHead
 from gateway.telemetry.access_log import AccessLog, Refusal
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.server.http_error import HttpError
 from http1.stream import Request
+from runtime.ids import new_uuid
 
 INVOCATION = "TLB"
 API = "API"
@@ -58,6 +61,14 @@ class Refusals:
             function_id = head.function_id
             key_id = self._key_id_of(head.authorization, time.time())
         self._write(request, error.status, reason, request_id, function_id, key_id)
+
+    def left(self, request: Request, head: CallHead) -> None:
+        """Record that a client left before its call was an invocation, or refused."""
+        reason = Outcome.CLIENT_GONE.value
+        self._metrics.record_refusal(request.method, CLIENT_GONE_STATUS, INVOCATION, reason)
+        if self._access is not None and self._access.takes_refusal(reason):
+            key_id = self._key_id_of(head.authorization, time.time())
+            self._write(request, CLIENT_GONE_STATUS, reason, new_uuid(), head.function_id, key_id)
 
     def preflight(self, request: Request, status: int) -> None:
         """Count the response to a preflight for a function: no call, and no refusal."""

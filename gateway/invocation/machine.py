@@ -83,9 +83,10 @@ class Invocation:
     attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
     because a worker waited for the client's body, which ``worker_s`` then includes.
     ``request_token`` is None unless a worker has to fetch the rest of the body. ``caller`` says who
-    invokes what, ``target`` is the path and query of the request. ``source`` is the client, whose
-    address is ``source.address``. ``page_access`` is set before the first event if a web page makes
-    the call, or may.
+    invokes what, ``target`` is the path and query as the client sent them: those of the request,
+    unless it is set before the first event. ``source`` is the client, whose address is
+    ``source.address``. ``page_access`` is set before the first event if a web page makes the call,
+    or may.
 
     For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
     workers have told. ``instance`` is the id of the instance that attached last, empty if its
@@ -487,7 +488,10 @@ class Invocation:
         """
         if self.state is ATTACHED:
             if self.version.passes_interim:
-                self._client.send_interim(status, forwardable_interim(headers))
+                kept = outer_headers(
+                    forwardable_interim(headers), self.source, self.version.inference_port
+                )
+                self._client.send_interim(status, kept)
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_INTERIM)
 

@@ -34,7 +34,8 @@ class CallHead(NamedTuple):
     """What admission reads of a request that calls a function; one pass over the headers finds it.
 
     The ids are canonical UUID text. The header values are as they came, ``None`` if absent.
-    ``is_linked``: ``authorization`` is made of the token in the query.
+    ``is_linked``: ``authorization`` is made of the token in the query. ``sent_target`` is the
+    target that the client sent, if the function gets another one; else empty.
     """
 
     function_id: str
@@ -43,6 +44,7 @@ class CallHead(NamedTuple):
     poll_seconds: bytes | None
     origin: bytes | None = None
     is_linked: bool = False
+    sent_target: bytes = b""
 
 
 def plain_head(request: Request) -> CallHead:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gateway.domain.model import FunctionVersion
 from gateway.invocation.collection import UploadSpace
-from gateway.invocation.machine import Invocation
+from gateway.invocation.machine import CLIENT_GONE_STATUS, Invocation
 from gateway.invocation.states import Outcome
 from queueing.interface import FunctionQueue
 from runtime.logs import LineWriter
@@ -116,7 +116,7 @@ class GatewayMetrics:
         )
         self._refusals = registry.counter(
             "gateway_refusals_total",
-            "Requests refused before they were invocations, and error responses of the API",
+            "Requests refused or left before they were invocations, and errors of the API",
             ("endpoint", "reason"),
         )
         self._overloaded = registry.counter(
@@ -240,7 +240,7 @@ class GatewayMetrics:
             self._refusals.child(endpoint, reason).value += 1
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
-        if endpoint == _HOST_ROUTED:
+        if endpoint == _HOST_ROUTED and status != CLIENT_GONE_STATUS:
             self._errors.child(str(status), "").value += 1
 
     def record_overload(self, version: FunctionVersion) -> None:

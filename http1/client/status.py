@@ -2,7 +2,7 @@
 
 import asyncio
 
-from http1.stream import Defect, Failure, Headers, NullResponseStream
+from http1.stream import Failure, Headers, NullResponseStream
 
 
 class AwaitedStatus(NullResponseStream):
@@ -23,13 +23,7 @@ class AwaitedStatus(NullResponseStream):
         if not self.known.done():
             self.known.set_result(status)
 
-    def response_broken(
-        self,
-        failure: Failure,
-        *,
-        is_stale: bool,  # noqa: ARG002
-        defect: Defect | None = None,  # noqa: ARG002
-    ) -> None:
+    def response_failed(self, failure: Failure) -> None:
         """Fail: there is no response."""
         if not self.known.done():
             self.known.set_exception(ConnectionError(f"no response ({failure.name.lower()})"))

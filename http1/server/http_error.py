@@ -11,7 +11,8 @@ class HttpError(Exception):
     The server sends this error as a problem document and closes the connection. ``status`` is 400,
     408, 414, 417, 431, 500, 501, 503 or 505, ``kind`` the last part of the problem's type,
     ``detail`` one sentence for people that repeats nothing the peer sent. ``target`` is the request
-    target if the head names one; for an error after the head the connection knows the target.
+    target if the head names one, ``to_head`` whether its method is HEAD; for an error after the
+    head the connection knows both.
     """
 
     def __init__(self, status: int, kind: str, detail: str, target: bytes = b"") -> None:
@@ -20,6 +21,7 @@ class HttpError(Exception):
         self.kind = kind
         self.detail = detail
         self.target = target
+        self.to_head = False
 
     def response(self, target: bytes, request_id: str) -> tuple[Headers, bytes]:
         """Return headers and body of the error response.
@@ -40,12 +42,16 @@ class HttpError(Exception):
 
 
 def encode_error_response(
-    error: HttpError, target: bytes, request_id: str, date_line: bytes
+    error: HttpError, target: bytes, request_id: str, date_line: bytes, *, to_head: bool
 ) -> bytes:
-    """Return the whole HTTP/1.1 response; it announces that the connection closes."""
+    """Return the whole HTTP/1.1 response; it announces that the connection closes.
+
+    ``to_head``: without its body (RFC 9110 §9.3.2).
+    """
     headers, body = error.response(target, request_id)
     framing = b"%bcontent-length: %d\r\nconnection: close\r\n" % (date_line, len(body))
-    return encode_response_head(error.status, headers, framing) + body
+    head = encode_response_head(error.status, headers, framing)
+    return head if to_head else head + body
 
 
 def bad_request(detail: str) -> HttpError:
@@ -53,9 +59,9 @@ def bad_request(detail: str) -> HttpError:
     return HttpError(400, "malformed-request", detail)
 
 
-def request_timeout(target: bytes) -> HttpError:
+def request_timeout() -> HttpError:
     """Return the 408 for a request that did not arrive in time."""
-    return HttpError(408, "request-timeout", "The request did not arrive in time", target)
+    return HttpError(408, "request-timeout", "The request did not arrive in time")
 
 
 def internal_error() -> HttpError:

@@ -23,7 +23,7 @@ from http1.server.http_error import (
     internal_error,
     request_timeout,
 )
-from http1.server.request_head import EXPECTS_CONTINUE, check_partial, read_head, target_of
+from http1.server.request_head import EXPECTS_CONTINUE, about, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
 from http1.server.transport import LINGERING, OPEN, PeerConnection
 from http1.stream import Request, RequestStream
@@ -228,9 +228,9 @@ class Http1Protocol(PeerConnection):
     ) -> int:
         self._expects_continue = bool(flags & EXPECTS_CONTINUE) and at == len(data)
         body = ChunkedBody()
+        self._response = response
         # Decoded before the dispatch, to know whether the whole body has arrived.
         body_data, at = body.take(data, at, self._limits.high_water_bytes)
-        self._response = response
         if not body.is_complete:
             self._body = body
             self._owes_first_part_end = True
@@ -415,7 +415,9 @@ class Http1Protocol(PeerConnection):
             return
         target = self._target or error.target
         request_id = request_id or _new_request_id()
-        self.write(encode_error_response(error, target, request_id, self._connections.date_line))
+        to_head = error.to_head if response is None else response.to_head
+        date_line = self._connections.date_line
+        self.write(encode_error_response(error, target, request_id, date_line, to_head=to_head))
         self._connections.on_error(error, target, self._peer.address, request_id)
         self._held.clear()
         self.close(linger=not self._got_eof)
@@ -467,7 +469,7 @@ class Http1Protocol(PeerConnection):
     def _time_out(self) -> None:
         """Respond 408 to an incomplete request; close an idle connection."""
         if self._response is not None or self._held:
-            self.send_error(request_timeout(target_of(self._held, self._limits)))
+            self.send_error(about(request_timeout(), self._held, self._limits))
         else:
             self._close()
 

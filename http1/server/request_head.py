@@ -40,6 +40,14 @@ _is_origin_form = re.compile(rb"/[!-\"$-~]*").fullmatch
 _is_absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)((?:[/?][!-\"$-~]*)?)").fullmatch
 _header_line = re.compile(rb"(%b):[ \t]*(%b)" % (_TOKEN, _VALUE)).fullmatch
 
+# RFC 9110 gives trailers no weight, clients do; a weight of zero means "not acceptable" (§12.4.2).
+_wants_trailers = re.compile(
+    rb"(?:^|,)[ \t]*trailers[ \t]*"
+    rb"(?:;[ \t]*q=(?:1(?:\.0{0,3})?|0\.(?=0{0,2}[1-9])[0-9]{1,3})[ \t]*)?(?:,|$)",
+    re.IGNORECASE,
+).search
+
+_HEAD = b"HEAD "
 _METHODS = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS"})
 
 HOST = b"host"
@@ -102,9 +110,15 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
         if method not in _METHODS or not _is_origin_form(target):
             target, authority, host = _unusual(method, target, authority, host)
     except HttpError as error:
-        error.target = target_of(first, limits)
-        raise
+        raise about(error, first, limits) from None
     return Request(method, target, authority, headers, body_bytes, now, host, peer, values), flags
+
+
+def about(error: HttpError, head: bytes | bytearray, limits: ServerLimits) -> HttpError:
+    """Return ``error`` with what ``head``, the beginning of a rejected one, says of its request."""
+    error.target = target_of(head, limits)
+    error.to_head = head.startswith(_HEAD)
+    return error
 
 
 def target_of(head: bytes | bytearray, limits: ServerLimits) -> bytes:
@@ -130,8 +144,7 @@ def check_partial(held: bytes | bytearray, limits: ServerLimits, checked_bytes: 
     try:
         _check_lines(held, limits, checked_bytes)
     except HttpError as error:
-        error.target = target_of(held, limits)
-        raise
+        raise about(error, held, limits) from None
 
 
 def _check_lines(held: bytes | bytearray, limits: ServerLimits, checked_bytes: int) -> None:
@@ -279,8 +292,7 @@ def _expectation(value: bytes, flags: int) -> int:
 
 def _read_te(value: bytes, flags: int) -> int:
     """Return ``flags`` after a TE header (RFC 9110 §10.1.4)."""
-    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
-    return flags | TAKES_TRAILERS if b"trailers" in codings else flags
+    return flags | TAKES_TRAILERS if _wants_trailers(value) else flags
 
 
 _FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _read_te}

@@ -54,7 +54,10 @@ class Http1Connection(Protocol):
 
 
 class Http1Response:
-    """One response. ``stream`` is what the dispatch returned, ``None`` until then."""
+    """One response, ``to_head``: to a HEAD request.
+
+    ``stream`` is what the dispatch returned, ``None`` until then.
+    """
 
     __slots__ = (
         "_closes",
@@ -63,15 +66,15 @@ class Http1Response:
         "_framing",
         "_last_chunk",
         "_left",
-        "_to_head",
         "stream",
+        "to_head",
     )
 
     def __init__(self, connection: Http1Connection, flags: int, to_head: bool) -> None:
         """``flags`` are the request head's; ``to_head``: the request's method was HEAD."""
         self._connection: Http1Connection | None = connection
         self._flags = flags
-        self._to_head = to_head
+        self.to_head = to_head
         self._framing: Framing = NOT_STARTED
         self._last_chunk = LAST_CHUNK
         self._left = 0
@@ -112,7 +115,7 @@ class Http1Response:
         self._framing, lines, self._closes = frame_response(
             status,
             body_bytes,
-            to_head=self._to_head,
+            to_head=self.to_head,
             to_http_1_0=bool(flags & HTTP_1_0),
             closes=bool(flags & CLOSE) or connection.closes_after(),
         )

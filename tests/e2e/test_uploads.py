@@ -61,17 +61,22 @@ class Uploader:
         self._stack = stack
         self._begun: list[RawUpload] = []
 
-    async def begin(self, gateway: Gateway, *lines: str, poll_s: int = 60) -> RawUpload:
-        """Send the head; ``lines`` are further header lines, the framing among them."""
+    async def begin(
+        self, gateway: Gateway, *lines: str, poll_s: int = 60, path: str = "/count"
+    ) -> RawUpload:
+        """Send the head; ``lines`` are further header lines, the framing among them.
+
+        A call below ``/v1/`` names its function in the body.
+        """
         host, port = gateway.url.removeprefix("http://").rsplit(":", 1)
         upload = RawUpload(*await asyncio.open_connection(host, int(port)))
         self._begun.append(upload)
         demo = self._stack.demo
         head = [
-            "POST /count HTTP/1.1",
+            f"POST {path} HTTP/1.1",
             "host: x",
             f"authorization: Bearer {demo.api_key}",
-            f"function-id: {demo.function_id}",
+            *([] if path.startswith("/v1/") else [f"function-id: {demo.function_id}"]),
             f"nvcf-poll-seconds: {poll_s}",
             *lines,
         ]
@@ -240,6 +245,10 @@ async def test_what_is_too_large_is_refused_before_it_is_read(
     status, answer = await announced.response()
     assert status == 413
     assert httpx.Response(413, content=answer).json()["type"].endswith(":content-too-large")
+    unnamed = await uploader.begin(
+        gateway, "content-length: 200001", "expect: 100-continue", path="/v1/completions"
+    )
+    assert (await unnamed.response())[0] == 413
     chunked = await uploader.begin(gateway, "transfer-encoding: chunked")
     await chunked.send(chunk(b"x" * 50_000))
     async with stack.direct() as direct:

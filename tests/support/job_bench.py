@@ -51,7 +51,12 @@ class CallPort(Port):
 
 
 class AttachPort(Port):
+    """``head`` is what the last POST began with."""
+
+    head = b""
+
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> Port:
+        self.head = head
         body = None if total_bytes is None else total_bytes - len(head)
         self._script.append(f"attach.stream {body}")
         return Port("post", self._script)
@@ -72,9 +77,10 @@ class Bench:
         deliveries: int = 1,
     ) -> None:
         self.script: list[str] = []
+        self.attach = AttachPort("attach", self.script)
         context: Context[Job] = Context(
             inference=Port("inference", self.script),
-            attach=AttachPort("attach", self.script),
+            attach=self.attach,
             registry=Port("registry", self.script),
             platform_headers=PLATFORM_HEADERS,
             gate=StartGate(),

@@ -8,7 +8,7 @@ response to a POST may come at any time; before the POST's end it means that the
 
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
-from http1.stream import NO_TRAILERS, Defect, Failure, Headers, NullResponseStream
+from http1.stream import NO_TRAILERS, Failure, Headers, NullResponseStream
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
@@ -118,13 +118,7 @@ class StreamedPost(NullResponseStream):
         if connection is not None and not connection.is_lost:
             connection.close()
 
-    def response_broken(
-        self,
-        failure: Failure,  # noqa: ARG002
-        *,
-        is_stale: bool,  # noqa: ARG002
-        defect: Defect | None = None,  # noqa: ARG002
-    ) -> None:
+    def response_failed(self, failure: Failure) -> None:  # noqa: ARG002
         """The connection broke before the gateway responded."""
         self._connection = None
         job, self._job = self._job, None
@@ -239,13 +233,7 @@ class RestOfBody(NullResponseStream):
         if job is not None:
             job.rest_end()
 
-    def response_broken(
-        self,
-        failure: Failure,  # noqa: ARG002
-        *,
-        is_stale: bool,  # noqa: ARG002
-        defect: Defect | None = None,  # noqa: ARG002
-    ) -> None:
+    def response_failed(self, failure: Failure) -> None:  # noqa: ARG002
         """The connection broke before the body was complete."""
         self._connection = None
         job, self._job = self._job, None

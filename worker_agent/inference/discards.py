@@ -13,7 +13,7 @@ and its slot would have to stay taken for as long.
 
 from collections.abc import Callable
 
-from http1.stream import Defect, Failure, Headers, NullResponseStream, RequestWriter
+from http1.stream import Failure, Headers, NullResponseStream, RequestWriter
 
 
 class Discards:
@@ -106,13 +106,7 @@ class DiscardedResponse(NullResponseStream):
         """The server is done."""
         self._discards.ended(self)
 
-    def response_broken(
-        self,
-        failure: Failure,
-        *,
-        is_stale: bool,  # noqa: ARG002
-        defect: Defect | None = None,  # noqa: ARG002
-    ) -> None:
+    def response_failed(self, failure: Failure) -> None:
         """The server closed the connection, or writes what is not HTTP."""
         if failure is Failure.INVALID:
             self._writer.discard(self)

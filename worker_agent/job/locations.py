@@ -21,7 +21,10 @@ _LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
 def outer_headers(
     headers: Headers, envelope: Envelope, platform_headers: PlatformHeaders
 ) -> Headers:
-    """Return the headers of a response; locations of the inference server become the client's."""
+    """Return the headers of a response, or of an interim one.
+
+    Locations of the inference server become the client's.
+    """
     for name, _ in headers:
         if name in _LOCATIONS:
             break

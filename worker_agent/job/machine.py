@@ -193,7 +193,9 @@ class Job:
         if self.state is not FORWARDING:
             self._check_late(Event.RESPONSE_INTERIM, FORWARDING)
             return
-        kept = forwardable_interim(headers)
+        kept = outer_headers(
+            forwardable_interim(headers), self.envelope, self._context.platform_headers
+        )
         head = encode_response_head(status, kept, b"")
         interim_bytes = self._interim_bytes + len(head)
         is_too_much = interim_bytes > MAX_INTERIM_BYTES or len(kept) > MAX_INNER_HEADERS

@@ -1,16 +1,22 @@
 """Base models of bodies, and types of members that several bodies share.
 
 Members are camelCase on the wire. A null member counts as absent, unknown members of a request are
-ignored, and values of enumerations are accepted in any case (`docs/wire.md` §9.1).
+ignored except in a `StrictBody`, and values of enumerations are accepted in any case
+(`docs/wire.md` §9.1).
 """
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from runtime.text_rules import text_rule
+
+MAX_NAME_CHARS = 64
+"""Characters of a name that a caller chose which an error repeats."""
+_MAX_NAMES = 8
+"""Unknown members that an error names."""
 
 Item = TypeVar("Item")
 
@@ -27,6 +33,27 @@ class Body(BaseModel):
         use_attribute_docstrings=True,
         ser_json_inf_nan="null",
     )
+
+
+class StrictBody(Body):
+    """A part of a request body that names no member which it does not have.
+
+    For what decides whether calls are accepted: a misspelt member would be a rule that nobody
+    enforces.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_others(cls, value: Any) -> Any:
+        # Not pydantic's own check, which makes an error for each of thousands of names.
+        known = {field.alias for field in cls.model_fields.values()}
+        others = [name for name in value if name not in known] if isinstance(value, dict) else []
+        if others:
+            listed = ", ".join(name[:MAX_NAME_CHARS] for name in others[:_MAX_NAMES])
+            raise ValueError(f"there is no member {listed}")
+        return value
 
 
 class View(BaseModel):

@@ -11,6 +11,7 @@ from gateway.api.schemas.fields import (
     FullUri,
     NcaId,
     ShortText,
+    StrictBody,
     Target,
     Timeout,
     any_case,
@@ -180,7 +181,7 @@ class Resource(Body):
     uri: FullUri
 
 
-class RateLimit(Body):
+class RateLimit(StrictBody):
     """How often the function may be invoked; a call above that gets 429."""
 
     rate_limit: Rate | None = None
@@ -247,7 +248,7 @@ class Telemetries(Body):
         return self
 
 
-class CorsSettings(Body):
+class CorsSettings(StrictBody):
     """Which web pages may read the function's responses (CORS).
 
     It replaces what the container sends; without it the container decides.

@@ -9,11 +9,13 @@ from gateway.errors import (
     FunctionNotFound,
     GatewayError,
     PollTimeout,
+    RateLimited,
     StoreUnavailable,
     Unauthenticated,
     problem_for,
 )
 from queueing.interface import QueueFull, QueueUnavailable
+from wire.headers import EXPOSED_HEADERS
 from wire.http1 import HeadError
 
 
@@ -105,3 +107,15 @@ def test_the_cause_is_for_logs_and_not_for_callers() -> None:
     assert str(error) == "nats://user@host refuses"
     assert error.detail == StoreUnavailable.summary
     assert b"nats" not in problem_for(error, "/", "")[2]
+
+
+def test_pages_may_read_what_a_rate_limit_says() -> None:
+    error = RateLimited("used up", limit=2, retry_after_s=30, reset_at=90)
+    names = [name for name, _ in error.headers]
+    assert names == [
+        b"retry-after",
+        b"x-ratelimit-limit",
+        b"x-ratelimit-remaining",
+        b"x-ratelimit-reset",
+    ]
+    assert set(names) <= set(EXPOSED_HEADERS)

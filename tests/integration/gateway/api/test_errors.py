@@ -145,6 +145,8 @@ async def test_json_that_two_parsers_would_read_differently_is_refused(
         {"cors": {"origins": ["https://app.example/page"]}},
         {"cors": {"origins": ["*"], "credentials": True}},
         {"cors": {"origins": ["https://app.example"] * 65}},
+        {"cors": {"origins": ["*"], "credential": False}},
+        {"rateLimit": {"rateLimit": "5-S", "synccheck": True}},
         {"maxBodyBytes": 1 << 53},
         {"inferenceUrl": "/h\u00e9"},
         {"inferenceUrl": "/a b"},

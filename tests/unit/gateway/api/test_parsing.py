@@ -16,6 +16,14 @@ from gateway.api.schemas.tokens import UpdateSecrets
 from gateway.errors import BadRequest, BodyTooLarge
 
 F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"
+FUNCTION = {"name": "a", "inferenceUrl": "/", "containerImage": "i"}
+HEALTH = {
+    "protocol": "HTTP",
+    "uri": "/ready",
+    "port": 1,
+    "timeout": "PT1S",
+    "expectedStatusCode": 200,
+}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
@@ -45,6 +53,32 @@ def test_a_mistake_is_told_by_its_place_and_its_rule() -> None:
         parse_body(json.dumps(body).encode(), Deploy)
     assert "field=deploymentSpecifications.0.maxInstances" in refused.value.detail
     assert "greater than or equal to 1" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("cors", {"orgins": ["*"], "origins": []}),
+        ("cors", {"Origins": [], "origins": []}),
+        ("rateLimit", {"rateLimit": "5-S", "synccheck": True}),
+    ],
+)
+def test_an_unknown_member_of_a_rule_is_refused_by_name(
+    member: str, value: dict[str, object]
+) -> None:
+    body = {**FUNCTION, "unknown": 1, "health": {**HEALTH, "unknown": 1}}
+    parse_body(json.dumps(body).encode(), CreateFunction)
+    with pytest.raises(BadRequest) as refused:
+        parse_body(json.dumps({**body, member: value}).encode(), CreateFunction)
+    name = next(iter(value)) if member == "cors" else "synccheck"
+    assert refused.value.detail.endswith(f"[field={member}, message=there is no member {name}]")
+
+
+def test_of_many_unknown_members_a_few_are_named() -> None:
+    cors = {f"{n}{'x' * 1000}": n for n in range(15_000)}
+    with pytest.raises(BadRequest) as refused:
+        parse_body(json.dumps({**FUNCTION, "cors": cors}).encode(), CreateFunction)
+    assert len(refused.value.detail) < 1000
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:

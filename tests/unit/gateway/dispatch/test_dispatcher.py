@@ -409,12 +409,22 @@ async def test_what_a_client_sends_while_its_call_is_held_is_not_lost() -> None:
     assert script.take() == ["queue.publish"]
 
 
-async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted() -> None:
+async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted_but_logged() -> None:
     numbers = StoredNumbers()
     numbers.answers.clear()
-    dispatch = dispatcher(numbers=numbers)
+    metrics, lines = MetricRegistry(with_process=False), Lines()
+    dispatch = dispatcher(
+        metrics=GatewayMetrics(metrics), access=AccessLog(lines, lambda: 0.0), numbers=numbers
+    )
     for call in [RatedCall(dispatch) for _ in range(2)]:
         call.stream.request_broken()
+    for line in map(json.loads, lines.lines):
+        told = (line["event"], line["status"], line["reason"], line["function_id"])
+        assert told == ("request.refused", 499, "client_gone", RATED)
+    text = metrics.exposition()
+    assert b'requests_total{method="POST",status="499",endpoint="TLB"} 2\n' in text
+    assert b'gateway_refusals_total{endpoint="TLB",reason="client_gone"} 2\n' in text
+    assert b'app_invocation_error{http_status_code="499",function_id=""} 0\n' in text
     numbers.answers.set()
     await until(lambda: numbers.documents)
     calls = [RatedCall(dispatch) for _ in range(4)]

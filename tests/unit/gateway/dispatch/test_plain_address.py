@@ -14,6 +14,7 @@ from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.model import EVERYTHING, FunctionVersion, ResourceScope, VersionState
 from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
@@ -31,6 +32,7 @@ from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
+from tests.support.waiting import until
 from wire.envelope import Envelope, decode_envelope
 from wire.ids import FunctionId, VersionId
 
@@ -45,11 +47,12 @@ def authenticate(authorization: bytes | None, now: float) -> Principal:
     invoke = frozenset({INVOKE})
     match authorization:
         case b"Bearer all":
-            return Principal("own", "sub", invoke, EVERYTHING)
+            return Principal("own", "sub", invoke, EVERYTHING, key_id="key-all")
         case b"Bearer one":
-            return Principal("own", "sub", invoke, ResourceScope(functions=frozenset({F})))
+            one = ResourceScope(functions=frozenset({F}))
+            return Principal("own", "sub", invoke, one, key_id="key-one")
         case b"Bearer none":
-            return Principal("own", "sub", frozenset(), EVERYTHING)
+            return Principal("own", "sub", frozenset(), EVERYTHING, key_id="key-none")
     raise Unauthenticated
 
 
@@ -70,9 +73,13 @@ class Plain:
         default_factory=lambda: RecordedResponseWriter(Script(), "client")
     )
     own: PagePolicy = OPEN
+    max_body_bytes: int = 0
+    numbers: StoredNumbers = field(default_factory=StoredNumbers)
     access: list[str] = field(default_factory=list)
+    metrics: MetricRegistry = field(default_factory=lambda: MetricRegistry(with_process=False))
 
     def __post_init__(self) -> None:
+        self.recorded = GatewayMetrics(self.metrics)
         self.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE))
         self.model.apply(FunctionVersion(G, V, "own", "embed", VersionState.ACTIVE))
 
@@ -84,9 +91,10 @@ class Plain:
         headers: Headers | None = None,
         body_bytes: int | None = 0,
     ) -> RequestStream:
-        metrics = GatewayMetrics(MetricRegistry(with_process=False))
+        metrics = self.recorded
         attach = AttachEndpoint(lambda: 0.0)
-        registry = InvocationRegistry(attach, self.queue, metrics, None, lambda: 0.0, print)
+        access = AccessLog(Lines(self.access), lambda: 0.0)
+        registry = InvocationRegistry(attach, self.queue, metrics, access, lambda: 0.0, print)
         context = Context(
             queue=self.queue,
             registry=registry,
@@ -94,7 +102,7 @@ class Plain:
             attach_uri=b"http://10.0.0.1:8090",
             process=7,
             uploads=UploadSpace(CollectionBounds(), RecordedSpool(Script()).open),
-            max_body_bytes=0,
+            max_body_bytes=self.max_body_bytes,
             clock=lambda: 0.0,
         )
         admission = Admission(
@@ -104,12 +112,9 @@ class Plain:
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
-            Gates(
-                admission,
-                RateLimits(StoredNumbers(), lambda: 0),
-            ),
+            Gates(admission, RateLimits(self.numbers, lambda: 0)),
             PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, self.own)),
-            Refusals(metrics, AccessLog(Lines(self.access), lambda: 0.0), admission.key_id_of),
+            Refusals(metrics, access, admission.key_id_of),
             Sources([], trusts_unix=False),
         )
         sent = list(headers or [])
@@ -156,6 +161,35 @@ def test_the_function_and_the_rest_of_the_path(name: bytes, target: bytes, inner
     assert (envelope.method, envelope.path, envelope.body) == (b"PUT", inner, b"body")
     prefixes = [value for key, value in envelope.headers if key == b"x-forwarded-prefix"]
     assert prefixes == [b"/f/" + name]
+
+
+def test_a_call_is_told_and_logged_with_the_path_that_its_client_sent() -> None:
+    plain = Plain(max_body_bytes=3)
+    plain.begin(b"POST", b"/f/chat?x=1", body_bytes=4)
+    assert plain.refusal(413)["instance"] == "/f/chat"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/chat"]
+
+
+def test_a_refusal_of_a_path_that_names_its_function_is_too() -> None:
+    plain = Plain()
+    plain.begin(b"POST", b"/f/unknown/v1/x?x=1", body_bytes=4)
+    assert plain.refusal(404)["instance"] == "/f/unknown/v1/x"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/unknown/v1/x"]
+
+
+async def test_so_is_a_refusal_that_was_decided_later() -> None:
+    plain = Plain()
+    limit = RateLimitPolicy(rate="1-D", is_exact=True)
+    plain.model.apply(FunctionVersion(F, V, "own", "chat", VersionState.ACTIVE, rate_limit=limit))
+    plain.begin(b"GET", b"/f/chat/x").request_end()
+    await until(lambda: plain.queue.envelopes)
+    plain.queue.envelopes.clear()
+    plain.numbers.answers.clear()
+    plain.begin(b"GET", b"/f/chat/v1/x?x=1").request_end()
+    plain.numbers.answers.set()
+    await until(lambda: plain.client.head)
+    assert plain.refusal(429)["instance"] == "/f/chat/v1/x"
+    assert [json.loads(line)["path"] for line in plain.access] == ["/f/chat/v1/x"]
 
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
@@ -238,6 +272,50 @@ def test_who_may_not_call_is_refused_before_the_body(
     plain.refusal(status)
 
 
+@pytest.mark.parametrize(
+    ("credential", "headers", "body_bytes", "status", "key_id"),
+    [
+        (NONE, [], 9, 403, "key-none"),
+        (ALL, [(b"content-type", b"text/plain")], 9, 415, "key-all"),
+        (ALL, [(b"nvcf-poll-seconds", b"soon")], 9, 400, "key-all"),
+        (ALL, [], 1001, 413, "key-all"),
+        (b"Bearer bad", [], 9, 401, ""),
+        (None, [], 9, 401, ""),
+    ],
+)
+def test_a_call_by_its_model_that_is_refused_before_its_body_is_counted_as_a_call_of_its_key(
+    credential: bytes | None, headers: Headers, body_bytes: int, status: int, key_id: str
+) -> None:
+    plain = Plain(max_body_bytes=1000)
+    plain.begin(b"POST", b"/v1/chat/completions", credential, headers, body_bytes)
+    plain.refusal(status)
+    (line,) = map(json.loads, plain.access)
+    assert (line["status"], line["key_id"]) == (status, key_id)
+    counted = b'axum_http_requests_total{method="POST",status="%d",endpoint="TLB"} 1\n' % status
+    assert counted in plain.metrics.exposition()
+
+
+@pytest.mark.parametrize(
+    ("limits", "body_bytes", "is_refused"),
+    [((10, 20), 21, True), ((10, 20), 20, False), ((10, 0), 500, False), ((), 1001, True)],
+)
+def test_a_length_above_every_limit_of_the_keys_one_function_is_refused_before_the_body(
+    limits: tuple[int, ...], body_bytes: int, is_refused: bool
+) -> None:
+    plain = Plain(max_body_bytes=1000)
+    for version, limit in zip((V, VersionId(G)), limits, strict=False):
+        plain.model.apply(
+            FunctionVersion(F, version, "own", "chat", VersionState.ACTIVE, max_body_bytes=limit)
+        )
+    plain.begin(b"POST", b"/v1/chat/completions", ONE, body_bytes=body_bytes)
+    if is_refused:
+        plain.refusal(413)
+        (line,) = map(json.loads, plain.access)
+        assert (line["function_id"], line["key_id"]) == (F, "key-one")
+    else:
+        assert plain.client.head is None
+
+
 def test_a_bad_poll_window_is_refused_before_the_body() -> None:
     plain = Plain()
     plain.begin(
@@ -290,13 +368,18 @@ def test_the_paths_of_the_api_stay_the_gateways(target: bytes) -> None:
     plain.refusal(404)
 
 
-def test_a_client_that_leaves_before_the_model_is_known_leaves_nothing() -> None:
+def test_a_client_that_leaves_before_the_model_is_known_leaves_a_line_and_a_count() -> None:
     plain = Plain()
     stream = plain.begin(b"POST", b"/v1/completions", body_bytes=100)
     stream.request_data(b'{"mod')
     stream.request_broken()
     assert plain.queue.envelopes == []
     assert plain.client.head is None
+    (line,) = map(json.loads, plain.access)
+    told = (line["path"], line["status"], line["reason"], line["key_id"])
+    assert told == ("/v1/completions", 499, "client_gone", "key-all")
+    counted = b'axum_http_requests_total{method="POST",status="499",endpoint="TLB"} 1\n'
+    assert counted in plain.metrics.exposition()
 
 
 NAMED = [

@@ -253,6 +253,15 @@ def test_interim_responses_are_passed_on_if_the_version_says_so() -> None:
         assert world.script.take() == ["queue.answered", "client.head 200"]
 
 
+def test_the_location_in_an_interim_response_is_the_clients() -> None:
+    source = Source("192.0.2.1", b"https", b"f.example", prefix=b"/f/x")
+    world = World(passes_interim=True, source=source).publish().attach()
+    world.invocation.response_interim(102, [(b"location", b"http://localhost:8000/status/7")])
+    assert world.script.take() == [
+        "client.interim 102 [(b'location', b'https://f.example/f/x/status/7')]"
+    ]
+
+
 def test_a_request_whose_worker_breaks_after_an_interim_response_goes_back_to_the_queue() -> None:
     world = World(passes_interim=True).publish().attach()
     world.invocation.response_interim(103, [])

@@ -150,6 +150,13 @@ def test_a_response_longer_than_announced_is_reset_and_its_stream_breaks() -> No
         (b"", b"0\r\n\r\n"),
         (b"te: trailers\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
         (b"TE: deflate;q=0.5 , Trailers\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"te: trailers;q=1\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"te: gzip, trailers ; q=0.001\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"te: trailers;q=0.5,deflate\r\n", b"0\r\nx-sum: 1\r\n\r\n"),
+        (b"te: trailers;q=0\r\n", b"0\r\n\r\n"),
+        (b"te: trailers;q=0.000, deflate\r\n", b"0\r\n\r\n"),
+        (b"te: trailers;q=high\r\n", b"0\r\n\r\n"),
+        (b"te: x-trailers\r\n", b"0\r\n\r\n"),
         (b"te: deflate\r\n", b"0\r\n\r\n"),
     ],
 )
@@ -279,6 +286,39 @@ def test_an_error_does_not_name_the_path_of_the_request_before(
     harness = Harness(on=answering)
     harness.feed(GET, *pieces)
     assert problem(harness).get("instance") == path
+
+
+@pytest.mark.parametrize(
+    ("wire", "status"),
+    [
+        (b"HEAD /a#b HTTP/1.1\r\nHost: h\r\n\r\n", b"400"),
+        (b"HEAD a HTTP/1.1\r\nHost: h\r\n\r\n", b"400"),
+        (b"HEAD /a HTTP/1.1\r\n\r\n", b"400"),
+        (b"HEAD /a HTTP/1.1\nHost: h\n\n", b"400"),
+        (b"HEAD /a HTTP/3.0\r\nHost: h\r\n\r\n", b"505"),
+        (b"HEAD /" + b"a" * 17_000, b"414"),
+        (b"HEAD /a HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 70_000, b"431"),
+        (b"HEAD /a HTTP/1.1\r\nHost: h\r\n", b"408"),
+        (CHUNKED_POST.replace(b"POST", b"HEAD") + b"no size\r\n", b"400"),
+        (post(b"late").replace(b"POST", b"HEAD")[:-1], b"408"),
+    ],
+    ids=lambda value: repr(value)[2:40],
+)
+def test_the_response_to_a_head_request_that_fails_has_no_body(wire: bytes, status: bytes) -> None:
+    harness = Harness(ServerLimits(head_timeout_s=2, body_stall_s=2))
+    harness.feed(wire)
+    harness.pass_time(3)
+    assert harness.status() == status
+    assert re.search(rb"\r\ncontent-length: [1-9]", harness.transport.written)
+    assert harness.transport.written.endswith(b"\r\nconnection: close\r\n\r\n")
+
+
+def test_a_body_that_reads_like_a_head_request_does_not_take_the_errors_body() -> None:
+    harness = Harness(ServerLimits(body_stall_s=2))
+    harness.feed(CHUNKED_POST + b"5\r\nHEAD \r\n")
+    harness.feed(b"HEAD \r\n")
+    assert harness.status() == b"400"
+    assert not harness.transport.written.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(

@@ -391,6 +391,12 @@ def test_an_interim_response_opens_the_post_and_leaves_the_lease_until_the_head(
     assert (bench.job.outcome, bench.take()) == (Outcome.ANSWERED, ["registry.finished"])
 
 
+def test_the_location_in_an_interim_response_is_the_clients() -> None:
+    bench = Bench(more=((b"x-forwarded-host", b"f.example"),)).forward()
+    bench.job.response_interim(102, [(b"location", b"http://h:1/status/7")])
+    assert b"\r\nlocation: http://f.example/status/7\r\n" in bench.attach.head
+
+
 def test_a_lease_ends_with_the_head_if_the_post_is_opened_after_it() -> None:
     bench = Bench().forward()
     bench.job.response_interim(103, [])
