@@ -41,7 +41,7 @@ _is_absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)((?:[/?][!-\"
 _header_line = re.compile(rb"(%b):[ \t]*(%b)" % (_TOKEN, _VALUE)).fullmatch
 
 # RFC 9110 gives trailers no weight, clients do; a weight of zero means "not acceptable" (§12.4.2).
-_wants_trailers = re.compile(
+_asks_for_trailers = re.compile(
     rb"(?:^|,)[ \t]*trailers[ \t]*"
     rb"(?:;[ \t]*q=(?:1(?:\.0{0,3})?|0\.(?=0{0,2}[1-9])[0-9]{1,3})[ \t]*)?(?:,|$)",
     re.IGNORECASE,
@@ -292,7 +292,7 @@ def _expectation(value: bytes, flags: int) -> int:
 
 def _read_te(value: bytes, flags: int) -> int:
     """Return ``flags`` after a TE header (RFC 9110 §10.1.4)."""
-    return flags | TAKES_TRAILERS if _wants_trailers(value) else flags
+    return flags | TAKES_TRAILERS if _asks_for_trailers(value) else flags
 
 
 _FLAG_READERS = {_CONNECTION: _persistence, _EXPECT: _expectation, _TE: _read_te}
