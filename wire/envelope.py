@@ -248,9 +248,8 @@ def _attach(target_uri: bytes, response_token: bytes, request_token: str | None)
     """Return ``statelessConfig`` with its one HTTP/1 connection config."""
     if request_token is None:
         return _attach_start(target_uri, len(response_token), 0) + response_token
-    rest_token = request_token.encode()
-    start = _attach_start(target_uri, len(response_token), len(_field(b'"', rest_token)))
-    return start + response_token + _field(b'"', rest_token)
+    rest = _field(b'"', request_token.encode())
+    return _attach_start(target_uri, len(response_token), len(rest)) + response_token + rest
 
 
 @lru_cache(maxsize=64)

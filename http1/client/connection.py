@@ -104,6 +104,7 @@ class ClientConnection(WatchedConnection):
         self._partial: PartialHead | None = None
         self._is_paused = False
         self._is_resting = False
+        self._is_reusable = True
         self._is_reused = False
         self._request_bytes = 0
         self._unread = b""
@@ -126,7 +127,6 @@ class ClientConnection(WatchedConnection):
         self._is_bodiless = False
         self._is_ended = False
         self._is_head_reported = False
-        self._is_reusable = True
         self._is_silent = True
 
     def __repr__(self) -> str:
@@ -289,14 +289,14 @@ class ClientConnection(WatchedConnection):
         head = known_head(data[:end]) if end > 0 and self._is_silent else None
         if head is None or self._is_head_request or not head.body_bytes:
             return False
-        body = data[end + 4 :]
-        status = head.status
-        if len(body) != head.body_bytes or status in BODILESS_STATUSES or status < 200:
+        status, body_at = head.status, end + 4
+        is_whole = len(data) == body_at + head.body_bytes
+        if not is_whole or status in BODILESS_STATUSES or status < 200:
             return False
         self.idle_s = head.idle_s
         self._is_reusable = self._is_reusable and head.is_persistent
         self._give_back()
-        response_stream.response_whole(status, head.headers, head.body_bytes, body)
+        response_stream.response_whole(status, head.headers, head.body_bytes, data[body_at:])
         return True
 
     def _read(self, response_stream: ResponseStream, data: bytes) -> None:
@@ -544,9 +544,7 @@ class ClientConnection(WatchedConnection):
 
     def _release(self) -> None:
         """Forget the response, which is complete, and give the connection back."""
-        is_reusable = self._is_reusable
         self._reset()
-        self._is_reusable = is_reusable
         self._give_back()
 
     def _give_back(self) -> None:
