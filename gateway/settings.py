@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
-from runtime.settings import Address, Seconds, Section, load
+from runtime.settings import Address, Name, Seconds, Section, load
 from runtime.text_rules import text_rule
 from wire.origins import ANY_ORIGIN, normal_origin
 
@@ -40,9 +40,6 @@ def parse_hop(value: object) -> object:
 Value = TypeVar("Value")
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
-Name = Annotated[
-    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
-]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(parse_hop)]
 Origin = Annotated[str, AfterValidator(normal_origin)]

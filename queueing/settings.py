@@ -8,13 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
-from runtime.settings import Seconds, Section
-from runtime.text_rules import text_rule
+from runtime.settings import Name, Seconds, Section
 
 Count = Annotated[int, Field(ge=1)]
-Region = Annotated[
-    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
-]
 Replicas = Annotated[int, Field(ge=1, le=5)]
 QueueReplicas = Annotated[int, Field(ge=0, le=5)]
 
@@ -22,7 +18,7 @@ QueueReplicas = Annotated[int, Field(ge=0, le=5)]
 class QueueSettings(Section):
     """The function queues, one per function version and region."""
 
-    region: Region = "local"
+    region: Name = "local"
     """Region in the names of queues, and the value of the header nvcf-invocation-region."""
     max_messages: Count = 100_000
     """Requests per function version that wait for a worker; more get 429."""

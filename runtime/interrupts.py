@@ -8,7 +8,7 @@ import os
 import signal
 from types import FrameType
 
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C has ended."""
 
 
@@ -24,4 +24,4 @@ def raise_again() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(_EXIT_INTERRUPTED)

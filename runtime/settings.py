@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
-from runtime.text_rules import message_of
+from runtime.text_rules import message_of, text_rule
 
 
 class Section(BaseModel):
@@ -105,6 +105,10 @@ def _seconds_of_text(text: str) -> float:
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, allow_inf_nan=False)]
 """A duration in seconds, at least 0; `parse_seconds` lists the formats."""
+Name = Annotated[
+    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
+]
+"""A name that can be a part of subjects, paths and file names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from queueing.settings import WorkerBrokerSettings
-from runtime.settings import Address, Seconds, Section
+from runtime.settings import Address, Name, Seconds, Section
 from runtime.text_rules import text_rule
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
@@ -37,9 +37,6 @@ Uuid = Annotated[str, AfterValidator(_uuid)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Status = Annotated[int, Field(ge=100, le=599)]
-Name = Annotated[
-    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
-]
 Text = Annotated[str, text_rule(r"^[^\x00-\x1f\x7f]*$", "not have control characters")]
 UrlPath = Annotated[str, text_rule(r"^/[!-~]*$", "be a path: / and visible ASCII characters")]
 

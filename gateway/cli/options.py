@@ -66,14 +66,14 @@ FileOption = Annotated[
     ),
 ]
 
-URL_FORM = f"give --api-url or {API_URL_VARIABLE} as http://HOST:PORT or https://HOST"
+_URL_FORM = f"give --api-url or {API_URL_VARIABLE} as http://HOST:PORT or https://HOST"
 _is_visible = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
 def api_target(url: str, key: str) -> ApiTarget:
     """Return the API to call. Ends the program if URL or key is missing or malformed."""
     if not is_url(url, "http", "https"):
-        raise usage(f"{url or 'An empty text'} is not a URL: {URL_FORM}.")
+        raise usage(f"{url or 'An empty text'} is not a URL: {_URL_FORM}.")
     if not key:
         raise usage(f"Give an API key with {API_KEY_VARIABLE} or --api-key.")
     if not _is_visible(key):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.api.schemas.fields import WHOLE, Body, NcaId, View
+from gateway.api.schemas.fields import VISIBLE_ID, WHOLE, Body, NcaId, View
 from gateway.domain.model import Account
 from runtime.text_rules import text_rule
 
@@ -16,12 +16,7 @@ AccountName = Annotated[
 ]
 MaxFunctions = Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
 KeptLimit = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
-ClientId = Annotated[
-    str,
-    text_rule(
-        r"^[\x21-\x7e]{1,128}$", "consist of 1 to 128 visible ASCII characters, without spaces"
-    ),
-]
+ClientId = Annotated[str, VISIBLE_ID]
 
 
 class AccountLimits(Body):

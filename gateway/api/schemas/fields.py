@@ -203,12 +203,10 @@ MaybeText = Annotated[str, Field(max_length=MAX_SHORT_CHARS)]
 """May be empty, which counts as absent."""
 Texts = Annotated[list[MaybeText], items(256), AfterValidator(_without_repeats)]
 """A list of texts without duplicates, in the order given."""
-NcaId = Annotated[
-    str,
-    text_rule(
-        r"^[\x21-\x7e]{1,128}$", "consist of 1 to 128 visible ASCII characters, without spaces"
-    ),
-]
+VISIBLE_ID = text_rule(
+    r"^[\x21-\x7e]{1,128}$", "consist of 1 to 128 visible ASCII characters, without spaces"
+)
+NcaId = Annotated[str, VISIBLE_ID]
 _SECONDS = r"[0-9]+(\.[0-9]+)?S"
 _MINUTES = rf"[0-9]+M({_SECONDS})?"
 _TIME = rf"T([0-9]+H({_MINUTES}|{_SECONDS})?|{_MINUTES}|{_SECONDS})"

@@ -58,9 +58,10 @@ def _one_argument(value: str) -> str:
     return value
 
 
+_NO_ZERO_BYTE = text_rule(r"^[^\x00]*$", "not have a zero byte", max_length=MAX_VALUE_CHARS)
 Arguments = Annotated[
     str,
-    text_rule(r"^[^\x00]*$", "not have a zero byte", max_length=MAX_VALUE_CHARS),
+    _NO_ZERO_BYTE,
     AfterValidator(_one_argument),
 ]
 """Less than 131,072 bytes as UTF-8."""
@@ -134,9 +135,7 @@ class EnvironmentEntry(Body):
             r"^[^=\x00]+$", "not be empty, and have neither = nor a zero byte", max_length=256
         ),
     ]
-    value: Annotated[
-        str, text_rule(r"^[^\x00]*$", "not have a zero byte", max_length=MAX_VALUE_CHARS)
-    ]
+    value: Annotated[str, _NO_ZERO_BYTE]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
