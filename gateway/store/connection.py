@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,7 +83,9 @@ class StoreConnection:
         self._up.clear()
         if self._reopening is not None:
             self._reopening.cancel()
-        await self._client.close()
+        # The client writes what it still has, also to a server that has gone.
+        with suppress(ConnectionError):
+            await self._client.close()
 
     async def client(self) -> Client:
         """Wait without limit until the client is connected; return it."""
