@@ -7,6 +7,7 @@ from gateway.api.schemas.deployments import DeploymentView, HealthInfoView, Spec
 from gateway.api.schemas.function_views import FunctionView, InstanceView
 from gateway.domain.deployment import Deployment, GpuSpec, HealthInfo, Instance, VersionDetails
 from gateway.domain.model import FunctionVersion, Phase
+from gateway.domain.states import ALIVE, is_running
 
 _DEFAULT_HEALTH = "/v2/health/ready"
 _FOR_OWNERS = (
@@ -32,7 +33,6 @@ _FOR_OWNERS = (
 """Members that only the owner gets. NVCF also shows the last four to others
 (`docs/wire.md` §10.5)."""
 _FOR_ALL = ("apiBodyFormat", "description")
-_SHOWN = frozenset({Phase.STARTING, Phase.RUNNING})
 
 
 def function_view(
@@ -41,7 +41,7 @@ def function_view(
     *,
     is_owner: bool,
     with_secrets: bool = False,
-    instances: Iterable[Instance] | None = None,
+    instances: list[InstanceView] | None = None,
 ) -> FunctionView:
     """Return the view of a version; ``details`` are `None` if they cannot be read."""
     spec: Mapping[str, object] = details.spec if details is not None else {}
@@ -63,18 +63,23 @@ def function_view(
     if with_secrets and details is not None and details.secret_names:
         members["secrets"] = list(details.secret_names)
     if instances is not None:
-        shown = sorted(instances, key=lambda instance: (instance.created_at, instance.instance_id))
-        members["activeInstances"] = [
-            instance_view(instance) for instance in shown if instance.phase in _SHOWN
-        ]
+        members["activeInstances"] = instances
     return FunctionView.model_validate(members)
 
 
-def instance_view(instance: Instance) -> InstanceView:
-    """Return the owner's view of an instance."""
-    status: Literal["RUNNING", "STARTING"] = (
-        "RUNNING" if instance.phase is Phase.RUNNING else "STARTING"
-    )
+def instance_views(instances: Iterable[Instance], now: float) -> list[InstanceView]:
+    """Return the owner's view of instances that serve or are going to, the oldest first.
+
+    One that can serve at ``now``, Unix seconds, is RUNNING at once: the version's state, which is
+    shown beside it, does not wait for the provisioner to store the phase either.
+    """
+    shown = sorted(instances, key=lambda instance: (instance.created_at, instance.instance_id))
+    return [_instance_view(instance, now) for instance in shown if instance.phase in ALIVE]
+
+
+def _instance_view(instance: Instance, now: float) -> InstanceView:
+    runs = instance.phase is Phase.RUNNING or is_running(instance, now)
+    status: Literal["RUNNING", "STARTING"] = "RUNNING" if runs else "STARTING"
     return InstanceView(
         instance_id=instance.instance_id,
         function_id=instance.function_id,

@@ -25,7 +25,7 @@ from gateway.api.schemas.functions import (
     UpdateMetadata,
     UpdateRateLimit,
 )
-from gateway.api.serializers import function_view
+from gateway.api.serializers import function_view, instance_views
 from gateway.domain.compare_and_set import change_details, change_version, delete_record
 from gateway.domain.cors import PagePolicy, page_policy_of
 from gateway.domain.deployment import VersionDetails
@@ -71,13 +71,16 @@ async def get(api: Api, call: Call[None, DetailsQuery]) -> FunctionResponse:
     is_owner = version.account == call.account
     has_details = is_owner and DETAILS in call.principal.scopes
     details = await _details(api, call, version)
+    instances = None
+    if has_details:
+        instances = instance_views(api.catalog.instances(version.version_id), api.clock())
     return FunctionResponse(
         function=function_view(
             version,
             details,
             is_owner=is_owner,
             with_secrets=has_details and call.query.include_secrets,
-            instances=api.catalog.instances(version.version_id) if has_details else None,
+            instances=instances,
         )
     )
 

@@ -3,7 +3,9 @@
 Source: `docs/wire.md` §16.2.
 """
 
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -70,22 +72,29 @@ async def test_instances_are_told_in_both_tongues(client: Client, plane: Control
     deployment = plane.catalog.deployment(version_id)
     assert deployment is not None
     spec = deployment.specs[0]
-    for name, phase in (("a", Phase.RUNNING), ("b", Phase.STARTING), ("c", Phase.FAILED)):
-        await plane.store.put(
-            Instance(
-                name,
-                deployment.deployment_id,
-                spec.spec_id,
-                deployment.function_id,
-                deployment.version_id,
-                deployment.account,
-                spec.gpu,
-                spec.instance_type,
-                spec.backend,
-                phase,
-            )
+    lease_until = int(time.time()) + 600
+    starts: dict[str, Any] = {}
+    serves = {"is_connected": True, "is_healthy": True, "lease_until": lease_until}
+    for name, phase, worker in (
+        ("a", Phase.RUNNING, starts),
+        ("b", Phase.STARTING, starts),
+        ("c", Phase.FAILED, starts),
+        ("d", Phase.STARTING, serves),
+    ):
+        instance = Instance(
+            name,
+            deployment.deployment_id,
+            spec.spec_id,
+            deployment.function_id,
+            deployment.version_id,
+            deployment.account,
+            spec.gpu,
+            spec.instance_type,
+            spec.backend,
+            phase,
         )
-    await plane.catalog.until(lambda: len(plane.catalog.instances(version_id)) == 3)
+        await plane.store.put(replace(instance, **worker))
+    await plane.catalog.until(lambda: len(plane.catalog.instances(version_id)) == 4)
     path = version_path(function_id, version_id)
 
     async def statuses(**how: dict[str, str]) -> list[tuple[str, str | None]]:
@@ -95,5 +104,5 @@ async def test_instances_are_told_in_both_tongues(client: Client, plane: Control
     shown = (await client.get(path)).body["function"]["activeInstances"]
     assert {one["icmsRequestId"] for one in shown} == {deployment.deployment_id}
     assert {one["sisRequestId"] for one in shown} == {deployment.deployment_id}
-    assert await statuses() == [("a", "RUNNING"), ("b", "STARTING")]
-    assert await statuses(headers=SIDEKO) == [("a", "ACTIVE"), ("b", None)]
+    assert await statuses() == [("a", "RUNNING"), ("b", "STARTING"), ("d", "RUNNING")]
+    assert await statuses(headers=SIDEKO) == [("a", "ACTIVE"), ("b", None), ("d", "ACTIVE")]
