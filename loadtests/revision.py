@@ -14,19 +14,9 @@ class RevisionError(Exception):
 
 def extract(revision: str, folder: Path) -> None:
     """Write the files of ``revision`` into ``folder``, which is created. Raises RevisionError."""
-    command = [
-        "git",
-        "-C",
-        str(_REPOSITORY),
-        "archive",
-        "--format=tar",
-        "--end-of-options",
-        revision,
-    ]
+    command = ["git", "-C", str(_REPOSITORY), "archive", "--format=tar", "--end-of-options"]
     try:
-        done = subprocess.run(
-            [*command, "--end-of-options", revision], capture_output=True, check=False
-        )
+        done = subprocess.run([*command, revision], capture_output=True, check=False)
     except OSError as error:
         raise RevisionError(f"--against needs git: {error}") from error
     if done.returncode:
