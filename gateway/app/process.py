@@ -1,7 +1,6 @@
 """One gateway process: made from settings, served, drained."""
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -68,7 +67,7 @@ from http1.server.listener import (
 from http1.stream import Dispatch, Request
 from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
-from runtime import logs
+from runtime import garbage, logs
 from runtime.events import emit
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.loop_turns import LoopTurns
@@ -229,7 +228,7 @@ class GatewayProcess:
             stack.callback(self._lines.close)
             api = await self._open_control(stack)
             dispatcher = self._dispatcher(target_uri, api)
-            self._settle()
+            garbage.settle()
             # Now: the turns of the start, which nobody waits for, are not of interest.
             self._turns.start()
             stack.callback(self._turns.stop)
@@ -344,15 +343,6 @@ class GatewayProcess:
         )
         stack.callback(listener.abort_all)
         return listener
-
-    def _settle(self) -> None:
-        """Exclude the present objects from garbage collection, and collect less often.
-
-        They are used to the end, and the objects of requests rarely form cycles.
-        """
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
     async def _drain(self, public: Listener, attach: Listener) -> None:
         self._is_draining = True

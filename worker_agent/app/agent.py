@@ -1,13 +1,13 @@
 """The agent process: made from settings, served, drained."""
 
 import asyncio
-import gc
 import logging
 from contextlib import AsyncExitStack
 
 from http1.client.pool import Connect, Pool
 from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
+from runtime import garbage
 from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.loop_turns import LoopTurns
@@ -147,8 +147,7 @@ class Agent:
             stack.callback(self._pool.close)
             self._start_pulling(stack, broker, response)
             stack.callback(self._runner.abandon_all)
-            gc.collect()
-            gc.freeze()
+            garbage.settle()
             turns = LoopTurns()
             self.metrics.watch_turns(turns)
             turns.start()

@@ -22,7 +22,7 @@ from wire.headers import (
     PLATFORM,
     misspelled,
 )
-from wire.http1 import HeadError, encode_request_head
+from wire.http1 import HeadError, encode_request_head, is_token
 
 _NAMES_SET_HERE = (
     PLATFORM
@@ -41,7 +41,7 @@ _SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
 _MAX_KNOWN = 512
 _MAX_KNOWN_BYTES = 64
 _known_kept: set[bytes] = set()
-"""Spellings of names that are forwarded."""
+"""Spellings of names that are forwarded; each is a token."""
 _PLATFORM_LINES = (
     b"NVCF-REQID: %b\r\nNVCF-SUB: %b\r\nNVCF-NCAID: %b\r\nNVCF-ASSET-DIR: %b/%b\r\n"
     b"NVCF-LARGE-OUTPUT-DIR: %b/%b\r\nNVCF-MAX-RESPONSE-SIZE-BYTES: %d\r\n"
@@ -221,6 +221,8 @@ def _sort(given: Headers) -> tuple[Headers, dict[bytes, bytes]]:
         if not name.islower():
             name = name.lower()
         if name not in _SET_HERE:
+            if not is_token(name):
+                raise RequestError("a header name is not a token")
             kept.append(header)
             _keep(header[0])
         elif name == CONTENT_LENGTH and dropped.get(name, value) != value:

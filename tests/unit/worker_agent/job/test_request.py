@@ -138,6 +138,8 @@ def test_the_body_is_framed_by_its_length_when_that_is_known(
         envelope(headers=((b"content-length", b"4"),), body=b"abc"),
         envelope(headers=((b"content-length", b"2"),), body=b"abc", has_rest=True),
         envelope(headers=((b"content-length", b"x"),)),
+        envelope(headers=((b"", b"1"),)),
+        envelope(headers=((b"transfer-encoding: chunked, x", b"1"),)),
         envelope(headers=((b"content-length", b"3"), (b"content-length", b"4")), body=b"abc"),
     ],
 )
