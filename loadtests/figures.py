@@ -15,7 +15,9 @@ AIOHTTP = "aiohttp"
 GATEWAY = "gateway"
 GATEWAY_10 = "gateway-10"
 """The gateway with 10 functions in its store, compared with one that has very many."""
-SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, GATEWAY)
+BEFORE = "before"
+"""The gateway of an older revision, with ``--against``."""
+SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, BEFORE, GATEWAY)
 
 ROWS = {
     "latency": "Small invocation, 1 connection",
@@ -51,6 +53,7 @@ FIGURES = (
     Figure("cpu_front", "throughput", "CPU, gateway or proxy", "µs/req", 1),
     Figure("cpu_agent", "throughput", "CPU, worker agent", "µs/req", 1),
     Figure("cpu_nats", "throughput", "CPU, nats-server", "µs/req", 1),
+    Figure("cpu_all", "throughput", "CPU, gateway, worker agent, nats-server", "µs/req", 1),
     Figure("cpu_inference", "throughput", "CPU, inference server", "µs/req", 1),
     Figure("sse_rate", "sse", "events/s, slowest stream", "/s"),
     Figure("sse_share", "sse", "share of the asked rate, slowest stream", "%", 1),
@@ -61,6 +64,7 @@ FIGURES = (
     Figure("sse_merged", "sse", "events per read at the client", "", 2),
     Figure("sse_cpu_front", "sse", "CPU, gateway or proxy", "µs/event", 1),
     Figure("sse_cpu_agent", "sse", "CPU, worker agent", "µs/event", 1),
+    Figure("sse_cpu_all", "sse", "CPU, gateway and worker agent", "µs/event", 1),
     Figure("down", "transfer", "down", "MB/s"),
     Figure("up", "transfer", "up", "MB/s"),
     Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
@@ -115,13 +119,18 @@ class Results:
         values = self.values(system, key)
         return spread(values) if values else None
 
-    def ratio(self, key: str, system: str, to: str) -> float | None:
-        """Return the median of the rounds' ratios between two systems."""
+    def ratios(self, key: str, system: str, to: str) -> Spread | None:
+        """Return the spread of the rounds' ratios between two systems."""
         row = _BY_KEY[key].row
         if self.failed(system, row) or self.failed(to, row):
             return None
         ratios = self._combine((system, key), (to, key), float.__truediv__)
-        return spread(ratios).median if ratios else None
+        return spread(ratios) if ratios else None
+
+    def ratio(self, key: str, system: str, to: str) -> float | None:
+        """Return the median of the rounds' ratios between two systems."""
+        ratios = self.ratios(key, system, to)
+        return None if ratios is None else ratios.median
 
     def systems(self) -> Sequence[str]:
         """Return the systems that were measured or failed, in the order of the table."""

@@ -24,8 +24,9 @@ from loadtests import generators, systems
 from loadtests.bars import judge
 from loadtests.children import Children, StartError
 from loadtests.errors import MeasurementError
-from loadtests.figures import DIRECT, GATEWAY, GATEWAY_10, NGINX, ROWS, SYSTEMS, Results
+from loadtests.figures import BEFORE, DIRECT, GATEWAY, GATEWAY_10, NGINX, ROWS, SYSTEMS, Results
 from loadtests.proc import ProcessesChangedError
+from loadtests.revision import RevisionError, extract
 from loadtests.scenarios.held import held
 from loadtests.scenarios.many import many
 from loadtests.scenarios.small import latency, throughput, warm_up
@@ -56,6 +57,7 @@ class Plan:
     sse_s: float
     generator: str
     functions: int
+    against: str
 
 
 class CannotMeasureError(Exception):
@@ -71,6 +73,7 @@ class Run:
         self._plan = plan
         self._children = children
         self._folder = folder
+        self._before = folder / "before"
         self._rows: dict[str, Callable[[Target], dict[str, float]]] = {
             "latency": lambda target: latency(target, plan.latency_s),
             "throughput": lambda target: throughput(
@@ -108,7 +111,13 @@ class Run:
             _print(f"starting {system}")
             try:
                 target = stack.enter_context(
-                    systems.running(system, self._children, self.notes.append, self._plan.functions)
+                    systems.running(
+                        system,
+                        self._children,
+                        self.notes.append,
+                        self._plan.functions,
+                        self._before,
+                    )
                 )
                 warm_up(target)
             except (StartError, MeasurementError) as error:
@@ -121,7 +130,9 @@ class Run:
         if system in {DIRECT, GATEWAY_10} or self.results.failed(system, _HELD):
             return
         try:
-            with systems.running(system, self._children, self.notes.append) as target:
+            with systems.running(
+                system, self._children, self.notes.append, before=self._before
+            ) as target:
                 self._measure(number, _HELD, target)
         except StartError as error:
             self._record_failed_start(number, system, [_HELD], error)
@@ -180,6 +191,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="functions in the store: measures lists, memory and restart, beside 10 functions",
     )
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="REVISION",
+        help="measure the gateway of this git revision beside this one, and compare the two",
+    )
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     return parser.parse_args(words)
 
@@ -193,6 +210,10 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     else:
         rows = tuple(row for row in rows if row != _MANY)
         chosen = tuple(name for name in chosen if name != GATEWAY_10)
+    if arguments.against:
+        chosen = tuple(name for name in SYSTEMS if name in {*chosen, BEFORE})
+    else:
+        chosen = tuple(name for name in chosen if name != BEFORE)
     notes = []
     if NGINX in chosen and systems.nginx_binary() is None:
         chosen = tuple(name for name in chosen if name != NGINX)
@@ -217,6 +238,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         sse_s=2.0 if quick else 5.0,
         generator=generator or "",
         functions=arguments.functions,
+        against=arguments.against,
     )
     return plan, notes
 
@@ -276,6 +298,12 @@ def main(words: Sequence[str] | None = None) -> int:
         TemporaryDirectory(prefix="bench-") as folder,
         Children(arguments.json.parent / "bench-logs") as children,
     ):
+        try:
+            if plan.against:
+                extract(plan.against, Path(folder) / "before")
+        except RevisionError as error:
+            print(error, file=sys.stderr)
+            return 2
         run = Run(plan, children, Path(folder))
         run.go()
     verdicts = judge(run.results)

@@ -1,6 +1,7 @@
 """The systems that are compared: how each is started, and its address."""
 
 import json
+import shlex
 import shutil
 import socket
 import sys
@@ -15,13 +16,14 @@ from urllib.parse import urlsplit
 
 from loadtests import catalog, proc
 from loadtests.children import Child, Children, StartError
-from loadtests.figures import AIOHTTP, DIRECT, GATEWAY, GATEWAY_10, NGINX
+from loadtests.figures import AIOHTTP, BEFORE, DIRECT, GATEWAY, GATEWAY_10, NGINX
 from loadtests.peers import nginx
 
 GATEWAY_CONCURRENCY = 128
 _GRACE_S = 3
 _START_S = 60.0
 _DATA = "data"
+_HERE = Path(__file__).parents[1]
 _KEPT_LOG_BYTES = 64 * 1024
 _NEEDED_ROLES = {
     proc.Role.FRONT: "gateway serve",
@@ -70,19 +72,24 @@ def nginx_binary() -> str | None:
 
 @contextmanager
 def running(
-    name: str, children: Children, complain: Callable[[str], None], functions: int = 0
+    name: str,
+    children: Children,
+    complain: Callable[[str], None],
+    functions: int = 0,
+    before: Path = _HERE,
 ) -> Iterator[Target]:
     """Run one system with its own inference server. Raises StartError.
 
-    A gateway has ``functions`` further functions in its store. Problems when the system is stopped
-    are reported to ``complain``.
+    A gateway has ``functions`` further functions in its store. ``before`` is the source tree of the
+    older gateway. Problems when the system is stopped are reported to ``complain``.
     """
     starts: dict[str, Callable[[_Run, Path], Target]] = {
         DIRECT: _direct,
         NGINX: _nginx,
         AIOHTTP: _aiohttp,
-        GATEWAY_10: partial(_gateway, GATEWAY_10, 10),
-        GATEWAY: partial(_gateway, GATEWAY, functions),
+        GATEWAY_10: partial(_gateway, GATEWAY_10, 10, _HERE),
+        BEFORE: partial(_gateway, BEFORE, functions, before),
+        GATEWAY: partial(_gateway, GATEWAY, functions, _HERE),
     }
     with TemporaryDirectory(prefix="bench-") as folder:
         started: list[Child] = []
@@ -146,14 +153,14 @@ def _aiohttp(run: _Run, _: Path) -> Target:
     return Target(AIOHTTP, port, (), (inference.pid, child.pid), upstream)
 
 
-def _gateway(name: str, functions: int, run: _Run, folder: Path) -> Target:
+def _gateway(name: str, functions: int, tree: Path, run: _Run, folder: Path) -> Target:
     if functions:
-        child, ready = _dev(name, run, folder)
+        child, ready = _dev(name, tree, run, folder)
         catalog.fill(ready["nats_url"], functions)
         catalog.undeploy(ready)
         if not child.terminate():
             raise StartError("gateway dev does not end")
-    child, ready = _dev(name, run, folder)
+    child, ready = _dev(name, tree, run, folder)
     headers = (
         ("authorization", f"Bearer {ready['api_key']}"),
         ("function-id", ready["function_id"]),
@@ -174,11 +181,12 @@ def _gateway(name: str, functions: int, run: _Run, folder: Path) -> Target:
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
 
 
-def _dev(name: str, run: _Run, folder: Path) -> tuple[Child, dict[str, str]]:
+def _dev(name: str, tree: Path, run: _Run, folder: Path) -> tuple[Child, dict[str, str]]:
     """Start `gateway dev`; return it and the content of its ready file."""
     ready_file = folder / "ready.json"
-    inference = f"{sys.executable} -m loadtests.peers.inference --port {{port}}"
-    command = [sys.executable, "-m", "gateway", "dev", "--ready-file", str(ready_file)]
+    inference = shlex.join([*_python(_HERE), "-m", "loadtests.peers.inference", "--port"])
+    inference += " {port}"
+    command = [*_python(tree), "-m", "gateway", "dev", "--ready-file", str(ready_file)]
     command += ["--inference-command", inference]
     command += ["--concurrency", str(GATEWAY_CONCURRENCY), "--port", "0"]
     command += ["--data-dir", str(folder / _DATA), "--grace", str(_GRACE_S)]
@@ -186,6 +194,11 @@ def _dev(name: str, run: _Run, folder: Path) -> tuple[Child, dict[str, str]]:
     child.wait_until(lambda: _is_complete(ready_file), _START_S)
     ready: dict[str, str] = json.loads(ready_file.read_text())
     return child, ready
+
+
+def _python(tree: Path) -> list[str]:
+    """Return the start of a command that takes the project's modules from ``tree``."""
+    return ["env", f"PYTHONPATH={tree}", "PYTHONSAFEPATH=1", sys.executable]
 
 
 def _ready_s(processes: list[proc.Process], folder: Path, functions: int) -> float:

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtests.bars import BarOutcome, Verdict
-from loadtests.figures import FIGURES, ROWS, Figure, Results
+from loadtests.figures import BEFORE, FIGURES, GATEWAY, ROWS, Figure, Results
+from loadtests.stats import Spread
 
 _FAILED = "failed"
 _NONE = "-"
 
 
 def render(results: Results, verdicts: Sequence[Verdict]) -> str:
-    """Return the table: figures, then bars, then failures."""
+    """Return the table: figures, what became of those of `BEFORE`, bars, failures."""
     systems = results.systems()
     lines: list[tuple[str, ...]] = [("", "", *systems)]
     for row, title in ROWS.items():
@@ -23,7 +24,10 @@ def render(results: Results, verdicts: Sequence[Verdict]) -> str:
         if any(cell != _NONE for line in cells for cell in line[2:]):
             lines.append((title, "", *("" for _ in systems)))
             lines += [line for line in cells if any(cell != _NONE for cell in line[2:])]
-    parts = [_aligned(lines), _bars(verdicts)]
+    parts = [_aligned(lines)]
+    if changes := _changes(results):
+        parts.append("This build, times the one before\n" + _aligned(changes))
+    parts.append(_bars(verdicts))
     if results.failures:
         parts.append(
             "Failed\n"
@@ -39,10 +43,20 @@ def _cell(results: Results, system: str, figure: Figure) -> str:
     if results.failed(system, figure.row):
         return _FAILED
     spread = results.spread(system, figure.key)
-    if spread is None:
-        return _NONE
-    low, high = (f"{value:,.{figure.decimals}f}" for value in (spread.low, spread.high))
-    middle = f"{spread.median:,.{figure.decimals}f}"
+    return _NONE if spread is None else _range(spread, figure.decimals)
+
+
+def _changes(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (f"  {ROWS[figure.row]}: {figure.title}", "x", _range(ratios, 3))
+        for figure in FIGURES
+        if not figure.added and (ratios := results.ratios(figure.key, GATEWAY, BEFORE)) is not None
+    ]
+
+
+def _range(spread: Spread, decimals: int) -> str:
+    low, high = (f"{value:,.{decimals}f}" for value in (spread.low, spread.high))
+    middle = f"{spread.median:,.{decimals}f}"
     return middle if low == high else f"{middle} ({low}..{high})"
 
 

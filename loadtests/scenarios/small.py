@@ -23,6 +23,7 @@ _CPU_KEYS = {
     Role.NATS: "cpu_nats",
     Role.INFERENCE: "cpu_inference",
 }
+_OUR_ROLES = (Role.FRONT, Role.AGENT, Role.NATS)
 
 
 def warm_up(target: Target, duration_s: float = _WARM_UP_S) -> None:
@@ -63,6 +64,8 @@ def throughput(target: Target, generator: str, duration_s: int, folder: Path) ->
     for role, key in _CPU_KEYS.items():
         if role in used:
             figures[key] = used[role] / summary.requests * 1e6
+    if all(role in used for role in _OUR_ROLES):
+        figures["cpu_all"] = sum(figures[_CPU_KEYS[role]] for role in _OUR_ROLES)
     return figures
 
 

@@ -129,4 +129,6 @@ def _figures(
     for key, used_s in (("sse_cpu_front", front_s), ("sse_cpu_agent", agent_s)):
         if used_s is not None:
             figures[key] = used_s / len(delays_ns) * 1e6
+    if front_s is not None and agent_s is not None:
+        figures["sse_cpu_all"] = (front_s + agent_s) / len(delays_ns) * 1e6
     return figures

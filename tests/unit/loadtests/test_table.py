@@ -1,7 +1,7 @@
 import json
 
 from loadtests.bars import judge
-from loadtests.figures import AIOHTTP, DIRECT, GATEWAY, Results
+from loadtests.figures import AIOHTTP, BEFORE, DIRECT, GATEWAY, Results
 from loadtests.table import document, render
 
 
@@ -29,6 +29,21 @@ def test_equal_rounds_show_no_range_and_missing_figures_a_dash() -> None:
 
 def test_rows_that_nobody_measured_are_left_out() -> None:
     assert "100 MB bodies" not in render(three_rounds(), judge(Results()))
+
+
+def test_a_build_is_compared_with_the_one_before_round_by_round() -> None:
+    results = three_rounds()
+    for number, value in enumerate([61_000.0, 29_000.0, 62_500.0], 1):
+        results.add(number, BEFORE, {"throughput": value})
+
+    text = render(results, judge(results))
+
+    changes = text.partition("This build, times the one before\n")[2].partition("\n\n")[0]
+    assert changes.split("  ")[1:] == [
+        "Small invocation, 64 connections: throughput",
+        "x",
+        "0.500 (0.500..1.000)",
+    ]
 
 
 def test_a_failed_row_says_so_and_why() -> None:
