@@ -15,6 +15,8 @@ ACCESS_CONTROL_EXPOSE_HEADERS = b"access-control-expose-headers"
 
 CONTENT_LOCATION = b"content-location"
 LOCATION = b"location"
+LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
+"""Headers whose values may name the inference server (``docs/wire.md`` §3.7)."""
 X_ACCEL_BUFFERING = b"x-accel-buffering"
 """``no``: nginx passes on each part of a response as it comes."""
 

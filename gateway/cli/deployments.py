@@ -34,10 +34,21 @@ app = typer.Typer(
     help="Create, show, update and remove deployments.",
 )
 
-_MIN = "Minimum number of instances; with 0, a request starts the first"
-_MAX = "Maximum number of instances"
-_CONCURRENCY = "Concurrent requests per instance"
-_UNCHANGED = "Default: no change."
+
+_SIZES: dict[str, tuple[str, int, int | None]] = {
+    "--min": ("Minimum number of instances; with 0, a request starts the first", 0, None),
+    "--max": ("Maximum number of instances", 1, None),
+    "--concurrency": ("Concurrent requests per instance", 1, MAX_CONCURRENCY),
+}
+_UNCHANGED = "no change"
+
+
+def _size(name: str, default: str) -> Any:
+    """Return an option for the size of a deployment; ``default`` says what holds without it."""
+    about, least, most = _SIZES[name]
+    return typer.Option(
+        name, metavar="N", help=f"{about}. Default: {default}.", min=least, max=most
+    )
 
 
 @app.command()
@@ -57,17 +68,9 @@ def create(  # noqa: PLR0913 - one argument per option
     instance_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Instance type. Default: that of the GPU.")
     ] = None,
-    least: Annotated[
-        int | None, typer.Option("--min", metavar="N", help=f"{_MIN}. Default: 1.", min=0)
-    ] = None,
-    most: Annotated[
-        int | None,
-        typer.Option("--max", metavar="N", help=f"{_MAX}. Default: --min, but at least 1.", min=1),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(metavar="N", help=f"{_CONCURRENCY}. Default: 1.", min=1, max=MAX_CONCURRENCY),
-    ] = None,
+    least: Annotated[int | None, _size("--min", "1")] = None,
+    most: Annotated[int | None, _size("--max", "--min, but at least 1")] = None,
+    concurrency: Annotated[int | None, _size("--concurrency", "1")] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -140,16 +143,9 @@ def show(
 def update(  # noqa: PLR0913 - one argument per option
     function: FunctionArgument,
     version: DeployedVersionArgument = None,
-    least: Annotated[
-        int | None, typer.Option("--min", metavar="N", help=f"{_MIN}. {_UNCHANGED}", min=0)
-    ] = None,
-    most: Annotated[
-        int | None, typer.Option("--max", metavar="N", help=f"{_MAX}. {_UNCHANGED}", min=1)
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(metavar="N", help=f"{_CONCURRENCY}. {_UNCHANGED}", min=1, max=MAX_CONCURRENCY),
-    ] = None,
+    least: Annotated[int | None, _size("--min", _UNCHANGED)] = None,
+    most: Annotated[int | None, _size("--max", _UNCHANGED)] = None,
+    concurrency: Annotated[int | None, _size("--concurrency", _UNCHANGED)] = None,
     spec: Annotated[
         str | None,
         typer.Option(

@@ -4,11 +4,10 @@ from http1.stream import Headers, Request
 from wire.envelope import encode_headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
-    CONTENT_LOCATION,
     CONTENT_TYPE,
     EXPOSED_HEADERS,
     INVOCATION_DROPS,
-    LOCATION,
+    LOCATIONS,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
@@ -30,8 +29,7 @@ _PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")
 """How the content type of an event stream begins, and hardly any other but texts'."""
-_LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
-_READ = _LOCATIONS | {CONTENT_TYPE}
+_READ = LOCATIONS | {CONTENT_TYPE}
 _EXPOSED = (ACCESS_CONTROL_EXPOSE_HEADERS, b", ".join(EXPOSED_HEADERS))
 
 
@@ -82,7 +80,7 @@ def outer_headers(headers: Headers, source: Source, inner_port: int) -> Headers:
         return headers
     url, prefix = source.url, source.prefix
     changed = [
-        (name, outer_location(value, inner_port, b"", url, prefix) if name in _LOCATIONS else value)
+        (name, outer_location(value, inner_port, b"", url, prefix) if name in LOCATIONS else value)
         for name, value in headers
     ]
     values = dict(headers)

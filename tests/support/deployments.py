@@ -1,4 +1,7 @@
-"""Builders of deployments and instances; no test depends on the default values."""
+"""Builders of deployments and instances, and parts of the API's bodies.
+
+No test depends on the default values.
+"""
 
 from typing import Any
 
@@ -7,6 +10,15 @@ from wire.ids import FunctionId, VersionId
 
 FUNCTION_ID = FunctionId("11111111-1111-4111-8111-111111111111")
 VERSION_ID = VersionId("22222222-2222-4222-8222-222222222222")
+
+HEALTH = {
+    "protocol": "HTTP",
+    "uri": "/ready",
+    "port": 1,
+    "timeout": "PT1S",
+    "expectedStatusCode": 200,
+}
+"""The health check of a function, as requests and responses have it."""
 
 
 def gpu_spec(spec_id: str = "s1", least: int = 1, most: int = 1, **more: Any) -> GpuSpec:

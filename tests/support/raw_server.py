@@ -5,6 +5,11 @@ from collections.abc import Awaitable, Callable
 
 Serve = Callable[["Peer"], Awaitable[None]]
 
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+"""The smallest response with a body."""
+HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+"""A response to a health check."""
+
 
 class Peer:
     """One connection of the server."""

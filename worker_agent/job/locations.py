@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from http1.stream import Headers
 from wire.envelope import Envelope
 from wire.headers import (
-    CONTENT_LOCATION,
-    LOCATION,
+    LOCATIONS,
     X_FORWARDED_HOST,
     X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO,
@@ -15,10 +14,8 @@ from wire.hosts import HostError, parse_authority
 from wire.locations import outer_location
 from worker_agent.job.request import PlatformHeaders
 
-_LOCATIONS = frozenset({LOCATION, CONTENT_LOCATION})
 
-
-def outer_headers(
+def with_outer_locations(
     headers: Headers, envelope: Envelope, platform_headers: PlatformHeaders
 ) -> Headers:
     """Return the headers of a response, or of an interim one.
@@ -26,7 +23,7 @@ def outer_headers(
     Locations of the inference server become the client's.
     """
     for name, _ in headers:
-        if name in _LOCATIONS:
+        if name in LOCATIONS:
             break
     else:
         return headers
@@ -36,7 +33,7 @@ def outer_headers(
     prefix = found.get(X_FORWARDED_PREFIX, b"") if url else b""
     port, host = platform_headers.port, platform_headers.host
     return [
-        (name, _outer(value, port, host, url, prefix) if name in _LOCATIONS else value)
+        (name, _outer(value, port, host, url, prefix) if name in LOCATIONS else value)
         for name, value in headers
     ]
 

@@ -21,7 +21,7 @@ from wire.http1 import (
 )
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import INTERNAL, Fault, fault_of, problem_response
-from worker_agent.job.locations import outer_headers
+from worker_agent.job.locations import with_outer_locations
 from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
 from worker_agent.job.states import (
     DELIVERING,
@@ -193,7 +193,7 @@ class Job:
         if self.state is not FORWARDING:
             self._check_late(Event.RESPONSE_INTERIM, FORWARDING)
             return
-        kept = outer_headers(
+        kept = with_outer_locations(
             forwardable_interim(headers), self.envelope, self._context.platform_headers
         )
         head = encode_response_head(status, kept, b"")
@@ -220,7 +220,7 @@ class Job:
             # They go with the last chunk, and a whole response is delivered without chunks.
             self._stream_whole(status, headers, body, inference.trailers)
             return
-        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
+        headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, len(body) if body else body_bytes)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
@@ -242,7 +242,7 @@ class Job:
         if self.state is not FORWARDING or self._request is None:
             self._check_late(Event.RESPONSE_HEAD, FORWARDING)
             return
-        headers = outer_headers(headers, self.envelope, self._context.platform_headers)
+        headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, body_bytes)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)

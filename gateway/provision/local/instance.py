@@ -2,7 +2,9 @@
 
 An instance of a server that runs already is its worker agent alone.
 
-If one of them ends by itself, the other is killed and the instance is DOWN. To stop an instance,
+If one of them ends by itself, the other is ended too and the instance is DOWN. A worker whose
+inference server is gone hands its requests back first: if it were killed at once, nobody would run
+them, and no client would learn of it, until their leases expire. To stop an instance,
 the worker gets SIGTERM first, so that it takes no more requests and finishes those it has; then the
 inference server gets it. A process that does not end in time is killed. Each process leads its own
 session, which is killed with it, and both are killed by the kernel if the gateway process dies.
@@ -27,6 +29,9 @@ from gateway.provision.local.orphans import kill_session, record_processes
 from runtime.lifecycle import die_with_parent
 from runtime.tasks import spawn
 
+HAND_BACK_S = 1.0
+"""Time for a worker whose inference server is gone to hand its requests back, and once more
+after it was told to abandon them; then it is killed."""
 END_S = 5.0
 """Time for an inference server to end after its worker has ended."""
 TAIL_LINES = 25
@@ -162,9 +167,12 @@ class LocalInstance:
             if self._grace_s is not None:
                 await self._terminate(started)
                 return ""
-            if self._failure:
-                return _join_reason(self._failure, self.log_tail("inference"))
-            name = next(name for task, name in exits.items() if task.done())
+            failure = self._failure
+            name = "" if failure else next(name for task, name in exits.items() if task.done())
+            if name != "worker":
+                await self._hand_back(started)
+            if failure:
+                return _join_reason(failure, self.log_tail("inference"))
         finally:
             for task in (request, *exits):
                 task.cancel()
@@ -180,6 +188,19 @@ class LocalInstance:
                 with suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
                 await self._wait_exit(process, limit_s)
+
+    async def _hand_back(self, started: Mapping[str, Process]) -> None:
+        """End the inference server, then let the worker end the leases that it has."""
+        if (inference := started.get("inference")) is not None:
+            # What is left of its session may hold its connections open.
+            _kill(inference)
+        worker = started["worker"]
+        for _ in range(2):
+            with suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGTERM)
+            await self._wait_exit(worker, HAND_BACK_S)
+            if worker.returncode is not None:
+                return
 
     async def _wait_exit(self, process: Process, limit_s: float | None) -> None:
         """Wait up to ``limit_s`` seconds for a process to end.

@@ -12,11 +12,10 @@ import pytest
 from runtime.tasks import spawn
 from tests.integration.worker_agent.harness import running_agent
 from tests.support.fake_gateway import BrokenError
-from tests.support.raw_server import Peer
+from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
 from worker_agent.runner import PASS_ON_TIMES
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 STREAMED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
 NO_RERUN = ((b"nvcf-allow-rerun", b"false"),)
 

@@ -19,12 +19,10 @@ from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gatew
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
 from tests.support.programs import Program, resident_bytes, worker_agent
 from tests.support.queue_harness import until_depth
-from tests.support.raw_server import Peer, RawServer, Serve
+from tests.support.raw_server import HEALTHY, OK, Peer, RawServer, Serve
 from tests.support.waiting import PATIENCE_S, until, until_unchanged
 from wire.ids import request_id
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
-HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 PROBED_OFTEN = {"WORKER_HEALTH__INTERVAL_S": "50ms", "INFERENCE_HEALTH_TIMEOUT": "PT0.1S"}
 PROCESS = 7

@@ -6,10 +6,8 @@ import time
 import pytest
 
 from tests.integration.worker_agent.harness import running_agent
-from tests.support.raw_server import Peer
+from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 class Server:

@@ -4,7 +4,7 @@ import asyncio
 
 from http1.client.pool import Pool
 from runtime.tasks import spawn
-from tests.support.raw_server import Peer, RawServer
+from tests.support.raw_server import HEALTHY, Peer, RawServer
 from tests.support.waiting import PATIENCE_S, until
 from worker_agent.inference.health import Probe
 from worker_agent.inference.liveness import Liveness
@@ -13,7 +13,7 @@ from worker_agent.inference.watch import HealthWatch, WatchPorts
 
 async def serve_healthy(peer: Peer) -> None:
     await peer.head()
-    await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    await peer.send(HEALTHY)
 
 
 async def ignore(peer: Peer) -> None:

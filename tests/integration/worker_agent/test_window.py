@@ -3,13 +3,12 @@
 import asyncio
 
 from tests.integration.worker_agent.harness import HandLease, running_agent
-from tests.support.raw_server import Peer
+from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
 from worker_agent.job.states import Outcome
 
 WINDOW_S = 62.0
 """The default poll window with its grace."""
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 async def test_what_would_be_late_is_acknowledged_unstarted_and_leaves_its_slot() -> None:

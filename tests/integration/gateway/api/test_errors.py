@@ -20,19 +20,13 @@ from tests.support.control import (
     deployment_path,
     version_path,
 )
+from tests.support.deployments import HEALTH
 from tests.support.waiting import until
 
 LLM = {"name": "m", "llmConfig": {"uris": ["/v1"]}}
 TOKENS = {"uris": ["/v1"], "tokenRateLimit": "5-S"}
 ROUTED = {"uris": ["/v1"], "routingMethod": "random"}
 FUNCTIONS = "/v2/nvcf/functions"
-HEALTH = {
-    "protocol": "HTTP",
-    "uri": "/ready",
-    "port": 1,
-    "timeout": "PT1S",
-    "expectedStatusCode": 200,
-}
 F, V = str(uuid4()), str(uuid4())
 
 

@@ -20,7 +20,7 @@ from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gatew
 from tests.support.nats_logins import GuardedNats, guarded_nats
 from tests.support.programs import Program
 from tests.support.queue_harness import REGION, STREAMS, Client, decided
-from tests.support.raw_server import Peer
+from tests.support.raw_server import OK, Peer
 from tests.support.registered_agent import Platform, running_inference, running_platform
 from tests.support.waiting import until
 from wire.ids import request_id
@@ -28,8 +28,6 @@ from wire.subjects import consumer_name, stream_name
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 __all__ = ["guarded_nats"]
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 async def answer_at_once(peer: Peer) -> None:

@@ -14,16 +14,10 @@ from gateway.api.schemas.deployments import Deploy, UndeployQuery
 from gateway.api.schemas.functions import CreateFunction, IdsQuery, ListQuery
 from gateway.api.schemas.tokens import UpdateSecrets
 from gateway.errors import BadRequest, BodyTooLarge
+from tests.support.deployments import HEALTH
 
 F = "6F9619FF-8b86-4011-b42d-00c04fc964ff"
 FUNCTION = {"name": "a", "inferenceUrl": "/", "containerImage": "i"}
-HEALTH = {
-    "protocol": "HTTP",
-    "uri": "/ready",
-    "port": 1,
-    "timeout": "PT1S",
-    "expectedStatusCode": 200,
-}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

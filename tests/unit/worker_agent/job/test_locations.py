@@ -4,7 +4,7 @@ import pytest
 
 from http1.stream import Headers
 from tests.support.envelopes import envelope
-from worker_agent.job.locations import outer_headers
+from worker_agent.job.locations import with_outer_locations
 from worker_agent.job.request import PlatformHeaders
 
 PLATFORM = PlatformHeaders("Model.local:9001", [], asset_dir="", large_output_dir="")
@@ -34,7 +34,7 @@ def test_a_location_leads_to_what_the_envelope_says_was_called(
 ) -> None:
     """Without it, as from another make of gateway, the location is relative."""
     given = [(b"location", INNER), (b"content-location", INNER), (b"link", INNER)]
-    assert outer_headers(given, envelope(headers=tuple(told)), PLATFORM) == [
+    assert with_outer_locations(given, envelope(headers=tuple(told)), PLATFORM) == [
         (b"location", location),
         (b"content-location", location),
         (b"link", INNER),
@@ -44,9 +44,9 @@ def test_a_location_leads_to_what_the_envelope_says_was_called(
 def test_a_path_is_left_to_the_gateway() -> None:
     stated = ((b"x-forwarded-host", b"f.example"), (b"x-forwarded-prefix", b"/f/x"))
     given = [(b"location", b"/a")]
-    assert outer_headers(given, envelope(headers=stated), PLATFORM) == given
+    assert with_outer_locations(given, envelope(headers=stated), PLATFORM) == given
 
 
 def test_headers_without_a_location_are_the_same_list() -> None:
     given = [(b"content-type", b"text/plain")]
-    assert outer_headers(given, envelope(), PLATFORM) is given
+    assert with_outer_locations(given, envelope(), PLATFORM) is given

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from gateway.domain.model import Instance, Phase, VersionDetails
 from gateway.provision.backend import LaunchSpec, RunState
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
@@ -119,3 +121,51 @@ async def test_a_real_agent_pulls_from_its_queue_and_ends_when_stopped(
     assert list((tmp_path / "instances").glob("*/one")) == []
     await backend.close()
     await connection.close()
+
+
+WORKER_THAT_HANDS_BACK = """
+import pathlib, signal, sys, time
+folder, signals = pathlib.Path(sys.argv[1]), 0
+def stop(number, frame):
+    global signals
+    signals += 1
+    (folder / "signals").write_text(str(signals))
+    if signals == int(sys.argv[2]):
+        sys.exit()
+signal.signal(signal.SIGTERM, stop)
+(folder / "ready").touch()
+while True:
+    time.sleep(60)
+"""
+SERVER_THAT_DIES = """
+import os, pathlib, signal, sys, time
+while not (pathlib.Path(sys.argv[1]) / "ready").exists():
+    time.sleep(0.02)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("needs", [1, 2])
+async def test_a_worker_whose_inference_server_dies_hands_its_requests_back_before_it_ends(
+    tmp_path: Path, needs: int
+) -> None:
+    """The second signal makes it abandon what still runs."""
+    (tmp_path / "server.py").write_text(SERVER_THAT_DIES)
+    worker = (sys.executable, "-c", WORKER_THAT_HANDS_BACK, str(tmp_path), str(needs))
+    command = f"process://{sys.executable} {tmp_path}/server.py {tmp_path}"
+    options = ProcessOptions(tmp_path / "instances", lambda cluster, image: command, worker=worker)
+    async with started(options) as backend:
+        await until(lambda: backend.statuses(VERSION_ID)["one"].state is RunState.DOWN)
+        assert (tmp_path / "signals").read_text() == str(needs)
+        reason = backend.statuses(VERSION_ID)["one"].reason
+        assert reason.startswith("the inference server ended")
+
+
+async def test_a_worker_that_hands_nothing_back_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(SERVER_THAT_DIES)
+    worker = (sys.executable, "-c", WORKER_THAT_HANDS_BACK, str(tmp_path), "3")
+    command = f"process://{sys.executable} {tmp_path}/server.py {tmp_path}"
+    options = ProcessOptions(tmp_path / "instances", lambda cluster, image: command, worker=worker)
+    async with started(options) as backend:
+        await until(lambda: backend.statuses(VERSION_ID)["one"].state is RunState.DOWN)
+        assert (tmp_path / "signals").read_text() == "2"
