@@ -34,8 +34,8 @@ MAX_REFUSED_CONNECTIONS = 256
 LAST_IDLE_S = 1.0
 """Time for a further request after a response that could not announce the end: the drain began
 later than the response. The response to that request announces it."""
-PROBE_AFTER_S = 0.02
-"""Time until the first check of a half-closed client; later ones come with `Connections.check`."""
+PROBED_AFTER_S = (0.001, 0.004, 0.02)
+"""When a half-closed client is checked again; later ones come with `Connections.check`."""
 
 _blank_lines = re.compile(rb"(?:\r\n){0,8}").match
 
@@ -490,7 +490,13 @@ class Http1Protocol(PeerConnection):
             return
         self._is_probed = True
         self.write(CONTINUE)
-        self._connections.loop.call_later(PROBE_AFTER_S, self._check_peer)
+        self.flush()
+        if self.has_socket_error():
+            # It was near enough for its reset to be here already.
+            self.peer_lost()
+            return
+        for after_s in PROBED_AFTER_S:
+            self._connections.loop.call_later(after_s, self._check_peer)
 
 
 def _end_body(body: SizedBody | ChunkedBody, stream: RequestStream) -> None:

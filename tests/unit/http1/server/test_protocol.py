@@ -590,8 +590,8 @@ def test_a_reset_distinguishes_a_closed_client_from_a_half_closed_one() -> None:
     harness = Harness()
     harness.feed(GET)
     harness.transport.socket.error = 32
-    harness.eof()
-    assert harness.last.events == ["end", "broken"]
+    harness.protocol.eof_received()
+    assert harness.last.events == ["end", "broken"], "in the same turn"
     assert harness.transport.aborted
 
 
