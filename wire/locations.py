@@ -7,7 +7,8 @@ own address (`docs/wire.md` §3.7, §8.3), or from its configuration.
 import re
 
 _absolute = re.compile(
-    rb"(https?)://(\[[0-9A-Fa-f:.]*\]|[^\[\]:/?#@\\]*)(?::([0-9]{0,5}))?([/?#].*)?", re.IGNORECASE
+    rb"(?:(https?):)?//(\[[0-9A-Fa-f:.]*\]|[^\[\]:/?#@\\]*)(?::([0-9]{0,5}))?([/?#].*)?",
+    re.IGNORECASE,
 ).fullmatch
 _is_loopback = re.compile(rb"127(?:\.[0-9]{1,3}){3}").fullmatch
 _THIS_MACHINE = frozenset({b"localhost", b"0.0.0.0", b"[::]", b"[::1]"})
@@ -27,7 +28,8 @@ def outer_location(value: bytes, port: int, host: bytes, url: bytes, prefix: byt
         is_path = value.startswith(b"/") and not value.startswith(b"//")
         return _below(prefix, value) if prefix and is_path else value
     scheme, named, named_port, path = match.groups()
-    if (int(named_port) if named_port else _PORTS[scheme.lower()]) != port:
+    # Without a scheme it is that of the request (RFC 3986 §4.2): to the server, http.
+    if (int(named_port) if named_port else _PORTS[(scheme or b"http").lower()]) != port:
         return value
     named = named.lower()
     if named != host and named not in _THIS_MACHINE and not _is_loopback(named):

@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -96,7 +97,8 @@ def invoke(  # noqa: PLR0913 - one argument per option
     """Invoke a function. The response is printed as it arrives.
 
     The key needs invoke_function; and list_functions, if the function is given by name or without
-    PATH. A JSON body is sent as application/json.
+    PATH. A JSON body is sent as application/json;
+    what comes from standard input is one if it begins with { or [.
 
     Exit code: 0 below status 400, 4 for 4xx, 5 for 5xx, 1 if there is no complete response.
     """
@@ -104,8 +106,11 @@ def invoke(  # noqa: PLR0913 - one argument per option
     named = version_name(function, version)
     body = _body(data, file)
     headers = [_header(text) for text in header or ()]
-    if isinstance(body, bytes) and not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("content-type", _type_of(body)))
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        if isinstance(body, bytes):
+            headers.append(("content-type", _type_of(body)))
+        elif body is sys.stdin.buffer and _begins_as_json():
+            headers.append(("content-type", "application/json"))
     which, called = _resolve(target, named, path)
     call = InvokeRequest(
         method or ("GET" if body is None else "POST"),
@@ -178,6 +183,12 @@ def _type_of(body: bytes) -> str:
     except orjson.JSONDecodeError:
         return "text/plain; charset=utf-8"
     return "application/json"
+
+
+def _begins_as_json() -> bool:
+    """Return whether standard input, which may be a long stream, begins as an object or a list."""
+    reader = sys.stdin.buffer
+    return isinstance(reader, BufferedReader) and reader.peek(1).lstrip()[:1] in (b"{", b"[")
 
 
 async def _invoke(call: InvokeRequest) -> int:

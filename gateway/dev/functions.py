@@ -1,14 +1,15 @@
 """The functions of `gateway dev`, created and deployed over the API like any other.
 
 On a data folder they keep their ids, and their API key, from run to run: a function is found again
-by its tag and its name, the key by the file in which it is kept. What was deployed by the last run
-is undeployed before the gateway starts, so that no server of it starts beside the new one.
+by its tag and its name (`versions_of_dev`), the key by the file in which it is kept. What was
+deployed by the last run is undeployed before the gateway starts, so that no server of it starts
+beside the new one.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,17 +131,38 @@ def _read(file: Path) -> bytes:
 
 async def _undeploy_earlier(store: Store) -> dict[str, EarlierFunction]:
     """Undeploy the functions of earlier runs; return them by name."""
-    versions: dict[str, list[VersionDetails]] = {}
+    found = []
     for name, data, _ in await store.entries(DETAILS):
         with contextlib.suppress(RecordError):
             details = record_at(DETAILS, name, data or b"")
-            # Identified by its tag: a user may have a function of the same name.
-            if isinstance(details, VersionDetails) and _TAG in _texts(details.spec.get("tags")):
-                versions.setdefault(str(details.spec.get("name")), []).append(details)
+            if isinstance(details, VersionDetails):
+                found.append(details)
     return {
-        name: await _undeploy(store, sorted(found, key=lambda details: details.created_at))
-        for name, found in versions.items()
+        name: await _undeploy(store, versions) for name, versions in versions_of_dev(found).items()
     }
+
+
+def versions_of_dev(found: Iterable[VersionDetails]) -> dict[str, list[VersionDetails]]:
+    """Return the versions that earlier runs created, by the function's name, oldest first.
+
+    A user may have a function of the same name, so they are identified by their tag. Where there is
+    none with it, its tags were replaced: then it is the first function whose image, the name of a
+    command of `gateway dev`, is its own name.
+    """
+    tagged: dict[str, list[VersionDetails]] = {}
+    others: dict[str, list[VersionDetails]] = {}
+    for details in sorted(found, key=lambda details: details.created_at):
+        name = str(details.spec.get("name"))
+        if _TAG in _texts(details.spec.get("tags")):
+            tagged.setdefault(name, []).append(details)
+        elif details.spec.get("containerImage") == name:
+            others.setdefault(name, []).append(details)
+    for name, versions in others.items():
+        own = tagged.get(name, [])
+        ids = {details.function_id for details in own or versions[:1]}
+        own += [details for details in versions if details.function_id in ids]
+        tagged[name] = sorted(own, key=lambda details: details.created_at)
+    return tagged
 
 
 async def _undeploy(store: Store, versions: Sequence[VersionDetails]) -> EarlierFunction:

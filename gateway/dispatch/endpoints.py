@@ -61,13 +61,18 @@ class PathEndpoints:
         response = self._health.respond(path)
         access = self.cross_origin.of_endpoint(request)
         if request.method == b"OPTIONS" and (response is not None or path == b"*"):
-            return self._send(request, client, 204, access.of_own_response([_ALLOW]), b"")
+            return self.serve_options(request, client)
         if response is None and self._api is not None:
             return self._api.serve(request, client, access)
         if response is None:
             raise NotFound("No function or route matches this host and path")
         status, headers, body = response
         return self._send(request, client, status, access.of_own_response(headers), body)
+
+    def serve_options(self, request: Request, client: ResponseWriter) -> RequestStream:
+        """Tell the methods of what can only be read (RFC 9110 §9.3.7)."""
+        access = self.cross_origin.of_endpoint(request)
+        return self._send(request, client, 204, access.of_own_response([_ALLOW]), b"")
 
     def serve_preflight(
         self, request: Request, client: ResponseWriter, head: CallHead | None

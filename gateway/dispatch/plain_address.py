@@ -112,9 +112,10 @@ class PlainAddress:
         if head.authorization is not None:
             principal = self._authenticate(head.authorization, time.time())
             return self._serve_caller(request, client, head, principal)
-        if _names_models(request, request.target.partition(b"?")[0]):
+        path = request.target.partition(b"?")[0]
+        if _names_models(request, path):
             raise Unauthenticated
-        return self._endpoints.serve(request, client)
+        return self._serve_endpoint(request, client, path)
 
     def _serve_caller(
         self,
@@ -131,6 +132,13 @@ class PlainAddress:
             return self._call_only(request, client, head, only)
         if _names_models(request, path):
             return self._serve_models(request, client, path, principal)
+        return self._serve_endpoint(request, client, path)
+
+    def _serve_endpoint(
+        self, request: Request, client: ResponseWriter, path: bytes
+    ) -> RequestStream:
+        if request.method == b"OPTIONS" and _is_models(path):
+            return self._endpoints.serve_options(request, client)
         return self._endpoints.serve(request, client)
 
     def _call_only(
@@ -271,7 +279,11 @@ def _is_model_call(request: Request, path: bytes) -> bool:
 def _names_models(request: Request, path: bytes) -> bool:
     """Return whether a request names a function as a model, or asks for the models."""
     is_read = request.method in (b"GET", b"HEAD")
-    return _is_model_call(request, path) or (is_read and (path + b"/").startswith(_MODELS + b"/"))
+    return _is_model_call(request, path) or (is_read and _is_models(path))
+
+
+def _is_models(path: bytes) -> bool:
+    return (path + b"/").startswith(_MODELS + b"/")
 
 
 def _require_scope(principal: Principal) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from typing import NamedTuple
 
 from typer.testing import CliRunner
@@ -29,6 +31,19 @@ async def run(dev: Dev, *arguments: str, stdin: str | None = None) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
+async def piped_to(dev: Dev, data: bytes, *arguments: str) -> bytes:
+    """Run the program itself with ``data`` as its standard input; return what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "gateway", *arguments),
+        env={**os.environ, **env(dev)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(data)
+    assert process.returncode == 0
+    return out
+
+
 async def name_of(dev: Dev) -> str:
     shown = await run(dev, "functions", "show", dev.ready["function_id"], "--json")
     return str(json.loads(shown.out)["name"])
@@ -40,6 +55,8 @@ async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
     assert (called.code, called.out) == (0, "hello")
     piped = await run(dev, "invoke", name, "/echo", "--file", "-", stdin="from stdin")
     assert (piped.code, piped.out) == (0, "from stdin")
+    reflected = await piped_to(dev, b' {"a": 1}', "invoke", name, "/reflect", "--file", "-")
+    assert b'["content-type","application/json"]' in reflected
     by_id = ("invoke", dev.ready["function_id"], "echo", "--version")
     version = await run(
         dev, *by_id, dev.ready["function_version_id"], "-X", "POST", "-d", "x", "-i", "-H", "a: b"

@@ -256,12 +256,14 @@ def test_a_restart_keeps_functions_and_keys_its_own_and_those_of_users(tmp_path:
         for value in (first["api_key"], key["key"]):
             headers = {**dev.headers, "authorization": f"Bearer {value}"}
             assert client.post("/echo", headers=headers, content=b"x").status_code == 200
+    update = ("functions", "update", first["function_id"], "--tag", "prod", "--json")
+    assert command(*update, env=api_of(dev))["tags"] == ["prod"]
     revoked = gateway("keys", "revoke", "gateway-dev", "--nats-url", url)
     assert revoked.wait_end() == 0, revoked.output
     assert dev.program.stop() == 0
 
     dev = start_dev(tmp_path, "--data-dir", str(folder))
-    assert dev.ready["function_id"] == first["function_id"]
+    assert dev.ready["function_id"] == first["function_id"], "its tags made it another function"
     assert dev.ready["api_key"] != first["api_key"], "a revoked key came back"
     assert dev.program.stop() == 0
 

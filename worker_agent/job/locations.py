@@ -39,7 +39,7 @@ def with_outer_locations(
 
 
 def _outer(value: bytes, port: int, host: bytes, url: bytes, prefix: bytes) -> bytes:
-    if value.startswith(b"/"):
+    if value.startswith(b"/") and not value.startswith(b"//"):
         return value
     return outer_location(value, port, host, url, prefix)
 

@@ -13,6 +13,7 @@ from gateway.api.schemas.fields import (
     MaybeText,
     Query,
     ShortText,
+    StrictBody,
     Texts,
     Uuid,
     View,
@@ -86,7 +87,7 @@ class ScaleDown(Body):
     stickiness: Stickiness | None = None
 
 
-class Autoscaling(Body):
+class Autoscaling(StrictBody):
     """When to change the number of instances between min and max.
 
     Not supported unless empty: the number of instances follows the requests that wait.

@@ -17,6 +17,7 @@ HOST = b"model.ns.svc.cluster.local"
         (b"http://[::1]:8000?q", URL + b"/?q"),
         (b"http://Model.ns.svc.cluster.local:8000/a", URL + b"/a"),
         (b"http://127.9.9.9:08000//x", URL + b"//x"),
+        (b"//127.0.0.1:8000/a", URL + b"/a"),
     ],
 )
 def test_a_location_of_the_inference_server_becomes_the_clients(
@@ -31,7 +32,8 @@ def test_a_location_of_the_inference_server_becomes_the_clients(
         b"/a",
         b"a/b",
         b"",
-        b"//127.0.0.1:8000/a",
+        b"//127.0.0.1:8001/a",
+        b"//elsewhere.example:8000/a",
         b"http://127.0.0.1/a",
         b"http://localhost:8976/callback",
         b"http://example.com:8000/a",

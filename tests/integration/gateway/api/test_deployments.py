@@ -88,6 +88,7 @@ async def test_what_cannot_run_is_refused(client: Client, change: dict[str, obje
     ("change", "member"),
     [
         ({"autoscalingConfiguration": {"scaleUpDetails": SCALING}}, "autoscalingConfiguration"),
+        ({"autoscalingConfiguration": {"scaleUpFactor": 2}}, "scaleUpFactor"),
         ({"availabilityZones": ["az-1"]}, "availabilityZones"),
         ({"attributes": ["SOC2"]}, "attributes"),
         ({"regions": ["us-west-2"]}, "regions"),

@@ -261,6 +261,18 @@ def test_a_name_of_several_functions_is_refused_with_their_ids() -> None:
     assert G in detail
 
 
+@pytest.mark.parametrize("target", [b"/v1/models", b"/v1/models/chat"])
+@pytest.mark.parametrize("credential", [ALL, None])
+def test_options_tells_the_methods_of_the_list_of_models(
+    target: bytes, credential: bytes | None
+) -> None:
+    plain = Plain()
+    plain.begin(b"OPTIONS", target, credential)
+    assert plain.client.head is not None
+    status, headers, _ = plain.client.head
+    assert (status, dict(headers)[b"allow"]) == (204, b"GET, HEAD, OPTIONS")
+
+
 @pytest.mark.parametrize("target", [b"/f/chat/x", b"/v1/chat/completions", b"/v1/models"])
 @pytest.mark.parametrize(("credential", "status"), [(None, 401), (b"Bearer bad", 401), (NONE, 403)])
 def test_who_may_not_call_is_refused_before_the_body(

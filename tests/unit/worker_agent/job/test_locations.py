@@ -41,6 +41,14 @@ def test_a_location_leads_to_what_the_envelope_says_was_called(
     ]
 
 
+def test_a_location_with_the_scheme_left_out_is_one_with_a_host() -> None:
+    given = [(b"location", INNER.removeprefix(b"http:"))]
+    stated = ((b"x-forwarded-host", b"f.example"),)
+    assert with_outer_locations(given, envelope(headers=stated), PLATFORM) == [
+        (b"location", b"http://f.example/a/")
+    ]
+
+
 def test_a_path_is_left_to_the_gateway() -> None:
     stated = ((b"x-forwarded-host", b"f.example"), (b"x-forwarded-prefix", b"/f/x"))
     given = [(b"location", b"/a")]
