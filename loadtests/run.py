@@ -73,7 +73,7 @@ class Run:
         self._plan = plan
         self._children = children
         self._folder = folder
-        self._before = folder / "before"
+        self.before = folder / "before"
         self._rows: dict[str, Callable[[Target], dict[str, float]]] = {
             "latency": lambda target: latency(target, plan.latency_s),
             "throughput": lambda target: throughput(
@@ -116,7 +116,7 @@ class Run:
                         self._children,
                         self.notes.append,
                         self._plan.functions,
-                        self._before,
+                        self.before,
                     )
                 )
                 warm_up(target)
@@ -131,7 +131,7 @@ class Run:
             return
         try:
             with systems.running(
-                system, self._children, self.notes.append, before=self._before
+                system, self._children, self.notes.append, before=self.before
             ) as target:
                 self._measure(number, _HELD, target)
         except StartError as error:
@@ -298,13 +298,13 @@ def main(words: Sequence[str] | None = None) -> int:
         TemporaryDirectory(prefix="bench-") as folder,
         Children(arguments.json.parent / "bench-logs") as children,
     ):
+        run = Run(plan, children, Path(folder))
         try:
             if plan.against:
-                extract(plan.against, Path(folder) / "before")
+                extract(plan.against, run.before)
         except RevisionError as error:
             print(error, file=sys.stderr)
             return 2
-        run = Run(plan, children, Path(folder))
         run.go()
     verdicts = judge(run.results)
     about = _about(plan, [*notes, *run.notes], load)

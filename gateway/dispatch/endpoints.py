@@ -59,9 +59,9 @@ class PathEndpoints:
         if preflight is not None:
             return preflight
         response = self._health.respond(path)
-        access = self.cross_origin.of_endpoint(request)
         if request.method == b"OPTIONS" and (response is not None or path == b"*"):
             return self.serve_options(request, client)
+        access = self.cross_origin.of_endpoint(request)
         if response is None and self._api is not None:
             return self._api.serve(request, client, access)
         if response is None:

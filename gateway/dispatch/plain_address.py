@@ -100,19 +100,18 @@ class PlainAddress:
                     return preflight
             if is_path:
                 return self._serve_path(request, client, head)
-            return self._serve_other(request, client, head)
+            return self._serve_other(request, client, head, path)
         except GatewayError as error:
             if is_path or _is_model_call(request, path):
                 return self._ports.refuse(request, client, error, head)
             raise
 
     def _serve_other(
-        self, request: Request, client: ResponseWriter, head: CallHead
+        self, request: Request, client: ResponseWriter, head: CallHead, path: bytes
     ) -> RequestStream:
         if head.authorization is not None:
             principal = self._authenticate(head.authorization, time.time())
-            return self._serve_caller(request, client, head, principal)
-        path = request.target.partition(b"?")[0]
+            return self._serve_caller(request, client, head, principal, path)
         if _names_models(request, path):
             raise Unauthenticated
         return self._serve_endpoint(request, client, path)
@@ -123,8 +122,8 @@ class PlainAddress:
         client: ResponseWriter,
         head: CallHead,
         principal: Principal,
+        path: bytes,
     ) -> RequestStream:
-        path = request.target.partition(b"?")[0]
         only = self._names.only(principal)
         if _is_model_call(request, path):
             return self._serve_model(request, client, head, principal, only)

@@ -491,12 +491,11 @@ class Http1Protocol(PeerConnection):
         self._is_probed = True
         self.write(CONTINUE)
         self.flush()
-        if self.has_socket_error():
-            # It was near enough for its reset to be here already.
-            self.peer_lost()
-            return
-        for after_s in PROBED_AFTER_S:
-            self._connections.loop.call_later(after_s, self._check_peer)
+        # The reset of a client that is near is here already.
+        self._check_peer()
+        if self._state is OPEN:
+            for after_s in PROBED_AFTER_S:
+                self._connections.loop.call_later(after_s, self._check_peer)
 
 
 def _end_body(body: SizedBody | ChunkedBody, stream: RequestStream) -> None:

@@ -38,8 +38,7 @@ class Body(BaseModel):
 class StrictBody(Body):
     """A part of a request body that names no member which it does not have.
 
-    For what decides whether calls are accepted: a misspelt member would be a rule that nobody
-    enforces.
+    For rules: a misspelt member would be one that nobody enforces.
     """
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
