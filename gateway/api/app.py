@@ -90,12 +90,12 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         ("GET", "/v3/openapi", _serve_fixed(described, _JSON)),
         ("GET", "/v3/docs", _serve_fixed(browsable, "text/html")),
         ("GET", "/health", _serve_fixed(b'{"status":"UP"}', _JSON)),
-        ("POST", CALLER_INFO_PATH, partial(caller_info, api)),
     ):
         app.router.add_route(method, path, handler)
         if method == "GET":
             # aiohttp sends no body in response to HEAD (RFC 9110 §9.3.2).
             app.router.add_route("HEAD", path, handler)
+    app.router.add_route("POST", CALLER_INFO_PATH, partial(caller_info, api))
     return app
 
 
