@@ -125,6 +125,12 @@ class ResponseWriter(Protocol):
     def abort(self) -> None:
         """End so that the peer sees a broken stream (RFC 9112 §8, RFC 9113 §5.4.2)."""
 
+    def hand_over(self, headers: Headers, successor: object) -> None:
+        """Respond 101 and let ``successor`` have the connection (RFC 9110 §7.8).
+
+        It is an ``asyncio.Protocol``, which this module does not know.
+        """
+
     def pause_reading(self) -> None:
         """Stop reading the request's body; bytes already read may still arrive."""
 

@@ -31,18 +31,50 @@ class EnvelopeError(WireError):
     """Fields that cannot be encoded as an envelope, or bytes that cannot be decoded as one."""
 
 
+class CallHead:
+    """What all envelopes of one head have in common, decoded.
+
+    An empty ``method`` means that the whole request, head included, comes through GET attach
+    (`docs/wire.md` §5.2).
+    """
+
+    __slots__ = ("headers", "max_direct_response_bytes", "method", "nca_id", "path", "subject")
+
+    def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
+        self.nca_id = message.ncaId
+        self.subject = message.subject
+        self.method = message.requestMethod.encode()
+        self.path = message.requestPath.encode()
+        self.headers = [
+            (header.key.encode(), header.value.encode()) for header in message.requestHeaders
+        ]
+        if message.opaqueHeaderValues:
+            self._restore(message)
+        self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
+
+    def _restore(self, message: WorkerInvokeFunctionRequest) -> None:
+        """Set the header values that are not UTF-8."""
+        headers = self.headers
+        for opaque in message.opaqueHeaderValues:
+            if opaque.index < len(headers):
+                headers[opaque.index] = (headers[opaque.index][0], opaque.value)
+
+
 class Envelope:
     """A decoded envelope.
 
     ``requested_at_ns`` is Unix time in nanoseconds. ``target_uri`` is the address of the gateway
-    process, scheme and authority. ``request_token`` is set if the body is longer than ``body``. An
-    empty ``method`` means that the whole request, head included, comes through GET attach
-    (`docs/wire.md` §5.2). ``stateful`` marks a session over a proxy, which has no single
-    response.
+    process, scheme and authority. ``request_token`` is set if the body is longer than ``body``.
+    ``stateful`` marks a session over a proxy, which has no single response. ``channel_token`` lets
+    the worker open a channel to the gateway process; empty if it has none. ``channel_call`` is the
+    number of a call that came over a channel, whose key both tokens are then; 0 otherwise.
     """
 
     __slots__ = (
         "body",
+        "channel_call",
+        "channel_token",
+        "head",
         "headers",
         "max_direct_response_bytes",
         "method",
@@ -57,90 +89,131 @@ class Envelope:
         "target_uri",
     )
 
-    def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
-        """Read the fields of ``message``. Raises `EnvelopeError` if a required one is missing."""
-        if not message.requestId:
-            raise EnvelopeError("The envelope has no requestId")
-        for config in message.statelessConfig.connectionConfigs:
-            if config.HasField("http1Config"):
-                attach = config.http1Config
-                break
-        else:
-            raise EnvelopeError("The envelope has no HTTP/1 connection config")
-        time = message.requestTime
-        self.request_id: str = message.requestId
-        self.nca_id = message.ncaId
-        self.subject = message.subject
-        self.requested_at_ns = time.seconds * _NS + time.nanos
-        self.method = message.requestMethod.encode()
-        self.path = message.requestPath.encode()
-        self.headers = [
-            (header.key.encode(), header.value.encode()) for header in message.requestHeaders
-        ]
-        if message.opaqueHeaderValues:
-            self._restore(message)
-        self.body = message.requestBody
-        self.target_uri = attach.targetURI.encode()
-        self.response_token = attach.responseAuthorizationToken
-        self.request_token = attach.requestAuthorizationToken or None
-        self.stateful = message.HasField("statefulConfig")
-        self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
-
-    def _restore(self, message: WorkerInvokeFunctionRequest) -> None:
-        """Set the header values that are not UTF-8."""
-        headers = self.headers
-        for opaque in message.opaqueHeaderValues:
-            if opaque.index < len(headers):
-                headers[opaque.index] = (headers[opaque.index][0], opaque.value)
+    def __init__(  # noqa: PLR0913 - one argument per field
+        self,
+        head: CallHead,
+        request_id: str,
+        requested_at_ns: int,
+        body: bytes,
+        target_uri: bytes,
+        response_token: str,
+        request_token: str | None,
+        *,
+        stateful: bool = False,
+        channel_token: str = "",
+        channel_call: int = 0,
+    ) -> None:
+        self.head = head
+        self.request_id = request_id
+        self.nca_id = head.nca_id
+        self.subject = head.subject
+        self.requested_at_ns = requested_at_ns
+        self.method = head.method
+        self.path = head.path
+        self.headers = head.headers
+        self.body = body
+        self.target_uri = target_uri
+        self.response_token = response_token
+        self.request_token = request_token
+        self.stateful = stateful
+        self.max_direct_response_bytes = head.max_direct_response_bytes
+        self.channel_token = channel_token
+        self.channel_call = channel_call
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """Decode an envelope. Raises `EnvelopeError` if ``data`` is not one."""
+    """Decode an envelope. Raises `EnvelopeError` if ``data`` is not one, or lacks a field."""
+    message = _parse(data)
+    if not message.requestId:
+        raise EnvelopeError("The envelope has no requestId")
+    for config in message.statelessConfig.connectionConfigs:
+        if config.HasField("http1Config"):
+            attach = config.http1Config
+            break
+    else:
+        raise EnvelopeError("The envelope has no HTTP/1 connection config")
+    time = message.requestTime
+    return Envelope(
+        CallHead(message),
+        message.requestId,
+        time.seconds * _NS + time.nanos,
+        message.requestBody,
+        attach.targetURI.encode(),
+        attach.responseAuthorizationToken,
+        attach.requestAuthorizationToken or None,
+        stateful=message.HasField("statefulConfig"),
+        channel_token=message.channelToken,
+    )
+
+
+def decode_call_head(data: bytes) -> CallHead:
+    """Decode what `encode_call_head` has encoded. Raises `EnvelopeError`."""
+    return CallHead(_parse(data))
+
+
+def _parse(data: bytes) -> WorkerInvokeFunctionRequest:
     try:
-        message = WorkerInvokeFunctionRequest.FromString(data)
+        return WorkerInvokeFunctionRequest.FromString(data)
     except DecodeError as error:
         raise EnvelopeError("The bytes are not a WorkerInvokeFunctionRequest") from error
-    return Envelope(message)
 
 
-def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
+def encode_call_head(
     *,
-    request_id: str,
     nca_id: str,
     subject: str,
-    requested_at_ns: int,
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
     more_headers: bytes = b"",
-    body: bytes,
-    target_uri: bytes,
-    response_token: str,
-    request_token: str | None,
 ) -> bytes:
-    """Return the encoded envelope of one request; the arguments are those of `Envelope`.
+    """Return the fields of an envelope that are the same for all calls with one head.
 
-    Header values are opaque bytes (RFC 9110 §5.5). ``more_headers`` are further ones, which
-    `encode_headers` has encoded.
+    The arguments are those of `CallHead`. Header values are opaque bytes (RFC 9110 §5.5).
+    ``more_headers`` are further ones, which `encode_headers` has encoded.
 
-    Raises `EnvelopeError` if a header's name or the path is not UTF-8, or if the envelope is larger
-    than `MAX_ENVELOPE_BYTES`.
+    Raises `EnvelopeError` if a header's name or the path is not UTF-8.
     """
     if not method.isascii() or not path.isascii():
         _check_utf8([method, path])
     header_fields, opaque_fields = _headers(headers)
-    data = b"".join(
+    return b"".join(
         (
-            _field(b"\n", request_id.encode()),
             _caller(nca_id, subject),
-            _timestamp(requested_at_ns),
-            _field(b"R", body) if body else b"",
             header_fields,
             more_headers,
             _method(method),
             _field(b"z", path),
-            _attach(target_uri, response_token.encode(), request_token),
             opaque_fields,
+        )
+    )
+
+
+def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
+    head: bytes,
+    *,
+    request_id: str,
+    requested_at_ns: int,
+    body: bytes,
+    target_uri: bytes,
+    response_token: str,
+    request_token: str | None,
+    channel_token: str = "",
+) -> bytes:
+    """Return the encoded envelope of one request; the arguments are those of `Envelope`.
+
+    ``head`` is from `encode_call_head`.
+
+    Raises `EnvelopeError` if the envelope is larger than `MAX_ENVELOPE_BYTES`.
+    """
+    data = b"".join(
+        (
+            _field(b"\n", request_id.encode()),
+            head,
+            _timestamp(requested_at_ns),
+            _field(b"R", body) if body else b"",
+            _attach(target_uri, response_token.encode(), request_token),
+            _field(_CHANNEL_TAG, channel_token.encode()) if channel_token else b"",
         )
     )
     if len(data) > MAX_ENVELOPE_BYTES:
@@ -150,7 +223,7 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
 
 # Encoding by hand takes two thirds of the time of upb, which first copies every field into a
 # message. A field is its tag (number << 3 | 2, as a varint), its length as a varint, and its bytes;
-# the fields are in the order of their numbers. Decoding is left to upb: by hand it is no faster,
+# their order does not matter. Decoding is left to upb: by hand it is no faster,
 # and upb accepts every valid encoding that a peer may send.
 
 
@@ -165,6 +238,7 @@ def _varint(value: int) -> bytes:
 
 _SIZES = [_varint(size) for size in range(1024)]
 _OPAQUE_TAG = _varint(1001 << 3 | 2)
+_CHANNEL_TAG = _varint(1002 << 3 | 2)
 _MAX_DIRECT_RESPONSE = b"(" + _varint(MAX_DIRECT_RESPONSE_BYTES)
 
 _REPEATING = REPEATING | {NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, NVCF_INVOCATION_REGION}

@@ -55,6 +55,11 @@ NVCF_RUNNING = b"nvcf-running"
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
 
+NVCF_CHANNEL_CALL = b"nvcf-channel-call"
+"""On an attach call with the key of a channel: the number of the call (`docs/wire.md` §20)."""
+NVCF_CHANNEL_KEY = b"nvcf-channel-key"
+"""In the response that opens a channel: the key for its attach calls, and to open it again."""
+
 X_RATELIMIT_LIMIT = b"x-ratelimit-limit"
 X_RATELIMIT_REMAINING = b"x-ratelimit-remaining"
 X_RATELIMIT_RESET = b"x-ratelimit-reset"

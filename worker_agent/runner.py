@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,8 +19,17 @@ from http1.stream import Defect
 from queueing.interface import Lease, PullConsumer, RunDecision
 from runtime.events import emit
 from runtime.tasks import spawn
+from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
-from wire.envelope import Envelope, EnvelopeError, decode_envelope
+from wire.envelope import (
+    CallHead,
+    Envelope,
+    EnvelopeError,
+    decode_call_head,
+    decode_envelope,
+)
+from worker_agent.attach.channel import Channel, ChannelLease
+from worker_agent.attach.channels import Channels
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
@@ -41,6 +51,17 @@ TELL_LATE_S = 1.0
 MAX_REPORTING_LATE = 16
 """Reports of that on their way at the same time; the clients of further ones wait."""
 _MAX_BROKE_OFF = 1024
+HOLD_S = 0.05
+"""So long a request waits here for a slot that a call of a channel has taken before it."""
+FULL_S = 0.02
+"""Calls of channels may have all slots for so long before the pull of the queue is cancelled."""
+TELL_LEASED_S = 0.05
+STANDSTILL_S = 3.0
+"""A call that arrives after such a standstill is given back: its gateway may have given it up."""
+_MAX_KEPT_HEADS = 512
+_MAX_KEPT_HEAD_BYTES = 4096
+_KNOWN_ENDS = frozenset({Outcome.ANSWERED, Outcome.CANCELLED, Outcome.UNWANTED})
+"""Ends of a job that its gateway process knows."""
 _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
@@ -80,16 +101,19 @@ class JobRunner:
         platform_headers: PlatformHeaders,
         telemetry: Telemetry,
         *,
+        channels: Channels,
         is_attachable: Callable[[bytes], bool],
         on_busy: Callable[[], object],
     ) -> None:
         """``is_attachable`` returns whether the agent can attach to an envelope's address.
 
-        ``on_busy`` is called for a job that begins while no other runs.
+        ``channels`` bring calls that do not come from the queue. ``on_busy`` is called for a job that
+        begins while no other runs.
         """
         self._slots = slots
         self._platform_headers = platform_headers
         self._telemetry = telemetry
+        self._channels = channels
         self._is_attachable = is_attachable
         self._on_busy = on_busy
         self._known_uri = b""
@@ -98,6 +122,13 @@ class JobRunner:
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
+        # Leased while calls of channels had all slots; for a moment, until one is free.
+        self._held: deque[Lease] = deque()
+        self._direct_running = 0
+        self._is_full_looked_for = False
+        self._untold: list[Job] = []
+        self._heads: dict[bytes, CallHead] = {}
+        self._awake_at = 0.0
         self._reported: set[str] = set()
         self._broke_off: dict[str, int] = {}
         self._reporting_late = 0
@@ -120,7 +151,11 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
-        queue.watch(self.on_standstill, self.on_loss, self.on_bound, self.renew)
+        queue.watch(
+            self.on_standstill, self.on_loss, self.on_bound, self.renew, self._offer_changed
+        )
+        self._channels.start(self)
+        self.sweep()
         self.resume()
 
     def pause(self) -> None:
@@ -149,6 +184,7 @@ class JobRunner:
 
     def abandon_all(self) -> None:
         """End every job now."""
+        self._hand_back_held(len(self._held))
         for lease in self._asking.values():
             lease.nak()
         self._asking.clear()
@@ -172,8 +208,11 @@ class JobRunner:
         context = self._context
         delay_s = PASS_ON_S if lease.deliveries > 1 and self._should_pass_on(request_id) else 0.0
         if context is None or delay_s or not self._slots.take():
-            lease.nak(delay_s)
-            self._want()
+            if context is not None and not delay_s and self._may_hold():
+                self._hold(lease)
+            else:
+                lease.nak(delay_s)
+                self._want()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
@@ -194,6 +233,8 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
+            if envelope.channel_token:
+                self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:
@@ -201,6 +242,141 @@ class JobRunner:
             self._want()
         else:
             spawn(self._ask(context, envelope, lease.deliveries), "run-question")
+
+    # Calls of channels
+
+    def offered(self) -> int:
+        """Return how many calls gateway processes may send without the queue.
+
+        None while a request waits in the queue, or here: it is in front of every further call.
+        """
+        queue = self._queue
+        if queue is None or self._held or not queue.is_line_empty():
+            return 0
+        return max(self._slots.free(), 0)
+
+    def on_call(self, channel: Channel, number: int, call: CallFrame) -> None:
+        """A gateway process has sent a call. Raises `wire.envelope.EnvelopeError`."""
+        context, queue = self._context, self._queue
+        head = self._heads.get(call.head) or self._decode_head(call.head)
+        # A call that waited in the socket while this process stood still may be another worker's.
+        is_old = self._loop.time() - self._awake_at > STANDSTILL_S
+        if (
+            context is None
+            or queue is None
+            or is_old
+            or self._held
+            or call.request_id in self._jobs
+            or not self._slots.take()
+        ):
+            channel.give_back(number, Reason.HANDED_BACK)
+            return
+        envelope = Envelope(
+            head,
+            call.request_id,
+            call.requested_at_ns,
+            call.body,
+            channel.uri,
+            channel.key,
+            channel.key if call.has_rest else None,
+            channel_call=number,
+        )
+        self._direct_running += 1
+        queue.taken()
+        if self._slots.free() <= 0 and not self._is_full_looked_for:
+            self._is_full_looked_for = True
+            self._loop.call_later(FULL_S, self._look_full)
+        lease = ChannelLease(channel, call.request_id)
+        self._begin(context, lease, envelope, time.time_ns())
+        self._channels.offer_changed(self.offered())
+
+    def given_up(self, request_ids: list[str]) -> None:
+        """The gateway process is gone, or has given these calls to other workers."""
+        for request_id in request_ids:
+            job = self._jobs.get(request_id)
+            if job is not None:
+                job.lapse()
+
+    def sweep(self) -> None:
+        """Note that this process does not stand still; to be called about once a second."""
+        self._awake_at = self._loop.time()
+
+    def _decode_head(self, encoded: bytes) -> CallHead:
+        """Decode the head of a call, and keep it: most calls of a client have the same."""
+        head = decode_call_head(encoded)
+        if len(encoded) <= _MAX_KEPT_HEAD_BYTES:
+            if len(self._heads) >= _MAX_KEPT_HEADS:
+                self._heads.clear()
+            self._heads[encoded] = head
+        return head
+
+    def _look_full(self) -> None:
+        """Cancel the pull if all slots are taken still: others are to get what it asks for."""
+        self._is_full_looked_for = False
+        if self._slots.free() <= 0 and self._queue is not None:
+            self._queue.want(0)
+
+    def _may_hold(self) -> bool:
+        """Return whether a request for which no slot is free may wait for one here."""
+        slots = self._slots
+        return slots.is_open and self._direct_running > 0 and len(self._held) < slots.limit
+
+    def _hold(self, lease: Lease) -> None:
+        self._held.append(lease)
+        self._loop.call_later(HOLD_S, self._end_hold, lease)
+        self._want()
+        self._offer_changed()
+
+    def _end_hold(self, lease: Lease) -> None:
+        """No slot has become free in time."""
+        if lease in self._held:
+            self._held.remove(lease)
+            lease.nak()
+            self._want()
+
+    def _hand_back_held(self, count: int) -> None:
+        for _ in range(count):
+            self._held.popleft().nak()
+
+    def _offer_changed(self) -> None:
+        self._channels.offer_changed(self.offered())
+
+    def _tell_leased(self, envelope: Envelope, job: Job | None) -> None:
+        """Tell the gateway process that a request waits no more, at once or if it runs for long.
+
+        At once if its next call need not go through the queue.
+        """
+        channel = self._channels.to(envelope.target_uri)
+        if channel is None:
+            self._channels.hear_of(envelope)
+        elif self._queue is not None and self._queue.is_line_empty():
+            channel.leased(envelope.request_id)
+        elif job is not None:
+            if not self._untold:
+                self._loop.call_later(TELL_LEASED_S, self._tell_untold)
+            self._untold.append(job)
+
+    def _tell_untold(self) -> None:
+        untold, self._untold = self._untold, []
+        for job in untold:
+            if job.state is not DONE:
+                channel = self._channels.to(job.envelope.target_uri)
+                if channel is not None:
+                    channel.leased(job.request_id)
+
+    def _end_call(self, job: Job) -> None:
+        """Tell the gateway process what became of a call that came over its channel."""
+        if not isinstance(job.lease, ChannelLease):
+            return
+        number = job.envelope.channel_call
+        channel = job.lease.channel
+        if job.outcome in _KNOWN_ENDS:
+            channel.forget(number)
+        elif job.outcome is Outcome.HANDED_BACK:
+            channel.give_back(number, Reason.HANDED_BACK)
+        else:
+            is_late = job.outcome is Outcome.LATE
+            channel.give_back(number, Reason.LATE if is_late else Reason.LOST)
 
     def _should_pass_on(self, request_id: str) -> bool:
         """Return whether another worker should have a request that this inference server broke off.
@@ -290,6 +466,8 @@ class JobRunner:
         """Tell the gateway processes what runs here; drop what another worker has begun with."""
         by_gateway: dict[bytes, list[Job]] = {}
         for job in jobs:
+            if job.envelope.channel_call:
+                continue
             by_gateway.setdefault(job.envelope.target_uri, []).append(job)
         for of_gateway in by_gateway.values():
             # Not one after the other: a gateway that does not respond must not hold up the others.
@@ -308,7 +486,11 @@ class JobRunner:
 
     def on_loss(self) -> None:
         """Tell the gateways what runs: the queue may have lost it, and they publish that again."""
-        running = [job for job in self._jobs.values() if job.state <= FORWARDING]
+        running = [
+            job
+            for job in self._jobs.values()
+            if job.state <= FORWARDING and not job.envelope.channel_call
+        ]
         self._reported = {job.request_id for job in running}
         self._report(running)
 
@@ -325,6 +507,8 @@ class JobRunner:
     def freed(self, job: Job) -> None:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
+        if job.envelope.channel_call:
+            self._direct_running -= 1
         now = job.freed_at = self._loop.time()
         if job.status and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
@@ -340,6 +524,8 @@ class JobRunner:
         was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
         self._telemetry.ended(job, self._loop.time())
+        if job.envelope.channel_call:
+            self._end_call(job)
         if job.defect is not None:
             self._report_invalid(job.request_id, job.defect)
         if was_full:
@@ -373,6 +559,9 @@ class JobRunner:
         """
         left_s = job.left_s + self._gate.offset.seconds
         if left_s < TELL_LATE_S or job.lease.deliveries > 1 or self._context is None:
+            return
+        if job.envelope.channel_call:
+            # Its channel tells it.
             return
         if self._reporting_late < MAX_REPORTING_LATE:
             self._reporting_late += 1
@@ -429,8 +618,12 @@ class JobRunner:
                 self._gate.heads.add(2.0 * (now - job.sent_at), now)
 
     def _want(self) -> None:
-        if self._queue is not None:
-            self._queue.want(self._slots.free())
+        if self._queue is None:
+            return
+        while self._held and (self._slots.free() > 0 or not self._slots.is_open):
+            self.on_lease(self._held.popleft())
+        self._queue.want(self._slots.free())
+        self._offer_changed()
 
     def _can_respond(self, attach_uri: bytes, token: str) -> bool:
         # Nearly all envelopes come from the same few gateway processes.

@@ -19,6 +19,7 @@ from gateway.app.options import (
     sources,
     store_options,
 )
+from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.dispatcher import Dispatcher, Gates
@@ -75,7 +76,7 @@ from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
 from runtime.version import emit_starting, show_version
-from wire.ids import MAX_PROCESSES
+from wire.ids import MAX_PROCESSES, uuid4_text
 
 if TYPE_CHECKING:
     from gateway.app.control_plane import ControlPlane
@@ -135,6 +136,15 @@ class GatewayProcess:
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
+        self._channels = WorkerChannels(
+            self._attach.live,
+            self._queue,
+            time.monotonic,
+            os.urandom(32),
+            lambda: uuid4_text(os.urandom(16)),
+        )
+        if settings.queue.direct:
+            self._attach.channels = self._channels
         self._rates = RateLimits(
             SharedNumbers(
                 self._store_connection,
@@ -219,9 +229,11 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            ticker = Ticker(TICK_S, self._invocations.tick, measures_silence=True)
-            ticker.start()
-            stack.callback(ticker.stop)
+            for tick in (self._invocations.tick, self._channels.tick):
+                ticker = Ticker(TICK_S, tick, measures_silence=True)
+                ticker.start()
+                stack.callback(ticker.stop)
+            stack.callback(self._channels.close)
             rates = Ticker(RATES_TICK_S, self._rates.tick)
             rates.start()
             stack.callback(rates.stop)
@@ -297,6 +309,7 @@ class GatewayProcess:
         settings = self._settings
         context = Context(
             queue=self._queue,
+            channels=self._attach.channels,
             registry=self._invocations,
             region=settings.queue.region.encode(),
             attach_uri=target_uri.encode(),
@@ -363,6 +376,7 @@ class GatewayProcess:
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.
         await attach.drain(asyncio.get_running_loop().time() + ATTACH_CLOSE_S)
+        self._channels.close()
         emit(_log, "gateway.stopped")
 
 

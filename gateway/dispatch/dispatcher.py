@@ -21,7 +21,7 @@ from gateway.routing.admission import Admission, Caller
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
 from gateway.routing.sources import Sources
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
-from wire.ids import request_id, uuid4_text
+from wire.ids import request_id
 
 
 class Gates(NamedTuple):
@@ -49,7 +49,7 @@ class Dispatcher:
 
     def __init__(  # noqa: PLR0913 - one argument per part
         self,
-        context: Context,
+        context: Context[Invocation],
         registry: InvocationRegistry,
         read_head: Callable[[Request], CallHead | None],
         gates: Gates,
@@ -168,7 +168,7 @@ class Dispatcher:
     ) -> Invocation:
         context = self._context
         take = self._random.take
-        ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
+        ticket = Ticket(request_id(take(), context.process), now_ns)
         invocation = Invocation(context, client, request, caller, ticket)
         if head.sent_target:
             invocation.target = head.sent_target

@@ -5,7 +5,7 @@ The client's side is `http1.stream.ResponseWriter`, the queue's `queueing.interf
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
@@ -41,8 +41,52 @@ class WorkerGet(Protocol):
         """
 
 
+class Channel(Protocol):
+    """A worker's channel to this process. ``sent`` counts the calls that were sent on it."""
+
+    sent: int
+
+    def cancel(self, number: int) -> None:
+        """Tell the worker that nobody waits for a call, and forget it."""
+
+    def forget(self, number: int) -> None:
+        """The call is over for the channel: its response comes in another way, or has come."""
+
+
+ACall_contra = TypeVar("ACall_contra", contravariant=True)
+
+
+class Channels(Protocol[ACall_contra]):
+    """The channels of this process's workers."""
+
+    def has_free(self, version_id: str) -> bool:
+        """Return whether a worker of the version has told of a free slot."""
+
+    def send(
+        self,
+        call: ACall_contra,
+        version_id: str,
+        requested_at_ns: int,
+        head: bytes,
+        body: bytes,
+        *,
+        has_rest: bool,
+    ) -> Channel | None:
+        """Send a call to a worker with a free slot; its number is `Channel.sent` then.
+
+        ``None``: there is none, or the call is too large. The arguments are those of
+        `wire.channel.encode_call`.
+        """
+
+    def token(self, request_id: str, version_id: str) -> str:
+        """Return what lets the worker that leases the request open a channel."""
+
+
 class LiveInvocations(Protocol):
     """The live invocations of the process, by request id."""
+
+    def issue_response_token(self, request_id: str) -> str:
+        """Return a new token with which a worker may deliver the response."""
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -58,10 +102,12 @@ class LiveInvocations(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Context(Generic[ACall_contra]):
     """What all invocations of one gateway process share; made once at start."""
 
     queue: FunctionQueue
+    channels: Channels[ACall_contra] | None
+    """``None``: every call goes through the queue."""
     registry: LiveInvocations
     region: bytes
     attach_uri: bytes
@@ -78,10 +124,9 @@ class Context:
 class Ticket(NamedTuple):
     """What the dispatcher assigns to a new invocation.
 
-    ``response_token`` lets a worker deliver the response. ``requested_at_ns`` is Unix time in
-    nanoseconds, from which the worker computes how much of the poll window is left.
+    ``requested_at_ns`` is Unix time in nanoseconds, from which the worker computes how much of the
+    poll window is left.
     """
 
     request_id: str
-    response_token: str
     requested_at_ns: int

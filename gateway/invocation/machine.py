@@ -20,7 +20,7 @@ from gateway.errors import (
     WorkerLost,
     problem_for,
 )
-from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
+from gateway.invocation.context import Channel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
     correlation_of,
     outer_headers,
@@ -35,6 +35,7 @@ from gateway.invocation.states import (
     EXPIRED,
     QUEUED,
     RECEIVING,
+    SENT,
     STREAMING,
     Event,
     Outcome,
@@ -47,9 +48,9 @@ from gateway.routing.admission import Caller
 from gateway.routing.cross_origin import PageAccess
 from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
-from wire.envelope import EnvelopeError, encode_envelope
+from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
-from wire.http1 import BODILESS_STATUSES
+from wire.http1 import BODILESS_STATUSES, InnerHead
 from wire.problem import instance_of
 
 CLIENT_GONE_STATUS = 499
@@ -88,8 +89,8 @@ class Invocation:
     ``source.address``. ``page_access`` is set before the first event if a web page makes the call,
     or may.
 
-    For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
-    workers have told. ``instance`` is the id of the instance that attached last, empty if its
+    For the access line: ``is_direct``: a worker got the call over a channel, and not from the
+    queue. ``deliveries`` is how often the request was delivered, as far as workers have told. ``instance`` is the id of the instance that attached last, empty if its
     worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
     ANSWERED if the worker says that it is a problem document of its own. ``trace`` and
     ``caller_request_id`` are the client's ``traceparent`` and ``x-request-id``, known once the call
@@ -97,14 +98,19 @@ class Invocation:
     """
 
     __slots__ = (
+        "_channel",
         "_client",
         "_context",
         "_deliveries",
+        "_first_part",
+        "_head",
         "_left_s",
         "_max_body_bytes",
+        "_number",
         "_post",
         "_request",
         "_requested_at_ns",
+        "_runs",
         "_upload",
         "_was_dropped",
         "attached_at",
@@ -117,6 +123,7 @@ class Invocation:
         "has_waited_for_client",
         "head_at",
         "instance",
+        "is_direct",
         "method",
         "offered_at",
         "outcome",
@@ -137,7 +144,7 @@ class Invocation:
 
     def __init__(
         self,
-        context: Context,
+        context: "Context[Invocation]",
         client: ResponseWriter,
         request: Request,
         caller: Caller,
@@ -158,6 +165,12 @@ class Invocation:
         )
         self._left_s: float | None = None
         self._post: WorkerPost | None = None
+        # While a worker has the call over a channel: to publish it if that worker is lost.
+        self._channel: Channel | None = None
+        self._number = 0
+        self._head = self._first_part = b""
+        self._runs = 0
+        self.is_direct = False
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self._was_dropped = False
@@ -165,7 +178,8 @@ class Invocation:
         self.method = request.method
         self.source = request.source
         self.trace = self.caller_request_id = self.instance = b""
-        self.request_id, self.response_token, self._requested_at_ns = ticket
+        self.request_id, self._requested_at_ns = ticket
+        self.response_token = ""
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
@@ -275,8 +289,6 @@ class Invocation:
             raise AssertionError("published twice")
         upload = self._upload
         first_part = upload.take_first_part()
-        if upload.has_rest():
-            self.request_token = context.registry.issue_request_token(self.request_id)
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
         headers = request_headers(
@@ -287,30 +299,73 @@ class Invocation:
         )
         self.trace, self.caller_request_id = correlation_of(request)
         try:
-            envelope = encode_envelope(
-                request_id=self.request_id,
+            head = encode_call_head(
                 nca_id=caller.account,
                 subject=caller.subject,
-                requested_at_ns=self._requested_at_ns,
                 method=request.method,
                 path=request.target,
                 headers=headers,
                 more_headers=source_headers(self.source),
+            )
+        except EnvelopeError as error:
+            self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
+            return
+        # An invocation may wait for an hour: it must not hold the whole head for so long.
+        self._request = None
+        has_rest = upload.has_rest()
+        if not self._send(head, first_part, has_rest=has_rest):
+            self._enqueue(head, first_part, has_rest=has_rest)
+        if has_rest and self.state is not DONE:
+            self._client.pause_reading()
+
+    def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
+        """Send the call to a worker with a free slot, if nobody is in front of it."""
+        context, version_id = self._context, self.caller.version.version_id
+        channels = context.channels
+        if (
+            channels is None
+            or not channels.has_free(version_id)
+            or context.queue.has_waiting(version_id)
+        ):
+            return False
+        channel = channels.send(
+            self, version_id, self._requested_at_ns, head, first_part, has_rest=has_rest
+        )
+        if channel is None:
+            return False
+        self.state = SENT
+        self.is_direct = True
+        self._channel, self._number = channel, channel.sent
+        self._head, self._first_part = head, first_part
+        return True
+
+    def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
+        """Publish the call."""
+        context, version_id = self._context, self.caller.version.version_id
+        registry, channels = context.registry, context.channels
+        self.is_direct = False
+        self.response_token = registry.issue_response_token(self.request_id)
+        if has_rest:
+            self.request_token = registry.issue_request_token(self.request_id)
+        try:
+            envelope = encode_envelope(
+                head,
+                request_id=self.request_id,
+                requested_at_ns=self._requested_at_ns,
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
                 request_token=self.request_token,
+                channel_token=""
+                if channels is None
+                else channels.token(self.request_id, version_id),
             )
         except EnvelopeError as error:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
         self.state = QUEUED
-        # An invocation may wait for an hour: it must not hold the head for so long.
-        self._request = None
-        if self.request_token is not None:
-            self._client.pause_reading()
         context.queue.publish(
-            caller.version.version_id, self.request_id, envelope, self, self.trace
+            version_id, self.request_id, envelope, self, self.trace, runs=self._runs
         )
 
     def _open_window(self, late_s: float) -> None:
@@ -362,6 +417,53 @@ class Invocation:
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
 
+    # A channel
+
+    def handed_back(self, *, was_run: bool) -> None:
+        """The worker that had the call over a channel does not complete it: it goes to the queue.
+
+        ``was_run``: the worker was lost, and may have run it, which counts as a delivery.
+        """
+        if self.state is not SENT:
+            # Its POST is open, and tells what becomes of the call.
+            self._channel = None
+            return
+        head, first_part = self._head, self._first_part
+        self._channel, self._head, self._first_part = None, b"", b""
+        if was_run:
+            self._runs += 1
+            self.deliveries += 1
+        if self._upload.is_lost():
+            self._fail_without_rest()
+        else:
+            self._enqueue(head, first_part, has_rest=self._upload.has_rest())
+
+    def responded(
+        self,
+        head: InnerHead,
+        body: bytes,
+        now: float,
+        worker_s: float,
+        instance: bytes,
+        completion: Outcome,
+    ) -> None:
+        """The worker's whole response, which came over a channel; the arguments as below."""
+        if self.state is not SENT and self.state is not QUEUED:
+            return
+        self._channel = None
+        self._take(now, worker_s, instance)
+        self.completion = completion
+        status, announced = head.status, head.body_bytes
+        if announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
+            announced = len(body)
+        self.state = ENDING
+        self.response_bytes = len(body)
+        self._respond(status, head.headers, announced, now)
+        if self.state is ENDING and body:
+            self._client.send_data(body)
+        if self.state is ENDING and not self._client.is_writing_paused():
+            self._end()
+
     # A worker that got the request again
 
     def run_requested(self, deliveries: int, *, is_running: bool) -> RunDecision:
@@ -396,7 +498,8 @@ class Invocation:
         report may come after another worker was told to run the request, or has attached.
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
-        if self.state is QUEUED and is_only_one:
+        if self.state is SENT or (self.state is QUEUED and is_only_one):
+            self._channel, self._head, self._first_part = None, b"", b""
             self._was_dropped = True
             self._expire()
 
@@ -470,15 +573,19 @@ class Invocation:
 
         ``instance`` is the id of its instance, empty if it does not say.
         """
-        if self.state is not QUEUED:
+        if self.state is not QUEUED and self.state is not SENT:
             raise impossible(self.state, Event.ATTACHED)
         self.state = ATTACHED
+        self._take(now, worker_s, instance)
+        self.completion = Outcome.ANSWERED
+        self._post = post
+
+    def _take(self, now: float, worker_s: float, instance: bytes) -> None:
+        """Remember which worker responds."""
         self.attached_at = now
         self.worker_s = worker_s
         self.instance = instance
-        self.completion = Outcome.ANSWERED
         self.deliveries = self._deliveries or self.deliveries + 1
-        self._post = post
 
     def response_interim(self, status: int, headers: Headers) -> None:
         """The worker sends an interim response (1xx), which is no response head.
@@ -514,14 +621,24 @@ class Invocation:
         if body_bytes is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.forget(self._number)
         self.state = STREAMING
-        self.status = status
-        self.head_at = now
-        # The queue must not fail the request any more: its client is getting a response.
-        self._context.queue.answered(self.request_id)
-        self._upload.respond()
         if self._post is not None and self.version.passes_interim:
             self._pause_if_slow(self._post)
+        self._respond(status, headers, body_bytes, now)
+
+    def _respond(self, status: int, headers: Headers, body_bytes: int | None, now: float) -> None:
+        """Send the response head to the client."""
+        self.status = status
+        self.head_at = now
+        if self.is_direct:
+            self._head = self._first_part = b""
+        else:
+            # The queue must not fail the request any more: its client is getting a response.
+            self._context.queue.answered(self.request_id)
+        self._upload.respond()
         headers = outer_headers(headers, self.source, self.version.inference_port)
         headers = with_platform_headers(headers, status, self.request_id)
         if self.page_access is not None:
@@ -555,7 +672,12 @@ class Invocation:
 
     def response_broken(self) -> None:
         """The POST broke: back to the queue, or a visibly broken stream."""
-        if self.state is ATTACHED:
+        if self.state is ATTACHED and self.is_direct:
+            self._post = None
+            self.state = SENT
+            if self._channel is None:
+                self.handed_back(was_run=True)
+        elif self.state is ATTACHED:
             self._post = None
             if self._upload.is_lost():
                 self._fail_without_rest()
@@ -645,7 +767,10 @@ class Invocation:
 
     def _withdraw(self) -> None:
         """Take the request out of the queue and tell workers to stop, if it can be there."""
-        if self.state is QUEUED or self.state is ATTACHED:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.cancel(self._number)
+        elif self.state is QUEUED or (self.state is ATTACHED and not self.is_direct):
             self._context.queue.withdraw(self.caller.version.version_id, self.request_id)
 
     def _end(self) -> None:

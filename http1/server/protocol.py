@@ -25,7 +25,7 @@ from http1.server.http_error import (
 )
 from http1.server.request_head import EXPECTS_CONTINUE, about, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
-from http1.server.transport import LINGERING, OPEN, PeerConnection
+from http1.server.transport import LINGERING, LOST, OPEN, PeerConnection
 from http1.stream import Request, RequestStream
 from runtime.ids import new_uuid
 
@@ -55,6 +55,7 @@ class Http1Protocol(PeerConnection):
         "_owes_first_part_end",
         "_reads_on_soon",
         "_response",
+        "_successor",
         "_target",
     )
 
@@ -70,6 +71,7 @@ class Http1Protocol(PeerConnection):
         self._got_eof = False
         self._is_probed = False
         self._reads_on_soon = False
+        self._successor: asyncio.Protocol | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -158,6 +160,8 @@ class Http1Protocol(PeerConnection):
             self._held += data[at:] if at else data
             if self._is_blocked():
                 self._limit_held()
+        elif at < len(data) and self._successor is not None:
+            self._successor.data_received(data[at:])
 
     def _read_from(self, data: bytes) -> int:
         """Return the offset in ``data`` up to which it was read.
@@ -367,6 +371,18 @@ class Http1Protocol(PeerConnection):
             self.flush()
             if self._held or self._got_eof:
                 self._read_on_soon()
+
+    def hand_over(self, successor: object) -> None:
+        """Let ``successor`` have the transport; this connection is over."""
+        if not isinstance(successor, asyncio.Protocol):
+            raise AssertionError("handed over to what is no protocol")
+        self.flush()
+        self._state = LOST
+        self._response = self._body = None
+        self._successor = successor
+        self._connections.remove(self)
+        self._transport.set_protocol(successor)
+        successor.connection_made(self._transport)
 
     def pause_body(self) -> None:
         """Stop delivering the body; some is still read, to notice when the client leaves."""

@@ -52,6 +52,9 @@ class Http1Connection(Protocol):
     def reset(self) -> None:
         """End at once so that the peer sees a broken stream."""
 
+    def hand_over(self, successor: object) -> None:
+        """Send what is written, and let ``successor`` have the transport."""
+
 
 class Http1Response:
     """One response, ``to_head``: to a HEAD request.
@@ -175,6 +178,17 @@ class Http1Response:
         if connection is not None:
             self._connection = self.stream = None
             connection.reset()
+
+    def hand_over(self, headers: Headers, successor: object) -> None:
+        """Respond 101 and let ``successor`` have the connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED:
+            raise AssertionError("handed over after the head")
+        self._connection = self.stream = None
+        connection.write(encode_response_head(101, headers, b""))
+        connection.hand_over(successor)
 
     def pause_reading(self) -> None:
         """Stop delivering the request's body."""

@@ -212,6 +212,7 @@ class PullConsumer:
         self._on_loss: Callable[[], None] = lambda: None
         self._tell_bound: Callable[[], None] = lambda: None
         self._renew: Callable[[], None] = lambda: None
+        self._on_line: Callable[[], None] = lambda: None
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -245,6 +246,9 @@ class PullConsumer:
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
         self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
         self._is_reading_up = self._is_catching_up = False
+        # Whether requests wait: the last one that was leased told it, or a pull that waits does.
+        self._is_line_empty = self._has_followers = False
+        self._delivered = self._watched_delivered = 0
         self.pulls = self.lapsed = self.bound_at_ns = self._read_bytes = 0
 
     # Start and end
@@ -267,8 +271,10 @@ class PullConsumer:
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
         renew: Callable[[], None],
+        on_line: Callable[[], None],
     ) -> None:
         """Call these from now on."""
+        self._on_line = on_line
         self._on_standstill = on_standstill
         self._on_loss = on_loss
         self._tell_bound = on_bound
@@ -283,6 +289,14 @@ class PullConsumer:
         elif not self._is_scheduled and 2 * self._asked <= free:
             self._is_scheduled = True
             self._call_soon(self._refill)
+
+    def taken(self) -> None:
+        """One request less may be leased."""
+        self._free -= 1
+
+    def is_line_empty(self) -> bool:
+        """Return whether no request waits, as far as is known."""
+        return self._is_line_empty
 
     def is_bound(self) -> bool:
         """Whether the broker's consumer has been found."""
@@ -393,6 +407,18 @@ class PullConsumer:
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
             self._asked = asked + batch
+            if not self._is_line_empty and not self._has_followers:
+                self._connection.ping(partial(self._pull_waits, self._delivered))
+
+    def _pull_waits(self, delivered: int) -> None:
+        """The server has read a pull. Nothing waits if it has delivered nothing since then."""
+        if delivered == self._delivered and self._asked and self._is_bound:
+            self._set_line(is_empty=True)
+
+    def _set_line(self, *, is_empty: bool) -> None:
+        if is_empty is not self._is_line_empty:
+            self._is_line_empty = is_empty
+            self._on_line()
 
     def _heartbeat_s(self) -> float:
         """Return the interval between the heartbeats of a pull."""
@@ -410,6 +436,7 @@ class PullConsumer:
 
     def _end_pulls(self) -> None:
         self._asked = 0
+        self._set_line(is_empty=False)
         if self._inbox_subscription is not None:
             self._connection.unsubscribe(self._inbox_subscription, self._on_late_message)
             self._inbox_subscription = None
@@ -421,6 +448,11 @@ class PullConsumer:
             return
         if self._asked > 0:
             self._asked -= 1
+        self._delivered += 1
+        is_last = reply.endswith(b".0")
+        self._has_followers = not is_last
+        if is_last is not self._is_line_empty and (self._asked or not is_last):
+            self._set_line(is_empty=is_last)
         self._lease(subject, reply, payload)
         if not self._is_scheduled and 2 * self._asked <= self._free:
             self._is_scheduled = True
@@ -442,8 +474,6 @@ class PullConsumer:
         self._last_ack_subject = reply
         if self._cancelled and request_id in self._cancelled:
             lease.ack()
-        elif self._free <= 0:
-            lease.nak()
         else:
             self._free -= 1
             self._on_lease(lease)
@@ -510,6 +540,10 @@ class PullConsumer:
             self._read_at = now
         if now - self._renewed_at >= _RENEWAL * self._lease_s:
             self._renew_all()
+        if self._asked and self._delivered == self._watched_delivered:
+            # Others have got what waited behind the last request.
+            self._pull_waits(self._delivered)
+        self._watched_delivered = self._delivered
 
     async def _read_up(self) -> None:
         """Drop what waits in the socket: it was sent before this round trip."""
@@ -613,6 +647,7 @@ class PullConsumer:
         """Forget all pulls; the broker may lose the queue."""
         self._is_bound = False
         self._asked = 0
+        self._set_line(is_empty=False)
         self._on_loss()
 
     def _on_denied(self, subject: bytes) -> None:

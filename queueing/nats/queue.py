@@ -138,6 +138,7 @@ class PublishedRequest:
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
+    ``is_leased``: a worker has leased it before its acknowledgement came.
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
     HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
     ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
@@ -149,6 +150,7 @@ class PublishedRequest:
         "callbacks",
         "frame",
         "is_doubtful",
+        "is_leased",
         "queue",
         "republishes",
         "request_id",
@@ -180,7 +182,7 @@ class PublishedRequest:
         self.sequence = 0
         self.started_at = 0.0
         self.republishes = 0
-        self.was_leased = self.is_doubtful = False
+        self.was_leased = self.is_doubtful = self.is_leased = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -193,7 +195,8 @@ class VersionQueue:
     ``created`` identifies the stream, empty until known. ``highest`` is the highest sequence that
     it is known to have used, since ``highest_at``, ``delivered`` the highest one known to be
     leased, ``room`` how many more requests may wait. ``by_sequence`` has the requests that are
-    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED.
+    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED,
+    ``leased_early`` those of them that a worker has leased already.
     ``last_runs`` has the time at which a request got its last permitted run, by request id;
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
@@ -213,6 +216,7 @@ class VersionQueue:
         "highest",
         "highest_at",
         "last_runs",
+        "leased_early",
         "names",
         "oldest_at",
         "oldest_read_at",
@@ -243,7 +247,14 @@ class VersionQueue:
         self.sequences = Sequences()
         self.by_sequence: dict[int, PublishedRequest] = {}
         self.stalled: list[PublishedRequest] = []
-        self.unacknowledged = 0
+        self.unacknowledged = self.leased_early = 0
+
+    def settle(self, request: PublishedRequest) -> None:
+        """Count one request less that is PENDING or STALLED."""
+        self.unacknowledged -= 1
+        if request.is_leased:
+            request.is_leased = False
+            self.leased_early -= 1
 
 
 class JetStreamQueue:
@@ -332,8 +343,13 @@ class JetStreamQueue:
         envelope: bytes,
         callbacks: PublishCallbacks,
         trace: bytes,
+        *,
+        runs: int = 0,
     ) -> None:
         """Send the envelope. A failure is reported later."""
+        if runs and runs >= self._limits.max_runs > 0:
+            self._call_soon(callbacks.undeliverable)
+            return
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None or len(self._requests) >= self._limits.max_requests:
             full = "The process has reached its limit of queued requests"
@@ -358,6 +374,9 @@ class JetStreamQueue:
             self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
         request = PublishedRequest(queue, request_id, callbacks, frame, self._clock())
+        if runs:
+            # The first delivery of the queue is run without a question.
+            request.runs = {1, *range(-runs, 0)}
         self._requests[request_id] = request
         self._unacknowledged.append(request)
         queue.unacknowledged += 1
@@ -394,6 +413,30 @@ class JetStreamQueue:
                 self.withdraw(version_id, request_id)
 
         return await self._positions.withdrawn(version_id, request.sequence, withdraw)
+
+    def has_waiting(self, version_id: str) -> bool:
+        """Return whether a request of this process may be waiting for a lease."""
+        queue = self._queues.get(version_id)
+        if queue is None:
+            return False
+        if queue.unacknowledged > queue.leased_early:
+            return True
+        if not queue.by_sequence:
+            return False
+        leased = max(queue.delivered, queue.answered_sequence)
+        return queue.highest > leased and queue.sequences.between(leased, queue.highest + 1) > 0
+
+    def leased(self, request_id: str) -> None:
+        """Remember that a worker has leased the request, and with it those before it."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        queue = request.queue
+        if request.state is HELD:
+            queue.answered_sequence = max(queue.answered_sequence, request.sequence)
+        elif _is_unacknowledged(request) and not request.is_leased:
+            request.is_leased = True
+            queue.leased_early += 1
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``."""
@@ -539,9 +582,12 @@ class JetStreamQueue:
                 # It is another stream of the same name, or the stream has lost its contents.
                 self._lose_all(queue)
             self._maintenance.ensure(queue.names)
-        queue.unacknowledged -= 1
+        was_leased_early = request.is_leased
+        queue.settle(request)
         is_again = request.sequence > 0
         self._store(request, sequence)
+        if was_leased_early and sequence > queue.answered_sequence:
+            queue.answered_sequence = sequence
         if not is_again:
             queue.stored.value += 1
 
@@ -588,7 +634,7 @@ class JetStreamQueue:
                 continue
             if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
-                queue.unacknowledged -= 1
+                queue.settle(request)
                 queue.stored.value += not request.sequence
                 request.state, request.frame = LOST, b""
                 request.at = self._clock()
@@ -642,7 +688,7 @@ class JetStreamQueue:
 
     def _lose_again(self, request: PublishedRequest) -> None:
         """PENDING or STALLED to LOST: it was to be published again, and the broker is away."""
-        request.queue.unacknowledged -= 1
+        request.queue.settle(request)
         self._keep_frame(request)
         request.state = LOST
         request.at = self._clock()
@@ -677,7 +723,7 @@ class JetStreamQueue:
         if queue.last_runs:
             queue.last_runs.pop(request.request_id, None)
         if _is_unacknowledged(request):
-            queue.unacknowledged -= 1
+            queue.settle(request)
         else:
             self._kept_bytes -= len(request.frame)
         request.frame = b""
