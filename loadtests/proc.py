@@ -151,6 +151,23 @@ def rss_bytes(processes: Iterable[Process], role: Role) -> int:
     return sum(process.rss_bytes for process in processes if process.role is role)
 
 
+def parse_pss(text: str) -> int:
+    """Return the bytes of PSS in /proc/<pid>/smaps_rollup: its share of each page it shares."""
+    line = next(line for line in text.splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
+
+
+def pss_bytes(pids: Iterable[int]) -> int:
+    return sum(parse_pss((_PROC / str(pid) / "smaps_rollup").read_text()) for pid in pids)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the environment with which a process was started."""
+    pairs = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    named = (pair.decode(errors="replace").partition("=") for pair in pairs if pair)
+    return {name: value for name, _, value in named}
+
+
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
     """Return the CPU seconds (user and system) that each role used, with a resolution of 10 ms.
 

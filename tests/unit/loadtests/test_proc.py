@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from loadtests.proc import (
@@ -7,6 +11,8 @@ from loadtests.proc import (
     Stat,
     cpu_between,
     descendants,
+    environment_of,
+    parse_pss,
     parse_stat,
     port_of,
     role_of,
@@ -89,3 +95,23 @@ def test_a_process_that_was_replaced_is_no_measurement() -> None:
 def test_a_passing_process_without_a_role_does_not_matter() -> None:
     before = [process(1, Role.FRONT, 1.0), process(2, Role.OTHER, 1.0)]
     assert cpu_between(before, [process(1, Role.FRONT, 2.0)]) == {Role.FRONT: 1.0}
+
+
+def test_pss_is_that_of_the_whole_process() -> None:
+    text = (
+        "55d0c0000000-7ffd1c5f3000 ---p 00000000 00:00 0    [rollup]\n"
+        "Rss:               66460 kB\n"
+        "Pss:               48120 kB\n"
+        "Pss_Dirty:         40000 kB\n"
+    )
+    assert parse_pss(text) == 48_120 * 1024
+
+
+def test_the_environment_of_a_process_is_what_it_was_started_with() -> None:
+    env = {"PATH": os.environ["PATH"], "GATEWAY_X": "a=b,ü", "EMPTY": ""}
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE) as child:
+        try:
+            assert environment_of(child.pid) == env
+        finally:
+            child.kill()

@@ -1,0 +1,29 @@
+"""Memory of a gateway that has nothing to do: all its processes, and one for invocations alone."""
+
+import time
+from collections.abc import Iterable
+
+from loadtests.children import Children
+from loadtests.proc import Role, pss_bytes, rss_bytes, tree
+from loadtests.systems import Target, invocations_alone
+
+_SETTLE_S = 2.0
+
+
+def idle(target: Target, children: Children) -> dict[str, float]:
+    """Measure a freshly started `gateway dev` in MB, then one more process beside it.
+
+    Raises `loadtests.children.StartError`.
+    """
+    time.sleep(_SETTLE_S)
+    figures = _memory("idle", target.roots)
+    with invocations_alone(target, children) as pid:
+        time.sleep(_SETTLE_S)
+        figures |= _memory("idle_alone", [pid])
+    return figures
+
+
+def _memory(key: str, roots: Iterable[int]) -> dict[str, float]:
+    processes = [each for each in tree(roots) if each.role is Role.FRONT]
+    pss = pss_bytes(each.pid for each in processes)
+    return {f"{key}_rss": rss_bytes(processes, Role.FRONT) / 1e6, f"{key}_pss": pss / 1e6}
