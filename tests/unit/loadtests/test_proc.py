@@ -109,9 +109,13 @@ def test_pss_is_that_of_the_whole_process() -> None:
 
 def test_the_environment_of_a_process_is_what_it_was_started_with() -> None:
     env = {"PATH": os.environ["PATH"], "GATEWAY_X": "a=b,ü", "EMPTY": ""}
-    command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE) as child:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as child:
         try:
+            # Popen may return before the kernel has set the new environment.
+            assert child.stdout is not None
+            assert child.stdout.readline()
             assert environment_of(child.pid) == env
         finally:
             child.kill()
