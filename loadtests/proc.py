@@ -151,14 +151,23 @@ def rss_bytes(processes: Iterable[Process], role: Role) -> int:
     return sum(process.rss_bytes for process in processes if process.role is role)
 
 
-def parse_pss(text: str) -> int:
-    """Return the bytes of PSS in /proc/<pid>/smaps_rollup: its share of each page it shares."""
-    line = next(line for line in text.splitlines() if line.startswith("Pss:"))
-    return int(line.split()[1]) * 1024
+class Memory(NamedTuple):
+    """Resident memory in bytes; ``pss`` has of each page that several processes share its part."""
+
+    rss: int
+    pss: int
 
 
-def pss_bytes(pids: Iterable[int]) -> int:
-    return sum(parse_pss((_PROC / str(pid) / "smaps_rollup").read_text()) for pid in pids)
+def parse_rollup(text: str) -> Memory:
+    """Parse /proc/<pid>/smaps_rollup, which is exact; the RSS in ``stat`` may be 256 KiB off."""
+    fields = dict(line.split()[:2] for line in text.splitlines()[1:])
+    return Memory(int(fields["Rss:"]) * 1024, int(fields["Pss:"]) * 1024)
+
+
+def memory_of(pids: Iterable[int]) -> Memory:
+    """Return the sum over these processes."""
+    read = [parse_rollup((_PROC / str(pid) / "smaps_rollup").read_text()) for pid in pids]
+    return Memory(sum(each.rss for each in read), sum(each.pss for each in read))
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from loadtests.children import Children
-from loadtests.proc import Role, pss_bytes, rss_bytes, tree
+from loadtests.proc import Role, memory_of, tree
 from loadtests.systems import Target, invocations_alone
 
 _SETTLE_S = 2.0
@@ -24,6 +24,5 @@ def idle(target: Target, children: Children) -> dict[str, float]:
 
 
 def _memory(key: str, roots: Iterable[int]) -> dict[str, float]:
-    processes = [each for each in tree(roots) if each.role is Role.FRONT]
-    pss = pss_bytes(each.pid for each in processes)
-    return {f"{key}_rss": rss_bytes(processes, Role.FRONT) / 1e6, f"{key}_pss": pss / 1e6}
+    memory = memory_of(each.pid for each in tree(roots) if each.role is Role.FRONT)
+    return {f"{key}_rss": memory.rss / 1e6, f"{key}_pss": memory.pss / 1e6}

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from loadtests.proc import (
+    Memory,
     Process,
     ProcessesChangedError,
     Role,
@@ -12,7 +13,7 @@ from loadtests.proc import (
     cpu_between,
     descendants,
     environment_of,
-    parse_pss,
+    parse_rollup,
     parse_stat,
     port_of,
     role_of,
@@ -97,14 +98,14 @@ def test_a_passing_process_without_a_role_does_not_matter() -> None:
     assert cpu_between(before, [process(1, Role.FRONT, 2.0)]) == {Role.FRONT: 1.0}
 
 
-def test_pss_is_that_of_the_whole_process() -> None:
+def test_memory_is_that_of_the_whole_process() -> None:
     text = (
         "55d0c0000000-7ffd1c5f3000 ---p 00000000 00:00 0    [rollup]\n"
         "Rss:               66460 kB\n"
         "Pss:               48120 kB\n"
         "Pss_Dirty:         40000 kB\n"
     )
-    assert parse_pss(text) == 48_120 * 1024
+    assert parse_rollup(text) == Memory(rss=66_460 * 1024, pss=48_120 * 1024)
 
 
 def test_the_environment_of_a_process_is_what_it_was_started_with() -> None:
