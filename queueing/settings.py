@@ -27,8 +27,8 @@ class QueueSettings(Section):
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
     """Runs of one request by workers; after the last it gets 502. What is given back is no run."""
     direct: bool = True
-    """Whether a worker with a free slot and nothing in its queue gets a call at once, over a channel
-    that it keeps to each gateway process; false: every call goes through the queue."""
+    """Whether a worker with a free slot and nothing in its queue gets a call at once, over a
+    channel that it keeps to each gateway process; false: every call goes through the queue."""
     replicas: QueueReplicas = 0
     """Copies of each queue in the broker's cluster; 0: three in a cluster, else one."""
 

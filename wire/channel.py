@@ -1,4 +1,4 @@
-"""The channel between a worker and a gateway process: frames and their contents (`docs/wire.md` §18).
+"""The channel between a worker and a gateway process: frames and contents (`docs/wire.md` §20).
 
 A channel is a connection that the worker opens to the attach address with ``Upgrade`` (RFC 9110
 §7.8). From then on both sides send frames:
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from hashlib import blake2b
 from struct import Struct
+from typing import Protocol
 
 from wire.errors import WireError
 
@@ -123,6 +124,24 @@ class FrameReader:
     def _hold(self, data: bytes, at: int, missing: int) -> None:
         self._held += data[at:] if at else data
         self._missing = missing
+
+
+class FrameLink(Protocol):
+    """The connection under a channel; ``is_writing_paused``: the peer does not read."""
+
+    is_writing_paused: bool
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame at the end of this turn of the loop."""
+
+    def send_last(self) -> None:
+        """Ask the user for its last frame at the end of this turn of the loop."""
+
+    def close(self) -> None:
+        """Close after sending what was sent."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class CallFrame:

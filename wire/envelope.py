@@ -31,7 +31,7 @@ class EnvelopeError(WireError):
     """Fields that cannot be encoded as an envelope, or bytes that cannot be decoded as one."""
 
 
-class CallHead:
+class EnvelopeHead:
     """What all envelopes of one head have in common, decoded.
 
     An empty ``method`` means that the whole request, head included, comes through GET attach
@@ -91,7 +91,7 @@ class Envelope:
 
     def __init__(  # noqa: PLR0913 - one argument per field
         self,
-        head: CallHead,
+        head: EnvelopeHead,
         request_id: str,
         requested_at_ns: int,
         body: bytes,
@@ -134,7 +134,7 @@ def decode_envelope(data: bytes) -> Envelope:
         raise EnvelopeError("The envelope has no HTTP/1 connection config")
     time = message.requestTime
     return Envelope(
-        CallHead(message),
+        EnvelopeHead(message),
         message.requestId,
         time.seconds * _NS + time.nanos,
         message.requestBody,
@@ -146,9 +146,9 @@ def decode_envelope(data: bytes) -> Envelope:
     )
 
 
-def decode_call_head(data: bytes) -> CallHead:
+def decode_call_head(data: bytes) -> EnvelopeHead:
     """Decode what `encode_call_head` has encoded. Raises `EnvelopeError`."""
-    return CallHead(_parse(data))
+    return EnvelopeHead(_parse(data))
 
 
 def _parse(data: bytes) -> WorkerInvokeFunctionRequest:
@@ -169,7 +169,7 @@ def encode_call_head(
 ) -> bytes:
     """Return the fields of an envelope that are the same for all calls with one head.
 
-    The arguments are those of `CallHead`. Header values are opaque bytes (RFC 9110 §5.5).
+    The arguments are those of `EnvelopeHead`. Header values are opaque bytes (RFC 9110 §5.5).
     ``more_headers`` are further ones, which `encode_headers` has encoded.
 
     Raises `EnvelopeError` if a header's name or the path is not UTF-8.

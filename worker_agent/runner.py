@@ -22,14 +22,14 @@ from runtime.tasks import spawn
 from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
 from wire.envelope import (
-    CallHead,
     Envelope,
     EnvelopeError,
+    EnvelopeHead,
     decode_call_head,
     decode_envelope,
 )
-from worker_agent.attach.channel import Channel, ChannelLease
-from worker_agent.attach.channels import Channels
+from worker_agent.attach.channel import AgentChannel, ChannelLease
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
@@ -101,14 +101,14 @@ class JobRunner:
         platform_headers: PlatformHeaders,
         telemetry: Telemetry,
         *,
-        channels: Channels,
+        channels: AgentChannels,
         is_attachable: Callable[[bytes], bool],
         on_busy: Callable[[], object],
     ) -> None:
         """``is_attachable`` returns whether the agent can attach to an envelope's address.
 
-        ``channels`` bring calls that do not come from the queue. ``on_busy`` is called for a job that
-        begins while no other runs.
+        ``channels`` bring calls that do not come from the queue. ``on_busy`` is called for a job
+        that begins while no other runs.
         """
         self._slots = slots
         self._platform_headers = platform_headers
@@ -127,7 +127,7 @@ class JobRunner:
         self._direct_running = 0
         self._is_full_looked_for = False
         self._untold: list[Job] = []
-        self._heads: dict[bytes, CallHead] = {}
+        self._heads: dict[bytes, EnvelopeHead] = {}
         self._awake_at = 0.0
         self._reported: set[str] = set()
         self._broke_off: dict[str, int] = {}
@@ -255,7 +255,7 @@ class JobRunner:
             return 0
         return max(self._slots.free(), 0)
 
-    def on_call(self, channel: Channel, number: int, call: CallFrame) -> None:
+    def on_call(self, channel: AgentChannel, number: int, call: CallFrame) -> None:
         """A gateway process has sent a call. Raises `wire.envelope.EnvelopeError`."""
         context, queue = self._context, self._queue
         head = self._heads.get(call.head) or self._decode_head(call.head)
@@ -301,7 +301,7 @@ class JobRunner:
         """Note that this process does not stand still; to be called about once a second."""
         self._awake_at = self._loop.time()
 
-    def _decode_head(self, encoded: bytes) -> CallHead:
+    def _decode_head(self, encoded: bytes) -> EnvelopeHead:
         """Decode the head of a call, and keep it: most calls of a client have the same."""
         head = decode_call_head(encoded)
         if len(encoded) <= _MAX_KEPT_HEAD_BYTES:

@@ -136,15 +136,7 @@ class GatewayProcess:
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
-        self._channels = WorkerChannels(
-            self._attach.live,
-            self._queue,
-            time.monotonic,
-            os.urandom(32),
-            lambda: uuid4_text(os.urandom(16)),
-        )
-        if settings.queue.direct:
-            self._attach.channels = self._channels
+        self._channels = self._make_channels()
         self._rates = RateLimits(
             SharedNumbers(
                 self._store_connection,
@@ -184,6 +176,19 @@ class GatewayProcess:
         self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
         self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
         self._health.add(lambda: "draining" if self._is_draining else "")
+
+    def _make_channels(self) -> WorkerChannels:
+        """Return the channels, which workers may open if calls may be sent over them."""
+        channels = WorkerChannels(
+            self._attach.live,
+            self._queue,
+            time.monotonic,
+            os.urandom(32),
+            lambda: uuid4_text(os.urandom(16)),
+        )
+        if self._settings.queue.direct:
+            self._attach.channels = channels
+        return channels
 
     def _show_state(self) -> None:
         """Declare the metrics that are read from the process's parts at each scrape."""

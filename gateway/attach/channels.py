@@ -20,6 +20,7 @@ from gateway.invocation.states import Outcome
 from wire.channel import (
     REQUEST_ID_BYTES,
     FrameError,
+    FrameLink,
     Kind,
     Reason,
     channel_token,
@@ -45,23 +46,10 @@ _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
 
-class Link(Protocol):
-    """The connection of a channel."""
-
-    is_writing_paused: bool
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame at the end of this turn of the loop."""
-
-    def close(self) -> None:
-        """Close after sending what was sent."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-
 class WorkerChannel:
-    """One worker's channel; a `gateway.invocation.context.Channel` and `http1.framed.FrameUser`.
+    """One worker's channel.
+
+    A `gateway.invocation.context.CallChannel` and a `http1.framed.FrameUser`.
 
     ``limit`` is how many calls the worker takes in all, ``sent`` how many were sent; ``calls`` are
     those that have no response yet. ``responses`` counts the responses that came, ``confirmed``
@@ -94,7 +82,7 @@ class WorkerChannel:
         self.version_id = version_id
         self.instance = instance
         self.key = key
-        self.link: Link | None = None
+        self.link: FrameLink | None = None
         self.calls: dict[int, Invocation] = {}
         self.limit = self.sent = self.responses = self.confirmed = self.silent = 0
         self.is_ready = self.has_heard = self.is_listed = False
@@ -191,7 +179,7 @@ class ChannelQueue(Protocol):
 
 
 class WorkerChannels:
-    """All channels of one process; a `gateway.invocation.context.Channels`.
+    """All channels of one process; a `gateway.invocation.context.DirectDispatch`.
 
     ``live`` are the live invocations by request id. ``direct``, ``busy`` and ``late`` count calls:
     sent, handed back, and dropped as late; ``links_lost`` connections that broke.
@@ -318,7 +306,7 @@ class WorkerChannels:
         channel.confirmed = channel.responses
         return channel
 
-    def linked(self, channel: WorkerChannel, link: Link, *, is_resumed: bool) -> None:
+    def linked(self, channel: WorkerChannel, link: FrameLink, *, is_resumed: bool) -> None:
         """The connection of a channel is there."""
         channel.link = link
         channel.lost_at = 0.0

@@ -99,7 +99,8 @@ class AttachEndpoint:
     def serve_channel(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Open a channel, or open it again (`docs/wire.md` §20.1).
 
-        Raises `MethodNotAllowed`, `BadRequest`, `Unauthenticated`, `NotFound` and `TooManyChannels`.
+        Raises `MethodNotAllowed`, `BadRequest`, `Unauthenticated`, `NotFound` and
+        `TooManyChannels`.
         """
         channels, values = self.channels, request.values
         if channels is None:

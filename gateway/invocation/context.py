@@ -41,7 +41,7 @@ class WorkerGet(Protocol):
         """
 
 
-class Channel(Protocol):
+class CallChannel(Protocol):
     """A worker's channel to this process. ``sent`` counts the calls that were sent on it."""
 
     sent: int
@@ -56,7 +56,7 @@ class Channel(Protocol):
 ACall_contra = TypeVar("ACall_contra", contravariant=True)
 
 
-class Channels(Protocol[ACall_contra]):
+class DirectDispatch(Protocol[ACall_contra]):
     """The channels of this process's workers."""
 
     def has_free(self, version_id: str) -> bool:
@@ -71,8 +71,8 @@ class Channels(Protocol[ACall_contra]):
         body: bytes,
         *,
         has_rest: bool,
-    ) -> Channel | None:
-        """Send a call to a worker with a free slot; its number is `Channel.sent` then.
+    ) -> CallChannel | None:
+        """Send a call to a worker with a free slot; its number is `CallChannel.sent` then.
 
         ``None``: there is none, or the call is too large. The arguments are those of
         `wire.channel.encode_call`.
@@ -106,8 +106,6 @@ class Context(Generic[ACall_contra]):
     """What all invocations of one gateway process share; made once at start."""
 
     queue: FunctionQueue
-    channels: Channels[ACall_contra] | None
-    """``None``: every call goes through the queue."""
     registry: LiveInvocations
     region: bytes
     attach_uri: bytes
@@ -119,6 +117,8 @@ class Context(Generic[ACall_contra]):
     """Maximum bytes of a request body; 0 is none. A function may have a smaller one."""
     clock: Callable[[], float]
     """The monotonic clock, in seconds."""
+    channels: DirectDispatch[ACall_contra] | None = None
+    """``None``: every call goes through the queue."""
 
 
 class Ticket(NamedTuple):

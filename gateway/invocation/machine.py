@@ -20,7 +20,7 @@ from gateway.errors import (
     WorkerLost,
     problem_for,
 )
-from gateway.invocation.context import Channel, Context, Ticket, WorkerGet, WorkerPost
+from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
     correlation_of,
     outer_headers,
@@ -90,8 +90,8 @@ class Invocation:
     or may.
 
     For the access line: ``is_direct``: a worker got the call over a channel, and not from the
-    queue. ``deliveries`` is how often the request was delivered, as far as workers have told. ``instance`` is the id of the instance that attached last, empty if its
-    worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
+    queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
+    ``instance`` is the id of the instance that attached last, empty if its worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
     ANSWERED if the worker says that it is a problem document of its own. ``trace`` and
     ``caller_request_id`` are the client's ``traceparent`` and ``x-request-id``, known once the call
     is offered or over.
@@ -166,7 +166,7 @@ class Invocation:
         self._left_s: float | None = None
         self._post: WorkerPost | None = None
         # While a worker has the call over a channel: to publish it if that worker is lost.
-        self._channel: Channel | None = None
+        self._channel: CallChannel | None = None
         self._number = 0
         self._head = self._first_part = b""
         self._runs = 0
@@ -313,10 +313,10 @@ class Invocation:
         # An invocation may wait for an hour: it must not hold the whole head for so long.
         self._request = None
         has_rest = upload.has_rest()
+        if has_rest:
+            self._client.pause_reading()
         if not self._send(head, first_part, has_rest=has_rest):
             self._enqueue(head, first_part, has_rest=has_rest)
-        if has_rest and self.state is not DONE:
-            self._client.pause_reading()
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
         """Send the call to a worker with a free slot, if nobody is in front of it."""
@@ -625,8 +625,6 @@ class Invocation:
         if channel is not None:
             channel.forget(self._number)
         self.state = STREAMING
-        if self._post is not None and self.version.passes_interim:
-            self._pause_if_slow(self._post)
         self._respond(status, headers, body_bytes, now)
 
     def _respond(self, status: int, headers: Headers, body_bytes: int | None, now: float) -> None:
@@ -639,6 +637,8 @@ class Invocation:
             # The queue must not fail the request any more: its client is getting a response.
             self._context.queue.answered(self.request_id)
         self._upload.respond()
+        if self._post is not None and self.version.passes_interim:
+            self._pause_if_slow(self._post)
         headers = outer_headers(headers, self.source, self.version.inference_port)
         headers = with_platform_headers(headers, status, self.request_id)
         if self.page_access is not None:

@@ -375,7 +375,7 @@ class Http1Protocol(PeerConnection):
     def hand_over(self, successor: object) -> None:
         """Let ``successor`` have the transport; this connection is over."""
         if not isinstance(successor, asyncio.Protocol):
-            raise AssertionError("handed over to what is no protocol")
+            raise TypeError("handed over to what is no protocol")
         self.flush()
         self._state = LOST
         self._response = self._body = None

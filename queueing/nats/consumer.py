@@ -228,10 +228,10 @@ class PullConsumer:
         # The highest sequences that were leased to us: in the stream, and of deliveries.
         self._leased = (0, 0)
         self._last_ack_subject = b""
-        self._free = 0
-        self._asked = 0
+        self._free = self._asked = self._delivered = self._watched_delivered = 0
         self._max_batch = self._options.max_batch
-        self._has_received = False
+        # Whether requests wait: the last one that was leased says it, or a pull that waits does.
+        self._has_received = self._is_line_empty = self._has_followers = False
         self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
@@ -246,9 +246,6 @@ class PullConsumer:
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
         self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
         self._is_reading_up = self._is_catching_up = False
-        # Whether requests wait: the last one that was leased told it, or a pull that waits does.
-        self._is_line_empty = self._has_followers = False
-        self._delivered = self._watched_delivered = 0
         self.pulls = self.lapsed = self.bound_at_ns = self._read_bytes = 0
 
     # Start and end

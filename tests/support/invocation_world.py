@@ -10,6 +10,7 @@ from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request
 from tests.support.recorder import (
+    RecordedChannels,
     RecordedPost,
     RecordedQueue,
     RecordedRegistry,
@@ -53,7 +54,8 @@ class World:
         self.now = 100.0
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
-        context = Context(
+        self.channels = RecordedChannels(self.script)
+        context: Context[Invocation] = Context(
             queue=self.queue,
             registry=RecordedRegistry(self.script),
             region=b"eu",
@@ -62,6 +64,7 @@ class World:
             uploads=self.space,
             max_body_bytes=max_body_bytes,
             clock=lambda: self.now,
+            channels=self.channels,
         )
         request = Request(
             method,
@@ -86,12 +89,20 @@ class World:
             self.client,
             request,
             Caller(version, "acme", "alice", 60, key_id=key_id),
-            Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
+            Ticket(REQUEST_ID, REQUESTED_AT_NS),
         )
 
     def publish(self) -> "World":
         self.invocation.request_end()
         assert self.script.take() == ["queue.publish"]
+        return self
+
+    def send(self) -> "World":
+        """Send the call to a worker with a free slot."""
+        self.channels.is_free = True
+        self.invocation.request_end()
+        self.channels.is_free = False
+        assert self.script.take() == ["channels.send"]
         return self
 
     def attach(self) -> "World":

@@ -104,10 +104,20 @@ class RecordedQueue:
         self.versions: list[str] = []
         self.traces: list[bytes] = []
         self.withdrawn_position = 0
+        self.runs = 0
+        self.is_waiting = False
 
     def publish(
-        self, version_id: str, request_id: str, envelope: bytes, callbacks: object, trace: bytes
+        self,
+        version_id: str,
+        request_id: str,
+        envelope: bytes,
+        callbacks: object,
+        trace: bytes,
+        *,
+        runs: int = 0,
     ) -> None:
+        self.runs = runs
         self.envelopes.append(envelope)
         self.versions.append(version_id)
         self.traces.append(trace)
@@ -119,6 +129,12 @@ class RecordedQueue:
     async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         self.withdraw(version_id, request_id)
         return self.withdrawn_position
+
+    def has_waiting(self, version_id: str) -> bool:
+        return self.is_waiting
+
+    def leased(self, request_id: str) -> None:
+        self._script.add("queue.leased")
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         return False
@@ -158,6 +174,9 @@ class RecordedRegistry:
     def __init__(self, script: Script) -> None:
         self._script = script
 
+    def issue_response_token(self, request_id: str) -> str:
+        return "response-token"
+
     def issue_request_token(self, request_id: str) -> str:
         return "request-token"
 
@@ -169,6 +188,50 @@ class RecordedRegistry:
 
     def finished(self, request_id: str) -> None:
         self._script.add("registry.finished")
+
+
+class RecordedChannel:
+    """A `gateway.invocation.context.CallChannel` that records its calls."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.sent = 1
+
+    def cancel(self, number: int) -> None:
+        self._script.add(f"channel.cancel {number}")
+
+    def forget(self, number: int) -> None:
+        self._script.add(f"channel.forget {number}")
+
+
+class RecordedChannels:
+    """A `gateway.invocation.context.DirectDispatch` with one worker, if ``is_free``."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.is_free = False
+        self.sent: list[tuple[bytes, bytes, bool]] = []
+        """Head, first part of the body, and whether more of it follows."""
+
+    def has_free(self, version_id: str) -> bool:
+        return self.is_free
+
+    def send(
+        self,
+        call: object,
+        version_id: str,
+        requested_at_ns: int,
+        head: bytes,
+        body: bytes,
+        *,
+        has_rest: bool,
+    ) -> RecordedChannel | None:
+        self._script.add("channels.send")
+        self.sent.append((head, body, has_rest))
+        return RecordedChannel(self._script)
+
+    def token(self, request_id: str, version_id: str) -> str:
+        return "channel-token"
 
 
 class RecordedSpool:

@@ -15,7 +15,7 @@ from runtime.metrics import MetricRegistry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.channels import Channels
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
 from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import Probe
@@ -73,7 +73,7 @@ class Agent:
             self._pool, self._watch, cancel_grace_s=inference.cancel_grace_s
         )
         loop = asyncio.get_running_loop()
-        self._channels = Channels(
+        self._channels = AgentChannels(
             settings.function.version_id,
             settings.instance.id,
             lambda uri, factory: connector(uri, loop)(factory),

@@ -11,6 +11,7 @@ from typing import Protocol
 from wire.channel import (
     CallFrame,
     FrameError,
+    FrameLink,
     Kind,
     Reason,
     decode_count,
@@ -26,33 +27,20 @@ MAX_UNCONFIRMED_BYTES = 8 << 20
 """Responses beyond it are not sent again after a break: their calls run once more, if they may."""
 
 
-class Link(Protocol):
-    """The connection of a channel."""
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame at the end of this turn of the loop."""
-
-    def send_last(self) -> None:
-        """Let `Channel.last_frame` be asked at the end of this turn of the loop."""
-
-    def close(self) -> None:
-        """Close after sending what was sent."""
-
-
 class Calls(Protocol):
     """Takes the calls of all channels."""
 
     def offered(self) -> int:
         """Return how many further calls a gateway process may send now."""
 
-    def on_call(self, channel: "Channel", number: int, call: CallFrame) -> None:
+    def on_call(self, channel: "AgentChannel", number: int, call: CallFrame) -> None:
         """Run a call, or give it back. Raises `wire.envelope.EnvelopeError`."""
 
     def on_cancel(self, request_id: str) -> None:
         """Nobody waits for a call any more."""
 
 
-class Channel:
+class AgentChannel:
     """A channel; a `http1.framed.FrameUser`. ``uri`` is the address of the gateway process.
 
     ``running`` are the request ids of the calls that have no response yet, by number. ``link`` is
@@ -61,11 +49,11 @@ class Channel:
     """
 
     __slots__ = (
+        "_announced",
         "_calls",
         "_confirmed",
         "_last_number",
         "_on_lost",
-        "_told",
         "_unconfirmed",
         "_unconfirmed_bytes",
         "is_resuming",
@@ -76,17 +64,19 @@ class Channel:
         "used_at",
     )
 
-    def __init__(self, uri: bytes, calls: Calls, on_lost: "Callable[[Channel], object]") -> None:
+    def __init__(
+        self, uri: bytes, calls: Calls, on_lost: "Callable[[AgentChannel], object]"
+    ) -> None:
         """``on_lost`` is called when the connection breaks."""
         self.uri = uri
         self.key = ""
-        self.link: Link | None = None
+        self.link: FrameLink | None = None
         self.is_resuming = False
         self.running: dict[int, str] = {}
         self.used_at = 0.0
         self._calls = calls
         self._on_lost = on_lost
-        self._last_number = self._told = self._confirmed = 0
+        self._last_number = self._announced = self._confirmed = 0
         self._unconfirmed: deque[bytes] = deque()
         self._unconfirmed_bytes = 0
 
@@ -98,12 +88,12 @@ class Channel:
         """Whether a broken connection has to be opened again."""
         return bool(self.running or self._unconfirmed)
 
-    def linked(self, link: Link, key: str, *, is_resumed: bool) -> None:
+    def linked(self, link: FrameLink, key: str, *, is_resumed: bool) -> None:
         """The connection is open."""
         self.link = link
         self.key = key
         self.is_resuming = is_resumed
-        self._told = self._last_number
+        self._announced = self._last_number
         if not is_resumed:
             link.send_last()
 
@@ -141,8 +131,8 @@ class Channel:
 
     def offer_changed(self, offered: int) -> None:
         """Tell the gateway process how many calls it may send, if that matters to it."""
-        told = self._told - self._last_number
-        if self.link is not None and offered.bit_length() != told.bit_length():
+        announced = self._announced - self._last_number
+        if self.link is not None and offered.bit_length() != announced.bit_length():
             self.link.send_last()
 
     # The gateway process
@@ -172,9 +162,9 @@ class Channel:
     def last_frame(self) -> bytes:
         """Return how many calls the gateway process may send in all, if that has changed."""
         limit = self._last_number + self._calls.offered()
-        if limit == self._told or self.is_resuming:
+        if limit == self._announced or self.is_resuming:
             return b""
-        self._told = limit
+        self._announced = limit
         return encode_count(Kind.SLOTS, limit)
 
     def link_lost(self, link: object) -> None:
@@ -213,7 +203,7 @@ class ChannelLease:
 
     deliveries = 1
 
-    def __init__(self, channel: Channel, request_id: str) -> None:
+    def __init__(self, channel: AgentChannel, request_id: str) -> None:
         self.channel = channel
         self.request_id = request_id
         self.envelope = b""

@@ -26,7 +26,7 @@ from wire.headers import (
     NVCF_REQID,
 )
 from wire.worker_api import CHANNEL_PATH
-from worker_agent.attach.channel import Calls, Channel
+from worker_agent.attach.channel import AgentChannel, Calls
 
 IDLE_S = 300.0
 """A channel that carries nothing for so long is closed."""
@@ -58,7 +58,7 @@ class ChannelOwner(Calls, Protocol):
         """The gateway process is gone, or has given these calls to other workers."""
 
 
-class Channels:
+class AgentChannels:
     """All channels of this agent, by the address of the gateway process.
 
     ``links_lost`` counts connections that broke.
@@ -80,7 +80,7 @@ class Channels:
         self._vanished_s = vanished_s
         self._loop = asyncio.get_running_loop()
         self._owner: ChannelOwner | None = None
-        self._open: dict[bytes, Channel] = {}
+        self._open: dict[bytes, AgentChannel] = {}
         self._opening: set[bytes] = set()
         self._retry: dict[bytes, tuple[float, float]] = {}
         self._is_closed = False
@@ -89,14 +89,14 @@ class Channels:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Channel]:
+    def __iter__(self) -> Iterator[AgentChannel]:
         return iter(self._open.values())
 
     def start(self, owner: ChannelOwner) -> None:
         """Let ``owner`` take the calls from now on."""
         self._owner = owner
 
-    def to(self, uri: bytes) -> Channel | None:
+    def to(self, uri: bytes) -> AgentChannel | None:
         """Return the channel to a gateway process."""
         return self._open.get(uri)
 
@@ -109,7 +109,7 @@ class Channels:
         if retry is not None and self._loop.time() < retry[0]:
             return
         self._opening.add(uri)
-        channel = Channel(uri, self._owner, self._link_lost)
+        channel = AgentChannel(uri, self._owner, self._link_lost)
         headers = b"%b: %b\r\n%b: %b\r\n" % (
             NVCF_REQID,
             envelope.request_id.encode(),
@@ -143,12 +143,12 @@ class Channels:
             self._close(channel)
         self._open.clear()
 
-    def _close(self, channel: Channel) -> None:
+    def _close(self, channel: AgentChannel) -> None:
         link, channel.link = channel.link, None
         if link is not None:
             link.close()
 
-    async def _open_first(self, channel: Channel, token: str, headers: bytes) -> None:
+    async def _open_first(self, channel: AgentChannel, token: str, headers: bytes) -> None:
         uri = channel.uri
         try:
             await self._link(channel, token, headers, is_resumed=False)
@@ -168,7 +168,7 @@ class Channels:
         finally:
             self._opening.discard(uri)
 
-    def _link_lost(self, channel: Channel) -> None:
+    def _link_lost(self, channel: AgentChannel) -> None:
         self.links_lost += 1
         if self._is_closed:
             return
@@ -177,7 +177,7 @@ class Channels:
         elif self._open.get(channel.uri) is channel:
             del self._open[channel.uri]
 
-    async def _open_again(self, channel: Channel) -> None:
+    async def _open_again(self, channel: AgentChannel) -> None:
         end = self._loop.time() + RESUME_S
         delays = iter(_RESUME_DELAYS_S)
         error: OSError | None = None
@@ -207,7 +207,7 @@ class Channels:
             self._owner.given_up(running)
 
     async def _link(
-        self, channel: Channel, credential: str, headers: bytes, *, is_resumed: bool
+        self, channel: AgentChannel, credential: str, headers: bytes, *, is_resumed: bool
     ) -> None:
         """Connect. Raises `OSError`."""
         authority = channel.uri.partition(b"://")[2].rstrip(b"/")
@@ -232,7 +232,7 @@ class _Opening(asyncio.Protocol):
     def __init__(
         self,
         request: bytes,
-        channel: Channel,
+        channel: AgentChannel,
         loop: asyncio.AbstractEventLoop,
         *,
         is_resumed: bool,

@@ -30,8 +30,8 @@ from wire.headers import (
     NVCF_RUNNING,
 )
 from wire.worker_api import ATTACH_PATH, RUN_PATH
-from worker_agent.attach.channel import Channel
-from worker_agent.attach.channels import Channels
+from worker_agent.attach.channel import AgentChannel
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
@@ -69,7 +69,9 @@ class GatewayPool:
 
     __slots__ = ("_by_uri", "_channels", "_instance_id", "_limits", "_loop")
 
-    def __init__(self, limits: AttachLimits, channels: Channels, instance_id: str = "") -> None:
+    def __init__(
+        self, limits: AttachLimits, channels: AgentChannels, instance_id: str = ""
+    ) -> None:
         """``instance_id`` is told to the gateways with each response, unless it is empty."""
         self._limits = limits
         self._channels = channels
@@ -128,7 +130,7 @@ class GatewayPool:
         return client
 
 
-def takes(channel: Channel, job: Job) -> bool:
+def takes(channel: AgentChannel, job: Job) -> bool:
     """Return whether a channel takes the response of a job.
 
     For a call of its own it does so while its connection is broken, too: it is sent later.
