@@ -4,26 +4,13 @@ What is sent in one turn of the event loop is written once, at its end.
 """
 
 import asyncio
-from typing import Protocol, cast
+from typing import cast
 
-from wire.channel import FrameReader
+from wire.channel import FrameReader, FrameUser
 from wire.errors import WireError
 
 HIGH_WATER_BYTES = 1 << 20
 """Unsent bytes beyond which the peer counts as one that does not read."""
-
-
-class FrameUser(Protocol):
-    """Receives frames."""
-
-    def on_frame(self, kind: int, number: int, payload: bytes) -> None:
-        """Take one frame. Raises `wire.errors.WireError`: the connection is aborted."""
-
-    def last_frame(self) -> bytes:
-        """Return what is to be sent after the other frames of this turn; empty: nothing."""
-
-    def link_lost(self, link: object) -> None:
-        """The connection ``link`` is over. Called once."""
 
 
 class FramedConnection(asyncio.Protocol):

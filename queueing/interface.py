@@ -122,8 +122,8 @@ class FunctionQueue(Protocol):
         The request id is also the message id: a repeated publish with the same id is stored once.
         ``trace`` is the value of ``traceparent``, or empty. ``runs`` is how often workers have run
         it, or may have, without the queue; if none is left, it is undeliverable. Never blocks and
-        never raises for
-        what the broker does: failures go to ``callbacks``, never before this method returns.
+        never raises for what the broker does: failures go to ``callbacks``, never before this
+        method returns.
         """
 
     def withdraw(self, version_id: str, request_id: str) -> None:

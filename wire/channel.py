@@ -144,6 +144,19 @@ class FrameLink(Protocol):
         """Close at once."""
 
 
+class FrameUser(Protocol):
+    """Receives frames."""
+
+    def on_frame(self, kind: int, number: int, payload: bytes) -> None:
+        """Take one frame. Raises `wire.errors.WireError`: the connection is aborted."""
+
+    def last_frame(self) -> bytes:
+        """Return what is to be sent after the other frames of this turn; empty: nothing."""
+
+    def link_lost(self, link: object) -> None:
+        """The connection ``link`` is over. Called once."""
+
+
 class CallFrame:
     """A decoded CALL: what `encode_call` was given. ``head`` is an envelope of the call's head."""
 

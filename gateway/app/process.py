@@ -56,6 +56,7 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
+from http1.framed import FramedConnection
 from http1.server.limits import ServerLimits
 from http1.server.listener import (
     Listener,
@@ -126,8 +127,9 @@ class GatewayProcess:
         )
         self._queue = self._broker.queue
         self._model = ReadModel()
-        own_policy = PagePolicy(frozenset(settings.edge.cors_origins))
-        self._cross_origin = CrossOrigin(self._model, own_policy)
+        self._cross_origin = CrossOrigin(
+            self._model, PagePolicy(frozenset(settings.edge.cors_origins))
+        )
         self._store_connection = StoreConnection(store_options(settings))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
@@ -179,12 +181,14 @@ class GatewayProcess:
 
     def _make_channels(self) -> WorkerChannels:
         """Return the channels, which workers may open if calls may be sent over them."""
+        loop = asyncio.get_running_loop()
         channels = WorkerChannels(
             self._attach.live,
             self._queue,
             time.monotonic,
             os.urandom(32),
             lambda: uuid4_text(os.urandom(16)),
+            lambda user: FramedConnection(user, loop),
         )
         if self._settings.queue.direct:
             self._attach.channels = channels

@@ -21,6 +21,7 @@ from wire.channel import (
     REQUEST_ID_BYTES,
     FrameError,
     FrameLink,
+    FrameUser,
     Kind,
     Reason,
     channel_token,
@@ -49,7 +50,7 @@ _MAX_USED = 65_536
 class WorkerChannel:
     """One worker's channel.
 
-    A `gateway.invocation.context.CallChannel` and a `http1.framed.FrameUser`.
+    A `gateway.invocation.context.CallChannel` and a `wire.channel.FrameUser`.
 
     ``limit`` is how many calls the worker takes in all, ``sent`` how many were sent; ``calls`` are
     those that have no response yet. ``responses`` counts the responses that came, ``confirmed``
@@ -192,13 +193,18 @@ class WorkerChannels:
         clock: Callable[[], float],
         secret: bytes,
         new_key: Callable[[], str],
+        new_link: Callable[[FrameUser], FrameLink],
     ) -> None:
-        """``secret`` is that of `wire.channel.channel_token`, ``new_key`` makes a random key."""
+        """``secret`` is that of `wire.channel.channel_token`, ``new_key`` makes a random key.
+
+        ``new_link`` makes the protocol that carries the frames of its user.
+        """
         self._live = live
         self._queue = queue
         self._clock = clock
         self._secret = secret
         self._new_key = new_key
+        self.new_link = new_link
         self._lanes: dict[str, _Lane] = {}
         self._by_key: dict[str, WorkerChannel] = {}
         self._used: dict[str, None] = {}

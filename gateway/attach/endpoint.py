@@ -4,7 +4,6 @@ Through the first they fetch and deliver, on the second they ask whether to run 
 `wire.worker_api.CHANNEL_PATH` they open channels.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from gateway.attach.channels import WorkerChannels
@@ -14,7 +13,6 @@ from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, Unauthenticated
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import QUEUED, SENT
-from http1.framed import FramedConnection
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from queueing.interface import RunDecision
 from wire.channel import PROTOCOL
@@ -120,7 +118,7 @@ class AttachEndpoint:
             )
         else:
             channel = channels.resume(credential)
-        link = FramedConnection(channel, asyncio.get_running_loop())
+        link = channels.new_link(channel)
         headers = [
             (b"connection", b"upgrade"),
             (b"upgrade", PROTOCOL),

@@ -91,10 +91,10 @@ class Invocation:
 
     For the access line: ``is_direct``: a worker got the call over a channel, and not from the
     queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
-    ``instance`` is the id of the instance that attached last, empty if its worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
-    ANSWERED if the worker says that it is a problem document of its own. ``trace`` and
-    ``caller_request_id`` are the client's ``traceparent`` and ``x-request-id``, known once the call
-    is offered or over.
+    ``instance`` is the id of the instance that attached last, empty if its worker does not tell it.
+    ``completion`` is the outcome if the response comes to its end: not ANSWERED if the worker says
+    that it is a problem document of its own. ``trace`` and ``caller_request_id`` are the client's
+    ``traceparent`` and ``x-request-id``, known once the call is offered or over.
     """
 
     __slots__ = (

@@ -10,8 +10,8 @@ ENDING      the worker has sent the whole response; the client has not read all 
 DONE        over: the outcome is set and no port is called any more
 
 A call that nobody is in front of goes to SENT, any other one to QUEUED. A worker that cannot take
-it after all, or is lost, puts it from SENT to QUEUED; a small response takes it from SENT or QUEUED to
-its end at once.
+it after all, or is lost, puts it from SENT to QUEUED; a small response takes it from SENT or QUEUED
+to its end at once.
 
 A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
 client, and the queue delivers the request to another worker. If a worker has fetched the rest of a

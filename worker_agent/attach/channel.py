@@ -41,7 +41,7 @@ class Calls(Protocol):
 
 
 class AgentChannel:
-    """A channel; a `http1.framed.FrameUser`. ``uri`` is the address of the gateway process.
+    """A channel; a `wire.channel.FrameUser`. ``uri`` is the address of the gateway process.
 
     ``running`` are the request ids of the calls that have no response yet, by number. ``link`` is
     None while the connection is broken; ``is_resuming``: the gateway process has not said yet which
