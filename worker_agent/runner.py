@@ -143,6 +143,11 @@ class JobRunner:
         return len(self._jobs)
 
     @property
+    def held(self) -> int:
+        """Requests of the queue that wait here for a slot."""
+        return len(self._held)
+
+    @property
     def busy(self) -> int:
         """Jobs that are not over, or slots in use, whichever are more."""
         return max(len(self._jobs), self._slots.running)
