@@ -238,7 +238,7 @@ class GatewayMetrics:
             )
         )
         registry.counter(
-            "gateway_channel_losses_total", "Connections of channels that broke"
+            "gateway_channel_losses_total", "Connections of channels that ended"
         ).set_function(lambda: channels.links_lost)
         registry.gauge("gateway_channels", "Channels of workers").set_function(
             lambda: len(channels)

@@ -7,12 +7,12 @@ of the queue's broker are registered by `queueing.open`.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from http1.stream import Defect
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry, ScrapedCounter
 from runtime.version import show_version
-from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
 from worker_agent.slots import Slots
@@ -37,6 +37,15 @@ _LATENCY_BUCKETS_S = (
 )
 _MAX_INVALID = 64
 _PREFIX = "nvcf_worker_service_"
+
+
+class ChannelCounts(Protocol):
+    """What the channels of an agent have counted: see `worker_agent.attach.channels`."""
+
+    links_lost: int
+
+    def __len__(self) -> int:
+        """Return how many channels there are."""
 
 
 class BusyTime:
@@ -139,14 +148,14 @@ class Metrics:
         states.child("busy").set_function(lambda: slots.running)
         states.child("free").set_function(lambda: max(slots.free(), 0))
 
-    def watch_channels(self, channels: AgentChannels, held: Callable[[], int]) -> None:
+    def watch_channels(self, channels: ChannelCounts, held: Callable[[], int]) -> None:
         """Show the channels to gateway processes, and requests ``held`` until a slot is free."""
         registry = self.registry
         registry.gauge("worker_channels", "Channels to gateway processes").set_function(
             lambda: len(channels)
         )
         registry.counter(
-            "worker_channel_losses_total", "Connections of channels that broke"
+            "worker_channel_losses_total", "Connections of channels that ended"
         ).set_function(lambda: channels.links_lost)
         registry.gauge(
             "worker_held_requests", "Requests of the queue that wait here for a slot"
