@@ -260,10 +260,11 @@ class PullConsumer(Protocol):
         """
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased.
+        """Set how many further requests may be run.
 
-        Every lease reduces the number by one; call this when it changes otherwise. 0 or less
-        cancels open pulls; a request that arrives nevertheless gets a nak.
+        Every lease that is handed over reduces the number by one; call this when it changes
+        otherwise. 0 or less cancels open pulls; a request that arrives nevertheless gets a nak. A
+        queue may lease a few requests more and hold them for moments, until there is room.
         """
 
     def is_bound(self) -> bool:

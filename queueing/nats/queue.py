@@ -47,7 +47,7 @@ from queueing.interface import (
     RunDecision,
     WaitingRequests,
 )
-from queueing.nats.acks import NAK
+from queueing.nats.acks import NAK, deliveries_of
 from queueing.nats.connection import NatsConnection, NatsError, Subscription
 from queueing.nats.jetstream import (
     EPOCH_GAP,
@@ -795,7 +795,11 @@ class JetStreamQueue:
         if not reply:
             return
         request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
-        if request is None or len(_runs_of(request)) < max(1, self._limits.max_runs):
+        if (
+            request is None
+            or deliveries_of(reply) == 1
+            or len(_runs_of(request)) < max(1, self._limits.max_runs)
+        ):
             self._connection.publish(reply, NAK)
         else:
             self._give_up(request)
