@@ -117,7 +117,7 @@ class FunctionQueue(Protocol):
     ) -> None:
         """Add ``envelope`` to the queue of ``version_id``, which is created if it does not exist.
 
-        The request id is also the message id: a repeated publish with the same id is stored once.
+        A request is stored once, also if it is published again with the same id.
         ``trace`` is the value of ``traceparent``, or empty. Never blocks and never raises for
         what the broker does: failures go to ``callbacks``, never before this method returns.
         """
