@@ -97,14 +97,13 @@ class QueueLimits:
     as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
     HELD or LOST, to be published again.
 
-    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not above the
-    streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
-    run, before a lost request is published again; ``lost_grace_s`` is how long a request that
-    cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
-    had been leased, and ``claim_s`` for one that a worker runs, after that worker's last word:
-    several times as long as workers take to repeat it. ``look_interval_s`` is the time between two
-    looks at a queue in use, longer with more than fifty of them, ``peer_wait_s`` how long a
-    position waits for processes that do not respond.
+    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
+    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
+    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
+    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
+    one that a worker runs, after that worker's last word: several times as long as workers take to
+    repeat it. ``look_interval_s`` is the time between two looks at a queue in use, longer with more
+    than fifty of them, ``peer_wait_s`` how long a position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
