@@ -464,6 +464,10 @@ class EmbeddedBroker(Protocol):
     def argv(self) -> list[str]: ...
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What it needs in its environment."""
+
+    @property
     def ready_line(self) -> str:
         """Text of the line of its output after which it accepts clients."""
 
