@@ -242,7 +242,7 @@ async def _start_broker(options: DevOptions, folder: Path, children: Children, l
     """Start the broker, which inherits the file descriptor ``lock``."""
     broker = embedded_broker(folder, HOST, options.nats_port)
     _say(f"starting {broker.name}")
-    server = children.start(broker.name, broker.argv, {}, [lock])
+    server = children.start(broker.name, broker.argv, broker.environment, [lock])
     with _telling_of(server):
         await server.line_with(broker.ready_line, _START_S)
         url = broker.url(await server.line_with(broker.listening_line, _START_S))
