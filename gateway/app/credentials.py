@@ -1,16 +1,19 @@
 """The check of clients' credentials, in every process."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
-from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
 from gateway.store.meta import MetaFollower
 from gateway.store.nats_kv import Store
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import JwksFetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,11 @@ class CredentialChecker:
         signers, check = VerificationKeys(signer), BootstrapCheck()
         self.meta = MetaFollower(store, signers.apply, check.apply)
         issuer_keys = None
-        self.jwks: JwksFetcher | None = None
+        self.jwks: "JwksFetcher | None" = None
         if jwt is not None:
+            # Imported here: its HTTP client takes 10 MiB, and most gateways have no issuer.
+            from gateway.auth.jwks import JwksFetcher  # noqa: PLC0415
+
             issuer_keys = IssuerKeys(jwt.issuer)
             self.jwks = JwksFetcher(issuer_keys, jwt.jwks_url, jwt.refresh_s)
         self.authenticate = Authenticator(model, signers, check, issuer_keys).authenticate
