@@ -41,14 +41,10 @@ class CredentialChecker:
         """``signer`` is the process's own, if it has one."""
         signers, check = VerificationKeys(signer), BootstrapCheck()
         self.meta = MetaFollower(store, signers.apply, check.apply)
-        issuer_keys = None
-        self.jwks: "JwksFetcher | None" = None
-        if jwt is not None:
-            # Imported here: its HTTP client takes 10 MiB, and most gateways have no issuer.
-            from gateway.auth.jwks import JwksFetcher  # noqa: PLC0415
-
-            issuer_keys = IssuerKeys(jwt.issuer)
-            self.jwks = JwksFetcher(issuer_keys, jwt.jwks_url, jwt.refresh_s)
+        issuer_keys = None if jwt is None else IssuerKeys(jwt.issuer)
+        self.jwks = None
+        if jwt is not None and issuer_keys is not None:
+            self.jwks = _fetcher(issuer_keys, jwt)
         self.authenticate = Authenticator(model, signers, check, issuer_keys).authenticate
 
     def start(self) -> None:
@@ -62,6 +58,13 @@ class CredentialChecker:
         if self.jwks is not None:
             await self.jwks.stop()
         await self.meta.stop()
+
+
+def _fetcher(keys: IssuerKeys, jwt: JwtOptions) -> "JwksFetcher":
+    # Imported here: its HTTP client takes 10 MiB, and most gateways have no issuer.
+    from gateway.auth.jwks import JwksFetcher  # noqa: PLC0415
+
+    return JwksFetcher(keys, jwt.jwks_url, jwt.refresh_s)
 
 
 def jwt_options(jwt: JwtSettings) -> JwtOptions | None:
