@@ -107,10 +107,11 @@ _UNITS_S = {
     "s": 1.0,
     "ms": 1e-3,
     "us": 1e-6,
-    "\N{MICRO SIGN}s": 1e-6,
+    "\u00b5s": 1e-6,
     "ns": 1e-9,
 }
-_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|\N{MICRO SIGN}s|ns)")
+# The micro sign by its number: by its name, a megabyte of names is loaded.
+_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|\u00b5s|ns)")
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+")
 _ISO = re.compile(
     r"P(?:(?P<d>\d+)D)?(?:T(?=\d)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?",
