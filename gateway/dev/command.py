@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import aiohttp
 import typer
@@ -262,17 +262,7 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         _say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
     env = _gateway_env(options, folder, broker)
-    serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
-    control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
-    with _telling_of(control):
-        control_ready = await control.event("gateway.ready", _START_S)
-    api_url = f"http://{control_ready['listen'][0]}"
-    # A process of its own, so that its memory stays small.
-    gateway = children.start(
-        "gateway", [*serve, "invocation"], {**env, "GATEWAY_CONTROL__API_URL": api_url}
-    )
-    with _telling_of(gateway):
-        ready = await gateway.event("gateway.ready", _START_S)
+    api_url, ready = await _start_gateway(options, env, children)
     port = int(ready["listen"][0].rsplit(":", 1)[1])
     async with aiohttp.ClientSession() as session:
         api = DevApi(session, api_url, prepared.api_key)
@@ -283,6 +273,39 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         for function in functions:
             await _wait_for_response(session, running, function, children)
     return running
+
+
+async def _start_gateway(
+    options: DevOptions, env: dict[str, str], children: Children
+) -> tuple[str, dict[str, Any]]:
+    """Return the URL of the API, and the fields of ``gateway.ready`` of what serves invocations.
+
+    One process with all roles is smaller than two. Several for invocations are smaller without the
+    API, which then has a process of its own.
+    """
+    serve = [sys.executable, "-P", "-m", "gateway", "serve"]
+    if options.processes == 1:
+        ready = await _ready(children.start("gateway", serve, env))
+        return _url(ready), ready
+    control = children.start(
+        "control", [*serve, "--roles", "api,provision"], {**env, **_CONTROL_ENV}
+    )
+    api_url = _url(await _ready(control))
+    gateway = children.start(
+        "gateway",
+        [*serve, "--roles", "invocation"],
+        {**env, "GATEWAY_CONTROL__API_URL": api_url},
+    )
+    return api_url, await _ready(gateway)
+
+
+async def _ready(gateway: Child) -> dict[str, Any]:
+    with _telling_of(gateway):
+        return await gateway.event("gateway.ready", _START_S)
+
+
+def _url(ready: dict[str, Any]) -> str:
+    return f"http://{ready['listen'][0]}"
 
 
 def _raise_if_cancelled() -> None:
