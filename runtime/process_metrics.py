@@ -25,8 +25,8 @@ def process_lines() -> Iterator[str]:
     except OSError:
         return
     yield from _metric("virtual_memory_bytes", "gauge", "Virtual memory size", int(stat[20]))
-    resident = int(stat[21]) * _PAGE_BYTES
-    yield from _metric("resident_memory_bytes", "gauge", "Resident memory size", resident)
+    memory_bytes = int(stat[21]) * _PAGE_BYTES
+    yield from _metric("resident_memory_bytes", "gauge", "Resident memory size", memory_bytes)
     started_s = booted_s + int(stat[19]) / _TICKS_PER_S
     yield from _metric("start_time_seconds", "gauge", "Start of the process, Unix time", started_s)
     cpu_s = (int(stat[11]) + int(stat[12])) / _TICKS_PER_S

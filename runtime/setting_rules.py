@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 
-class Problem(NamedTuple):
+class SettingProblem(NamedTuple):
     """What is wrong with a value: where it is below the setting, and why."""
 
     location: tuple[str | int, ...]
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 class RefusedError(Exception):
     """A value is not one of its type."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[SettingProblem]) -> None:
         super().__init__(problems)
         self.problems = problems
 
@@ -76,7 +76,7 @@ class Matching(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class SecretText:
     """A text that is neither shown nor logged; false if it is empty."""
 
     _text: str
@@ -89,7 +89,7 @@ class Secret:
         return bool(self._text)
 
     def __repr__(self) -> str:
-        return "Secret('**********')" if self._text else "Secret('')"
+        return "SecretText('**********')" if self._text else "SecretText('')"
 
 
 def _file(path: Path) -> Path:
@@ -129,7 +129,7 @@ def is_list(kind: Any) -> bool:
 
 
 def _refuse(message: str) -> RefusedError:
-    return RefusedError([Problem((), message)])
+    return RefusedError([SettingProblem((), message)])
 
 
 def _converted(read: Callable[[Any], object], value: object) -> object:
@@ -218,12 +218,12 @@ def _table(kind: Any, value: object) -> dict[object, object]:
 
 def _each(kind: Any, members: Any) -> dict[Any, object]:
     read: dict[Any, object] = {}
-    problems: list[Problem] = []
-    for place, value in members:
+    problems: list[SettingProblem] = []
+    for key, value in members:
         try:
-            read[place] = read_value(kind, value)
+            read[key] = read_value(kind, value)
         except RefusedError as error:
-            problems += [Problem((place, *at), message) for at, message in error.problems]
+            problems += [SettingProblem((key, *at), message) for at, message in error.problems]
     if problems:
         raise RefusedError(problems)
     return read
@@ -274,8 +274,8 @@ def _path(value: object) -> Path:
     return Path(value)
 
 
-def _secret(value: object) -> Secret:
-    return Secret(_text(value))
+def _secret(value: object) -> SecretText:
+    return SecretText(_text(value))
 
 
 _READERS: Mapping[object, Callable[[object], object]] = {
@@ -284,5 +284,5 @@ _READERS: Mapping[object, Callable[[object], object]] = {
     bool: _truth,
     str: _text,
     Path: _path,
-    Secret: _secret,
+    SecretText: _secret,
 }

@@ -31,8 +31,8 @@ from runtime.setting_rules import (
     AtLeast,
     Before,
     Matching,
-    Problem,
     RefusedError,
+    SettingProblem,
     is_list,
     read_value,
 )
@@ -57,23 +57,25 @@ class Section:
         """Return the section of a TOML table. Raises `RefusedError`."""
         if not isinstance(value, Mapping):
             text = f"Input should be a valid dictionary or instance of {cls.__name__}"
-            raise RefusedError([Problem((), text)])
+            raise RefusedError([SettingProblem((), text)])
         read: dict[str, Any] = {}
-        problems: list[Problem] = []
+        problems: list[SettingProblem] = []
         settings = _settings_of(cls)
         for name, setting in settings.items():
             if name not in value:
                 if setting.is_required:
-                    problems.append(Problem((name,), "must be set"))
+                    problems.append(SettingProblem((name,), "must be set"))
                 continue
             try:
                 read[name] = read_value(setting.kind, value[name])
             except RefusedError as error:
-                problems += [Problem((name, *at), message) for at, message in error.problems]
-        problems += [Problem((name,), "no such setting") for name in value if name not in settings]
+                problems += [SettingProblem((name, *at), message) for at, message in error.problems]
+        problems += [
+            SettingProblem((name,), "no such setting") for name in value if name not in settings
+        ]
         if not problems:
             section = cls(**read)
-            problems = [Problem((name,), message) for name, message in section.defects()]
+            problems = [SettingProblem((name,), message) for name, message in section.defects()]
             if not problems:
                 return section
         raise RefusedError(problems)
@@ -343,7 +345,7 @@ def _create_sections(tree: dict[str, Any], dotted: str) -> None:
         tree = below
 
 
-def _describe(problem: Problem, sources: Mapping[str, str]) -> str:
+def _describe(problem: SettingProblem, sources: Mapping[str, str]) -> str:
     dotted = ".".join(str(part) for part in problem.location) or "settings"
     source = sources.get(dotted)
     return f"{dotted}: {problem.message}" + (f" (from {source})" if source else "")

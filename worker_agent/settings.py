@@ -7,7 +7,7 @@
 from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
-from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, Secret
+from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, SecretText
 from runtime.settings import Address, Name, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
@@ -125,7 +125,7 @@ class ControlSettings(Section):
         str, Matching(r"(https?://[!-~]+)?", "be an http:// or https:// URL, or empty")
     ] = ""
     """URL, http:// or https://; empty: the agent does not register."""
-    token: Secret | None = None
+    token: SecretText | None = None
     """First worker token of this instance; the API renews it. Required with url."""
     timeout_s: Annotated[Seconds, Above(0)] = 5.0
     """Time for one call."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from queueing.nats.login import LoginError, parse_server
-from runtime.setting_rules import After, ExistingFile, NotEmpty, Secret
+from runtime.setting_rules import After, ExistingFile, NotEmpty, SecretText
 from runtime.settings import Section
 
 
@@ -27,11 +27,11 @@ class GatewayNatsSettings(Section):
     """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
     """File with user JWT and nkey seed (.creds)."""
-    token: Secret | None = None
+    token: SecretText | None = None
     """Token, in place of credentials_file."""
     user: str = ""
     """User name, in place of credentials_file; needs password."""
-    password: Secret | None = None
+    password: SecretText | None = None
     """Password of user."""
     operator_seed_file: ExistingFile | None = None
     """File with the operator's seed, or that of one of its signing keys. With it, and with
@@ -49,9 +49,9 @@ class WorkerNatsSettings(Section):
     """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
     """File with user JWT and nkey seed (.creds)."""
-    nkey_seed: Secret | None = None
+    nkey_seed: SecretText | None = None
     """Nkey seed, in place of credentials_file."""
-    worker_token: Secret | None = None
+    worker_token: SecretText | None = None
     """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
-    token: Secret | None = None
+    token: SecretText | None = None
     """Token in place of credentials_file, sent unchanged."""

@@ -13,7 +13,7 @@ from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_consumer, register_worker_connection
 from queueing.nats.settings import WorkerNatsSettings
 from runtime.metrics import MetricRegistry
-from runtime.setting_rules import Secret
+from runtime.setting_rules import SecretText
 from wire.subjects import worker_inbox
 
 
@@ -115,5 +115,5 @@ def callout_token(worker_token: str) -> str:
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-def _text(secret: Secret | None) -> str:
+def _text(secret: SecretText | None) -> str:
     return secret.get_secret_value() if secret is not None else ""

@@ -7,7 +7,7 @@ import typer
 
 from runtime.version import program_version
 from worker_agent.app import serving
-from worker_agent.app.serving import ServeOptions
+from worker_agent.app.serving import AgentOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -47,7 +47,7 @@ def serve(
     Environment variables override the settings file: WORKER_INFERENCE__PORT, or the names of NVCF,
     such as INFERENCE_PORT. SIGTERM finishes running requests; a second one aborts them.
     """
-    serving.serve(ServeOptions(config))
+    serving.serve(AgentOptions(config))
 
 
 def run() -> None:

@@ -18,24 +18,24 @@ from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
 _log = logging.getLogger("worker.agent")
 
 
-class ServeOptions(NamedTuple):
+class AgentOptions(NamedTuple):
     """The options of the command; `None` for one that is not given."""
 
     config: Path | None = None
 
 
-def read_options(words: Sequence[str]) -> ServeOptions | None:
+def read_options(words: Sequence[str]) -> AgentOptions | None:
     """Return the options of a plain command line, `None` for any other."""
-    found = plain_options(words, ServeOptions._fields)
+    found = plain_options(words, AgentOptions._fields)
     if found is None:
         return None
     config = Path(found["config"]) if "config" in found else None
     if config is not None and not config.exists():
         return None
-    return ServeOptions(config)
+    return AgentOptions(config)
 
 
-def serve(options: ServeOptions) -> NoReturn:
+def serve(options: AgentOptions) -> NoReturn:
     """Serve until the stop signal; exit with the code of the process."""
     logging.captureWarnings(capture=True)
     try:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.setting_rules import Above, Secret
+from runtime.setting_rules import Above, SecretText
 from runtime.settings import Address, Seconds, Section, SettingsError, keys, load, parse_seconds
 
 
@@ -20,7 +20,7 @@ class Edge(Section):
 
 
 class Store(Section):
-    token: Secret = Secret("")
+    token: SecretText = SecretText("")
     url: str = "nats://127.0.0.1:4222"
 
 
