@@ -28,7 +28,11 @@ def modules_of(log: str) -> set[str]:
 
 def test_processes_import_only_what_they_need(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    env = {"PYTHONPROFILEIMPORTTIME": "1"}
+    env = {
+        "PYTHONPROFILEIMPORTTIME": "1",
+        # Agents do not get the environment of the gateway.
+        "GATEWAY_PROVISION__WORKER_COMMAND": f"{sys.executable} -P -X importtime -m worker_agent",
+    }
     dev = start_dev(tmp_path, "--data-dir", str(folder), "--processes", "2", env=env)
     try:
         logs = [log.read_text() for log in folder.rglob("*.log")]
