@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
+from loadtests.figures import AIOHTTP, BEFORE, FIGURES, GATEWAY, GATEWAY_10, Results
 
 
 class BarOutcome(Enum):
@@ -66,7 +66,7 @@ BARS = (
     Bar(
         "throughput at 64 connections, times aiohttp's",
         "x",
-        3.0,
+        2.4,
         at_least=True,
         needs=_both("throughput"),
         measure=_ratio_to_aiohttp("throughput"),
@@ -74,7 +74,7 @@ BARS = (
     Bar(
         "p50 at 1 connection, times aiohttp's",
         "x",
-        1.0,
+        0.8,
         at_least=False,
         needs=_both("latency"),
         measure=_ratio_to_aiohttp("latency_p50"),
@@ -120,6 +120,14 @@ BARS = (
         measure=_worst_of_gateway("sse_share"),
     ),
     Bar(
+        "memory of an idle gateway process for invocations alone",
+        "MB",
+        40.0,
+        at_least=False,
+        needs=_gateway("idle"),
+        measure=_of_gateway("idle_alone_rss"),
+    ),
+    Bar(
         "gateway ready with very many functions",
         "s",
         10.0,
@@ -154,8 +162,41 @@ BARS = (
 )
 
 
+def _against(title: str, key: str, limit: float, *, at_least: bool = False) -> Bar:
+    row = next(figure.row for figure in FIGURES if figure.key == key)
+    return Bar(
+        title,
+        "x",
+        limit,
+        at_least,
+        needs=((GATEWAY, row), (BEFORE, row)),
+        measure=lambda results: results.ratio(key, GATEWAY, BEFORE),
+    )
+
+
+AGAINST = (
+    _against("CPU of gateway, agent and nats-server, slots free", "cpu_all", 0.30),
+    _against("CPU of the gateway, slots free", "cpu_front", 0.35),
+    _against("throughput at 64 connections", "throughput", 3.0, at_least=True),
+    _against("p50 at 1 connection", "latency_p50", 0.40),
+    _against("p99 at 1 connection", "latency_p99", 0.40),
+    _against("CPU of gateway, agent and nats-server, slots busy", "queued_cpu_all", 0.90),
+    _against("p50 at 64 connections, slots busy", "queued_p50", 0.90),
+    _against("CPU of nats-server, slots busy", "queued_cpu_nats", 0.65),
+    _against("delay of an event, p50", "sse_p50", 0.55),
+    _against("delay of an event, p99", "sse_p99", 0.55),
+    _against("CPU of gateway and agent per event", "sse_cpu_all", 0.70),
+    _against("memory per waiting invocation", "held_kib", 1.0),
+    _against("memory of all idle gateway processes", "idle_rss", 0.50),
+    _against("close after a client left, p50", "leave_p50", 0.25),
+)
+"""Ratios to the last build in which every invocation went through the queue (``--against``)."""
+
+
 def judge(results: Results) -> list[Verdict]:
-    return [_judge(bar, results) for bar in BARS]
+    """Return what became of each bar; those of `AGAINST` count only if `BEFORE` was measured."""
+    bars = (*BARS, *AGAINST) if BEFORE in results.systems() else BARS
+    return [_judge(bar, results) for bar in bars]
 
 
 def _judge(bar: Bar, results: Results) -> Verdict:

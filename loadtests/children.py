@@ -34,6 +34,7 @@ class Child:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._log = log
         with log.open("ab") as sink:
+            self._log_begins = sink.tell()
             # preexec_fn runs in the child before exec; it is safe because there is one thread.
             self._process = subprocess.Popen(
                 command,
@@ -47,6 +48,11 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def has_logged(self, text: str) -> bool:
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            return text.encode() in log.read()
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Wait until ``ready()`` is true. Raises StartError."""

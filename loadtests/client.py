@@ -96,6 +96,14 @@ class ClientConnection:
         self._done = True
 
 
+def ask_inference(target: Target, path: str) -> bytes:
+    """Send a request directly to the inference server; return the begin of the response's body."""
+    inference = target.inference()
+    with ClientConnection(inference) as connection:
+        connection.exchange(request_bytes(inference, "POST", path))
+        return connection.body
+
+
 def repeat(connection: ClientConnection, request: bytes, duration_s: float) -> list[int]:
     """Repeat an exchange for ``duration_s``; return the round trips in nanoseconds, ascending."""
     clock = time.perf_counter_ns

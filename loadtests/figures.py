@@ -22,11 +22,26 @@ SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, BEFORE, GATEWAY)
 ROWS = {
     "latency": "Small invocation, 1 connection",
     "throughput": "Small invocation, 64 connections",
+    "queued": "Invocation of 2 ms, 64 connections, 4 slots",
     "sse": "Server-sent events, 4 streams of 2,500 events/s",
+    "leave": "A client that leaves",
     "transfer": "100 MB bodies",
+    "idle": "An idle gateway",
     "held": "Waiting invocations held open",
     "many": "Very many functions in the store",
 }
+ONLY_SYSTEMS = {
+    "queued": (BEFORE, GATEWAY),
+    "idle": (BEFORE, GATEWAY),
+    "held": (NGINX, AIOHTTP, BEFORE, GATEWAY),
+    "many": (GATEWAY_10, GATEWAY),
+}
+"""The systems of a row that is not measured for all."""
+
+
+def is_measured(row: str, system: str) -> bool:
+    """Return whether the row says something about this system."""
+    return system in ONLY_SYSTEMS.get(row, SYSTEMS)
 
 
 class Figure(NamedTuple):
@@ -55,6 +70,13 @@ FIGURES = (
     Figure("cpu_nats", "throughput", "CPU, nats-server", "µs/req", 1),
     Figure("cpu_all", "throughput", "CPU, gateway, worker agent, nats-server", "µs/req", 1),
     Figure("cpu_inference", "throughput", "CPU, inference server", "µs/req", 1),
+    Figure("queued_throughput", "queued", "throughput", "req/s"),
+    Figure("queued_p50", "queued", "p50", "ms", 2),
+    Figure("queued_p99", "queued", "p99", "ms", 2),
+    Figure("queued_cpu_front", "queued", "CPU, gateway", "µs/req", 1),
+    Figure("queued_cpu_agent", "queued", "CPU, worker agent", "µs/req", 1),
+    Figure("queued_cpu_nats", "queued", "CPU, nats-server", "µs/req", 1),
+    Figure("queued_cpu_all", "queued", "CPU, gateway, worker agent, nats-server", "µs/req", 1),
     Figure("sse_rate", "sse", "events/s, slowest stream", "/s"),
     Figure("sse_share", "sse", "share of the asked rate, slowest stream", "%", 1),
     Figure("sse_p50", "sse", "delay p50", "µs"),
@@ -65,8 +87,14 @@ FIGURES = (
     Figure("sse_cpu_front", "sse", "CPU, gateway or proxy", "µs/event", 1),
     Figure("sse_cpu_agent", "sse", "CPU, worker agent", "µs/event", 1),
     Figure("sse_cpu_all", "sse", "CPU, gateway and worker agent", "µs/event", 1),
+    Figure("leave_p50", "leave", "inference server's connection closed, p50", "ms", 2),
+    Figure("leave_p99", "leave", "inference server's connection closed, p99", "ms", 2),
     Figure("down", "transfer", "down", "MB/s"),
     Figure("up", "transfer", "up", "MB/s"),
+    Figure("idle_rss", "idle", "resident memory, all gateway processes", "MB", 1),
+    Figure("idle_pss", "idle", "the same, shared pages divided (PSS)", "MB", 1),
+    Figure("idle_alone_rss", "idle", "resident memory, a process for invocations alone", "MB", 1),
+    Figure("idle_alone_pss", "idle", "the same, shared pages divided (PSS)", "MB", 1),
     Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
     Figure("many_ready", "many", "ready after a restart", "s", 2),
     Figure("many_memory", "many", "memory, largest gateway process", "MB"),

@@ -151,6 +151,32 @@ def rss_bytes(processes: Iterable[Process], role: Role) -> int:
     return sum(process.rss_bytes for process in processes if process.role is role)
 
 
+class Memory(NamedTuple):
+    """Resident memory in bytes; ``pss`` has of each page that several processes share its part."""
+
+    rss: int
+    pss: int
+
+
+def parse_rollup(text: str) -> Memory:
+    """Parse /proc/<pid>/smaps_rollup, which is exact; the RSS in ``stat`` may be 256 KiB off."""
+    fields = dict(line.split()[:2] for line in text.splitlines()[1:])
+    return Memory(int(fields["Rss:"]) * 1024, int(fields["Pss:"]) * 1024)
+
+
+def memory_of(pids: Iterable[int]) -> Memory:
+    """Return the sum over these processes."""
+    read = [parse_rollup((_PROC / str(pid) / "smaps_rollup").read_text()) for pid in pids]
+    return Memory(sum(each.rss for each in read), sum(each.pss for each in read))
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the environment with which a process was started."""
+    pairs = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    named = (pair.decode(errors="replace").partition("=") for pair in pairs if pair)
+    return {name: value for name, _, value in named}
+
+
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
     """Return the CPU seconds (user and system) that each role used, with a resolution of 10 ms.
 

@@ -24,10 +24,21 @@ from loadtests import generators, systems
 from loadtests.bars import judge
 from loadtests.children import Children, StartError
 from loadtests.errors import MeasurementError
-from loadtests.figures import BEFORE, DIRECT, GATEWAY, GATEWAY_10, NGINX, ROWS, SYSTEMS, Results
+from loadtests.figures import (
+    BEFORE,
+    GATEWAY_10,
+    NGINX,
+    ROWS,
+    SYSTEMS,
+    Results,
+    is_measured,
+)
 from loadtests.proc import ProcessesChangedError
 from loadtests.revision import RevisionError, extract
+from loadtests.scenarios import queued as in_line
 from loadtests.scenarios.held import held
+from loadtests.scenarios.idle import idle
+from loadtests.scenarios.leave import leave
 from loadtests.scenarios.many import many
 from loadtests.scenarios.small import latency, throughput, warm_up
 from loadtests.scenarios.sse import sse
@@ -38,8 +49,11 @@ from loadtests.table import document, render
 # A proxy needs two descriptors per waiting request, and every process some in addition.
 _SPARE_DESCRIPTORS = 500
 _HELD = "held"
+_IDLE = "idle"
 _MANY = "many"
-_GATEWAYS = (GATEWAY_10, GATEWAY)
+_QUEUED = "queued"
+_FRESH = (_IDLE, _HELD)
+"""Rows of memory, each round on fresh processes, in this order."""
 _REST_S = 0.3
 _T = TypeVar("_T")
 
@@ -54,7 +68,9 @@ class Plan:
     held: int
     latency_s: float
     throughput_s: int
+    queued_s: float
     sse_s: float
+    leaving: int
     generator: str
     functions: int
     against: str
@@ -79,35 +95,46 @@ class Run:
             "throughput": lambda target: throughput(
                 target, plan.generator, plan.throughput_s, folder
             ),
+            _QUEUED: lambda target: in_line.queued(target, plan.queued_s),
+            "leave": lambda target: leave(target, plan.leaving),
             "sse": lambda target: sse(target, plan.sse_s),
             "transfer": transfer,
+            _IDLE: lambda target: idle(target, children),
             _HELD: lambda target: held(target, plan.held),
             _MANY: many,
         }
 
     def go(self) -> None:
-        """Measure all rows, the row of held requests last and on fresh processes.
+        """Measure all rows, those of memory last.
 
         In each row of each round the systems are measured one after the other, so that noise on the
         machine affects all of them.
         """
-        shared = [row for row in self._plan.rows if row != _HELD]
-        if shared:
-            with ExitStack() as stack:
-                targets = self._start_all(stack, shared)
-                for number in range(1, self._plan.rounds + 1):
-                    for row in shared:
-                        for target in _rotate(targets, number):
-                            if row != _MANY or target.name in _GATEWAYS:
-                                self._measure(number, row, target)
-        if _HELD in self._plan.rows:
-            for number in range(1, self._plan.rounds + 1):
-                for system in _rotate(self._plan.systems, number):
-                    self._hold(number, system)
+        rows = self._plan.rows
+        apart = {*_FRESH, _QUEUED}
+        self._share([row for row in rows if row not in apart], systems.SLOTS)
+        self._share([row for row in rows if row == _QUEUED], in_line.SLOTS)
+        for number in range(1, self._plan.rounds + 1):
+            for system in _rotate(self._plan.systems, number):
+                self._measure_fresh(number, system)
 
-    def _start_all(self, stack: ExitStack, rows: Sequence[str]) -> list[Target]:
+    def _share(self, rows: Sequence[str], slots: int) -> None:
+        """Measure rows on the same processes in all rounds, gateways with this concurrency."""
+        with ExitStack() as stack:
+            targets = self._start_all(stack, rows, slots)
+            for number in range(1, self._plan.rounds + 1):
+                for row in rows:
+                    for target in _rotate(targets, number):
+                        if is_measured(row, target.name):
+                            self._measure(number, row, target)
+
+    def _start_all(self, stack: ExitStack, rows: Sequence[str], slots: int) -> list[Target]:
+        """Start the systems for which one of these rows is measured."""
         targets = []
         for system in self._plan.systems:
+            measured = [row for row in rows if is_measured(row, system)]
+            if not measured:
+                continue
             _print(f"starting {system}")
             try:
                 target = stack.enter_context(
@@ -117,25 +144,34 @@ class Run:
                         self.notes.append,
                         self._plan.functions,
                         self.before,
+                        slots,
                     )
                 )
                 warm_up(target)
             except (StartError, MeasurementError) as error:
-                self._record_failed_start(1, system, rows, error)
+                self._record_failed_start(1, system, measured, error)
             else:
                 targets.append(target)
         return targets
 
-    def _hold(self, number: int, system: str) -> None:
-        if system in {DIRECT, GATEWAY_10} or self.results.failed(system, _HELD):
+    def _measure_fresh(self, number: int, system: str) -> None:
+        rows = [
+            row
+            for row in _FRESH
+            if row in self._plan.rows
+            and is_measured(row, system)
+            and not self.results.failed(system, row)
+        ]
+        if not rows:
             return
         try:
             with systems.running(
                 system, self._children, self.notes.append, before=self.before
             ) as target:
-                self._measure(number, _HELD, target)
+                for row in rows:
+                    self._measure(number, row, target)
         except StartError as error:
-            self._record_failed_start(number, system, [_HELD], error)
+            self._record_failed_start(number, system, rows, error)
 
     def _record_failed_start(
         self, number: int, system: str, rows: Sequence[str], error: Exception
@@ -151,7 +187,7 @@ class Run:
         time.sleep(_REST_S)
         try:
             figures = self._rows[row](target)
-        except (MeasurementError, ProcessesChangedError, OSError) as error:
+        except (MeasurementError, ProcessesChangedError, StartError, OSError) as error:
             _print(f"{label}  FAILED: {error}")
             self.results.fail(number, target.name, row, str(error))
         else:
@@ -235,7 +271,9 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         held=arguments.held,
         latency_s=1.0 if quick else 3.0,
         throughput_s=2 if quick else 6,
+        queued_s=3.0 if quick else 6.0,
         sse_s=2.0 if quick else 5.0,
+        leaving=10 if quick else 50,
         generator=generator or "",
         functions=arguments.functions,
         against=arguments.against,

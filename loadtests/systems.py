@@ -19,10 +19,12 @@ from loadtests.children import Child, Children, StartError
 from loadtests.figures import AIOHTTP, BEFORE, DIRECT, GATEWAY, GATEWAY_10, NGINX
 from loadtests.peers import nginx
 
-GATEWAY_CONCURRENCY = 128
+SLOTS = 128
+"""Concurrency of a function's server behind a gateway: a free slot for each client."""
 _GRACE_S = 3
 _START_S = 60.0
 _DATA = "data"
+_READY_EVENT = '"event":"gateway.ready"'
 _HERE = Path(__file__).parents[1]
 _KEPT_LOG_BYTES = 64 * 1024
 _NEEDED_ROLES = {
@@ -65,6 +67,11 @@ class Target:
         own = tuple(pair for pair in self.headers if pair[0] == "authorization")
         return replace(self, headers=own)
 
+    def inference(self) -> "Target":
+        """Return the inference server behind it, which is then called directly."""
+        port = self.inference_port
+        return Target(f"inference server of {self.name}", port, (), (), port)
+
 
 def nginx_binary() -> str | None:
     return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -77,19 +84,21 @@ def running(
     complain: Callable[[str], None],
     functions: int = 0,
     before: Path = _HERE,
+    slots: int = SLOTS,
 ) -> Iterator[Target]:
     """Run one system with its own inference server. Raises StartError.
 
-    A gateway has ``functions`` further functions in its store. ``before`` is the source tree of the
-    older gateway. Problems when the system is stopped are reported to ``complain``.
+    A gateway has ``functions`` further functions in its store, and ``slots`` is the concurrency of
+    its worker. ``before`` is the source tree of the older gateway. Problems when the system is
+    stopped are reported to ``complain``.
     """
     starts: dict[str, Callable[[_Run, Path], Target]] = {
         DIRECT: _direct,
         NGINX: _nginx,
         AIOHTTP: _aiohttp,
-        GATEWAY_10: partial(_gateway, GATEWAY_10, 10, _HERE),
-        BEFORE: partial(_gateway, BEFORE, functions, before),
-        GATEWAY: partial(_gateway, GATEWAY, functions, _HERE),
+        GATEWAY_10: partial(_gateway, GATEWAY_10, 10, _HERE, slots),
+        BEFORE: partial(_gateway, BEFORE, functions, before, slots),
+        GATEWAY: partial(_gateway, GATEWAY, functions, _HERE, slots),
     }
     with TemporaryDirectory(prefix="bench-") as folder:
         started: list[Child] = []
@@ -105,6 +114,30 @@ def running(
                 complain(f"{name}: {problem}")
             for log in Path(folder).glob(f"{_DATA}/*.log"):
                 _keep_end(log, children.logs / f"{name}-{log.name}")
+
+
+@contextmanager
+def invocations_alone(target: Target, children: Children) -> Iterator[int]:
+    """Run one more gateway process beside those of a `gateway dev`, for invocations alone.
+
+    It has their settings, and addresses of its own. Yields its pid. Raises StartError.
+    """
+    fronts = [each for each in target.processes() if each.role is proc.Role.FRONT]
+    # Of several, the one for invocations: only it knows the address of the REST API.
+    model = next((each for each in fronts if "invocation" in each.argv), fronts[0])
+    inherited = proc.environment_of(model.pid)
+    kept = [name for name in inherited if name.startswith(("GATEWAY_", "PYTHON"))]
+    own = {f"GATEWAY_{part}__LISTEN": "127.0.0.1:0" for part in ("EDGE", "ATTACH", "ADMIN")}
+    own["GATEWAY_EDGE__PROCESSES"] = "1"
+    env = {**{name: inherited[name] for name in kept}, **own}
+    command = ["env", *(f"{name}={value}" for name, value in env.items())]
+    command += [sys.executable, "-P", "-m", "gateway", "serve", "--roles", "invocation"]
+    child = children.start(f"{target.name}-invocations", command)
+    try:
+        child.wait_until(lambda: child.has_logged(_READY_EVENT), _START_S)
+        yield child.pid
+    finally:
+        children.stop([child])
 
 
 def _free_port() -> int:
@@ -153,14 +186,14 @@ def _aiohttp(run: _Run, _: Path) -> Target:
     return Target(AIOHTTP, port, (), (inference.pid, child.pid), upstream)
 
 
-def _gateway(name: str, functions: int, tree: Path, run: _Run, folder: Path) -> Target:
+def _gateway(name: str, functions: int, tree: Path, slots: int, run: _Run, folder: Path) -> Target:
     if functions:
-        child, ready = _dev(name, tree, run, folder)
+        child, ready = _dev(name, tree, slots, run, folder)
         catalog.fill(ready["nats_url"], functions)
         catalog.undeploy(ready)
         if not child.terminate():
             raise StartError("gateway dev does not end")
-    child, ready = _dev(name, tree, run, folder)
+    child, ready = _dev(name, tree, slots, run, folder)
     headers = (
         ("authorization", f"Bearer {ready['api_key']}"),
         ("function-id", ready["function_id"]),
@@ -181,14 +214,16 @@ def _gateway(name: str, functions: int, tree: Path, run: _Run, folder: Path) -> 
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
 
 
-def _dev(name: str, tree: Path, run: _Run, folder: Path) -> tuple[Child, dict[str, str]]:
+def _dev(
+    name: str, tree: Path, slots: int, run: _Run, folder: Path
+) -> tuple[Child, dict[str, str]]:
     """Start `gateway dev`; return it and the content of its ready file."""
     ready_file = folder / "ready.json"
     inference = shlex.join([*_python(_HERE), "-m", "loadtests.peers.inference", "--port"])
     inference += " {port}"
     command = [*_python(tree), "-m", "gateway", "dev", "--ready-file", str(ready_file)]
     command += ["--inference-command", inference]
-    command += ["--concurrency", str(GATEWAY_CONCURRENCY), "--port", "0"]
+    command += ["--concurrency", str(slots), "--port", "0"]
     command += ["--data-dir", str(folder / _DATA), "--grace", str(_GRACE_S)]
     child = run(name, command)
     child.wait_until(lambda: _is_complete(ready_file), _START_S)
@@ -209,7 +244,7 @@ def _ready_s(processes: list[proc.Process], folder: Path, functions: int) -> flo
     events = []
     for log in (folder / _DATA).glob("*.log"):
         with log.open() as lines:
-            events += [json.loads(line) for line in lines if '"event":"gateway.ready"' in line]
+            events += [json.loads(line) for line in lines if _READY_EVENT in line]
     if len(events) != len(starts) or any(event["functions"] < functions for event in events):
         raise StartError(f"{len(starts)} gateway processes, ready are: {events}")
     return max(datetime.fromisoformat(event["ts"]).timestamp() for event in events) - min(starts)

@@ -60,7 +60,8 @@ def act_for(api: Api, principal: Principal, account: str) -> Principal:
 def not_found(function_id: str, version_id: str = "") -> FunctionNotFound:
     """Return the error for a function that is unknown or invisible: it is the same for both."""
     which = f", version '{version_id}'" if version_id else ""
-    return FunctionNotFound(f"Function id '{function_id}'{which}: not found")
+    # The Terraform provider looks for "Not found" in the text (`docs/compatibility.md`).
+    return FunctionNotFound(f"Function id '{function_id}'{which}: Not found in this account")
 
 
 def forbid(function_id: str) -> Forbidden:

@@ -13,6 +13,7 @@ Every call passes the same steps, in the order that reveals least to an unauthor
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -23,6 +24,8 @@ from gateway.api import listing
 from gateway.api.access import ANONYMOUS, act_for, require_admin, require_scope
 from gateway.api.admin_routes import with_admin_routes
 from gateway.api.audit import MAX_REFUSED, Change
+from gateway.api.caller_info import PATH as CALLER_INFO_PATH
+from gateway.api.caller_info import caller_info
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
@@ -98,6 +101,7 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         if method == "GET":
             # aiohttp sends no body in response to HEAD (RFC 9110 §9.3.2).
             app.router.add_route("HEAD", path, handler)
+    app.router.add_route("POST", CALLER_INFO_PATH, partial(caller_info, api))
     return app
 
 

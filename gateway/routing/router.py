@@ -101,7 +101,7 @@ def _find_permitted(
 
 
 def _not_found(function_id: str, version_id: str | None) -> FunctionNotFound:
-    return FunctionNotFound(f"{_name(function_id, version_id)}: not found")
+    return FunctionNotFound(f"{_name(function_id, version_id)}: Not found in this account")
 
 
 def _not_invocable(

@@ -9,6 +9,9 @@ Paths, any method:
 * ``/wait?ms=N``: a small JSON response after N milliseconds.
 * ``/hold``: responds when the gate opens. ``/gate/shut``, ``/gate/open``, and ``/gate``, which
   responds ``{"waiting": N}``.
+* ``/linger``: responds after 10 s; one at a time. ``/linger/begun`` responds once it has begun,
+  ``/linger/closed`` once its connection was closed, with the monotonic time: ``{"closed_ns": N}``,
+  0 if it got its response.
 * ``/v1/chat/completions``: OpenAI's format, in one piece after 50 ms or streamed at 100 tokens/s.
 * ``/health``, ``/v2/health/ready``: 200.
 
@@ -37,6 +40,7 @@ from loadtests.events import encode_event
 _JSON = b"content-type: application/json\r\n"
 _PIECE = bytes(256 * 1024)
 _KEPT_BODY_BYTES = 64 * 1024
+_LINGER_S = 10.0
 _CHAT_DELAY_S = 0.05
 _CHAT_TOKENS = 50
 _CHAT_RATE = 100.0
@@ -93,6 +97,46 @@ class _Gate:
             protocol.transport.write(_HELD)
 
 
+class _Linger:
+    """The request to ``/linger``, and the requests that ask what became of it."""
+
+    def __init__(self) -> None:
+        self.current: InferenceProtocol | None = None
+        self._closed_ns = 0
+        self._awaits_begin: list[InferenceProtocol] = []
+        self._awaits_end: list[InferenceProtocol] = []
+
+    def begin(self, protocol: "InferenceProtocol") -> None:
+        self.current = protocol
+        self._tell(self._awaits_begin, _OK)
+
+    def end(self, closed_ns: int) -> None:
+        self.current = None
+        self._closed_ns = closed_ns
+        self._tell(self._awaits_end, self._closed())
+
+    def tell_begin(self, asking: "InferenceProtocol") -> None:
+        if self.current is None:
+            self._awaits_begin.append(asking)
+        else:
+            asking.transport.write(_OK)
+
+    def tell_end(self, asking: "InferenceProtocol") -> None:
+        if self.current is None:
+            asking.transport.write(self._closed())
+        else:
+            self._awaits_end.append(asking)
+
+    def _closed(self) -> bytes:
+        return _response(b'{"closed_ns":%d}' % self._closed_ns)
+
+    @staticmethod
+    def _tell(asking: "list[InferenceProtocol]", response: bytes) -> None:
+        for protocol in asking:
+            protocol.transport.write(response)
+        asking.clear()
+
+
 class _Pacer:
     """Writes ``events`` events to a connection at ``rate`` per second, one write per event."""
 
@@ -146,9 +190,10 @@ class InferenceProtocol(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, gate: _Gate) -> None:
+    def __init__(self, gate: _Gate, linger: _Linger) -> None:
         self.paused = False
         self._gate = gate
+        self._linger = linger
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
         self._body_bytes = 0
@@ -170,6 +215,8 @@ class InferenceProtocol(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._gate.waiting.discard(self)
+        if self._linger.current is self:
+            self._linger.end(time.monotonic_ns())
         if self._pacer is not None:
             self._pacer.stop()
         if self._later is not None:
@@ -217,6 +264,20 @@ class InferenceProtocol(asyncio.Protocol):
         wait_s = int(parse_qs(query.decode())["ms"][0]) / 1000
         loop = asyncio.get_running_loop()
         self._later = loop.call_later(wait_s, self.transport.write, _SMALL)
+
+    def linger(self, _: bytes) -> None:
+        self._linger.begin(self)
+        self._later = asyncio.get_running_loop().call_later(_LINGER_S, self._lingered)
+
+    def _lingered(self) -> None:
+        self._linger.end(0)
+        self.transport.write(_SMALL)
+
+    def linger_begun(self, _: bytes) -> None:
+        self._linger.tell_begin(self)
+
+    def linger_closed(self, _: bytes) -> None:
+        self._linger.tell_end(self)
 
     def hold(self, _: bytes) -> None:
         if self._gate.shut:
@@ -273,6 +334,9 @@ _PATHS: dict[bytes, Callable[[InferenceProtocol, bytes], None]] = {
     b"/download": InferenceProtocol.download,
     b"/upload": InferenceProtocol.upload,
     b"/wait": InferenceProtocol.wait,
+    b"/linger": InferenceProtocol.linger,
+    b"/linger/begun": InferenceProtocol.linger_begun,
+    b"/linger/closed": InferenceProtocol.linger_closed,
     b"/hold": InferenceProtocol.hold,
     b"/gate": InferenceProtocol.gate_state,
     b"/gate/shut": InferenceProtocol.gate_shut,
@@ -284,10 +348,14 @@ _PATHS: dict[bytes, Callable[[InferenceProtocol, bytes], None]] = {
 
 
 async def _serve(port: int) -> None:
-    gate = _Gate()
+    gate, linger = _Gate(), _Linger()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: InferenceProtocol(gate), "127.0.0.1", port, backlog=4096, family=socket.AF_INET
+        lambda: InferenceProtocol(gate, linger),
+        "127.0.0.1",
+        port,
+        backlog=4096,
+        family=socket.AF_INET,
     )
     gc.freeze()
     await server.serve_forever()

@@ -16,7 +16,7 @@ import httptools
 import nats
 import uvloop
 
-from loadtests.client import ClientConnection, request_bytes
+from loadtests.client import ask_inference, request_bytes
 from loadtests.errors import MeasurementError
 from loadtests.proc import Role, rss_bytes
 from loadtests.scenarios import small
@@ -90,12 +90,12 @@ def held(target: Target, requests: int) -> dict[str, float]:
     Needs a freshly started system: memory freed after earlier load would hide the growth.
     """
     small.warm_up(target)
-    _gate(target, "/gate/shut")
+    ask_inference(target, "/gate/shut")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             grown_bytes = runner.run(_hold(target, requests))
     finally:
-        _gate(target, "/gate/open")
+        ask_inference(target, "/gate/open")
     return {"held_kib": grown_bytes / requests / 1024}
 
 
@@ -108,7 +108,7 @@ async def _hold(target: Target, requests: int) -> int:
         await _wait_for_all(target, requests, tally)
         await asyncio.sleep(_SETTLE_S)
         after = rss_bytes(target.processes(), Role.FRONT)
-        _gate(target, "/gate/open")
+        ask_inference(target, "/gate/open")
         try:
             async with asyncio.timeout(_ANSWERED_S):
                 await tally.all_answered.wait()
@@ -157,7 +157,7 @@ async def _counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]
     """Yield a counter of waiting requests: in the queue if there is one, else at the server."""
 
     async def at_inference_server() -> int:
-        return int(json.loads(_gate(target, "/gate"))["waiting"])
+        return int(json.loads(ask_inference(target, "/gate"))["waiting"])
 
     async def in_queue() -> int:
         streams = await connection.jetstream().streams_info()
@@ -177,11 +177,3 @@ async def _counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]
 def _check(tally: _Tally) -> None:
     if tally.bad:
         raise MeasurementError(f"{len(tally.bad)} of {tally.expected} failed: {tally.bad[0]}")
-
-
-def _gate(target: Target, path: str) -> bytes:
-    """Send a request directly to the inference server, bypassing the system under test."""
-    behind = Target("inference", target.inference_port, (), (), target.inference_port)
-    with ClientConnection(behind) as connection:
-        connection.exchange(request_bytes(behind, "POST", path))
-        return connection.body

@@ -1,6 +1,7 @@
 """Small invocations: latency on one connection, throughput and CPU on 64 connections."""
 
 import gc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,6 @@ BODY: Final = (
 )
 CONNECTIONS: Final = 64
 _WARM_UP_S = 0.5
-_CPU_KEYS = {
-    Role.FRONT: "cpu_front",
-    Role.AGENT: "cpu_agent",
-    Role.NATS: "cpu_nats",
-    Role.INFERENCE: "cpu_inference",
-}
 _OUR_ROLES = (Role.FRONT, Role.AGENT, Role.NATS)
 
 
@@ -60,12 +55,15 @@ def throughput(target: Target, generator: str, duration_s: int, folder: Path) ->
     summary = generators.measure(generator, target, post, CONNECTIONS, duration_s, folder)
     used = cpu_between(before, target.processes())
     _check(summary)
-    figures = {"throughput": summary.requests_per_s}
-    for role, key in _CPU_KEYS.items():
-        if role in used:
-            figures[key] = used[role] / summary.requests * 1e6
-    if all(role in used for role in _OUR_ROLES):
-        figures["cpu_all"] = sum(figures[_CPU_KEYS[role]] for role in _OUR_ROLES)
+    return {"throughput": summary.requests_per_s, **cpu_figures(used, summary.requests)}
+
+
+def cpu_figures(used: Mapping[Role, float], requests: int) -> dict[str, float]:
+    """Return the CPU time of each role per request, and of gateway, agent and queue together."""
+    each_us = {role: cpu_s / requests * 1e6 for role, cpu_s in used.items()}
+    figures = {f"cpu_{role.value}": cpu_us for role, cpu_us in each_us.items()}
+    if all(role in each_us for role in _OUR_ROLES):
+        figures["cpu_all"] = sum(each_us[role] for role in _OUR_ROLES)
     return figures
 
 

@@ -120,7 +120,7 @@ async def delete(api: Api, call: Call[None, None]) -> None:
 
 
 async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse:
-    """Update tags, rate limit, LLM configuration or the origins of web pages."""
+    """Update tags, description, rate limit, LLM configuration or the origins of web pages."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
     if call.body.rate_limit is not None:

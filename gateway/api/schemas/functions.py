@@ -228,6 +228,7 @@ class UpdateMetadata(Body):
     """Metadata to update; at least one member."""
 
     tags: Tags | None = None
+    description: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     rate_limit: RateLimit | None = None
     model_updates: (
         Annotated[
@@ -244,6 +245,7 @@ class UpdateMetadata(Body):
     def _check(self) -> Self:
         given = (
             self.tags,
+            self.description,
             self.rate_limit,
             self.model_updates,
             self.llm_invocation_config,
@@ -251,7 +253,7 @@ class UpdateMetadata(Body):
         )
         if all(member is None for member in given):
             raise ValueError(
-                "give one of tags, rateLimit, modelUpdates, llmInvocationConfig and cors"
+                "give one of tags, description, rateLimit, modelUpdates, llmInvocationConfig, cors"
             )
         return self
 

@@ -1,16 +1,17 @@
 import pytest
 
-from loadtests.bars import BARS, BarOutcome, judge
-from loadtests.figures import AIOHTTP, GATEWAY, GATEWAY_10, Results
+from loadtests.bars import AGAINST, BARS, BarOutcome, judge
+from loadtests.figures import AIOHTTP, BEFORE, GATEWAY, GATEWAY_10, Results
 
 HELD = {
-    "throughput": 30_000.0,
-    "latency_p50": 150.0,
+    "throughput": 24_000.0,
+    "latency_p50": 120.0,
     "cpu_front": 100.0,
     "cpu_agent": 100.0,
     "held_kib": 12.0,
     "sse_cpu_front": 25.0,
     "sse_share": 99.0,
+    "idle_alone_rss": 40.0,
     "many_ready": 10.0,
     "many_memory": 300.0,
     "many_list_p99": 100.0,
@@ -38,12 +39,13 @@ def test_every_bar_holds_at_its_limit() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("throughput", 29_999.0),
-        ("latency_p50", 150.1),
+        ("throughput", 23_999.0),
+        ("latency_p50", 120.1),
         ("cpu_agent", 100.1),
         ("held_kib", 12.1),
         ("sse_cpu_front", 25.1),
         ("sse_share", 98.9),
+        ("idle_alone_rss", 40.1),
         ("many_ready", 10.1),
         ("many_memory", 300.1),
         ("many_list_p99", 100.1),
@@ -87,3 +89,55 @@ def test_the_rate_of_streams_is_judged_by_the_worst_round() -> None:
     results.add(3, GATEWAY, {"sse_share": 98.0})
 
     assert outcomes(results).count(BarOutcome.FAIL) == 1
+
+
+RATIOS = {
+    "cpu_all": 0.30,
+    "cpu_front": 0.35,
+    "throughput": 3.0,
+    "latency_p50": 0.40,
+    "latency_p99": 0.40,
+    "queued_cpu_all": 0.90,
+    "queued_p50": 0.90,
+    "queued_cpu_nats": 0.65,
+    "sse_p50": 0.55,
+    "sse_p99": 0.55,
+    "sse_cpu_all": 0.70,
+    "held_kib": 1.0,
+    "idle_rss": 0.50,
+    "leave_p50": 0.25,
+}
+
+
+def against(results: Results) -> list[BarOutcome]:
+    return [verdict.outcome for verdict in judge(results) if verdict.bar in AGAINST]
+
+
+def beside_before(**changed: float) -> Results:
+    results = Results()
+    results.add(1, GATEWAY, {**RATIOS, **changed})
+    results.add(1, BEFORE, dict.fromkeys(RATIOS, 1.0))
+    return results
+
+
+def test_every_ratio_to_the_build_before_holds_at_its_limit() -> None:
+    assert against(beside_before()) == [BarOutcome.PASS] * len(AGAINST)
+
+
+@pytest.mark.parametrize("key", RATIOS)
+def test_each_ratio_is_missed_by_its_own_figure_alone(key: str) -> None:
+    worse = 0.99 if key == "throughput" else 1.01
+    results = beside_before(**{key: RATIOS[key] * worse})
+
+    assert against(results).count(BarOutcome.FAIL) == 1
+
+
+def test_a_ratio_is_missed_when_the_build_before_failed() -> None:
+    results = beside_before()
+    results.fail(1, BEFORE, "leave", "did not start")
+
+    assert against(results).count(BarOutcome.FAIL) == 1
+
+
+def test_without_a_build_before_there_are_no_ratios_to_it() -> None:
+    assert against(run()) == []

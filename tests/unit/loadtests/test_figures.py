@@ -1,6 +1,16 @@
 import pytest
 
-from loadtests.figures import AIOHTTP, DIRECT, GATEWAY, Results
+from loadtests.figures import (
+    AIOHTTP,
+    BEFORE,
+    DIRECT,
+    GATEWAY,
+    ONLY_SYSTEMS,
+    ROWS,
+    SYSTEMS,
+    Results,
+    is_measured,
+)
 
 
 def test_what_a_system_adds_is_taken_within_each_round() -> None:
@@ -46,3 +56,12 @@ def test_one_failed_round_leaves_a_row_without_figures() -> None:
 def test_only_measured_figures_can_be_entered(key: str) -> None:
     with pytest.raises(KeyError, match=key):
         Results().add(1, DIRECT, {key: 1.0})
+
+
+def test_a_row_about_slots_is_measured_for_gateways_alone() -> None:
+    assert [system for system in SYSTEMS if is_measured("queued", system)] == [BEFORE, GATEWAY]
+    assert all(is_measured("latency", system) for system in SYSTEMS)
+
+
+def test_only_rows_of_the_table_are_restricted() -> None:
+    assert ONLY_SYSTEMS.keys() <= ROWS.keys()

@@ -1,12 +1,19 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from loadtests.proc import (
+    Memory,
     Process,
     ProcessesChangedError,
     Role,
     Stat,
     cpu_between,
     descendants,
+    environment_of,
+    parse_rollup,
     parse_stat,
     port_of,
     role_of,
@@ -89,3 +96,27 @@ def test_a_process_that_was_replaced_is_no_measurement() -> None:
 def test_a_passing_process_without_a_role_does_not_matter() -> None:
     before = [process(1, Role.FRONT, 1.0), process(2, Role.OTHER, 1.0)]
     assert cpu_between(before, [process(1, Role.FRONT, 2.0)]) == {Role.FRONT: 1.0}
+
+
+def test_memory_is_that_of_the_whole_process() -> None:
+    text = (
+        "55d0c0000000-7ffd1c5f3000 ---p 00000000 00:00 0    [rollup]\n"
+        "Rss:               66460 kB\n"
+        "Pss:               48120 kB\n"
+        "Pss_Dirty:         40000 kB\n"
+    )
+    assert parse_rollup(text) == Memory(rss=66_460 * 1024, pss=48_120 * 1024)
+
+
+def test_the_environment_of_a_process_is_what_it_was_started_with() -> None:
+    env = {"PATH": os.environ["PATH"], "GATEWAY_X": "a=b,ü", "EMPTY": ""}
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as child:
+        try:
+            # Popen may return before the kernel has set the new environment.
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            assert environment_of(child.pid) == env
+        finally:
+            child.kill()

@@ -381,14 +381,15 @@ async def test_a_key_for_one_version_is_good_for_that_one_alone(
 async def test_metadata_can_change_and_nothing_else(client: Client) -> None:
     function_id, version_id = await client.create()
     path = version_path(function_id, version_id)
-    told = await client.put(path, {"tags": ["new"], "description": "ignored", "name": "ignored"})
+    told = await client.put(path, {"tags": ["new"], "description": "better", "name": "ignored"})
     assert told.status == 200
     alias = path.replace("/nvcf/", "/nvcf/metadata/")
     assert (await client.put(alias, {"rateLimit": {"rateLimit": "5-M"}})).status == 200
     function = (await client.get(path)).body["function"]
     assert (function["tags"], function["name"]) == (["new"], "echo")
+    assert function["description"] == "better"
     assert function["rateLimit"] == {"rateLimit": "5-M"}
-    assert (await client.put(path, {"description": "x"})).status == 400
+    assert (await client.put(path, {"name": "x"})).status == 400
 
 
 async def test_an_account_has_as_many_functions_as_it_may(

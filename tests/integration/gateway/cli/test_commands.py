@@ -344,7 +344,8 @@ async def test_a_refusal_is_reported_in_one_line_with_exit_code_1(
     ids = str(uuid4()), str(uuid4())
     unknown = await shell.run("functions", "show", *ids)
     assert (unknown.code, unknown.out) == (1, "")
-    assert f"Function id '{ids[0]}', version '{ids[1]}': not found (404 Not Found" in unknown.err
+    name = f"Function id '{ids[0]}', version '{ids[1]}'"
+    assert f"{name}: Not found in this account (404 Not Found" in unknown.err
     assert unknown.err.count("\n") == 1
     bad = await shell.run("functions", "create", *IMAGE[2:], "--name", "-bad")
     assert bad.code == 1
