@@ -165,12 +165,11 @@ def encode_call_head(
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
-    more_headers: bytes = b"",
 ) -> bytes:
     """Return the fields of an envelope that are the same for all calls with one head.
 
     The arguments are those of `EnvelopeHead`. Header values are opaque bytes (RFC 9110 §5.5).
-    ``more_headers`` are further ones, which `encode_headers` has encoded.
+    Further headers, from `encode_headers`, may be put behind what this returns.
 
     Raises `EnvelopeError` if a header's name or the path is not UTF-8.
     """
@@ -181,7 +180,6 @@ def encode_call_head(
         (
             _caller(nca_id, subject),
             header_fields,
-            more_headers,
             _method(method),
             _field(b"z", path),
             opaque_fields,

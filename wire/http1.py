@@ -82,7 +82,8 @@ def is_token(name: bytes) -> bool:
     return bool(name) and not name.translate(None, _TOKEN)
 
 
-def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+def encode_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return header lines; names and values must be valid already."""
     # Half the time of "%b: %b" for each.
     join = b": ".join
     return b"\r\n".join([*[join(header) for header in headers], b""])
@@ -94,7 +95,7 @@ def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framin
     Names and values must be valid already: they come from a parser or from this program. Raises
     `HeadError` for a status outside 100 to 599.
     """
-    return b"%b%b%b\r\n" % (status_line(status), _lines(headers), framing)
+    return b"%b%b%b\r\n" % (status_line(status), encode_lines(headers), framing)
 
 
 def encode_request_head(
@@ -109,7 +110,7 @@ def encode_request_head(
         raise HeadError("The method is not a token")
     if not target or target.translate(None, _VISIBLE):
         raise HeadError("The target is empty or holds a blank or control character")
-    lines = _lines(headers)
+    lines = encode_lines(headers)
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         raise HeadError("A header value holds a line break or NUL")
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing)
@@ -125,7 +126,7 @@ def encode_last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
 
     Names and values must be valid already.
     """
-    return b"0\r\n%b\r\n" % _lines(trailers)
+    return b"0\r\n%b\r\n" % encode_lines(trailers)
 
 
 def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:

@@ -27,9 +27,11 @@ from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect
 from queueing.interface import GatewayBroker
 from runtime.ids import new_uuid
+from runtime.metrics import MetricRegistry
 
 
 class Changes:
@@ -129,6 +131,10 @@ class ControlPlane:
                 revoke = self._worker_credentials.remove
                 self._provisioning.queues.on_removed(lambda version_id: revoke([version_id]))
             changes.add(self._provisioning.apply)
+
+    def show_state(self, registry: MetricRegistry) -> None:
+        """Declare the metrics of deployments."""
+        watch_instances(registry, self.catalog, time.time)
 
     async def begin(self, stack: AsyncExitStack) -> None:
         """Prepare the store, and on the first start create the bootstrap secret.

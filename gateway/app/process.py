@@ -54,7 +54,6 @@ from gateway.store.shared_numbers import SharedNumbers
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
-from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
 from http1.framed import FramedConnection
@@ -217,7 +216,7 @@ class GatewayProcess:
         metrics.watch_log(self._lines)
         metrics.watch_turns(self._turns)
         if self._control is not None:
-            watch_instances(registry, self._control.catalog, time.time)
+            self._control.show_state(registry)
 
     def _show_health(self) -> None:
         """Declare what a process needs to be ready."""

@@ -15,8 +15,10 @@ from typing import Protocol
 
 from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
+from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, Outcome
+from http1.stream import EncodedHead
 from wire.channel import (
     REQUEST_ID_BYTES,
     FrameError,
@@ -34,7 +36,7 @@ from wire.channel import (
     encode_count,
     encode_frame,
 )
-from wire.http1 import HeadError, parse_inner_head
+from wire.http1 import HeadError, InnerHead, parse_inner_head
 
 GRACE_S = 2.0
 """So long after its connection broke a channel can be opened again."""
@@ -43,6 +45,9 @@ SILENT_S = 2.0
 MAX_SILENT = 3
 """After so many such times without any sign it counts as lost."""
 MAX_CHANNELS = 16_384
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEAD_BYTES = 4096
+MAX_SEEN_HEADS = 8192
 _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
@@ -211,6 +216,9 @@ class WorkerChannels:
         self._lanes: dict[str, _Lane] = {}
         self._by_key: dict[str, WorkerChannel] = {}
         self._used: dict[str, None] = {}
+        # Response heads that came at least twice, and the hashes of those that came once.
+        self._heads: dict[bytes, tuple[InnerHead, EncodedHead | None]] = {}
+        self._seen: set[int] = set()
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
         self.responding: list[Invocation] = []
@@ -360,19 +368,43 @@ class WorkerChannels:
     def respond(self, channel: WorkerChannel, call: Invocation, payload: bytes) -> None:
         """Deliver a response. Raises `FrameError`."""
         fault, worker_s, response = decode_response(payload)
+        end = response.find(b"\r\n\r\n") + 4
+        known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
         try:
-            parsed = parse_inner_head(response)
+            head, encoded = known or self._read_head(response, end)
         except HeadError as error:
             call.handed_back(was_run=True)
             raise FrameError(str(error)) from error
-        if parsed is None or parsed[0].status < 200:
-            call.handed_back(was_run=True)
-            raise FrameError("A response has no head")
-        head, body_at = parsed
-        completion = OUTCOMES[fault] if fault else Outcome.ANSWERED
         call.responded(
-            head, response[body_at:], self._clock(), worker_s, channel.instance, completion
+            head,
+            encoded,
+            response[end:],
+            self._clock(),
+            worker_s,
+            channel.instance,
+            OUTCOMES[fault] if fault else Outcome.ANSWERED,
         )
+
+    def _read_head(self, response: bytes, end: int) -> tuple[InnerHead, EncodedHead | None]:
+        """Parse a head that ends at ``end``, and keep it if it came before. Raises `HeadError`."""
+        block = response[:end]
+        parsed = parse_inner_head(block)
+        if parsed is None or parsed[0].status < 200:
+            raise HeadError("A response has no head")
+        head = parsed[0]
+        if end > MAX_KNOWN_HEAD_BYTES:
+            return head, None
+        mark = hash(block)
+        if mark not in self._seen:
+            if len(self._seen) >= MAX_SEEN_HEADS:
+                self._seen.clear()
+            self._seen.add(mark)
+            return head, None
+        self._seen.discard(mark)
+        if len(self._heads) >= MAX_KNOWN_HEADS:
+            self._heads.clear()
+        known = self._heads[block] = head, encoded_head(head)
+        return known
 
     def count_busy(self, reason: Reason) -> None:
         """Count a call that a worker does not run."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from gateway.api.route import QueuedRequest
+from gateway.domain.queued_request import QueuedRequest
 from gateway.invocation.machine import Invocation
 from queueing.interface import Bus, FunctionQueue, NoResponder, QueueUnavailable, Subscription
 from runtime.tasks import spawn

@@ -23,6 +23,7 @@ from gateway.errors import (
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
     correlation_of,
+    id_lines,
     outer_headers,
     request_headers,
     source_headers,
@@ -44,9 +45,9 @@ from gateway.invocation.states import (
     impossible,
 )
 from gateway.invocation.upload import Upload, smaller_limit
-from gateway.routing.admission import Caller
+from gateway.routing.admission import Caller, CallPlan
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
@@ -107,6 +108,7 @@ class Invocation:
         "_left_s",
         "_max_body_bytes",
         "_number",
+        "_plan",
         "_post",
         "_request",
         "_requested_at_ns",
@@ -149,7 +151,10 @@ class Invocation:
         request: Request,
         caller: Caller,
         ticket: Ticket,
+        plan: CallPlan | None = None,
     ) -> None:
+        """``plan`` is what calls with the same head have in common, if it is known."""
+        self._plan = plan
         self._context = context
         self._client = client
         self._request: Request | None = request
@@ -284,32 +289,19 @@ class Invocation:
             self._end()
 
     def _publish(self) -> None:
-        request, caller, context = self._request, self.caller, self._context
+        request, context = self._request, self._context
         if request is None:
             raise AssertionError("published twice")
         upload = self._upload
         first_part = upload.take_first_part()
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
-        headers = request_headers(
-            request.headers,
-            context.region,
-            allows_rerun=caller.version.allows_rerun,
-            passes_interim=caller.version.passes_interim,
-        )
-        self.trace, self.caller_request_id = correlation_of(request)
         try:
-            head = encode_call_head(
-                nca_id=caller.account,
-                subject=caller.subject,
-                method=request.method,
-                path=request.target,
-                headers=headers,
-                more_headers=source_headers(self.source),
-            )
+            fields = self._fields(request)
         except EnvelopeError as error:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
+        head = fields + source_headers(self.source)
         # An invocation may wait for an hour: it must not hold the whole head for so long.
         self._request = None
         has_rest = upload.has_rest()
@@ -317,6 +309,32 @@ class Invocation:
             self._client.pause_reading()
         if not self._send(head, first_part, has_rest=has_rest):
             self._enqueue(head, first_part, has_rest=has_rest)
+
+    def _fields(self, request: Request) -> bytes:
+        """Return the envelope's fields that depend on the head alone. Raises `EnvelopeError`."""
+        plan = self._plan
+        if plan is not None and plan.fields:
+            self.trace, self.caller_request_id = plan.trace, plan.caller_request_id
+            return plan.fields
+        caller = self.caller
+        headers = request_headers(
+            request.headers,
+            self._context.region,
+            allows_rerun=caller.version.allows_rerun,
+            passes_interim=caller.version.passes_interim,
+        )
+        self.trace, self.caller_request_id = correlation_of(request)
+        fields = encode_call_head(
+            nca_id=caller.account,
+            subject=caller.subject,
+            method=request.method,
+            path=request.target,
+            headers=headers,
+        )
+        if plan is not None:
+            plan.trace, plan.caller_request_id = self.trace, self.caller_request_id
+            plan.fields = fields
+        return fields
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
         """Send the call to a worker with a free slot, if nobody is in front of it."""
@@ -441,31 +459,49 @@ class Invocation:
         else:
             self._enqueue(head, first_part, has_rest=self._upload.has_rest())
 
-    def responded(
+    def responded(  # noqa: PLR0913 - what a channel brings of one response
         self,
         head: InnerHead,
+        encoded: EncodedHead | None,
         body: bytes,
         now: float,
         worker_s: float,
         instance: bytes,
         completion: Outcome,
     ) -> None:
-        """The worker's whole response, which came over a channel; the arguments as below."""
+        """The worker's whole response came over a channel.
+
+        ``encoded`` is the head as every client gets it, if that is known. The other arguments are
+        as in `attached` and `response_head`.
+        """
         if self.state is not SENT and self.state is not QUEUED:
             return
         self._channel = None
         self._take(now, worker_s, instance)
         self.completion = completion
+        self.response_bytes = len(body)
         status, announced = head.status, head.body_bytes
         if announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             announced = len(body)
-        self.state = ENDING
-        self.response_bytes = len(body)
-        self._respond(status, head.headers, announced, now)
-        if self.state is ENDING and body:
-            self._client.send_data(body)
-        if self.state is ENDING and not self._client.is_writing_paused():
-            self._end()
+        if encoded is None or self.page_access is not None:
+            self.state = ENDING
+            self._respond(status, head.headers, announced, now)
+            if self.state is ENDING and body:
+                self._client.send_data(body)
+            if self.state is ENDING and not self._client.is_writing_paused():
+                self._end()
+            return
+        self.status = status
+        self.head_at = now
+        if not self.is_direct:
+            self._context.queue.answered(self.request_id)
+        self._head = self._first_part = b""
+        self.state = DONE
+        self.outcome = completion
+        # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
+        self._client.send_whole(encoded, id_lines(encoded, self.request_id), announced, body)
+        self._upload.abort()
+        self._context.registry.finished(self.request_id)
 
     # A worker that got the request again
 

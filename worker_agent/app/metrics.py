@@ -148,8 +148,8 @@ class Metrics:
         states.child("busy").set_function(lambda: slots.running)
         states.child("free").set_function(lambda: max(slots.free(), 0))
 
-    def watch_channels(self, channels: ChannelCounts, held: Callable[[], int]) -> None:
-        """Show the channels to gateway processes, and requests ``held`` until a slot is free."""
+    def watch_channels(self, channels: ChannelCounts) -> None:
+        """Show the channels to gateway processes, and what comes over them."""
         registry = self.registry
         registry.gauge("worker_channels", "Channels to gateway processes").set_function(
             lambda: len(channels)
@@ -157,9 +157,6 @@ class Metrics:
         registry.counter(
             "worker_channel_losses_total", "Connections of channels that ended"
         ).set_function(lambda: channels.links_lost)
-        registry.gauge(
-            "worker_held_requests", "Requests of the queue that wait here for a slot"
-        ).set_function(held)
         registry.add(
             ScrapedCounter(
                 "worker_dispatched_total",

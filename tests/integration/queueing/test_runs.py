@@ -94,6 +94,31 @@ async def test_a_lease_that_is_renewed_is_not_taken_for_ended(
             assert len(work.leases) == 1
 
 
+async def test_what_was_never_leased_is_not_taken_for_a_run_that_ended(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=1, look_interval_s=0.1)
+    async with gateway(url, streams=SHORT, limits=limits) as queue:
+        await publish(queue, version)
+        async with worker(url, version) as work:
+            (lease,) = await work.has(1)
+            _, waits = await publish(queue, version)
+
+            async def deliveries() -> int:
+                lease.in_progress()
+                state = await JetStream(queue.connection).consumer_state(
+                    stream_name(REGION, version)
+                )
+                return state.deliveries if state is not None else 0
+
+            # The gateway looks for a lease that has ended, and gets the request that waits.
+            await until(deliveries, lambda count: count > 1)
+            work.pull.want(1)
+            await work.has(2)
+            assert waits.entries == [("published",)]
+
+
 async def test_what_a_worker_finds_after_a_standstill_is_dropped(
     shared_nats_server: NatsServer,
 ) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.api.route import QueuedRequest
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.model import FunctionVersion, VersionState
+from gateway.domain.queued_request import QueuedRequest
 from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
