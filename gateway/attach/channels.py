@@ -18,7 +18,7 @@ from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import Outcome
+from gateway.invocation.states import DONE, Outcome
 from http1.stream import EncodedHead
 from wire.channel import (
     REQUEST_ID_BYTES,
@@ -108,8 +108,10 @@ class WorkerChannel:
             self.link.send(encode_frame(Kind.CANCEL, number))
 
     def forget(self, number: int) -> None:
-        """The call is over for the channel."""
-        self.calls.pop(number, None)
+        """The response to a call has begun, by POST attach: the channel has no part in it."""
+        call = self.calls.pop(number, None)
+        if call is not None:
+            self._channels.responding.append(call)
 
     # The worker
 
@@ -201,7 +203,8 @@ class WorkerChannels:
     """All channels of one process; a `gateway.invocation.context.DirectDispatch`.
 
     ``live`` are the live invocations by request id. ``direct``, ``busy`` and ``late`` count calls:
-    sent, handed back, and dropped as late; ``links_lost`` connections that broke.
+    sent, handed back, and dropped as late; ``links_lost`` connections that broke. ``responding``
+    are calls whose responses come by POST attach, and perhaps some that are over.
     """
 
     def __init__(
@@ -231,16 +234,25 @@ class WorkerChannels:
         self._seen: set[int] = set()
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
+        self.responding: list[Invocation] = []
         self._looked_at = clock()
         self.direct = self.busy = self.late = self.links_lost = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    @property
-    def in_flight(self) -> int:
-        """Calls that workers have over channels and have not responded to."""
-        return sum(len(channel.calls) for channel in self._by_key.values())
+    def running(self) -> dict[str, int]:
+        """Return how many calls workers have over channels until they are over, by version."""
+        counts: dict[str, int] = {}
+        for channel in self._by_key.values():
+            if channel.calls:
+                version_id = channel.version_id
+                counts[version_id] = counts.get(version_id, 0) + len(channel.calls)
+        for call in self.responding:
+            if call.state is not DONE:
+                version_id = call.version.version_id
+                counts[version_id] = counts.get(version_id, 0) + 1
+        return counts
 
     def slots(self) -> Iterator[tuple[str, int]]:
         """Yield the free slots of which workers have told, by version."""
@@ -434,6 +446,8 @@ class WorkerChannels:
             if channel.link is not None and channel.responses != channel.confirmed:
                 channel.confirmed = channel.responses
                 channel.link.send(encode_count(Kind.CONFIRM, channel.responses))
+        if self.responding:
+            self.responding = [call for call in self.responding if call.state is not DONE]
         now = self._clock()
         if self._lost:
             self._end_lost(now)

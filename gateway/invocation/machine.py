@@ -426,7 +426,10 @@ class Invocation:
     def publish_failed(self, error: QueueError) -> None:
         """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED or self.state is RECEIVING:
+        if self.state is QUEUED or self.state is RECEIVING or self.state is SENT:
+            if self.state is SENT:
+                # Not because of the queue: its version is not deployed any more.
+                self._withdraw()
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
