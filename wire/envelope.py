@@ -34,13 +34,23 @@ class EnvelopeError(WireError):
 class EnvelopeHead:
     """What all envelopes of one head have in common, decoded.
 
-    An empty ``method`` means that the whole request, head included, comes through GET attach
+    ``prepared`` is what its reader keeps for the next envelope with this head. An empty ``method``
+    means that the whole request, head included, comes through GET attach
     (`docs/wire.md` §5.2).
     """
 
-    __slots__ = ("headers", "max_direct_response_bytes", "method", "nca_id", "path", "subject")
+    __slots__ = (
+        "headers",
+        "max_direct_response_bytes",
+        "method",
+        "nca_id",
+        "path",
+        "prepared",
+        "subject",
+    )
 
     def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
+        self.prepared: object = None
         self.nca_id = message.ncaId
         self.subject = message.subject
         self.method = message.requestMethod.encode()

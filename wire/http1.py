@@ -98,10 +98,8 @@ def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framin
     return b"%b%b%b\r\n" % (status_line(status), encode_lines(headers), framing)
 
 
-def encode_request_head(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], framing: bytes
-) -> bytes:
-    """Return a request head; ``framing`` as in `encode_response_head`.
+def encode_request_start(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the beginning of a request head: its first line and the lines of ``headers``.
 
     Names must be tokens already. Raises `HeadError` for other arguments that the server would parse
     as a different request (RFC 9112 §11.1): no HTTP parser has checked what an envelope holds.
@@ -113,7 +111,17 @@ def encode_request_head(
     lines = encode_lines(headers)
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         raise HeadError("A header value holds a line break or NUL")
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing)
+    return b"%b %b HTTP/1.1\r\n%b" % (method, target, lines)
+
+
+def encode_request_head(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], framing: bytes
+) -> bytes:
+    """Return a request head; ``framing`` as in `encode_response_head`.
+
+    Raises `HeadError` as `encode_request_start`.
+    """
+    return b"%b%b\r\n" % (encode_request_start(method, target, headers), framing)
 
 
 def encode_chunk(data: bytes) -> bytes:

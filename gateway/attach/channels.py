@@ -3,7 +3,8 @@
 A call is sent over a channel whose worker has told of a free slot. The worker runs it, hands it
 back, or is lost: then the invocation publishes it to the queue. A channel whose connection breaks
 keeps its calls for `GRACE_S`: the worker opens it again, with the key that it got at first, and
-names the calls that it still has. What it does not name is lost.
+names the calls that it still has. What it does not name is lost. A worker that comes later finds
+the channel without its calls, and is told to stop them.
 
 Pure but for its clock. What a channel is given, the bytes on the wire, is `http1.framed`.
 """
@@ -39,7 +40,9 @@ from wire.channel import (
 from wire.http1 import HeadError, InnerHead, parse_inner_head
 
 GRACE_S = 2.0
-"""So long after its connection broke a channel can be opened again."""
+"""So long after its connection broke a channel keeps its calls."""
+FORGET_S = 10.0
+"""And so long it can be opened again: responses that may be lost are sent once more then."""
 SILENT_S = 2.0
 """A worker that has calls and sends nothing for so long is asked for a sign of life."""
 MAX_SILENT = 3
@@ -135,9 +138,7 @@ class WorkerChannel:
         elif kind == Kind.LEASED:
             self._channels.leased(self, decode_request_id(payload))
         elif kind == Kind.RUNNING:
-            running = decode_running(payload)
-            for lost in [one for one in self.calls if one not in running]:
-                self._give_back(lost, Reason.LOST)
+            self._compare(decode_running(payload), number)
 
     def last_frame(self) -> bytes:
         """Nothing has to follow the frames of a turn."""
@@ -153,6 +154,18 @@ class WorkerChannel:
             self.is_listed = True
             self._channels.unconfirmed.append(self)
         self.responses += 1
+
+    def _compare(self, running: set[int], last_number: int) -> None:
+        """Give back what the worker has not, and stop what nobody waits for any more.
+
+        The last call that has arrived there is ``last_number``.
+        """
+        for lost in [one for one in self.calls if one not in running]:
+            # What was on its way when the connection broke was never delivered.
+            self._give_back(lost, Reason.LOST if lost <= last_number else Reason.HANDED_BACK)
+        if self.link is not None:
+            for unwanted in running - self.calls.keys():
+                self.link.send(encode_frame(Kind.CANCEL, unwanted))
 
     def _give_back(self, number: int, reason: Reason) -> None:
         call = self.calls.pop(number, None)
@@ -338,7 +351,7 @@ class WorkerChannels:
         channel.lost_at = 0.0
         channel.silent = 0
         if is_resumed:
-            link.send(encode_count(Kind.CONFIRM, channel.responses))
+            link.send(encode_count(Kind.CONFIRM, channel.responses, channel.sent))
 
     def call_of(self, key: str, number: int) -> Invocation | None:
         """Return the call for which a worker comes with the key of its channel."""
@@ -367,12 +380,12 @@ class WorkerChannels:
 
     def respond(self, channel: WorkerChannel, call: Invocation, payload: bytes) -> None:
         """Deliver a response. Raises `FrameError`."""
-        fault, worker_s, response = decode_response(payload)
-        end = response.find(b"\r\n\r\n") + 4
-        known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
         try:
+            fault, worker_s, response = decode_response(payload)
+            end = response.find(b"\r\n\r\n") + 4
+            known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
             head, encoded = known or self._read_head(response, end)
-        except HeadError as error:
+        except (FrameError, HeadError) as error:
             call.handed_back(was_run=True)
             raise FrameError(str(error)) from error
         call.responded(
@@ -419,7 +432,8 @@ class WorkerChannels:
         channel.limit = 0
         if channel.key in self._by_key:
             self.links_lost += 1
-            channel.lost_at = self._clock()
+            if not channel.lost_at:
+                channel.lost_at = self._clock()
             self._lost.append(channel)
 
     # Time
@@ -454,11 +468,13 @@ class WorkerChannels:
         for channel in lost:
             if not channel.lost_at:
                 continue
-            if now - channel.lost_at < GRACE_S:
+            lost_s = now - channel.lost_at
+            if lost_s >= GRACE_S:
+                channel.lose_calls()
+            if lost_s < FORGET_S:
                 self._lost.append(channel)
             else:
                 self._remove(channel)
-                channel.lose_calls()
 
     def _look_after(self, channel: WorkerChannel) -> None:
         if channel.has_heard or not channel.calls or channel.link is None:

@@ -137,7 +137,13 @@ def takes(channel: AgentChannel, job: Job) -> bool:
     """
     if job.envelope.channel_call:
         return channel.key == job.envelope.response_token
-    return channel.link is not None and not channel.is_resuming and bool(job.response)
+    link = channel.link
+    return (
+        link is not None
+        and not link.is_writing_paused
+        and not channel.is_resuming
+        and bool(job.response)
+    )
 
 
 def is_target(uri: bytes) -> bool:
