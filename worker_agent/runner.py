@@ -361,7 +361,7 @@ class JobRunner:
         if job.outcome in _KNOWN_ENDS:
             channel.forget(number)
         elif job.outcome is Outcome.HANDED_BACK:
-            channel.give_back(number, Reason.HANDED_BACK)
+            channel.give_back(number, Reason.BROKEN_OFF if job.sent_at else Reason.HANDED_BACK)
         else:
             is_late = job.outcome is Outcome.LATE
             channel.give_back(number, Reason.LATE if is_late else Reason.LOST)

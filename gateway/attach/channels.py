@@ -174,7 +174,9 @@ class WorkerChannel:
         if reason is Reason.LATE:
             call.dropped_late(1)
         else:
-            call.handed_back(was_run=reason is Reason.LOST)
+            call.handed_back(
+                was_run=reason is Reason.LOST, was_sent=reason is not Reason.HANDED_BACK
+            )
 
     def lose_calls(self) -> None:
         """The worker is lost, and with it every call that it had."""
@@ -386,7 +388,7 @@ class WorkerChannels:
             known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
             head, encoded = known or self._read_head(response, end)
         except (FrameError, HeadError) as error:
-            call.handed_back(was_run=True)
+            call.handed_back(was_run=True, was_sent=True)
             raise FrameError(str(error)) from error
         call.responded(
             head,
@@ -420,10 +422,10 @@ class WorkerChannels:
         return known
 
     def count_busy(self, reason: Reason) -> None:
-        """Count a call that a worker does not run."""
+        """Count a call that a worker does not begin."""
         if reason is Reason.LATE:
             self.late += 1
-        else:
+        elif reason is Reason.HANDED_BACK:
             self.busy += 1
 
     def link_lost(self, channel: WorkerChannel) -> None:

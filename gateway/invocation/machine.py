@@ -22,6 +22,7 @@ from gateway.errors import (
 )
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
+    NEVER_AGAIN,
     correlation_of,
     id_lines,
     outer_headers,
@@ -440,10 +441,11 @@ class Invocation:
 
     # A channel
 
-    def handed_back(self, *, was_run: bool) -> None:
+    def handed_back(self, *, was_run: bool, was_sent: bool) -> None:
         """The worker that had the call over a channel does not complete it: it goes to the queue.
 
-        ``was_run``: the worker was lost, and may have run it, which counts as a delivery.
+        ``was_run``: the worker was lost, and may have run it, which counts as a run. ``was_sent``:
+        an inference server may have got it, and the next one that breaks off is the last.
         """
         if self.state is not SENT:
             # Its POST is open, and tells what becomes of the call.
@@ -453,7 +455,9 @@ class Invocation:
         self._channel, self._head, self._first_part = None, b"", b""
         if was_run:
             self._runs += 1
+        if was_sent:
             self.deliveries += 1
+            head += NEVER_AGAIN
         if self._upload.is_lost():
             self._fail_without_rest()
         else:
@@ -715,7 +719,7 @@ class Invocation:
             self._post = None
             self.state = SENT
             if self._channel is None:
-                self.handed_back(was_run=True)
+                self.handed_back(was_run=True, was_sent=True)
         elif self.state is ATTACHED:
             self._post = None
             if self._upload.is_lost():

@@ -102,7 +102,7 @@ def test_a_line_says_by_which_way_the_call_went() -> None:
     sent.invocation.request_broken()
     assert written(sent)["dispatch"] == "direct"
     back = World().send()
-    back.invocation.handed_back(was_run=False)
+    back.invocation.handed_back(was_run=False, was_sent=False)
     back.invocation.request_broken()
     assert written(back)["dispatch"] == "queued"
 
