@@ -45,7 +45,7 @@ class DirectCalls:
         self._clock = clock
         self._others: dict[bytes, tuple[float, dict[str, int]]] = {}
         self._subscription: Subscription | None = None
-        self._has_told = False
+        self._has_reported = False
 
     def start(self) -> None:
         """Listen to the others from now on."""
@@ -64,16 +64,16 @@ class DirectCalls:
         count = self._own().get(version_id, 0)
         if self._others:
             since = self._clock() - _FORGET_S
-            for told_at, counts in self._others.values():
-                if told_at > since:
+            for reported_at, counts in self._others.values():
+                if reported_at > since:
                     count += counts.get(version_id, 0)
         return count
 
     def tick(self) -> None:
         """Tell the numbers, if there are any or were any; to be called every `TELL_S`."""
         own = self._own()
-        if own or self._has_told:
-            self._has_told = bool(own)
+        if own or self._has_reported:
+            self._has_reported = bool(own)
             counts = [b"%b=%d" % (version.encode(), count) for version, count in own.items()]
             self._bus.publish(self._subject, b" ".join((self._name, *counts[:_MAX_VERSIONS])))
         since = self._clock() - _FORGET_S
@@ -81,11 +81,11 @@ class DirectCalls:
             del self._others[sender]
 
     def _on_message(self, _subject: bytes, _reply: bytes, payload: bytes) -> None:
-        sender, *told = payload.split()[: _MAX_VERSIONS + 1] or [b""]
+        sender, *reported = payload.split()[: _MAX_VERSIONS + 1] or [b""]
         if not sender or sender == self._name:
             return
         counts: dict[str, int] = {}
-        for one in told:
+        for one in reported:
             text, _, number = one.partition(b"=")
             version_id = parse_uuid(text)
             if version_id is not None and number.isdigit() and len(number) <= _MAX_DIGITS:

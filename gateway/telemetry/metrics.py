@@ -47,7 +47,7 @@ _METHODS = frozenset(
 _OTHER_METHOD = b"OTHER"
 
 
-class ChannelCounts(Protocol):
+class DispatchCounts(Protocol):
     """What the channels of a process have counted: see `gateway.attach.channels`."""
 
     direct: int
@@ -203,7 +203,7 @@ class GatewayMetrics:
             )
         )
 
-    def watch_dispatch(self, channels: ChannelCounts, queued: Callable[[], int]) -> None:
+    def watch_dispatch(self, channels: DispatchCounts, queued: Callable[[], int]) -> None:
         """Show by which way calls go to workers; ``queued`` counts those that went to the queue."""
         registry = self._registry
 
