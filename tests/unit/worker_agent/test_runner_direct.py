@@ -1,0 +1,93 @@
+"""Calls over channels under any interleaving of arrivals, losses, deaths and standstills."""
+
+import asyncio
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.direct_world import DirectWorld
+from tests.support.memory_wire import VirtualLoop, settle
+
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["call"] * 4
+            + ["move"] * 8
+            + ["finish"] * 3
+            + ["all"] * 2
+            + ["leave", "cut", "block", "kill worker", "kill gateway", "pause", "time", "long"]
+        ),
+        st.integers(0, 23),
+    ),
+    max_size=70,
+)
+
+
+async def _step(world: DirectWorld, kind: str, choice: int) -> None:
+    worker = world.workers[choice % len(world.workers)]
+    if kind == "call":
+        gateway = world.gateways[choice % len(world.gateways)]
+        gateway.call(b"GET" if choice & 4 else b"POST")
+    elif kind == "move":
+        if moves := world.moves():
+            moves[choice % len(moves)]()
+    elif kind == "all":
+        for _ in range(choice):
+            await settle()
+            for move in world.moves():
+                move()
+    elif kind == "finish":
+        if runs := world.runs():
+            way = choice % 5
+            world.losses += way == 3
+            runs[choice // 5 % len(runs)].finish(way)
+    elif kind == "leave":
+        calls = list(world.calls.values())
+        if calls:
+            calls[choice % len(calls)].leave()
+    elif kind == "cut":
+        world.cut(worker)
+    elif kind == "block":
+        worker.is_blocked = not worker.is_blocked
+        world.cut(worker)
+    elif kind == "kill worker":
+        world.replace_worker(choice % len(world.workers))
+    elif kind == "kill gateway":
+        world.replace_gateway(choice % len(world.gateways), keeps_address=choice % 3 > 0)
+    elif kind == "pause":
+        worker.is_paused = not worker.is_paused
+    else:
+        world.pass_time(choice * 0.01 if kind == "time" else choice * 0.5)
+
+
+async def _play(steps: list[tuple[str, int]], limits: list[int], gateways: int) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    world = DirectWorld(loop, limits, gateways)
+    for kind, choice in steps:
+        await settle()
+        world.check()
+        await _step(world, kind, choice)
+    await world.run_out()
+    world.check_ends()
+    assert errors == []
+
+
+def play(steps: list[tuple[str, int]], limits: list[int], gateways: int) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(_play(steps, limits, gateways))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    _STEPS,
+    st.lists(st.integers(1, 2), min_size=1, max_size=2),
+    st.integers(1, 2),
+)
+def test_any_interleaving_keeps_every_call_and_runs_none_too_often(
+    steps: list[tuple[str, int]], limits: list[int], gateways: int
+) -> None:
+    play(steps, limits, gateways)
