@@ -822,7 +822,9 @@ class DirectWorld:
             found.extend(one.client.receive for one in worker.connections if one.client.inbox)
             worker.posts = [one for one in worker.posts if not one.is_over]
             if not worker.is_blocked:
-                found.extend(one.advance for one in worker.posts if one.has_parts() or one.is_refused())
+                found.extend(
+                    one.advance for one in worker.posts if one.has_parts() or one.is_refused()
+                )
         return found
 
     def runs(self) -> list[ModelRun]:
