@@ -244,6 +244,10 @@ async def test_calls_over_channels_are_counted_in_both(running: Running) -> None
             assert answer.status_code == 200
             gateway = await running.of_gateway()
             assert gateway.value("gateway_channel_calls", function_version_id=version) == 1
+            # What heartbeats report as busy, so that the instance is not taken for an idle one.
+            agent = await running.of_agent()
+            assert agent.value("worker_running_requests") == 1
+            assert agent.value("worker_slots", state="busy") == 1
         await until(running.of_gateway, lambda shown: not shown.value("gateway_channel_calls"))
 
 
