@@ -221,8 +221,7 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
-            if envelope.channel_token:
-                self._tell_leased(envelope, self._jobs.get(request_id))
+            self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:
@@ -336,7 +335,8 @@ class JobRunner:
         """
         channel = self._channels.to(envelope.target_uri)
         if channel is None:
-            self._channels.hear_of(envelope)
+            if envelope.channel_token:
+                self._channels.hear_of(envelope)
         elif self._queue is not None and self._queue.is_line_empty():
             channel.leased(envelope.request_id)
         elif job is not None:
