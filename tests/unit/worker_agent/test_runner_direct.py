@@ -12,11 +12,12 @@ from tests.support.memory_wire import VirtualLoop, settle
 _STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["call"] * 4
+            ["call"] * 6
             + ["move"] * 8
-            + ["finish"] * 3
-            + ["all"] * 2
-            + ["leave", "cut", "block", "kill worker", "kill gateway", "pause", "time", "long"]
+            + ["finish"] * 4
+            + ["all"] * 3
+            + ["time"] * 2
+            + ["leave", "cut", "cut", "block", "long", "kill worker", "kill gateway", "pause"]
         ),
         st.integers(0, 23),
     ),
@@ -33,7 +34,7 @@ async def _step(world: DirectWorld, kind: str, choice: int) -> None:
         if moves := world.moves():
             moves[choice % len(moves)]()
     elif kind == "all":
-        for _ in range(choice):
+        for _ in range(choice // 2):
             await settle()
             for move in world.moves():
                 move()
@@ -67,12 +68,14 @@ async def _play(steps: list[tuple[str, int]], limits: list[int], gateways: int) 
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))
     world = DirectWorld(loop, limits, gateways)
+    await world.warm_up()
     for kind, choice in steps:
         await settle()
         world.check()
         await _step(world, kind, choice)
     await world.run_out()
     world.check_ends()
+    await world.check_recovered()
     assert errors == []
 
 
@@ -81,10 +84,10 @@ def play(steps: list[tuple[str, int]], limits: list[int], gateways: int) -> None
         runner.run(_play(steps, limits, gateways))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     _STEPS,
-    st.lists(st.integers(1, 2), min_size=1, max_size=2),
+    st.lists(st.integers(1, 3), min_size=1, max_size=2),
     st.integers(1, 2),
 )
 def test_any_interleaving_keeps_every_call_and_runs_none_too_often(
