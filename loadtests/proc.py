@@ -177,6 +177,11 @@ def environment_of(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in named}
 
 
+def on_cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process's first thread, to the nanosecond (sched-stats)."""
+    return int((_PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
+
+
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
     """Return the CPU seconds (user and system) that each role used, with a resolution of 10 ms.
 

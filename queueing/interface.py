@@ -119,7 +119,7 @@ class FunctionQueue(Protocol):
     ) -> None:
         """Add ``envelope`` to the queue of ``version_id``, which is created if it does not exist.
 
-        The request id is also the message id: a repeated publish with the same id is stored once.
+        A request is stored once, also if it is published again with the same id.
         ``trace`` is the value of ``traceparent``, or empty. ``runs`` is how often workers have run
         it, or may have, without the queue; if none is left, it is undeliverable. Never blocks and
         never raises for what the broker does: failures go to ``callbacks``, never before this
@@ -272,10 +272,11 @@ class PullConsumer(Protocol):
         """
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased.
+        """Set how many further requests may be run.
 
-        Every lease reduces the number by one; call this when it changes otherwise. 0 or less
-        cancels open pulls. A request that arrives nevertheless is leased all the same.
+        Every lease that is handed over reduces the number by one; call this when it changes
+        otherwise. 0 or less cancels open pulls; a request that arrives nevertheless gets a nak. A
+        queue may lease a few requests more and hold them for moments, until there is room.
         """
 
     def taken(self) -> None:
@@ -479,6 +480,10 @@ class EmbeddedBroker(Protocol):
 
     @property
     def argv(self) -> list[str]: ...
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it needs in its environment."""
 
     @property
     def ready_line(self) -> str:

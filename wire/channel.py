@@ -77,6 +77,8 @@ class Reason(IntEnum):
     """It was not begun, because its poll window would have ended before the response head."""
     LOST = 2
     """It was begun and has no response: it counts as one delivery."""
+    BROKEN_OFF = 3
+    """Its inference server broke off: it may be run once more, which does not count as a run."""
 
 
 class FrameError(WireError):

@@ -34,13 +34,23 @@ class EnvelopeError(WireError):
 class EnvelopeHead:
     """What all envelopes of one head have in common, decoded.
 
-    An empty ``method`` means that the whole request, head included, comes through GET attach
+    ``prepared`` is what its reader keeps for the next envelope with this head. An empty ``method``
+    means that the whole request, head included, comes through GET attach
     (`docs/wire.md` §5.2).
     """
 
-    __slots__ = ("headers", "max_direct_response_bytes", "method", "nca_id", "path", "subject")
+    __slots__ = (
+        "headers",
+        "max_direct_response_bytes",
+        "method",
+        "nca_id",
+        "path",
+        "prepared",
+        "subject",
+    )
 
     def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
+        self.prepared: object = None
         self.nca_id = message.ncaId
         self.subject = message.subject
         self.method = message.requestMethod.encode()
@@ -165,12 +175,11 @@ def encode_call_head(
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
-    more_headers: bytes = b"",
 ) -> bytes:
     """Return the fields of an envelope that are the same for all calls with one head.
 
     The arguments are those of `EnvelopeHead`. Header values are opaque bytes (RFC 9110 §5.5).
-    ``more_headers`` are further ones, which `encode_headers` has encoded.
+    Further headers, from `encode_headers`, may be put behind what this returns.
 
     Raises `EnvelopeError` if a header's name or the path is not UTF-8.
     """
@@ -181,7 +190,6 @@ def encode_call_head(
         (
             _caller(nca_id, subject),
             header_fields,
-            more_headers,
             _method(method),
             _field(b"z", path),
             opaque_fields,

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -51,8 +50,6 @@ TELL_LATE_S = 1.0
 MAX_REPORTING_LATE = 16
 """Reports of that on their way at the same time; the clients of further ones wait."""
 _MAX_BROKE_OFF = 1024
-HOLD_S = 0.05
-"""So long a request waits here for a slot that a call of a channel has taken before it."""
 FULL_S = 0.02
 """Calls of channels may have all slots for so long before the pull of the queue is cancelled."""
 TELL_LEASED_S = 0.05
@@ -122,9 +119,6 @@ class JobRunner:
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
-        # Leased while calls of channels had all slots; for a moment, until one is free.
-        self._held: deque[Lease] = deque()
-        self._direct_running = 0
         self._is_full_looked_for = False
         self._untold: list[Job] = []
         self._heads: dict[bytes, EnvelopeHead] = {}
@@ -184,7 +178,6 @@ class JobRunner:
 
     def abandon_all(self) -> None:
         """End every job now."""
-        self._hand_back_held(len(self._held))
         for lease in self._asking.values():
             lease.nak()
         self._asking.clear()
@@ -206,11 +199,8 @@ class JobRunner:
         context = self._context
         delay_s = PASS_ON_S if lease.deliveries > 1 and self._should_pass_on(request_id) else 0.0
         if context is None or delay_s or not self._slots.take():
-            if context is not None and not delay_s and self._may_hold():
-                self._hold(lease)
-            else:
-                lease.nak(delay_s)
-                self._want()
+            lease.nak(delay_s)
+            self._want()
             return
         if envelope.stateful or not envelope.method:
             self._slots.give_back()
@@ -231,8 +221,7 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
-            if envelope.channel_token:
-                self._tell_leased(envelope, self._jobs.get(request_id))
+            self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:
@@ -259,10 +248,10 @@ class JobRunner:
     def offered(self) -> int:
         """Return how many calls gateway processes may send without the queue.
 
-        None while a request waits in the queue, or here: it is in front of every further call.
+        None while a request waits in the queue: it is in front of every further call.
         """
         queue = self._queue
-        if queue is None or self._held or not queue.is_line_empty():
+        if queue is None or not queue.is_line_empty():
             return 0
         return max(self._slots.free(), 0)
 
@@ -282,7 +271,6 @@ class JobRunner:
             context is None
             or queue is None
             or is_old
-            or self._held
             or call.request_id in self._jobs
             or not self._slots.take()
         ):
@@ -298,7 +286,6 @@ class JobRunner:
             channel.key if call.has_rest else None,
             channel_call=number,
         )
-        self._direct_running += 1
         queue.taken()
         if self._slots.free() <= 0 and not self._is_full_looked_for:
             self._is_full_looked_for = True
@@ -338,28 +325,6 @@ class JobRunner:
         if self._slots.free() <= 0 and self._queue is not None:
             self._queue.want(0)
 
-    def _may_hold(self) -> bool:
-        """Return whether a request for which no slot is free may wait for one here."""
-        slots = self._slots
-        return slots.is_open and self._direct_running > 0 and len(self._held) < slots.limit
-
-    def _hold(self, lease: Lease) -> None:
-        self._held.append(lease)
-        self._loop.call_later(HOLD_S, self._end_hold, lease)
-        self._want()
-        self._offer_changed()
-
-    def _end_hold(self, lease: Lease) -> None:
-        """No slot has become free in time."""
-        if lease in self._held:
-            self._held.remove(lease)
-            lease.nak()
-            self._want()
-
-    def _hand_back_held(self, count: int) -> None:
-        for _ in range(count):
-            self._held.popleft().nak()
-
     def _offer_changed(self) -> None:
         self._channels.offer_changed(self.offered())
 
@@ -370,7 +335,8 @@ class JobRunner:
         """
         channel = self._channels.to(envelope.target_uri)
         if channel is None:
-            self._channels.hear_of(envelope)
+            if envelope.channel_token:
+                self._channels.hear_of(envelope)
         elif self._queue is not None and self._queue.is_line_empty():
             channel.leased(envelope.request_id)
         elif job is not None:
@@ -395,7 +361,7 @@ class JobRunner:
         if job.outcome in _KNOWN_ENDS:
             channel.forget(number)
         elif job.outcome is Outcome.HANDED_BACK:
-            channel.give_back(number, Reason.HANDED_BACK)
+            channel.give_back(number, Reason.BROKEN_OFF if job.sent_at else Reason.HANDED_BACK)
         else:
             is_late = job.outcome is Outcome.LATE
             channel.give_back(number, Reason.LATE if is_late else Reason.LOST)
@@ -464,11 +430,6 @@ class JobRunner:
             job.cancel()
         elif (lease := self._asking.pop(request_id, None)) is not None:
             lease.ack()
-        elif self._held:
-            for held in [one for one in self._held if one.request_id == request_id]:
-                self._held.remove(held)
-                held.ack()
-                self._offer_changed()
 
     def on_bound(self) -> None:
         """The queue was bound: what it has stored before may have been delivered unknown times."""
@@ -481,7 +442,6 @@ class JobRunner:
         is asked whether another worker has begun with it.
         """
         self._asking.clear()
-        self._held.clear()
         forwarding = []
         for job in list(self._jobs.values()):
             if job.state is OPENING:
@@ -535,8 +495,6 @@ class JobRunner:
     def freed(self, job: Job) -> None:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
-        if job.envelope.channel_call:
-            self._direct_running -= 1
         now = job.freed_at = self._loop.time()
         if job.status and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
@@ -608,8 +566,6 @@ class JobRunner:
             job.lease.in_progress()
         for lease in self._asking.values():
             lease.in_progress()
-        for lease in self._held:
-            lease.in_progress()
 
     def tick(self) -> None:
         """Renew every lease, and end jobs that are too old; to be called every 10 s."""
@@ -650,8 +606,6 @@ class JobRunner:
     def _want(self) -> None:
         if self._queue is None:
             return
-        while self._held and (self._slots.free() > 0 or not self._slots.is_open):
-            self.on_lease(self._held.popleft())
         self._queue.want(self._slots.free())
         self._offer_changed()
 

@@ -16,8 +16,10 @@ from typing import Protocol
 
 from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
+from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import Outcome
+from gateway.invocation.states import DONE, Outcome
+from http1.stream import EncodedHead
 from wire.channel import (
     REQUEST_ID_BYTES,
     FrameError,
@@ -35,7 +37,7 @@ from wire.channel import (
     encode_count,
     encode_frame,
 )
-from wire.http1 import HeadError, parse_inner_head
+from wire.http1 import HeadError, InnerHead, parse_inner_head
 
 GRACE_S = 2.0
 """So long after its connection broke a channel keeps its calls."""
@@ -46,6 +48,11 @@ SILENT_S = 2.0
 MAX_SILENT = 3
 """After so many such times without any sign it counts as lost."""
 MAX_CHANNELS = 16_384
+TOKEN_EVERY = 8
+"""With channels to workers of a version, every so many requests have the token for another one."""
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEAD_BYTES = 4096
+MAX_SEEN_HEADS = 8192
 _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
@@ -103,8 +110,10 @@ class WorkerChannel:
             self.link.send(encode_frame(Kind.CANCEL, number))
 
     def forget(self, number: int) -> None:
-        """The call is over for the channel."""
-        self.calls.pop(number, None)
+        """The response to a call has begun, by POST attach: the channel has no part in it."""
+        call = self.calls.pop(number, None)
+        if call is not None:
+            self._channels.responding.append(call)
 
     # The worker
 
@@ -167,7 +176,9 @@ class WorkerChannel:
         if reason is Reason.LATE:
             call.dropped_late(1)
         else:
-            call.handed_back(was_run=reason is Reason.LOST)
+            call.handed_back(
+                was_run=reason is Reason.LOST, was_sent=reason is not Reason.HANDED_BACK
+            )
 
     def lose_calls(self) -> None:
         """The worker is lost, and with it every call that it had."""
@@ -196,7 +207,8 @@ class WorkerChannels:
     """All channels of one process; a `gateway.invocation.context.DirectDispatch`.
 
     ``live`` are the live invocations by request id. ``direct``, ``busy`` and ``late`` count calls:
-    sent, handed back, and dropped as late; ``links_lost`` connections that broke.
+    sent, handed back, and dropped as late; ``links_lost`` connections that broke. ``responding``
+    are calls whose responses come by POST attach, and perhaps some that are over.
     """
 
     def __init__(
@@ -221,18 +233,31 @@ class WorkerChannels:
         self._lanes: dict[str, _Lane] = {}
         self._by_key: dict[str, WorkerChannel] = {}
         self._used: dict[str, None] = {}
+        # Response heads that came at least twice, and the hashes of those that came once.
+        self._heads: dict[bytes, tuple[InnerHead, EncodedHead | None]] = {}
+        self._seen: set[int] = set()
+        self._untokened = 0
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
+        self.responding: list[Invocation] = []
         self._looked_at = clock()
         self.direct = self.busy = self.late = self.links_lost = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    @property
-    def in_flight(self) -> int:
-        """Calls that workers have over channels and have not responded to."""
-        return sum(len(channel.calls) for channel in self._by_key.values())
+    def running(self) -> dict[str, int]:
+        """Return how many calls workers have over channels until they are over, by version."""
+        counts: dict[str, int] = {}
+        for channel in self._by_key.values():
+            if channel.calls:
+                version_id = channel.version_id
+                counts[version_id] = counts.get(version_id, 0) + len(channel.calls)
+        for call in self.responding:
+            if call.state is not DONE:
+                version_id = call.version.version_id
+                counts[version_id] = counts.get(version_id, 0) + 1
+        return counts
 
     def slots(self) -> Iterator[tuple[str, int]]:
         """Yield the free slots of which workers have told, by version."""
@@ -291,7 +316,14 @@ class WorkerChannels:
         return None
 
     def token(self, request_id: str, version_id: str) -> str:
-        """Return what lets the worker that leases the request open a channel."""
+        """Return what lets the worker that leases the request open a channel.
+
+        Not for each request while there are channels: a new worker gets one soon enough.
+        """
+        self._untokened += 1
+        if self._untokened < TOKEN_EVERY and version_id in self._lanes:
+            return ""
+        self._untokened = 0
         return channel_token(self._secret, request_id, version_id)
 
     # Opening
@@ -362,24 +394,48 @@ class WorkerChannels:
         """Deliver a response. Raises `FrameError`."""
         try:
             fault, worker_s, response = decode_response(payload)
-            parsed = parse_inner_head(response)
+            end = response.find(b"\r\n\r\n") + 4
+            known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
+            head, encoded = known or self._read_head(response, end)
         except (FrameError, HeadError) as error:
-            call.handed_back(was_run=True)
+            call.handed_back(was_run=True, was_sent=True)
             raise FrameError(str(error)) from error
-        if parsed is None or parsed[0].status < 200:
-            call.handed_back(was_run=True)
-            raise FrameError("A response has no head")
-        head, body_at = parsed
-        completion = OUTCOMES[fault] if fault else Outcome.ANSWERED
         call.responded(
-            head, response[body_at:], self._clock(), worker_s, channel.instance, completion
+            head,
+            encoded,
+            response[end:],
+            self._clock(),
+            worker_s,
+            channel.instance,
+            OUTCOMES[fault] if fault else Outcome.ANSWERED,
         )
 
+    def _read_head(self, response: bytes, end: int) -> tuple[InnerHead, EncodedHead | None]:
+        """Parse a head that ends at ``end``, and keep it if it came before. Raises `HeadError`."""
+        block = response[:end]
+        parsed = parse_inner_head(block)
+        if parsed is None or parsed[0].status < 200:
+            raise HeadError("A response has no head")
+        head = parsed[0]
+        if end > MAX_KNOWN_HEAD_BYTES:
+            return head, None
+        mark = hash(block)
+        if mark not in self._seen:
+            if len(self._seen) >= MAX_SEEN_HEADS:
+                self._seen.clear()
+            self._seen.add(mark)
+            return head, None
+        self._seen.discard(mark)
+        if len(self._heads) >= MAX_KNOWN_HEADS:
+            self._heads.clear()
+        known = self._heads[block] = head, encoded_head(head)
+        return known
+
     def count_busy(self, reason: Reason) -> None:
-        """Count a call that a worker does not run."""
+        """Count a call that a worker does not begin."""
         if reason is Reason.LATE:
             self.late += 1
-        else:
+        elif reason is Reason.HANDED_BACK:
             self.busy += 1
 
     def link_lost(self, channel: WorkerChannel) -> None:
@@ -402,6 +458,8 @@ class WorkerChannels:
             if channel.link is not None and channel.responses != channel.confirmed:
                 channel.confirmed = channel.responses
                 channel.link.send(encode_count(Kind.CONFIRM, channel.responses))
+        if self.responding:
+            self.responding = [call for call in self.responding if call.state is not DONE]
         now = self._clock()
         if self._lost:
             self._end_lost(now)

@@ -22,7 +22,9 @@ from gateway.errors import (
 )
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
+    NEVER_AGAIN,
     correlation_of,
+    id_lines,
     outer_headers,
     request_headers,
     source_headers,
@@ -44,9 +46,9 @@ from gateway.invocation.states import (
     impossible,
 )
 from gateway.invocation.upload import Upload, smaller_limit
-from gateway.routing.admission import Caller
+from gateway.routing.admission import Caller, CallPlan
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
@@ -62,6 +64,11 @@ _TOO_LATE = "the call waited in line until too little time was left to begin wit
 _LOOK_AGAIN_S = 0.1
 """Time between two looks at a call whose window stands still with nothing left: the most by which
 its end can be noticed late."""
+
+
+_SentCall = tuple[int, bytes, bytes]
+"""A call that was sent over a channel: its number, and head and first part to publish it if its
+worker is lost."""
 
 
 def _where(position: int | None) -> str:
@@ -102,15 +109,14 @@ class Invocation:
         "_client",
         "_context",
         "_deliveries",
-        "_first_part",
-        "_head",
         "_left_s",
         "_max_body_bytes",
-        "_number",
+        "_plan",
         "_post",
         "_request",
         "_requested_at_ns",
         "_runs",
+        "_sent",
         "_upload",
         "_was_dropped",
         "attached_at",
@@ -149,7 +155,10 @@ class Invocation:
         request: Request,
         caller: Caller,
         ticket: Ticket,
+        plan: CallPlan | None = None,
     ) -> None:
+        """``plan`` is what calls with the same head have in common, if it is known."""
+        self._plan = plan
         self._context = context
         self._client = client
         self._request: Request | None = request
@@ -167,8 +176,7 @@ class Invocation:
         self._post: WorkerPost | None = None
         # While a worker has the call over a channel: to publish it if that worker is lost.
         self._channel: CallChannel | None = None
-        self._number = 0
-        self._head = self._first_part = b""
+        self._sent: _SentCall | None = None
         self._runs = 0
         self.is_direct = False
         # That of the last worker which was told to run the request again, or to go on with it.
@@ -284,32 +292,19 @@ class Invocation:
             self._end()
 
     def _publish(self) -> None:
-        request, caller, context = self._request, self.caller, self._context
+        request, context = self._request, self._context
         if request is None:
             raise AssertionError("published twice")
         upload = self._upload
         first_part = upload.take_first_part()
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
-        headers = request_headers(
-            request.headers,
-            context.region,
-            allows_rerun=caller.version.allows_rerun,
-            passes_interim=caller.version.passes_interim,
-        )
-        self.trace, self.caller_request_id = correlation_of(request)
         try:
-            head = encode_call_head(
-                nca_id=caller.account,
-                subject=caller.subject,
-                method=request.method,
-                path=request.target,
-                headers=headers,
-                more_headers=source_headers(self.source),
-            )
+            fields = self._fields(request)
         except EnvelopeError as error:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
+        head = fields + source_headers(self.source)
         # An invocation may wait for an hour: it must not hold the whole head for so long.
         self._request = None
         has_rest = upload.has_rest()
@@ -317,6 +312,32 @@ class Invocation:
             self._client.pause_reading()
         if not self._send(head, first_part, has_rest=has_rest):
             self._enqueue(head, first_part, has_rest=has_rest)
+
+    def _fields(self, request: Request) -> bytes:
+        """Return the envelope's fields that depend on the head alone. Raises `EnvelopeError`."""
+        plan = self._plan
+        if plan is not None and plan.fields:
+            self.trace, self.caller_request_id = plan.trace, plan.caller_request_id
+            return plan.fields
+        caller = self.caller
+        headers = request_headers(
+            request.headers,
+            self._context.region,
+            allows_rerun=caller.version.allows_rerun,
+            passes_interim=caller.version.passes_interim,
+        )
+        self.trace, self.caller_request_id = correlation_of(request)
+        fields = encode_call_head(
+            nca_id=caller.account,
+            subject=caller.subject,
+            method=request.method,
+            path=request.target,
+            headers=headers,
+        )
+        if plan is not None:
+            plan.trace, plan.caller_request_id = self.trace, self.caller_request_id
+            plan.fields = fields
+        return fields
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
         """Send the call to a worker with a free slot, if nobody is in front of it."""
@@ -335,8 +356,7 @@ class Invocation:
             return False
         self.state = SENT
         self.is_direct = True
-        self._channel, self._number = channel, channel.sent
-        self._head, self._first_part = head, first_part
+        self._channel, self._sent = channel, (channel.sent, head, first_part)
         return True
 
     def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
@@ -408,7 +428,10 @@ class Invocation:
     def publish_failed(self, error: QueueError) -> None:
         """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED or self.state is RECEIVING:
+        if self.state is QUEUED or self.state is RECEIVING or self.state is SENT:
+            if self.state is SENT:
+                # Not because of the queue: its version is not deployed any more.
+                self._withdraw()
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
@@ -419,50 +442,74 @@ class Invocation:
 
     # A channel
 
-    def handed_back(self, *, was_run: bool) -> None:
+    def handed_back(self, *, was_run: bool, was_sent: bool) -> None:
         """The worker that had the call over a channel does not complete it: it goes to the queue.
 
-        ``was_run``: the worker was lost, and may have run it, which counts as a delivery.
+        ``was_run``: the worker was lost, and may have run it, which counts as a run. ``was_sent``:
+        an inference server may have got it, and the next one that breaks off is the last.
         """
         if self.state is not SENT:
             # Its POST is open, and tells what becomes of the call.
             self._channel = None
             return
-        head, first_part = self._head, self._first_part
-        self._channel, self._head, self._first_part = None, b"", b""
+        sent = self._sent
+        self._channel = self._sent = None
+        if sent is None:
+            raise AssertionError("handed back what was not sent")
         if was_run:
             self._runs += 1
+        if was_sent:
             self.deliveries += 1
+            head += NEVER_AGAIN
         if self._upload.is_lost():
             self._fail_without_rest()
         else:
+            _, head, first_part = sent
             self._enqueue(head, first_part, has_rest=self._upload.has_rest())
 
-    def responded(
+    def responded(  # noqa: PLR0913 - what a channel brings of one response
         self,
         head: InnerHead,
+        encoded: EncodedHead | None,
         body: bytes,
         now: float,
         worker_s: float,
         instance: bytes,
         completion: Outcome,
     ) -> None:
-        """The worker's whole response, which came over a channel; the arguments as below."""
+        """The worker's whole response came over a channel.
+
+        ``encoded`` is the head as every client gets it, if that is known. The other arguments are
+        as in `attached` and `response_head`.
+        """
         if self.state is not SENT and self.state is not QUEUED:
             return
         self._channel = None
         self._take(now, worker_s, instance)
         self.completion = completion
+        self.response_bytes = len(body)
         status, announced = head.status, head.body_bytes
         if announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             announced = len(body)
-        self.state = ENDING
-        self.response_bytes = len(body)
-        self._respond(status, head.headers, announced, now)
-        if self.state is ENDING and body:
-            self._client.send_data(body)
-        if self.state is ENDING and not self._client.is_writing_paused():
-            self._end()
+        if encoded is None or self.page_access is not None:
+            self.state = ENDING
+            self._respond(status, head.headers, announced, now)
+            if self.state is ENDING and body:
+                self._client.send_data(body)
+            if self.state is ENDING and not self._client.is_writing_paused():
+                self._end()
+            return
+        self.status = status
+        self.head_at = now
+        if not self.is_direct:
+            self._context.queue.answered(self.request_id)
+        self._sent = None
+        self.state = DONE
+        self.outcome = completion
+        # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
+        self._client.send_whole(encoded, id_lines(encoded, self.request_id), announced, body)
+        self._upload.abort()
+        self._context.registry.finished(self.request_id)
 
     # A worker that got the request again
 
@@ -499,7 +546,7 @@ class Invocation:
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
         if self.state is SENT or (self.state is QUEUED and is_only_one):
-            self._channel, self._head, self._first_part = None, b"", b""
+            self._channel = self._sent = None
             self._was_dropped = True
             self._expire()
 
@@ -622,8 +669,8 @@ class Invocation:
             # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.forget(self._number)
+        if channel is not None and self._sent is not None:
+            channel.forget(self._sent[0])
         self.state = STREAMING
         self._respond(status, headers, body_bytes, now)
 
@@ -632,7 +679,7 @@ class Invocation:
         self.status = status
         self.head_at = now
         if self.is_direct:
-            self._head = self._first_part = b""
+            self._sent = None
         else:
             # The queue must not fail the request any more: its client is getting a response.
             self._context.queue.answered(self.request_id)
@@ -676,7 +723,7 @@ class Invocation:
             self._post = None
             self.state = SENT
             if self._channel is None:
-                self.handed_back(was_run=True)
+                self.handed_back(was_run=True, was_sent=True)
         elif self.state is ATTACHED:
             self._post = None
             if self._upload.is_lost():
@@ -768,8 +815,8 @@ class Invocation:
     def _withdraw(self) -> None:
         """Take the request out of the queue and tell workers to stop, if it can be there."""
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.cancel(self._number)
+        if channel is not None and self._sent is not None:
+            channel.cancel(self._sent[0])
         elif self.state is QUEUED or (self.state is ATTACHED and not self.is_direct):
             self._context.queue.withdraw(self.caller.version.version_id, self.request_id)
 

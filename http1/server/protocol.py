@@ -359,15 +359,19 @@ class Http1Protocol(PeerConnection):
         """Send ``tail``, the last bytes of the response; then close, or read the next request."""
         self._response = None
         self._target = b""
-        if tail:
-            self.write(tail)
+        if self._is_corked or self._out or closes:
+            if tail:
+                self.write(tail)
+        elif tail:
+            # The whole response in one write, before other work of this turn of the loop.
+            self._sent_bytes += len(tail)
+            self._transport.write(tail)
         if closes:
             self._close()
             return
         is_last = self._connections.closes_idle
         self.wait(LAST_IDLE_S if is_last else self._limits.idle_timeout_s)
         if not self._is_corked:
-            # The whole response in one write, before other work of this turn of the loop.
             self.flush()
             if self._held or self._got_eof:
                 self._read_on_soon()

@@ -16,8 +16,14 @@ from http1.server.framing import (
     frame_response,
 )
 from http1.server.request_head import CLOSE, HTTP_1_0, TAKES_TRAILERS
-from http1.stream import Headers, RequestStream
-from wire.http1 import LAST_CHUNK, encode_chunk, encode_last_chunk, encode_response_head
+from http1.stream import EncodedHead, Headers, RequestStream
+from wire.http1 import (
+    LAST_CHUNK,
+    encode_chunk,
+    encode_last_chunk,
+    encode_response_head,
+    status_line,
+)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVERS_OWN = frozenset({b"date", b"server"})
@@ -132,6 +138,34 @@ class Http1Response:
         self._left = body_bytes or 0
         lines += connection.own_header_lines(date, server)
         connection.write(encode_response_head(status, headers, lines))
+
+    def send_whole(
+        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+    ) -> None:
+        """Send a whole response; one with another length than announced resets the connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED:
+            raise AssertionError(f"response {head.status} sent in {self._framing.name}")
+        flags = self._flags
+        framing, lines, closes = frame_response(
+            head.status,
+            body_bytes,
+            to_head=self.to_head,
+            to_http_1_0=bool(flags & HTTP_1_0),
+            closes=bool(flags & CLOSE) or connection.closes_after(),
+        )
+        self._connection = self.stream = None
+        if framing is NO_BODY:
+            body = b""
+        elif framing is not SIZED or len(body) != body_bytes:
+            connection.reset()
+            return
+        own = connection.own_header_lines(not head.has_date, not head.has_server)
+        first = status_line(head.status)
+        whole = b"%b%b%b%b%b\r\n%b" % (first, head.lines, more_lines, lines, own, body)
+        connection.end_response(whole, closes)
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; more than announced breaks the connection."""

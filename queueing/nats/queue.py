@@ -47,8 +47,8 @@ from queueing.interface import (
     RunDecision,
     WaitingRequests,
 )
-from queueing.nats.acks import NAK
-from queueing.nats.connection import NatsConnection, NatsError, Subscription
+from queueing.nats.acks import NAK, deliveries_of
+from queueing.nats.connection import NatsConnection, NatsError, NoResponders, Subscription
 from queueing.nats.jetstream import (
     EPOCH_GAP,
     StreamSettings,
@@ -59,7 +59,12 @@ from queueing.nats.jetstream import (
 from queueing.nats.maintenance import BrokerSilent, FoundQueue, Maintenance, QueueNames
 from queueing.nats.peers import Peers, ProcessRef
 from queueing.nats.positions import Positions
-from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
+from queueing.nats.protocol import (
+    STATUS_NO_RESPONDERS,
+    encode_publish,
+    encode_publish_with_headers,
+    status_of,
+)
 from queueing.nats.publishes import PublishStatus, is_duplicate, publish_counter, publish_error
 from queueing.position import Sequences
 from runtime.lifecycle import Ticker
@@ -69,6 +74,8 @@ from wire.subjects import LOSS_NOTICE, stream_name
 
 _TICK_S = 0.5
 _REPEAT_S = 1.0
+_RESPONSE_S = 0.25
+"""So long takes what a worker has written, at most, before it counts as lost."""
 _MAX_STALLS = 2
 _MAX_REPUBLISHES = 3
 """So many losses of its queue does a request survive that nobody leased."""
@@ -90,14 +97,13 @@ class QueueLimits:
     as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
     HELD or LOST, to be published again.
 
-    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not above the
-    streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
-    run, before a lost request is published again; ``lost_grace_s`` is how long a request that
-    cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
-    had been leased, and ``claim_s`` for one that a worker runs, after that worker's last word:
-    several times as long as workers take to repeat it. ``look_interval_s`` is the time between two
-    looks at a queue in use, longer with more than fifty of them, ``peer_wait_s`` how long a
-    position waits for processes that do not respond.
+    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
+    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
+    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
+    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
+    one that a worker runs, after that worker's last word: several times as long as workers take to
+    repeat it. ``look_interval_s`` is the time between two looks at a queue in use, longer with more
+    than fifty of them, ``peer_wait_s`` how long a position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
@@ -142,7 +148,8 @@ class PublishedRequest:
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
     HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
     ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
-    unless the news of one given back is on its way.
+    unless the news of one given back is on its way. ``is_unsure``: it was published on a connection
+    that was lost before the acknowledgement; ``is_repeating``: it is about to be published again.
     """
 
     __slots__ = (
@@ -151,6 +158,8 @@ class PublishedRequest:
         "frame",
         "is_doubtful",
         "is_leased",
+        "is_repeating",
+        "is_unsure",
         "queue",
         "republishes",
         "request_id",
@@ -183,6 +192,7 @@ class PublishedRequest:
         self.started_at = 0.0
         self.republishes = 0
         self.was_leased = self.is_doubtful = self.is_leased = False
+        self.is_unsure = self.is_repeating = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -356,18 +366,20 @@ class JetStreamQueue:
             self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
             return
         token = request_id.encode()
+        headers = b""
         if trace and b"\r" not in trace and b"\n" not in trace:
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\ntraceparent: %b\r\n\r\n" % (token, trace)
-        else:
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token
+            headers = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n" % trace
         if len(headers) + len(envelope) > self._connection.max_payload_bytes:
             # The server would close the connection, and with it fail every other request.
             large = "The envelope is larger than the broker takes"
             self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
             return
-        frame = encode_publish_with_headers(
-            queue.subject + token, self._inbox + token, headers, envelope
-        )
+        subject, reply = queue.subject + token, self._inbox + token
+        # Without a message id, which costs the broker a tenth of the request: see `_repeat`.
+        if headers:
+            frame = encode_publish_with_headers(subject, reply, headers, envelope)
+        else:
+            frame = encode_publish(subject, reply, envelope)
         has_room = queue.room > 0
         if not (self._connection.send(frame) if has_room else self._connection.is_connected()):
             away = "The broker cannot be reached"
@@ -391,7 +403,9 @@ class JetStreamQueue:
         if queue is None:
             return
         request = self._requests.get(request_id)
-        may_be_stored = request is not None and not _is_unacknowledged(request)
+        may_be_stored = request is not None and (
+            request.is_unsure or not _is_unacknowledged(request)
+        )
         if request is not None:
             # One that is PENDING may not be there yet: `_on_other_acknowledgement` deletes it.
             self._end(request)
@@ -640,7 +654,10 @@ class JetStreamQueue:
                 request.at = self._clock()
                 self._lost.append(request)
                 continue
-            if queue.room <= 0 and not request.sequence:
+            if request.is_unsure:
+                request.state = PENDING
+                self._repeat_soon(request)
+            elif queue.room <= 0 and not request.sequence:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
             elif self._connection.send(request.frame):
                 queue.room -= 1
@@ -798,6 +815,43 @@ class JetStreamQueue:
             else:
                 self._fail(request, publish_error(error.get("err_code", 0), description))
 
+    def _repeat_soon(self, request: PublishedRequest) -> None:
+        if not request.is_repeating:
+            request.is_repeating = True
+            spawn(self._repeat(request), "repeat-publish")
+
+    async def _repeat(self, request: PublishedRequest) -> None:
+        """Publish a PENDING request again, unless an earlier copy was stored.
+
+        A copy that the stream has no more was run, and its worker wrote the response before it
+        acknowledged: `_RESPONSE_S` after the stream's answer the response is here, and after a
+        second answer it has been read, even if this process stood still meanwhile. A worker may
+        have failed to deliver it, so the repetition counts as a run.
+        """
+        look = self._maintenance.sequence_of
+        try:
+            sequence = await look(request.queue.names, request.request_id)
+            if not sequence:
+                await asyncio.sleep(_RESPONSE_S)
+                sequence = await look(request.queue.names, request.request_id)
+            if request.state is not PENDING:
+                return
+            if sequence:
+                self._hold(request, sequence)
+            elif self._limits.max_runs != 1 and self._connection.send(request.frame):
+                request.sends += 1
+                request.is_unsure = False
+                _runs_of(request).add(0)
+        except NoResponders:
+            if request.state is PENDING:
+                request.is_unsure = False
+                self._stall(request)
+        except NatsError:
+            # The time for its acknowledgement runs on.
+            return
+        finally:
+            request.is_repeating = False
+
     async def _find_sequence(self, request: PublishedRequest) -> None:
         """Read the sequence of a request whose earlier copy is in the stream."""
         try:
@@ -841,7 +895,11 @@ class JetStreamQueue:
         if not reply:
             return
         request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
-        if request is None or len(_runs_of(request)) < max(1, self._limits.max_runs):
+        if (
+            request is None
+            or deliveries_of(reply) == 1
+            or len(_runs_of(request)) < max(1, self._limits.max_runs)
+        ):
             self._connection.publish(reply, NAK)
         else:
             self._give_up(request)
@@ -878,7 +936,7 @@ class JetStreamQueue:
     def disconnected(self) -> None:
         """PENDING to STALLED: the broker may have lost what it has not acknowledged.
 
-        If it has not, the message id keeps it from storing the request twice. To LOST if it has
+        If it has not, `_repeat` keeps it from storing the request twice. To LOST if it has
         been in the queue before: then it waits for as long as the broker is away.
         """
         unacknowledged, self._unacknowledged = self._unacknowledged, deque()
@@ -890,6 +948,7 @@ class JetStreamQueue:
                 continue
             self._unacknowledged.append(request)
             if request.state is PENDING:
+                request.is_unsure = True
                 request.state = STALLED
                 request.queue.stalled.append(request)
 
@@ -1051,8 +1110,7 @@ class JetStreamQueue:
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.
 
-        A broker drops publishes during a change of leaders, for example. The message id makes the
-        repetition safe within the stream's duplicate window.
+        A broker drops publishes during a change of leaders, for example.
         """
         unacknowledged = self._unacknowledged
         kept: list[PublishedRequest] = []
@@ -1071,8 +1129,7 @@ class JetStreamQueue:
                 continue
             # After 1 s, 3 s, 7 s.
             if age_s >= _REPEAT_S * ((1 << request.sends) - 1) and request.state is PENDING:
-                request.sends += 1
-                self._connection.send(request.frame)
+                self._repeat_soon(request)
             kept.append(request)
         unacknowledged.extendleft(reversed(kept))
 

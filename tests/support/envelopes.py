@@ -8,7 +8,7 @@ REQUEST_ID = "11111111-1111-4111-8111-111111111111"
 REQUESTED_AT_NS = 1_700_000_000_000_000_000
 
 
-_OF_HEAD = ("nca_id", "subject", "method", "path", "headers", "more_headers")
+_OF_HEAD = ("nca_id", "subject", "method", "path", "headers")
 
 
 def encoded(**fields: Any) -> bytes:

@@ -5,7 +5,7 @@ import json
 from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
-from gateway.invocation.context import Context, Ticket
+from gateway.invocation.context import Context, DirectDispatch, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request
@@ -47,6 +47,7 @@ class World:
         passes_interim: bool = False,
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
         key_id: str = "",
+        channels: DirectDispatch[Invocation] | None = None,
     ) -> None:
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -64,7 +65,7 @@ class World:
             uploads=self.space,
             max_body_bytes=max_body_bytes,
             clock=lambda: self.now,
-            channels=self.channels,
+            channels=channels or self.channels,
         )
         request = Request(
             method,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from gateway.invocation.collection import SpoolUser
+from http1.stream import EncodedHead
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 
 
@@ -47,6 +48,20 @@ class RecordedResponseWriter:
         assert self.head is None
         self.head = status, headers, body_bytes
         self._add(f"head {status}")
+
+    def send_whole(
+        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+    ) -> None:
+        lines = (head.lines + more_lines).split(b"\r\n")[:-1]
+        headers = [(name, value) for name, _, value in (one.partition(b": ") for one in lines)]
+        self.send_head(head.status, headers, body_bytes)
+        if body:
+            self.send_data(body)
+        self.send_end()
+
+    def hand_over(self, headers: list[tuple[bytes, bytes]], successor: object) -> None:
+        self._add("hand over")
+        self.over = True
 
     def send_data(self, data: bytes) -> None:
         assert self.head is not None

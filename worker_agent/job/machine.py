@@ -35,6 +35,11 @@ from worker_agent.job.states import (
     impossible,
 )
 
+_MAX_KNOWN_HEADS = 64
+_MAX_KNOWN_HEAD_BYTES = 4096
+_known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
+"""Heads by the identity of their headers: those that repeat are parsed once, so they are shared
+(`http1.client.response_head.read_head`)."""
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
@@ -538,6 +543,9 @@ class Job:
 
 def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
     """Return the head as the gateway's POST carries it, ``None`` if the gateway would refuse it."""
+    known = _known_heads.get(id(headers))
+    if known is not None and known[0] is headers and known[1] == status and known[2] == body_bytes:
+        return known[3]
     if not 200 <= status <= 599:
         return None
     kept = forwardable(headers)
@@ -545,4 +553,10 @@ def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes 
         return None
     framing = b"" if body_bytes is None else b"content-length: %d\r\n" % body_bytes
     head = encode_response_head(status, kept, framing)
-    return head if len(head) <= MAX_INNER_HEAD_BYTES else None
+    if len(head) > MAX_INNER_HEAD_BYTES:
+        return None
+    if len(head) <= _MAX_KNOWN_HEAD_BYTES:
+        if len(_known_heads) >= _MAX_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[id(headers)] = headers, status, body_bytes, head
+    return head

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.attach.exchanges import AttachGet
 from gateway.invocation.collection import CollectionBounds
+from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import TRANSITIONS, Event, Outcome, State, impossible
 from http1.stream import Headers
@@ -116,7 +117,7 @@ def sent_limited() -> World:
 def abandoned() -> World:
     """Attached, and the channel over which the call was sent is lost."""
     world = World().send().attach()
-    world.invocation.handed_back(was_run=True)
+    world.invocation.handed_back(was_run=True, was_sent=True)
     return world
 
 
@@ -181,7 +182,14 @@ def _rest_requested(world: World) -> None:
 
 def _responded(world: World) -> None:
     world.invocation.responded(
-        InnerHead(200, [], None), b"yes", 101.0, 0.001, b"i-1", Outcome.ANSWERED
+        InnerHead(200, [], None), None, b"yes", 101.0, 0.001, b"i-1", Outcome.ANSWERED
+    )
+
+
+def _responded_encoded(world: World) -> None:
+    head = InnerHead(200, [], None)
+    world.invocation.responded(
+        head, encoded_head(head), b"yes", 101.0, 0.001, b"i-1", Outcome.ANSWERED
     )
 
 
@@ -211,10 +219,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     ],
     Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
     Event.HANDED_BACK: [
-        lambda w: w.invocation.handed_back(was_run=False),
-        lambda w: w.invocation.handed_back(was_run=True),
+        lambda w: w.invocation.handed_back(was_run=False, was_sent=False),
+        lambda w: w.invocation.handed_back(was_run=True, was_sent=True),
     ],
-    Event.RESPONDED: [_responded],
+    Event.RESPONDED: [_responded, _responded_encoded],
     Event.RUN_REQUESTED: [
         lambda w: w.invocation.run_requested(2, is_running=False),
         lambda w: w.invocation.run_requested(2, is_running=True),
