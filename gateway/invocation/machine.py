@@ -456,6 +456,7 @@ class Invocation:
         self._channel = self._sent = None
         if sent is None:
             raise AssertionError("handed back what was not sent")
+        _, head, first_part = sent
         if was_run:
             self._runs += 1
         if was_sent:
@@ -464,7 +465,6 @@ class Invocation:
         if self._upload.is_lost():
             self._fail_without_rest()
         else:
-            _, head, first_part = sent
             self._enqueue(head, first_part, has_rest=self._upload.has_rest())
 
     def responded(  # noqa: PLR0913 - what a channel brings of one response
