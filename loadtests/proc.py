@@ -88,6 +88,12 @@ def role_of(argv: Sequence[str]) -> Role:
     return Role.FRONT if ("gateway", "serve") in pairs else Role.OTHER
 
 
+def is_dev(argv: Sequence[str]) -> bool:
+    """Return whether a process is `gateway dev` itself, or what it becomes once all is started."""
+    names = [word.rpartition("/")[2] for word in argv]
+    return ("gateway", "dev") in itertools.pairwise(names)
+
+
 def port_of(argv: Sequence[str]) -> int:
     """Return the value of ``--port``. Raises ValueError if there is none."""
     return int(argv[argv.index("--port") + 1])

@@ -20,13 +20,8 @@ from runtime.events import emit
 from runtime.tasks import spawn
 from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
-from wire.envelope import (
-    Envelope,
-    EnvelopeError,
-    EnvelopeHead,
-    decode_call_head,
-    decode_envelope,
-)
+from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, decode_envelope
+from wire.envelope import EnvelopeError
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference

@@ -22,7 +22,7 @@ from http1.server.listener import bind_sockets, listen
 from runtime.lifecycle import Ticker
 from runtime.settings import Address
 from wire.channel import CallFrame, channel_token
-from wire.envelope import Envelope, decode_call_head
+from wire.decoded_envelope import Envelope, decode_call_head
 from wire.ids import uuid4_text
 from worker_agent.attach.channel import AgentChannel
 from worker_agent.attach.channels import AgentChannels

@@ -24,7 +24,7 @@ from queueing.interface import RunDecision
 from tests.support.memory_wire import MemoryConnection, MemoryTransport, VirtualLoop, settle
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
 from wire.channel import MAX_RESPONSE_BYTES
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import AUTHORIZATION, NVCF_CHANNEL_CALL
 from wire.ids import FunctionId, VersionId
 from wire.worker_api import CHANNEL_PATH

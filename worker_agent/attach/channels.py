@@ -18,7 +18,7 @@ from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.channel import PROTOCOL
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     FUNCTION_VERSION_ID,
     NVCF_CHANNEL_KEY,
@@ -198,7 +198,7 @@ class AgentChannels:
         emit(
             _log,
             "channel.lost",
-            logging.WARNING,
+            logging.WARNING if channel.running else logging.INFO,
             gateway=channel.uri.decode(),
             running=len(channel.running),
             error=str(error),

@@ -18,7 +18,7 @@ from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.channel import MAX_RESPONSE_BYTES
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     NVCF_CHANNEL_CALL,
     NVCF_DELIVERIES,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_INVOCATION_S, MAX_POLL_S, RESPONSE_GRACE_S
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     CONTENT_LENGTH,
     HOP_BY_HOP,

@@ -38,7 +38,7 @@ from tests.support.recorder import (
     Script,
 )
 from tests.support.stored_numbers import StoredNumbers
-from wire.envelope import decode_envelope
+from wire.decoded_envelope import decode_envelope
 from wire.ids import FunctionId, VersionId
 
 FUNCTIONS = [FunctionId(f"6f9619ff-8b86-4011-b42d-00c04fc964f{n}") for n in range(2)]

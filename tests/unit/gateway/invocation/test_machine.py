@@ -12,7 +12,8 @@ from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
     RecordedResponseWriter,
 )
-from wire.envelope import MAX_ENVELOPE_BYTES, decode_envelope
+from wire.decoded_envelope import decode_envelope
+from wire.envelope import MAX_ENVELOPE_BYTES
 from wire.headers import EXPOSED_HEADERS
 from wire.source import Source
 
