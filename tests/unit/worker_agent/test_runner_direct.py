@@ -111,7 +111,7 @@ def play(steps: list[tuple[str, int]], limits: list[int], gateways: int) -> None
         runner.run(_play(steps, limits, gateways))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     _STEPS,
     st.lists(st.integers(1, 3), min_size=1, max_size=2),
@@ -121,3 +121,38 @@ def test_any_interleaving_keeps_every_call_and_runs_none_too_often(
     steps: list[tuple[str, int]], limits: list[int], gateways: int
 ) -> None:
     play(steps, limits, gateways)
+
+
+def test_a_call_that_waited_for_a_worker_which_stood_still_is_not_run_there() -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(_stand_still())
+
+
+async def _stand_still() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    world = DirectWorld(loop, [1, 1], 1)
+    await world.warm_up()
+    call = world.gateways[0].call(b"POST")
+    await settle()
+    (paused,) = [w for w in world.workers if any(c.client.inbox for c in w.connections)]
+    paused.is_paused = True
+    for _ in range(40):
+        world.pass_time(1.0)
+        await settle()
+        for move in world.moves():
+            move()
+        for run in world.runs():
+            run.finish(0)
+    assert call.is_over
+    assert call.runs == 1
+    paused.is_paused = False
+    # Its timer comes before it reads its sockets.
+    world.pass_time(0.1)
+    await world.run_out()
+    for _ in range(20):
+        await settle()
+        for move in world.moves():
+            move()
+    assert call.runs == 1
+    await world.check_recovered()
