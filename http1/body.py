@@ -57,7 +57,8 @@ _TRAILERS: Final = ChunkState.TRAILERS
 _COMPLETE: Final = ChunkState.COMPLETE
 _LINE_LIMITS = (MAX_SIZE_LINE_BYTES, 0, 2, MAX_TRAILER_BYTES)
 """The longest line in each state."""
-_MAX_WHOLE_BYTES = 4096
+MAX_WHOLE_BYTES = 4096
+"""Maximum length of a chunk that is passed on as it is: copying a larger one is the lesser cost."""
 _MAX_KNOWN_FRAMINGS = 1024
 _known_framings: dict[int, tuple[int, tuple[bytes, ...]]] = {}
 """What `_framing_of` returns, for lengths of events that have come."""
@@ -139,13 +140,14 @@ class ChunkedBody:
         """Return the size of the chunk if ``data`` is exactly the body's next chunk, else 0.
 
         It is the usual read of a stream of events. Such a chunk needs no `take`, and can be passed
-        on as it is: its first line is the size alone, in one of the two forms that there are.
+        on as it is: its first line is the size alone, in one case of letters and without zeros
+        before it. One of more than `MAX_WHOLE_BYTES` is not looked at.
         """
         length = len(data)
+        if length > MAX_WHOLE_BYTES or self._held or self._state is not _SIZE_LINE:
+            return 0
         size, starts = _known_framings.get(length) or _framing_of(length)
-        if data.startswith(starts) and data.endswith(b"\r\n"):
-            return 0 if self._held or self._state is not _SIZE_LINE else size
-        return 0
+        return size if data.startswith(starts) and data.endswith(b"\r\n") else 0
 
     def is_truncated(self, held_bytes: int) -> bool:
         """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
@@ -241,13 +243,13 @@ class ChunkedBody:
 def _framing_of(length: int) -> tuple[int, tuple[bytes, ...]]:
     """Return the size of a chunk that has ``length`` bytes with its framing, and its first line.
 
-    The line is given in both cases of letters, and not at all for a chunk that is no small one.
+    The line is given in both cases of letters; 0 and none if no chunk has this length.
     """
     if len(_known_framings) >= _MAX_KNOWN_FRAMINGS:
         _known_framings.clear()
     for digits in range(1, 4):
         size = length - len(b"\r\n\r\n") - digits
-        if size > 0 and len(b"%x" % size) == digits and length <= _MAX_WHOLE_BYTES:
+        if size > 0 and len(b"%x" % size) == digits:
             _known_framings[length] = size, (b"%x\r\n" % size, b"%X\r\n" % size)
             return _known_framings[length]
     return 0, ()

@@ -92,6 +92,14 @@ class Http1Protocol(PeerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes from the client."""
+        response = self._response
+        if response is not None and response.take_chunk is not None and not self._held:
+            body, size = self._body, 0
+            if body is not None and not self._is_body_paused and not self._reads_on_soon:
+                size = body.whole(data)
+            if size:
+                self._pass_chunk(response, response.take_chunk, data, size)
+                return
         if self._state is not OPEN:
             self.discard(len(data))
             return
@@ -101,12 +109,6 @@ class Http1Protocol(PeerConnection):
                 self._limit_held()
                 return
             data = self._take_held(len(data))
-        response, body = self._response, self._body
-        if response is not None and response.take_chunk is not None and body is not None:
-            size = body.whole(data)
-            if size:
-                self._pass_chunk(response, response.take_chunk, data, size)
-                return
         if data:
             self._read(data)
 
