@@ -17,6 +17,8 @@ MAX_TRAILER_BYTES = 16_384
 MAX_STEPS = 512
 """Maximum number of chunks, or of lines, that one call decodes: a read of 256 KB can bring 40,000
 chunks of one byte, for which the other connections would wait."""
+MAX_WHOLE_BYTES = 4096
+"""Maximum length of a chunk that is passed on as it is: copying a larger one is the lesser cost."""
 
 _size_line = re.compile(
     rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n"
@@ -57,8 +59,6 @@ _TRAILERS: Final = ChunkState.TRAILERS
 _COMPLETE: Final = ChunkState.COMPLETE
 _LINE_LIMITS = (MAX_SIZE_LINE_BYTES, 0, 2, MAX_TRAILER_BYTES)
 """The longest line in each state."""
-MAX_WHOLE_BYTES = 4096
-"""Maximum length of a chunk that is passed on as it is: copying a larger one is the lesser cost."""
 _MAX_KNOWN_FRAMINGS = 1024
 _known_framings: dict[int, tuple[int, tuple[bytes, ...]]] = {}
 """What `_framing_of` returns, for lengths of events that have come."""

@@ -92,11 +92,9 @@ class Http1Protocol(PeerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes from the client."""
-        response = self._response
-        if response is not None and response.take_chunk is not None and not self._held:
-            body, size = self._body, 0
-            if body is not None and not self._is_body_paused and not self._reads_on_soon:
-                size = body.whole(data)
+        response, body = self._response, self._body
+        if response is not None and response.take_chunk is not None and body is not None:
+            size = 0 if self._held or self._is_blocked() else body.whole(data)
             if size:
                 self._pass_chunk(response, response.take_chunk, data, size)
                 return
