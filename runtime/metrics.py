@@ -213,6 +213,12 @@ class ScrapedGauge(Family[GaugeChild]):
         return f"{self.name}{_brace(joined)} {_number(value)}\n"
 
 
+class ScrapedCounter(ScrapedGauge):
+    """Values that only grow, read at each scrape."""
+
+    kind = "counter"
+
+
 class Histogram(Family[HistogramChild]):
     """Counts of observations by upper bound, and their sum. The bucket ``+Inf`` is implied."""
 

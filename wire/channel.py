@@ -56,10 +56,12 @@ class Kind(IntEnum):
     """Gateway: nobody waits for the call any more."""
     CONFIRM = 8
     """Gateway: it has so many responses of this channel, counted from its beginning. Payload: the
-    count, 8 bytes."""
+    count, 8 bytes. The first one after the connection was opened again has the number of the last
+    call that was sent, from which on the worker counts its slots."""
     RUNNING = 9
-    """Worker: the first frame after the connection was opened again; the calls that it has and has
-    not responded to. Payload: their numbers, 8 bytes each."""
+    """Worker: after the connection was opened again; the calls that it has and has not responded
+    to. Payload: their numbers, 8 bytes each. The frame's own number is that of the last call that
+    arrived."""
     PING = 10
     """Gateway: the worker is to respond at once."""
     PONG = 11
@@ -75,6 +77,8 @@ class Reason(IntEnum):
     """It was not begun, because its poll window would have ended before the response head."""
     LOST = 2
     """It was begun and has no response: it counts as one delivery."""
+    BROKEN_OFF = 3
+    """Its inference server broke off: it may be run once more, which does not count as a run."""
 
 
 class FrameError(WireError):
@@ -254,9 +258,9 @@ def decode_request_id(payload: bytes) -> str:
     return text.decode()
 
 
-def encode_count(kind: Kind, count: int) -> bytes:
+def encode_count(kind: Kind, count: int, number: int = 0) -> bytes:
     """Return a frame whose payload is one count: SLOTS or CONFIRM."""
-    return _HEAD.pack(_SLOTS.size, kind, 0) + _SLOTS.pack(count)
+    return _HEAD.pack(_SLOTS.size, kind, number) + _SLOTS.pack(count)
 
 
 def decode_count(payload: bytes) -> int:
@@ -275,10 +279,10 @@ def decode_reason(payload: bytes) -> Reason:
         raise FrameError("A call was given back without a known reason") from error
 
 
-def encode_running(numbers: list[int]) -> bytes:
-    """Return a RUNNING frame."""
+def encode_running(last_number: int, numbers: list[int]) -> bytes:
+    """Return a RUNNING frame; ``last_number`` is that of the last call that arrived."""
     payload = b"".join([number.to_bytes(_NUMBER_BYTES) for number in numbers])
-    return encode_frame(Kind.RUNNING, 0, payload)
+    return encode_frame(Kind.RUNNING, last_number, payload)
 
 
 def decode_running(payload: bytes) -> set[int]:

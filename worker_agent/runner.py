@@ -20,13 +20,8 @@ from runtime.events import emit
 from runtime.tasks import spawn
 from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
-from wire.envelope import (
-    Envelope,
-    EnvelopeError,
-    EnvelopeHead,
-    decode_call_head,
-    decode_envelope,
-)
+from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, decode_envelope
+from wire.envelope import EnvelopeError
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
@@ -194,9 +189,7 @@ class JobRunner:
             self._reject(lease, str(error))
             return
         request_id = envelope.request_id
-        if (running := self._jobs.get(request_id)) is not None:
-            running.leased_again(lease)
-            self._want()
+        if (running := self._jobs.get(request_id)) is not None and self._joins(running, lease):
             return
         context = self._context
         delay_s = PASS_ON_S if lease.deliveries > 1 and self._should_pass_on(request_id) else 0.0
@@ -223,8 +216,7 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
-            if envelope.channel_token:
-                self._tell_leased(envelope, self._jobs.get(request_id))
+            self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:
@@ -232,6 +224,19 @@ class JobRunner:
             self._want()
         else:
             spawn(self._ask(context, envelope, lease.deliveries), "run-question")
+
+    def _joins(self, running: Job, lease: Lease) -> bool:
+        """Return whether nothing has to be begun for a lease of a request that runs already."""
+        if not running.envelope.channel_call:
+            running.leased_again(lease)
+        else:
+            # Its gateway process has given it up as a call of its channel, and published it.
+            running.lapse()
+            if running.state is DONE:
+                return False
+            lease.nak(ASK_AGAIN_S)
+        self._want()
+        return True
 
     # Calls of channels
 
@@ -246,9 +251,15 @@ class JobRunner:
         return max(self._slots.free(), 0)
 
     def on_call(self, channel: AgentChannel, number: int, call: CallFrame) -> None:
-        """A gateway process has sent a call. Raises `wire.envelope.EnvelopeError`."""
+        """A gateway process has sent a call."""
         context, queue = self._context, self._queue
-        head = self._heads.get(call.head) or self._decode_head(call.head)
+        try:
+            head = self._heads.get(call.head) or self._decode_head(call.head)
+        except EnvelopeError as error:
+            self._telemetry.rejected()
+            emit(_log, "call.rejected", logging.WARNING, reason=str(error))
+            channel.give_back(number, Reason.LOST)
+            return
         # A call that waited in the socket while this process stood still may be another worker's.
         is_old = self._loop.time() - self._awake_at > STANDSTILL_S
         if (
@@ -286,8 +297,13 @@ class JobRunner:
                 job.lapse()
 
     def sweep(self) -> None:
-        """Note that this process does not stand still; to be called about once a second."""
-        self._awake_at = self._loop.time()
+        """Note that this process does not stand still; to be called about once a second.
+
+        After a standstill the calls that wait in the sockets may be other workers' by now.
+        """
+        was_awake_at, self._awake_at = self._awake_at, self._loop.time()
+        if self._awake_at - was_awake_at > STANDSTILL_S:
+            self._channels.renew()
 
     def _decode_head(self, encoded: bytes) -> EnvelopeHead:
         """Decode the head of a call, and keep it: most calls of a client have the same."""
@@ -314,7 +330,8 @@ class JobRunner:
         """
         channel = self._channels.to(envelope.target_uri)
         if channel is None:
-            self._channels.hear_of(envelope)
+            if envelope.channel_token:
+                self._channels.hear_of(envelope)
         elif self._queue is not None and self._queue.is_line_empty():
             channel.leased(envelope.request_id)
         elif job is not None:
@@ -339,7 +356,7 @@ class JobRunner:
         if job.outcome in _KNOWN_ENDS:
             channel.forget(number)
         elif job.outcome is Outcome.HANDED_BACK:
-            channel.give_back(number, Reason.HANDED_BACK)
+            channel.give_back(number, Reason.BROKEN_OFF if job.sent_at else Reason.HANDED_BACK)
         else:
             is_late = job.outcome is Outcome.LATE
             channel.give_back(number, Reason.LATE if is_late else Reason.LOST)

@@ -53,12 +53,14 @@ class Changes:
 class Process(NamedTuple):
     """The parts of its process that the control plane uses.
 
-    ``url`` is the address of the process's API, empty if it has no TCP address.
+    ``url`` is the address of the process's API, empty if it has no TCP address. ``direct`` returns
+    how many calls of a version workers have over channels.
     """
 
     broker: GatewayBroker
     requests: RequestLocator
     url: str
+    direct: Callable[[str], int]
 
 
 class ControlPlane:
@@ -124,6 +126,7 @@ class ControlPlane:
                 self._secrets.of_version,
                 self._workers.environment,
             )
+            self._provisioning.queues.count_direct(process.direct)
             if self._worker_credentials is not None:
                 revoke = self._worker_credentials.remove
                 self._provisioning.queues.on_removed(lambda version_id: revoke([version_id]))

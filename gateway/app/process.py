@@ -22,6 +22,7 @@ from gateway.app.options import (
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
+from gateway.dispatch.direct_calls import TELL_S, DirectCalls
 from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
@@ -70,6 +71,7 @@ from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import garbage, logs
 from runtime.events import emit
+from runtime.ids import new_uuid
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
@@ -138,6 +140,7 @@ class GatewayProcess:
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
         self._channels = self._make_channels()
+        self._direct = self._make_direct()
         self._rates = RateLimits(
             SharedNumbers(
                 self._store_connection,
@@ -173,10 +176,7 @@ class GatewayProcess:
         self._shares_addresses = shares_addresses
         self._is_draining = False
         self._show_state()
-        disconnected = f"{broker_name(settings)} is not connected"
-        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
-        self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
-        self._health.add(lambda: "draining" if self._is_draining else "")
+        self._show_health()
 
     def _make_channels(self) -> WorkerChannels:
         """Return the channels, which workers may open if calls may be sent over them."""
@@ -193,6 +193,18 @@ class GatewayProcess:
             self._attach.channels = channels
         return channels
 
+    def _make_direct(self) -> DirectCalls:
+        """Return what counts the calls on channels, and let it be asked."""
+        direct = DirectCalls(
+            self._broker.bus,
+            self._settings.queue.region,
+            new_uuid(),
+            self._channels.running,
+            time.monotonic,
+        )
+        self._invocations.lines.count_direct(direct.count)
+        return direct
+
     def _show_state(self) -> None:
         """Declare the metrics that are read from the process's parts at each scrape."""
         metrics, registry = self._metrics, self._registry
@@ -200,10 +212,18 @@ class GatewayProcess:
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
         metrics.watch_queue(self._queue)
+        metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_log(self._lines)
         metrics.watch_turns(self._turns)
         if self._control is not None:
             self._control.show_state(registry)
+
+    def _show_health(self) -> None:
+        """Declare what a process needs to be ready."""
+        disconnected = f"{broker_name(self._settings)} is not connected"
+        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
+        self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
+        self._health.add(lambda: "draining" if self._is_draining else "")
 
     def _make_control(
         self, store: Store, index: int, sockets: list[socket.socket]
@@ -213,7 +233,9 @@ class GatewayProcess:
         # Imported here: it takes 15 MiB, which a process that serves invocations only saves.
         from gateway.app import control_plane  # noqa: PLC0415
 
-        process = control_plane.Process(self._broker, self._requests, _url_of(sockets))
+        process = control_plane.Process(
+            self._broker, self._requests, _url_of(sockets), self._direct.count
+        )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
         )
@@ -242,6 +264,7 @@ class GatewayProcess:
                 ticker.start()
                 stack.callback(ticker.stop)
             stack.callback(self._channels.close)
+            self._open_direct(stack)
             rates = Ticker(RATES_TICK_S, self._rates.tick)
             rates.start()
             stack.callback(rates.stop)
@@ -268,6 +291,14 @@ class GatewayProcess:
             )
             await lifecycle.stopping.wait()
             await self._drain(public, attach)
+
+    def _open_direct(self, stack: AsyncExitStack) -> None:
+        """Tell other processes of the calls on channels, and listen to them."""
+        self._direct.start()
+        stack.callback(self._direct.close)
+        ticker = Ticker(TELL_S, self._direct.tick)
+        ticker.start()
+        stack.callback(ticker.stop)
 
     async def _wait_usable(self, lifecycle: Lifecycle, timeout_s: float | None = None) -> None:
         """Wait for store and queue, for the stop signal, or at most ``timeout_s``."""

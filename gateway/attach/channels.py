@@ -3,7 +3,8 @@
 A call is sent over a channel whose worker has told of a free slot. The worker runs it, hands it
 back, or is lost: then the invocation publishes it to the queue. A channel whose connection breaks
 keeps its calls for `GRACE_S`: the worker opens it again, with the key that it got at first, and
-names the calls that it still has. What it does not name is lost.
+names the calls that it still has. What it does not name is lost. A worker that comes later finds
+the channel without its calls, and is told to stop them.
 
 Pure but for its clock. What a channel is given, the bytes on the wire, is `http1.framed`.
 """
@@ -17,7 +18,7 @@ from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import Outcome
+from gateway.invocation.states import DONE, Outcome
 from http1.stream import EncodedHead
 from wire.channel import (
     REQUEST_ID_BYTES,
@@ -39,12 +40,16 @@ from wire.channel import (
 from wire.http1 import HeadError, InnerHead, parse_inner_head
 
 GRACE_S = 2.0
-"""So long after its connection broke a channel can be opened again."""
+"""So long after its connection broke a channel keeps its calls."""
+FORGET_S = 10.0
+"""And so long it can be opened again: responses that may be lost are sent once more then."""
 SILENT_S = 2.0
 """A worker that has calls and sends nothing for so long is asked for a sign of life."""
 MAX_SILENT = 3
 """After so many such times without any sign it counts as lost."""
 MAX_CHANNELS = 16_384
+TOKEN_EVERY = 8
+"""With channels to workers of a version, every so many requests have the token for another one."""
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 4096
 MAX_SEEN_HEADS = 8192
@@ -105,8 +110,10 @@ class WorkerChannel:
             self.link.send(encode_frame(Kind.CANCEL, number))
 
     def forget(self, number: int) -> None:
-        """The call is over for the channel."""
-        self.calls.pop(number, None)
+        """The response to a call has begun, by POST attach: the channel has no part in it."""
+        call = self.calls.pop(number, None)
+        if call is not None:
+            self._channels.responding.append(call)
 
     # The worker
 
@@ -133,9 +140,7 @@ class WorkerChannel:
         elif kind == Kind.LEASED:
             self._channels.leased(self, decode_request_id(payload))
         elif kind == Kind.RUNNING:
-            running = decode_running(payload)
-            for lost in [one for one in self.calls if one not in running]:
-                self._give_back(lost, Reason.LOST)
+            self._compare(decode_running(payload), number)
 
     def last_frame(self) -> bytes:
         """Nothing has to follow the frames of a turn."""
@@ -152,6 +157,18 @@ class WorkerChannel:
             self._channels.unconfirmed.append(self)
         self.responses += 1
 
+    def _compare(self, running: set[int], last_number: int) -> None:
+        """Give back what the worker has not, and stop what nobody waits for any more.
+
+        The last call that has arrived there is ``last_number``.
+        """
+        for lost in [one for one in self.calls if one not in running]:
+            # What was on its way when the connection broke was never delivered.
+            self._give_back(lost, Reason.LOST if lost <= last_number else Reason.HANDED_BACK)
+        if self.link is not None:
+            for unwanted in running - self.calls.keys():
+                self.link.send(encode_frame(Kind.CANCEL, unwanted))
+
     def _give_back(self, number: int, reason: Reason) -> None:
         call = self.calls.pop(number, None)
         if call is None:
@@ -159,7 +176,9 @@ class WorkerChannel:
         if reason is Reason.LATE:
             call.dropped_late(1)
         else:
-            call.handed_back(was_run=reason is Reason.LOST)
+            call.handed_back(
+                was_run=reason is Reason.LOST, was_sent=reason is not Reason.HANDED_BACK
+            )
 
     def lose_calls(self) -> None:
         """The worker is lost, and with it every call that it had."""
@@ -188,7 +207,8 @@ class WorkerChannels:
     """All channels of one process; a `gateway.invocation.context.DirectDispatch`.
 
     ``live`` are the live invocations by request id. ``direct``, ``busy`` and ``late`` count calls:
-    sent, handed back, and dropped as late; ``links_lost`` connections that broke.
+    sent, handed back, and dropped as late; ``links_lost`` connections that broke. ``responding``
+    are calls whose responses come by POST attach, and perhaps some that are over.
     """
 
     def __init__(
@@ -216,18 +236,28 @@ class WorkerChannels:
         # Response heads that came at least twice, and the hashes of those that came once.
         self._heads: dict[bytes, tuple[InnerHead, EncodedHead | None]] = {}
         self._seen: set[int] = set()
+        self._untokened = 0
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
+        self.responding: list[Invocation] = []
         self._looked_at = clock()
         self.direct = self.busy = self.late = self.links_lost = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    @property
-    def in_flight(self) -> int:
-        """Calls that workers have over channels and have not responded to."""
-        return sum(len(channel.calls) for channel in self._by_key.values())
+    def running(self) -> dict[str, int]:
+        """Return how many calls workers have over channels until they are over, by version."""
+        counts: dict[str, int] = {}
+        for channel in self._by_key.values():
+            if channel.calls:
+                version_id = channel.version_id
+                counts[version_id] = counts.get(version_id, 0) + len(channel.calls)
+        for call in self.responding:
+            if call.state is not DONE:
+                version_id = call.version.version_id
+                counts[version_id] = counts.get(version_id, 0) + 1
+        return counts
 
     def slots(self) -> Iterator[tuple[str, int]]:
         """Yield the free slots of which workers have told, by version."""
@@ -286,7 +316,14 @@ class WorkerChannels:
         return None
 
     def token(self, request_id: str, version_id: str) -> str:
-        """Return what lets the worker that leases the request open a channel."""
+        """Return what lets the worker that leases the request open a channel.
+
+        Not for each request while there are channels: a new worker gets one soon enough.
+        """
+        self._untokened += 1
+        if self._untokened < TOKEN_EVERY and version_id in self._lanes:
+            return ""
+        self._untokened = 0
         return channel_token(self._secret, request_id, version_id)
 
     # Opening
@@ -326,7 +363,7 @@ class WorkerChannels:
         channel.lost_at = 0.0
         channel.silent = 0
         if is_resumed:
-            link.send(encode_count(Kind.CONFIRM, channel.responses))
+            link.send(encode_count(Kind.CONFIRM, channel.responses, channel.sent))
 
     def call_of(self, key: str, number: int) -> Invocation | None:
         """Return the call for which a worker comes with the key of its channel."""
@@ -355,13 +392,13 @@ class WorkerChannels:
 
     def respond(self, channel: WorkerChannel, call: Invocation, payload: bytes) -> None:
         """Deliver a response. Raises `FrameError`."""
-        fault, worker_s, response = decode_response(payload)
-        end = response.find(b"\r\n\r\n") + 4
-        known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
         try:
+            fault, worker_s, response = decode_response(payload)
+            end = response.find(b"\r\n\r\n") + 4
+            known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
             head, encoded = known or self._read_head(response, end)
-        except HeadError as error:
-            call.handed_back(was_run=True)
+        except (FrameError, HeadError) as error:
+            call.handed_back(was_run=True, was_sent=True)
             raise FrameError(str(error)) from error
         call.responded(
             head,
@@ -395,10 +432,10 @@ class WorkerChannels:
         return known
 
     def count_busy(self, reason: Reason) -> None:
-        """Count a call that a worker does not run."""
+        """Count a call that a worker does not begin."""
         if reason is Reason.LATE:
             self.late += 1
-        else:
+        elif reason is Reason.HANDED_BACK:
             self.busy += 1
 
     def link_lost(self, channel: WorkerChannel) -> None:
@@ -407,7 +444,8 @@ class WorkerChannels:
         channel.limit = 0
         if channel.key in self._by_key:
             self.links_lost += 1
-            channel.lost_at = self._clock()
+            if not channel.lost_at:
+                channel.lost_at = self._clock()
             self._lost.append(channel)
 
     # Time
@@ -420,6 +458,8 @@ class WorkerChannels:
             if channel.link is not None and channel.responses != channel.confirmed:
                 channel.confirmed = channel.responses
                 channel.link.send(encode_count(Kind.CONFIRM, channel.responses))
+        if self.responding:
+            self.responding = [call for call in self.responding if call.state is not DONE]
         now = self._clock()
         if self._lost:
             self._end_lost(now)
@@ -440,11 +480,13 @@ class WorkerChannels:
         for channel in lost:
             if not channel.lost_at:
                 continue
-            if now - channel.lost_at < GRACE_S:
+            lost_s = now - channel.lost_at
+            if lost_s >= GRACE_S:
+                channel.lose_calls()
+            if lost_s < FORGET_S:
                 self._lost.append(channel)
             else:
                 self._remove(channel)
-                channel.lose_calls()
 
     def _look_after(self, channel: WorkerChannel) -> None:
         if channel.has_heard or not channel.calls or channel.link is None:

@@ -24,7 +24,7 @@ class InvocationRegistry:
     """Implements `gateway.invocation.context.LiveInvocations`; `tick` enforces the deadlines.
 
     ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens,
-    ``lines`` what is known of the calls that wait.
+    ``lines`` what is known of the calls that wait. ``queued`` counts calls that went to the queue.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class InvocationRegistry:
         self.live = attach.live
         self.lines = Lines(queue, clock)
         self.random = Randomness()
+        self.queued = 0
 
     def open(self, invocation: Invocation) -> None:
         """Register a new invocation."""
@@ -61,6 +62,7 @@ class InvocationRegistry:
 
     def issue_response_token(self, request_id: str) -> str:
         """Return a new token with which a worker may deliver the response."""
+        self.queued += 1
         token = uuid4_text(self.random.take())
         self._response_tokens.issue(token, self.live[request_id])
         return token

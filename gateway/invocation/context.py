@@ -79,7 +79,7 @@ class DirectDispatch(Protocol[ACall_contra]):
         """
 
     def token(self, request_id: str, version_id: str) -> str:
-        """Return what lets the worker that leases the request open a channel."""
+        """Return what lets the worker that leases the request open a channel; may be empty."""
 
 
 class LiveInvocations(Protocol):

@@ -26,6 +26,8 @@ from wire.source import Source
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
+NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])
+"""Field of an envelope: the request was sent to an inference server before it was published."""
 _PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")

@@ -22,6 +22,7 @@ from gateway.errors import (
 )
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
+    NEVER_AGAIN,
     correlation_of,
     id_lines,
     outer_headers,
@@ -65,6 +66,11 @@ _LOOK_AGAIN_S = 0.1
 its end can be noticed late."""
 
 
+_SentCall = tuple[int, bytes, bytes]
+"""A call that was sent over a channel: its number, and head and first part to publish it if its
+worker is lost."""
+
+
 def _where(position: int | None) -> str:
     """Return where a call was at the end of its window, for people."""
     if position is None:
@@ -103,16 +109,14 @@ class Invocation:
         "_client",
         "_context",
         "_deliveries",
-        "_first_part",
-        "_head",
         "_left_s",
         "_max_body_bytes",
-        "_number",
         "_plan",
         "_post",
         "_request",
         "_requested_at_ns",
         "_runs",
+        "_sent",
         "_upload",
         "_was_dropped",
         "attached_at",
@@ -172,8 +176,7 @@ class Invocation:
         self._post: WorkerPost | None = None
         # While a worker has the call over a channel: to publish it if that worker is lost.
         self._channel: CallChannel | None = None
-        self._number = 0
-        self._head = self._first_part = b""
+        self._sent: _SentCall | None = None
         self._runs = 0
         self.is_direct = False
         # That of the last worker which was told to run the request again, or to go on with it.
@@ -353,8 +356,7 @@ class Invocation:
             return False
         self.state = SENT
         self.is_direct = True
-        self._channel, self._number = channel, channel.sent
-        self._head, self._first_part = head, first_part
+        self._channel, self._sent = channel, (channel.sent, head, first_part)
         return True
 
     def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
@@ -426,7 +428,10 @@ class Invocation:
     def publish_failed(self, error: QueueError) -> None:
         """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED or self.state is RECEIVING:
+        if self.state is QUEUED or self.state is RECEIVING or self.state is SENT:
+            if self.state is SENT:
+                # Not because of the queue: its version is not deployed any more.
+                self._withdraw()
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
@@ -437,20 +442,26 @@ class Invocation:
 
     # A channel
 
-    def handed_back(self, *, was_run: bool) -> None:
+    def handed_back(self, *, was_run: bool, was_sent: bool) -> None:
         """The worker that had the call over a channel does not complete it: it goes to the queue.
 
-        ``was_run``: the worker was lost, and may have run it, which counts as a delivery.
+        ``was_run``: the worker was lost, and may have run it, which counts as a run. ``was_sent``:
+        an inference server may have got it, and the next one that breaks off is the last.
         """
         if self.state is not SENT:
             # Its POST is open, and tells what becomes of the call.
             self._channel = None
             return
-        head, first_part = self._head, self._first_part
-        self._channel, self._head, self._first_part = None, b"", b""
+        sent = self._sent
+        self._channel = self._sent = None
+        if sent is None:
+            raise AssertionError("handed back what was not sent")
+        _, head, first_part = sent
         if was_run:
             self._runs += 1
+        if was_sent:
             self.deliveries += 1
+            head += NEVER_AGAIN
         if self._upload.is_lost():
             self._fail_without_rest()
         else:
@@ -492,7 +503,7 @@ class Invocation:
         self.head_at = now
         if not self.is_direct:
             self._context.queue.answered(self.request_id)
-        self._head = self._first_part = b""
+        self._sent = None
         self.state = DONE
         self.outcome = completion
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
@@ -535,7 +546,7 @@ class Invocation:
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
         if self.state is SENT or (self.state is QUEUED and is_only_one):
-            self._channel, self._head, self._first_part = None, b"", b""
+            self._channel = self._sent = None
             self._was_dropped = True
             self._expire()
 
@@ -658,8 +669,8 @@ class Invocation:
             # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.forget(self._number)
+        if channel is not None and self._sent is not None:
+            channel.forget(self._sent[0])
         self.state = STREAMING
         self._respond(status, headers, body_bytes, now)
 
@@ -668,7 +679,7 @@ class Invocation:
         self.status = status
         self.head_at = now
         if self.is_direct:
-            self._head = self._first_part = b""
+            self._sent = None
         else:
             # The queue must not fail the request any more: its client is getting a response.
             self._context.queue.answered(self.request_id)
@@ -720,7 +731,7 @@ class Invocation:
             self._post = None
             self.state = SENT
             if self._channel is None:
-                self.handed_back(was_run=True)
+                self.handed_back(was_run=True, was_sent=True)
         elif self.state is ATTACHED:
             self._post = None
             if self._upload.is_lost():
@@ -812,8 +823,8 @@ class Invocation:
     def _withdraw(self) -> None:
         """Take the request out of the queue and tell workers to stop, if it can be there."""
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.cancel(self._number)
+        if channel is not None and self._sent is not None:
+            channel.cancel(self._sent[0])
         elif self.state is QUEUED or (self.state is ATTACHED and not self.is_direct):
             self._context.queue.withdraw(self.caller.version.version_id, self.request_id)
 

@@ -132,7 +132,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
     (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     # The queue. It may be gone, because its version was undeployed, before the request is whole.
-    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
+    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, SENT, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
     # A channel. A call is handed back to the queue, unless its runs, or its body, are used up.
     (SENT, Event.HANDED_BACK): frozenset({QUEUED, DONE}),

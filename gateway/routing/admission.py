@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import API_KEY, INVOCATION_TOKEN, Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import BadRequest, GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead
 from gateway.routing.references import FunctionNames
@@ -36,7 +37,7 @@ class Caller(NamedTuple):
 
 
 class CallPlan:
-    """What holds for each call with the same head, until the read model changes.
+    """What holds for each call with the same head, until the read model, ``model``, changes.
 
     ``expires_at`` is the key's, in Unix seconds. ``fields`` are those of the envelope that depend
     on the head alone, empty until the first call is offered to workers; ``trace`` and
@@ -50,15 +51,17 @@ class CallPlan:
         "expires_at",
         "fields",
         "head",
+        "model",
         "trace",
     )
 
     def __init__(
-        self, head: CallHead, caller: Caller, changes: int, expires_at: float | None
+        self, head: CallHead, caller: Caller, model: ReadModel, expires_at: float | None
     ) -> None:
         self.head = head
         self.caller = caller
-        self.changes = changes
+        self.model = model
+        self.changes = model.changes
         self.expires_at = expires_at
         self.fields = self.trace = self.caller_request_id = b""
 
@@ -114,11 +117,12 @@ class Admission:
         key = self._router.model.key(caller.key_digest)
         if key is None:
             return None
-        return CallPlan(head, caller, self._router.model.changes, key.expires_at)
+        return CallPlan(head, caller, self._router.model, key.expires_at)
 
     def is_valid(self, plan: "CallPlan", now: float) -> bool:
         """Return whether a plan still holds at ``now``, in Unix seconds."""
-        if plan.changes != self._router.model.changes:
+        model = self._router.model
+        if plan.model is not model or plan.changes != model.changes:
             return False
         return plan.expires_at is None or now < plan.expires_at
 

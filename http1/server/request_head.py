@@ -92,10 +92,9 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
     Raises `HttpError`.
     """
-    seen = _known_heads.get(block)
-    if seen is not None and seen[2] is limits:
-        known_head = seen[0]
-        return known_head.request(now, peer), seen[1]
+    repeated = _known_heads.get(block)
+    if repeated is not None and repeated[2] is limits:
+        return repeated[0].request(now, peer), repeated[1]
     lines = block.split(b"\r\n")
     first = lines[0]
     known = _known_lines.get

@@ -11,7 +11,7 @@ _FOR_PEOPLE = {"typer", "rich", "pydantic", "prometheus_client"}
 _FORBIDDEN = {
     "invocation": {
         *_FOR_PEOPLE,
-        *("aiohttp.client", "jwt", "cryptography"),
+        *("aiohttp.client", "jwt", "cryptography", "google.protobuf"),
         *("gateway.api.app", "gateway.api.openapi", "gateway.api.route", "gateway.domain.catalog"),
         *("gateway.app.control_plane", "gateway.provision.reconciler", "gateway.cli"),
     },

@@ -10,7 +10,7 @@ from tests.support.programs import Program
 from tests.support.queue_harness import connected, messages_in, worker
 from tests.support.stack import LEASE_S, Stack, running_at_inference, start
 from tests.support.waiting import until
-from wire.envelope import decode_envelope
+from wire.decoded_envelope import decode_envelope
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from wire.envelope import Envelope, decode_envelope, encode_call_head, encode_envelope
+from wire.decoded_envelope import Envelope, decode_envelope
+from wire.envelope import encode_call_head, encode_envelope
 
 REQUEST_ID = "11111111-1111-4111-8111-111111111111"
 REQUESTED_AT_NS = 1_700_000_000_000_000_000

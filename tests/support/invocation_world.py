@@ -5,7 +5,7 @@ import json
 from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
-from gateway.invocation.context import Context, Ticket
+from gateway.invocation.context import Context, DirectDispatch, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
@@ -48,6 +48,7 @@ class World:
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
         key_id: str = "",
         client: ResponseWriter | None = None,
+        channels: DirectDispatch[Invocation] | None = None,
     ) -> None:
         """``client`` takes the place of the recorded one."""
         self.script = Script()
@@ -66,7 +67,7 @@ class World:
             uploads=self.space,
             max_body_bytes=max_body_bytes,
             clock=lambda: self.now,
-            channels=self.channels,
+            channels=channels or self.channels,
         )
         request = Request(
             method,

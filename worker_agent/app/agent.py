@@ -101,6 +101,7 @@ class Agent:
             on_busy=self._report_busy,
         )
         self.metrics.watch_jobs(lambda: self._runner.running)
+        self.metrics.watch_channels(self._channels)
         self._heartbeat = Heartbeat(settings, self.status, self._resize)
         if settings.control.url:
             self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)

@@ -83,11 +83,6 @@ class AgentChannel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.uri.decode()} running={len(self.running)}>"
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether a broken connection has to be opened again."""
-        return bool(self.running or self._unconfirmed)
-
     def linked(self, link: FrameLink, key: str, *, is_resumed: bool) -> None:
         """The connection is open."""
         self.link = link
@@ -155,7 +150,10 @@ class AgentChannel:
         elif kind == Kind.CONFIRM:
             self._confirm(decode_count(payload))
             if self.is_resuming:
-                self._resume()
+                received = self._last_number
+                # What was sent and has not arrived counts as sent.
+                self._last_number = max(received, number)
+                self._resume(received)
         elif kind == Kind.PING and self.link is not None:
             self.link.send(encode_frame(Kind.PONG, 0))
 
@@ -173,19 +171,19 @@ class AgentChannel:
             self.link = None
             self._on_lost(self)
 
-    def _resume(self) -> None:
+    def _resume(self, received: int) -> None:
         """Send what may not have arrived, and name what still runs."""
         self.is_resuming = False
         if self.link is None:
             return
         for frame in self._unconfirmed:
             self.link.send(frame)
-        self.link.send(encode_running(list(self.running)))
+        self.link.send(encode_running(received, list(self.running)))
 
     def _confirm(self, count: int) -> None:
         while self._confirmed < count and self._unconfirmed:
             self._drop_first()
-        self._confirmed = count
+        self._confirmed = max(self._confirmed, count)
 
     def _drop_first(self) -> None:
         self._unconfirmed_bytes -= len(self._unconfirmed.popleft())

@@ -18,7 +18,7 @@ from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.channel import PROTOCOL
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     FUNCTION_VERSION_ID,
     NVCF_CHANNEL_KEY,
@@ -31,7 +31,8 @@ from worker_agent.attach.channel import AgentChannel, Calls
 IDLE_S = 300.0
 """A channel that carries nothing for so long is closed."""
 RESUME_S = 5.0
-"""So long is tried to open a channel again. Its gateway process gives its calls up before."""
+"""So long is tried to open a channel again. Its gateway process gives its calls up before, and
+keeps the channel for longer."""
 _RESUME_DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 _FIRST_RETRY_S = 1.0
 _MAX_RETRY_S = 60.0
@@ -136,6 +137,12 @@ class AgentChannels:
             if now - at > _MAX_RETRY_S:
                 del self._retry[uri]
 
+    def renew(self) -> None:
+        """Open every channel again: this process stood still, and what it was sent may be old."""
+        for channel in list(self._open.values()):
+            if channel.link is not None:
+                channel.link.abort()
+
     def close(self) -> None:
         """Close every channel, after sending what was sent."""
         self._is_closed = True
@@ -159,8 +166,6 @@ class AgentChannels:
             emit(_log, "channel.not_opened", gateway=uri.decode(), error=str(error))
         else:
             self._retry.pop(uri, None)
-            if channel.link is None:
-                return
             channel.used_at = self._loop.time()
             self._open[uri] = channel
             if self._is_closed:
@@ -172,10 +177,8 @@ class AgentChannels:
         self.links_lost += 1
         if self._is_closed:
             return
-        if channel.is_needed:
-            spawn(self._open_again(channel), "channel.resume")
-        elif self._open.get(channel.uri) is channel:
-            del self._open[channel.uri]
+        # Also if nothing runs here: calls may have been on their way.
+        spawn(self._open_again(channel), "channel.resume")
 
     async def _open_again(self, channel: AgentChannel) -> None:
         end = self._loop.time() + RESUME_S
@@ -195,7 +198,7 @@ class AgentChannels:
         emit(
             _log,
             "channel.lost",
-            logging.WARNING,
+            logging.WARNING if channel.running else logging.INFO,
             gateway=channel.uri.decode(),
             running=len(channel.running),
             error=str(error),
@@ -219,15 +222,20 @@ class AgentChannels:
             % (CHANNEL_PATH, authority, PROTOCOL, credential.encode(), headers)
         )
         opening = _Opening(request, channel, self._loop, is_resumed=is_resumed)
-        async with silence_limit(self._connect_timeout_s):
-            await self._connect(channel.uri, lambda: opening)
-            await opening.opened
+        try:
+            async with silence_limit(self._connect_timeout_s):
+                await self._connect(channel.uri, lambda: opening)
+                await opening.opened
+        finally:
+            opening.give_up()
         if opening.socket is not None:
             keep_alive(opening.socket, self._vanished_s)
 
 
 class _Opening(asyncio.Protocol):
     """Sends the request, and lets a `FramedConnection` have the connection after the 101."""
+
+    _transport: asyncio.Transport | None = None
 
     def __init__(
         self,
@@ -242,13 +250,17 @@ class _Opening(asyncio.Protocol):
         self._loop = loop
         self._is_resumed = is_resumed
         self._held = b""
+        self._is_over = False
         self.opened: asyncio.Future[None] = loop.create_future()
         self.socket: socket.socket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = opened = cast(asyncio.Transport, transport)
+        if self._is_over:
+            opened.abort()
+            return
         self.socket = transport.get_extra_info("socket")
-        self._transport.write(self._request)
+        opened.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._held += data
@@ -267,8 +279,11 @@ class _Opening(asyncio.Protocol):
             self._fail(ChannelRefused(head.status))
             return
         link = FramedConnection(self._channel, self._loop)
-        self._transport.set_protocol(link)
-        link.connection_made(self._transport)
+        transport = self._transport
+        if transport is None or self._is_over:
+            return
+        transport.set_protocol(link)
+        link.connection_made(transport)
         self._channel.linked(link, key.decode("latin-1"), is_resumed=self._is_resumed)
         if not self.opened.done():
             self.opened.set_result(None)
@@ -279,7 +294,15 @@ class _Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(OSError(str(exc or "the connection was closed")))
 
+    def give_up(self) -> None:
+        """Nobody waits any more: a channel that is not open yet is not opened."""
+        if not self.opened.done() or self.opened.cancelled():
+            self._is_over = True
+            if self._transport is not None:
+                self._transport.abort()
+
     def _fail(self, error: OSError) -> None:
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
         if not self.opened.done():
             self.opened.set_exception(error)

@@ -18,7 +18,7 @@ from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.channel import MAX_RESPONSE_BYTES
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     NVCF_CHANNEL_CALL,
     NVCF_DELIVERIES,
@@ -137,7 +137,13 @@ def takes(channel: AgentChannel, job: Job) -> bool:
     """
     if job.envelope.channel_call:
         return channel.key == job.envelope.response_token
-    return channel.link is not None and not channel.is_resuming and bool(job.response)
+    link = channel.link
+    return (
+        link is not None
+        and not link.is_writing_paused
+        and not channel.is_resuming
+        and bool(job.response)
+    )
 
 
 def is_target(uri: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from http1.stream import Headers, RequestWriter, ResponseStream
 from queueing.interface import RunDecision
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from worker_agent.job.request import Outgoing, PlatformHeaders
 from worker_agent.job.window import StartGate
 

@@ -9,7 +9,7 @@ from math import inf
 
 from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import NVCF_FAULT, forwardable, forwardable_interim, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_INVOCATION_S, MAX_POLL_S, RESPONSE_GRACE_S
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     CONTENT_LENGTH,
     HOP_BY_HOP,
@@ -208,11 +208,10 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
 
 def is_rerunnable(envelope: Envelope) -> bool:
     """Return whether the function may run the request a second time."""
-    if envelope.method in _IDEMPOTENT:
-        return True
-    return all(
-        value != b"false" or name.lower() != NVCF_ALLOW_RERUN for name, value in envelope.headers
-    )
+    allowed = {value for name, value in envelope.headers if name.lower() == NVCF_ALLOW_RERUN}
+    if b"never" in allowed:
+        return False
+    return envelope.method in _IDEMPOTENT or b"false" not in allowed
 
 
 def poll_seconds(value: bytes) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 from queueing.interface import Lease
+from queueing.nats.jetstream import StreamSettings
 from queueing.nats.queue import QueueLimits
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
@@ -18,6 +19,8 @@ from tests.support.queue_harness import (
 from tests.support.waiting import until
 
 SLOTS = 2
+LONG = StreamSettings(ack_wait_s=30.0)
+"""Leases that a busy machine does not outlive: what is stuck here renews none."""
 
 
 class _ShortCalls:
@@ -60,7 +63,10 @@ async def test_short_calls_of_a_line_need_few_pulls_and_no_more_slots(
 ) -> None:
     version, calls = new_version(), _ShortCalls()
     url = shared_nats_server.url
-    async with gateway(url) as queue, worker(url, version, SLOTS, serve=calls.serve) as work:
+    async with (
+        gateway(url, streams=LONG) as queue,
+        worker(url, version, SLOTS, serve=calls.serve) as work,
+    ):
         await _pull_ahead(queue, version, calls, work)
         work.pull.want(0)
         await work.connection.flush()
@@ -81,7 +87,7 @@ async def test_what_is_held_too_long_goes_to_another_worker_and_was_no_run(
     url = shared_nats_server.url
     limits = QueueLimits(max_runs=1)
     async with (
-        gateway(url, limits=limits) as queue,
+        gateway(url, limits=limits, streams=LONG) as queue,
         worker(url, version, SLOTS, serve=calls.serve) as work,
     ):
         await _pull_ahead(queue, version, calls, work)
@@ -103,7 +109,10 @@ async def test_nothing_that_was_withdrawn_while_it_was_held_is_begun(
 ) -> None:
     version, calls = new_version(), _ShortCalls()
     url = shared_nats_server.url
-    async with gateway(url) as queue, worker(url, version, SLOTS, serve=calls.serve) as work:
+    async with (
+        gateway(url, streams=LONG) as queue,
+        worker(url, version, SLOTS, serve=calls.serve) as work,
+    ):
         await _pull_ahead(queue, version, calls, work)
         calls.stuck_after = len(calls.begun) + 100
         requests = await publish_many(queue, version, 300)
@@ -125,7 +134,7 @@ async def test_nothing_that_was_withdrawn_while_it_was_held_is_begun(
 async def test_a_worker_that_stops_keeps_nothing(shared_nats_server: NatsServer) -> None:
     version, calls = new_version(), _ShortCalls()
     url = shared_nats_server.url
-    async with gateway(url) as queue:
+    async with gateway(url, streams=LONG) as queue:
         async with worker(url, version, SLOTS, serve=calls.serve) as work:
             await _pull_ahead(queue, version, calls, work)
             calls.stuck_after = len(calls.begun) + 50

@@ -130,7 +130,7 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         gateway(url, streams=StreamSettings(ack_wait_s=3.0, max_deliver=100)) as queue,
         worker(url, version, slots=0, pulls=PullOptions(boot_clock=clock)) as work,
     ):
-        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore, ignore)
+        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore, ignore, ignore)
         await publish(queue, version)
         await until(work.pull.is_bound)
         clock.now += 60.0
@@ -174,6 +174,7 @@ async def test_a_short_standstill_renews_the_leases_before_and_after_the_socket_
             ignore,
             ignore,
             lambda: renewed.append(len(work.leases)),
+            ignore,
         )
         clock.now += 5.0
         await until(lambda: renewed)
@@ -259,7 +260,7 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
         worker(f"nats://127.0.0.1:{link.port}", version) as cut_off,
     ):
         stood_still = asyncio.Event()
-        cut_off.pull.watch(stood_still.set, ignore, ignore, ignore)
+        cut_off.pull.watch(stood_still.set, ignore, ignore, ignore, ignore)
         await publish(queue, version)
         (first,) = await cut_off.has(1)
         first.ack()
@@ -352,7 +353,7 @@ def renewing(work: Worker) -> list[float]:
         for lease in work.leases:
             lease.in_progress()
 
-    work.pull.watch(ignore, ignore, ignore, renew)
+    work.pull.watch(ignore, ignore, ignore, renew, ignore)
     return renewals
 
 

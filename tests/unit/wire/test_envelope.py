@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.envelopes import encoded
-from wire.envelope import (
-    INLINE_BODY_BYTES,
-    MAX_ENVELOPE_BYTES,
-    Envelope,
-    EnvelopeError,
-    decode_envelope,
-)
+from wire.decoded_envelope import Envelope, decode_envelope
+from wire.envelope import INLINE_BODY_BYTES, MAX_ENVELOPE_BYTES, EnvelopeError
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 FIELDS: dict[str, Any] = {

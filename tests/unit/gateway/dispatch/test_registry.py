@@ -24,7 +24,8 @@ from tests.support.recorder import (
     RecordedSpool,
     Script,
 )
-from wire.envelope import INLINE_BODY_BYTES, decode_envelope
+from wire.decoded_envelope import decode_envelope
+from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import FunctionId, VersionId
 
 

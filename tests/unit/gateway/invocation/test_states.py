@@ -117,7 +117,7 @@ def sent_limited() -> World:
 def abandoned() -> World:
     """Attached, and the channel over which the call was sent is lost."""
     world = World().send().attach()
-    world.invocation.handed_back(was_run=True)
+    world.invocation.handed_back(was_run=True, was_sent=True)
     return world
 
 
@@ -219,8 +219,8 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     ],
     Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
     Event.HANDED_BACK: [
-        lambda w: w.invocation.handed_back(was_run=False),
-        lambda w: w.invocation.handed_back(was_run=True),
+        lambda w: w.invocation.handed_back(was_run=False, was_sent=False),
+        lambda w: w.invocation.handed_back(was_run=True, was_sent=True),
     ],
     Event.RESPONDED: [_responded, _responded_encoded],
     Event.RUN_REQUESTED: [
