@@ -48,6 +48,8 @@ SILENT_S = 2.0
 MAX_SILENT = 3
 """After so many such times without any sign it counts as lost."""
 MAX_CHANNELS = 16_384
+FIND_EVERY = 16
+"""With workers that have no channel, every so many calls go through the queue all the same."""
 TOKEN_EVERY = 8
 """With channels to workers of a version, every so many requests have the token for another one."""
 MAX_KNOWN_HEADS = 1024
@@ -65,7 +67,8 @@ class WorkerChannel:
     ``limit`` is how many calls the worker takes in all, ``sent`` how many were sent; ``calls`` are
     those that have no response yet. ``responses`` counts the responses that came, ``confirmed``
     those of them that the worker knows to have arrived. ``lost_at`` is when the connection broke,
-    0 while there is one. ``silent`` counts the times that the worker was found silent.
+    0 while there is one. ``silent`` counts the times that the worker was found silent. ``slots``
+    are the most calls that it was known to take at a time.
     """
 
     __slots__ = (
@@ -83,6 +86,7 @@ class WorkerChannel:
         "responses",
         "sent",
         "silent",
+        "slots",
         "version_id",
     )
 
@@ -95,7 +99,7 @@ class WorkerChannel:
         self.key = key
         self.link: FrameLink | None = None
         self.calls: dict[int, Invocation] = {}
-        self.limit = self.sent = self.responses = self.confirmed = self.silent = 0
+        self.limit = self.sent = self.responses = self.confirmed = self.silent = self.slots = 0
         self.is_ready = self.has_heard = self.is_listed = False
         self.lost_at = 0.0
 
@@ -187,11 +191,16 @@ class WorkerChannel:
 
 
 class _Lane:
-    """The channels of one version; ``ready`` are those with a free slot, in turn."""
+    """The channels of one version; ``ready`` are those with a free slot, in turn.
 
-    __slots__ = ("channels", "ready")
+    ``slots`` are all slots of their workers, as far as they have told of them. ``turn`` counts
+    calls while there are workers without a channel.
+    """
+
+    __slots__ = ("channels", "ready", "slots", "turn")
 
     def __init__(self) -> None:
+        self.slots = self.turn = 0
         self.channels: set[WorkerChannel] = set()
         self.ready: deque[WorkerChannel] = deque()
 
@@ -266,10 +275,22 @@ class WorkerChannels:
 
     # The invocation
 
-    def has_free(self, version_id: str) -> bool:
-        """Return whether a worker of the version has told of a free slot."""
+    def has_free(self, version_id: str, capacity: int) -> bool:
+        """Return whether a worker of the version has told of a free slot.
+
+        Now and then not, if workers are known to be there that have no channel: a call that goes
+        through the queue may reach one of them, with the token for a channel.
+        """
         lane = self._lanes.get(version_id)
-        return lane is not None and bool(lane.ready)
+        if lane is None or not lane.ready:
+            return False
+        if lane.slots >= capacity:
+            return True
+        lane.turn += 1
+        if lane.turn % FIND_EVERY:
+            return True
+        self._untokened = TOKEN_EVERY
+        return False
 
     def send(
         self,
@@ -374,6 +395,10 @@ class WorkerChannels:
 
     def offered(self, channel: WorkerChannel) -> None:
         """The number of calls that a channel takes has changed."""
+        slots = channel.limit - channel.sent + len(channel.calls)
+        if slots > channel.slots:
+            self._lane(channel.version_id).slots += slots - channel.slots
+            channel.slots = slots
         if channel.limit > channel.sent and not channel.is_ready:
             channel.is_ready = True
             self._lane(channel.version_id).ready.append(channel)
@@ -510,7 +535,9 @@ class WorkerChannels:
         lane = self._lanes.get(channel.version_id)
         if lane is None:
             return
-        lane.channels.discard(channel)
+        if channel in lane.channels:
+            lane.channels.remove(channel)
+            lane.slots -= channel.slots
         if channel.is_ready:
             lane.ready.remove(channel)
             channel.is_ready = False

@@ -59,8 +59,11 @@ ACall_contra = TypeVar("ACall_contra", contravariant=True)
 class DirectDispatch(Protocol[ACall_contra]):
     """The channels of this process's workers."""
 
-    def has_free(self, version_id: str) -> bool:
-        """Return whether a worker of the version has told of a free slot."""
+    def has_free(self, version_id: str, capacity: int) -> bool:
+        """Return whether a call is to be sent to a worker that has told of a free slot.
+
+        ``capacity`` is the version's: `gateway.domain.model.FunctionVersion`.
+        """
 
     def send(
         self,

@@ -341,11 +341,11 @@ class Invocation:
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
         """Send the call to a worker with a free slot, if nobody is in front of it."""
-        context, version_id = self._context, self.caller.version.version_id
-        channels = context.channels
+        context, version = self._context, self.caller.version
+        version_id, channels = version.version_id, context.channels
         if (
             channels is None
-            or not channels.has_free(version_id)
+            or not channels.has_free(version_id, version.capacity)
             or context.queue.has_waiting(version_id)
         ):
             return False

@@ -237,7 +237,7 @@ class RecordedChannels:
         self.sent: list[tuple[bytes, bytes, bool]] = []
         """Head, first part of the body, and whether more of it follows."""
 
-    def has_free(self, version_id: str) -> bool:
+    def has_free(self, version_id: str, capacity: int) -> bool:
         return self.is_free
 
     def send(

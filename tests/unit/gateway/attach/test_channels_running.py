@@ -1,6 +1,6 @@
-"""How many calls workers have over channels: until they are over, whichever way they respond."""
+"""How many calls workers have over channels, until they are over, and which calls they get."""
 
-from gateway.attach.channels import WorkerChannel, WorkerChannels
+from gateway.attach.channels import FIND_EVERY, WorkerChannel, WorkerChannels
 from gateway.invocation.machine import Invocation
 from tests.support.invocation_world import VERSION, World
 from tests.support.recorder import RecordedPost, RecordedQueue, Script
@@ -61,3 +61,16 @@ def test_a_call_counts_until_its_response_is_over() -> None:
     assert process.channels.running() == {}
     process.channels.tick()
     assert process.channels.responding == []
+
+
+def test_now_and_then_a_call_looks_for_workers_without_a_channel() -> None:
+    channels = Process(slots=8).channels
+    # Every worker has a channel: no call has to go another way.
+    assert all(channels.has_free(VERSION, 8) for _ in range(10 * FIND_EVERY))
+    # Another worker has come. Each call that goes through the queue has a token for a channel.
+    decisions = []
+    for _ in range(4 * FIND_EVERY):
+        is_sent = channels.has_free(VERSION, 16)
+        decisions.append(is_sent)
+        assert is_sent or channels.token("r", VERSION)
+    assert decisions.count(False) == 4
