@@ -155,6 +155,10 @@ class EncodedHead:
         self.has_server = b"server" in names
 
 
+TakeChunk = Callable[[bytes, int], None]
+"""Takes one chunk of a body as HTTP/1.1 sends it, and its size (RFC 9112 §7.1)."""
+
+
 class ResponseWriter(Protocol):
     """Writes one response; implemented by the server."""
 
@@ -182,6 +186,9 @@ class ResponseWriter(Protocol):
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; they leave in this turn of the event loop."""
 
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body, which are one chunk (`TakeChunk`)."""
+
     def add_trailers(self, trailers: Headers) -> None:
         """Send ``trailers`` at the end of the response, if the peer asked for such.
 
@@ -198,6 +205,12 @@ class ResponseWriter(Protocol):
         """Respond 101 and let ``successor`` have the connection (RFC 9110 §7.8).
 
         It is an ``asyncio.Protocol``, which this module does not know.
+        """
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """From now on, report a read that is exactly one chunk of the request's body as it is.
+
+        It goes to ``take_chunk`` in place of `RequestStream.request_data`, until the request ends.
         """
 
     def pause_reading(self) -> None:
@@ -299,6 +312,13 @@ class RequestWriter(Protocol):
 
     def send_end(self) -> None:
         """Complete the request."""
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """From now on, report a read that is exactly one chunk of the response's body as it is.
+
+        It goes to ``take_chunk`` in place of `ResponseStream.response_data`, until the response
+        ends or is discarded.
+        """
 
     def pause_reading(self) -> None:
         """Stop reading the response; bytes already read may still arrive."""

@@ -129,6 +129,11 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def chunk_data(chunk: bytes, size: int) -> bytes:
+    """Return the data of a whole chunk, of which there are ``size`` bytes."""
+    return chunk[-2 - size : -2]
+
+
 def encode_last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the last chunk and the trailer section (RFC 9112 §7.1.2).
 

@@ -705,6 +705,14 @@ class Invocation:
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_DATA)
 
+    def response_chunk(self, chunk: bytes, size: int) -> None:
+        """The next ``size`` bytes of the response are one chunk: an event, usually."""
+        if self.state is STREAMING:
+            self.response_bytes += size
+            self._client.send_chunk(chunk, size)
+        elif self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_CHUNK)
+
     def response_end(self, trailers: Headers = NO_TRAILERS) -> None:
         """The worker has sent the whole response, which ends with ``trailers``."""
         if self.state is STREAMING:

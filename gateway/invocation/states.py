@@ -84,6 +84,7 @@ class Event(Enum):
     RESPONSE_INTERIM = "response_interim"
     RESPONSE_HEAD = "response_head"
     RESPONSE_DATA = "response_data"
+    RESPONSE_CHUNK = "response_chunk"
     RESPONSE_END = "response_end"
     RESPONSE_BROKEN = "response_broken"
     RESPONSE_INVALID = "response_invalid"
@@ -100,6 +101,7 @@ _ORDERED = {
     Event.RESPONSE_INTERIM,
     Event.RESPONSE_HEAD,
     Event.RESPONSE_DATA,
+    Event.RESPONSE_CHUNK,
     Event.RESPONSE_END,
     Event.RESPONSE_BROKEN,
     Event.RESPONSE_INVALID,
@@ -154,6 +156,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_DATA): frozenset({STREAMING}),
     (DONE, Event.RESPONSE_DATA): frozenset({DONE}),
+    (STREAMING, Event.RESPONSE_CHUNK): frozenset({STREAMING}),
+    (DONE, Event.RESPONSE_CHUNK): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_END): frozenset({ENDING, DONE}),
     (DONE, Event.RESPONSE_END): frozenset({DONE}),
     (ATTACHED, Event.RESPONSE_BROKEN): frozenset({SENT, QUEUED, DONE}),

@@ -26,7 +26,7 @@ from http1.server.http_error import (
 from http1.server.request_head import EXPECTS_CONTINUE, about, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
 from http1.server.transport import LINGERING, LOST, OPEN, PeerConnection
-from http1.stream import Request, RequestStream
+from http1.stream import Request, RequestStream, TakeChunk
 from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
@@ -92,6 +92,12 @@ class Http1Protocol(PeerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes from the client."""
+        response, body = self._response, self._body
+        if response is not None and response.take_chunk is not None and body is not None:
+            size = 0 if self._held or self._is_blocked() else body.whole(data)
+            if size:
+                self._pass_chunk(response, response.take_chunk, data, size)
+                return
         if self._state is not OPEN:
             self.discard(len(data))
             return
@@ -150,9 +156,7 @@ class Http1Protocol(PeerConnection):
         except BodyError as error:
             self.send_error(HttpError(error.status, error.kind, str(error)))
         except Exception:
-            request_id = _new_request_id()
-            log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})
-            self.send_error(internal_error(), request_id)
+            log.exception("edge.exchange_failed", extra=self._fail_exchange())
         self._is_corked = False
         if self._out:
             self.flush()
@@ -162,6 +166,23 @@ class Http1Protocol(PeerConnection):
                 self._limit_held()
         elif at < len(data) and self._successor is not None:
             self._successor.data_received(data[at:])
+
+    def _pass_chunk(
+        self, response: Http1Response, take_chunk: TakeChunk, chunk: bytes, size: int
+    ) -> None:
+        """Deliver a read that is one chunk of the body: an event of a stream, usually."""
+        try:
+            take_chunk(chunk, size)
+        except Exception:
+            log.exception("edge.exchange_failed", extra=self._fail_exchange())
+        if self._response is response and not self._is_body_paused:
+            self.wait(self._limits.body_stall_s)
+
+    def _fail_exchange(self) -> dict[str, dict[str, str]]:
+        """Respond 500; return what the log tells besides the error."""
+        request_id = _new_request_id()
+        self.send_error(internal_error(), request_id)
+        return {"fields": {"request_id": request_id}}
 
     def _read_from(self, data: bytes) -> int:
         """Return the offset in ``data`` up to which it was read.
@@ -363,9 +384,7 @@ class Http1Protocol(PeerConnection):
             if tail:
                 self.write(tail)
         elif tail:
-            # The whole response in one write, before other work of this turn of the loop.
-            self._sent_bytes += len(tail)
-            self._transport.write(tail)
+            self.send(tail)
         if closes:
             self._close()
             return

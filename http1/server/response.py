@@ -16,9 +16,10 @@ from http1.server.framing import (
     frame_response,
 )
 from http1.server.request_head import CLOSE, HTTP_1_0, TAKES_TRAILERS
-from http1.stream import EncodedHead, Headers, RequestStream
+from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
 from wire.http1 import (
     LAST_CHUNK,
+    chunk_data,
     encode_chunk,
     encode_last_chunk,
     encode_response_head,
@@ -36,6 +37,9 @@ class Http1Connection(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send ``data`` in this turn of the loop."""
+
+    def send(self, data: bytes) -> None:
+        """Send ``data`` at once, unless something waits to be sent in this turn."""
 
     def closes_after(self) -> bool:
         """Whether the connection has to close after a response that begins now."""
@@ -65,7 +69,8 @@ class Http1Connection(Protocol):
 class Http1Response:
     """One response, ``to_head``: to a HEAD request.
 
-    ``stream`` is what the dispatch returned, ``None`` until then.
+    ``stream`` is what the dispatch returned, ``None`` until then; ``take_chunk`` takes the chunks
+    of the request's body that come one by one, if anybody does.
     """
 
     __slots__ = (
@@ -76,6 +81,7 @@ class Http1Response:
         "_last_chunk",
         "_left",
         "stream",
+        "take_chunk",
         "to_head",
     )
 
@@ -89,6 +95,7 @@ class Http1Response:
         self._left = 0
         self._closes = False
         self.stream: RequestStream | None = None
+        self.take_chunk: TakeChunk | None = None
 
     def __repr__(self) -> str:
         state = "over" if self._connection is None else self._framing.name
@@ -175,17 +182,24 @@ class Http1Response:
         framing = self._framing
         if framing is CHUNKED:
             if data:
-                connection.write(encode_chunk(data))
+                connection.send(encode_chunk(data))
         elif framing is SIZED:
             self._left -= len(data)
             if self._left < 0:
                 connection.peer_lost()
             else:
-                connection.write(data)
+                connection.send(data)
         elif framing is TO_CLOSE:
-            connection.write(data)
+            connection.send(data)
         elif framing is not NO_BODY:
             raise AssertionError("body sent before the head")
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body; a chunked response has them as they are."""
+        if self._framing is not CHUNKED:
+            self.send_data(chunk_data(chunk, size))
+        elif self._connection is not None:
+            self._connection.send(chunk)
 
     def add_trailers(self, trailers: Headers) -> None:
         """Send ``trailers`` with the last chunk, if the client asked for such."""
@@ -223,6 +237,10 @@ class Http1Response:
         self._connection = self.stream = None
         connection.write(encode_response_head(101, headers, b""))
         connection.hand_over(successor)
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """Report each read of the rest that is exactly one chunk to ``take_chunk``, as it is."""
+        self.take_chunk = take_chunk
 
     def pause_reading(self) -> None:
         """Stop delivering the request's body."""

@@ -19,7 +19,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE
 from gateway.routing.admission import Caller
 from http1.framed import FramedConnection
-from http1.stream import NO_TRAILERS, Failure, Headers, Request, RequestStream
+from http1.stream import NO_TRAILERS, Failure, Headers, Request, RequestStream, TakeChunk
 from queueing.interface import RunDecision
 from tests.support.memory_wire import MemoryConnection, MemoryTransport, VirtualLoop, settle
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
@@ -292,6 +292,9 @@ class ModelRun:
 
     def send_end(self) -> None:
         """The same."""
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """They come as data."""
 
     def pause_reading(self) -> None:
         """Responses come as a test says."""

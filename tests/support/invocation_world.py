@@ -8,7 +8,7 @@ from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
-from http1.stream import Headers, Request
+from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
     RecordedChannels,
     RecordedPost,
@@ -47,8 +47,10 @@ class World:
         passes_interim: bool = False,
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
         key_id: str = "",
+        client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
     ) -> None:
+        """``client`` takes the place of the recorded one."""
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
@@ -87,7 +89,7 @@ class World:
         )
         self.invocation = Invocation(
             context,
-            self.client,
+            client or self.client,
             request,
             Caller(version, "acme", "alice", 60, key_id=key_id),
             Ticket(REQUEST_ID, REQUESTED_AT_NS),

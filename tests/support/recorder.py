@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from gateway.invocation.collection import SpoolUser
-from http1.stream import EncodedHead
+from http1.stream import EncodedHead, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
+from wire.http1 import chunk_data
 
 
 class Script:
@@ -33,6 +34,7 @@ class RecordedResponseWriter:
         self.sent = b""
         self.is_slow = False
         self.over = False
+        self.take_chunk: TakeChunk | None = None
 
     def _add(self, text: str) -> None:
         assert not self.over, f"{self._name}.{text} after the end"
@@ -67,6 +69,13 @@ class RecordedResponseWriter:
         assert self.head is not None
         self.sent += data
         self._add(f"body {data!r}" if len(data) <= 20 else f"body of {len(data)}")
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        assert chunk.startswith(b"%x\r\n" % size)
+        self.send_data(chunk_data(chunk, size))
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        self.take_chunk = take_chunk
 
     def add_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
         self._add(f"trailers {trailers}")

@@ -59,6 +59,9 @@ class Post(Protocol):
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
 
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body, which are one chunk."""
+
     def send_end(self, trailers: Headers) -> None:
         """The response is complete; ``trailers`` are what may be passed on of its trailers."""
 

@@ -258,6 +258,8 @@ class Job:
         if not self._request.is_head and status not in BODILESS_STATUSES:
             total_bytes = None if body_bytes is None else len(head) + body_bytes
         self._context.registry.responding(self.request_id)
+        if body_bytes is None and self._inference is not None:
+            self._inference.pass_chunks(self.response_chunk)
         if self._post is None:
             self._post = self._context.attach.stream(self, head, total_bytes)
             return
@@ -272,6 +274,14 @@ class Job:
             self._post.send_data(data)
         else:
             self._check_late(Event.RESPONSE_DATA, STREAMING)
+
+    def response_chunk(self, chunk: bytes, size: int) -> None:
+        """The next ``size`` bytes of the response are one chunk: an event, usually."""
+        if self._post is not None and self.state is STREAMING:
+            self.response_bytes += size
+            self._post.send_chunk(chunk, size)
+        else:
+            self._check_late(Event.RESPONSE_CHUNK, STREAMING)
 
     def response_end(self) -> None:
         """The response is complete."""

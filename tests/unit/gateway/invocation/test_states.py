@@ -235,6 +235,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.RESPONSE_INTERIM: [lambda w: w.invocation.response_interim(103, [])],
     Event.RESPONSE_HEAD: [lambda w: w.invocation.response_head(200, [], None, None, 101.0)],
     Event.RESPONSE_DATA: [lambda w: w.invocation.response_data(b"y")],
+    Event.RESPONSE_CHUNK: [lambda w: w.invocation.response_chunk(b"1\r\ny\r\n", 1)],
     Event.RESPONSE_END: [lambda w: w.invocation.response_end()],
     Event.RESPONSE_BROKEN: [lambda w: w.invocation.response_broken()],
     Event.RESPONSE_INVALID: [lambda w: w.invocation.response_invalid(400, "bad")],
