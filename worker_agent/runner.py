@@ -45,8 +45,6 @@ TELL_LATE_S = 1.0
 MAX_REPORTING_LATE = 16
 """Reports of that on their way at the same time; the clients of further ones wait."""
 _MAX_BROKE_OFF = 1024
-FULL_S = 0.02
-"""Calls of channels may have all slots for so long before the pull of the queue is cancelled."""
 TELL_LEASED_S = 0.05
 STANDSTILL_S = 3.0
 """A call that arrives after such a standstill is given back: its gateway may have given it up."""
@@ -114,7 +112,6 @@ class JobRunner:
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
-        self._is_full_looked_for = False
         self._untold: list[Job] = []
         self._heads: dict[bytes, EnvelopeHead] = {}
         self._awake_at = 0.0
@@ -282,9 +279,6 @@ class JobRunner:
             channel_call=number,
         )
         queue.taken()
-        if self._slots.free() <= 0 and not self._is_full_looked_for:
-            self._is_full_looked_for = True
-            self._loop.call_later(FULL_S, self._look_full)
         lease = ChannelLease(channel, call.request_id)
         self._begin(context, lease, envelope, time.time_ns())
         self._channels.offer_changed(self.offered())
@@ -313,12 +307,6 @@ class JobRunner:
                 self._heads.clear()
             self._heads[encoded] = head
         return head
-
-    def _look_full(self) -> None:
-        """Cancel the pull if all slots are taken still: others are to get what it asks for."""
-        self._is_full_looked_for = False
-        if self._slots.free() <= 0 and self._queue is not None:
-            self._queue.want(0)
 
     def _offer_changed(self) -> None:
         self._channels.offer_changed(self.offered())
@@ -601,7 +589,10 @@ class JobRunner:
     def _want(self) -> None:
         if self._queue is None:
             return
-        self._queue.want(self._slots.free())
+        free = self._slots.free()
+        if free > 0 or not self._slots.is_open:
+            # Not for slots that are all taken: a pull that is cancelled may lose a request.
+            self._queue.want(free)
         self._offer_changed()
 
     def _can_respond(self, attach_uri: bytes, token: str) -> bool:

@@ -42,9 +42,13 @@ class WorkerGet(Protocol):
 
 
 class CallChannel(Protocol):
-    """A worker's channel to this process. ``sent`` counts the calls that were sent on it."""
+    """A worker's channel to this process.
+
+    ``sent`` counts the calls that were sent on it, ``instance`` is the id of the worker's instance.
+    """
 
     sent: int
+    instance: bytes
 
     def cancel(self, number: int) -> None:
         """Tell the worker that nobody waits for a call, and forget it."""

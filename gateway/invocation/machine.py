@@ -98,7 +98,7 @@ class Invocation:
 
     For the access line: ``is_direct``: a worker got the call over a channel, and not from the
     queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
-    ``instance`` is the id of the instance that attached last, empty if its worker does not tell it.
+    ``instance`` is the id of the instance that has the call or attached last, empty if not known.
     ``completion`` is the outcome if the response comes to its end: not ANSWERED if the worker says
     that it is a problem document of its own. ``trace`` and ``caller_request_id`` are the client's
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
@@ -357,6 +357,7 @@ class Invocation:
         self.state = SENT
         self.is_direct = True
         self._channel, self._sent = channel, (channel.sent, head, first_part)
+        self.instance = channel.instance
         return True
 
     def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
@@ -454,6 +455,7 @@ class Invocation:
             return
         sent = self._sent
         self._channel = self._sent = None
+        self.instance = b""
         if sent is None:
             raise AssertionError("handed back what was not sent")
         _, head, first_part = sent

@@ -220,6 +220,7 @@ class RecordedChannel:
     def __init__(self, script: Script) -> None:
         self._script = script
         self.sent = 1
+        self.instance = b"instance-1"
 
     def cancel(self, number: int) -> None:
         self._script.add(f"channel.cancel {number}")
