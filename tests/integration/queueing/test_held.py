@@ -93,7 +93,7 @@ async def test_what_is_held_too_long_goes_to_another_worker_and_was_no_run(
         await _pull_ahead(queue, version, calls, work)
         calls.stuck_after = len(calls.begun) + 100
         requests = await publish_many(queue, version, 300)
-        await until(lambda: len(calls.running) == SLOTS)
+        await until(lambda: calls.is_stuck and len(calls.running) == SLOTS)
         rest = set(requests) - set(calls.begun)
         async with worker(url, version, slots=1000) as other:
             await other.has(len(rest))
@@ -116,7 +116,7 @@ async def test_nothing_that_was_withdrawn_while_it_was_held_is_begun(
         await _pull_ahead(queue, version, calls, work)
         calls.stuck_after = len(calls.begun) + 100
         requests = await publish_many(queue, version, 300)
-        await until(lambda: len(calls.running) == SLOTS)
+        await until(lambda: calls.is_stuck and len(calls.running) == SLOTS)
         begun = set(calls.begun)
         rest = [request for request in requests if request not in begun]
         for request in rest:
