@@ -219,6 +219,14 @@ class TooManyBodies(PlatformFault):
     always = _RETRY_SOON
 
 
+class TooManyChannels(PlatformFault):
+    """The process has as many channels of workers as it may; the worker goes on with the queue."""
+
+    status = 503
+    kind = "too-many-channels"
+    summary = "Too many workers have a channel to this process"
+
+
 class Starting(PlatformFault):
     """This process has not loaded the store yet."""
 

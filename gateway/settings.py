@@ -7,17 +7,16 @@ gateway holds of it `UploadSettings`. Bodies of REST calls are bounded by a cons
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
-
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from typing import Annotated, Literal
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
+from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, NotEmpty
 from runtime.settings import Address, Name, Seconds, Section, load
-from runtime.text_rules import text_rule
 from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
@@ -37,24 +36,23 @@ def parse_hop(value: object) -> object:
         ) from None
 
 
-Value = TypeVar("Value")
-Count = Annotated[int, Field(ge=1)]
-Bytes = Annotated[int, Field(ge=0)]
-Replicas = Annotated[int, Field(ge=1, le=5)]
-TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(parse_hop)]
-Origin = Annotated[str, AfterValidator(normal_origin)]
+Count = Annotated[int, AtLeast(1)]
+Bytes = Annotated[int, AtLeast(0)]
+Replicas = Annotated[int, AtLeast(1), AtMost(5)]
+TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], Before(parse_hop)]
+Origin = Annotated[str, After(normal_origin)]
 HostName = Annotated[
     str,
-    text_rule(
-        r"^[0-9A-Za-z._-]*$|^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*$",
+    Matching(
+        r"[0-9A-Za-z._-]*|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*",
         "be a host name, or an address without brackets, and no port",
     ),
 ]
 """A name, an IPv4 address or an IPv6 address without brackets; no port."""
 ImageTemplate = Annotated[
     str,
-    text_rule(
-        r"^process://.|^http://[^/\s]+:[0-9]{1,5}/?$",
+    Matching(
+        r"process://.(?s:.*)|http://[^/\s]+:[0-9]{1,5}/?",
         "be process:// and a command, or http://HOST:PORT",
     ),
 ]
@@ -67,14 +65,14 @@ _LIMITS = ServerLimits()
 class EdgeSettings(Section):
     """The listener for clients, and its limits."""
 
-    listen: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address.parse("127.0.0.1:8080"),)
+    listen: Annotated[tuple[Address, ...], NotEmpty()] = (Address.parse("127.0.0.1:8080"),)
     """Addresses to listen on: host:port, [ipv6]:port or unix:/path."""
     host_suffix: Annotated[
         str,
-        text_rule(r"^$|^[A-Za-z0-9._-]+$", "be a domain such as invocation.example.com, or empty"),
+        Matching(r"[A-Za-z0-9._-]*", "be a domain such as invocation.example.com, or empty"),
     ] = ""
     """Domain after the ids in an invocation host name, e.g. invocation.example.com; empty: any."""
-    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    processes: Annotated[int, AtLeast(1), AtMost(256)] = 1
     """Gateway processes that share the addresses; about one per core."""
     max_connections: Count = _LIMITS.max_connections
     """Open connections per process; a further one gets 503 and is closed."""
@@ -97,7 +95,7 @@ class EdgeSettings(Section):
     """Time in which a client reads no byte of a pending response; then the connection is reset."""
     idle_timeout_s: Seconds = _LIMITS.idle_timeout_s
     """Time between two requests on a connection; then it is closed."""
-    vanished_s: Annotated[Seconds, Field(ge=1)] = _LIMITS.vanished_s
+    vanished_s: Annotated[Seconds, AtLeast(1)] = _LIMITS.vanished_s
     """Time without a sign of life from a client's machine; then the connection is reset."""
     trusted_hops: tuple[TrustedHop, ...] = ()
     """Networks of the proxies in front whose Forwarded and X-Forwarded headers are believed; unix:
@@ -131,7 +129,7 @@ class AttachSettings(Section):
     """Host in the URL that workers get, if it differs from listen (0.0.0.0, NAT); empty: listen."""
     max_connections: Count = _LIMITS.max_connections
     """Open worker connections per process; a further one gets 503 and is closed."""
-    vanished_s: Annotated[Seconds, Field(ge=1)] = _LIMITS.vanished_s
+    vanished_s: Annotated[Seconds, AtLeast(1)] = _LIMITS.vanished_s
     """Time without a sign of life from a worker's machine; then the connection is reset."""
 
 
@@ -150,26 +148,24 @@ class ControlSettings(Section):
     secrets_key_file: Path = Path(".gateway/master.key")
     """File with the master key (32 random bytes), which encrypts secrets and signs tokens. Created
     at the first start; every process with the role api or provision needs the same file."""
-    api_url: Annotated[str, text_rule(r"^(http://[^/?#@]+)?$", "be http://HOST:PORT, or empty")] = (
-        ""
-    )
+    api_url: Annotated[str, Matching(r"(http://[^/?#@]+)?", "be http://HOST:PORT, or empty")] = ""
     """URL of the REST API for workers, and for processes without the role api, which forward API
     calls there; empty: the first address of edge.listen."""
     nats_urls: tuple[str, ...] = ()
     """NATS URLs that workers get; empty: nats.urls."""
     default_account: str = "nvcf-default"
     """Account of the token that POST /v1/admin/keys makes when the request names none."""
-    deploy_timeout_s: Annotated[Seconds, Field(gt=0)] = 600.0
+    deploy_timeout_s: Annotated[Seconds, Above(0)] = 600.0
     """Time for a deployment to become ACTIVE; then it is ERROR."""
     drain_timeout_s: Seconds = 3600.0
     """Time for a graceful undeploy to finish queued and running requests."""
-    admin_token_s: Annotated[Seconds, Field(gt=0)] = 43_200.0
+    admin_token_s: Annotated[Seconds, Above(0)] = 43_200.0
     """Lifetime of an admin token."""
-    invocation_token_s: Annotated[Seconds, Field(gt=0)] = 900.0
+    invocation_token_s: Annotated[Seconds, Above(0)] = 900.0
     """Lifetime of an invocation token."""
-    worker_lease_s: Annotated[Seconds, Field(ge=3)] = 15.0
+    worker_lease_s: Annotated[Seconds, AtLeast(3)] = 15.0
     """Time without a heartbeat after which a worker counts as disconnected."""
-    worker_token_s: Annotated[Seconds, Field(ge=60)] = 3600.0
+    worker_token_s: Annotated[Seconds, AtLeast(60)] = 3600.0
     """Lifetime of a worker token; the worker gets the next one before it expires."""
     project_old_sdks: bool = True
     """Show the SDKs of 2024/25 states that they know: they know neither DEGRADING nor DEGRADED."""
@@ -184,15 +180,14 @@ class JwtSettings(Section):
     """Accepted audiences, of which the claim aud must name one. Required with issuer."""
     jwks_url: str = ""
     """URL of the issuer's public keys (JWKS). Required with issuer."""
-    refresh_s: Annotated[Seconds, Field(gt=0)] = 300.0
+    refresh_s: Annotated[Seconds, Above(0)] = 300.0
     """Time between two fetches of the keys."""
 
-    @field_validator("audiences", "jwks_url")
-    @classmethod
-    def _require_with_issuer(cls, value: Value, info: ValidationInfo) -> Value:
-        if info.data.get("issuer") and not value:
-            raise ValueError("must be set, because jwt.issuer is")
-        return value
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what an issuer needs and does not have."""
+        for name in ("audiences", "jwks_url"):
+            if self.issuer and not getattr(self, name):
+                yield name, "must be set, because jwt.issuer is"
 
 
 class AdminSettings(Section):
@@ -225,7 +220,7 @@ class LogSettings(Section):
 class InstanceTypeSettings(Section):
     """An instance type: a machine, or a share of one, with a GPU."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, NotEmpty()]
     """Name that deployments use."""
     description: str = ""
     """Text for people; has no effect."""
@@ -236,9 +231,9 @@ class InstanceTypeSettings(Section):
 class GpuSettings(Section):
     """A GPU model of a cluster."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, NotEmpty()]
     """Name that deployments use."""
-    instance_types: Annotated[tuple[InstanceTypeSettings, ...], Field(min_length=1)]
+    instance_types: Annotated[tuple[InstanceTypeSettings, ...], NotEmpty()]
     """Instance types that offer this GPU."""
 
 
@@ -253,7 +248,7 @@ class ClusterSettings(Section):
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
     """GPUs that it offers."""
-    images: dict[str, ImageTemplate] = Field(default_factory=dict)
+    images: dict[str, ImageTemplate] = field(default_factory=dict)
     """Command or running server per container image, which may contain *; the first match wins."""
 
 
@@ -268,13 +263,13 @@ class ProvisionSettings(Section):
     """Time for an instance to finish its requests before it is killed."""
     idle_s: Seconds = 300.0
     """Time in which an instance above the minimum was not needed; then it is stopped."""
-    restart_first_s: Annotated[Seconds, Field(gt=0)] = 1.0
+    restart_first_s: Annotated[Seconds, Above(0)] = 1.0
     """Delay before an instance that ended is restarted; doubled after each further failure."""
-    restart_most_s: Annotated[Seconds, Field(gt=0)] = 60.0
+    restart_most_s: Annotated[Seconds, Above(0)] = 60.0
     """Upper bound of this delay."""
     max_failed_starts: Count = 5
     """Failed starts in a row, while the version is DEPLOYING, after which an instance is FAILED."""
-    unresponsive_s: Annotated[Seconds, Field(gt=0)] = 60.0
+    unresponsive_s: Annotated[Seconds, Above(0)] = 60.0
     """Time for which a running instance may be unhealthy or silent; then it is restarted."""
 
 
@@ -284,7 +279,7 @@ Role = Literal["invocation", "api", "provision"]
 class GatewaySettings(GatewayBrokerSettings):
     """All settings of the gateway; the sections of the queue and its broker are inherited."""
 
-    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ("invocation", "api", "provision")
+    roles: Annotated[tuple[Role, ...], NotEmpty()] = ("invocation", "api", "provision")
     """Tasks of the processes: serve invocations, serve the REST API, run the instances."""
     clusters: tuple[ClusterSettings, ...] = ()
     """Clusters on which functions can be deployed."""

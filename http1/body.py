@@ -17,6 +17,8 @@ MAX_TRAILER_BYTES = 16_384
 MAX_STEPS = 512
 """Maximum number of chunks, or of lines, that one call decodes: a read of 256 KB can bring 40,000
 chunks of one byte, for which the other connections would wait."""
+MAX_WHOLE_BYTES = 4096
+"""Maximum length of a chunk that is passed on as it is: copying a larger one is the lesser cost."""
 
 _size_line = re.compile(
     rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n"
@@ -57,6 +59,9 @@ _TRAILERS: Final = ChunkState.TRAILERS
 _COMPLETE: Final = ChunkState.COMPLETE
 _LINE_LIMITS = (MAX_SIZE_LINE_BYTES, 0, 2, MAX_TRAILER_BYTES)
 """The longest line in each state."""
+_MAX_KNOWN_FRAMINGS = 1024
+_known_framings: dict[int, tuple[int, tuple[bytes, ...]]] = {}
+"""What `_framing_of` returns, for lengths of events that have come."""
 
 
 class SizedBody:
@@ -76,6 +81,10 @@ class SizedBody:
         taken = data[at : at + min(self.left, enough_bytes)]
         self.left -= len(taken)
         return taken, at + len(taken)
+
+    def whole(self, data: bytes) -> int:  # noqa: ARG002  as `ChunkedBody.whole`
+        """Return 0: there are no chunks."""
+        return 0
 
     def is_truncated(self, held_bytes: int) -> bool:
         """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
@@ -125,12 +134,20 @@ class ChunkedBody:
         if held:
             decoded, reached = self._decode(self._held + data[at:], 0, enough_bytes)
             return decoded, at - held + reached
-        if self._state is _SIZE_LINE and (match := _plain_size(data, at)) is not None:
-            # The usual read of a stream: exactly one chunk.
-            start, size, end = match.end(), int(match[1], 16), len(data) - 2
-            if start + size == end and 0 < size <= enough_bytes and data.endswith(b"\r\n"):
-                return data[start:end], end + 2
         return self._decode(data, at, enough_bytes)
+
+    def whole(self, data: bytes) -> int:
+        """Return the size of the chunk if ``data`` is exactly the body's next chunk, else 0.
+
+        It is the usual read of a stream of events. Such a chunk needs no `take`, and can be passed
+        on as it is: its first line is the size alone, in one case of letters and without zeros
+        before it. One of more than `MAX_WHOLE_BYTES` is not looked at.
+        """
+        length = len(data)
+        if length > MAX_WHOLE_BYTES or self._held or self._state is not _SIZE_LINE:
+            return 0
+        size, starts = _known_framings.get(length) or _framing_of(length)
+        return size if data.startswith(starts) and data.endswith(b"\r\n") else 0
 
     def is_truncated(self, held_bytes: int) -> bool:
         """Whether the body stays incomplete if only the ``held_bytes`` are still to be decoded."""
@@ -221,6 +238,21 @@ class ChunkedBody:
         self.is_flawed = True
         self._state = _COMPLETE
         return after
+
+
+def _framing_of(length: int) -> tuple[int, tuple[bytes, ...]]:
+    """Return the size of a chunk that has ``length`` bytes with its framing, and its first line.
+
+    The line is given in both cases of letters; 0 and none if no chunk has this length.
+    """
+    if len(_known_framings) >= _MAX_KNOWN_FRAMINGS:
+        _known_framings.clear()
+    for digits in range(1, 4):
+        size = length - len(b"\r\n\r\n") - digits
+        if size > 0 and len(b"%x" % size) == digits:
+            _known_framings[length] = size, (b"%x\r\n" % size, b"%X\r\n" % size)
+            return _known_framings[length]
+    return 0, ()
 
 
 def _large_trailers() -> BodyError:

@@ -59,6 +59,7 @@ class Request:
         "body_bytes",
         "headers",
         "host",
+        "known",
         "method",
         "peer",
         "received_at",
@@ -89,9 +90,73 @@ class Request:
         self.peer = Peer() if peer is None else peer
         self.source = UNKNOWN
         self.values = dict(headers) if values is None else values
+        self.known: KnownHead | None = None
+
+
+class KnownHead:
+    """A head that repeats. ``plan`` is what who serves its requests keeps for the next one."""
+
+    __slots__ = (
+        "_authority",
+        "_body_bytes",
+        "_headers",
+        "_host",
+        "_method",
+        "_target",
+        "_values",
+        "plan",
+    )
+
+    def __init__(self, request: Request) -> None:
+        self._method = request.method
+        self._target = request.target
+        self._authority = request.authority
+        self._headers = request.headers
+        self._body_bytes = request.body_bytes
+        self._host = request.host
+        self._values = request.values
+        self.plan: object = None
+
+    def request(self, now: float, peer: Peer) -> Request:
+        """Return a request with this head, received at ``now``."""
+        request = Request(
+            self._method,
+            self._target,
+            self._authority,
+            self._headers,
+            self._body_bytes,
+            now,
+            self._host,
+            peer,
+            self._values,
+        )
+        request.known = self
+        return request
 
 
 # Server side
+
+
+class EncodedHead:
+    """A response head as HTTP/1.1 sends it, for heads that repeat.
+
+    ``lines`` are complete header lines of ``headers``. ``has_date`` and ``has_server``: the server
+    does not add its own.
+    """
+
+    __slots__ = ("has_date", "has_server", "headers", "lines", "status")
+
+    def __init__(self, status: int, headers: Headers, lines: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.lines = lines
+        names = {name for name, _ in headers}
+        self.has_date = b"date" in names
+        self.has_server = b"server" in names
+
+
+TakeChunk = Callable[[bytes, int], None]
+"""Takes one chunk of a body as HTTP/1.1 sends it, and its size (RFC 9112 §7.1)."""
 
 
 class ResponseWriter(Protocol):
@@ -110,8 +175,19 @@ class ResponseWriter(Protocol):
         HEAD, 204 and 304 it is only what the head announces (``None``: nothing announced).
         """
 
+    def send_whole(
+        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+    ) -> None:
+        """Send a whole response: `send_head`, `send_data` and `send_end` in one.
+
+        ``more_lines`` are further header lines of it, complete and lower case.
+        """
+
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; they leave in this turn of the event loop."""
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body, which are one chunk (`TakeChunk`)."""
 
     def add_trailers(self, trailers: Headers) -> None:
         """Send ``trailers`` at the end of the response, if the peer asked for such.
@@ -124,6 +200,18 @@ class ResponseWriter(Protocol):
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream (RFC 9112 §8, RFC 9113 §5.4.2)."""
+
+    def hand_over(self, headers: Headers, successor: object) -> None:
+        """Respond 101 and let ``successor`` have the connection (RFC 9110 §7.8).
+
+        It is an ``asyncio.Protocol``, which this module does not know.
+        """
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """From now on, report a read that is exactly one chunk of the request's body as it is.
+
+        It goes to ``take_chunk`` in place of `RequestStream.request_data`, until the request ends.
+        """
 
     def pause_reading(self) -> None:
         """Stop reading the request's body; bytes already read may still arrive."""
@@ -224,6 +312,13 @@ class RequestWriter(Protocol):
 
     def send_end(self) -> None:
         """Complete the request."""
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """From now on, report a read that is exactly one chunk of the response's body as it is.
+
+        It goes to ``take_chunk`` in place of `ResponseStream.response_data`, until the response
+        ends or is discarded.
+        """
 
     def pause_reading(self) -> None:
         """Stop reading the response; bytes already read may still arrive."""

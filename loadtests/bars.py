@@ -128,6 +128,22 @@ BARS = (
         measure=_of_gateway("idle_alone_rss"),
     ),
     Bar(
+        "memory of an idle channel in the gateway",
+        "KiB",
+        8.0,
+        at_least=False,
+        needs=_gateway("channels"),
+        measure=_of_gateway("channels_kib"),
+    ),
+    Bar(
+        "CPU of the heartbeats of 3,200 channels",
+        "%",
+        1.0,
+        at_least=False,
+        needs=_gateway("channels"),
+        measure=_of_gateway("channels_cpu"),
+    ),
+    Bar(
         "gateway ready with very many functions",
         "s",
         10.0,

@@ -28,12 +28,14 @@ ROWS = {
     "transfer": "100 MB bodies",
     "idle": "An idle gateway",
     "held": "Waiting invocations held open",
+    "channels": "Idle channels, 16 gateway processes and 200 agents",
     "many": "Very many functions in the store",
 }
 ONLY_SYSTEMS = {
     "queued": (BEFORE, GATEWAY),
     "idle": (BEFORE, GATEWAY),
     "held": (NGINX, AIOHTTP, BEFORE, GATEWAY),
+    "channels": (GATEWAY,),
     "many": (GATEWAY_10, GATEWAY),
 }
 """The systems of a row that is not measured for all."""
@@ -96,6 +98,8 @@ FIGURES = (
     Figure("idle_alone_rss", "idle", "resident memory, a process for invocations alone", "MB", 1),
     Figure("idle_alone_pss", "idle", "the same, shared pages divided (PSS)", "MB", 1),
     Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
+    Figure("channels_kib", "channels", "memory in the gateway processes", "KiB/channel", 1),
+    Figure("channels_cpu", "channels", "CPU of all heartbeats, both ends", "% of a core", 2),
     Figure("many_ready", "many", "ready after a restart", "s", 2),
     Figure("many_memory", "many", "memory, largest gateway process", "MB"),
     Figure("many_memory_all", "many", "memory, all gateway processes", "MB"),

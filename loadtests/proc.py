@@ -88,6 +88,12 @@ def role_of(argv: Sequence[str]) -> Role:
     return Role.FRONT if ("gateway", "serve") in pairs else Role.OTHER
 
 
+def is_dev(argv: Sequence[str]) -> bool:
+    """Return whether a process is `gateway dev` itself, or what it becomes once all is started."""
+    names = [word.rpartition("/")[2] for word in argv]
+    return ("gateway", "dev") in itertools.pairwise(names)
+
+
 def port_of(argv: Sequence[str]) -> int:
     """Return the value of ``--port``. Raises ValueError if there is none."""
     return int(argv[argv.index("--port") + 1])
@@ -175,6 +181,11 @@ def environment_of(pid: int) -> dict[str, str]:
     pairs = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     named = (pair.decode(errors="replace").partition("=") for pair in pairs if pair)
     return {name: value for name, _, value in named}
+
+
+def on_cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process's first thread, to the nanosecond (sched-stats)."""
+    return int((_PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
 
 
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:

@@ -36,6 +36,7 @@ from loadtests.figures import (
 from loadtests.proc import ProcessesChangedError
 from loadtests.revision import RevisionError, extract
 from loadtests.scenarios import queued as in_line
+from loadtests.scenarios.channels import channels
 from loadtests.scenarios.held import held
 from loadtests.scenarios.idle import idle
 from loadtests.scenarios.leave import leave
@@ -71,6 +72,7 @@ class Plan:
     queued_s: float
     sse_s: float
     leaving: int
+    channels_s: float
     generator: str
     functions: int
     against: str
@@ -101,6 +103,7 @@ class Run:
             "transfer": transfer,
             _IDLE: lambda target: idle(target, children),
             _HELD: lambda target: held(target, plan.held),
+            "channels": lambda _: channels(children, plan.channels_s),
             _MANY: many,
         }
 
@@ -274,6 +277,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         queued_s=3.0 if quick else 6.0,
         sse_s=2.0 if quick else 5.0,
         leaving=10 if quick else 50,
+        channels_s=15.0 if quick else 60.0,
         generator=generator or "",
         functions=arguments.functions,
         against=arguments.against,

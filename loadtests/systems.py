@@ -140,23 +140,23 @@ def invocations_alone(target: Target, children: Children) -> Iterator[int]:
         children.stop([child])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
     with closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait_for_port(child: Child, port: int) -> Child:
-    child.wait_until(lambda: _accepts(port), _START_S)
+    child.wait_until(lambda: accepts(port), _START_S)
     return child
 
 
 def _inference(run: _Run, name: str) -> tuple[Child, int]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "loadtests.peers.inference", "--port", str(port)]
     return _wait_for_port(run(f"{name}-inference", command), port), port
 
@@ -171,7 +171,7 @@ def _nginx(run: _Run, folder: Path) -> Target:
     if binary is None:
         raise StartError("nginx is not installed")
     inference, upstream = _inference(run, NGINX)
-    port = _free_port()
+    port = free_port()
     command = nginx.command(binary, folder / "nginx", port, upstream)
     child = _wait_for_port(run(NGINX, command), port)
     return Target(NGINX, port, (), (inference.pid, child.pid), upstream)
@@ -179,7 +179,7 @@ def _nginx(run: _Run, folder: Path) -> Target:
 
 def _aiohttp(run: _Run, _: Path) -> Target:
     inference, upstream = _inference(run, AIOHTTP)
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "loadtests.peers.proxy", "--port", str(port)]
     command += ["--upstream", f"http://127.0.0.1:{upstream}"]
     child = _wait_for_port(run(AIOHTTP, command), port)

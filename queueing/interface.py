@@ -114,12 +114,16 @@ class FunctionQueue(Protocol):
         envelope: bytes,
         callbacks: PublishCallbacks,
         trace: bytes,
+        *,
+        runs: int = 0,
     ) -> None:
         """Add ``envelope`` to the queue of ``version_id``, which is created if it does not exist.
 
-        The request id is also the message id: a repeated publish with the same id is stored once.
-        ``trace`` is the value of ``traceparent``, or empty. Never blocks and never raises for
-        what the broker does: failures go to ``callbacks``, never before this method returns.
+        A request is stored once, also if it is published again with the same id.
+        ``trace`` is the value of ``traceparent``, or empty. ``runs`` is how often workers have run
+        it, or may have, without the queue; if none is left, it is undeliverable. Never blocks and
+        never raises for what the broker does: failures go to ``callbacks``, never before this
+        method returns.
         """
 
     def withdraw(self, version_id: str, request_id: str) -> None:
@@ -132,6 +136,12 @@ class FunctionQueue(Protocol):
         the request may have been leased between the two. Raises `QueueUnavailable`; the request is
         withdrawn then too.
         """
+
+    def has_waiting(self, version_id: str) -> bool:
+        """Return whether a request of this process may be waiting for a lease."""
+
+    def leased(self, request_id: str) -> None:
+        """A worker says that it has leased the request; those before it are leased too."""
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``.
@@ -248,6 +258,7 @@ class PullConsumer(Protocol):
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
         renew: Callable[[], None],
+        on_line: Callable[[], None],
     ) -> None:
         """Call these from now on.
 
@@ -256,15 +267,23 @@ class PullConsumer(Protocol):
         queue has lost its requests, or may have: the gateways need to know which ones run.
         ``on_bound``: the queue was bound, for the first time or again. ``renew``: the leases are to
         be renewed, because of a standstill or a lost connection that was shorter than that, or
-        because they have not been for longer than their duration permits.
+        because they have not been for longer than their duration permits. ``on_line``:
+        `is_line_empty` has changed.
         """
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased.
+        """Set how many further requests may be run.
 
-        Every lease reduces the number by one; call this when it changes otherwise. 0 or less
-        cancels open pulls; a request that arrives nevertheless gets a nak.
+        Every lease that is handed over reduces the number by one; call this when it changes
+        otherwise. 0 or less cancels open pulls; a request that arrives nevertheless gets a nak. A
+        queue may lease a few requests more and hold them for moments, until there is room.
         """
+
+    def taken(self) -> None:
+        """One request less may be leased: its slot is taken otherwise. No pull is cancelled."""
+
+    def is_line_empty(self) -> bool:
+        """Return whether no request waited when the broker last said so, or let a pull wait."""
 
     def is_bound(self) -> bool:
         """Whether the queue has been found, so that requests can arrive."""
@@ -461,6 +480,10 @@ class EmbeddedBroker(Protocol):
 
     @property
     def argv(self) -> list[str]: ...
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it needs in its environment."""
 
     @property
     def ready_line(self) -> str:

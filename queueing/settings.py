@@ -5,14 +5,13 @@ A new backend adds its section to both classes at the end, and nowhere else in t
 
 from typing import Annotated
 
-from pydantic import Field
-
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
+from runtime.setting_rules import AtLeast, AtMost
 from runtime.settings import Name, Seconds, Section
 
-Count = Annotated[int, Field(ge=1)]
-Replicas = Annotated[int, Field(ge=1, le=5)]
-QueueReplicas = Annotated[int, Field(ge=0, le=5)]
+Count = Annotated[int, AtLeast(1)]
+Replicas = Annotated[int, AtLeast(1), AtMost(5)]
+QueueReplicas = Annotated[int, AtLeast(0), AtMost(5)]
 
 
 class QueueSettings(Section):
@@ -22,10 +21,13 @@ class QueueSettings(Section):
     """Region in the names of queues, and the value of the header nvcf-invocation-region."""
     max_messages: Count = 100_000
     """Requests per function version that wait for a worker; more get 429."""
-    lease_s: Annotated[Seconds, Field(ge=1)] = 30.0
+    lease_s: Annotated[Seconds, AtLeast(1)] = 30.0
     """Time after which a lease that its worker has not renewed ends: the request is redelivered."""
-    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
+    max_deliveries: Annotated[int, AtLeast(1), AtMost(100)] = 3
     """Runs of one request by workers; after the last it gets 502. What is given back is no run."""
+    direct: bool = True
+    """Whether a worker with a free slot and nothing in its queue gets a call at once, over a
+    channel that it keeps to each gateway process; false: every call goes through the queue."""
     replicas: QueueReplicas = 0
     """Copies of each queue in the broker's cluster; 0: three in a cluster, else one."""
 

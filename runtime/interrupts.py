@@ -8,6 +8,9 @@ import os
 import signal
 from types import FrameType
 
+REPEAT_S = 0.5
+"""Seconds within which a further signal counts as the same request: a signal to a process group
+arrives twice, directly and again from a parent that forwards it, as make does."""
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C has ended."""
 

@@ -18,14 +18,12 @@ from typing import Any
 import uvloop
 
 from runtime.awake import AwakeClock
+from runtime.interrupts import REPEAT_S
 from runtime.tasks import cancel_all
 
 EXIT_UNUSABLE = 2
 """Exit code of a process that cannot start with its configuration: a restart fails as well."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REPEAT_S = 0.5
-"""Seconds within which a further signal counts as the same request: a signal to a process group
-arrives twice, directly and again from a parent that forwards it, as make does."""
 _PR_SET_PDEATHSIG = 1
 
 

@@ -3,8 +3,7 @@
 A family (`Counter`, `Gauge`, `Histogram`, `Summary`) holds one child per combination of label
 values. A hot path looks its child up once and then counts on it: ``child.value += 1``. Names are
 written exactly as declared: `prometheus_client` would append ``_total`` to every counter, and
-NVCF's autoscaler reads ``function_request`` without it (`docs/wire.md` §17.1). Only the
-``process_`` metrics come from `prometheus_client`.
+NVCF's autoscaler reads ``function_request`` without it (`docs/wire.md` §17.1).
 
 Not thread-safe: everything runs in the event loop's thread.
 """
@@ -16,7 +15,7 @@ from itertools import chain, islice
 from operator import add
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from runtime.process_metrics import process_lines
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 MAX_CHILDREN = 10_000
@@ -214,6 +213,12 @@ class ScrapedGauge(Family[GaugeChild]):
         return f"{self.name}{_brace(joined)} {_number(value)}\n"
 
 
+class ScrapedCounter(ScrapedGauge):
+    """Values that only grow, read at each scrape."""
+
+    kind = "counter"
+
+
 class Histogram(Family[HistogramChild]):
     """Counts of observations by upper bound, and their sum. The bucket ``+Inf`` is implied."""
 
@@ -272,9 +277,7 @@ class MetricRegistry:
         """``constant`` are labels of every series except the ``process_`` metrics."""
         self._families: dict[str, AnyFamily] = {}
         self._constant = _pairs((constant or {}).items())
-        self._process = CollectorRegistry()
-        if with_process:
-            ProcessCollector(registry=self._process)
+        self._has_process = with_process
 
     def counter(
         self, name: str, help_text: str, labels: Sequence[str] = (), *, max_children: int = 0
@@ -324,7 +327,8 @@ class MetricRegistry:
         )
         while part := "".join(islice(lines, PART_LINES)):
             yield part.encode()
-        yield generate_latest(self._process)
+        if self._has_process:
+            yield "".join(process_lines()).encode()
 
 
 def _pairs(labels: Iterable[tuple[str, str]]) -> str:

@@ -13,38 +13,86 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    Self,
+    TypeVar,
+    dataclass_transform,
+    get_type_hints,
+)
 
 import orjson
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
+
+from runtime.setting_rules import (
+    AtLeast,
+    Before,
+    Matching,
+    RefusedError,
+    SettingProblem,
+    is_list,
+    read_value,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import core_schema
-
-from runtime.text_rules import message_of, text_rule
 
 
-class Section(BaseModel):
-    """A group of settings, or all of a program: frozen, every key declared, defaults validated."""
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Section:
+    """A group of settings, or all of a program: a frozen dataclass, every key declared.
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+    `load` reads each value by its annotation (`runtime.setting_rules`).
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong among the settings together: a setting, and a message."""
+        yield from ()
+
+    @classmethod
+    def from_setting(cls, value: object) -> Self:
+        """Return the section of a TOML table. Raises `RefusedError`."""
+        if not isinstance(value, Mapping):
+            text = f"Input should be a valid dictionary or instance of {cls.__name__}"
+            raise RefusedError([SettingProblem((), text)])
+        read: dict[str, Any] = {}
+        problems: list[SettingProblem] = []
+        settings = _settings_of(cls)
+        for name, setting in settings.items():
+            if name not in value:
+                if setting.is_required:
+                    problems.append(SettingProblem((name,), "must be set"))
+                continue
+            try:
+                read[name] = read_value(setting.kind, value[name])
+            except RefusedError as error:
+                problems += [SettingProblem((name, *at), message) for at, message in error.problems]
+        problems += [
+            SettingProblem((name,), "no such setting") for name in value if name not in settings
+        ]
+        if not problems:
+            section = cls(**read)
+            problems = [SettingProblem((name,), message) for name, message in section.defects()]
+            if not problems:
+                return section
+        raise RefusedError(problems)
 
 
-Model = TypeVar("Model", bound=BaseModel)
+class Setting(NamedTuple):
+    """The type of a setting, an annotation, and its default, ``dataclasses.MISSING`` for none."""
+
+    kind: Any
+    default: object
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is MISSING
+
+
+Model = TypeVar("Model", bound=Section)
 
 
 class SettingsError(Exception):
@@ -61,10 +109,11 @@ _UNITS_S = {
     "s": 1.0,
     "ms": 1e-3,
     "us": 1e-6,
-    "\N{MICRO SIGN}s": 1e-6,
+    "\u00b5s": 1e-6,
     "ns": 1e-9,
 }
-_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|\N{MICRO SIGN}s|ns)")
+# The micro sign by its number: by its name, a megabyte of names is loaded.
+_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|\u00b5s|ns)")
 _GO = re.compile(rf"(?:{_GO_PART.pattern})+")
 _ISO = re.compile(
     r"P(?:(?P<d>\d+)D)?(?:T(?=\d)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?",
@@ -103,10 +152,10 @@ def _seconds_of_text(text: str) -> float:
         return math.nan
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Before(parse_seconds), AtLeast(0)]
 """A duration in seconds, at least 0; `parse_seconds` lists the formats."""
 Name = Annotated[
-    str, text_rule(r"^[A-Za-z0-9_-]{1,64}$", "consist of 1 to 64 letters, digits, - and _")
+    str, Matching(r"[A-Za-z0-9_-]{1,64}", "consist of 1 to 64 letters, digits, - and _")
 ]
 """A name that can be a part of subjects, paths and file names."""
 
@@ -155,34 +204,35 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, _source: object, _handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls._validate, serialization=core_schema.to_string_ser_schema()
-        )
-
-    @classmethod
-    def _validate(cls, value: object) -> Self:
-        if isinstance(value, cls):
-            return value
+    def from_setting(cls, value: object) -> Self:
+        """Return the address that is written as a text. Raises ValueError."""
         if not isinstance(value, str):
-            raise ValueError("not an address (write host:port as text)")  # noqa: TRY004  pydantic reports only ValueError
+            raise ValueError("not an address (write host:port as text)")  # noqa: TRY004  as other refused values
         return cls.parse(value)
 
 
-def keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+def keys(model: type[Section]) -> dict[str, Setting]:
     """Return every setting of a tree by its dotted name, in the order of declaration."""
     return dict(_walk(model, ""))
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _walk(annotation, f"{prefix}{name}.")
+def _walk(model: type[Section], prefix: str) -> Iterator[tuple[str, Setting]]:
+    for name, setting in _settings_of(model).items():
+        if isinstance(setting.kind, type) and issubclass(setting.kind, Section):
+            yield from _walk(setting.kind, f"{prefix}{name}.")
         else:
-            yield prefix + name, field
+            yield prefix + name, setting
+
+
+def _settings_of(model: type[Section]) -> dict[str, Setting]:
+    hints = get_type_hints(model, include_extras=True)
+    return {
+        member.name: Setting(
+            hints[member.name],
+            member.default if member.default_factory is MISSING else member.default_factory(),
+        )
+        for member in fields(model)  # type: ignore[arg-type]  # each subclass is made a dataclass
+    }
 
 
 def load(
@@ -203,25 +253,25 @@ def load(
     """
     environ = os.environ if environ is None else environ
     tree = {} if file is None else _read(file)
-    fields = keys(model)
+    settings = keys(model)
     problems: list[str] = []
     sources: dict[str, str] = {}
-    for name, dotted, text in _from_environment(fields, env_prefix, environ, aliases or {}):
-        if dotted not in fields:
+    for name, dotted, text in _from_environment(settings, env_prefix, environ, aliases or {}):
+        if dotted not in settings:
             problems.append(f"{name}: no such setting")
             continue
         sources[dotted] = name
-        _put(tree, dotted, _value_of(text, fields[dotted]))
-    for dotted in fields:
+        _put(tree, dotted, _value_of(text, settings[dotted]))
+    for dotted in settings:
         _create_sections(tree, dotted)
     try:
-        settings = model.model_validate(tree)
-    except ValidationError as error:
-        problems += [_describe(detail, sources) for detail in error.errors(include_url=False)]
+        loaded = model.from_setting(tree)
+    except RefusedError as error:
+        problems += [_describe(problem, sources) for problem in error.problems]
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
-    return settings
+    return loaded
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -234,7 +284,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_environment(
-    fields: Mapping[str, FieldInfo],
+    settings: Mapping[str, Setting],
     env_prefix: str,
     environ: Mapping[str, str],
     aliases: Mapping[str, str],
@@ -247,7 +297,7 @@ def _from_environment(
     for name, text in environ.items():
         if name.startswith(prefix):
             dotted = name.removeprefix(prefix).replace("__", ".").lower()
-            if dotted in fields or not _is_service_link(name, text):
+            if dotted in settings or not _is_service_link(name, text):
                 yield name, dotted, text
 
 
@@ -264,10 +314,9 @@ def _is_service_link(name: str, text: str) -> bool:
     return found[0].startswith("_SERVICE") or found[1] is not None or "://" in text
 
 
-def _value_of(text: str, field: FieldInfo) -> object:
-    """Return ``text`` in a form that pydantic accepts for ``field``: lists and tables decoded."""
-    origins = {get_origin(part) or part for part in (field.annotation, *get_args(field.annotation))}
-    if not origins & {list, tuple, set, frozenset, dict}:
+def _value_of(text: str, setting: Setting) -> object:
+    """Return ``text`` as the value in a file would be: lists and tables decoded."""
+    if not is_list(setting.kind):
         return text
     if text.lstrip().startswith(("[", "{")):
         try:
@@ -288,7 +337,7 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
 
 
 def _create_sections(tree: dict[str, Any], dotted: str) -> None:
-    """Create missing sections, so that pydantic reports a required setting by its full name."""
+    """Create missing sections, so that a required setting is reported by its full name."""
     for section in dotted.split(".")[:-1]:
         below = tree.setdefault(section, {})
         if not isinstance(below, dict):
@@ -296,9 +345,7 @@ def _create_sections(tree: dict[str, Any], dotted: str) -> None:
         tree = below
 
 
-def _describe(detail: Any, sources: Mapping[str, str]) -> str:
-    dotted = ".".join(str(part) for part in detail["loc"]) or "settings"
-    known = {"extra_forbidden": "no such setting", "missing": "must be set"}
-    message = known.get(detail["type"]) or message_of(detail)
+def _describe(problem: SettingProblem, sources: Mapping[str, str]) -> str:
+    dotted = ".".join(str(part) for part in problem.location) or "settings"
     source = sources.get(dotted)
-    return f"{dotted}: {message}" + (f" (from {source})" if source else "")
+    return f"{dotted}: {problem.message}" + (f" (from {source})" if source else "")

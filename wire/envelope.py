@@ -2,12 +2,11 @@
 
 It contains the request's head, the first part of its body, and the address and tokens with which
 the worker attaches to the gateway process that holds the client. It is NVCF's protobuf message
-``WorkerInvokeFunctionRequest``; `wire/nvcf.proto` is the contract.
+``WorkerInvokeFunctionRequest``; `wire/nvcf.proto` is the contract. This module writes it without
+protobuf, whose modules a gateway process therefore does not load; `wire.decoded_envelope` reads it.
 """
 
 from functools import lru_cache
-
-from google.protobuf.message import DecodeError
 
 from wire.errors import WireError
 from wire.headers import (
@@ -15,7 +14,6 @@ from wire.headers import (
     NVCF_INVOCATION_REGION,
     REPEATING,
 )
-from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 INLINE_BODY_BYTES = 32_768
 """Largest part of a request's body in its envelope; the worker fetches the rest by GET attach.
@@ -31,116 +29,62 @@ class EnvelopeError(WireError):
     """Fields that cannot be encoded as an envelope, or bytes that cannot be decoded as one."""
 
 
-class Envelope:
-    """A decoded envelope.
-
-    ``requested_at_ns`` is Unix time in nanoseconds. ``target_uri`` is the address of the gateway
-    process, scheme and authority. ``request_token`` is set if the body is longer than ``body``. An
-    empty ``method`` means that the whole request, head included, comes through GET attach
-    (`docs/wire.md` §5.2). ``stateful`` marks a session over a proxy, which has no single
-    response.
-    """
-
-    __slots__ = (
-        "body",
-        "headers",
-        "max_direct_response_bytes",
-        "method",
-        "nca_id",
-        "path",
-        "request_id",
-        "request_token",
-        "requested_at_ns",
-        "response_token",
-        "stateful",
-        "subject",
-        "target_uri",
-    )
-
-    def __init__(self, message: WorkerInvokeFunctionRequest) -> None:
-        """Read the fields of ``message``. Raises `EnvelopeError` if a required one is missing."""
-        if not message.requestId:
-            raise EnvelopeError("The envelope has no requestId")
-        for config in message.statelessConfig.connectionConfigs:
-            if config.HasField("http1Config"):
-                attach = config.http1Config
-                break
-        else:
-            raise EnvelopeError("The envelope has no HTTP/1 connection config")
-        time = message.requestTime
-        self.request_id: str = message.requestId
-        self.nca_id = message.ncaId
-        self.subject = message.subject
-        self.requested_at_ns = time.seconds * _NS + time.nanos
-        self.method = message.requestMethod.encode()
-        self.path = message.requestPath.encode()
-        self.headers = [
-            (header.key.encode(), header.value.encode()) for header in message.requestHeaders
-        ]
-        if message.opaqueHeaderValues:
-            self._restore(message)
-        self.body = message.requestBody
-        self.target_uri = attach.targetURI.encode()
-        self.response_token = attach.responseAuthorizationToken
-        self.request_token = attach.requestAuthorizationToken or None
-        self.stateful = message.HasField("statefulConfig")
-        self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
-
-    def _restore(self, message: WorkerInvokeFunctionRequest) -> None:
-        """Set the header values that are not UTF-8."""
-        headers = self.headers
-        for opaque in message.opaqueHeaderValues:
-            if opaque.index < len(headers):
-                headers[opaque.index] = (headers[opaque.index][0], opaque.value)
-
-
-def decode_envelope(data: bytes) -> Envelope:
-    """Decode an envelope. Raises `EnvelopeError` if ``data`` is not one."""
-    try:
-        message = WorkerInvokeFunctionRequest.FromString(data)
-    except DecodeError as error:
-        raise EnvelopeError("The bytes are not a WorkerInvokeFunctionRequest") from error
-    return Envelope(message)
-
-
-def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
+def encode_call_head(
     *,
-    request_id: str,
     nca_id: str,
     subject: str,
-    requested_at_ns: int,
     method: bytes,
     path: bytes,
     headers: list[tuple[bytes, bytes]],
-    more_headers: bytes = b"",
-    body: bytes,
-    target_uri: bytes,
-    response_token: str,
-    request_token: str | None,
 ) -> bytes:
-    """Return the encoded envelope of one request; the arguments are those of `Envelope`.
+    """Return the fields of an envelope that are the same for all calls with one head.
 
-    Header values are opaque bytes (RFC 9110 §5.5). ``more_headers`` are further ones, which
-    `encode_headers` has encoded.
+    The arguments are those of `wire.decoded_envelope.EnvelopeHead`. Header values are opaque bytes
+    (RFC 9110 §5.5). Further headers, from `encode_headers`, may be put behind what this returns.
 
-    Raises `EnvelopeError` if a header's name or the path is not UTF-8, or if the envelope is larger
-    than `MAX_ENVELOPE_BYTES`.
+    Raises `EnvelopeError` if a header's name or the path is not UTF-8.
     """
     if not method.isascii() or not path.isascii():
         _check_utf8([method, path])
     header_fields, opaque_fields = _headers(headers)
+    return b"".join(
+        (
+            _caller(nca_id, subject),
+            header_fields,
+            _method(method),
+            _field(b"z", path),
+            opaque_fields,
+        )
+    )
+
+
+def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
+    head: bytes,
+    *,
+    request_id: str,
+    requested_at_ns: int,
+    body: bytes,
+    target_uri: bytes,
+    response_token: str,
+    request_token: str | None,
+    channel_token: str = "",
+) -> bytes:
+    """Return the encoded envelope of one request.
+
+    The arguments are those of `wire.decoded_envelope.Envelope`.
+
+    ``head`` is from `encode_call_head`.
+
+    Raises `EnvelopeError` if the envelope is larger than `MAX_ENVELOPE_BYTES`.
+    """
     data = b"".join(
         (
             _field(b"\n", request_id.encode()),
-            _caller(nca_id, subject),
+            head,
             _timestamp(requested_at_ns),
             _field(b"R", body) if body else b"",
-            header_fields,
-            more_headers,
-            _method(method),
-            _field(b"z", path),
             _attach(target_uri, response_token.encode(), request_token),
-            opaque_fields,
+            _field(_CHANNEL_TAG, channel_token.encode()) if channel_token else b"",
         )
     )
     if len(data) > MAX_ENVELOPE_BYTES:
@@ -150,7 +94,7 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
 
 # Encoding by hand takes two thirds of the time of upb, which first copies every field into a
 # message. A field is its tag (number << 3 | 2, as a varint), its length as a varint, and its bytes;
-# the fields are in the order of their numbers. Decoding is left to upb: by hand it is no faster,
+# their order does not matter. Decoding is left to upb: by hand it is no faster,
 # and upb accepts every valid encoding that a peer may send.
 
 
@@ -165,6 +109,7 @@ def _varint(value: int) -> bytes:
 
 _SIZES = [_varint(size) for size in range(1024)]
 _OPAQUE_TAG = _varint(1001 << 3 | 2)
+_CHANNEL_TAG = _varint(1002 << 3 | 2)
 _MAX_DIRECT_RESPONSE = b"(" + _varint(MAX_DIRECT_RESPONSE_BYTES)
 
 _REPEATING = REPEATING | {NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, NVCF_INVOCATION_REGION}

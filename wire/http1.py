@@ -82,7 +82,8 @@ def is_token(name: bytes) -> bool:
     return bool(name) and not name.translate(None, _TOKEN)
 
 
-def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+def encode_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return header lines; names and values must be valid already."""
     # Half the time of "%b: %b" for each.
     join = b": ".join
     return b"\r\n".join([*[join(header) for header in headers], b""])
@@ -94,13 +95,11 @@ def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framin
     Names and values must be valid already: they come from a parser or from this program. Raises
     `HeadError` for a status outside 100 to 599.
     """
-    return b"%b%b%b\r\n" % (status_line(status), _lines(headers), framing)
+    return b"%b%b%b\r\n" % (status_line(status), encode_lines(headers), framing)
 
 
-def encode_request_head(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], framing: bytes
-) -> bytes:
-    """Return a request head; ``framing`` as in `encode_response_head`.
+def encode_request_start(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the beginning of a request head: its first line and the lines of ``headers``.
 
     Names must be tokens already. Raises `HeadError` for other arguments that the server would parse
     as a different request (RFC 9112 §11.1): no HTTP parser has checked what an envelope holds.
@@ -109,10 +108,20 @@ def encode_request_head(
         raise HeadError("The method is not a token")
     if not target or target.translate(None, _VISIBLE):
         raise HeadError("The target is empty or holds a blank or control character")
-    lines = _lines(headers)
+    lines = encode_lines(headers)
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         raise HeadError("A header value holds a line break or NUL")
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing)
+    return b"%b %b HTTP/1.1\r\n%b" % (method, target, lines)
+
+
+def encode_request_head(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], framing: bytes
+) -> bytes:
+    """Return a request head; ``framing`` as in `encode_response_head`.
+
+    Raises `HeadError` as `encode_request_start`.
+    """
+    return b"%b%b\r\n" % (encode_request_start(method, target, headers), framing)
 
 
 def encode_chunk(data: bytes) -> bytes:
@@ -120,12 +129,17 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def chunk_data(chunk: bytes, size: int) -> bytes:
+    """Return the data of a whole chunk, of which there are ``size`` bytes."""
+    return chunk[-2 - size : -2]
+
+
 def encode_last_chunk(trailers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the last chunk and the trailer section (RFC 9112 §7.1.2).
 
     Names and values must be valid already.
     """
-    return b"0\r\n%b\r\n" % _lines(trailers)
+    return b"0\r\n%b\r\n" % encode_lines(trailers)
 
 
 def parse_inner_head(data: bytes) -> tuple[InnerHead, int] | None:

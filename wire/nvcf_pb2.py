@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwire/nvcf.proto\x12\x04nvcf\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\r\n\x1bWorkerInvokeFunctionRequest\x12\x11\n\trequestId\x18\x01 \x01(\t\x12\r\n\x05ncaId\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x18\n\x10largeResponseUrl\x18\x04 \x01(\t\x12\"\n\x1amaxDirectResponseSizeBytes\x18\x05 \x01(\r\x12R\n\x13inputAssetReference\x18\x06 \x03(\x0b\x32\x35.nvcf.WorkerInvokeFunctionRequest.InputAssetReference\x12/\n\x0brequestTime\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12M\n\x0estatefulConfig\x18\t \x01(\x0b\x32\x30.nvcf.WorkerInvokeFunctionRequest.StatefulConfigH\x00\x88\x01\x01\x12\x18\n\x0brequestBody\x18\n \x01(\x0cH\x01\x88\x01\x01\x12\x19\n\x11\x64irectResponseUrl\x18\x0c \x01(\t\x12@\n\x0erequestHeaders\x18\r \x03(\x0b\x32(.nvcf.WorkerInvokeFunctionRequest.Header\x12\x15\n\rrequestMethod\x18\x0e \x01(\t\x12\x13\n\x0brequestPath\x18\x0f \x01(\t\x12O\n\x0fstatelessConfig\x18\x12 \x01(\x0b\x32\x31.nvcf.WorkerInvokeFunctionRequest.StatelessConfigH\x02\x88\x01\x01\x12J\n\x12opaqueHeaderValues\x18\xe9\x07 \x03(\x0b\x32-.nvcf.WorkerInvokeFunctionRequest.OpaqueValue\x1a$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x1aN\n\x13InputAssetReference\x12\x0f\n\x07\x61ssetId\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x03 \x01(\t\x1a+\n\x0bOpaqueValue\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c\x1a\x96\x03\n\x0eStatefulConfig\x12\x1b\n\x13nvcfRegionOfInvoker\x18\x03 \x01(\t\x12\\\n\x11\x63onnectionConfigs\x18\x04 \x03(\x0b\x32\x41.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ConnectionConfig\x1a@\n\x0bProxyConfig\x12\x10\n\x08proxyURI\x18\x01 \x01(\t\x12\x1f\n\x17proxyAuthorizationToken\x18\x02 \x01(\t\x1a\xc6\x01\n\x10\x43onnectionConfig\x12S\n\x0bhttp1Config\x18\x01 \x01(\x0b\x32<.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ProxyConfigH\x00\x12S\n\x0bhttp3Config\x18\x02 \x01(\x0b\x32<.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ProxyConfigH\x00\x42\x08\n\x06\x63onfig\x1a\x95\x03\n\x0fStatelessConfig\x12]\n\x11\x63onnectionConfigs\x18\x01 \x03(\x0b\x32\x42.nvcf.WorkerInvokeFunctionRequest.StatelessConfig.ConnectionConfig\x1a\xae\x01\n\x0bHttp1Config\x12\x15\n\x08proxyURI\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\ttargetURI\x18\x02 \x01(\t\x12\"\n\x1aresponseAuthorizationToken\x18\x03 \x01(\t\x12&\n\x19requestAuthorizationToken\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_proxyURIB\x1c\n\x1a_requestAuthorizationToken\x1ar\n\x10\x43onnectionConfig\x12T\n\x0bhttp1Config\x18\x01 \x01(\x0b\x32=.nvcf.WorkerInvokeFunctionRequest.StatelessConfig.Http1ConfigH\x00\x42\x08\n\x06\x63onfigB\x11\n\x0f_statefulConfigB\x0e\n\x0c_requestBodyB\x12\n\x10_statelessConfigJ\x04\x08\x07\x10\x08J\x04\x08\x0b\x10\x0cJ\x04\x08\x10\x10\x11J\x04\x08\x11\x10\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwire/nvcf.proto\x12\x04nvcf\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\r\n\x1bWorkerInvokeFunctionRequest\x12\x11\n\trequestId\x18\x01 \x01(\t\x12\r\n\x05ncaId\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x18\n\x10largeResponseUrl\x18\x04 \x01(\t\x12\"\n\x1amaxDirectResponseSizeBytes\x18\x05 \x01(\r\x12R\n\x13inputAssetReference\x18\x06 \x03(\x0b\x32\x35.nvcf.WorkerInvokeFunctionRequest.InputAssetReference\x12/\n\x0brequestTime\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12M\n\x0estatefulConfig\x18\t \x01(\x0b\x32\x30.nvcf.WorkerInvokeFunctionRequest.StatefulConfigH\x00\x88\x01\x01\x12\x18\n\x0brequestBody\x18\n \x01(\x0cH\x01\x88\x01\x01\x12\x19\n\x11\x64irectResponseUrl\x18\x0c \x01(\t\x12@\n\x0erequestHeaders\x18\r \x03(\x0b\x32(.nvcf.WorkerInvokeFunctionRequest.Header\x12\x15\n\rrequestMethod\x18\x0e \x01(\t\x12\x13\n\x0brequestPath\x18\x0f \x01(\t\x12O\n\x0fstatelessConfig\x18\x12 \x01(\x0b\x32\x31.nvcf.WorkerInvokeFunctionRequest.StatelessConfigH\x02\x88\x01\x01\x12J\n\x12opaqueHeaderValues\x18\xe9\x07 \x03(\x0b\x32-.nvcf.WorkerInvokeFunctionRequest.OpaqueValue\x12\x15\n\x0c\x63hannelToken\x18\xea\x07 \x01(\t\x1a$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x1aN\n\x13InputAssetReference\x12\x0f\n\x07\x61ssetId\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x03 \x01(\t\x1a+\n\x0bOpaqueValue\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x0c\x1a\x96\x03\n\x0eStatefulConfig\x12\x1b\n\x13nvcfRegionOfInvoker\x18\x03 \x01(\t\x12\\\n\x11\x63onnectionConfigs\x18\x04 \x03(\x0b\x32\x41.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ConnectionConfig\x1a@\n\x0bProxyConfig\x12\x10\n\x08proxyURI\x18\x01 \x01(\t\x12\x1f\n\x17proxyAuthorizationToken\x18\x02 \x01(\t\x1a\xc6\x01\n\x10\x43onnectionConfig\x12S\n\x0bhttp1Config\x18\x01 \x01(\x0b\x32<.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ProxyConfigH\x00\x12S\n\x0bhttp3Config\x18\x02 \x01(\x0b\x32<.nvcf.WorkerInvokeFunctionRequest.StatefulConfig.ProxyConfigH\x00\x42\x08\n\x06\x63onfig\x1a\x95\x03\n\x0fStatelessConfig\x12]\n\x11\x63onnectionConfigs\x18\x01 \x03(\x0b\x32\x42.nvcf.WorkerInvokeFunctionRequest.StatelessConfig.ConnectionConfig\x1a\xae\x01\n\x0bHttp1Config\x12\x15\n\x08proxyURI\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\ttargetURI\x18\x02 \x01(\t\x12\"\n\x1aresponseAuthorizationToken\x18\x03 \x01(\t\x12&\n\x19requestAuthorizationToken\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_proxyURIB\x1c\n\x1a_requestAuthorizationToken\x1ar\n\x10\x43onnectionConfig\x12T\n\x0bhttp1Config\x18\x01 \x01(\x0b\x32=.nvcf.WorkerInvokeFunctionRequest.StatelessConfig.Http1ConfigH\x00\x42\x08\n\x06\x63onfigB\x11\n\x0f_statefulConfigB\x0e\n\x0c_requestBodyB\x12\n\x10_statelessConfigJ\x04\x08\x07\x10\x08J\x04\x08\x0b\x10\x0cJ\x04\x08\x10\x10\x11J\x04\x08\x11\x10\x12\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,23 +33,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wire.nvcf_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKERINVOKEFUNCTIONREQUEST']._serialized_start=59
-  _globals['_WORKERINVOKEFUNCTIONREQUEST']._serialized_end=1792
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_HEADER']._serialized_start=735
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_HEADER']._serialized_end=771
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_INPUTASSETREFERENCE']._serialized_start=773
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_INPUTASSETREFERENCE']._serialized_end=851
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_OPAQUEVALUE']._serialized_start=853
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_OPAQUEVALUE']._serialized_end=896
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG']._serialized_start=899
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG']._serialized_end=1305
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_PROXYCONFIG']._serialized_start=1040
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_PROXYCONFIG']._serialized_end=1104
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_CONNECTIONCONFIG']._serialized_start=1107
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_CONNECTIONCONFIG']._serialized_end=1305
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG']._serialized_start=1308
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG']._serialized_end=1713
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_HTTP1CONFIG']._serialized_start=1423
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_HTTP1CONFIG']._serialized_end=1597
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_CONNECTIONCONFIG']._serialized_start=1599
-  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_CONNECTIONCONFIG']._serialized_end=1713
+  _globals['_WORKERINVOKEFUNCTIONREQUEST']._serialized_end=1815
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_HEADER']._serialized_start=758
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_HEADER']._serialized_end=794
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_INPUTASSETREFERENCE']._serialized_start=796
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_INPUTASSETREFERENCE']._serialized_end=874
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_OPAQUEVALUE']._serialized_start=876
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_OPAQUEVALUE']._serialized_end=919
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG']._serialized_start=922
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG']._serialized_end=1328
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_PROXYCONFIG']._serialized_start=1063
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_PROXYCONFIG']._serialized_end=1127
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_CONNECTIONCONFIG']._serialized_start=1130
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATEFULCONFIG_CONNECTIONCONFIG']._serialized_end=1328
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG']._serialized_start=1331
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG']._serialized_end=1736
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_HTTP1CONFIG']._serialized_start=1446
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_HTTP1CONFIG']._serialized_end=1620
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_CONNECTIONCONFIG']._serialized_start=1622
+  _globals['_WORKERINVOKEFUNCTIONREQUEST_STATELESSCONFIG_CONNECTIONCONFIG']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,5 @@
+import datetime
+
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -8,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkerInvokeFunctionRequest(_message.Message):
-    __slots__ = ("requestId", "ncaId", "subject", "largeResponseUrl", "maxDirectResponseSizeBytes", "inputAssetReference", "requestTime", "statefulConfig", "requestBody", "directResponseUrl", "requestHeaders", "requestMethod", "requestPath", "statelessConfig", "opaqueHeaderValues")
+    __slots__ = ("requestId", "ncaId", "subject", "largeResponseUrl", "maxDirectResponseSizeBytes", "inputAssetReference", "requestTime", "statefulConfig", "requestBody", "directResponseUrl", "requestHeaders", "requestMethod", "requestPath", "statelessConfig", "opaqueHeaderValues", "channelToken")
     class Header(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +91,7 @@ class WorkerInvokeFunctionRequest(_message.Message):
     REQUESTPATH_FIELD_NUMBER: _ClassVar[int]
     STATELESSCONFIG_FIELD_NUMBER: _ClassVar[int]
     OPAQUEHEADERVALUES_FIELD_NUMBER: _ClassVar[int]
+    CHANNELTOKEN_FIELD_NUMBER: _ClassVar[int]
     requestId: str
     ncaId: str
     subject: str
@@ -104,4 +107,5 @@ class WorkerInvokeFunctionRequest(_message.Message):
     requestPath: str
     statelessConfig: WorkerInvokeFunctionRequest.StatelessConfig
     opaqueHeaderValues: _containers.RepeatedCompositeFieldContainer[WorkerInvokeFunctionRequest.OpaqueValue]
-    def __init__(self, requestId: _Optional[str] = ..., ncaId: _Optional[str] = ..., subject: _Optional[str] = ..., largeResponseUrl: _Optional[str] = ..., maxDirectResponseSizeBytes: _Optional[int] = ..., inputAssetReference: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.InputAssetReference, _Mapping]]] = ..., requestTime: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., statefulConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatefulConfig, _Mapping]] = ..., requestBody: _Optional[bytes] = ..., directResponseUrl: _Optional[str] = ..., requestHeaders: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.Header, _Mapping]]] = ..., requestMethod: _Optional[str] = ..., requestPath: _Optional[str] = ..., statelessConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatelessConfig, _Mapping]] = ..., opaqueHeaderValues: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.OpaqueValue, _Mapping]]] = ...) -> None: ...
+    channelToken: str
+    def __init__(self, requestId: _Optional[str] = ..., ncaId: _Optional[str] = ..., subject: _Optional[str] = ..., largeResponseUrl: _Optional[str] = ..., maxDirectResponseSizeBytes: _Optional[int] = ..., inputAssetReference: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.InputAssetReference, _Mapping]]] = ..., requestTime: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., statefulConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatefulConfig, _Mapping]] = ..., requestBody: _Optional[bytes] = ..., directResponseUrl: _Optional[str] = ..., requestHeaders: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.Header, _Mapping]]] = ..., requestMethod: _Optional[str] = ..., requestPath: _Optional[str] = ..., statelessConfig: _Optional[_Union[WorkerInvokeFunctionRequest.StatelessConfig, _Mapping]] = ..., opaqueHeaderValues: _Optional[_Iterable[_Union[WorkerInvokeFunctionRequest.OpaqueValue, _Mapping]]] = ..., channelToken: _Optional[str] = ...) -> None: ...

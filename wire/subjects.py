@@ -54,6 +54,11 @@ def locate_subject(region: str, process: int) -> str:
     return f"nvcf.request.{region}.{process:04x}"
 
 
+def direct_subject(region: str) -> str:
+    """Return the subject on which gateway processes tell how many calls channels carry."""
+    return f"nvcf.direct.{region}"
+
+
 def worker_inbox(version_id: str, instance_id: str) -> str:
     """Return the prefix of one worker's reply subjects; ``instance_id`` is any text."""
     token = (

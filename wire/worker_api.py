@@ -13,6 +13,8 @@ HEARTBEAT_PATH = "/v2/nvcf/worker/heartbeat"
 ATTACH_PATH = b"/v2/nvcf/worker/request-attach"
 RUN_PATH = b"/v2/nvcf/worker/request-run"
 """Where a worker asks about a request that was delivered again (`docs/wire.md` §5.5)."""
+CHANNEL_PATH = b"/v2/nvcf/worker/channel"
+"""Where a worker opens a channel to the gateway process (`docs/wire.md` §20)."""
 
 MAX_CONCURRENCY = 16_384
 """The most requests that one worker processes at a time (`docs/wire.md` §11.1)."""

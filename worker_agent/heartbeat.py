@@ -71,7 +71,7 @@ class Heartbeat:
         if control.token is None or not settings.instance.id:
             raise ConnectError("control.url needs control.token and instance.id")
         api = HttpApi(control.url, control.timeout_s)
-        stack.push_async_callback(api.close)
+        stack.callback(api.close)
         registration = Registration(
             api,
             InstanceRef(settings.instance.id, settings.function.id, settings.function.version_id),

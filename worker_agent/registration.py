@@ -14,12 +14,13 @@ import asyncio
 import json
 import logging
 import random
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-import aiohttp
-
+from http1.client.pool import Connect, Pool
 from runtime.events import emit
 from runtime.tasks import spawn
 from wire import worker_api
@@ -30,6 +31,9 @@ LAST_HEARTBEAT_S = 2.0
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
 _MAX_RESPONSE_BYTES = 65_536
+_IDLE_S = 15.0
+"""Longer than the time between two heartbeats, so that they share a connection."""
+_REFUSED = 401
 _DEFINITE = frozenset({400, 401, 403})
 """Statuses after which another attempt with the same token gets the same response."""
 
@@ -109,25 +113,42 @@ class HttpApi:
     """The API at ``url``, http or https. Close it at the end."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._url = url.rstrip("/")
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        """``timeout_s`` bounds each call. Raises `ConnectError` for a URL that names no server."""
+        try:
+            parts = urlsplit(url.rstrip("/"))
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConnectError(f"control.url: {error}") from error
+        if host is None:
+            raise ConnectError("control.url names no host")
+        self._prefix = parts.path
+        self._authority = parts.netloc.rpartition("@")[2]
+        self._timeout_s = timeout_s
+        self._pool = Pool(
+            _connect_to(host, port, is_tls=parts.scheme == "https"),
+            idle_s=_IDLE_S,
+            max_idle=1,
+            connect_timeout_s=timeout_s,
+        )
 
     async def post(self, path: str, token: str, document: object) -> Mapping[str, object]:
         """Return the response to ``document``. Raises `ConnectError`."""
-        headers = {"authorization": f"Bearer {token}"}
+        content = json.dumps(document).encode()
+        if not (token.isascii() and token.isprintable()):
+            raise ConnectError("the token cannot be sent in a header", _REFUSED)
+        head = (
+            f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n"
+        )
         try:
-            async with self._session.post(
-                self._url + path, json=document, headers=headers, allow_redirects=False
-            ) as response:
-                body = await response.content.read(_MAX_RESPONSE_BYTES)
-                while len(body) < _MAX_RESPONSE_BYTES and (
-                    more := await response.content.readany()
-                ):
-                    body += more
-                status = response.status
+            async with asyncio.timeout(self._timeout_s):
+                status, body = await self._pool.response_to(
+                    head.encode(), content, _MAX_RESPONSE_BYTES
+                )
         except TimeoutError as error:
             raise ConnectError("no response in time") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise ConnectError(str(error) or type(error).__name__) from error
         if status != 200:
             raise ConnectError(f"status {status}: {_detail(body)}", status)
@@ -136,9 +157,16 @@ class HttpApi:
             raise ConnectError("the response is not a JSON object")
         return parsed
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close its connections."""
-        await self._session.close()
+        self._pool.close()
+
+
+def _connect_to(host: str, port: int | None, *, is_tls: bool) -> Connect:
+    loop = asyncio.get_running_loop()
+    tls = ssl.create_default_context() if is_tls else None
+    number = port or (443 if is_tls else 80)
+    return lambda factory: loop.create_connection(factory, host, number, ssl=tls)
 
 
 class Registration:

@@ -18,8 +18,12 @@ from http1.stream import Defect
 from queueing.interface import Lease, PullConsumer, RunDecision
 from runtime.events import emit
 from runtime.tasks import spawn
+from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
-from wire.envelope import Envelope, EnvelopeError, decode_envelope
+from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, decode_envelope
+from wire.envelope import EnvelopeError
+from worker_agent.attach.channel import AgentChannel, ChannelLease
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
@@ -41,6 +45,13 @@ TELL_LATE_S = 1.0
 MAX_REPORTING_LATE = 16
 """Reports of that on their way at the same time; the clients of further ones wait."""
 _MAX_BROKE_OFF = 1024
+TELL_LEASED_S = 0.05
+STANDSTILL_S = 3.0
+"""A call that arrives after such a standstill is given back: its gateway may have given it up."""
+_MAX_KEPT_HEADS = 512
+_MAX_KEPT_HEAD_BYTES = 4096
+_KNOWN_ENDS = frozenset({Outcome.ANSWERED, Outcome.CANCELLED, Outcome.UNWANTED})
+"""Ends of a job that its gateway process knows."""
 _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
@@ -80,16 +91,19 @@ class JobRunner:
         platform_headers: PlatformHeaders,
         telemetry: Telemetry,
         *,
+        channels: AgentChannels,
         is_attachable: Callable[[bytes], bool],
         on_busy: Callable[[], object],
     ) -> None:
         """``is_attachable`` returns whether the agent can attach to an envelope's address.
 
-        ``on_busy`` is called for a job that begins while no other runs.
+        ``channels`` bring calls that do not come from the queue. ``on_busy`` is called for a job
+        that begins while no other runs.
         """
         self._slots = slots
         self._platform_headers = platform_headers
         self._telemetry = telemetry
+        self._channels = channels
         self._is_attachable = is_attachable
         self._on_busy = on_busy
         self._known_uri = b""
@@ -98,6 +112,9 @@ class JobRunner:
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
         self._asking: dict[str, Lease] = {}
+        self._untold: list[Job] = []
+        self._heads: dict[bytes, EnvelopeHead] = {}
+        self._awake_at = 0.0
         self._reported: set[str] = set()
         self._broke_off: dict[str, int] = {}
         self._reporting_late = 0
@@ -120,7 +137,11 @@ class JobRunner:
         """Begin to pull."""
         self._context = Context(inference, attach, self, self._platform_headers, self._gate)
         self._queue = queue
-        queue.watch(self.on_standstill, self.on_loss, self.on_bound, self.renew)
+        queue.watch(
+            self.on_standstill, self.on_loss, self.on_bound, self.renew, self._offer_changed
+        )
+        self._channels.start(self)
+        self.sweep()
         self.resume()
 
     def pause(self) -> None:
@@ -165,9 +186,7 @@ class JobRunner:
             self._reject(lease, str(error))
             return
         request_id = envelope.request_id
-        if (running := self._jobs.get(request_id)) is not None:
-            running.leased_again(lease)
-            self._want()
+        if (running := self._jobs.get(request_id)) is not None and self._joins(running, lease):
             return
         context = self._context
         delay_s = PASS_ON_S if lease.deliveries > 1 and self._should_pass_on(request_id) else 0.0
@@ -194,6 +213,7 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
+            self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:
@@ -201,6 +221,133 @@ class JobRunner:
             self._want()
         else:
             spawn(self._ask(context, envelope, lease.deliveries), "run-question")
+
+    def _joins(self, running: Job, lease: Lease) -> bool:
+        """Return whether nothing has to be begun for a lease of a request that runs already."""
+        if not running.envelope.channel_call:
+            running.leased_again(lease)
+        else:
+            # Its gateway process has given it up as a call of its channel, and published it.
+            running.lapse()
+            if running.state is DONE:
+                return False
+            lease.nak(ASK_AGAIN_S)
+        self._want()
+        return True
+
+    # Calls of channels
+
+    def offered(self) -> int:
+        """Return how many calls gateway processes may send without the queue.
+
+        None while a request waits in the queue: it is in front of every further call.
+        """
+        queue = self._queue
+        if queue is None or not queue.is_line_empty():
+            return 0
+        return max(self._slots.free(), 0)
+
+    def on_call(self, channel: AgentChannel, number: int, call: CallFrame) -> None:
+        """A gateway process has sent a call."""
+        context, queue = self._context, self._queue
+        try:
+            head = self._heads.get(call.head) or self._decode_head(call.head)
+        except EnvelopeError as error:
+            self._telemetry.rejected()
+            emit(_log, "call.rejected", logging.WARNING, reason=str(error))
+            channel.give_back(number, Reason.LOST)
+            return
+        # A call that waited in the socket while this process stood still may be another worker's.
+        is_old = self._loop.time() - self._awake_at > STANDSTILL_S
+        if (
+            context is None
+            or queue is None
+            or is_old
+            or call.request_id in self._jobs
+            or not self._slots.take()
+        ):
+            channel.give_back(number, Reason.HANDED_BACK)
+            return
+        envelope = Envelope(
+            head,
+            call.request_id,
+            call.requested_at_ns,
+            call.body,
+            channel.uri,
+            channel.key,
+            channel.key if call.has_rest else None,
+            channel_call=number,
+        )
+        queue.taken()
+        lease = ChannelLease(channel, call.request_id)
+        self._begin(context, lease, envelope, time.time_ns())
+        self._channels.offer_changed(self.offered())
+
+    def given_up(self, request_ids: list[str]) -> None:
+        """The gateway process is gone, or has given these calls to other workers."""
+        for request_id in request_ids:
+            job = self._jobs.get(request_id)
+            if job is not None:
+                job.lapse()
+
+    def sweep(self) -> None:
+        """Note that this process does not stand still; to be called about once a second.
+
+        After a standstill the calls that wait in the sockets may be other workers' by now.
+        """
+        was_awake_at, self._awake_at = self._awake_at, self._loop.time()
+        if self._awake_at - was_awake_at > STANDSTILL_S:
+            self._channels.renew()
+
+    def _decode_head(self, encoded: bytes) -> EnvelopeHead:
+        """Decode the head of a call, and keep it: most calls of a client have the same."""
+        head = decode_call_head(encoded)
+        if len(encoded) <= _MAX_KEPT_HEAD_BYTES:
+            if len(self._heads) >= _MAX_KEPT_HEADS:
+                self._heads.clear()
+            self._heads[encoded] = head
+        return head
+
+    def _offer_changed(self) -> None:
+        self._channels.offer_changed(self.offered())
+
+    def _tell_leased(self, envelope: Envelope, job: Job | None) -> None:
+        """Tell the gateway process that a request waits no more, at once or if it runs for long.
+
+        At once if its next call need not go through the queue.
+        """
+        channel = self._channels.to(envelope.target_uri)
+        if channel is None:
+            if envelope.channel_token:
+                self._channels.hear_of(envelope)
+        elif self._queue is not None and self._queue.is_line_empty():
+            channel.leased(envelope.request_id)
+        elif job is not None:
+            if not self._untold:
+                self._loop.call_later(TELL_LEASED_S, self._tell_untold)
+            self._untold.append(job)
+
+    def _tell_untold(self) -> None:
+        untold, self._untold = self._untold, []
+        for job in untold:
+            if job.state is not DONE:
+                channel = self._channels.to(job.envelope.target_uri)
+                if channel is not None:
+                    channel.leased(job.request_id)
+
+    def _end_call(self, job: Job) -> None:
+        """Tell the gateway process what became of a call that came over its channel."""
+        if not isinstance(job.lease, ChannelLease):
+            return
+        number = job.envelope.channel_call
+        channel = job.lease.channel
+        if job.outcome in _KNOWN_ENDS:
+            channel.forget(number)
+        elif job.outcome is Outcome.HANDED_BACK:
+            channel.give_back(number, Reason.BROKEN_OFF if job.sent_at else Reason.HANDED_BACK)
+        else:
+            is_late = job.outcome is Outcome.LATE
+            channel.give_back(number, Reason.LATE if is_late else Reason.LOST)
 
     def _should_pass_on(self, request_id: str) -> bool:
         """Return whether another worker should have a request that this inference server broke off.
@@ -290,6 +437,8 @@ class JobRunner:
         """Tell the gateway processes what runs here; drop what another worker has begun with."""
         by_gateway: dict[bytes, list[Job]] = {}
         for job in jobs:
+            if job.envelope.channel_call:
+                continue
             by_gateway.setdefault(job.envelope.target_uri, []).append(job)
         for of_gateway in by_gateway.values():
             # Not one after the other: a gateway that does not respond must not hold up the others.
@@ -308,7 +457,11 @@ class JobRunner:
 
     def on_loss(self) -> None:
         """Tell the gateways what runs: the queue may have lost it, and they publish that again."""
-        running = [job for job in self._jobs.values() if job.state <= FORWARDING]
+        running = [
+            job
+            for job in self._jobs.values()
+            if job.state <= FORWARDING and not job.envelope.channel_call
+        ]
         self._reported = {job.request_id for job in running}
         self._report(running)
 
@@ -340,6 +493,8 @@ class JobRunner:
         was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
         self._telemetry.ended(job, self._loop.time())
+        if job.envelope.channel_call:
+            self._end_call(job)
         if job.defect is not None:
             self._report_invalid(job.request_id, job.defect)
         if was_full:
@@ -373,6 +528,9 @@ class JobRunner:
         """
         left_s = job.left_s + self._gate.offset.seconds
         if left_s < TELL_LATE_S or job.lease.deliveries > 1 or self._context is None:
+            return
+        if job.envelope.channel_call:
+            # Its channel tells it.
             return
         if self._reporting_late < MAX_REPORTING_LATE:
             self._reporting_late += 1
@@ -429,8 +587,13 @@ class JobRunner:
                 self._gate.heads.add(2.0 * (now - job.sent_at), now)
 
     def _want(self) -> None:
-        if self._queue is not None:
-            self._queue.want(self._slots.free())
+        if self._queue is None:
+            return
+        free = self._slots.free()
+        if free > 0 or not self._slots.is_open:
+            # Not for slots that are all taken: a pull that is cancelled may lose a request.
+            self._queue.want(free)
+        self._offer_changed()
 
     def _can_respond(self, attach_uri: bytes, token: str) -> bool:
         # Nearly all envelopes come from the same few gateway processes.

@@ -6,11 +6,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-
 from queueing.settings import WorkerBrokerSettings
+from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, SecretText
 from runtime.settings import Address, Name, Seconds, Section
-from runtime.text_rules import text_rule
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
 from wire.worker_api import MAX_CONCURRENCY
@@ -33,12 +31,12 @@ def _level(text: object) -> object:
     return "warning" if lowered == "warn" else lowered
 
 
-Uuid = Annotated[str, AfterValidator(_uuid)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Status = Annotated[int, Field(ge=100, le=599)]
-Text = Annotated[str, text_rule(r"^[^\x00-\x1f\x7f]*$", "not have control characters")]
-UrlPath = Annotated[str, text_rule(r"^/[!-~]*$", "be a path: / and visible ASCII characters")]
+Uuid = Annotated[str, After(_uuid)]
+Count = Annotated[int, AtLeast(1)]
+Port = Annotated[int, AtLeast(1), AtMost(65535)]
+Status = Annotated[int, AtLeast(100), AtMost(599)]
+Text = Annotated[str, Matching(r"[^\x00-\x1f\x7f]*", "not have control characters")]
+UrlPath = Annotated[str, Matching(r"/[!-~]*", "be a path: / and visible ASCII characters")]
 
 
 class FunctionSettings(Section):
@@ -74,8 +72,8 @@ class InferenceSettings(Section):
 
     host: Annotated[
         str,
-        text_rule(
-            r"^[A-Za-z0-9._:-]+$", "be a host name, or an address without brackets, and no port"
+        Matching(
+            r"[A-Za-z0-9._:-]+", "be a host name, or an address without brackets, and no port"
         ),
     ] = "127.0.0.1"
     """Host name or address, IPv6 without brackets."""
@@ -85,7 +83,7 @@ class InferenceSettings(Section):
     """Name of a Kubernetes service that replaces host; needs service_namespace."""
     service_namespace: str = ""
     """Namespace of service_name."""
-    max_concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] = 1
+    max_concurrency: Annotated[int, AtLeast(1), AtMost(MAX_CONCURRENCY)] = 1
     """Requests that the inference server processes at the same time; the API may replace it."""
     idle_s: Seconds = 1.0
     """Time for which an unused connection is kept, at most: shorter than the server keeps it."""
@@ -112,9 +110,9 @@ class HealthSettings(Section):
     """Time for one probe."""
     ready_timeout_s: Seconds = 1800.0
     """Time from the start to the first healthy response; then the agent exits with code 1."""
-    start_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
+    start_interval_s: Annotated[Seconds, Above(0)] = 0.5
     """Time between two probes before the first healthy response."""
-    interval_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    interval_s: Annotated[Seconds, Above(0)] = 10.0
     """Time between two probes after it."""
     failures: Count = 3
     """Unhealthy probes in a row after which the inference server counts as unhealthy."""
@@ -124,12 +122,12 @@ class ControlSettings(Section):
     """The gateway's REST API, where the agent registers and gets its NATS login."""
 
     url: Annotated[
-        str, text_rule(r"^$|^https?://[!-~]+$", "be an http:// or https:// URL, or empty")
+        str, Matching(r"(https?://[!-~]+)?", "be an http:// or https:// URL, or empty")
     ] = ""
     """URL, http:// or https://; empty: the agent does not register."""
-    token: SecretStr | None = None
+    token: SecretText | None = None
     """First worker token of this instance; the API renews it. Required with url."""
-    timeout_s: Annotated[Seconds, Field(gt=0)] = 5.0
+    timeout_s: Annotated[Seconds, Above(0)] = 5.0
     """Time for one call."""
 
 
@@ -138,7 +136,7 @@ class QueueSettings(Section):
 
     region: Name = "local"
     """Region in stream and subject names; must equal that of the gateways."""
-    progress_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    progress_s: Annotated[Seconds, Above(0)] = 10.0
     """Time between two renewals of a lease, which ends after 30 s without; at most 0.4 of it."""
 
 
@@ -151,7 +149,7 @@ class AttachSettings(Section):
     """Unused connections per gateway process; further ones are closed."""
     connect_timeout_s: Seconds = 5.0
     """Time to open one connection."""
-    vanished_s: Annotated[Seconds, Field(ge=1)] = VANISHED_S
+    vanished_s: Annotated[Seconds, AtLeast(1)] = VANISHED_S
     """Time without a sign of life from a gateway's machine; then the connection ends."""
 
 
@@ -160,7 +158,7 @@ class AdminSettings(Section):
 
     listen: Address = Address.parse("0.0.0.0:8080")
     """Address; port 0: any free port. All interfaces, because probes come from outside."""
-    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    port: Annotated[int, AtLeast(0), AtMost(65535)] | None = None
     """Replaces the port in listen."""
 
 
@@ -174,7 +172,7 @@ class DrainSettings(Section):
 class LogSettings(Section):
     """Log output, on standard output."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Before(_level)] = "info"
     """Lowest level that is written."""
     format: Literal["text", "json"] = "json"
     """One JSON object per line, or text for people."""

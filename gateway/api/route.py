@@ -10,7 +10,7 @@ A new `Route` is registered in the ``ROUTES`` of its module in `gateway.api.rout
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -21,6 +21,7 @@ from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
 from gateway.domain.ports import AccountStore, AccountStores
 from gateway.domain.principal import Principal
+from gateway.domain.queued_request import QueuedRequest
 
 BodyT = TypeVar("BodyT", bound=BaseModel | None)
 QueryT = TypeVar("QueryT", bound=BaseModel | None)
@@ -34,18 +35,6 @@ class QueueDepths(Protocol):
 
     async def depth(self, version_id: str) -> int:
         """Return the number of waiting requests. Raises `queueing.interface.QueueUnavailable`."""
-
-
-class QueuedRequest(NamedTuple):
-    """A request that waits or is in progress.
-
-    ``account`` is its caller's. ``position`` is its rank in the queue; 0: it is in progress.
-    """
-
-    function_id: str
-    version_id: str
-    account: str
-    position: int
 
 
 class RequestLocator(Protocol):

@@ -27,9 +27,11 @@ from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.nats_kv import Store
 from gateway.store.watcher import Watcher
+from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect
 from queueing.interface import GatewayBroker
 from runtime.ids import new_uuid
+from runtime.metrics import MetricRegistry
 
 
 class Changes:
@@ -51,12 +53,14 @@ class Changes:
 class Process(NamedTuple):
     """The parts of its process that the control plane uses.
 
-    ``url`` is the address of the process's API, empty if it has no TCP address.
+    ``url`` is the address of the process's API, empty if it has no TCP address. ``direct`` returns
+    how many calls of a version workers have over channels.
     """
 
     broker: GatewayBroker
     requests: RequestLocator
     url: str
+    direct: Callable[[str], int]
 
 
 class ControlPlane:
@@ -122,10 +126,15 @@ class ControlPlane:
                 self._secrets.of_version,
                 self._workers.environment,
             )
+            self._provisioning.queues.count_direct(process.direct)
             if self._worker_credentials is not None:
                 revoke = self._worker_credentials.remove
                 self._provisioning.queues.on_removed(lambda version_id: revoke([version_id]))
             changes.add(self._provisioning.apply)
+
+    def show_state(self, registry: MetricRegistry) -> None:
+        """Declare the metrics of deployments."""
+        watch_instances(registry, self.catalog, time.time)
 
     async def begin(self, stack: AsyncExitStack) -> None:
         """Prepare the store, and on the first start create the bootstrap secret.

@@ -1,16 +1,19 @@
 """The check of clients' credentials, in every process."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
-from gateway.auth.jwks import JwksFetcher
 from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
 from gateway.store.meta import MetaFollower
 from gateway.store.nats_kv import Store
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import JwksFetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,10 @@ class CredentialChecker:
         """``signer`` is the process's own, if it has one."""
         signers, check = VerificationKeys(signer), BootstrapCheck()
         self.meta = MetaFollower(store, signers.apply, check.apply)
-        issuer_keys = None
-        self.jwks: JwksFetcher | None = None
-        if jwt is not None:
-            issuer_keys = IssuerKeys(jwt.issuer)
-            self.jwks = JwksFetcher(issuer_keys, jwt.jwks_url, jwt.refresh_s)
+        issuer_keys = None if jwt is None else IssuerKeys(jwt.issuer)
+        self.jwks = None
+        if jwt is not None and issuer_keys is not None:
+            self.jwks = _fetcher(issuer_keys, jwt)
         self.authenticate = Authenticator(model, signers, check, issuer_keys).authenticate
 
     def start(self) -> None:
@@ -56,6 +58,13 @@ class CredentialChecker:
         if self.jwks is not None:
             await self.jwks.stop()
         await self.meta.stop()
+
+
+def _fetcher(keys: IssuerKeys, jwt: JwtOptions) -> "JwksFetcher":
+    # Imported here: its HTTP client takes 10 MiB, and most gateways have no issuer.
+    from gateway.auth.jwks import JwksFetcher  # noqa: PLC0415
+
+    return JwksFetcher(keys, jwt.jwks_url, jwt.refresh_s)
 
 
 def jwt_options(jwt: JwtSettings) -> JwtOptions | None:

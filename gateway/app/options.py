@@ -13,7 +13,7 @@ from wire.deadlines import MAX_INVOCATION_S
 def edge_limits(edge: EdgeSettings) -> ServerLimits:
     """Return the limits of clients' connections: each setting that is named like a limit."""
     names = {field.name for field in fields(ServerLimits)}
-    return ServerLimits(**edge.model_dump(include=names))
+    return ServerLimits(**{name: value for name, value in vars(edge).items() if name in names})
 
 
 def sources(edge: EdgeSettings) -> Sources:
@@ -24,7 +24,9 @@ def sources(edge: EdgeSettings) -> Sources:
 
 def collection_bounds(upload: UploadSettings) -> CollectionBounds:
     """Return how much of request bodies a process collects."""
-    return CollectionBounds(**upload.model_dump(exclude={"spool_folder"}))
+    return CollectionBounds(
+        **{name: value for name, value in vars(upload).items() if name != "spool_folder"}
+    )
 
 
 def attach_limits(attach: AttachSettings) -> ServerLimits:

@@ -19,8 +19,10 @@ from gateway.app.options import (
     sources,
     store_options,
 )
+from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
+from gateway.dispatch.direct_calls import TELL_S, DirectCalls
 from gateway.dispatch.dispatcher import Dispatcher, Gates
 from gateway.dispatch.endpoints import (
     AdminDispatcher,
@@ -52,9 +54,9 @@ from gateway.store.shared_numbers import SharedNumbers
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
-from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.client.pool import Connect
+from http1.framed import FramedConnection
 from http1.server.limits import ServerLimits
 from http1.server.listener import (
     Listener,
@@ -69,13 +71,14 @@ from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import garbage, logs
 from runtime.events import emit
+from runtime.ids import new_uuid
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle, Ticker
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.settings import Address
 from runtime.tasks import spawn
 from runtime.version import emit_starting, show_version
-from wire.ids import MAX_PROCESSES
+from wire.ids import MAX_PROCESSES, uuid4_text
 
 if TYPE_CHECKING:
     from gateway.app.control_plane import ControlPlane
@@ -125,8 +128,9 @@ class GatewayProcess:
         )
         self._queue = self._broker.queue
         self._model = ReadModel()
-        own_policy = PagePolicy(frozenset(settings.edge.cors_origins))
-        self._cross_origin = CrossOrigin(self._model, own_policy)
+        self._cross_origin = CrossOrigin(
+            self._model, PagePolicy(frozenset(settings.edge.cors_origins))
+        )
         self._store_connection = StoreConnection(store_options(settings))
         store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
         self._attach = AttachEndpoint(time.monotonic)
@@ -135,6 +139,8 @@ class GatewayProcess:
         self._invocations = InvocationRegistry(
             self._attach, self._queue, self._metrics, access, time.monotonic, wake
         )
+        self._channels = self._make_channels()
+        self._direct = self._make_direct()
         self._rates = RateLimits(
             SharedNumbers(
                 self._store_connection,
@@ -170,10 +176,34 @@ class GatewayProcess:
         self._shares_addresses = shares_addresses
         self._is_draining = False
         self._show_state()
-        disconnected = f"{broker_name(settings)} is not connected"
-        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
-        self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
-        self._health.add(lambda: "draining" if self._is_draining else "")
+        self._show_health()
+
+    def _make_channels(self) -> WorkerChannels:
+        """Return the channels, which workers may open if calls may be sent over them."""
+        loop = asyncio.get_running_loop()
+        channels = WorkerChannels(
+            self._attach.live,
+            self._queue,
+            time.monotonic,
+            os.urandom(32),
+            lambda: uuid4_text(os.urandom(16)),
+            lambda user: FramedConnection(user, loop),
+        )
+        if self._settings.queue.direct:
+            self._attach.channels = channels
+        return channels
+
+    def _make_direct(self) -> DirectCalls:
+        """Return what counts the calls on channels, and let it be asked."""
+        direct = DirectCalls(
+            self._broker.bus,
+            self._settings.queue.region,
+            new_uuid(),
+            self._channels.running,
+            time.monotonic,
+        )
+        self._invocations.lines.count_direct(direct.count)
+        return direct
 
     def _show_state(self) -> None:
         """Declare the metrics that are read from the process's parts at each scrape."""
@@ -182,10 +212,18 @@ class GatewayProcess:
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
         metrics.watch_queue(self._queue)
+        metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_log(self._lines)
         metrics.watch_turns(self._turns)
         if self._control is not None:
-            watch_instances(registry, self._control.catalog, time.time)
+            self._control.show_state(registry)
+
+    def _show_health(self) -> None:
+        """Declare what a process needs to be ready."""
+        disconnected = f"{broker_name(self._settings)} is not connected"
+        self._health.add(lambda: "" if self._broker.is_connected() else disconnected)
+        self._health.add(lambda: "" if self._watcher.loaded.is_set() else "the store is not read")
+        self._health.add(lambda: "draining" if self._is_draining else "")
 
     def _make_control(
         self, store: Store, index: int, sockets: list[socket.socket]
@@ -195,7 +233,9 @@ class GatewayProcess:
         # Imported here: it takes 15 MiB, which a process that serves invocations only saves.
         from gateway.app import control_plane  # noqa: PLC0415
 
-        process = control_plane.Process(self._broker, self._requests, _url_of(sockets))
+        process = control_plane.Process(
+            self._broker, self._requests, _url_of(sockets), self._direct.count
+        )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
         )
@@ -219,9 +259,12 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            ticker = Ticker(TICK_S, self._invocations.tick, measures_silence=True)
-            ticker.start()
-            stack.callback(ticker.stop)
+            for tick in (self._invocations.tick, self._channels.tick):
+                ticker = Ticker(TICK_S, tick, measures_silence=True)
+                ticker.start()
+                stack.callback(ticker.stop)
+            stack.callback(self._channels.close)
+            self._open_direct(stack)
             rates = Ticker(RATES_TICK_S, self._rates.tick)
             rates.start()
             stack.callback(rates.stop)
@@ -248,6 +291,14 @@ class GatewayProcess:
             )
             await lifecycle.stopping.wait()
             await self._drain(public, attach)
+
+    def _open_direct(self, stack: AsyncExitStack) -> None:
+        """Tell other processes of the calls on channels, and listen to them."""
+        self._direct.start()
+        stack.callback(self._direct.close)
+        ticker = Ticker(TELL_S, self._direct.tick)
+        ticker.start()
+        stack.callback(ticker.stop)
 
     async def _wait_usable(self, lifecycle: Lifecycle, timeout_s: float | None = None) -> None:
         """Wait for store and queue, for the stop signal, or at most ``timeout_s``."""
@@ -297,6 +348,7 @@ class GatewayProcess:
         settings = self._settings
         context = Context(
             queue=self._queue,
+            channels=self._attach.channels,
             registry=self._invocations,
             region=settings.queue.region.encode(),
             attach_uri=target_uri.encode(),
@@ -363,6 +415,7 @@ class GatewayProcess:
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.
         await attach.drain(asyncio.get_running_loop().time() + ATTACH_CLOSE_S)
+        self._channels.close()
         emit(_log, "gateway.stopped")
 
 

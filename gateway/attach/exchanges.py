@@ -75,7 +75,9 @@ class AttachPost(NullRequestStream):
             self._count(len(data))
             return
         self._parser = None
-        if left is not None:
+        if left is None:
+            self._worker.pass_chunks(invocation.response_chunk)
+        else:
             left -= len(data) - len(rest)
         invocation.response_head(head.status, head.headers, head.body_bytes, left, self._clock())
         if rest and head.status == PROBLEM_STATUS and not invocation.instance:

@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from zlib import crc32
 
-from gateway.domain.principal import Principal
+from gateway.domain.principal import API_KEY, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 
@@ -57,7 +57,7 @@ def principal_of(model: ReadModel, text: bytes, now: float) -> Principal:
     key = model.key(digest)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         raise Unauthenticated
-    return Principal(key.account, key.subject, key.scopes, key.reach, "key", digest, key.key_id)
+    return Principal(key.account, key.subject, key.scopes, key.reach, API_KEY, digest, key.key_id)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -1,25 +1,13 @@
 """The program `gateway`: its command `serve`, and the others, which are imported when used."""
 
 import logging
-import socket
-import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from gateway.app.process import serve as serve_process
-from gateway.app.supervisor import Supervisor, bind_for
 from gateway.cli.lazy import LazyGroup
-from gateway.settings import GatewaySettings, read_settings
-from http1.server.listener import ListenError
-from runtime import lifecycle, logs
-from runtime.lifecycle import EXIT_UNUSABLE
-from runtime.settings import SettingsError
-from runtime.version import emit_starting, program_version
-
-_log = logging.getLogger("gateway.supervisor")
+from runtime.version import program_version
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -87,37 +75,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve invocations and the API. Requires a NATS server, unlike 'gateway dev'."""
-    try:
-        settings = read_settings(config, {"GATEWAY_ROLES": roles} if roles else {})
-    except SettingsError as error:
-        _refuse(f"invalid settings:\n{error}")
-    count = processes or settings.edge.processes
-    logs.setup(settings.log.level, json=settings.log.format == "json")
-    try:
-        sockets = bind_for(settings.edge.listen, count)
-    except ListenError as error:
-        _refuse(str(error))
-    if count == 1:
-        sys.exit(_run_one(settings, 0, sockets[0]))
-    emit_starting(_log, "gateway.starting", processes=count)
-    run = partial(_run_one, settings, shares_addresses=True)
-    sys.exit(Supervisor(run, sockets).supervise())
+    # Only now: no other command needs these modules.
+    from gateway.app import serving  # noqa: PLC0415
 
-
-def _run_one(
-    settings: GatewaySettings,
-    index: int,
-    sockets: list[socket.socket],
-    *,
-    shares_addresses: bool = False,
-) -> int:
-    run = partial(serve_process, settings, index, sockets, shares_addresses=shares_addresses)
-    return lifecycle.run(run)
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"gateway: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(EXIT_UNUSABLE)
+    serving.serve(serving.ServeOptions(config, processes, roles))
 
 
 def run() -> None:

@@ -12,31 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.dev.keeper import Kept
+from gateway.dev.log_ends import end_of, exit_report, indented
 from runtime.lifecycle import die_with_parent
 
 POLL_S = 0.05
 """Pause between two looks at what reports no changes."""
-_LAST_LINES = 12
-_TAIL_BYTES = 8192
 
 
 class ChildError(Exception):
     """A child process could not start, or ended while it was needed."""
-
-
-def end_of(log: Path) -> list[str]:
-    """Return the last lines of a log, at most `_TAIL_BYTES`; none if it cannot be read."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def indented(lines: Sequence[str]) -> str:
-    """Return the last of ``lines`` for a message."""
-    return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 
 class Child:
@@ -107,11 +92,16 @@ class Child:
 
     def exit_report(self) -> str:
         """Return its exit code and the last lines of its log, for a message."""
-        return f"{self.name} ended with code {self.exit_code}\n{self.tail()}"
+        return exit_report(self.name, self.exit_code, self.log)
 
     def tail(self) -> str:
         """Return the last lines of the log, indented."""
         return indented(end_of(self.log))
+
+    @property
+    def kept(self) -> Kept:
+        """What the keeper needs to know of it."""
+        return Kept(self.name, self._process.pid, str(self.log))
 
     async def stop(self, grace_s: float) -> None:
         """Send SIGTERM, and SIGKILL after ``grace_s`` seconds; wait until it has ended."""
@@ -151,6 +141,10 @@ class Children:
         child = Child(name, argv, self._folder / f"{name}.log", env, inherits)
         self._started.append(child)
         return child
+
+    def kept(self) -> tuple[Kept, ...]:
+        """Return what the keeper needs to know of them, in the order of their starts."""
+        return tuple(child.kept for child in self._started)
 
     def check(self) -> None:
         """Raise `ChildError` if a child has ended."""

@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import aiohttp
 import typer
 
 from gateway.api.secrets.master_key import MasterKeyError
+from gateway.dev import keeper
 from gateway.dev.children import POLL_S, Child, ChildError, Children
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from gateway.dev.functions import (
@@ -28,6 +29,7 @@ from gateway.dev.functions import (
     prepare_store,
 )
 from gateway.dev.hints import Running, ready_document, ready_text
+from gateway.dev.keeper import Handover, say
 from gateway.dev.options import HOST, DevOptions, FunctionOptions, OptionError, functions_of
 from gateway.dev.progress import LoadingServer, telling
 from gateway.errors import StoreUnavailable
@@ -167,7 +169,7 @@ def dev(  # noqa: PLR0913 - one argument per option
         options.check()
         check_demo(options.functions)
     except OptionError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(EXIT_UNUSABLE)
     sys.exit(lifecycle.run(lambda life: _dev(options, life)))
 
@@ -178,25 +180,28 @@ async def _dev(options: DevOptions, life: Lifecycle) -> int:
     stopping = spawn(life.stopping.wait(), "dev.stopping")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
-        _say(f"stopping; running requests may take {options.grace_s:g} s")
+        say(f"stopping; running requests may take {options.grace_s:g} s")
         running.cancel()
         await asyncio.wait({running})
     if running.cancelled():
-        _say("stopped")
+        say("stopped")
         return 0
     return running.result()
 
 
 async def _run(options: DevOptions) -> int:
-    """Start everything and watch it until this task is cancelled; return an exit code."""
+    """Start everything and hand it to the keeper, which replaces this program.
+
+    Returns the exit code if that is not reached.
+    """
     with contextlib.ExitStack() as stack:
         try:
             folder = options.data_dir or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-dev-"))
             )
             # First, so that nothing of another `gateway dev` is touched.
-            stack.enter_context(lock_folder(folder))
-            lock = stack.enter_context(await lock_server(folder, _START_S, _say))
+            own_lock = stack.enter_context(lock_folder(folder))
+            lock = stack.enter_context(await lock_server(folder, _START_S, say))
             for option, port in options.ports():
                 _check_free(option, port)
             instances = folder / "instances"
@@ -206,15 +211,26 @@ async def _run(options: DevOptions) -> int:
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
-            async with Children(folder, 2 * options.grace_s + _STOP_S) as children:
+            stop_s = 2 * options.grace_s + _STOP_S
+            async with Children(folder, stop_s) as children:
                 broker = await _start_broker(options, folder, children, lock.fileno())
                 running = await _start(options, folder, children, broker)
-                _announce(running, options.ready_file)
-                while True:
-                    children.check()
-                    await asyncio.sleep(POLL_S)
+                keeper.block_signals()
+                # A stop signal that had arrived before cancels this task here.
+                await asyncio.sleep(POLL_S)
+                known = Handover(
+                    children.kept(),
+                    ready_text(running),
+                    json.dumps(ready_document(running)),
+                    str(options.ready_file or ""),
+                    options.grace_s,
+                    stop_s,
+                    str(instances),
+                    "" if options.data_dir else str(folder),
+                )
+                keeper.hand_over(known, [own_lock.fileno(), lock.fileno()])
         except _FAILURES as error:
-            _say(_reason(error))
+            say(_reason(error))
             return 1
 
 
@@ -241,8 +257,8 @@ class Broker(NamedTuple):
 async def _start_broker(options: DevOptions, folder: Path, children: Children, lock: int) -> Broker:
     """Start the broker, which inherits the file descriptor ``lock``."""
     broker = embedded_broker(folder, HOST, options.nats_port)
-    _say(f"starting {broker.name}")
-    server = children.start(broker.name, broker.argv, {}, [lock])
+    say(f"starting {broker.name}")
+    server = children.start(broker.name, broker.argv, broker.environment, [lock])
     with _telling_of(server):
         await server.line_with(broker.ready_line, _START_S)
         url = broker.url(await server.line_with(broker.listening_line, _START_S))
@@ -250,29 +266,19 @@ async def _start_broker(options: DevOptions, folder: Path, children: Children, l
 
 
 def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
-    return telling(_say, lambda elapsed_s: [f"waiting for {child.name} ({elapsed_s:.0f} s)"])
+    return telling(say, lambda elapsed_s: [f"waiting for {child.name} ({elapsed_s:.0f} s)"])
 
 
 async def _start(options: DevOptions, folder: Path, children: Children, broker: Broker) -> Running:
     """Start the gateway and deploy the functions; return once each has responded to a call."""
-    _say("starting the gateway")
+    say("starting the gateway")
     prepared = await prepare_store(broker.url, folder)
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
-        _say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
+        say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
     env = _gateway_env(options, folder, broker)
-    serve = [sys.executable, "-P", "-m", "gateway", "serve", "--roles"]
-    control = children.start("control", [*serve, "api,provision"], {**env, **_CONTROL_ENV})
-    with _telling_of(control):
-        control_ready = await control.event("gateway.ready", _START_S)
-    api_url = f"http://{control_ready['listen'][0]}"
-    # A process of its own, so that its memory stays small.
-    gateway = children.start(
-        "gateway", [*serve, "invocation"], {**env, "GATEWAY_CONTROL__API_URL": api_url}
-    )
-    with _telling_of(gateway):
-        ready = await gateway.event("gateway.ready", _START_S)
+    api_url, ready = await _start_gateway(options, env, children)
     port = int(ready["listen"][0].rsplit(":", 1)[1])
     async with aiohttp.ClientSession() as session:
         api = DevApi(session, api_url, prepared.api_key)
@@ -283,6 +289,39 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         for function in functions:
             await _wait_for_response(session, running, function, children)
     return running
+
+
+async def _start_gateway(
+    options: DevOptions, env: dict[str, str], children: Children
+) -> tuple[str, dict[str, Any]]:
+    """Return the URL of the API, and the fields of ``gateway.ready`` of what serves invocations.
+
+    One process with all roles is smaller than two. Several for invocations are smaller without the
+    API, which then has a process of its own.
+    """
+    serve = [sys.executable, "-P", "-m", "gateway", "serve"]
+    if options.processes == 1:
+        ready = await _ready(children.start("gateway", serve, env))
+        return _url(ready), ready
+    control = children.start(
+        "control", [*serve, "--roles", "api,provision"], {**env, **_CONTROL_ENV}
+    )
+    api_url = _url(await _ready(control))
+    gateway = children.start(
+        "gateway",
+        [*serve, "--roles", "invocation"],
+        {**env, "GATEWAY_CONTROL__API_URL": api_url},
+    )
+    return api_url, await _ready(gateway)
+
+
+async def _ready(gateway: Child) -> dict[str, Any]:
+    with _telling_of(gateway):
+        return await gateway.event("gateway.ready", _START_S)
+
+
+def _url(ready: dict[str, Any]) -> str:
+    return f"http://{ready['listen'][0]}"
 
 
 def _raise_if_cancelled() -> None:
@@ -300,14 +339,14 @@ async def _deploy(
 ) -> tuple[DevFunction, ...]:
     """Deploy the functions; return them once all servers are healthy."""
     for wanted in options.functions:
-        _say(_deploying(wanted))
+        say(_deploying(wanted))
     deployed = [
         await api.deploy(wanted, prepared.earlier.get(wanted.name), options.concurrency)
         for wanted in options.functions
     ]
     servers = {function: _loading(function.options) for function in deployed}
     with telling(
-        _say, lambda elapsed_s: [server.describe(elapsed_s) for server in servers.values()]
+        say, lambda elapsed_s: [server.describe(elapsed_s) for server in servers.values()]
     ):
         poll_s = POLL_S
         while servers:
@@ -362,7 +401,7 @@ async def _wait_for_response(
     url, name = running.url + function.options.health_path, function.options.name
     try:
         with telling(
-            _say, lambda elapsed_s: [f"waiting for a response of {name} ({elapsed_s:.0f} s)"]
+            say, lambda elapsed_s: [f"waiting for a response of {name} ({elapsed_s:.0f} s)"]
         ):
             async with asyncio.timeout(_RESPONSE_S):
                 while True:
@@ -418,14 +457,6 @@ def log_env() -> dict[str, str]:
     return env
 
 
-def _announce(running: Running, ready_file: Path | None) -> None:
-    if ready_file is not None:
-        unfinished = ready_file.with_name(ready_file.name + ".part")
-        unfinished.write_text(json.dumps(ready_document(running)))
-        unfinished.replace(ready_file)
-    print(ready_text(running), flush=True)  # noqa: T201
-
-
 def _check_free(option: str, port: int) -> None:
     """Raise `ChildError` if ``port`` is in use."""
     if port == 0:
@@ -449,7 +480,3 @@ def check_demo(functions: Iterable[FunctionOptions]) -> None:
             "the demo inference server requires: pip install 'invocation-gateway[examples]'; "
             "or give your own with --inference-command"
         )
-
-
-def _say(text: str) -> None:
-    print(f"gateway dev: {text}", file=sys.stderr, flush=True)  # noqa: T201

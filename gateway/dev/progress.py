@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.dev.children import end_of, indented
+from gateway.dev.log_ends import end_of, indented
 from runtime.lifecycle import Ticker
 
 EVERY_S = 4.0

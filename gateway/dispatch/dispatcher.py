@@ -17,11 +17,11 @@ from gateway.errors import GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
-from gateway.routing.admission import Admission, Caller
+from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
 from gateway.routing.sources import Sources
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
-from wire.ids import request_id, uuid4_text
+from wire.ids import request_id
 
 
 class Gates(NamedTuple):
@@ -49,7 +49,7 @@ class Dispatcher:
 
     def __init__(  # noqa: PLR0913 - one argument per part
         self,
-        context: Context,
+        context: Context[Invocation],
         registry: InvocationRegistry,
         read_head: Callable[[Request], CallHead | None],
         gates: Gates,
@@ -83,6 +83,10 @@ class Dispatcher:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         endpoint = "UNKNOWN"
         request.source = self._sources.find(request)
+        if request.known is not None and isinstance(request.known.plan, CallPlan):
+            plan, now_ns = request.known.plan, time.time_ns()
+            if self._admission.is_valid(plan, now_ns * 1e-9):
+                return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
             head = self._read_head(request)
@@ -125,9 +129,33 @@ class Dispatcher:
         """Record that the client of a call left before it was an invocation."""
         self._refusals.left(_as_sent(request, head), head)
 
+    def _serve_again(
+        self, request: Request, client: ResponseWriter, plan: CallPlan, now_ns: int
+    ) -> RequestStream:
+        """Serve a call whose head is known and admitted."""
+        try:
+            return self._offer(request, client, plan.head, plan.caller, now_ns, plan)
+        except GatewayError as error:
+            return self._refuse(request, client, error, plan.head, INVOCATION)
+
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        plan = None
+        if request.known is not None:
+            plan = request.known.plan = self._admission.plan(head, caller)
+        return self._offer(request, client, head, caller, now_ns, plan)
+
+    def _offer(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        plan: CallPlan | None,
+    ) -> RequestStream:
+        """Begin an invocation unless there are too many calls."""
         try:
             self._registry.lines.admit(caller.version.version_id, caller.poll_s)
         except Overloaded:
@@ -137,7 +165,7 @@ class Dispatcher:
             decision = self._rates.admit(caller)
             if decision is not None:
                 return self._hold(request, client, head, caller, decision)
-        return self._begin(request, client, head, caller, now_ns)
+        return self._begin(request, client, head, caller, now_ns, plan)
 
     def _hold(
         self,
@@ -165,11 +193,12 @@ class Dispatcher:
         head: CallHead,
         caller: Caller,
         now_ns: int,
+        plan: CallPlan | None = None,
     ) -> Invocation:
         context = self._context
         take = self._random.take
-        ticket = Ticket(request_id(take(), context.process), uuid4_text(take()), now_ns)
-        invocation = Invocation(context, client, request, caller, ticket)
+        ticket = Ticket(request_id(take(), context.process), now_ns)
+        invocation = Invocation(context, client, request, caller, ticket, plan)
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:

@@ -23,7 +23,7 @@ from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
-from wire.worker_api import ATTACH_PATH, RUN_PATH
+from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
 
 _log = logging.getLogger("gateway.attach")
 
@@ -108,6 +108,8 @@ class AttachDispatcher:
                 return self._attach.serve(request, worker)
             if request.target == RUN_PATH:
                 return self._attach.serve_run(request, worker)
+            if request.target == CHANNEL_PATH:
+                return self._attach.serve_channel(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(

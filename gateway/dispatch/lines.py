@@ -26,6 +26,7 @@ class Lines:
     def __init__(self, queue: FunctionQueue, clock: Callable[[], float]) -> None:
         """``clock`` is the monotonic clock."""
         self._queue = queue
+        self._direct: Callable[[str], int] = lambda _: 0
         self._clock = clock
         self._lines: dict[str, Line] = {}
         self._measuring = 0
@@ -33,6 +34,10 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    def count_direct(self, direct: Callable[[str], int]) -> None:
+        """Call ``direct`` for how many calls of a version workers have over channels."""
+        self._direct = direct
 
     def admit(self, version_id: str, poll_s: int) -> None:
         """Raise `Overloaded` if a call cannot be reached within ``poll_s``. Runs for every call."""
@@ -98,6 +103,8 @@ class Lines:
             own = self._queue.own_line(version_id, state.delivered)
             # What was published meanwhile is not in the state.
             waiting = max(own.waiting - (own.published - asked.published), 0)
+            # They hold slots like those that are leased.
+            state = state._replace(leased=state.leased + self._direct(version_id))
             line.measured(state, asked._replace(waiting=waiting), self._clock())
         finally:
             line.measuring = False

@@ -3,14 +3,14 @@
 A request id contains the number of the process that made it (`wire.ids`), and only that process
 knows the invocation. Any other process asks it on ``nvcf.request.<region>.<process in hex>``; the
 reply is JSON, or empty for an unknown request. If two processes have the same number, the first
-reply counts.
+reply counts. A call that a worker has over a channel is at position 0 at once.
 """
 
 from collections.abc import Mapping
 
 import orjson
 
-from gateway.api.route import QueuedRequest
+from gateway.domain.queued_request import QueuedRequest
 from gateway.invocation.machine import Invocation
 from queueing.interface import Bus, FunctionQueue, NoResponder, QueueUnavailable, Subscription
 from runtime.tasks import spawn
@@ -69,7 +69,9 @@ class RequestLocator:
         if invocation is None:
             return None
         version, account = invocation.version, invocation.account
-        position = await self._queue.position(version.version_id, request_id)
+        position = 0
+        if not invocation.is_direct:
+            position = await self._queue.position(version.version_id, request_id)
         return QueuedRequest(version.function_id, version.version_id, account, position)
 
     def _on_question(self, _subject: bytes, reply: bytes, payload: bytes) -> None:

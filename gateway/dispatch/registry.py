@@ -24,7 +24,7 @@ class InvocationRegistry:
     """Implements `gateway.invocation.context.LiveInvocations`; `tick` enforces the deadlines.
 
     ``live`` holds the live invocations by request id, ``random`` the bytes for ids and tokens,
-    ``lines`` what is known of the calls that wait.
+    ``lines`` what is known of the calls that wait. ``queued`` counts calls that went to the queue.
     """
 
     def __init__(
@@ -52,13 +52,20 @@ class InvocationRegistry:
         self.live = attach.live
         self.lines = Lines(queue, clock)
         self.random = Randomness()
+        self.queued = 0
 
     def open(self, invocation: Invocation) -> None:
         """Register a new invocation."""
         self.live[invocation.request_id] = invocation
-        self._response_tokens.issue(invocation.response_token, invocation)
         self._timers.schedule(invocation.deadline, invocation)
         self._metrics.record_start(invocation)
+
+    def issue_response_token(self, request_id: str) -> str:
+        """Return a new token with which a worker may deliver the response."""
+        self.queued += 1
+        token = uuid4_text(self.random.take())
+        self._response_tokens.issue(token, self.live[request_id])
+        return token
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -74,7 +81,8 @@ class InvocationRegistry:
     def finished(self, request_id: str) -> None:
         """Forget the invocation and record how it ended."""
         invocation = self.live.pop(request_id)
-        self._response_tokens.revoke(invocation.response_token)
+        if invocation.response_token:
+            self._response_tokens.revoke(invocation.response_token)
         if invocation.request_token is not None:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
@@ -92,7 +100,8 @@ class InvocationRegistry:
     def expired(self, request_id: str) -> None:
         """Withdraw the request and report the position that it had."""
         invocation = self.live[request_id]
-        self._response_tokens.revoke(invocation.response_token)
+        if invocation.response_token:
+            self._response_tokens.revoke(invocation.response_token)
         spawn(self._withdraw_expired(invocation), "poll-timeout")
 
     def tick(self) -> None:

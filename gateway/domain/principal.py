@@ -8,6 +8,8 @@ from gateway.domain.readmodel import FunctionEntry
 
 INVOKE = "invoke_function"
 """The scope that an invocation needs (`docs/wire.md` §15.3)."""
+API_KEY = "key"
+"""The kind of a principal whose credential is an API key."""
 INVOCATION_TOKEN = "token"  # noqa: S105 - the name of a kind
 """The kind of a token with which functions can be invoked (`docs/wire.md` §14.4)."""
 

@@ -131,11 +131,13 @@ class ReadModel:
     """The contents of the store as one gateway process sees them.
 
     A revoked API key is not found; an expired one is, because only the caller knows the time.
+    ``changes`` counts what was applied: as long as it is the same, so is every answer.
     """
 
-    __slots__ = ("_accounts", "_clients", "_digest_of", "_entries", "_keys", "_names")
+    __slots__ = ("_accounts", "_clients", "_digest_of", "_entries", "_keys", "_names", "changes")
 
     def __init__(self) -> None:
+        self.changes = 0
         self._accounts: dict[str, Account] = {}
         self._clients: dict[str, Client] = {}
         self._entries: dict[str, FunctionEntry] = {}
@@ -187,6 +189,7 @@ class ReadModel:
 
         Changes to other kinds of record are ignored.
         """
+        self.changes += 1
         match change:
             case FunctionVersion():
                 entry = self._entry(change.function_id)

@@ -5,7 +5,7 @@ The client's side is `http1.stream.ResponseWriter`, the queue's `queueing.interf
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
@@ -41,8 +41,59 @@ class WorkerGet(Protocol):
         """
 
 
+class CallChannel(Protocol):
+    """A worker's channel to this process.
+
+    ``sent`` counts the calls that were sent on it, ``instance`` is the id of the worker's instance.
+    """
+
+    sent: int
+    instance: bytes
+
+    def cancel(self, number: int) -> None:
+        """Tell the worker that nobody waits for a call, and forget it."""
+
+    def forget(self, number: int) -> None:
+        """The call is over for the channel: its response comes in another way, or has come."""
+
+
+ACall_contra = TypeVar("ACall_contra", contravariant=True)
+
+
+class DirectDispatch(Protocol[ACall_contra]):
+    """The channels of this process's workers."""
+
+    def has_free(self, version_id: str, capacity: int) -> bool:
+        """Return whether a call is to be sent to a worker that has told of a free slot.
+
+        ``capacity`` is the version's: `gateway.domain.model.FunctionVersion`.
+        """
+
+    def send(
+        self,
+        call: ACall_contra,
+        version_id: str,
+        requested_at_ns: int,
+        head: bytes,
+        body: bytes,
+        *,
+        has_rest: bool,
+    ) -> CallChannel | None:
+        """Send a call to a worker with a free slot; its number is `CallChannel.sent` then.
+
+        ``None``: there is none, or the call is too large. The arguments are those of
+        `wire.channel.encode_call`.
+        """
+
+    def token(self, request_id: str, version_id: str) -> str:
+        """Return what lets the worker that leases the request open a channel; may be empty."""
+
+
 class LiveInvocations(Protocol):
     """The live invocations of the process, by request id."""
+
+    def issue_response_token(self, request_id: str) -> str:
+        """Return a new token with which a worker may deliver the response."""
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -58,7 +109,7 @@ class LiveInvocations(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Context(Generic[ACall_contra]):
     """What all invocations of one gateway process share; made once at start."""
 
     queue: FunctionQueue
@@ -73,15 +124,16 @@ class Context:
     """Maximum bytes of a request body; 0 is none. A function may have a smaller one."""
     clock: Callable[[], float]
     """The monotonic clock, in seconds."""
+    channels: DirectDispatch[ACall_contra] | None = None
+    """``None``: every call goes through the queue."""
 
 
 class Ticket(NamedTuple):
     """What the dispatcher assigns to a new invocation.
 
-    ``response_token`` lets a worker deliver the response. ``requested_at_ns`` is Unix time in
-    nanoseconds, from which the worker computes how much of the poll window is left.
+    ``requested_at_ns`` is Unix time in nanoseconds, from which the worker computes how much of the
+    poll window is left.
     """
 
     request_id: str
-    response_token: str
     requested_at_ns: int

@@ -1,6 +1,6 @@
 """The headers that the gateway drops and adds on the way to the worker and back to the client."""
 
-from http1.stream import Headers, Request
+from http1.stream import EncodedHead, Headers, Request
 from wire.envelope import encode_headers
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -19,12 +19,15 @@ from wire.headers import (
     X_REQUEST_ID,
     forwardable,
 )
+from wire.http1 import InnerHead, encode_lines
 from wire.locations import outer_location
 from wire.source import Source
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
+NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])
+"""Field of an envelope: the request was sent to an inference server before it was published."""
 _PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")
@@ -106,6 +109,31 @@ def with_platform_headers(headers: Headers, status: int, request_id: str) -> Hea
     kept.append((NVCF_STATUS, nvcf_status(status)))
     kept.append(_EXPOSED)
     return kept
+
+
+def encoded_head(head: InnerHead) -> EncodedHead | None:
+    """Return a worker's response head as each client gets it, but for the lines of `id_lines`.
+
+    ``None`` if it differs from one client to another: see `outer_headers`.
+    """
+    values = dict(head.headers)
+    if not LOCATIONS.isdisjoint(values):
+        return None
+    if values.get(CONTENT_TYPE, b"").lower().startswith(b"text/event-stream"):
+        return None
+    kept = [header for header in head.headers if header[0] not in _PLATFORM_HEADERS]
+    kept.append((NVCF_STATUS, nvcf_status(head.status)))
+    kept.append(_EXPOSED)
+    return EncodedHead(head.status, kept, encode_lines(kept))
+
+
+def id_lines(head: EncodedHead, request_id: str) -> bytes:
+    """Return the header lines with the request id; a function's own ``x-request-id`` is kept."""
+    value = request_id.encode()
+    for name, _ in head.headers:
+        if name == X_REQUEST_ID:
+            return b"nvcf-reqid: %b\r\n" % value
+    return b"x-request-id: %b\r\nnvcf-reqid: %b\r\n" % (value, value)
 
 
 def nvcf_status(status: int) -> bytes:

@@ -20,9 +20,11 @@ from gateway.errors import (
     WorkerLost,
     problem_for,
 )
-from gateway.invocation.context import Context, Ticket, WorkerGet, WorkerPost
+from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
+    NEVER_AGAIN,
     correlation_of,
+    id_lines,
     outer_headers,
     request_headers,
     source_headers,
@@ -35,6 +37,7 @@ from gateway.invocation.states import (
     EXPIRED,
     QUEUED,
     RECEIVING,
+    SENT,
     STREAMING,
     Event,
     Outcome,
@@ -43,13 +46,13 @@ from gateway.invocation.states import (
     impossible,
 )
 from gateway.invocation.upload import Upload, smaller_limit
-from gateway.routing.admission import Caller
+from gateway.routing.admission import Caller, CallPlan
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import NO_TRAILERS, Headers, Request, ResponseWriter
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
-from wire.envelope import EnvelopeError, encode_envelope
+from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
 from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
-from wire.http1 import BODILESS_STATUSES
+from wire.http1 import BODILESS_STATUSES, InnerHead
 from wire.problem import instance_of
 
 CLIENT_GONE_STATUS = 499
@@ -61,6 +64,11 @@ _TOO_LATE = "the call waited in line until too little time was left to begin wit
 _LOOK_AGAIN_S = 0.1
 """Time between two looks at a call whose window stands still with nothing left: the most by which
 its end can be noticed late."""
+
+
+_SentCall = tuple[int, bytes, bytes]
+"""A call that was sent over a channel: its number, and head and first part to publish it if its
+worker is lost."""
 
 
 def _where(position: int | None) -> str:
@@ -88,23 +96,27 @@ class Invocation:
     ``source.address``. ``page_access`` is set before the first event if a web page makes the call,
     or may.
 
-    For the access line: ``deliveries`` is how often the queue has delivered the request, as far as
-    workers have told. ``instance`` is the id of the instance that attached last, empty if its
-    worker does not tell it. ``completion`` is the outcome if the response comes to its end: not
-    ANSWERED if the worker says that it is a problem document of its own. ``trace`` and
-    ``caller_request_id`` are the client's ``traceparent`` and ``x-request-id``, known once the call
-    is offered or over.
+    For the access line: ``is_direct``: a worker got the call over a channel, and not from the
+    queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
+    ``instance`` is the id of the instance that has the call or attached last, empty if not known.
+    ``completion`` is the outcome if the response comes to its end: not ANSWERED if the worker says
+    that it is a problem document of its own. ``trace`` and ``caller_request_id`` are the client's
+    ``traceparent`` and ``x-request-id``, known once the call is offered or over.
     """
 
     __slots__ = (
+        "_channel",
         "_client",
         "_context",
         "_deliveries",
         "_left_s",
         "_max_body_bytes",
+        "_plan",
         "_post",
         "_request",
         "_requested_at_ns",
+        "_runs",
+        "_sent",
         "_upload",
         "_was_dropped",
         "attached_at",
@@ -117,6 +129,7 @@ class Invocation:
         "has_waited_for_client",
         "head_at",
         "instance",
+        "is_direct",
         "method",
         "offered_at",
         "outcome",
@@ -137,12 +150,15 @@ class Invocation:
 
     def __init__(
         self,
-        context: Context,
+        context: "Context[Invocation]",
         client: ResponseWriter,
         request: Request,
         caller: Caller,
         ticket: Ticket,
+        plan: CallPlan | None = None,
     ) -> None:
+        """``plan`` is what calls with the same head have in common, if it is known."""
+        self._plan = plan
         self._context = context
         self._client = client
         self._request: Request | None = request
@@ -158,6 +174,11 @@ class Invocation:
         )
         self._left_s: float | None = None
         self._post: WorkerPost | None = None
+        # While a worker has the call over a channel: to publish it if that worker is lost.
+        self._channel: CallChannel | None = None
+        self._sent: _SentCall | None = None
+        self._runs = 0
+        self.is_direct = False
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self._was_dropped = False
@@ -165,7 +186,8 @@ class Invocation:
         self.method = request.method
         self.source = request.source
         self.trace = self.caller_request_id = self.instance = b""
-        self.request_id, self.response_token, self._requested_at_ns = ticket
+        self.request_id, self._requested_at_ns = ticket
+        self.response_token = ""
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
@@ -270,47 +292,101 @@ class Invocation:
             self._end()
 
     def _publish(self) -> None:
-        request, caller, context = self._request, self.caller, self._context
+        request, context = self._request, self._context
         if request is None:
             raise AssertionError("published twice")
         upload = self._upload
         first_part = upload.take_first_part()
-        if upload.has_rest():
-            self.request_token = context.registry.issue_request_token(self.request_id)
         if request.body_bytes != 0:
             self._open_window(context.clock() - self.received_at)
+        try:
+            fields = self._fields(request)
+        except EnvelopeError as error:
+            self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
+            return
+        head = fields + source_headers(self.source)
+        # An invocation may wait for an hour: it must not hold the whole head for so long.
+        self._request = None
+        has_rest = upload.has_rest()
+        if has_rest:
+            self._client.pause_reading()
+        if not self._send(head, first_part, has_rest=has_rest):
+            self._enqueue(head, first_part, has_rest=has_rest)
+
+    def _fields(self, request: Request) -> bytes:
+        """Return the envelope's fields that depend on the head alone. Raises `EnvelopeError`."""
+        plan = self._plan
+        if plan is not None and plan.fields:
+            self.trace, self.caller_request_id = plan.trace, plan.caller_request_id
+            return plan.fields
+        caller = self.caller
         headers = request_headers(
             request.headers,
-            context.region,
+            self._context.region,
             allows_rerun=caller.version.allows_rerun,
             passes_interim=caller.version.passes_interim,
         )
         self.trace, self.caller_request_id = correlation_of(request)
+        fields = encode_call_head(
+            nca_id=caller.account,
+            subject=caller.subject,
+            method=request.method,
+            path=request.target,
+            headers=headers,
+        )
+        if plan is not None:
+            plan.trace, plan.caller_request_id = self.trace, self.caller_request_id
+            plan.fields = fields
+        return fields
+
+    def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
+        """Send the call to a worker with a free slot, if nobody is in front of it."""
+        context, version = self._context, self.caller.version
+        version_id, channels = version.version_id, context.channels
+        if (
+            channels is None
+            or not channels.has_free(version_id, version.capacity)
+            or context.queue.has_waiting(version_id)
+        ):
+            return False
+        channel = channels.send(
+            self, version_id, self._requested_at_ns, head, first_part, has_rest=has_rest
+        )
+        if channel is None:
+            return False
+        self.state = SENT
+        self.is_direct = True
+        self._channel, self._sent = channel, (channel.sent, head, first_part)
+        self.instance = channel.instance
+        return True
+
+    def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
+        """Publish the call."""
+        context, version_id = self._context, self.caller.version.version_id
+        registry, channels = context.registry, context.channels
+        self.is_direct = False
+        self.response_token = registry.issue_response_token(self.request_id)
+        if has_rest:
+            self.request_token = registry.issue_request_token(self.request_id)
         try:
             envelope = encode_envelope(
+                head,
                 request_id=self.request_id,
-                nca_id=caller.account,
-                subject=caller.subject,
                 requested_at_ns=self._requested_at_ns,
-                method=request.method,
-                path=request.target,
-                headers=headers,
-                more_headers=source_headers(self.source),
                 body=first_part,
                 target_uri=context.attach_uri,
                 response_token=self.response_token,
                 request_token=self.request_token,
+                channel_token=""
+                if channels is None
+                else channels.token(self.request_id, version_id),
             )
         except EnvelopeError as error:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
         self.state = QUEUED
-        # An invocation may wait for an hour: it must not hold the head for so long.
-        self._request = None
-        if self.request_token is not None:
-            self._client.pause_reading()
         context.queue.publish(
-            caller.version.version_id, self.request_id, envelope, self, self.trace
+            version_id, self.request_id, envelope, self, self.trace, runs=self._runs
         )
 
     def _open_window(self, late_s: float) -> None:
@@ -353,7 +429,10 @@ class Invocation:
     def publish_failed(self, error: QueueError) -> None:
         """The queue did not take the request, or lost it, or is gone."""
         # Once a worker is attached, the queue's loss does not matter: the response is on its way.
-        if self.state is QUEUED or self.state is RECEIVING:
+        if self.state is QUEUED or self.state is RECEIVING or self.state is SENT:
+            if self.state is SENT:
+                # Not because of the queue: its version is not deployed any more.
+                self._withdraw()
             is_full = isinstance(error, QueueFull)
             self._fail(error, Outcome.QUEUE_FULL if is_full else Outcome.QUEUE_UNAVAILABLE)
 
@@ -361,6 +440,78 @@ class Invocation:
         """Every allowed delivery was used up."""
         if self.state is QUEUED:
             self._fail(WorkerLost("No worker completed the request"), Outcome.WORKER_LOST)
+
+    # A channel
+
+    def handed_back(self, *, was_run: bool, was_sent: bool) -> None:
+        """The worker that had the call over a channel does not complete it: it goes to the queue.
+
+        ``was_run``: the worker was lost, and may have run it, which counts as a run. ``was_sent``:
+        an inference server may have got it, and the next one that breaks off is the last.
+        """
+        if self.state is not SENT:
+            # Its POST is open, and tells what becomes of the call.
+            self._channel = None
+            return
+        sent = self._sent
+        self._channel = self._sent = None
+        self.instance = b""
+        if sent is None:
+            raise AssertionError("handed back what was not sent")
+        _, head, first_part = sent
+        if was_run:
+            self._runs += 1
+        if was_sent:
+            self.deliveries += 1
+            head += NEVER_AGAIN
+        if self._upload.is_lost():
+            self._fail_without_rest()
+        else:
+            self._enqueue(head, first_part, has_rest=self._upload.has_rest())
+
+    def responded(  # noqa: PLR0913 - what a channel brings of one response
+        self,
+        head: InnerHead,
+        encoded: EncodedHead | None,
+        body: bytes,
+        now: float,
+        worker_s: float,
+        instance: bytes,
+        completion: Outcome,
+    ) -> None:
+        """The worker's whole response came over a channel.
+
+        ``encoded`` is the head as every client gets it, if that is known. The other arguments are
+        as in `attached` and `response_head`.
+        """
+        if self.state is not SENT and self.state is not QUEUED:
+            return
+        self._channel = None
+        self._take(now, worker_s, instance)
+        self.completion = completion
+        self.response_bytes = len(body)
+        status, announced = head.status, head.body_bytes
+        if announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
+            announced = len(body)
+        if encoded is None or self.page_access is not None:
+            self.state = ENDING
+            self._respond(status, head.headers, announced, now)
+            if self.state is ENDING and body:
+                self._client.send_data(body)
+            if self.state is ENDING and not self._client.is_writing_paused():
+                self._end()
+            return
+        self.status = status
+        self.head_at = now
+        if not self.is_direct:
+            self._context.queue.answered(self.request_id)
+        self._sent = None
+        self.state = DONE
+        self.outcome = completion
+        # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
+        self._client.send_whole(encoded, id_lines(encoded, self.request_id), announced, body)
+        self._upload.abort()
+        self._context.registry.finished(self.request_id)
 
     # A worker that got the request again
 
@@ -396,7 +547,8 @@ class Invocation:
         report may come after another worker was told to run the request, or has attached.
         """
         is_only_one = deliveries == 1 and not self._deliveries and self.attached_at == 0.0
-        if self.state is QUEUED and is_only_one:
+        if self.state is SENT or (self.state is QUEUED and is_only_one):
+            self._channel = self._sent = None
             self._was_dropped = True
             self._expire()
 
@@ -470,15 +622,19 @@ class Invocation:
 
         ``instance`` is the id of its instance, empty if it does not say.
         """
-        if self.state is not QUEUED:
+        if self.state is not QUEUED and self.state is not SENT:
             raise impossible(self.state, Event.ATTACHED)
         self.state = ATTACHED
+        self._take(now, worker_s, instance)
+        self.completion = Outcome.ANSWERED
+        self._post = post
+
+    def _take(self, now: float, worker_s: float, instance: bytes) -> None:
+        """Remember which worker responds."""
         self.attached_at = now
         self.worker_s = worker_s
         self.instance = instance
-        self.completion = Outcome.ANSWERED
         self.deliveries = self._deliveries or self.deliveries + 1
-        self._post = post
 
     def response_interim(self, status: int, headers: Headers) -> None:
         """The worker sends an interim response (1xx), which is no response head.
@@ -514,11 +670,21 @@ class Invocation:
         if body_bytes is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
+        channel, self._channel = self._channel, None
+        if channel is not None and self._sent is not None:
+            channel.forget(self._sent[0])
         self.state = STREAMING
+        self._respond(status, headers, body_bytes, now)
+
+    def _respond(self, status: int, headers: Headers, body_bytes: int | None, now: float) -> None:
+        """Send the response head to the client."""
         self.status = status
         self.head_at = now
-        # The queue must not fail the request any more: its client is getting a response.
-        self._context.queue.answered(self.request_id)
+        if self.is_direct:
+            self._sent = None
+        else:
+            # The queue must not fail the request any more: its client is getting a response.
+            self._context.queue.answered(self.request_id)
         self._upload.respond()
         if self._post is not None and self.version.passes_interim:
             self._pause_if_slow(self._post)
@@ -541,6 +707,14 @@ class Invocation:
         elif self.state is not DONE:
             raise impossible(self.state, Event.RESPONSE_DATA)
 
+    def response_chunk(self, chunk: bytes, size: int) -> None:
+        """The next ``size`` bytes of the response are one chunk: an event, usually."""
+        if self.state is STREAMING:
+            self.response_bytes += size
+            self._client.send_chunk(chunk, size)
+        elif self.state is not DONE:
+            raise impossible(self.state, Event.RESPONSE_CHUNK)
+
     def response_end(self, trailers: Headers = NO_TRAILERS) -> None:
         """The worker has sent the whole response, which ends with ``trailers``."""
         if self.state is STREAMING:
@@ -555,7 +729,12 @@ class Invocation:
 
     def response_broken(self) -> None:
         """The POST broke: back to the queue, or a visibly broken stream."""
-        if self.state is ATTACHED:
+        if self.state is ATTACHED and self.is_direct:
+            self._post = None
+            self.state = SENT
+            if self._channel is None:
+                self.handed_back(was_run=True, was_sent=True)
+        elif self.state is ATTACHED:
             self._post = None
             if self._upload.is_lost():
                 self._fail_without_rest()
@@ -645,7 +824,10 @@ class Invocation:
 
     def _withdraw(self) -> None:
         """Take the request out of the queue and tell workers to stop, if it can be there."""
-        if self.state is QUEUED or self.state is ATTACHED:
+        channel, self._channel = self._channel, None
+        if channel is not None and self._sent is not None:
+            channel.cancel(self._sent[0])
+        elif self.state is QUEUED or (self.state is ATTACHED and not self.is_direct):
             self._context.queue.withdraw(self.caller.version.version_id, self.request_id)
 
     def _end(self) -> None:

@@ -1,12 +1,17 @@
 """The life of an invocation: states, events, transitions, outcomes and deadlines.
 
 RECEIVING   the client's request is arriving and is collected; no other process knows of it
+SENT        a worker has it, over the channel on which it told of a free slot
 QUEUED      the envelope is published; a worker may lease it at any time
 EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
 ENDING      the worker has sent the whole response; the client has not read all of it
 DONE        over: the outcome is set and no port is called any more
+
+A call that nobody is in front of goes to SENT, any other one to QUEUED. A worker that cannot take
+it after all, or is lost, puts it from SENT to QUEUED; a small response takes it from SENT or QUEUED
+to its end at once.
 
 A POST that breaks in ATTACHED puts the invocation back to QUEUED: no response byte has reached the
 client, and the queue delivers the request to another worker. If a worker has fetched the rest of a
@@ -33,15 +38,16 @@ class State(IntEnum):
     """Where an invocation is in its life. A later state has a higher number."""
 
     RECEIVING = 1
-    QUEUED = 2
-    EXPIRED = 3
-    ATTACHED = 4
-    STREAMING = 5
-    ENDING = 6
-    DONE = 7
+    SENT = 2
+    QUEUED = 3
+    EXPIRED = 4
+    ATTACHED = 5
+    STREAMING = 6
+    ENDING = 7
+    DONE = 8
 
 
-RECEIVING, QUEUED, EXPIRED, ATTACHED, STREAMING, ENDING, DONE = State
+RECEIVING, SENT, QUEUED, EXPIRED, ATTACHED, STREAMING, ENDING, DONE = State
 
 
 class Event(Enum):
@@ -61,6 +67,9 @@ class Event(Enum):
     # The queue
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
+    # A channel
+    HANDED_BACK = "handed_back"
+    RESPONDED = "responded"
     # A worker that got the request again
     RUN_REQUESTED = "run_requested"
     # A worker that does not start the request, because it would be late
@@ -75,6 +84,7 @@ class Event(Enum):
     RESPONSE_INTERIM = "response_interim"
     RESPONSE_HEAD = "response_head"
     RESPONSE_DATA = "response_data"
+    RESPONSE_CHUNK = "response_chunk"
     RESPONSE_END = "response_end"
     RESPONSE_BROKEN = "response_broken"
     RESPONSE_INVALID = "response_invalid"
@@ -91,6 +101,7 @@ _ORDERED = {
     Event.RESPONSE_INTERIM,
     Event.RESPONSE_HEAD,
     Event.RESPONSE_DATA,
+    Event.RESPONSE_CHUNK,
     Event.RESPONSE_END,
     Event.RESPONSE_BROKEN,
     Event.RESPONSE_INVALID,
@@ -109,40 +120,47 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     },
     # The client
     (RECEIVING, Event.BODY_TOO_LARGE): frozenset({DONE}),
-    (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.REQUEST_DATA): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     # A body of unknown length may become too large in every state.
     **{
         (s, Event.REQUEST_DATA): frozenset({s, DONE})
-        for s in (QUEUED, EXPIRED, ATTACHED, STREAMING)
+        for s in (SENT, QUEUED, EXPIRED, ATTACHED, STREAMING)
     },
-    (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, QUEUED, DONE}),
-    (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
+    (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
-    (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, QUEUED, DONE}),
+    (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     # The queue. It may be gone, because its version was undeployed, before the request is whole.
-    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, QUEUED)},
+    **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, SENT, QUEUED)},
     (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
+    # A channel. A call is handed back to the queue, unless its runs, or its body, are used up.
+    (SENT, Event.HANDED_BACK): frozenset({QUEUED, DONE}),
+    **{(s, Event.RESPONDED): frozenset({ENDING, DONE}) for s in (SENT, QUEUED)},
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
+    (SENT, Event.DROPPED_LATE): frozenset({EXPIRED}),
     (QUEUED, Event.DROPPED_LATE): frozenset({QUEUED, EXPIRED}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
+    (SENT, Event.REST_REQUESTED): frozenset({SENT}),
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
     (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
     # The worker's POST. In DONE: the client's connection broke while data was written to it.
-    (QUEUED, Event.ATTACHED): frozenset({ATTACHED}),
+    **{(s, Event.ATTACHED): frozenset({ATTACHED}) for s in (SENT, QUEUED)},
     (ATTACHED, Event.RESPONSE_INTERIM): frozenset({ATTACHED}),
     (DONE, Event.RESPONSE_INTERIM): frozenset({DONE}),
     (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING}),
     (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_DATA): frozenset({STREAMING}),
     (DONE, Event.RESPONSE_DATA): frozenset({DONE}),
+    (STREAMING, Event.RESPONSE_CHUNK): frozenset({STREAMING}),
+    (DONE, Event.RESPONSE_CHUNK): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_END): frozenset({ENDING, DONE}),
     (DONE, Event.RESPONSE_END): frozenset({DONE}),
-    (ATTACHED, Event.RESPONSE_BROKEN): frozenset({QUEUED, DONE}),
+    (ATTACHED, Event.RESPONSE_BROKEN): frozenset({SENT, QUEUED, DONE}),
     (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
     (ENDING, Event.RESPONSE_BROKEN): frozenset({ENDING}),
     (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
@@ -151,7 +169,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # It also moves while a body flows.
     **{
         (s, Event.DEADLINE_PASSED): frozenset({s, DONE})
-        for s in (RECEIVING, ATTACHED, STREAMING, ENDING)
+        for s in (RECEIVING, SENT, ATTACHED, STREAMING, ENDING)
     },
     (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
     (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),

@@ -23,6 +23,7 @@ class Queues:
 
     def __init__(self, admin: QueueAdmin, bus: Bus) -> None:
         self._admin = admin
+        self._direct: Callable[[str], int] = lambda _: 0
         self._bus = bus
         self._removed: Removed = _do_nothing
 
@@ -30,9 +31,14 @@ class Queues:
         """Call ``removed`` after every removal of a queue from now on."""
         self._removed = removed
 
+    def count_direct(self, direct: Callable[[str], int]) -> None:
+        """Call ``direct`` for how many calls of a version workers have over channels."""
+        self._direct = direct
+
     async def load(self, version_id: str) -> Load:
-        """Return how many requests wait and how many are leased; 0 and 0 without a queue."""
-        return await self._admin.load(version_id)
+        """Return how many requests wait, and how many workers have, over channels or leased."""
+        load = await self._admin.load(version_id)
+        return load._replace(leased=load.leased + self._direct(version_id))
 
     async def end(self, version_id: str) -> None:
         """Fail every request that waits, now."""

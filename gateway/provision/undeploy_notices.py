@@ -14,7 +14,7 @@ from queueing.interface import FunctionQueue, QueueUnavailable
 from wire.subjects import UNDEPLOYED_PREFIX
 
 UNDEPLOYED = "The version was undeployed"
-_WITHOUT_WORKER = frozenset({State.RECEIVING, State.QUEUED})
+_UNANSWERED = frozenset({State.RECEIVING, State.SENT, State.QUEUED})
 
 
 class UndeployNotices(Notices):
@@ -24,11 +24,11 @@ class UndeployNotices(Notices):
 
 
 def fail_waiting(live: Iterable[Invocation], queue: FunctionQueue, version_id: str) -> int:
-    """Fail every invocation of the version that waits, or will, for a worker; return how many."""
+    """Fail every invocation of the version to which no worker responds yet; return how many."""
     waiting = [
         invocation
         for invocation in live
-        if invocation.state in _WITHOUT_WORKER and invocation.version.version_id == version_id
+        if invocation.state in _UNANSWERED and invocation.version.version_id == version_id
     ]
     for invocation in waiting:
         queue.forget(invocation.request_id)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.domain.model import FunctionVersion
-from gateway.domain.principal import INVOCATION_TOKEN, Principal
+from gateway.domain.principal import API_KEY, INVOCATION_TOKEN, Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import BadRequest, GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead
 from gateway.routing.references import FunctionNames
@@ -22,7 +23,8 @@ Authenticate = Callable[[bytes | None, float], Principal]
 class Caller(NamedTuple):
     """Who invokes what, and how many seconds they wait for the response head.
 
-    ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`.
+    ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`. ``is_key``: the
+    credential is the API key itself.
     """
 
     version: FunctionVersion
@@ -31,6 +33,37 @@ class Caller(NamedTuple):
     poll_s: int
     key_digest: bytes = b""
     key_id: str = ""
+    is_key: bool = False
+
+
+class CallPlan:
+    """What holds for each call with the same head, until the read model, ``model``, changes.
+
+    ``expires_at`` is the key's, in Unix seconds. ``fields`` are those of the envelope that depend
+    on the head alone, empty until the first call is offered to workers; ``trace`` and
+    ``caller_request_id`` are as in `gateway.invocation.machine.Invocation`.
+    """
+
+    __slots__ = (
+        "caller",
+        "caller_request_id",
+        "changes",
+        "expires_at",
+        "fields",
+        "head",
+        "model",
+        "trace",
+    )
+
+    def __init__(
+        self, head: CallHead, caller: Caller, model: ReadModel, expires_at: float | None
+    ) -> None:
+        self.head = head
+        self.caller = caller
+        self.model = model
+        self.changes = model.changes
+        self.expires_at = expires_at
+        self.fields = self.trace = self.caller_request_id = b""
 
 
 class Admission:
@@ -65,7 +98,33 @@ class Admission:
             poll_s,
             principal.key_digest,
             principal.key_id,
+            principal.kind == API_KEY,
         )
+
+    def plan(self, head: CallHead, caller: Caller) -> "CallPlan | None":
+        """Return what of an admitted call holds for the next one with the same head.
+
+        ``None`` if nothing does: only calls with an API key that always get the same version.
+        """
+        if (
+            not caller.is_key
+            or head.origin is not None
+            or head.is_linked
+            or head.sent_target
+            or not self._router.is_settled(head.function_id, head.version_id, caller.account)
+        ):
+            return None
+        key = self._router.model.key(caller.key_digest)
+        if key is None:
+            return None
+        return CallPlan(head, caller, self._router.model, key.expires_at)
+
+    def is_valid(self, plan: "CallPlan", now: float) -> bool:
+        """Return whether a plan still holds at ``now``, in Unix seconds."""
+        model = self._router.model
+        if plan.model is not model or plan.changes != model.changes:
+            return False
+        return plan.expires_at is None or now < plan.expires_at
 
     def key_id_of(self, authorization: bytes | None, now: float) -> str:
         """Return the id of the API key in the credential of a call that was refused, for the log.

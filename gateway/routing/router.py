@@ -22,11 +22,11 @@ _NEAREST_FIRST = (VersionState.ERROR, VersionState.INACTIVE)
 class Router:
     """Picks function versions, by the read model alone."""
 
-    __slots__ = ("_model", "_random")
+    __slots__ = ("_random", "model")
 
     def __init__(self, model: ReadModel, random: Callable[[], float]) -> None:
         """``random`` returns a float from 0.0 up to but not including 1.0."""
-        self._model = model
+        self.model = model
         self._random = random
 
     def pick(
@@ -38,7 +38,7 @@ class Router:
         """
         if INVOKE not in principal.scopes:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
-        entry = self._model.function(function_id)
+        entry = self.model.function(function_id)
         if entry is None:
             raise _not_found(function_id, version_id)
         if version_id is not None:
@@ -56,6 +56,13 @@ class Router:
             None,
             {v.state for v in entry.versions.values() if principal.sees(entry, v)},
         )
+
+    def is_settled(self, function_id: str, version_id: str | None, account: str) -> bool:
+        """Return whether `pick` returns the same for a caller until the read model changes."""
+        if version_id is not None:
+            return True
+        entry = self.model.function(function_id)
+        return entry is not None and entry.account == account and len(entry.invocable) == 1
 
 
 def choose(candidates: Sequence[FunctionVersion], random: float) -> FunctionVersion:

@@ -123,6 +123,10 @@ class AccessLog:
             queue_ms = waited_s * 1e3 if waited_s > 0.0 else 0.0
         else:
             queue_ms = (attached_at - invocation.offered_at) * 1e3
+        if invocation.is_direct:
+            dispatch = "direct"
+        else:
+            dispatch = "queued" if invocation.response_token else ""
         ttfb_ms = (head_at - received_at) * 1e3 if head_at else _NEVER_MS
         # Twice as fast as in an f-string.
         times = _TIMES % (queue_ms, ttfb_ms, (now - received_at) * 1e3)
@@ -139,7 +143,7 @@ class AccessLog:
             f'"function_version_id":"{version.version_id}",'
             f'"nca_id":{names[caller.account]},"key_id":{names[caller.key_id]},'
             f'"instance_id":{values[invocation.instance]},'
-            f'"deliveries":{invocation.deliveries},'
+            f'"dispatch":"{dispatch}","deliveries":{invocation.deliveries},'
             f'"outcome":"{outcome.text if outcome is not None else ""}",'
             f'"status":{_NUMBERS[invocation.status]},'
             f'"request_bytes":{invocation.request_bytes},'

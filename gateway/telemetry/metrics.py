@@ -1,6 +1,7 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from gateway.domain.model import FunctionVersion
 from gateway.invocation.collection import UploadSpace
@@ -15,6 +16,7 @@ from runtime.metrics import (
     HistogramChild,
     MetricRegistry,
     Reading,
+    ScrapedCounter,
     ScrapedGauge,
     SummaryChild,
 )
@@ -43,6 +45,24 @@ _METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"}
 )
 _OTHER_METHOD = b"OTHER"
+
+
+class DispatchCounts(Protocol):
+    """What the channels of a process have counted: see `gateway.attach.channels`."""
+
+    direct: int
+    busy: int
+    late: int
+    links_lost: int
+
+    def __len__(self) -> int:
+        """Return how many channels there are."""
+
+    def running(self) -> dict[str, int]:
+        """Return how many calls workers have over channels, by version."""
+
+    def slots(self) -> Iterable[tuple[str, int]]:
+        """Yield the free slots of which workers have told, by version."""
 
 
 class _VersionMeters:
@@ -182,6 +202,61 @@ class GatewayMetrics:
                 merge=max,
             )
         )
+
+    def watch_dispatch(self, channels: DispatchCounts, queued: Callable[[], int]) -> None:
+        """Show by which way calls go to workers; ``queued`` counts those that went to the queue."""
+        registry = self._registry
+
+        def ways() -> Iterator[Reading]:
+            yield ("direct",), channels.direct
+            yield ("queued",), queued()
+
+        def ends() -> Iterator[Reading]:
+            yield ("busy",), channels.busy
+            yield ("late",), channels.late
+
+        def by_version(counts: Iterable[tuple[str, int]]) -> Iterator[Reading]:
+            return (
+                ((self._function_of.get(version_id, ""), version_id), count)
+                for version_id, count in counts
+            )
+
+        registry.add(
+            ScrapedCounter(
+                "gateway_dispatched_total",
+                "Calls sent to workers, over channels (direct) or through the queue",
+                ("dispatch",),
+                ways,
+            )
+        )
+        registry.add(
+            ScrapedCounter(
+                "gateway_channel_refusals_total",
+                "Calls that a worker got over a channel and handed back, or dropped as late",
+                ("reason",),
+                ends,
+            )
+        )
+        registry.counter(
+            "gateway_channel_losses_total", "Connections of channels that ended"
+        ).set_function(lambda: channels.links_lost)
+        registry.gauge("gateway_channels", "Channels of workers").set_function(
+            lambda: len(channels)
+        )
+        version = ("function_id", "function_version_id")
+        for name, help_text, read in (
+            (
+                "gateway_channel_calls",
+                "Calls that workers have over channels",
+                lambda: by_version(channels.running().items()),
+            ),
+            (
+                "gateway_channel_free_slots",
+                "Free slots of which workers have told",
+                lambda: by_version(channels.slots()),
+            ),
+        ):
+            registry.add(ScrapedGauge(name, help_text, version, read))
 
     def watch_turns(self, turns: LoopTurns) -> None:
         """Show the longest turn of the event loop."""

@@ -21,8 +21,8 @@ from http1.client.response_head import (
 )
 from http1.client.watched import WatchedConnection
 from http1.peer import has_sent_fin, reset_on_close, unconfirmed_bytes
-from http1.stream import NO_TRAILERS, Defect, Failure, Headers, ResponseStream
-from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, encode_chunk, encode_last_chunk
+from http1.stream import NO_TRAILERS, Defect, Failure, Headers, ResponseStream, TakeChunk
+from wire.http1 import BODILESS_STATUSES, LAST_CHUNK, chunk_data, encode_chunk, encode_last_chunk
 
 SMALL_BODY_BYTES = 16_384
 """A body announced as at most this long is waited for shortly, to report the response whole."""
@@ -85,6 +85,7 @@ class ClientConnection(WatchedConnection):
         "_reports_interim",
         "_request_bytes",
         "_status",
+        "_take_chunk",
         "_unread",
         "idle_s",
         "idle_since",
@@ -121,6 +122,7 @@ class ClientConnection(WatchedConnection):
         self._status = 0
         self._announced: int | None = None
         self._chunks: ChunkedBody | None = None
+        self._take_chunk: TakeChunk | None = None
         self._body_bytes = 0
         self._head_bytes = 0
         self._left = 0
@@ -180,11 +182,22 @@ class ClientConnection(WatchedConnection):
         else:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the request's body, which are one chunk."""
+        if not self._is_chunked_request:
+            self.send_data(chunk_data(chunk, size))
+        elif not self.is_lost:
+            self._transport.write(chunk)
+
     def send_end(self, trailers: Headers = NO_TRAILERS) -> None:
         """Complete the request; ``trailers`` end a chunked one."""
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
             self._transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """Report each read of the rest that is exactly one chunk to ``take_chunk``, as it is."""
+        self._take_chunk = take_chunk
 
     def pause_reading(self) -> None:
         """Stop reading the response."""
@@ -233,6 +246,7 @@ class ClientConnection(WatchedConnection):
         used again.
         """
         self.response_stream = response_stream
+        self._take_chunk = None
         self._is_request_complete = False
         if not self._transport.is_closing():
             self.resume_reading()
@@ -273,6 +287,12 @@ class ClientConnection(WatchedConnection):
             # A response to no request: it cannot be assigned to one (RFC 9112 §9.2).
             self._transport.abort()
             return
+        take_chunk, chunks = self._take_chunk, self._chunks
+        if take_chunk is not None and chunks is not None and not self._unread:
+            size = chunks.whole(data)
+            if size:
+                take_chunk(data, size)
+                return
         if self._left:
             self._report_sized(response_stream, data)
             return

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from math import inf
 
+from http1.client.awaited import AwaitedResponse, Response, StaleError
 from http1.client.connection import ClientConnection
 from http1.client.status import AwaitedStatus
 from runtime.timeouts import silence_limit
@@ -146,6 +147,23 @@ class Pool:
                 return await status.known
             finally:
                 connection.close()
+
+    async def response_to(self, head: bytes, body: bytes, max_body_bytes: int) -> Response:
+        """Send a request on a kept or a new connection; return the response.
+
+        Raises `OSError`, also for a body of more than ``max_body_bytes``.
+        """
+        while True:
+            connection = self.take() or await self.connect()
+            response = AwaitedResponse(max_body_bytes)
+            connection.start(response, head, body)
+            try:
+                return await response.known
+            except StaleError:
+                continue
+            finally:
+                if not response.is_complete:
+                    connection.close()
 
     def sweep(self) -> None:
         """Close connections that idle or linger too long, and those whose peer has vanished.

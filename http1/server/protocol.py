@@ -25,8 +25,8 @@ from http1.server.http_error import (
 )
 from http1.server.request_head import EXPECTS_CONTINUE, about, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
-from http1.server.transport import LINGERING, OPEN, PeerConnection
-from http1.stream import Request, RequestStream
+from http1.server.transport import LINGERING, LOST, OPEN, PeerConnection
+from http1.stream import Request, RequestStream, TakeChunk
 from runtime.ids import new_uuid
 
 MAX_REFUSED_CONNECTIONS = 256
@@ -55,6 +55,7 @@ class Http1Protocol(PeerConnection):
         "_owes_first_part_end",
         "_reads_on_soon",
         "_response",
+        "_successor",
         "_target",
     )
 
@@ -70,6 +71,7 @@ class Http1Protocol(PeerConnection):
         self._got_eof = False
         self._is_probed = False
         self._reads_on_soon = False
+        self._successor: asyncio.Protocol | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -90,6 +92,12 @@ class Http1Protocol(PeerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes from the client."""
+        response, body = self._response, self._body
+        if response is not None and response.take_chunk is not None and body is not None:
+            size = 0 if self._held or self._is_blocked() else body.whole(data)
+            if size:
+                self._pass_chunk(response, response.take_chunk, data, size)
+                return
         if self._state is not OPEN:
             self.discard(len(data))
             return
@@ -148,9 +156,7 @@ class Http1Protocol(PeerConnection):
         except BodyError as error:
             self.send_error(HttpError(error.status, error.kind, str(error)))
         except Exception:
-            request_id = _new_request_id()
-            log.exception("edge.exchange_failed", extra={"fields": {"request_id": request_id}})
-            self.send_error(internal_error(), request_id)
+            log.exception("edge.exchange_failed", extra=self._fail_exchange())
         self._is_corked = False
         if self._out:
             self.flush()
@@ -158,6 +164,25 @@ class Http1Protocol(PeerConnection):
             self._held += data[at:] if at else data
             if self._is_blocked():
                 self._limit_held()
+        elif at < len(data) and self._successor is not None:
+            self._successor.data_received(data[at:])
+
+    def _pass_chunk(
+        self, response: Http1Response, take_chunk: TakeChunk, chunk: bytes, size: int
+    ) -> None:
+        """Deliver a read that is one chunk of the body: an event of a stream, usually."""
+        try:
+            take_chunk(chunk, size)
+        except Exception:
+            log.exception("edge.exchange_failed", extra=self._fail_exchange())
+        if self._response is response and not self._is_body_paused:
+            self.wait(self._limits.body_stall_s)
+
+    def _fail_exchange(self) -> dict[str, dict[str, str]]:
+        """Respond 500; return what the log tells besides the error."""
+        request_id = _new_request_id()
+        self.send_error(internal_error(), request_id)
+        return {"fields": {"request_id": request_id}}
 
     def _read_from(self, data: bytes) -> int:
         """Return the offset in ``data`` up to which it was read.
@@ -355,18 +380,32 @@ class Http1Protocol(PeerConnection):
         """Send ``tail``, the last bytes of the response; then close, or read the next request."""
         self._response = None
         self._target = b""
-        if tail:
-            self.write(tail)
+        if self._is_corked or self._out or closes:
+            if tail:
+                self.write(tail)
+        elif tail:
+            self.send(tail)
         if closes:
             self._close()
             return
         is_last = self._connections.closes_idle
         self.wait(LAST_IDLE_S if is_last else self._limits.idle_timeout_s)
         if not self._is_corked:
-            # The whole response in one write, before other work of this turn of the loop.
             self.flush()
             if self._held or self._got_eof:
                 self._read_on_soon()
+
+    def hand_over(self, successor: object) -> None:
+        """Let ``successor`` have the transport; this connection is over."""
+        if not isinstance(successor, asyncio.Protocol):
+            raise TypeError("handed over to what is no protocol")
+        self.flush()
+        self._state = LOST
+        self._response = self._body = None
+        self._successor = successor
+        self._connections.remove(self)
+        self._transport.set_protocol(successor)
+        successor.connection_made(self._transport)
 
     def pause_body(self) -> None:
         """Stop delivering the body; some is still read, to notice when the client leaves."""

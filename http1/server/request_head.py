@@ -12,7 +12,7 @@ from typing import Final
 
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
-from http1.stream import Headers, Peer, Request
+from http1.stream import Headers, KnownHead, Peer, Request
 from wire.headers import REPEATING
 from wire.hosts import HostError, parse_authority
 
@@ -63,6 +63,14 @@ MAX_KNOWN_LINE_BYTES = 200
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 """Lines of `REPEATING` headers: parsed once, then looked up."""
 
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEAD_BYTES = 4096
+MAX_SEEN_HEADS = 8192
+_known_heads: dict[bytes, tuple[KnownHead, int, ServerLimits]] = {}
+"""Heads that came at least twice, with their flags and the limits that they keep to."""
+_seen_heads: set[int] = set()
+"""Hashes of those that came once."""
+
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
 _known_names: dict[bytes, bytes] = {
@@ -77,10 +85,16 @@ _authority = lru_cache(maxsize=MAX_KNOWN_LINES)(parse_authority)
 def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tuple[Request, int]:
     """Return the request of ``peer`` in ``block`` and its flags.
 
+    A head that repeats is parsed twice, then looked up: its requests share what must not be
+    changed, and `Request.known`.
+
     ``block`` is a head without its last CRLFCRLF. ``now`` becomes ``received_at``. The request's
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
     Raises `HttpError`.
     """
+    repeated = _known_heads.get(block)
+    if repeated is not None and repeated[2] is limits:
+        return repeated[0].request(now, peer), repeated[1]
     lines = block.split(b"\r\n")
     first = lines[0]
     known = _known_lines.get
@@ -111,7 +125,26 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
             target, authority, host = _unusual(method, target, authority, host)
     except HttpError as error:
         raise about(error, first, limits) from None
-    return Request(method, target, authority, headers, body_bytes, now, host, peer, values), flags
+    request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
+    if len(block) <= MAX_KNOWN_HEAD_BYTES:
+        _remember(block, request, flags, limits)
+    return request, flags
+
+
+def _remember(block: bytes, request: Request, flags: int, limits: ServerLimits) -> None:
+    """Keep a head that has been seen before: most of those that hold an id come only once."""
+    mark = hash(block)
+    if mark not in _seen_heads:
+        if len(_seen_heads) >= MAX_SEEN_HEADS:
+            _seen_heads.clear()
+        _seen_heads.add(mark)
+        return
+    _seen_heads.discard(mark)
+    if len(_known_heads) >= MAX_KNOWN_HEADS:
+        _known_heads.clear()
+    known = KnownHead(request)
+    request.known = known
+    _known_heads[block] = (known, flags, limits)
 
 
 def about(error: HttpError, head: bytes | bytearray, limits: ServerLimits) -> HttpError:

@@ -16,8 +16,15 @@ from http1.server.framing import (
     frame_response,
 )
 from http1.server.request_head import CLOSE, HTTP_1_0, TAKES_TRAILERS
-from http1.stream import Headers, RequestStream
-from wire.http1 import LAST_CHUNK, encode_chunk, encode_last_chunk, encode_response_head
+from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
+from wire.http1 import (
+    LAST_CHUNK,
+    chunk_data,
+    encode_chunk,
+    encode_last_chunk,
+    encode_response_head,
+    status_line,
+)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVERS_OWN = frozenset({b"date", b"server"})
@@ -30,6 +37,9 @@ class Http1Connection(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send ``data`` in this turn of the loop."""
+
+    def send(self, data: bytes) -> None:
+        """Send ``data`` at once, unless something waits to be sent in this turn."""
 
     def closes_after(self) -> bool:
         """Whether the connection has to close after a response that begins now."""
@@ -52,11 +62,15 @@ class Http1Connection(Protocol):
     def reset(self) -> None:
         """End at once so that the peer sees a broken stream."""
 
+    def hand_over(self, successor: object) -> None:
+        """Send what is written, and let ``successor`` have the transport."""
+
 
 class Http1Response:
     """One response, ``to_head``: to a HEAD request.
 
-    ``stream`` is what the dispatch returned, ``None`` until then.
+    ``stream`` is what the dispatch returned, ``None`` until then; ``take_chunk`` takes the chunks
+    of the request's body that come one by one, if anybody does.
     """
 
     __slots__ = (
@@ -67,6 +81,7 @@ class Http1Response:
         "_last_chunk",
         "_left",
         "stream",
+        "take_chunk",
         "to_head",
     )
 
@@ -80,6 +95,7 @@ class Http1Response:
         self._left = 0
         self._closes = False
         self.stream: RequestStream | None = None
+        self.take_chunk: TakeChunk | None = None
 
     def __repr__(self) -> str:
         state = "over" if self._connection is None else self._framing.name
@@ -130,6 +146,34 @@ class Http1Response:
         lines += connection.own_header_lines(date, server)
         connection.write(encode_response_head(status, headers, lines))
 
+    def send_whole(
+        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+    ) -> None:
+        """Send a whole response; one with another length than announced resets the connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED:
+            raise AssertionError(f"response {head.status} sent in {self._framing.name}")
+        flags = self._flags
+        framing, lines, closes = frame_response(
+            head.status,
+            body_bytes,
+            to_head=self.to_head,
+            to_http_1_0=bool(flags & HTTP_1_0),
+            closes=bool(flags & CLOSE) or connection.closes_after(),
+        )
+        self._connection = self.stream = None
+        if framing is NO_BODY:
+            body = b""
+        elif framing is not SIZED or len(body) != body_bytes:
+            connection.reset()
+            return
+        own = connection.own_header_lines(not head.has_date, not head.has_server)
+        first = status_line(head.status)
+        whole = b"%b%b%b%b%b\r\n%b" % (first, head.lines, more_lines, lines, own, body)
+        connection.end_response(whole, closes)
+
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; more than announced breaks the connection."""
         connection = self._connection
@@ -138,17 +182,24 @@ class Http1Response:
         framing = self._framing
         if framing is CHUNKED:
             if data:
-                connection.write(encode_chunk(data))
+                connection.send(encode_chunk(data))
         elif framing is SIZED:
             self._left -= len(data)
             if self._left < 0:
                 connection.peer_lost()
             else:
-                connection.write(data)
+                connection.send(data)
         elif framing is TO_CLOSE:
-            connection.write(data)
+            connection.send(data)
         elif framing is not NO_BODY:
             raise AssertionError("body sent before the head")
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body; a chunked response has them as they are."""
+        if self._framing is not CHUNKED:
+            self.send_data(chunk_data(chunk, size))
+        elif self._connection is not None:
+            self._connection.send(chunk)
 
     def add_trailers(self, trailers: Headers) -> None:
         """Send ``trailers`` with the last chunk, if the client asked for such."""
@@ -175,6 +226,21 @@ class Http1Response:
         if connection is not None:
             self._connection = self.stream = None
             connection.reset()
+
+    def hand_over(self, headers: Headers, successor: object) -> None:
+        """Respond 101 and let ``successor`` have the connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED:
+            raise AssertionError("handed over after the head")
+        self._connection = self.stream = None
+        connection.write(encode_response_head(101, headers, b""))
+        connection.hand_over(successor)
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        """Report each read of the rest that is exactly one chunk to ``take_chunk``, as it is."""
+        self.take_chunk = take_chunk
 
     def pause_reading(self) -> None:
         """Stop delivering the request's body."""

@@ -138,6 +138,18 @@ class PeerConnection(asyncio.Protocol):
         if self._out_bytes >= self._connections.coalesced_bytes:
             self.flush()
 
+    def send(self, data: bytes) -> None:
+        """Send ``data`` at once, or with what waits for the end of this turn already.
+
+        For what is the only write of its turn, as a rule: it need not wait for the turn's other
+        work. May call `pause_writing`.
+        """
+        if self._out or self._is_corked:
+            self.write(data)
+        else:
+            self._sent_bytes += len(data)
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Give what was written to the transport. May call `pause_writing`."""
         out = self._out

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from loadtests.children import Children
-from loadtests.proc import Role, memory_of, tree
+from loadtests.proc import Role, is_dev, memory_of, tree
 from loadtests.systems import Target, invocations_alone
 
 _SETTLE_S = 2.0
@@ -24,5 +24,7 @@ def idle(target: Target, children: Children) -> dict[str, float]:
 
 
 def _memory(key: str, roots: Iterable[int]) -> dict[str, float]:
-    memory = memory_of(each.pid for each in tree(roots) if each.role is Role.FRONT)
+    memory = memory_of(
+        each.pid for each in tree(roots) if each.role is Role.FRONT or is_dev(each.argv)
+    )
     return {f"{key}_rss": memory.rss / 1e6, f"{key}_pss": memory.pss / 1e6}

@@ -206,6 +206,11 @@ class NatsConnection:
         link.send(encode_unsubscribe(sid))
         link.ping(lambda: self._forget(sid))
 
+    def ping(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when the server has read all that was sent so far; never without a link."""
+        if self._link is not None:
+            self._link.ping(done)
+
     def _forget(self, sid: bytes) -> None:
         self._handlers.pop(sid, None)
 

@@ -18,6 +18,10 @@ server is dropped: an ack or nak would end the lease of another worker. After a 
 all leases are renewed, and once more after that round trip: those that waited in the socket have
 lost as much of their time.
 
+When many requests wait and are short, a few are pulled before there are slots for them
+(`queueing.nats.held`). They are not begun: they are given back when pulling stops, and when the
+connection or the queue is lost.
+
 A broker that crashed may have kept a request on disk and forgotten that it was delivered. Its next
 delivery is counted as the first one then, so the number says nothing about what was stored before
 the consumer was last bound (`PulledLease.is_first_known`).
@@ -44,6 +48,7 @@ from queueing.nats.acks import (
     stored_at_ns_of,
 )
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
+from queueing.nats.held import HeldLeases
 from queueing.nats.jetstream import (
     API,
     JetStream,
@@ -84,6 +89,8 @@ But not before a look of `PullConsumer` at itself was left out.
 """
 _SILENT_HEARTBEATS = 1.5
 """And after a silence of the connection of so many intervals between heartbeats."""
+_AHEAD_EXPIRES_S = 0.02
+"""So long is a pull open for requests that were known to wait: other workers may have got them."""
 _RENEWAL = 0.4
 """The part of a lease after which it is renewed, if that was not asked for before."""
 # A 409 has no err_code: only its description differs from one reason to another.
@@ -189,8 +196,7 @@ class PullConsumer:
     ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
     every cancelled request of the version, whichever worker has it.
 
-    ``pulls`` counts the pulls sent, ``lapsed`` the leases that were dropped because they may have
-    been over when they were read. ``bound_at_ns`` is when the consumer was last bound, by the
+    ``pulls`` counts the pulls sent. ``bound_at_ns`` is when the consumer was last bound, by the
     server's clock. The acknowledgement subject of a first delivery begins with ``first_ack``,
     unless the stream is another domain's.
     """
@@ -210,8 +216,7 @@ class PullConsumer:
         self._on_cancel = on_cancel
         self._on_standstill: Callable[[], None] = lambda: None
         self._on_loss: Callable[[], None] = lambda: None
-        self._tell_bound: Callable[[], None] = lambda: None
-        self._renew: Callable[[], None] = lambda: None
+        self._tell_bound = self._renew = self._on_line = self._on_loss
         self._options = options or PullOptions()
         self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
@@ -222,15 +227,15 @@ class PullConsumer:
         self._inbox = b""
         self._inbox_subscription: Subscription | None = None
         self._binder: asyncio.Task[None] | None = None
-        self._is_bound = self._is_draining = self._is_scheduled = False
+        self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._created, self._epoch = "", 0
         # The highest sequences that were leased to us: in the stream, and of deliveries.
         self._leased = (0, 0)
         self._last_ack_subject = b""
-        self._free = 0
-        self._asked = 0
+        self._free = self._asked = self._delivered = self._watched_delivered = 0
         self._max_batch = self._options.max_batch
-        self._has_received = False
+        # Whether requests wait: the last one that was leased says it, or a pull that waits does.
+        self._has_received = self._is_line_empty = self._has_followers = False
         self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
@@ -241,11 +246,17 @@ class PullConsumer:
         self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
         self._watcher = Ticker(_WATCH_S, self._watch)
         self._boot_clock = self._options.boot_clock
+        self._held = HeldLeases(self._boot_clock, self.stood_still)
         self._lease_s = _DEFAULT_LEASE_S
         self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
         self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
         self._is_reading_up = self._is_catching_up = False
-        self.pulls = self.lapsed = self.bound_at_ns = self._read_bytes = 0
+        self.pulls = self.bound_at_ns = self._read_bytes = 0
+
+    @property
+    def lapsed(self) -> int:
+        """The leases that were dropped because they may have been over."""
+        return self._held.lapsed
 
     # Start and end
 
@@ -267,22 +278,35 @@ class PullConsumer:
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
         renew: Callable[[], None],
+        on_line: Callable[[], None],
     ) -> None:
         """Call these from now on."""
+        self._on_line = on_line
         self._on_standstill = on_standstill
         self._on_loss = on_loss
         self._tell_bound = on_bound
         self._renew = renew
 
     def want(self, free: int) -> None:
-        """Set how many further requests may be leased; 0 or less cancels all pulls."""
+        """Set how many further requests may be run; 0 or less cancels all pulls."""
         self._free = free
+        self._is_open = free > 0
+        held = self._held
         if free <= 0:
+            held.give_back()
             if self._asked:
                 self._renew_inbox()
-        elif not self._is_scheduled and 2 * self._asked <= free:
+        elif not self._is_scheduled and (held.waiting or 2 * self._asked <= free + held.ahead):
             self._is_scheduled = True
             self._call_soon(self._refill)
+
+    def taken(self) -> None:
+        """One request less may be leased."""
+        self._free -= 1
+
+    def is_line_empty(self) -> bool:
+        """Return whether no request waits, as far as is known."""
+        return self._is_line_empty
 
     def is_bound(self) -> bool:
         """Whether the broker's consumer has been found."""
@@ -291,7 +315,9 @@ class PullConsumer:
     async def drain(self) -> None:
         """End all pulls; no lease arrives after this returns."""
         self._is_draining = True
+        self._is_open = False
         self._free = 0
+        self._held.give_back()
         self._end_pulls()
         await self._connection.flush()
 
@@ -310,6 +336,7 @@ class PullConsumer:
     # Binding
 
     def _rebind(self) -> None:
+        self._held.give_back()
         self._is_bound = False
         self._renew_inbox()
         if not self._is_draining and (self._binder is None or self._binder.done()):
@@ -378,21 +405,43 @@ class PullConsumer:
 
     def _refill(self) -> None:
         self._is_scheduled = False
-        asked, free = self._asked, self._free
-        # Pull when less than half of the slots is covered, not at every lease.
-        if not self._is_bound or self._is_draining or free <= asked or 2 * asked > free:
+        held = self._held
+        if held.waiting:
+            self._hand_over()
+        if not self._is_open or not self._is_bound or self._is_draining:
             return
-        options = self._options
-        batch = min(free - asked, self._max_batch)
+        # Only what is known to wait: another worker may have a free slot for what comes.
+        ahead = min(held.ahead, pending_of(self._last_ack_subject)) if held.ahead else 0
+        wanted, covered = self._free + ahead, self._asked + len(held.waiting)
+        # Pull when less than half of the slots is covered, not at every lease.
+        if wanted <= covered or 2 * covered > wanted:
+            return
+        batch = min(wanted - covered, self._max_batch)
         self.pulls += 1
-        pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
-            batch,
-            int(options.expires_s * 1e9),
-            int(self._heartbeat_s() * 1e9),
-        )
+        if ahead:
+            pull = b'{"batch":%d,"expires":%d}' % (batch, int(_AHEAD_EXPIRES_S * 1e9))
+        else:
+            pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+                batch,
+                int(self._options.expires_s * 1e9),
+                int(self._heartbeat_s() * 1e9),
+            )
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
-            self._asked = asked + batch
+            self._asked += batch
+            if not self._is_line_empty and not self._has_followers:
+                self._connection.ping(partial(self._pull_waits, self._delivered))
+
+    def _pull_waits(self, delivered: int) -> None:
+        """The server has read a pull. Nothing waits if it has delivered nothing since then."""
+        if delivered == self._delivered and self._asked and self._is_bound:
+            self._has_followers = False
+            self._set_line(is_empty=not self._held.waiting)
+
+    def _set_line(self, *, is_empty: bool) -> None:
+        if is_empty is not self._is_line_empty:
+            self._is_line_empty = is_empty
+            self._on_line()
 
     def _heartbeat_s(self) -> float:
         """Return the interval between the heartbeats of a pull."""
@@ -410,6 +459,7 @@ class PullConsumer:
 
     def _end_pulls(self) -> None:
         self._asked = 0
+        self._set_line(is_empty=False)
         if self._inbox_subscription is not None:
             self._connection.unsubscribe(self._inbox_subscription, self._on_late_message)
             self._inbox_subscription = None
@@ -421,8 +471,16 @@ class PullConsumer:
             return
         if self._asked > 0:
             self._asked -= 1
+        self._delivered += 1
+        is_last = reply.endswith(b".0")
+        self._has_followers = not is_last
+        if is_last is not self._is_line_empty and (self._asked or not is_last):
+            self._set_line(is_empty=is_last)
         self._lease(subject, reply, payload)
-        if not self._is_scheduled and 2 * self._asked <= self._free:
+        held = self._held
+        if not self._is_scheduled and (
+            2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
+        ):
             self._is_scheduled = True
             self._call_soon(self._refill)
 
@@ -434,19 +492,39 @@ class PullConsumer:
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
         # As `stood_still`, without the cost of a call for each lease.
-        if self._boot_clock() - self._read_at >= self._max_standstill_s:
-            self.lapsed += 1
+        now = self._boot_clock()
+        held = self._held
+        if now - self._read_at >= self._max_standstill_s:
+            held.lapsed += 1
             return
         request_id = subject[subject.rfind(b".") + 1 :].decode()
         lease = PulledLease(self, reply, request_id, payload, self._epoch)
         self._last_ack_subject = reply
         if self._cancelled and request_id in self._cancelled:
             lease.ack()
-        elif self._free <= 0:
-            lease.nak()
-        else:
+        elif self._free > 0 and not held.waiting:
             self._free -= 1
+            held.begun += 1
             self._on_lease(lease)
+        elif self._is_open and held.has_room():
+            held.hold(lease, now)
+            self._set_line(is_empty=False)
+        else:
+            lease.nak()
+
+    def _hand_over(self) -> None:
+        """Begin what is held, as far as there are slots."""
+        held = self._held
+        while held.waiting and self._free > 0:
+            _, lease = held.waiting.popleft()
+            if lease.request_id in self._cancelled:
+                lease.ack()
+                continue
+            self._free -= 1
+            held.begun += 1
+            self._on_lease(lease)
+        if not held.waiting and not self._has_followers and self._asked:
+            self._set_line(is_empty=True)
 
     def _on_status(self, headers: bytes) -> None:
         """Handle a heartbeat or the end of a pull that was not filled (nats-server consumer.go)."""
@@ -491,6 +569,7 @@ class PullConsumer:
         """
         now = self._boot_clock()
         paused_s, self._watched_at = now - self._watched_at, now
+        self._held.measure(max(paused_s, _WATCH_S))
         silent_s = now - self._read_at
         read_bytes = self._connection.traffic.in_bytes
         has_read = not self._asked or read_bytes != self._read_bytes
@@ -510,10 +589,15 @@ class PullConsumer:
             self._read_at = now
         if now - self._renewed_at >= _RENEWAL * self._lease_s:
             self._renew_all()
+        if self._asked and self._delivered == self._watched_delivered:
+            # Others have got what waited behind the last request.
+            self._pull_waits(self._delivered)
+        self._watched_delivered = self._delivered
 
     async def _read_up(self) -> None:
         """Drop what waits in the socket: it was sent before this round trip."""
         stood_s = self._boot_clock() - self._read_at
+        self._held.drop()
         self._on_standstill()
         self._renew_all()
         await self._read_all()
@@ -588,6 +672,7 @@ class PullConsumer:
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
         if payload == LOSS_NOTICE:
+            self._held.give_back()
             self._on_loss()
             return
         request_id = payload.decode("utf-8", "replace")
@@ -613,6 +698,8 @@ class PullConsumer:
         """Forget all pulls; the broker may lose the queue."""
         self._is_bound = False
         self._asked = 0
+        self._set_line(is_empty=False)
+        self._held.give_back()
         self._on_loss()
 
     def _on_denied(self, subject: bytes) -> None:

@@ -72,6 +72,15 @@ class EmbeddedNats(NamedTuple):
     ready_line: str = READY_LINE
     listening_line: str = LISTENING_LINE
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """One thread at a time, unless the caller's environment says otherwise.
+
+        It shares the machine with the gateway, the agent and the inference server. With more, a
+        fifth and more of its CPU goes into waking its own threads, for each step of each request.
+        """
+        return {"GOMAXPROCS": os.environ.get("GOMAXPROCS", "1")}
+
     def url(self, line: str) -> str:
         """Return the server's URL; ``line`` is the log line with `listening_line` in it."""
         return f"nats://{self.host}:{line.rsplit(':', 1)[1].strip()}"

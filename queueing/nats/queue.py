@@ -47,8 +47,8 @@ from queueing.interface import (
     RunDecision,
     WaitingRequests,
 )
-from queueing.nats.acks import NAK
-from queueing.nats.connection import NatsConnection, NatsError, Subscription
+from queueing.nats.acks import NAK, deliveries_of
+from queueing.nats.connection import NatsConnection, NatsError, NoResponders, Subscription
 from queueing.nats.jetstream import (
     EPOCH_GAP,
     StreamSettings,
@@ -59,7 +59,12 @@ from queueing.nats.jetstream import (
 from queueing.nats.maintenance import BrokerSilent, FoundQueue, Maintenance, QueueNames
 from queueing.nats.peers import Peers, ProcessRef
 from queueing.nats.positions import Positions
-from queueing.nats.protocol import STATUS_NO_RESPONDERS, encode_publish_with_headers, status_of
+from queueing.nats.protocol import (
+    STATUS_NO_RESPONDERS,
+    encode_publish,
+    encode_publish_with_headers,
+    status_of,
+)
 from queueing.nats.publishes import PublishStatus, is_duplicate, publish_counter, publish_error
 from queueing.position import Sequences
 from runtime.lifecycle import Ticker
@@ -69,6 +74,8 @@ from wire.subjects import LOSS_NOTICE, stream_name
 
 _TICK_S = 0.5
 _REPEAT_S = 1.0
+_RESPONSE_S = 0.25
+"""So long takes what a worker has written, at most, before it counts as lost."""
 _MAX_STALLS = 2
 _MAX_REPUBLISHES = 3
 """So many losses of its queue does a request survive that nobody leased."""
@@ -90,14 +97,13 @@ class QueueLimits:
     as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
     HELD or LOST, to be published again.
 
-    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish, not above the
-    streams' ``duplicate_window_s``. ``republish_after_s`` is the time for workers to say what they
-    run, before a lost request is published again; ``lost_grace_s`` is how long a request that
-    cannot be published again may still be responded to, ``lease_grace_s`` the same for one that
-    had been leased, and ``claim_s`` for one that a worker runs, after that worker's last word:
-    several times as long as workers take to repeat it. ``look_interval_s`` is the time between two
-    looks at a queue in use, longer with more than fifty of them, ``peer_wait_s`` how long a
-    position waits for processes that do not respond.
+    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
+    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
+    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
+    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
+    one that a worker runs, after that worker's last word: several times as long as workers take to
+    repeat it. ``look_interval_s`` is the time between two looks at a queue in use, longer with more
+    than fifty of them, ``peer_wait_s`` how long a position waits for processes that do not respond.
     """
 
     max_requests: int = 200_000
@@ -138,10 +144,12 @@ class PublishedRequest:
     or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
     ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
+    ``is_leased``: a worker has leased it before its acknowledgement came.
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
     HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
     ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
-    unless the news of one given back is on its way.
+    unless the news of one given back is on its way. ``is_unsure``: it was published on a connection
+    that was lost before the acknowledgement; ``is_repeating``: it is about to be published again.
     """
 
     __slots__ = (
@@ -149,6 +157,9 @@ class PublishedRequest:
         "callbacks",
         "frame",
         "is_doubtful",
+        "is_leased",
+        "is_repeating",
+        "is_unsure",
         "queue",
         "republishes",
         "request_id",
@@ -180,7 +191,8 @@ class PublishedRequest:
         self.sequence = 0
         self.started_at = 0.0
         self.republishes = 0
-        self.was_leased = self.is_doubtful = False
+        self.was_leased = self.is_doubtful = self.is_leased = False
+        self.is_unsure = self.is_repeating = False
         self.state = PENDING
 
     def __repr__(self) -> str:
@@ -193,7 +205,8 @@ class VersionQueue:
     ``created`` identifies the stream, empty until known. ``highest`` is the highest sequence that
     it is known to have used, since ``highest_at``, ``delivered`` the highest one known to be
     leased, ``room`` how many more requests may wait. ``by_sequence`` has the requests that are
-    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED.
+    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED,
+    ``leased_early`` those of them that a worker has leased already.
     ``last_runs`` has the time at which a request got its last permitted run, by request id;
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
@@ -213,6 +226,7 @@ class VersionQueue:
         "highest",
         "highest_at",
         "last_runs",
+        "leased_early",
         "names",
         "oldest_at",
         "oldest_read_at",
@@ -243,7 +257,14 @@ class VersionQueue:
         self.sequences = Sequences()
         self.by_sequence: dict[int, PublishedRequest] = {}
         self.stalled: list[PublishedRequest] = []
-        self.unacknowledged = 0
+        self.unacknowledged = self.leased_early = 0
+
+    def settle(self, request: PublishedRequest) -> None:
+        """Count one request less that is PENDING or STALLED."""
+        self.unacknowledged -= 1
+        if request.is_leased:
+            request.is_leased = False
+            self.leased_early -= 1
 
 
 class JetStreamQueue:
@@ -332,32 +353,42 @@ class JetStreamQueue:
         envelope: bytes,
         callbacks: PublishCallbacks,
         trace: bytes,
+        *,
+        runs: int = 0,
     ) -> None:
         """Send the envelope. A failure is reported later."""
+        if runs and runs >= self._limits.max_runs > 0:
+            self._call_soon(callbacks.undeliverable)
+            return
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None or len(self._requests) >= self._limits.max_requests:
             full = "The process has reached its limit of queued requests"
             self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
             return
         token = request_id.encode()
+        headers = b""
         if trace and b"\r" not in trace and b"\n" not in trace:
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\ntraceparent: %b\r\n\r\n" % (token, trace)
-        else:
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % token
+            headers = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n" % trace
         if len(headers) + len(envelope) > self._connection.max_payload_bytes:
             # The server would close the connection, and with it fail every other request.
             large = "The envelope is larger than the broker takes"
             self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
             return
-        frame = encode_publish_with_headers(
-            queue.subject + token, self._inbox + token, headers, envelope
-        )
+        subject, reply = queue.subject + token, self._inbox + token
+        # Without a message id, which costs the broker a tenth of the request: see `_repeat`.
+        if headers:
+            frame = encode_publish_with_headers(subject, reply, headers, envelope)
+        else:
+            frame = encode_publish(subject, reply, envelope)
         has_room = queue.room > 0
         if not (self._connection.send(frame) if has_room else self._connection.is_connected()):
             away = "The broker cannot be reached"
             self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
         request = PublishedRequest(queue, request_id, callbacks, frame, self._clock())
+        if runs:
+            # The first delivery of the queue is run without a question.
+            request.runs = {1, *range(-runs, 0)}
         self._requests[request_id] = request
         self._unacknowledged.append(request)
         queue.unacknowledged += 1
@@ -372,7 +403,9 @@ class JetStreamQueue:
         if queue is None:
             return
         request = self._requests.get(request_id)
-        may_be_stored = request is not None and not _is_unacknowledged(request)
+        may_be_stored = request is not None and (
+            request.is_unsure or not _is_unacknowledged(request)
+        )
         if request is not None:
             # One that is PENDING may not be there yet: `_on_other_acknowledgement` deletes it.
             self._end(request)
@@ -394,6 +427,30 @@ class JetStreamQueue:
                 self.withdraw(version_id, request_id)
 
         return await self._positions.withdrawn(version_id, request.sequence, withdraw)
+
+    def has_waiting(self, version_id: str) -> bool:
+        """Return whether a request of this process may be waiting for a lease."""
+        queue = self._queues.get(version_id)
+        if queue is None:
+            return False
+        if queue.unacknowledged > queue.leased_early:
+            return True
+        if not queue.by_sequence:
+            return False
+        leased = max(queue.delivered, queue.answered_sequence)
+        return queue.highest > leased and queue.sequences.between(leased, queue.highest + 1) > 0
+
+    def leased(self, request_id: str) -> None:
+        """Remember that a worker has leased the request, and with it those before it."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        queue = request.queue
+        if request.state is HELD:
+            queue.answered_sequence = max(queue.answered_sequence, request.sequence)
+        elif _is_unacknowledged(request) and not request.is_leased:
+            request.is_leased = True
+            queue.leased_early += 1
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``."""
@@ -539,9 +596,12 @@ class JetStreamQueue:
                 # It is another stream of the same name, or the stream has lost its contents.
                 self._lose_all(queue)
             self._maintenance.ensure(queue.names)
-        queue.unacknowledged -= 1
+        was_leased_early = request.is_leased
+        queue.settle(request)
         is_again = request.sequence > 0
         self._store(request, sequence)
+        if was_leased_early and sequence > queue.answered_sequence:
+            queue.answered_sequence = sequence
         if not is_again:
             queue.stored.value += 1
 
@@ -588,13 +648,16 @@ class JetStreamQueue:
                 continue
             if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
-                queue.unacknowledged -= 1
+                queue.settle(request)
                 queue.stored.value += not request.sequence
                 request.state, request.frame = LOST, b""
                 request.at = self._clock()
                 self._lost.append(request)
                 continue
-            if queue.room <= 0 and not request.sequence:
+            if request.is_unsure:
+                request.state = PENDING
+                self._repeat_soon(request)
+            elif queue.room <= 0 and not request.sequence:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
             elif self._connection.send(request.frame):
                 queue.room -= 1
@@ -642,7 +705,7 @@ class JetStreamQueue:
 
     def _lose_again(self, request: PublishedRequest) -> None:
         """PENDING or STALLED to LOST: it was to be published again, and the broker is away."""
-        request.queue.unacknowledged -= 1
+        request.queue.settle(request)
         self._keep_frame(request)
         request.state = LOST
         request.at = self._clock()
@@ -677,7 +740,7 @@ class JetStreamQueue:
         if queue.last_runs:
             queue.last_runs.pop(request.request_id, None)
         if _is_unacknowledged(request):
-            queue.unacknowledged -= 1
+            queue.settle(request)
         else:
             self._kept_bytes -= len(request.frame)
         request.frame = b""
@@ -752,6 +815,43 @@ class JetStreamQueue:
             else:
                 self._fail(request, publish_error(error.get("err_code", 0), description))
 
+    def _repeat_soon(self, request: PublishedRequest) -> None:
+        if not request.is_repeating:
+            request.is_repeating = True
+            spawn(self._repeat(request), "repeat-publish")
+
+    async def _repeat(self, request: PublishedRequest) -> None:
+        """Publish a PENDING request again, unless an earlier copy was stored.
+
+        A copy that the stream has no more was run, and its worker wrote the response before it
+        acknowledged: `_RESPONSE_S` after the stream's answer the response is here, and after a
+        second answer it has been read, even if this process stood still meanwhile. A worker may
+        have failed to deliver it, so the repetition counts as a run.
+        """
+        look = self._maintenance.sequence_of
+        try:
+            sequence = await look(request.queue.names, request.request_id)
+            if not sequence:
+                await asyncio.sleep(_RESPONSE_S)
+                sequence = await look(request.queue.names, request.request_id)
+            if request.state is not PENDING:
+                return
+            if sequence:
+                self._hold(request, sequence)
+            elif self._limits.max_runs != 1 and self._connection.send(request.frame):
+                request.sends += 1
+                request.is_unsure = False
+                _runs_of(request).add(0)
+        except NoResponders:
+            if request.state is PENDING:
+                request.is_unsure = False
+                self._stall(request)
+        except NatsError:
+            # The time for its acknowledgement runs on.
+            return
+        finally:
+            request.is_repeating = False
+
     async def _find_sequence(self, request: PublishedRequest) -> None:
         """Read the sequence of a request whose earlier copy is in the stream."""
         try:
@@ -795,7 +895,11 @@ class JetStreamQueue:
         if not reply:
             return
         request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
-        if request is None or len(_runs_of(request)) < max(1, self._limits.max_runs):
+        if (
+            request is None
+            or deliveries_of(reply) == 1
+            or len(_runs_of(request)) < max(1, self._limits.max_runs)
+        ):
             self._connection.publish(reply, NAK)
         else:
             self._give_up(request)
@@ -832,7 +936,7 @@ class JetStreamQueue:
     def disconnected(self) -> None:
         """PENDING to STALLED: the broker may have lost what it has not acknowledged.
 
-        If it has not, the message id keeps it from storing the request twice. To LOST if it has
+        If it has not, `_repeat` keeps it from storing the request twice. To LOST if it has
         been in the queue before: then it waits for as long as the broker is away.
         """
         unacknowledged, self._unacknowledged = self._unacknowledged, deque()
@@ -844,6 +948,7 @@ class JetStreamQueue:
                 continue
             self._unacknowledged.append(request)
             if request.state is PENDING:
+                request.is_unsure = True
                 request.state = STALLED
                 request.queue.stalled.append(request)
 
@@ -1005,8 +1110,7 @@ class JetStreamQueue:
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.
 
-        A broker drops publishes during a change of leaders, for example. The message id makes the
-        repetition safe within the stream's duplicate window.
+        A broker drops publishes during a change of leaders, for example.
         """
         unacknowledged = self._unacknowledged
         kept: list[PublishedRequest] = []
@@ -1025,8 +1129,7 @@ class JetStreamQueue:
                 continue
             # After 1 s, 3 s, 7 s.
             if age_s >= _REPEAT_S * ((1 << request.sends) - 1) and request.state is PENDING:
-                request.sends += 1
-                self._connection.send(request.frame)
+                self._repeat_soon(request)
             kept.append(request)
         unacknowledged.extendleft(reversed(kept))
 

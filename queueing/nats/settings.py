@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr
-
 from queueing.nats.login import LoginError, parse_server
+from runtime.setting_rules import After, ExistingFile, NotEmpty, SecretText
 from runtime.settings import Section
 
 
@@ -18,41 +17,41 @@ def _server_url(url: str) -> str:
     return url
 
 
-ServerUrl = Annotated[str, AfterValidator(_server_url)]
+ServerUrl = Annotated[str, After(_server_url)]
 
 
 class GatewayNatsSettings(Section):
     """The connection to the NATS cluster of queue and store; at most one credential is needed."""
 
-    urls: Annotated[tuple[ServerUrl, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    urls: Annotated[tuple[ServerUrl, ...], NotEmpty()] = ("nats://127.0.0.1:4222",)
     """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
     """File with user JWT and nkey seed (.creds)."""
-    token: SecretStr | None = None
+    token: SecretText | None = None
     """Token, in place of credentials_file."""
     user: str = ""
     """User name, in place of credentials_file; needs password."""
-    password: SecretStr | None = None
+    password: SecretText | None = None
     """Password of user."""
-    operator_seed_file: FilePath | None = None
+    operator_seed_file: ExistingFile | None = None
     """File with the operator's seed, or that of one of its signing keys. With it, and with
     system_credentials_file, the workers of each function version get an account of their own."""
-    system_credentials_file: FilePath | None = None
+    system_credentials_file: ExistingFile | None = None
     """File with a login to the system account, through which these accounts are published."""
-    ca_file: FilePath | None = None
+    ca_file: ExistingFile | None = None
     """CA certificates (PEM) that verify the servers; unset: those of the system."""
 
 
 class WorkerNatsSettings(Section):
     """The connection to the NATS cluster that holds the queue; the first credential set is used."""
 
-    urls: Annotated[tuple[str, ...], Field(min_length=1)] = ("nats://127.0.0.1:4222",)
+    urls: Annotated[tuple[str, ...], NotEmpty()] = ("nats://127.0.0.1:4222",)
     """Servers of one cluster: nats:// or tls:// URLs."""
     credentials_file: Path | None = None
     """File with user JWT and nkey seed (.creds)."""
-    nkey_seed: SecretStr | None = None
+    nkey_seed: SecretText | None = None
     """Nkey seed, in place of credentials_file."""
-    worker_token: SecretStr | None = None
+    worker_token: SecretText | None = None
     """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
-    token: SecretStr | None = None
+    token: SecretText | None = None
     """Token in place of credentials_file, sent unchanged."""

@@ -5,8 +5,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from pydantic import SecretStr
-
 from queueing.interface import ConnectionListener, Lease
 from queueing.nats.accounts.document import NatsLogin
 from queueing.nats.connection import NatsConnection
@@ -15,6 +13,7 @@ from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_consumer, register_worker_connection
 from queueing.nats.settings import WorkerNatsSettings
 from runtime.metrics import MetricRegistry
+from runtime.setting_rules import SecretText
 from wire.subjects import worker_inbox
 
 
@@ -116,5 +115,5 @@ def callout_token(worker_token: str) -> str:
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-def _text(secret: SecretStr | None) -> str:
+def _text(secret: SecretText | None) -> str:
     return secret.get_secret_value() if secret is not None else ""

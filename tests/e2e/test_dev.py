@@ -419,7 +419,7 @@ def test_a_killed_control_plane_leaves_no_inference_server_behind_a_wrapper(tmp_
     wrapped = "sh -c '{python} -P -m gateway.examples.inference --port {port} & wait'"
     dev = start_dev(tmp_path, "--inference-command", wrapped)
     family = descendants(dev.program.pid)
-    (control,) = [pid for pid, line in family.items() if "api,provision" in line]
+    (control,) = [pid for pid, line in family.items() if "gateway serve" in line]
     os.kill(control, signal.SIGKILL)
     assert dev.program.wait_end() == 1
     wait_gone(list(family))

@@ -57,12 +57,20 @@ async def test_a_worker_that_dies_in_the_stream_breaks_it_visibly(stack: Stack) 
                 [_ async for _ in pieces]
 
 
+@pytest.mark.parametrize("is_direct", [False, True], ids=["queued", "direct"])
 async def test_a_call_that_kills_its_inference_server_is_run_once_more_and_no_further(
-    stack: Stack,
+    stack: Stack, *, is_direct: bool
 ) -> None:
     gateway = stack.gateway()
     stack.agent()
     async with gateway.client() as client:
+
+        async def called() -> bool:
+            assert (await client.post("/echo", content=b"x")).status_code == 200
+            return any('"dispatch":"direct"' in line for line in list(gateway.program.lines))
+
+        if is_direct:
+            await until(called, what="a call over a channel")
         call = start(client.get("/die?how=process&after_bytes=0"))
         for _ in range(2):
             await stack.inference.ended()

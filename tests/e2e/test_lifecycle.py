@@ -328,8 +328,7 @@ async def test_a_key_made_by_the_command_invokes_until_the_command_revokes_it(li
 
 VICTIMS = {
     "dev": " gateway dev ",
-    "control": "gateway serve --roles api,provision",
-    "invocation": "gateway serve --roles invocation",
+    "gateway": "gateway serve",
     "nats-server": "nats-server",
 }
 
@@ -339,7 +338,7 @@ async def test_whatever_is_killed_nothing_is_left_behind(tmp_path: Path, victim:
     dev = start_dev(tmp_path, "--data-dir", str(tmp_path / "data"), "--grace", "1")
     try:
         family = {dev.program.pid: " gateway dev ", **descendants(dev.program.pid)}
-        assert len(family) == 6, family
+        assert len(family) == 5, family
         (pid,) = [one for one, line in family.items() if VICTIMS[victim] in line]
         # With a long answer under way, which nobody waits for once the rest has to end.
         async with dev.client() as client, client.stream("GET", "/sse?events=10000") as answer:

@@ -10,7 +10,8 @@ from tests.support.programs import Program
 from tests.support.queue_harness import connected, messages_in, worker
 from tests.support.stack import LEASE_S, Stack, running_at_inference, start
 from tests.support.waiting import until
-from wire.envelope import decode_envelope
+from wire.decoded_envelope import decode_envelope
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool
 
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
@@ -97,13 +98,18 @@ async def test_a_request_that_waits_while_its_worker_asks_in_vain_is_answered(
         assert await requests_of(second) == 1
 
 
+async def refuse_to_connect(uri: bytes, _: object) -> None:
+    raise ConnectionRefusedError(uri)
+
+
 async def test_an_old_report_of_a_late_delivery_does_not_end_what_another_worker_may_run(
     stack: Stack,
 ) -> None:
     gateway = stack.gateway()
     version = stack.demo.version_id
     limits = AttachLimits(idle_s=30.0, max_idle=2, connect_timeout_s=5.0, vanished_s=45.0)
-    gateways = GatewayPool(limits)
+    channels = AgentChannels(version, "", refuse_to_connect, connect_timeout_s=5.0, vanished_s=45.0)
+    gateways = GatewayPool(limits, channels)
     async with gateway.client() as client:
         async with worker(stack.nats.url, version, slots=2, region="local") as work:
             call = start(client.get("/slow?seconds=0.01"))

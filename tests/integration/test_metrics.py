@@ -61,6 +61,10 @@ GATEWAY = PROCESS | {
     "gateway_refusals_total": ("counter", {"endpoint", "reason"}),
     "gateway_queue_depth": ("gauge", VERSION),
     "gateway_queue_oldest_wait_seconds": ("gauge", VERSION),
+    "gateway_dispatched_total": ("counter", {"dispatch"}),
+    "gateway_channels": ("gauge", set[str]()),
+    "gateway_channel_refusals_total": ("counter", {"reason"}),
+    "gateway_channel_losses_total": ("counter", set[str]()),
     "gateway_loop_turn_longest_seconds": ("gauge", set[str]()),
     "gateway_log_lines_dropped_total": ("counter", set[str]()),
 }
@@ -207,6 +211,44 @@ async def test_the_worker_shows_every_name_of_the_table(running: Running) -> Non
     assert metrics.value(f"{prefix}nats_connected_pri_region", region="local") == 1
     assert metrics.value(f"{prefix}nats_in_msgs") >= 1
     assert metrics.value(f"{prefix}healthcheck_total", result="success") >= 1
+
+
+async def test_calls_over_channels_are_counted_in_both(running: Running) -> None:
+    version = running.stack.demo.version_id
+    async with running.gateway.client() as client:
+
+        async def called() -> Shown:
+            assert (await client.post("/echo")).status_code == 200
+            return await running.of_gateway()
+
+        gateway = await until(
+            called, lambda shown: shown.value("gateway_dispatched_total", dispatch="direct")
+        )
+        assert gateway.value("gateway_channels") == 1
+        assert gateway.value("gateway_dispatched_total", dispatch="queued") >= 1
+        gateway = await until(
+            running.of_gateway,
+            lambda shown: (
+                shown.value("gateway_channel_free_slots", function_version_id=version) == 4
+            ),
+        )
+        assert gateway.value("gateway_channel_calls") == 0
+        agent = await running.of_agent()
+        assert agent.value("worker_channels") == 1
+        for dispatch in ("direct", "queued"):
+            assert agent.value("worker_dispatched_total", dispatch=dispatch) == gateway.value(
+                "gateway_dispatched_total", dispatch=dispatch
+            )
+        async with client.stream("GET", "/sse?events=1000&interval_ms=1000") as answer:
+            # Its response has begun, and it still holds a slot.
+            assert answer.status_code == 200
+            gateway = await running.of_gateway()
+            assert gateway.value("gateway_channel_calls", function_version_id=version) == 1
+            # What heartbeats report as busy, so that the instance is not taken for an idle one.
+            agent = await running.of_agent()
+            assert agent.value("worker_running_requests") == 1
+            assert agent.value("worker_slots", state="busy") == 1
+        await until(running.of_gateway, lambda shown: not shown.value("gateway_channel_calls"))
 
 
 async def test_a_broker_that_goes_away_is_seen_in_both(running: Running) -> None:

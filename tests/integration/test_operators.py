@@ -58,6 +58,7 @@ async def test_a_line_says_who_called_what_who_answered_and_how_it_ended(stack: 
             "client": "127.0.0.1",
             "key_id": "demo",
             "instance_id": "instance-7",
+            "dispatch": "queued",
             "deliveries": 1,
             "outcome": "answered",
             "status": 200,

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.api.app import build_app
 from gateway.api.identity import Identity
-from gateway.api.route import Api, QueuedRequest
+from gateway.api.route import Api
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
@@ -21,6 +21,7 @@ from gateway.auth.signing import MASTER_BYTES, TokenSigner, VerificationKeys
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
 from gateway.domain.model import EVERYTHING, ApiKey, ResourceScope
+from gateway.domain.queued_request import QueuedRequest
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores

@@ -1,9 +1,21 @@
 """Request envelopes for tests of the worker agent."""
 
-from wire.envelope import Envelope, decode_envelope, encode_envelope
+from typing import Any
+
+from wire.decoded_envelope import Envelope, decode_envelope
+from wire.envelope import encode_call_head, encode_envelope
 
 REQUEST_ID = "11111111-1111-4111-8111-111111111111"
 REQUESTED_AT_NS = 1_700_000_000_000_000_000
+
+
+_OF_HEAD = ("nca_id", "subject", "method", "path", "headers")
+
+
+def encoded(**fields: Any) -> bytes:
+    """Return an envelope, from the fields of its head and its own."""
+    head = {name: fields.pop(name) for name in _OF_HEAD if name in fields}
+    return encode_envelope(encode_call_head(**head), **fields)
 
 
 def envelope(
@@ -15,7 +27,7 @@ def envelope(
     has_rest: bool = False,
 ) -> Envelope:
     return decode_envelope(
-        encode_envelope(
+        encoded(
             request_id=REQUEST_ID,
             nca_id="account",
             subject="caller",

@@ -14,8 +14,8 @@ from typing import Any
 import h11
 
 from runtime.tasks import spawn
+from tests.support.envelopes import encoded
 from tests.support.waiting import Signal, until
-from wire.envelope import encode_envelope
 from wire.http1 import parse_inner_head
 from wire.worker_api import RUN_PATH
 
@@ -67,7 +67,7 @@ class Expected:
         age_s: float = 0.0,
     ) -> bytes:
         """Return an envelope, ``age_s`` old, that directs the worker to this gateway."""
-        return encode_envelope(
+        return encoded(
             request_id=self.request_id,
             nca_id="account",
             subject="caller",

@@ -5,11 +5,12 @@ import json
 from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
-from gateway.invocation.context import Context, Ticket
+from gateway.invocation.context import Context, DirectDispatch, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
-from http1.stream import Headers, Request
+from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
+    RecordedChannels,
     RecordedPost,
     RecordedQueue,
     RecordedRegistry,
@@ -46,14 +47,18 @@ class World:
         passes_interim: bool = False,
         target: bytes = b"/v1/x%2Fy?a=1&a=2",
         key_id: str = "",
+        client: ResponseWriter | None = None,
+        channels: DirectDispatch[Invocation] | None = None,
     ) -> None:
+        """``client`` takes the place of the recorded one."""
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
         self.now = 100.0
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
-        context = Context(
+        self.channels = RecordedChannels(self.script)
+        context: Context[Invocation] = Context(
             queue=self.queue,
             registry=RecordedRegistry(self.script),
             region=b"eu",
@@ -62,6 +67,7 @@ class World:
             uploads=self.space,
             max_body_bytes=max_body_bytes,
             clock=lambda: self.now,
+            channels=channels or self.channels,
         )
         request = Request(
             method,
@@ -83,15 +89,23 @@ class World:
         )
         self.invocation = Invocation(
             context,
-            self.client,
+            client or self.client,
             request,
             Caller(version, "acme", "alice", 60, key_id=key_id),
-            Ticket(REQUEST_ID, "response-token", REQUESTED_AT_NS),
+            Ticket(REQUEST_ID, REQUESTED_AT_NS),
         )
 
     def publish(self) -> "World":
         self.invocation.request_end()
         assert self.script.take() == ["queue.publish"]
+        return self
+
+    def send(self) -> "World":
+        """Send the call to a worker with a free slot."""
+        self.channels.is_free = True
+        self.invocation.request_end()
+        self.channels.is_free = False
+        assert self.script.take() == ["channels.send"]
         return self
 
     def attach(self) -> "World":

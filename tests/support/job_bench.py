@@ -136,6 +136,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
         lambda b: b.job.response_head(600, JSON, None),
     ],
     Event.RESPONSE_DATA: [lambda b: b.job.response_data(b"x")],
+    Event.RESPONSE_CHUNK: [lambda b: b.job.response_chunk(b"1\r\nx\r\n", 1)],
     Event.RESPONSE_END: [lambda b: b.job.response_end()],
     Event.RESPONSE_BROKEN: [
         lambda b: b.job.response_broken(Failure.CLOSED, is_stale=False),

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from gateway.invocation.collection import SpoolUser
+from http1.stream import EncodedHead, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
+from wire.http1 import chunk_data
 
 
 class Script:
@@ -32,6 +34,7 @@ class RecordedResponseWriter:
         self.sent = b""
         self.is_slow = False
         self.over = False
+        self.take_chunk: TakeChunk | None = None
 
     def _add(self, text: str) -> None:
         assert not self.over, f"{self._name}.{text} after the end"
@@ -48,10 +51,31 @@ class RecordedResponseWriter:
         self.head = status, headers, body_bytes
         self._add(f"head {status}")
 
+    def send_whole(
+        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+    ) -> None:
+        lines = (head.lines + more_lines).split(b"\r\n")[:-1]
+        headers = [(name, value) for name, _, value in (one.partition(b": ") for one in lines)]
+        self.send_head(head.status, headers, body_bytes)
+        if body:
+            self.send_data(body)
+        self.send_end()
+
+    def hand_over(self, headers: list[tuple[bytes, bytes]], successor: object) -> None:
+        self._add("hand over")
+        self.over = True
+
     def send_data(self, data: bytes) -> None:
         assert self.head is not None
         self.sent += data
         self._add(f"body {data!r}" if len(data) <= 20 else f"body of {len(data)}")
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        assert chunk.startswith(b"%x\r\n" % size)
+        self.send_data(chunk_data(chunk, size))
+
+    def pass_chunks(self, take_chunk: TakeChunk) -> None:
+        self.take_chunk = take_chunk
 
     def add_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
         self._add(f"trailers {trailers}")
@@ -104,10 +128,20 @@ class RecordedQueue:
         self.versions: list[str] = []
         self.traces: list[bytes] = []
         self.withdrawn_position = 0
+        self.runs = 0
+        self.is_waiting = False
 
     def publish(
-        self, version_id: str, request_id: str, envelope: bytes, callbacks: object, trace: bytes
+        self,
+        version_id: str,
+        request_id: str,
+        envelope: bytes,
+        callbacks: object,
+        trace: bytes,
+        *,
+        runs: int = 0,
     ) -> None:
+        self.runs = runs
         self.envelopes.append(envelope)
         self.versions.append(version_id)
         self.traces.append(trace)
@@ -119,6 +153,12 @@ class RecordedQueue:
     async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         self.withdraw(version_id, request_id)
         return self.withdrawn_position
+
+    def has_waiting(self, version_id: str) -> bool:
+        return self.is_waiting
+
+    def leased(self, request_id: str) -> None:
+        self._script.add("queue.leased")
 
     def has_waited(self, version_id: str, seconds: float) -> bool:
         return False
@@ -158,6 +198,9 @@ class RecordedRegistry:
     def __init__(self, script: Script) -> None:
         self._script = script
 
+    def issue_response_token(self, request_id: str) -> str:
+        return "response-token"
+
     def issue_request_token(self, request_id: str) -> str:
         return "request-token"
 
@@ -169,6 +212,51 @@ class RecordedRegistry:
 
     def finished(self, request_id: str) -> None:
         self._script.add("registry.finished")
+
+
+class RecordedChannel:
+    """A `gateway.invocation.context.CallChannel` that records its calls."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.sent = 1
+        self.instance = b"instance-1"
+
+    def cancel(self, number: int) -> None:
+        self._script.add(f"channel.cancel {number}")
+
+    def forget(self, number: int) -> None:
+        self._script.add(f"channel.forget {number}")
+
+
+class RecordedChannels:
+    """A `gateway.invocation.context.DirectDispatch` with one worker, if ``is_free``."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.is_free = False
+        self.sent: list[tuple[bytes, bytes, bool]] = []
+        """Head, first part of the body, and whether more of it follows."""
+
+    def has_free(self, version_id: str, capacity: int) -> bool:
+        return self.is_free
+
+    def send(
+        self,
+        call: object,
+        version_id: str,
+        requested_at_ns: int,
+        head: bytes,
+        body: bytes,
+        *,
+        has_rest: bool,
+    ) -> RecordedChannel | None:
+        self._script.add("channels.send")
+        self.sent.append((head, body, has_rest))
+        return RecordedChannel(self._script)
+
+    def token(self, request_id: str, version_id: str) -> str:
+        return "channel-token"
 
 
 class RecordedSpool:

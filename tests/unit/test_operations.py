@@ -75,6 +75,7 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     metrics = GatewayMetrics(registry)
     show_version(registry, "gateway")
     metrics.watch_queue(RecordedQueue(Script()))
+    metrics.watch_dispatch(_Counts(), lambda: 0)
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)
@@ -85,8 +86,30 @@ def test_every_metric_of_the_worker_agent_is_listed() -> None:
     registry = MetricRegistry(with_process=False)
     metrics = Metrics(registry, lambda: 0.0)
     metrics.watch_slots(Slots(1, 1))
+    metrics.watch_channels(_Open())
     metrics.watch_turns(LoopTurns())
     assert table("Worker agent", "name") == names(registry, "worker_")
+
+
+class _Open:
+    """The channels of an agent that has none."""
+
+    links_lost = 0
+
+    def __len__(self) -> int:
+        return 0
+
+
+class _Counts(_Open):
+    """Those of a gateway process."""
+
+    direct = busy = late = 0
+
+    def running(self) -> dict[str, int]:
+        return {}
+
+    def slots(self) -> list[tuple[str, int]]:
+        return []
 
 
 def names(registry: MetricRegistry, prefix: str) -> set[str]:

@@ -15,7 +15,8 @@ from runtime.metrics import MetricRegistry
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
+from worker_agent.attach.channels import AgentChannels
+from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
 from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import Probe
 from worker_agent.inference.liveness import Liveness
@@ -71,6 +72,14 @@ class Agent:
         self._inference = InferenceServer(
             self._pool, self._watch, cancel_grace_s=inference.cancel_grace_s
         )
+        loop = asyncio.get_running_loop()
+        self._channels = AgentChannels(
+            settings.function.version_id,
+            settings.instance.id,
+            lambda uri, factory: connector(uri, loop)(factory),
+            connect_timeout_s=settings.attach.connect_timeout_s,
+            vanished_s=settings.attach.vanished_s,
+        )
         self._gateways = GatewayPool(
             AttachLimits(
                 idle_s=settings.attach.idle_s,
@@ -78,6 +87,7 @@ class Agent:
                 connect_timeout_s=settings.attach.connect_timeout_s,
                 vanished_s=settings.attach.vanished_s,
             ),
+            self._channels,
             settings.instance.id,
         )
         limit = inference.max_concurrency
@@ -86,10 +96,12 @@ class Agent:
             self._slots,
             platform_headers(settings),
             self.metrics,
+            channels=self._channels,
             is_attachable=is_target,
             on_busy=self._report_busy,
         )
         self.metrics.watch_jobs(lambda: self._runner.running)
+        self.metrics.watch_channels(self._channels)
         self._heartbeat = Heartbeat(settings, self.status, self._resize)
         if settings.control.url:
             self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)
@@ -144,6 +156,7 @@ class Agent:
             broker = self._open_broker()
             stack.push_async_callback(broker.close)
             stack.callback(self._gateways.close)
+            stack.callback(self._channels.close)
             stack.callback(self._pool.close)
             self._start_pulling(stack, broker, response)
             stack.callback(self._runner.abandon_all)
@@ -265,6 +278,8 @@ class Agent:
     def _sweep(self) -> None:
         self._inference.sweep()
         self._gateways.sweep()
+        self._channels.sweep()
+        self._runner.sweep()
 
 
 def delivering_limit(slots: int) -> int:

@@ -7,10 +7,11 @@ of the queue's broker are registered by `queueing.open`.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from http1.stream import Defect
 from runtime.loop_turns import LoopTurns
-from runtime.metrics import MetricRegistry
+from runtime.metrics import MetricRegistry, ScrapedCounter
 from runtime.version import show_version
 from worker_agent.job.machine import Job
 from worker_agent.job.states import Outcome
@@ -36,6 +37,15 @@ _LATENCY_BUCKETS_S = (
 )
 _MAX_INVALID = 64
 _PREFIX = "nvcf_worker_service_"
+
+
+class ChannelCounts(Protocol):
+    """What the channels of an agent have counted: see `worker_agent.attach.channels`."""
+
+    links_lost: int
+
+    def __len__(self) -> int:
+        """Return how many channels there are."""
 
 
 class BusyTime:
@@ -68,6 +78,7 @@ class Metrics:
         self.registry = registry
         show_version(registry, "worker")
         self._requests = registry.counter(f"{prefix}request_total", "Requests started").child()
+        self._direct = 0
         responses = registry.counter(
             f"{prefix}response_total",
             "Requests ended, by code: 0 if a response was delivered, 500 if the worker failed",
@@ -137,6 +148,27 @@ class Metrics:
         states.child("busy").set_function(lambda: slots.running)
         states.child("free").set_function(lambda: max(slots.free(), 0))
 
+    def watch_channels(self, channels: ChannelCounts) -> None:
+        """Show the channels to gateway processes, and what comes over them."""
+        registry = self.registry
+        registry.gauge("worker_channels", "Channels to gateway processes").set_function(
+            lambda: len(channels)
+        )
+        registry.counter(
+            "worker_channel_losses_total", "Connections of channels that ended"
+        ).set_function(lambda: channels.links_lost)
+        registry.add(
+            ScrapedCounter(
+                "worker_dispatched_total",
+                "Requests started, that came over channels (direct) or from the queue",
+                ("dispatch",),
+                lambda: (
+                    (("direct",), self._direct),
+                    (("queued",), self._requests.value - self._direct),
+                ),
+            )
+        )
+
     def watch_turns(self, turns: LoopTurns) -> None:
         """Show the longest turn of the event loop."""
         self.registry.gauge(
@@ -165,6 +197,8 @@ class Metrics:
     def started(self, job: Job) -> None:
         """Count a job that begins."""
         self._requests.value += 1
+        if job.envelope.channel_call:
+            self._direct += 1
         self._busy.change(1, job.leased_at)
         if job.lease.deliveries > 1:
             self._redelivered.value += 1

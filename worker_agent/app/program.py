@@ -1,21 +1,13 @@
-"""The program `worker-agent`: its command line, from settings to exit code."""
+"""The command line of `worker-agent` for people: with help, and errors in words."""
 
-import logging
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtime import lifecycle, logs
-from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
-from runtime.settings import SettingsError, load
-from runtime.version import emit_starting, program_version
-from worker_agent.app.agent import Agent
-from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
-
-_log = logging.getLogger("worker.agent")
+from runtime.version import program_version
+from worker_agent.app import serving
+from worker_agent.app.serving import AgentOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -55,25 +47,9 @@ def serve(
     Environment variables override the settings file: WORKER_INFERENCE__PORT, or the names of NVCF,
     such as INFERENCE_PORT. SIGTERM finishes running requests; a second one aborts them.
     """
-    try:
-        settings = load(WorkerSettings, config, ENV_PREFIX, aliases=NVCF_ALIASES)
-    except SettingsError as error:
-        print(f"worker-agent: invalid settings:\n{error}", file=sys.stderr)  # noqa: T201  for people
-        sys.exit(EXIT_UNUSABLE)
-    logs.setup(settings.log.level, json=settings.log.format == "json")
-    emit_starting(_log, "worker.starting")
-    sys.exit(lifecycle.run(partial(_serve, settings)))
-
-
-async def _serve(settings: WorkerSettings, running: Lifecycle) -> int:
-    try:
-        return await Agent(settings).serve(running)
-    except OSError as error:
-        print(f"worker-agent: {error}", file=sys.stderr)  # noqa: T201  for people
-        return EXIT_UNUSABLE
+    serving.serve(AgentOptions(config))
 
 
 def run() -> None:
     """Run the command line of the worker agent."""
-    logging.captureWarnings(capture=True)
     app()

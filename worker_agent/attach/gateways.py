@@ -17,8 +17,10 @@ from http1.stream import NO_TRAILERS
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
-from wire.envelope import Envelope
+from wire.channel import MAX_RESPONSE_BYTES
+from wire.decoded_envelope import Envelope
 from wire.headers import (
+    NVCF_CHANNEL_CALL,
     NVCF_DELIVERIES,
     NVCF_FAULT,
     NVCF_INSTANCE_ID,
@@ -28,6 +30,8 @@ from wire.headers import (
     NVCF_RUNNING,
 )
 from wire.worker_api import ATTACH_PATH, RUN_PATH
+from worker_agent.attach.channel import AgentChannel
+from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
 
@@ -63,17 +67,27 @@ class AttachLimits:
 class GatewayPool:
     """Implements `worker_agent.job.context.Attach`: a client for each address in an envelope."""
 
-    __slots__ = ("_by_uri", "_instance_id", "_limits")
+    __slots__ = ("_by_uri", "_channels", "_instance_id", "_limits", "_loop")
 
-    def __init__(self, limits: AttachLimits, instance_id: str = "") -> None:
+    def __init__(
+        self, limits: AttachLimits, channels: AgentChannels, instance_id: str = ""
+    ) -> None:
         """``instance_id`` is told to the gateways with each response, unless it is empty."""
         self._limits = limits
+        self._channels = channels
+        self._loop = asyncio.get_running_loop()
         self._instance_id = instance_id.encode()
         self._by_uri: dict[bytes, GatewayClient] = {}
 
     def deliver(self, job: Job) -> None:
-        """POST a complete response."""
+        """Send a complete response over a channel if it is small, else POST it."""
         uri = job.envelope.target_uri
+        channel = self._channels.to(uri)
+        if channel is not None and len(job.response) <= MAX_RESPONSE_BYTES and takes(channel, job):
+            channel.used_at = now = self._loop.time()
+            channel.respond(job, int((now - job.leased_at) * 1_000_000))
+            job.post_answered(200)
+            return
         (self._by_uri.get(uri) or self._client_of(uri)).deliver(job)
 
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
@@ -116,6 +130,22 @@ class GatewayPool:
         return client
 
 
+def takes(channel: AgentChannel, job: Job) -> bool:
+    """Return whether a channel takes the response of a job.
+
+    For a call of its own it does so while its connection is broken, too: it is sent later.
+    """
+    if job.envelope.channel_call:
+        return channel.key == job.envelope.response_token
+    link = channel.link
+    return (
+        link is not None
+        and not link.is_writing_paused
+        and not channel.is_resuming
+        and bool(job.response)
+    )
+
+
 def is_target(uri: bytes) -> bool:
     """Whether ``uri`` is the address of an HTTP server."""
     try:
@@ -150,7 +180,7 @@ class GatewayClient:
         """Connections are opened when the first job needs one."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
-        self._connect = _connector(uri, self._loop)
+        self._connect = connector(uri, self._loop)
         self._pool = Pool(
             self._connect,
             idle_s=limits.idle_s,
@@ -354,7 +384,8 @@ class GatewayClient:
 
     def _start_get(self, rest: RestOfBody, connection: ClientConnection, job: Job) -> None:
         token = (job.envelope.request_token or "").encode()
-        if not rest.opened(connection, b"%b%b\r\n\r\n" % (self._get_head, token)):
+        call = _call_line(job.envelope)
+        if not rest.opened(connection, b"%b%b\r\n%b\r\n" % (self._get_head, token, call)):
             self._pool.released(connection)
 
     def _post_message(self, job: Job, response: bytes, now: float) -> bytes:
@@ -363,16 +394,24 @@ class GatewayClient:
     def _head_of(self, job: Job, framing: bytes, now: float) -> bytes:
         if job.fault:
             framing = b"%b: %b\r\n%b" % (NVCF_FAULT, job.fault, framing)
-        return b"%b%b\r\n%b: %d\r\n%b\r\n\r\n" % (
+        return b"%b%b\r\n%b: %d\r\n%b%b\r\n\r\n" % (
             self._post_head,
             job.envelope.response_token.encode(),
             NVCF_LEASED_US,
             int((now - job.leased_at) * 1_000_000),
+            _call_line(job.envelope),
             framing,
         )
 
 
-def _connector(uri: bytes, loop: asyncio.AbstractEventLoop) -> Connect:
+def _call_line(envelope: Envelope) -> bytes:
+    """Return the header line that names a call which came over a channel."""
+    number = envelope.channel_call
+    return b"%b: %d\r\n" % (NVCF_CHANNEL_CALL, number) if number else b""
+
+
+def connector(uri: bytes, loop: asyncio.AbstractEventLoop) -> Connect:
+    """Return what opens a connection to a gateway process."""
     parts = urlsplit(uri.decode("ascii"))
     is_tls = parts.scheme == "https"
     context = ssl.create_default_context() if is_tls else None

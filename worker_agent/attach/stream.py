@@ -9,6 +9,7 @@ response to a POST may come at any time; before the POST's end it means that the
 from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from http1.stream import NO_TRAILERS, Failure, Headers, NullResponseStream
+from wire.http1 import chunk_data
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
@@ -51,6 +52,13 @@ class StreamedPost(NullResponseStream):
             self._waiting_bytes += len(data)
             if self._waiting_bytes > HIGH_WATER_BYTES:
                 job.post_pause_writing()
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body, which are one chunk."""
+        if self._connection is not None:
+            self._connection.send_chunk(chunk, size)
+        else:
+            self.send_data(chunk_data(chunk, size))
 
     def send_end(self, trailers: Headers) -> None:
         """Complete the POST; ``trailers`` are the response's."""

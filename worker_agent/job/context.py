@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from http1.stream import Headers, RequestWriter, ResponseStream
 from queueing.interface import RunDecision
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from worker_agent.job.request import Outgoing, PlatformHeaders
 from worker_agent.job.window import StartGate
 
@@ -58,6 +58,9 @@ class Post(Protocol):
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body."""
+
+    def send_chunk(self, chunk: bytes, size: int) -> None:
+        """Send the next ``size`` bytes of the body, which are one chunk."""
 
     def send_end(self, trailers: Headers) -> None:
         """The response is complete; ``trailers`` are what may be passed on of its trailers."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from http1.stream import Headers
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     LOCATIONS,
     X_FORWARDED_HOST,

@@ -9,7 +9,7 @@ from math import inf
 
 from http1.stream import NO_TRAILERS, Defect, Failure, Headers, RequestWriter
 from queueing.interface import Lease
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import NVCF_FAULT, forwardable, forwardable_interim, forwardable_trailers
 from wire.http1 import (
     BODILESS_STATUSES,
@@ -35,6 +35,11 @@ from worker_agent.job.states import (
     impossible,
 )
 
+_MAX_KNOWN_HEADS = 64
+_MAX_KNOWN_HEAD_BYTES = 4096
+_known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
+"""Heads by the identity of their headers: those that repeat are parsed once, so they are shared
+(`http1.client.response_head.read_head`)."""
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
@@ -253,6 +258,8 @@ class Job:
         if not self._request.is_head and status not in BODILESS_STATUSES:
             total_bytes = None if body_bytes is None else len(head) + body_bytes
         self._context.registry.responding(self.request_id)
+        if body_bytes is None and self._inference is not None:
+            self._inference.pass_chunks(self.response_chunk)
         if self._post is None:
             self._post = self._context.attach.stream(self, head, total_bytes)
             return
@@ -267,6 +274,14 @@ class Job:
             self._post.send_data(data)
         else:
             self._check_late(Event.RESPONSE_DATA, STREAMING)
+
+    def response_chunk(self, chunk: bytes, size: int) -> None:
+        """The next ``size`` bytes of the response are one chunk: an event, usually."""
+        if self._post is not None and self.state is STREAMING:
+            self.response_bytes += size
+            self._post.send_chunk(chunk, size)
+        else:
+            self._check_late(Event.RESPONSE_CHUNK, STREAMING)
 
     def response_end(self) -> None:
         """The response is complete."""
@@ -538,6 +553,9 @@ class Job:
 
 def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
     """Return the head as the gateway's POST carries it, ``None`` if the gateway would refuse it."""
+    known = _known_heads.get(id(headers))
+    if known is not None and known[0] is headers and known[1] == status and known[2] == body_bytes:
+        return known[3]
     if not 200 <= status <= 599:
         return None
     kept = forwardable(headers)
@@ -545,4 +563,10 @@ def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes 
         return None
     framing = b"" if body_bytes is None else b"content-length: %d\r\n" % body_bytes
     head = encode_response_head(status, kept, framing)
-    return head if len(head) <= MAX_INNER_HEAD_BYTES else None
+    if len(head) > MAX_INNER_HEAD_BYTES:
+        return None
+    if len(head) <= _MAX_KNOWN_HEAD_BYTES:
+        if len(_known_heads) >= _MAX_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[id(headers)] = headers, status, body_bytes, head
+    return head

@@ -8,10 +8,11 @@ reaches the function (`gateway.invocation.headers` drops some before).
 import re
 from collections.abc import Iterable
 from math import inf
+from typing import NamedTuple
 
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_INVOCATION_S, MAX_POLL_S, RESPONSE_GRACE_S
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from wire.headers import (
     CONTENT_LENGTH,
     HOP_BY_HOP,
@@ -22,7 +23,7 @@ from wire.headers import (
     PLATFORM,
     misspelled,
 )
-from wire.http1 import HeadError, encode_request_head, is_token
+from wire.http1 import HeadError, encode_request_start, is_token
 
 _NAMES_SET_HERE = (
     PLATFORM
@@ -134,23 +135,49 @@ class Outgoing:
         self.left_s = left_s
 
 
+class _Prepared(NamedTuple):
+    """What all requests with one head have in common.
+
+    ``start`` are the first line and the lines of what is forwarded, ``length`` is the value of
+    content-length, ``poll_s`` the caller's poll window.
+    """
+
+    start: bytes
+    length: bytes | None
+    poll_s: int
+    region: bytes
+    passes_interim: bool
+
+
+def _prepare(envelope: Envelope) -> _Prepared:
+    headers, dropped = _sort(envelope.headers)
+    try:
+        start = encode_request_start(envelope.method, envelope.path or b"/", headers)
+    except HeadError as error:
+        raise RequestError(str(error)) from error
+    poll = dropped.get(NVCF_POLL_SECONDS)
+    return _Prepared(
+        start,
+        dropped.get(CONTENT_LENGTH),
+        poll_seconds(poll) if poll else DEFAULT_POLL_S,
+        dropped.get(NVCF_INVOCATION_REGION, b""),
+        dropped.get(NVCF_PASS_INTERIM) == b"true",
+    )
+
+
 def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns: int) -> Outgoing:
     """Return the request for the inference server; ``now_ns`` is wall time in nanoseconds.
 
     Raises `RequestError` for an illegal method, target, header or length.
     """
-    headers, dropped = _sort(envelope.headers)
-    length = dropped.get(CONTENT_LENGTH)
-    method = envelope.method
+    prepared = envelope.head.prepared
+    if not isinstance(prepared, _Prepared):
+        prepared = envelope.head.prepared = _prepare(envelope)
+    method, length, poll_s = envelope.method, prepared.length, prepared.poll_s
     body_bytes = _body_bytes(envelope, length)
-    poll = dropped.get(NVCF_POLL_SECONDS)
-    poll_s = poll_seconds(poll) if poll else DEFAULT_POLL_S
     age_ns = now_ns - envelope.requested_at_ns
     platform_lines = _platform_lines(
-        envelope,
-        platform_headers,
-        dropped.get(NVCF_INVOCATION_REGION, b""),
-        max(0, poll_s - max(0, age_ns) // _NS),
+        envelope, platform_headers, prepared.region, max(0, poll_s - max(0, age_ns) // _NS)
     )
     if body_bytes is None:
         length_line = b"Transfer-Encoding: chunked\r\n"
@@ -158,12 +185,13 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         length_line = b"Content-Length: %d\r\n" % body_bytes
     else:
         length_line = b""
-    framing = platform_lines + platform_headers.static_lines + length_line
+    head = b"%b%b%b%b\r\n" % (
+        prepared.start,
+        platform_lines,
+        platform_headers.static_lines,
+        length_line,
+    )
     window_s = (poll_s or 1) + RESPONSE_GRACE_S
-    try:
-        head = encode_request_head(method, envelope.path or b"/", headers, framing)
-    except HeadError as error:
-        raise RequestError(str(error)) from error
     has_rest = envelope.request_token is not None
     return Outgoing(
         head,
@@ -172,7 +200,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         has_rest=has_rest,
         is_head=method == b"HEAD",
         is_safe=method in _SAFE,
-        passes_interim=dropped.get(NVCF_PASS_INTERIM) == b"true",
+        passes_interim=prepared.passes_interim,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
     )
@@ -180,11 +208,10 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
 
 def is_rerunnable(envelope: Envelope) -> bool:
     """Return whether the function may run the request a second time."""
-    if envelope.method in _IDEMPOTENT:
-        return True
-    return all(
-        value != b"false" or name.lower() != NVCF_ALLOW_RERUN for name, value in envelope.headers
-    )
+    allowed = {value for name, value in envelope.headers if name.lower() == NVCF_ALLOW_RERUN}
+    if b"never" in allowed:
+        return False
+    return envelope.method in _IDEMPOTENT or b"false" not in allowed
 
 
 def poll_seconds(value: bytes) -> int:

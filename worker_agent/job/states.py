@@ -51,6 +51,7 @@ class Event(Enum):
     RESPONSE_WHOLE = "response_whole"
     RESPONSE_HEAD = "response_head"
     RESPONSE_DATA = "response_data"
+    RESPONSE_CHUNK = "response_chunk"
     RESPONSE_END = "response_end"
     RESPONSE_BROKEN = "response_broken"
     DISCARDED = "discarded"
@@ -80,6 +81,7 @@ _FIRST_STATE = {
     Event.RESPONSE_WHOLE: FORWARDING,
     Event.RESPONSE_HEAD: FORWARDING,
     Event.RESPONSE_DATA: STREAMING,
+    Event.RESPONSE_CHUNK: STREAMING,
     Event.RESPONSE_END: STREAMING,
     Event.RESPONSE_BROKEN: FORWARDING,
     Event.DISCARDED: DELIVERING,

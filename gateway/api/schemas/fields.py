@@ -29,6 +29,8 @@ class Body(BaseModel):
         extra="ignore",
         strict=True,
         frozen=True,
+        # Most processes use few of the models.
+        defer_build=True,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
         ser_json_inf_nan="null",
@@ -63,6 +65,8 @@ class View(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         frozen=True,
+        # Most processes use few of the models.
+        defer_build=True,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
         protected_namespaces=(),
@@ -76,6 +80,8 @@ class Query(BaseModel):
         alias_generator=to_camel,
         extra="ignore",
         frozen=True,
+        # Most processes use few of the models.
+        defer_build=True,
         hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )

@@ -3,10 +3,13 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
+from queueing.interface import RunDecision
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import QueueLimits, RequestState
+from queueing.nats.queue import PublishedRequest, QueueLimits, RequestState
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     REGION,
@@ -26,7 +29,7 @@ from tests.support.queue_harness import (
     worker,
 )
 from tests.support.waiting import until
-from wire.subjects import consumer_name, stream_name
+from wire.subjects import consumer_name, queue_subjects, stream_name
 
 ON_DISK = StreamSettings(storage="file", ack_wait_s=300.0)
 SOON = QueueLimits(lease_grace_s=0.3, look_interval_s=0.2)
@@ -240,7 +243,7 @@ async def test_a_publish_without_answer_is_refused_in_time(nats_server: NatsServ
         assert counted(queue, version) == {"Ok": 1, "Timeout": 1}
 
 
-async def test_a_publish_without_answer_is_repeated_and_taken_once(
+async def test_a_publish_that_a_paused_broker_has_is_taken_once(
     nats_server: NatsServer,
 ) -> None:
     version = new_version()
@@ -252,13 +255,117 @@ async def test_a_publish_without_answer_is_repeated_and_taken_once(
         queue.publish(version, request, b"envelope", client, b"")
         sent = queue.request(request)
         assert sent is not None
-        await until(lambda: sent.sends == 2)
+        await until(lambda: sent.is_repeating)
         nats_server.resume()
         await decided(queue, request, client)
+        await until(lambda: not sent.is_repeating)
         await publish(queue, version)
         assert await messages_in(look, version) == 3
         assert client.entries == [("published",)]
         assert counted(queue, version) == {"Ok": 3}
+
+
+def _publish_unheard(
+    queue: GatewayQueue, version: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[PublishedRequest, Client]:
+    """Publish a request that does not reach the broker."""
+    request, client = new_request(), Client()
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.connection, "send", lambda _frame: True)
+        queue.publish(version, request, b"envelope", client, b"")
+    sent = queue.request(request)
+    assert sent is not None
+    return sent, client
+
+
+def _store(connection: NatsConnection, version: str, request: str) -> None:
+    """Store a request as if the broker had lost its acknowledgement."""
+    subject = queue_subjects(REGION, version).replace(">", request)
+    assert connection.publish(subject.encode(), b"envelope")
+
+
+async def test_a_publish_that_the_broker_dropped_is_repeated_and_counts_as_a_run(
+    shared_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    async with gateway(url, limits=QueueLimits(max_runs=2)) as queue:
+        await publish(queue, version)
+        sent, client = _publish_unheard(queue, version, monkeypatch)
+        await decided(queue, sent.request_id, client)
+        assert (sent.sends, client.names) == (2, ["published"])
+        assert await messages_in(queue.connection, version) == 2
+        assert queue.may_run(sent.request_id, 2) is RunDecision.LATER
+
+
+async def test_what_may_run_once_is_not_repeated(
+    shared_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=1, ack_timeout_s=2.0)
+    async with gateway(url, limits=limits) as queue:
+        await publish(queue, version)
+        sent, client = _publish_unheard(queue, version, monkeypatch)
+        await client.reaches("publish_failed")
+        assert sent.sends == 1
+        assert await messages_in(queue.connection, version) == 1
+
+
+async def test_a_request_whose_acknowledgement_was_lost_is_found_instead_of_repeated(
+    shared_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    async with gateway(url) as queue, connected(url) as other:
+        await publish(queue, version)
+        sent, client = _publish_unheard(queue, version, monkeypatch)
+        _store(other, version, sent.request_id)
+        _, later = await publish(queue, version)
+        await decided(queue, sent.request_id, client)
+        assert (sent.sends, client.names) == (1, ["published"])
+        assert 0 < client.sequence < later.sequence
+        assert await queue.position(version, sent.request_id) == 2
+
+
+async def test_a_request_that_ran_while_its_acknowledgement_was_lost_is_not_run_again(
+    shared_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    async with (
+        gateway(url, streams=StreamSettings()) as queue,
+        connected(url) as other,
+        worker(url, version, slots=5) as work,
+    ):
+        await publish(queue, version)
+        sent, client = _publish_unheard(queue, version, monkeypatch)
+        _store(other, version, sent.request_id)
+        (_, lease) = await work.has(2)
+        lease.ack()
+        await until(lambda: messages_in(other, version), lambda left: left == 1)
+        # The response is still on its way when the stream is asked.
+        await until(lambda: sent.is_repeating)
+        queue.answered(sent.request_id)
+        await until(lambda: not sent.is_repeating)
+        last, _ = await publish(queue, version)
+        await work.has(3)
+        assert [lease.request_id for lease in work.leases[1:]] == [sent.request_id, last]
+        assert (sent.sends, client.entries) == (1, [])
+
+
+async def test_a_request_of_a_lost_connection_is_found_on_the_next_one(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, url = new_version(), nats_server.url
+    async with gateway(url, streams=ON_DISK) as queue:
+        await publish(queue, version)
+        sent, client = _publish_unheard(queue, version, monkeypatch)
+        async with connected(url) as other:
+            _store(other, version, sent.request_id)
+            await until(lambda: messages_in(other, version), lambda count: count == 2)
+        await nats_server.stop()
+        await until_down(queue)
+        await nats_server.start()
+        await decided(queue, sent.request_id, client)
+        assert (sent.sends, client.names) == (1, ["published"])
+        assert await messages_in(queue.connection, version) == 2
 
 
 async def test_a_stream_deleted_under_our_feet_is_made_again_for_the_next_request(

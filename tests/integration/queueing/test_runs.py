@@ -94,6 +94,31 @@ async def test_a_lease_that_is_renewed_is_not_taken_for_ended(
             assert len(work.leases) == 1
 
 
+async def test_what_was_never_leased_is_not_taken_for_a_run_that_ended(
+    shared_nats_server: NatsServer,
+) -> None:
+    version, url = new_version(), shared_nats_server.url
+    limits = QueueLimits(max_runs=1, look_interval_s=0.1)
+    async with gateway(url, streams=SHORT, limits=limits) as queue:
+        await publish(queue, version)
+        async with worker(url, version) as work:
+            (lease,) = await work.has(1)
+            _, waits = await publish(queue, version)
+
+            async def deliveries() -> int:
+                lease.in_progress()
+                state = await JetStream(queue.connection).consumer_state(
+                    stream_name(REGION, version)
+                )
+                return state.deliveries if state is not None else 0
+
+            # The gateway looks for a lease that has ended, and gets the request that waits.
+            await until(deliveries, lambda count: count > 1)
+            work.pull.want(1)
+            await work.has(2)
+            assert waits.entries == [("published",)]
+
+
 async def test_what_a_worker_finds_after_a_standstill_is_dropped(
     shared_nats_server: NatsServer,
 ) -> None:
@@ -105,7 +130,7 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         gateway(url, streams=StreamSettings(ack_wait_s=3.0, max_deliver=100)) as queue,
         worker(url, version, slots=0, pulls=PullOptions(boot_clock=clock)) as work,
     ):
-        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore, ignore)
+        work.pull.watch(lambda: stood_still.append(clock.now), ignore, ignore, ignore, ignore)
         await publish(queue, version)
         await until(work.pull.is_bound)
         clock.now += 60.0
@@ -149,6 +174,7 @@ async def test_a_short_standstill_renews_the_leases_before_and_after_the_socket_
             ignore,
             ignore,
             lambda: renewed.append(len(work.leases)),
+            ignore,
         )
         clock.now += 5.0
         await until(lambda: renewed)
@@ -234,7 +260,7 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
         worker(f"nats://127.0.0.1:{link.port}", version) as cut_off,
     ):
         stood_still = asyncio.Event()
-        cut_off.pull.watch(stood_still.set, ignore, ignore, ignore)
+        cut_off.pull.watch(stood_still.set, ignore, ignore, ignore, ignore)
         await publish(queue, version)
         (first,) = await cut_off.has(1)
         first.ack()
@@ -327,7 +353,7 @@ def renewing(work: Worker) -> list[float]:
         for lease in work.leases:
             lease.in_progress()
 
-    work.pull.watch(ignore, ignore, ignore, renew)
+    work.pull.watch(ignore, ignore, ignore, renew, ignore)
     return renewals
 
 

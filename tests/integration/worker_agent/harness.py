@@ -16,7 +16,8 @@ from tests.support.raw_server import RawServer, Serve
 from tests.support.waiting import PATIENCE_S
 from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
-from worker_agent.attach.gateways import AttachLimits, GatewayPool, is_target
+from worker_agent.attach.channels import AgentChannels
+from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
 from worker_agent.inference.health import Probe
 from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.server import InferenceServer
@@ -90,8 +91,15 @@ class Wanted:
         on_loss: Callable[[], None],
         on_bound: Callable[[], None],
         renew: Callable[[], None],
+        on_line: Callable[[], None],
     ) -> None:
         """Nothing is lost here."""
+
+    def taken(self) -> None:
+        self.free -= 1
+
+    def is_line_empty(self) -> bool:
+        return True
 
 
 class Agent:
@@ -113,10 +121,18 @@ class Agent:
             asset_dir="/assets",
             large_output_dir="/output",
         )
+        self.channels = AgentChannels(
+            "the-version",
+            "the-instance",
+            lambda uri, factory: connector(uri, loop)(factory),
+            connect_timeout_s=5.0,
+            vanished_s=VANISHED_S,
+        )
         self.intake = JobRunner(
             self.slots,
             platform_headers,
             self.metrics,
+            channels=self.channels,
             is_attachable=is_target,
             on_busy=lambda: None,
         )
@@ -135,7 +151,8 @@ class Agent:
         )
         self.inference = InferenceServer(self.pool, self.watch, cancel_grace_s=cancel_grace_s)
         self.gateways = GatewayPool(
-            AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0, vanished_s=VANISHED_S)
+            AttachLimits(idle_s=30.0, max_idle=256, connect_timeout_s=5.0, vanished_s=VANISHED_S),
+            self.channels,
         )
         self.ticker = Ticker(0.5, self._sweep)
 
@@ -152,6 +169,7 @@ class Agent:
         self.intake.abandon_all()
         self.pool.close()
         self.gateways.close()
+        self.channels.close()
         await cancel_all()
 
     def lease(
@@ -176,6 +194,8 @@ class Agent:
     def _sweep(self) -> None:
         self.inference.sweep()
         self.gateways.sweep()
+        self.channels.sweep()
+        self.intake.sweep()
 
     def _server_changed(self) -> None:
         if self.watch.failure:

@@ -14,7 +14,7 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
 from queueing.nats.queue import JetStreamQueue
 from runtime.ids import new_uuid
-from runtime.lifecycle import REPEAT_S
+from runtime.interrupts import REPEAT_S
 from tests.support.fake_gateway import Expected, FakeGateway, running_fake_gateway
 from tests.support.nats_server import NatsServer, shared_nats_server  # noqa: F401  a fixture
 from tests.support.programs import Program, resident_bytes, worker_agent

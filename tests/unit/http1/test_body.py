@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.body import MAX_STEPS, BodyError, ChunkedBody
+from wire.http1 import chunk_data
 
 
 def decode(*pieces: bytes, enough_bytes: int = 5) -> tuple[bytes, bool, bytes]:
@@ -86,3 +87,53 @@ def test_no_bytes_break_it(stream: bytes) -> None:
     except BodyError:
         return
     assert len(decoded) <= len(stream)
+
+
+def framed(size_line: bytes, data: bytes) -> bytes:
+    return b"%b\r\n%b\r\n" % (size_line, data)
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 17, 254, 255, 256, 257, 4000, 4089])
+def test_a_read_that_is_one_chunk_is_known_by_its_length(size: int) -> None:
+    body = ChunkedBody()
+    for size_line in (b"%x" % size, b"%X" % size):
+        assert body.whole(framed(size_line, b"x" * size)) == size
+        assert body.whole(framed(size_line, b"x" * (size + 1))) == 0
+        assert body.whole(framed(size_line, b"x" * (size - 1))) == 0
+        assert body.whole(framed(size_line, b"x" * size)[:-1]) == 0
+        assert body.whole(framed(size_line, b"x" * size)[:-2] + b"xx") == 0
+
+
+@pytest.mark.parametrize(
+    "size_line", [b"0aB", b"aB", b"0xab", b"+ab", b" ab", b"ab ", b"a_b", b"ab;x=y", b"-ab", b""]
+)
+def test_a_chunk_in_another_form_is_not_passed_on_as_it_is(size_line: bytes) -> None:
+    for length in (0x0A, 0xAB):
+        assert ChunkedBody().whole(framed(size_line, b"x" * length)) == 0
+
+
+PIECES = [b"5\r\nhello\r\n", b"c\r\nhello, world\r\n", b"C\r\nhello, world\r\n"]
+PIECES += [b"5;x\r\nhello\r\n", b"5\r\nhel", b"lo\r\n", b"5\r", b"\n", b"3\r\n\r\n\n\r\n"]
+PIECES += [b"0\r\n\r\n", b"0\r\n", b"\r\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
+def test_what_is_passed_on_as_it_is_would_have_been_decoded_to_the_same(
+    pieces: list[bytes],
+) -> None:
+    body, other = ChunkedBody(), ChunkedBody()
+    for piece in pieces:
+        size = body.whole(piece)
+        try:
+            taken, at = other.take(piece, 0, 65_536)
+        except BodyError:
+            assert not size
+            return
+        if size:
+            assert (taken, at) == (chunk_data(piece, size), len(piece))
+        else:
+            body.take(piece, 0, 65_536)
+        assert body.is_complete == other.is_complete
+        if body.is_complete:
+            assert body.whole(piece) == 0
+            return

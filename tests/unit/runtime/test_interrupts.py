@@ -20,9 +20,9 @@ sys.exit("the interrupt was lost")
 @pytest.mark.parametrize(
     ("program", "imported"),
     [
-        (["gateway", "serve"], "typer"),
+        (["gateway", "serve"], "uvloop"),
         (["gateway", "functions", "list"], "rich"),
-        (["worker_agent"], "typer"),
+        (["worker_agent"], "uvloop"),
     ],
 )
 def test_an_interrupt_during_imports_shows_no_traceback(

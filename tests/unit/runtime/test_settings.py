@@ -2,24 +2,25 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, SecretStr
 
+from runtime.setting_rules import Above, SecretText
 from runtime.settings import Address, Seconds, Section, SettingsError, keys, load, parse_seconds
 
 
 class Edge(Section):
     listen: Address = Address.parse("127.0.0.1:8080")
     head_timeout_s: Seconds = 10
-    max_headers: int = Field(default=128, gt=0)
+    max_headers: Annotated[int, Above(0)] = 128
     names: tuple[str, ...] = ()
 
 
 class Store(Section):
-    token: SecretStr = SecretStr("")
+    token: SecretText = SecretText("")
     url: str = "nats://127.0.0.1:4222"
 
 

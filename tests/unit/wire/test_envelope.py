@@ -5,14 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.envelope import (
-    INLINE_BODY_BYTES,
-    MAX_ENVELOPE_BYTES,
-    Envelope,
-    EnvelopeError,
-    decode_envelope,
-    encode_envelope,
-)
+from tests.support.envelopes import encoded
+from wire.decoded_envelope import Envelope, decode_envelope
+from wire.envelope import INLINE_BODY_BYTES, MAX_ENVELOPE_BYTES, EnvelopeError
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 FIELDS: dict[str, Any] = {
@@ -27,6 +22,7 @@ FIELDS: dict[str, Any] = {
     "target_uri": b"http://10.1.2.3:8081",
     "response_token": "response",
     "request_token": "request",
+    "channel_token": "channel",
 }
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -44,6 +40,7 @@ fields = st.fixed_dictionaries(
         "target_uri": utf8,
         "response_token": texts,
         "request_token": st.none() | texts.filter(bool),
+        "channel_token": texts,
     }
 )
 
@@ -70,37 +67,39 @@ def message_of(values: dict[str, Any]) -> WorkerInvokeFunctionRequest:
     config.responseAuthorizationToken = values["response_token"]
     if values["request_token"] is not None:
         config.requestAuthorizationToken = values["request_token"]
+    message.channelToken = values["channel_token"]
     return message
 
 
 def slots_of(envelope: Envelope) -> dict[str, Any]:
-    return {name: getattr(envelope, name) for name in Envelope.__slots__}
+    return {name: getattr(envelope, name) for name in Envelope.__slots__ if name != "head"}
 
 
-def test_an_envelope_is_byte_for_byte_what_protobuf_writes() -> None:
-    assert encode_envelope(**FIELDS) == message_of(FIELDS).SerializeToString()
+def test_an_envelope_is_what_protobuf_writes() -> None:
+    data = encoded(**FIELDS)
+    assert WorkerInvokeFunctionRequest.FromString(data) == message_of(FIELDS)
+    assert len(data) == len(message_of(FIELDS).SerializeToString())
 
 
 @given(fields)
 def test_any_fields_arrive_as_they_were(values: dict[str, Any]) -> None:
-    data = encode_envelope(**values)
+    data = encoded(**values)
     assert WorkerInvokeFunctionRequest.FromString(data) == message_of(values)
     assert slots_of(decode_envelope(data)) == values | {
         "stateful": False,
         "max_direct_response_bytes": 5_242_880,
+        "channel_call": 0,
     }
 
 
 @given(st.lists(st.tuples(utf8, utf8 | st.binary(max_size=300)), max_size=5))
 def test_header_values_are_opaque_bytes(headers: list[tuple[bytes, bytes]]) -> None:
-    assert decode_envelope(encode_envelope(**FIELDS | {"headers": headers})).headers == headers
+    assert decode_envelope(encoded(**FIELDS | {"headers": headers})).headers == headers
 
 
 def test_a_worker_that_does_not_know_opaque_values_reads_latin_1() -> None:
     headers = [(b"x" * 200, b"1"), (b"x-name", b"Andr\xe9"), (b"y", b"Andr\xc3\xa9")]
-    message = WorkerInvokeFunctionRequest.FromString(
-        encode_envelope(**FIELDS | {"headers": headers})
-    )
+    message = WorkerInvokeFunctionRequest.FromString(encoded(**FIELDS | {"headers": headers}))
     assert [header.value for header in message.requestHeaders] == ["1", "André", "André"]
     assert [(o.index, o.value) for o in message.opaqueHeaderValues] == [(1, b"Andr\xe9")]
 
@@ -114,7 +113,7 @@ def test_an_opaque_value_of_no_header_is_passed_over() -> None:
 @pytest.mark.parametrize("size", [123, 124, 125, 127, 128, 1022, 1023, 1024, 16_384, 70_000])
 def test_lengths_around_each_size_of_varint(size: int) -> None:
     values = FIELDS | {"headers": [(b"n", b"v" * size), (b"n" * size, b"v")], "body": b"b" * size}
-    assert encode_envelope(**values) == message_of(values).SerializeToString()
+    assert WorkerInvokeFunctionRequest.FromString(encoded(**values)) == message_of(values)
 
 
 @pytest.mark.parametrize(
@@ -128,15 +127,15 @@ def test_lengths_around_each_size_of_varint(size: int) -> None:
 )
 def test_what_fits_in_no_envelope_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(EnvelopeError):
-        encode_envelope(**FIELDS | changed)
+        encoded(**FIELDS | changed)
 
 
 def test_the_size_limit_is_exact() -> None:
-    around = len(encode_envelope(**FIELDS | {"body": b"x" * 5_000_000})) - 5_000_000
+    around = len(encoded(**FIELDS | {"body": b"x" * 5_000_000})) - 5_000_000
     body = b"x" * (MAX_ENVELOPE_BYTES - around)
-    assert len(encode_envelope(**FIELDS | {"body": body})) == MAX_ENVELOPE_BYTES
+    assert len(encoded(**FIELDS | {"body": body})) == MAX_ENVELOPE_BYTES
     with pytest.raises(EnvelopeError):
-        encode_envelope(**FIELDS | {"body": body + b"x"})
+        encoded(**FIELDS | {"body": body + b"x"})
     assert INLINE_BODY_BYTES == 32_768
 
 
@@ -155,8 +154,8 @@ def test_the_first_http1_config_is_taken_and_a_session_is_seen() -> None:
 
 
 def test_fields_that_a_newer_gateway_adds_are_passed_over() -> None:
-    data = encode_envelope(**FIELDS) + b"\xa2\x06\x03new"
-    assert slots_of(decode_envelope(data)) == slots_of(decode_envelope(encode_envelope(**FIELDS)))
+    data = encoded(**FIELDS) + b"\xa2\x06\x03new"
+    assert slots_of(decode_envelope(data)) == slots_of(decode_envelope(encoded(**FIELDS)))
 
 
 def test_an_envelope_without_an_id_or_a_way_back_is_none() -> None:
@@ -173,7 +172,7 @@ def test_an_envelope_without_an_id_or_a_way_back_is_none() -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_broken_bytes_raise_nothing_but_the_documented_error(noise: bytes, at: int) -> None:
-    whole = encode_envelope(**FIELDS)
+    whole = encoded(**FIELDS)
     for data in (noise, whole[:at], whole[:at] + noise, whole[:at] + noise + whole[at:]):
         with contextlib.suppress(EnvelopeError):
             decode_envelope(data)

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.route import QueuedRequest
 from gateway.domain.model import Instance, ResourceScope
+from gateway.domain.queued_request import QueuedRequest
 from gateway.errors import GatewayError
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.routing.admission import Admission

@@ -2,8 +2,8 @@
 
 from uuid import uuid4
 
-from gateway.api.route import QueuedRequest
 from gateway.domain.model import ResourceScope
+from gateway.domain.queued_request import QueuedRequest
 from tests.support.control import IMAGE, SCOPES, Client, ControlPlane, SetQueue, deployment_path
 
 QUEUES = "/v2/nvcf/queues/functions"

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.api.route import QueuedRequest
+from gateway.domain.queued_request import QueuedRequest
 from tests.integration.gateway.cli.shell import Shell
 from tests.support.control import Client, ControlPlane, SetQueue
 from tests.support.idle_backend import Fleet

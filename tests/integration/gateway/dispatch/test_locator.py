@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.api.route import QueuedRequest
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.model import FunctionVersion, VersionState
+from gateway.domain.queued_request import QueuedRequest
 from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
@@ -29,6 +29,7 @@ class Waiting:
     request_id: str
     account: str = "caller"
     version: FunctionVersion = VERSION
+    is_direct: bool = False
 
 
 class Third:
@@ -66,6 +67,18 @@ async def test_a_request_is_found_in_the_process_that_gave_its_id(nats_server: N
                 assert await asked.find(waiting.request_id) == QueuedRequest("f", "v", "caller", 3)
             unknown = request_id(b"x" * 16, THERE)
             assert await asked.find(unknown) is None
+
+
+async def test_a_call_that_a_worker_has_over_a_channel_is_at_position_0(
+    nats_server: NatsServer,
+) -> None:
+    sent = Waiting(request_id(bytes(16), HERE), is_direct=True)
+    async with process(nats_server.url, HERE, sent) as here:
+        async with process(nats_server.url, THERE) as there:
+            for asked in (here, there):
+                assert await asked.find(sent.request_id) == QueuedRequest("f", "v", "caller", 0)
+        await nats_server.kill()
+        assert await here.find(sent.request_id) == QueuedRequest("f", "v", "caller", 0)
 
 
 async def test_a_request_of_a_process_that_is_gone_is_not_found(nats_server: NatsServer) -> None:

@@ -34,6 +34,7 @@ from gateway.domain.model import (
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
+from gateway.provision.planner import Policy
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
 from gateway.store.connection import StoreConnection
@@ -465,6 +466,26 @@ async def test_a_graceful_undeploy_finishes_queued_requests_then_stops(one: Prov
     assert await version.deployment() is None
     assert version.version_id not in await one.queues.version_ids()
     notices.close()
+
+
+async def test_a_graceful_undeploy_waits_for_calls_on_channels(one: Provisioner) -> None:
+    version = await deployed(one)
+    await version.until(VersionState.ACTIVE)
+    calls, asked_at = 1, [0.0]
+
+    def direct(version_id: str) -> int:
+        asked_at.append(time.monotonic())
+        return calls if version_id == version.version_id else 0
+
+    one.provisioning.queues.count_direct(direct)
+    await version.drain(within_s=60)
+    await version.until(VersionState.INACTIVE)
+    began = time.monotonic()
+    settled_s = 3 * Policy().drain_settle_s
+    await until(lambda: asked_at[-1], lambda at: at > began + settled_s, what="readings")
+    assert version.instances
+    calls = 0
+    await version.picture.until(lambda: not version.instances)
 
 
 async def test_a_drain_that_takes_too_long_is_ended(one: Provisioner) -> None:

@@ -1,13 +1,19 @@
 """POST attach against a real invocation, without sockets."""
 
 import json
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.errors import MethodNotAllowed, Unauthenticated
 from gateway.invocation.states import Outcome
-from http1.stream import Request, RequestStream
+from http1.body import ChunkedBody
+from http1.server.limits import ServerLimits
+from http1.stream import Request, RequestStream, ResponseWriter
+from tests.support.edge_harness import Harness
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter
 
@@ -212,3 +218,121 @@ def test_any_other_method_is_refused() -> None:
     request = Request(b"PUT", PATH, b"gateway", [], 0, 0.0)
     with pytest.raises(MethodNotAllowed):
         meeting.endpoint.serve(request, meeting.worker)
+
+
+# Events, from the worker's connection to the client's
+
+EVENTS = [b"data: %d\n\n" % (10**n) for n in range(12)]
+CHUNKS = [b"%x\r\n%b\r\n" % (len(event), event) for event in EVENTS]
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+
+class Path:
+    """A client's connection and that of the worker which responds to its request."""
+
+    world: World
+
+    def __init__(self, request_line: bytes) -> None:
+        self.edge = Harness(ServerLimits(high_water_bytes=100))
+        self.edge.connections.dispatch = self.begin
+        self.edge.feed(request_line + b"\r\nHost: h\r\n\r\n")
+        endpoint = AttachEndpoint(lambda: self.world.now)
+        endpoint.response_tokens.issue("response-token", self.world.invocation)
+        self.attach = Harness()
+        self.attach.connections.dispatch = endpoint.serve
+        self.attach.feed(
+            b"POST %b HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer response-token\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" % PATH
+        )
+
+    def begin(self, request: Request, writer: ResponseWriter) -> RequestStream:
+        self.world = World(method=request.method, client=writer)
+        return self.world.invocation
+
+    def receive(self, *reads: bytes) -> "Path":
+        for data in reads:
+            self.attach.feed(data)
+            self.edge.loop.run()
+        return self
+
+    def body(self) -> bytes:
+        """Return the body as the client decodes it, all of it."""
+        head, _, wire = self.edge.transport.written.partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" not in head:
+            return wire
+        body = ChunkedBody()
+        decoded, at = body.take(wire, 0, len(wire))
+        assert (at, body.is_complete) == (len(wire), True)
+        return decoded
+
+
+def begun() -> Path:
+    path = Path(b"GET / HTTP/1.1")
+    path.receive(b"%x\r\n%b\r\n" % (len(STREAM_HEAD), STREAM_HEAD))
+    assert b"transfer-encoding: chunked" in path.edge.transport.written
+    path.edge.transport.written = b""
+    path.edge.transport.writes = 0
+    return path
+
+
+def test_an_event_goes_to_the_client_as_it_came_in_the_same_turn() -> None:
+    path = begun()
+    for number, chunk in enumerate(CHUNKS):
+        path.attach.protocol.data_received(chunk)
+        assert path.edge.transport.writes == number + 1
+    assert path.edge.transport.written == b"".join(CHUNKS)
+    assert path.world.invocation.response_bytes == len(b"".join(EVENTS))
+
+
+def test_several_events_in_one_read_are_one_write() -> None:
+    path = begun()
+    path.attach.protocol.data_received(b"".join(CHUNKS))
+    assert path.edge.transport.writes == 1
+    path.receive(b"0\r\n\r\n")
+    assert path.edge.transport.written.endswith(b"0\r\n\r\n")
+
+
+def test_a_client_that_reads_slowly_holds_the_events_back_and_gets_all_of_them() -> None:
+    path = begun()
+    path.edge.transport.is_stuck = True
+    many = CHUNKS * 2
+    for chunk in many:
+        path.attach.protocol.data_received(chunk)
+    assert path.edge.transport.buffered < len(b"".join(many))
+    assert path.attach.protocol.held_bytes
+    path.edge.transport.drain()
+    path.receive(b"0\r\n\r\n")
+    assert path.edge.transport.written.endswith(b"0\r\n\r\n")
+    assert path.world.invocation.response_bytes == len(b"".join(EVENTS)) * 2
+    assert path.world.invocation.outcome is Outcome.ANSWERED
+
+
+def test_a_client_that_leaves_between_two_events_ends_the_post() -> None:
+    path = begun()
+    path.receive(CHUNKS[0])
+    path.edge.transport.abort()
+    path.edge.loop.run()
+    assert path.world.invocation.outcome is Outcome.CLIENT_GONE
+    path.receive(*CHUNKS[1:])
+    assert path.attach.status() == b"200"
+    assert path.edge.transport.written == CHUNKS[0]
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"HEAD / HTTP/1.1"])
+@pytest.mark.parametrize("length", [b"", b"content-length: %d\r\n" % len(b"".join(EVENTS))])
+@given(
+    st.lists(st.integers(0, len(CHUNKS)), max_size=12).map(sorted),
+    st.lists(st.integers(0, 600), max_size=5),
+)
+def test_the_client_gets_the_same_body_however_the_reads_are_cut(
+    request_line: bytes, length: bytes, joins: list[int], cuts: list[int]
+) -> None:
+    head = STREAM_HEAD[:-2] + length + b"\r\n"
+    pieces = [b"%x\r\n%b\r\n" % (len(head), head), *CHUNKS]
+    wire = b"".join(pieces) + b"0\r\n\r\n"
+    ends = [sum(map(len, pieces[: n + 1])) for n in joins]
+    bounds = sorted({0, *ends, *(cut for cut in cuts if cut < len(wire)), len(wire)})
+    path = Path(request_line).receive(*[wire[a:b] for a, b in pairwise(bounds)])
+    assert path.body() == (b"" if request_line.startswith(b"HEAD") else b"".join(EVENTS))
+    assert path.world.invocation.outcome is Outcome.ANSWERED
+    assert path.attach.status() == b"200"

@@ -38,7 +38,7 @@ from tests.support.recorder import (
 )
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
-from wire.envelope import decode_envelope
+from wire.decoded_envelope import decode_envelope
 from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")

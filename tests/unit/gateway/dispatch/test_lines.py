@@ -161,3 +161,24 @@ async def test_own_calls_that_come_during_a_measurement_are_not_in_it() -> None:
     bench.queue.own = OwnLine(400, published=400)
     with pytest.raises(Overloaded):
         bench.lines.admit("v", 3)
+
+
+@pytest.mark.parametrize(("direct", "is_refused"), [(0, True), (3, False)])
+async def test_calls_that_came_over_channels_hold_slots_of_the_line(
+    direct: int, is_refused: bool
+) -> None:
+    bench = Bench()
+    bench.queue.wait_s = SUSPECT_S
+    bench.lines.count_direct(lambda _: direct)
+    for count in (1, 2):
+        bench.queue.state = LineState("one", 6, 1, 1)
+        bench.lines.admit("v", 60)
+        await bench.measure(count)
+        for _ in range(20):
+            bench.lines.answered("v", 20.0)
+        bench.now += 1.0
+    if is_refused:
+        with pytest.raises(Overloaded):
+            bench.lines.admit("v", 60)
+    else:
+        bench.lines.admit("v", 60)

@@ -33,7 +33,7 @@ from runtime.metrics import MetricRegistry
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
-from wire.envelope import Envelope, decode_envelope
+from wire.decoded_envelope import Envelope, decode_envelope
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("11111111-1111-4111-8111-111111111111")

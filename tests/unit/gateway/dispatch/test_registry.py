@@ -24,7 +24,8 @@ from tests.support.recorder import (
     RecordedSpool,
     Script,
 )
-from wire.envelope import INLINE_BODY_BYTES, decode_envelope
+from wire.decoded_envelope import decode_envelope
+from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import FunctionId, VersionId
 
 
@@ -86,7 +87,7 @@ def opened(
         client,
         Request(b"GET", b"/", b"f.example", [(b"host", b"f.example")], body_bytes, now),
         Caller(VERSION, "acme", "alice", 1),
-        Ticket("33333333-3333-4333-8333-333333330007", "response-token", 0),
+        Ticket("33333333-3333-4333-8333-333333330007", 0),
     )
     registry.open(invocation)
     return invocation

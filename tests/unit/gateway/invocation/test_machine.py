@@ -12,7 +12,8 @@ from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
     RecordedResponseWriter,
 )
-from wire.envelope import MAX_ENVELOPE_BYTES, decode_envelope
+from wire.decoded_envelope import decode_envelope
+from wire.envelope import MAX_ENVELOPE_BYTES
 from wire.headers import EXPOSED_HEADERS
 from wire.source import Source
 
@@ -614,3 +615,18 @@ def test_any_order_of_events_ends_once_and_leaves_nothing_open(events: list[str]
         lost = ("refused", "exhausted")
         withdrawn = {"queue.withdraw", "registry.expired"} & set(script.lines)
         assert withdrawn or any(event in lost for event in events)
+
+
+@pytest.mark.parametrize(
+    ("was_run", "was_sent", "runs"), [(False, False, 0), (False, True, 0), (True, True, 1)]
+)
+def test_a_call_that_comes_back_from_a_channel_is_published_with_what_became_of_it(
+    was_run: bool, was_sent: bool, runs: int
+) -> None:
+    world = World().send()
+    world.invocation.handed_back(was_run=was_run, was_sent=was_sent)
+    assert world.script.take() == ["queue.publish"]
+    assert world.invocation.deliveries == int(was_sent)
+    assert world.queue.runs == runs
+    headers = decode_envelope(world.queue.envelopes[0]).headers
+    assert ((b"nvcf-allow-rerun", b"never") in headers) is was_sent

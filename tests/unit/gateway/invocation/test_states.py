@@ -7,12 +7,14 @@ import pytest
 
 from gateway.attach.exchanges import AttachGet
 from gateway.invocation.collection import CollectionBounds
+from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import TRANSITIONS, Event, State, impossible
+from gateway.invocation.states import TRANSITIONS, Event, Outcome, State, impossible
 from http1.stream import Headers
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
+from wire.http1 import InnerHead
 
 Situation = Callable[[], World]
 UNENCODABLE: Headers = [(b"host", b"f"), (b"\xff", b"x")]
@@ -84,6 +86,41 @@ def done(world: World) -> World:
     return world
 
 
+def free(world: World) -> World:
+    """A worker has told of a free slot."""
+    world.channels.is_free = True
+    return world
+
+
+def sent_long_body() -> World:
+    """Sent over a channel, with a rest of the body to fetch."""
+    world = free(receiving(b"a" * (INLINE - 1)))
+    world.invocation.request_data(b"a")
+    return world
+
+
+def sent_flowing() -> World:
+    """Sent over a channel, and its worker fetches the body."""
+    world = sent_long_body()
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    return world
+
+
+def sent_limited() -> World:
+    """Sent over a channel, with a body of unknown length that is nearly too large."""
+    world = free(World(body_bytes=None, max_body_bytes=INLINE))
+    world.invocation.request_data(b"a")
+    world.invocation.first_part_end()
+    return world
+
+
+def abandoned() -> World:
+    """Attached, and the channel over which the call was sent is lost."""
+    world = World().send().attach()
+    world.invocation.handed_back(was_run=True, was_sent=True)
+    return world
+
+
 SITUATIONS: dict[State, list[Situation]] = {
     State.RECEIVING: [
         lambda: receiving(b""),
@@ -92,8 +129,25 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: collecting(INLINE + 20),
         lambda: collecting(INLINE + 10),
         lambda: collecting(INLINE + 10, UNENCODABLE),
+        lambda: free(receiving(b"a", None)),
+        lambda: free(receiving(b"a" * 10, INLINE + 10)),
+        lambda: free(collecting(INLINE + 10)),
     ],
-    State.QUEUED: [lambda: World().publish(), long_body, fetched, limited, flowing],
+    State.SENT: [
+        lambda: World().send(),
+        lambda: slow(World().send()),
+        sent_long_body,
+        sent_flowing,
+        sent_limited,
+    ],
+    State.QUEUED: [
+        lambda: World().publish(),
+        lambda: slow(World().publish()),
+        long_body,
+        fetched,
+        limited,
+        flowing,
+    ],
     State.EXPIRED: [
         lambda: expired(World().publish()),
         lambda: expired(long_body()),
@@ -103,6 +157,8 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: World().publish().attach(),
         lambda: fetched().attach(),
         lambda: flowing().attach(),
+        lambda: World().send().attach(),
+        abandoned,
     ],
     State.STREAMING: [
         lambda: World().stream(),
@@ -122,6 +178,19 @@ SITUATIONS: dict[State, list[Situation]] = {
 def _rest_requested(world: World) -> None:
     worker = RecordedResponseWriter(world.script, "another worker")
     world.invocation.rest_requested(AttachGet(world.invocation, worker))
+
+
+def _responded(world: World) -> None:
+    world.invocation.responded(
+        InnerHead(200, [], None), None, b"yes", 101.0, 0.001, b"i-1", Outcome.ANSWERED
+    )
+
+
+def _responded_encoded(world: World) -> None:
+    head = InnerHead(200, [], None)
+    world.invocation.responded(
+        head, encoded_head(head), b"yes", 101.0, 0.001, b"i-1", Outcome.ANSWERED
+    )
 
 
 FIRE: dict[Event, list[Callable[[World], object]]] = {
@@ -149,6 +218,11 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
         lambda w: w.invocation.publish_failed(QueueUnavailable("lost")),
     ],
     Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
+    Event.HANDED_BACK: [
+        lambda w: w.invocation.handed_back(was_run=False, was_sent=False),
+        lambda w: w.invocation.handed_back(was_run=True, was_sent=True),
+    ],
+    Event.RESPONDED: [_responded, _responded_encoded],
     Event.RUN_REQUESTED: [
         lambda w: w.invocation.run_requested(2, is_running=False),
         lambda w: w.invocation.run_requested(2, is_running=True),
@@ -161,6 +235,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.RESPONSE_INTERIM: [lambda w: w.invocation.response_interim(103, [])],
     Event.RESPONSE_HEAD: [lambda w: w.invocation.response_head(200, [], None, None, 101.0)],
     Event.RESPONSE_DATA: [lambda w: w.invocation.response_data(b"y")],
+    Event.RESPONSE_CHUNK: [lambda w: w.invocation.response_chunk(b"1\r\ny\r\n", 1)],
     Event.RESPONSE_END: [lambda w: w.invocation.response_end()],
     Event.RESPONSE_BROKEN: [lambda w: w.invocation.response_broken()],
     Event.RESPONSE_INVALID: [lambda w: w.invocation.response_invalid(400, "bad")],

@@ -18,7 +18,7 @@ from gateway.invocation.upload import Upload, smaller_limit
 from runtime.timers import Timers
 from tests.support.invocation_world import INLINE, REQUESTED_AT_NS, World
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
-from wire.envelope import decode_envelope
+from wire.decoded_envelope import decode_envelope
 
 KIB = 1024
 IN_MEMORY = CollectionBounds(256 * KIB, 512 * KIB)

@@ -30,5 +30,12 @@ def test_who_would_wait_when_the_body_is_there_is_answered_too() -> None:
     assert receiving.problem()["status"] == 503
 
 
+def test_a_worker_that_has_the_call_over_a_channel_is_told_to_stop() -> None:
+    sent = World().send()
+    assert fail_waiting([sent.invocation], sent.queue, VERSION) == 1
+    assert sent.problem()["detail"] == "The version was undeployed"
+    assert "channel.cancel 1" in sent.script.take()
+
+
 def test_the_subject_names_the_version() -> None:
     assert UndeployNotices.subject(VERSION) == b"nvcf.ended." + VERSION.encode()

@@ -13,8 +13,9 @@ from tests.unit.gateway.routing.admissions import SECRET, F, admitting, head, ve
 def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:
     active = version("a", VersionState.ACTIVE)
     key = digest_of(SECRET.encode())
-    assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60, key, "id")
-    assert admitting(active).admit(head("a", b"5"), 0.0) == (active, "own", "sub", 5, key, "id")
+    assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60, key, "id", True)
+    caller = admitting(active).admit(head("a", b"5"), 0.0)
+    assert caller == (active, "own", "sub", 5, key, "id", True)
 
 
 def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:

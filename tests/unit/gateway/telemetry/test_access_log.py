@@ -65,6 +65,7 @@ def test_a_line_has_every_figure_of_a_finished_invocation() -> None:
         "nca_id": "acme",
         "key_id": "key-1",
         "instance_id": "instance-1",
+        "dispatch": "queued",
         "deliveries": 1,
         "outcome": "answered",
         "status": 200,
@@ -91,6 +92,19 @@ def test_what_callers_send_cannot_break_a_line_or_make_it_long() -> None:
     assert line["caller_request_id"] == '"\xe4\t' + "x" * 125
     assert line["path"] == '/"\\' + "y" * (MAX_PATH_BYTES - 3)
     assert line["outcome"] == "client_gone"
+
+
+def test_a_line_says_by_which_way_the_call_went() -> None:
+    unsent = World(body_bytes=10)
+    unsent.invocation.request_broken()
+    assert written(unsent)["dispatch"] == ""
+    sent = World().send()
+    sent.invocation.request_broken()
+    assert written(sent)["dispatch"] == "direct"
+    back = World().send()
+    back.invocation.handed_back(was_run=False, was_sent=False)
+    back.invocation.request_broken()
+    assert written(back)["dispatch"] == "queued"
 
 
 def test_a_call_that_waited_in_vain_has_no_instance_and_no_times() -> None:

@@ -3,7 +3,7 @@
 from gateway.invocation.states import Outcome
 from gateway.telemetry.metrics import GatewayMetrics
 from runtime.metrics import MetricRegistry
-from tests.support.invocation_world import FUNCTION, World
+from tests.support.invocation_world import FUNCTION, VERSION, World
 
 
 def lines(registry: MetricRegistry) -> list[str]:
@@ -75,3 +75,40 @@ def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
     assert "# TYPE axum_http_response_body_size summary" in shown
     assert f"axum_http_response_body_size_sum{{{labels}}} 1024" in shown
     assert f"axum_http_response_body_size_count{{{labels}}} 2" in shown
+
+
+class Counts:
+    """What the channels of a process have counted."""
+
+    direct, busy, late, links_lost = 40, 3, 1, 2
+
+    def __len__(self) -> int:
+        return 5
+
+    def running(self) -> dict[str, int]:
+        return {VERSION: 7}
+
+    def slots(self) -> list[tuple[str, int]]:
+        return [(VERSION, 9), ("unknown", 1)]
+
+
+def test_calls_are_counted_by_the_way_that_they_go() -> None:
+    registry = MetricRegistry(with_process=False)
+    metrics = GatewayMetrics(registry)
+    metrics.record_start(World().invocation)
+    metrics.watch_dispatch(Counts(), lambda: 60)
+    shown = lines(registry)
+    version = f'function_id="{FUNCTION}",function_version_id="{VERSION}"'
+    assert "# TYPE gateway_dispatched_total counter" in shown
+    for line in (
+        'gateway_dispatched_total{dispatch="direct"} 40',
+        'gateway_dispatched_total{dispatch="queued"} 60',
+        'gateway_channel_refusals_total{reason="busy"} 3',
+        'gateway_channel_refusals_total{reason="late"} 1',
+        "gateway_channel_losses_total 2",
+        "gateway_channels 5",
+        f"gateway_channel_calls{{{version}}} 7",
+        f"gateway_channel_free_slots{{{version}}} 9",
+        'gateway_channel_free_slots{function_id="",function_version_id="unknown"} 1',
+    ):
+        assert line in shown

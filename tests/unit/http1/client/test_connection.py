@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from http1.client.connection import ClientConnection
 from http1.stream import Defect, Failure, Headers, NullResponseStream
 from tests.unit.http1.client.transport import Transport
+from wire.http1 import chunk_data
 
 BODY = bytes(range(256)) * 3
 
@@ -263,6 +264,82 @@ def test_a_connection_that_must_not_be_reused_is_not_reused(response: bytes) -> 
     assert not recorder.is_released
 
 
+EVENTS = [b"data: %d\n\n" % (10**n) for n in range(12)]
+
+
+def as_chunks(events: list[bytes]) -> list[bytes]:
+    return [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+
+
+class Passing(Recorder):
+    """Takes single chunks as they are; ``left_at``: discards the rest after so many of them."""
+
+    connection: ClientConnection
+
+    def __init__(self, left_at: int = 0) -> None:
+        super().__init__()
+        self.chunks: list[bytes] = []
+        self.left_at = left_at
+        self.rest = Recorder()
+
+    def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+        super().response_head(status, headers, body_bytes)
+        self.connection.pass_chunks(self.take_chunk)
+
+    def take_chunk(self, chunk: bytes, size: int) -> None:
+        assert self.rest.body == b""
+        self.chunks.append(chunk)
+        self.response_data(chunk_data(chunk, size))
+        if len(self.chunks) == self.left_at:
+            self.rest.status = self.status
+            self.connection.discard(self.rest)  # type: ignore[arg-type]  # stands in
+
+
+def passed(reads: list[bytes], left_at: int = 0) -> Passing:
+    recorder: Any = Passing(left_at)
+    clock: Any = Clock()
+    connection = recorder.connection = ClientConnection(recorder, clock)
+    transport: Any = Transport()
+    connection.connection_made(transport)
+    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"")
+    for data in reads:
+        connection.data_received(data)
+    passing: Passing = recorder
+    return passing
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def test_each_read_that_is_one_chunk_is_passed_on_as_it_is() -> None:
+    chunks = as_chunks(EVENTS)
+    recorder = passed([CHUNKED + chunks[0], *chunks[1:4], b"".join(chunks[4:]), b"0\r\n\r\n"])
+    assert recorder.chunks == chunks[1:4]
+    assert (recorder.body, recorder.ends, recorder.is_released) == (b"".join(EVENTS), 1, True)
+
+
+@given(st.lists(st.integers(0, 1), min_size=13, max_size=13), st.lists(st.integers(0, 400)))
+def test_passing_chunks_on_loses_nothing_however_the_reads_are_cut(
+    joined: list[int], cuts: list[int]
+) -> None:
+    whole = CHUNKED + b"".join([*as_chunks(EVENTS), b"0\r\n\r\n"])
+    at, bounds = len(CHUNKED), [len(CHUNKED)]
+    for chunk, is_joined in zip(as_chunks(EVENTS), joined, strict=False):
+        at += len(chunk)
+        bounds += [] if is_joined else [at]
+    recorder = passed(split(whole, bounds + cuts))
+    assert (recorder.body, recorder.ends, recorder.failure) == (b"".join(EVENTS), 1, None)
+    assert recorder.is_released
+
+
+def test_who_discards_the_rest_at_a_chunk_gets_no_more_of_them() -> None:
+    chunks = as_chunks(EVENTS)
+    recorder = passed([CHUNKED, *chunks, b"0\r\n\r\n"], left_at=3)
+    assert recorder.chunks == chunks[:3]
+    assert (recorder.ends, recorder.rest.body) == (0, b"".join(EVENTS[3:]))
+    assert recorder.rest.ends == 1
+
+
 def test_a_request_body_is_framed_as_announced() -> None:
     sent = []
     for is_chunked in (False, True):
@@ -272,7 +349,7 @@ def test_a_request_body_is_framed_as_announced() -> None:
         connection = ClientConnection(recorder, clock)
         connection.connection_made(transport)
         connection.start(recorder, b"H", b"ab", is_chunked=is_chunked, is_complete=False)
-        connection.send_data(b"cd")
+        connection.send_chunk(b"2\r\ncd\r\n", 2)
         connection.send_data(b"x" * 5000)
         connection.send_end()
         sent.append(transport.sent)

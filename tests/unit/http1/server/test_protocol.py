@@ -365,6 +365,52 @@ def test_a_chunked_body_that_arrived_completely_has_no_first_part() -> None:
     assert harness.last.events == ["data", "end"]
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"3\r\nabc\r\n"])
+def test_chunks_that_come_one_by_one_are_passed_on_to_who_takes_them(more: bytes) -> None:
+    taken = []
+    harness = Harness()
+    harness.feed(CHUNKED + more)
+    harness.last.writer.pass_chunks(lambda chunk, size: taken.append((chunk, size)))
+    harness.feed(b"2\r\nok\r\n", b"1\r\n!\r\n" * 2, b"2\r\nno", b"\r\n", b"A\r\n0123456789\r\n")
+    assert taken == [(b"2\r\nok\r\n", 2), (b"A\r\n0123456789\r\n", 10)]
+    harness.feed(b"0\r\n\r\n")
+    assert harness.last.events[-1] == "end"
+    assert harness.last.body_bytes == more[3:6] + b"!!no"
+
+
+def test_a_paused_body_passes_no_chunk_on_and_a_fault_at_one_ends_the_exchange() -> None:
+    def fail(chunk: bytes, size: int) -> None:
+        raise ZeroDivisionError
+
+    harness = Harness()
+    harness.feed(CHUNKED)
+    harness.last.writer.pass_chunks(fail)
+    harness.last.writer.pause_reading()
+    harness.feed(b"2\r\nok\r\n")
+    assert harness.status() == b""
+    harness.last.writer.resume_reading()
+    harness.loop.run()
+    assert harness.last.body_bytes == b"ok"
+    harness.feed(b"2\r\nok\r\n")
+    assert harness.status() == b"500"
+    assert harness.last.events[-1] == "broken"
+
+
+def test_a_body_whose_chunks_are_passed_on_may_not_stall() -> None:
+    harness = Harness(ServerLimits(body_stall_s=10))
+    harness.feed(CHUNKED)
+    harness.last.writer.pass_chunks(lambda chunk, size: None)
+    for _ in range(5):
+        harness.pass_time(8)
+        harness.feed(b"2\r\nok\r\n")
+    assert harness.status() == b""
+    harness.pass_time(12)
+    assert harness.status() == b"408"
+
+
 def test_a_large_body_comes_in_bounded_segments() -> None:
     harness = Harness()
     harness.feed(post(b"x" * 200_000))

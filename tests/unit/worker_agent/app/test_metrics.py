@@ -100,3 +100,30 @@ def test_no_slots_are_shown_before_work_is_asked_for() -> None:
     assert counted.value("worker_thread_count_total") == 8
     slots.resize(3, 1)
     assert counted.value("worker_thread_count_total") == 3
+
+
+class Open:
+    """Channels to gateway processes."""
+
+    links_lost = 2
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_requests_are_counted_by_the_way_that_they_came() -> None:
+    counted = Counted()
+    counted.metrics.watch_channels(Open())
+    counted.start(leased_at=1.0)
+    job = Bench().begin().job
+    job.envelope.channel_call = 1
+    counted.metrics.started(job)
+    counted.start(leased_at=2.0)
+    shown = counted.metrics.registry.exposition().decode().splitlines()
+    for line in (
+        'worker_dispatched_total{dispatch="direct"} 1',
+        'worker_dispatched_total{dispatch="queued"} 2',
+        "worker_channels 3",
+        "worker_channel_losses_total 2",
+    ):
+        assert line in shown

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.envelopes import REQUEST_ID, REQUESTED_AT_NS, envelope
-from wire.envelope import Envelope
+from wire.decoded_envelope import Envelope
 from worker_agent.job.request import PlatformHeaders, RequestError, build_request, poll_seconds
 
 PLATFORM_HEADERS = PlatformHeaders(
