@@ -318,6 +318,8 @@ async def test_a_request_whose_acknowledgement_was_lost_is_found_instead_of_repe
         await publish(queue, version)
         sent, client = _publish_unheard(queue, version, monkeypatch)
         _store(other, version, sent.request_id)
+        # It comes over another connection than the next one.
+        await until(lambda: messages_in(other, version), lambda stored: stored == 2)
         _, later = await publish(queue, version)
         await decided(queue, sent.request_id, client)
         assert (sent.sends, client.names) == (1, ["published"])

@@ -81,9 +81,11 @@ class Wanted:
 
     def __init__(self) -> None:
         self.free = -1
+        self.wanted: list[int] = []
 
     def want(self, free: int) -> None:
         self.free = free
+        self.wanted.append(free)
 
     def watch(
         self,
