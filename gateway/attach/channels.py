@@ -38,6 +38,7 @@ from wire.channel import (
     encode_frame,
 )
 from wire.http1 import HeadError, InnerHead, parse_inner_head
+from wire.repeated import Repeated
 
 GRACE_S = 2.0
 """So long after its connection broke a channel keeps its calls."""
@@ -52,9 +53,6 @@ FIND_EVERY = 16
 """With workers that have no channel, every so many calls go through the queue all the same."""
 TOKEN_EVERY = 8
 """With channels to workers of a version, every so many requests have the token for another one."""
-MAX_KNOWN_HEADS = 1024
-MAX_KNOWN_HEAD_BYTES = 4096
-MAX_SEEN_HEADS = 8192
 _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
@@ -242,9 +240,7 @@ class WorkerChannels:
         self._lanes: dict[str, _Lane] = {}
         self._by_key: dict[str, WorkerChannel] = {}
         self._used: dict[str, None] = {}
-        # Response heads that came at least twice, and the hashes of those that came once.
-        self._heads: dict[bytes, tuple[InnerHead, EncodedHead | None]] = {}
-        self._seen: set[int] = set()
+        self._heads: Repeated[tuple[InnerHead, EncodedHead | None]] = Repeated()
         self._untokened = 0
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
@@ -420,8 +416,8 @@ class WorkerChannels:
         try:
             fault, worker_s, response = decode_response(payload)
             end = response.find(b"\r\n\r\n") + 4
-            known = self._heads.get(response[:end]) if end <= MAX_KNOWN_HEAD_BYTES else None
-            head, encoded = known or self._read_head(response, end)
+            block = response[:end]
+            head, encoded = self._heads.known.get(block) or self._read_head(block)
         except (FrameError, HeadError) as error:
             call.handed_back(was_run=True, was_sent=True)
             raise FrameError(str(error)) from error
@@ -435,25 +431,16 @@ class WorkerChannels:
             OUTCOMES[fault] if fault else Outcome.ANSWERED,
         )
 
-    def _read_head(self, response: bytes, end: int) -> tuple[InnerHead, EncodedHead | None]:
-        """Parse a head that ends at ``end``, and keep it if it came before. Raises `HeadError`."""
-        block = response[:end]
+    def _read_head(self, block: bytes) -> tuple[InnerHead, EncodedHead | None]:
+        """Parse a head, and keep it if it came before. Raises `HeadError`."""
         parsed = parse_inner_head(block)
         if parsed is None or parsed[0].status < 200:
             raise HeadError("A response has no head")
         head = parsed[0]
-        if end > MAX_KNOWN_HEAD_BYTES:
+        if not self._heads.has_come(block):
             return head, None
-        mark = hash(block)
-        if mark not in self._seen:
-            if len(self._seen) >= MAX_SEEN_HEADS:
-                self._seen.clear()
-            self._seen.add(mark)
-            return head, None
-        self._seen.discard(mark)
-        if len(self._heads) >= MAX_KNOWN_HEADS:
-            self._heads.clear()
-        known = self._heads[block] = head, encoded_head(head)
+        known = head, encoded_head(head)
+        self._heads.keep(block, known)
         return known
 
     def count_busy(self, reason: Reason) -> None:

@@ -15,6 +15,7 @@ from http1.server.limits import ServerLimits
 from http1.stream import Headers, KnownHead, Peer, Request
 from wire.headers import REPEATING
 from wire.hosts import HostError, parse_authority
+from wire.repeated import Repeated
 
 HTTP_1_0: Final = 1
 """Flag: the peer speaks HTTP/1.0."""
@@ -63,13 +64,8 @@ MAX_KNOWN_LINE_BYTES = 200
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 """Lines of `REPEATING` headers: parsed once, then looked up."""
 
-MAX_KNOWN_HEADS = 1024
-MAX_KNOWN_HEAD_BYTES = 4096
-MAX_SEEN_HEADS = 8192
-_known_heads: dict[bytes, tuple[KnownHead, int, ServerLimits]] = {}
+_repeated: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
 """Heads that came at least twice, with their flags and the limits that they keep to."""
-_seen_heads: set[int] = set()
-"""Hashes of those that came once."""
 
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
@@ -92,7 +88,7 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
     Raises `HttpError`.
     """
-    repeated = _known_heads.get(block)
+    repeated = _repeated.known.get(block)
     if repeated is not None and repeated[2] is limits:
         return repeated[0].request(now, peer), repeated[1]
     lines = block.split(b"\r\n")
@@ -126,25 +122,10 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     except HttpError as error:
         raise about(error, first, limits) from None
     request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
-    if len(block) <= MAX_KNOWN_HEAD_BYTES:
-        _remember(block, request, flags, limits)
+    if _repeated.has_come(block):
+        request.known = KnownHead(request)
+        _repeated.keep(block, (request.known, flags, limits))
     return request, flags
-
-
-def _remember(block: bytes, request: Request, flags: int, limits: ServerLimits) -> None:
-    """Keep a head that has been seen before: most of those that hold an id come only once."""
-    mark = hash(block)
-    if mark not in _seen_heads:
-        if len(_seen_heads) >= MAX_SEEN_HEADS:
-            _seen_heads.clear()
-        _seen_heads.add(mark)
-        return
-    _seen_heads.discard(mark)
-    if len(_known_heads) >= MAX_KNOWN_HEADS:
-        _known_heads.clear()
-    known = KnownHead(request)
-    request.known = known
-    _known_heads[block] = (known, flags, limits)
 
 
 def about(error: HttpError, head: bytes | bytearray, limits: ServerLimits) -> HttpError:

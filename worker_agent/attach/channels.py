@@ -45,11 +45,10 @@ Connect = Callable[[bytes, Callable[[], asyncio.Protocol]], Awaitable[object]]
 
 
 class ChannelRefused(OSError):
-    """The gateway process does not open the channel; ``status`` is that of its response."""
+    """The gateway process does not open the channel; 0: its response is no HTTP."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"refused with status {status}")
-        self.status = status
 
 
 class ChannelOwner(Calls, Protocol):
