@@ -18,7 +18,7 @@ from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import DONE, Outcome
+from gateway.invocation.states import DONE, QUEUED, Outcome
 from http1.stream import EncodedHead
 from wire.channel import (
     REQUEST_ID_BYTES,
@@ -45,7 +45,7 @@ GRACE_S = 2.0
 FORGET_S = 10.0
 """And so long it can be opened again: responses that may be lost are sent once more then."""
 SILENT_S = 2.0
-"""A worker that has calls and sends nothing for so long is asked for a sign of life."""
+"""A worker that has calls and responds to none for so long is asked for a sign of life."""
 MAX_SILENT = 3
 """After so many such times without any sign it counts as lost."""
 MAX_CHANNELS = 16_384
@@ -57,6 +57,10 @@ _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
 
+_SIGNS = frozenset({Kind.RESPONSE, Kind.BUSY, Kind.RUNNING, Kind.PONG})
+"""Frames that show that what was sent to the worker arrives there."""
+
+
 class WorkerChannel:
     """One worker's channel.
 
@@ -64,13 +68,15 @@ class WorkerChannel:
 
     ``limit`` is how many calls the worker takes in all, ``sent`` how many were sent; ``calls`` are
     those that have no response yet. ``responses`` counts the responses that came, ``confirmed``
-    those of them that the worker knows to have arrived. ``lost_at`` is when the connection broke,
-    0 while there is one. ``silent`` counts the times that the worker was found silent. ``slots``
-    are the most calls that it was known to take at a time.
+    those of them that the worker was told of. ``lost_at`` is when the connection broke, 0 while
+    there is one. ``has_heard``: the worker has shown lately that it gets what it is sent;
+    ``silent`` counts the times that it was found not to have. ``slots`` are the most calls that it
+    was known to take at a time.
     """
 
     __slots__ = (
         "_channels",
+        "_owes_confirm",
         "calls",
         "confirmed",
         "has_heard",
@@ -98,11 +104,17 @@ class WorkerChannel:
         self.link: FrameLink | None = None
         self.calls: dict[int, Invocation] = {}
         self.limit = self.sent = self.responses = self.confirmed = self.silent = self.slots = 0
-        self.is_ready = self.has_heard = self.is_listed = False
+        self.is_ready = self.has_heard = self.is_listed = self._owes_confirm = False
         self.lost_at = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.version_id} sent={self.sent} limit={self.limit}>"
+
+    def confirm(self) -> int:
+        """Return how many responses have come; the worker is told of them now."""
+        self._owes_confirm = False
+        self.confirmed = self.responses
+        return self.responses
 
     # The invocation
 
@@ -121,7 +133,8 @@ class WorkerChannel:
 
     def on_frame(self, kind: int, number: int, payload: bytes) -> None:
         """Take one frame. Raises `FrameError`."""
-        self.has_heard = True
+        if kind in _SIGNS:
+            self.has_heard = True
         if kind == Kind.RESPONSE:
             self._count()
             call = self.calls.pop(number, None)
@@ -131,7 +144,7 @@ class WorkerChannel:
             self.limit = decode_count(payload)
             self._channels.offered(self)
         elif kind == Kind.QUEUED_RESPONSE:
-            self._count()
+            self._count_queued()
             call = self._channels.queued(self, decode_request_id(payload))
             if call is not None:
                 self._channels.respond(self, call, payload[REQUEST_ID_BYTES:])
@@ -145,8 +158,10 @@ class WorkerChannel:
             self._compare(decode_running(payload), number)
 
     def last_frame(self) -> bytes:
-        """Nothing has to follow the frames of a turn."""
-        return b""
+        """Confirm the responses to requests of the queue, unless a call has done so."""
+        if not self._owes_confirm:
+            return b""
+        return encode_count(Kind.CONFIRM, self.confirm())
 
     def link_lost(self, link: object) -> None:
         """A connection is over; it may be one that was replaced."""
@@ -158,6 +173,13 @@ class WorkerChannel:
             self.is_listed = True
             self._channels.unconfirmed.append(self)
         self.responses += 1
+
+    def _count_queued(self) -> None:
+        self.responses += 1
+        if not self._owes_confirm and self.link is not None:
+            # In this turn: the worker keeps the lease until then.
+            self._owes_confirm = True
+            self.link.send_last()
 
     def _compare(self, running: set[int], last_number: int) -> None:
         """Give back what the worker has not, and stop what nobody waits for any more.
@@ -320,7 +342,7 @@ class WorkerChannels:
             if frame is None:
                 return None
             channel.sent = number
-            channel.confirmed = channel.responses
+            channel.confirm()
             channel.calls[number] = call
             if number >= channel.limit:
                 ready.popleft()
@@ -371,7 +393,7 @@ class WorkerChannels:
             link, channel.link = channel.link, None
             link.abort()
         channel.limit = channel.sent
-        channel.confirmed = channel.responses
+        channel.confirm()
         return channel
 
     def linked(self, channel: WorkerChannel, link: FrameLink, *, is_resumed: bool) -> None:
@@ -419,7 +441,10 @@ class WorkerChannels:
             block = response[:end]
             head, encoded = self._heads.known.get(block) or self._read_head(block)
         except (FrameError, HeadError) as error:
-            call.handed_back(was_run=True, was_sent=True)
+            if call.state is QUEUED:
+                call.undeliverable()
+            else:
+                call.handed_back(was_run=True, was_sent=True)
             raise FrameError(str(error)) from error
         call.responded(
             head,
@@ -468,8 +493,7 @@ class WorkerChannels:
         for channel in unconfirmed:
             channel.is_listed = False
             if channel.link is not None and channel.responses != channel.confirmed:
-                channel.confirmed = channel.responses
-                channel.link.send(encode_count(Kind.CONFIRM, channel.responses))
+                channel.link.send(encode_count(Kind.CONFIRM, channel.confirm()))
         if self.responding:
             self.responding = [call for call in self.responding if call.state is not DONE]
         now = self._clock()

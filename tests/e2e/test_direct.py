@@ -140,6 +140,23 @@ async def test_a_response_that_a_dead_connection_took_is_sent_once_more(stack: S
             await until(lambda: free_slots(gateway), lambda found: found == 4)
 
 
+async def test_calls_that_a_dead_connection_took_are_run_all_the_same(stack: Stack) -> None:
+    port = free_port()
+    gateway = stack.gateway(ATTACH__LISTEN=f"127.0.0.1:{port}", ATTACH__ADVERTISE="127.0.0.2")
+    async with cut_proxy(port) as proxy:
+        agent = stack.agent()
+        async with gateway.client() as client:
+            await open_channels(gateway, client)
+            begun, sent = await runs_of(agent), await dispatched(gateway, "direct")
+            # What the worker is told arrives no more, what it says does.
+            proxy.lose_what_servers_send()
+            calls = [start(client.get("/slow?seconds=0.1")) for _ in range(2)]
+            await until(lambda: dispatched(gateway, "direct"), lambda count: count == sent + 2)
+            assert [(await call).status_code for call in calls] == [200, 200]
+            assert await runs_of(agent) == begun + 2
+            await until(lambda: free_slots(gateway), lambda found: found == 4)
+
+
 async def test_without_direct_dispatch_every_call_goes_through_the_queue(stack: Stack) -> None:
     gateway = stack.gateway(QUEUE__DIRECT="false")
     stack.agent()

@@ -5,24 +5,46 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
+class _Direction:
+    """Copies bytes; those of connections that were open before ``epoch`` went up are lost."""
+
+    epoch = 0
+
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        epoch = self.epoch
+        while data := await reader.read(65_536):
+            if epoch == self.epoch:
+                writer.write(data)
+                await writer.drain()
+        if epoch == self.epoch:
+            writer.close()
+
+
 class CutProxy:
     """Forwards connections from 127.0.0.2 to 127.0.0.1."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._epoch = 0
+        self._to_servers = _Direction()
+        self._to_clients = _Direction()
         self.connections: set[asyncio.Task[None]] = set()
 
     def lose_what_clients_send(self) -> None:
         """Lose it from now on, on the connections that are open; what servers send arrives."""
-        self._epoch += 1
+        self._to_servers.epoch += 1
+
+    def lose_what_servers_send(self) -> None:
+        """Lose it from now on, on the connections that are open; what clients send arrives."""
+        self._to_clients.epoch += 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.connections.add(task)
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        both = asyncio.gather(self._to_server(reader, to_writer), _copy(to_reader, writer))
+        both = asyncio.gather(
+            self._to_servers.copy(reader, to_writer), self._to_clients.copy(to_reader, writer)
+        )
         try:
             with suppress(OSError, asyncio.CancelledError):
                 await both
@@ -33,24 +55,6 @@ class CutProxy:
                 with suppress(OSError):
                     await end.wait_closed()
             self.connections.discard(task)
-
-    async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        epoch = self._epoch
-        while data := await reader.read(65_536):
-            if epoch == self._epoch:
-                writer.write(data)
-                await writer.drain()
-        if epoch == self._epoch:
-            writer.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.close()
 
 
 @asynccontextmanager

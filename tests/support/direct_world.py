@@ -29,7 +29,6 @@ from wire.headers import AUTHORIZATION, NVCF_CHANNEL_CALL
 from wire.ids import FunctionId, VersionId
 from wire.worker_api import CHANNEL_PATH
 from worker_agent.attach.channels import AgentChannels
-from worker_agent.attach.gateways import takes
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import DONE as JOB_DONE
@@ -413,7 +412,6 @@ class ModelWorker:
         self.runs: list[ModelRun] = []
         self.begun: set[str] = set()
         self.stopped: set[str] = set()
-        self.responded: set[str] = set()
         self.consumer = ModelConsumer(self)
         self.channels = AgentChannels(
             VERSION.version_id,
@@ -476,11 +474,8 @@ class ModelWorker:
 
     def deliver(self, job: Job) -> None:
         channel = self.channels.to(job.envelope.target_uri)
-        if channel is not None and len(job.response) <= MAX_RESPONSE_BYTES and takes(channel, job):
-            if not job.envelope.channel_call:
-                self.responded.add(job.request_id)
+        if channel is not None and channel.takes(job):
             channel.respond(job, 0)
-            job.post_answered(200)
             return
         post = ModelPost(self, job)
         post.send_data(job.response)
@@ -754,7 +749,6 @@ class DirectWorld:
         self.numbers = iter(range(1, 1 << 30))
         self.losses = 0
         self.calls: dict[str, ModelCall] = {}
-        self.excused: set[str] = set()
         self.broker = ModelBroker(self)
         self.gateways = [ModelGateway(self, b"http://10.0.0.%d" % n) for n in range(gateways)]
         self.workers = [ModelWorker(self, f"w{n}", limit) for n, limit in enumerate(limits)]
@@ -791,7 +785,6 @@ class DirectWorld:
         old = self.workers[number]
         old.die()
         self.losses += 1
-        self._excuse(old)
         self.workers[number] = ModelWorker(self, old.name + "'", old.limit)
 
     def replace_gateway(self, number: int, *, keeps_address: bool) -> None:
@@ -822,17 +815,7 @@ class DirectWorld:
                 if seconds > 0.2:
                     worker.consumer.look()
                 worker.channels.sweep()
-            is_on_its_way = any(one.server.inbox for one in worker.connections)
-            if worker.is_blocked or (is_on_its_way and seconds > 1.0):
-                self._excuse(worker)
         self.broker.expire(now)
-
-    def _excuse(self, worker: ModelWorker) -> None:
-        """It has taken a request out of the queue, and cannot deliver the response any more.
-
-        So do workers that POST: the process that holds the client does not respond for seconds.
-        """
-        self.excused |= worker.responded
 
     def moves(self) -> list[Callable[[], None]]:
         """Return every arrival that is possible now."""
@@ -922,8 +905,8 @@ class DirectWorld:
 
     def check_ends(self) -> None:
         """Check that no call was lost, and that none failed but by real losses."""
-        for request_id, call in self.calls.items():
-            if not call.gateway.is_alive or request_id in self.excused:
+        for call in self.calls.values():
+            if not call.gateway.is_alive:
                 continue
             assert call.is_over, f"lost: {call.invocation!r}"
             if call.client.head is not None and call.client.head[0] == 502:

@@ -1,7 +1,8 @@
 """One channel to a gateway process: calls in, responses out (`docs/wire.md` §20).
 
-What the gateway process has not confirmed is kept, within bounds: if the connection breaks, the
-worker opens it again, sends that once more, and names the calls that it still runs. Pure.
+What the gateway process has not confirmed is kept: if the connection breaks, the worker opens it
+again, sends that once more, and names the calls that it still runs. The lease of a request of the
+queue ends when its response is confirmed. Pure.
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from wire.channel import (
+    MAX_RESPONSE_BYTES,
     CallFrame,
     FrameError,
     FrameLink,
@@ -24,7 +26,7 @@ from wire.channel import (
 from worker_agent.job.machine import Job
 
 MAX_UNCONFIRMED_BYTES = 8 << 20
-"""Responses beyond it are not sent again after a break: their calls run once more, if they may."""
+"""With more than that unconfirmed, responses are delivered by POST attach."""
 
 
 class Calls(Protocol):
@@ -53,9 +55,11 @@ class AgentChannel:
         "_calls",
         "_confirmed",
         "_last_number",
+        "_looked",
         "_on_lost",
         "_unconfirmed",
         "_unconfirmed_bytes",
+        "_untold",
         "is_resuming",
         "key",
         "link",
@@ -77,8 +81,12 @@ class AgentChannel:
         self._calls = calls
         self._on_lost = on_lost
         self._last_number = self._announced = self._confirmed = 0
-        self._unconfirmed: deque[bytes] = deque()
+        # Each response with its job, if that is to end when it is confirmed.
+        self._unconfirmed: deque[tuple[bytes, Job | None]] = deque()
         self._unconfirmed_bytes = 0
+        # What was given back while there was no connection.
+        self._untold: list[bytes] = []
+        self._looked = (0, 0.0)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.uri.decode()} running={len(self.running)}>"
@@ -94,8 +102,26 @@ class AgentChannel:
 
     # The agent
 
+    def takes(self, job: Job) -> bool:
+        """Return whether the whole response of a job can be delivered here.
+
+        That of a call of this channel can while its connection is broken, too: it is sent later.
+        """
+        envelope, link = job.envelope, self.link
+        is_full = self._unconfirmed_bytes > MAX_UNCONFIRMED_BYTES
+        if is_full or len(job.response) > MAX_RESPONSE_BYTES:
+            return False
+        if envelope.channel_call:
+            return self.key == envelope.response_token
+        return (
+            link is not None
+            and not link.is_writing_paused
+            and not self.is_resuming
+            and bool(job.response)
+        )
+
     def respond(self, job: Job, leased_us: int) -> None:
-        """Send the whole response of a job: of a call of this channel, or of a queued request."""
+        """Send the whole response of a job, and end the job: if need be, once it is confirmed."""
         number = job.envelope.channel_call
         if number:
             self.running.pop(number, None)
@@ -103,17 +129,23 @@ class AgentChannel:
         else:
             request_id = job.request_id.encode()
             frame = encode_queued_response(request_id, job.fault, leased_us, job.response)
-        self._unconfirmed.append(frame)
+        self._unconfirmed.append((frame, None if number else job))
         self._unconfirmed_bytes += len(frame)
-        while self._unconfirmed_bytes > MAX_UNCONFIRMED_BYTES:
-            self._drop_first()
         if self.link is not None and not self.is_resuming:
             self.link.send(frame)
+        if number:
+            # If it is lost, the gateway process gives the call to another worker.
+            job.post_answered(200)
 
     def give_back(self, number: int, reason: Reason) -> None:
         """Tell that a call has no response, unless it has one."""
-        if self.running.pop(number, None) is not None and self.link is not None:
-            self.link.send(encode_frame(Kind.BUSY, number, bytes((reason,))))
+        if self.running.pop(number, None) is None:
+            return
+        frame = encode_frame(Kind.BUSY, number, bytes((reason,)))
+        if self.link is not None and not self.is_resuming:
+            self.link.send(frame)
+        else:
+            self._untold.append(frame)
 
     def forget(self, number: int) -> None:
         """A call is over, and the gateway process knows it."""
@@ -129,6 +161,34 @@ class AgentChannel:
         announced = self._announced - self._last_number
         if self.link is not None and offered.bit_length() != announced.bit_length():
             self.link.send_last()
+
+    def is_in_use(self) -> bool:
+        """Return whether a call runs, or a response is not confirmed."""
+        return bool(self.running or self._unconfirmed)
+
+    def silent_s(self, now: float) -> float:
+        """Return for how long the gateway process has confirmed no response, though it should.
+
+        To be called about once a second, with the time in seconds.
+        """
+        confirmed, since = self._looked
+        if confirmed != self._confirmed or not self._unconfirmed or self.link is None:
+            self._looked = (self._confirmed, now)
+            return 0.0
+        return now - since
+
+    def lose(self) -> tuple[list[str], list[Job]]:
+        """Forget everything: the gateway process does not let the channel be opened again.
+
+        Return the request ids of the calls that still run, and the jobs of requests of the queue
+        whose responses may not have arrived.
+        """
+        running, self.running = list(self.running.values()), {}
+        jobs = [job for _, job in self._unconfirmed if job is not None]
+        self._unconfirmed.clear()
+        self._untold.clear()
+        self._unconfirmed_bytes = 0
+        return running, jobs
 
     # The gateway process
 
@@ -176,18 +236,21 @@ class AgentChannel:
         self.is_resuming = False
         if self.link is None:
             return
-        for frame in self._unconfirmed:
+        for frame, _ in self._unconfirmed:
             self.link.send(frame)
+        for frame in self._untold:
+            self.link.send(frame)
+        self._untold.clear()
         self.link.send(encode_running(received, list(self.running)))
 
     def _confirm(self, count: int) -> None:
-        while self._confirmed < count and self._unconfirmed:
-            self._drop_first()
-        self._confirmed = max(self._confirmed, count)
-
-    def _drop_first(self) -> None:
-        self._unconfirmed_bytes -= len(self._unconfirmed.popleft())
-        self._confirmed += 1
+        unconfirmed = self._unconfirmed
+        while self._confirmed < count and unconfirmed:
+            frame, job = unconfirmed.popleft()
+            self._unconfirmed_bytes -= len(frame)
+            self._confirmed += 1
+            if job is not None:
+                job.post_answered(200)
 
 
 class ChannelLease:

@@ -127,8 +127,10 @@ class AgentChannels:
         """Close what is idle; to be called about once a second."""
         now = self._loop.time()
         for uri, channel in list(self._open.items()):
-            if channel.running:
+            if channel.is_in_use():
                 channel.used_at = now
+                if channel.silent_s(now) > self._vanished_s and channel.link is not None:
+                    channel.link.abort()
             elif now - channel.used_at > IDLE_S:
                 del self._open[uri]
                 self._close(channel)
@@ -204,9 +206,12 @@ class AgentChannels:
         )
         if self._open.get(channel.uri) is channel:
             del self._open[channel.uri]
-        running, channel.running = list(channel.running.values()), {}
+        running, jobs = channel.lose()
         if self._owner is not None:
             self._owner.given_up(running)
+        for job in jobs:
+            # The next way is POST attach.
+            job.post_broken()
 
     async def _link(
         self, channel: AgentChannel, credential: str, headers: bytes, *, is_resumed: bool

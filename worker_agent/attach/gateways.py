@@ -17,7 +17,6 @@ from http1.stream import NO_TRAILERS
 from queueing.interface import RunDecision
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
-from wire.channel import MAX_RESPONSE_BYTES
 from wire.decoded_envelope import Envelope
 from wire.headers import (
     NVCF_CHANNEL_CALL,
@@ -30,7 +29,6 @@ from wire.headers import (
     NVCF_RUNNING,
 )
 from wire.worker_api import ATTACH_PATH, RUN_PATH
-from worker_agent.attach.channel import AgentChannel
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
@@ -83,10 +81,9 @@ class GatewayPool:
         """Send a complete response over a channel if it is small, else POST it."""
         uri = job.envelope.target_uri
         channel = self._channels.to(uri)
-        if channel is not None and len(job.response) <= MAX_RESPONSE_BYTES and takes(channel, job):
+        if channel is not None and channel.takes(job):
             channel.used_at = now = self._loop.time()
             channel.respond(job, int((now - job.leased_at) * 1_000_000))
-            job.post_answered(200)
             return
         (self._by_uri.get(uri) or self._client_of(uri)).deliver(job)
 
@@ -128,22 +125,6 @@ class GatewayPool:
         if client is None:
             client = self._by_uri[uri] = GatewayClient(uri, self._limits, self._instance_id)
         return client
-
-
-def takes(channel: AgentChannel, job: Job) -> bool:
-    """Return whether a channel takes the response of a job.
-
-    For a call of its own it does so while its connection is broken, too: it is sent later.
-    """
-    if job.envelope.channel_call:
-        return channel.key == job.envelope.response_token
-    link = channel.link
-    return (
-        link is not None
-        and not link.is_writing_paused
-        and not channel.is_resuming
-        and bool(job.response)
-    )
 
 
 def is_target(uri: bytes) -> bool:

@@ -12,11 +12,10 @@ its lease, and its request may be run again as before. The slot is free as soon 
 server has nothing more to do: in DELIVERING, or in DONE if the job left a request that still runs
 there. The lease is acknowledged when the head of a streamed response has been written to the
 gateway, and otherwise when all is over, whatever the outcome: the gateway accepts one response for
-a request, so a second run could not be delivered. (A small whole response is confirmed at once, and
-its acknowledgement shares a packet with the next pull.) A nak ends the lease of a job without a
-response whose request was not sent, may be run again, or is abandoned by the agent. A lease that
-may be over, because the process stood still, is not ended at all: it may be another worker's. A job
-whose poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
+a request, so a second run could not be delivered. A nak ends the lease of a job without a response
+whose request was not sent, may be run again, or is abandoned by the agent. A lease that may be
+over, because the process stood still, is not ended at all: it may be another worker's. A job whose
+poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and

@@ -4,6 +4,7 @@ import asyncio
 
 from tests.integration.worker_agent.harness import running_agent
 from tests.support.envelopes import REQUEST_ID
+from tests.support.links import RecordedLink
 from tests.support.raw_server import Peer
 from tests.support.waiting import until
 from wire.channel import HEAD_BYTES, CallFrame, Kind, Reason, encode_call
@@ -26,7 +27,6 @@ def call(number: int) -> CallFrame:
 
 async def test_calls_that_take_every_slot_cancel_no_pull() -> None:
     """NATS may lose what it delivers to a cancelled pull, until its lease ends."""
-    given_back = []
 
     async def serve(peer: Peer) -> None:
         await peer.head()
@@ -34,26 +34,10 @@ async def test_calls_that_take_every_slot_cancel_no_pull() -> None:
         await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         await peer.closed()
 
-    class Link:
-        is_writing_paused = False
-
-        def send(self, frame: bytes) -> None:
-            # The others end without a gateway process that takes their responses.
-            if frame[4] == Kind.BUSY and frame[-1] == Reason.HANDED_BACK:
-                given_back.append(frame)
-
-        def send_last(self) -> None:
-            pass
-
-        def close(self) -> None:
-            pass
-
-        def abort(self) -> None:
-            pass
-
+    link = RecordedLink()
     async with running_agent(serve) as agent:
         channel = AgentChannel(b"http://127.0.0.1:1", agent.intake, lambda _: None)
-        channel.linked(Link(), "key", is_resumed=False)
+        channel.linked(link, "key", is_resumed=False)
         agent.intake.sweep()
         slots = agent.slots.limit
         for number in range(1, slots + 2):
@@ -62,6 +46,8 @@ async def test_calls_that_take_every_slot_cancel_no_pull() -> None:
         assert agent.slots.running == slots
         assert agent.intake.offered() == 0
         await until(lambda: agent.slots.running == agent.slots.jobs == 0)
-        assert len(given_back) == 1
+        # The others end without a gateway process that takes their responses.
+        handed_back = (Kind.BUSY, slots + 1, bytes((Reason.HANDED_BACK,)))
+        assert [one for one in link.frames if one[2] == handed_back[2]] == [handed_back]
         assert min(agent.queue.wanted) > 0
         channel.running.clear()

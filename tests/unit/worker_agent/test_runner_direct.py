@@ -156,3 +156,37 @@ async def _stand_still() -> None:
             move()
     assert call.runs == 1
     await world.check_recovered()
+
+
+def test_a_queued_response_that_is_lost_with_its_connection_and_its_worker_is_run_again() -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(_lose_a_queued_response())
+
+
+async def _lose_a_queued_response() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    world = DirectWorld(loop, [1], 1)
+    await world.warm_up()
+    world.gateways[0].call(b"POST")
+    queued = world.gateways[0].call(b"POST")
+    for _ in range(20):
+        await settle()
+        for move in world.moves():
+            move()
+        if queued.runs:
+            break
+        for run in world.runs():
+            run.finish(0)
+    assert queued.was_published
+    world.runs()[0].finish(0)
+    await settle()
+    # Everything arrives but the response.
+    for to_broker in list(world.workers[0].to_broker):
+        to_broker(world.broker)
+    world.cut(world.workers[0])
+    world.replace_worker(0)
+    await world.run_out()
+    world.check_ends()
+    assert queued.runs == 2
+    await world.check_recovered()

@@ -3,26 +3,9 @@
 from gateway.attach.channels import FIND_EVERY, WorkerChannel, WorkerChannels
 from gateway.invocation.machine import Invocation
 from tests.support.invocation_world import VERSION, World
+from tests.support.links import RecordedLink
 from tests.support.recorder import RecordedPost, RecordedQueue, Script
 from wire.channel import FrameUser, Kind, encode_count
-
-
-class Socket:
-    """A connection of which nobody reads what is sent."""
-
-    is_writing_paused = False
-
-    def send(self, frame: bytes) -> None:
-        pass
-
-    def send_last(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
 
 
 class Process:
@@ -35,11 +18,11 @@ class Process:
         )
         token = self.channels.token("r", VERSION)
         self.channel: WorkerChannel = self.channels.open("r", VERSION, token, b"i")
-        self.channels.linked(self.channel, Socket(), is_resumed=False)
+        self.channels.linked(self.channel, RecordedLink(), is_resumed=False)
         self.channel.on_frame(Kind.SLOTS, 0, encode_count(Kind.SLOTS, slots)[13:])
 
-    def _link(self, user: FrameUser) -> Socket:
-        return Socket()
+    def _link(self, user: FrameUser) -> RecordedLink:
+        return RecordedLink()
 
     def send(self) -> World:
         world = World(channels=self.channels)

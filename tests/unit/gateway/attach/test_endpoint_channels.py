@@ -10,35 +10,14 @@ from gateway.errors import BadRequest, MethodNotAllowed, NotFound, Unauthenticat
 from gateway.invocation.states import DONE, QUEUED
 from http1.stream import Request
 from tests.support.invocation_world import REQUEST_ID, VERSION, World
+from tests.support.links import RecordedLink
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, Script
-from wire.channel import FrameReader, FrameUser, Kind, encode_count, encode_running
+from wire.channel import FrameUser, Kind, encode_count, encode_running
 from wire.headers import NVCF_CHANNEL_KEY
 from wire.worker_api import CHANNEL_PATH
 
 OTHER_VERSION = "99999999-9999-4999-8999-999999999999"
 HEAD_BYTES = 13
-
-
-class RecordedLink:
-    """The connection of a channel; ``frames`` are the kinds and numbers that were sent."""
-
-    is_writing_paused = False
-
-    def __init__(self) -> None:
-        self.frames: list[tuple[int, int]] = []
-        self.is_aborted = False
-
-    def send(self, frame: bytes) -> None:
-        FrameReader().feed(frame, lambda kind, number, _: self.frames.append((kind, number)))
-
-    def send_last(self) -> None:
-        """Gateways have no last frame."""
-
-    def close(self) -> None:
-        self.is_aborted = True
-
-    def abort(self) -> None:
-        self.is_aborted = True
 
 
 class OpeningWriter(RecordedResponseWriter):
@@ -155,7 +134,7 @@ def test_a_channel_is_opened_again_with_its_key() -> None:
     assert attached.resume(key) == key
     first, second = attached.links
     assert first.is_aborted
-    assert second.frames == [(Kind.CONFIRM, 0)]
+    assert second.kinds == [Kind.CONFIRM]
     with pytest.raises(Unauthenticated):
         attached.resume("key-2")
 
@@ -171,9 +150,9 @@ def test_what_the_worker_does_not_name_is_published_and_what_nobody_wants_is_can
     left.invocation.request_broken()
     attached.resume(key)
     # The last call that was sent is named: from it on the worker counts.
-    assert attached.links[-1].frames == [(Kind.CONFIRM, 3)]
+    assert attached.links[-1].frames == [(Kind.CONFIRM, 3, bytes(8))]
     channel.on_frame(Kind.RUNNING, 2, encode_running(2, [1, 2])[HEAD_BYTES:])
-    assert attached.links[-1].frames[1:] == [(Kind.CANCEL, 2)]
+    assert attached.links[-1].frames[1:] == [(Kind.CANCEL, 2, b"")]
     assert (left.invocation.state, lost.invocation.state) == (DONE, QUEUED)
     # It had not arrived: that was no run.
     assert lost.queue.runs == 0
@@ -194,7 +173,7 @@ def test_a_worker_that_comes_too_late_for_its_calls_is_told_to_stop_them() -> No
     assert world.queue.runs == 1
     attached.resume(key)
     channel.on_frame(Kind.RUNNING, 1, encode_running(1, [1])[HEAD_BYTES:])
-    assert attached.links[-1].frames[1:] == [(Kind.CANCEL, 1)]
+    assert attached.links[-1].frames[1:] == [(Kind.CANCEL, 1, b"")]
     channel.link_lost(attached.links[-1])
     attached.now += FORGET_S
     attached.channels.tick()
