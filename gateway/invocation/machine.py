@@ -385,6 +385,8 @@ class Invocation:
             self._fail(BadRequest(str(error)), Outcome.BAD_REQUEST)
             return
         self.state = QUEUED
+        # For good: it may wait for an hour, and a thousand others with it.
+        self._requested_at_ns = 0
         context.queue.publish(
             version_id, self.request_id, envelope, self, self.trace, runs=self._runs
         )

@@ -76,6 +76,7 @@ _TICK_S = 0.5
 _REPEAT_S = 1.0
 _RESPONSE_S = 0.25
 """So long takes what a worker has written, at most, before it counts as lost."""
+_TRACE_HEADER = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n"
 _MAX_STALLS = 2
 _MAX_REPUBLISHES = 3
 """So many losses of its queue does a request survive that nobody leased."""
@@ -140,9 +141,10 @@ ENDED = RequestState.ENDED
 class PublishedRequest:
     """One request of this process.
 
-    ``frame`` is kept only while it may have to be sent again. ``at`` is loop time: of the publish,
-    or of the loss. ``sends`` counts publishes, ``stalls`` those that found no stream,
-    ``runs`` has the numbers of the deliveries that were run, as far as is known; it is `None` until
+    ``envelope`` is kept only while it may have to be sent again; ``trace`` is a header of the
+    message, empty if there is none. ``at`` is loop time: of the publish, or of the loss. ``sends``
+    counts publishes, ``stalls`` those that found no stream, ``runs`` has the numbers of the
+    deliveries that were run, as far as is known; it is `None` until
     the first one is in doubt. ``was_leased``: it had been leased when it was lost.
     ``is_leased``: a worker has leased it before its acknowledgement came.
     ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
@@ -155,7 +157,7 @@ class PublishedRequest:
     __slots__ = (
         "at",
         "callbacks",
-        "frame",
+        "envelope",
         "is_doubtful",
         "is_leased",
         "is_repeating",
@@ -169,6 +171,7 @@ class PublishedRequest:
         "stalls",
         "started_at",
         "state",
+        "trace",
         "was_leased",
     )
 
@@ -177,13 +180,15 @@ class PublishedRequest:
         queue: "VersionQueue",
         request_id: str,
         callbacks: PublishCallbacks,
-        frame: bytes,
+        envelope: bytes,
+        trace: bytes,
         at: float,
     ) -> None:
         self.queue = queue
         self.request_id = request_id
         self.callbacks = callbacks
-        self.frame = frame
+        self.envelope = envelope
+        self.trace = trace
         self.at = at
         self.sends = 1
         self.stalls = 0
@@ -365,27 +370,19 @@ class JetStreamQueue:
             full = "The process has reached its limit of queued requests"
             self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
             return
-        token = request_id.encode()
-        headers = b""
-        if trace and b"\r" not in trace and b"\n" not in trace:
-            headers = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n" % trace
-        if len(headers) + len(envelope) > self._connection.max_payload_bytes:
+        if b"\r" in trace or b"\n" in trace:
+            trace = b""
+        if len(envelope) + len(_TRACE_HEADER) + len(trace) > self._connection.max_payload_bytes:
             # The server would close the connection, and with it fail every other request.
             large = "The envelope is larger than the broker takes"
             self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
             return
-        subject, reply = queue.subject + token, self._inbox + token
-        # Without a message id, which costs the broker a tenth of the request: see `_repeat`.
-        if headers:
-            frame = encode_publish_with_headers(subject, reply, headers, envelope)
-        else:
-            frame = encode_publish(subject, reply, envelope)
+        request = PublishedRequest(queue, request_id, callbacks, envelope, trace, self._clock())
         has_room = queue.room > 0
-        if not (self._connection.send(frame) if has_room else self._connection.is_connected()):
+        if not (self._send(request) if has_room else self._connection.is_connected()):
             away = "The broker cannot be reached"
             self._fail_later(callbacks, version_id, away, PublishStatus.UNAVAILABLE)
             return
-        request = PublishedRequest(queue, request_id, callbacks, frame, self._clock())
         if runs:
             # The first delivery of the queue is run without a question.
             request.runs = {1, *range(-runs, 0)}
@@ -608,7 +605,7 @@ class JetStreamQueue:
     def _store(self, request: PublishedRequest, sequence: int) -> None:
         queue = request.queue
         if request.state is not LOST:
-            self._keep_frame(request)
+            self._keep_envelope(request)
         request.sequence = sequence
         request.state = HELD
         if sequence > queue.highest:
@@ -617,11 +614,23 @@ class JetStreamQueue:
         queue.by_sequence[sequence] = request
         queue.sequences.add(sequence)
 
-    def _keep_frame(self, request: PublishedRequest) -> None:
+    def _send(self, request: PublishedRequest) -> bool:
+        """Send the message of a request; return False if it cannot be sent now."""
+        token = request.request_id.encode()
+        subject, reply = request.queue.subject + token, self._inbox + token
+        # Without a message id, which costs the broker a tenth of the request: see `_repeat`.
+        if request.trace:
+            headers = _TRACE_HEADER % request.trace
+            frame = encode_publish_with_headers(subject, reply, headers, request.envelope)
+        else:
+            frame = encode_publish(subject, reply, request.envelope)
+        return self._connection.send(frame)
+
+    def _keep_envelope(self, request: PublishedRequest) -> None:
         """Keep what may have to be published again, within the bounds."""
-        kept_bytes = self._kept_bytes + len(request.frame)
+        kept_bytes = self._kept_bytes + len(request.envelope)
         if request.republishes >= _MAX_REPUBLISHES or kept_bytes > self._limits.max_kept_bytes:
-            request.frame = b""
+            request.envelope = b""
         else:
             self._kept_bytes = kept_bytes
 
@@ -650,7 +659,7 @@ class JetStreamQueue:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
                 queue.settle(request)
                 queue.stored.value += not request.sequence
-                request.state, request.frame = LOST, b""
+                request.state, request.envelope = LOST, b""
                 request.at = self._clock()
                 self._lost.append(request)
                 continue
@@ -659,7 +668,7 @@ class JetStreamQueue:
                 self._repeat_soon(request)
             elif queue.room <= 0 and not request.sequence:
                 self._fail(request, QueueFull("The queue holds as many requests as it may"))
-            elif self._connection.send(request.frame):
+            elif self._send(request):
                 queue.room -= 1
                 request.state = PENDING
                 if request.sequence and not request.stalls:
@@ -696,7 +705,7 @@ class JetStreamQueue:
 
     def _republish(self, request: PublishedRequest, now: float) -> None:
         """LOST to STALLED: nobody had leased it. No news to its publisher."""
-        self._kept_bytes -= len(request.frame)
+        self._kept_bytes -= len(request.envelope)
         request.sends, request.stalls = 1, 0
         request.at = now
         request.queue.unacknowledged += 1
@@ -706,7 +715,7 @@ class JetStreamQueue:
     def _lose_again(self, request: PublishedRequest) -> None:
         """PENDING or STALLED to LOST: it was to be published again, and the broker is away."""
         request.queue.settle(request)
-        self._keep_frame(request)
+        self._keep_envelope(request)
         request.state = LOST
         request.at = self._clock()
         self._lost.append(request)
@@ -742,8 +751,8 @@ class JetStreamQueue:
         if _is_unacknowledged(request):
             queue.settle(request)
         else:
-            self._kept_bytes -= len(request.frame)
-        request.frame = b""
+            self._kept_bytes -= len(request.envelope)
+        request.envelope = b""
         request.state = ENDED
 
     def _give_up(self, request: PublishedRequest) -> None:
@@ -838,7 +847,7 @@ class JetStreamQueue:
                 return
             if sequence:
                 self._hold(request, sequence)
-            elif self._limits.max_runs != 1 and self._connection.send(request.frame):
+            elif self._limits.max_runs != 1 and self._send(request):
                 request.sends += 1
                 request.is_unsure = False
                 _runs_of(request).add(0)
@@ -1073,7 +1082,7 @@ class JetStreamQueue:
             request = lost.popleft()
             if request.state is not LOST:
                 continue
-            if not _is_begun(request) and (request.frame or not is_back):
+            if not _is_begun(request) and (request.envelope or not is_back):
                 if is_back:
                     self._republish(request, now)
                 else:

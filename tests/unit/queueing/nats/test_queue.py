@@ -284,7 +284,7 @@ async def test_every_event_in_every_state(state: RequestState, event: str) -> No
         assert world.queue.request(REQUEST) is (None if after is ENDED else world.request)
         assert world.request.queue.unacknowledged == (after in {PENDING, STALLED})
         assert len(world.request.queue.sequences) == (after is HELD)
-        assert bool(world.request.frame) is (after is not ENDED)
+        assert bool(world.request.envelope) is (after is not ENDED)
 
 
 @pytest.mark.parametrize("event", TRANSITIONS)
@@ -302,7 +302,9 @@ async def test_a_stalled_request_is_sent_again_when_the_stream_exists() -> None:
     async with running_world() as world:
         world.no_stream()
         world.stream_found()
-        assert world.connection.sent == [world.request.frame] * 2
+        first, second = world.connection.sent
+        assert first == second
+        assert world.request.envelope in first
 
 
 async def test_an_acknowledgement_after_the_end_deletes_the_message() -> None:
@@ -426,8 +428,8 @@ async def test_what_is_published_again_waits_for_room_in_the_connection() -> Non
 
 async def test_the_bound_on_envelopes_counts_each_once_however_often_it_is_lost() -> None:
     async with running_world() as sample:
-        frame_bytes = len(sample.request.frame)
-    async with running_world(max_kept_bytes=frame_bytes) as world:
+        envelope_bytes = len(sample.request.envelope)
+    async with running_world(max_kept_bytes=envelope_bytes) as world:
         world.reach(LOST)
         for _ in range(2):
             world.time_passed()
@@ -438,13 +440,13 @@ async def test_the_bound_on_envelopes_counts_each_once_however_often_it_is_lost(
         world.time_passed()
         world.stream_found()
         world.acknowledged(8)
-        assert world.request.frame == b""
+        assert world.request.envelope == b""
         other = request_id(b"1" + bytes(15), 1)
         world.queue.publish(VERSION, other, b"envelope", world, b"")
         world.reply_to(other, 9)
         kept = world.queue.request(other)
         assert kept is not None
-        assert kept.frame
+        assert kept.envelope
 
 
 async def test_a_lost_request_that_had_been_leased_is_not_published_again() -> None:
@@ -543,7 +545,7 @@ async def test_envelopes_are_kept_up_to_a_bound_and_what_was_not_kept_is_told() 
     async with running_world(max_kept_bytes=0) as world:
         world.acknowledged()
         world.stream_found()
-        assert world.request.frame == b""
+        assert world.request.envelope == b""
         world.stream_replaced()
         world.connection.published.clear()
         world.time_passed()
