@@ -141,15 +141,16 @@ class EncodedHead:
     """A response head as HTTP/1.1 sends it, for heads that repeat.
 
     ``lines`` are complete header lines of ``headers``. ``has_date`` and ``has_server``: the server
-    does not add its own.
+    does not add its own. ``block`` is what another HTTP version makes of it, once it has.
     """
 
-    __slots__ = ("has_date", "has_server", "headers", "lines", "status")
+    __slots__ = ("block", "has_date", "has_server", "headers", "lines", "status")
 
     def __init__(self, status: int, headers: Headers, lines: bytes) -> None:
         self.status = status
         self.headers = headers
         self.lines = lines
+        self.block = b""
         names = {name for name, _ in headers}
         self.has_date = b"date" in names
         self.has_server = b"server" in names

@@ -67,6 +67,7 @@ from http1.server.listener import (
     name_of,
 )
 from http1.stream import Dispatch, Request
+from http2.server.protocol import Http2Protocol
 from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import garbage, logs
@@ -371,7 +372,7 @@ class GatewayProcess:
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
         limits = edge_limits(self._settings.edge)
-        listener = await listen(claim(self._sockets), dispatch, limits)
+        listener = await listen(claim(self._sockets), dispatch, limits, http2=Http2Protocol)
         listener.watch_errors(self._refusals.invalid)
         stack.callback(listener.abort_all)
         return listener

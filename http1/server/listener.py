@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from http1.peer import ignore_new, keep_alive, unaccepted
-from http1.server.connections import SERVER_NAME, Connections, OnError, ServerConnection
+from http1.server.connections import SERVER_NAME, Connections, Http2, OnError, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Dispatch
@@ -139,7 +139,7 @@ class Listener:
         self._ticker.stop()
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """Return the protocol of a new connection; the one place that names an HTTP version."""
+        """Return the protocol of a new connection, which HTTP/2 may take over."""
         return Http1Protocol(self._connections)
 
 
@@ -188,12 +188,14 @@ async def listen(
     dispatch: Dispatch,
     limits: ServerLimits,
     server_name: bytes = SERVER_NAME,
+    http2: Http2 | None = None,
 ) -> Listener:
     """Serve ``dispatch`` on ``sockets`` from `bind_sockets`.
 
-    ``server_name`` is the value of the Server header.
+    ``server_name`` is the value of the Server header. ``http2`` makes the protocol of connections
+    that begin with its preface; without it they are refused.
     """
-    connections = Connections(dispatch, limits, asyncio.get_running_loop(), server_name)
+    connections = Connections(dispatch, limits, asyncio.get_running_loop(), server_name, http2)
     listener = Listener(connections, [name_of(listening) for listening in sockets])
     await listener.start(sockets)
     return listener

@@ -186,9 +186,12 @@ class Harness:
         self.loop = FakeLoop()
         self.connections = Connections(self._dispatch, limits or ServerLimits(), self.loop)  # type: ignore[arg-type]  # stands in
         self.transport = FakeTransport(self.loop)
-        self.protocol = Http1Protocol(self.connections)
+        self.protocol: Any = self._make_protocol()
         self.transport.protocol = self.protocol
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
+
+    def _make_protocol(self) -> Any:
+        return Http1Protocol(self.connections)
 
     def _dispatch(self, request: Request, writer: ResponseWriter) -> Exchange:
         exchange = Exchange(request, writer)

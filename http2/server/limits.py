@@ -1,0 +1,32 @@
+"""Bounds of HTTP/2 beyond those of `http1.server.limits`, with the reason for each number."""
+
+from typing import Final
+
+MAX_STREAMS: Final = 128
+"""Requests of one connection at a time (SETTINGS_MAX_CONCURRENT_STREAMS); more are refused."""
+STREAM_WINDOW: Final = 65_536
+"""Bytes of a body that a client may send ahead of its reader."""
+MAX_STREAM_WINDOW: Final = 1 << 20
+"""It doubles up to this while the reader keeps up: 64 KiB each round trip is little."""
+CONNECTION_WINDOW: Final = 1 << 21
+"""The same of all bodies of a connection."""
+MAX_HELD_BYTES: Final = 1 << 22
+"""With so many bytes of bodies held for readers that paused, a connection gets no more window."""
+MAX_REQUESTS_A_TURN: Final = 64
+"""Requests of one connection served in a row before other connections."""
+MAX_BLOCK_FRAMES: Final = 32
+"""CONTINUATION frames of one header block."""
+STREAM_HIGH_WATER: Final = 32_768
+"""Unsent bytes of one response beyond which its producer is paused."""
+
+MAX_NOISE: Final = 2_000.0
+"""Frames without any use for the client's own calls, beyond which the connection ends: SETTINGS,
+PING, PRIORITY, WINDOW_UPDATE, empty DATA, unknown kinds. Useful frames make up for them."""
+NOISE_PER_S: Final = 200.0
+"""So many are forgotten each second."""
+NOISE_OF_RESET: Final = 10.0
+"""What a reset by the client counts: the call may have cost us a route and a publish."""
+NOISE_OF_LARGE_HEAD: Final = 50.0
+"""What a header block counts that is too large: it had to be decoded all the same."""
+USE_OF_FRAME: Final = 2.0
+"""What a useful frame makes up for: a DATA frame that we send gets two WINDOW_UPDATEs back."""
