@@ -30,14 +30,16 @@ NO_TRAILERS: Headers = []
 class Peer:
     """The other end of a connection: one object for all requests of the connection.
 
-    ``address`` is its IP address as text, empty for a Unix socket. ``source`` is what the dispatch
-    found out for the last request and keeps for the next one, ``None`` for nothing.
+    ``address`` is its IP address as text, empty for a Unix socket. ``scheme`` is ``http``, with TLS
+    ``https``. ``source`` is what the dispatch found out for the last request and keeps for the next
+    one, ``None`` for nothing.
     """
 
-    __slots__ = ("address", "source")
+    __slots__ = ("address", "scheme", "source")
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", scheme: bytes = b"http") -> None:
         self.address = address
+        self.scheme = scheme
         self.source: Source | None = None
 
 

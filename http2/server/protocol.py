@@ -67,6 +67,8 @@ from wire.http1 import BODILESS_STATUSES
 from wire.repeated import Repeated
 
 MAX_KNOWN_BLOCKS = 64
+LAST_IDLE_S = 0.5
+"""So long after the last response of a drain the connection ends."""
 _MAX_RESET = 256
 """So many streams that we reset are remembered: what was on its way for them is no fault."""
 _MAX_REPLY_BYTES = 65_536
@@ -844,11 +846,8 @@ class Http2Protocol(PeerConnection):
         """A stream is over on both sides."""
         self._streams.pop(stream.id, None)
         self._blocked.pop(stream.id, None)
-        if not self._streams and self._state is OPEN:
-            if self._connections.closes_idle or self._is_leaving:
-                self._go_away(Code.NO_ERROR)
-            elif not self._is_corked:
-                self._set_deadline()
+        if not self._streams and self._state is OPEN and not self._is_corked:
+            self._set_deadline()
 
     def _drop(self, stream: Http2Response) -> None:
         self._held_bytes -= sum(map(len, stream.held))
@@ -895,7 +894,8 @@ class Http2Protocol(PeerConnection):
         self.write(encode_goaway(self._last_id, code, detail))
         self._held.clear()
         self._deadline = inf
-        self.close(linger=code is not Code.NO_ERROR)
+        # With TLS the end can be said only by closing, and the transport waits for the peer's.
+        self.close(linger=code is not Code.NO_ERROR and self._transport.can_write_eof())
         self._break_streams()
 
     def _break_streams(self) -> None:
@@ -918,9 +918,9 @@ class Http2Protocol(PeerConnection):
         self._break_streams()
 
     def drain(self) -> None:
-        """Close if no request is being served; else when the last one is over."""
-        if self._state is OPEN and not self._streams and not self.unread_bytes():
-            self._go_away(Code.NO_ERROR)
+        """Close soon after the last request is over (`_set_deadline`)."""
+        if self._state is OPEN and not self._streams:
+            self._set_deadline()
 
     # Held bytes
 
@@ -978,6 +978,9 @@ class Http2Protocol(PeerConnection):
         self._is_partial = False
         if self._streams:
             self._deadline = inf
+        elif self._connections.closes_idle or self._is_leaving:
+            # Not at once: a GOAWAY that httpx reads with a response fails the call.
+            self.wait(LAST_IDLE_S)
         else:
             self.wait(self._limits.idle_timeout_s)
 

@@ -73,7 +73,12 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
+    def can_write_eof(self) -> bool:
+        return True
+
+    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int] | None:
+        if name == "sslcontext":
+            return None
         assert name in {"socket", "peername"}
         return self.socket if name == "socket" else (PEER, 4711)
 

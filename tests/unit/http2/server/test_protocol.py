@@ -644,15 +644,21 @@ def test_a_drain_lets_calls_finish_and_then_names_the_last_one() -> None:
     assert harness.goaway is None
     harness.of(second).answer()
     harness.exchange()
+    # Nor in the same read as the last response.
+    assert harness.goaway is None
+    harness.pass_time(3.0)
+    harness.exchange()
     assert harness.goaway is not None
     assert (harness.goaway.error_code, harness.goaway.last_stream_id) == (Code.NO_ERROR, second)
     assert [harness.responses[n].status for n in (first, second)] == [200, 200]
     assert harness.transport.is_closing()
 
 
-def test_a_drain_closes_idle_connections_at_once() -> None:
+def test_a_drain_closes_idle_connections_soon() -> None:
     harness = Http2Harness()
+    harness.connections.draining = harness.connections.closes_idle = True
     harness.protocol.drain()
+    harness.pass_time(3.0)
     harness.exchange()
     assert harness.goaway is not None
     assert harness.transport.is_closing()
