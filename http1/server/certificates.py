@@ -37,7 +37,7 @@ class Certificates:
         self._files = tuple(files)
         self.context = _new_context()
         self._by_name: dict[str, ssl.SSLContext] = {}
-        self._seen: tuple[object, ...] = ()
+        self._state: tuple[object, ...] = ()
         self.context.sni_callback = self._choose
         self.reload()
 
@@ -46,10 +46,10 @@ class Certificates:
 
         New connections get the new certificates. On an error the old ones stay.
         """
-        seen = tuple(_state_of(path) for pair in self._files for path in pair)
-        if seen == self._seen:
+        state = tuple(_state_of(path) for pair in self._files for path in pair)
+        if state == self._state:
             return False
-        self._seen = seen
+        self._state = state
         by_name: dict[str, ssl.SSLContext] = {}
         for pair in self._files:
             own = _new_context()

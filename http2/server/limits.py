@@ -12,8 +12,10 @@ CONNECTION_WINDOW: Final = 1 << 21
 """The same of all bodies of a connection."""
 MAX_HELD_BYTES: Final = 1 << 22
 """With so many bytes of bodies held for readers that paused, a connection gets no more window."""
-MAX_REQUESTS_A_TURN: Final = 64
-"""Requests of one connection served in a row before other connections."""
+WORK_A_TURN: Final = 1024
+"""Frames of one connection that are read before other connections have their turn."""
+WORK_OF_HEAD: Final = 16
+"""What a header block counts, beside one for each 64 bytes: 64 requests or 64 KiB make a turn."""
 MAX_BLOCK_FRAMES: Final = 32
 """CONTINUATION frames of one header block."""
 STREAM_HIGH_WATER: Final = 32_768

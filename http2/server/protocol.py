@@ -52,7 +52,6 @@ from http2.server.limits import (
     MAX_BLOCK_FRAMES,
     MAX_HELD_BYTES,
     MAX_NOISE,
-    MAX_REQUESTS_A_TURN,
     MAX_STREAMS,
     NOISE_OF_LARGE_HEAD,
     NOISE_OF_RESET,
@@ -60,6 +59,8 @@ from http2.server.limits import (
     STREAM_HIGH_WATER,
     STREAM_WINDOW,
     USE_OF_FRAME,
+    WORK_A_TURN,
+    WORK_OF_HEAD,
 )
 from http2.server.response import Http2Response
 from runtime.ids import new_uuid
@@ -74,6 +75,7 @@ _MAX_RESET = 256
 _MAX_REPLY_BYTES = 65_536
 """Replies to frames that wait for a peer which reads nothing; with more it is cut off."""
 
+_BLOCKS = frozenset({Kind.HEADERS, Kind.CONTINUATION})
 _repeated: Repeated[KnownHead] = Repeated()
 """Heads that came at least twice, on any connection, by all that makes them up."""
 _own_lines: dict[tuple[bytes, bool, bool], bytes] = {}
@@ -237,7 +239,7 @@ class Http2Protocol(PeerConnection):
                 return 0
             self._has_preface = True
             at = len(PREFACE)
-        requests = MAX_REQUESTS_A_TURN
+        left = WORK_A_TURN
         read = FRAME_HEAD.unpack_from
         while end - at >= HEAD_BYTES and self._state is OPEN:
             high, low, kind, flags, number = read(data, at)
@@ -247,11 +249,10 @@ class Http2Protocol(PeerConnection):
             begin = at + HEAD_BYTES
             if end - begin < size:
                 break
-            if kind == Kind.HEADERS:
-                if not requests:
-                    self._read_on_soon()
-                    break
-                requests -= 1
+            if left <= 0:
+                self._read_on_soon()
+                break
+            left -= WORK_OF_HEAD + (size >> 6) if kind in _BLOCKS else 1
             at = begin + size
             try:
                 self._on_frame(kind, flags, number & MAX_WINDOW, data[begin:at])

@@ -13,7 +13,7 @@ from http1.server.certificates import CertificateError, CertificateFiles, Certif
 from http1.server.limits import ServerLimits
 from http1.server.listener import Listener, Secure, bind_sockets, listen
 from http2.server.protocol import Http2Protocol
-from tests.integration.http1.server.test_listener import Address
+from runtime.settings import Address
 from tests.support.certificates import Authority
 from tests.support.edge_harness import Exchange, answering
 from tests.support.waiting import PATIENCE_S
@@ -29,7 +29,7 @@ def _dispatch(request: object, writer: object) -> Exchange:
 async def serving(
     certificates: Certificates, limits: ServerLimits | None = None
 ) -> AsyncIterator[tuple[Listener, int]]:
-    sockets = bind_sockets([Address()])
+    sockets = bind_sockets([Address.parse("127.0.0.1:0")])
     port = sockets[0].getsockname()[1]
     listener = await listen(
         sockets,
