@@ -4,11 +4,11 @@ from typing import Final
 
 MAX_STREAMS: Final = 128
 """Requests of one connection at a time (SETTINGS_MAX_CONCURRENT_STREAMS); more are refused."""
-STREAM_WINDOW: Final = 65_536
-"""Bytes of a body that a client may send ahead of its reader."""
-MAX_STREAM_WINDOW: Final = 1 << 20
-"""It doubles up to this while the reader keeps up: 64 KiB each round trip is little."""
-CONNECTION_WINDOW: Final = 1 << 21
+STREAM_WINDOW: Final = 1 << 20
+"""Bytes of a body that a client may send ahead of its reader, as Go's server has it. Less would be
+little for each round trip, and httpx 0.28 can miss the news of a window that it waits for while
+another call of the connection reads."""
+CONNECTION_WINDOW: Final = 1 << 22
 """The same of all bodies of a connection."""
 MAX_HELD_BYTES: Final = 1 << 22
 """With so many bytes of bodies held for readers that paused, a connection gets no more window."""

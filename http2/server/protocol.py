@@ -543,13 +543,13 @@ class Http2Protocol(PeerConnection):
 
     def _grant(self) -> None:
         """Grant window for the connection: it need not wait for readers, as long as few wait."""
-        if 2 * self._credit >= CONNECTION_WINDOW and self._held_bytes <= MAX_HELD_BYTES:
+        if 4 * self._credit >= CONNECTION_WINDOW and self._held_bytes <= MAX_HELD_BYTES:
             self._reply(encode_window_update(0, self._credit))
             self._recv_left += self._credit
             self._credit = 0
 
     def _grant_stream(self, stream: Http2Response) -> None:
-        granted = stream.grow_window()
+        granted = stream.grant()
         if granted:
             self._reply(encode_window_update(stream.id, granted))
 
@@ -837,7 +837,7 @@ class Http2Protocol(PeerConnection):
             self._grant_rest(stream)
 
     def _grant_rest(self, stream: Http2Response) -> None:
-        granted = stream.recv_window - stream.recv_left
+        granted = STREAM_WINDOW - stream.recv_left
         if granted > 0 and self._state is OPEN:
             stream.recv_left += granted
             stream.credit = 0

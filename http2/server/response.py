@@ -8,7 +8,7 @@ from collections import deque
 from typing import Protocol
 
 from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
-from http2.server.limits import MAX_STREAM_WINDOW, STREAM_WINDOW
+from http2.server.limits import STREAM_WINDOW
 from wire.http1 import chunk_data
 
 
@@ -54,10 +54,9 @@ class Http2Response:
     ``stream`` is what the dispatch returned, ``None`` until then and after the end. ``pending`` is
     what waits for a window; ``window`` is the client's for this stream, which SETTINGS can make
     negative. ``held`` is what waits for the reader; ``credit`` was delivered and is not granted
-    again, ``recv_left`` what the client may still send, ``recv_window`` the size to which that is
-    filled up; ``lingered`` counts what came after the response. ``body_left`` is what is missing of
-    the announced body, ``None``: not announced. ``is_sent``: the response is complete,
-    ``is_received``: the request.
+    again, ``recv_left`` what the client may still send; ``lingered`` counts what came after the
+    response. ``body_left`` is what is missing of the announced body, ``None``: not announced.
+    ``is_sent``: the response is complete, ``is_received``: the request.
     """
 
     __slots__ = (
@@ -79,7 +78,6 @@ class Http2Response:
         "pending",
         "pending_bytes",
         "recv_left",
-        "recv_window",
         "request_trailers",
         "stream",
         "target",
@@ -106,7 +104,7 @@ class Http2Response:
         self.pending: deque[bytes] = deque()
         self.pending_bytes = 0
         self.held: deque[bytes] = deque()
-        self.recv_window = self.recv_left = STREAM_WINDOW
+        self.recv_left = STREAM_WINDOW
         self.credit = self.lingered = 0
         self.body_left: int | None = None
         self.trailers: Headers = []
@@ -245,14 +243,10 @@ class Http2Response:
         self.pending_bytes = 0
         return stream
 
-    def grow_window(self) -> int:
+    def grant(self) -> int:
         """Return how much window to grant now that ``credit`` bytes were delivered; 0: not yet."""
-        if 2 * self.credit < self.recv_window:
+        if 4 * self.credit < STREAM_WINDOW:
             return 0
-        granted = self.credit
-        if self.recv_window < MAX_STREAM_WINDOW:
-            granted += self.recv_window
-            self.recv_window *= 2
+        granted, self.credit = self.credit, 0
         self.recv_left += granted
-        self.credit = 0
         return granted

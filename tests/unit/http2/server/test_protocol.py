@@ -27,8 +27,8 @@ from http2.frames import (
 from http2.header_blocks import encode_headers
 from http2.server.limits import (
     CONNECTION_WINDOW,
+    MAX_HELD_BYTES,
     MAX_NOISE,
-    MAX_STREAM_WINDOW,
     MAX_STREAMS,
     STREAM_HIGH_WATER,
     STREAM_WINDOW,
@@ -402,14 +402,29 @@ def test_a_reader_that_pauses_holds_a_window_and_no_more() -> None:
     for _ in range(400):
         harness.send(fast, bytes(16_384))
     assert len(harness.of(fast).body_bytes) == 400 * 16_384
-    # Whoever keeps up may have more on its way, up to a bound.
-    assert harness.client.local_flow_control_window(fast) > MAX_STREAM_WINDOW // 2
-    assert harness.client.local_flow_control_window(fast) <= CONNECTION_WINDOW
+    assert harness.client.local_flow_control_window(fast) > STREAM_WINDOW // 2
     harness.of(slow).writer.resume_reading()
     harness.exchange()
     assert len(harness.of(slow).body_bytes) == STREAM_WINDOW
     assert harness.protocol.held_bytes == 0
-    assert harness.client.local_flow_control_window(slow) >= STREAM_WINDOW
+    assert harness.client.local_flow_control_window(slow) == STREAM_WINDOW
+
+
+def test_readers_that_pause_hold_no_more_than_a_bound_together() -> None:
+    harness = Http2Harness()
+    numbers = [harness.ask(b"POST", ends=False) for _ in range(16)]
+    for number in numbers:
+        harness.of(number).writer.pause_reading()
+    for _ in range(STREAM_WINDOW // 16_384):
+        for number in numbers:
+            if harness.client.local_flow_control_window(number) >= 16_384:
+                harness.send(number, bytes(16_384))
+    assert MAX_HELD_BYTES < harness.protocol.held_bytes <= MAX_HELD_BYTES + CONNECTION_WINDOW
+    for number in numbers:
+        harness.of(number).writer.resume_reading()
+    harness.exchange()
+    assert harness.protocol.held_bytes == 0
+    assert harness.client.outbound_flow_control_window > CONNECTION_WINDOW // 2
 
 
 def test_a_paused_body_that_is_complete_ends_when_it_is_read() -> None:
