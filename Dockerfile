@@ -15,6 +15,7 @@ COPY README.md LICENSE ./
 COPY wire ./wire
 COPY runtime ./runtime
 COPY http1 ./http1
+COPY http2 ./http2
 COPY queueing ./queueing
 COPY gateway ./gateway
 COPY worker_agent ./worker_agent

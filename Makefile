@@ -9,6 +9,7 @@
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make test-clients  call the gateway with OpenAI's SDKs, LangChain, LiteLLM, the AI SDK, Go and Java
+# make test-conformance  run h2spec against a gateway; without Go it says how to get it
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -30,7 +31,7 @@ TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-clients test-proxies test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-clients test-conformance test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -85,6 +86,9 @@ chaos: $(VENV)/.has-test
 # Its clients are installed in .gateway/clients, in the pinned versions.
 test-clients: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.clients.run
+
+test-conformance: $(VENV)/.has-test
+	@exec $(BIN)/python -m tests.conformance.run
 
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

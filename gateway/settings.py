@@ -15,7 +15,16 @@ from typing import Annotated, Literal
 
 from http1.server.limits import ServerLimits
 from queueing.settings import GatewayBrokerSettings
-from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, NotEmpty
+from runtime.setting_rules import (
+    Above,
+    After,
+    AtLeast,
+    AtMost,
+    Before,
+    ExistingFile,
+    Matching,
+    NotEmpty,
+)
 from runtime.settings import Address, Name, Seconds, Section, load
 from wire.origins import ANY_ORIGIN, normal_origin
 
@@ -36,6 +45,13 @@ def parse_hop(value: object) -> object:
         ) from None
 
 
+def _not_unix(address: Address) -> Address:
+    if address.is_unix:
+        raise ValueError("TLS is for host:port")
+    return address
+
+
+TcpAddress = Annotated[Address, After(_not_unix)]
 Count = Annotated[int, AtLeast(1)]
 Bytes = Annotated[int, AtLeast(0)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
@@ -100,6 +116,18 @@ class EdgeSettings(Section):
     trusted_hops: tuple[TrustedHop, ...] = ()
     """Networks of the proxies in front whose Forwarded and X-Forwarded headers are believed; unix:
     whoever connects to a Unix socket."""
+
+
+class TlsSettings(Section):
+    """Addresses that speak TLS, with HTTP/2 or HTTP/1.1 as the client chooses (ALPN)."""
+
+    listen: tuple[TcpAddress, ...] = ()
+    """Addresses for TLS, beside those of edge.listen: host:port or [ipv6]:port."""
+    certificates: tuple[ExistingFile, ...] = ()
+    """PEM files, each with a certificate and its chain; read again when one changes. The client's
+    name (SNI) chooses; the first one is for all other clients."""
+    keys: tuple[ExistingFile, ...] = ()
+    """PEM files with the keys, in the same order; none: the certificates' files hold them."""
 
 
 class UploadSettings(Section):
@@ -284,6 +312,7 @@ class GatewaySettings(GatewayBrokerSettings):
     clusters: tuple[ClusterSettings, ...] = ()
     """Clusters on which functions can be deployed."""
     edge: EdgeSettings = EdgeSettings()
+    tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()

@@ -30,14 +30,16 @@ NO_TRAILERS: Headers = []
 class Peer:
     """The other end of a connection: one object for all requests of the connection.
 
-    ``address`` is its IP address as text, empty for a Unix socket. ``source`` is what the dispatch
-    found out for the last request and keeps for the next one, ``None`` for nothing.
+    ``address`` is its IP address as text, empty for a Unix socket. ``scheme`` is ``http``, with TLS
+    ``https``. ``source`` is what the dispatch found out for the last request and keeps for the next
+    one, ``None`` for nothing.
     """
 
-    __slots__ = ("address", "source")
+    __slots__ = ("address", "scheme", "source")
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", scheme: bytes = b"http") -> None:
         self.address = address
+        self.scheme = scheme
         self.source: Source | None = None
 
 
@@ -141,15 +143,16 @@ class EncodedHead:
     """A response head as HTTP/1.1 sends it, for heads that repeat.
 
     ``lines`` are complete header lines of ``headers``. ``has_date`` and ``has_server``: the server
-    does not add its own.
+    does not add its own. ``block`` is what another HTTP version makes of it, once it has.
     """
 
-    __slots__ = ("has_date", "has_server", "headers", "lines", "status")
+    __slots__ = ("block", "has_date", "has_server", "headers", "lines", "status")
 
     def __init__(self, status: int, headers: Headers, lines: bytes) -> None:
         self.status = status
         self.headers = headers
         self.lines = lines
+        self.block = b""
         names = {name for name, _ in headers}
         self.has_date = b"date" in names
         self.has_server = b"server" in names

@@ -19,6 +19,7 @@ from gateway.app.options import (
     sources,
     store_options,
 )
+from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
@@ -67,6 +68,7 @@ from http1.server.listener import (
     name_of,
 )
 from http1.stream import Dispatch, Request
+from http2.server.protocol import Http2Protocol
 from queueing.interface import CredentialsError
 from queueing.open import broker_name, open_gateway_broker
 from runtime import garbage, logs
@@ -108,8 +110,8 @@ class GatewayProcess:
     ) -> None:
         """``index`` is the number of the process among those of one gateway, from 0.
 
-        ``sockets`` are those of the clients' addresses; if other processes share the addresses,
-        this one accepts nothing before it is ready.
+        ``sockets`` are those of the clients' addresses, with TLS first; if other processes share
+        the addresses, this one accepts nothing before it is ready.
 
         Raises `gateway.api.secrets.master_key.MasterKeyError` and
         `queueing.interface.CredentialsError`.
@@ -234,7 +236,10 @@ class GatewayProcess:
         from gateway.app import control_plane  # noqa: PLC0415
 
         process = control_plane.Process(
-            self._broker, self._requests, _url_of(sockets), self._direct.count
+            self._broker,
+            self._requests,
+            _url_of(sockets[len(self._settings.tls.listen) :]),
+            self._direct.count,
         )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
@@ -371,7 +376,13 @@ class GatewayProcess:
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
         limits = edge_limits(self._settings.edge)
-        listener = await listen(claim(self._sockets), dispatch, limits)
+        listener = await listen(
+            claim(self._sockets),
+            dispatch,
+            limits,
+            http2=Http2Protocol,
+            secure=serve_tls(self._settings.tls, stack),
+        )
         listener.watch_errors(self._refusals.invalid)
         stack.callback(listener.abort_all)
         return listener

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from gateway.app import tls
 from gateway.app.process import serve as serve_process
 from gateway.app.supervisor import Supervisor, bind_for
 from gateway.settings import GatewaySettings, read_settings
@@ -53,12 +54,17 @@ def serve(options: ServeOptions) -> NoReturn:
     try:
         roles = {"GATEWAY_ROLES": options.roles} if options.roles else {}
         settings = read_settings(options.config, roles)
+        tls.check(settings.tls)
     except SettingsError as error:
         _refuse(f"invalid settings:\n{error}")
+    try:
+        tls.open_certificates(settings.tls)
+    except OSError as error:
+        _refuse(str(error))
     count = options.processes or settings.edge.processes
     logs.setup(settings.log.level, json=settings.log.format == "json")
     try:
-        sockets = bind_for(settings.edge.listen, count)
+        sockets = bind_for((*settings.tls.listen, *settings.edge.listen), count)
     except ListenError as error:
         _refuse(str(error))
     if count == 1:

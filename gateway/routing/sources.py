@@ -30,8 +30,6 @@ from wire.source import (
     parse_forwarded,
 )
 
-_SCHEME = b"http"
-"""That of every connection: no listener terminates TLS."""
 _is_prefix = re.compile(rb"(?:/[0-9A-Za-z._~!$&'()*+;=:@%-]+)+").fullmatch
 _SCHEMES = frozenset({b"http", b"https"})
 _STATING = frozenset(
@@ -46,9 +44,13 @@ Network = IPv4Network | IPv6Network
 
 
 class _Statement(NamedTuple):
-    """What a trusted hop sent with a request; its headers as they came, joined as one list each."""
+    """What a trusted hop sent with a request; its headers as they came, joined as one list each.
+
+    ``over`` is the scheme of its own connection.
+    """
 
     peer: str
+    over: bytes
     host: bytes
     forwarded: bytes
     address: bytes
@@ -77,7 +79,7 @@ class Sources:
             return known
         if self._is_hop(peer.address):
             return self._stated_source(request)
-        source = Source(peer.address, _SCHEME, request.host, host=request.host)
+        source = Source(peer.address, peer.scheme, request.host, host=request.host)
         peer.source = source
         return source
 
@@ -106,6 +108,7 @@ class Sources:
         get = stated.get
         statement = _Statement(
             request.peer.address,
+            request.peer.scheme,
             request.host,
             get(FORWARDED, b""),
             get(X_FORWARDED_FOR, b""),
@@ -124,7 +127,7 @@ class Sources:
 
     def _follow(self, statement: _Statement) -> Source:
         """Follow the hops back to the client."""
-        address, scheme, authority = statement.peer, _SCHEME, statement.host
+        address, scheme, authority = statement.peer, statement.over, statement.host
         for hop in _hops(statement):
             scheme = hop.scheme if hop.scheme in _SCHEMES else scheme
             authority = hop.host if _is_authority(hop.host) else authority

@@ -59,6 +59,7 @@ class Connections:
     ``now`` is the time of the last check, of a clock that leaves out standstills. A deadline that
     must not come early adds ``slack_s`` to it: reading the clock for every request costs more than
     the precision is worth.
+    ``http2`` makes the protocol of a connection that begins with the preface of HTTP/2.
     While ``draining``, each response announces that its connection closes; while ``closes_idle``,
     no connection waits for a request. Writes of one turn of the loop wait for its end, up to
     ``coalesced_bytes``; they do not count towards the high-water mark.
@@ -70,10 +71,12 @@ class Connections:
         limits: ServerLimits,
         loop: asyncio.AbstractEventLoop,
         server_name: bytes = SERVER_NAME,
+        http2: "Http2 | None" = None,
     ) -> None:
         self.loop = loop
         self.dispatch = dispatch
         self.on_error: OnError = _ignore
+        self.http2 = http2
         self.limits = limits
         self.draining = False
         self.closes_idle = False
@@ -187,3 +190,7 @@ class Connections:
 
     def _set_date(self) -> None:
         self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+
+
+Http2 = Callable[[Connections], asyncio.Protocol]
+"""Makes the protocol of a connection that begins with the preface of HTTP/2."""

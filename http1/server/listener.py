@@ -3,13 +3,14 @@
 import asyncio
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 from http1.peer import ignore_new, keep_alive, unaccepted
-from http1.server.connections import SERVER_NAME, Connections, OnError, ServerConnection
+from http1.server.connections import SERVER_NAME, Connections, Http2, OnError, ServerConnection
 from http1.server.limits import ServerLimits
 from http1.server.protocol import Http1Protocol
 from http1.stream import Dispatch
@@ -39,6 +40,13 @@ class ListenError(OSError):
     """Listening on an address failed; the text is one line for people."""
 
 
+class Secure(NamedTuple):
+    """The first ``sockets`` of a listener speak TLS with ``context``."""
+
+    sockets: int
+    context: ssl.SSLContext
+
+
 class _Closable(Protocol):
     def close(self) -> None: ...
 
@@ -64,20 +72,32 @@ class Listener:
         """How many connections are open."""
         return len(self._connections)
 
-    async def start(self, sockets: Iterable[socket.socket]) -> None:
+    async def start(self, sockets: Sequence[socket.socket], secure: "Secure | None" = None) -> None:
         """Accept connections from ``sockets``; the listener owns and closes the sockets."""
         loop = self._connections.loop
-        sockets = list(sockets)
         self._tcp = [one for one in sockets if one.family != socket.AF_UNIX]
         self._ticker.start()
-        for listening in sockets:
-            keep_alive(listening, self._connections.limits.vanished_s)
-            serve = (
-                loop.create_unix_server
-                if listening.family == socket.AF_UNIX
-                else loop.create_server
-            )
-            self._servers.append(await serve(self._make_protocol, sock=listening, backlog=BACKLOG))
+        limits = self._connections.limits
+        for number, listening in enumerate(sockets):
+            keep_alive(listening, limits.vanished_s)
+            if secure is not None and number < secure.sockets:
+                server = await loop.create_server(
+                    self._make_secure_protocol,
+                    sock=listening,
+                    backlog=BACKLOG,
+                    ssl=secure.context,
+                    ssl_handshake_timeout=limits.head_timeout_s,
+                    ssl_shutdown_timeout=limits.linger_s,
+                )
+            elif listening.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(
+                    self._make_protocol, sock=listening, backlog=BACKLOG
+                )
+            else:
+                server = await loop.create_server(
+                    self._make_protocol, sock=listening, backlog=BACKLOG
+                )
+            self._servers.append(server)
 
     def serve(self, dispatch: Dispatch) -> None:
         """Replace the dispatch: new requests go to ``dispatch``."""
@@ -139,8 +159,28 @@ class Listener:
         self._ticker.stop()
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """Return the protocol of a new connection; the one place that names an HTTP version."""
+        """Return the protocol of a new connection, which HTTP/2 may take over."""
         return Http1Protocol(self._connections)
+
+    def _make_secure_protocol(self) -> asyncio.Protocol:
+        return _Negotiated(self._connections)
+
+
+class _Negotiated(asyncio.Protocol):
+    """A connection with TLS: gives way to the protocol that ALPN has chosen (RFC 7301)."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connections = self._connections
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        if chosen == "h2" and connections.http2 is not None:
+            protocol = connections.http2(connections)
+        else:
+            protocol = Http1Protocol(connections)
+        cast(asyncio.Transport, transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 def bind_sockets(
@@ -188,14 +228,17 @@ async def listen(
     dispatch: Dispatch,
     limits: ServerLimits,
     server_name: bytes = SERVER_NAME,
+    http2: Http2 | None = None,
+    secure: Secure | None = None,
 ) -> Listener:
     """Serve ``dispatch`` on ``sockets`` from `bind_sockets`.
 
-    ``server_name`` is the value of the Server header.
+    ``server_name`` is the value of the Server header. ``http2`` makes the protocol of connections
+    that begin with its preface; without it they are refused.
     """
-    connections = Connections(dispatch, limits, asyncio.get_running_loop(), server_name)
+    connections = Connections(dispatch, limits, asyncio.get_running_loop(), server_name, http2)
     listener = Listener(connections, [name_of(listening) for listening in sockets])
-    await listener.start(sockets)
+    await listener.start(sockets, secure)
     return listener
 
 

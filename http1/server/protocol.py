@@ -37,6 +37,8 @@ later than the response. The response to that request announces it."""
 PROBED_AFTER_S = (0.001, 0.004, 0.02)
 """When a half-closed client is checked again; later ones come with `Connections.check`."""
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+"""What looks like a request head in the preface of HTTP/2."""
 _blank_lines = re.compile(rb"(?:\r\n){0,8}").match
 
 log = logging.getLogger("http1.server")
@@ -152,7 +154,10 @@ class Http1Protocol(PeerConnection):
         try:
             at = self._read_from(data)
         except HttpError as error:
-            self.send_error(error)
+            if error.status == 505 and self._becomes_http2(data):
+                at = 0
+            else:
+                self.send_error(error)
         except BodyError as error:
             self.send_error(HttpError(error.status, error.kind, str(error)))
         except Exception:
@@ -166,6 +171,14 @@ class Http1Protocol(PeerConnection):
                 self._limit_held()
         elif at < len(data) and self._successor is not None:
             self._successor.data_received(data[at:])
+
+    def _becomes_http2(self, data: bytes) -> bool:
+        """Let HTTP/2 have a connection that begins with its preface (RFC 9113 §3.3)."""
+        make = self._connections.http2
+        if make is None or self._sent_bytes or not data.startswith(_PREFACE):
+            return False
+        self._hand_over(make(self._connections))
+        return True
 
     def _pass_chunk(
         self, response: Http1Response, take_chunk: TakeChunk, chunk: bytes, size: int
@@ -399,6 +412,9 @@ class Http1Protocol(PeerConnection):
         """Let ``successor`` have the transport; this connection is over."""
         if not isinstance(successor, asyncio.Protocol):
             raise TypeError("handed over to what is no protocol")
+        self._hand_over(successor)
+
+    def _hand_over(self, successor: asyncio.Protocol) -> None:
         self.flush()
         self._state = LOST
         self._response = self._body = None

@@ -118,7 +118,8 @@ class PeerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.high_water_bytes)
         # Read now: a connection that is closed has no address any more.
-        self._peer = Peer(_address_of(transport.get_extra_info("peername")))
+        scheme = b"http" if transport.get_extra_info("sslcontext") is None else b"https"
+        self._peer = Peer(_address_of(transport.get_extra_info("peername")), scheme)
         self.wait(self._limits.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -186,7 +187,8 @@ class PeerConnection(asyncio.Protocol):
         """Close after sending what is written; ``linger``: the client may still be sending.
 
         If a socket is closed while its peer sends, the kernel sends a reset, which can destroy the
-        response before the client has read it (RFC 9112 §9.6).
+        response before the client has read it (RFC 9112 §9.6). With TLS the client sees the end
+        when it has closed, or its time is over: the response said that the connection closes.
         """
         self.flush()
         if self._state is not OPEN or self._transport.is_closing():
@@ -194,7 +196,8 @@ class PeerConnection(asyncio.Protocol):
         if linger:
             self._state = LINGERING
             self.wait(self._limits.linger_s)
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
             self.resume_reading()
         else:
             self._state = CLOSING

@@ -24,6 +24,17 @@ import pytest
 
 from gateway.api.limits import MAX_BODY_BYTES, MAX_VALUES
 from gateway.dev.functions import ACCOUNT
+from http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    PREFACE,
+    Code,
+    Kind,
+    encode_frame,
+    encode_rst_stream,
+    encode_settings,
+)
+from http2.header_blocks import encode_headers
 from loadtests import catalog
 from queueing.nats.protocol import PING, encode_connect, encode_publish
 from tests.support.loop_turns import UNITS, LoopTurns, unit_s
@@ -123,6 +134,16 @@ class World:
         )
         send(self.port, head.encode() + rest)
 
+    def http2_upload(self) -> tuple[tuple[bytes, bytes], ...]:
+        return (
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", b"/ok"),
+            (b":authority", b"h"),
+            (b"authorization", b"Bearer " + self.demo.api_key.encode()),
+            (b"function-id", self.demo.function_id.encode()),
+        )
+
     def cancel(self, count: int) -> None:
         """Publish as many cancellations as when all clients leave, and call behind them."""
         subject = cancel_subject(self.demo.version_id).encode()
@@ -180,6 +201,18 @@ def jwt(payload: bytes) -> str:
     return f"Bearer e30.{base64.urlsafe_b64encode(payload).decode()}.e30"
 
 
+def _head(number: int, block: bytes) -> bytes:
+    return encode_frame(Kind.HEADERS, END_HEADERS | END_STREAM, number, block)
+
+
+def _heads(count: int, block: bytes) -> bytes:
+    return b"".join(_head(number, block) for number in range(1, 2 * count, 2))
+
+
+HTTP2 = PREFACE + encode_settings({})
+LIVE = encode_headers(
+    [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health/live"), (b"host", b"h")]
+)
 ALLOWED = MAX_VALUES - 100
 MEMBERS = b",".join(b'"%x":0' % number for number in range(ALLOWED))
 CHUNKED = "transfer-encoding: chunked"
@@ -218,6 +251,33 @@ INPUTS: dict[str, Hostile] = {
         b"GET / HTTP/1.1\r\nhost: h\r\nfunction-id: %b\r\nauthorization: Bearer e30.e30.e30\r\n\r\n"
         % NO_ID.encode()
         * 10_000,
+    ),
+    "HTTP/2: requests sent ahead": lambda w: send(w.port, HTTP2 + _heads(40_000, LIVE)),
+    "HTTP/2: large header blocks": lambda w: send(
+        w.port, HTTP2 + _heads(64, LIVE + b"\x90" * 16_000)
+    ),
+    "HTTP/2: a header block in many frames": lambda w: send(
+        w.port,
+        HTTP2
+        + encode_frame(Kind.HEADERS, 0, 1, LIVE)
+        + encode_frame(Kind.CONTINUATION, 0, 1, b"\x90" * 16_000) * 64,
+    ),
+    "HTTP/2: requests that are reset": lambda w: send(
+        w.port,
+        HTTP2
+        + b"".join(
+            _head(number, LIVE) + encode_rst_stream(number, Code.CANCEL)
+            for number in range(1, 20_000, 2)
+        ),
+    ),
+    "HTTP/2: frames of one byte": lambda w: send(
+        w.port,
+        HTTP2
+        + encode_frame(Kind.HEADERS, END_HEADERS, 1, encode_headers(w.http2_upload()))
+        + encode_frame(Kind.DATA, 0, 1, b"z") * 60_000,
+    ),
+    "HTTP/2: frames of no use": lambda w: send(
+        w.port, HTTP2 + encode_frame(Kind.PING, 0, 0, bytes(8)) * 100_000
     ),
     "Connection with many options": lambda w: w.invoke(
         "/ok",

@@ -73,7 +73,12 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int]:
+    def can_write_eof(self) -> bool:
+        return True
+
+    def get_extra_info(self, name: str) -> FakeSocket | tuple[str, int] | None:
+        if name == "sslcontext":
+            return None
         assert name in {"socket", "peername"}
         return self.socket if name == "socket" else (PEER, 4711)
 
@@ -186,9 +191,12 @@ class Harness:
         self.loop = FakeLoop()
         self.connections = Connections(self._dispatch, limits or ServerLimits(), self.loop)  # type: ignore[arg-type]  # stands in
         self.transport = FakeTransport(self.loop)
-        self.protocol = Http1Protocol(self.connections)
+        self.protocol: Any = self._make_protocol()
         self.transport.protocol = self.protocol
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]  # stands in
+
+    def _make_protocol(self) -> Any:
+        return Http1Protocol(self.connections)
 
     def _dispatch(self, request: Request, writer: ResponseWriter) -> Exchange:
         exchange = Exchange(request, writer)
