@@ -11,7 +11,6 @@ from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
 from http2.server.limits import STREAM_WINDOW
 from wire.http1 import chunk_data
 
-
 NOTHING: deque[bytes] = deque()
 """What most streams have waiting; a collection of its own would be as large as the stream."""
 
