@@ -37,11 +37,22 @@ class PostRequest(NamedTuple):
 
 
 def measure(
-    binary: str, target: Target, post: PostRequest, connections: int, duration_s: int, folder: Path
+    binary: str,
+    target: Target,
+    post: PostRequest,
+    connections: int,
+    duration_s: int,
+    folder: Path,
+    streams: int = 0,
 ) -> Summary:
-    """Run the generator with one thread. Raises MeasurementError."""
+    """Run the generator with one thread. Raises MeasurementError.
+
+    ``streams``: so many at a time on each connection, over HTTP/2, which only h2load speaks.
+    """
     arguments = _wrk if Path(binary).name == "wrk" else _h2load
     command = [binary, *arguments(target, post, connections, duration_s, folder)]
+    if streams:
+        command[1:2] = [f"-m{streams}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=duration_s + 60, check=False

@@ -38,11 +38,13 @@ from loadtests.revision import RevisionError, extract
 from loadtests.scenarios import queued as in_line
 from loadtests.scenarios.channels import channels
 from loadtests.scenarios.held import held
+from loadtests.scenarios.http2 import http2
 from loadtests.scenarios.idle import idle
 from loadtests.scenarios.leave import leave
 from loadtests.scenarios.many import many
 from loadtests.scenarios.small import latency, throughput, warm_up
 from loadtests.scenarios.sse import sse
+from loadtests.scenarios.streams import streams
 from loadtests.scenarios.transfer import transfer
 from loadtests.systems import Target
 from loadtests.table import document, render
@@ -53,7 +55,8 @@ _HELD = "held"
 _IDLE = "idle"
 _MANY = "many"
 _QUEUED = "queued"
-_FRESH = (_IDLE, _HELD)
+_STREAMS = "streams"
+_FRESH = (_IDLE, _HELD, _STREAMS)
 """Rows of memory, each round on fresh processes, in this order."""
 _REST_S = 0.3
 _T = TypeVar("_T")
@@ -97,12 +100,14 @@ class Run:
             "throughput": lambda target: throughput(
                 target, plan.generator, plan.throughput_s, folder
             ),
+            "http2": lambda target: http2(target, plan.throughput_s, folder),
             _QUEUED: lambda target: in_line.queued(target, plan.queued_s),
             "leave": lambda target: leave(target, plan.leaving),
             "sse": lambda target: sse(target, plan.sse_s),
             "transfer": transfer,
             _IDLE: lambda target: idle(target, children),
             _HELD: lambda target: held(target, plan.held),
+            _STREAMS: lambda target: streams(target, plan.sse_s),
             "channels": lambda _: channels(children, plan.channels_s),
             _MANY: many,
         }

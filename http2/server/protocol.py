@@ -9,6 +9,7 @@ GOAWAY with ENHANCE_YOUR_CALM.
 
 import asyncio
 import logging
+from collections import deque
 from math import inf
 from time import monotonic
 
@@ -62,7 +63,7 @@ from http2.server.limits import (
     WORK_A_TURN,
     WORK_OF_HEAD,
 )
-from http2.server.response import Http2Response
+from http2.server.response import NOTHING, Http2Response
 from runtime.ids import new_uuid
 from wire.http1 import BODILESS_STATUSES
 from wire.repeated import Repeated
@@ -511,6 +512,8 @@ class Http2Protocol(PeerConnection):
             if stream.lingered > self._limits.linger_bytes:
                 raise StreamFault(Code.NO_ERROR, "The response is complete")
         elif stream.is_body_paused or stream.held:
+            if stream.held is NOTHING:
+                stream.held = deque()
             stream.held.append(data)
             self._held_bytes += len(data)
             return
@@ -753,6 +756,8 @@ class Http2Protocol(PeerConnection):
     def _queue(self, stream: Http2Response, data: bytes) -> None:
         if not stream.pending:
             stream.heard_at = self._connections.now
+        if stream.pending is NOTHING:
+            stream.pending = deque()
         stream.pending.append(data)
         stream.pending_bytes += len(data)
         self._unblock(stream)

@@ -11,6 +11,9 @@ from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
 from http2.server.limits import STREAM_WINDOW
 from wire.http1 import chunk_data
 
+NOTHING: deque[bytes] = deque()
+"""What most streams have waiting; a collection of its own would be as large as the stream."""
+
 
 class StreamConnection(Protocol):
     """What a stream needs of its connection."""
@@ -101,9 +104,8 @@ class Http2Response:
         self.to_head = to_head
         self.window = window
         self.stream: RequestStream | None = None
-        self.pending: deque[bytes] = deque()
+        self.pending = self.held = NOTHING
         self.pending_bytes = 0
-        self.held: deque[bytes] = deque()
         self.recv_left = STREAM_WINDOW
         self.credit = self.lingered = 0
         self.body_left: int | None = None

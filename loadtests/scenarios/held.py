@@ -141,7 +141,7 @@ async def _connect(target: Target, requests: int, tally: _Tally, clients: list[_
 async def _wait_for_all(target: Target, requests: int, tally: _Tally) -> None:
     """Wait until all requests wait. Raises MeasurementError after a response or `_WAITING_S`."""
     end = time.monotonic() + _WAITING_S
-    async with _counting(target) as count:
+    async with counting(target) as count:
         before = 0
         # Nothing moves any more: some requests may be counted twice.
         while (waiting := await count()) < requests or waiting != before:
@@ -156,7 +156,7 @@ async def _wait_for_all(target: Target, requests: int, tally: _Tally) -> None:
 
 
 @asynccontextmanager
-async def _counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+async def counting(target: Target) -> AsyncIterator[Callable[[], Awaitable[int]]]:
     """Yield a counter of waiting requests: in the queue if there is one, else at the server."""
 
     async def at_inference_server() -> int:
