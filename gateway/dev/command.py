@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ import typer
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.dev import keeper
+from gateway.dev.certificates import DevCertificates, make_certificates
 from gateway.dev.children import POLL_S, Child, ChildError, Children
 from gateway.dev.folder_lock import FolderInUseError, lock_folder, lock_server
 from gateway.dev.functions import (
@@ -28,7 +30,7 @@ from gateway.dev.functions import (
     Prepared,
     prepare_store,
 )
-from gateway.dev.hints import Running, ready_document, ready_text
+from gateway.dev.hints import Running, Secured, ready_document, ready_text
 from gateway.dev.keeper import Handover, say
 from gateway.dev.options import HOST, DevOptions, FunctionOptions, OptionError, functions_of
 from gateway.dev.progress import LoadingServer, telling
@@ -113,6 +115,23 @@ def dev(  # noqa: PLR0913 - one argument per option
             max=MAX_PORT,
         ),
     ] = 8080,
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Speak TLS too, with a certificate of an authority that is made for it.",
+            show_default=False,
+        ),
+    ] = False,
+    tls_port: Annotated[
+        int,
+        typer.Option(
+            metavar="PORT",
+            help="Port for TLS, with --tls; 0 means any free port.",
+            min=0,
+            max=MAX_PORT,
+        ),
+    ] = 8443,
     nats_port: Annotated[
         int, typer.Option(metavar="PORT", help="Port of the nats-server.", min=0, max=MAX_PORT)
     ] = 0,
@@ -157,6 +176,7 @@ def dev(  # noqa: PLR0913 - one argument per option
                 inference_command, running_server, function or (), health_path or ()
             ),
             port=port,
+            tls_port=tls_port if tls else None,
             nats_port=nats_port,
             admin_port=admin_port,
             processes=processes,
@@ -278,14 +298,21 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
     env = _gateway_env(options, folder, broker)
+    certificates = None
+    if options.tls_port is not None:
+        certificates = make_certificates(folder / "tls")
+        env |= _tls_env(options.tls_port, certificates)
     api_url, ready = await _start_gateway(options, env, children)
-    port = int(ready["listen"][0].rsplit(":", 1)[1])
+    port, tls_port = (int(ready["listen"][at].rsplit(":", 1)[1]) for at in (-1, 0))
     async with aiohttp.ClientSession() as session:
         api = DevApi(session, api_url, prepared.api_key)
         functions = await _deploy(options, folder / "instances", children, api, prepared)
         running = Running(
             functions, prepared.api_key, port, f"http://{ready['admin']}", broker.url, folder
         )
+        if certificates is not None:
+            secure = Secured(tls_port, str(certificates.authority))
+            running = replace(running, secured=secure)
         for function in functions:
             await _wait_for_response(session, running, function, children)
     return running
@@ -321,7 +348,8 @@ async def _ready(gateway: Child) -> dict[str, Any]:
 
 
 def _url(ready: dict[str, Any]) -> str:
-    return f"http://{ready['listen'][0]}"
+    # Addresses with TLS come first.
+    return f"http://{ready['listen'][-1]}"
 
 
 def _raise_if_cancelled() -> None:
@@ -417,7 +445,16 @@ async def _wait_for_response(
         ) from None
 
 
+def _tls_env(port: int, certificates: DevCertificates) -> dict[str, str]:
+    return {
+        "GATEWAY_TLS__LISTEN": f"{HOST}:{port}",
+        "GATEWAY_TLS__CERTIFICATES": str(certificates.chain),
+        "GATEWAY_TLS__KEYS": str(certificates.key),
+    }
+
+
 _CONTROL_ENV = {
+    "GATEWAY_TLS__LISTEN": "",
     "GATEWAY_EDGE__LISTEN": f"{HOST}:0",
     "GATEWAY_EDGE__PROCESSES": "1",
     "GATEWAY_ADMIN__LISTEN": f"{HOST}:0",

@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.dev.functions import DevFunction
 from gateway.dev.options import HOST
+
+
+class Secured(NamedTuple):
+    """The port with TLS, and the file of the authority that a client has to trust."""
+
+    port: int
+    authority: str
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +30,7 @@ class Running:
     admin_url: str
     nats_url: str
     folder: Path
+    secured: Secured | None = None
 
     @property
     def url(self) -> str:
@@ -37,8 +50,9 @@ def ready_document(running: Running) -> dict[str, object]:
 
     ``function_id`` and ``function_version_id`` are those of the first function.
     """
-    first = running.functions[0]
+    first, secured = running.functions[0], running.secured
     return {
+        **({"tls_url": secured.url, "tls_authority": secured.authority} if secured else {}),
         "invocation_url": running.url,
         "api_url": running.url,
         "function_id": first.function_id,
@@ -64,6 +78,7 @@ def ready_text(running: Running) -> str:
         *(_function_line(running, function) for function in running.functions),
         f"  API         {running.url}",
         f"              export GATEWAY_API_URL={running.url} GATEWAY_API_KEY={running.api_key}",
+        *_tls_lines(running.secured),
         f"  metrics     {running.admin_url}/metrics",
         f"  NATS        {running.nats_url}",
         f"  logs        {running.folder}",
@@ -79,6 +94,17 @@ def _function_line(running: Running, function: DevFunction) -> str:
         f"              http://{running.host_of(function)}:{running.port}/\n"
         f"              {running.base_url_of(function)}/ for tools with a base URL and a key"
     )
+
+
+def _tls_lines(secured: Secured | None) -> Sequence[str]:
+    if secured is None:
+        return []
+    file = secured.authority
+    return [
+        f"  TLS         {secured.url}, HTTP/2 and HTTP/1.1; also for the host names of functions",
+        f"              trust its authority: curl --cacert {file}",
+        f"              SSL_CERT_FILE={file} for Python and Go, NODE_EXTRA_CA_CERTS for Node",
+    ]
 
 
 def _calls(running: Running) -> Sequence[str]:

@@ -67,10 +67,14 @@ class FunctionOptions:
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """The options of `gateway dev`. Port 0 means any free port; durations are seconds."""
+    """The options of `gateway dev`. Port 0 means any free port; durations are seconds.
+
+    ``tls_port`` is `None` without TLS.
+    """
 
     functions: tuple[FunctionOptions, ...]
     port: int
+    tls_port: int | None
     nats_port: int
     admin_port: int
     processes: int
@@ -84,6 +88,7 @@ class DevOptions:
         """Return every port with the name of its option."""
         return [
             ("--port", self.port),
+            ("--tls-port", self.tls_port or 0),
             ("--nats-port", self.nats_port),
             ("--admin-port", self.admin_port),
         ]
@@ -111,6 +116,7 @@ class DevOptions:
         used: dict[int, str] = {}
         for option, first, count in (
             ("--port", self.port, 1),
+            ("--tls-port", self.tls_port or 0, 1),
             ("--nats-port", self.nats_port, 1),
             # Each further process has its metrics one port higher.
             ("--admin-port", self.admin_port, self.processes),

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,35 @@ def test_the_printed_python_works_when_pasted(dev: Dev) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert "owned_by='examples'" in done.stdout
+
+
+def test_with_tls_an_authority_of_its_own_can_be_trusted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    authorities = []
+    for _ in range(2):
+        dev = start_dev(tmp_path, "--tls", "--tls-port", "0", "--data-dir", str(data))
+        try:
+            file = dev.ready["tls_authority"]
+            assert f"curl --cacert {file}" in dev.program.output
+            context = ssl.create_default_context(cafile=file)
+            with httpx.Client(http2=True, verify=context, timeout=PATIENCE_S) as client:
+                port = dev.ready["tls_url"].rpartition(":")[2]
+                url = f"https://{dev.ready['function_id']}.invocation.localhost:{port}/echo"
+                extensions = {"sni_hostname": httpx.URL(url).host}
+                response = client.post(
+                    f"https://127.0.0.1:{port}/echo",
+                    headers=dev.headers,
+                    content=b"hello",
+                    extensions=extensions,
+                )
+            assert (response.http_version, response.content) == ("HTTP/2", b"hello")
+            # Without TLS it serves as ever.
+            plain = httpx.post(f"{dev.ready['invocation_url']}/echo", headers=dev.headers)
+            assert plain.status_code == 200
+        finally:
+            dev.program.stop()
+        authorities.append(Path(file).read_bytes())
+    assert authorities[0] == authorities[1]
 
 
 def test_the_ready_file_has_everything_a_script_needs(dev: Dev) -> None:

@@ -22,6 +22,7 @@ def options(**changed: Any) -> DevOptions:
     given: dict[str, Any] = {
         "functions": functions_of(None, None, (), ()),
         "port": 8080,
+        "tls_port": None,
         "nats_port": 0,
         "admin_port": 0,
         "processes": 1,
