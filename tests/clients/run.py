@@ -54,7 +54,7 @@ def install_node() -> None:
 
 
 def install_nothing() -> None:
-    """Go and Java bring their clients along."""
+    """The others bring their clients along."""
 
 
 ALL = (
@@ -67,6 +67,8 @@ ALL = (
     Clients(
         "Node", ("node", "npm"), install_node, ("node", str(FOLDER / "node" / "node_sdks.mjs"))
     ),
+    Clients("curl", ("curl",), install_nothing, ("bash", str(HERE / "curl.sh"))),
+    Clients("nghttp", ("nghttp",), install_nothing, ("bash", str(HERE / "nghttp.sh"))),
     Clients("Go", ("go",), install_nothing, ("go", "run", str(HERE / "client.go"))),
     Clients("Java", ("java", "javac"), install_nothing, ("java", str(HERE / "Client.java"))),
 )
@@ -121,10 +123,14 @@ def try_out(clients: Clients, env: dict[str, str]) -> list[str]:
 def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        dev = start_dev(Path(folder))
+        dev = start_dev(Path(folder), "--tls", "--tls-port", "0")
         try:
             env = {
                 "BASE_URL": dev.ready["invocation_url"],
+                "TLS_URL": dev.ready["tls_url"],
+                "TLS_AUTHORITY": dev.ready["tls_authority"],
+                # Read by Go and Python.
+                "SSL_CERT_FILE": dev.ready["tls_authority"],
                 "API_KEY": dev.ready["api_key"],
                 "ONE_FUNCTION_KEY": one_function_key(dev),
             }

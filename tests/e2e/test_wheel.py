@@ -48,7 +48,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_our_packages_and_the_settings_files(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert top == {"wire", "runtime", "http1", "queueing", "gateway", "worker_agent"}
+    assert top == {"wire", "runtime", "http1", "http2", "queueing", "gateway", "worker_agent"}
     assert {"gateway/config/gateway.toml", "gateway/config/worker.toml"} <= set(names)
 
 
