@@ -10,12 +10,11 @@ from typing import Final
 
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
+from http1.server.request_head import MAX_LENGTH_DIGITS, MAX_METHOD_BYTES
 from http1.stream import Headers, Peer, Request
 from http2.frames import Code, StreamFault
 from wire.hosts import HostError, parse_authority
 
-MAX_LENGTH_DIGITS = 15
-MAX_METHOD_BYTES = 32
 _METHOD: Final = b":method"
 _SCHEME: Final = b":scheme"
 _AUTHORITY: Final = b":authority"
@@ -52,20 +51,28 @@ def read_head(
         raise _malformed("A request has no path or no scheme")
     values = dict(plain)
     length = _length(plain, values, ends=ends)
-    if len(method) > MAX_METHOD_BYTES or not _is_method(method):
-        raise _malformed("The method is malformed")
-    if len(path) > limits.max_request_line_bytes:
-        raise HttpError(414, "request-line-too-long", "The request line is too long")
-    if not _is_path(path) and not (path == b"*" and method == b"OPTIONS"):
-        raise bad_request("The request target is malformed")
+    _check(method, path, limits)
     if len(headers) > limits.max_headers:
         raise HttpError(431, "headers-too-large", "The headers are too many or too large", path)
+    if (expected := values.get(b"expect")) is not None and expected.lower() != b"100-continue":
+        raise HttpError(417, "expectation-failed", "Only 100-continue can be expected", path)
     try:
         authority, host = _host(pseudo.get(_AUTHORITY, b""), plain, values)
     except HttpError as error:
         error.target = path
         raise
     return Request(method, path, authority, plain, length, now, host, peer, values)
+
+
+def _check(method: bytes, path: bytes, limits: ServerLimits) -> None:
+    if not _is_method(method):
+        raise _malformed("The method is malformed")
+    if len(method) > MAX_METHOD_BYTES:
+        raise bad_request("The method is malformed")
+    if len(path) > limits.max_request_line_bytes:
+        raise HttpError(414, "request-line-too-long", "The request line is too long")
+    if not _is_path(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise bad_request("The request target is malformed")
 
 
 def read_trailers(headers: Headers) -> Headers:

@@ -409,7 +409,7 @@ class Http2Protocol(PeerConnection):
         self._streams[number] = response
         if not ends:
             response.body_left = request.body_bytes
-            response.expects_continue = request.values.get(b"expect") == b"100-continue"
+            response.expects_continue = b"expect" in request.values
         self._make_use()
         try:
             stream = self._connections.dispatch(request, response)
