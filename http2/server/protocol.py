@@ -337,6 +337,10 @@ class Http2Protocol(PeerConnection):
                 raise ConnectionFault(Code.STREAM_CLOSED, "A stream is opened a second time")
             return
         self._last_id = number
+        self._open(number, block, ends=ends)
+
+    def _open(self, number: int, block: bytes, *, ends: bool) -> None:
+        """Open a stream for a request."""
         known = self._known[ends].get(block)
         if len(self._streams) >= MAX_STREAMS:
             if known is None:
@@ -345,6 +349,7 @@ class Http2Protocol(PeerConnection):
         if known is not None:
             self._begin(number, known.request(monotonic(), self._peer), ends=ends)
             return
+        generation = self._decoder.generation
         headers = self._decode(block)
         if headers is None:
             self._make_noise(NOISE_OF_LARGE_HEAD)
@@ -352,11 +357,17 @@ class Http2Protocol(PeerConnection):
             self._begin_refused(number, error, ends=ends)
             return
         try:
-            request = self._request_of(block, headers, ends=ends)
+            request = self._request_of(headers, ends=ends)
         except HttpError as error:
             self._begin_refused(number, error, ends=ends)
-        else:
-            self._begin(number, request, ends=ends)
+            return
+        if request.known is not None and self._decoder.generation == generation:
+            # A block that enters something into the table does so each time that it comes.
+            blocks = self._known[ends]
+            if len(blocks) >= MAX_KNOWN_BLOCKS:
+                blocks.clear()
+            blocks[block] = request.known
+        self._begin(number, request, ends=ends)
 
     def _decode(self, block: bytes) -> Headers | None:
         headers = self._decoder.decode(block, self._limits.max_header_bytes)
@@ -366,25 +377,18 @@ class Http2Protocol(PeerConnection):
                 known.clear()
         return headers
 
-    def _request_of(self, block: bytes, headers: Headers, *, ends: bool) -> Request:
+    def _request_of(self, headers: Headers, *, ends: bool) -> Request:
         """Return the request with these headers; keep it if it came before."""
         parts = [part for header in headers for part in header]
         key = b"%d\n%b" % (ends, b"\n".join(parts))
         known = _repeated.known.get(key)
-        if known is None:
-            request = read_head(headers, self._limits, monotonic(), self._peer, ends=ends)
-            # A key is unambiguous: no name or value of a valid request has a line feed.
-            if not _repeated.has_come(key):
-                return request
-            known = request.known = KnownHead(request)
-            _repeated.keep(key, known)
-        else:
-            request = known.request(monotonic(), self._peer)
-        if self._decoder.generation == self._generation:
-            blocks = self._known[ends]
-            if len(blocks) >= MAX_KNOWN_BLOCKS:
-                blocks.clear()
-            blocks[block] = known
+        # No name or value of a valid request has a line feed.
+        if known is not None and key.count(b"\n") == len(parts):
+            return known.request(monotonic(), self._peer)
+        request = read_head(headers, self._limits, monotonic(), self._peer, ends=ends)
+        if known is None and _repeated.has_come(key):
+            request.known = KnownHead(request)
+            _repeated.keep(key, request.known)
         return request
 
     def _on_trailers(self, stream: Http2Response, block: bytes, *, ends: bool) -> None:
@@ -778,12 +782,15 @@ class Http2Protocol(PeerConnection):
         while blocked and not self.is_writing_paused and self._state is OPEN:
             number, stream = next(iter(blocked.items()))
             del blocked[number]
-            size = min(stream.window, self._window, self._max_frame, stream.pending_bytes)
-            if size <= 0 and stream.pending_bytes:
-                if self._window <= 0:
-                    blocked[number] = stream
-                    return
-                continue
+            size = 0
+            if stream.pending_bytes:
+                size = min(stream.window, self._window, self._max_frame, stream.pending_bytes)
+                if size <= 0:
+                    if self._window <= 0:
+                        blocked[number] = stream
+                        return
+                    # It comes back with its own window.
+                    continue
             self._send_pending(stream, size)
             if stream.pending and stream.window > 0:
                 blocked[number] = stream
@@ -831,9 +838,7 @@ class Http2Protocol(PeerConnection):
     def _end(self, stream: Http2Response) -> None:
         """The response is sent."""
         stream.stream = None
-        if stream.held:
-            self._held_bytes -= sum(map(len, stream.held))
-            stream.held.clear()
+        self._drop_held(stream)
         if stream.is_received:
             self._forget(stream)
         else:
@@ -856,9 +861,16 @@ class Http2Protocol(PeerConnection):
             self._set_deadline()
 
     def _drop(self, stream: Http2Response) -> None:
-        self._held_bytes -= sum(map(len, stream.held))
-        stream.held.clear()
+        self._drop_held(stream)
         self._forget(stream)
+
+    def _drop_held(self, stream: Http2Response) -> None:
+        """Nobody reads any more what is held of a body: others may have its room."""
+        if stream.held:
+            self._held_bytes -= sum(map(len, stream.held))
+            stream.held.clear()
+            if self._state is OPEN:
+                self._grant()
 
     def _break(self, stream: Http2Response) -> None:
         """A stream is over because its client says so, or because of a fault of the client."""

@@ -20,9 +20,11 @@ from http2.frames import (
     SETTINGS_ACK,
     Code,
     Kind,
+    Setting,
     encode_frame,
     encode_rst_stream,
     encode_settings,
+    encode_window_update,
 )
 from http2.header_blocks import encode_headers
 from http2.server.limits import (
@@ -464,6 +466,84 @@ def test_an_upload_after_its_response_ends_somewhere() -> None:
             harness.send(number, bytes(16_384))
     assert harness.responses[number].reset == Code.NO_ERROR
     assert harness.goaway is None
+
+
+def test_a_block_that_changes_the_table_is_decoded_each_time() -> None:
+    harness = RawHarness(on=answering).open()
+    headers = encode_headers(request_headers())
+
+    def ask(number: int, more: bytes) -> dict[bytes, bytes]:
+        harness.feed_raw(encode_frame(Kind.HEADERS, 5, number, headers + more))
+        return harness.last.request.values
+
+    entered = b"".join(b"\x40\x03x-%c\x01%c" % (name, name) for name in b"abcd")
+    assert ask(1, entered)[b"x-a"] == b"a"
+    for number in range(3, 13, 2):
+        assert ask(number, b"\x40\x05x-dup\x01y")[b"x-dup"] == b"y"
+    # Five entries came after x-d, each at the front of the table.
+    assert ask(13, bytes((0x80 | 62 + 5,)))[b"x-d"] == b"d"
+    assert ask(15, bytes((0x80 | 62 + 8,)))[b"x-a"] == b"a"
+
+
+def test_a_malformed_head_is_not_taken_for_a_valid_one_with_the_same_lines() -> None:
+    good = encode_headers([*request_headers(), (b"x-1", b"a"), (b"x-2", b"b")])
+    bad = encode_headers([*request_headers(), (b"x-1", b"a\nx-2\nb")])
+    harness = RawHarness(on=answering).open()
+    for number in (1, 3, 5):
+        harness.feed_raw(encode_frame(Kind.HEADERS, 5, number, good))
+    assert len(harness.exchanges) == 3
+    for number in (7, 9, 11):
+        harness.feed_raw(encode_frame(Kind.HEADERS, 5, number, bad))
+    assert len(harness.exchanges) == 3
+    assert [number for number, _ in harness.resets()] == [7, 9, 11]
+
+
+def test_a_response_that_ends_while_its_window_is_negative_ends() -> None:
+    harness = RawHarness().open()
+    harness.feed_raw(encode_frame(Kind.HEADERS, 5, 1, HEAD))
+    writer = harness.last.writer
+    writer.send_head(200, [], None)
+    writer.send_data(b"12345")
+    harness.feed_raw(encode_settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+    writer.send_end()
+    harness.loop.run()
+    assert harness.frames()[-1] == (Kind.DATA, END_STREAM, 1, b"")
+
+
+def test_nothing_is_sent_into_a_negative_window() -> None:
+    harness = RawHarness().open()
+    harness.feed_raw(encode_frame(Kind.HEADERS, 5, 1, HEAD))
+    writer = harness.last.writer
+    writer.send_head(200, [], None)
+    writer.send_data(b"12345")
+    harness.feed_raw(encode_settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+    writer.send_data(b"678")
+    writer.send_end()
+    harness.loop.run()
+    assert b"678" not in harness.transport.written
+    # -5 and 6 more: one byte.
+    harness.feed_raw(encode_window_update(1, 6))
+    assert harness.frames()[-1] == (Kind.DATA, 0, 1, b"6")
+    harness.feed_raw(encode_window_update(1, 2))
+    assert harness.frames()[-1] == (Kind.DATA, END_STREAM, 1, b"78")
+
+
+def test_what_was_held_of_a_reset_upload_makes_room_for_others() -> None:
+    harness = Http2Harness()
+    numbers = [harness.ask(b"POST", ends=False) for _ in range(16)]
+    for number in numbers:
+        harness.of(number).writer.pause_reading()
+    window = harness.client.local_flow_control_window
+    for _ in range(STREAM_WINDOW // 16_384):
+        for number in numbers:
+            if window(number) >= 16_384:
+                harness.send(number, bytes(16_384))
+    assert harness.client.outbound_flow_control_window < 16_384
+    for number in numbers:
+        harness.client.reset_stream(number)
+    harness.exchange()
+    assert harness.protocol.held_bytes == 0
+    assert harness.client.outbound_flow_control_window > CONNECTION_WINDOW // 2
 
 
 # Faults of the connection
