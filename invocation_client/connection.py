@@ -11,6 +11,7 @@ the connection grows as data comes, so that nothing else is slowed down. Pure.
 """
 
 from collections import deque
+from contextlib import suppress
 from enum import Enum, auto
 
 import httpx
@@ -28,11 +29,11 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from invocation_client.failures import CallFailure, Processing
-from invocation_client.goaway import GoawayFilter, GoawayFrame
+from invocation_client.goaway import FrameTooLong, GoawayFilter, GoawayFrame
 from invocation_client.pings import PingSchedule
 from invocation_client.request_head import Fields
 
@@ -223,13 +224,18 @@ class ConnectionCore:
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes of the server."""
         self._pings.heard(now)
-        for part in self._frames.feed(data):
-            if self.phase is ConnectionPhase.CLOSED:
-                return
-            if isinstance(part, GoawayFrame):
-                self._take_goaway(part, now)
-            else:
-                self._take_frames(part, now)
+        try:
+            for part in self._frames.feed(data):
+                if self.phase is ConnectionPhase.CLOSED:
+                    return
+                if isinstance(part, GoawayFrame):
+                    self._take_goaway(part, now)
+                else:
+                    for event in self._h2.receive_data(part):
+                        self._take_event(event, now)
+        except (H2Error, FrameTooLong) as error:
+            text = f"the server broke the protocol: {error}"
+            self._fail(CallFailure(httpx.RemoteProtocolError, text), None)
 
     def lost(self, reason: str) -> None:
         """The connection has ended below HTTP/2; ``reason`` completes a sentence."""
@@ -250,16 +256,6 @@ class ConnectionCore:
             self._pings.sent(now)
 
     # Inside
-
-    def _take_frames(self, data: bytes, now: float) -> None:
-        try:
-            events = self._h2.receive_data(data)
-        except H2Error as error:
-            text = f"the server broke the protocol: {error}"
-            self._fail(CallFailure(httpx.RemoteProtocolError, text), None)
-            return
-        for event in events:
-            self._take_event(event, now)
 
     def _take_event(self, event: Event, now: float) -> None:
         match event:
@@ -345,7 +341,8 @@ class ConnectionCore:
 
     def _reset(self, stream: CallStream, now: float) -> None:
         if stream.id in self._streams:
-            self._h2.reset_stream(stream.id, ErrorCodes.CANCEL)
+            with suppress(StreamClosedError):  # h2 has read on, maybe to the end of the stream
+                self._h2.reset_stream(stream.id, ErrorCodes.CANCEL)
             self._forget(stream, now)
 
     def _is_over(self, stream: CallStream) -> bool:

@@ -22,6 +22,10 @@ class GoawayFrame:
     code: int
 
 
+class FrameTooLong(Exception):
+    """The server sent no HTTP/2, or a frame above the limit."""
+
+
 class GoawayFilter:
     """Splits a byte stream into whole frames for h2, and GOAWAY frames."""
 
@@ -31,7 +35,8 @@ class GoawayFilter:
     def feed(self, data: bytes) -> Iterator[bytes | GoawayFrame]:
         """Yield the frames that are complete now: runs of frames for h2 as bytes.
 
-        A frame that is too long is passed on at once, for h2 to refuse.
+        Raises `FrameTooLong`, where h2 would wait for the end of the frame: the first bytes of a
+        server that speaks something else announce millions.
         """
         buffer = self._buffer
         buffer += data
@@ -39,8 +44,7 @@ class GoawayFilter:
         while len(buffer) >= end + _HEAD_BYTES:
             size = int.from_bytes(buffer[end : end + 3], "big")
             if size > _MAX_FRAME_BYTES:
-                end = len(buffer)
-                break
+                raise FrameTooLong("a frame is longer than this client allows")
             following = end + _HEAD_BYTES + size
             if len(buffer) < following:
                 break
