@@ -62,9 +62,7 @@ class AsyncHttp2Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; calls that are open raise `httpx.ReadError`."""
-        origins = list(self._origins.values())
-        self._origins.clear()
-        for origin in origins:
+        for origin in list(self._origins.values()):
             await origin.aclose()
 
     async def __aenter__(self) -> Self:

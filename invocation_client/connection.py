@@ -125,6 +125,7 @@ class ConnectionCore:
         self._keepalive_expiry_s = keepalive_expiry_s
         self._streams: dict[int, CallStream] = {}
         self._credit = 0
+        self._goaway_note = ""
         self._idle_since = 0.0
         self.phase = ConnectionPhase.STARTING
         self.failure: CallFailure | None = None
@@ -239,7 +240,7 @@ class ConnectionCore:
 
     def lost(self, reason: str) -> None:
         """The connection has ended below HTTP/2; ``reason`` completes a sentence."""
-        text = f"the connection was lost: {reason}"
+        text = f"the connection was lost: {reason}{self._goaway_note}"
         self._fail(CallFailure(httpx.ReadError, text, write_error=httpx.WriteError), None)
 
     def tick(self, now: float) -> None:
@@ -324,6 +325,7 @@ class ConnectionCore:
             self._fail(CallFailure(httpx.RemoteProtocolError, text), None)
             return
         self.phase = ConnectionPhase.DRAINING
+        self._goaway_note = f", after GOAWAY, {_name(frame.code)}"
         text = f"the server takes no more calls on this connection: GOAWAY, {_name(frame.code)}"
         for stream in [one for one in self._streams.values() if one.id > frame.last_stream]:
             processing = Processing.POSSIBLE if stream.status else Processing.LEFT_OUT

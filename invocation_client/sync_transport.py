@@ -76,7 +76,6 @@ class Http2Transport(httpx.BaseTransport):
         """Close all connections; calls that are open raise `httpx.ReadError`."""
         with self._lock:
             origins = list(self._origins.values())
-            self._origins.clear()
         for origin in origins:
             origin.close()
 

@@ -264,6 +264,22 @@ async def test_closing_the_transport_ends_calls_with_a_read_error() -> None:
             await call
 
 
+async def test_closing_the_transport_ends_calls_of_threads_with_a_read_error() -> None:
+    async def script(_: ScriptedStream) -> None: ...
+
+    transport = invocation_client.Http2Transport()
+
+    def call(url: str) -> httpx.Response:
+        return httpx.Client(transport=transport).get(url)
+
+    async with scripted_http2(script) as server:
+        response = asyncio.ensure_future(asyncio.to_thread(call, server.url))  # noqa: TID251
+        await only_stream(server)
+        await asyncio.to_thread(transport.close)
+        with pytest.raises(httpx.ReadError, match="closed"):
+            await response
+
+
 async def test_a_cancelled_task_resets_its_stream() -> None:
     async def script(_: ScriptedStream) -> None: ...
 

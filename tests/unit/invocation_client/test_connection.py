@@ -258,6 +258,17 @@ def test_a_draining_connection_sends_bodies_and_pings() -> None:
     assert pair.core.phase is ConnectionPhase.DRAINING
 
 
+def test_a_connection_that_is_lost_after_goaway_says_why() -> None:
+    pair = Pair()
+    stream = pair.open()
+    pair.to_server()
+    pair.core.receive(goaway(stream.id, ErrorCodes.ENHANCE_YOUR_CALM), pair.now)
+    pair.core.lost("the server closed it")
+    assert stream.failure is not None
+    assert "ENHANCE_YOUR_CALM" in stream.failure.text
+    assert stream.failure.processing is Processing.POSSIBLE
+
+
 def test_nonsense_instead_of_frames_fails_all_streams() -> None:
     pair = Pair()
     stream = pair.open()
