@@ -1,6 +1,7 @@
 """A connection that tasks of one asyncio loop share. It needs no task of its own."""
 
 import asyncio
+from typing import cast
 
 import httpx
 
@@ -30,8 +31,8 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no instances of it.
+        self._transport = cast("asyncio.Transport", transport)
         self._pump()
 
     def data_received(self, data: bytes) -> None:

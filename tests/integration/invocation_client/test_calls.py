@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import uvloop
 
 import invocation_client
 from http1.server.certificates import CertificateFiles, Certificates
@@ -195,6 +196,19 @@ async def test_bodies_are_streamed_from_iterators(site: Site) -> None:
     transport = invocation_client.AsyncHttp2Transport(verify=site.verify)
     async with httpx.AsyncClient(transport=transport, timeout=PATIENCE_S) as client:
         assert (await client.post(f"{site.url}/p", content=async_parts())).content == expected
+
+
+async def test_tasks_may_run_on_uvloop(site: Site) -> None:
+    async def call(url: str, proxy: str | None) -> list[bytes]:
+        transport = invocation_client.AsyncHttp2Transport(verify=site.verify, proxy=proxy)
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE_S) as client:
+            calls = (client.post(url, content=bytes(300_000)) for _ in range(5))
+            return [response.content for response in await asyncio.gather(*calls)]
+
+    async with connect_proxy() as proxy:
+        for through in (None, proxy.url):
+            bodies = await asyncio.to_thread(lambda url: uvloop.run(call(site.url, url)), through)
+            assert bodies == [b"/ " + bytes(300_000)] * 5
 
 
 @pytest.mark.parametrize("name", ["ping_interval_s", "ping_timeout_s", "keepalive_expiry_s"])
