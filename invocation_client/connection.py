@@ -99,7 +99,8 @@ class ConnectionCore:
     """See the module. ``keepalive_expiry_s``: how long it stays open without a stream."""
 
     def __init__(self, pings: PingSchedule, keepalive_expiry_s: float | None) -> None:
-        # One malformed response ends its own call, not all of them, so h2 does not check headers.
+        # One malformed head ends its own call, not all of them, so h2 does not check headers. A
+        # content-length that does not fit the body still makes it give up the connection.
         # What goes out was checked before (request_head.py).
         self._h2 = H2Connection(
             H2Configuration(

@@ -135,6 +135,18 @@ async def test_a_body_that_the_server_does_not_read_is_a_write_timeout(callers: 
             await stream.reset.wait()
 
 
+async def test_a_connection_that_is_lost_during_an_upload_is_a_write_error(
+    callers: Callers,
+) -> None:
+    async def script(stream: ScriptedStream) -> None:
+        stream.connection.close()
+
+    async with scripted_http2(script, reads_bodies=False) as server, callers() as caller:
+        with pytest.raises(httpx.WriteError, match="lost"):
+            await caller.request("POST", server.url, content=bytes(2_000_000))
+        assert len(server.connections) == 1
+
+
 async def test_a_response_before_the_end_of_the_request_ends_the_upload(callers: Callers) -> None:
     async def script(stream: ScriptedStream) -> None:
         await stream.respond(b"too large", 413)
