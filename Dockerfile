@@ -19,6 +19,7 @@ COPY http2 ./http2
 COPY queueing ./queueing
 COPY gateway ./gateway
 COPY worker_agent ./worker_agent
+COPY invocation_client ./invocation_client
 COPY config ./config
 RUN /opt/gateway/bin/pip install --no-deps . \
  && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib

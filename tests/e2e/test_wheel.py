@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -48,7 +49,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_our_packages_and_the_settings_files(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert top == {"wire", "runtime", "http1", "http2", "queueing", "gateway", "worker_agent"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert top == set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     assert {"gateway/config/gateway.toml", "gateway/config/worker.toml"} <= set(names)
 
 

@@ -13,7 +13,7 @@ from runtime.setting_rules import read_value
 from runtime.settings import Section, keys
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent")
+PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent", "invocation_client")
 JOURNEY = (
     "http1",
     "dispatch",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent")
+PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent", "invocation_client")
 GENERATED = {"wire/nvcf_pb2.py"}
 
 _BLOCK = re.compile(r"^```retired\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -1,0 +1,10 @@
+"""A client for long calls: an httpx transport over HTTP/2 that sends PINGs while a call is silent.
+
+It is independent of the gateway: it needs httpx and h2, and nothing of the other packages.
+"""
+
+from invocation_client.async_transport import AsyncHttp2Transport
+from invocation_client.nvcf import poll_seconds, request_id, status
+from invocation_client.sync_transport import Http2Transport
+
+__all__ = ["AsyncHttp2Transport", "Http2Transport", "poll_seconds", "request_id", "status"]
