@@ -102,7 +102,6 @@ class Http2Protocol(PeerConnection):
         "_held",
         "_held_bytes",
         "_is_leaving",
-        "_is_partial",
         "_known",
         "_last_id",
         "_max_frame",
@@ -115,6 +114,7 @@ class Http2Protocol(PeerConnection):
         "_reset",
         "_stream_window",
         "_streams",
+        "_waits_s",
         "_window",
     )
 
@@ -142,7 +142,8 @@ class Http2Protocol(PeerConnection):
         self._credit = 0
         self._held_bytes = 0
         self._reads_on_soon = False
-        self._is_partial = self._is_leaving = False
+        self._is_leaving = False
+        self._waits_s = 0.0
         self._noise = 0.0
         self._noise_at = connections.now
 
@@ -411,6 +412,7 @@ class Http2Protocol(PeerConnection):
         response.is_received = ends
         response.heard_at = self._connections.now
         self._streams[number] = response
+        self._waits_s = inf
         if not ends:
             response.body_left = request.body_bytes
             response.expects_continue = b"expect" in request.values
@@ -437,6 +439,7 @@ class Http2Protocol(PeerConnection):
         response.is_received = ends
         response.heard_at = self._connections.now
         self._streams[number] = response
+        self._waits_s = inf
         self._send_error(response, error)
 
     def _fail_exchange(self, response: Http2Response) -> dict[str, dict[str, str]]:
@@ -527,7 +530,7 @@ class Http2Protocol(PeerConnection):
             except Exception:
                 log.exception("edge.exchange_failed", extra=self._fail_exchange(stream))
         stream.credit += len(data)
-        if not ends:
+        if not ends and stream.id in self._streams:
             self._grant_stream(stream)
 
     def _receive_end(self, stream: Http2Response) -> None:
@@ -989,18 +992,18 @@ class Http2Protocol(PeerConnection):
     def _set_deadline(self) -> None:
         """Set the deadline of the connection itself; that of a stream is its own."""
         if self._block is not None or (self._held and not self._streams):
-            if not self._is_partial:
-                self._is_partial = True
-                self.wait(self._limits.head_timeout_s)
-            return
-        self._is_partial = False
-        if self._streams:
-            self._deadline = inf
+            waits_s = self._limits.head_timeout_s
+        elif self._streams:
+            waits_s = inf
         elif self._connections.closes_idle or self._is_leaving:
             # Not at once: a GOAWAY that httpx reads with a response fails the call.
-            self.wait(LAST_IDLE_S)
+            waits_s = LAST_IDLE_S
         else:
-            self.wait(self._limits.idle_timeout_s)
+            waits_s = self._limits.idle_timeout_s
+        if waits_s != self._waits_s:
+            # Else it goes on: neither a head in pieces nor PINGs put it off.
+            self._waits_s = waits_s
+            self.wait(waits_s)
 
     def check(self, now: float) -> None:
         """Apply every time limit; ``now`` is `Connections.now`."""

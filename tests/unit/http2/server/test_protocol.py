@@ -772,6 +772,32 @@ def test_an_idle_connection_is_closed_with_goaway_and_a_busy_one_is_not() -> Non
     assert harness.goaway.error_code == Code.NO_ERROR
 
 
+def test_requests_keep_a_connection_however_soon_they_are_served() -> None:
+    harness = Http2Harness(ServerLimits(idle_timeout_s=10.0), on=answering)
+    for _ in range(20):
+        harness.ask()
+        harness.pass_time(6.0)
+    harness.exchange()
+    assert harness.goaway is None
+
+
+def test_pings_do_not_keep_an_idle_connection_or_a_drain() -> None:
+    for drains, limit_s in ((False, 20.0), (True, 4.0)):
+        harness = Http2Harness(ServerLimits(idle_timeout_s=10.0))
+        if drains:
+            harness.connections.draining = harness.connections.closes_idle = True
+            harness.protocol.drain()
+        passed = 0.0
+        while harness.goaway is None:
+            harness.client.ping(bytes(8))
+            harness.exchange()
+            harness.pass_time(0.2)
+            harness.exchange()
+            passed += 0.2
+            assert passed < limit_s
+        assert harness.goaway.error_code == Code.NO_ERROR
+
+
 def test_a_head_has_to_come_in_time() -> None:
     for head in (encode_frame(Kind.HEADERS, 0, 1, HEAD), encode_frame(Kind.HEADERS, 4, 1, HEAD)):
         harness = RawHarness(ServerLimits(head_timeout_s=5.0)).open()
