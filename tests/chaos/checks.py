@@ -141,13 +141,13 @@ def outcomes_are_those_of_the_faults(history: History) -> Iterator[Violation]:
 def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Violation]:
     """A call that waited, and that no worker had begun, is not refused because the broker restarts.
 
-    While a worker of its function has a fault, nobody knows what that has begun.
+    While a worker of its function has a fault, nobody knows what that has begun; and one that the
+    restart did not end can be refused because of a later fault.
     """
     layout = history.layout
     for fault in history.faults:
         if fault.target != layout.broker or fault.kind not in _STARTS:
             continue
-        others = list(history.faults_during(fault.began_at, fault.ended_at, TAIL_S))
         for call in history.calls:
             if call.status != UNAVAILABLE or call.is_served or history.runs_of.get(call.number):
                 continue
@@ -155,8 +155,10 @@ def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Vio
             # Pipelined calls end together: a head tells when this one was refused.
             told_at = call.head_at or call.ended_at
             waited = call.started_at + sent_s < fault.began_at <= told_at
-            hit = {call.gateway, *layout.parts_of(call.function)}
-            if waited and not any(other.target in hit for other in others):
+            until = max(fault.ended_at, told_at)
+            others = history.faults_during(fault.began_at, until, TAIL_S)
+            hit = {call.gateway, layout.broker, *layout.parts_of(call.function)}
+            if waited and not any(other.target in hit for other in others if other is not fault):
                 yield Violation(
                     "nothing_that_waits_is_lost_with_the_broker",
                     f"call {call.number} waited for {fault.began_at - call.started_at:.2f} s "
