@@ -190,8 +190,8 @@ async def test_goaway_sends_calls_that_were_left_out_to_a_new_connection(callers
     may_end = asyncio.Event()
 
     async def script(stream: ScriptedStream) -> None:
+        await stream.ended.wait()
         if stream.path == "/left-out" and len(server.connections) == 1:
-            await stream.ended.wait()
             await stream.connection.goaway(1)
             return
         if stream.path == "/taken":
