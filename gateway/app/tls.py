@@ -48,7 +48,7 @@ def open_certificates(tls: TlsSettings) -> "Certificates | None":
 def serve_tls(tls: TlsSettings, stack: AsyncExitStack) -> Secure | None:
     """Return what a listener needs for TLS; the files are read again when they change.
 
-    Raises `SettingsError`.
+    Raises `http1.server.certificates.CertificateError`.
     """
     certificates = open_certificates(tls)
     if certificates is None:

@@ -89,14 +89,10 @@ class Listener:
                     ssl_handshake_timeout=limits.head_timeout_s,
                     ssl_shutdown_timeout=limits.linger_s,
                 )
-            elif listening.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(
-                    self._make_protocol, sock=listening, backlog=BACKLOG
-                )
             else:
-                server = await loop.create_server(
-                    self._make_protocol, sock=listening, backlog=BACKLOG
-                )
+                is_unix = listening.family == socket.AF_UNIX
+                serve = loop.create_unix_server if is_unix else loop.create_server
+                server = await serve(self._make_protocol, sock=listening, backlog=BACKLOG)
             self._servers.append(server)
 
     def serve(self, dispatch: Dispatch) -> None:

@@ -514,9 +514,7 @@ class Http1Protocol(PeerConnection):
                 self._time_out()
             elif self._state is LINGERING:
                 self.end_linger()
-        elif self._sent_bytes != self._drained_bytes and self.is_write_stalled(now):
-            self.peer_lost()
-        elif self._sent_bytes != self._acked_bytes and self.is_peer_vanished(now):
+        elif self.is_peer_gone(now):
             self.peer_lost()
         if not self._is_reading:
             self._check_peer()

@@ -227,6 +227,13 @@ class PeerConnection(asyncio.Protocol):
         connections = self._connections
         self._deadline = connections.now + connections.slack_s + seconds
 
+    def is_peer_gone(self, now: float) -> bool:
+        """Whether the peer reads nothing or has vanished; to be called at every check."""
+        sent_bytes = self._sent_bytes
+        return (sent_bytes != self._drained_bytes and self.is_write_stalled(now)) or (
+            sent_bytes != self._acked_bytes and self.is_peer_vanished(now)
+        )
+
     def is_write_stalled(self, now: float) -> bool:
         """Whether the peer has read nothing for `write_stall_s`; to be called at every check."""
         waiting_bytes = self._transport.get_write_buffer_size()

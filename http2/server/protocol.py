@@ -10,6 +10,7 @@ GOAWAY with ENHANCE_YOUR_CALM.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 
@@ -442,6 +443,15 @@ class Http2Protocol(PeerConnection):
         self._waits_s = inf
         self._send_error(response, error)
 
+    def _call(
+        self, response: Http2Response, report: Callable[..., object], *arguments: object
+    ) -> None:
+        """Report an event to a request's stream; if that fails, so does its exchange alone."""
+        try:
+            report(*arguments)
+        except Exception:
+            log.exception("edge.exchange_failed", extra=self._fail_exchange(response))
+
     def _fail_exchange(self, response: Http2Response) -> dict[str, dict[str, str]]:
         """Respond 500; return what the log tells besides the error."""
         request_id = new_uuid()
@@ -472,10 +482,7 @@ class Http2Protocol(PeerConnection):
             stream = response.stream
             if response.owes_first_part_end and stream is not None:
                 response.owes_first_part_end = False
-                try:
-                    stream.first_part_end()
-                except Exception:
-                    log.exception("edge.exchange_failed", extra=self._fail_exchange(response))
+                self._call(response, stream.first_part_end)
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
@@ -525,10 +532,7 @@ class Http2Protocol(PeerConnection):
             self._held_bytes += len(data)
             return
         else:
-            try:
-                stream.stream.request_data(data)
-            except Exception:
-                log.exception("edge.exchange_failed", extra=self._fail_exchange(stream))
+            self._call(stream, stream.stream.request_data, data)
         stream.credit += len(data)
         if not ends and stream.id in self._streams:
             self._grant_stream(stream)
@@ -541,13 +545,10 @@ class Http2Protocol(PeerConnection):
     def _deliver_end(self, stream: Http2Response) -> None:
         stream.owes_first_part_end = False
         if stream.stream is not None:
-            try:
-                if stream.request_trailers:
-                    stream.stream.request_trailers(stream.request_trailers)
-                if stream.stream is not None:
-                    stream.stream.request_end()
-            except Exception:
-                log.exception("edge.exchange_failed", extra=self._fail_exchange(stream))
+            if stream.request_trailers:
+                self._call(stream, stream.stream.request_trailers, stream.request_trailers)
+            if stream.stream is not None:
+                self._call(stream, stream.stream.request_end)
         elif stream.is_sent and not stream.pending:
             self._forget(stream)
 
@@ -974,10 +975,7 @@ class Http2Protocol(PeerConnection):
             data = held.popleft()
             self._held_bytes -= len(data)
             stream.credit += len(data)
-            try:
-                stream.stream.request_data(data)
-            except Exception:
-                log.exception("edge.exchange_failed", extra=self._fail_exchange(stream))
+            self._call(stream, stream.stream.request_data, data)
         if self._state is not OPEN or held:
             return
         if stream.is_received:
@@ -1015,9 +1013,7 @@ class Http2Protocol(PeerConnection):
                 self._go_away(Code.NO_ERROR)
             elif self._state is LINGERING:
                 self.end_linger()
-        elif self._sent_bytes != self._drained_bytes and self.is_write_stalled(now):
-            self.peer_lost()
-        elif self._sent_bytes != self._acked_bytes and self.is_peer_vanished(now):
+        elif self.is_peer_gone(now):
             self.peer_lost()
         elif not self._is_reading and self.has_socket_error():
             self.peer_lost()
