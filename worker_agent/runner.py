@@ -25,7 +25,7 @@ from wire.envelope import EnvelopeError
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
-from worker_agent.job.machine import Job
+from worker_agent.job.machine import SWITCHING, Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.window import StartGate
@@ -554,7 +554,8 @@ class JobRunner:
         """Renew every lease, and end jobs that are too old; to be called every 10 s."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
-            if job.leased_at < oldest and job.state is not DONE:
+            # A WebSocket may last longer: its gateway process ends it.
+            if job.leased_at < oldest and job.state is not DONE and job.status != SWITCHING:
                 job.cancel()
         self.renew()
         if self._reported:

@@ -18,6 +18,7 @@ from gateway.app.options import (
     edge_limits,
     sources,
     store_options,
+    websocket_limits,
 )
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
@@ -360,6 +361,7 @@ class GatewayProcess:
             process=self._number,
             uploads=self._uploads,
             max_body_bytes=settings.edge.max_body_bytes,
+            websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
