@@ -125,13 +125,13 @@ class Connection:
 
     async def end(self) -> bytes:
         """Read what is still to come until the other side's end, which may be a reset."""
-        found = b""
+        found = bytearray()
         try:
-            while data := await self.reader.read(65_536):
+            while data := await self.reader.read(1 << 20):
                 found += data
         except ConnectionError:
             pass
-        return found
+        return bytes(found)
 
     def close(self) -> None:
         self.writer.close()
