@@ -351,6 +351,12 @@ class RequestWriter(Protocol):
     def reset(self) -> None:
         """Close so that the server's next write fails. No response stream is called again."""
 
+    def end(self) -> None:
+        """Close after sending what was written, or reset if the server does not read it.
+
+        No response stream is called again.
+        """
+
 
 class Failure(IntEnum):
     """Why a request got no complete response."""

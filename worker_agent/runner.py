@@ -479,7 +479,7 @@ class JobRunner:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
         now = job.freed_at = self._loop.time()
-        if job.status and not job.fault:
+        if job.status and job.status != SWITCHING and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:

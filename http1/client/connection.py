@@ -278,6 +278,13 @@ class ClientConnection(WatchedConnection):
         self.response_stream = None
         self._transport.close()
 
+    def end(self) -> None:
+        """Close after sending what was written, or reset if the server does not read it."""
+        if self.is_writing_paused:
+            self.reset()
+        else:
+            self.close_after_writing()
+
     def break_off(self) -> None:
         """End as if the peer had sent a reset."""
         self._break(Failure.RESET)

@@ -546,8 +546,8 @@ class Job:
         if inference is None:
             self._free()
         elif self.status == SWITCHING:
-            # There is nothing to wait for: no request of which the server could be working on.
-            inference.reset()
+            # There is nothing to wait for: no request on which the server could be working.
+            inference.end()
             self._free()
         else:
             self._context.inference.discard(inference, self)
