@@ -25,9 +25,10 @@ from wire.envelope import EnvelopeError
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
-from worker_agent.job.machine import SWITCHING, Job
+from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
+from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
 

@@ -1,4 +1,4 @@
-"""An invocation that asks for a WebSocket (`docs/wire.md` §21).
+"""An invocation that asks for a WebSocket (`docs/wire.md` §22).
 
 Until the worker says that the inference server has agreed, it is an invocation like any other, with
 a body that is always fetched and never waited for. From then on it is two directions of bytes that

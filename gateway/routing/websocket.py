@@ -1,7 +1,7 @@
 """Calls that ask for a WebSocket: what their handshake must be, and a key that a page has sent.
 
 A page cannot set headers of a WebSocket. It can offer subprotocols, and one of them may be its key
-(`docs/wire.md` §21.2): that one is taken out before anything else reads the request.
+(`docs/wire.md` §22.2): that one is taken out before anything else reads the request.
 """
 
 from gateway.domain.model import FunctionVersion

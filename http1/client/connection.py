@@ -147,10 +147,10 @@ class ClientConnection(WatchedConnection):
         *,
         is_chunked: bool = False,
         is_complete: bool = True,
+        accepts_upgrade: bool = False,
         is_head: bool = False,
         is_safe: bool = False,
         reports_interim: bool = False,
-        accepts_upgrade: bool = False,
     ) -> None:
         """Send a request; ``head`` includes its blank line.
 

@@ -58,9 +58,9 @@ class Http2Response:
     what waits for a window; ``window`` is the client's for this stream, which SETTINGS can make
     negative. ``held`` is what waits for the reader; ``credit`` was delivered and is not granted
     again, ``recv_left`` what the client may still send; ``lingered`` counts what came after the
-    response. ``body_left`` is what is missing of the announced body, ``None``: not announced.
-    ``is_sent``: the response is complete, ``is_received``: the request. ``is_tunnel``: its data are
-    the bytes of another protocol, and it is not over yet.
+    response. ``is_tunnel``: its data are the bytes of another protocol, and it is not over yet.
+    ``body_left`` is what is missing of the announced body, ``None``: not announced.
+    ``is_sent``: the response is complete, ``is_received``: the request.
     """
 
     __slots__ = (
@@ -113,9 +113,10 @@ class Http2Response:
         self.body_left: int | None = None
         self.trailers: Headers = []
         self.request_trailers: Headers = []
+        self.is_tunnel = False
         self.heard_at = 0.0
         self._left: int | None = None
-        self.is_started = self.is_sent = self.is_received = self.is_tunnel = False
+        self.is_started = self.is_sent = self.is_received = False
         self.is_paused = self.is_body_paused = False
         self.expects_continue = self.owes_first_part_end = False
 

@@ -34,15 +34,13 @@ from worker_agent.job.states import (
     State,
     impossible,
 )
-from worker_agent.job.websocket import NOT_FROM_SERVER, Upgrade, agreed_headers
+from worker_agent.job.websocket import NOT_FROM_SERVER, SWITCHING, Upgrade, agreed_headers
 
 _MAX_KNOWN_HEADS = 64
 _MAX_KNOWN_HEAD_BYTES = 4096
 _known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
 """Heads by the identity of their headers: those that repeat are parsed once, so they are shared
 (`http1.client.response_head.read_head`)."""
-SWITCHING = 101
-"""The status of a job whose inference server has agreed to a WebSocket, which has no limit here."""
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 

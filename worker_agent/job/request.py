@@ -35,11 +35,11 @@ _NAMES_SET_HERE = (
         b"host",
         b"expect",
         CONTENT_LENGTH,
+        NVCF_UPGRADE,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
         NVCF_INVOCATION_REGION,
-        NVCF_UPGRADE,
     }
 )
 _SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
@@ -151,11 +151,11 @@ class _Prepared(NamedTuple):
     """
 
     start: bytes
+    upgrades: bool
     length: bytes | None
     poll_s: int
     region: bytes
     passes_interim: bool
-    upgrades: bool
 
 
 def _prepare(envelope: Envelope) -> _Prepared:
@@ -167,11 +167,11 @@ def _prepare(envelope: Envelope) -> _Prepared:
     poll = dropped.get(NVCF_POLL_SECONDS)
     return _Prepared(
         start,
+        dropped.get(NVCF_UPGRADE) == WEBSOCKET,
         dropped.get(CONTENT_LENGTH),
         poll_seconds(poll) if poll else DEFAULT_POLL_S,
         dropped.get(NVCF_INVOCATION_REGION, b""),
         dropped.get(NVCF_PASS_INTERIM) == b"true",
-        dropped.get(NVCF_UPGRADE) == WEBSOCKET,
     )
 
 

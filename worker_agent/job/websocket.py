@@ -1,4 +1,4 @@
-"""A request that asks the inference server for a WebSocket, and its agreement (`docs/wire.md` §21).
+"""A request that asks the inference server for a WebSocket, and its agreement (`docs/wire.md` §22).
 
 The agent speaks for the client: it sends the upgrade on a connection of its own, and what the
 server answers is checked against the key that was sent (RFC 6455 §4.1).
@@ -21,6 +21,8 @@ from wire.websocket import (
 _LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _NOT_AGREED = Defect("upgrade", "The server changes to another protocol than WebSocket")
 _NOT_ACCEPTED = Defect("upgrade", "The server's sec-websocket-accept is not for the key")
+SWITCHING = 101
+"""The status of a job whose inference server has agreed to a WebSocket, which has no limit here."""
 NOT_FROM_SERVER = frozenset({NVCF_UPGRADED})
 """What only the agent may say: a function could forge it."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
