@@ -2,11 +2,8 @@
 
 import asyncio
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,9 +13,10 @@ from gateway.domain.model import FunctionVersion, VersionKey
 from gateway.store.nats_kv import Store
 from tests.support.followed_store import connected
 from tests.support.http2_client import Http2Client, http2_client
-from tests.support.programs import Program, resident_bytes
+from tests.support.programs import resident_bytes
+from tests.support.socket_world import SocketWorld, running_sockets
 from tests.support.stack import Gateway, Stack, start
-from tests.support.waiting import PATIENCE_S, until, until_unchanged
+from tests.support.waiting import until, until_unchanged
 from tests.support.websockets import (
     BINARY,
     CLOSE,
@@ -28,7 +26,6 @@ from tests.support.websockets import (
     TEXT,
     Connection,
     Frame,
-    Response,
     ServedSocket,
     SocketServer,
     close_frame,
@@ -36,70 +33,14 @@ from tests.support.websockets import (
 )
 
 
-class World:
-    """A gateway, a worker agent with one slot, and an inference server of the test's own."""
-
-    def __init__(self, stack: Stack, server: SocketServer) -> None:
-        self.stack = stack
-        self.server = server
-        self.connections: list[Connection] = []
-        self.gateway: Gateway
-        self.agent: Program
-
-    async def begin(self, slots: int = 1, **settings: str) -> None:
-        self.gateway = await asyncio.to_thread(self.stack.gateway, **settings)
-        self.agent = await self.start_agent(slots)
-
-    async def start_agent(self, slots: int = 1) -> Program:
-        """Start an agent while this process serves the probe of its inference server."""
-        return await asyncio.to_thread(
-            self.stack.agent,
-            INFERENCE__PORT=str(self.server.port),
-            INFERENCE__MAX_CONCURRENCY=str(slots),
-        )
-
-    async def ask(self, path: str = "/ws", **headers: str) -> tuple[Connection, Response]:
-        """Ask for a WebSocket; an empty header is not sent."""
-        connection = await Connection.open(self.gateway.url)
-        self.connections.append(connection)
-        response = await connection.handshake(path, {**self.gateway.headers, **headers})
-        return connection, response
-
-    async def open(self, path: str = "/ws", **headers: str) -> Connection:
-        """Open a WebSocket, which must be agreed to."""
-        connection, response = await self.ask(path, **headers)
-        assert response.status == 101, response
-        return connection
-
-    async def ended(self) -> dict[str, Any]:
-        """Return the access line of the first WebSocket that has ended."""
-        return await asyncio.to_thread(self.gateway.program.wait_event, "invocation.finished")
-
-    async def until_ended(self, *ends: str) -> None:
-        """Wait until the inference server has seen so many ends, of these kinds."""
-        await until(lambda: self.server.ends, lambda found: found == list(ends))
-
-
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    with tempfile.TemporaryDirectory(prefix="stack-") as folder:
-        stack = Stack(Path(folder))
-        server = SocketServer()
-        world = World(stack, server)
-        try:
-            async with asyncio.timeout(3 * PATIENCE_S):
-                await stack.start()
-                await server.server.start()
-                yield world
-        finally:
-            for connection in world.connections:
-                connection.abort()
-            server.server.stop()
-            await stack.stop()
+async def world() -> AsyncIterator[SocketWorld]:
+    async with running_sockets() as world:
+        yield world
 
 
 @pytest.mark.parametrize("direct", ["true", "false"])
-async def test_messages_of_every_size_and_kind_come_back(world: World, direct: str) -> None:
+async def test_messages_of_every_size_and_kind_come_back(world: SocketWorld, direct: str) -> None:
     await world.begin(QUEUE__DIRECT=direct)
     # The first one goes through the queue in any case, and opens the channel.
     for _ in range(2):
@@ -130,7 +71,7 @@ async def test_messages_of_every_size_and_kind_come_back(world: World, direct: s
     assert line["request_bytes"] > 4_000_000 < line["response_bytes"]
 
 
-async def test_ends_are_passed_on_in_both_directions_and_free_the_slot(world: World) -> None:
+async def test_ends_are_passed_on_in_both_directions_and_free_the_slot(world: SocketWorld) -> None:
     await world.begin()
     # The server sends an end of its own, and what the client still says goes nowhere.
     closing = asyncio.Event()
@@ -179,7 +120,7 @@ async def test_ends_are_passed_on_in_both_directions_and_free_the_slot(world: Wo
     assert (await socket.end()) in (b"", b"\x82\x7e\xff\xff half")
 
 
-async def test_a_handshake_that_is_refused_waits_or_is_wrong(world: World) -> None:
+async def test_a_handshake_that_is_refused_waits_or_is_wrong(world: SocketWorld) -> None:
     await world.begin()
     # What the inference server says in place of 101 arrives as it is, also if it forges our word.
     world.server.refusal = (
@@ -236,7 +177,7 @@ async def waiting_calls(gateway: Gateway) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-async def test_a_key_among_the_subprotocols_opens_and_is_seen_by_nobody(world: World) -> None:
+async def test_a_key_among_the_subprotocols_opens_and_is_seen_by_nobody(world: SocketWorld) -> None:
     await world.begin(slots=32, DRAIN__TIMEOUT_S="0.1")
     key = world.stack.demo.api_key
     offers = "sec-websocket-protocol"
@@ -291,7 +232,7 @@ async def set_policy(stack: Stack, policy: PagePolicy) -> None:
         await store.put(replace(version, page_policy=policy), revision)
 
 
-async def test_what_ends_on_the_way_ends_both_sides(world: World) -> None:
+async def test_what_ends_on_the_way_ends_both_sides(world: SocketWorld) -> None:
     await world.begin(slots=4)
     first = await world.open()
     await first.echo(TEXT, b"x")
@@ -308,7 +249,7 @@ async def test_what_ends_on_the_way_ends_both_sides(world: World) -> None:
     await until(lambda: world.server.running, lambda count: count == 0)
 
 
-async def test_limits_and_drains_end_a_websocket(world: World) -> None:
+async def test_limits_and_drains_end_a_websocket(world: SocketWorld) -> None:
     await world.begin(
         slots=4,
         WEBSOCKET__IDLE_S="0.5",
@@ -338,7 +279,7 @@ async def test_limits_and_drains_end_a_websocket(world: World) -> None:
     world.gateway.program.send(signal.SIGTERM)
 
 
-async def test_a_drain_waits_for_websockets_and_then_ends_them(world: World) -> None:
+async def test_a_drain_waits_for_websockets_and_then_ends_them(world: SocketWorld) -> None:
     await world.begin(slots=4, DRAIN__TIMEOUT_S="1.5")
     leaving, staying = await world.open(), await world.open()
     world.gateway.program.send(signal.SIGTERM)
@@ -353,7 +294,7 @@ async def test_a_drain_waits_for_websockets_and_then_ends_them(world: World) -> 
     assert '"outcome":"drained"' in world.gateway.program.output
 
 
-async def test_a_slow_reader_on_either_side_pauses_the_other(world: World) -> None:
+async def test_a_slow_reader_on_either_side_pauses_the_other(world: SocketWorld) -> None:
     reading, got = asyncio.Event(), 0
     sent = 0
     part, most = bytes(65_536), 64_000_000
@@ -429,7 +370,7 @@ class Stream:
         return body[self.number][self._fed - size : self._fed]
 
 
-async def test_websockets_over_http_2_end_with_their_stream(world: World) -> None:
+async def test_websockets_over_http_2_end_with_their_stream(world: SocketWorld) -> None:
     await world.begin(slots=2)
     headers = {**world.gateway.headers, "sec-websocket-version": "13"}
     async with http2_client(world.gateway.url) as client:
