@@ -241,6 +241,16 @@ async def test_what_ends_on_the_way_ends_both_sides(world: SocketWorld) -> None:
     await until(lambda: world.server.running, lambda count: count == 0)
     line = await world.ended()
     assert (line["status"], line["outcome"]) == (101, "worker_lost")
+    # An agent that drains waits for it, and ends it then.
+    agent = await world.start_agent(DRAIN__TIMEOUT_S="0.5")
+    second = await world.open()
+    await second.echo(TEXT, b"x")
+    agent.send(signal.SIGTERM)
+    await asyncio.to_thread(agent.wait_event, "worker.draining")
+    await second.echo(TEXT, b"still here")
+    assert await second.end() == b""
+    await until(lambda: world.server.running, lambda count: count == 0)
+    assert await asyncio.to_thread(agent.wait_end) == 0
     await world.start_agent()
     second = await world.open()
     await second.echo(TEXT, b"x")

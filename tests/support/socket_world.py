@@ -27,12 +27,13 @@ class SocketWorld:
         self.gateway = await asyncio.to_thread(self.stack.gateway, **settings)
         self.agent = await self.start_agent(slots)
 
-    async def start_agent(self, slots: int = 1) -> Program:
+    async def start_agent(self, slots: int = 1, **settings: str) -> Program:
         """Start an agent while this process serves the probe of its inference server."""
         return await asyncio.to_thread(
             self.stack.agent,
             INFERENCE__PORT=str(self.server.port),
             INFERENCE__MAX_CONCURRENCY=str(slots),
+            **settings,
         )
 
     async def ask(self, path: str = "/ws", **headers: str) -> tuple[Connection, Response]:
