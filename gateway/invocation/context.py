@@ -33,7 +33,12 @@ class WorkerPost(Protocol):
 
 
 class WorkerGet(Protocol):
-    """The GET attach through which one worker fetches the rest of a request body."""
+    """The GET attach through which one worker fetches the rest of a request body.
+
+    ``is_upgraded``: it is for the client's bytes of a WebSocket, to which its server has agreed.
+    """
+
+    is_upgraded: bool
 
     def accept(self, rest_bytes: int | None) -> ResponseWriter:
         """Send the response head and return the writer for the body.

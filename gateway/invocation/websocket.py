@@ -14,6 +14,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.states import (
     ATTACHED,
     DONE,
+    EXPIRED,
     RECEIVING,
     STREAMING,
     Event,
@@ -137,7 +138,13 @@ class WebSocketInvocation(Invocation):
     # The worker
 
     def rest_requested(self, get: WorkerGet) -> bool:
-        """A worker asks for the client's bytes. Return False if it cannot have them."""
+        """A worker asks for the client's bytes. Return False if it cannot have them.
+
+        One that knows nothing of WebSockets asks for the body of the request, which is empty.
+        """
+        if not get.is_upgraded and self.state is not RECEIVING and self.state < EXPIRED:
+            get.accept(0).send_end()
+            return True
         is_accepted = super().rest_requested(get)
         self._forget_channel()
         return is_accepted

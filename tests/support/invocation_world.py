@@ -126,9 +126,10 @@ class World:
         self.invocation.response_head(status, headers or [], announced_bytes, post_bytes, self.now)
         return self
 
-    def fetch(self, worker: RecordedResponseWriter) -> bool:
+    def fetch(self, worker: RecordedResponseWriter, *, is_upgraded: bool = False) -> bool:
         """Request the rest of the body, as a worker's GET does."""
-        return self.invocation.rest_requested(AttachGet(self.invocation, worker))
+        get = AttachGet(self.invocation, worker, is_upgraded=is_upgraded)
+        return self.invocation.rest_requested(get)
 
     def stream(self) -> "World":
         self.publish().attach().head(200, [(b"content-type", b"text/plain")])

@@ -44,7 +44,7 @@ def opened(limits: WebSocketLimits = NO_LIMITS) -> tuple[World, RecordedResponse
     world = asked(limits=limits)
     world.invocation.request_end()
     worker = RecordedResponseWriter(world.script, "worker")
-    assert world.attach().fetch(worker)
+    assert world.attach().fetch(worker, is_upgraded=True)
     world.head(200, AGREED)
     assert world.script.take()[-2:] == ["registry.moved_earlier", "client.tunnel"]
     return world, worker
@@ -153,7 +153,7 @@ def test_over_http_2_what_comes_too_early_waits_for_the_worker() -> None:
     assert decode_envelope(world.queue.envelopes[0]).body == b""
     worker = RecordedResponseWriter(world.script, "worker")
     world.attach().head(200, AGREED[1:])
-    assert world.fetch(worker)
+    assert world.fetch(worker, is_upgraded=True)
     assert worker.sent == b"early"
     assert "client.resume" in world.script.take()
 
@@ -183,7 +183,7 @@ def test_each_side_pauses_the_other() -> None:
 def test_the_poll_window_runs_on_while_a_worker_takes_the_clients_bytes() -> None:
     world = asked()
     world.invocation.request_end()
-    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"), is_upgraded=True)
     world.invocation.deadline_passed(162.0, 1)
     world.invocation.position_known(0, 1)
     assert world.invocation.outcome is Outcome.POLL_TIMEOUT
@@ -249,7 +249,7 @@ def test_a_worker_with_a_channel_may_fetch_after_its_response_head() -> None:
     world.attach().head(200, AGREED)
     assert "channel.forget 1" not in world.script.take()
     worker = RecordedResponseWriter(world.script, "worker")
-    assert world.fetch(worker)
+    assert world.fetch(worker, is_upgraded=True)
     assert "channel.forget 1" in world.script.take()
     # One that never comes leaves nothing behind.
     world = asked()
@@ -260,6 +260,29 @@ def test_a_worker_with_a_channel_may_fetch_after_its_response_head() -> None:
     assert "channel.forget 1" in world.script.take()
 
 
+def test_a_worker_that_knows_no_websockets_gets_an_empty_body_and_its_response_is_delivered() -> (
+    None
+):
+    world = asked()
+    world.invocation.request_end()
+    world.script.take()
+    worker = RecordedResponseWriter(world.script, "worker")
+    assert world.fetch(worker)
+    assert worker.head is not None
+    assert worker.head[2] == 0
+    assert world.script.take() == ["worker.head 200", "worker.end"]
+    world.attach().head(404, [], 2)
+    world.invocation.response_data(b"no")
+    world.invocation.response_end()
+    assert (world.invocation.status, world.client.sent) == (404, b"no")
+    # Another one can still be asked, if that one failed.
+    world = asked()
+    world.invocation.request_end()
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    world.attach().invocation.response_broken()
+    assert world.invocation.state is QUEUED
+
+
 def test_a_worker_that_fetched_and_failed_before_it_agreed_is_the_last_one() -> None:
     world = asked()
     world.invocation.request_end()
@@ -267,7 +290,7 @@ def test_a_worker_that_fetched_and_failed_before_it_agreed_is_the_last_one() -> 
     world.invocation.response_broken()
     assert world.invocation.state is QUEUED
     world.attach()
-    assert world.fetch(RecordedResponseWriter(world.script, "worker"))
+    assert world.fetch(RecordedResponseWriter(world.script, "worker"), is_upgraded=True)
     world.invocation.response_broken()
     assert world.problem()["status"] == 502
 
@@ -308,10 +331,10 @@ class Play:
     def fetch(self, event: str) -> None:
         """Let a worker's GET come, or do something."""
         invocation = self.world.invocation
-        if event == "fetch":
+        if event in ("fetch", "fetch body"):
             if SENT <= invocation.state < DONE:
                 self.fetches.append(RecordedResponseWriter(self.world.script, "worker"))
-                self.world.fetch(self.fetches[-1])
+                self.world.fetch(self.fetches[-1], is_upgraded=event == "fetch")
         elif self.fetches and self.fetches[-1].head and not self.fetches[-1].over:
             if event == "rest_broken":
                 self.fetches[-1].over = True
@@ -356,7 +379,9 @@ _EVENTS = st.one_of(
     ),
     st.tuples(
         st.just(Play.fetch),
-        st.sampled_from(["fetch", "rest_broken", "rest_pause_writing", "rest_resume_writing"]),
+        st.sampled_from(
+            ["fetch", "fetch body", "rest_broken", "rest_pause_writing", "rest_resume_writing"]
+        ),
     ),
     st.tuples(
         st.just(Play.client),
