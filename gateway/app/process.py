@@ -216,6 +216,7 @@ class GatewayProcess:
         metrics.watch_uploads(self._uploads)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
+        metrics.watch_websockets(self._invocations.live.values)
         metrics.watch_log(self._lines)
         metrics.watch_turns(self._turns)
         if self._control is not None:

@@ -142,8 +142,10 @@ async def test_a_handshake_that_is_refused_waits_or_is_wrong(world: SocketWorld)
     await connection.echo(TEXT, b"x")
     # With every slot taken the next one waits, and is agreed to when one is free.
     waiting = start(world.open())
-    await until(lambda: waiting_calls(world.gateway), lambda count: count == 1)
+    waits = "gateway_queue_depth"
+    await until(lambda: gauge(world.gateway, waits), lambda count: count == 1)
     assert not waiting.done()
+    assert await gauge(world.gateway, "gateway_websockets") == 1
     await connection.send(close_frame(1000))
     second = await waiting
     await second.echo(BINARY, b"y")
@@ -170,10 +172,11 @@ async def test_a_handshake_that_is_refused_waits_or_is_wrong(world: SocketWorld)
             assert response.headers["sec-websocket-version"] == "13"
 
 
-async def waiting_calls(gateway: Gateway) -> float:
+async def gauge(gateway: Gateway, name: str) -> float:
+    """Return the sum of a gauge over all versions."""
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"{gateway.admin_url}/metrics")).text
-    lines = [line for line in text.splitlines() if line.startswith("gateway_queue_depth{")]
+    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
