@@ -243,18 +243,10 @@ class UpdateMetadata(Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = (
-            self.tags,
-            self.description,
-            self.rate_limit,
-            self.model_updates,
-            self.llm_invocation_config,
-            self.cors,
-        )
-        if all(member is None for member in given):
-            raise ValueError(
-                "give one of tags, description, rateLimit, modelUpdates, llmInvocationConfig, cors"
-            )
+        names = type(self).model_fields
+        if all(getattr(self, name) is None for name in names):
+            members = ", ".join(str(field.alias) for field in names.values())
+            raise ValueError(f"give one of {members}")
         return self
 
 
