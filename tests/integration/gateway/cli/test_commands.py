@@ -59,6 +59,51 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert len(await shell.json("functions", "list", ids[0])) == 1
 
 
+async def test_a_rate_limit_is_given_and_taken_away(shell: Shell) -> None:
+    made = await shell.json("functions", "create", *IMAGE, "--rate-limit", "5-S,9-M")
+    assert made["rateLimit"] == {"rateLimit": "5-S,9-M"}
+    more = await shell.json("functions", "version", made["id"], *IMAGE, "--rate-limit", "7-H")
+    assert more["rateLimit"] == {"rateLimit": "7-H"}
+    ids = made["id"], made["versionId"]
+    kept = await shell.json("functions", "update", *ids, "--tag", "a")
+    assert kept["rateLimit"] == {"rateLimit": "5-S,9-M"}
+    for argument in ("--no-rate-limit", "--tag=b"):
+        assert "rateLimit" not in await shell.json("functions", "update", *ids, argument)
+    assert "rate limit" not in (await shell.run("functions", "show", *ids)).out
+
+
+@pytest.mark.parametrize(
+    ("limit", "lines"),
+    [
+        ({"rateLimit": "5-S"}, ["5-S"]),
+        ({"perUserRate": "2-S"}, ["2-S for each caller"]),
+        (
+            {
+                "rateLimit": "5-S",
+                "perNcaIdRate": {"acme": "9-S"},
+                "exemptedNcaIds": ["one", "two"],
+                "perUserRate": "2-S",
+                "syncCheck": True,
+            },
+            [
+                "5-S",
+                "9-S for account acme",
+                "none for one two",
+                "2-S for each caller",
+                "counted with all gateway processes before each call",
+            ],
+        ),
+    ],
+)
+async def test_every_member_of_a_rate_limit_is_shown(
+    shell: Shell, tmp_path: Path, limit: dict[str, object], lines: list[str]
+) -> None:
+    (tmp_path / "limit").write_text(json.dumps({"rateLimit": limit}))
+    made = await shell.run("functions", "create", *IMAGE, "--file", f"{tmp_path}/limit")
+    shown = made.out[made.out.index("rate limit ") :].removeprefix("rate limit ")
+    assert [line.strip() for line in shown.splitlines()] == lines
+
+
 async def test_a_list_longer_than_a_page_is_complete(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +361,12 @@ async def in_thread(wait: Callable[[], T]) -> T:
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
         (["functions", "show", "../one"], "../one is neither an id nor a name"),
         (["functions", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
+        (["functions", "update", "echo", "--rate-limit", ""], "with --no-rate-limit"),
+        (["functions", "create", *IMAGE, "--rate-limit", ""], "--rate-limit needs a rate"),
+        (
+            ["functions", "update", "echo", "--rate-limit", "5-S", "--no-rate-limit"],
+            "--rate-limit cannot be combined with --no-rate-limit",
+        ),
         (["functions", "list", str(uuid4()), "--visibility", "public"], "cannot be combined"),
         (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),
         (["deployments", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
