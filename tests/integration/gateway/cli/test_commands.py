@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -145,6 +146,21 @@ async def test_tables_fit_100_columns(shell: Shell, fleet: Fleet, plane: Control
         # A member's value, such as a name, takes one line however long it is.
         lines = [line.rstrip() for line in ran.out.splitlines() if not line.startswith("name ")]
         assert max(len(line) for line in lines) <= 100, ran.out
+
+
+async def test_the_instances_of_all_functions_are_listed_with_their_names(
+    shell: Shell, fleet: Fleet, plane: ControlPlane
+) -> None:
+    made = {}
+    for name in ("chat", "embed"):
+        version = await shell.json("functions", "create", "--name", name, *IMAGE[2:])
+        await shell.json("deployments", "create", name, "--gpu", "A10G")
+        await plane.catalog.until(partial(plane.catalog.instances, version["versionId"]))
+        (instance,) = plane.catalog.instances(version["versionId"])
+        made[name] = [name, instance.instance_id, version["versionId"], "STARTING"]
+    listed = (await shell.run("instances")).out.splitlines()
+    assert listed[0].split() == ["NAME", "INSTANCE", "VERSION", "STATUS"]
+    assert [line.split() for line in listed[1:]] == [made["chat"], made["embed"]]
 
 
 async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
