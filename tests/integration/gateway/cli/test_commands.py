@@ -234,6 +234,7 @@ async def test_logs_are_read_where_the_instance_is_local(
     elsewhere = await shell.run(*command)
     assert (elsewhere.code, elsewhere.out) == (1, "")
     assert f"runs in backend {instance.backend} and has no logs in {tmp_path}" in elsewhere.err
+    assert "give --folder DIR/instances, where DIR is the folder that it printed" in elsewhere.err
     log = tmp_path / "process" / instance.instance_id / "inference.log"
     log.parent.mkdir(parents=True)
     log.write_text("one\ntwo\nthree\n")
