@@ -499,9 +499,11 @@ def _secrets(secrets: Sequence[str] | None) -> list[dict[str, str]]:
 def _secret(name: str, file: str) -> dict[str, str]:
     try:
         # Editors end a file with a line feed, which is not part of the secret.
-        return {"name": name, "value": Path(file).read_text().removesuffix("\n")}
-    except (OSError, UnicodeDecodeError):
-        raise usage(f"--secret {name}: the file cannot be read as text.") from None
+        return {"name": name, "value": Path(file).read_text("utf-8").removesuffix("\n")}
+    except OSError as error:
+        raise usage(f"--secret {name}: {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise usage(f"--secret {name}: {file} is not text in UTF-8.") from None
 
 
 def _show(function: Json, target: ApiTarget, as_json: bool) -> None:

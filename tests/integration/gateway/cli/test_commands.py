@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -374,7 +375,19 @@ async def in_thread(wait: Callable[[], T]) -> T:
         (["functions", "create", "--image", "i"], "--name and --inference-url are required"),
         (["functions", "version", str(uuid4()), *IMAGE[4:]], "--image is required"),
         (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
-        (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
+        (
+            ["functions", "create", *IMAGE, "--secret", "a=/nowhere"],
+            "--secret a: /nowhere cannot be read: No such file or directory",
+        ),
+        (
+            ["functions", "create", *IMAGE, "--secret", f"a={sys.executable}"],
+            f"--secret a: {sys.executable} is not text in UTF-8",
+        ),
+        (["invoke", "echo", "/", "-X", "B AD"], "-X takes the name of an HTTP method"),
+        (["invoke", "echo", "/", "-X", "G\udcffT"], "-X takes the name of an HTTP method"),
+        (["invoke", "echo", "/", "-H", "B AD: x"], "--header takes NAME:VALUE"),
+        (["invoke", "echo", "/", "-H", "a: b\nc: d"], "--header a: the VALUE must be one line"),
+        (["config", "show", "foo"], "foo is not a program that has settings: give gateway or work"),
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
         (["functions", "show", "../one"], "../one is neither an id nor a name"),
         (["functions", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
