@@ -54,6 +54,7 @@ def invoke(  # noqa: PLR0913 - one argument per option
     version: Annotated[
         str | None,
         typer.Option(
+            "--function-version",
             metavar="VERSION",
             help="Name or id of the version. Default: one of those that serve, as for any caller.",
         ),

@@ -58,7 +58,7 @@ async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
     assert (piped.code, piped.out) == (0, "from stdin")
     reflected = await piped_to(dev, b' {"a": 1}', "invoke", name, "/reflect", "--file", "-")
     assert b'["content-type","application/json"]' in reflected
-    by_id = ("invoke", dev.ready["function_id"], "echo", "--version")
+    by_id = ("invoke", dev.ready["function_id"], "echo", "--function-version")
     version = await run(
         dev, *by_id, dev.ready["function_version_id"], "-X", "POST", "-d", "x", "-i", "-H", "a: b"
     )
