@@ -21,6 +21,7 @@ from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.lookup import VersionName, find_versions, version_name
 from gateway.cli.options import DEFAULT_URL, FunctionArgument, KeyOption, UrlOption, api_target
 from gateway.cli.output import say, write
+from wire.http1 import is_token
 from wire.ids import parse_uuid
 
 CONNECT_TIMEOUT_S = 10.0
@@ -53,6 +54,7 @@ def invoke(  # noqa: PLR0913 - one argument per option
     version: Annotated[
         str | None,
         typer.Option(
+            "--function-version",
             metavar="VERSION",
             help="Name or id of the version. Default: one of those that serve, as for any caller.",
         ),
@@ -104,6 +106,8 @@ def invoke(  # noqa: PLR0913 - one argument per option
     """
     target = api_target(api_url, api_key)
     named = version_name(function, version)
+    if method is not None and not _is_token(method):
+        raise usage(f"-X takes the name of an HTTP method, such as PUT: {method!r} is none.")
     body = _body(data, file)
     headers = [_header(text) for text in header or ()]
     if not any(name.lower() == "content-type" for name, _ in headers):
@@ -172,9 +176,15 @@ def _body(data: str | None, file: Path | None) -> bytes | IO[bytes] | None:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not name.strip() or not colon:
-        raise usage("--header takes NAME:VALUE.")
+    if not colon or not _is_token(name.strip()):
+        raise usage("--header takes NAME:VALUE, with a NAME of letters, digits and hyphens.")
+    if not set(value).isdisjoint("\r\n\0"):
+        raise usage(f"--header {name}: the VALUE must be one line.")
     return name.strip(), value.strip()
+
+
+def _is_token(text: str) -> bool:
+    return is_token(text.encode(errors="replace"))
 
 
 def _type_of(body: bytes) -> str:

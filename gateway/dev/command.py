@@ -168,6 +168,8 @@ def dev(  # noqa: PLR0913 - one argument per option
 
     Without options a demo is served. --inference-command starts your own server, --upstream
     takes one that runs already, --function NAME=COMMAND serves several.
+
+    Its log files are JSON, because it reads them: GATEWAY_LOG__FORMAT has no effect here.
     """
     logs.setup("error", json=False, stream=sys.stderr)
     try:

@@ -82,6 +82,7 @@ def ready_text(running: Running) -> str:
         f"  metrics     {running.admin_url}/metrics",
         f"  NATS        {running.nats_url}",
         f"  logs        {running.folder}",
+        f"              gateway logs NAME --folder {running.folder}/instances",
     ]
     calls = [*_calls(running), *_openai_lines(running)]
     return "\n".join(lines) + "".join(f"\n\n{call}" for call in calls)

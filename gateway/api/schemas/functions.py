@@ -230,6 +230,7 @@ class UpdateMetadata(Body):
     tags: Tags | None = None
     description: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     rate_limit: RateLimit | None = None
+    """In place of the present one; null takes it away."""
     model_updates: (
         Annotated[
             list[ModelUpdate],
@@ -243,19 +244,16 @@ class UpdateMetadata(Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = (
-            self.tags,
-            self.description,
-            self.rate_limit,
-            self.model_updates,
-            self.llm_invocation_config,
-            self.cors,
-        )
-        if all(member is None for member in given):
-            raise ValueError(
-                "give one of tags, description, rateLimit, modelUpdates, llmInvocationConfig, cors"
-            )
+        names = type(self).model_fields
+        if not self.sets_rate_limit and all(getattr(self, name) is None for name in names):
+            members = ", ".join(str(field.alias) for field in names.values())
+            raise ValueError(f"give one of {members}")
         return self
+
+    @property
+    def sets_rate_limit(self) -> bool:
+        """Whether the rate limit changes: null is none, and only an absent member is no change."""
+        return "rate_limit" in self.model_fields_set
 
 
 class UpdateRateLimit(Body):

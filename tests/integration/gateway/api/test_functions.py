@@ -325,6 +325,34 @@ async def test_the_rate_limit_of_a_version_is_that_of_the_last_change(
     assert await applied() is None
 
 
+async def test_a_rate_limit_is_taken_away_by_null_and_by_nothing_that_is_absent(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.create(rateLimit={"perUserRate": "1-M"})
+    path = version_path(function_id, version_id)
+
+    async def applied() -> RateLimitPolicy | None:
+        found = await plane.store.get(VersionKey(FunctionId(function_id), VersionId(version_id)))
+        assert found is not None
+        assert isinstance(found[0], FunctionVersion)
+        return found[0].rate_limit
+
+    assert (await client.put(path, {"tags": ["a"]})).status == 200
+    assert await applied() == RateLimitPolicy(per_user="1-M")
+    for _ in range(2):
+        told = await client.put(path, {"rateLimit": None})
+        assert told.status == 200
+        assert "rateLimit" not in told.body["function"]
+        assert told.body["function"]["tags"] == ["a"]
+        assert await applied() is None
+    await client.put(path, {"rateLimit": {"rateLimit": "2-M"}, "tags": None})
+    told = await client.put(path, {"rateLimit": None, "tags": ["b"]})
+    assert told.body["function"]["tags"] == ["b"]
+    assert "rateLimit" not in (await client.get(path)).body["function"]
+    assert await applied() is None
+    assert (await client.put(path, {"tags": None, "cors": None})).status == 400
+
+
 async def test_other_accounts_functions_do_not_exist_whatever_is_tried(
     client: Client, other: Client
 ) -> None:
