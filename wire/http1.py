@@ -211,6 +211,11 @@ def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
     return int(lengths[0]) if lengths else None
 
 
+def parse_trailers(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers in complete header lines. Raises `HeadError` as for an inner head."""
+    return _read_head(b"HTTP/1.1 200 OK\r\n" + lines.removesuffix(b"\r\n")).headers
+
+
 class InnerHeadParser:
     """Parses one inner head from a stream; buffers at most `MAX_INNER_HEAD_BYTES` plus one read.
 

@@ -66,6 +66,8 @@ from http2.server.limits import (
 )
 from http2.server.response import NOTHING, Http2Response
 from runtime.ids import new_uuid
+from wire.grpc import is_grpc
+from wire.headers import CONTENT_TYPE
 from wire.http1 import BODILESS_STATUSES
 from wire.repeated import Repeated
 
@@ -417,6 +419,7 @@ class Http2Protocol(PeerConnection):
         if not ends:
             response.body_left = request.body_bytes
             response.expects_continue = b"expect" in request.values
+            response.is_patient = is_grpc(request.values.get(CONTENT_TYPE, b""))
         self._make_use()
         try:
             stream = self._connections.dispatch(request, response)
@@ -1032,7 +1035,9 @@ class Http2Protocol(PeerConnection):
         elif stream.stream is None:
             if waited_s > limits.linger_s:
                 self._reset_stream(stream, Code.NO_ERROR)
-        elif not stream.is_body_paused and not stream.held and waited_s > limits.body_stall_s:
+        elif stream.is_body_paused or stream.held or stream.is_patient:
+            return
+        elif waited_s > limits.body_stall_s:
             self._send_error(stream, request_timeout())
 
 

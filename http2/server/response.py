@@ -59,7 +59,8 @@ class Http2Response:
     negative. ``held`` is what waits for the reader; ``credit`` was delivered and is not granted
     again, ``recv_left`` what the client may still send; ``lingered`` counts what came after the
     response. ``body_left`` is what is missing of the announced body, ``None``: not announced.
-    ``is_sent``: the response is complete, ``is_received``: the request.
+    ``is_sent``: the response is complete, ``is_received``: the request. ``is_patient``: its client
+    may send nothing for as long as it likes.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class Http2Response:
         "held",
         "id",
         "is_body_paused",
+        "is_patient",
         "is_paused",
         "is_received",
         "is_sent",
@@ -114,7 +116,7 @@ class Http2Response:
         self.heard_at = 0.0
         self._left: int | None = None
         self.is_started = self.is_sent = self.is_received = False
-        self.is_paused = self.is_body_paused = False
+        self.is_paused = self.is_body_paused = self.is_patient = False
         self.expects_continue = self.owes_first_part_end = False
 
     def __repr__(self) -> str:
@@ -139,7 +141,8 @@ class Http2Response:
         if self.is_started or status < 200:
             raise AssertionError(f"head {status} sent in {self!r}")
         self.is_started = True
-        if status in (204, 304):
+        if status in (204, 304) or body_bytes == 0:
+            # It ends with its head, as gRPC has it for errors.
             self.to_head = True
         self._left = body_bytes
         self.connection.send_head(self, status, headers, body_bytes)

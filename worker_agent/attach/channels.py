@@ -171,6 +171,9 @@ class AgentChannels:
             self._open[uri] = channel
             if self._is_closed:
                 self._close(channel)
+            elif self._owner is not None:
+                # What changed before it had its place here was not told.
+                channel.offer_changed(self._owner.offered())
         finally:
             self._opening.discard(uri)
 
