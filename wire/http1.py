@@ -213,6 +213,8 @@ def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
 
 def parse_trailers(lines: bytes) -> list[tuple[bytes, bytes]]:
     """Return the headers in complete header lines. Raises `HeadError` as for an inner head."""
+    if not lines:
+        return []
     return _read_head(b"HTTP/1.1 200 OK\r\n" + lines.removesuffix(b"\r\n")).headers
 
 

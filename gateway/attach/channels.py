@@ -441,7 +441,9 @@ class WorkerChannels:
         """Deliver a response. Raises `FrameError`."""
         try:
             fault, worker_s, response, lines = decode_response(payload)
-            trailers = self._trailers.get(lines) or self._read_trailers(lines)
+            trailers = self._trailers.get(lines)
+            if trailers is None:
+                trailers = self._read_trailers(lines)
             end = response.find(b"\r\n\r\n") + 4
             block = response[:end]
             head, encoded = self._heads.known.get(block) or self._read_head(block)
@@ -464,7 +466,7 @@ class WorkerChannels:
 
     def _read_trailers(self, lines: bytes) -> Headers:
         """Parse trailers, and keep them: most of gRPC are the same. Raises `HeadError`."""
-        trailers = forwardable_trailers(parse_trailers(lines)) if lines else NO_TRAILERS
+        trailers = forwardable_trailers(parse_trailers(lines))
         if len(lines) <= _MAX_KEPT_TRAILERS_BYTES:
             if len(self._trailers) >= _MAX_KEPT_TRAILERS:
                 self._trailers.clear()

@@ -202,11 +202,11 @@ class Dispatcher:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), now_ns)
-        invocation = Invocation(context, client, request, caller, ticket, plan)
+        invocation = Invocation(
+            context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
+        )
         if head.sent_target:
             invocation.target = head.sent_target
-        if head.is_grpc:
-            invocation.speak_grpc()
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)

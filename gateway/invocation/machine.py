@@ -158,7 +158,7 @@ class Invocation:
         "worker_s",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what makes an invocation
         self,
         context: "Context[Invocation]",
         client: ResponseWriter,
@@ -166,8 +166,14 @@ class Invocation:
         caller: Caller,
         ticket: Ticket,
         plan: CallPlan | None = None,
+        *,
+        is_grpc: bool = False,
     ) -> None:
-        """``plan`` is what calls with the same head have in common, if it is known."""
+        """``plan`` is what calls with the same head have in common, if it is known.
+
+        ``is_grpc``: the client speaks gRPC. Its body is a stream of messages, which goes on to the
+        worker as it comes, and errors are gRPC's.
+        """
         self._plan = plan
         self._context = context
         self._client = client
@@ -188,7 +194,8 @@ class Invocation:
         self._channel: CallChannel | None = None
         self._sent: _SentCall | None = None
         self._runs = 0
-        self.is_direct = self.is_grpc = False
+        self.is_direct = False
+        self.is_grpc = self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
         self._deliveries = 0
         self._was_dropped = False
@@ -217,15 +224,6 @@ class Invocation:
     def __repr__(self) -> str:
         outcome = f" {self.outcome.value}" if self.outcome is not None else ""
         return f"<Invocation {self.request_id} {self.state.name}{outcome}>"
-
-    def speak_grpc(self) -> None:
-        """The client speaks gRPC; to be called before the first event.
-
-        Its body is a stream of messages, which goes on to the worker as it comes, and errors are
-        gRPC's.
-        """
-        self.is_grpc = True
-        self._upload.flows = True
 
     @property
     def version(self) -> FunctionVersion:
