@@ -89,6 +89,11 @@ def encode_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join([*[join(header) for header in headers], b""])
 
 
+def split_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers in what `encode_lines` has made."""
+    return [line.partition(b": ")[::2] for line in lines.split(b"\r\n")[:-1]]
+
+
 def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framing: bytes) -> bytes:
     r"""Return a response head; ``framing`` is complete header lines (``b"content-length: 5\r\n"``).
 

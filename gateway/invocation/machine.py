@@ -519,7 +519,7 @@ class Invocation:
             announced = None
         elif announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             announced = len(body)
-        if encoded is None or trailers or self.page_access is not None:
+        if encoded is None or self.page_access is not None:
             self.state = ENDING
             self._respond(status, head.headers, announced, now)
             if self.state is ENDING and body:
@@ -537,7 +537,8 @@ class Invocation:
         self.state = DONE
         self.outcome = completion
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
-        self._client.send_whole(encoded, id_lines(encoded, self.request_id), announced, body)
+        lines = id_lines(encoded, self.request_id)
+        self._client.send_whole(encoded, lines, announced, body, trailers)
         self._upload.abort()
         self._context.registry.finished(self.request_id)
 

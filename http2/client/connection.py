@@ -13,7 +13,12 @@ from typing import ClassVar, Protocol
 from http1.client.response_head import MAX_HEAD_BYTES
 from http1.client.watched import WatchedConnection
 from http1.stream import Defect, Failure, Headers, ResponseStream
-from http2.client.request import HIGH_WATER_BYTES, Http2Request, encode_request
+from http2.client.request import (
+    HIGH_WATER_BYTES,
+    STREAM_WINDOW,
+    Http2Request,
+    encode_request,
+)
 from http2.client.response_head import ReceivedHead, read_head, read_trailers
 from http2.frames import (
     ACK,
@@ -46,8 +51,6 @@ from http2.frames import (
 from http2.header_blocks import NO_TABLE, BlockDecoder, BlockError
 from wire.http1 import BODILESS_STATUSES
 
-STREAM_WINDOW = 262_144
-"""Bytes of a response that the server may send while its reader pauses."""
 CONNECTION_WINDOW = MAX_WINDOW
 """Each stream has a bound of its own; their number is bounded by the slots."""
 FIRST_MAX_STREAMS = 100

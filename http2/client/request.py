@@ -9,11 +9,18 @@ from typing import Protocol
 
 from http1.stream import NO_TRAILERS, Failure, Headers, ResponseStream, TakeChunk
 from http2.header_blocks import encode_headers
+from wire.repeated import Repeated
 
+STREAM_WINDOW = 262_144
+"""Bytes of a response that the server may send while its reader pauses."""
 HIGH_WATER_BYTES = 65_536
 """Unsent bytes of one request beyond which its sender is paused."""
-_NOT_SENT = frozenset({b"host", b"transfer-encoding", b"connection", b"te", b"expect"})
+_NOT_SENT = frozenset({b"transfer-encoding", b"connection", b"te", b"expect"})
 _TRAILERS = encode_headers([(b"te", b"trailers")])
+_AUTHORITY = encode_headers([(b":authority", b"")])[:1]
+"""How the line of ``:authority`` begins, and no other: with its place in the static table."""
+_lines: Repeated[bytes] = Repeated()
+"""Header lines that came at least twice, as a header block has them."""
 
 
 def encode_request(head: bytes) -> bytes:
@@ -22,23 +29,37 @@ def encode_request(head: bytes) -> bytes:
     It asks for trailers, as gRPC requires it.
     """
     first, *lines = head[:-4].split(b"\r\n")
-    method, path, _ = first.split(b" ")
-    headers: Headers = []
-    authority = b""
+    known = _lines.known
+    blocks = [known.get(first) or _encode_first(first), b"", _TRAILERS]
     for line in lines:
-        name, _, value = line.partition(b": ")
-        name = name.lower()
-        if name not in _NOT_SENT:
-            headers.append((name, value))
-        elif name == b"host":
-            authority = value
-    pseudo = [
-        (b":method", method),
-        (b":scheme", b"http"),
-        (b":authority", authority),
-        (b":path", path),
-    ]
-    return encode_headers(pseudo) + _TRAILERS + encode_headers(headers)
+        block = known.get(line)
+        if block is None:
+            block = _encode_line(line)
+        if block[:1] == _AUTHORITY:
+            blocks[1] = block
+        else:
+            blocks.append(block)
+    return b"".join(blocks)
+
+
+def _encode_first(line: bytes) -> bytes:
+    method, path, _ = line.split(b" ")
+    return _kept(line, [(b":method", method), (b":scheme", b"http"), (b":path", path)])
+
+
+def _encode_line(line: bytes) -> bytes:
+    name, _, value = line.partition(b": ")
+    name = name.lower()
+    if name in _NOT_SENT:
+        return _kept(line, [])
+    return _kept(line, [(b":authority" if name == b"host" else name, value)])
+
+
+def _kept(line: bytes, headers: Headers) -> bytes:
+    block = encode_headers(headers)
+    if _lines.has_come(line):
+        _lines.keep(line, block)
+    return block
 
 
 class RequestConnection(Protocol):
@@ -152,9 +173,10 @@ class Http2Request:
     # The connection
 
     def took(self, size: int) -> None:
-        """``size`` bytes of the response were reported: the server may send as many more."""
+        """``size`` bytes of the response were reported: the server may send as many more, soon."""
         self._credit += size
-        if self._credit and not self._is_reading_paused and self.connection is not None:
+        is_much = 4 * self._credit >= STREAM_WINDOW
+        if is_much and not self._is_reading_paused and self.connection is not None:
             credit, self._credit = self._credit, 0
             self.connection.grant(self, credit)
 

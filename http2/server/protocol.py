@@ -68,7 +68,7 @@ from http2.server.response import NOTHING, Http2Response
 from runtime.ids import new_uuid
 from wire.grpc import is_grpc
 from wire.headers import CONTENT_TYPE
-from wire.http1 import BODILESS_STATUSES
+from wire.http1 import BODILESS_STATUSES, split_lines
 from wire.repeated import Repeated
 
 MAX_KNOWN_BLOCKS = 64
@@ -687,22 +687,26 @@ class Http2Protocol(PeerConnection):
         more_lines: bytes,
         body_bytes: int | None,
         body: bytes,
+        trailers: Headers,
     ) -> None:
         """Send a whole response, at once if the windows allow it."""
         block = head.block
         if not block:
             block = head.block = encode_status(head.status) + encode_lines(head.headers)
-        more = [line.partition(b": ")[::2] for line in more_lines.split(b"\r\n")[:-1]]
+        more = split_lines(more_lines)
         if body_bytes is not None and head.status not in BODILESS_STATUSES:
             more.append((b"content-length", b"%d" % body_bytes))
         block += encode_lines(more) + self._own_lines(not head.has_date, not head.has_server)
         stream.is_sent = True
+        stream.trailers = trailers
         size = len(body)
-        self._write_block(stream, block, ends=not size)
-        if not size:
+        self._write_block(stream, block, ends=not size and not trailers)
+        if size:
+            self.send_data(stream, body, ends=not trailers)
+        if trailers:
+            self.response_ended(stream)
+        elif not size:
             self._end(stream)
-        else:
-            self.send_data(stream, body, ends=True)
 
     def send_data(self, stream: Http2Response, data: bytes, *, ends: bool) -> None:
         """Send the next bytes of a body, as far as the windows allow."""

@@ -7,7 +7,7 @@ windows. A call after the end is ignored.
 from collections import deque
 from typing import Protocol
 
-from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, RequestStream, TakeChunk
 from http2.server.limits import STREAM_WINDOW
 from wire.http1 import chunk_data
 
@@ -35,8 +35,9 @@ class StreamConnection(Protocol):
         more_lines: bytes,
         body_bytes: int | None,
         body: bytes,
+        trailers: Headers,
     ) -> None:
-        """Send the head of the response, and ``body``, which is all of it."""
+        """Send the head of the response, and ``body`` and ``trailers``, which are all of it."""
 
     def send_data(self, stream: "Http2Response", data: bytes, *, ends: bool) -> None:
         """Send the next bytes of the body, as far as the windows allow."""
@@ -148,7 +149,12 @@ class Http2Response:
         self.connection.send_head(self, status, headers, body_bytes)
 
     def send_whole(
-        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+        self,
+        head: EncodedHead,
+        more_lines: bytes,
+        body_bytes: int | None,
+        body: bytes,
+        trailers: Headers = NO_TRAILERS,
     ) -> None:
         """Send a whole response; one with another length than announced is broken off."""
         connection = self.connection
@@ -158,13 +164,13 @@ class Http2Response:
             raise AssertionError(f"response {head.status} sent in {self!r}")
         self.is_started = True
         if self.to_head or head.status in (204, 304):
-            body = b""
-        elif len(body) != body_bytes:
+            body, trailers = b"", NO_TRAILERS
+        elif not trailers and len(body) != body_bytes:
             self.connection = self.stream = None
             connection.reset_stream(self)
             return
         self.connection = self.stream = None
-        connection.send_whole(self, head, more_lines, body_bytes, body)
+        connection.send_whole(self, head, more_lines, body_bytes, body, trailers)
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; more than announced breaks the response off."""

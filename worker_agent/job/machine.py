@@ -48,6 +48,8 @@ _MAX_KNOWN_HEAD_BYTES = 4096
 _known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
 """Heads by the identity of their headers: those that repeat are parsed once, so they are shared
 (`http1.client.response_head.read_head`)."""
+_known_trailers: dict[int, tuple[Headers, bytes]] = {}
+"""The same for trailers."""
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
@@ -232,7 +234,7 @@ class Job:
             return
         inference, self._inference = self._inference, None
         if inference is not None and inference.trailers:
-            self.trailers = encode_lines(forwardable_trailers(inference.trailers))
+            self.trailers = _trailer_lines(inference.trailers)
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         length = len(body) if body else body_bytes
         # Trailers come after chunks, which have no announced length.
@@ -556,6 +558,19 @@ class Job:
         if was_running:
             self._leave()
         self._context.registry.finished(self.request_id)
+
+
+def _trailer_lines(trailers: Headers) -> bytes:
+    """Return the lines of what may be passed on of trailers."""
+    known = _known_trailers.get(id(trailers))
+    if known is not None and known[0] is trailers:
+        return known[1]
+    lines = encode_lines(forwardable_trailers(trailers))
+    if len(lines) <= _MAX_KNOWN_HEAD_BYTES:
+        if len(_known_trailers) >= _MAX_KNOWN_HEADS:
+            _known_trailers.clear()
+        _known_trailers[id(trailers)] = trailers, lines
+    return lines
 
 
 def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http1.stream import Defect, Failure, Headers, NullResponseStream
-from http2.client.connection import STREAM_WINDOW, Http2Client
-from http2.client.request import HIGH_WATER_BYTES, Http2Request
+from http2.client.connection import Http2Client
+from http2.client.request import HIGH_WATER_BYTES, STREAM_WINDOW, Http2Request
 from http2.frames import Code, Kind, encode_frame, encode_goaway, encode_rst_stream
 
 HEAD = b"POST /a.B/C HTTP/1.1\r\nX-A: 1\r\nHost: h:80\r\ncontent-type: application/grpc\r\n\r\n"
@@ -149,8 +149,8 @@ def test_a_request_arrives_as_it_was_given_and_asks_for_trailers() -> None:
     assert asked.headers == [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":authority", b"h:80"),
         (b":path", b"/a.B/C"),
+        (b":authority", b"h:80"),
         (b"te", b"trailers"),
         (b"x-a", b"1"),
         (b"content-type", b"application/grpc"),
@@ -262,6 +262,9 @@ def test_a_paused_reader_stops_its_own_stream_alone() -> None:
     wire.exchange()
     assert wire.server.local_flow_control_window(request.id) == STREAM_WINDOW
     assert (len(received.body), other.body) == (sent, b"")
+    second.took(1)
+    wire.exchange()
+    assert wire.server.local_flow_control_window(second.id) == STREAM_WINDOW
 
 
 def test_what_a_server_has_surely_not_processed_may_be_sent_again() -> None:
