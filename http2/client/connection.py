@@ -72,8 +72,9 @@ class RequestsOwner(Protocol):
 class Http2Client(WatchedConnection):
     """A connection to one server.
 
-    ``is_open``: it takes requests, as far as there is room. ``idle_since`` is loop time in seconds,
-    valid while no request is on it.
+    ``ready`` is done when the server's settings have come: servers reset what is more than they
+    take. ``is_open``: it takes requests, as far as there is room. ``idle_since`` is loop time in
+    seconds, valid while no request is on it.
     """
 
     __slots__ = (
@@ -87,6 +88,7 @@ class Http2Client(WatchedConnection):
         "_fresh",
         "_generation",
         "_held",
+        "_is_connected",
         "_is_writing_paused",
         "_known",
         "_loop",
@@ -102,6 +104,7 @@ class Http2Client(WatchedConnection):
         "idle_since",
         "is_lost",
         "is_open",
+        "ready",
     )
 
     def __init__(self, owner: RequestsOwner, loop: asyncio.AbstractEventLoop) -> None:
@@ -111,8 +114,9 @@ class Http2Client(WatchedConnection):
         self._streams: dict[int, Http2Request] = {}
         self._next_id = 1
         self._max_streams = FIRST_MAX_STREAMS
-        self.is_open = self.is_lost = False
+        self.is_open = self.is_lost = self._is_connected = False
         self.idle_since = loop.time()
+        self.ready: asyncio.Future[None] = loop.create_future()
         # Sending
         self._out: list[bytes] = []
         self._window = self._stream_window = FIRST_WINDOW
@@ -266,6 +270,12 @@ class Http2Client(WatchedConnection):
         self._streams.clear()
         self._transport.abort()
 
+    def give_up(self) -> None:
+        """Nobody waits any more for the connection to be ready."""
+        self.ready.cancel()
+        if self._is_connected:
+            self._transport.abort()
+
     def break_off(self) -> None:
         """End as if the peer had sent a reset."""
         self._transport.abort()
@@ -330,7 +340,7 @@ class Http2Client(WatchedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the preface; requests can follow at once."""
         super().connection_made(transport)
-        self.is_open = True
+        self.is_open = self._is_connected = True
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         settings = {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
         self._write(PREFACE)
@@ -341,6 +351,7 @@ class Http2Client(WatchedConnection):
         """End what is on it."""
         self.is_lost = True
         self._retire()
+        self._fail_ready("the server closed the connection")
         self._break_streams(Failure.RESET if exc is not None else Failure.CLOSED)
 
     def pause_writing(self) -> None:
@@ -369,8 +380,13 @@ class Http2Client(WatchedConnection):
             for request in fresh:
                 self._report_fresh(request)
 
+    def _fail_ready(self, reason: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(f"no HTTP/2 server: {reason}"))
+
     def _fail(self, code: Code, detail: str) -> None:
         """End the connection because of a fault of the server."""
+        self._fail_ready(detail)
         self._write(encode_goaway(0, code, detail.encode()))
         self._flush()
         self._close_soon()
@@ -406,8 +422,10 @@ class Http2Client(WatchedConnection):
     def _on_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if self._block is not None and kind != Kind.CONTINUATION:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A header block is interrupted")
-        if kind == Kind.DATA:
+        if kind == Kind.DATA and self.ready.done():
             self._on_data(flags, number, payload)
+        elif not self.ready.done() and kind != Kind.SETTINGS:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is no SETTINGS")
         elif kind == Kind.HEADERS:
             self._on_headers(flags, number, payload)
         elif (on_frame := self._others.get(kind)) is not None:
@@ -573,6 +591,8 @@ class Http2Client(WatchedConnection):
             elif name == Setting.MAX_CONCURRENT_STREAMS:
                 self._max_streams = value
         self._write(SETTINGS_ACK)
+        if not self.ready.done():
+            self.ready.set_result(None)
         self._pump()
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:  # noqa: ARG002

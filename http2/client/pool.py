@@ -71,8 +71,13 @@ class Http2Pool:
     async def open(self) -> Http2Client:
         """Open a connection. Raises `OSError`, also after the time for it."""
         connection = Http2Client(self, self._loop)
-        async with silence_limit(self._connect_timeout_s):
-            await self._connect(lambda: connection)
+        try:
+            async with silence_limit(self._connect_timeout_s):
+                await self._connect(lambda: connection)
+                await connection.ready
+        except BaseException:
+            connection.give_up()
+            raise
         connection.keep_alive(self._vanished_s)
         self._all.add(connection)
         self._usable.append(connection)

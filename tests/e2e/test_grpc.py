@@ -3,12 +3,16 @@
 The cases are those of gRPC's interoperability tests, with messages of plain bytes.
 """
 
+import re
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 
+from tests.support.dev import start_dev
 from tests.support.grpc_server import GrpcClient, grpc_client, grpc_function, running_at_server
 from tests.support.stack import Gateway, Stack, start
 from tests.support.waiting import until
@@ -181,3 +185,26 @@ async def test_health_and_reflection_of_the_server_are_reached(stack: Stack) -> 
         assert b"test.Calls" in await reflect.read()
         await reflect.done_writing()
         assert await reflect.read() == grpc.aio.EOF
+
+
+async def test_a_grpc_server_of_ones_own_with_tls(tmp_path: Path) -> None:
+    """What a newcomer types: ``gateway dev --grpc``, and a client that trusts its authority."""
+    server = f"{sys.executable} -m tests.support.grpc_app --port {{port}}"
+    options = ("--inference-command", server, "--grpc", "--tls", "--tls-port", "0")
+    dev = start_dev(tmp_path, *options, "--data-dir", str(tmp_path / "data"))
+    try:
+        output = dev.program.output
+        (port,) = set(re.findall(r"https://localhost:(\d+)", output))
+        target = f"localhost:{port}"
+        authority = (tmp_path / "data" / "tls" / "ca.pem").read_bytes()
+        credentials = grpc.ssl_channel_credentials(authority)
+        metadata = (
+            ("authorization", f"Bearer {dev.ready['api_key']}"),
+            ("function-id", dev.ready["function_id"]),
+        )
+        async with grpc.aio.secure_channel(target, credentials) as channel:
+            echo = channel.unary_unary("/test.Calls/Echo")
+            assert await echo(b"hello", metadata=metadata) == b"hello"
+        assert "grpcurl" in output
+    finally:
+        assert dev.program.stop() == 0

@@ -1,5 +1,6 @@
 """The HTTP/2 client against the codec of h2 as its server, without a socket."""
 
+from concurrent.futures import Future
 from typing import Any
 
 import h2.config
@@ -28,6 +29,9 @@ class Turns:
 
     def time(self) -> float:
         return 1.0
+
+    def create_future(self) -> "Future[None]":
+        return Future()
 
     def call_soon(self, callback: Any) -> None:
         self.soon.append(callback)
@@ -375,9 +379,20 @@ def test_a_connection_that_ends_fails_what_is_on_it() -> None:
     wire.server.send_data(request.id, b"half")
     wire.exchange()
     wire.client.connection_lost(ConnectionResetError())
+    assert wire.client.ready.done()
     assert (waiting.failure, begun.failure) == ((Failure.RESET, False, None),) * 2
     assert begun.calls == ["head", "data"]
     assert wire.is_lost
+
+
+def test_a_server_that_speaks_something_else_is_no_server() -> None:
+    loop, pipe = Turns(), Pipe()
+    client = Http2Client(Wire(), loop)  # type: ignore[arg-type]
+    client.connection_made(pipe)  # type: ignore[arg-type]
+    client.data_received(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    assert pipe.is_closed
+    with pytest.raises(ConnectionError, match="no HTTP/2 server"):
+        client.ready.result()
 
 
 def test_pings_are_answered() -> None:
