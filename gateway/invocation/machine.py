@@ -115,6 +115,7 @@ class Invocation:
 
     __slots__ = (
         "_channel",
+        "_channel_deliveries",
         "_client",
         "_context",
         "_deliveries",
@@ -197,7 +198,7 @@ class Invocation:
         self.is_direct = False
         self.is_grpc = self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
-        self._deliveries = 0
+        self._deliveries = self._channel_deliveries = 0
         self._was_dropped = False
         self.deliveries = 0
         self.method = request.method
@@ -485,7 +486,7 @@ class Invocation:
         if was_run:
             self._runs += 1
         if was_sent:
-            self.deliveries += 1
+            self.deliveries = self._channel_deliveries = 1
             head += NEVER_AGAIN
         if self._upload.is_lost():
             self._fail_without_rest()
@@ -556,7 +557,7 @@ class Invocation:
         if is_running:
             if deliveries < self._deliveries:
                 return RunDecision.NEVER
-            self._deliveries = self.deliveries = deliveries
+            self._count_deliveries(deliveries)
             queue.started(self.request_id)
             return RunDecision.RUN
         if self.state is ATTACHED:
@@ -566,8 +567,13 @@ class Invocation:
             return RunDecision.NEVER
         decision = queue.may_run(self.request_id, deliveries)
         if decision is RunDecision.RUN:
-            self._deliveries = self.deliveries = deliveries
+            self._count_deliveries(deliveries)
         return decision
+
+    def _count_deliveries(self, deliveries: int) -> None:
+        """Take the queue's count of deliveries; one over a channel came before."""
+        self._deliveries = deliveries
+        self.deliveries = self._channel_deliveries + deliveries
 
     def dropped_late(self, deliveries: int) -> None:
         """A worker dropped a delivery of the request, because it would be late.
@@ -663,7 +669,8 @@ class Invocation:
         self.attached_at = now
         self.worker_s = worker_s
         self.instance = instance
-        self.deliveries = self._deliveries or self.deliveries + 1
+        if not self._deliveries:
+            self.deliveries += 1
 
     def response_interim(self, status: int, headers: Headers) -> None:
         """The worker sends an interim response (1xx), which is no response head.

@@ -13,7 +13,7 @@ _CONNECTION = frozenset(
 _is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _is_value = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 _is_status = re.compile(rb"[1-5][0-9][0-9]").fullmatch
-_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
+_is_length = re.compile(rb"[0-9]{1,14}").fullmatch
 
 
 class ReceivedHead(NamedTuple):

@@ -74,6 +74,7 @@ class Job:
         "_inference",
         "_interim_bytes",
         "_interim_left",
+        "_is_broken_off",
         "_is_lease_ended",
         "_is_posted",
         "_is_redelivered",
@@ -113,6 +114,7 @@ class Job:
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
         self._holds_slot = True
+        self._is_broken_off = False
         self._is_lease_ended = False
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
@@ -331,7 +333,7 @@ class Job:
                     return
             self._fail(fault_of(failure, defect))
         elif self.state is STREAMING:
-            self._finish(Outcome.FAILED)
+            self._break_off()
         else:
             self._check_late(Event.RESPONSE_BROKEN, FORWARDING)
 
@@ -381,7 +383,7 @@ class Job:
         if self._rest is None:
             return
         if self.state is STREAMING:
-            self._finish(Outcome.FAILED)
+            self._break_off()
         elif self.lease.is_over():
             # Another worker may have it by now, and the rest with it.
             self._finish(Outcome.LAPSED)
@@ -410,6 +412,8 @@ class Job:
         else:
             self._check_late(Event.POSTED, FORWARDING)
             self._end_lease()
+            if self._is_broken_off and self.state is STREAMING:
+                self._finish(Outcome.FAILED)
 
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
@@ -515,6 +519,16 @@ class Job:
             self._free()
         else:
             self._leave()
+
+    def _break_off(self) -> None:
+        """Let the client see a broken response, once the gateway has what came of it.
+
+        Before that it would take the request for one that has no response, and run it again.
+        """
+        if self._is_lease_ended:
+            self._finish(Outcome.FAILED)
+        else:
+            self._is_broken_off = True
 
     def _end_lease(self) -> None:
         if not self._is_lease_ended:

@@ -89,10 +89,23 @@ def test_a_response_without_body_is_posted_without_the_length_it_announces(metho
 
 def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
     bench = Bench().stream()
+    bench.job.posted()
     bench.job.response_data(b"half")
     bench.take()
     bench.job.response_broken(Failure.CLOSED, is_stale=False)
-    assert bench.take() == ["post.abort", "lease.ack", "registry.freed", "registry.finished"]
+    assert bench.take() == ["post.abort", "registry.freed", "registry.finished"]
+    assert bench.job.outcome is Outcome.FAILED
+
+
+def test_a_response_that_breaks_off_before_its_post_is_open_is_posted_as_far_as_it_came() -> None:
+    """Otherwise the gateway would take it for none, and the function would run twice."""
+    bench = Bench().forward()
+    bench.job.response_head(200, JSON, None)
+    bench.job.response_data(b"half")
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
+    assert bench.take()[-2:] == ["attach.stream None", "post.send_data b'half'"]
+    bench.job.posted()
+    assert bench.take() == ["lease.ack", "post.abort", "registry.freed", "registry.finished"]
     assert bench.job.outcome is Outcome.FAILED
 
 
@@ -153,7 +166,9 @@ def test_a_request_left_at_the_inference_server_keeps_its_slot_until_that_is_don
 
 
 def test_a_response_that_is_not_http_keeps_its_slot_while_its_connection_is_open() -> None:
-    for bench in (Bench().forward(), Bench().stream()):
+    streamed = Bench().stream()
+    streamed.job.posted()
+    for bench in (Bench().forward(), streamed):
         bench.job.response_broken(Failure.INVALID, is_stale=False)
         taken = bench.take()
         assert "inference.discard" in taken
