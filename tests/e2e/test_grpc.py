@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from tests.support.dev import start_dev
 from tests.support.grpc_server import GrpcClient, grpc_client, grpc_function, running_at_server
-from tests.support.stack import Gateway, Stack, start
+from tests.support.stack import Stack, dispatched, start
 from tests.support.waiting import until
 
 
@@ -22,14 +21,6 @@ async def _echo(client: GrpcClient, metadata: tuple[tuple[str, str], ...]) -> by
     found = await client.echo(b"x", metadata=metadata)
     assert isinstance(found, bytes)
     return found
-
-
-async def dispatched(gateway: Gateway, way: str) -> float:
-    """Return how many calls the gateway has sent that way."""
-    async with httpx.AsyncClient() as client:
-        lines = (await client.get(f"{gateway.admin_url}/metrics")).text.splitlines()
-    name = f'gateway_dispatched_total{{dispatch="{way}"}} '
-    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 async def test_all_kinds_of_calls(stack: Stack) -> None:

@@ -166,6 +166,11 @@ class AgentChannel:
         if self.link is not None and offered.bit_length() != announced.bit_length():
             self.link.send_last()
 
+    def tell(self, offered: int) -> None:
+        """Tell the gateway process how many calls it may send, unless it knows."""
+        if self.link is not None and offered != self._announced - self._last_number:
+            self.link.send_last()
+
     def is_in_use(self) -> bool:
         """Return whether a call runs, or a response is not confirmed."""
         return bool(self.running or self._unconfirmed)
