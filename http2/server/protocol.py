@@ -415,7 +415,7 @@ class Http2Protocol(PeerConnection):
         response.is_received = ends
         response.heard_at = self._connections.now
         self._streams[number] = response
-        self._waits_s = inf
+        self._waits_s = self._deadline = inf
         if not ends:
             response.body_left = request.body_bytes
             response.expects_continue = b"expect" in request.values
@@ -443,7 +443,7 @@ class Http2Protocol(PeerConnection):
         response.is_received = ends
         response.heard_at = self._connections.now
         self._streams[number] = response
-        self._waits_s = inf
+        self._waits_s = self._deadline = inf
         self._send_error(response, error)
 
     def _call(
