@@ -57,8 +57,8 @@ InferenceUrlOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Path of the server to invoke if the caller gives none, such as /v1/completions. "
-        "Required.",
+        help="Path of the server to invoke if the caller gives none, such as /v1/completions; "
+        "/grpc for a gRPC server. Required.",
     ),
 ]
 PortOption = Annotated[
@@ -98,7 +98,9 @@ HealthOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Path that returns 200 when the server can serve. Default: /v2/health/ready.",
+        help="Path that returns 200 when the server can serve; a gRPC server is asked by the "
+        "standard health check instead, unless --file has another health. Default: "
+        "/v2/health/ready.",
     ),
 ]
 ArgsOption = Annotated[
@@ -510,7 +512,6 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
     if as_json:
         print_json(function)
         return
-    health = function.get("health", {})
     source = [function.get(name) for name in ("containerImage", "helmChart")]
     url = invocation_url(target.url, function["id"], function.get("inferenceUrl") or "/")
     print_members(
@@ -529,7 +530,7 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
             ("inference url", function.get("inferenceUrl")),
             ("largest body", function.get("maxBodyBytes")),
             ("origins", (function.get("cors") or {}).get("origins")),
-            ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
+            ("health", _format_health(function.get("health"))),
             ("rerun", "not allowed" if function.get("allowRerun") is False else None),
             ("interim responses", "passed on" if function.get("passInterim") else None),
             ("tags", function.get("tags")),
@@ -539,6 +540,13 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
     )
     if instances := function.get("activeInstances"):
         print_instances(instances)
+
+
+def _format_health(health: Json | None) -> str:
+    if not health:
+        return ""
+    path = "" if health["protocol"] == "gRPC" else health["uri"]
+    return f"{health['protocol']} :{health['port']}{path}"
 
 
 def _format_created_at(function: Json) -> str:

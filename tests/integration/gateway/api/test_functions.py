@@ -36,6 +36,14 @@ from tests.support.nats_server import NatsServer
 from wire.ids import FunctionId, VersionId
 
 FUNCTIONS = "/v2/nvcf/functions"
+HEALTH = {
+    "protocol": "HTTP",
+    "uri": "/v2/health/ready",
+    "port": 8000,
+    "timeout": "PT10S",
+    "expectedStatusCode": 200,
+}
+"""The default of a function that is not gRPC."""
 
 
 async def test_a_new_function_is_inactive_and_has_the_defaults(client: Client) -> None:
@@ -46,13 +54,7 @@ async def test_a_new_function_is_inactive_and_has_the_defaults(client: Client) -
     assert function["description"] == "echo"
     assert function["apiBodyFormat"] == "CUSTOM"
     assert function["functionType"] == "DEFAULT"
-    assert function["health"] == {
-        "protocol": "HTTP",
-        "uri": "/v2/health/ready",
-        "port": 8000,
-        "timeout": "PT10S",
-        "expectedStatusCode": 200,
-    }
+    assert function["health"] == HEALTH
     assert function["healthUri"] == "/v2/health/ready"
 
 
@@ -91,24 +93,34 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     assert function["healthUri"] == "/ready"
 
 
+@pytest.mark.parametrize("url", ["/grpc", "grpc"])
+async def test_a_grpc_function_has_a_grpc_health_check_unless_it_says_otherwise(
+    client: Client, plane: ControlPlane, url: str
+) -> None:
+    body = {**IMAGE, "inferenceUrl": url, "inferencePort": 9000, "healthUri": "/kept"}
+    function = (await client.post(FUNCTIONS, body)).body["function"]
+    assert function["inferenceUrl"] == url
+    assert function["health"] == {**HEALTH, "protocol": "gRPC", "uri": "/kept", "port": 9000}
+    found = await plane.store.get(VersionKey(function["id"], function["versionId"]))
+    assert found is not None
+    assert isinstance(found[0], FunctionVersion)
+    assert found[0].inference_path == "/grpc"
+    told = await client.post(FUNCTIONS, {**body, "health": HEALTH})
+    assert told.body["function"]["health"] == HEALTH
+
+
+@pytest.mark.parametrize("protocol", ["gRPC", "GRPC", "grpc"])
+async def test_a_server_of_http_may_have_a_grpc_health_check(client: Client, protocol: str) -> None:
+    told = await client.post(FUNCTIONS, {**IMAGE, "health": {**HEALTH, "protocol": protocol}})
+    assert told.status == 200
+    assert told.body["function"]["health"]["protocol"] == "gRPC"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"inferenceUrl": "/grpc"}, "gRPC functions cannot be served"),
-        ({"inferenceUrl": "grpc"}, "gRPC functions cannot be served"),
         ({"functionType": "streaming"}, "STREAMING functions cannot be served"),
-        (
-            {
-                "health": {
-                    "protocol": "gRPC",
-                    "uri": "/",
-                    "port": 1,
-                    "timeout": "PT1M",
-                    "expectedStatusCode": 200,
-                }
-            },
-            "gRPC health checks are not supported",
-        ),
+        ({"health": {**HEALTH, "protocol": "tcp"}}, "health.protocol"),
     ],
 )
 async def test_what_cannot_be_served_is_refused(

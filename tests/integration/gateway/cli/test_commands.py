@@ -198,6 +198,21 @@ async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
     assert f"There is no function called {name}" in gone.err
 
 
+async def test_a_grpc_function_is_shown_and_not_invoked_over_http(shell: Shell) -> None:
+    name = f"fn-{uuid4().hex}"
+    options = ("--name", name, "--image", "img:1", "--inference-url", "/grpc")
+    made = await shell.json("functions", "create", *options)
+    assert "gRPC :8000 " in (await shell.run("functions", "show", name)).out
+    address = shell.url.removeprefix("http://")
+    for version in ((), ("--version", made["versionId"])):
+        ran = await shell.run("invoke", name, "/some.Service/Method", *version, "-d", "{}")
+        assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+        assert f"{name} is a gRPC function: call it with a gRPC client" in ran.err
+        assert f"-H 'function-id: {made['id']}'" in ran.err
+        assert ran.err.endswith(f" {address} list\n")
+        assert shell.env["GATEWAY_API_KEY"] not in ran.err
+
+
 async def test_a_name_that_two_functions_have_is_not_guessed(shell: Shell) -> None:
     name = f"fn-{uuid4().hex}"
     made = [await shell.json("functions", "create", "--name", name, *IMAGE[2:]) for _ in range(2)]

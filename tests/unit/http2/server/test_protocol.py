@@ -798,6 +798,20 @@ def test_pings_do_not_keep_an_idle_connection_or_a_drain() -> None:
         assert harness.goaway.error_code == Code.NO_ERROR
 
 
+def test_a_call_may_last_longer_than_a_connection_may_be_idle() -> None:
+    harness = Http2Harness(ServerLimits(idle_timeout_s=10.0))
+    harness.pass_time(5.0)
+    number = harness.ask()
+    harness.pass_time(100.0)
+    harness.last.answer()
+    harness.exchange()
+    assert harness.responses[number].status == 200
+    assert harness.goaway is None
+    harness.pass_time(15.0)
+    harness.exchange()
+    assert harness.goaway is not None
+
+
 def test_a_head_has_to_come_in_time() -> None:
     for head in (encode_frame(Kind.HEADERS, 0, 1, HEAD), encode_frame(Kind.HEADERS, 4, 1, HEAD)):
         harness = RawHarness(ServerLimits(head_timeout_s=5.0)).open()
