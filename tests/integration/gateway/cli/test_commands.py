@@ -204,7 +204,7 @@ async def test_a_grpc_function_is_shown_and_not_invoked_over_http(shell: Shell) 
     made = await shell.json("functions", "create", *options)
     assert "gRPC :8000 " in (await shell.run("functions", "show", name)).out
     address = shell.url.removeprefix("http://")
-    for version in ((), ("--version", made["versionId"])):
+    for version in ((), ("--function-version", made["versionId"])):
         ran = await shell.run("invoke", name, "/some.Service/Method", *version, "-d", "{}")
         assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
         assert f"{name} is a gRPC function: call it with a gRPC client" in ran.err
