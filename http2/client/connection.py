@@ -49,6 +49,7 @@ from http2.frames import (
     without_priority,
 )
 from http2.header_blocks import NO_TABLE, BlockDecoder, BlockError
+from http2.pending import take
 from wire.http1 import BODILESS_STATUSES
 
 CONNECTION_WINDOW = MAX_WINDOW
@@ -227,20 +228,14 @@ class Http2Client(WatchedConnection):
                 is_sending = True
 
     def _send_pending(self, request: Http2Request, size: int) -> None:
-        pending, parts, left = request.pending, [], size
-        while left:
-            part = pending.popleft()
-            if len(part) > left:
-                pending.appendleft(part[left:])
-                part = part[:left]
-            parts.append(part)
-            left -= len(part)
+        pending = request.pending
+        data = take(pending, size)
         request.pending_bytes -= size
         if not pending:
             self._blocked.pop(request.id, None)
         if size or request.ends:
             ends = request.ends and not pending
-            self._send_frame(request, b"".join(parts), size, ends=ends)
+            self._send_frame(request, data, size, ends=ends)
         if request.is_paused and request.pending_bytes <= HIGH_WATER_BYTES // 2:
             request.is_paused = False
             if request.response_stream is not None:

@@ -48,6 +48,7 @@ from http2.frames import (
 )
 from http2.header_blocks import NO_TABLE, BlockDecoder, BlockError, encode_status
 from http2.header_blocks import encode_headers as encode_lines
+from http2.pending import take
 from http2.request_head import read_head, read_trailers
 from http2.server.limits import (
     CONNECTION_WINDOW,
@@ -808,14 +809,8 @@ class Http2Protocol(PeerConnection):
 
     def _send_pending(self, stream: Http2Response, size: int) -> None:
         """Send ``size`` bytes of what waits, and the end if it comes then."""
-        pending, parts, left = stream.pending, [], size
-        while left:
-            part = pending.popleft()
-            if len(part) > left:
-                pending.appendleft(part[left:])
-                part = part[:left]
-            parts.append(part)
-            left -= len(part)
+        pending = stream.pending
+        data = take(pending, size)
         while pending and not pending[0]:
             pending.popleft()
         stream.pending_bytes -= size
@@ -825,10 +820,7 @@ class Http2Protocol(PeerConnection):
         is_last = stream.is_sent and not pending
         flags = END_STREAM if is_last and not stream.trailers else 0
         if size or flags:
-            self.write(
-                FRAME_HEAD.pack(size >> 8, size & 0xFF, Kind.DATA, flags, stream.id)
-                + b"".join(parts)
-            )
+            self.write(FRAME_HEAD.pack(size >> 8, size & 0xFF, Kind.DATA, flags, stream.id) + data)
             self._make_use()
         if is_last:
             if stream.trailers:
