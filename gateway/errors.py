@@ -23,7 +23,8 @@ from typing import NamedTuple, Self
 
 from queueing.interface import QueueError, QueueFull
 from wire.errors import WireError
-from wire.headers import X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET
+from wire.grpc import CONTENT, encode_error, status_of
+from wire.headers import CONTENT_TYPE, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET
 from wire.problem import NO_RETRY, problem_response
 
 Headers = list[tuple[bytes, bytes]]
@@ -340,6 +341,15 @@ def problem_for(
         **members,
     )
     return status, complete, body
+
+
+def grpc_error_for(error: Exception) -> tuple[int, Headers]:
+    """Return the status that HTTP would have, and the headers of a gRPC response to ``error``.
+
+    Such a response has status 200 and no body ("Trailers-Only", see `wire.grpc`).
+    """
+    status, _, detail, _, headers, _ = _problem_of(error)
+    return status, [*headers, (CONTENT_TYPE, CONTENT), *encode_error(status_of(status), detail)]
 
 
 def _problem_of(error: Exception) -> _Problem:

@@ -183,11 +183,17 @@ class ResponseWriter(Protocol):
         """
 
     def send_whole(
-        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+        self,
+        head: EncodedHead,
+        more_lines: bytes,
+        body_bytes: int | None,
+        body: bytes,
+        trailers: Headers = NO_TRAILERS,
     ) -> None:
         """Send a whole response: `send_head`, `send_data` and `send_end` in one.
 
-        ``more_lines`` are further header lines of it, complete and lower case.
+        ``more_lines`` are further header lines of it, complete and lower case. With ``trailers``
+        ``body_bytes`` is None: the length is not announced.
         """
 
     def send_data(self, data: bytes) -> None:

@@ -174,6 +174,14 @@ def decode_number(payload: bytes) -> int:
     return number
 
 
+def decode_goaway(payload: bytes) -> int:
+    """Return the last stream of a GOAWAY. Raises `ConnectionFault`."""
+    if len(payload) < _GOAWAY.size:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY is cut off")
+    last_stream: int = _GOAWAY.unpack_from(payload)[0]
+    return last_stream & MAX_WINDOW
+
+
 def without_padding(payload: bytes, flags: int) -> bytes:
     """Return a DATA or HEADERS payload without its padding. Raises `ConnectionFault`."""
     if not flags & PADDED:

@@ -112,6 +112,14 @@ BARS = (
         measure=_of_gateway("http2_cpu_ratio"),
     ),
     Bar(
+        "CPU of a unary gRPC call, times that over HTTP/1.1",
+        "x",
+        2.0,
+        at_least=False,
+        needs=_gateway("grpc"),
+        measure=_of_gateway("grpc_cpu_ratio"),
+    ),
+    Bar(
         "gateway memory, 10,000 waiting calls on 100 connections",
         "MB",
         150.0,

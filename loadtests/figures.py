@@ -23,6 +23,7 @@ ROWS = {
     "latency": "Small invocation, 1 connection",
     "throughput": "Small invocation, 64 connections",
     "http2": "Small invocation, HTTP/2, 8 connections of 8 streams",
+    "grpc": "Unary gRPC call, 8 connections of 8 streams",
     "queued": "Invocation of 2 ms, 64 connections, 4 slots",
     "sse": "Server-sent events, 4 streams of 2,500 events/s",
     "leave": "A client that leaves",
@@ -35,6 +36,7 @@ ROWS = {
 }
 ONLY_SYSTEMS = {
     "http2": (GATEWAY,),
+    "grpc": (GATEWAY,),
     "queued": (BEFORE, GATEWAY),
     "idle": (BEFORE, GATEWAY),
     "held": (NGINX, AIOHTTP, BEFORE, GATEWAY),
@@ -80,6 +82,9 @@ FIGURES = (
     Figure("http2_ratio", "http2", "throughput, times that of HTTP/1.1", "x", 2),
     Figure("http2_cpu_front", "http2", "CPU, gateway", "µs/req", 1),
     Figure("http2_cpu_ratio", "http2", "CPU, gateway, times that of HTTP/1.1", "x", 2),
+    Figure("grpc_throughput", "grpc", "throughput", "calls/s"),
+    Figure("grpc_cpu_all", "grpc", "CPU, gateway, worker agent, nats-server", "µs/call", 1),
+    Figure("grpc_cpu_ratio", "grpc", "the same, times that over HTTP/1.1", "x", 2),
     Figure("queued_throughput", "queued", "throughput", "req/s"),
     Figure("queued_p50", "queued", "p50", "ms", 2),
     Figure("queued_p99", "queued", "p99", "ms", 2),

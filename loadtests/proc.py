@@ -42,6 +42,9 @@ class Process(NamedTuple):
     rss_bytes: int
 
 
+_SERVERS = frozenset({"loadtests.peers.inference", "loadtests.peers.grpc_server"})
+
+
 class ProcessesChangedError(Exception):
     """A process ended or appeared between two readings, so that their difference is not valid."""
 
@@ -80,7 +83,7 @@ def role_of(argv: Sequence[str]) -> Role:
         return Role.NATS
     if names[0].startswith("nginx") or "loadtests.peers.proxy" in names:
         return Role.FRONT
-    if "loadtests.peers.inference" in names:
+    if not _SERVERS.isdisjoint(names):
         return Role.INFERENCE
     if "worker-agent" in names or "worker_agent" in names:
         return Role.AGENT

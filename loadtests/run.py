@@ -37,6 +37,7 @@ from loadtests.proc import ProcessesChangedError
 from loadtests.revision import RevisionError, extract
 from loadtests.scenarios import queued as in_line
 from loadtests.scenarios.channels import channels
+from loadtests.scenarios.grpc import grpc
 from loadtests.scenarios.held import held
 from loadtests.scenarios.http2 import http2
 from loadtests.scenarios.idle import idle
@@ -101,6 +102,7 @@ class Run:
                 target, plan.generator, plan.throughput_s, folder
             ),
             "http2": lambda target: http2(target, plan.throughput_s, folder),
+            "grpc": lambda target: grpc(target, children, plan.throughput_s, folder),
             _QUEUED: lambda target: in_line.queued(target, plan.queued_s),
             "leave": lambda target: leave(target, plan.leaving),
             "sse": lambda target: sse(target, plan.sse_s),

@@ -140,6 +140,29 @@ def invocations_alone(target: Target, children: Children) -> Iterator[int]:
         children.stop([child])
 
 
+@contextmanager
+def running_grpc(children: Children) -> Iterator[Target]:
+    """Run `gateway dev` with a gRPC server. Raises StartError."""
+    server = shlex.join([*_python(_HERE), "-m", "loadtests.peers.grpc_server", "--port"])
+    with TemporaryDirectory(prefix="bench-") as folder:
+        started: list[Child] = []
+
+        def run(log: str, command: list[str]) -> Child:
+            started.append(children.start(log, command))
+            return started[-1]
+
+        options = ["--inference-command", f"{server} {{port}}", "--grpc"]
+        try:
+            child, ready = _dev("gateway-grpc", _HERE, SLOTS, run, Path(folder), options)
+            port = urlsplit(ready["invocation_url"]).port
+            if port is None:
+                raise StartError(f"no port in invocation_url {ready['invocation_url']!r}")
+            headers = (*_headers(ready), ("te", "trailers"))
+            yield Target("gateway-grpc", port, headers, (child.pid,), 0)
+        finally:
+            children.stop(started)
+
+
 def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
@@ -194,11 +217,7 @@ def _gateway(name: str, functions: int, tree: Path, slots: int, run: _Run, folde
         if not child.terminate():
             raise StartError("gateway dev does not end")
     child, ready = _dev(name, tree, slots, run, folder)
-    headers = (
-        ("authorization", f"Bearer {ready['api_key']}"),
-        ("function-id", ready["function_id"]),
-        ("nvcf-poll-seconds", "600"),
-    )
+    headers = _headers(ready)
     processes = proc.tree([child.pid])
     roles = {process.role: process for process in processes}
     for role, program in _NEEDED_ROLES.items():
@@ -214,15 +233,35 @@ def _gateway(name: str, functions: int, tree: Path, slots: int, run: _Run, folde
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
 
 
+def _headers(ready: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the headers of every call."""
+    return (
+        ("authorization", f"Bearer {ready['api_key']}"),
+        ("function-id", ready["function_id"]),
+        ("nvcf-poll-seconds", "600"),
+    )
+
+
+def _inference_options() -> list[str]:
+    server = shlex.join([*_python(_HERE), "-m", "loadtests.peers.inference", "--port"])
+    return ["--inference-command", f"{server} {{port}}"]
+
+
 def _dev(
-    name: str, tree: Path, slots: int, run: _Run, folder: Path
+    name: str,
+    tree: Path,
+    slots: int,
+    run: _Run,
+    folder: Path,
+    inference: list[str] | None = None,
 ) -> tuple[Child, dict[str, str]]:
-    """Start `gateway dev`; return it and the content of its ready file."""
+    """Start `gateway dev`; return it and the content of its ready file.
+
+    ``inference`` are the options for its inference server.
+    """
     ready_file = folder / "ready.json"
-    inference = shlex.join([*_python(_HERE), "-m", "loadtests.peers.inference", "--port"])
-    inference += " {port}"
     command = [*_python(tree), "-m", "gateway", "dev", "--ready-file", str(ready_file)]
-    command += ["--inference-command", inference]
+    command += _inference_options() if inference is None else inference
     command += ["--concurrency", str(slots), "--port", "0"]
     command += ["--data-dir", str(folder / _DATA), "--grace", str(_GRACE_S)]
     child = run(name, command)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from hashlib import blake2b
 from struct import Struct
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from wire.errors import WireError
 
@@ -25,6 +25,8 @@ PROTOCOL = b"nvcf-channel/1"
 """The value of ``Upgrade``: the name of the protocol and its version."""
 MAX_FRAME_BYTES = 1 << 20
 """The largest payload. A call that needs a larger frame goes through the queue."""
+MAX_TRAILER_BYTES = 8_192
+"""The most trailers of a response in a frame."""
 MAX_RESPONSE_BYTES = 32_768
 """The largest response, head and body, in a frame; a longer one is delivered by POST attach."""
 _HEAD = Struct("!IBQ")
@@ -32,6 +34,8 @@ HEAD_BYTES = _HEAD.size
 _CALL = Struct("!36sQBQI")
 _SLOTS = Struct("!Q")
 _RESPONSE = Struct("!BI")
+_TRAILERS = Struct("!H")
+_HAS_TRAILERS = 0x80
 _NUMBER_BYTES = 8
 REQUEST_ID_BYTES = 36
 
@@ -217,37 +221,60 @@ FAULTS = (b"", b"inference-lost", b"inference-invalid", b"worker")
 _MAX_US = 0xFFFF_FFFF
 
 
-def encode_response(number: int, fault: bytes, leased_us: int, response: bytes) -> bytes:
+def encode_response(
+    number: int, fault: bytes, leased_us: int, response: bytes, trailers: bytes = b""
+) -> bytes:
     """Return the RESPONSE frame of a call.
 
     ``fault`` is one of `FAULTS`, ``leased_us`` how long the worker has had the call, in
-    microseconds. ``response`` is an HTTP/1.1 response as in POST attach, head and body.
+    microseconds. ``response`` is an HTTP/1.1 response as in POST attach, head and body;
+    ``trailers`` are header lines, at most `MAX_TRAILER_BYTES`.
     """
-    return b"%b%b%b" % (
-        _HEAD.pack(_RESPONSE.size + len(response), Kind.RESPONSE, number),
-        _RESPONSE.pack(FAULTS.index(fault), min(leased_us, _MAX_US)),
-        response,
-    )
+    content = _encode_content(fault, leased_us, response, trailers)
+    return _HEAD.pack(len(content), Kind.RESPONSE, number) + content
 
 
 def encode_queued_response(
-    request_id: bytes, fault: bytes, leased_us: int, response: bytes
+    request_id: bytes, fault: bytes, leased_us: int, response: bytes, trailers: bytes = b""
 ) -> bytes:
     """Return the QUEUED_RESPONSE frame of a request; the arguments are as above."""
-    return b"%b%b%b%b" % (
-        _HEAD.pack(REQUEST_ID_BYTES + _RESPONSE.size + len(response), Kind.QUEUED_RESPONSE, 0),
-        request_id,
-        _RESPONSE.pack(FAULTS.index(fault), min(leased_us, _MAX_US)),
-        response,
-    )
+    content = _encode_content(fault, leased_us, response, trailers)
+    size = REQUEST_ID_BYTES + len(content)
+    return b"%b%b%b" % (_HEAD.pack(size, Kind.QUEUED_RESPONSE, 0), request_id, content)
 
 
-def decode_response(payload: bytes) -> tuple[bytes, float, bytes]:
-    """Return fault, the lease's age in seconds, and response. Raises `FrameError`."""
-    if len(payload) < _RESPONSE.size or payload[0] >= len(FAULTS):
+def _encode_content(fault: bytes, leased_us: int, response: bytes, trailers: bytes) -> bytes:
+    number, leased_us = FAULTS.index(fault), min(leased_us, _MAX_US)
+    if not trailers:
+        return _RESPONSE.pack(number, leased_us) + response
+    start = _RESPONSE.pack(number | _HAS_TRAILERS, leased_us)
+    return b"%b%b%b%b" % (start, _TRAILERS.pack(len(trailers)), trailers, response)
+
+
+class ResponseFrame(NamedTuple):
+    """A decoded response: what `encode_response` was given, and the lease's age in seconds."""
+
+    fault: bytes
+    worker_s: float
+    response: bytes
+    trailers: bytes
+
+
+def decode_response(payload: bytes) -> ResponseFrame:
+    """Return what the payload of a RESPONSE holds. Raises `FrameError`."""
+    if len(payload) < _RESPONSE.size or payload[0] & ~_HAS_TRAILERS >= len(FAULTS):
         raise FrameError("A response is too short, or its fault is unknown")
     fault, leased_us = _RESPONSE.unpack_from(payload)
-    return FAULTS[fault], leased_us / 1e6, payload[_RESPONSE.size :]
+    at, trailers = _RESPONSE.size, b""
+    if fault & _HAS_TRAILERS:
+        begin = at + _TRAILERS.size
+        if len(payload) < begin:
+            raise FrameError("The trailers of a response are cut off")
+        at = begin + _TRAILERS.unpack_from(payload, at)[0]
+        trailers = payload[begin:at]
+        if len(payload) < at:
+            raise FrameError("The trailers of a response are cut off")
+    return ResponseFrame(FAULTS[fault & ~_HAS_TRAILERS], leased_us / 1e6, payload[at:], trailers)
 
 
 def decode_request_id(payload: bytes) -> str:

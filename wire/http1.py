@@ -89,6 +89,11 @@ def encode_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join([*[join(header) for header in headers], b""])
 
 
+def split_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers in what `encode_lines` has made."""
+    return [line.partition(b": ")[::2] for line in lines.split(b"\r\n")[:-1]]
+
+
 def encode_response_head(status: int, headers: list[tuple[bytes, bytes]], framing: bytes) -> bytes:
     r"""Return a response head; ``framing`` is complete header lines (``b"content-length: 5\r\n"``).
 
@@ -209,6 +214,13 @@ def _read_length(special: list[tuple[bytes, bytes]]) -> int | None:
         if name == b"transfer-encoding" and value.lower() != b"identity":
             raise HeadError("Transfer-Encoding has no meaning inside a body")
     return int(lengths[0]) if lengths else None
+
+
+def parse_trailers(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers in complete header lines. Raises `HeadError` as for an inner head."""
+    if not lines:
+        return []
+    return _read_head(b"HTTP/1.1 200 OK\r\n" + lines.removesuffix(b"\r\n")).headers
 
 
 class InnerHeadParser:

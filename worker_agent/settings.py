@@ -31,9 +31,15 @@ def _level(text: object) -> object:
     return "warning" if lowered == "warn" else lowered
 
 
+def _lower(text: object) -> object:
+    return text.lower() if isinstance(text, str) else text
+
+
 Uuid = Annotated[str, After(_uuid)]
 Count = Annotated[int, AtLeast(1)]
 Port = Annotated[int, AtLeast(1), AtMost(65535)]
+Protocol = Annotated[Literal["http", "grpc"], Before(_lower)]
+"""In any case: NVCF writes ``HTTP`` and ``gRPC``."""
 Status = Annotated[int, AtLeast(100), AtMost(599)]
 Text = Annotated[str, Matching(r"[^\x00-\x1f\x7f]*", "not have control characters")]
 UrlPath = Annotated[str, Matching(r"/[!-~]*", "be a path: / and visible ASCII characters")]
@@ -78,7 +84,9 @@ class InferenceSettings(Section):
     ] = "127.0.0.1"
     """Host name or address, IPv6 without brackets."""
     port: Port = 8000
-    """Port, plain HTTP/1.1."""
+    """Port, without TLS."""
+    protocol: Protocol = "http"
+    """http: HTTP/1.1. grpc: HTTP/2 without TLS, as gRPC servers speak it."""
     service_name: str = ""
     """Name of a Kubernetes service that replaces host; needs service_namespace."""
     service_namespace: str = ""
@@ -100,6 +108,9 @@ class InferenceSettings(Section):
 class HealthSettings(Section):
     """The health probe of the inference server."""
 
+    protocol: Protocol = "http"
+    """http: a GET. grpc: ``grpc.health.v1.Health/Check`` of the empty service name, which must be
+    SERVING; path and expected_status have no effect."""
     path: UrlPath = "/v2/health/ready"
     """Path of the probe, a GET."""
     port: Port | None = None
@@ -212,6 +223,7 @@ NVCF_ALIASES = {
     "MAX_REQUEST_CONCURRENCY": "inference.max_concurrency",
     "BASE_ASSET_DIR": "inference.asset_dir",
     "BASE_RESPONSE_DIR": "inference.large_output_dir",
+    "INFERENCE_HEALTH_PROTOCOL": "health.protocol",
     "INFERENCE_HEALTH_ENDPOINT": "health.path",
     "INFERENCE_HEALTH_PORT": "health.port",
     "INFERENCE_HEALTH_TIMEOUT": "health.timeout_s",

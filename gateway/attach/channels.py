@@ -19,7 +19,7 @@ from gateway.errors import TooManyChannels, Unauthenticated
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, QUEUED, Outcome
-from http1.stream import EncodedHead
+from http1.stream import NO_TRAILERS, EncodedHead, Headers
 from wire.channel import (
     REQUEST_ID_BYTES,
     FrameError,
@@ -37,7 +37,8 @@ from wire.channel import (
     encode_count,
     encode_frame,
 )
-from wire.http1 import HeadError, InnerHead, parse_inner_head
+from wire.headers import forwardable_trailers
+from wire.http1 import HeadError, InnerHead, parse_inner_head, parse_trailers
 from wire.repeated import Repeated
 
 GRACE_S = 2.0
@@ -53,6 +54,8 @@ FIND_EVERY = 16
 """With workers that have no channel, every so many calls go through the queue all the same."""
 TOKEN_EVERY = 8
 """With channels to workers of a version, every so many requests have the token for another one."""
+_MAX_KEPT_TRAILERS = 64
+_MAX_KEPT_TRAILERS_BYTES = 256
 _MAX_USED = 65_536
 """So many used tokens are remembered; the oldest one could be used again then."""
 
@@ -263,6 +266,7 @@ class WorkerChannels:
         self._by_key: dict[str, WorkerChannel] = {}
         self._used: dict[str, None] = {}
         self._heads: Repeated[tuple[InnerHead, EncodedHead | None]] = Repeated()
+        self._trailers: dict[bytes, Headers] = {b"": NO_TRAILERS}
         self._untokened = 0
         self._lost: list[WorkerChannel] = []
         self.unconfirmed: list[WorkerChannel] = []
@@ -436,7 +440,10 @@ class WorkerChannels:
     def respond(self, channel: WorkerChannel, call: Invocation, payload: bytes) -> None:
         """Deliver a response. Raises `FrameError`."""
         try:
-            fault, worker_s, response = decode_response(payload)
+            fault, worker_s, response, lines = decode_response(payload)
+            trailers = self._trailers.get(lines)
+            if trailers is None:
+                trailers = self._read_trailers(lines)
             end = response.find(b"\r\n\r\n") + 4
             block = response[:end]
             head, encoded = self._heads.known.get(block) or self._read_head(block)
@@ -454,7 +461,17 @@ class WorkerChannels:
             worker_s,
             channel.instance,
             OUTCOMES[fault] if fault else Outcome.ANSWERED,
+            trailers,
         )
+
+    def _read_trailers(self, lines: bytes) -> Headers:
+        """Parse trailers, and keep them: most of gRPC are the same. Raises `HeadError`."""
+        trailers = forwardable_trailers(parse_trailers(lines))
+        if len(lines) <= _MAX_KEPT_TRAILERS_BYTES:
+            if len(self._trailers) >= _MAX_KEPT_TRAILERS:
+                self._trailers.clear()
+            self._trailers[lines] = trailers
+        return trailers
 
     def _read_head(self, block: bytes) -> tuple[InnerHead, EncodedHead | None]:
         """Parse a head, and keep it if it came before. Raises `HeadError`."""

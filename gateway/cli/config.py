@@ -1,12 +1,12 @@
 """``gateway config``: prints the commented settings files that the package contains."""
 
-from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway.cli.errors import usage
 from gateway.cli.output import print_text
 
 app = typer.Typer(
@@ -17,11 +17,8 @@ app = typer.Typer(
 )
 
 
-class SettingsFile(Enum):
-    """The program whose settings are shown."""
-
-    GATEWAY = "gateway"
-    WORKER = "worker"
+PROGRAMS = ("gateway", "worker")
+"""The programs that have a settings file."""
 
 
 @app.callback()
@@ -32,15 +29,17 @@ def group() -> None:
 @app.command()
 def show(
     program: Annotated[
-        SettingsFile, typer.Argument(metavar="PROGRAM", help="gateway or worker.")
-    ] = SettingsFile.GATEWAY,
+        str, typer.Argument(metavar="PROGRAM", help="gateway or worker.")
+    ] = "gateway",
 ) -> None:
     """Print a settings file with every setting.
 
     Each setting is at its default, with a comment that says what it does. Save the file, change it,
     and start the program with --config: settings that are left out have their defaults.
     """
-    print_text(settings_text(program.value), nl=False)
+    if program not in PROGRAMS:
+        raise usage(f"{program} is not a program that has settings: give gateway or worker.")
+    print_text(settings_text(program), nl=False)
 
 
 def settings_text(program: str) -> str:

@@ -57,8 +57,8 @@ InferenceUrlOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Path of the server to invoke if the caller gives none, such as /v1/completions. "
-        "Required.",
+        help="Path of the server to invoke if the caller gives none, such as /v1/completions; "
+        "/grpc for a gRPC server. Required.",
     ),
 ]
 PortOption = Annotated[
@@ -87,11 +87,20 @@ CorsOriginOption = Annotated[
 CorsCredentialsOption = Annotated[
     bool, typer.Option("--cors-credentials", help="Such pages may send cookies too.")
 ]
+_RATE = (
+    "Rate limit of each calling account: requests per second (S), minute (M), hour (H) or day (D), "
+    "such as 100-S,5000-H"
+)
+RateLimitOption = Annotated[
+    str | None, typer.Option(metavar="RATE", help=f"{_RATE}. Default: none.")
+]
 HealthOption = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Path that returns 200 when the server can serve. Default: /v2/health/ready.",
+        help="Path that returns 200 when the server can serve; a gRPC server is asked by the "
+        "standard health check instead, unless --file has another health. Default: "
+        "/v2/health/ready.",
     ),
 ]
 ArgsOption = Annotated[
@@ -152,6 +161,7 @@ def create(  # noqa: PLR0913 - one argument per option
     max_body_bytes: MaxBodyOption = None,
     cors_origin: CorsOriginOption = None,
     cors_credentials: CorsCredentialsOption = False,
+    rate_limit: RateLimitOption = None,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -175,6 +185,7 @@ def create(  # noqa: PLR0913 - one argument per option
         "inferencePort": inference_port,
         "maxBodyBytes": max_body_bytes,
         "cors": _cors(cors_origin, cors_credentials),
+        "rateLimit": _rate_limit(rate_limit),
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -200,6 +211,7 @@ def version(  # noqa: PLR0913 - one argument per option
     max_body_bytes: MaxBodyOption = None,
     cors_origin: CorsOriginOption = None,
     cors_credentials: CorsCredentialsOption = False,
+    rate_limit: RateLimitOption = None,
     health_path: HealthOption = None,
     container_args: ArgsOption = None,
     env: EnvOption = None,
@@ -227,6 +239,7 @@ def version(  # noqa: PLR0913 - one argument per option
         "inferencePort": inference_port,
         "maxBodyBytes": max_body_bytes,
         "cors": _cors(cors_origin, cors_credentials),
+        "rateLimit": _rate_limit(rate_limit),
         "healthUri": health_path,
         "containerArgs": container_args,
         "containerEnvironment": _environment(env),
@@ -330,10 +343,12 @@ def update(  # noqa: PLR0913 - one argument per option
         str | None,
         typer.Option(
             metavar="RATE",
-            help="Rate limit: requests per second (S), minute (M), hour (H) or day (D), such as "
-            "100-S,5000-H. Default: no change.",
+            help=f"{_RATE}, in place of the whole present limit. Default: no change.",
         ),
     ] = None,
+    no_rate_limit: Annotated[
+        bool, typer.Option("--no-rate-limit", help="Take the rate limit away.")
+    ] = False,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -347,22 +362,26 @@ def update(  # noqa: PLR0913 - one argument per option
     api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Update tags, rate limit, origins of web pages or LLM configuration.
+    """Update tags, rate limit or origins of web pages.
 
-    Other changes require a new version.
+    With --file, description and LLM configuration too. Other changes require a new version.
     """
     target = api_target(api_url, api_key)
     named = version_name(function, version)
     body = read_body(file)
     if tag:
         body["tags"] = tag
-    if rate_limit is not None:
-        body["rateLimit"] = {"rateLimit": rate_limit}
+    if rate_limit is not None and no_rate_limit:
+        raise usage("--rate-limit cannot be combined with --no-rate-limit.")
+    if rate_limit is not None or no_rate_limit:
+        body["rateLimit"] = _rate_limit(rate_limit)
     cors = _cors(cors_origin, cors_credentials)
     if cors is not None:
         body["cors"] = cors
     if not body:
-        raise usage("Nothing to update: give --tag, --rate-limit, --cors-origin or --file.")
+        raise usage(
+            "Nothing to update: give --tag, --rate-limit, --no-rate-limit, --cors-origin or --file."
+        )
 
     async def change(api: ApiClient) -> Json:
         return await api.call("PUT", (await named.find(api)).path, body)
@@ -461,6 +480,15 @@ def _cors(origins: Sequence[str] | None, credentials: bool) -> dict[str, object]
     return {"origins": list(origins), "credentials": credentials}
 
 
+def _rate_limit(rate: str | None) -> dict[str, object] | None:
+    if rate == "":
+        raise usage(
+            "--rate-limit needs a rate, such as 100-S. 'gateway functions update' takes a rate "
+            "limit away with --no-rate-limit."
+        )
+    return None if rate is None else {"rateLimit": rate}
+
+
 def _environment(variables: Sequence[str] | None) -> list[dict[str, str]]:
     pairs = [pair("--env", text) for text in variables or ()]
     return [{"key": name, "value": value} for name, value in pairs]
@@ -473,16 +501,17 @@ def _secrets(secrets: Sequence[str] | None) -> list[dict[str, str]]:
 def _secret(name: str, file: str) -> dict[str, str]:
     try:
         # Editors end a file with a line feed, which is not part of the secret.
-        return {"name": name, "value": Path(file).read_text().removesuffix("\n")}
-    except (OSError, UnicodeDecodeError):
-        raise usage(f"--secret {name}: the file cannot be read as text.") from None
+        return {"name": name, "value": Path(file).read_text("utf-8").removesuffix("\n")}
+    except OSError as error:
+        raise usage(f"--secret {name}: {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise usage(f"--secret {name}: {file} is not text in UTF-8.") from None
 
 
 def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
     if as_json:
         print_json(function)
         return
-    health = function.get("health", {})
     source = [function.get(name) for name in ("containerImage", "helmChart")]
     url = invocation_url(target.url, function["id"], function.get("inferenceUrl") or "/")
     print_members(
@@ -501,11 +530,11 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
             ("inference url", function.get("inferenceUrl")),
             ("largest body", function.get("maxBodyBytes")),
             ("origins", (function.get("cors") or {}).get("origins")),
-            ("health", f"{health['protocol']} :{health['port']}{health['uri']}" if health else ""),
+            ("health", _format_health(function.get("health"))),
             ("rerun", "not allowed" if function.get("allowRerun") is False else None),
             ("interim responses", "passed on" if function.get("passInterim") else None),
             ("tags", function.get("tags")),
-            ("rate limit", (function.get("rateLimit") or {}).get("rateLimit")),
+            ("rate limit", _format_rate_limit(function.get("rateLimit") or {})),
             ("secrets", function.get("secrets")),
         ]
     )
@@ -513,5 +542,28 @@ def _show(function: Json, target: ApiTarget, as_json: bool) -> None:
         print_instances(instances)
 
 
+def _format_health(health: Json | None) -> str:
+    if not health:
+        return ""
+    path = "" if health["protocol"] == "gRPC" else health["uri"]
+    return f"{health['protocol']} :{health['port']}{path}"
+
+
 def _format_created_at(function: Json) -> str:
     return str(function["createdAt"])[:19] + "Z"
+
+
+def _format_rate_limit(limit: Json) -> str:
+    """Return one line for each member of a rate limit, empty for none."""
+    lines = [limit.get("rateLimit")]
+    lines += [
+        f"{rate} for account {account}"
+        for account, rate in (limit.get("perNcaIdRate") or {}).items()
+    ]
+    if exempted := limit.get("exemptedNcaIds"):
+        lines.append(f"none for {' '.join(exempted)}")
+    if rate := limit.get("perUserRate"):
+        lines.append(f"{rate} for each caller")
+    if limit.get("syncCheck"):
+        lines.append("counted with all gateway processes before each call")
+    return "\n".join(line for line in lines if line)

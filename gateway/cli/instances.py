@@ -36,14 +36,20 @@ def instances(
 ) -> None:
     """List instances: the running copies of a function. Needs list_functions_details."""
     target = api_target(api_url, api_key)
-    named = None if function is None else version_name(function, version)
-    found = run(target, lambda api: _read_all(api) if named is None else read_instances(api, named))
+    if function is not None:
+        named = version_name(function, version)
+        found = run(target, lambda api: read_instances(api, named))
+        names = None
+    else:
+        by_name = run(target, _read_all)
+        found = [instance for _, instance in by_name]
+        names = [name for name, _ in by_name]
     if as_json:
         print_json(found)
     elif not found:
         say("There are no instances.")
     else:
-        print_instances(found, with_version=named is None)
+        print_instances(found, names)
 
 
 async def read_instances(api: ApiClient, named: VersionName) -> list[Json]:
@@ -52,34 +58,45 @@ async def read_instances(api: ApiClient, named: VersionName) -> list[Json]:
     return list((await api.get(found.path))["function"].get("activeInstances") or ())
 
 
-async def _read_all(api: ApiClient) -> list[Json]:
-    """Return the instances of every version of the account."""
-    found: list[Json] = []
+async def _read_all(api: ApiClient) -> list[tuple[str, Json]]:
+    """Return the instances of every version of the account, each with the version's name."""
+    found: list[tuple[str, Json]] = []
     for version in await api.versions("functions", None, visibility="private"):
         if version["status"] != "INACTIVE":
-            found += await read_instances(api, VersionName(version["id"], version["versionId"]))
+            named = VersionName(version["id"], version["versionId"])
+            found += [(version["name"], one) for one in await read_instances(api, named)]
     return found
 
 
-def print_instances(instances: Sequence[Json], *, with_version: bool = False) -> None:
-    """Print a table of instances; ``with_version``: of several versions, whose ids are shown."""
-    columns = ("INSTANCE", "STATUS", "GPU*", "TYPE*", "BACKEND*", "SINCE")
-    rows = [
-        (
-            instance["instanceId"],
-            instance.get("instanceStatus") or "STARTING",
-            instance["gpu"],
-            instance["instanceType"],
-            instance["backend"],
-            instance["instanceCreatedAt"][:19] + "Z",
+def print_instances(instances: Sequence[Json], names: Sequence[str] | None = None) -> None:
+    """Print a table of instances; ``names``: those of their versions, if there are several.
+
+    With names and the versions' ids the table has no room for where an instance runs.
+    """
+    if names is not None:
+        print_table(
+            ("NAME*", "INSTANCE", "VERSION", "STATUS"),
+            [
+                (name, one["instanceId"], one["functionVersionId"], _status(one))
+                for name, one in zip(names, instances, strict=True)
+            ],
         )
-        for instance in instances
-    ]
-    if not with_version:
-        print_table(columns, rows)
         return
-    versions = [instance["functionVersionId"] for instance in instances]
     print_table(
-        ("INSTANCE", "VERSION", "STATUS", "GPU*"),
-        [(row[0], version, row[1], row[2]) for row, version in zip(rows, versions, strict=True)],
+        ("INSTANCE", "STATUS", "GPU*", "TYPE*", "BACKEND*", "SINCE"),
+        [
+            (
+                instance["instanceId"],
+                _status(instance),
+                instance["gpu"],
+                instance["instanceType"],
+                instance["backend"],
+                instance["instanceCreatedAt"][:19] + "Z",
+            )
+            for instance in instances
+        ],
     )
+
+
+def _status(instance: Json) -> str:
+    return instance.get("instanceStatus") or "STARTING"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Annotated, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -21,6 +22,8 @@ from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.lookup import VersionName, find_versions, version_name
 from gateway.cli.options import DEFAULT_URL, FunctionArgument, KeyOption, UrlOption, api_target
 from gateway.cli.output import say, write
+from gateway.domain.grpc import is_grpc
+from wire.http1 import is_token
 from wire.ids import parse_uuid
 
 CONNECT_TIMEOUT_S = 10.0
@@ -53,6 +56,7 @@ def invoke(  # noqa: PLR0913 - one argument per option
     version: Annotated[
         str | None,
         typer.Option(
+            "--function-version",
             metavar="VERSION",
             help="Name or id of the version. Default: one of those that serve, as for any caller.",
         ),
@@ -100,10 +104,14 @@ def invoke(  # noqa: PLR0913 - one argument per option
     PATH. A JSON body is sent as application/json;
     what comes from standard input is one if it begins with { or [.
 
+    A gRPC function needs a gRPC client: the error says which address and metadata.
+
     Exit code: 0 below status 400, 4 for 4xx, 5 for 5xx, 1 if there is no complete response.
     """
     target = api_target(api_url, api_key)
     named = version_name(function, version)
+    if method is not None and not _is_token(method):
+        raise usage(f"-X takes the name of an HTTP method, such as PUT: {method!r} is none.")
     body = _body(data, file)
     headers = [_header(text) for text in header or ()]
     if not any(name.lower() == "content-type" for name, _ in headers):
@@ -148,7 +156,23 @@ def _resolve(
         found = run(target, named.find).version_id
         which["function-version-id"] = found
         versions = [by_id[found]] if found in by_id else versions
+    if all(is_grpc(one.get("inferenceUrl")) for one in versions):
+        raise fail(CommandError(_explain_grpc(target, named.function, which)))
     return which, _absolute(path or versions[-1].get("inferenceUrl") or "/")
+
+
+def _explain_grpc(target: ApiTarget, function: str, which: Mapping[str, str]) -> str:
+    """Return how to call a gRPC function, which this command cannot."""
+    parts = urlsplit(target.url)
+    is_secure = parts.scheme == "https"
+    port = parts.port or (443 if is_secure else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    metadata = " ".join(f"-H '{name}: {value}'" for name, value in which.items())
+    return (
+        f"{function} is a gRPC function: call it with a gRPC client, such as grpcurl"
+        f"{'' if is_secure else ' -plaintext'} -H 'authorization: Bearer KEY' {metadata} "
+        f"{host}:{port} list"
+    )
 
 
 def _absolute(path: str) -> str:
@@ -172,9 +196,15 @@ def _body(data: str | None, file: Path | None) -> bytes | IO[bytes] | None:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not name.strip() or not colon:
-        raise usage("--header takes NAME:VALUE.")
+    if not colon or not _is_token(name.strip()):
+        raise usage("--header takes NAME:VALUE, with a NAME of letters, digits and hyphens.")
+    if not set(value).isdisjoint("\r\n\0"):
+        raise usage(f"--header {name}: the VALUE must be one line.")
     return name.strip(), value.strip()
+
+
+def _is_token(text: str) -> bool:
+    return is_token(text.encode(errors="replace"))
 
 
 def _type_of(body: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.cli.api_client import ApiClient, ApiTarget, Json, run
-from gateway.cli.errors import CommandError, fail, usage
+from gateway.cli.errors import ApiError, CommandError, fail, usage
 from gateway.cli.lookup import find_function, version_name
 from gateway.cli.output import say
 from gateway.cli.store_access import with_store
@@ -95,7 +95,12 @@ class ApiKeyBackend:
                 _check_account(await api.get(_PATH), request.account)
             functions = [await _with_ids(api, function) for function in request.functions]
             policy["resources"] = resources_of(_reach(functions))
-            return await api.call("POST", _PATH, body)
+            try:
+                return await api.call("POST", _PATH, body)
+            except ApiError as error:
+                # The error names the members of a body that the user does not know.
+                message = str(error).replace("expires_at", "--expires-in")
+                raise ApiError(error.status, message) from None
 
         created = run(self._target, create)
         return {**_from_api(created), "key": created["value"]}

@@ -55,10 +55,7 @@ class LazyGroup(TyperGroup):
         return command
 
     def _share_version(self, command: Any) -> None:
-        """Give the command, and those below it, the option ``--version`` of the program.
-
-        `gateway invoke` has one of its own, the version of a function.
-        """
+        """Give the command, and those below it, the option ``--version`` of the program."""
         version = next(param for param in self.params if _VERSION in param.opts)
         if not any(_VERSION in param.opts for param in command.params):
             command.params.append(version)

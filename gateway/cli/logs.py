@@ -70,8 +70,8 @@ def logs(  # noqa: PLR0913 - one argument per option
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the instances; for 'gateway dev' it is instances in its --data-dir. "
-            "Default: provision.folder.",
+            help="Folder of the instances; for 'gateway dev' it is DIR/instances, with the DIR "
+            "that it prints after 'logs'. Default: provision.folder.",
         ),
     ] = None,
     api_url: UrlOption = DEFAULT_URL,
@@ -130,7 +130,8 @@ def _print_log(instance: dict[str, Any], folder: Path, worker: bool, lines: int)
     if log is None:
         say(
             f"gateway: instance {instance_id} runs in backend {instance['backend']} and has no "
-            f"logs in {folder}: use --folder, or read them where it runs."
+            f"logs in {folder}. If 'gateway dev' runs it, give --folder DIR/instances, where DIR "
+            "is the folder that it printed after 'logs'; else read them where it runs."
         )
         return False
     say(f"instance {instance_id}")

@@ -2,7 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +83,10 @@ def _write(
 def _make_authority(now: datetime) -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway dev authority")])
-    # Whoever gets its key can still speak for no other machine.
-    permitted = x509.NameConstraints(
-        [x509.DNSName("localhost"), x509.IPAddress(IPv4Network("127.0.0.0/8"))], None
-    )
+    # Whoever gets its key can still speak for no other machine's name. For addresses there is no
+    # such rule: BoringSSL refuses the whole chain if there is, and grpcio stands on it
+    # (`findings/boringssl_refuses_address_constraints.sh`).
+    permitted = x509.NameConstraints([x509.DNSName("localhost")], None)
     certificate = (
         _begin(name, name, key, now, _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

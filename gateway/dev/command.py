@@ -93,6 +93,15 @@ def dev(  # noqa: PLR0913 - one argument per option
             show_default=False,
         ),
     ] = None,
+    grpc: Annotated[
+        bool,
+        typer.Option(
+            "--grpc",
+            help="Your server speaks gRPC, without TLS, and its standard health service says when "
+            "it can serve.",
+            show_default=False,
+        ),
+    ] = False,
     start_timeout: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="Time for your server to load its model.", min=1),
@@ -168,12 +177,18 @@ def dev(  # noqa: PLR0913 - one argument per option
 
     Without options a demo is served. --inference-command starts your own server, --upstream
     takes one that runs already, --function NAME=COMMAND serves several.
+
+    Its log files are JSON, because it reads them: GATEWAY_LOG__FORMAT has no effect here.
     """
     logs.setup("error", json=False, stream=sys.stderr)
     try:
         options = DevOptions(
             functions=functions_of(
-                inference_command, running_server, function or (), health_path or ()
+                inference_command,
+                running_server,
+                function or (),
+                health_path or (),
+                speak_grpc=grpc,
             ),
             port=port,
             tls_port=tls_port if tls else None,
@@ -290,7 +305,10 @@ def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
 
 
 async def _start(options: DevOptions, folder: Path, children: Children, broker: Broker) -> Running:
-    """Start the gateway and deploy the functions; return once each has responded to a call."""
+    """Start the gateway and deploy the functions; return once each has responded to a call.
+
+    gRPC functions are not called, only healthy: a call needs a client for HTTP/2.
+    """
     say("starting the gateway")
     prepared = await prepare_store(broker.url, folder)
     if prepared.bootstrap_secret is not None:
@@ -314,7 +332,8 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
             secure = Secured(tls_port, str(certificates.authority))
             running = replace(running, secured=secure)
         for function in functions:
-            await _wait_for_response(session, running, function, children)
+            if not function.options.speaks_grpc:
+                await _wait_for_response(session, running, function, children)
     return running
 
 
@@ -401,7 +420,7 @@ def _deploying(function: FunctionOptions) -> str:
 
 
 def _loading(function: FunctionOptions) -> LoadingServer:
-    return LoadingServer(function.name, function.health_path, runs_already=function.runs_already)
+    return LoadingServer(function.name, function.health_check, runs_already=function.runs_already)
 
 
 def _explained(
@@ -411,9 +430,10 @@ def _explained(
     if "deploy deadline" not in str(error):
         return DevFunctionError(f"the inference server of {function.name} does not start\n{error}")
     advice = f"was not healthy within {options.start_timeout_s:g} s (--start-timeout); "
+    option = "--grpc" if function.speaks_grpc else "--health-path"
     return DevFunctionError(
         f"the inference server of {function.name} {advice}{server.finding()} "
-        f"(--health-path)\n{server.tail()}".rstrip()
+        f"({option})\n{server.tail()}".rstrip()
     )
 
 

@@ -21,6 +21,7 @@ from gateway.app.identity import Master
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.dev.options import FunctionOptions
+from gateway.domain.grpc import GRPC_PATH
 from gateway.domain.lifecycle import timestamp
 from gateway.domain.model import (
     Account,
@@ -207,14 +208,14 @@ class DevApi:
     async def _ensure(
         self, options: FunctionOptions, earlier: EarlierFunction | None
     ) -> DevFunction:
-        """Return the function of an earlier run, with a new version if its health path changed."""
+        """Return the function of an earlier run, with a new version if that does not fit."""
         spec = _function(options)
         if earlier is None:
             created = await self._call("POST", "/v2/nvcf/functions", spec)
             return _created(options, created)
         function = DevFunction(options, earlier.function_id, earlier.version_id)
         obsolete = earlier.other_versions
-        if not _is_same(earlier.spec, spec):
+        if not fits(earlier.spec, options):
             path = f"/v2/nvcf/functions/{earlier.function_id}/versions"
             function = _created(options, await self._call("POST", path, spec))
             obsolete += ((earlier.function_id, earlier.version_id),)
@@ -259,14 +260,15 @@ def _deployment(function: DevFunction) -> str:
 
 
 def _function(options: FunctionOptions) -> dict[str, object]:
+    path = "/echo" if options.is_demo else "/"
     return {
         "name": options.name,
         "tags": [_TAG],
-        "inferenceUrl": "/echo" if options.is_demo else "/",
+        "inferenceUrl": GRPC_PATH if options.speaks_grpc else path,
         # The cluster has the function's command under this name.
         "containerImage": options.name,
         "health": {
-            "protocol": "HTTP",
+            "protocol": "gRPC" if options.speaks_grpc else "HTTP",
             "uri": options.health_path,
             "port": 8000,
             "timeout": f"PT{HEALTH_TIMEOUT_S}S",
@@ -275,14 +277,14 @@ def _function(options: FunctionOptions) -> dict[str, object]:
     }
 
 
-def _is_same(stored: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
-    """Whether a stored version needs no successor."""
+def fits(stored: Mapping[str, object], options: FunctionOptions) -> bool:
+    """Whether a stored version needs no successor: protocol, paths and image are those wanted."""
+    wanted = _function(options)
     health, wanted_health = stored.get("health"), wanted["health"]
     if not isinstance(health, Mapping) or not isinstance(wanted_health, Mapping):
         return False
-    names = ("inferenceUrl", "containerImage")
-    return health.get("uri") == wanted_health["uri"] and all(
-        stored.get(name) == wanted[name] for name in names
+    return all(health.get(name) == wanted_health[name] for name in ("protocol", "uri")) and all(
+        stored.get(name) == wanted[name] for name in ("inferenceUrl", "containerImage")
     )
 
 

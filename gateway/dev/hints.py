@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.dev.functions import DevFunction
-from gateway.dev.options import HOST
+from gateway.dev.options import GRPC_HEALTH_CHECK, HOST
 
 
 class Secured(NamedTuple):
@@ -33,8 +33,13 @@ class Running:
     secured: Secured | None = None
 
     @property
+    def address(self) -> str:
+        """The address for clients, which speak no TLS there: ``host:port``."""
+        return f"{HOST}:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.address}"
 
     def host_of(self, function: DevFunction) -> str:
         """Return the host name at which a function is called."""
@@ -82,15 +87,24 @@ def ready_text(running: Running) -> str:
         f"  metrics     {running.admin_url}/metrics",
         f"  NATS        {running.nats_url}",
         f"  logs        {running.folder}",
+        f"              gateway logs NAME --folder {running.folder}/instances",
     ]
-    calls = [*_calls(running), *_openai_lines(running)]
+    if running.functions[0].options.speaks_grpc:
+        calls = [*_grpc_calls(running), *_grpc_python_lines(running)]
+    else:
+        calls = [*_calls(running), *_openai_lines(running)]
     return "\n".join(lines) + "".join(f"\n\n{call}" for call in calls)
 
 
 def _function_line(running: Running, function: DevFunction) -> str:
-    return (
+    line = (
         f"  function    {function.options.name}: {function.function_id}, "
         f"version {function.version_id}\n"
+    )
+    if function.options.speaks_grpc:
+        return f"{line}              gRPC at {running.address}, with the metadata function-id"
+    return (
+        f"{line}"
         f"              http://{running.host_of(function)}:{running.port}/\n"
         f"              {running.base_url_of(function)}/ for tools with a base URL and a key"
     )
@@ -141,6 +155,36 @@ def _openai_lines(running: Running) -> Sequence[str]:
         f'                api_key="{running.api_key}")\n'
         f"print(client.models.list())\n",
     ]
+
+
+def _grpc_calls(running: Running) -> Sequence[str]:
+    """Return a call of each function, which is gRPC."""
+    return [
+        "Call any method of the server with the metadata authorization and function-id. This lists "
+        "its services, if it has server reflection:",
+        *(
+            f"  grpcurl -plaintext {_by_metadata(running, function)} {running.address} list"
+            for function in running.functions
+        ),
+    ]
+
+
+def _grpc_python_lines(running: Running) -> Sequence[str]:
+    first = running.functions[0]
+    return [
+        "Its health check, in Python after pip install grpcio:",
+        # Not indented, because Python would refuse it when pasted.
+        f"import grpc\n"
+        f'channel = grpc.insecure_channel("{running.address}")\n'
+        f'metadata = [("authorization", "Bearer {running.api_key}"),\n'
+        f'            ("function-id", "{first.function_id}")]\n'
+        f'check = channel.unary_unary("/{GRPC_HEALTH_CHECK}")\n'
+        f'print(check(b"", metadata=metadata))\n',
+    ]
+
+
+def _by_metadata(running: Running, function: DevFunction) -> str:
+    return f"-H 'authorization: Bearer {running.api_key}' -H 'function-id: {function.function_id}'"
 
 
 def _by_host(running: Running, function: DevFunction) -> str:

@@ -26,6 +26,7 @@ DEMO_COMMAND = "{python} -P -m gateway.examples.inference --port {port}"
 OWN = "my-server"
 """Name of the function of one's own server, unless ``--function`` gives another."""
 HEALTH_PATH = "/health"
+GRPC_HEALTH_CHECK = "grpc.health.v1.Health/Check"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """Names of functions in the REST API."""
 _PATH = re.compile(r"/[!-~]*")
@@ -41,13 +42,20 @@ class OptionError(Exception):
 class FunctionOptions:
     """One function: ``template`` is what its cluster has in place of the container image.
 
-    ``option`` is the option that named the server, for messages.
+    ``option`` is the option that named the server, for messages. ``speaks_grpc``: its server speaks
+    gRPC; then ``health_path`` has no effect.
     """
 
     name: str
     template: str
     health_path: str
     option: str
+    speaks_grpc: bool = False
+
+    @property
+    def health_check(self) -> str:
+        """What its server is asked, for messages."""
+        return GRPC_HEALTH_CHECK if self.speaks_grpc else f"GET {self.health_path}"
 
     @property
     def is_demo(self) -> bool:
@@ -145,11 +153,13 @@ def functions_of(
     running_server: str | None,
     functions: Sequence[str],
     health_paths: Sequence[str],
+    *,
+    speak_grpc: bool = False,
 ) -> tuple[FunctionOptions, ...]:
     """Return the functions that the options of these values describe. Raises `OptionError`.
 
     ``functions`` are texts ``name=command`` or ``name=URL``, ``health_paths`` ``path`` or
-    ``name=path``.
+    ``name=path``. ``speak_grpc``: the servers of all of them speak gRPC.
     """
     given = [
         option
@@ -165,10 +175,15 @@ def functions_of(
             f"{' and '.join(given)} exclude each other: give several servers as "
             "--function NAME=COMMAND, one that already runs as --function NAME=URL"
         )
+    own = "a server of your own (--inference-command, --upstream or --function)"
     if not given and health_paths:
+        raise OptionError(f"--health-path is for {own}; the demo's is known")
+    if not given and speak_grpc:
+        raise OptionError(f"--grpc is for {own}; the demo speaks HTTP")
+    if speak_grpc and health_paths:
         raise OptionError(
-            "--health-path is for a server of your own "
-            "(--inference-command, --upstream or --function); the demo's is known"
+            "--grpc and --health-path exclude each other: a gRPC server has no health path, "
+            f"it must implement {GRPC_HEALTH_CHECK}"
         )
     option = given[0] if given else ""
     if inference_command is not None:
@@ -181,7 +196,13 @@ def functions_of(
         servers = {DEMO: SCHEME + DEMO_COMMAND}
     paths = _paths_by_name(health_paths, servers)
     return tuple(
-        FunctionOptions(name, template, paths[name], f"{option} {name}".removesuffix(f" {OWN}"))
+        FunctionOptions(
+            name,
+            template,
+            paths[name],
+            f"{option} {name}".removesuffix(f" {OWN}"),
+            speaks_grpc=speak_grpc,
+        )
         for name, template in servers.items()
     )
 

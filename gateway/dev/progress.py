@@ -61,9 +61,10 @@ def last_text(lines: Sequence[str]) -> str:
 class LoadingServer:
     """The server of a function until it is healthy, as its instance's logs show it."""
 
-    def __init__(self, name: str, health_path: str, *, runs_already: bool) -> None:
+    def __init__(self, name: str, health_check: str, *, runs_already: bool) -> None:
+        """``health_check`` is what it is asked, such as ``GET /health``."""
         self._name = name
-        self._health_path = health_path
+        self._health_check = health_check
         self._runs_already = runs_already
         self._logs: Path | None = None
         self._output: list[str] = []
@@ -90,7 +91,7 @@ class LoadingServer:
 
     def finding(self) -> str:
         """Return what its health check finds."""
-        return f"GET {self._health_path}: {self._finding or 'not asked yet'}"
+        return f"{self._health_check}: {self._finding or 'not asked yet'}"
 
     def tail(self) -> str:
         """Return the last lines of its output, indented, each a line of text."""

@@ -13,17 +13,19 @@ from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem, with_ids
-from gateway.errors import GatewayError, Overloaded
+from gateway.errors import FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Admission, Caller, CallPlan
-from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, take_token
+from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
 from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id
+
+_NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
 
 
 class Gates(NamedTuple):
@@ -95,6 +97,8 @@ class Dispatcher:
                 take_key(request)
             head = self._read_head(request)
             if head is None:
+                if speaks_grpc(request):
+                    raise FunctionNotFound(_NO_FUNCTION)
                 return self._elsewhere(request, client)
             endpoint = INVOCATION
             if TOKEN_PARAMETER in request.target:
@@ -207,7 +211,9 @@ class Dispatcher:
         if request.protocol:
             invocation: Invocation = WebSocketInvocation(context, client, request, caller, ticket)
         else:
-            invocation = Invocation(context, client, request, caller, ticket, plan)
+            invocation = Invocation(
+                context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
+            )
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:

@@ -25,8 +25,15 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.invocation.upload import smaller_limit
-from gateway.routing.admission import Authenticate, poll_seconds
-from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, calling, plain_head, take_token
+from gateway.routing.admission import Authenticate
+from gateway.routing.call_head import (
+    TOKEN_PARAMETER,
+    CallHead,
+    calling,
+    plain_head,
+    poll_seconds,
+    take_token,
+)
 from gateway.routing.references import FunctionNames, Named, Reference, parse_reference
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.headers import CONTENT_TYPE

@@ -18,6 +18,7 @@ from gateway.errors import (
     PollTimeout,
     UploadTimeout,
     WorkerLost,
+    grpc_error_for,
     problem_for,
 )
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
@@ -51,12 +52,20 @@ from gateway.routing.cross_origin import PageAccess
 from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWriter
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
-from wire.headers import NVCF_QUEUE_POSITION, forwardable_interim
+from wire.grpc import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, encode_error
+from wire.headers import NVCF_POLL_SECONDS, NVCF_QUEUE_POSITION, forwardable_interim
 from wire.http1 import BODILESS_STATUSES, InnerHead
 from wire.problem import instance_of
 
 CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its response head."""
+_BROKEN = {
+    Outcome.WORKER_LOST: (UNAVAILABLE, "The worker was lost while it responded"),
+    Outcome.DRAINED: (UNAVAILABLE, "The gateway process is stopping"),
+    Outcome.TOO_LONG: (DEADLINE_EXCEEDED, "The call has lasted for as long as a call may"),
+    Outcome.BAD_REQUEST: (RESOURCE_EXHAUSTED, "The body is too large"),
+}
+"""What a gRPC client is told at the end of a response that breaks off."""
 _AT_ONCE_S = 0.05
 """A body that arrived within this time of its head came with it: no time is corrected."""
 _WITH_WORKER = "the call was with a worker"
@@ -106,6 +115,7 @@ class Invocation:
 
     __slots__ = (
         "_channel",
+        "_channel_deliveries",
         "_client",
         "_context",
         "_deliveries",
@@ -130,6 +140,7 @@ class Invocation:
         "head_at",
         "instance",
         "is_direct",
+        "is_grpc",
         "method",
         "offered_at",
         "outcome",
@@ -148,7 +159,7 @@ class Invocation:
         "worker_s",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what makes an invocation
         self,
         context: "Context[Invocation]",
         client: ResponseWriter,
@@ -156,8 +167,14 @@ class Invocation:
         caller: Caller,
         ticket: Ticket,
         plan: CallPlan | None = None,
+        *,
+        is_grpc: bool = False,
     ) -> None:
-        """``plan`` is what calls with the same head have in common, if it is known."""
+        """``plan`` is what calls with the same head have in common, if it is known.
+
+        ``is_grpc``: the client speaks gRPC. Its body is a stream of messages, which goes on to the
+        worker as it comes, and errors are gRPC's.
+        """
         self._plan = plan
         self._context = context
         self._client = client
@@ -179,8 +196,9 @@ class Invocation:
         self._sent: _SentCall | None = None
         self._runs = 0
         self.is_direct = False
+        self.is_grpc = self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
-        self._deliveries = 0
+        self._deliveries = self._channel_deliveries = 0
         self._was_dropped = False
         self.deliveries = 0
         self.method = request.method
@@ -255,7 +273,7 @@ class Invocation:
 
     def first_part_end(self) -> None:
         """All that came with the head is delivered; the body, of unknown length, goes on."""
-        if self.state is RECEIVING and not self._context.uploads.takes(None):
+        if self.state is RECEIVING and not self._upload.is_collected():
             self._publish()
 
     def request_trailers(self, trailers: Headers) -> None:
@@ -326,6 +344,10 @@ class Invocation:
             allows_rerun=caller.version.allows_rerun,
             passes_interim=caller.version.passes_interim,
         )
+        if self.is_grpc:
+            # The window is that of its deadline.
+            headers = [header for header in headers if header[0] != NVCF_POLL_SECONDS]
+            headers.append((NVCF_POLL_SECONDS, b"%d" % caller.poll_s))
         self.trace, self.caller_request_id = correlation_of(request)
         fields = encode_call_head(
             nca_id=caller.account,
@@ -464,7 +486,7 @@ class Invocation:
         if was_run:
             self._runs += 1
         if was_sent:
-            self.deliveries += 1
+            self.deliveries = self._channel_deliveries = 1
             head += NEVER_AGAIN
         if self._upload.is_lost():
             self._fail_without_rest()
@@ -480,6 +502,7 @@ class Invocation:
         worker_s: float,
         instance: bytes,
         completion: Outcome,
+        trailers: Headers = NO_TRAILERS,
     ) -> None:
         """The worker's whole response came over a channel.
 
@@ -493,13 +516,17 @@ class Invocation:
         self.completion = completion
         self.response_bytes = len(body)
         status, announced = head.status, head.body_bytes
-        if announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
+        if trailers:
+            announced = None
+        elif announced is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             announced = len(body)
         if encoded is None or self.page_access is not None:
             self.state = ENDING
             self._respond(status, head.headers, announced, now)
             if self.state is ENDING and body:
                 self._client.send_data(body)
+            if trailers:
+                self._client.add_trailers(trailers)
             if self.state is ENDING and not self._client.is_writing_paused():
                 self._end()
             return
@@ -511,7 +538,8 @@ class Invocation:
         self.state = DONE
         self.outcome = completion
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
-        self._client.send_whole(encoded, id_lines(encoded, self.request_id), announced, body)
+        lines = id_lines(encoded, self.request_id)
+        self._client.send_whole(encoded, lines, announced, body, trailers)
         self._upload.abort()
         self._context.registry.finished(self.request_id)
 
@@ -529,7 +557,7 @@ class Invocation:
         if is_running:
             if deliveries < self._deliveries:
                 return RunDecision.NEVER
-            self._deliveries = self.deliveries = deliveries
+            self._count_deliveries(deliveries)
             queue.started(self.request_id)
             return RunDecision.RUN
         if self.state is ATTACHED:
@@ -539,8 +567,13 @@ class Invocation:
             return RunDecision.NEVER
         decision = queue.may_run(self.request_id, deliveries)
         if decision is RunDecision.RUN:
-            self._deliveries = self.deliveries = deliveries
+            self._count_deliveries(deliveries)
         return decision
+
+    def _count_deliveries(self, deliveries: int) -> None:
+        """Take the queue's count of deliveries; one over a channel came before."""
+        self._deliveries = deliveries
+        self.deliveries = self._channel_deliveries + deliveries
 
     def dropped_late(self, deliveries: int) -> None:
         """A worker dropped a delivery of the request, because it would be late.
@@ -636,7 +669,8 @@ class Invocation:
         self.attached_at = now
         self.worker_s = worker_s
         self.instance = instance
-        self.deliveries = self._deliveries or self.deliveries + 1
+        if not self._deliveries:
+            self.deliveries += 1
 
     def response_interim(self, status: int, headers: Headers) -> None:
         """The worker sends an interim response (1xx), which is no response head.
@@ -845,6 +879,9 @@ class Invocation:
 
     def _fail(self, error: GatewayError | QueueError, outcome: Outcome) -> None:
         """Respond with a problem document; only before the response head."""
+        if self.is_grpc:
+            self._fail_grpc(error, outcome)
+            return
         status, headers, body = problem_for(
             error, instance_of(self.target), self.request_id, id_header=False
         )
@@ -858,10 +895,20 @@ class Invocation:
         self._client.send_data(body)
         self._client.send_end()
 
+    def _fail_grpc(self, error: GatewayError | QueueError, outcome: Outcome) -> None:
+        self.status, headers = grpc_error_for(error)
+        self._finish(outcome)
+        self._client.send_head(200, with_platform_headers(headers, 200, self.request_id), 0)
+        self._client.send_end()
+
     def _break(self, outcome: Outcome) -> None:
         """End the response so that the client sees a broken stream; only after its head."""
         self._finish(outcome)
-        self._client.abort()
+        if self.is_grpc:
+            self._client.add_trailers(encode_error(*_BROKEN[outcome]))
+            self._client.send_end()
+        else:
+            self._client.abort()
 
     def _finish(self, outcome: Outcome) -> None:
         self.state = DONE

@@ -32,6 +32,7 @@ class Upload:
         "_sink",
         "_space",
         "arrived_bytes",
+        "flows",
         "inline_bytes",
         "was_handed_out",
     )
@@ -51,6 +52,8 @@ class Upload:
         self.inline_bytes = 0
         self.was_handed_out = False
         """Whether a worker's GET got the rest."""
+        self.flows = False
+        """Whether the body goes on to the worker as it comes, collected or not."""
 
     # Before the call is offered
 
@@ -68,15 +71,19 @@ class Upload:
         length = self._length
         if length is None or self.arrived_bytes < INLINE_BODY_BYTES:
             return False
-        return not self._space.takes(length)
+        return not self.is_collected()
 
     def is_collectable(self) -> bool:
         """Return whether what has arrived is more than the envelope's, and is to be collected."""
         return (
             self.arrived_bytes > INLINE_BODY_BYTES
             and self._collection is None
-            and self._space.takes(self._length)
+            and self.is_collected()
         )
+
+    def is_collected(self) -> bool:
+        """Return whether the body is collected before the call is offered to workers."""
+        return not self.flows and self._space.takes(self._length)
 
     def collect(self, user: SpoolUser) -> None:
         """Collect the body from here on; ``user`` is told when a write has ended."""

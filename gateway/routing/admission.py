@@ -10,11 +10,11 @@ from typing import NamedTuple
 from gateway.domain.model import FunctionVersion
 from gateway.domain.principal import API_KEY, INVOCATION_TOKEN, Principal
 from gateway.domain.readmodel import ReadModel
-from gateway.errors import BadRequest, GatewayError, Unauthenticated
-from gateway.routing.call_head import CallHead
+from gateway.errors import GatewayError, Unauthenticated
+from gateway.routing.call_head import CallHead, poll_seconds
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
-from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
+from wire.deadlines import DEFAULT_POLL_S
 
 Authenticate = Callable[[bytes | None, float], Principal]
 """From an Authorization value and Unix time; raises `gateway.errors.Unauthenticated`."""
@@ -135,16 +135,3 @@ class Admission:
             return self.authenticate(authorization, now).key_id
         except GatewayError:
             return ""
-
-
-def poll_seconds(value: bytes) -> int:
-    """Return the poll window that ``NVCF-POLL-SECONDS`` asks for, in seconds; 0 counts as 1.
-
-    Raises `BadRequest` if the value is not a whole number or is above 3600.
-    """
-    if not value.isdigit() or len(value) > 9:
-        raise BadRequest("NVCF-POLL-SECONDS is not a whole number of seconds from 1 to 3600")
-    poll_s = int(value)
-    if poll_s > MAX_POLL_S:
-        raise BadRequest(f"NVCF-POLL-SECONDS is above {MAX_POLL_S}")
-    return poll_s or 1

@@ -13,8 +13,11 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.errors import BadRequest
 from http1.stream import Request
+from wire.deadlines import MAX_POLL_S
+from wire.grpc import TIMEOUT, is_grpc, window_s
 from wire.headers import (
     AUTHORIZATION,
+    CONTENT_TYPE,
     FUNCTION_ID,
     FUNCTION_VERSION_ID,
     NVCF_POLL_SECONDS,
@@ -35,7 +38,8 @@ class CallHead(NamedTuple):
 
     The ids are canonical UUID text. The header values are as they came, ``None`` if absent.
     ``is_linked``: ``authorization`` is made of the token in the query. ``sent_target`` is the
-    target that the client sent, if the function gets another one; else empty.
+    target that the client sent, if the function gets another one; else empty. ``is_grpc``: errors
+    are gRPC's, and ``poll_seconds`` takes the call's deadline into account.
     """
 
     function_id: str
@@ -45,6 +49,7 @@ class CallHead(NamedTuple):
     origin: bytes | None = None
     is_linked: bool = False
     sent_target: bytes = b""
+    is_grpc: bool = False
 
 
 def plain_head(request: Request) -> CallHead:
@@ -93,15 +98,31 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
         version_id = found.version_id
         if FUNCTION_VERSION_ID in values:
             version_id = named_version(values[FUNCTION_VERSION_ID], version_id)
-        return CallHead(
+        head = CallHead(
             found.function_id,
             version_id,
             get(AUTHORIZATION),
             get(NVCF_POLL_SECONDS),
             get(ORIGIN),
         )
+        return _grpc_head(head, get(TIMEOUT)) if speaks_grpc(request) else head
 
     return read
+
+
+def speaks_grpc(request: Request) -> bool:
+    """Return whether the client speaks gRPC, and takes trailers, as it has to then."""
+    get = request.values.get
+    return is_grpc(get(CONTENT_TYPE, b"")) and get(b"te") == b"trailers"
+
+
+def _grpc_head(head: CallHead, timeout: bytes | None) -> CallHead:
+    """Return the head of a gRPC call with this deadline. Raises `BadRequest`."""
+    poll = head.poll_seconds
+    window = window_s(timeout, None if poll is None else poll_seconds(poll))
+    if window is None:
+        raise BadRequest("grpc-timeout is not a number of up to 8 digits and a unit")
+    return head._replace(is_grpc=True, poll_seconds=b"%d" % window)
 
 
 def calling(request: Request, head: CallHead, function_id: str, version_id: str | None) -> CallHead:
@@ -159,3 +180,16 @@ def _values(request: Request) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()} appears more than once")
     return values
+
+
+def poll_seconds(value: bytes) -> int:
+    """Return the poll window that ``NVCF-POLL-SECONDS`` asks for, in seconds; 0 counts as 1.
+
+    Raises `BadRequest` if the value is not a whole number or is above 3600.
+    """
+    if not value.isdigit() or len(value) > 9:
+        raise BadRequest("NVCF-POLL-SECONDS is not a whole number of seconds from 1 to 3600")
+    poll_s = int(value)
+    if poll_s > MAX_POLL_S:
+        raise BadRequest(f"NVCF-POLL-SECONDS is above {MAX_POLL_S}")
+    return poll_s or 1

@@ -63,6 +63,8 @@ class PageAccess(NamedTuple):
         policy = self.policy
         if policy is not None and (self.replaces or _is_unreadable_problem(status, headers)):
             headers = with_cors(headers, policy, self.origin)
+        else:
+            headers = _with_one_origin(headers)
         return with_link_headers(headers) if self.is_linked else headers
 
     def of_own_response(self, headers: Headers) -> Headers:
@@ -173,6 +175,14 @@ def with_cors(headers: Headers, policy: PagePolicy, origin: bytes | None) -> Hea
 def _is_unreadable_problem(status: int, headers: Headers) -> bool:
     names = {name for name, _ in headers}
     return status >= 500 and _ALLOW_ORIGIN not in names and (CONTENT_TYPE, PROBLEM_JSON) in headers
+
+
+def _with_one_origin(headers: Headers) -> Headers:
+    """Return ``headers`` with the first of several allowed origins: browsers refuse several."""
+    if sum(name == _ALLOW_ORIGIN for name, _ in headers) <= 1:
+        return headers
+    first = next(header for header in headers if header[0] == _ALLOW_ORIGIN)
+    return [header for header in headers if header is first or header[0] != _ALLOW_ORIGIN]
 
 
 def with_link_headers(headers: Headers) -> Headers:

@@ -7,7 +7,7 @@ doubtful case it is closed.
 
 import asyncio
 from math import inf
-from typing import Protocol
+from typing import Protocol, Self
 
 from http1.body import BodyError, ChunkedBody
 from http1.client.response_head import (
@@ -151,8 +151,8 @@ class ClientConnection(WatchedConnection):
         is_head: bool = False,
         is_safe: bool = False,
         reports_interim: bool = False,
-    ) -> None:
-        """Send a request; ``head`` includes its blank line.
+    ) -> Self:
+        """Send a request, and return its writer; ``head`` includes its blank line.
 
         ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
         rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD; ``is_safe``: it
@@ -176,6 +176,7 @@ class ClientConnection(WatchedConnection):
             self._transport.write(head + body if body else head)
         else:
             self._transport.writelines((head, body))
+        return self
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the request's body."""
@@ -221,6 +222,10 @@ class ClientConnection(WatchedConnection):
                 self._rest()
             elif not self._is_resting:
                 self._transport.resume_reading()
+
+    def release(self) -> None:
+        """Let others have the connection, which has carried no request."""
+        self._owner.released(self)
 
     def has_response_begun(self) -> bool:
         """Whether any byte of the current response has arrived."""

@@ -132,6 +132,10 @@ class Pool:
         self._open.add(connection)
         return connection
 
+    async def reach(self) -> None:
+        """Raise `OSError` if the server cannot be reached."""
+        (await self.connect()).close()
+
     async def status_of(self, head: bytes, timeout_s: float) -> int:
         """Send a request without a body on a connection of its own; return the response's status.
 

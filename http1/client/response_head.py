@@ -23,7 +23,8 @@ _VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _status_line = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: %b)?" % _VALUE).fullmatch
 _header_line = re.compile(rb"(%b)[ \t]*:[ \t]*(%b)" % (_TOKEN, _VALUE)).fullmatch
 _is_token = re.compile(_TOKEN).fullmatch
-_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
+_is_length = re.compile(rb"[0-9]{1,14}").fullmatch
+"""With its head a response must still have a length that every HTTP server takes."""
 _timeout = re.compile(rb"(?:^|[,;\s])timeout=\"?([0-9]{1,9})", re.IGNORECASE).search
 _STATUS_LINE_START = b"HTTP/1."
 
@@ -229,7 +230,7 @@ def _shown(name: bytes) -> str:
 
 _head_end = re.compile(rb"\r?\n\r?\n").search
 _announced_lengths = re.compile(
-    rb"\ncontent-length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*(?=\r?\n)", re.IGNORECASE
+    rb"\ncontent-length[ \t]*:[ \t]*([0-9]{1,14})[ \t]*(?=\r?\n)", re.IGNORECASE
 ).findall
 
 

@@ -16,13 +16,14 @@ from http1.server.framing import (
     frame_response,
 )
 from http1.server.request_head import CLOSE, HTTP_1_0, TAKES_TRAILERS
-from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, RequestStream, TakeChunk
 from wire.http1 import (
     LAST_CHUNK,
     chunk_data,
     encode_chunk,
     encode_last_chunk,
     encode_response_head,
+    split_lines,
     status_line,
 )
 
@@ -155,11 +156,22 @@ class Http1Response:
         connection.write(encode_response_head(status, headers, lines))
 
     def send_whole(
-        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+        self,
+        head: EncodedHead,
+        more_lines: bytes,
+        body_bytes: int | None,
+        body: bytes,
+        trailers: Headers = NO_TRAILERS,
     ) -> None:
         """Send a whole response; one with another length than announced resets the connection."""
         connection = self._connection
         if connection is None:
+            return
+        if trailers:
+            self.send_head(head.status, [*head.headers, *split_lines(more_lines)], body_bytes)
+            self.send_data(body)
+            self.add_trailers(trailers)
+            self.send_end()
             return
         if self._framing is not NOT_STARTED:
             raise AssertionError(f"response {head.status} sent in {self._framing.name}")

@@ -48,6 +48,7 @@ from http2.frames import (
 )
 from http2.header_blocks import NO_TABLE, BlockDecoder, BlockError, encode_status
 from http2.header_blocks import encode_headers as encode_lines
+from http2.pending import take
 from http2.request_head import read_head, read_trailers
 from http2.server.limits import (
     CONNECTION_WINDOW,
@@ -66,7 +67,9 @@ from http2.server.limits import (
 )
 from http2.server.response import NOTHING, Http2Response
 from runtime.ids import new_uuid
-from wire.http1 import BODILESS_STATUSES
+from wire.grpc import is_grpc
+from wire.headers import CONTENT_TYPE
+from wire.http1 import BODILESS_STATUSES, split_lines
 from wire.repeated import Repeated
 
 MAX_KNOWN_BLOCKS = 64
@@ -418,6 +421,7 @@ class Http2Protocol(PeerConnection):
         if not ends:
             response.body_left = request.body_bytes
             response.expects_continue = b"expect" in request.values
+            response.is_patient = is_grpc(request.values.get(CONTENT_TYPE, b""))
         self._make_use()
         try:
             stream = self._connections.dispatch(request, response)
@@ -685,22 +689,26 @@ class Http2Protocol(PeerConnection):
         more_lines: bytes,
         body_bytes: int | None,
         body: bytes,
+        trailers: Headers,
     ) -> None:
         """Send a whole response, at once if the windows allow it."""
         block = head.block
         if not block:
             block = head.block = encode_status(head.status) + encode_lines(head.headers)
-        more = [line.partition(b": ")[::2] for line in more_lines.split(b"\r\n")[:-1]]
+        more = split_lines(more_lines)
         if body_bytes is not None and head.status not in BODILESS_STATUSES:
             more.append((b"content-length", b"%d" % body_bytes))
         block += encode_lines(more) + self._own_lines(not head.has_date, not head.has_server)
         stream.is_sent = True
+        stream.trailers = trailers
         size = len(body)
-        self._write_block(stream, block, ends=not size)
-        if not size:
+        self._write_block(stream, block, ends=not size and not trailers)
+        if size:
+            self.send_data(stream, body, ends=not trailers)
+        if trailers:
+            self.response_ended(stream)
+        elif not size:
             self._end(stream)
-        else:
-            self.send_data(stream, body, ends=True)
 
     def send_data(self, stream: Http2Response, data: bytes, *, ends: bool) -> None:
         """Send the next bytes of a body, as far as the windows allow."""
@@ -802,14 +810,8 @@ class Http2Protocol(PeerConnection):
 
     def _send_pending(self, stream: Http2Response, size: int) -> None:
         """Send ``size`` bytes of what waits, and the end if it comes then."""
-        pending, parts, left = stream.pending, [], size
-        while left:
-            part = pending.popleft()
-            if len(part) > left:
-                pending.appendleft(part[left:])
-                part = part[:left]
-            parts.append(part)
-            left -= len(part)
+        pending = stream.pending
+        data = take(pending, size)
         while pending and not pending[0]:
             pending.popleft()
         stream.pending_bytes -= size
@@ -819,10 +821,7 @@ class Http2Protocol(PeerConnection):
         is_last = stream.is_sent and not pending
         flags = END_STREAM if is_last and not stream.trailers else 0
         if size or flags:
-            self.write(
-                FRAME_HEAD.pack(size >> 8, size & 0xFF, Kind.DATA, flags, stream.id)
-                + b"".join(parts)
-            )
+            self.write(FRAME_HEAD.pack(size >> 8, size & 0xFF, Kind.DATA, flags, stream.id) + data)
             self._make_use()
         if is_last:
             if stream.trailers:
@@ -1033,7 +1032,9 @@ class Http2Protocol(PeerConnection):
         elif stream.stream is None:
             if waited_s > limits.linger_s:
                 self._reset_stream(stream, Code.NO_ERROR)
-        elif not stream.is_body_paused and not stream.held and waited_s > limits.body_stall_s:
+        elif stream.is_body_paused or stream.held or stream.is_patient:
+            return
+        elif waited_s > limits.body_stall_s:
             self._send_error(stream, request_timeout())
 
 

@@ -7,7 +7,7 @@ windows. A call after the end is ignored.
 from collections import deque
 from typing import Protocol
 
-from http1.stream import EncodedHead, Headers, RequestStream, TakeChunk
+from http1.stream import NO_TRAILERS, EncodedHead, Headers, RequestStream, TakeChunk
 from http2.server.limits import STREAM_WINDOW
 from wire.http1 import chunk_data
 
@@ -35,8 +35,9 @@ class StreamConnection(Protocol):
         more_lines: bytes,
         body_bytes: int | None,
         body: bytes,
+        trailers: Headers,
     ) -> None:
-        """Send the head of the response, and ``body``, which is all of it."""
+        """Send the head of the response, and ``body`` and ``trailers``, which are all of it."""
 
     def send_data(self, stream: "Http2Response", data: bytes, *, ends: bool) -> None:
         """Send the next bytes of the body, as far as the windows allow."""
@@ -60,7 +61,8 @@ class Http2Response:
     again, ``recv_left`` what the client may still send; ``lingered`` counts what came after the
     response. ``is_tunnel``: its data are the bytes of another protocol, and it is not over yet.
     ``body_left`` is what is missing of the announced body, ``None``: not announced.
-    ``is_sent``: the response is complete, ``is_received``: the request.
+    ``is_sent``: the response is complete, ``is_received``: the request. ``is_patient``: its client
+    may send nothing for as long as it likes.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class Http2Response:
         "held",
         "id",
         "is_body_paused",
+        "is_patient",
         "is_paused",
         "is_received",
         "is_sent",
@@ -117,7 +120,7 @@ class Http2Response:
         self.heard_at = 0.0
         self._left: int | None = None
         self.is_started = self.is_sent = self.is_received = False
-        self.is_paused = self.is_body_paused = False
+        self.is_paused = self.is_body_paused = self.is_patient = False
         self.expects_continue = self.owes_first_part_end = False
 
     def __repr__(self) -> str:
@@ -142,13 +145,19 @@ class Http2Response:
         if self.is_started or status < 200:
             raise AssertionError(f"head {status} sent in {self!r}")
         self.is_started = True
-        if status in (204, 304):
+        if status in (204, 304) or body_bytes == 0:
+            # It ends with its head, as gRPC has it for errors.
             self.to_head = True
         self._left = body_bytes
         self.connection.send_head(self, status, headers, body_bytes)
 
     def send_whole(
-        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+        self,
+        head: EncodedHead,
+        more_lines: bytes,
+        body_bytes: int | None,
+        body: bytes,
+        trailers: Headers = NO_TRAILERS,
     ) -> None:
         """Send a whole response; one with another length than announced is broken off."""
         connection = self.connection
@@ -158,13 +167,13 @@ class Http2Response:
             raise AssertionError(f"response {head.status} sent in {self!r}")
         self.is_started = True
         if self.to_head or head.status in (204, 304):
-            body = b""
-        elif len(body) != body_bytes:
+            body, trailers = b"", NO_TRAILERS
+        elif not trailers and len(body) != body_bytes:
             self.connection = self.stream = None
             connection.reset_stream(self)
             return
         self.connection = self.stream = None
-        connection.send_whole(self, head, more_lines, body_bytes, body)
+        connection.send_whole(self, head, more_lines, body_bytes, body, trailers)
 
     def send_data(self, data: bytes) -> None:
         """Send the next bytes of the body; more than announced breaks the response off."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import sys
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
     assert (piped.code, piped.out) == (0, "from stdin")
     reflected = await piped_to(dev, b' {"a": 1}', "invoke", name, "/reflect", "--file", "-")
     assert b'["content-type","application/json"]' in reflected
-    by_id = ("invoke", dev.ready["function_id"], "echo", "--version")
+    by_id = ("invoke", dev.ready["function_id"], "echo", "--function-version")
     version = await run(
         dev, *by_id, dev.ready["function_version_id"], "-X", "POST", "-d", "x", "-i", "-H", "a: b"
     )
@@ -103,3 +104,11 @@ async def test_what_runs_and_where_is_listed(dev: Dev) -> None:
     assert instance["instanceStatus"] == "RUNNING"
     assert instance["instanceId"] in (await run(dev, "instances")).out
     assert "CPU" in (await run(dev, "gpus")).out
+
+
+async def test_the_logs_of_a_server_are_where_dev_says(dev: Dev) -> None:
+    line = next(line for line in dev.program.output.splitlines() if "gateway logs NAME" in line)
+    program, *words = shlex.split(line.replace("NAME", await name_of(dev)))
+    assert program == "gateway"
+    printed = await run(dev, *words)
+    assert (printed.code, printed.out != "") == (0, True), printed.err

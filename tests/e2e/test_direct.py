@@ -8,32 +8,19 @@ import httpx
 
 from tests.support.cut_proxy import cut_proxy
 from tests.support.free_ports import free_port
-from tests.support.programs import Program
-from tests.support.stack import Gateway, Stack, running_at_inference, start
+from tests.support.stack import (
+    Gateway,
+    Stack,
+    dispatched,
+    metrics,
+    running_at_inference,
+    runs_of,
+    start,
+)
 from tests.support.waiting import until
 
 SLOW = "/slow?seconds=2"
 LONG = "/slow?seconds=60"
-
-
-async def metrics(url: str) -> dict[str, float]:
-    """Return the metrics of a program, without those that have labels."""
-    async with httpx.AsyncClient() as client:
-        lines = (await client.get(f"{url}/metrics")).text.splitlines()
-    pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-    return {name: float(value) for name, _, value in pairs}
-
-
-async def dispatched(gateway: Gateway, way: str) -> float:
-    return (await metrics(gateway.admin_url))[f'gateway_dispatched_total{{dispatch="{way}"}}']
-
-
-async def runs_of(agent: Program) -> float:
-    """Return how many requests an agent has begun to run."""
-    port = agent.wait_event("worker.ready")["admin_port"]
-    found = await metrics(f"http://127.0.0.1:{port}")
-    begun = "nvcf_worker_service_request_total"
-    return sum(value for name, value in found.items() if name.startswith(begun))
 
 
 async def free_slots(gateway: Gateway) -> float:

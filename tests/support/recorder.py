@@ -52,13 +52,20 @@ class RecordedResponseWriter:
         self._add(f"head {status}")
 
     def send_whole(
-        self, head: EncodedHead, more_lines: bytes, body_bytes: int | None, body: bytes
+        self,
+        head: EncodedHead,
+        more_lines: bytes,
+        body_bytes: int | None,
+        body: bytes,
+        trailers: list[tuple[bytes, bytes]] | tuple[()] = (),
     ) -> None:
         lines = (head.lines + more_lines).split(b"\r\n")[:-1]
         headers = [(name, value) for name, _, value in (one.partition(b": ") for one in lines)]
         self.send_head(head.status, headers, body_bytes)
         if body:
             self.send_data(body)
+        if trailers:
+            self.add_trailers(list(trailers))
         self.send_end()
 
     def open_tunnel(self, headers: list[tuple[bytes, bytes]]) -> None:

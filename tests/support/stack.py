@@ -132,6 +132,26 @@ def start(call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
     return spawn(call, "call")
 
 
+async def metrics(url: str) -> dict[str, float]:
+    """Return the metrics of a program, without those that have labels."""
+    async with httpx.AsyncClient() as client:
+        lines = (await client.get(f"{url}/metrics")).text.splitlines()
+    pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, _, value in pairs}
+
+
+async def dispatched(gateway: Gateway, way: str) -> float:
+    return (await metrics(gateway.admin_url))[f'gateway_dispatched_total{{dispatch="{way}"}}']
+
+
+async def runs_of(agent: Program) -> float:
+    """Return how many requests an agent has begun to run."""
+    port = agent.wait_event("worker.ready")["admin_port"]
+    found = await metrics(f"http://127.0.0.1:{port}")
+    begun = "nvcf_worker_service_request_total"
+    return sum(value for name, value in found.items() if name.startswith(begun))
+
+
 async def running_at_inference(stack: Stack, count: int) -> None:
     """Wait until ``count`` requests are at the inference server."""
     async with stack.direct() as direct:

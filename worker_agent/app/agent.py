@@ -5,6 +5,7 @@ import logging
 from contextlib import AsyncExitStack
 
 from http1.client.pool import Connect, Pool
+from http2.client.pool import Http2Pool
 from queueing.interface import PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
 from runtime import garbage
@@ -18,18 +19,21 @@ from worker_agent.app.metrics import Metrics
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
 from worker_agent.heartbeat import Heartbeat
-from worker_agent.inference.health import Probe
+from worker_agent.inference.health import GrpcProbe, HttpProbe, Probe
 from worker_agent.inference.liveness import Liveness
-from worker_agent.inference.server import InferenceServer
+from worker_agent.inference.server import InferenceServer, RequestPool
 from worker_agent.inference.watch import HealthWatch, WatchPorts
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.registration import ConnectError, ConnectResult, Status
 from worker_agent.runner import JobRunner
-from worker_agent.settings import InferenceSettings, WorkerSettings
+from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
 
 SWEEP_S = 0.5
 EXIT_NOT_READY = 1
+HTTP2_IDLE_S = 300.0
+"""So long an HTTP/2 connection to the inference server is kept without a request. A server that
+closes one says so before (RFC 9113 §6.8), so no request is lost."""
 _DELIVERING_PER_SLOT = 4
 _MIN_DELIVERING = 256
 
@@ -44,14 +48,7 @@ class Agent:
         self._settings = settings
         host = inference_host(inference)
         health = settings.health
-        health_port = health.port or inference.port
-        self._probe = Probe(
-            authority(host, health_port),
-            health.path,
-            health.expected_status,
-            health.timeout_s,
-            is_apart=health_port != inference.port,
-        )
+        self._probe = _probe(health, inference, host)
         self._is_draining = False
         function = settings.function
         self.metrics = Metrics(
@@ -60,13 +57,15 @@ class Agent:
             ),
             asyncio.get_running_loop().time,
         )
-        self._pool = _pool(inference, host, inference.port)
-        self._probe_pool = _pool(inference, host, health_port)
+        self._pool: RequestPool = (
+            _http2_pool(inference, host, inference.port)
+            if inference.protocol == "grpc"
+            else _pool(inference, host, inference.port)
+        )
         self._watch = HealthWatch(
             Liveness(health.interval_s, health.failures),
             self._probe,
             self._pool,
-            self._probe_pool,
             WatchPorts(self.metrics.probed, self._server_changed, lambda: self.metrics.responses),
         )
         self._inference = InferenceServer(
@@ -144,7 +143,7 @@ class Agent:
                 address = type(address)(address.host, settings.admin.port)
             await self._admin.listen(address)
             stack.callback(self._admin.close)
-            stack.callback(self._probe_pool.close)
+            stack.callback(self._probe.close)
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)
             except ConnectError as error:
@@ -213,7 +212,7 @@ class Agent:
         """Probe until the first healthy response; return `False` if there is none in time."""
         health = self._settings.health
         deadline = asyncio.get_running_loop().time() + health.ready_timeout_s
-        emit(_log, "inference.awaited", address=self._probe.authority, path=self._probe.path)
+        emit(_log, "inference.awaited", address=self._probe.authority, path=self._probe.what)
         stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
         reason = ""
         while not stopping.done():
@@ -320,12 +319,39 @@ def platform_headers(settings: WorkerSettings) -> PlatformHeaders:
     )
 
 
-def _pool(inference: InferenceSettings, host: str, port: int) -> Pool:
+def _probe(health: HealthSettings, inference: InferenceSettings, host: str) -> Probe:
+    port = health.port or inference.port
+    address, is_apart = authority(host, port), port != inference.port
+    if health.protocol == "grpc":
+        pool = _http2_pool(inference, host, port)
+        return GrpcProbe(pool, address, timeout_s=health.timeout_s, is_apart=is_apart)
+    return HttpProbe(
+        _pool(inference, host, port),
+        address,
+        health.path,
+        expected_status=health.expected_status,
+        timeout_s=health.timeout_s,
+        is_apart=is_apart,
+    )
+
+
+def _connect_to(host: str, port: int) -> Connect:
     loop = asyncio.get_running_loop()
-    connect: Connect = lambda factory: loop.create_connection(factory, host, port)  # noqa: E731
+    return lambda factory: loop.create_connection(factory, host, port)
+
+
+def _pool(inference: InferenceSettings, host: str, port: int) -> Pool:
     return Pool(
-        connect,
+        _connect_to(host, port),
         idle_s=inference.idle_s,
         max_idle=inference.max_concurrency,
+        connect_timeout_s=inference.connect_timeout_s,
+    )
+
+
+def _http2_pool(inference: InferenceSettings, host: str, port: int) -> Http2Pool:
+    return Http2Pool(
+        _connect_to(host, port),
+        idle_s=HTTP2_IDLE_S,
         connect_timeout_s=inference.connect_timeout_s,
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from wire.channel import (
     MAX_RESPONSE_BYTES,
+    MAX_TRAILER_BYTES,
     CallFrame,
     FrameError,
     FrameLink,
@@ -109,7 +110,8 @@ class AgentChannel:
         """
         envelope, link = job.envelope, self.link
         is_full = self._unconfirmed_bytes > MAX_UNCONFIRMED_BYTES
-        if is_full or len(job.response) > MAX_RESPONSE_BYTES:
+        is_long = len(job.response) > MAX_RESPONSE_BYTES or len(job.trailers) > MAX_TRAILER_BYTES
+        if is_full or is_long:
             return False
         if envelope.channel_call:
             return self.key == envelope.response_token
@@ -125,10 +127,12 @@ class AgentChannel:
         number = job.envelope.channel_call
         if number:
             self.running.pop(number, None)
-            frame = encode_response(number, job.fault, leased_us, job.response)
+            frame = encode_response(number, job.fault, leased_us, job.response, job.trailers)
         else:
             request_id = job.request_id.encode()
-            frame = encode_queued_response(request_id, job.fault, leased_us, job.response)
+            frame = encode_queued_response(
+                request_id, job.fault, leased_us, job.response, job.trailers
+            )
         self._unconfirmed.append((frame, None if number else job))
         self._unconfirmed_bytes += len(frame)
         if self.link is not None and not self.is_resuming:
@@ -160,6 +164,11 @@ class AgentChannel:
         """Tell the gateway process how many calls it may send, if that matters to it."""
         announced = self._announced - self._last_number
         if self.link is not None and offered.bit_length() != announced.bit_length():
+            self.link.send_last()
+
+    def tell(self, offered: int) -> None:
+        """Tell the gateway process how many calls it may send, unless it knows."""
+        if self.link is not None and offered != self._announced - self._last_number:
             self.link.send_last()
 
     def is_in_use(self) -> bool:

@@ -124,9 +124,11 @@ class AgentChannels:
             channel.offer_changed(offered)
 
     def sweep(self) -> None:
-        """Close what is idle; to be called about once a second."""
+        """Close what is idle, and tell slots that were not told; to be called once a second."""
         now = self._loop.time()
+        offered = 0 if self._owner is None else self._owner.offered()
         for uri, channel in list(self._open.items()):
+            channel.tell(offered)
             if channel.is_in_use():
                 channel.used_at = now
                 if channel.silent_s(now) > self._vanished_s and channel.link is not None:
@@ -171,6 +173,9 @@ class AgentChannels:
             self._open[uri] = channel
             if self._is_closed:
                 self._close(channel)
+            elif self._owner is not None:
+                # What changed before it had its place here was not told.
+                channel.tell(self._owner.offered())
         finally:
             self._opening.discard(uri)
 

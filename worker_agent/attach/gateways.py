@@ -29,6 +29,7 @@ from wire.headers import (
     NVCF_RUNNING,
     NVCF_UPGRADED,
 )
+from wire.http1 import parse_trailers
 from wire.websocket import WEBSOCKET
 from wire.worker_api import ATTACH_PATH, RUN_PATH
 from worker_agent.attach.channels import AgentChannels
@@ -199,6 +200,10 @@ class GatewayClient:
         response = job.response
         if not response:
             # The job ended before a connection was open.
+            return
+        if job.trailers:
+            # Only a chunked POST has a place for them.
+            self.stream(job, response, None).send_end(parse_trailers(job.trailers))
             return
         if len(response) > 2 * SMALL_BODY_BYTES:
             post = self.stream(job, response, len(response))

@@ -3,9 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from http1.client.connection import ClientConnection
-from http1.client.pool import Pool
-from http1.stream import RequestWriter
+from http1.stream import RequestWriter, ResponseStream
 from runtime.tasks import spawn
 from worker_agent.inference.discards import Discards
 from worker_agent.job.context import InferenceCallbacks
@@ -25,12 +23,59 @@ class ServerWatch(Protocol):
         """A request that was left showed no sign for the time of grace."""
 
 
+class RequestConnection(Protocol):
+    """A connection that takes a request: `http1.client.connection`, `http2.client.connection`."""
+
+    def start(  # noqa: PLR0913 - as `http1.client.connection.ClientConnection.start`
+        self,
+        response_stream: ResponseStream,
+        head: bytes,
+        body: bytes,
+        *,
+        is_chunked: bool,
+        is_complete: bool,
+        is_head: bool,
+        is_safe: bool,
+        reports_interim: bool,
+        accepts_upgrade: bool,
+    ) -> RequestWriter:
+        """Send a request, and return its writer."""
+
+    def release(self) -> None:
+        """Let others have the connection: it was not needed."""
+
+
+class RequestPool(Protocol):
+    """The connections to the inference server; ``in_use`` is how many requests are on them."""
+
+    @property
+    def in_use(self) -> int: ...
+
+    def take(self) -> RequestConnection | None:
+        """Return a connection for a request at once, if there is one."""
+
+    async def connect(self) -> RequestConnection:
+        """Return a connection that the server surely has not closed. Raises `OSError`."""
+
+    async def reach(self) -> None:
+        """Raise `OSError` if the server cannot be reached."""
+
+    def resize(self, max_idle: int) -> None:
+        """Keep up to so many idle connections."""
+
+    def sweep(self) -> None:
+        """Close connections that idle too long."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
 class InferenceServer:
     """The `worker_agent.job.context.Inference` of one host and port, connected by ``pool``."""
 
     __slots__ = ("_clock", "_discards", "_pool", "_watch")
 
-    def __init__(self, pool: Pool, watch: ServerWatch, *, cancel_grace_s: float) -> None:
+    def __init__(self, pool: RequestPool, watch: ServerWatch, *, cancel_grace_s: float) -> None:
         """Wait ``cancel_grace_s`` for the end of a request that nobody waits for any more."""
         self._pool = pool
         self._watch = watch
@@ -68,13 +113,13 @@ class InferenceServer:
             self._start(request, callbacks, connection)
         else:
             # Over meanwhile. The connection has carried nothing, so it can serve the next.
-            self._pool.released(connection)
+            connection.release()
 
     def _start(
-        self, request: Outgoing, callbacks: InferenceCallbacks, connection: ClientConnection
+        self, request: Outgoing, callbacks: InferenceCallbacks, connection: RequestConnection
     ) -> None:
         now = self._clock()
-        connection.start(
+        writer = connection.start(
             callbacks,
             request.head,
             request.body,
@@ -85,4 +130,4 @@ class InferenceServer:
             reports_interim=request.passes_interim,
             accepts_upgrade=request.upgrade is not None,
         )
-        callbacks.sent(connection, now)
+        callbacks.sent(writer, now)

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-from http1.client.pool import Pool
 from runtime.events import emit
-from worker_agent.inference.health import Miss, Probe, probe_once
+from worker_agent.inference.health import Miss, Probe
 from worker_agent.inference.liveness import DOUBTED, DOWN, UP, Liveness, ServerState
 
 _log = logging.getLogger("worker.health")
@@ -32,6 +32,16 @@ class WatchPorts:
     served: Callable[[], float]
 
 
+class ServerPool(Protocol):
+    """The connections for requests; ``in_use`` is how many requests are on them."""
+
+    @property
+    def in_use(self) -> int: ...
+
+    async def reach(self) -> None:
+        """Raise `OSError` if the server cannot be reached."""
+
+
 class HealthWatch:
     """The inference server's health; a `worker_agent.inference.server.ServerWatch`.
 
@@ -39,13 +49,12 @@ class HealthWatch:
     """
 
     def __init__(
-        self, liveness: Liveness, probe: Probe, pool: Pool, probe_pool: Pool, ports: WatchPorts
+        self, liveness: Liveness, probe: Probe, pool: ServerPool, ports: WatchPorts
     ) -> None:
-        """``pool`` has the connections for requests, ``probe_pool`` opens those for probes."""
+        """``pool`` has the connections for requests."""
         self._liveness = liveness
         self._probe = probe
         self._pool = pool
-        self._probe_pool = probe_pool
         self._ports = ports
         self._changed = asyncio.Event()
         self._has_begun = False
@@ -113,11 +122,11 @@ class HealthWatch:
 
     async def _probe_server(self) -> Miss | None:
         probe = self._probe
-        miss = await probe_once(self._probe_pool, probe)
+        miss = await probe.ask()
         if miss is None and probe.is_apart and self._liveness.state is not UP:
             # Requests go to another port, which may still be refusing them.
             try:
-                (await self._pool.connect()).close()
+                await self._pool.reach()
             except OSError as error:
                 miss = Miss(str(error) or type(error).__name__, is_refused=False)
         self._ports.on_probe(miss is None)

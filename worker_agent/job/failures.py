@@ -7,6 +7,8 @@ that of NVCF's workers, and 502 if the inference server's response is not valid.
 from typing import NamedTuple
 
 from http1.stream import Defect, Failure
+from wire.grpc import INTERNAL as INTERNAL_STATUS
+from wire.grpc import UNAVAILABLE, error_response
 from wire.http1 import encode_response_head
 from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
@@ -57,6 +59,12 @@ def fault_of(failure: Failure, defect: Defect | None = None) -> Fault:
         return fault
     name = f" ({defect.header})" if defect.header else ""
     return fault._replace(detail=f"{fault.detail}: {defect.detail}{name}")
+
+
+def grpc_response(fault: Fault) -> bytes:
+    """Return a whole HTTP/1.1 response that tells a gRPC client of ``fault``."""
+    is_lost = fault.word == CONNECTION.word
+    return error_response(UNAVAILABLE if is_lost else INTERNAL_STATUS, fault.detail)
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:

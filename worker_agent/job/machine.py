@@ -17,12 +17,20 @@ from wire.http1 import (
     MAX_INNER_HEADERS,
     MAX_INTERIM_BYTES,
     MAX_INTERIM_HEADS,
+    encode_lines,
     encode_response_head,
+    parse_trailers,
 )
 from worker_agent.job.context import Context, Post, Rest
-from worker_agent.job.failures import INTERNAL, Fault, fault_of, problem_response
+from worker_agent.job.failures import INTERNAL, Fault, fault_of, grpc_response, problem_response
 from worker_agent.job.locations import with_outer_locations
-from worker_agent.job.request import Outgoing, RequestError, build_request, is_rerunnable
+from worker_agent.job.request import (
+    Outgoing,
+    RequestError,
+    build_request,
+    is_grpc_call,
+    is_rerunnable,
+)
 from worker_agent.job.states import (
     DELIVERING,
     DONE,
@@ -41,6 +49,8 @@ _MAX_KNOWN_HEAD_BYTES = 4096
 _known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
 """Heads by the identity of their headers: those that repeat are parsed once, so they are shared
 (`http1.client.response_head.read_head`)."""
+_known_trailers: dict[int, tuple[Headers, bytes]] = {}
+"""The same for trailers."""
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
@@ -52,7 +62,8 @@ class Job:
     passed on) and ``freed_at`` (when the inference server was done) are loop time in seconds, 0.0
     until they are known. ``fetches_body``: a part of the body comes from the gateway. ``left_s`` is
     what was left of the poll window at the lease, infinite if that is not known. ``response`` is
-    the whole inner response while it is being delivered, empty when it was streamed. ``status`` is
+    the whole inner response while it is being delivered, empty when it was streamed, and
+    ``trailers`` are the header lines of its trailers. ``status`` is
     the response's, 0 before its head; ``fault`` says what failed, if the response is a problem
     document of this agent. ``response_bytes`` counts the body from the inference server. ``defect``
     is what made its response invalid.
@@ -64,6 +75,7 @@ class Job:
         "_inference",
         "_interim_bytes",
         "_interim_left",
+        "_is_broken_off",
         "_is_lease_ended",
         "_is_posted",
         "_is_redelivered",
@@ -90,6 +102,7 @@ class Job:
         "sent_at",
         "state",
         "status",
+        "trailers",
     )
 
     def __init__(
@@ -102,6 +115,7 @@ class Job:
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
         self._holds_slot = True
+        self._is_broken_off = False
         self._is_lease_ended = False
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
@@ -119,7 +133,7 @@ class Job:
         self.state = OPENING
         self.status = 0
         self.response_bytes = 0
-        self.response = b""
+        self.response = self.trailers = b""
         self.outcome: Outcome | None = None
         self.defect: Defect | None = None
 
@@ -223,11 +237,11 @@ class Job:
             return
         inference, self._inference = self._inference, None
         if inference is not None and inference.trailers:
-            # They go with the last chunk, and a whole response is delivered without chunks.
-            self._stream_whole(status, headers, body, inference.trailers)
-            return
+            self.trailers = _trailer_lines(inference.trailers)
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
-        head = _inner_head(status, headers, len(body) if body else body_bytes)
+        length = len(body) if body else body_bytes
+        # Trailers come after chunks, which have no announced length.
+        head = _inner_head(status, headers, None if self.trailers else length)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
             return
@@ -235,13 +249,6 @@ class Job:
         self.response_bytes = len(body)
         self.response = head + body
         self._deliver()
-
-    def _stream_whole(self, status: int, headers: Headers, body: bytes, trailers: Headers) -> None:
-        self.response_head(status, headers, None)
-        if self.state is STREAMING:
-            if body:
-                self.response_data(body)
-            self._end_stream(trailers)
 
     def response_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """The response's head is complete; its body follows."""
@@ -315,9 +322,7 @@ class Job:
             self._check_late(Event.RESPONSE_END, STREAMING)
             return
         inference, self._inference = self._inference, None
-        self._end_stream(NO_TRAILERS if inference is None else inference.trailers)
-
-    def _end_stream(self, trailers: Headers) -> None:
+        trailers = NO_TRAILERS if inference is None else inference.trailers
         self.state = DELIVERING
         post, self._post = self._post, None
         self._end_upload()
@@ -354,7 +359,7 @@ class Job:
                     return
             self._fail(fault_of(failure, defect))
         elif self.state is STREAMING:
-            self._finish(Outcome.FAILED)
+            self._break_off()
         else:
             self._check_late(Event.RESPONSE_BROKEN, FORWARDING)
 
@@ -404,7 +409,7 @@ class Job:
         if self._rest is None:
             return
         if self.state is STREAMING:
-            self._finish(Outcome.FAILED)
+            self._break_off()
         elif self.lease.is_over():
             # Another worker may have it by now, and the rest with it.
             self._finish(Outcome.LAPSED)
@@ -433,6 +438,8 @@ class Job:
         else:
             self._check_late(Event.POSTED, FORWARDING)
             self._end_lease()
+            if self._is_broken_off and self.state is STREAMING:
+                self._finish(Outcome.FAILED)
 
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
@@ -511,7 +518,11 @@ class Job:
         """Deliver a problem document; only before a response head."""
         self.fault = fault.word
         self.status = fault.status
-        self.response = problem_response(fault, self.request_id)
+        self.trailers = b""
+        if is_grpc_call(self.envelope):
+            self.response = grpc_response(fault)
+        else:
+            self.response = problem_response(fault, self.request_id)
         self._deliver()
 
     def _fail_invalid(self, defect: Defect) -> None:
@@ -527,11 +538,23 @@ class Job:
         else:
             post.send_data(self.response)
             # The POST's own head, which would say so, is sent.
-            post.send_end([(NVCF_FAULT, self.fault)] if self.fault else NO_TRAILERS)
+            post.send_end(
+                [(NVCF_FAULT, self.fault)] if self.fault else parse_trailers(self.trailers)
+            )
         if self._inference is None:
             self._free()
         else:
             self._leave()
+
+    def _break_off(self) -> None:
+        """Let the client see a broken response, once the gateway has what came of it.
+
+        Before that it would take the request for one that has no response, and run it again.
+        """
+        if self._is_lease_ended:
+            self._finish(Outcome.FAILED)
+        else:
+            self._is_broken_off = True
 
     def _end_lease(self) -> None:
         if not self._is_lease_ended:
@@ -570,7 +593,7 @@ class Job:
             post.abort()
         if self._request is not None:
             self._end_upload()
-        self.response = b""
+        self.response = self.trailers = b""
         is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
             self.lease.nak()
@@ -579,6 +602,19 @@ class Job:
         if was_running:
             self._leave()
         self._context.registry.finished(self.request_id)
+
+
+def _trailer_lines(trailers: Headers) -> bytes:
+    """Return the lines of what may be passed on of trailers."""
+    known = _known_trailers.get(id(trailers))
+    if known is not None and known[0] is trailers:
+        return known[1]
+    lines = encode_lines(forwardable_trailers(trailers))
+    if len(lines) <= _MAX_KNOWN_HEAD_BYTES:
+        if len(_known_trailers) >= _MAX_KNOWN_HEADS:
+            _known_trailers.clear()
+        _known_trailers[id(trailers)] = trailers, lines
+    return lines
 
 
 def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from http1.stream import Headers
 from wire.deadlines import DEFAULT_POLL_S, MAX_INVOCATION_S, MAX_POLL_S, RESPONSE_GRACE_S
 from wire.decoded_envelope import Envelope
+from wire.grpc import TIMEOUT, decode_timeout, encode_timeout, is_grpc
 from wire.headers import (
     CONTENT_LENGTH,
+    CONTENT_TYPE,
     HOP_BY_HOP,
     NVCF_ALLOW_RERUN,
     NVCF_INVOCATION_REGION,
@@ -40,6 +42,7 @@ _NAMES_SET_HERE = (
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
         NVCF_INVOCATION_REGION,
+        TIMEOUT,
     }
 )
 _SET_HERE = _NAMES_SET_HERE | misspelled(_NAMES_SET_HERE)
@@ -147,7 +150,8 @@ class _Prepared(NamedTuple):
     """What all requests with one head have in common.
 
     ``start`` are the first line and the lines of what is forwarded, ``length`` is the value of
-    content-length, ``poll_s`` the caller's poll window.
+    content-length, ``poll_s`` the caller's poll window. ``timeout_ns`` is
+    the deadline of a gRPC call, counted from its arrival.
     """
 
     start: bytes
@@ -156,6 +160,7 @@ class _Prepared(NamedTuple):
     poll_s: int
     region: bytes
     passes_interim: bool
+    timeout_ns: int | None
 
 
 def _prepare(envelope: Envelope) -> _Prepared:
@@ -172,6 +177,7 @@ def _prepare(envelope: Envelope) -> _Prepared:
         poll_seconds(poll) if poll else DEFAULT_POLL_S,
         dropped.get(NVCF_INVOCATION_REGION, b""),
         dropped.get(NVCF_PASS_INTERIM) == b"true",
+        decode_timeout(dropped.get(TIMEOUT, b"")),
     )
 
 
@@ -199,6 +205,10 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         length_line = b"Content-Length: %d\r\n" % body_bytes
     else:
         length_line = b""
+    if prepared.timeout_ns is not None:
+        # What it has waited is not the inference server's any more.
+        timeout = encode_timeout(prepared.timeout_ns - max(0, age_ns))
+        length_line += b"%b: %b\r\n" % (TIMEOUT, timeout)
     head = b"%b%b%b%b\r\n" % (
         prepared.start,
         platform_lines,
@@ -219,6 +229,11 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         left_s=window_s - age_ns / _NS,
         upgrade=upgrade,
     )
+
+
+def is_grpc_call(envelope: Envelope) -> bool:
+    """Return whether the caller speaks gRPC."""
+    return any(name.lower() == CONTENT_TYPE and is_grpc(value) for name, value in envelope.headers)
 
 
 def is_rerunnable(envelope: Envelope) -> bool:

@@ -121,7 +121,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (FORWARDING, Event.RESPONSE_HEAD): frozenset({STREAMING, DELIVERING}),
     (STREAMING, Event.RESPONSE_END): frozenset({DELIVERING}),
     (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING, DONE}),
-    (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
+    (STREAMING, Event.RESPONSE_BROKEN): frozenset({STREAMING, DONE}),
+    (STREAMING, Event.POSTED): frozenset({STREAMING, DONE}),
     # The rest of the body. Without it the request fails: by a problem, or by a broken stream.
     (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING, DONE}),
     (STREAMING, Event.REST_DATA): frozenset({STREAMING, DONE}),

@@ -123,7 +123,7 @@ async def update(api: Api, call: Call[UpdateMetadata, None]) -> FunctionResponse
     """Update tags, description, rate limit, LLM configuration or the origins of web pages."""
     version = await find_owned(api, call)
     details = await _change_spec(api, call, lambda spec: _apply_update(spec, call.body))
-    if call.body.rate_limit is not None:
+    if call.body.sets_rate_limit:
         await _apply_rate_limit(api, call)
     if call.body.cors is not None:
         version = await _set_page_policy(api, call, page_policy_of(details.spec))
@@ -146,11 +146,7 @@ async def set_rate_limit(api: Api, call: Call[UpdateRateLimit, None]) -> None:
 async def remove_rate_limit(api: Api, call: Call[None, None]) -> None:
     """Delete the rate limit of a version."""
     await find_owned(api, call)
-    await _change_spec(
-        api,
-        call,
-        lambda spec: {name: value for name, value in spec.items() if name != "rateLimit"},
-    )
+    await _change_spec(api, call, _without_rate_limit)
     await _apply_rate_limit(api, call)
 
 
@@ -198,11 +194,16 @@ async def _set_page_policy(api: Api, call: AnyCall, policy: PagePolicy | None) -
     return version
 
 
+def _without_rate_limit(spec: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: value for name, value in spec.items() if name != "rateLimit"}
+
+
 def _apply_update(spec: Mapping[str, object], body: UpdateMetadata) -> Mapping[str, object]:
     changed = body.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"model_updates"}
     )
-    updated = {**spec, **changed}
+    kept = _without_rate_limit(spec) if body.sets_rate_limit else spec
+    updated = {**kept, **changed}
     if body.cors is not None and not body.cors.origins:
         del updated["cors"]
     is_llm = spec.get("functionType") == "LLM"

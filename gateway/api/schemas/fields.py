@@ -1,8 +1,8 @@
 """Base models of bodies, and types of members that several bodies share.
 
-Members are camelCase on the wire. A null member counts as absent, unknown members of a request are
-ignored except in a `StrictBody`, and values of enumerations are accepted in any case
-(`docs/wire.md` §9.1).
+Members are camelCase on the wire. A null member counts as absent, except `rateLimit` of
+`UpdateMetadata`; unknown members of a request are ignored except in a `StrictBody`, and values of
+enumerations are accepted in any case (`docs/wire.md` §9.1).
 """
 
 from collections.abc import Callable, Hashable, Sequence

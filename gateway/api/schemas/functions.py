@@ -32,6 +32,7 @@ from gateway.api.schemas.parts import (
     Tags,
     Telemetries,
 )
+from gateway.domain.grpc import is_grpc
 from gateway.domain.lifecycle import DEFAULT_PORT
 from runtime.text_rules import text_rule
 
@@ -49,19 +50,6 @@ def _not_streaming(value: object) -> object:
     return value
 
 
-def _not_grpc(target: str) -> str:
-    if target in GRPC_TARGETS:
-        raise ValueError(f"{target} means gRPC, and gRPC functions cannot be served")
-    return target
-
-
-GRPC_TARGETS = ("/grpc", "grpc")
-"""The targets by which NVCF knows a gRPC function."""
-InferenceTarget = Annotated[
-    Target,
-    AfterValidator(_not_grpc),
-    Field(json_schema_extra={"not": {"enum": list(GRPC_TARGETS)}}),
-]
 FunctionType = Annotated[
     Literal["DEFAULT", "LLM"], any_case("DEFAULT", "LLM"), BeforeValidator(_not_streaming)
 ]
@@ -112,7 +100,8 @@ class CreateFunction(Body):
             max_length=128,
         ),
     ]
-    inference_url: InferenceTarget
+    inference_url: Target
+    """Path to invoke if the caller gives none. ``/grpc`` makes it a gRPC function."""
     container_image: FullUri | None = None
     models: Models | None = None
     helm_chart: FullUri | None = None
@@ -207,7 +196,7 @@ class CreateFunction(Body):
 
     def _default_health(self) -> dict[str, object]:
         return {
-            "protocol": "HTTP",
+            "protocol": "gRPC" if is_grpc(self.inference_url) else "HTTP",
             "uri": self.health_uri or "/v2/health/ready",
             "port": self.inference_port or DEFAULT_PORT,
             "timeout": "PT10S",
@@ -230,6 +219,7 @@ class UpdateMetadata(Body):
     tags: Tags | None = None
     description: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     rate_limit: RateLimit | None = None
+    """In place of the present one; null takes it away."""
     model_updates: (
         Annotated[
             list[ModelUpdate],
@@ -243,19 +233,16 @@ class UpdateMetadata(Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = (
-            self.tags,
-            self.description,
-            self.rate_limit,
-            self.model_updates,
-            self.llm_invocation_config,
-            self.cors,
-        )
-        if all(member is None for member in given):
-            raise ValueError(
-                "give one of tags, description, rateLimit, modelUpdates, llmInvocationConfig, cors"
-            )
+        names = type(self).model_fields
+        if not self.sets_rate_limit and all(getattr(self, name) is None for name in names):
+            members = ", ".join(str(field.alias) for field in names.values())
+            raise ValueError(f"give one of {members}")
         return self
+
+    @property
+    def sets_rate_limit(self) -> bool:
+        """Whether the rate limit changes: null is none, and only an absent member is no change."""
+        return "rate_limit" in self.model_fields_set
 
 
 class UpdateRateLimit(Body):

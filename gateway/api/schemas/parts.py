@@ -32,13 +32,7 @@ MAX_ARTIFACTS = 256
 """Maximum number of models, and of resources."""
 
 
-def _not_grpc(value: object) -> object:
-    if isinstance(value, str) and value.lower() == "grpc":
-        raise ValueError("gRPC health checks are not supported: the protocol must be HTTP")
-    return value
-
-
-Protocol = Annotated[Literal["HTTP"], any_case("HTTP"), BeforeValidator(_not_grpc)]
+Protocol = Annotated[Literal["HTTP", "gRPC"], any_case("HTTP", "gRPC")]
 
 
 def _each_unit_once(value: str) -> str:
@@ -116,6 +110,8 @@ class Health(Body):
     """The readiness check of instances."""
 
     protocol: Protocol
+    """HTTP: a GET of `uri`. gRPC: the standard health check, without effect of `uri` and
+    `expectedStatusCode`."""
     uri: Target
     port: Annotated[int, Field(gt=0, le=65535), WHOLE]
     timeout: Timeout

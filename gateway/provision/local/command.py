@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.domain.grpc import is_grpc
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.local.shellwords import split
 
 SCHEME = "process://"
 _RUNNING = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
-"""URL of an inference server that runs already: the agent speaks plain HTTP and adds no path."""
+"""URL of an inference server that runs already: the agent speaks no TLS and adds no path."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 """Variables that instances inherit: never the gateway's settings, which hold credentials."""
 MAX_STRING_BYTES = 131_072 - 1
@@ -159,6 +160,7 @@ def worker_command(
         "WORKER_INSTANCE__BACKEND": launch.spec.backend,
         "WORKER_INFERENCE__HOST": allocation.host,
         "WORKER_INFERENCE__PORT": str(allocation.port),
+        "WORKER_INFERENCE__PROTOCOL": "grpc" if is_grpc(spec.get("inferenceUrl")) else "http",
         "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
         "WORKER_ADMIN__LISTEN": f"{allocation.admin_host}:0",
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
@@ -237,6 +239,8 @@ def _health_settings(health: Mapping[str, object], declared_port: int) -> dict[s
     A port that equals ``declared_port`` means the inference server's, whose real port is allocated.
     """
     found = {}
+    if protocol := _text(health, "protocol"):
+        found["WORKER_HEALTH__PROTOCOL"] = protocol.lower()
     if uri := _text(health, "uri"):
         found["WORKER_HEALTH__PATH"] = uri if uri.startswith("/") else f"/{uri}"
     if timeout := _text(health, "timeout"):

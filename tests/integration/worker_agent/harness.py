@@ -18,7 +18,7 @@ from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
-from worker_agent.inference.health import Probe
+from worker_agent.inference.health import HttpProbe
 from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.server import InferenceServer
 from worker_agent.inference.watch import HealthWatch, WatchPorts
@@ -146,8 +146,13 @@ class Agent:
         )
         self.watch = HealthWatch(
             Liveness(interval_s=60.0, max_misses=3),
-            Probe(f"127.0.0.1:{server.port}", "/health", 200, PATIENCE_S),
-            self.pool,
+            HttpProbe(
+                self.pool,
+                f"127.0.0.1:{server.port}",
+                "/health",
+                expected_status=200,
+                timeout_s=PATIENCE_S,
+            ),
             self.pool,
             WatchPorts(lambda _: None, self._server_changed, lambda: self.metrics.responses),
         )

@@ -76,6 +76,26 @@ async def test_a_refused_request_is_handed_back_and_none_is_pulled_until_the_ser
         watching.cancel()
 
 
+async def test_a_response_that_breaks_off_with_its_head_reaches_the_gateway_as_far_as_it_came() -> (
+    None
+):
+    """Although no connection to the gateway is open yet: the function has run."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(STREAMED)
+
+    async with running_agent(serve) as agent:
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(b"POST", headers=NO_RERUN))
+        with pytest.raises(BrokenError):
+            await expected.completed()
+        await lease.ended.wait()
+        assert lease.calls == ["ack"]
+        assert expected.response()[2] == b"hello"
+        assert agent.server.connections == 1
+
+
 @pytest.mark.parametrize("is_reset", [False, True])
 @pytest.mark.parametrize(
     ("method", "headers", "is_rerunnable"),

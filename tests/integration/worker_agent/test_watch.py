@@ -6,7 +6,7 @@ from http1.client.pool import Pool
 from runtime.tasks import spawn
 from tests.support.raw_server import HEALTHY, Peer, RawServer
 from tests.support.waiting import PATIENCE_S, until
-from worker_agent.inference.health import Probe
+from worker_agent.inference.health import HttpProbe
 from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.watch import HealthWatch, WatchPorts
 
@@ -37,9 +37,15 @@ async def test_a_healthy_port_of_its_own_does_not_speak_for_the_port_of_requests
     probed: list[bool] = []
     watch = HealthWatch(
         Liveness(interval_s=60.0, max_misses=3),
-        Probe(f"127.0.0.1:{health.port}", "/health", 200, PATIENCE_S, is_apart=True),
+        HttpProbe(
+            pool_of(health),
+            f"127.0.0.1:{health.port}",
+            "/health",
+            expected_status=200,
+            timeout_s=PATIENCE_S,
+            is_apart=True,
+        ),
         pool_of(requests),
-        pool_of(health),
         WatchPorts(probed.append, lambda: None, lambda: 0.0),
     )
     assert not watch.is_healthy

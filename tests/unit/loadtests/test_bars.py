@@ -18,6 +18,7 @@ HELD = {
     "idle_alone_rss": 40.0,
     "channels_kib": 8.0,
     "channels_cpu": 1.0,
+    "grpc_cpu_ratio": 2.0,
     "many_ready": 10.0,
     "many_memory": 300.0,
     "many_list_p99": 100.0,

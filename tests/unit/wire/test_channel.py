@@ -124,16 +124,21 @@ def test_any_payload_is_read_or_refused(payload: bytes) -> None:
             pass
 
 
+@pytest.mark.parametrize("trailers", [b"", b"grpc-status: 0\r\n"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_responses_are_read_as_they_were_written(fault: bytes) -> None:
+def test_responses_are_read_as_they_were_written(fault: bytes, trailers: bytes) -> None:
     response = b"HTTP/1.1 200 OK\r\n\r\nbody"
-    own = payload_of(encode_response(7, fault, 2_500_000, response))
-    assert decode_response(own) == (fault, 2.5, response)
-    queued = payload_of(encode_queued_response(REQUEST_ID, fault, 1 << 40, response))
+    own = payload_of(encode_response(7, fault, 2_500_000, response, trailers))
+    assert decode_response(own) == (fault, 2.5, response, trailers)
+    queued = payload_of(encode_queued_response(REQUEST_ID, fault, 1 << 40, response, trailers))
     assert decode_request_id(queued).encode() == REQUEST_ID
     found = decode_response(queued[REQUEST_ID_BYTES:])
-    assert (found[0], found[2]) == (fault, response)
-    assert found[1] == pytest.approx((2**32 - 1) / 1e6)
+    assert (found.fault, found.response, found.trailers) == (fault, response, trailers)
+    assert found.worker_s == pytest.approx((2**32 - 1) / 1e6)
+    if trailers:
+        for size in range(5, 7 + len(trailers)):
+            with pytest.raises(FrameError):
+                decode_response(own[:size])
 
 
 def test_the_other_frames_are_read_as_they_were_written() -> None:

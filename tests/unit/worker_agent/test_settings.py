@@ -39,6 +39,7 @@ def test_nvcfs_names_are_understood_in_nvcfs_forms() -> None:
         None,
         INFERENCE_PORT="9000",
         INFERENCE_HEALTH_TIMEOUT="PT10S",
+        INFERENCE_HEALTH_PROTOCOL="gRPC",
         NVCF_FQDN_NATS="nats://a:1",
         SPOT_ENVIRONMENT="old",
         LOG_LEVEL="INFO",
@@ -46,6 +47,8 @@ def test_nvcfs_names_are_understood_in_nvcfs_forms() -> None:
     )
     assert settings.inference.port == 9000
     assert settings.health.timeout_s == 10.0
+    assert settings.health.protocol == "grpc"
+    assert settings.inference.protocol == "http"
     assert settings.nats.urls == ("nats://a:1",)
     assert settings.instance.environment == "old"
     assert settings.log.level == "info"
@@ -63,6 +66,7 @@ def test_our_own_name_wins() -> None:
     [
         ({"MAX_REQUEST_CONCURRENCY": "0"}, "inference.max_concurrency"),
         ({"INFERENCE_PORT": "x"}, "inference.port"),
+        ({"INFERENCE_HEALTH_PROTOCOL": "tcp"}, "health.protocol"),
         ({"ZONE_NAME": "a\nb"}, "instance.zone"),
         ({"FUNCTION_ID": ""}, "function.id: must be set"),
     ],

@@ -3,7 +3,8 @@
 A schema describes the form of each member. It cannot say how members depend on each other
 (``minInstances`` is at most ``maxInstances``), which values must differ (the names of models) and
 which must exist (a GPU, an account). Nothing else in a generated body is changed, and the result
-still matches the schema, which schemathesis checks again. A member that is null counts as absent.
+still matches the schema, which schemathesis checks again. A member that is null counts as absent,
+except the rate limit of a version's metadata.
 """
 
 import time
@@ -95,7 +96,8 @@ def _metadata(body: Body) -> None:
         body["modelUpdates"] = _unique(body["modelUpdates"], "modelName")
     for update in body.get("modelUpdates") or ():
         _llm_config(update["llmConfig"])
-    if not _has(body, "tags", "rateLimit", "modelUpdates", "llmInvocationConfig", "cors"):
+    others = ("tags", "description", "modelUpdates", "llmInvocationConfig", "cors")
+    if "rateLimit" not in body and not _has(body, *others):
         body["tags"] = ["one"]
 
 

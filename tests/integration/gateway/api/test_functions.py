@@ -36,6 +36,14 @@ from tests.support.nats_server import NatsServer
 from wire.ids import FunctionId, VersionId
 
 FUNCTIONS = "/v2/nvcf/functions"
+HEALTH = {
+    "protocol": "HTTP",
+    "uri": "/v2/health/ready",
+    "port": 8000,
+    "timeout": "PT10S",
+    "expectedStatusCode": 200,
+}
+"""The default of a function that is not gRPC."""
 
 
 async def test_a_new_function_is_inactive_and_has_the_defaults(client: Client) -> None:
@@ -46,13 +54,7 @@ async def test_a_new_function_is_inactive_and_has_the_defaults(client: Client) -
     assert function["description"] == "echo"
     assert function["apiBodyFormat"] == "CUSTOM"
     assert function["functionType"] == "DEFAULT"
-    assert function["health"] == {
-        "protocol": "HTTP",
-        "uri": "/v2/health/ready",
-        "port": 8000,
-        "timeout": "PT10S",
-        "expectedStatusCode": 200,
-    }
+    assert function["health"] == HEALTH
     assert function["healthUri"] == "/v2/health/ready"
 
 
@@ -91,24 +93,34 @@ async def test_what_was_registered_comes_back_member_by_member(client: Client) -
     assert function["healthUri"] == "/ready"
 
 
+@pytest.mark.parametrize("url", ["/grpc", "grpc"])
+async def test_a_grpc_function_has_a_grpc_health_check_unless_it_says_otherwise(
+    client: Client, plane: ControlPlane, url: str
+) -> None:
+    body = {**IMAGE, "inferenceUrl": url, "inferencePort": 9000, "healthUri": "/kept"}
+    function = (await client.post(FUNCTIONS, body)).body["function"]
+    assert function["inferenceUrl"] == url
+    assert function["health"] == {**HEALTH, "protocol": "gRPC", "uri": "/kept", "port": 9000}
+    found = await plane.store.get(VersionKey(function["id"], function["versionId"]))
+    assert found is not None
+    assert isinstance(found[0], FunctionVersion)
+    assert found[0].inference_path == "/grpc"
+    told = await client.post(FUNCTIONS, {**body, "health": HEALTH})
+    assert told.body["function"]["health"] == HEALTH
+
+
+@pytest.mark.parametrize("protocol", ["gRPC", "GRPC", "grpc"])
+async def test_a_server_of_http_may_have_a_grpc_health_check(client: Client, protocol: str) -> None:
+    told = await client.post(FUNCTIONS, {**IMAGE, "health": {**HEALTH, "protocol": protocol}})
+    assert told.status == 200
+    assert told.body["function"]["health"]["protocol"] == "gRPC"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"inferenceUrl": "/grpc"}, "gRPC functions cannot be served"),
-        ({"inferenceUrl": "grpc"}, "gRPC functions cannot be served"),
         ({"functionType": "streaming"}, "STREAMING functions cannot be served"),
-        (
-            {
-                "health": {
-                    "protocol": "gRPC",
-                    "uri": "/",
-                    "port": 1,
-                    "timeout": "PT1M",
-                    "expectedStatusCode": 200,
-                }
-            },
-            "gRPC health checks are not supported",
-        ),
+        ({"health": {**HEALTH, "protocol": "tcp"}}, "health.protocol"),
     ],
 )
 async def test_what_cannot_be_served_is_refused(
@@ -323,6 +335,34 @@ async def test_the_rate_limit_of_a_version_is_that_of_the_last_change(
     assert await applied() == RateLimitPolicy(per_user="5-D")
     assert (await client.delete(limit)).status == 204
     assert await applied() is None
+
+
+async def test_a_rate_limit_is_taken_away_by_null_and_by_nothing_that_is_absent(
+    client: Client, plane: ControlPlane
+) -> None:
+    function_id, version_id = await client.create(rateLimit={"perUserRate": "1-M"})
+    path = version_path(function_id, version_id)
+
+    async def applied() -> RateLimitPolicy | None:
+        found = await plane.store.get(VersionKey(FunctionId(function_id), VersionId(version_id)))
+        assert found is not None
+        assert isinstance(found[0], FunctionVersion)
+        return found[0].rate_limit
+
+    assert (await client.put(path, {"tags": ["a"]})).status == 200
+    assert await applied() == RateLimitPolicy(per_user="1-M")
+    for _ in range(2):
+        told = await client.put(path, {"rateLimit": None})
+        assert told.status == 200
+        assert "rateLimit" not in told.body["function"]
+        assert told.body["function"]["tags"] == ["a"]
+        assert await applied() is None
+    await client.put(path, {"rateLimit": {"rateLimit": "2-M"}, "tags": None})
+    told = await client.put(path, {"rateLimit": None, "tags": ["b"]})
+    assert told.body["function"]["tags"] == ["b"]
+    assert "rateLimit" not in (await client.get(path)).body["function"]
+    assert await applied() is None
+    assert (await client.put(path, {"tags": None, "cors": None})).status == 400
 
 
 async def test_other_accounts_functions_do_not_exist_whatever_is_tried(

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -59,6 +61,51 @@ async def test_a_function_is_created_shown_updated_listed_and_deleted(
     assert len(await shell.json("functions", "list", ids[0])) == 1
 
 
+async def test_a_rate_limit_is_given_and_taken_away(shell: Shell) -> None:
+    made = await shell.json("functions", "create", *IMAGE, "--rate-limit", "5-S,9-M")
+    assert made["rateLimit"] == {"rateLimit": "5-S,9-M"}
+    more = await shell.json("functions", "version", made["id"], *IMAGE, "--rate-limit", "7-H")
+    assert more["rateLimit"] == {"rateLimit": "7-H"}
+    ids = made["id"], made["versionId"]
+    kept = await shell.json("functions", "update", *ids, "--tag", "a")
+    assert kept["rateLimit"] == {"rateLimit": "5-S,9-M"}
+    for argument in ("--no-rate-limit", "--tag=b"):
+        assert "rateLimit" not in await shell.json("functions", "update", *ids, argument)
+    assert "rate limit" not in (await shell.run("functions", "show", *ids)).out
+
+
+@pytest.mark.parametrize(
+    ("limit", "lines"),
+    [
+        ({"rateLimit": "5-S"}, ["5-S"]),
+        ({"perUserRate": "2-S"}, ["2-S for each caller"]),
+        (
+            {
+                "rateLimit": "5-S",
+                "perNcaIdRate": {"acme": "9-S"},
+                "exemptedNcaIds": ["one", "two"],
+                "perUserRate": "2-S",
+                "syncCheck": True,
+            },
+            [
+                "5-S",
+                "9-S for account acme",
+                "none for one two",
+                "2-S for each caller",
+                "counted with all gateway processes before each call",
+            ],
+        ),
+    ],
+)
+async def test_every_member_of_a_rate_limit_is_shown(
+    shell: Shell, tmp_path: Path, limit: dict[str, object], lines: list[str]
+) -> None:
+    (tmp_path / "limit").write_text(json.dumps({"rateLimit": limit}))
+    made = await shell.run("functions", "create", *IMAGE, "--file", f"{tmp_path}/limit")
+    shown = made.out[made.out.index("rate limit ") :].removeprefix("rate limit ")
+    assert [line.strip() for line in shown.splitlines()] == lines
+
+
 async def test_a_list_longer_than_a_page_is_complete(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +149,21 @@ async def test_tables_fit_100_columns(shell: Shell, fleet: Fleet, plane: Control
         assert max(len(line) for line in lines) <= 100, ran.out
 
 
+async def test_the_instances_of_all_functions_are_listed_with_their_names(
+    shell: Shell, fleet: Fleet, plane: ControlPlane
+) -> None:
+    made = {}
+    for name in ("chat", "embed"):
+        version = await shell.json("functions", "create", "--name", name, *IMAGE[2:])
+        await shell.json("deployments", "create", name, "--gpu", "A10G")
+        await plane.catalog.until(partial(plane.catalog.instances, version["versionId"]))
+        (instance,) = plane.catalog.instances(version["versionId"])
+        made[name] = [name, instance.instance_id, version["versionId"], "STARTING"]
+    listed = (await shell.run("instances")).out.splitlines()
+    assert listed[0].split() == ["NAME", "INSTANCE", "VERSION", "STATUS"]
+    assert [line.split() for line in listed[1:]] == [made["chat"], made["embed"]]
+
+
 async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
     name = f"fn-{uuid4().hex}"
     first = await shell.json("functions", "create", "--name", name, *IMAGE[2:])
@@ -134,6 +196,21 @@ async def test_functions_and_versions_are_called_by_name(shell: Shell) -> None:
     gone = await shell.run("functions", "show", name)
     assert (gone.code, gone.err.count("\n")) == (1, 1)
     assert f"There is no function called {name}" in gone.err
+
+
+async def test_a_grpc_function_is_shown_and_not_invoked_over_http(shell: Shell) -> None:
+    name = f"fn-{uuid4().hex}"
+    options = ("--name", name, "--image", "img:1", "--inference-url", "/grpc")
+    made = await shell.json("functions", "create", *options)
+    assert "gRPC :8000 " in (await shell.run("functions", "show", name)).out
+    address = shell.url.removeprefix("http://")
+    for version in ((), ("--function-version", made["versionId"])):
+        ran = await shell.run("invoke", name, "/some.Service/Method", *version, "-d", "{}")
+        assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+        assert f"{name} is a gRPC function: call it with a gRPC client" in ran.err
+        assert f"-H 'function-id: {made['id']}'" in ran.err
+        assert ran.err.endswith(f" {address} list\n")
+        assert shell.env["GATEWAY_API_KEY"] not in ran.err
 
 
 async def test_a_name_that_two_functions_have_is_not_guessed(shell: Shell) -> None:
@@ -173,6 +250,7 @@ async def test_logs_are_read_where_the_instance_is_local(
     elsewhere = await shell.run(*command)
     assert (elsewhere.code, elsewhere.out) == (1, "")
     assert f"runs in backend {instance.backend} and has no logs in {tmp_path}" in elsewhere.err
+    assert "give --folder DIR/instances, where DIR is the folder that it printed" in elsewhere.err
     log = tmp_path / "process" / instance.instance_id / "inference.log"
     log.parent.mkdir(parents=True)
     log.write_text("one\ntwo\nthree\n")
@@ -312,10 +390,28 @@ async def in_thread(wait: Callable[[], T]) -> T:
         (["functions", "create", "--image", "i"], "--name and --inference-url are required"),
         (["functions", "version", str(uuid4()), *IMAGE[4:]], "--image is required"),
         (["functions", "create", *IMAGE, "--env", "A"], "NAME=VALUE"),
-        (["functions", "create", *IMAGE, "--secret", "a=/nowhere"], "cannot be read"),
+        (
+            ["functions", "create", *IMAGE, "--secret", "a=/nowhere"],
+            "--secret a: /nowhere cannot be read: No such file or directory",
+        ),
+        (
+            ["functions", "create", *IMAGE, "--secret", f"a={sys.executable}"],
+            f"--secret a: {sys.executable} is not text in UTF-8",
+        ),
+        (["invoke", "echo", "/", "-X", "B AD"], "-X takes the name of an HTTP method"),
+        (["invoke", "echo", "/", "-X", "G\udcffT"], "-X takes the name of an HTTP method"),
+        (["invoke", "echo", "/", "-H", "B AD: x"], "--header takes NAME:VALUE"),
+        (["invoke", "echo", "/", "-H", "a: b\nc: d"], "--header a: the VALUE must be one line"),
+        (["config", "show", "foo"], "foo is not a program that has settings: give gateway or work"),
         (["functions", "create", "--file", "/nowhere"], "/nowhere"),
         (["functions", "show", "../one"], "../one is neither an id nor a name"),
         (["functions", "update", str(uuid4()), str(uuid4())], "Nothing to update"),
+        (["functions", "update", "echo", "--rate-limit", ""], "with --no-rate-limit"),
+        (["functions", "create", *IMAGE, "--rate-limit", ""], "--rate-limit needs a rate"),
+        (
+            ["functions", "update", "echo", "--rate-limit", "5-S", "--no-rate-limit"],
+            "--rate-limit cannot be combined with --no-rate-limit",
+        ),
         (["functions", "list", str(uuid4()), "--visibility", "public"], "cannot be combined"),
         (["deployments", "create", str(uuid4()), str(uuid4())], "--gpu or --file"),
         (["deployments", "update", str(uuid4()), str(uuid4())], "Nothing to update"),

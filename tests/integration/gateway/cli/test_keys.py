@@ -283,7 +283,7 @@ async def test_without_a_key_the_store_of_the_environment_is_used(
     ("arguments", "code", "message"),
     [
         (["create", "--scope", "everything"], 1, "A scope is unknown. Scopes: account_setup"),
-        (["create", "--expires-in", "367d"], 1, "within a year (400 Bad Request"),
+        (["create", "--expires-in", "367d"], 1, "gateway: --expires-in must be in the future, and"),
         (["create", "--expires-in", "soon"], 1, "soon"),
         (["create", "--description", "<b>"], 1, "field=description"),
         (["create", "--function", "echo"], 1, "echo"),

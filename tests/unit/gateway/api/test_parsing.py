@@ -1,7 +1,9 @@
 import gzip
 import json
+import re
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from multidict import MultiDict
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.parsing import decompress, parse_body, read_path, read_query
 from gateway.api.schemas.deployments import Deploy, UndeployQuery
-from gateway.api.schemas.functions import CreateFunction, IdsQuery, ListQuery
+from gateway.api.schemas.functions import CreateFunction, IdsQuery, ListQuery, UpdateMetadata
 from gateway.api.schemas.tokens import UpdateSecrets
 from gateway.errors import BadRequest, BodyTooLarge
 from tests.support.deployments import HEALTH
@@ -47,6 +49,17 @@ def test_a_mistake_is_told_by_its_place_and_its_rule() -> None:
         parse_body(json.dumps(body).encode(), Deploy)
     assert "field=deploymentSpecifications.0.maxInstances" in refused.value.detail
     assert "greater than or equal to 1" in refused.value.detail
+
+
+def test_error_and_specification_name_all_that_put_of_a_version_can_change() -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_body(b"{}", UpdateMetadata)
+    specification = (Path(__file__).parents[4] / "docs" / "wire.md").read_text()
+    section = re.search(r"^### 10\.3 .*?(?=^### )", specification, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    for field in UpdateMetadata.model_fields.values():
+        assert re.search(rf"\b{field.alias}\b", refused.value.detail)
+        assert f"`{field.alias}`" in section[0]
 
 
 @pytest.mark.parametrize(

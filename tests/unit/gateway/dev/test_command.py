@@ -3,8 +3,9 @@
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from gateway.dev.command import check_demo, log_env
+from gateway.dev.command import app, check_demo, log_env
 from gateway.dev.options import OptionError, functions_of
 
 
@@ -27,3 +28,8 @@ def test_the_line_that_tells_that_a_process_is_ready_is_always_written_as_json(
         monkeypatch.setenv("GATEWAY_LOG__LEVEL", level)
     env = log_env()
     assert (env["GATEWAY_LOG__FORMAT"], env.get("GATEWAY_LOG__LEVEL")) == ("json", written)
+
+
+def test_the_help_says_that_the_log_format_of_the_environment_has_no_effect() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert "GATEWAY_LOG__FORMAT has no effect" in " ".join(shown.split())

@@ -1,6 +1,7 @@
-"""Which functions of a data folder are those of `gateway dev`."""
+"""Which functions of a data folder are those of `gateway dev`, and which need a new version."""
 
-from gateway.dev.functions import versions_of_dev
+from gateway.dev.functions import fits, versions_of_dev
+from gateway.dev.options import functions_of
 from gateway.domain.model import VersionDetails
 from wire.ids import FunctionId, VersionId
 
@@ -37,3 +38,24 @@ def test_tags_of_one_version_do_not_take_it_from_its_function() -> None:
 
 def test_what_runs_another_image_is_the_users() -> None:
     assert ids(version("g", "1", 11, image="other"), version("h", "2", 12, name="x")) == {}
+
+
+def test_another_protocol_or_health_path_needs_a_new_version() -> None:
+    stored = {
+        "inferenceUrl": "/",
+        "containerImage": "my-server",
+        "health": {"protocol": "HTTP", "uri": "/health"},
+    }
+    (plain,) = functions_of("serve", None, (), ())
+    (elsewhere,) = functions_of("serve", None, (), ["/ready"])
+    (grpc,) = functions_of("serve", None, (), (), speak_grpc=True)
+    stored_grpc = {
+        **stored,
+        "inferenceUrl": "/grpc",
+        "health": {"protocol": "gRPC", "uri": "/health"},
+    }
+    assert fits(stored, plain)
+    assert not fits(stored, elsewhere)
+    assert not fits(stored, grpc)
+    assert fits(stored_grpc, grpc)
+    assert not fits(stored_grpc, plain)

@@ -58,6 +58,15 @@ def test_an_own_server_is_the_same_function_whether_it_is_started_or_runs_alread
     assert not running.is_demo
 
 
+def test_with_grpc_every_server_speaks_it_and_has_no_health_path() -> None:
+    chat, embed = functions_of(None, None, ["chat=serve", "embed=http://h:1"], (), speak_grpc=True)
+    assert chat.speaks_grpc
+    assert embed.speaks_grpc
+    assert chat.health_check == "grpc.health.v1.Health/Check"
+    (plain,) = functions_of("serve", None, (), ["/ready"])
+    assert plain.health_check == "GET /ready"
+
+
 def test_a_url_without_a_port_means_port_80() -> None:
     (running,) = functions_of(None, "http://[::1]", (), ())
     assert running.template == "http://[::1]:80"
@@ -117,6 +126,20 @@ def test_what_makes_no_sense_is_named(
     with pytest.raises(OptionError, match=message) as refused:
         functions_of(command, url, functions, paths)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "paths", "message"),
+    [
+        (None, [], "--grpc is for a server of your own .* the demo speaks HTTP"),
+        ("serve", ["/ready"], "--grpc and --health-path exclude each other: .* grpc.health.v1"),
+    ],
+)
+def test_grpc_without_an_own_server_or_with_a_health_path_is_refused(
+    command: str | None, paths: list[str], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        functions_of(command, None, (), paths, speak_grpc=True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.invocation.states import DONE, ENDING, QUEUED, Outcome
 from gateway.routing.cross_origin import PageAccess
-from queueing.interface import QueueFull, QueueUnavailable
+from queueing.interface import QueueFull, QueueUnavailable, RunDecision
 from tests.support.invocation_world import INLINE, REQUEST_ID, World
 from tests.support.recorder import (
     RecordedResponseWriter,
@@ -630,3 +630,12 @@ def test_a_call_that_comes_back_from_a_channel_is_published_with_what_became_of_
     assert world.queue.runs == runs
     headers = decode_envelope(world.queue.envelopes[0]).headers
     assert ((b"nvcf-allow-rerun", b"never") in headers) is was_sent
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_delivery_over_a_channel_counts_beside_those_of_the_queue(is_asked: bool) -> None:
+    world = World().send()
+    world.invocation.handed_back(was_run=False, was_sent=True)
+    if is_asked:
+        assert world.invocation.run_requested(1, is_running=True) is RunDecision.RUN
+    assert world.attach().invocation.deliveries == 2

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from http1.stream import Failure
 from tests.support.job_bench import FIRE, Bench
 from worker_agent.job.machine import Job
 from worker_agent.job.states import TRANSITIONS, Event, State, impossible
@@ -67,6 +68,19 @@ def hinted() -> Bench:
     return bench
 
 
+def posted() -> Bench:
+    bench = with_rest().stream()
+    bench.job.posted()
+    return bench
+
+
+def broken_off() -> Bench:
+    """The response broke off before the connection to the gateway was open."""
+    bench = Bench().stream()
+    bench.job.response_broken(Failure.CLOSED, is_stale=False)
+    return bench
+
+
 SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
     State.OPENING: [lambda: Bench().begin()],
     State.FORWARDING: [
@@ -77,7 +91,13 @@ SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
         overtaken_and_filled,
         hinted,
     ],
-    State.STREAMING: [lambda: Bench().stream(), lambda: with_rest().stream(), filled_stream],
+    State.STREAMING: [
+        lambda: Bench().stream(),
+        lambda: with_rest().stream(),
+        filled_stream,
+        posted,
+        broken_off,
+    ],
     State.DELIVERING: [whole, streamed],
     State.DONE: [lambda: cancelled(Bench()), lambda: cancelled(Bench().stream())],
 }

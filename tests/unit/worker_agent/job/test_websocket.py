@@ -29,6 +29,7 @@ def asking() -> Bench:
 def opened() -> Bench:
     bench = asking()
     bench.job.response_head(101, AGREED, None)
+    bench.job.posted()
     bench.script.clear()
     return bench
 

@@ -210,6 +210,25 @@ def test_the_worker_gets_the_address_and_health_check_of_its_inference_server() 
     assert environment["WORKER_NATS__URLS"] == "nats://here:4222"
 
 
+@pytest.mark.parametrize(
+    ("url", "health", "protocols"),
+    [
+        ("/echo", "HTTP", ("http", "http")),
+        ("/grpc", "gRPC", ("grpc", "grpc")),
+        ("grpc", "HTTP", ("grpc", "http")),
+        ("/echo", "gRPC", ("http", "grpc")),
+        ("/grpc", None, ("grpc", "http")),
+    ],
+)
+def test_the_worker_speaks_the_protocols_of_its_function(
+    url: str, health: str | None, protocols: tuple[str, str]
+) -> None:
+    spec = {"inferenceUrl": url} | ({"health": {"protocol": health}} if health else {})
+    command = worker_command(launch_spec(**spec), ("agent",), ALLOCATION, 30.0, {})
+    settings = load(WorkerSettings, None, ENV_PREFIX, environ=command.environment)
+    assert (settings.inference.protocol, settings.health.protocol) == protocols
+
+
 def test_the_worker_accepts_every_setting_that_it_is_given() -> None:
     """The worker refuses to start with a setting that it does not know."""
     health = {"uri": "/ready", "port": 9000, "timeout": "PT10S", "expectedStatusCode": 200}

@@ -1,0 +1,38 @@
+"""The calls that `gateway dev` prints."""
+
+from pathlib import Path
+
+from gateway.dev.functions import DevFunction
+from gateway.dev.hints import Running, ready_text
+from gateway.dev.options import functions_of
+
+
+def text_of(*, speak_grpc: bool) -> str:
+    options = functions_of(None, None, ["a=x", "b=y"], (), speak_grpc=speak_grpc)
+    functions = tuple(
+        DevFunction(one, f"id-of-{one.name}", f"version-of-{one.name}") for one in options
+    )
+    return ready_text(
+        Running(functions, "KEY", 8080, "http://127.0.0.1:1", "nats://127.0.0.1:2", Path("/tmp/d"))
+    )
+
+
+def test_a_grpc_function_is_called_with_metadata_and_not_with_curl() -> None:
+    text = text_of(speak_grpc=True)
+    for name in ("a", "b"):
+        assert (
+            "grpcurl -plaintext -H 'authorization: Bearer KEY' "
+            f"-H 'function-id: id-of-{name}' 127.0.0.1:8080 list"
+        ) in text
+    assert " curl " not in text
+    assert "OpenAI" not in text
+    python = text[text.index("import grpc") :]
+    compile(python, "pasted", "exec")
+    assert '("function-id", "id-of-a")' in python
+    assert '"/grpc.health.v1.Health/Check"' in python
+
+
+def test_a_function_of_http_is_called_with_curl() -> None:
+    text = text_of(speak_grpc=False)
+    assert "grpc" not in text
+    assert "curl -H 'Authorization: Bearer KEY' -H 'function-id: id-of-b'" in text
