@@ -2,7 +2,9 @@
 
 Until the worker says that the inference server has agreed, it is an invocation like any other, with
 a body that is always fetched and never waited for. From then on it is two directions of bytes that
-nobody reads here, until either side ends. It stays in STREAMING for so long.
+nobody reads here, until either side ends. It stays in STREAMING for so long. Its events and states
+are those of `gateway.invocation.states`, but that a stream of HTTP/2 which ends before it is open
+is refused: REQUEST_END leads to DONE then.
 """
 
 from math import inf
