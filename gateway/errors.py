@@ -5,6 +5,7 @@
                          ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
+                         UpgradeRequired 426
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
@@ -155,6 +156,15 @@ class BodyTooLarge(ClientFault):
     def above(cls, max_bytes: int) -> Self:
         """Return the error for a body of more than ``max_bytes``."""
         return cls(f"The body has more than {max_bytes} bytes")
+
+
+class UpgradeRequired(ClientFault):
+    """A WebSocket of another version is asked for (RFC 6455 §4.4)."""
+
+    status = 426
+    kind = "upgrade-required"
+    summary = "Only version 13 of WebSocket is spoken here"
+    always = ((b"sec-websocket-version", b"13"),)
 
 
 class UnsupportedMediaType(ClientFault):

@@ -26,6 +26,7 @@ from runtime.setting_rules import (
     NotEmpty,
 )
 from runtime.settings import Address, Name, Seconds, Section, load
+from wire.deadlines import MAX_INVOCATION_S
 from wire.origins import ANY_ORIGIN, normal_origin
 
 ENV_PREFIX = "GATEWAY"
@@ -146,6 +147,15 @@ class UploadSettings(Section):
     """Bytes of all files of a process; further bodies flow through."""
     spool_folder: Path | None = None
     """Folder for the files, which have no names; unset: the system's for temporary files."""
+
+
+class WebSocketSettings(Section):
+    """How long WebSockets may last, once they are open."""
+
+    max_s: Seconds = MAX_INVOCATION_S
+    """Time from the request to the end of a WebSocket; then it is ended. 0: no limit."""
+    idle_s: Seconds = 0.0
+    """Time without a byte in either direction; then the WebSocket is ended. 0: no limit."""
 
 
 class AttachSettings(Section):
@@ -314,6 +324,7 @@ class GatewaySettings(GatewayBrokerSettings):
     edge: EdgeSettings = EdgeSettings()
     tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()
     control: ControlSettings = ControlSettings()

@@ -53,7 +53,9 @@ class Request:
     ``body_bytes`` is the body's length: 0 for none, ``None`` when it is not known (chunked).
     ``received_at`` is when the head was complete, in seconds of the monotonic clock. That is the
     loop's clock too, but uvloop reads it in whole milliseconds. ``peer`` is the other end of the
-    connection. ``source`` is the client behind it, as the dispatch found it out.
+    connection. ``source`` is the client behind it, as the dispatch found it out. ``protocol`` is
+    what the client asks to change to, such as ``websocket``, empty for none; `ResponseWriter` says
+    how.
     """
 
     __slots__ = (
@@ -64,6 +66,7 @@ class Request:
         "known",
         "method",
         "peer",
+        "protocol",
         "received_at",
         "source",
         "target",
@@ -93,6 +96,7 @@ class Request:
         self.source = UNKNOWN
         self.values = dict(headers) if values is None else values
         self.known: KnownHead | None = None
+        self.protocol = b""
 
 
 class KnownHead:
@@ -209,6 +213,15 @@ class ResponseWriter(Protocol):
 
     def abort(self) -> None:
         """End so that the peer sees a broken stream (RFC 9112 §8, RFC 9113 §5.4.2)."""
+
+    def open_tunnel(self, headers: Headers) -> None:
+        """Respond that the protocol changes to `Request.protocol`, to a client that asked for it.
+
+        ``headers`` are without those that say so. From now on data are the bytes of that protocol,
+        in both directions, and each direction ends by itself: the client's with
+        `RequestStream.request_end`, which may have come before for a request without a body, ours
+        with `send_end`, which sends all that was written. So does `abort`.
+        """
 
     def hand_over(self, headers: Headers, successor: object) -> None:
         """Respond 101 and let ``successor`` have the connection (RFC 9110 §7.8).
@@ -343,6 +356,12 @@ class RequestWriter(Protocol):
 
     def reset(self) -> None:
         """Close so that the server's next write fails. No response stream is called again."""
+
+    def end(self) -> None:
+        """Close after sending what was written, or reset if the server does not read it.
+
+        No response stream is called again.
+        """
 
 
 class Failure(IntEnum):

@@ -14,12 +14,14 @@ from http1.server.request_head import MAX_LENGTH_DIGITS, MAX_METHOD_BYTES
 from http1.stream import Headers, Peer, Request
 from http2.frames import Code, StreamFault
 from wire.hosts import HostError, parse_authority
+from wire.websocket import WEBSOCKET
 
 _METHOD: Final = b":method"
 _SCHEME: Final = b":scheme"
 _AUTHORITY: Final = b":authority"
 _PATH: Final = b":path"
-_PSEUDO = frozenset({_METHOD, _SCHEME, _AUTHORITY, _PATH})
+_PROTOCOL: Final = b":protocol"
+_PSEUDO = frozenset({_METHOD, _SCHEME, _AUTHORITY, _PATH, _PROTOCOL})
 _CONNECTION = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
@@ -45,8 +47,9 @@ def read_head(
         method, path = pseudo[_METHOD], pseudo.get(_PATH, b"")
     except KeyError:
         raise _malformed("A request has no method") from None
-    if method == b"CONNECT":
-        raise HttpError(501, "method-not-implemented", "CONNECT is not supported")
+    protocol = b""
+    if method == b"CONNECT" or _PROTOCOL in pseudo:
+        method, protocol = b"GET", _protocol_of(pseudo)
     if not path or not pseudo.get(_SCHEME):
         raise _malformed("A request has no path or no scheme")
     values = dict(plain)
@@ -61,7 +64,23 @@ def read_head(
     except HttpError as error:
         error.target = path
         raise
-    return Request(method, path, authority, plain, length, now, host, peer, values)
+    request = Request(method, path, authority, plain, length, now, host, peer, values)
+    request.protocol = protocol
+    return request
+
+
+def _protocol_of(pseudo: dict[bytes, bytes]) -> bytes:
+    """Return the protocol of an extended CONNECT (RFC 8441 §4).
+
+    It is to HTTP/2 what GET with Upgrade is to HTTP/1.1, and is read as that method.
+    """
+    if pseudo[_METHOD] != b"CONNECT":
+        raise _malformed("A request that connects nothing names a protocol")
+    if pseudo.get(_PROTOCOL) != WEBSOCKET:
+        raise HttpError(501, "method-not-implemented", "CONNECT is only for websocket")
+    if not pseudo.get(_AUTHORITY):
+        raise _malformed("A request to connect has no authority")
+    return WEBSOCKET
 
 
 def _check(method: bytes, path: bytes, limits: ServerLimits) -> None:

@@ -42,6 +42,11 @@ NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 ``never``, no method: the request was sent to an inference server before, over a channel."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
+NVCF_UPGRADE = b"nvcf-upgrade"
+"""In the envelope, ``websocket``: the client asks for a WebSocket (`docs/wire.md` §22)."""
+NVCF_UPGRADED = b"nvcf-upgraded"
+"""In the inner head, ``websocket``: the inference server has agreed to it. On the attach GET: what
+is fetched are the client's bytes, and not the body of a request."""
 NVCF_LEASED_US = b"nvcf-leased-us"
 """On the worker's attach POST: the age of its lease in microseconds."""
 NVCF_INSTANCE_ID = b"nvcf-instance-id"
@@ -191,6 +196,7 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
+        NVCF_UPGRADE,
     }
 )
 _NOT_INTERIM = _FRAMING | {CONTENT_TYPE}

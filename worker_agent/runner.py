@@ -28,6 +28,7 @@ from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
+from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
 from worker_agent.slots import Slots
 
@@ -479,7 +480,7 @@ class JobRunner:
         """The inference server is done with a job, which may be over."""
         self._slots.release()
         now = job.freed_at = self._loop.time()
-        if job.status and not job.fault:
+        if job.status and job.status != SWITCHING and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
@@ -554,7 +555,8 @@ class JobRunner:
         """Renew every lease, and end jobs that are too old; to be called every 10 s."""
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
-            if job.leased_at < oldest and job.state is not DONE:
+            # A WebSocket may last longer: its gateway process ends it.
+            if job.leased_at < oldest and job.state is not DONE and job.status != SWITCHING:
                 job.cancel()
         self.renew()
         if self._reported:

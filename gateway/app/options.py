@@ -1,10 +1,18 @@
 """Options of the parts of a gateway process, made from its settings."""
 
 from dataclasses import fields
+from math import inf
 
 from gateway.invocation.collection import CollectionBounds
+from gateway.invocation.context import WebSocketLimits
 from gateway.routing.sources import Sources
-from gateway.settings import AttachSettings, EdgeSettings, GatewaySettings, UploadSettings
+from gateway.settings import (
+    AttachSettings,
+    EdgeSettings,
+    GatewaySettings,
+    UploadSettings,
+    WebSocketSettings,
+)
 from gateway.store.connection import NatsOptions
 from http1.server.limits import ServerLimits
 from wire.deadlines import MAX_INVOCATION_S
@@ -29,15 +37,21 @@ def collection_bounds(upload: UploadSettings) -> CollectionBounds:
     )
 
 
+def websocket_limits(websocket: WebSocketSettings) -> WebSocketLimits:
+    """Return how long WebSockets may last."""
+    return WebSocketLimits(max_s=websocket.max_s, idle_s=websocket.idle_s)
+
+
 def attach_limits(attach: AttachSettings) -> ServerLimits:
     """Return the limits of workers' connections.
 
-    Workers keep their connections, and a body may be silent as long as an invocation may last.
+    Workers keep their connections, and a body may be silent as long as its invocation lasts, which
+    has limits of its own.
     """
     return ServerLimits(
         max_connections=attach.max_connections,
         vanished_s=attach.vanished_s,
-        body_stall_s=MAX_INVOCATION_S,
+        body_stall_s=inf,
         write_stall_s=MAX_INVOCATION_S,
         idle_timeout_s=MAX_INVOCATION_S,
     )

@@ -18,6 +18,7 @@ from gateway.app.options import (
     edge_limits,
     sources,
     store_options,
+    websocket_limits,
 )
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
@@ -215,6 +216,7 @@ class GatewayProcess:
         metrics.watch_uploads(self._uploads)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
+        metrics.watch_websockets(self._invocations.live.values)
         metrics.watch_log(self._lines)
         metrics.watch_turns(self._turns)
         if self._control is not None:
@@ -360,6 +362,7 @@ class GatewayProcess:
             process=self._number,
             uploads=self._uploads,
             max_body_bytes=settings.edge.max_body_bytes,
+            websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()

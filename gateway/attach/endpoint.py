@@ -28,6 +28,7 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UPGRADED,
 )
 
 _MAX_AGE_DIGITS = 15
@@ -81,7 +82,7 @@ class AttachEndpoint:
                 invocation = self.request_tokens.owner_of(authorization)
             if invocation is None:
                 raise Unauthenticated(_STALE)
-            get = AttachGet(invocation, worker)
+            get = AttachGet(invocation, worker, is_upgraded=NVCF_UPGRADED in request.values)
             if not invocation.rest_requested(get):
                 raise Unauthenticated(_STALE)
             return get

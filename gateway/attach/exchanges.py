@@ -168,11 +168,14 @@ class AttachGet(NullRequestStream):
     The invocation writes the body straight to the worker's connection.
     """
 
-    __slots__ = ("_invocation", "_worker")
+    __slots__ = ("_invocation", "_worker", "is_upgraded")
 
-    def __init__(self, invocation: Invocation, worker: ResponseWriter) -> None:
+    def __init__(
+        self, invocation: Invocation, worker: ResponseWriter, *, is_upgraded: bool = False
+    ) -> None:
         self._invocation = invocation
         self._worker = worker
+        self.is_upgraded = is_upgraded
 
     def accept(self, rest_bytes: int | None) -> ResponseWriter:
         """Send the response head and return the writer for the body."""

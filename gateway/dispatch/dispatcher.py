@@ -17,9 +17,11 @@ from gateway.errors import FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
+from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
 from gateway.routing.sources import Sources
+from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.ids import request_id
 
@@ -91,6 +93,8 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
+            if request.protocol:
+                take_key(request)
             head = self._read_head(request)
             if head is None:
                 if speaks_grpc(request):
@@ -146,7 +150,9 @@ class Dispatcher:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         plan = None
-        if request.known is not None:
+        if request.protocol:
+            check_handshake(request, caller.version)
+        elif request.known is not None:
             plan = request.known.plan = self._admission.plan(head, caller)
         return self._offer(request, client, head, caller, now_ns, plan)
 
@@ -202,9 +208,12 @@ class Dispatcher:
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), now_ns)
-        invocation = Invocation(
-            context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
-        )
+        if request.protocol:
+            invocation: Invocation = WebSocketInvocation(context, client, request, caller, ticket)
+        else:
+            invocation = Invocation(
+                context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
+            )
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:

@@ -78,6 +78,11 @@ class InvocationRegistry:
         invocation = self.live[request_id]
         self._response_tokens.issue(invocation.response_token, invocation)
 
+    def moved_earlier(self, request_id: str) -> None:
+        """Call `deadline_passed` at the invocation's deadline, which was later before."""
+        invocation = self.live[request_id]
+        self._timers.schedule(invocation.deadline, invocation)
+
     def finished(self, request_id: str) -> None:
         """Forget the invocation and record how it ended."""
         invocation = self.live.pop(request_id)

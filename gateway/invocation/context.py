@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
 from queueing.interface import FunctionQueue
+from wire.deadlines import MAX_INVOCATION_S
 
 
 class WorkerPost(Protocol):
@@ -32,7 +33,12 @@ class WorkerPost(Protocol):
 
 
 class WorkerGet(Protocol):
-    """The GET attach through which one worker fetches the rest of a request body."""
+    """The GET attach through which one worker fetches the rest of a request body.
+
+    ``is_upgraded``: it is for the client's bytes of a WebSocket, to which its server has agreed.
+    """
+
+    is_upgraded: bool
 
     def accept(self, rest_bytes: int | None) -> ResponseWriter:
         """Send the response head and return the writer for the body.
@@ -101,11 +107,22 @@ class LiveInvocations(Protocol):
     def renew_response_token(self, request_id: str) -> None:
         """Accept the response token once more: the POST that used it broke before its head."""
 
+    def moved_earlier(self, request_id: str) -> None:
+        """The invocation's deadline is earlier than it was."""
+
     def expired(self, request_id: str) -> None:
         """Withdraw the request, accept no worker for it, and report `position_known` soon."""
 
     def finished(self, request_id: str) -> None:
         """The invocation is over; its outcome and times are set. Called exactly once."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketLimits:
+    """How long a WebSocket may be open, in seconds from the request, and without a byte; 0: none"""
+
+    max_s: float = MAX_INVOCATION_S
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,7 @@ class Context(Generic[ACall_contra]):
     """The monotonic clock, in seconds."""
     channels: DirectDispatch[ACall_contra] | None = None
     """``None``: every call goes through the queue."""
+    websockets: WebSocketLimits = WebSocketLimits()
 
 
 class Ticket(NamedTuple):

@@ -14,6 +14,7 @@ from wire.headers import (
     NVCF_PASS_INTERIM,
     NVCF_REQID,
     NVCF_STATUS,
+    NVCF_UPGRADED,
     TRACEPARENT,
     X_ACCEL_BUFFERING,
     X_REQUEST_ID,
@@ -23,7 +24,7 @@ from wire.http1 import InnerHead, encode_lines
 from wire.locations import outer_location
 from wire.source import Source
 
-_PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS})
+_PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS, NVCF_UPGRADED})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])

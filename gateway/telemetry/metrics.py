@@ -276,6 +276,27 @@ class GatewayMetrics:
         self._uploads.child("memory").set_function(lambda: space.memory_bytes)
         self._uploads.child("spool").set_function(lambda: space.spool_bytes)
 
+    def watch_websockets(self, live: Callable[[], Iterable[Invocation]]) -> None:
+        """Show how many WebSockets are open, of the invocations in ``live``."""
+
+        def opened() -> Iterator[Reading]:
+            counts: dict[tuple[str, str], int] = {}
+            for invocation in live():
+                if invocation.status == _SWITCHING:
+                    version = invocation.version
+                    labels = (version.function_id, version.version_id)
+                    counts[labels] = counts.get(labels, 0) + 1
+            return iter(counts.items())
+
+        self._registry.add(
+            ScrapedGauge(
+                "gateway_websockets",
+                "WebSockets that are open",
+                ("function_id", "function_version_id"),
+                opened,
+            )
+        )
+
     def record_start(self, invocation: Invocation) -> None:
         """Record that an invocation was accepted."""
         self._pending_of(invocation).value += 1
@@ -358,6 +379,7 @@ class GatewayMetrics:
         return children
 
 
+_SWITCHING = 101
 _MAX_CACHED_VERSIONS = 100_000
 """Cached pairs of version and account; the series of further ones are looked up each time."""
 

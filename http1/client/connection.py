@@ -33,6 +33,7 @@ LONG_READ_BYTES = 131_072
 32 times in one turn, and each read can bring 40,000 chunks."""
 _COPIED_BYTES = 4_096
 """Below this, joining buffers is cheaper than handing the kernel several."""
+_SWITCHING = 101
 _UNPARSED_BYTES = 1 << 62
 """The rest of a response that is not HTTP: everything until the connection ends."""
 
@@ -59,6 +60,7 @@ class ClientConnection(WatchedConnection):
     """
 
     __slots__ = (
+        "_accepts_upgrade",
         "_announced",
         "_body_bytes",
         "_chunks",
@@ -145,6 +147,7 @@ class ClientConnection(WatchedConnection):
         *,
         is_chunked: bool = False,
         is_complete: bool = True,
+        accepts_upgrade: bool = False,
         is_head: bool = False,
         is_safe: bool = False,
         reports_interim: bool = False,
@@ -154,12 +157,15 @@ class ClientConnection(WatchedConnection):
         ``body`` is the first part of the body, without transfer coding. Unless ``is_complete``, the
         rest follows by `send_data` and `send_end`. ``is_head``: the method is HEAD; ``is_safe``: it
         may be repeated whatever the server received (RFC 9110 §9.2.1). ``reports_interim``: report
-        interim responses too.
+        interim responses too. ``accepts_upgrade``: the request asks for another protocol. A
+        response of status 101 is reported then, with what follows as its body, until the server's
+        end; `send_data` sends bytes as they are, and `send_end` the end of this side.
         """
         self.response_stream = response_stream
         self._is_head_request = is_head
         self._is_safe_request = is_safe
         self._reports_interim = reports_interim
+        self._accepts_upgrade = accepts_upgrade
         self.trailers = NO_TRAILERS
         self._is_chunked_request = is_chunked
         self._is_request_complete = is_complete
@@ -195,6 +201,8 @@ class ClientConnection(WatchedConnection):
         self._is_request_complete = True
         if self._is_chunked_request and not self.is_lost:
             self._transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+        elif self._status == _SWITCHING and not self._transport.is_closing():
+            self._transport.write_eof()
 
     def pass_chunks(self, take_chunk: TakeChunk) -> None:
         """Report each read of the rest that is exactly one chunk to ``take_chunk``, as it is."""
@@ -274,6 +282,13 @@ class ClientConnection(WatchedConnection):
         """Close after sending what was written; the response stream is not called again."""
         self.response_stream = None
         self._transport.close()
+
+    def end(self) -> None:
+        """Close after sending what was written, or reset if the server does not read it."""
+        if self.is_writing_paused:
+            self.reset()
+        else:
+            self.close_after_writing()
 
     def break_off(self) -> None:
         """End as if the peer had sent a reset."""
@@ -422,7 +437,11 @@ class ClientConnection(WatchedConnection):
             if head.status >= 200:
                 self._take_head(head)
                 return data[at:]
-            if head.status == 101:
+            if head.status == _SWITCHING:
+                if self._accepts_upgrade:
+                    self._status, self._headers = _SWITCHING, head.headers
+                    self._is_reusable = False
+                    return data[at:]
                 raise DefectError("upgrade", "The server changes the protocol unasked")
             self._count_head(max(at - start, MIN_INTERIM_BYTES))
             if self._reports_interim and head.status != 100:

@@ -26,6 +26,7 @@ from http1.server.http_error import (
 from http1.server.request_head import EXPECTS_CONTINUE, about, check_partial, read_head
 from http1.server.response import CONTINUE, Http1Response
 from http1.server.transport import LINGERING, LOST, OPEN, PeerConnection
+from http1.server.tunnel import TUNNEL, Tunnel
 from http1.stream import Request, RequestStream, TakeChunk
 from runtime.ids import new_uuid
 
@@ -66,7 +67,7 @@ class Http1Protocol(PeerConnection):
         self._response: Http1Response | None = None
         self._target = b""  # of the request being served, for an error in its body
         self._held = bytearray()
-        self._body: SizedBody | ChunkedBody | None = None
+        self._body: SizedBody | ChunkedBody | Tunnel | None = None
         self._is_body_paused = False
         self._expects_continue = False
         self._owes_first_part_end = False
@@ -119,7 +120,9 @@ class Http1Protocol(PeerConnection):
             return False
         self._got_eof = True
         self._is_reading = False
-        if response.is_http_1_0 or not self._reject_truncated_body():
+        if self._body is TUNNEL:
+            self._end_tunnel_in()
+        elif response.is_http_1_0 or not self._reject_truncated_body():
             self._probe_peer()
         return self._state is OPEN
 
@@ -373,6 +376,8 @@ class Http1Protocol(PeerConnection):
         if not self._got_eof:
             if len(self._held) < self._limits.high_water_bytes or not self._is_blocked():
                 self.resume_reading()
+        elif self._body is TUNNEL:
+            self._end_tunnel_in()
         elif self._response is not None:
             self._reject_truncated_body()
         elif not self._is_blocked():
@@ -423,6 +428,34 @@ class Http1Protocol(PeerConnection):
         self._transport.set_protocol(successor)
         successor.connection_made(self._transport)
 
+    def open_tunnel(self) -> None:
+        """Deliver all that comes, and the client's end, to the request's stream."""
+        self._body = TUNNEL
+        self._deadline = inf
+        # Its end says nothing about whether it still reads, and no interim response can ask.
+        self._is_probed = True
+        if self._held or self._got_eof:
+            self._read_on_soon()
+
+    def _end_tunnel_in(self) -> None:
+        """Report the client's end, once all that came before is delivered."""
+        stream = self._stream()
+        if stream is None or self._held or self._is_body_paused:
+            return
+        self._body = None
+        self._deadline = inf
+        stream.request_end()
+
+    def end_tunnel(self) -> None:
+        """Send what was written, then the end; what the client still sends is dropped.
+
+        With TLS there is no end of one side only.
+        """
+        self._response = self._body = None
+        self._target = b""
+        self._held.clear()
+        self.close(linger=not self._got_eof and self._transport.can_write_eof())
+
     def pause_body(self) -> None:
         """Stop delivering the body; some is still read, to notice when the client leaves."""
         self._is_body_paused = True
@@ -437,13 +470,18 @@ class Http1Protocol(PeerConnection):
                 return
             if not self._expects_continue:
                 self._want_body()
-            if self._held or self._expects_continue:
+            has_ended = self._got_eof and self._body is TUNNEL
+            if self._held or self._expects_continue or has_ended:
                 # Whoever resumes may still refuse the request, or pause again: then no 100.
                 self._read_on_soon()
 
     def _want_body(self) -> None:
         """Ask for the body if the client expects 100 (Continue), and set its deadline."""
         if self._is_body_paused:
+            return
+        if self._body is TUNNEL:
+            # It may be silent for as long as its peers like.
+            self._deadline = inf
             return
         response = self._response
         if self._expects_continue and response is not None and not response.is_started:
@@ -532,6 +570,10 @@ class Http1Protocol(PeerConnection):
             return
         if self.has_socket_error():
             self.peer_lost()
+        elif self._body is TUNNEL:
+            if self._deadline == inf and self.has_peer_fin():
+                # It sends no more, and may be gone: what it has sent has to be taken some time.
+                self.wait(self._limits.write_stall_s)
         elif not self._is_probed and self.has_peer_fin():
             self._probe_peer()
 
@@ -551,7 +593,7 @@ class Http1Protocol(PeerConnection):
                 self._connections.loop.call_later(after_s, self._check_peer)
 
 
-def _end_body(body: SizedBody | ChunkedBody, stream: RequestStream) -> None:
+def _end_body(body: SizedBody | ChunkedBody | Tunnel, stream: RequestStream) -> None:
     if isinstance(body, ChunkedBody) and body.trailers:
         stream.request_trailers(body.trailers)
     stream.request_end()

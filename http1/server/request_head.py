@@ -16,6 +16,7 @@ from http1.stream import Headers, KnownHead, Peer, Request
 from wire.headers import REPEATING
 from wire.hosts import HostError, parse_authority
 from wire.repeated import Repeated
+from wire.websocket import UPGRADE, WEBSOCKET, names_websocket
 
 HTTP_1_0: Final = 1
 """Flag: the peer speaks HTTP/1.0."""
@@ -27,6 +28,8 @@ _KEEP_ALIVE: Final = 8
 """Flag: the peer asked for the connection to stay open."""
 TAKES_TRAILERS: Final = 16
 """Flag: the peer wants the trailers of the response."""
+UPGRADES: Final = 32
+"""Flag: the peer asks for another protocol on this connection."""
 
 MAX_METHOD_BYTES = 32
 MAX_LENGTH_DIGITS = 15
@@ -122,10 +125,22 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     except HttpError as error:
         raise about(error, first, limits) from None
     request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
-    if _repeated.has_come(block):
+    request.protocol = _protocol_of(request, flags) if flags & UPGRADES else b""
+    # One that asks for a protocol is not kept: who knows a head need not ask for which.
+    if not request.protocol and _repeated.has_come(block):
         request.known = KnownHead(request)
         _repeated.keep(block, (request.known, flags, limits))
     return request, flags
+
+
+def _protocol_of(request: Request, flags: int) -> bytes:
+    """Return the protocol that a request asks for, empty for those that are not known here.
+
+    An upgrade that is asked for by HTTP/1.0 is ignored (RFC 9110 §7.8).
+    """
+    if flags & HTTP_1_0 or request.method != b"GET":
+        return b""
+    return WEBSOCKET if names_websocket(request.values.get(UPGRADE, b"")) else b""
 
 
 def about(error: HttpError, head: bytes | bytearray, limits: ServerLimits) -> HttpError:
@@ -292,6 +307,8 @@ def _persistence(value: bytes, flags: int) -> int:
         flags |= CLOSE
     if b"keep-alive" in options:
         flags |= _KEEP_ALIVE
+    if UPGRADE in options:
+        flags |= UPGRADES
     return flags
 
 

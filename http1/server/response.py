@@ -29,6 +29,7 @@ from wire.http1 import (
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVERS_OWN = frozenset({b"date", b"server"})
+_UPGRADED = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
 
 
 class Http1Connection(Protocol):
@@ -63,6 +64,12 @@ class Http1Connection(Protocol):
     def reset(self) -> None:
         """End at once so that the peer sees a broken stream."""
 
+    def open_tunnel(self) -> None:
+        """From now on, deliver all that comes as the request's body."""
+
+    def end_tunnel(self) -> None:
+        """Send what is written, then the end."""
+
     def hand_over(self, successor: object) -> None:
         """Send what is written, and let ``successor`` have the transport."""
 
@@ -79,6 +86,7 @@ class Http1Response:
         "_connection",
         "_flags",
         "_framing",
+        "_is_tunnel",
         "_last_chunk",
         "_left",
         "stream",
@@ -94,7 +102,7 @@ class Http1Response:
         self._framing: Framing = NOT_STARTED
         self._last_chunk = LAST_CHUNK
         self._left = 0
-        self._closes = False
+        self._closes = self._is_tunnel = False
         self.stream: RequestStream | None = None
         self.take_chunk: TakeChunk | None = None
 
@@ -230,6 +238,9 @@ class Http1Response:
         if framing is SIZED and self._left:
             connection.reset()
             return
+        if self._is_tunnel:
+            connection.end_tunnel()
+            return
         connection.end_response(self._last_chunk if framing is CHUNKED else b"", self._closes)
 
     def abort(self) -> None:
@@ -237,7 +248,22 @@ class Http1Response:
         connection = self._connection
         if connection is not None:
             self._connection = self.stream = None
-            connection.reset()
+            if self._is_tunnel:
+                connection.end_tunnel()
+            else:
+                connection.reset()
+
+    def open_tunnel(self, headers: Headers) -> None:
+        """Respond 101; bytes are passed on as they are from now on."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing is not NOT_STARTED:
+            raise AssertionError("upgraded after the head")
+        self._framing = TO_CLOSE
+        self._is_tunnel = True
+        connection.write(encode_response_head(101, [*_UPGRADED, *headers], b""))
+        connection.open_tunnel()
 
     def hand_over(self, headers: Headers, successor: object) -> None:
         """Respond 101 and let ``successor`` have the connection."""

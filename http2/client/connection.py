@@ -159,6 +159,7 @@ class Http2Client(WatchedConnection):
         is_head: bool = False,
         is_safe: bool = False,  # noqa: ARG002  the server says what it has not processed
         reports_interim: bool = False,  # noqa: ARG002  gRPC clients take none
+        accepts_upgrade: bool = False,  # noqa: ARG002  gRPC servers speak nothing else
     ) -> Http2Request:
         """Send a request as `http1.client.connection.ClientConnection.start`; return its stream."""
         number = self._next_id

@@ -15,7 +15,7 @@ STREAM_WINDOW = 262_144
 """Bytes of a response that the server may send while its reader pauses."""
 HIGH_WATER_BYTES = 65_536
 """Unsent bytes of one request beyond which its sender is paused."""
-_NOT_SENT = frozenset({b"transfer-encoding", b"connection", b"te", b"expect"})
+_NOT_SENT = frozenset({b"transfer-encoding", b"connection", b"te", b"expect", b"upgrade"})
 _TRAILERS = encode_headers([(b"te", b"trailers")])
 _AUTHORITY = encode_headers([(b":authority", b"")])[:1]
 """How the line of ``:authority`` begins, and no other: with its place in the static table."""
@@ -169,6 +169,10 @@ class Http2Request:
         self.response_stream = None
         if self.connection is not None:
             self.connection.cancel(self)
+
+    def end(self) -> None:
+        """As `reset`: a stream has no end of its own that a server had to notice."""
+        self.reset()
 
     # The connection
 

@@ -169,6 +169,7 @@ class Http2Protocol(PeerConnection):
             Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: self._limits.max_header_bytes,
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,
             Setting.NO_RFC7540_PRIORITIES: 1,
         }
         self.write(encode_settings(settings))
@@ -391,7 +392,7 @@ class Http2Protocol(PeerConnection):
         if known is not None and key.count(b"\n") == len(parts):
             return known.request(monotonic(), self._peer)
         request = read_head(headers, self._limits, monotonic(), self._peer, ends=ends)
-        if known is None and _repeated.has_come(key):
+        if known is None and not request.protocol and _repeated.has_come(key):
             request.known = KnownHead(request)
             _repeated.keep(key, request.known)
         return request
@@ -1026,7 +1027,7 @@ class Http2Protocol(PeerConnection):
             if waited_s > limits.write_stall_s and not self.is_writing_paused:
                 self._reset_stream(stream, Code.CANCEL)
                 self._break(stream)
-        elif stream.is_received:
+        elif stream.is_received or stream.is_tunnel:
             return
         elif stream.stream is None:
             if waited_s > limits.linger_s:

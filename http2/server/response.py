@@ -59,7 +59,8 @@ class Http2Response:
     what waits for a window; ``window`` is the client's for this stream, which SETTINGS can make
     negative. ``held`` is what waits for the reader; ``credit`` was delivered and is not granted
     again, ``recv_left`` what the client may still send; ``lingered`` counts what came after the
-    response. ``body_left`` is what is missing of the announced body, ``None``: not announced.
+    response. ``is_tunnel``: its data are the bytes of another protocol, and it is not over yet.
+    ``body_left`` is what is missing of the announced body, ``None``: not announced.
     ``is_sent``: the response is complete, ``is_received``: the request. ``is_patient``: its client
     may send nothing for as long as it likes.
     """
@@ -79,6 +80,7 @@ class Http2Response:
         "is_received",
         "is_sent",
         "is_started",
+        "is_tunnel",
         "lingered",
         "owes_first_part_end",
         "pending",
@@ -114,6 +116,7 @@ class Http2Response:
         self.body_left: int | None = None
         self.trailers: Headers = []
         self.request_trailers: Headers = []
+        self.is_tunnel = False
         self.heard_at = 0.0
         self._left: int | None = None
         self.is_started = self.is_sent = self.is_received = False
@@ -206,6 +209,7 @@ class Http2Response:
         if not self.is_started:
             raise AssertionError("ended before the head")
         self.connection = self.stream = None
+        self.is_tunnel = False
         if self._left and not self.to_head:
             connection.reset_stream(self)
         elif self.trailers or self.to_head:
@@ -218,9 +222,16 @@ class Http2Response:
     def abort(self) -> None:
         """End so that the client sees a broken response."""
         connection = self.connection
-        if connection is not None:
+        if self.is_tunnel:
+            self.send_end()
+        elif connection is not None:
             self.connection = self.stream = None
             connection.reset_stream(self)
+
+    def open_tunnel(self, headers: Headers) -> None:
+        """Respond 200 (RFC 8441 §5); data are passed on as they are from now on."""
+        self.is_tunnel = True
+        self.send_head(200, headers, None)
 
     def hand_over(self, headers: Headers, successor: object) -> None:  # noqa: ARG002
         """HTTP/2 hands no connection over (RFC 9113 §8.6)."""

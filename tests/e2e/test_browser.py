@@ -20,7 +20,8 @@ from tests.support.chromium import (
     running_chromium,
 )
 from tests.support.dev import Dev
-from tests.support.waiting import PATIENCE_S
+from tests.support.socket_world import running_sockets
+from tests.support.waiting import PATIENCE_S, until
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=HOW_TO_GET_ONE)
@@ -247,3 +248,36 @@ async def test_a_page_uploads_a_file(site: Site) -> None:
     assert counted["status"] == 200
     expected = {"bytes": UPLOAD_BYTES, "sha256": hashlib.sha256(body).hexdigest()}
     assert json.loads(counted["text"]) == expected
+
+
+SOCKET = """
+    const call = (protocols, text) => new Promise((resolve) => {
+        const events = [];
+        const socket = new WebSocket(url, protocols);
+        socket.onopen = () => { events.push(["open", socket.protocol]); socket.send(text); };
+        socket.onmessage = (event) => { events.push(["message", event.data]); socket.close(4001); };
+        socket.onclose = (event) => { events.push(["close", event.code]); resolve(events); };
+    });
+"""
+
+
+async def test_a_page_opens_a_websocket_with_its_key_as_a_subprotocol(devtools_url: str) -> None:
+    async with (
+        running_sockets() as world,
+        serving_page() as port,
+        connected(devtools_url) as browser,
+    ):
+        await world.begin(slots=4)
+        demo = world.stack.demo
+        page = await browser.open(f"http://127.0.0.1:{port}/")
+        url = f"{world.gateway.url.replace('http', 'ws')}/f/{demo.function_id}/ws"
+        await page.run(f"Object.assign(window, {json.dumps({'url': url})})")
+        key = f"nvcf-key.{demo.api_key}"
+        opened = f"{SOCKET} return await call({json.dumps(['nvcf', key])}, 'hello')"
+        assert await page.run(opened) == [["open", "nvcf"], ["message", "hello"], ["close", 4001]]
+        world.server.protocol = "chat"
+        opened = f"{SOCKET} return await call({json.dumps(['chat', key])}, 'x')"
+        assert await page.run(opened) == [["open", "chat"], ["message", "x"], ["close", 4001]]
+        refused = f"{SOCKET} return await call({json.dumps(['nvcf', key + 'x'])}, 'x')"
+        assert await page.run(refused) == [["close", 1006]]
+        await until(lambda: world.server.ends, lambda ends: ends == ["talk", "talk"])

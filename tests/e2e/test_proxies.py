@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 
 from tests.support import proxies
 from tests.support.dev import Dev, start_dev
-from tests.support.waiting import PATIENCE_S
+from tests.support.socket_world import running_sockets
+from tests.support.waiting import PATIENCE_S, until
+from tests.support.websockets import BINARY, TEXT, Connection, close_frame
 
 CLIENT = "127.0.0.5"
 """The address that clients use, which is no trusted hop's. All of 127.0.0.0/8 is this machine."""
@@ -168,3 +171,31 @@ async def test_errors_are_problem_documents_behind_a_proxy_too(front: Front) -> 
         assert answer.status_code == 401
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+async def test_websockets_pass_with_the_files_of_deploy(kind: str, tmp_path: Path) -> None:
+    if proxies.find(kind) is None:
+        pytest.skip(f"{kind} is not installed (apt-get install {kind})")
+    async with running_sockets() as world:
+        await world.begin(EDGE__TRUSTED_HOPS="127.0.0.1")
+        port = httpx.URL(world.gateway.url).port
+        assert port is not None
+        run, file = (
+            (proxies.nginx, "nginx.conf") if kind == "nginx" else (proxies.haproxy, "haproxy.cfg")
+        )
+        with run(tmp_path, proxies.deployed(file), port) as front:
+            socket = await Connection.open(f"http://127.0.0.1:{front}")
+            response = await socket.handshake("/ws", world.gateway.headers)
+            assert response.status == 101
+            await socket.echo(TEXT, b"hello")
+            await socket.echo(BINARY, bytes(1_000_000))
+            await socket.send(close_frame(4000))
+            assert (await socket.frame()).code == 4000
+            assert await socket.end() == b""
+            socket.close()
+            # A client that leaves is noticed through the proxy.
+            socket = await Connection.open(f"http://127.0.0.1:{front}")
+            assert (await socket.handshake("/ws", world.gateway.headers)).status == 101
+            socket.abort()
+            await until(lambda: world.server.running, lambda count: count == 0)

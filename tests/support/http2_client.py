@@ -38,6 +38,21 @@ class Http2Client:
         await self.flush()
         return number
 
+    async def connect(self, path: str, headers: dict[str, str], protocol: str) -> int:
+        """Send an extended CONNECT (RFC 8441); return its stream, which stays open."""
+        number: int = self.codec.get_next_available_stream_id()
+        pseudo = [
+            (":method", "CONNECT"),
+            (":protocol", protocol),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", path),
+        ]
+        self.codec.send_headers(number, [*pseudo, *headers.items()])
+        self.bodies[number] = b""
+        await self.flush()
+        return number
+
     async def cancel(self, number: int) -> None:
         """Reset a stream."""
         self.codec.reset_stream(number, 8)

@@ -5,8 +5,9 @@ import json
 from gateway.attach.exchanges import AttachGet
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
-from gateway.invocation.context import Context, DirectDispatch, Ticket
+from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
+from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
@@ -49,8 +50,9 @@ class World:
         key_id: str = "",
         client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
+        websocket: WebSocketLimits | None = None,
     ) -> None:
-        """``client`` takes the place of the recorded one."""
+        """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
@@ -68,6 +70,7 @@ class World:
             max_body_bytes=max_body_bytes,
             clock=lambda: self.now,
             channels=channels or self.channels,
+            websockets=websocket or WebSocketLimits(),
         )
         request = Request(
             method,
@@ -87,7 +90,8 @@ class World:
             max_body_bytes=function_max_body_bytes,
             passes_interim=passes_interim,
         )
-        self.invocation = Invocation(
+        make = Invocation if websocket is None else WebSocketInvocation
+        self.invocation = make(
             context,
             client or self.client,
             request,
@@ -122,9 +126,10 @@ class World:
         self.invocation.response_head(status, headers or [], announced_bytes, post_bytes, self.now)
         return self
 
-    def fetch(self, worker: RecordedResponseWriter) -> bool:
+    def fetch(self, worker: RecordedResponseWriter, *, is_upgraded: bool = False) -> bool:
         """Request the rest of the body, as a worker's GET does."""
-        return self.invocation.rest_requested(AttachGet(self.invocation, worker))
+        get = AttachGet(self.invocation, worker, is_upgraded=is_upgraded)
+        return self.invocation.rest_requested(get)
 
     def stream(self) -> "World":
         self.publish().attach().head(200, [(b"content-type", b"text/plain")])

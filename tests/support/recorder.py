@@ -68,6 +68,11 @@ class RecordedResponseWriter:
             self.add_trailers(list(trailers))
         self.send_end()
 
+    def open_tunnel(self, headers: list[tuple[bytes, bytes]]) -> None:
+        assert self.head is None
+        self.head = 101, headers, None
+        self._add("tunnel")
+
     def hand_over(self, headers: list[tuple[bytes, bytes]], successor: object) -> None:
         self._add("hand over")
         self.over = True
@@ -213,6 +218,9 @@ class RecordedRegistry:
 
     def renew_response_token(self, request_id: str) -> None:
         self._script.add("registry.renew")
+
+    def moved_earlier(self, request_id: str) -> None:
+        self._script.add("registry.moved_earlier")
 
     def expired(self, request_id: str) -> None:
         self._script.add("registry.expired")

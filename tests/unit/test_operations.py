@@ -76,6 +76,7 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     show_version(registry, "gateway")
     metrics.watch_queue(RecordedQueue(Script()))
     metrics.watch_dispatch(_Counts(), lambda: 0)
+    metrics.watch_websockets(list)
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)

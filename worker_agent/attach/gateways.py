@@ -27,12 +27,15 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UPGRADED,
 )
 from wire.http1 import parse_trailers
+from wire.websocket import WEBSOCKET
 from wire.worker_api import ATTACH_PATH, RUN_PATH
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.stream import RestOfBody, StreamedPost
 from worker_agent.job.machine import Job
+from worker_agent.job.websocket import SWITCHING
 
 REST_HEAD_S = 5.0
 """How long a GET may wait for the first byte of its response (``docs/wire.md`` §5.2)."""
@@ -42,6 +45,7 @@ FORGET_S = 60.0
 """How long the client of a gateway process is kept without connections."""
 
 
+_UPGRADED_LINE = b"%b: %b\r\n" % (NVCF_UPGRADED, WEBSOCKET)
 _DECISIONS = {204: RunDecision.RUN, 409: RunDecision.LATER, 410: RunDecision.NEVER}
 
 
@@ -371,6 +375,8 @@ class GatewayClient:
     def _start_get(self, rest: RestOfBody, connection: ClientConnection, job: Job) -> None:
         token = (job.envelope.request_token or "").encode()
         call = _call_line(job.envelope)
+        if job.status == SWITCHING:
+            call += _UPGRADED_LINE
         if not rest.opened(connection, b"%b%b\r\n%b\r\n" % (self._get_head, token, call)):
             self._pool.released(connection)
 

@@ -37,6 +37,7 @@ class RequestConnection(Protocol):
         is_head: bool,
         is_safe: bool,
         reports_interim: bool,
+        accepts_upgrade: bool,
     ) -> RequestWriter:
         """Send a request, and return its writer."""
 
@@ -123,9 +124,10 @@ class InferenceServer:
             request.head,
             request.body,
             is_chunked=request.body_bytes is None,
-            is_complete=not request.has_rest,
+            is_complete=not request.has_rest or request.upgrade is not None,
             is_head=request.is_head,
             is_safe=request.is_safe,
             reports_interim=request.passes_interim,
+            accepts_upgrade=request.upgrade is not None,
         )
         callbacks.sent(writer, now)

@@ -42,6 +42,7 @@ from worker_agent.job.states import (
     State,
     impossible,
 )
+from worker_agent.job.websocket import NOT_FROM_SERVER, SWITCHING, Upgrade, agreed_headers
 
 _MAX_KNOWN_HEADS = 64
 _MAX_KNOWN_HEAD_BYTES = 4096
@@ -190,7 +191,7 @@ class Job:
         self.state = FORWARDING
         self._inference = writer
         self.sent_at = now
-        if request.has_rest:
+        if request.has_rest and request.upgrade is None:
             self.fetches_body = True
             # It stands still while the gateway waits for the client's bytes.
             self.left_s = inf
@@ -254,6 +255,9 @@ class Job:
         if self.state is not FORWARDING or self._request is None:
             self._check_late(Event.RESPONSE_HEAD, FORWARDING)
             return
+        if status == SWITCHING and self._request.upgrade is not None:
+            self._open_tunnel(self._request.upgrade, headers)
+            return
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         head = _inner_head(status, headers, body_bytes)
         if head is None:
@@ -269,6 +273,28 @@ class Job:
             self._inference.pass_chunks(self.response_chunk)
         if self._post is None:
             self._post = self._context.attach.stream(self, head, total_bytes)
+            return
+        self._post.send_data(head)
+        if self._is_posted:
+            self._end_lease()
+
+    def _open_tunnel(self, upgrade: Upgrade, headers: Headers) -> None:
+        """The inference server has agreed to a WebSocket: let bytes pass in both directions."""
+        agreed = agreed_headers(upgrade, headers)
+        if isinstance(agreed, Defect):
+            self._fail_invalid(agreed)
+            return
+        head = _encoded_head(200, agreed, b"")
+        if head is None:
+            self._fail_invalid(_UNACCEPTABLE)
+            return
+        self.state = STREAMING
+        self.status = SWITCHING
+        self._context.registry.responding(self.request_id)
+        self._rest_left = None
+        self._rest = self._context.attach.fetch(self)
+        if self._post is None:
+            self._post = self._context.attach.stream(self, head, None)
             return
         self._post.send_data(head)
         if self._is_posted:
@@ -540,6 +566,10 @@ class Job:
         inference, self._inference = self._inference, None
         if inference is None:
             self._free()
+        elif self.status == SWITCHING:
+            # There is nothing to wait for: no request on which the server could be working.
+            inference.end()
+            self._free()
         else:
             self._context.inference.discard(inference, self)
 
@@ -594,15 +624,20 @@ def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes 
         return known[3]
     if not 200 <= status <= 599:
         return None
-    kept = forwardable(headers)
-    if len(kept) >= MAX_INNER_HEADERS:
-        return None
     framing = b"" if body_bytes is None else b"content-length: %d\r\n" % body_bytes
-    head = encode_response_head(status, kept, framing)
-    if len(head) > MAX_INNER_HEAD_BYTES:
+    head = _encoded_head(status, forwardable(headers, NOT_FROM_SERVER), framing)
+    if head is None:
         return None
     if len(head) <= _MAX_KNOWN_HEAD_BYTES:
         if len(_known_heads) >= _MAX_KNOWN_HEADS:
             _known_heads.clear()
         _known_heads[id(headers)] = headers, status, body_bytes, head
     return head
+
+
+def _encoded_head(status: int, headers: Headers, framing: bytes) -> bytes | None:
+    """Return an inner head with these headers, ``None`` if it is larger than one may be."""
+    if len(headers) >= MAX_INNER_HEADERS:
+        return None
+    head = encode_response_head(status, headers, framing)
+    return head if len(head) <= MAX_INNER_HEAD_BYTES else None

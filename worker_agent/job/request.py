@@ -22,10 +22,13 @@ from wire.headers import (
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
+    NVCF_UPGRADE,
     PLATFORM,
     misspelled,
 )
 from wire.http1 import HeadError, encode_request_start, is_token
+from wire.websocket import WEBSOCKET
+from worker_agent.job.websocket import Upgrade, upgrade_of
 
 _NAMES_SET_HERE = (
     PLATFORM
@@ -34,6 +37,7 @@ _NAMES_SET_HERE = (
         b"host",
         b"expect",
         CONTENT_LENGTH,
+        NVCF_UPGRADE,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
@@ -100,6 +104,7 @@ class Outgoing:
     HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). ``passes_interim``: the
     client is to get interim responses. The gateway waits ``window_s`` seconds for the response
     head; of these ``left_s`` are left by this machine's clock when the request is built.
+    ``upgrade`` is set if it asks for a WebSocket: the rest that follows is no body then.
     """
 
     __slots__ = (
@@ -111,6 +116,7 @@ class Outgoing:
         "is_safe",
         "left_s",
         "passes_interim",
+        "upgrade",
         "window_s",
     )
 
@@ -126,6 +132,7 @@ class Outgoing:
         passes_interim: bool,
         window_s: float,
         left_s: float,
+        upgrade: Upgrade | None = None,
     ) -> None:
         self.head = head
         self.body = body
@@ -136,6 +143,7 @@ class Outgoing:
         self.passes_interim = passes_interim
         self.window_s = window_s
         self.left_s = left_s
+        self.upgrade = upgrade
 
 
 class _Prepared(NamedTuple):
@@ -147,6 +155,7 @@ class _Prepared(NamedTuple):
     """
 
     start: bytes
+    upgrades: bool
     length: bytes | None
     poll_s: int
     region: bytes
@@ -163,6 +172,7 @@ def _prepare(envelope: Envelope) -> _Prepared:
     poll = dropped.get(NVCF_POLL_SECONDS)
     return _Prepared(
         start,
+        dropped.get(NVCF_UPGRADE) == WEBSOCKET,
         dropped.get(CONTENT_LENGTH),
         poll_seconds(poll) if poll else DEFAULT_POLL_S,
         dropped.get(NVCF_INVOCATION_REGION, b""),
@@ -185,7 +195,11 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
     platform_lines = _platform_lines(
         envelope, platform_headers, prepared.region, max(0, poll_s - max(0, age_ns) // _NS)
     )
-    if body_bytes is None:
+    upgrade = None
+    if prepared.upgrades:
+        body_bytes = 0
+        upgrade, length_line = upgrade_of(envelope.headers, envelope.request_id)
+    elif body_bytes is None:
         length_line = b"Transfer-Encoding: chunked\r\n"
     elif body_bytes or length is not None or method not in _METHODS_WITHOUT_BODY:
         length_line = b"Content-Length: %d\r\n" % body_bytes
@@ -213,6 +227,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         passes_interim=prepared.passes_interim,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
+        upgrade=upgrade,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.worker_agent.harness import running_agent
 from tests.support.raw_server import Peer
 from tests.support.waiting import until, until_unchanged
+from wire.websocket import accept_of
 
 OK = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nserver: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -388,3 +389,39 @@ async def test_small_answers_share_a_connection_to_the_gateway_and_large_ones_do
             status, body = await agent.answer(expected, lease)
             assert (status, len(body)) == (200, size)
         assert agent.gateway.connections <= 3
+
+
+async def test_a_websocket_has_no_limit_of_the_agents_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(peer: Peer) -> None:
+        head = await peer.head()
+        if b"Upgrade: websocket" not in head:
+            await peer.closed()
+            return
+        accept = accept_of(b"dGhlIHNhbXBsZSBub25jZQ==")
+        await peer.send(
+            b"HTTP/1.1 101 Agreed\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-accept: %b\r\n\r\nhello" % accept
+        )
+        await peer.send(await peer.reader.readexactly(4))
+        await peer.closed()
+
+    async with running_agent(serve) as agent:
+        socket, call = agent.gateway.expect(), agent.gateway.expect()
+        asked = (
+            (b"nvcf-upgrade", b"websocket"),
+            (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        )
+        opened = agent.lease(socket.envelope(b"GET", headers=asked, has_rest=True))
+        called = agent.lease(call.envelope(b"GET"))
+        await socket.body_reaches(b"hello")
+        assert (b"nvcf-upgraded", b"websocket") in socket.response()[1].items()
+        # As if both had begun long ago.
+        monkeypatch.setattr("worker_agent.runner.MAX_JOB_S", -1.0)
+        agent.intake.tick()
+        await called.ended.wait()
+        await socket.rest.put(b"ping")
+        await socket.body_reaches(b"ping")
+        await socket.rest.put(b"")
+        await socket.completed()
+        assert "ack" in opened.calls
+        await until(lambda: agent.slots.jobs == 0)

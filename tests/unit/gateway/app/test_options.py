@@ -1,9 +1,16 @@
 from dataclasses import asdict, fields
+from math import inf
 
 import pytest
 
-from gateway.app.options import collection_bounds, edge_limits, sources
-from gateway.settings import EdgeSettings, UploadSettings
+from gateway.app.options import (
+    attach_limits,
+    collection_bounds,
+    edge_limits,
+    sources,
+    websocket_limits,
+)
+from gateway.settings import AttachSettings, EdgeSettings, UploadSettings, WebSocketSettings
 from http1.server.limits import ServerLimits
 from http1.stream import Peer, Request
 from runtime.setting_rules import RefusedError
@@ -53,3 +60,9 @@ def test_every_bound_of_uploads_reaches_their_space() -> None:
 
 def test_without_settings_the_limits_have_their_own_defaults() -> None:
     assert edge_limits(EdgeSettings()) == ServerLimits()
+
+
+def test_every_setting_of_websockets_reaches_them_and_no_worker_is_too_silent_for_one() -> None:
+    changed = {"max_s": 0.0, "idle_s": 7.0}
+    assert asdict(websocket_limits(WebSocketSettings(**changed))) == changed
+    assert attach_limits(AttachSettings()).body_stall_s == inf

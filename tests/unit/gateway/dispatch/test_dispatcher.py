@@ -27,7 +27,7 @@ from gateway.routing.sources import Sources
 from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Peer, Request
+from http1.stream import Headers, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import (
@@ -429,3 +429,105 @@ async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted_but_lo
     await until(lambda: numbers.documents)
     calls = [RatedCall(dispatch) for _ in range(4)]
     await until(lambda: [call.status for call in calls], [0, 0, 429, 429].__eq__)
+
+
+PROTOCOL = b"sec-websocket-protocol"
+HANDSHAKE: Headers = [
+    (b"host", b"f.example"),
+    (b"connection", b"Upgrade"),
+    (b"upgrade", b"websocket"),
+    (b"sec-websocket-version", b"13"),
+    (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+class SocketCall:
+    """A request for a WebSocket to a function, between recording ports."""
+
+    def __init__(
+        self,
+        *headers: tuple[bytes, bytes],
+        function_id: str = LIMITED,
+        target: bytes = b"/ws",
+        numbers: StoredNumbers | None = None,
+        page_policy: PagePolicy | None = None,
+    ) -> None:
+        self.script = Script()
+        self.queue = RecordedQueue(self.script)
+        self.client = RecordedResponseWriter(Script(), "client")
+        named = (b"function-id", function_id.encode())
+        request = Request(b"GET", target, b"f.example", [*HANDSHAKE, named, *headers], 0, 0.0)
+        request.protocol = b"websocket"
+        dispatch = dispatcher(queue=self.queue, numbers=numbers, page_policy=page_policy)
+        self.stream: RequestStream = dispatch(request, self.client)
+
+    @property
+    def status(self) -> int:
+        return 0 if self.client.head is None else self.client.head[0]
+
+    def opened(self) -> "SocketCall":
+        """Let the head end, which publishes the call."""
+        self.stream.request_end()
+        assert self.script.take() == ["queue.publish"]
+        return self
+
+
+@pytest.mark.parametrize(
+    ("headers", "target"),
+    [
+        ([GOOD], b"/ws"),
+        ([(PROTOCOL, b"nvcf-key.good")], b"/ws"),
+        ([(PROTOCOL, b"openai-insecure-api-key.good, nvcf")], b"/ws"),
+        ([], b"/ws?nvcf-token=token"),
+        ([], b"/ws?a=1&nvcf-token=token"),
+    ],
+)
+def test_each_credential_opens_and_none_is_in_the_envelope(headers: Headers, target: bytes) -> None:
+    call = SocketCall(*headers, target=target).opened()
+    [envelope] = call.queue.envelopes
+    for secret in (b"good", b"nvcf-key", b"nvcf-token", b"insecure", b"Bearer"):
+        assert secret not in envelope
+    assert (b"nvcf-upgrade", b"websocket") in decode_envelope(envelope).headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "target", "status"),
+    [
+        ([GOOD, (PROTOCOL, b"nvcf-key.good")], b"/ws", 400),
+        ([(PROTOCOL, b"nvcf-key.good")], b"/ws?nvcf-token=token", 400),
+        ([GOOD], b"/ws?nvcf-token=token", 400),
+        ([(PROTOCOL, b"nvcf-key.secret")], b"/ws", 401),
+        ([], b"/ws?nvcf-token=good", 401),
+        ([], b"/ws", 401),
+        ([GOOD, (b"sec-websocket-version", b"8")], b"/ws", 426),
+        ([GOOD, (b"sec-websocket-key", b"x")], b"/ws", 400),
+    ],
+)
+def test_what_is_refused_says_why_and_repeats_no_credential(
+    headers: Headers, target: bytes, status: int
+) -> None:
+    call = SocketCall(*headers, target=target)
+    assert call.status == status
+    document = json.loads(call.client.sent)
+    assert document["instance"] == "/ws"
+    for secret in (b"secret", b"nvcf-token=", b"good"):
+        assert secret not in call.client.sent
+    assert call.script.take() == []
+
+
+def test_pages_of_other_origins_are_refused() -> None:
+    policy = PagePolicy(frozenset({"https://a.example"}))
+    for origin, status in ((b"https://a.example", 0), (b"https://b.example", 403)):
+        call = SocketCall(GOOD, (b"origin", origin), function_id=PAGES, page_policy=policy)
+        assert call.status == status
+
+
+async def test_one_that_waits_for_a_rate_limit_is_published_when_it_may() -> None:
+    numbers = StoredNumbers()
+    numbers.answers.clear()
+    call = SocketCall(GOOD, function_id=RATED, numbers=numbers)
+    call.stream.request_end()
+    assert call.script.take() == []
+    numbers.answers.set()
+    await until(call.script.take, ["queue.publish"].__eq__)
+    assert call.status == 0

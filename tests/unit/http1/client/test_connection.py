@@ -475,3 +475,31 @@ def test_a_connection_whose_next_write_must_fail_is_closed_with_a_reset() -> Non
     assert transport.linger == struct.pack("ii", 1, 0)
     leaver.connection.connection_lost(None)
     assert leaver.rest.ends == []
+
+
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\ncontent-length: 3\r\n\r\n"
+
+
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_what_follows_an_upgrade_that_was_asked_for_is_reported_as_it_is(cuts: list[int]) -> None:
+    recorder: Any = Recorder()
+    clock: Any = Clock()
+    transport: Any = Transport()
+    connection = ClientConnection(recorder, clock)
+    connection.connection_made(transport)
+    connection.start(recorder, b"GET / HTTP/1.1\r\n\r\n", b"", accepts_upgrade=True)
+    for data in split(b"HTTP/1.1 103 Early Hints\r\n\r\n" + UPGRADED + BODY, cuts):
+        connection.data_received(data)
+    assert (recorder.status, recorder.announced, recorder.body) == (101, None, BODY)
+    transport.sent = b""
+    connection.send_data(b"0\r\n\r\n")
+    connection.send_end()
+    assert (transport.sent, transport.has_ended_input) == (b"0\r\n\r\n", True)
+    assert not recorder.ends
+    connection.eof_received()
+    assert recorder.ends == 1
+    assert not recorder.is_released
+
+
+def test_an_upgrade_that_nobody_asked_for_is_no_response() -> None:
+    assert received([UPGRADED]).failure is Failure.INVALID
