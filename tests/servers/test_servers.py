@@ -11,12 +11,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from tests.support.chromium import (
+    HOW_TO_GET_ONE,
+    connected,
+    find_chromium,
+    running_chromium,
+)
 from tests.support.dev import Dev, start_dev
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 FOLDER = os.environ.get("MODEL_SERVERS", "")
 HERE = Path(__file__).parent
@@ -123,6 +130,40 @@ def test_gradio_serves_its_own_client(servers: Dev) -> None:
         "count": ["n 0", "n 1", "n 2"],
         "shout": True,
     }
+
+
+async def test_the_page_of_gradio_works_in_a_browser(servers: Dev, tmp_path: Path) -> None:
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip(HOW_TO_GET_ONE)
+    port = urlsplit(servers.ready["invocation_url"]).port
+    function_id = servers.ready["functions"]["gradio"]["function_id"]
+    key = {"authorization": f"Bearer {servers.ready['api_key']}"}
+    with running_chromium(chromium, tmp_path) as devtools:
+        async with connected(devtools) as browser:
+            page = await browser.open(f"http://{function_id}.invocation.localhost:{port}/", key)
+            await until(
+                lambda: page.run("return document.querySelectorAll('textarea, input').length"),
+                lambda found: found >= 2,
+                what="the page of gradio",
+            )
+            await page.run(
+                """
+                const field = document.querySelector("textarea, input[type=text]");
+                field.value = "you";
+                field.dispatchEvent(new Event("input", {bubbles: true}));
+                const buttons = [...document.querySelectorAll("button")];
+                buttons.find(one => one.textContent.trim() === "Run").click();
+                """
+            )
+            await until(
+                lambda: page.run(
+                    "return [...document.querySelectorAll('textarea, input[type=text]')]"
+                    ".map(one => one.value)"
+                ),
+                lambda found: "Hello you!" in found,
+                what="the response of gradio in its page",
+            )
 
 
 def test_the_page_of_gradio_names_no_inner_address(servers: Dev) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,21 @@ class Browser:
                 result: dict[str, Any] = found["result"]
                 return result
 
-    async def open(self, url: str) -> Page:
-        """Open a page in a new tab and wait until it is loaded."""
-        target = await self.call("Target.createTarget", url=url)
+    async def open(self, url: str, headers: Mapping[str, str] | None = None) -> Page:
+        """Open a page in a new tab and wait until it is loaded.
+
+        ``headers`` are sent with all that it requests, as an extension of a browser would do.
+        """
+        target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        page = Page(self, attached["sessionId"])
+        session_id = attached["sessionId"]
+        page = Page(self, session_id)
+        if headers is not None:
+            await self.call("Network.enable", session_id)
+            await self.call("Network.setExtraHTTPHeaders", session_id, headers=dict(headers))
+        await self.call("Page.navigate", session_id, url=url)
         await until(
             lambda: page.run("return [location.href, document.readyState]"),
             lambda found: found[0] != "about:blank" and found[1] == "complete",
