@@ -119,8 +119,10 @@ class Invocation:
         "_client",
         "_context",
         "_deliveries",
+        "_fetching",
         "_left_s",
         "_max_body_bytes",
+        "_owes_rest",
         "_plan",
         "_post",
         "_request",
@@ -193,12 +195,14 @@ class Invocation:
         self._post: WorkerPost | None = None
         # While a worker has the call over a channel: to publish it if that worker is lost.
         self._channel: CallChannel | None = None
+        # The channel that names the call to the GET of its worker, which may come after the head.
+        self._fetching: tuple[CallChannel, int] | None = None
+        self._owes_rest = False
         self._sent: _SentCall | None = None
-        self._runs = 0
+        self._runs = self._deliveries = self._channel_deliveries = 0
         self.is_direct = False
         self.is_grpc = self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
-        self._deliveries = self._channel_deliveries = 0
         self._was_dropped = False
         self.deliveries = 0
         self.method = request.method
@@ -379,6 +383,7 @@ class Invocation:
         self.state = SENT
         self.is_direct = True
         self._channel, self._sent = channel, (channel.sent, head, first_part)
+        self._owes_rest = has_rest
         self.instance = channel.instance
         return True
 
@@ -608,6 +613,7 @@ class Invocation:
                 self._fail_without_rest()
                 return False
         upload.attach(get.accept(upload.rest_bytes()))
+        self._forget_channel()
         self._flow()
         return True
 
@@ -706,11 +712,23 @@ class Invocation:
         if body_bytes is None and not (self.method == b"HEAD" or status in BODILESS_STATUSES):
             # The length of the POST gives the client a content-length in place of chunks.
             body_bytes = post_bytes
-        channel, self._channel = self._channel, None
-        if channel is not None and self._sent is not None:
-            channel.forget(self._sent[0])
+        self._leave_channel()
         self.state = STREAMING
         self._respond(status, headers, body_bytes, now)
+
+    def _leave_channel(self) -> None:
+        """The response has begun by POST attach: only a GET may still need the channel."""
+        channel, self._channel = self._channel, None
+        if channel is not None and self._sent is not None:
+            self._fetching = channel, self._sent[0]
+            if not self._owes_rest or self._upload.was_handed_out:
+                self._forget_channel()
+
+    def _forget_channel(self) -> None:
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            channel, number = fetching
+            channel.forget(number)
 
     def _respond(self, status: int, headers: Headers, body_bytes: int | None, now: float) -> None:
         """Send the response head to the client."""
@@ -869,6 +887,7 @@ class Invocation:
     def _end(self) -> None:
         self.state = DONE
         self.outcome = self.completion
+        self._forget_channel()
         post, self._post = self._post, None
         # The client first: it waits, and the bookkeeping takes as long as the rest of the turn.
         self._client.send_end()
@@ -913,6 +932,7 @@ class Invocation:
     def _finish(self, outcome: Outcome) -> None:
         self.state = DONE
         self.outcome = outcome
+        self._forget_channel()
         if self._request is not None:
             self.trace, self.caller_request_id = correlation_of(self._request)
             self._request = None

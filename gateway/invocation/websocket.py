@@ -10,7 +10,7 @@ is refused: REQUEST_END leads to DONE then.
 from math import inf
 
 from gateway.errors import BadRequest
-from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet
+from gateway.invocation.context import Context, Ticket, WorkerGet
 from gateway.invocation.headers import correlation_of, request_headers, with_platform_headers
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import (
@@ -58,7 +58,6 @@ class WebSocketInvocation(Invocation):
         "_is_open",
         "_moved_at",
         "_offers_own",
-        "_tunnel",
     )
 
     def __init__(
@@ -80,7 +79,6 @@ class WebSocketInvocation(Invocation):
         # HTTP/1.1 ends the request, which has no body, before the WebSocket begins.
         self._has_end_to_come = request.body_bytes == 0
         self._is_open = False
-        self._tunnel: tuple[CallChannel, int] | None = None
         self._moved_at = 0.0
         self._closes_at = inf
         limit_s = context.websockets.max_s
@@ -147,9 +145,7 @@ class WebSocketInvocation(Invocation):
         if not get.is_upgraded and self.state is not RECEIVING and self.state < EXPIRED:
             get.accept(0).send_end()
             return True
-        is_accepted = super().rest_requested(get)
-        self._forget_channel()
-        return is_accepted
+        return super().rest_requested(get)
 
     def _flow(self) -> None:
         """Read the client if the worker takes what it sends; the poll window goes on."""
@@ -184,17 +180,12 @@ class WebSocketInvocation(Invocation):
         self.head_at = now
         # How long the lease was says nothing about how long such a call takes.
         self.has_waited_for_client = True
-        channel, self._channel = self._channel, None
-        if channel is not None and self._sent is not None:
-            # Its worker's GET may come after this, and names the call by the channel.
-            self._tunnel = channel, self._sent[0]
+        self._leave_channel()
         if self.is_direct:
             self._sent = None
         else:
             self._context.queue.answered(self.request_id)
         self._upload.respond()
-        if self._upload.was_handed_out:
-            self._forget_channel()
         # 200, for what the outside reads of it: `docs/wire.md` §6.1.
         headers = with_platform_headers(headers, 200, self.request_id)
         if self._offers_own and not entries_of(headers):
@@ -241,19 +232,3 @@ class WebSocketInvocation(Invocation):
             self._break(Outcome.CLIENT_GONE)
         elif now >= self.deadline:
             self._break(Outcome.TOO_LONG)
-
-    # Ends
-
-    def _forget_channel(self) -> None:
-        tunnel, self._tunnel = self._tunnel, None
-        if tunnel is not None:
-            channel, number = tunnel
-            channel.forget(number)
-
-    def _end(self) -> None:
-        self._forget_channel()
-        super()._end()
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._forget_channel()
-        super()._finish(outcome)

@@ -5,6 +5,10 @@ import asyncio
 from http1.stream import Failure, Headers, NullResponseStream
 
 
+class InvalidResponseError(ConnectionError):
+    """What came is no HTTP/1.1 response."""
+
+
 class AwaitedStatus(NullResponseStream):
     """A `http1.stream.ResponseStream`; ``known`` gets the status, or `ConnectionError`."""
 
@@ -26,4 +30,5 @@ class AwaitedStatus(NullResponseStream):
     def response_failed(self, failure: Failure) -> None:
         """Fail: there is no response."""
         if not self.known.done():
-            self.known.set_exception(ConnectionError(f"no response ({failure.name.lower()})"))
+            kind = InvalidResponseError if failure is Failure.INVALID else ConnectionError
+            self.known.set_exception(kind(f"no response ({failure.name.lower()})"))

@@ -402,6 +402,8 @@ class Http2Client(WatchedConnection):
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = read(data, at)
             size = high << 8 | low
+            if not self.ready.done() and data.startswith(_HTTP_1):
+                raise ConnectionFault(Code.HTTP_1_1_REQUIRED, "it speaks HTTP/1.1")
             if size > MIN_FRAME_BYTES:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame is larger than 16 KiB")
             begin = at + HEAD_BYTES
@@ -569,7 +571,7 @@ class Http2Client(WatchedConnection):
             self._report_broken(request, Failure.CLOSED, is_stale=True)
             return
         name = Code(code).name if code in _CODES else "an unknown code"
-        defect = Defect("reset", f"The stream was reset with {name}")
+        defect = Defect("reset", f"The inference server has reset the stream with {name}")
         self._report_broken(request, Failure.INVALID, defect=defect)
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -646,4 +648,5 @@ class Http2Client(WatchedConnection):
     }
 
 
+_HTTP_1 = b"HTTP/1."
 _CODES = frozenset(Code)

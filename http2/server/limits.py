@@ -27,7 +27,18 @@ PING, PRIORITY, WINDOW_UPDATE, empty DATA, unknown kinds. Useful frames make up 
 NOISE_PER_S: Final = 200.0
 """So many are forgotten each second."""
 NOISE_OF_RESET: Final = 10.0
-"""What a reset by the client counts: the call may have cost us a route and a publish."""
+"""What a reset by the client counts soon after its request: a route and a publish were for nothing.
+One of a call that has lived for `LONG_LIVED_S` is a deadline, say, and counts as any frame."""
+LONG_LIVED_S: Final = 0.5
+NOISE_OF_REFUSED: Final = 3.0
+"""What a request counts beyond `MAX_STREAMS`: a client may send several hundred at once before it
+has read our settings."""
+LARGE_HEAD: Final = 4
+"""A header block of up to so many times the largest list is decoded, and its request refused; more
+ends the connection."""
+LINGER_BYTES: Final = 1 << 30
+"""What a client may send of a body after its response, which is dropped. httpx loses the response
+to a reset (`docs/wire.md` §1.6)."""
 NOISE_OF_LARGE_HEAD: Final = 50.0
 """What a header block counts that is too large: it had to be decoded all the same."""
 USE_OF_FRAME: Final = 2.0

@@ -52,11 +52,15 @@ from http2.pending import take
 from http2.request_head import read_head, read_trailers
 from http2.server.limits import (
     CONNECTION_WINDOW,
+    LARGE_HEAD,
+    LINGER_BYTES,
+    LONG_LIVED_S,
     MAX_BLOCK_FRAMES,
     MAX_HELD_BYTES,
     MAX_NOISE,
     MAX_STREAMS,
     NOISE_OF_LARGE_HEAD,
+    NOISE_OF_REFUSED,
     NOISE_OF_RESET,
     NOISE_PER_S,
     STREAM_HIGH_WATER,
@@ -99,12 +103,14 @@ class Http2Protocol(PeerConnection):
         "_blocked",
         "_credit",
         "_decoder",
+        "_final_id",
         "_first_parts",
         "_generation",
         "_has_preface",
         "_has_settings",
         "_held",
         "_held_bytes",
+        "_is_grpc_only",
         "_is_leaving",
         "_known",
         "_last_id",
@@ -147,6 +153,8 @@ class Http2Protocol(PeerConnection):
         self._held_bytes = 0
         self._reads_on_soon = False
         self._is_leaving = False
+        self._is_grpc_only = True
+        self._final_id = MAX_WINDOW
         self._waits_s = 0.0
         self._noise = 0.0
         self._noise_at = connections.now
@@ -324,7 +332,7 @@ class Http2Protocol(PeerConnection):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION continues nothing")
         self._block_frames += 1
         block += payload
-        is_long = len(block) > self._limits.max_header_bytes
+        is_long = len(block) > LARGE_HEAD * self._limits.max_header_bytes
         if is_long or self._block_frames > MAX_BLOCK_FRAMES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A header block is too large")
         if flags & END_HEADERS:
@@ -348,10 +356,10 @@ class Http2Protocol(PeerConnection):
     def _open(self, number: int, block: bytes, *, ends: bool) -> None:
         """Open a stream for a request."""
         known = self._known[ends].get(block)
-        if len(self._streams) >= MAX_STREAMS:
+        if len(self._streams) >= MAX_STREAMS or number > self._final_id:
             if known is None:
                 self._decode(block)
-            raise StreamFault(Code.REFUSED_STREAM, "Too many streams are open")
+            raise StreamFault(Code.REFUSED_STREAM, "No more streams can be opened")
         if known is not None:
             self._begin(number, known.request(monotonic(), self._peer), ends=ends)
             return
@@ -415,13 +423,15 @@ class Http2Protocol(PeerConnection):
         is_head = request.method == b"HEAD"
         response = Http2Response(self, number, request.target, self._stream_window, to_head=is_head)
         response.is_received = ends
-        response.heard_at = self._connections.now
+        response.heard_at = response.begun_at = self._connections.now
         self._streams[number] = response
         self._waits_s = self._deadline = inf
         if not ends:
             response.body_left = request.body_bytes
             response.expects_continue = b"expect" in request.values
             response.is_patient = is_grpc(request.values.get(CONTENT_TYPE, b""))
+        if not response.is_patient:
+            self._is_grpc_only = False
         self._make_use()
         try:
             stream = self._connections.dispatch(request, response)
@@ -528,7 +538,7 @@ class Http2Protocol(PeerConnection):
         if stream.stream is None:
             # The response is over. Its client may wait until it has sent everything.
             stream.lingered += len(data)
-            if stream.lingered > self._limits.linger_bytes:
+            if stream.lingered > LINGER_BYTES:
                 raise StreamFault(Code.NO_ERROR, "The response is complete")
         elif stream.is_body_paused or stream.held:
             if stream.held is NOTHING:
@@ -580,7 +590,8 @@ class Http2Protocol(PeerConnection):
             self._make_noise(1.0)
             return
         if not stream.is_sent:
-            self._make_noise(NOISE_OF_RESET)
+            is_old = self._connections.now - stream.begun_at >= LONG_LIVED_S
+            self._make_noise(1.0 if is_old else NOISE_OF_RESET)
         self._break(stream)
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -592,7 +603,10 @@ class Http2Protocol(PeerConnection):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is no SETTINGS")
             return
         self._has_settings = True
-        for name, value in decode_settings(payload):
+        settings = decode_settings(payload)
+        self._make_noise(float(len(settings)))
+        # Of several values for one setting the last one counts (RFC 9113 §6.5.3).
+        for name, value in dict(settings).items():
             if name == Setting.INITIAL_WINDOW_SIZE:
                 change, self._stream_window = value - self._stream_window, value
                 for stream in self._streams.values():
@@ -898,7 +912,9 @@ class Http2Protocol(PeerConnection):
         """Reset a stream because of a fault of the client."""
         if number > self._last_id or not number:
             raise ConnectionFault(fault.code, str(fault))
-        if fault.code is not Code.NO_ERROR:
+        if fault.code is Code.REFUSED_STREAM:
+            self._make_noise(NOISE_OF_REFUSED)
+        elif fault.code is not Code.NO_ERROR:
             self._make_noise(NOISE_OF_RESET)
         self.write(encode_rst_stream(number, fault.code))
         self._remember_reset(number)
@@ -940,9 +956,17 @@ class Http2Protocol(PeerConnection):
         self._break_streams()
 
     def drain(self) -> None:
-        """Close soon after the last request is over (`_set_deadline`)."""
-        if self._state is OPEN and not self._streams:
+        """Close soon after the last request is over (`_set_deadline`).
+
+        With requests of gRPC alone, the client is told now: its next ones go elsewhere.
+        """
+        if self._state is not OPEN:
+            return
+        if not self._streams:
             self._set_deadline()
+        elif self._is_grpc_only:
+            self.write(encode_goaway(self._last_id, Code.NO_ERROR))
+            self._final_id = self._last_id
 
     # Held bytes
 

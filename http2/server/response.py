@@ -67,6 +67,7 @@ class Http2Response:
 
     __slots__ = (
         "_left",
+        "begun_at",
         "body_left",
         "connection",
         "credit",
@@ -117,7 +118,7 @@ class Http2Response:
         self.trailers: Headers = []
         self.request_trailers: Headers = []
         self.is_tunnel = False
-        self.heard_at = 0.0
+        self.heard_at = self.begun_at = 0.0
         self._left: int | None = None
         self.is_started = self.is_sent = self.is_received = False
         self.is_paused = self.is_body_paused = self.is_patient = False

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from http1.stream import NO_TRAILERS, Failure
+from http1.stream import NO_TRAILERS, Failure, Headers
 from tests.support.envelopes import REQUESTED_AT_NS, envelope
 from worker_agent.job.context import Context
 from worker_agent.job.machine import Job
@@ -50,16 +50,28 @@ class CallPort(Port):
     trailers = NO_TRAILERS
 
 
+class PostPort(Port):
+    """``trailers`` are those that it was ended with."""
+
+    trailers: Headers = NO_TRAILERS
+
+    def send_end(self, trailers: Headers) -> None:
+        self.trailers = trailers
+        self.__getattr__("send_end")(trailers)
+
+
 class AttachPort(Port):
-    """``head`` is what the last POST began with."""
+    """``head`` is what the last POST began with, which is ``post``."""
 
     head = b""
+    post: PostPort
 
     def stream(self, job: Job, head: bytes, total_bytes: int | None) -> Port:
         self.head = head
         body = None if total_bytes is None else total_bytes - len(head)
         self._script.append(f"attach.stream {body}")
-        return Port("post", self._script)
+        self.post = PostPort("post", self._script)
+        return self.post
 
     def fetch(self, job: Job) -> Port:
         self._script.append("attach.fetch")

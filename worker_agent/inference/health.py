@@ -8,6 +8,7 @@ import asyncio
 from typing import NamedTuple, Protocol
 
 from http1.client.pool import Pool
+from http1.client.status import InvalidResponseError
 from http1.stream import Failure, Headers, NullResponseStream
 from http2.client.connection import Http2Client
 from http2.client.pool import Http2Pool
@@ -19,6 +20,7 @@ CHECK_PATH = b"/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
 """How `grpc.health.v1.HealthCheckResponse` begins with status SERVING: field 1, value 1."""
 _STATES = {b"\x08\x02": "NOT_SERVING", b"\x08\x03": "SERVICE_UNKNOWN"}
+_UNIMPLEMENTED = b"12"
 _FRAME_BYTES = 5
 """What precedes a message: whether it is compressed, and its length."""
 _MAX_BODY_BYTES = 4096
@@ -77,6 +79,8 @@ class HttpProbe:
         )
         try:
             found = await self._pool.status_of(head, self._timeout_s)
+        except InvalidResponseError:
+            return Miss("the response is not HTTP/1.1; a gRPC server needs another protocol")
         except OSError as error:
             return _miss_of(error, self._timeout_s, is_apart=self.is_apart)
         if found != self._expected_status:
@@ -150,6 +154,8 @@ class _CheckResponse(NullResponseStream):
         miss: Miss | None = None
         if self._status != 200:
             miss = Miss(f"status {self._status} in place of a gRPC response")
+        elif grpc_status == _UNIMPLEMENTED:
+            miss = Miss("the server has no grpc.health.v1.Health")
         elif grpc_status != b"0":
             miss = Miss(f"grpc-status {grpc_status.decode('latin-1')} of the health check")
         elif not message.startswith(_SERVING):

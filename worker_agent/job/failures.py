@@ -6,9 +6,10 @@ that of NVCF's workers, and 502 if the inference server's response is not valid.
 
 from typing import NamedTuple
 
-from http1.stream import Defect, Failure
+from http1.stream import Defect, Failure, Headers
 from wire.grpc import INTERNAL as INTERNAL_STATUS
-from wire.grpc import UNAVAILABLE, error_response
+from wire.grpc import UNAVAILABLE, encode_error, error_response
+from wire.headers import NVCF_FAULT
 from wire.http1 import encode_response_head
 from wire.problem import NO_RETRY, PROBLEM_JSON, problem
 
@@ -41,6 +42,8 @@ _SERVICE = Fault(
     "bad-gateway",
 )
 
+RESET_REASON = "reset"
+"""Of a `http1.stream.Defect` whose detail says all: the server has reset the stream."""
 _FAULTS = {
     Failure.UNREACHABLE: CONNECTION,
     Failure.RESET: CONNECTION,
@@ -57,14 +60,26 @@ def fault_of(failure: Failure, defect: Defect | None = None) -> Fault:
     fault = _FAULTS[failure]
     if defect is None:
         return fault
+    if defect.reason == RESET_REASON:
+        return fault._replace(detail=defect.detail)
     name = f" ({defect.header})" if defect.header else ""
     return fault._replace(detail=f"{fault.detail}: {defect.detail}{name}")
 
 
 def grpc_response(fault: Fault) -> bytes:
     """Return a whole HTTP/1.1 response that tells a gRPC client of ``fault``."""
-    is_lost = fault.word == CONNECTION.word
-    return error_response(UNAVAILABLE if is_lost else INTERNAL_STATUS, fault.detail)
+    return error_response(*_grpc_error(fault, "before it responded"))
+
+
+def grpc_trailers(fault: Fault) -> Headers:
+    """Return the trailers that tell a gRPC client of ``fault``, after its response has begun."""
+    return [*encode_error(*_grpc_error(fault, "while it responded")), (NVCF_FAULT, fault.word)]
+
+
+def _grpc_error(fault: Fault, when: str) -> tuple[int, str]:
+    if fault.word == CONNECTION.word:
+        return UNAVAILABLE, f"The inference server was lost {when}"
+    return INTERNAL_STATUS, fault.detail
 
 
 def problem_response(fault: Fault, request_id: str) -> bytes:

@@ -22,7 +22,14 @@ from wire.http1 import (
     parse_trailers,
 )
 from worker_agent.job.context import Context, Post, Rest
-from worker_agent.job.failures import INTERNAL, Fault, fault_of, grpc_response, problem_response
+from worker_agent.job.failures import (
+    INTERNAL,
+    Fault,
+    fault_of,
+    grpc_response,
+    grpc_trailers,
+    problem_response,
+)
 from worker_agent.job.locations import with_outer_locations
 from worker_agent.job.request import (
     Outgoing,
@@ -51,6 +58,9 @@ _known_heads: dict[int, tuple[Headers, int, int | None, bytes]] = {}
 (`http1.client.response_head.read_head`)."""
 _known_trailers: dict[int, tuple[Headers, bytes]] = {}
 """The same for trailers."""
+MAX_TRAILER_BYTES = 16_000
+"""The most trailers of a response: with what the agent adds, gateways take 16,384 bytes."""
+_LARGE_TRAILERS = Defect("trailers", "The trailers are larger than 16,000 bytes")
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
@@ -80,6 +90,7 @@ class Job:
         "_is_posted",
         "_is_redelivered",
         "_is_retried",
+        "_is_unsized",
         "_post",
         "_request",
         "_rest",
@@ -115,7 +126,7 @@ class Job:
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
         self._holds_slot = True
-        self._is_broken_off = False
+        self._is_broken_off = self._is_unsized = False
         self._is_lease_ended = False
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
@@ -238,6 +249,9 @@ class Job:
         inference, self._inference = self._inference, None
         if inference is not None and inference.trailers:
             self.trailers = _trailer_lines(inference.trailers)
+            if len(self.trailers) > MAX_TRAILER_BYTES:
+                self._fail_invalid(_LARGE_TRAILERS)
+                return
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         length = len(body) if body else body_bytes
         # Trailers come after chunks, which have no announced length.
@@ -268,6 +282,7 @@ class Job:
         total_bytes: int | None = len(head)
         if not self._request.is_head and status not in BODILESS_STATUSES:
             total_bytes = None if body_bytes is None else len(head) + body_bytes
+        self._is_unsized = total_bytes is None
         self._context.registry.responding(self.request_id)
         if body_bytes is None and self._inference is not None:
             self._inference.pass_chunks(self.response_chunk)
@@ -323,6 +338,9 @@ class Job:
             return
         inference, self._inference = self._inference, None
         trailers = NO_TRAILERS if inference is None else inference.trailers
+        if trailers and len(_trailer_lines(trailers)) > MAX_TRAILER_BYTES:
+            self._break_off(fault_of(Failure.INVALID, _LARGE_TRAILERS))
+            return
         self.state = DELIVERING
         post, self._post = self._post, None
         self._end_upload()
@@ -359,7 +377,7 @@ class Job:
                     return
             self._fail(fault_of(failure, defect))
         elif self.state is STREAMING:
-            self._break_off()
+            self._break_off(fault_of(failure, defect))
         else:
             self._check_late(Event.RESPONSE_BROKEN, FORWARDING)
 
@@ -409,7 +427,7 @@ class Job:
         if self._rest is None:
             return
         if self.state is STREAMING:
-            self._break_off()
+            self._break_off(INTERNAL)
         elif self.lease.is_over():
             # Another worker may have it by now, and the rest with it.
             self._finish(Outcome.LAPSED)
@@ -546,12 +564,21 @@ class Job:
         else:
             self._leave()
 
-    def _break_off(self) -> None:
+    def _break_off(self, fault: Fault) -> None:
         """Let the client see a broken response, once the gateway has what came of it.
 
-        Before that it would take the request for one that has no response, and run it again.
+        Before that it would take the request for one that has no response, and run it again. A
+        client of gRPC is told in trailers, for which there is a place if no length is announced.
         """
-        if self._is_lease_ended:
+        post = self._post
+        if post is not None and self._is_unsized and is_grpc_call(self.envelope):
+            self.fault = fault.word
+            self.state = DELIVERING
+            self._post = None
+            self._end_upload()
+            post.send_end(grpc_trailers(fault))
+            self._leave()
+        elif self._is_lease_ended:
             self._finish(Outcome.FAILED)
         else:
             self._is_broken_off = True

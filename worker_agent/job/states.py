@@ -121,15 +121,15 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (FORWARDING, Event.RESPONSE_HEAD): frozenset({STREAMING, DELIVERING}),
     (STREAMING, Event.RESPONSE_END): frozenset({DELIVERING}),
     (FORWARDING, Event.RESPONSE_BROKEN): frozenset({OPENING, DELIVERING, DONE}),
-    (STREAMING, Event.RESPONSE_BROKEN): frozenset({STREAMING, DONE}),
+    (STREAMING, Event.RESPONSE_BROKEN): frozenset({STREAMING, DELIVERING, DONE}),
     (STREAMING, Event.POSTED): frozenset({STREAMING, DONE}),
     # The rest of the body. Without it the request fails: by a problem, or by a broken stream.
     (FORWARDING, Event.REST_DATA): frozenset({FORWARDING, DELIVERING, DONE}),
-    (STREAMING, Event.REST_DATA): frozenset({STREAMING, DONE}),
+    (STREAMING, Event.REST_DATA): frozenset({STREAMING, DELIVERING, DONE}),
     (FORWARDING, Event.REST_END): frozenset({FORWARDING, DELIVERING, DONE}),
-    (STREAMING, Event.REST_END): frozenset({STREAMING, DONE}),
+    (STREAMING, Event.REST_END): frozenset({STREAMING, DELIVERING, DONE}),
     (FORWARDING, Event.REST_BROKEN): frozenset({FORWARDING, DELIVERING, DONE}),
-    (STREAMING, Event.REST_BROKEN): frozenset({STREAMING, DONE}),
+    (STREAMING, Event.REST_BROKEN): frozenset({STREAMING, DELIVERING, DONE}),
     # The response at the gateway. A POST that interim responses opened may be over before the head;
     # if it broke, the response gets another. A whole response whose POST broke is delivered once
     # more.

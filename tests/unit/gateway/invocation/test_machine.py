@@ -639,3 +639,29 @@ def test_a_delivery_over_a_channel_counts_beside_those_of_the_queue(is_asked: bo
     if is_asked:
         assert world.invocation.run_requested(1, is_running=True) is RunDecision.RUN
     assert world.attach().invocation.deliveries == 2
+
+
+def test_a_worker_may_come_for_the_rest_after_the_head_of_its_response() -> None:
+    """GET and POST are two connections: what was sent first may arrive last."""
+    world = World(body_bytes=None)
+    world.channels.is_free = True
+    world.invocation.request_data(b"first")
+    world.invocation.first_part_end()
+    assert world.channels.sent[0][2]
+    world.attach().head(200)
+    assert "channel.forget 1" not in world.script.take()
+    worker = RecordedResponseWriter(world.script, "worker")
+    world.invocation.request_data(b"second")
+    assert world.fetch(worker)
+    assert "channel.forget 1" in world.script.take()
+    assert worker.sent == b"second"
+
+
+def test_a_channel_forgets_a_call_for_which_no_get_comes() -> None:
+    world = World(body_bytes=None)
+    world.channels.is_free = True
+    world.invocation.first_part_end()
+    world.attach().head(200)
+    world.script.take()
+    world.invocation.response_end()
+    assert world.script.take().count("channel.forget 1") == 1

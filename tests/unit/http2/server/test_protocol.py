@@ -22,6 +22,7 @@ from http2.frames import (
     Kind,
     Setting,
     encode_frame,
+    encode_goaway,
     encode_rst_stream,
     encode_settings,
     encode_window_update,
@@ -456,8 +457,9 @@ def test_an_early_response_lets_the_client_finish_its_upload() -> None:
     assert response.reset is None
 
 
-def test_an_upload_after_its_response_ends_somewhere() -> None:
-    harness = Http2Harness(ServerLimits(linger_bytes=100_000))
+def test_an_upload_after_its_response_ends_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("http2.server.protocol.LINGER_BYTES", 100_000)
+    harness = Http2Harness()
     number = harness.ask(b"POST", ends=False)
     harness.last.answer(b"too large", status=413)
     harness.exchange()
@@ -669,6 +671,55 @@ def test_a_flood_ends_with_enhance_your_calm(flood: Callable[[int], bytes]) -> N
     assert harness.goaway() == Code.ENHANCE_YOUR_CALM
 
 
+def test_one_large_settings_frame_is_a_flood_and_a_small_one_counts_by_its_last_values() -> None:
+    harness = RawHarness().open()
+    many = b"".join(b"\0\4" + size.to_bytes(4) for size in range(2_500))
+    harness.feed_raw(encode_frame(Kind.SETTINGS, 0, 0, many))
+    assert harness.goaway() == Code.ENHANCE_YOUR_CALM
+    harness = RawHarness(on=answering).open()
+    few = b"".join(b"\0\4" + size.to_bytes(4) for size in (0, 1 << 20, 3))
+    harness.feed_raw(encode_frame(Kind.SETTINGS, 0, 0, few))
+    harness.feed_raw(encode_frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, HEAD))
+    data = [len(payload) for kind, _, _, payload in harness.frames() if kind == Kind.DATA]
+    assert data[0] == 3
+    assert harness.goaway() is None
+
+
+def test_deadlines_of_many_calls_are_no_flood() -> None:
+    harness = Http2Harness()
+    other = harness.ask()
+    for _ in range(10):
+        cancelled = [harness.ask(b"POST", ends=False) for _ in range(100)]
+        harness.pass_time(1.0)
+        for number in cancelled:
+            harness.client.reset_stream(number)
+        harness.exchange()
+    assert harness.goaway is None
+    harness.of(other).answer()
+    harness.exchange()
+    assert harness.responses[other].status == 200
+
+
+def test_what_is_sent_before_our_settings_are_read_is_refused_and_no_flood() -> None:
+    harness = RawHarness(on=answering).open()
+    requests = [
+        encode_frame(Kind.HEADERS, END_HEADERS, number, HEAD) for number in range(1, 2 * 400, 2)
+    ]
+    harness.feed_raw(b"".join(requests))
+    assert harness.goaway() is None
+
+
+def test_a_request_whose_headers_are_too_large_is_refused_alone() -> None:
+    harness = Http2Harness(ServerLimits(max_header_bytes=20_000), is_checked=False)
+    other = harness.ask()
+    large = harness.ask(b"GET", b"/a", *[(b"x-%d" % n, b"v" * 500) for n in range(100)])
+    assert harness.responses[large].status == 431
+    assert harness.goaway is None
+    harness.of(other).answer()
+    harness.exchange()
+    assert harness.responses[other].status == 200
+
+
 @pytest.mark.parametrize("part", [b"", b"x" * 16_000])
 def test_a_header_block_without_an_end_is_not_waited_for(part: bytes) -> None:
     harness = RawHarness().open()
@@ -746,6 +797,24 @@ def test_a_drain_lets_calls_finish_and_then_names_the_last_one() -> None:
     assert harness.goaway is not None
     assert (harness.goaway.error_code, harness.goaway.last_stream_id) == (Code.NO_ERROR, second)
     assert [harness.responses[n].status for n in (first, second)] == [200, 200]
+    assert harness.transport.is_closing()
+
+
+def test_a_drain_tells_clients_of_grpc_at_once_which_take_their_next_calls_elsewhere() -> None:
+    harness = RawHarness().open()
+    head = encode_headers(request_headers(b"POST", b"/a", (b"content-type", b"application/grpc")))
+    harness.feed_raw(encode_frame(Kind.HEADERS, END_HEADERS, 1, head))
+    harness.connections.draining = harness.connections.closes_idle = True
+    harness.protocol.drain()
+    harness.loop.run()
+    assert encode_goaway(1, Code.NO_ERROR) in harness.transport.written
+    # A request that was sent before that is not processed, and may be repeated.
+    harness.feed_raw(encode_frame(Kind.HEADERS, END_HEADERS, 3, head))
+    assert harness.resets() == [(3, Code.REFUSED_STREAM)]
+    harness.last.answer()
+    harness.feed_raw(encode_frame(Kind.DATA, END_STREAM, 1))
+    assert not harness.transport.is_closing()
+    harness.pass_time(3.0)
     assert harness.transport.is_closing()
 
 

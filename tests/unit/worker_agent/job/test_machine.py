@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from http1.stream import Failure
+from http1.stream import Defect, Failure
 from tests.support.envelopes import REQUESTED_AT_NS
 from tests.support.job_bench import FIRE, JSON, Bench, LeasePort
 from worker_agent.job.states import TRANSITIONS, Event, Outcome, State
@@ -95,6 +95,41 @@ def test_an_inference_server_that_dies_mid_stream_breaks_the_post() -> None:
     bench.job.response_broken(Failure.CLOSED, is_stale=False)
     assert bench.take() == ["post.abort", "registry.freed", "registry.finished"]
     assert bench.job.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("failure", "defect", "status", "text", "word"),
+    [
+        (Failure.CLOSED, None, b"14", b"The inference server was lost", b"inference-lost"),
+        (Failure.RESET, None, b"14", b"The inference server was lost", b"inference-lost"),
+        (
+            Failure.INVALID,
+            Defect("reset", "The inference server has reset the stream with CANCEL"),
+            b"13",
+            b"The inference server has reset the stream with CANCEL",
+            b"inference-invalid",
+        ),
+    ],
+)
+def test_a_grpc_stream_that_breaks_off_ends_with_trailers_that_say_why(
+    failure: Failure, defect: Defect | None, status: bytes, text: bytes, word: bytes
+) -> None:
+    bench = Bench(more=((b"content-type", b"application/grpc"),)).stream()
+    bench.job.response_broken(failure, is_stale=False, defect=defect)
+    trailers = dict(bench.attach.post.trailers)
+    assert trailers[b"grpc-status"] == status
+    assert trailers[b"grpc-message"].startswith(text)
+    assert trailers[b"nvcf-fault"] == word
+    bench.job.post_answered(200)
+    assert bench.job.outcome is Outcome.FAILED
+
+
+def test_trailers_that_no_gateway_takes_fail_the_call_by_name() -> None:
+    bench = Bench(more=((b"content-type", b"application/grpc"),)).forward()
+    bench.call.trailers = [(b"x-large", b"v" * 20_000)]
+    bench.job.response_whole(200, [], 0, b"")
+    assert b"grpc-status: 13" in bench.job.response
+    assert b"trailers are larger" in bench.job.response
 
 
 def test_a_response_that_breaks_off_before_its_post_is_open_is_posted_as_far_as_it_came() -> None:

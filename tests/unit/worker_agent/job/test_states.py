@@ -74,6 +74,13 @@ def posted() -> Bench:
     return bench
 
 
+GRPC = ((b"content-type", b"application/grpc"),)
+
+
+def grpc_stream() -> Bench:
+    return Bench(has_rest=True, length=b"4", more=GRPC).stream()
+
+
 def broken_off() -> Bench:
     """The response broke off before the connection to the gateway was open."""
     bench = Bench().stream()
@@ -97,6 +104,7 @@ SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
         filled_stream,
         posted,
         broken_off,
+        grpc_stream,
     ],
     State.DELIVERING: [whole, streamed],
     State.DONE: [lambda: cancelled(Bench()), lambda: cancelled(Bench().stream())],
