@@ -75,9 +75,9 @@ _LOOK_AGAIN_S = 0.1
 its end can be noticed late."""
 
 
-_SentCall = tuple[int, bytes, bytes]
-"""A call that was sent over a channel: its number, and head and first part to publish it if its
-worker is lost."""
+_SentCall = tuple[int, bytes, bytes, bool]
+"""A call that was sent over a channel: its number, head and first part to publish it if its worker
+is lost, and whether the worker has to come for the rest of the body."""
 
 
 def _where(position: int | None) -> str:
@@ -119,10 +119,8 @@ class Invocation:
         "_client",
         "_context",
         "_deliveries",
-        "_fetching",
         "_left_s",
         "_max_body_bytes",
-        "_owes_rest",
         "_plan",
         "_post",
         "_request",
@@ -142,7 +140,6 @@ class Invocation:
         "head_at",
         "instance",
         "is_direct",
-        "is_grpc",
         "method",
         "offered_at",
         "outcome",
@@ -195,13 +192,10 @@ class Invocation:
         self._post: WorkerPost | None = None
         # While a worker has the call over a channel: to publish it if that worker is lost.
         self._channel: CallChannel | None = None
-        # The channel that names the call to the GET of its worker, which may come after the head.
-        self._fetching: tuple[CallChannel, int] | None = None
-        self._owes_rest = False
         self._sent: _SentCall | None = None
         self._runs = self._deliveries = self._channel_deliveries = 0
         self.is_direct = False
-        self.is_grpc = self._upload.flows = is_grpc
+        self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
         self._was_dropped = False
         self.deliveries = 0
@@ -229,6 +223,11 @@ class Invocation:
     def __repr__(self) -> str:
         outcome = f" {self.outcome.value}" if self.outcome is not None else ""
         return f"<Invocation {self.request_id} {self.state.name}{outcome}>"
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the client speaks gRPC."""
+        return self._upload.flows
 
     @property
     def version(self) -> FunctionVersion:
@@ -382,8 +381,7 @@ class Invocation:
             return False
         self.state = SENT
         self.is_direct = True
-        self._channel, self._sent = channel, (channel.sent, head, first_part)
-        self._owes_rest = has_rest
+        self._channel, self._sent = channel, (channel.sent, head, first_part, has_rest)
         self.instance = channel.instance
         return True
 
@@ -487,7 +485,7 @@ class Invocation:
         self.instance = b""
         if sent is None:
             raise AssertionError("handed back what was not sent")
-        _, head, first_part = sent
+        _, head, first_part, _ = sent
         if was_run:
             self._runs += 1
         if was_sent:
@@ -613,7 +611,8 @@ class Invocation:
                 self._fail_without_rest()
                 return False
         upload.attach(get.accept(upload.rest_bytes()))
-        self._forget_channel()
+        if self.head_at:
+            self._forget_channel()
         self._flow()
         return True
 
@@ -718,27 +717,26 @@ class Invocation:
 
     def _leave_channel(self) -> None:
         """The response has begun by POST attach: only a GET may still need the channel."""
-        channel, self._channel = self._channel, None
-        if channel is not None and self._sent is not None:
-            self._fetching = channel, self._sent[0]
-            if not self._owes_rest or self._upload.was_handed_out:
+        if self._sent is not None:
+            number, _, _, owes_rest = self._sent
+            self._sent = number, b"", b"", owes_rest
+            if not owes_rest or self._upload.was_handed_out:
                 self._forget_channel()
 
     def _forget_channel(self) -> None:
-        fetching, self._fetching = self._fetching, None
-        if fetching is not None:
-            channel, number = fetching
-            channel.forget(number)
+        channel, self._channel = self._channel, None
+        if channel is not None and self._sent is not None:
+            channel.forget(self._sent[0])
 
     def _respond(self, status: int, headers: Headers, body_bytes: int | None, now: float) -> None:
         """Send the response head to the client."""
         self.status = status
         self.head_at = now
-        if self.is_direct:
-            self._sent = None
-        else:
+        if not self.is_direct:
             # The queue must not fail the request any more: its client is getting a response.
             self._context.queue.answered(self.request_id)
+        elif self._channel is None:
+            self._sent = None
         self._upload.respond()
         if self._post is not None and self.version.passes_interim:
             self._pause_if_slow(self._post)

@@ -181,10 +181,10 @@ class WebSocketInvocation(Invocation):
         # How long the lease was says nothing about how long such a call takes.
         self.has_waited_for_client = True
         self._leave_channel()
-        if self.is_direct:
-            self._sent = None
-        else:
+        if not self.is_direct:
             self._context.queue.answered(self.request_id)
+        elif self._channel is None:
+            self._sent = None
         self._upload.respond()
         # 200, for what the outside reads of it: `docs/wire.md` §6.1.
         headers = with_platform_headers(headers, 200, self.request_id)
