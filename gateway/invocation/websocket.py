@@ -105,6 +105,9 @@ class WebSocketInvocation(Invocation):
             self._has_end_to_come = False
             if self.state is RECEIVING:
                 self._publish()
+        elif self.head_at and not self._is_open:
+            # It was refused, and the response is on its way.
+            self._upload.finish()
         elif not self._is_open:
             self._withdraw()
             if self.state is not DONE:

@@ -170,6 +170,18 @@ def test_a_stream_that_ends_before_it_is_open_is_refused() -> None:
         assert world.problem()["status"] == 400
 
 
+def test_a_client_that_ends_its_stream_while_a_refusal_comes_gets_all_of_it() -> None:
+    world = asked(over_http_2=True)
+    world.invocation.first_part_end()
+    world.attach().head(403, [(b"content-type", b"text/plain")])
+    world.invocation.request_end()
+    world.invocation.response_data(b"no")
+    world.invocation.response_end()
+    assert (world.client.head or (0,))[0] == 403
+    assert world.client.sent == b"no"
+    assert world.client.over
+
+
 def test_each_side_pauses_the_other() -> None:
     world, _ = opened()
     invocation = world.invocation
