@@ -59,6 +59,9 @@ _ENDED_S = 0.5
 """A request that is withdrawn so shortly before the end of its window is withdrawn for it."""
 _YOUNG_NS = 4_000_000_000
 """A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
+_STORED_LATE_NS = 1_000_000_000
+"""What was stored later than so lay in a socket. Its gateway, cut off meanwhile, may not have got
+the confirmation, and may have told its client."""
 _is_token = re.compile(r"[A-Za-z0-9\-._~+/]+=*").fullmatch
 
 _log = logging.getLogger("worker.pull")
@@ -619,7 +622,7 @@ def _is_first_run(lease: Lease, requested_at_ns: int) -> bool:
     told that it failed. A request that only waited in the queue was stored at once.
     """
     stored_late_ns = lease.stored_at_ns() - requested_at_ns if requested_at_ns > 0 else 0
-    return stored_late_ns < _YOUNG_NS and lease.is_first_known()
+    return stored_late_ns < _STORED_LATE_NS and lease.is_first_known()
 
 
 def _log_end(job: Job) -> None:

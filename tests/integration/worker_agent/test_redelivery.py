@@ -63,12 +63,17 @@ async def test_a_second_delivery_is_not_run_if_the_gateway_says_so(status: int, 
         assert server.requests == 0
 
 
-async def test_a_request_that_was_stored_long_after_its_publish_is_asked_about() -> None:
+@pytest.mark.parametrize("stored_late_s", [9.0, 2.5])
+async def test_a_request_that_was_stored_long_after_its_publish_is_asked_about(
+    stored_late_s: float,
+) -> None:
+    """Its gateway may have been cut off before it heard of that, and have told its client."""
     server = Server()
     async with running_agent(server) as agent:
         agent.gateway.run_status = 410
         late = agent.gateway.expect()
-        lease = agent.lease(late.envelope(age_s=9.0), stored_at=time.time())
+        stored_at = time.time() - 9.0 + stored_late_s
+        lease = agent.lease(late.envelope(age_s=9.0), stored_at=stored_at)
         await lease.ended.wait()
         assert (lease.calls, server.requests) == (["ack"], 0)
         assert agent.gateway.runs[0][b"nvcf-deliveries"] == b"1"
