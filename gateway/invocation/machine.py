@@ -341,6 +341,22 @@ class Invocation:
             self.trace, self.caller_request_id = plan.trace, plan.caller_request_id
             return plan.fields
         caller = self.caller
+        self.trace, self.caller_request_id = correlation_of(request)
+        fields = encode_call_head(
+            nca_id=caller.account,
+            subject=caller.subject,
+            method=request.method,
+            path=request.target,
+            headers=self._envelope_headers(request),
+        )
+        if plan is not None:
+            plan.trace, plan.caller_request_id = self.trace, self.caller_request_id
+            plan.fields = fields
+        return fields
+
+    def _envelope_headers(self, request: Request) -> Headers:
+        """Return the request's headers as the envelope has them."""
+        caller = self.caller
         headers = request_headers(
             request.headers,
             self._context.region,
@@ -351,18 +367,7 @@ class Invocation:
             # The window is that of its deadline.
             headers = [header for header in headers if header[0] != NVCF_POLL_SECONDS]
             headers.append((NVCF_POLL_SECONDS, b"%d" % caller.poll_s))
-        self.trace, self.caller_request_id = correlation_of(request)
-        fields = encode_call_head(
-            nca_id=caller.account,
-            subject=caller.subject,
-            method=request.method,
-            path=request.target,
-            headers=headers,
-        )
-        if plan is not None:
-            plan.trace, plan.caller_request_id = self.trace, self.caller_request_id
-            plan.fields = fields
-        return fields
+        return headers
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
         """Send the call to a worker with a free slot, if nobody is in front of it."""

@@ -11,7 +11,7 @@ from math import inf
 
 from gateway.errors import BadRequest
 from gateway.invocation.context import Context, Ticket, WorkerGet
-from gateway.invocation.headers import correlation_of, request_headers, with_platform_headers
+from gateway.invocation.headers import with_platform_headers
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import (
     ATTACHED,
@@ -27,7 +27,6 @@ from gateway.invocation.upload import Upload
 from gateway.routing.admission import Caller
 from gateway.routing.websocket import OWN_PROTOCOL
 from http1.stream import Headers, Request, ResponseWriter
-from wire.envelope import encode_call_head
 from wire.headers import CONTENT_LENGTH, NVCF_UPGRADE, NVCF_UPGRADED
 from wire.websocket import (
     SEC_WEBSOCKET_ACCEPT,
@@ -117,26 +116,13 @@ class WebSocketInvocation(Invocation):
             self._closes_at = self._context.clock() + CLOSING_S
             self._look_at(self._closes_at)
 
-    def _fields(self, request: Request) -> bytes:
-        caller = self.caller
-        headers = request_headers(
-            request.headers,
-            self._context.region,
-            allows_rerun=caller.version.allows_rerun,
-            passes_interim=caller.version.passes_interim,
-        )
+    def _envelope_headers(self, request: Request) -> Headers:
+        headers = super()._envelope_headers(request)
         if self._offers_own:
             with_entries(headers, [one for one in entries_of(headers) if one != OWN_PROTOCOL])
         headers = [header for header in headers if header[0] != CONTENT_LENGTH]
         headers.append(_UPGRADE)
-        self.trace, self.caller_request_id = correlation_of(request)
-        return encode_call_head(
-            nca_id=caller.account,
-            subject=caller.subject,
-            method=request.method,
-            path=request.target,
-            headers=headers,
-        )
+        return headers
 
     # The worker
 

@@ -1,6 +1,7 @@
 """HTTP/2 beside HTTP/1.1 at the same gateway: throughput and CPU, both from h2load."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,8 @@ from loadtests.systems import Target
 
 HTTP2_CONNECTIONS: Final = 8
 STREAMS: Final = 8
-_POST = generators.PostRequest(PATH, "application/json", BODY)
+_ROLES: Final = (Role.FRONT,)
+POST: Final = generators.PostRequest(PATH, "application/json", BODY)
 
 
 def http2(target: Target, duration_s: int, folder: Path) -> dict[str, float]:
@@ -23,8 +25,10 @@ def http2(target: Target, duration_s: int, folder: Path) -> dict[str, float]:
     h2load = shutil.which("h2load")
     if h2load is None:
         raise MeasurementError("this row needs h2load: `apt-get install nghttp2-client`")
-    rate_1, cpu_1 = _measure(h2load, target, CONNECTIONS, 0, duration_s, folder)
-    rate_2, cpu_2 = _measure(h2load, target, HTTP2_CONNECTIONS, STREAMS, duration_s, folder)
+    rate_1, cpu_1 = measure(h2load, target, POST, CONNECTIONS, 0, duration_s, folder, _ROLES)
+    rate_2, cpu_2 = measure(
+        h2load, target, POST, HTTP2_CONNECTIONS, STREAMS, duration_s, folder, _ROLES
+    )
     return {
         "http2_throughput": rate_2,
         "http2_ratio": rate_2 / rate_1,
@@ -33,14 +37,22 @@ def http2(target: Target, duration_s: int, folder: Path) -> dict[str, float]:
     }
 
 
-def _measure(
-    h2load: str, target: Target, connections: int, streams: int, duration_s: int, folder: Path
+def measure(
+    h2load: str,
+    target: Target,
+    post: generators.PostRequest,
+    connections: int,
+    streams: int,
+    duration_s: int,
+    folder: Path,
+    roles: Sequence[Role],
 ) -> tuple[float, float]:
-    """Return calls per second, and the gateway's CPU of each in µs."""
-    generators.measure(h2load, target, _POST, connections, 1, folder, streams)
+    """Return calls per second, and the CPU of each in µs: that of the processes with ``roles``."""
+    generators.measure(h2load, target, post, connections, 1, folder, streams)
     before = target.processes()
-    summary = generators.measure(h2load, target, _POST, connections, duration_s, folder, streams)
+    summary = generators.measure(h2load, target, post, connections, duration_s, folder, streams)
     used = cpu_between(before, target.processes())
     if summary.failures:
         raise MeasurementError(f"of {summary.requests} requests: {summary.failures}")
-    return summary.requests_per_s, used[Role.FRONT] / summary.requests * 1e6
+    total_s = sum(used[role] for role in roles)
+    return summary.requests_per_s, total_s / summary.requests * 1e6
