@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import parse_server
+from queueing.publishes import register_publishes
 from runtime.metrics import MetricRegistry
 
 if TYPE_CHECKING:
@@ -54,13 +55,9 @@ def register_connection(registry: MetricRegistry, connection: NatsConnection) ->
 
 def register_queue(registry: MetricRegistry, queue: "JetStreamQueue") -> None:
     """Show the results of publishes, and the requests that were lost later."""
-    registry.add(queue.publishes)
-    registry.counter(
-        "gateway_queue_losses_total", "Requests that were lost with their stream"
-    ).set_function(lambda: queue.losses)
-    registry.counter(
-        "gateway_queue_republished_total", "Requests that were lost and published again"
-    ).set_function(lambda: queue.republished)
+    register_publishes(
+        registry, queue.publishes, lambda: queue.losses, lambda: queue.republished
+    )
 
 
 def register_worker_connection(

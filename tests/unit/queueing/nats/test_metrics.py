@@ -7,7 +7,7 @@ from queueing.nats.metrics import (
     register_queue,
     register_worker_connection,
 )
-from queueing.nats.publishes import PublishStatus
+from queueing.publishes import PublishStatus
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
 from runtime.metrics import MetricRegistry
