@@ -191,6 +191,8 @@ class ControlSettings(Section):
     calls there; empty: the first address of edge.listen."""
     nats_urls: tuple[str, ...] = ()
     """NATS URLs that workers get; empty: nats.urls."""
+    redis_urls: tuple[str, ...] = ()
+    """Redis URLs that workers get, with queue.backend redis; empty: redis.urls."""
     default_account: str = "nvcf-default"
     """Account of the token that POST /v1/admin/keys makes when the request names none."""
     deploy_timeout_s: Annotated[Seconds, Above(0)] = 600.0
