@@ -1,8 +1,8 @@
 """What one process knows of its own requests in one queue, without asking the broker.
 
-Requests are leased in the order of their sequences, so none waits up to the highest sequence that is
-known to be leased, or before one that was answered. Pure: ``now`` and the times of requests are loop
-time in seconds.
+Requests are leased in the order of their sequences, so none waits up to the highest sequence that
+is known to be leased, or before one that was answered. Pure: ``now`` and the times of requests are
+loop time in seconds.
 """
 
 from typing import Generic, Protocol, TypeVar

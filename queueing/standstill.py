@@ -3,8 +3,8 @@
 A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
 over and belong to others by now; so does one whose connection was cut off for a while. What arrives
 before the next round trip to the broker is to be dropped: an end would end the lease of another
-worker. After a shorter standstill all leases are renewed, and once more after that round trip: those
-that waited in the socket have lost as much of their time.
+worker. After a shorter standstill all leases are renewed, and once more after that round trip:
+those that waited in the socket have lost as much of their time.
 """
 
 import time

@@ -1,9 +1,9 @@
-"""Messages between gateway processes over channels of one slot, so that one node has them all.
+r"""Messages between gateway processes over channels of one slot, so that one node has them all.
 
 A message goes to the channel of its subject, and to that of the same subject with ``*`` as its last
 token: channels of a slot know no patterns. It is
 
-    <subject> <reply subject>\\n<payload>
+    <subject> <reply subject>\n<payload>
 """
 
 import asyncio
@@ -41,9 +41,7 @@ class RedisBus:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._ready = asyncio.Event()
-        self._subscriber = Subscriber(
-            connection, _SLOT, self._on_ready, self._ready.clear
-        )
+        self._subscriber = Subscriber(connection, _SLOT, self._on_ready, self._ready.clear)
         self._subscriptions: dict[bytes, list[BusSubscription]] = {}
         self._inbox = b"_INBOX.%b." % token_hex(11).encode()
         self._asked = 0
@@ -119,9 +117,7 @@ class RedisBus:
         finally:
             del self._questions[inbox]
 
-    def _send(
-        self, subject: bytes, reply: bytes, payload: bytes, handler: ReplyHandler
-    ) -> bool:
+    def _send(self, subject: bytes, reply: bytes, payload: bytes, handler: ReplyHandler) -> bool:
         link = self._connection.link(_SLOT)
         if link is None:
             return False

@@ -22,7 +22,7 @@ from queueing.redis.errors import (
     is_passing,
     redirect_of,
 )
-from queueing.redis.link import Link, LinkOwner, Reply, RedisOptions, open_link
+from queueing.redis.link import Link, LinkOwner, RedisOptions, Reply, open_link
 from queueing.redis.scripts import script
 from queueing.redis.topology import find_masters
 from runtime.events import emit

@@ -55,7 +55,7 @@ _log = logging.getLogger("queueing.redis.consumer")
 
 
 class PushedLease:
-    """A `queueing.interface.Lease`; ``token`` is its name at the server, empty once it has ended."""
+    """A `queueing.interface.Lease`; ``token`` is its name at the server, empty once it ended."""
 
     __slots__ = (
         "_consumer",
@@ -163,7 +163,7 @@ class PushConsumer:
         self._to_renew: list[bytes] = []
         self._free = self._asked = 0
         self._is_line_empty = False
-        self._stood_s = 0.0
+        self._stood_s = self._pinged_at = 0.0
         loop = asyncio.get_running_loop()
         self._call_soon, self._call_later = loop.call_soon, loop.call_later
         self._cancels = CancelMemory(loop.time)
@@ -397,9 +397,7 @@ class PushConsumer:
         if left:
             self._schedule()
 
-    def _work_failed(
-        self, main: Link, ended: list[bytes], wanted: int, error: RedisError
-    ) -> None:
+    def _work_failed(self, main: Link, ended: list[bytes], wanted: int, error: RedisError) -> None:
         """Nothing was done, or nobody knows: a lease that has ended may be told to end again."""
         self._keep_unsent(ended, None)
         if not isinstance(error, ReplyError):
@@ -634,6 +632,11 @@ class PushConsumer:
         self._renew()
 
     def _watch(self) -> None:
+        now = self._boot_clock()
+        if self._asked and now - self._pinged_at >= self.heartbeat_s():
+            # Nothing else may arrive while nothing is published.
+            self._pinged_at = now
+            self._subscriber.ping()
         self._held.measure(max(self._standstill.watch(), WATCH_S))
 
 

@@ -1,21 +1,23 @@
-"""The names of one queue in Redis.
+r"""The names of one queue in Redis.
 
-All begin with ``rq:{<region>.<versionId>}``; the part in braces decides the slot, so that all are on
-one node of a cluster:
+All begin with ``rq:{<region>.<versionId>}``; the part in braces decides the slot, so that all are
+on one node of a cluster:
 
-    (nothing)   hash: epoch, run (the life of the server), gen (how many lives the queue has seen), seq
-                and high (highest sequence stored, leased), leases, lease (ms), p-… (publishes of each
-                process)
-    :e          hash: request id → "seq stored-at-ms gen runs\\n" and the envelope
-    :w          sorted set: ids that wait, by sequence
-    :r :d       sorted sets: ids given back, by sequence; to be given back later, by time in ms
-    :t          hash: id → "deliveries:runs" of requests that were given back
-    :l          sorted set: tokens of leases, "id:deliveries:runs:worker", by their end in ms
-    :i          list: workers that wait, one entry for each request that they want
-    :h          sorted set: workers, by the time in ms at which they were last heard of
-    :z          sorted set: ids whose every run has ended, by the time in ms
-    :c:<worker> channel: what is leased to a worker that waits, "token" and, if short, the value of :e
-    :x          channel: ids of cancelled requests; ``?`` ``+`` ``-``: requests lost, queue made, removed
+    (nothing)  hash: epoch, run (the life of the server), gen (how many lives the queue has seen),
+               seq and high (highest sequence stored, leased), leases, lease (ms), p-… (publishes
+               of each process)
+    :e         hash: request id → "seq stored-at-ms gen runs\n" and the envelope
+    :w         sorted set: ids that wait, by sequence
+    :r :d      sorted sets: ids given back, by sequence; to be given back later, by time in ms
+    :t         hash: id → "deliveries:runs" of requests that were given back
+    :l         sorted set: tokens of leases, "id:deliveries:runs:worker", by their end in ms
+    :i         list: workers that wait, one entry for each request that they want
+    :h         sorted set: workers, by the time in ms at which they were last heard of
+    :z         sorted set: ids whose every run has ended, by the time in ms
+    :c:<name>  channel of a worker: what is leased to it while it waits, "token" and, if short, a
+               space and the value of :e
+    :x         channel: ids of cancelled requests; ``?`` ``+`` ``-``: requests lost, queue made,
+               removed
 """
 
 from typing import NamedTuple

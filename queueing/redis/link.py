@@ -177,6 +177,10 @@ class Link(asyncio.Protocol):
             raise reply
         return reply
 
+    def ping(self) -> None:
+        """Have the server send something."""
+        self.send(_PING, _ignore)
+
     def _flush(self) -> None:
         self._is_scheduled = False
         self._flush_now()
@@ -227,7 +231,7 @@ class Link(asyncio.Protocol):
                 else:
                     self.abort("protocol error: a reply without a command")
                     return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - replies must stay in step
                 emit(_log, "redis.handler_failed", logging.ERROR, error)
 
     def _read_on(self) -> None:
@@ -259,7 +263,7 @@ class Link(asyncio.Protocol):
         for handler in handlers:
             try:
                 handler(lost)
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - all must be told
                 emit(_log, "redis.handler_failed", logging.ERROR, failure)
 
     def abort(self, reason: str) -> None:
@@ -292,7 +296,7 @@ class Link(asyncio.Protocol):
             self.abort("no response to PING")
             return
         self._checked_bytes = self.in_bytes
-        self.send(_PING, _ignore)
+        self.ping()
         self._timer = self._loop.call_later(self._ping_interval_s, self._keep_alive)
 
 

@@ -1,4 +1,4 @@
-"""The metrics of connections to Redis. Those of queues and publishes are the same on all brokers."""
+"""The metrics of connections to Redis; those of queues are the same on all brokers."""
 
 from queueing.publishes import register_publishes
 from queueing.redis.connection import RedisConnection
@@ -23,6 +23,4 @@ def register_connection(registry: MetricRegistry, connection: RedisConnection, p
 
 def register_queue(registry: MetricRegistry, queue: RedisQueue) -> None:
     """Show the results of publishes, and the requests that were lost later."""
-    register_publishes(
-        registry, queue.publishes, lambda: queue.losses, lambda: queue.republished
-    )
+    register_publishes(registry, queue.publishes, lambda: queue.losses, lambda: queue.republished)

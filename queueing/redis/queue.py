@@ -1,7 +1,7 @@
 """The life of a queued request on Redis, in one gateway process.
 
-A publish is one call of a script out and one number back. Nothing else is asked of the server in the
-normal case.
+A publish is one call of a script out and one number back. Nothing else is asked of the server in
+the normal case.
 
 A request has one of five states; `RedisQueue` makes all transitions:
 

@@ -90,6 +90,11 @@ class Subscriber(LinkOwner):
         if self._channels.pop(channel, None) is not None and self._link is not None:
             self._link.unsubscribe(channel)
 
+    def ping(self) -> None:
+        """Have the server send something."""
+        if self._link is not None:
+            self._link.ping()
+
     async def read_all(self, timeout_s: float) -> None:
         """Return when all that the server had sent has been handled. Raises `RedisError`."""
         if self._link is None:

@@ -3,11 +3,11 @@
 from queueing.nats.connection import ConnectionOptions, NatsConnection
 from queueing.nats.metrics import (
     register_connection,
-    register_consumer,
     register_queue,
     register_worker_connection,
 )
 from queueing.publishes import PublishStatus
+from queueing.worker_metrics import register_consumer
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
 from runtime.metrics import MetricRegistry
