@@ -1,7 +1,7 @@
 """Administration of all queues of one region on Redis."""
 
 from queueing.interface import Load, QueueUnavailable
-from queueing.redis.commands import bulk, encode
+from queueing.redis.commands import encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import RedisError
 from queueing.redis.keys import QueueKeys, version_of
@@ -26,8 +26,7 @@ class RedisAdmin:
         epoch = new_uuid().encode()
 
         def frame(link: Link) -> bytes:
-            words = (epoch, link.run, self._lease_ms)
-            return keys.call("ensure", 3) + b"".join(map(bulk, words))
+            return keys.frame(link, "ensure", epoch, link.run, self._lease_ms)
 
         try:
             await self._connection.call(keys.slot, frame, _CALL_S)
@@ -70,8 +69,9 @@ class RedisAdmin:
 
     async def _call(self, version_id: str, name: str) -> Reply:
         keys = QueueKeys.of(self._region, version_id)
-        frame = keys.call(name, 0)
         try:
-            return await self._connection.call(keys.slot, lambda _link: frame, _CALL_S)
+            return await self._connection.call(
+                keys.slot, lambda link: keys.frame(link, name), _CALL_S
+            )
         except RedisError as error:
             raise QueueUnavailable(str(error)) from error

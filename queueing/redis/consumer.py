@@ -61,7 +61,7 @@ class PushedLease:
         "_consumer",
         "_followers",
         "_is_first_known",
-        "_stored_at_ms",
+        "_stored_at",
         "deliveries",
         "envelope",
         "request_id",
@@ -71,7 +71,7 @@ class PushedLease:
     def __init__(
         self, consumer: "PushConsumer", header: list[bytes], envelope: bytes, followers: int
     ) -> None:
-        """``header`` has the token, the sequence, the time in ms, and the life of the server."""
+        """``header`` has the token, the sequence, the time in seconds and microseconds, and gen."""
         self._consumer = consumer
         token = header[0]
         self.token = token
@@ -79,8 +79,8 @@ class PushedLease:
         self.request_id = request_id.decode()
         self.deliveries = int(deliveries)
         self.envelope = envelope
-        self._stored_at_ms = header[2]
-        self._is_first_known = header[3] == consumer.generation
+        self._stored_at = header
+        self._is_first_known = header[4] == consumer.generation
         self._followers = followers
 
     def is_over(self) -> bool:
@@ -93,7 +93,10 @@ class PushedLease:
 
     def stored_at_ns(self) -> int:
         """Return when the server stored the request; 0 once the lease has ended."""
-        return int(self._stored_at_ms) * 1_000_000 if self.token else 0
+        if not self.token:
+            return 0
+        seconds, micros = self._stored_at[2:4]
+        return int(seconds) * 1_000_000_000 + int(micros) * 1000
 
     def is_first_known(self) -> bool:
         """Whether ``deliveries`` counts all of them: stored in the present life of the server."""
@@ -102,7 +105,7 @@ class PushedLease:
     def in_progress(self) -> None:
         """Start the time of the lease again."""
         if self.token:
-            self._consumer.extend(self.token)
+            self._consumer.extend(self)
 
     def ack(self) -> None:
         """Remove the request from the queue."""
@@ -125,8 +128,8 @@ class PushConsumer:
     """A `queueing.interface.PullConsumer`.
 
     ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
-    every cancelled request of the version, whichever worker has it. ``generation`` is the number of
-    the server's present life, as it counts them.
+    every cancelled request of the version, whichever worker has it. ``generation`` is the gen of
+    the queue's present life (`queueing.redis.keys`).
     """
 
     def __init__(
@@ -160,7 +163,7 @@ class PushConsumer:
         self._tokens: set[bytes] = set()
         self._ended: list[bytes] = []
         self._unsent: dict[bytes, float | None] = {}
-        self._to_renew: list[bytes] = []
+        self._to_renew: list[PushedLease] = []
         self._free = self._asked = 0
         self._is_line_empty = False
         self._stood_s = self._pinged_at = 0.0
@@ -273,9 +276,11 @@ class PushConsumer:
             self._is_binding_again = False
             tokens = (*self._tokens, *self._ended, *self._unsent)
             self._asked = 0
-            frame = self._frame("bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE])
+            frame = self._keys.frame(
+                main, "bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE]
+            )
             try:
-                epoch, generation, lease_ms = await main.call_frame(frame, _CALL_S)
+                life, lease_ms = await main.call_frame(frame, _CALL_S)
             except RedisError as error:
                 self._connection.note_error(main, error)
                 emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
@@ -285,22 +290,21 @@ class PushConsumer:
             if self._is_binding_again:
                 delay_s = 0.0
                 continue
-            if epoch:
-                self._bound(main, epoch, generation, lease_ms / 1000)
+            if life:
+                self._bound(main, life, lease_ms / 1000)
             return
 
-    def _bound(self, main: Link, epoch: bytes, generation: bytes, lease_s: float) -> None:
+    def _bound(self, main: Link, life: bytes, lease_s: float) -> None:
+        epoch = life.partition(b" ")[0]
         if self._epoch and epoch != self._epoch:
             # Their leases are of a queue that is gone.
             self._unsent.clear()
             self._ended.clear()
             self._tokens.clear()
         self._epoch = epoch
-        self.generation = generation
+        self.generation = life.rpartition(b" ")[2]
         self._standstill.set_lease(lease_s)
-        self._work_heads = {
-            n: self._keys.call("work", n + 3) + bulk(self._name) + bulk(main.run) for n in (0, 1)
-        }
+        self._work_heads = {n: self._work_head(main, n) for n in (0, 1)}
         self._is_bound = True
         self._tell_bound()
         unsent, self._unsent = self._unsent, {}
@@ -314,8 +318,9 @@ class PushConsumer:
         self._renew()
         self._work()
 
-    def _frame(self, name: str, *words: bytes) -> bytes:
-        return self._keys.call(name, len(words)) + b"".join(map(bulk, words))
+    def _work_head(self, main: Link, ended: int) -> bytes:
+        head = self._keys.call("work", ended + 2, is_cluster=main.is_cluster)
+        return head + bulk(self._name)
 
     def _on_unsubscribed(self) -> None:
         """A link is lost: so are the registrations, and what was on its way."""
@@ -364,7 +369,7 @@ class PushConsumer:
         count = len(ended)
         head = self._work_heads.get(count)
         if head is None:
-            head = self._keys.call("work", count + 3) + bulk(self._name) + bulk(main.run)
+            head = self._work_head(main, count)
         words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
         number = b"%d" % wanted
         frame = b"%b$%d\r\n%b\r\n%b" % (head, len(number), number, words)
@@ -379,18 +384,17 @@ class PushConsumer:
         if isinstance(reply, RedisError):
             self._work_failed(main, ended, wanted, reply)
             return
-        epoch, waiting, left, generation = reply[:4]
-        self.generation = generation
-        taken = (len(reply) - 4) // 2
-        self._asked = max(0, self._asked - taken - left)
-        if not epoch:
-            self._is_bound = False
+        if type(reply) is int:
+            if reply:
+                self._set_line(is_empty=not self._held.waiting)
             return
-        is_registered = wanted > taken + left
+        waiting, registered, left, life = reply[:4]
+        self.generation = life.rpartition(b" ")[2]
+        self._asked = max(0, self._asked - (wanted - registered))
         for index in range(4, len(reply), 2):
             header, _, envelope = reply[index + 1].partition(b"\n")
             self._lease([reply[index], *header.split(b" ")], envelope, waiting)
-        if is_registered:
+        if registered:
             self._set_line(is_empty=not self._held.waiting)
         elif waiting:
             self._set_line(is_empty=False)
@@ -428,8 +432,8 @@ class PushConsumer:
         """Read the envelope of a request that is too long for a message."""
         main = self._subscriber.main
         self._tokens.add(token)
-        request_id = token.partition(b":")[0]
-        frame = encode(b"HGET", self._keys.key + b":e", request_id)
+        bucket = token.split(b":", 4)[3]
+        frame = encode(b"HGET", b"%b:l%b" % (self._keys.key, bucket), token)
 
         def arrived(value: Reply) -> None:
             self._tokens.discard(token)
@@ -491,7 +495,7 @@ class PushConsumer:
                     self._schedule()
             done(reply)
 
-        return main.send(self._frame("unregister", self._name), ended)
+        return main.send(self._keys.frame(main, "unregister", self._name), ended)
 
     def _set_line(self, *, is_empty: bool) -> None:
         if is_empty is not self._is_line_empty:
@@ -516,7 +520,7 @@ class PushConsumer:
             self._give_back(main, [token], delay_s)
 
     def _give_back(self, main: Link, tokens: list[bytes], delay_s: float) -> None:
-        frame = self._frame("nak", b"%d" % int(delay_s * 1000), *tokens)
+        frame = self._keys.frame(main, "nak", b"%d" % int(delay_s * 1000), *tokens)
 
         def done(reply: Reply) -> None:
             if isinstance(reply, ReplyError):
@@ -532,7 +536,7 @@ class PushConsumer:
     def _give_back_due(self) -> None:
         """A delay is over: the server has no clock of its own for it."""
         if (main := self._subscriber.main) is not None:
-            main.send(self._frame("due"), _ignore)
+            main.send(self._keys.frame(main, "due"), _ignore)
 
     def _keep_unsent(self, tokens: list[bytes], delay_s: float | None) -> None:
         """Keep ends of leases for the next binding; ``delay_s`` is None for done work."""
@@ -542,22 +546,35 @@ class PushConsumer:
                 del unsent[next(iter(unsent))]
             unsent[token] = delay_s
 
-    def extend(self, token: bytes) -> None:
+    def extend(self, lease: PushedLease) -> None:
         """Start the time of a lease again."""
-        self._to_renew.append(token)
+        self._to_renew.append(lease)
         self._schedule()
 
     def _send_renewals(self, main: Link) -> None:
-        tokens, self._to_renew = self._to_renew, []
+        leases = [lease for lease in self._to_renew if lease.token]
+        self._to_renew = []
         self._standstill.renewed()
-        for start in range(0, len(tokens), _MAX_AT_ONCE):
-            part = tokens[start : start + _MAX_AT_ONCE]
-            main.send(self._frame("renew", self._name, *part), _ignore)
+        for start in range(0, len(leases), _MAX_AT_ONCE):
+            part = leases[start : start + _MAX_AT_ONCE]
+            tokens = [lease.token for lease in part]
+            frame = self._keys.frame(main, "renew", self._name, *tokens)
+            main.send(frame, partial(self._on_renewed, part, tokens))
+
+    def _on_renewed(self, leases: list[PushedLease], tokens: list[bytes], reply: Reply) -> None:
+        """A lease that was renewed has a new name."""
+        if not isinstance(reply, list):
+            return
+        for lease, was, token in zip(leases, tokens, reply, strict=False):
+            if token and token != was and lease.token == was:
+                self._tokens.discard(was)
+                self._tokens.add(token)
+                lease.token = token
 
     def _show_life(self) -> None:
         main = self._subscriber.main
         if main is not None and self._is_bound:
-            main.send(self._frame("renew", self._name), _ignore)
+            main.send(self._keys.frame(main, "renew", self._name), _ignore)
 
     # Notices
 

@@ -37,6 +37,7 @@ from enum import IntEnum
 from functools import partial
 from secrets import token_hex
 from time import time
+from typing import Any
 
 from queueing.interface import (
     LineState,
@@ -73,7 +74,8 @@ _MAX_UNCERTAIN = 10_000
 _CHECKED_AT_ONCE = 500
 _GONE = b"gone"
 _FULL = b"full"
-_EPOCH = b"epoch"
+_LEASED = b"leased"
+_LIFE = b"life"
 _AGAIN = bulk(b"again")
 _FRESH = bulk(b"")
 
@@ -192,7 +194,8 @@ class VersionQueue(RequestLine[PublishedRequest]):
     """The requests of this process in the queue of one version.
 
     ``link`` is the link to the master that has the queue, `None` until the queue has been looked
-    at on it. ``epoch`` identifies the queue, empty until known. ``stalled`` has the requests that
+    at on it. ``life`` identifies the queue, on one life of the
+    server (`queueing.redis.keys`), empty until known. ``stalled`` has the requests that
     are STALLED; those that are PENDING or STALLED are ``unacknowledged``, those that are HELD are
     stored. ``looked_at_ms`` is the server's time of the last look.
     ``stored`` is the metric of successful publishes; it continues when the queue is forgotten and
@@ -200,9 +203,9 @@ class VersionQueue(RequestLine[PublishedRequest]):
     """
 
     __slots__ = (
-        "epoch",
         "is_settling",
         "keys",
+        "life",
         "link",
         "looked_at_ms",
         "publish_head",
@@ -216,7 +219,7 @@ class VersionQueue(RequestLine[PublishedRequest]):
         self.stored = stored
         self.link: Link | None = None
         self.is_settling = False
-        self.epoch = b""
+        self.life = b""
         self.publish_head = b""
         self.looked_at_ms = 0
         self.stalled: list[PublishedRequest] = []
@@ -327,15 +330,18 @@ class RedisQueue:
             self._end(request)
         keys = queue.keys
         link = queue.link or self._connection.link(keys.slot)
-        if link is None or not link.send(self._withdrawal(keys, request_id, is_unsure), handler):
+        if link is None or not link.send(
+            self._withdrawal(link, keys, request_id, is_unsure=is_unsure), handler
+        ):
             self._uncertain.append((keys, request_id))
             return False
         return True
 
-    def _withdrawal(self, keys: QueueKeys, request_id: str, is_unsure: bool) -> bytes:
+    def _withdrawal(
+        self, link: Link, keys: QueueKeys, request_id: str, *, is_unsure: bool
+    ) -> bytes:
         connection = b"%d" % (self._connections * _CONNECTION) if is_unsure else b""
-        words = (request_id.encode(), self._process, connection)
-        return keys.call("withdraw", 3) + b"".join(map(bulk, words))
+        return keys.frame(link, "withdraw", request_id.encode(), self._process, connection)
 
     async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
         """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
@@ -359,7 +365,7 @@ class RedisQueue:
         if isinstance(position, RedisError):
             self._uncertain.append((request.queue.keys, request_id))
             raise QueueUnavailable(str(position)) from position
-        return int(position) if position >= 0 else None
+        return int(position)
 
     def has_waiting(self, version_id: str) -> bool:
         """Return whether a request of this process may be waiting for a lease."""
@@ -399,8 +405,8 @@ class RedisQueue:
 
     async def line(self, version_id: str) -> LineState:
         """Return what the server knows of the queue. Raises `QueueUnavailable`."""
-        epoch, _, delivered, deliveries, waiting, leased = await self._call(version_id, "state")
-        return LineState(epoch.decode(), waiting, leased, deliveries, delivered)
+        life, _, delivered, deliveries, waiting, leased = await self._call(version_id, "state")
+        return LineState(_epoch(life).decode(), waiting, leased, deliveries, delivered)
 
     def answered(self, request_id: str) -> None:
         """Keep no more of a request to which a worker responds."""
@@ -460,9 +466,10 @@ class RedisQueue:
     async def _call(self, version_id: str, name: str, *words: bytes) -> Reply:
         queue = self._queues.get(version_id)
         keys = queue.keys if queue is not None else QueueKeys.of(self._region, version_id)
-        frame = keys.call(name, len(words)) + b"".join(map(bulk, words))
         try:
-            return await self._connection.call(keys.slot, lambda _link: frame, _CALL_S)
+            return await self._connection.call(
+                keys.slot, lambda link: keys.frame(link, name, *words), _CALL_S
+            )
         except RedisError as error:
             raise QueueUnavailable(str(error)) from error
 
@@ -545,15 +552,7 @@ class RedisQueue:
         if request.state is not PENDING:
             return
         if isinstance(reply, list):
-            if reply[0] == _EPOCH:
-                self._begin_epoch(request.queue, reply[1])
-                self.acknowledged(request, reply[2])
-            elif reply[0] == _FULL:
-                full = QueueFull("The queue holds as many requests as it may")
-                self._fail(request, full)
-            elif reply[0] == _GONE:
-                # It was stored, and its worker has removed it: the response is on its way.
-                self._lose([request], was_leased=True)
+            self._decided(request, *reply)
             return
         if isinstance(reply, ReplyError):
             link = request.queue.link
@@ -566,6 +565,20 @@ class RedisQueue:
                 self._fail(request, denied, PublishStatus.DENIED)
             else:
                 self._fail(request, QueueUnavailable(str(reply)))
+
+    def _decided(self, request: PublishedRequest, word: bytes, *facts: Any) -> None:
+        """Handle what a server says in words about a publish that it has executed."""
+        if word == _LIFE:
+            life, place = facts
+            self._begin_life(request.queue, life)
+            self.acknowledged(request, place)
+        elif word == _FULL:
+            self._fail(request, QueueFull("The queue holds as many requests as it may"))
+        elif word == _LEASED:
+            self.acknowledged(request, -facts[0])
+        elif word == _GONE:
+            # It was stored, and its worker has removed it: the response is on its way.
+            self._lose([request], was_leased=True)
 
     def _stall(self, request: PublishedRequest) -> None:
         """To STALLED: to be sent when the queue has been looked at."""
@@ -592,13 +605,12 @@ class RedisQueue:
                 request.republishes += 1
                 self.republished += 1
 
-    def _begin_epoch(self, queue: VersionQueue, epoch: bytes) -> None:
-        """The queue is another one than before: what the old one held is lost."""
-        was = queue.epoch
-        queue.epoch = epoch
-        queue.looked_at_ms = 0
+    def _begin_life(self, queue: VersionQueue, life: bytes) -> None:
+        """The server lives again, or the queue is another one: what the old one held is lost."""
+        was, queue.life = queue.life, life
         self._set_head(queue)
-        if was and was != epoch:
+        if was and _epoch(was) != _epoch(life):
+            queue.looked_at_ms = 0
             self._lose_all(queue)
 
     def _set_head(self, queue: VersionQueue) -> None:
@@ -611,9 +623,11 @@ class RedisQueue:
             b"%d" % min(limits.max_waiting, 1 << 52),
             b"%d" % int(limits.lease_s * 1000),
             link.run,
-            queue.epoch,
+            queue.life,
+            queue.life.rpartition(b" ")[2],
         )
-        queue.publish_head = queue.keys.call("publish", 9) + b"".join(map(bulk, words))
+        head = queue.keys.call("publish", 10, is_cluster=link.is_cluster)
+        queue.publish_head = head + b"".join(map(bulk, words))
 
     def _lose_all(self, queue: VersionQueue) -> None:
         """HELD to LOST, for all of a queue."""
@@ -647,7 +661,7 @@ class RedisQueue:
     def _tell_lost(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """Ask the workers which requests they run."""
         if lost and queue.link is not None:
-            queue.link.send(queue.keys.call("lose", 0), _ignore)
+            queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
 
     def _republish(self, request: PublishedRequest, now: float) -> None:
         """LOST to STALLED: nobody had leased it. No news to its publisher."""
@@ -726,8 +740,9 @@ class RedisQueue:
         of them is refused when it attaches.
         """
         link = self._connection.link(keys.slot)
-        frame = self._withdrawal(keys, request_id, is_unsure=True)
-        if link is None or not link.send(frame, _ignore):
+        if link is None or not link.send(
+            self._withdrawal(link, keys, request_id, is_unsure=True), _ignore
+        ):
             self._uncertain.append((keys, request_id))
 
     def link_down(self, link: Link) -> None:
@@ -776,7 +791,7 @@ class RedisQueue:
         if queue.link is link and not queue.stalled:
             return
         try:
-            reply = await link.call_frame(self._look_frame(queue), _CALL_S)
+            reply = await link.call_frame(self._look_frame(link, queue), _CALL_S)
             self._on_look(queue, reply)
             held = list(queue.by_sequence.values()) if queue.link is not link else []
             for start in range(0, len(held), _CHECKED_AT_ONCE):
@@ -790,17 +805,18 @@ class RedisQueue:
 
     async def _check(self, link: Link, queue: VersionQueue, held: list[PublishedRequest]) -> None:
         """Lose what the server does not have. Raises `RedisError`."""
-        words = b"".join(bulk(request.request_id.encode()) for request in held)
-        reply = await link.call_frame(queue.keys.call("missing", len(held)) + words, _CALL_S)
+        ids = [request.request_id.encode() for request in held]
+        reply = await link.call_frame(queue.keys.frame(link, "missing", *ids), _CALL_S)
         missing = [held[index] for index in reply if held[index].state is HELD]
         if missing:
             self._lose(missing)
 
     # Looks
 
-    def _look_frame(self, queue: VersionQueue) -> bytes:
-        words = (b"%d" % self._limits.max_runs, b"%d" % queue.looked_at_ms)
-        return queue.keys.call("look", 2) + b"".join(map(bulk, words))
+    def _look_frame(self, link: Link, queue: VersionQueue) -> bytes:
+        return queue.keys.frame(
+            link, "look", b"%d" % self._limits.max_runs, b"%d" % queue.looked_at_ms
+        )
 
     def _on_look(self, queue: VersionQueue, reply: Reply) -> None:
         """Learn what was leased, and which requests have used up their runs."""
@@ -808,9 +824,9 @@ class RedisQueue:
             if queue.link is not None and isinstance(reply, ReplyError):
                 self._connection.note_error(queue.link, reply)
             return
-        epoch, highest, delivered = reply[:3]
-        if epoch != queue.epoch:
-            self._begin_epoch(queue, epoch)
+        life, highest, delivered = reply[:3]
+        if life != queue.life:
+            self._begin_life(queue, life)
         queue.delivered = max(queue.delivered, delivered)
         if highest > queue.highest:
             queue.highest = highest
@@ -837,7 +853,7 @@ class RedisQueue:
             if queue.link is None or queue.stalled:
                 self._settle_soon(queue)
             else:
-                queue.link.send(self._look_frame(queue), partial(self._on_look, queue))
+                queue.link.send(self._look_frame(queue.link, queue), partial(self._on_look, queue))
 
     # Queues of versions
 
@@ -919,7 +935,7 @@ class RedisQueue:
             self._asked_at = now
             for queue in silent.values():
                 if queue.link is not None:
-                    queue.link.send(queue.keys.call("lose", 0), _ignore)
+                    queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
 
     def _grace_s(self, request: PublishedRequest) -> float:
         """Return how long a lost request may wait for its response."""
@@ -940,3 +956,7 @@ def _is_unacknowledged(request: PublishedRequest) -> bool:
 
 def _ignore(_reply: Reply) -> None:
     return None
+
+
+def _epoch(life: bytes) -> bytes:
+    return life.partition(b" ")[0]

@@ -1,9 +1,7 @@
 -- Makes the queue unless it is there. ARGV: epoch of a new one, life of the server, lease in ms.
--- Returns its epoch.
-local epoch = call('HGET', q, 'epoch')
-if not epoch then
-  epoch = ARGV[1]
-  call('HSET', q, 'epoch', epoch, 'run', ARGV[2], 'gen', 1, 'high', 0, 'leases', 0, 'lease', ARGV[3])
+-- Returns nothing.
+if call('HSETNX', q, 'life', ARGV[1] .. ' ' .. ARGV[2] .. ' 1') == 1 then
+  call('HSET', q, 'lease', ARGV[3])
   call('SPUBLISH', q .. ':x', '+')
 end
-return epoch
+return false

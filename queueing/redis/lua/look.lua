@@ -1,49 +1,52 @@
+-- with leases, hand_over, give_back, state
 -- Ends leases whose time is over, and tells what became of the queue.
 -- ARGV: most runs of a request or 0, time in ms of the look before.
--- Returns {epoch or '', highest sequence, highest leased, leases, waiting, leased, time in ms, ids of
--- requests whose every run has ended since the look before, …}.
-local m = call('HMGET', q, 'epoch', 'lease')
-if not m[1] then
-  return {'', 0, 0, 0, 0, 0, 0}
-end
-local at, lease, most = now(), m[2], tonumber(ARGV[1])
--- Workers that are gone without a word.
-for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', at - 30000, 'LIMIT', 0, 100)) do
-  call('ZREM', q .. ':h', worker)
-  call('LREM', q .. ':i', 0, worker)
-end
-give_back_due(at, lease)
-for _, token in ipairs(call('ZRANGEBYSCORE', q .. ':l', '-inf', at, 'LIMIT', 0, 100)) do
-  call('ZREM', q .. ':l', token)
-  local id, deliveries, runs = parts(token)
-  runs = runs + 1
-  if most > 0 and runs >= most then
-    if call('HDEL', q .. ':e', id) == 1 then
-      call('ZADD', q .. ':z', at, id)
-    end
-    call('HDEL', q .. ':t', id)
-  else
-    give_back(id, deliveries, runs, at, lease)
+-- Returns the state (see state), the time in ms, and the ids of requests whose every run has ended
+-- since the look before.
+local lease, most = call('HGET', q, 'lease'), tonumber(ARGV[1])
+local ms = now()
+if lease then
+  -- Workers that are gone without a word.
+  for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', ms - 30000, 'LIMIT', 0, 100)) do
+    call('ZREM', q .. ':h', worker)
+    call('LREM', q .. ':i', 0, worker)
   end
-end
-if call('HLEN', q) > 200 then
-  -- Processes that are gone, in the order of their starts.
-  local processes = {}
-  for _, field in ipairs(call('HKEYS', q)) do
-    if string.sub(field, 1, 2) == 'p-' then
-      processes[#processes + 1] = field
+  give_back_due(ms, lease)
+  local present = bucket_at(ms, lease)
+  for age = 9, 15 do
+    local name = q .. ':l' .. (present - age) % 16
+    if call('EXISTS', name) == 1 then
+      local found = call('HSCAN', name, 0, 'COUNT', 100)[2]
+      for i = 1, #found, 2 do
+        local token, value = found[i], found[i + 1]
+        call('HDEL', name, token)
+        local id, deliveries, runs = parts_of(token)
+        runs = runs + 1
+        if most == 0 or runs < most then
+          give_back(id, value, deliveries, runs, ms, lease)
+        elseif call('ZREM', q .. ':k', id) == 0 then
+          call('ZADD', q .. ':z', ms, id)
+        end
+      end
     end
   end
-  table.sort(processes)
-  call('HDEL', q, unpack(processes, 1, #processes - 100))
+  call('ZREMRANGEBYSCORE', q .. ':z', '-inf', ms - 600000)
+  if call('HLEN', q) > 200 then
+    -- Processes that are gone, in the order of their starts.
+    local processes = {}
+    for _, field in ipairs(call('HKEYS', q)) do
+      if string.sub(field, 1, 2) == 'p-' then
+        processes[#processes + 1] = field
+      end
+    end
+    table.sort(processes)
+    call('HDEL', q, unpack(processes, 1, #processes - 100))
+  end
+  -- The workers of requests that ended while they were leased were told, an hour ago.
+  call('ZREMRANGEBYSCORE', q .. ':k', '-inf', ms - 3600000)
 end
-local latest = call('HMGET', q, 'seq', 'high', 'leases')
-local leased = call('ZCARD', q .. ':l') + call('ZCARD', q .. ':r') + call('ZCARD', q .. ':d')
-local answer = {
-  m[1], tonumber(latest[1] or 0), tonumber(latest[2]), tonumber(latest[3]),
-  call('ZCARD', q .. ':w'), leased, at
-}
-call('ZREMRANGEBYSCORE', q .. ':z', '-inf', at - 600000)
+local answer = state()
+answer[7] = ms
 for _, id in ipairs(call('ZRANGEBYSCORE', q .. ':z', ARGV[2], '+inf', 'LIMIT', 0, 1000)) do
   answer[#answer + 1] = id
 end

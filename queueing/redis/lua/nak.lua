@@ -1,18 +1,26 @@
+-- with leases, hand_over, give_back, renamed
 -- Gives leases back unused: no run is counted.
 -- ARGV: delay in ms, tokens. Returns how many were leased.
 local delay = tonumber(ARGV[1])
-local at, lease = now(), call('HGET', q, 'lease')
+local ms, lease = now(), call('HGET', q, 'lease')
 local found = 0
 for i = 2, #ARGV do
   local token = ARGV[i]
-  if call('ZREM', q .. ':l', token) == 1 then
+  local id, deliveries, runs, bucket = parts_of(token)
+  local value = call('HGET', q .. ':l' .. bucket, token)
+  if value then
+    call('HDEL', q .. ':l' .. bucket, token)
+  else
+    value = take_renamed(token)
+  end
+  if value then
     found = found + 1
-    local id, deliveries, runs = parts(token)
     if delay == 0 then
-      give_back(id, deliveries, runs, at, lease)
-    elseif call('HEXISTS', q .. ':e', id) == 1 then
+      give_back(id, value, deliveries, runs, ms, lease)
+    elseif call('ZREM', q .. ':k', id) == 0 then
+      call('HSET', q .. ':e', id, value)
       call('HSET', q .. ':t', id, deliveries .. ':' .. runs)
-      call('ZADD', q .. ':d', at + delay, id)
+      call('ZADD', q .. ':d', ms + delay, id)
     end
   end
 end

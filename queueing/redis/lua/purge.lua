@@ -1,5 +1,4 @@
+-- with requests
 -- Removes all requests. Returns nothing.
-for _, part in ipairs({'e', 'w', 'l', 'r', 'd', 't', 'z'}) do
-  call('DEL', q .. ':' .. part)
-end
+remove_requests()
 return false

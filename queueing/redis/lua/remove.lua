@@ -1,7 +1,6 @@
+-- with requests
 -- Removes the queue; the registrations of workers end. Returns nothing.
-call('DEL', q)
-for _, part in ipairs({'e', 'w', 'l', 'r', 'd', 't', 'z', 'i', 'h'}) do
-  call('DEL', q .. ':' .. part)
-end
+remove_requests()
+call('DEL', q, q .. ':i', q .. ':h')
 call('SPUBLISH', q .. ':x', '-')
 return false
