@@ -39,7 +39,7 @@ from wire.ids import request_id
 
 LENGTHS = (0, 1_000, 10_000, 100_000)
 """Requests that wait in a queue when it is measured."""
-MOVED = 2_000
+MOVED = 5_000
 """Requests of one round, in each queue: published, then leased, then acknowledged."""
 FLAT = 0.10
 MAX_POSITION_MS = 1.0
@@ -49,6 +49,7 @@ MAX_IDLE_CPU = 0.01
 _PROCESS = 1
 _ENVELOPE = os.urandom(300)
 _AT_ONCE = 1_000
+_SLOTS = 128
 _CONNECTING = 100
 _START_S = 10.0
 _PATIENCE_S = 60.0
@@ -117,13 +118,15 @@ class Line:
             await self._until(self._stored, expected - count)
 
     async def lease(self, count: int) -> None:
-        """Take so many requests."""
-        self.consumer.want(count)
+        """Take so many requests, as many at a time as the worker has slots."""
 
         async def leased() -> int:
             return len(self.leases)
 
-        await self._until(leased, count)
+        for first in range(0, count, _SLOTS):
+            end = min(first + _SLOTS, count)
+            self.consumer.want(end - first)
+            await self._until(leased, end)
         self.consumer.want(0)
 
     async def acknowledge(self) -> None:
@@ -300,9 +303,10 @@ def _show(spreads: dict[tuple[int, str], Spread]) -> None:
 
 
 def _flat(kind: str, spreads: dict[tuple[int, str], Spread]) -> Bar:
-    medians = [spreads[length, kind].median for length in LENGTHS]
-    middle = (max(medians) + min(medians)) / 2
-    off = max(medians) / middle - 1
+    # The lowest rounds: what else runs on the machine only adds.
+    lowest = [spreads[length, kind].low for length in LENGTHS]
+    middle = (max(lowest) + min(lowest)) / 2
+    off = max(lowest) / middle - 1
     title = f"CPU of {kind}, from {LENGTHS[0]:,} to {LENGTHS[-1]:,} waiting"
     return Bar(title, f"±{off * 100:.1f} %", f"±{FLAT * 100:.0f} %", off <= FLAT)
 
