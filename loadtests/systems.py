@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from redis import Redis
+
 from loadtests import catalog, proc
 from loadtests.children import Child, Children, StartError
 from loadtests.figures import (
@@ -238,6 +240,8 @@ def _gateway(
         if not child.terminate():
             raise StartError("gateway dev does not end")
     child, ready = _dev(name, tree, slots, run, folder, queue=queue)
+    if queue == "redis":
+        _keep_in_memory(ready["redis_url"], folder / _DATA)
     headers = _headers(ready)
     processes = proc.tree([child.pid])
     roles = {process.role: process for process in processes}
@@ -252,6 +256,13 @@ def _gateway(
     nats_url = ready["nats_url"]
     ready_s = _ready_s(processes, folder, functions)
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
+
+
+def _keep_in_memory(url: str, folder: Path) -> None:
+    """Switch the append-only file off: a queue in JetStream is in memory too."""
+    password = (folder / "redis" / "gateway.password").read_text()
+    with closing(Redis.from_url(url, username="gateway", password=password)) as client:
+        client.config_set("appendonly", "no")
 
 
 def _headers(ready: dict[str, str]) -> tuple[tuple[str, str], ...]:
