@@ -1,18 +1,16 @@
 """A gateway process's access to Redis: one connection for queue, administration and bus."""
 
-import ssl
 from collections.abc import Mapping
 
 from queueing.interface import WorkerCredentials
-from queueing.redis.addresses import parse_server
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.bus import RedisBus
 from queueing.redis.connection import RedisConnection
-from queueing.redis.link import RedisOptions
 from queueing.redis.metrics import register_connection, register_queue
+from queueing.redis.options import redis_options
 from queueing.redis.queue import QueueLimits, RedisQueue
 from queueing.redis.scripts import GATEWAY
-from queueing.redis.settings import GatewayRedisSettings, RedisSettings
+from queueing.redis.settings import GatewayRedisSettings
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
 
@@ -74,24 +72,6 @@ class RedisGatewayBroker:
         """End the connection."""
         await self.bus.close()
         await self._connection.close()
-
-
-def redis_options(
-    redis: RedisSettings, name: str, scripts: tuple[str, ...], urls: tuple[str, ...] = ()
-) -> RedisOptions:
-    """Return the options of a connection; ``urls`` replace those of the settings."""
-    return RedisOptions(
-        servers=tuple(parse_server(url) for url in urls or redis.urls),
-        sentinel_master=redis.sentinel_master,
-        user=redis.user,
-        password=redis.password.get_secret_value() if redis.password else "",
-        sentinel_password=(
-            redis.sentinel_password.get_secret_value() if redis.sentinel_password else ""
-        ),
-        tls=ssl.create_default_context(cafile=redis.ca_file) if redis.ca_file else None,
-        name=name,
-        scripts=scripts,
-    )
 
 
 def queue_limits(queue: QueueSettings) -> QueueLimits:

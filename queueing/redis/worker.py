@@ -7,9 +7,9 @@ from queueing.interface import ConnectionListener, Lease
 from queueing.redis.accounts import RedisLogin
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
-from queueing.redis.gateway import redis_options
 from queueing.redis.link import Link
 from queueing.redis.metrics import register_connection
+from queueing.redis.options import redis_options
 from queueing.redis.scripts import WORKER
 from queueing.redis.settings import WorkerRedisSettings
 from queueing.worker_metrics import register_consumer
