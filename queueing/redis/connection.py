@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from queueing.redis.addresses import Server
-from queueing.redis.commands import SLOTS
+from queueing.redis.commands import SLOTS, encode
 from queueing.redis.errors import (
     NO_LONGER_MASTER,
     Redirect,
@@ -64,6 +64,7 @@ class RedisConnection(LinkOwner):
         self.last_error = ""
         self.connects = self.losses = self.errors = self.failures = 0
         self._carried = [0, 0, 0, 0]
+        self._loading: set[Link] = set()
 
     # Start and end
 
@@ -163,11 +164,14 @@ class RedisConnection(LinkOwner):
         return is_passing(error)
 
     def _load_scripts(self, link: Link) -> None:
+        if link in self._loading:
+            # Many calls are refused at once.
+            return
+        self._loading.add(link)
         for name in self.options.scripts:
-            text = script(name).text
-            link.send(
-                b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(text), text), _ignore
-            )
+            link.send(encode(b"SCRIPT", b"LOAD", script(name).text), _ignore)
+        if not link.send(encode(b"PING"), lambda _reply: self._loading.discard(link)):
+            self._loading.discard(link)
 
     def look_again(self) -> None:
         """Look for the masters again: a slot has moved."""

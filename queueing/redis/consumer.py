@@ -8,8 +8,9 @@ something:
 
     unbound ──bind──▶ bound ──link lost, queue gone──▶ unbound
 
-When it binds it says which leases it has: others were on their way when a link was lost, and are
-given back. Leases that ended while unbound are told after the next binding.
+When it binds on new links it says which leases it has: others were on their way when a link was
+lost, and are given back. Before that its registrations end and all messages are read: none is on
+its way then. Leases that ended while unbound are told after the next binding.
 
 A process that stood still finds messages whose leases may be over (`queueing.standstill`): they are
 dropped. When many requests wait and are short, a few are taken before there are slots for them
@@ -158,7 +159,7 @@ class PushConsumer:
         self.generation = b""
         self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._binder: asyncio.Task[None] | None = None
-        self._is_binding_again = False
+        self._is_binding_again = self._has_new_links = False
         # Tokens of leases that this process has, and of those that ended and were not told.
         self._tokens: set[bytes] = set()
         self._ended: list[bytes] = []
@@ -255,6 +256,7 @@ class PushConsumer:
     # Binding
 
     def _on_ready(self, _link: Link) -> None:
+        self._has_new_links = True
         self._bind_soon()
 
     def _bind_soon(self) -> None:
@@ -274,13 +276,8 @@ class PushConsumer:
                 # `_on_ready` binds again.
                 return
             self._is_binding_again = False
-            tokens = (*self._tokens, *self._ended, *self._unsent)
-            self._asked = 0
-            frame = self._keys.frame(
-                main, "bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE]
-            )
             try:
-                life, lease_ms = await main.call_frame(frame, _CALL_S)
+                life, lease_ms = await self._call_bind(main)
             except RedisError as error:
                 self._connection.note_error(main, error)
                 emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
@@ -293,6 +290,28 @@ class PushConsumer:
             if life:
                 self._bound(main, life, lease_ms / 1000)
             return
+
+    async def _call_bind(self, main: Link) -> Reply:
+        is_new = self._has_new_links
+        tokens: tuple[bytes, ...] = ()
+        if is_new:
+            # What is pushed for a registration of before could else be given back and run.
+            await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
+            await self._subscriber.read_all(_CALL_S)
+            tokens = (*self._tokens, *self._ended, *self._unsent)
+        self._asked = 0
+        frame = self._keys.frame(
+            main,
+            "bind",
+            self._name,
+            main.run,
+            b"%d" % is_new,
+            *tokens[: 10 * _MAX_AT_ONCE],
+        )
+        reply = await main.call_frame(frame, _CALL_S)
+        if self._subscriber.main is main:
+            self._has_new_links = False
+        return reply
 
     def _bound(self, main: Link, life: bytes, lease_s: float) -> None:
         epoch = life.partition(b" ")[0]

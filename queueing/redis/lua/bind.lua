@@ -1,7 +1,7 @@
 -- with leases, hand_over, give_back, life
--- Begins, or begins again, what a worker has with the queue. Its former registrations end, and so
--- do its leases that it does not know of: they were on their way when a link was lost.
--- ARGV: worker, life of the server, tokens that the worker has.
+-- Begins, or begins again, what a worker has with the queue. Its former registrations end. On new
+-- links its leases that it does not know of end too: they were on their way when a link was lost.
+-- ARGV: worker, life of the server, 1 on new links or 0, tokens that the worker has.
 -- Returns {life of the queue or '', lease in ms}.
 local worker = ARGV[1]
 call('LREM', q .. ':i', 0, worker)
@@ -11,8 +11,11 @@ if not m[1] then
 end
 local life, lease, ms = adopt(m[1], ARGV[2]), m[2], now()
 call('ZADD', q .. ':h', ms, worker)
+if ARGV[3] == '0' then
+  return {life, tonumber(lease)}
+end
 local has = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local id, deliveries, runs = parts_of(ARGV[i])
   has[id .. ':' .. deliveries .. ':' .. runs] = true
 end
