@@ -27,7 +27,7 @@ from tests.support.programs import Program, gateway
 from tests.support.queue_harness import REGION
 from tests.support.raw_server import HEALTHY, OK, Peer, RawServer
 from tests.support.registered_agent import Platform, running_platform
-from tests.support.stack import LEASE_S, Demo, Gateway, metrics, runs_of, start
+from tests.support.stack import LEASE_S, Demo, Gateway, runs_of, start, until_waiting
 from tests.support.waiting import PATIENCE_S, until
 from tests.support.websockets import TEXT, Connection, SocketServer
 from wire.ids import FunctionId, VersionId
@@ -92,15 +92,6 @@ class World:
         begun, connects = time.time(), self.platform.workers.connects
         await until(lambda: self.platform.workers.connects - connects, lambda n: n >= RENEWALS)
         assert time.time() - begun > TOKEN_S + 1
-
-    async def until_waiting(self, count: int) -> None:
-        """Wait until so many calls wait in the queue."""
-
-        async def depth() -> float:
-            shown = await metrics(self.gateway.admin_url)
-            return sum(n for name, n in shown.items() if name.startswith("gateway_queue_depth{"))
-
-        await until(depth, lambda found: found == count)
 
     def client(self, credential: str = "", *, http2: bool = False) -> httpx.AsyncClient:
         """Return a client that calls with ``credential``, the function's key by default."""
@@ -292,7 +283,7 @@ async def test_calls_go_on_when_the_credential_that_admitted_them_ends(
         calls = [start(client.post("/a", content=b"x")) for client in clients]
         await inference.until_runs(len(calls))
         waiting = [start(client.post("/b", content=b"x")) for client in clients]
-        await world.until_waiting(len(waiting))
+        await until_waiting(world.gateway, len(waiting))
         await until(statuses, lambda found: found == {401, 404}, what="the end of a token")
         await store.revoke_key("demo")
         issuer.rotate()
