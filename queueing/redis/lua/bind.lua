@@ -2,17 +2,19 @@
 -- Begins, or begins again, what a worker has with the queue. Its former registrations end. On new
 -- links its leases that it does not know of end too: they were on their way when a link was lost.
 -- ARGV: worker, life of the server, 1 on new links or 0, tokens that the worker has.
--- Returns {life of the queue or '', lease in ms}.
+-- Returns the life of the queue or ''.
 local worker = ARGV[1]
 call('LREM', q .. ':i', 0, worker)
-local m = call('HMGET', q, 'life', 'lease')
-if not m[1] then
-  return {'', 0}
+local life, width = present_life()
+if not life then
+  return ''
 end
-local life, lease, ms = adopt(m[1], ARGV[2]), m[2], now()
-call('ZADD', q .. ':h', ms, worker)
+life = adopt(life, ARGV[2])
+local t = call('TIME')
+local bucket = bucket_of(t, width)
+call('ZADD', q .. ':h', t[1], worker)
 if ARGV[3] == '0' then
-  return {life, tonumber(lease)}
+  return life
 end
 local has = {}
 for i = 4, #ARGV do
@@ -20,8 +22,8 @@ for i = 4, #ARGV do
   has[id .. ':' .. deliveries .. ':' .. runs] = true
 end
 local ending, looked = ':' .. worker, 0
-for bucket = 0, 15 do
-  local name = q .. ':l' .. bucket
+for number = 0, 15 do
+  local name = q .. ':l' .. number
   -- With more leases than this, those of lost messages run out.
   if looked < 5000 then
     for _, token in ipairs(call('HKEYS', name)) do
@@ -31,10 +33,10 @@ for bucket = 0, 15 do
         if not has[id .. ':' .. deliveries .. ':' .. runs] then
           local value = call('HGET', name, token)
           call('HDEL', name, token)
-          give_back(id, value, deliveries, runs, ms, lease)
+          give_back(id, value, deliveries, runs, bucket)
         end
       end
     end
   end
 end
-return {life, tonumber(lease)}
+return life
