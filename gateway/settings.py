@@ -53,6 +53,7 @@ def _not_unix(address: Address) -> Address:
 
 
 TcpAddress = Annotated[Address, After(_not_unix)]
+StoreBackend = Literal["nats", "redis"]
 Count = Annotated[int, AtLeast(1)]
 Bytes = Annotated[int, AtLeast(0)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
@@ -172,12 +173,14 @@ class AttachSettings(Section):
 
 
 class StoreSettings(Section):
-    """The store: functions, versions, accounts and keys in NATS KV."""
+    """The store: functions, versions, accounts and keys in NATS KV or in Redis."""
 
+    backend: StoreBackend = "nats"
+    """Servers that keep it: those of the section nats or of the section redis."""
     bucket_prefix: Name = "gateway"
     """Prefix of the bucket names."""
     replicas: Replicas = 1
-    """Copies of each bucket in the cluster."""
+    """Copies of each bucket in the NATS cluster; Redis has as many as it has replicas."""
 
 
 class ControlSettings(Section):

@@ -6,6 +6,7 @@ A new backend adds its section to both classes at the end, and nowhere else in t
 from typing import Annotated
 
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
+from queueing.redis.settings import GatewayRedisSettings
 from runtime.setting_rules import AtLeast, AtMost
 from runtime.settings import Name, Seconds, Section
 
@@ -36,6 +37,7 @@ class GatewayBrokerSettings(Section):
     """The gateway's sections about the queue and its broker."""
 
     nats: GatewayNatsSettings = GatewayNatsSettings()
+    redis: GatewayRedisSettings = GatewayRedisSettings()
     queue: QueueSettings = QueueSettings()
 
 

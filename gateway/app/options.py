@@ -10,12 +10,18 @@ from gateway.settings import (
     AttachSettings,
     EdgeSettings,
     GatewaySettings,
+    StoreBackend,
     UploadSettings,
     WebSocketSettings,
 )
-from gateway.store.connection import NatsOptions
+from gateway.store.options import NatsOptions, RedisStoreOptions, StoreOptions
 from http1.server.limits import ServerLimits
+from queueing.redis.settings import GatewayRedisSettings
+from runtime.setting_rules import SecretText
 from wire.deadlines import MAX_INVOCATION_S
+
+_STORE_CLIENT = "gateway-store"
+"""The name that the store's connections give themselves at the servers."""
 
 
 def edge_limits(edge: EdgeSettings) -> ServerLimits:
@@ -57,15 +63,33 @@ def attach_limits(attach: AttachSettings) -> ServerLimits:
     )
 
 
-def store_options(settings: GatewaySettings) -> NatsOptions:
-    """Return the options of the store's connection; the store is in NATS KV."""
+def store_options(settings: GatewaySettings, backend: StoreBackend | None = None) -> StoreOptions:
+    """Return the options of the store's connection, by default at the configured backend."""
+    if (backend or settings.store.backend) == "redis":
+        return _redis_options(settings.redis)
     servers = settings.nats
     return NatsOptions(
         urls=servers.urls,
-        name="gateway-store",
+        name=_STORE_CLIENT,
         user=servers.user or None,
-        password=servers.password.get_secret_value() if servers.password else None,
-        token=servers.token.get_secret_value() if servers.token else None,
+        password=_secret(servers.password),
+        token=_secret(servers.token),
         credentials_file=servers.credentials_file,
         ca_file=servers.ca_file,
     )
+
+
+def _redis_options(servers: GatewayRedisSettings) -> RedisStoreOptions:
+    return RedisStoreOptions(
+        urls=servers.urls,
+        name=_STORE_CLIENT,
+        user=servers.user or None,
+        password=_secret(servers.password),
+        sentinel_master=servers.sentinel_master,
+        sentinel_password=_secret(servers.sentinel_password),
+        ca_file=servers.ca_file,
+    )
+
+
+def _secret(text: SecretText | None) -> str | None:
+    return text.get_secret_value() if text else None

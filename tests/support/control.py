@@ -25,10 +25,12 @@ from gateway.domain.queued_request import QueuedRequest
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
 from runtime.ids import new_uuid
@@ -231,12 +233,12 @@ async def control_plane(
     nats_url: str,
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
-    connect: Callable[[NatsOptions], StoreConnection] = StoreConnection,
+    connect: Callable[[NatsOptions], NatsStoreConnection] = NatsStoreConnection,
 ) -> AsyncIterator[ControlPlane]:
     """Serve the API on the store at ``nats_url`` while the block runs."""
     connection = connect(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
-    store = Store(connection)
+    store = NatsStore(connection)
     await store.prepare()
     catalog = WatchedCatalog()
     watcher = Watcher(store, catalog, CONTROL)

@@ -19,9 +19,11 @@ from gateway.app.credentials import CredentialChecker, JwtOptions
 from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
@@ -81,9 +83,9 @@ async def identity_plane(
     nats_url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
 ) -> AsyncIterator[IdentityPlane]:
     """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = StoreConnection(NatsOptions((nats_url,)))
+    connection = NatsStoreConnection(NatsOptions((nats_url,)))
     await connection.open(PATIENCE_S)
-    store = Store(connection)
+    store = NatsStore(connection)
     await store.prepare()
     master = Master(key_file)
     at = "2026-01-01T00:00:00.000000Z"

@@ -8,11 +8,12 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from gateway.store.connection import NatsOptions, StoreConnection
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.options import NatsOptions
 from tests.support.control import Client, ControlPlane
 
 
-class LateConnection(StoreConnection):
+class LateConnection(NatsStoreConnection):
     """The store's connection of a process; its feeds get messages only while ``hears`` is set."""
 
     def __init__(self, options: NatsOptions, hears: asyncio.Event) -> None:

@@ -4,8 +4,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import PATIENCE_S
 
@@ -27,10 +29,10 @@ class Filled:
 
 @asynccontextmanager
 async def opened(server: NatsServer) -> AsyncIterator[Filled]:
-    connection = StoreConnection(NatsOptions((server.url,)))
+    connection = NatsStoreConnection(NatsOptions((server.url,)))
     await connection.open(PATIENCE_S)
     try:
-        store = Store(connection)
+        store = NatsStore(connection)
         await store.prepare()
         yield Filled(server, store)
     finally:
