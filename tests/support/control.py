@@ -27,9 +27,8 @@ from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
-from gateway.store.nats.connection import NatsStoreConnection
-from gateway.store.nats.kv import NatsStore
-from gateway.store.options import NatsOptions
+from gateway.store.open import make_store
+from gateway.store.options import StoreOptions, options_at
 from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
@@ -230,15 +229,14 @@ def deployment_path(function_id: str, version_id: str) -> str:
 
 @asynccontextmanager
 async def control_plane(
-    nats_url: str,
+    url: str,
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
-    connect: Callable[[NatsOptions], NatsStoreConnection] = NatsStoreConnection,
+    store_at: Callable[[StoreOptions], Store] = make_store,
 ) -> AsyncIterator[ControlPlane]:
-    """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = connect(NatsOptions((nats_url,)))
-    await connection.open(PATIENCE_S)
-    store = NatsStore(connection)
+    """Serve the API on the store at ``url`` while the block runs."""
+    store = store_at(options_at([url], "test"))
+    await store.open(PATIENCE_S)
     await store.prepare()
     catalog = WatchedCatalog()
     watcher = Watcher(store, catalog, CONTROL)
@@ -272,4 +270,4 @@ async def control_plane(
             yield plane
     finally:
         await watcher.stop()
-        await connection.close()
+        await store.close()
