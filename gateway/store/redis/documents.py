@@ -33,14 +33,18 @@ class RedisStore(Store):
         await self.connection.close()
 
     async def prepare(self, *buckets: str) -> None:  # noqa: ARG002
-        """Warn of a server that may lose the store; buckets need not be made."""
-        memory = await self.connection.call("INFO", "memory")
-        persistence = await self.connection.call("INFO", "persistence")
-        policy = memory.get("maxmemory_policy", "")
-        if policy not in {"", "noeviction"}:
+        """Warn of a server that may lose what is written; buckets need not be made."""
+        info: dict[str, object] = {}
+        for section in ("memory", "persistence", "replication"):
+            info |= await self.connection.call("INFO", section)
+        policy = info["maxmemory_policy"]
+        if policy != "noeviction":
             emit(_log, "store.may_be_evicted", logging.WARNING, maxmemory_policy=policy)
-        if not persistence.get("aof_enabled"):
+        if not info["aof_enabled"]:
             emit(_log, "store.not_durable", logging.WARNING, appendonly="no")
+        # This member is there only if min-replicas-to-write is set.
+        if info["connected_slaves"] and "min_slaves_good_slaves" not in info:
+            emit(_log, "store.not_replicated", logging.WARNING, min_replicas_to_write=0)
 
     async def put_raw(
         self, bucket: str, name: str, data: bytes, revision: int | None = None

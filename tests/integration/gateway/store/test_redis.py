@@ -175,8 +175,18 @@ async def test_a_server_that_may_lose_the_store_is_warned_of(
         await redis_server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
         await redis_server.run("CONFIG", "SET", "appendonly", "yes")
         await store.prepare()
+        async with running_redis_server(args=["--replicaof", f"127.0.0.1 {redis_server.port}"]):
+            await until(lambda: redis_server.info("replication"), lambda i: i["connected_slaves"])
+            await store.prepare()
+            await redis_server.run("CONFIG", "SET", "min-replicas-to-write", 1)
+            await store.prepare()
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == ["store.not_durable", "store.may_be_evicted", "store.not_durable"]
+    assert told == [
+        "store.not_durable",
+        "store.may_be_evicted",
+        "store.not_durable",
+        "store.not_replicated",
+    ]
 
 
 async def test_a_cluster_is_followed_and_written_to_while_its_slots_move() -> None:
@@ -231,3 +241,26 @@ async def test_addresses_that_cannot_work_are_told_at_once() -> None:
     store = make_store(RedisStoreOptions(("http://127.0.0.1:1",)))
     async with asyncio.timeout(PATIENCE_S):
         assert "redis://" in await failure(store.open)
+
+
+async def test_a_master_that_the_sentinels_have_replaced_is_left_though_it_still_responds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    servers = SentinelSet()
+    try:
+        await servers.start()
+        async with following(*servers.urls, sentinel_master=servers.name) as followed:
+            await followed.store.put(KEY)
+            await followed.model.until(lambda: knows(followed, KEY))
+            await servers.fail_over()
+            await until(servers.current, lambda master: master is servers.replica)
+            async with opened(servers.replica.url) as writer:
+                await writer.revoke_key("key")
+            await followed.model.until(lambda: not knows(followed, KEY))
+    finally:
+        await servers.close()
+    # By itself it ends its connections after ten seconds.
+    left = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "store.disconnected"]
+    assert [fields["error"] for fields in left] == [
+        f"127.0.0.1:{servers.replica.port} is the master now"
+    ]
