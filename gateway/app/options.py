@@ -10,13 +10,12 @@ from gateway.settings import (
     AttachSettings,
     EdgeSettings,
     GatewaySettings,
-    StoreBackend,
     UploadSettings,
     WebSocketSettings,
 )
 from gateway.store.options import NatsOptions, RedisStoreOptions, StoreOptions
 from http1.server.limits import ServerLimits
-from queueing.redis.settings import GatewayRedisSettings
+from queueing.settings import Backend
 from runtime.setting_rules import SecretText
 from wire.deadlines import MAX_INVOCATION_S
 
@@ -63,31 +62,28 @@ def attach_limits(attach: AttachSettings) -> ServerLimits:
     )
 
 
-def store_options(settings: GatewaySettings, backend: StoreBackend | None = None) -> StoreOptions:
+def store_options(settings: GatewaySettings, backend: Backend | None = None) -> StoreOptions:
     """Return the options of the store's connection, by default at the configured backend."""
     if (backend or settings.store.backend) == "redis":
-        return _redis_options(settings.redis)
-    servers = settings.nats
+        redis = settings.redis
+        return RedisStoreOptions(
+            urls=redis.urls,
+            name=_STORE_CLIENT,
+            user=redis.user or None,
+            password=_secret(redis.password),
+            sentinel_master=redis.sentinel_master,
+            sentinel_password=_secret(redis.sentinel_password),
+            ca_file=redis.ca_file,
+        )
+    nats = settings.nats
     return NatsOptions(
-        urls=servers.urls,
+        urls=nats.urls,
         name=_STORE_CLIENT,
-        user=servers.user or None,
-        password=_secret(servers.password),
-        token=_secret(servers.token),
-        credentials_file=servers.credentials_file,
-        ca_file=servers.ca_file,
-    )
-
-
-def _redis_options(servers: GatewayRedisSettings) -> RedisStoreOptions:
-    return RedisStoreOptions(
-        urls=servers.urls,
-        name=_STORE_CLIENT,
-        user=servers.user or None,
-        password=_secret(servers.password),
-        sentinel_master=servers.sentinel_master,
-        sentinel_password=_secret(servers.sentinel_password),
-        ca_file=servers.ca_file,
+        user=nats.user or None,
+        password=_secret(nats.password),
+        token=_secret(nats.token),
+        credentials_file=nats.credentials_file,
+        ca_file=nats.ca_file,
     )
 
 

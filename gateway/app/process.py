@@ -125,8 +125,12 @@ class GatewayProcess:
             sys.stdout.fileno(), render=None if settings.log.format == "json" else logs.as_text
         )
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
+        control = settings.control
         self._broker = open_gateway_broker(
-            settings, self._number, self._registry, settings.control.nats_urls
+            settings,
+            self._number,
+            self._registry,
+            control.redis_urls if settings.queue.backend == "redis" else control.nats_urls,
         )
         self._queue = self._broker.queue
         self._model = ReadModel()

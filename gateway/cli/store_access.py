@@ -13,10 +13,11 @@ from gateway.app.options import store_options
 from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.options import is_url
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.settings import StoreBackend, StoreSettings, read_settings
+from gateway.settings import StoreSettings, read_settings
 from gateway.store.open import make_store
 from gateway.store.options import REDIS_SCHEMES, StoreOptions
 from gateway.store.records import Store
+from queueing.settings import Backend
 from runtime.settings import SettingsError
 
 CONNECT_TIMEOUT_S = 2.0
@@ -96,9 +97,9 @@ async def _connect_and_use(
         raise StoreUnusable(f"The store at {servers} cannot be used: {error}.") from None
 
 
-def _backend_of(urls: Sequence[str]) -> StoreBackend:
+def _backend_of(urls: Sequence[str]) -> Backend:
     """Return the backend whose servers all ``urls`` are. Ends the program if there is none."""
-    found: set[StoreBackend] = set()
+    found: set[Backend] = set()
     for url in urls:
         complete = url if "://" in url else f"nats://{url}"
         if is_url(complete, *_NATS_SCHEMES):

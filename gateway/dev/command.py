@@ -1,4 +1,4 @@
-"""`gateway dev`: runs nats-server, gateway, inference servers and worker agents on loopback."""
+"""`gateway dev`: runs brokers, gateway, inference servers and worker agents on loopback."""
 
 import asyncio
 import contextlib
@@ -39,6 +39,7 @@ from gateway.provision.local.orphans import kill_orphans
 from http1.server.listener import MAX_PORT
 from queueing.interface import EmbeddedBrokerError
 from queueing.open import embedded_broker
+from queueing.settings import Backend
 from runtime import lifecycle, logs
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
 from runtime.tasks import spawn
@@ -141,6 +142,13 @@ def dev(  # noqa: PLR0913 - one argument per option
             max=MAX_PORT,
         ),
     ] = 8443,
+    queue: Annotated[
+        Backend,
+        typer.Option(
+            help="What holds the queue; redis starts a valkey-server, or a redis-server, for it "
+            "beside the nats-server, which then holds the store alone.",
+        ),
+    ] = "nats",
     nats_port: Annotated[
         int, typer.Option(metavar="PORT", help="Port of the nats-server.", min=0, max=MAX_PORT)
     ] = 0,
@@ -192,6 +200,7 @@ def dev(  # noqa: PLR0913 - one argument per option
             ),
             port=port,
             tls_port=tls_port if tls else None,
+            queue=queue,
             nats_port=nats_port,
             admin_port=admin_port,
             processes=processes,
@@ -248,8 +257,8 @@ async def _run(options: DevOptions) -> int:
                 stack.callback(options.ready_file.unlink, missing_ok=True)
             stop_s = 2 * options.grace_s + _STOP_S
             async with Children(folder, stop_s) as children:
-                broker = await _start_broker(options, folder, children, lock.fileno())
-                running = await _start(options, folder, children, broker)
+                brokers = await _start_brokers(options, folder, children, lock.fileno())
+                running = await _start(options, folder, children, brokers)
                 keeper.block_signals()
                 # A stop signal that had arrived before cancels this task here.
                 await asyncio.sleep(POLL_S)
@@ -282,40 +291,56 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-class Broker(NamedTuple):
-    """The broker of queue and store, once it is ready; ``gateway_env`` are settings for it."""
+class Brokers(NamedTuple):
+    """The brokers of queue and store, once they are ready; ``gateway_env`` are settings for them.
 
-    url: str
+    ``redis_url`` is empty if NATS holds the queue too.
+    """
+
+    nats_url: str
+    redis_url: str
     gateway_env: dict[str, str]
 
 
-async def _start_broker(options: DevOptions, folder: Path, children: Children, lock: int) -> Broker:
-    """Start the broker, which inherits the file descriptor ``lock``."""
-    broker = embedded_broker(folder, HOST, options.nats_port)
-    say(f"starting {broker.name}")
-    server = children.start(broker.name, broker.argv, broker.environment, [lock])
-    with _telling_of(server):
-        await server.line_with(broker.ready_line, _START_S)
-        url = broker.url(await server.line_with(broker.listening_line, _START_S))
-    return Broker(url, broker.gateway_environment(url))
+async def _start_brokers(
+    options: DevOptions, folder: Path, children: Children, lock: int
+) -> Brokers:
+    """Start the brokers, which inherit the file descriptor ``lock``."""
+    ports: dict[Backend, int] = {"nats": options.nats_port}
+    if options.queue == "redis":
+        ports["redis"] = 0
+    urls: dict[Backend, str] = {}
+    env: dict[str, str] = {}
+    for backend, port in ports.items():
+        broker = embedded_broker(folder, HOST, port, backend)
+        say(f"starting {broker.name}")
+        server = children.start(broker.name, broker.argv, broker.environment, [lock])
+        with _telling_of(server):
+            await server.line_with(broker.ready_line, _START_S)
+            url = broker.url(await server.line_with(broker.listening_line, _START_S))
+        urls[backend] = url
+        env |= broker.gateway_environment(url)
+    return Brokers(urls["nats"], urls.get("redis", ""), env)
 
 
 def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
     return telling(say, lambda elapsed_s: [f"waiting for {child.name} ({elapsed_s:.0f} s)"])
 
 
-async def _start(options: DevOptions, folder: Path, children: Children, broker: Broker) -> Running:
+async def _start(
+    options: DevOptions, folder: Path, children: Children, brokers: Brokers
+) -> Running:
     """Start the gateway and deploy the functions; return once each has responded to a call.
 
     gRPC functions are not called, only healthy: a call needs a client for HTTP/2.
     """
     say("starting the gateway")
-    prepared = await prepare_store(broker.url, folder)
+    prepared = await prepare_store(brokers.nats_url, folder)
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
-    env = _gateway_env(options, folder, broker)
+    env = _gateway_env(options, folder, brokers.gateway_env)
     certificates = None
     if options.tls_port is not None:
         certificates = make_certificates(folder / "tls")
@@ -326,7 +351,13 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         api = DevApi(session, api_url, prepared.api_key)
         functions = await _deploy(options, folder / "instances", children, api, prepared)
         running = Running(
-            functions, prepared.api_key, port, f"http://{ready['admin']}", broker.url, folder
+            functions,
+            prepared.api_key,
+            port,
+            f"http://{ready['admin']}",
+            brokers.nats_url,
+            folder,
+            redis_url=brokers.redis_url,
         )
         if certificates is not None:
             secure = Secured(tls_port, str(certificates.authority))
@@ -481,7 +512,7 @@ _CONTROL_ENV = {
 }
 
 
-def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str, str]:
+def _gateway_env(options: DevOptions, folder: Path, broker_env: dict[str, str]) -> dict[str, str]:
     cluster = {
         "name": CLUSTER,
         "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
@@ -493,7 +524,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
         "GATEWAY_EDGE__PROCESSES": str(options.processes),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
-        **broker.gateway_env,
+        **broker_env,
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
         "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(options.start_timeout_s),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),

@@ -22,7 +22,10 @@ class Secured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The running system; ``api_key`` may call each of its functions."""
+    """The running system; ``api_key`` may call each of its functions.
+
+    ``redis_url`` is empty if NATS holds the queue.
+    """
 
     functions: tuple[DevFunction, ...]
     api_key: str
@@ -31,6 +34,7 @@ class Running:
     nats_url: str
     folder: Path
     secured: Secured | None = None
+    redis_url: str = ""
 
     @property
     def address(self) -> str:
@@ -71,6 +75,7 @@ def ready_document(running: Running) -> dict[str, object]:
         },
         "api_key": running.api_key,
         "nats_url": running.nats_url,
+        **({"redis_url": running.redis_url} if running.redis_url else {}),
     }
 
 
@@ -86,6 +91,7 @@ def ready_text(running: Running) -> str:
         *_tls_lines(running.secured),
         f"  metrics     {running.admin_url}/metrics",
         f"  NATS        {running.nats_url}",
+        *_redis_lines(running),
         f"  logs        {running.folder}",
         f"              gateway logs NAME --folder {running.folder}/instances",
     ]
@@ -118,6 +124,15 @@ def _tls_lines(secured: Secured | None) -> Sequence[str]:
         f"  TLS         {secured.url}, HTTP/2 and HTTP/1.1; also for the host names of functions",
         f"              trust its authority: curl --cacert {file}",
         f"              SSL_CERT_FILE={file} for Python and Go, NODE_EXTRA_CA_CERTS for Node",
+    ]
+
+
+def _redis_lines(running: Running) -> Sequence[str]:
+    if not running.redis_url:
+        return []
+    return [
+        f"  Redis       {running.redis_url}, the user is gateway, the password in",
+        f"              {running.folder}/redis/gateway.password",
     ]
 
 

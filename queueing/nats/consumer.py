@@ -11,15 +11,11 @@ Acknowledgements that are given while unbound are sent after the next binding if
 consumer is still the same. If it is another one, the sequences of old leases may belong to other
 requests, and the acknowledgements are dropped.
 
-A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
-over and belong to others by now; so does one whose connection was cut off for a while. `_watch`
-notices both, the latter by missing heartbeats. What arrives before the next round trip to the
-server is dropped: an ack or nak would end the lease of another worker. After a shorter standstill
-all leases are renewed, and once more after that round trip: those that waited in the socket have
-lost as much of their time.
+After a standstill of the process or its connection (`queueing.standstill`) what arrives before the
+next round trip to the server is dropped. Missing heartbeats tell of a connection that was cut off.
 
 When many requests wait and are short, a few are pulled before there are slots for them
-(`queueing.nats.held`). They are not begun: they are given back when pulling stops, and when the
+(`queueing.held`). They are not begun: they are given back when pulling stops, and when the
 connection or the queue is lost.
 
 A broker that crashed may have kept a request on disk and forgotten that it was delivered. Its next
@@ -29,12 +25,13 @@ the consumer was last bound (`PulledLease.is_first_known`).
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from queueing.cancels import CancelMemory
+from queueing.held import HeldLeases
 from queueing.interface import Lease
 from queueing.nats.acks import (
     ACK,
@@ -48,7 +45,6 @@ from queueing.nats.acks import (
     stored_at_ns_of,
 )
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
-from queueing.nats.held import HeldLeases
 from queueing.nats.jetstream import (
     API,
     JetStream,
@@ -68,6 +64,7 @@ from queueing.nats.protocol import (
     header_value,
     status_of,
 )
+from queueing.standstill import WATCH_S, Standstill, boot_clock_s
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
@@ -78,26 +75,10 @@ _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
 _MAX_SILENT_HEARTBEATS = 2
-_WATCH_S = 0.25
-_DEFAULT_LEASE_S = 30.0
-_STANDSTILL = 0.75
-"""The part of a lease for which the process may stand still: later its leases may be over."""
-_PAUSE_S = 1.0
-"""After so long a standstill, or a third of that part if it is less, the leases are renewed.
-
-But not before a look of `PullConsumer` at itself was left out.
-"""
-_SILENT_HEARTBEATS = 1.5
-"""And after a silence of the connection of so many intervals between heartbeats."""
 _AHEAD_EXPIRES_S = 0.02
 """So long is a pull open for requests that were known to wait: other workers may have got them."""
-_RENEWAL = 0.4
-"""The part of a lease after which it is renewed, if that was not asked for before."""
 # A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
-
-# Goes on while the machine is suspended, which the loop's clock does not.
-_boot_clock_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 _log = logging.getLogger("queueing.nats.consumer")
 
@@ -107,18 +88,15 @@ class PullOptions:
     """How a worker pulls. A pull that is not filled ends after ``expires_s`` and is renewed.
 
     The broker sends a heartbeat every ``heartbeat_s``; when two are missing, the pull counts as
-    lost. ``max_batch`` is the largest pull. The ids of at most ``max_cancels`` cancelled requests
-    are kept for ``cancel_memory_s``. ``api`` is the prefix of JetStream's API subjects.
+    lost. ``max_batch`` is the largest pull. ``api`` is the prefix of JetStream's API subjects.
     ``boot_clock`` returns seconds that also pass while the machine is suspended.
     """
 
     expires_s: float = 300.0
     heartbeat_s: float = 5.0
     max_batch: int = 5000
-    max_cancels: int = 10_000
-    cancel_memory_s: float = 300.0
     api: str = API
-    boot_clock: Callable[[], float] = _boot_clock_s
+    boot_clock: Callable[[], float] = boot_clock_s
 
 
 class PulledLease:
@@ -150,7 +128,7 @@ class PulledLease:
 
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
-        return self._consumer.stood_still()
+        return self._consumer.is_over()
 
     def followers(self) -> int:
         """Return how many requests waited when this one was leased; 0 once the lease has ended."""
@@ -236,22 +214,19 @@ class PullConsumer:
         self._max_batch = self._options.max_batch
         # Whether requests wait: the last one that was leased says it, or a pull that waits does.
         self._has_received = self._is_line_empty = self._has_followers = False
+        self._stood_s = 0.0
         self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
-        self._cancelled: dict[str, float] = {}
         loop = asyncio.get_running_loop()
-        self._clock = loop.time
+        self._cancels = CancelMemory(loop.time)
         self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
-        self._watcher = Ticker(_WATCH_S, self._watch)
+        self._watcher = Ticker(WATCH_S, self._watch)
         self._boot_clock = self._options.boot_clock
-        self._held = HeldLeases(self._boot_clock, self.stood_still)
-        self._lease_s = _DEFAULT_LEASE_S
-        self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
-        self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
-        self._is_reading_up = self._is_catching_up = False
-        self.pulls = self.bound_at_ns = self._read_bytes = 0
+        self._standstill = Standstill(self, self._stream, self._boot_clock)
+        self._held = HeldLeases(self._boot_clock, self._standstill.may_be_over)
+        self.pulls = self.bound_at_ns = 0
 
     @property
     def lapsed(self) -> int:
@@ -267,7 +242,7 @@ class PullConsumer:
         )
         self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
-        self._read_at = self._watched_at = self._boot_clock()
+        self._standstill.start()
         self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
@@ -384,8 +359,7 @@ class PullConsumer:
             self._leased = (0, 0)
         self._created = state.created
         if state.lease_s:
-            self._lease_s = state.lease_s
-            self._max_standstill_s = _STANDSTILL * state.lease_s
+            self._standstill.set_lease(state.lease_s)
 
     def _on_bound(self) -> None:
         self._is_bound = True
@@ -398,7 +372,8 @@ class PullConsumer:
         for ack_subject, ack in unsent.items():
             self.acknowledge(ack_subject, ack, self._epoch)
         # None was while the broker was away.
-        self._renew_all()
+        self._standstill.renewed()
+        self._renew()
         self._refill()
 
     # Pulling
@@ -424,7 +399,7 @@ class PullConsumer:
             pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
                 batch,
                 int(self._options.expires_s * 1e9),
-                int(self._heartbeat_s() * 1e9),
+                int(self.heartbeat_s() * 1e9),
             )
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
@@ -442,11 +417,6 @@ class PullConsumer:
         if is_empty is not self._is_line_empty:
             self._is_line_empty = is_empty
             self._on_line()
-
-    def _heartbeat_s(self) -> float:
-        """Return the interval between the heartbeats of a pull."""
-        options = self._options
-        return min(options.heartbeat_s, options.expires_s / 3, self._max_standstill_s / 3)
 
     def _renew_inbox(self) -> None:
         """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
@@ -491,16 +461,16 @@ class PullConsumer:
             self._lease(subject, reply, payload)
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
-        # As `stood_still`, without the cost of a call for each lease.
+        # As `Standstill.may_be_over`, without the cost of a call for each lease.
         now = self._boot_clock()
         held = self._held
-        if now - self._read_at >= self._max_standstill_s:
+        if now - self._standstill.read_at >= self._standstill.max_s:
             held.lapsed += 1
             return
         request_id = subject[subject.rfind(b".") + 1 :].decode()
         lease = PulledLease(self, reply, request_id, payload, self._epoch)
         self._last_ack_subject = reply
-        if self._cancelled and request_id in self._cancelled:
+        if self._cancels.ids and request_id in self._cancels.ids:
             lease.ack()
         elif self._free > 0 and not held.waiting:
             self._free -= 1
@@ -517,7 +487,7 @@ class PullConsumer:
         held = self._held
         while held.waiting and self._free > 0:
             _, lease = held.waiting.popleft()
-            if lease.request_id in self._cancelled:
+            if lease.request_id in self._cancels.ids:
                 lease.ack()
                 continue
             self._free -= 1
@@ -553,84 +523,59 @@ class PullConsumer:
             )
         self._rebind()
 
-    # Standstill
+    # For `Standstill`
 
-    def stood_still(self) -> bool:
-        """Whether so much time has passed since all messages were read that a lease may be over.
+    def is_over(self) -> bool:
+        """Whether the process has stood still for so long that a lease may be over."""
+        return self._standstill.may_be_over()
 
-        Until then none was in the socket whose lease was not new.
-        """
-        return self._boot_clock() - self._read_at >= self._max_standstill_s
+    def is_silent_usual(self) -> bool:
+        """Whether no pull is open, for which heartbeats come."""
+        return not self._asked
 
-    def _watch(self) -> None:
-        """Remember that all was read up to now, or find out that this was too long ago.
+    def read_bytes(self) -> int:
+        """Return how much the connection has read."""
+        return self._connection.traffic.in_bytes
 
-        While a pull is open heartbeats come, so a connection that brings nothing may be cut off.
-        """
-        now = self._boot_clock()
-        paused_s, self._watched_at = now - self._watched_at, now
-        self._held.measure(max(paused_s, _WATCH_S))
-        silent_s = now - self._read_at
-        read_bytes = self._connection.traffic.in_bytes
-        has_read = not self._asked or read_bytes != self._read_bytes
-        self._read_bytes = read_bytes
-        if self._is_reading_up:
-            return
-        if silent_s >= self._max_standstill_s:
-            self._is_reading_up = True
-            spawn(self._read_up(), f"standstill-{self._stream}")
-        elif paused_s >= max(min(_PAUSE_S, self._max_standstill_s / 3), 2 * _WATCH_S) or (
-            has_read and silent_s >= _SILENT_HEARTBEATS * self._heartbeat_s()
-        ):
-            if not self._is_catching_up:
-                self._is_catching_up = True
-                spawn(self._catch_up(), f"pause-{self._stream}")
-        elif has_read and not self._is_catching_up:
-            self._read_at = now
-        if now - self._renewed_at >= _RENEWAL * self._lease_s:
-            self._renew_all()
-        if self._asked and self._delivered == self._watched_delivered:
-            # Others have got what waited behind the last request.
-            self._pull_waits(self._delivered)
-        self._watched_delivered = self._delivered
+    def heartbeat_s(self) -> float:
+        """Return the interval between the heartbeats of a pull."""
+        options = self._options
+        return min(options.heartbeat_s, options.expires_s / 3, self._standstill.max_s / 3)
 
-    async def _read_up(self) -> None:
-        """Drop what waits in the socket: it was sent before this round trip."""
-        stood_s = self._boot_clock() - self._read_at
-        self._held.drop()
-        self._on_standstill()
-        self._renew_all()
-        await self._read_all()
-        self._read_at = self._boot_clock()
-        self._is_reading_up = False
-        emit(
-            _log,
-            "worker.stood_still",
-            logging.WARNING,
-            stream=self._stream,
-            seconds=round(stood_s, 1),
-            lapsed=self.lapsed,
-        )
-        self._refill()
-
-    async def _catch_up(self) -> None:
-        """Renew the leases after a short standstill, also those that waited in the socket."""
-        self._renew_all()
-        await self._read_all()
-        self._is_catching_up = False
-        if not self._is_reading_up and not self.stood_still():
-            self._read_at = self._boot_clock()
-            self._renew_all()
-
-    async def _read_all(self) -> None:
+    async def read_all(self) -> None:
         """Return when all has been read that was sent before, or the link is lost."""
         while not await self._connection.flush():
             # The link is cut off: what it brings later is not new.
             pass
 
-    def _renew_all(self) -> None:
-        self._renewed_at = self._watched_at
+    def stood_still(self, seconds: float) -> None:
+        """Drop what was not begun."""
+        self._held.drop()
+        self._stood_s = seconds
+        self._on_standstill()
+
+    def all_read(self) -> None:
+        """Pull again."""
+        emit(
+            _log,
+            "worker.stood_still",
+            logging.WARNING,
+            stream=self._stream,
+            seconds=round(self._stood_s, 1),
+            lapsed=self.lapsed,
+        )
+        self._refill()
+
+    def renew_all(self) -> None:
+        """Have all leases renewed."""
         self._renew()
+
+    def _watch(self) -> None:
+        self._held.measure(max(self._standstill.watch(), WATCH_S))
+        if self._asked and self._delivered == self._watched_delivered:
+            # Others have got what waited behind the last request.
+            self._pull_waits(self._delivered)
+        self._watched_delivered = self._delivered
 
     def _tick(self) -> None:
         if self._has_received or not self._asked or not self._is_bound:
@@ -663,7 +608,7 @@ class PullConsumer:
     def extend(self, ack_subject: bytes, epoch: int) -> None:
         """Start the time of a lease again."""
         if epoch == self._epoch and self._is_bound:
-            self._renewed_at = self._watched_at
+            self._standstill.renewed()
             self._connection.publish(ack_subject, IN_PROGRESS)
 
     # Cancels
@@ -676,16 +621,7 @@ class PullConsumer:
             self._on_loss()
             return
         request_id = payload.decode("utf-8", "replace")
-        now = self._clock()
-        cancelled = self._cancelled
-        cancelled.pop(request_id, None)
-        cancelled[request_id] = now
-        oldest = next(iter(cancelled))
-        while len(cancelled) > self._options.max_cancels or (
-            now - cancelled[oldest] > self._options.cancel_memory_s
-        ):
-            del cancelled[oldest]
-            oldest = next(iter(cancelled))
+        self._cancels.add(request_id)
         self._on_cancel(request_id)
 
     # Listener

@@ -65,8 +65,9 @@ from queueing.nats.protocol import (
     encode_publish_with_headers,
     status_of,
 )
-from queueing.nats.publishes import PublishStatus, is_duplicate, publish_counter, publish_error
-from queueing.position import Sequences
+from queueing.nats.publishes import is_duplicate, publish_error
+from queueing.own_line import RequestLine
+from queueing.publishes import PublishStatus, publish_counter
 from runtime.lifecycle import Ticker
 from runtime.metrics import Counter
 from runtime.tasks import spawn
@@ -80,8 +81,6 @@ _TRACE_HEADER = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n"
 _MAX_STALLS = 2
 _MAX_REPUBLISHES = 3
 """So many losses of its queue does a request survive that nobody leased."""
-_OLDEST_KNOWN_S = 0.05
-"""So long `JetStreamQueue.has_waited` believes what it found: its answer is late by no more."""
 _MAX_MISSING = 100
 _MAX_LOOKS = 25
 _PROBE_LIMIT = b'{"batch":1,"no_wait":true,"max_bytes":1}'
@@ -204,65 +203,42 @@ class PublishedRequest:
         return f"PublishedRequest({self.request_id} {self.state.name} sequence={self.sequence})"
 
 
-class VersionQueue:
+class VersionQueue(RequestLine[PublishedRequest]):
     """The requests of this process in the queue of one version.
 
-    ``created`` identifies the stream, empty until known. ``highest`` is the highest sequence that
-    it is known to have used, since ``highest_at``, ``delivered`` the highest one known to be
-    leased, ``room`` how many more requests may wait. ``by_sequence`` has the requests that are
-    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED,
-    ``leased_early`` those of them that a worker has leased already.
+    ``created`` identifies the stream, empty until known, ``room`` is how many more requests may
+    wait. ``stalled`` has the requests that were STALLED; those that are PENDING or STALLED are
+    ``unacknowledged``, those that are HELD are stored.
     ``last_runs`` has the time at which a request got its last permitted run, by request id;
     ``probed_at`` is when its end was last looked for.
     ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
-    continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
-    published that was answered last, ``answered_sequence`` the highest sequence that was answered,
-    ``oldest_at`` the same for the one that waited for longest
-    when that was last looked at, at ``oldest_read_at``.
+    continues when the queue is forgotten and opened again.
     """
 
     __slots__ = (
         "ack_prefix",
-        "answered_at",
-        "answered_sequence",
-        "by_sequence",
         "created",
-        "delivered",
-        "highest",
-        "highest_at",
         "last_runs",
-        "leased_early",
         "names",
-        "oldest_at",
-        "oldest_read_at",
         "probed_at",
         "room",
-        "sequences",
         "stalled",
         "stored",
         "subject",
-        "unacknowledged",
     )
 
     def __init__(self, names: QueueNames, publishes: Counter, room: int) -> None:
-        """``publishes`` is as from `queueing.nats.publishes.publish_counter`."""
+        """``publishes`` is as from `queueing.publishes.publish_counter`."""
+        super().__init__()
         self.names = names
         self.subject = names.subject
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
         self.stored = publishes.child(names.stream, PublishStatus.OK)
-        self.answered_at = 0.0
-        self.answered_sequence = 0
-        self.oldest_at = self.oldest_read_at = 0.0
         self.created = ""
-        self.highest = self.delivered = 0
-        self.highest_at = 0.0
         self.room = room
         self.last_runs: dict[str, float] = {}
         self.probed_at = 0.0
-        self.sequences = Sequences()
-        self.by_sequence: dict[int, PublishedRequest] = {}
         self.stalled: list[PublishedRequest] = []
-        self.unacknowledged = self.leased_early = 0
 
     def settle(self, request: PublishedRequest) -> None:
         """Count one request less that is PENDING or STALLED."""
@@ -276,7 +252,7 @@ class JetStreamQueue:
     """A `queueing.interface.FunctionQueue`.
 
     ``process`` is the number in the request ids of this process. Metrics: ``publishes``
-    (`queueing.nats.publishes`), ``losses``, requests that failed because their queue lost them, and
+    (`queueing.publishes`), ``losses``, requests that failed because their queue lost them, and
     ``republished``, how often lost ones were published again. ``looks`` counts the looks at queues.
     """
 
@@ -428,14 +404,7 @@ class JetStreamQueue:
     def has_waiting(self, version_id: str) -> bool:
         """Return whether a request of this process may be waiting for a lease."""
         queue = self._queues.get(version_id)
-        if queue is None:
-            return False
-        if queue.unacknowledged > queue.leased_early:
-            return True
-        if not queue.by_sequence:
-            return False
-        leased = max(queue.delivered, queue.answered_sequence)
-        return queue.highest > leased and queue.sequences.between(leased, queue.highest + 1) > 0
+        return queue is not None and queue.has_waiting()
 
     def leased(self, request_id: str) -> None:
         """Remember that a worker has leased the request, and with it those before it."""
@@ -452,38 +421,21 @@ class JetStreamQueue:
     def has_waited(self, version_id: str, seconds: float) -> bool:
         """Return whether a request of this process may have waited for a lease for ``seconds``."""
         queue = self._queues.get(version_id)
-        if queue is None or not queue.by_sequence:
-            return False
-        now = self._clock()
-        latest = now - seconds
-        if queue.answered_at >= latest:
-            return False
-        if now - queue.oldest_read_at >= _OLDEST_KNOWN_S:
-            # Slow with many requests: a dictionary finds its first entry behind all removed ones.
-            queue.oldest_at = next(iter(queue.by_sequence.values())).at
-            queue.oldest_read_at = now
-        return queue.oldest_at <= latest
+        return queue is not None and queue.has_waited(seconds, self._clock())
 
     def own_line(self, version_id: str, delivered: int) -> OwnLine:
         """Return what this process knows of its own requests."""
         queue = self._queues.get(version_id)
         if queue is None:
             return OwnLine()
-        highest, answered = queue.highest, queue.answered_sequence
-        waiting = queue.sequences.between(max(delivered, answered), highest + 1)
-        return OwnLine(highest, answered, int(queue.stored.value), waiting)
+        return queue.own_line(delivered, int(queue.stored.value))
 
     def waiting(self) -> Iterator[WaitingRequests]:
         """Yield what waits of this process's requests, for each queue that it has in use."""
         now = self._clock()
         for version_id, queue in list(self._queues.items()):
-            leased = max(queue.delivered, queue.answered_sequence)
-            depth = queue.sequences.between(leased, queue.highest + 1)
-            oldest_at = now
-            if depth:
-                waiting = (one.at for at, one in queue.by_sequence.items() if at > leased)
-                oldest_at = next(waiting, now)
-            yield WaitingRequests(version_id, depth + queue.unacknowledged, now - oldest_at)
+            oldest_s = now - queue.oldest_waiting_at(now)
+            yield WaitingRequests(version_id, queue.waiting() + queue.unacknowledged, oldest_s)
 
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
@@ -493,10 +445,7 @@ class JetStreamQueue:
         """Keep no more of a request to which a worker responds."""
         request = self._requests.get(request_id)
         if request is not None:
-            queue = request.queue
-            queue.answered_at = request.at
-            if request.state is HELD and request.sequence > queue.answered_sequence:
-                queue.answered_sequence = request.sequence
+            request.queue.answered(request, request.sequence if request.state is HELD else 0)
             self._end(request)
 
     def forget(self, request_id: str) -> None:
@@ -608,11 +557,7 @@ class JetStreamQueue:
             self._keep_envelope(request)
         request.sequence = sequence
         request.state = HELD
-        if sequence > queue.highest:
-            queue.highest = sequence
-            queue.highest_at = self._clock()
-        queue.by_sequence[sequence] = request
-        queue.sequences.add(sequence)
+        queue.store(request, sequence, self._clock())
 
     def _send(self, request: PublishedRequest) -> bool:
         """Send the message of a request; return False if it cannot be sent now."""
@@ -686,18 +631,15 @@ class JetStreamQueue:
         They do not fail at once: a worker that had leased one may still respond, and the new stream
         may have those that were published after the change.
         """
-        lost = list(queue.by_sequence.values())
-        queue.by_sequence.clear()
-        queue.sequences.clear()
-        queue.answered_sequence = 0
+        delivered = queue.delivered
+        lost = queue.take_all()
         queue.last_runs.clear()
         now = self._clock()
         for request in lost:
-            request.was_leased = request.sequence <= queue.delivered
+            request.was_leased = request.sequence <= delivered
             request.runs, request.is_doubtful = None, False
             request.state = LOST
             request.at = now
-        queue.highest = queue.delivered = 0
         if lost:
             self._lost.extend(lost)
             self._connection.publish(queue.names.cancel_subject, LOSS_NOTICE)
@@ -743,9 +685,7 @@ class JetStreamQueue:
         self._requests.pop(request.request_id, None)
         queue = request.queue
         if request.state is HELD:
-            sequence = request.sequence
-            if queue.by_sequence.pop(sequence, None) is not None:
-                queue.sequences.remove(sequence)
+            queue.remove(request.sequence)
         if queue.last_runs:
             queue.last_runs.pop(request.request_id, None)
         if _is_unacknowledged(request):

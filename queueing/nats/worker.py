@@ -10,8 +10,9 @@ from queueing.nats.accounts.document import NatsLogin
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullConsumer, PullOptions
 from queueing.nats.login import ConnectionOptions, Login
-from queueing.nats.metrics import register_consumer, register_worker_connection
+from queueing.nats.metrics import register_worker_connection
 from queueing.nats.settings import WorkerNatsSettings
+from queueing.worker_metrics import register_consumer
 from runtime.metrics import MetricRegistry
 from runtime.setting_rules import SecretText
 from wire.subjects import worker_inbox

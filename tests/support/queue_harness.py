@@ -8,7 +8,7 @@ from functools import partial
 from os import urandom
 from typing import Any
 
-from queueing.interface import FunctionQueue, Lease, QueueError
+from queueing.interface import FunctionQueue, Lease, PullConsumer, QueueError
 from queueing.nats import consumer as nats_consumer
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
@@ -90,7 +90,7 @@ class Worker(Diary):
         self.connection: NatsConnection
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
-        self.pull: nats_consumer.PullConsumer
+        self.pull: PullConsumer
 
     def leased(self, lease: Lease) -> None:
         self.leases.append(lease)

@@ -92,6 +92,7 @@ class RedisServer(ServerProcess):
         tls: Authority | None = None,
     ) -> None:
         super().__init__()
+        self._binary = binary(kind)
         self.kind = kind
         self.name = kind
         self.args = list(args)
@@ -100,7 +101,6 @@ class RedisServer(ServerProcess):
         self.login = login
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix=f"{kind}-"))
-        self._binary = binary(kind)
         self._options = ["--appendonly", "yes", "--appendfsync", "always"] if aof else []
         if acl:
             file = self.folder / "users.acl"

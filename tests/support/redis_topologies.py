@@ -127,7 +127,11 @@ class SentinelSet:
         down_after_ms: int = 500,
     ) -> None:
         self.master = RedisServer(kind, args)
-        replica_of = ("--replicaof", f"127.0.0.1 {self.master.port}")
+        # Not over a file: Valkey 9.1 looks once a second whether it is complete.
+        replica_of = (
+            *("--replicaof", f"127.0.0.1 {self.master.port}"),
+            *("--repl-diskless-load", "on-empty-db"),
+        )
         self.replica = RedisServer(kind, [*args, *replica_of])
         self.sentinels = [Sentinel(kind) for _ in range(sentinels)]
         ids = [sha1(str(sentinel.port).encode()).hexdigest() for sentinel in self.sentinels]

@@ -1,0 +1,661 @@
+"""The worker's side of one queue on Redis: registered requests, leases, cancels.
+
+A worker registers how many requests it wants. What waits comes with the reply, what is published
+later as a message on the worker's channel. The end of one lease and the wish for the next request
+are one call. The consumer is bound once the server has said that the queue exists; it binds again
+after every lost link, and whenever the workers are told that the queue was made or has lost
+something:
+
+    unbound ──bind──▶ bound ──link lost, queue gone──▶ unbound
+
+When it binds it says which leases it has: others were on their way when a link was lost, and are
+given back. Leases that ended while unbound are told after the next binding.
+
+A process that stood still finds messages whose leases may be over (`queueing.standstill`): they are
+dropped. When many requests wait and are short, a few are taken before there are slots for them
+(`queueing.held`).
+
+A server that was replaced or restarted may have kept a request and forgotten that it was leased: a
+request of a former life of the server says so (`PushedLease.is_first_known`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from secrets import token_hex
+
+from queueing.cancels import CancelMemory
+from queueing.held import HeldLeases
+from queueing.interface import Lease
+from queueing.redis.commands import bulk, encode
+from queueing.redis.connection import RedisConnection
+from queueing.redis.errors import RedisError, ReplyError, is_denied
+from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, QueueKeys
+from queueing.redis.link import Link, Reply
+from queueing.redis.subscriber import Subscriber
+from queueing.standstill import WATCH_S, Standstill, boot_clock_s
+from runtime.events import emit
+from runtime.lifecycle import Ticker
+from runtime.tasks import spawn
+from wire.subjects import LOSS_NOTICE
+
+_CALL_S = 2.0
+_RETRY_MIN_S = 0.05
+_RETRY_MAX_S = 2.0
+_SIGN_OF_LIFE_S = 8.0
+"""Servers forget a worker that was not heard of for 30 s."""
+_PING_S = 5.0
+_MAX_REGISTERED = 256
+"""More is not registered at once: so much, at 16 kB each, may lie in a socket that is not read."""
+_MAX_AT_ONCE = 500
+_MAX_UNSENT = 10_000
+
+_log = logging.getLogger("queueing.redis.consumer")
+
+
+class PushedLease:
+    """A `queueing.interface.Lease`; ``token`` is its name at the server, empty once it ended."""
+
+    __slots__ = (
+        "_consumer",
+        "_followers",
+        "_is_first_known",
+        "_stored_at",
+        "deliveries",
+        "envelope",
+        "request_id",
+        "token",
+    )
+
+    def __init__(
+        self, consumer: "PushConsumer", header: list[bytes], envelope: bytes, followers: int
+    ) -> None:
+        """``header`` has the token, the sequence, the time in seconds and microseconds, and gen."""
+        self._consumer = consumer
+        token = header[0]
+        self.token = token
+        request_id, deliveries, _ = token.split(b":", 2)
+        self.request_id = request_id.decode()
+        self.deliveries = int(deliveries)
+        self.envelope = envelope
+        self._stored_at = header
+        self._is_first_known = header[4] == consumer.generation
+        self._followers = followers
+
+    def is_over(self) -> bool:
+        """Whether the process has stood still since the lease was last renewed."""
+        return self._consumer.is_over()
+
+    def followers(self) -> int:
+        """Return how many requests waited when this one was leased."""
+        return self._followers
+
+    def stored_at_ns(self) -> int:
+        """Return when the server stored the request; 0 once the lease has ended."""
+        if not self.token:
+            return 0
+        seconds, micros = self._stored_at[2:4]
+        return int(seconds) * 1_000_000_000 + int(micros) * 1000
+
+    def is_first_known(self) -> bool:
+        """Whether ``deliveries`` counts all of them: stored in the present life of the server."""
+        return self._is_first_known
+
+    def in_progress(self) -> None:
+        """Start the time of the lease again."""
+        if self.token:
+            self._consumer.extend(self)
+
+    def ack(self) -> None:
+        """Remove the request from the queue."""
+        token, self.token = self.token, b""
+        if token:
+            self._consumer.ended(token)
+
+    def nak(self, delay_s: float = 0.0) -> None:
+        """End the lease unused, for redelivery after ``delay_s``."""
+        token, self.token = self.token, b""
+        if token:
+            self._consumer.given_back(token, delay_s)
+
+    def term(self) -> None:
+        """Remove the request from the queue without redelivery."""
+        self.ack()
+
+
+class PushConsumer:
+    """A `queueing.interface.PullConsumer`.
+
+    ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
+    every cancelled request of the version, whichever worker has it. ``generation`` is the gen of
+    the queue's present life (`queueing.redis.keys`).
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        region: str,
+        version_id: str,
+        on_lease: Callable[[Lease], None],
+        on_cancel: Callable[[str], None],
+        boot_clock: Callable[[], float] = boot_clock_s,
+    ) -> None:
+        self._connection = connection
+        self._on_lease = on_lease
+        self._on_cancel = on_cancel
+        self._on_standstill: Callable[[], None] = lambda: None
+        self._on_loss: Callable[[], None] = lambda: None
+        self._tell_bound = self._renew = self._on_line = self._on_loss
+        self._keys = QueueKeys.of(region, version_id)
+        self._name = token_hex(6).encode()
+        self._subscriber = Subscriber(
+            connection, self._keys.slot, self._on_ready, self._on_unsubscribed
+        )
+        self._work_heads: dict[int, bytes] = {}
+        self._epoch = b""
+        self.generation = b""
+        self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
+        self._binder: asyncio.Task[None] | None = None
+        self._is_binding_again = False
+        # Tokens of leases that this process has, and of those that ended and were not told.
+        self._tokens: set[bytes] = set()
+        self._ended: list[bytes] = []
+        self._unsent: dict[bytes, float | None] = {}
+        self._to_renew: list[PushedLease] = []
+        self._free = self._asked = 0
+        self._is_line_empty = False
+        self._stood_s = self._pinged_at = 0.0
+        loop = asyncio.get_running_loop()
+        self._call_soon, self._call_later = loop.call_soon, loop.call_later
+        self._cancels = CancelMemory(loop.time)
+        self._life = Ticker(_SIGN_OF_LIFE_S, self._show_life)
+        self._watcher = Ticker(WATCH_S, self._watch)
+        self._boot_clock = boot_clock
+        self._standstill = Standstill(self, self._keys.key.decode(), boot_clock)
+        self._held = HeldLeases(boot_clock, self._standstill.may_be_over)
+
+    # Start and end
+
+    def start(self) -> None:
+        """Subscribe and begin to bind; the connection may be up or down."""
+        self._subscriber.subscribe(self._keys.worker_channel(self._name), self._on_message)
+        self._subscriber.subscribe(self._keys.cancel_channel, self._on_notice)
+        self._subscriber.start()
+        self._life.start()
+        self._standstill.start()
+        self._watcher.start()
+
+    def watch(
+        self,
+        on_standstill: Callable[[], None],
+        on_loss: Callable[[], None],
+        on_bound: Callable[[], None],
+        renew: Callable[[], None],
+        on_line: Callable[[], None],
+    ) -> None:
+        """Call these from now on."""
+        self._on_line = on_line
+        self._on_standstill = on_standstill
+        self._on_loss = on_loss
+        self._tell_bound = on_bound
+        self._renew = renew
+
+    def want(self, free: int) -> None:
+        """Set how many further requests may be run; 0 or less ends all registrations."""
+        self._free = free
+        self._is_open = free > 0
+        held = self._held
+        if free <= 0:
+            held.give_back()
+            if self._asked:
+                self._unregister(_ignore)
+        elif not self._is_scheduled and (held.waiting or 2 * self._asked <= free + held.ahead):
+            self._schedule()
+
+    def taken(self) -> None:
+        """One request less may be leased."""
+        self._free -= 1
+
+    def is_line_empty(self) -> bool:
+        """Return whether no request waits, as far as is known."""
+        return self._is_line_empty
+
+    def is_bound(self) -> bool:
+        """Whether the queue has been found."""
+        return self._is_bound
+
+    async def drain(self) -> None:
+        """End all registrations; no lease arrives after this returns."""
+        self._is_draining = True
+        self._is_open = False
+        self._free = 0
+        self._held.give_back()
+        ended = asyncio.Event()
+        if self._unregister(lambda _reply: ended.set()):
+            await ended.wait()
+        await self.read_all()
+        self._work()
+
+    async def close(self) -> None:
+        """Drain, unsubscribe, and return when the last ends of leases have been sent."""
+        await self.drain()
+        self._life.stop()
+        self._watcher.stop()
+        if self._binder is not None:
+            self._binder.cancel()
+        if (main := self._subscriber.main) is not None:
+            try:
+                await main.call(b"PING", timeout_s=_CALL_S)
+            except RedisError:
+                pass
+        await self._subscriber.close()
+
+    # Binding
+
+    def _on_ready(self, _link: Link) -> None:
+        self._bind_soon()
+
+    def _bind_soon(self) -> None:
+        if self._binder is not None and not self._binder.done():
+            self._is_binding_again = True
+        else:
+            self._binder = spawn(self._bind(), f"bind-{self._keys.key.decode()}")
+
+    async def _bind(self) -> None:
+        delay_s = 0.0
+        while True:
+            if delay_s:
+                await asyncio.sleep(delay_s)
+            delay_s = min(max(2 * delay_s, _RETRY_MIN_S), _RETRY_MAX_S)
+            main = self._subscriber.main
+            if main is None:
+                # `_on_ready` binds again.
+                return
+            self._is_binding_again = False
+            tokens = (*self._tokens, *self._ended, *self._unsent)
+            self._asked = 0
+            frame = self._keys.frame(
+                main, "bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE]
+            )
+            try:
+                life, lease_ms = await main.call_frame(frame, _CALL_S)
+            except RedisError as error:
+                self._connection.note_error(main, error)
+                emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
+                continue
+            if self._subscriber.main is not main:
+                return
+            if self._is_binding_again:
+                delay_s = 0.0
+                continue
+            if life:
+                self._bound(main, life, lease_ms / 1000)
+            return
+
+    def _bound(self, main: Link, life: bytes, lease_s: float) -> None:
+        epoch = life.partition(b" ")[0]
+        if self._epoch and epoch != self._epoch:
+            # Their leases are of a queue that is gone.
+            self._unsent.clear()
+            self._ended.clear()
+            self._tokens.clear()
+        self._epoch = epoch
+        self.generation = life.rpartition(b" ")[2]
+        self._standstill.set_lease(lease_s)
+        self._work_heads = {n: self._work_head(main, n) for n in (0, 1)}
+        self._is_bound = True
+        self._tell_bound()
+        unsent, self._unsent = self._unsent, {}
+        for token, delay_s in unsent.items():
+            if delay_s is None:
+                self._ended.append(token)
+            else:
+                self._give_back(main, [token], delay_s)
+        # None was while the server was away.
+        self._standstill.renewed()
+        self._renew()
+        self._work()
+
+    def _work_head(self, main: Link, ended: int) -> bytes:
+        head = self._keys.call("work", ended + 2, is_cluster=main.is_cluster)
+        return head + bulk(self._name)
+
+    def _on_unsubscribed(self) -> None:
+        """A link is lost: so are the registrations, and what was on its way."""
+        self._is_bound = False
+        self._asked = 0
+        self._set_line(is_empty=False)
+        self._held.give_back()
+        self._on_loss()
+
+    # Requests
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._work)
+
+    def _work(self) -> None:
+        """Tell which leases have ended, and register as many requests as there are slots."""
+        self._is_scheduled = False
+        held = self._held
+        if held.waiting:
+            self._hand_over()
+        ended, self._ended = self._ended, []
+        main = self._subscriber.main
+        if main is None or not self._is_bound:
+            self._keep_unsent(ended, None)
+            return
+        if self._to_renew:
+            self._send_renewals(main)
+        wanted = 0
+        if self._is_open and not self._is_draining:
+            ahead = held.ahead if not self._is_line_empty else 0
+            most = min(self._free + ahead, _MAX_REGISTERED)
+            covered = self._asked + len(held.waiting)
+            # Not for every lease, unless there is something to say anyhow.
+            if most > covered and (ended or 2 * covered <= most):
+                wanted = most - covered
+        if len(ended) > _MAX_AT_ONCE:
+            for start in range(_MAX_AT_ONCE, len(ended), _MAX_AT_ONCE):
+                self._send_work(main, ended[start : start + _MAX_AT_ONCE], 0)
+            ended = ended[:_MAX_AT_ONCE]
+        if ended or wanted:
+            self._send_work(main, ended, wanted)
+
+    def _send_work(self, main: Link, ended: list[bytes], wanted: int) -> None:
+        count = len(ended)
+        head = self._work_heads.get(count)
+        if head is None:
+            head = self._work_head(main, count)
+        words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
+        number = b"%d" % wanted
+        frame = b"%b$%d\r\n%b\r\n%b" % (head, len(number), number, words)
+        if main.send(frame, partial(self._on_work, main, ended, wanted)):
+            self._asked += wanted
+        else:
+            self._keep_unsent(ended, None)
+
+    def _on_work(self, main: Link, ended: list[bytes], wanted: int, reply: Reply) -> None:
+        if reply is None:
+            return
+        if isinstance(reply, RedisError):
+            self._work_failed(main, ended, wanted, reply)
+            return
+        if type(reply) is int:
+            if reply:
+                self._set_line(is_empty=not self._held.waiting)
+            return
+        waiting, registered, left, life = reply[:4]
+        self.generation = life.rpartition(b" ")[2]
+        self._asked = max(0, self._asked - (wanted - registered))
+        for index in range(4, len(reply), 2):
+            header, _, envelope = reply[index + 1].partition(b"\n")
+            self._lease([reply[index], *header.split(b" ")], envelope, waiting)
+        if registered:
+            self._set_line(is_empty=not self._held.waiting)
+        elif waiting:
+            self._set_line(is_empty=False)
+        if left:
+            self._schedule()
+
+    def _work_failed(self, main: Link, ended: list[bytes], wanted: int, error: RedisError) -> None:
+        """Nothing was done, or nobody knows: a lease that has ended may be told to end again."""
+        self._keep_unsent(ended, None)
+        if not isinstance(error, ReplyError):
+            return
+        self._asked = max(0, self._asked - wanted)
+        is_passing = self._connection.note_error(main, error)
+        if not is_passing:
+            event = "pull.denied" if is_denied(error) else "pull.refused"
+            emit(_log, event, logging.WARNING, error=str(error))
+        self._call_later(_RETRY_MIN_S if is_passing else _RETRY_MAX_S, self._bind_soon)
+
+    def _on_message(self, _channel: bytes, payload: bytes) -> None:
+        """A request was leased to this worker, which waited."""
+        if self._asked > 0:
+            self._asked -= 1
+        header, is_whole, envelope = payload.partition(b"\n")
+        if is_whole:
+            self._lease(header.split(b" "), envelope, 0)
+        else:
+            self._fetch(payload)
+        held = self._held
+        if not self._is_scheduled and (
+            2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
+        ):
+            self._schedule()
+
+    def _fetch(self, token: bytes) -> None:
+        """Read the envelope of a request that is too long for a message."""
+        main = self._subscriber.main
+        self._tokens.add(token)
+        bucket = token.split(b":", 4)[3]
+        frame = encode(b"HGET", b"%b:l%b" % (self._keys.key, bucket), token)
+
+        def arrived(value: Reply) -> None:
+            self._tokens.discard(token)
+            if isinstance(value, bytes):
+                header, _, envelope = value.partition(b"\n")
+                self._lease([token, *header.split(b" ")], envelope, 0)
+            elif value is None:
+                # Withdrawn meanwhile.
+                self.ended(token)
+
+        if main is None or not main.send(frame, arrived):
+            self._tokens.discard(token)
+
+    def _lease(self, header: list[bytes], envelope: bytes, followers: int) -> None:
+        # As `Standstill.may_be_over`, without the cost of a call for each lease.
+        now = self._boot_clock()
+        held, standstill = self._held, self._standstill
+        if now - standstill.read_at >= standstill.max_s:
+            held.lapsed += 1
+            return
+        lease = PushedLease(self, header, envelope, followers)
+        self._tokens.add(lease.token)
+        if self._cancels.ids and lease.request_id in self._cancels.ids:
+            lease.ack()
+        elif self._free > 0 and not held.waiting:
+            self._free -= 1
+            held.begun += 1
+            self._on_lease(lease)
+        elif self._is_open and held.has_room():
+            held.hold(lease, now)
+            self._set_line(is_empty=False)
+        else:
+            lease.nak()
+
+    def _hand_over(self) -> None:
+        """Begin what is held, as far as there are slots."""
+        held = self._held
+        while held.waiting and self._free > 0:
+            _, lease = held.waiting.popleft()
+            if lease.request_id in self._cancels.ids:
+                lease.ack()
+                continue
+            self._free -= 1
+            held.begun += 1
+            self._on_lease(lease)
+
+    def _unregister(self, done: Callable[[Reply], None]) -> bool:
+        """End all registrations; what was on its way before still arrives."""
+        self._set_line(is_empty=False)
+        main = self._subscriber.main
+        if main is None:
+            self._asked = 0
+            return False
+
+        def ended(reply: Reply) -> None:
+            if isinstance(reply, int):
+                self._asked = max(0, self._asked - reply)
+                if self._is_open:
+                    self._schedule()
+            done(reply)
+
+        return main.send(self._keys.frame(main, "unregister", self._name), ended)
+
+    def _set_line(self, *, is_empty: bool) -> None:
+        if is_empty is not self._is_line_empty:
+            self._is_line_empty = is_empty
+            self._on_line()
+
+    # Ends of leases, called by leases
+
+    def ended(self, token: bytes) -> None:
+        """A lease has ended: its request leaves the queue."""
+        self._tokens.discard(token)
+        self._ended.append(token)
+        self._schedule()
+
+    def given_back(self, token: bytes, delay_s: float) -> None:
+        """A lease has ended unused."""
+        self._tokens.discard(token)
+        main = self._subscriber.main
+        if main is None or not self._is_bound:
+            self._keep_unsent([token], delay_s)
+        else:
+            self._give_back(main, [token], delay_s)
+
+    def _give_back(self, main: Link, tokens: list[bytes], delay_s: float) -> None:
+        frame = self._keys.frame(main, "nak", b"%d" % int(delay_s * 1000), *tokens)
+
+        def done(reply: Reply) -> None:
+            if isinstance(reply, ReplyError):
+                self._connection.note_error(main, reply)
+            if isinstance(reply, RedisError):
+                self._keep_unsent(tokens, delay_s)
+
+        if not main.send(frame, done):
+            self._keep_unsent(tokens, delay_s)
+        elif delay_s > 0:
+            self._call_later(delay_s + 0.001, self._give_back_due)
+
+    def _give_back_due(self) -> None:
+        """A delay is over: the server has no clock of its own for it."""
+        if (main := self._subscriber.main) is not None:
+            main.send(self._keys.frame(main, "due"), _ignore)
+
+    def _keep_unsent(self, tokens: list[bytes], delay_s: float | None) -> None:
+        """Keep ends of leases for the next binding; ``delay_s`` is None for done work."""
+        unsent = self._unsent
+        for token in tokens:
+            if len(unsent) >= _MAX_UNSENT:
+                del unsent[next(iter(unsent))]
+            unsent[token] = delay_s
+
+    def extend(self, lease: PushedLease) -> None:
+        """Start the time of a lease again."""
+        self._to_renew.append(lease)
+        self._schedule()
+
+    def _send_renewals(self, main: Link) -> None:
+        leases = [lease for lease in self._to_renew if lease.token]
+        self._to_renew = []
+        self._standstill.renewed()
+        for start in range(0, len(leases), _MAX_AT_ONCE):
+            part = leases[start : start + _MAX_AT_ONCE]
+            tokens = [lease.token for lease in part]
+            frame = self._keys.frame(main, "renew", self._name, *tokens)
+            main.send(frame, partial(self._on_renewed, part, tokens))
+
+    def _on_renewed(self, leases: list[PushedLease], tokens: list[bytes], reply: Reply) -> None:
+        """A lease that was renewed has a new name."""
+        if not isinstance(reply, list):
+            return
+        for lease, was, token in zip(leases, tokens, reply, strict=False):
+            if token and token != was and lease.token == was:
+                self._tokens.discard(was)
+                self._tokens.add(token)
+                lease.token = token
+
+    def _show_life(self) -> None:
+        main = self._subscriber.main
+        if main is not None and self._is_bound:
+            main.send(self._keys.frame(main, "renew", self._name), _ignore)
+
+    # Notices
+
+    def _on_notice(self, _channel: bytes, payload: bytes) -> None:
+        if payload == LOSS_NOTICE:
+            self._held.give_back()
+            self._on_loss()
+            # The registrations may be lost too.
+            self._bind_soon()
+        elif payload == CREATED_NOTICE:
+            self._bind_soon()
+        elif payload == REMOVED_NOTICE:
+            self._is_bound = False
+            self._asked = 0
+            self._set_line(is_empty=False)
+            self._bind_soon()
+        else:
+            request_id = payload.decode("utf-8", "replace")
+            self._cancels.add(request_id)
+            self._on_cancel(request_id)
+
+    # For `Standstill`
+
+    def is_over(self) -> bool:
+        """Whether the process has stood still for so long that a lease may be over."""
+        return self._standstill.may_be_over()
+
+    @property
+    def lapsed(self) -> int:
+        """The leases that were dropped because they may have been over."""
+        return self._held.lapsed
+
+    def is_silent_usual(self) -> bool:
+        """Whether nothing is registered."""
+        return not self._asked
+
+    def read_bytes(self) -> int:
+        """Return how much the link for messages has read."""
+        return self._subscriber.in_bytes
+
+    def heartbeat_s(self) -> float:
+        """Return the interval between the replies to PING."""
+        return min(_PING_S, self._standstill.max_s / 3)
+
+    async def read_all(self) -> None:
+        """Return when all has been read that was sent before, or the link is lost."""
+        try:
+            await self._subscriber.read_all(_CALL_S)
+        except RedisError:
+            return
+
+    def stood_still(self, seconds: float) -> None:
+        """Drop what was not begun."""
+        self._held.drop()
+        self._stood_s = seconds
+        self._on_standstill()
+
+    def all_read(self) -> None:
+        """Register again: the server may have forgotten this worker."""
+        emit(
+            _log,
+            "worker.stood_still",
+            logging.WARNING,
+            stream=self._keys.key.decode(),
+            seconds=round(self._stood_s, 1),
+            lapsed=self.lapsed,
+        )
+        self._bind_soon()
+
+    def renew_all(self) -> None:
+        """Have all leases renewed."""
+        self._renew()
+
+    def _watch(self) -> None:
+        now = self._boot_clock()
+        if self._asked and now - self._pinged_at >= self.heartbeat_s():
+            # Nothing else may arrive while nothing is published.
+            self._pinged_at = now
+            self._subscriber.ping()
+        self._held.measure(max(self._standstill.watch(), WATCH_S))
+
+
+def _ignore(_reply: Reply) -> None:
+    return None

@@ -1,0 +1,37 @@
+-- with leases, hand_over, give_back, life
+-- Begins, or begins again, what a worker has with the queue. Its former registrations end, and so
+-- do its leases that it does not know of: they were on their way when a link was lost.
+-- ARGV: worker, life of the server, tokens that the worker has.
+-- Returns {life of the queue or '', lease in ms}.
+local worker = ARGV[1]
+call('LREM', q .. ':i', 0, worker)
+local m = call('HMGET', q, 'life', 'lease')
+if not m[1] then
+  return {'', 0}
+end
+local life, lease, ms = adopt(m[1], ARGV[2]), m[2], now()
+call('ZADD', q .. ':h', ms, worker)
+local has = {}
+for i = 3, #ARGV do
+  local id, deliveries, runs = parts_of(ARGV[i])
+  has[id .. ':' .. deliveries .. ':' .. runs] = true
+end
+local ending, looked = ':' .. worker, 0
+for bucket = 0, 15 do
+  local name = q .. ':l' .. bucket
+  -- With more leases than this, those of lost messages run out.
+  if looked < 5000 then
+    for _, token in ipairs(call('HKEYS', name)) do
+      looked = looked + 1
+      if string.sub(token, -#ending) == ending then
+        local id, deliveries, runs = parts_of(token)
+        if not has[id .. ':' .. deliveries .. ':' .. runs] then
+          local value = call('HGET', name, token)
+          call('HDEL', name, token)
+          give_back(id, value, deliveries, runs, ms, lease)
+        end
+      end
+    end
+  end
+end
+return {life, tonumber(lease)}

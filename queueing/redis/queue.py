@@ -1,0 +1,962 @@
+"""The life of a queued request on Redis, in one gateway process.
+
+A publish is one call of a script out and one number back. Nothing else is asked of the server in
+the normal case.
+
+A request has one of five states; `RedisQueue` makes all transitions:
+
+    STALLED  waits until there is a link to the master and the queue has been looked at
+             ──sent──▶ PENDING
+    PENDING  published, not acknowledged
+             ──acknowledged──▶ HELD   ──link lost, the server refuses for now──▶ STALLED
+    HELD     in the queue or leased; ``sequence`` is its place
+             ──server has lost it──▶ LOST
+    LOST     the server has lost it; a worker that leased it before may still respond
+             ──not leased before, server there──▶ STALLED
+    ENDED    the publisher gets no further callback
+
+Every state leads to ENDED: without a callback when it is answered, forgotten or withdrawn, with
+``undeliverable`` after the last run (HELD), else with ``publish_failed``: refused, not acknowledged
+in time (PENDING, STALLED), no response within a grace period (LOST), or the queue is closed.
+
+A link that is lost says nothing about what was sent on it, and what lies in its socket may be
+executed later. So each publish has a number, which names the connection too: the server knows which
+ones it has executed, and refuses those of older connections. Publishes are sent in the order of
+their numbers, whatever stalls. What the server had acknowledged may be gone as well, after a
+failover or a restart: on every new link the process asks which of its requests are missing.
+
+How often a request was run is counted by the server: the end of a lease without a word is a run, a
+lease that was given back is none.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from secrets import token_hex
+from time import time
+from typing import Any
+
+from queueing.interface import (
+    LineState,
+    OwnLine,
+    PublishCallbacks,
+    QueueError,
+    QueueFull,
+    QueueUnavailable,
+    RunDecision,
+    WaitingRequests,
+)
+from queueing.own_line import RequestLine
+from queueing.publishes import PublishStatus, publish_counter
+from queueing.redis.commands import bulk
+from queueing.redis.connection import RedisConnection
+from queueing.redis.errors import OUT_OF_MEMORY, RedisError, ReplyError, is_denied
+from queueing.redis.keys import QueueKeys
+from queueing.redis.link import Link, Reply
+from runtime.lifecycle import Ticker
+from runtime.metrics import CounterChild
+from runtime.tasks import spawn
+from runtime.timeouts import silence_limit
+from wire.subjects import stream_name
+
+_TICK_S = 0.5
+_CALL_S = 2.0
+_MAX_LOOKS = 25
+_MAX_REPUBLISHES = 3
+"""So many losses does a request survive that nobody leased."""
+_MAX_ENVELOPE_BYTES = 8 << 20
+_CONNECTION = 1_000_000_000
+"""What one connection adds to the numbers of publishes."""
+_MAX_UNCERTAIN = 10_000
+_CHECKED_AT_ONCE = 500
+_GONE = b"gone"
+_FULL = b"full"
+_LEASED = b"leased"
+_LIFE = b"life"
+_AGAIN = bulk(b"again")
+_FRESH = bulk(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of one process's queues.
+
+    At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
+    publishes fail. ``max_waiting`` requests may wait in one queue, over all processes; further
+    publishes are refused as `QueueFull`. A request is run at most ``max_runs`` times; 0: without
+    limit. ``lease_s`` is the duration of leases of new queues. ``max_kept_bytes`` of envelopes are
+    kept while their requests are HELD or LOST, to be published again.
+
+    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
+    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
+    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
+    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
+    one that a worker runs, after that worker's last word. ``look_interval_s`` is the time between
+    two looks at a queue in use, longer with more than fifty of them.
+    """
+
+    max_requests: int = 200_000
+    max_versions: int = 10_000
+    max_waiting: int = 1 << 62
+    max_runs: int = 0
+    lease_s: float = 30.0
+    max_kept_bytes: int = 64 << 20
+    ack_timeout_s: float = 5.0
+    republish_after_s: float = 0.5
+    lost_grace_s: float = 0.5
+    lease_grace_s: float = 10.0
+    claim_s: float = 45.0
+    look_interval_s: float = 1.0
+
+
+class RequestState(IntEnum):
+    """The state of a request; the module's docstring has the transitions."""
+
+    PENDING = 1
+    STALLED = 2
+    HELD = 3
+    LOST = 4
+    ENDED = 5
+
+
+PENDING = RequestState.PENDING
+STALLED = RequestState.STALLED
+HELD = RequestState.HELD
+LOST = RequestState.LOST
+ENDED = RequestState.ENDED
+
+
+class PublishedRequest:
+    """One request of this process, and the handler of the reply to its publish.
+
+    ``envelope`` is kept only while it may have to be sent again. ``at`` is loop time: of the
+    publish, or of the loss. ``number`` orders the publishes of this process; ``runs`` is how often
+    workers have run it without the queue. ``sequence`` is 0 until it is HELD for the first time.
+    ``is_unsure``: it was sent on a link that was lost before the acknowledgement. ``is_leased``: a
+    worker has leased it before its acknowledgement came. ``was_leased``: it had been leased when it
+    was lost. ``started_at`` is when a worker last said that it runs; 0 if never. ``republishes`` is
+    how often it was published again after a loss.
+    """
+
+    __slots__ = (
+        "at",
+        "callbacks",
+        "envelope",
+        "is_leased",
+        "is_unsure",
+        "number",
+        "owner",
+        "queue",
+        "republishes",
+        "request_id",
+        "runs",
+        "sequence",
+        "started_at",
+        "state",
+        "was_leased",
+    )
+
+    def __init__(
+        self,
+        owner: "RedisQueue",
+        queue: "VersionQueue",
+        request_id: str,
+        callbacks: PublishCallbacks,
+        envelope: bytes,
+        at: float,
+    ) -> None:
+        self.owner = owner
+        self.queue = queue
+        self.request_id = request_id
+        self.callbacks = callbacks
+        self.envelope = envelope
+        self.at = at
+        self.number = self.sequence = self.republishes = self.runs = 0
+        self.started_at = 0.0
+        self.is_unsure = self.is_leased = self.was_leased = False
+        self.state = STALLED
+
+    def __call__(self, reply: Reply) -> None:
+        """Handle the reply to the publish."""
+        if type(reply) is int and self.state is PENDING:
+            self.owner.acknowledged(self, reply)
+        else:
+            self.owner.replied(self, reply)
+
+    def __repr__(self) -> str:
+        return f"PublishedRequest({self.request_id} {self.state.name} sequence={self.sequence})"
+
+
+class VersionQueue(RequestLine[PublishedRequest]):
+    """The requests of this process in the queue of one version.
+
+    ``link`` is the link to the master that has the queue, `None` until the queue has been looked
+    at on it. ``life`` identifies the queue, on one life of the
+    server (`queueing.redis.keys`), empty until known. ``stalled`` has the requests that
+    are STALLED; those that are PENDING or STALLED are ``unacknowledged``, those that are HELD are
+    stored. ``looked_at_ms`` is the server's time of the last look.
+    ``stored`` is the metric of successful publishes; it continues when the queue is forgotten and
+    opened again.
+    """
+
+    __slots__ = (
+        "is_settling",
+        "keys",
+        "life",
+        "link",
+        "looked_at_ms",
+        "publish_head",
+        "stalled",
+        "stored",
+    )
+
+    def __init__(self, keys: QueueKeys, stored: CounterChild) -> None:
+        super().__init__()
+        self.keys = keys
+        self.stored = stored
+        self.link: Link | None = None
+        self.is_settling = False
+        self.life = b""
+        self.publish_head = b""
+        self.looked_at_ms = 0
+        self.stalled: list[PublishedRequest] = []
+
+    def settle(self, request: PublishedRequest) -> None:
+        """Count one request less that is PENDING or STALLED."""
+        self.unacknowledged -= 1
+        if request.is_leased:
+            request.is_leased = False
+            self.leased_early -= 1
+
+
+class RedisQueue:
+    """A `queueing.interface.FunctionQueue`.
+
+    Metrics: ``publishes`` (`queueing.publishes`), ``losses``, requests that failed because the
+    server lost them, and ``republished``, how often lost ones were published again.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        region: str,
+        limits: QueueLimits | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """``clock`` returns seconds; the loop's time by default."""
+        self._connection = connection
+        self._region = region
+        self._limits = limits or QueueLimits()
+        # In the order of starts: servers forget the oldest.
+        self._process = b"p-%012x-%b" % (int(time() * 1000), token_hex(6).encode())
+        self._requests: dict[str, PublishedRequest] = {}
+        self._queues: dict[str, VersionQueue] = {}
+        # In the order of ``at``. A request that has left the state is skipped when it is reached.
+        self._unacknowledged: deque[PublishedRequest] = deque()
+        self._lost: deque[PublishedRequest] = deque()
+        self._uncertain: deque[tuple[QueueKeys, str]] = deque(maxlen=_MAX_UNCERTAIN)
+        self._to_look: deque[str] = deque()
+        self._published = self._kept_bytes = 0
+        self._connections = 1
+        self._number = _CONNECTION
+        self._checked_at = self._asked_at = self._connected_at = 0.0
+        self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
+        loop = asyncio.get_running_loop()
+        self._clock = clock or loop.time
+        self._call_soon = loop.call_soon
+        self.publishes = publish_counter()
+        self.losses = self.republished = 0
+
+    async def start(self) -> None:
+        """Begin; the connection may be up or down."""
+        self._connection.add_listener(self)
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """Fail all requests that are left; the connection stays open."""
+        self._ticker.stop()
+        self._connection.remove_listener(self)
+        for request in tuple(self._requests.values()):
+            self._fail(request, QueueUnavailable("The queue is closing"))
+
+    # FunctionQueue
+
+    def publish(
+        self,
+        version_id: str,
+        request_id: str,
+        envelope: bytes,
+        callbacks: PublishCallbacks,
+        trace: bytes,  # noqa: ARG002 - of a message's headers, which Redis has not
+        *,
+        runs: int = 0,
+    ) -> None:
+        """Send the envelope. A failure is reported later."""
+        if runs and runs >= self._limits.max_runs > 0:
+            self._call_soon(callbacks.undeliverable)
+            return
+        queue = self._queues.get(version_id) or self._open(version_id)
+        if queue is None or len(self._requests) >= self._limits.max_requests:
+            full = "The process has reached its limit of queued requests"
+            self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
+            return
+        if len(envelope) > _MAX_ENVELOPE_BYTES:
+            large = "The envelope is larger than the queue takes"
+            self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
+            return
+        request = PublishedRequest(self, queue, request_id, callbacks, envelope, self._clock())
+        request.runs = runs
+        self._requests[request_id] = request
+        self._unacknowledged.append(request)
+        queue.unacknowledged += 1
+        if queue.stalled or not self._send(request):
+            self._stall(request)
+
+    def withdraw(self, version_id: str, request_id: str) -> None:
+        """Remove the request, and send a cancel to the workers of the version."""
+        self._withdraw(version_id, request_id, _ignore)
+
+    def _withdraw(self, version_id: str, request_id: str, handler: Callable[[Reply], None]) -> bool:
+        queue = self._queues.get(version_id) or self._open(version_id)
+        if queue is None:
+            return False
+        request = self._requests.get(request_id)
+        is_unsure = request is not None and request.is_unsure
+        if request is not None:
+            self._end(request)
+        keys = queue.keys
+        link = queue.link or self._connection.link(keys.slot)
+        if link is None or not link.send(
+            self._withdrawal(link, keys, request_id, is_unsure=is_unsure), handler
+        ):
+            self._uncertain.append((keys, request_id))
+            return False
+        return True
+
+    def _withdrawal(
+        self, link: Link, keys: QueueKeys, request_id: str, *, is_unsure: bool
+    ) -> bytes:
+        connection = b"%d" % (self._connections * _CONNECTION) if is_unsure else b""
+        return keys.frame(link, "withdraw", request_id.encode(), self._process, connection)
+
+    async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
+        """Withdraw a request and return the position that it had. Raises `QueueUnavailable`."""
+        request = self._requests.get(request_id)
+        if request is None or request.state is not HELD:
+            self.withdraw(version_id, request_id)
+            return None
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Reply) -> None:
+            if not reply.done():
+                reply.set_result(result)
+
+        if not self._withdraw(version_id, request_id, settle):
+            raise QueueUnavailable("The queue's server cannot be reached")
+        try:
+            async with silence_limit(_CALL_S):
+                position = await reply
+        except TimeoutError as error:
+            raise QueueUnavailable("The queue's server does not respond") from error
+        if isinstance(position, RedisError):
+            self._uncertain.append((request.queue.keys, request_id))
+            raise QueueUnavailable(str(position)) from position
+        return int(position)
+
+    def has_waiting(self, version_id: str) -> bool:
+        """Return whether a request of this process may be waiting for a lease."""
+        queue = self._queues.get(version_id)
+        return queue is not None and queue.has_waiting()
+
+    def leased(self, request_id: str) -> None:
+        """Remember that a worker has leased the request, and with it those before it."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        queue = request.queue
+        if request.state is HELD:
+            queue.answered_sequence = max(queue.answered_sequence, request.sequence)
+        elif _is_unacknowledged(request) and not request.is_leased:
+            request.is_leased = True
+            queue.leased_early += 1
+
+    def has_waited(self, version_id: str, seconds: float) -> bool:
+        """Return whether a request of this process may have waited for a lease for ``seconds``."""
+        queue = self._queues.get(version_id)
+        return queue is not None and queue.has_waited(seconds, self._clock())
+
+    def own_line(self, version_id: str, delivered: int) -> OwnLine:
+        """Return what this process knows of its own requests."""
+        queue = self._queues.get(version_id)
+        if queue is None:
+            return OwnLine()
+        return queue.own_line(delivered, int(queue.stored.value))
+
+    def waiting(self) -> Iterator[WaitingRequests]:
+        """Yield what waits of this process's requests, for each queue that it has in use."""
+        now = self._clock()
+        for version_id, queue in list(self._queues.items()):
+            oldest_s = now - queue.oldest_waiting_at(now)
+            yield WaitingRequests(version_id, queue.waiting() + queue.unacknowledged, oldest_s)
+
+    async def line(self, version_id: str) -> LineState:
+        """Return what the server knows of the queue. Raises `QueueUnavailable`."""
+        life, _, delivered, deliveries, waiting, leased = await self._call(version_id, "state")
+        return LineState(_epoch(life).decode(), waiting, leased, deliveries, delivered)
+
+    def answered(self, request_id: str) -> None:
+        """Keep no more of a request to which a worker responds."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            request.queue.answered(request, request.sequence if request.state is HELD else 0)
+            self._end(request)
+
+    def forget(self, request_id: str) -> None:
+        """Keep no more of the request."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._end(request)
+
+    def may_run(self, request_id: str, deliveries: int) -> RunDecision:
+        """Decide whether a worker may run a request about which it asks."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return RunDecision.NEVER
+        if deliveries == 1 and self._limits.max_runs == 1 and self._was_begun(request):
+            # The server has forgotten the lease in which it was run.
+            self.withdraw(request.queue.keys.version_id, request_id)
+            request.callbacks.undeliverable()
+            return RunDecision.NEVER
+        if request.state is not HELD:
+            # It is not published again: that would be a second run.
+            request.started_at = self._clock()
+        return RunDecision.RUN
+
+    def _was_begun(self, request: PublishedRequest) -> bool:
+        """Whether a worker has leased it before, as far as this process knows."""
+        return (
+            _is_begun(request)
+            or request.is_leased
+            or 0 < request.sequence <= request.queue.leased()
+        )
+
+    def started(self, request_id: str) -> None:
+        """Remember that a worker runs the request, whatever becomes of its entry."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            request.started_at = self._clock()
+
+    async def position(self, version_id: str, request_id: str) -> int:
+        """Return the position of a request of this process. Raises `QueueUnavailable`."""
+        request = self._requests.get(request_id)
+        if request is None or request.state is not HELD:
+            return 0
+        position = await self._call(version_id, "position", request_id.encode())
+        assert isinstance(position, int)
+        return position
+
+    async def depth(self, version_id: str) -> int:
+        """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
+        return (await self.line(version_id)).waiting
+
+    async def _call(self, version_id: str, name: str, *words: bytes) -> Reply:
+        queue = self._queues.get(version_id)
+        keys = queue.keys if queue is not None else QueueKeys.of(self._region, version_id)
+        try:
+            return await self._connection.call(
+                keys.slot, lambda link: keys.frame(link, name, *words), _CALL_S
+            )
+        except RedisError as error:
+            raise QueueUnavailable(str(error)) from error
+
+    # State
+
+    @property
+    def open_versions(self) -> frozenset[str]:
+        """The versions whose queues this process has open."""
+        return frozenset(self._queues)
+
+    def idle_versions(self) -> Iterator[str]:
+        """Yield the open versions of which this process has no request."""
+        for version_id, queue in self._queues.items():
+            if not (queue.by_sequence or queue.unacknowledged or queue.stalled):
+                yield version_id
+
+    def request(self, request_id: str) -> PublishedRequest | None:
+        """Return a request of this process, to be read only; `None` if it has ENDED."""
+        return self._requests.get(request_id)
+
+    def sequence_of(self, request_id: str) -> int:
+        """Return the sequence of a request that is HELD, else 0."""
+        request = self._requests.get(request_id)
+        return request.sequence if request is not None and request.state is HELD else 0
+
+    # Transitions
+
+    def _send(self, request: PublishedRequest) -> bool:
+        """To PENDING; return False if it cannot be sent now."""
+        queue = request.queue
+        link = queue.link
+        if link is None:
+            return False
+        number = request.number
+        if not number:
+            self._published += 1
+            number = request.number = self._published
+        envelope, token = request.envelope, request.request_id.encode()
+        mode = _FRESH
+        if request.is_unsure:
+            mode = _AGAIN
+        elif request.runs:
+            mode = bulk(b"%d" % request.runs)
+        frame = b"%b$%d\r\n%b\r\n$16\r\n%016d\r\n%b$%d\r\n%b\r\n" % (
+            queue.publish_head,
+            len(token),
+            token,
+            self._number + number,
+            mode,
+            len(envelope),
+            envelope,
+        )
+        if not link.send(frame, request):
+            return False
+        request.state = PENDING
+        return True
+
+    def acknowledged(self, request: PublishedRequest, place: int) -> None:
+        """PENDING to HELD: the server has stored the request, or a worker has it (below 0)."""
+        queue = request.queue
+        sequence = abs(place)
+        is_leased = request.is_leased or place < 0
+        queue.settle(request)
+        if request.sequence == 0:
+            queue.stored.value += 1
+        kept_bytes = self._kept_bytes + len(request.envelope)
+        if request.republishes >= _MAX_REPUBLISHES or kept_bytes > self._limits.max_kept_bytes:
+            request.envelope = b""
+        else:
+            self._kept_bytes = kept_bytes
+        request.sequence = sequence
+        request.state = HELD
+        request.is_unsure = False
+        queue.store(request, sequence, self._clock())
+        if is_leased and sequence > queue.delivered:
+            queue.delivered = sequence
+
+    def replied(self, request: PublishedRequest, reply: Reply) -> None:
+        """Handle any other reply to a publish than a number."""
+        if request.state is not PENDING:
+            return
+        if isinstance(reply, list):
+            self._decided(request, *reply)
+            return
+        if isinstance(reply, ReplyError):
+            link = request.queue.link
+            if link is not None and self._connection.note_error(link, reply):
+                self._stall(request)
+            elif reply.kind == OUT_OF_MEMORY:
+                self._fail(request, QueueFull("The queue's server has no memory left"))
+            elif is_denied(reply):
+                denied = QueueUnavailable("The queue's server denies publishing")
+                self._fail(request, denied, PublishStatus.DENIED)
+            else:
+                self._fail(request, QueueUnavailable(str(reply)))
+
+    def _decided(self, request: PublishedRequest, word: bytes, *facts: Any) -> None:
+        """Handle what a server says in words about a publish that it has executed."""
+        if word == _LIFE:
+            life, place = facts
+            self._begin_life(request.queue, life)
+            self.acknowledged(request, place)
+        elif word == _FULL:
+            self._fail(request, QueueFull("The queue holds as many requests as it may"))
+        elif word == _LEASED:
+            self.acknowledged(request, -facts[0])
+        elif word == _GONE:
+            # It was stored, and its worker has removed it: the response is on its way.
+            self._lose([request], was_leased=True)
+
+    def _stall(self, request: PublishedRequest) -> None:
+        """To STALLED: to be sent when the queue has been looked at."""
+        request.state = STALLED
+        queue = request.queue
+        queue.stalled.append(request)
+        self._settle_soon(queue)
+
+    def _send_stalled(self, queue: VersionQueue) -> None:
+        """STALLED to PENDING, in order."""
+        stalled, queue.stalled = queue.stalled, []
+        stalled = [request for request in stalled if request.state is STALLED]
+        stalled.sort(key=lambda request: request.number or 1 << 62)
+        for index, request in enumerate(stalled):
+            if request.started_at and not request.sequence:
+                # It was stored, and a worker has it: only its acknowledgement was lost.
+                queue.stored.value += 1
+                self._lose_again(request)
+            elif not self._send(request):
+                # All that waited is sent at once, which may be more than the link takes.
+                queue.stalled = stalled[index:] + queue.stalled
+                return
+            elif request.sequence:
+                request.republishes += 1
+                self.republished += 1
+
+    def _begin_life(self, queue: VersionQueue, life: bytes) -> None:
+        """The server lives again, or the queue is another one: what the old one held is lost."""
+        was, queue.life = queue.life, life
+        self._set_head(queue)
+        if was and _epoch(was) != _epoch(life):
+            queue.looked_at_ms = 0
+            self._lose_all(queue)
+
+    def _set_head(self, queue: VersionQueue) -> None:
+        link = queue.link
+        if link is None:
+            return
+        limits = self._limits
+        words = (
+            self._process,
+            b"%d" % min(limits.max_waiting, 1 << 52),
+            b"%d" % int(limits.lease_s * 1000),
+            link.run,
+            queue.life,
+            queue.life.rpartition(b" ")[2],
+        )
+        head = queue.keys.call("publish", 10, is_cluster=link.is_cluster)
+        queue.publish_head = head + b"".join(map(bulk, words))
+
+    def _lose_all(self, queue: VersionQueue) -> None:
+        """HELD to LOST, for all of a queue."""
+        leased = queue.leased()
+        lost = queue.take_all()
+        for request in lost:
+            request.was_leased = request.sequence <= leased
+            self._to_lost(request, self._clock())
+        self._tell_lost(queue, lost)
+
+    def _lose(self, requests: list[PublishedRequest], *, was_leased: bool = False) -> None:
+        """HELD or PENDING to LOST, for some requests of one queue."""
+        queue = requests[0].queue
+        leased = queue.leased()
+        for request in requests:
+            if request.state is HELD:
+                request.was_leased = request.sequence <= leased
+                queue.remove(request.sequence)
+            else:
+                queue.settle(request)
+                self._kept_bytes += len(request.envelope)
+                request.was_leased = was_leased
+            self._to_lost(request, self._clock())
+        self._tell_lost(queue, requests)
+
+    def _to_lost(self, request: PublishedRequest, now: float) -> None:
+        request.state = LOST
+        request.at = now
+        self._lost.append(request)
+
+    def _tell_lost(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
+        """Ask the workers which requests they run."""
+        if lost and queue.link is not None:
+            queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
+
+    def _republish(self, request: PublishedRequest, now: float) -> None:
+        """LOST to STALLED: nobody had leased it. No news to its publisher."""
+        self._kept_bytes -= len(request.envelope)
+        request.at = now
+        request.queue.unacknowledged += 1
+        request.number = 0
+        request.is_unsure = False
+        self._unacknowledged.append(request)
+        if request.queue.stalled or not self._send(request):
+            self._stall(request)
+        else:
+            request.republishes += 1
+            self.republished += 1
+
+    def _lose_again(self, request: PublishedRequest) -> None:
+        """PENDING or STALLED to LOST: it was to be published again, and the server is away."""
+        request.queue.settle(request)
+        self._kept_bytes += len(request.envelope)
+        self._to_lost(request, self._clock())
+
+    def _end(self, request: PublishedRequest) -> None:
+        """Any state to ENDED, without a callback."""
+        if request.state is ENDED:
+            return
+        self._requests.pop(request.request_id, None)
+        queue = request.queue
+        if request.state is HELD:
+            queue.remove(request.sequence)
+        if _is_unacknowledged(request):
+            queue.settle(request)
+        else:
+            self._kept_bytes -= len(request.envelope)
+        request.envelope = b""
+        request.state = ENDED
+
+    def _fail(
+        self,
+        request: PublishedRequest,
+        error: QueueError,
+        status: PublishStatus = PublishStatus.UNAVAILABLE,
+    ) -> None:
+        """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
+        if request.state is ENDED:
+            return
+        if _is_unacknowledged(request) and not request.sequence:
+            reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
+            name = stream_name(self._region, request.queue.keys.version_id)
+            self.publishes.child(name, reason).value += 1
+        self._end(request)
+        request.callbacks.publish_failed(error)
+
+    def _fail_later(
+        self, callbacks: PublishCallbacks, version_id: str, reason: str, status: PublishStatus
+    ) -> None:
+        """Report a publish for which no `PublishedRequest` was made."""
+        self.publishes.child(stream_name(self._region, version_id), status).value += 1
+        self._call_soon(callbacks.publish_failed, QueueUnavailable(reason))
+
+    # Links
+
+    def link_up(self, link: Link) -> None:
+        """Look at the queues that the server has, then send what stalled."""
+        self._connected_at = self._clock()
+        for queue in self._queues.values():
+            if self._connection.link(queue.keys.slot) is link:
+                self._settle_soon(queue)
+        uncertain, self._uncertain = self._uncertain, deque(maxlen=_MAX_UNCERTAIN)
+        for keys, request_id in uncertain:
+            self._withdraw_uncertain(keys, request_id)
+
+    def _withdraw_uncertain(self, keys: QueueKeys, request_id: str) -> None:
+        """Withdraw a request that was given up and may be stored, at once or on the next link.
+
+        The number of those that wait is bounded and the oldest are dropped: a worker that gets one
+        of them is refused when it attaches.
+        """
+        link = self._connection.link(keys.slot)
+        if link is None or not link.send(
+            self._withdrawal(link, keys, request_id, is_unsure=True), _ignore
+        ):
+            self._uncertain.append((keys, request_id))
+
+    def link_down(self, link: Link) -> None:
+        """PENDING to STALLED: the server may have executed the publish or not."""
+        self._connections += 1
+        self._number = self._connections * _CONNECTION
+        for queue in self._queues.values():
+            if queue.link is link:
+                queue.link = None
+        for request in self._unacknowledged:
+            if request.state is PENDING and request.queue.link is None:
+                request.is_unsure = True
+                request.state = STALLED
+                request.queue.stalled.append(request)
+
+    def _settle_soon(self, queue: VersionQueue) -> None:
+        if not queue.is_settling:
+            queue.is_settling = True
+            spawn(self._settle(queue), "queue-settle")
+
+    async def _settle(self, queue: VersionQueue) -> None:
+        """Look at a queue on the present link, lose what is missing there, send what stalled."""
+        try:
+            while queue.stalled or queue.by_sequence:
+                try:
+                    await self._look_closely(queue)
+                except RedisError:
+                    # The link is lost, or the server refuses for now. The time of requests runs on.
+                    if self._connection.link(queue.keys.slot) is None:
+                        return
+                    await asyncio.sleep(0.05)
+                    continue
+                self._send_stalled(queue)
+                if not queue.stalled:
+                    return
+                # More than the link takes at once.
+                await asyncio.sleep(0.01)
+        finally:
+            queue.is_settling = False
+
+    async def _look_closely(self, queue: VersionQueue) -> None:
+        """Give ``queue`` its link. Raises `RedisError`."""
+        link = self._connection.link(queue.keys.slot)
+        if link is None:
+            raise RedisError("no link")
+        if queue.link is link and not queue.stalled:
+            return
+        try:
+            reply = await link.call_frame(self._look_frame(link, queue), _CALL_S)
+            self._on_look(queue, reply)
+            held = list(queue.by_sequence.values()) if queue.link is not link else []
+            for start in range(0, len(held), _CHECKED_AT_ONCE):
+                await self._check(link, queue, held[start : start + _CHECKED_AT_ONCE])
+        except RedisError as error:
+            self._connection.note_error(link, error)
+            raise
+        if queue.link is not link:
+            queue.link = link
+            self._set_head(queue)
+
+    async def _check(self, link: Link, queue: VersionQueue, held: list[PublishedRequest]) -> None:
+        """Lose what the server does not have. Raises `RedisError`."""
+        ids = [request.request_id.encode() for request in held]
+        reply = await link.call_frame(queue.keys.frame(link, "missing", *ids), _CALL_S)
+        missing = [held[index] for index in reply if held[index].state is HELD]
+        if missing:
+            self._lose(missing)
+
+    # Looks
+
+    def _look_frame(self, link: Link, queue: VersionQueue) -> bytes:
+        return queue.keys.frame(
+            link, "look", b"%d" % self._limits.max_runs, b"%d" % queue.looked_at_ms
+        )
+
+    def _on_look(self, queue: VersionQueue, reply: Reply) -> None:
+        """Learn what was leased, and which requests have used up their runs."""
+        if isinstance(reply, RedisError):
+            if queue.link is not None and isinstance(reply, ReplyError):
+                self._connection.note_error(queue.link, reply)
+            return
+        life, highest, delivered = reply[:3]
+        if life != queue.life:
+            self._begin_life(queue, life)
+        queue.delivered = max(queue.delivered, delivered)
+        if highest > queue.highest:
+            queue.highest = highest
+            queue.highest_at = self._clock()
+        queue.looked_at_ms = reply[6]
+        for ended in reply[7:]:
+            request = self._requests.get(ended.decode())
+            if request is not None and request.state is HELD and request.queue is queue:
+                self._end(request)
+                request.callbacks.undeliverable()
+
+    def _look(self, now: float) -> None:
+        """Look at the queues in use, at a few of them per tick."""
+        to_look = self._to_look
+        if not to_look and now - self._checked_at >= self._limits.look_interval_s:
+            self._checked_at = now
+            to_look.extend(
+                v for v, queue in self._queues.items() if queue.by_sequence or queue.stalled
+            )
+        for _ in range(min(len(to_look), _MAX_LOOKS)):
+            queue = self._queues.get(to_look.popleft())
+            if queue is None:
+                continue
+            if queue.link is None or queue.stalled:
+                self._settle_soon(queue)
+            else:
+                queue.link.send(self._look_frame(queue.link, queue), partial(self._on_look, queue))
+
+    # Queues of versions
+
+    def _open(self, version_id: str) -> VersionQueue | None:
+        """Return the queue of a version, or `None` when the maximum of versions is in use."""
+        if len(self._queues) >= self._limits.max_versions:
+            idle = next(self.idle_versions(), None)
+            if idle is None:
+                return None
+            del self._queues[idle]
+        keys = QueueKeys.of(self._region, version_id)
+        stored = self.publishes.child(stream_name(self._region, version_id), PublishStatus.OK)
+        queue = self._queues[version_id] = VersionQueue(keys, stored)
+        # There is nothing to be missing.
+        queue.link = self._connection.link(keys.slot)
+        self._set_head(queue)
+        return queue
+
+    # Time
+
+    def tick(self) -> None:
+        """Fail what is due. Called every half second between `start` and `close`."""
+        now = self._clock()
+        self._fail_late(now)
+        self._end_lost(now)
+        if self._connection.is_connected():
+            self._look(now)
+
+    def _fail_late(self, now: float) -> None:
+        """Fail what was not acknowledged in time, unless it waited in the queue before."""
+        unacknowledged = self._unacknowledged
+        while unacknowledged:
+            request = unacknowledged[0]
+            if _is_unacknowledged(request):
+                if now - request.at < self._limits.ack_timeout_s:
+                    return
+                if request.sequence:
+                    self._lose_again(request)
+                else:
+                    keys = request.queue.keys
+                    late = QueueUnavailable("The queue's server did not acknowledge in time")
+                    self._fail(request, late, PublishStatus.TIMEOUT)
+                    if request.number:
+                        # It may be stored all the same.
+                        self._withdraw_uncertain(keys, request.request_id)
+            unacknowledged.popleft()
+
+    def _end_lost(self, now: float) -> None:
+        """Publish lost requests again, or fail them after their grace period."""
+        limits = self._limits
+        is_back = (
+            self._connection.is_connected() and now - self._connected_at >= limits.republish_after_s
+        )
+        waiting: list[PublishedRequest] = []
+        silent: dict[int, VersionQueue] = {}
+        lost = self._lost
+        while lost and now - lost[0].at >= limits.republish_after_s:
+            request = lost.popleft()
+            if request.state is not LOST:
+                continue
+            if not _is_begun(request) and (request.envelope or not is_back):
+                if is_back:
+                    self._republish(request, now)
+                else:
+                    waiting.append(request)
+                continue
+            silent_s = now - max(request.at, request.started_at)
+            if request.started_at and silent_s >= limits.claim_s / 2:
+                # A worker that began after the loss does not know of it.
+                silent[id(request.queue)] = request.queue
+            if silent_s >= self._grace_s(request):
+                self.losses += 1
+                self._withdraw_uncertain(request.queue.keys, request.request_id)
+                self._fail(request, QueueUnavailable("The queue has lost the request"))
+            else:
+                waiting.append(request)
+        lost.extendleft(reversed(waiting))
+        if silent and now - self._asked_at >= limits.claim_s / 4:
+            self._asked_at = now
+            for queue in silent.values():
+                if queue.link is not None:
+                    queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
+
+    def _grace_s(self, request: PublishedRequest) -> float:
+        """Return how long a lost request may wait for its response."""
+        limits = self._limits
+        if request.started_at:
+            return limits.claim_s
+        return limits.lease_grace_s if request.was_leased else limits.lost_grace_s
+
+
+def _is_begun(request: PublishedRequest) -> bool:
+    """Return whether a worker has, or had, a request that is LOST."""
+    return request.was_leased or request.started_at > 0.0
+
+
+def _is_unacknowledged(request: PublishedRequest) -> bool:
+    return request.state is PENDING or request.state is STALLED
+
+
+def _ignore(_reply: Reply) -> None:
+    return None
+
+
+def _epoch(life: bytes) -> bytes:
+    return life.partition(b" ")[0]
