@@ -18,6 +18,7 @@ import aiohttp
 
 from gateway.api.routes.keys import MAX_LIFETIME_S
 from gateway.app.identity import Master
+from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.dev.options import FunctionOptions
@@ -34,9 +35,9 @@ from gateway.domain.model import (
     VersionState,
 )
 from gateway.errors import Conflict
+from gateway.settings import GatewaySettings
 from gateway.store.names import DETAILS, record_at
 from gateway.store.open import make_store
-from gateway.store.options import options_at
 from gateway.store.records import Store
 from runtime.files import write_private
 
@@ -80,13 +81,15 @@ class Prepared(NamedTuple):
     earlier: Mapping[str, EarlierFunction]
 
 
-async def prepare_store(url: str, folder: Path) -> Prepared:
+async def prepare_store(settings: GatewaySettings, folder: Path) -> Prepared:
     """Initialise the store as the gateway's first start does, and create the API key.
 
+    ``settings`` are those of the gateway, for the store's servers.
     The key is written to the store directly, so that an existing bootstrap secret remains valid.
     Raises `StoreUnavailable`, `gateway.api.secrets.master_key.MasterKeyError`, `OSError`.
     """
-    store = make_store(options_at([url], "gateway-dev"))
+    options = replace(store_options(settings), name="gateway-dev")
+    store = make_store(options, settings.store.bucket_prefix, settings.store.replicas)
     try:
         await store.open(_CONNECT_TIMEOUT_S)
         await store.prepare()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,25 @@ async def test_what_a_login_may_not_do_is_told_and_the_rest_goes_on() -> None:
             assert await reader.get_key("key") is not None
         refused = make_store(RedisStoreOptions((server.url,), user="reader", password="wrong"))
         assert "invalid username-password" in await failure(lambda: refused.open(0.3))
+
+
+async def test_the_login_that_the_manual_names_is_enough() -> None:
+    manual = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    keys, commands = re.search(
+        r"needs the keys `(\S+)` .* and the commands `([^`]+)`", manual, re.DOTALL
+    ).groups()
+    rules = ["user default off", f"user gateway on >secret ~{keys} {' '.join(commands.split())}"]
+    login = ("gateway", "secret")
+    async with running_redis_server(acl=rules, login=login) as server:
+        async with following(server.url) as followed:
+            await followed.store.prepare()
+            await followed.store.put(KEY)
+            await followed.model.until(lambda: knows(followed, KEY))
+            assert await followed.store.latest_revision(KEYS, "key") == 0
+            assert await followed.store.deleted_version("none") is None
+            await followed.store.shared_numbers(60).replace("a", b"1", 0)
+            await followed.store.delete(ApiKeyKey("key"))
+            await followed.model.until(lambda: not knows(followed, KEY))
 
 
 async def test_a_server_that_still_loads_its_data_is_waited_for() -> None:
