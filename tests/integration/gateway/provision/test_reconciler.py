@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.store.connection import NatsStoreConnection
 
 from gateway.domain.model import (
     Deployment,
@@ -38,6 +37,7 @@ from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.planner import Policy
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
+from gateway.store.nats.connection import NatsStoreConnection
 from gateway.store.nats.kv import NatsStore
 from gateway.store.records import Store
 from queueing.interface import QueueUnavailable
