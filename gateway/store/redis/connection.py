@@ -17,7 +17,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import StoreUnavailable
 from gateway.store.options import RedisStoreOptions
-from gateway.store.redis.masters import ERRORS, StoreMaster, ask_sentinels, call, find_master
+from gateway.store.redis.masters import (
+    ERRORS,
+    StoreMaster,
+    ask_sentinels,
+    call,
+    check_urls,
+    find_master,
+)
 from gateway.store.redis.scripts import StoreScript
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -55,8 +62,12 @@ class RedisStoreConnection:
     async def open(self, timeout_s: float | None = None) -> None:
         """Connect, and keep trying; raise `StoreUnavailable` after ``timeout_s`` seconds.
 
-        Raises it at once for options that cannot work: a malformed URL, a missing file.
+        Raises it at once for a malformed URL.
         """
+        try:
+            check_urls(self._options)
+        except ValueError as error:
+            raise StoreUnavailable(cause=str(error)) from error
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connect()
@@ -109,12 +120,10 @@ class RedisStoreConnection:
         return int(result)
 
     async def _connect(self) -> None:
-        """Try all addresses again and again. Raises `StoreUnavailable` if that cannot work."""
+        """Try all addresses again and again."""
         while True:
             try:
                 self._master = await find_master(self._options)
-            except (FileNotFoundError, ValueError) as error:
-                raise StoreUnavailable(cause=str(error)) from error
             except ERRORS as error:
                 self._note(error)
             else:

@@ -42,8 +42,14 @@ class StoreMaster(NamedTuple):
     client: RedisClient
 
 
+def check_urls(options: RedisStoreOptions) -> None:
+    """Raise ValueError unless every URL is one of Redis."""
+    for url in options.urls:
+        parse_url(url)
+
+
 async def find_master(options: RedisStoreOptions) -> StoreMaster:
-    """Return the first master that responds. Raises one of `ERRORS`, and ValueError for a URL."""
+    """Return the first master that responds. Raises one of `ERRORS`."""
     if options.sentinel_master:
         servers = [await ask_sentinels(options)]
     else:
