@@ -33,7 +33,7 @@ from queueing.held import HeldLeases
 from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
-from queueing.redis.errors import RedisError, ReplyError, is_denied
+from queueing.redis.errors import NotConnected, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
@@ -157,9 +157,9 @@ class PushConsumer:
         self._to_renew: list[PushedLease] = []
         # Told, and not confirmed yet.
         self._untold: list[bytes] = []
-        self._is_unconfirmed = self._confirm_next = False
+        self._is_unconfirmed = self._confirm_next = self._is_topping_up = False
         self._width = b""
-        self._free = self._asked = 0
+        self._free = self._asked = self._calls = 0
         self._is_line_empty = False
         self._stood_s = self._pinged_at = 0.0
         loop = asyncio.get_running_loop()
@@ -291,7 +291,7 @@ class PushConsumer:
             await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
             await self._subscriber.read_all(_CALL_S)
             tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
-        self._asked = 0
+        self._asked = self._calls = 0
         frame = self._keys.frame(
             main,
             "bind",
@@ -370,8 +370,10 @@ class PushConsumer:
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
             # Not for every lease, unless there is something to say anyhow, and no line.
-            if most > covered and ((ended and not ahead) or 2 * covered <= most):
+            is_full = (ended and not ahead) or self._is_topping_up
+            if most > covered and (is_full or 2 * covered <= most):
                 wanted = most - covered
+            self._is_topping_up = False
         if len(ended) > _MAX_AT_ONCE:
             for start in range(_MAX_AT_ONCE, len(ended), _MAX_AT_ONCE):
                 self._send_work(main, ended[start : start + _MAX_AT_ONCE], 0)
@@ -386,11 +388,12 @@ class PushConsumer:
         number = b"%d" % wanted
         frame = b"%b$%d\r\n%b\r\n%b%b" % (head, len(number), number, self._width, words)
         untold = self._untold
+        self._calls += 1
         if self._confirm_next or len(untold) + count > _MAX_UNTOLD:
             self._confirm_next = False
-            told = [*untold, *ended]
+            unconfirmed = [*untold, *ended]
             untold.clear()
-            is_sent = main.send(frame, partial(self._on_work, main, told))
+            is_sent = main.send(frame, partial(self._on_work, main, unconfirmed, self._calls))
         else:
             untold += ended
             self._is_unconfirmed = True
@@ -400,19 +403,24 @@ class PushConsumer:
         else:
             self._keep_unsent(ended, None)
 
-    def _on_work(self, main: Link, told: list[bytes], reply: Reply) -> None:
-        """The reply to one call confirms those before it."""
-        if type(reply) is int:
+    def _on_work(self, main: Link, unconfirmed: list[bytes], calls: int, reply: Reply) -> None:
+        """The reply to one call confirms those before it, if it counts as many as were sent."""
+        if isinstance(reply, list) and reply[1] == calls:
             if self._asked:
-                self._set_line(is_empty=reply == 0 and not self._held.waiting)
+                self._set_line(is_empty=reply[0] == 0 and not self._held.waiting)
+            if reply[0] == 0 and self._asked < self._free:
+                self._is_topping_up = True
+                self._schedule()
             return
-        self._keep_unsent(told, None)
-        if not isinstance(reply, ReplyError):
+        self._keep_unsent(unconfirmed, None)
+        if isinstance(reply, NotConnected):
             return
-        is_passing = self._connection.note_error(main, reply)
-        if not is_passing:
-            event = "pull.denied" if is_denied(reply) else "pull.refused"
-            emit(_log, event, logging.WARNING, error=str(reply))
+        is_passing = True
+        if isinstance(reply, ReplyError):
+            is_passing = self._connection.note_error(main, reply)
+            if not is_passing:
+                event = "pull.denied" if is_denied(reply) else "pull.refused"
+                emit(_log, event, logging.WARNING, error=str(reply))
         self._is_bound = False
         self._call_later(_RETRY_MIN_S if is_passing else _RETRY_MAX_S, self._bind_soon)
 

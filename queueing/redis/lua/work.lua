@@ -2,8 +2,10 @@
 -- Ends leases of a worker whose work is done, and takes requests for its free slots. They come as
 -- messages, at once or when they are published.
 -- ARGV: worker, number of requests wanted, eighth of a lease in seconds, tokens of the leases that end.
--- Returns how many requests wait. Nobody may wait for the reply.
+-- Returns {requests that wait, calls since the worker was bound}. Nobody may wait for the reply: the
+-- number tells whether all calls before it were executed.
 local worker = ARGV[1]
+local calls = call('HINCRBY', q .. ':n', worker, 1)
 for i = 4, #ARGV do
   local token = ARGV[i]
   local bucket = string.match(token, '^[^:]+:%d+:%d+:(%d+)')
@@ -22,7 +24,7 @@ for i = 4, #ARGV do
 end
 local wanted = tonumber(ARGV[2])
 if wanted <= 0 then
-  return call('ZCARD', q .. ':w')
+  return {call('ZCARD', q .. ':w'), calls}
 end
 local kinds = call('EXISTS', q .. ':w', q .. ':r')
 if kinds > 0 then
@@ -57,7 +59,7 @@ if kinds > 0 then
     end
   end
   if wanted == 0 then
-    return waiting
+    return {waiting, calls}
   end
 end
 if wanted == 1 then
@@ -69,4 +71,4 @@ else
   end
   call('RPUSH', q .. ':i', unpack(registered))
 end
-return 0
+return {0, calls}

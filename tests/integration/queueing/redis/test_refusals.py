@@ -1,28 +1,20 @@
 """What becomes of calls while a server refuses commands."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from queueing.publishes import PublishStatus
-from queueing.redis.errors import NoResponse
-from queueing.redis.link import Link
-from queueing.redis.queue import QueueLimits
 from tests.integration.queueing.redis.harness import (
-    PATIENT,
     Calls,
     connected,
     gateway,
-    keys,
     options,
     publish,
     publish_many,
-    registered,
     worker,
 )
-from tests.support.queue_harness import Client, new_request, new_version
-from tests.support.redis_server import RedisServer, available_servers, running_redis_server
+from tests.support.queue_harness import new_version
+from tests.support.redis_server import RedisServer, available_servers
 from tests.support.waiting import until
 
 
