@@ -63,27 +63,17 @@ _log = logging.getLogger("queueing.redis.consumer")
 class PushedLease:
     """A `queueing.interface.Lease`; ``token`` is its name at the server, empty once it ended."""
 
-    __slots__ = (
-        "_consumer",
-        "_header",
-        "_is_first_known",
-        "deliveries",
-        "envelope",
-        "request_id",
-        "token",
-    )
+    __slots__ = ("_consumer", "_head", "deliveries", "envelope", "request_id", "token")
 
-    def __init__(self, consumer: "PushConsumer", header: list[bytes], envelope: bytes) -> None:
-        """``header`` is the one in a message: `queueing.redis.keys`."""
+    def __init__(self, consumer: "PushConsumer", head: bytes, envelope: bytes) -> None:
+        """``head`` is the line before the envelope in a message: `queueing.redis.keys`."""
         self._consumer = consumer
-        token = header[0]
-        self.token = token
+        self._head = head
+        self.token = token = head[: head.index(b" ")]
         request_id, deliveries, _ = token.split(b":", 2)
         self.request_id = request_id.decode()
         self.deliveries = int(deliveries)
         self.envelope = envelope
-        self._header = header
-        self._is_first_known = header[5] == consumer.generation
 
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
@@ -91,18 +81,18 @@ class PushedLease:
 
     def followers(self) -> int:
         """Return how many requests waited when this one was leased."""
-        return int(self._header[1])
+        return int(self._head.split(b" ", 2)[1])
 
     def stored_at_ns(self) -> int:
         """Return when the server stored the request; 0 once the lease has ended."""
         if not self.token:
             return 0
-        seconds, micros = self._header[3:5]
+        seconds, micros = self._head.split(b" ")[3:5]
         return int(seconds) * 1_000_000_000 + int(micros) * 1000
 
     def is_first_known(self) -> bool:
         """Whether ``deliveries`` counts all of them: stored in the present life of the server."""
-        return self._is_first_known
+        return self._head.split(b" ")[5] == self._consumer.generation
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""
@@ -438,13 +428,12 @@ class PushConsumer:
         if self._asked > 0:
             self._asked -= 1
         head, is_whole, envelope = payload.partition(b"\n")
-        header = head.split(b" ")
+        is_last = head.split(b" ", 2)[1] == b"0"
         if is_whole:
-            self._lease(header, envelope)
+            self._lease(head, envelope)
         else:
-            self._fetch(header)
+            self._fetch(head)
         held = self._held
-        is_last = header[1] == b"0"
         if is_last is not self._is_line_empty and (self._asked or not is_last):
             self._set_line(is_empty=is_last and not held.waiting)
         if not self._is_scheduled and (
@@ -452,9 +441,9 @@ class PushConsumer:
         ):
             self._schedule()
 
-    def _fetch(self, header: list[bytes]) -> None:
+    def _fetch(self, head: bytes) -> None:
         """Read the envelope of a request that is too long for a message."""
-        main, token = self._subscriber.main, header[0]
+        main, token = self._subscriber.main, head.partition(b" ")[0]
         self._tokens.add(token)
         bucket = token.split(b":", 4)[3]
         frame = encode(b"HGET", b"%b:l%b" % (self._keys.key, bucket), token)
@@ -462,20 +451,20 @@ class PushConsumer:
         def arrived(value: Reply) -> None:
             self._tokens.discard(token)
             if isinstance(value, bytes):
-                head, _, envelope = value.partition(b"\n")
-                self._lease([*header, *head.split(b" ")], envelope)
+                rest, _, envelope = value.partition(b"\n")
+                self._lease(b"%b %b" % (head, rest), envelope)
 
         if main is None or not main.send(frame, arrived):
             self._tokens.discard(token)
 
-    def _lease(self, header: list[bytes], envelope: bytes) -> None:
+    def _lease(self, head: bytes, envelope: bytes) -> None:
         # As `Standstill.may_be_over`, without the cost of a call for each lease.
         now = self._boot_clock()
         held, standstill = self._held, self._standstill
         if now - standstill.read_at >= standstill.max_s:
             held.lapsed += 1
             return
-        lease = PushedLease(self, header, envelope)
+        lease = PushedLease(self, head, envelope)
         self._tokens.add(lease.token)
         if self._cancels.ids and lease.request_id in self._cancels.ids:
             lease.ack()
