@@ -17,7 +17,7 @@ on one node of a cluster:
     :k         sorted set: ids of requests that ended while they were leased, by the time in s
     :i         list: workers that wait, one entry for each request that they want
     :h         sorted set: workers, by the time in s at which they were last heard of
-    :n         hash: worker → calls of work since it was bound
+    :n         hash: worker → how many calls of its were executed since it was bound
     :z         sorted set: ids whose every run has ended, by the time in ms
     :c:<name>  channel of a worker: what is leased to it, "token waiting" and, if short, a space and
                the value; waiting is how many requests wait then

@@ -99,7 +99,7 @@ async def test_a_request_whose_message_was_lost_comes_with_the_next_connection(
         await queue.connection.call(
             keys(version).slot, lambda link: keys(version).frame(link, "state"), 2.0
         )
-        first, _ = await publish(queue, version)
+        await publish(queue, version)
         (lease,) = await work.has(1)
         lease.ack()
         work.pull.want(1)

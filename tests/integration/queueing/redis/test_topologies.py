@@ -108,7 +108,7 @@ async def test_a_node_that_dies_takes_only_its_own_queues(cluster: RedisCluster)
                 async with asyncio.timeout(5):
                     await until(late.pull.is_bound)
             await dead.start()
-            back, client = await publish(queue, lost)
+            _, client = await publish(queue, lost)
             assert client.entries == []
 
 
