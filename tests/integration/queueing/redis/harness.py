@@ -12,6 +12,7 @@ from queueing.interface import Lease, RunDecision
 from queueing.redis.addresses import parse_server
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
+from queueing.redis.errors import RedisError
 from queueing.redis.keys import QueueKeys
 from queueing.redis.link import RedisOptions
 from queueing.redis.queue import QueueLimits, RedisQueue
@@ -124,14 +125,14 @@ async def publish_many(queue: RedisQueue, version_id: str, count: int) -> list[s
     return [request_id for request_id, _ in published]
 
 
-async def registered(queue: RedisQueue, version_id: str) -> int:
+async def registered(queue: GatewayQueue, version_id: str) -> int:
     """Return how many requests the workers of a version have registered for, as the server says."""
     found = keys(version_id)
-    link = queue._connection.link(found.slot)
-    assert link is not None
-    count = await link.call(b"LLEN", found.key + b":i")
-    assert isinstance(count, int)
-    return count
+    link = queue.connection.link(found.slot)
+    try:
+        return await link.call(b"LLEN", found.key + b":i") if link is not None else -1  # type: ignore[no-any-return]
+    except RedisError:
+        return -1
 
 
 class Calls:
@@ -142,7 +143,7 @@ class Calls:
     after the answer. ``runs`` counts those that began.
     """
 
-    def __init__(self, queue: RedisQueue, version_id: str, run_s: float = 0.005) -> None:
+    def __init__(self, queue: GatewayQueue, version_id: str, run_s: float = 0.005) -> None:
         self._queue = queue
         self._version_id = version_id
         self._run_s = run_s
