@@ -182,7 +182,7 @@ async def test_what_a_new_master_does_not_have_is_published_again(
     target = options(sentinels.urls, sentinel_master=sentinels.name)
     async with gateway(target) as queue:
         kept = await publish_many(queue, version, 1)
-        await sentinels.master.run("WAIT", 1, 0)
+        await until(lambda: sentinels.replica.run("EXISTS", keys(version).key + b":w"))
         # The replica cannot come back.
         await sentinels.master.run("ACL", "SETUSER", "default", "-psync", "-sync")
         await sentinels.master.run("CLIENT", "KILL", "TYPE", "replica")
