@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queueing.redis.queue import QueueLimits
+from queueing.own_requests import QueueLimits
 from queueing.standstill import boot_clock_s
 from tests.integration.queueing.redis.harness import (
     Calls,
@@ -122,6 +122,17 @@ async def test_a_request_whose_message_was_lost_comes_with_the_next_connection(
         await end_connections(proxy)
         again = (await work.has(2))[1]
         assert (again.request_id, again.deliveries) == (request, 2)
+
+
+async def test_a_request_that_is_taken_for_a_lost_link_stays(redis_server: RedisServer) -> None:
+    target, version = options(redis_server.url), new_version()
+    async with gateway(target) as queue, worker(target, version, 0) as work:
+        request, _ = await publish(queue, version)
+        await until(work.pull.is_bound)
+        # Within one turn of the loop: the worker does not know of it.
+        redis_server.run_blocking("CLIENT", "KILL", "TYPE", "pubsub")
+        work.pull.want(1)
+        assert (await work.has(1))[0].request_id == request
 
 
 async def test_a_publish_without_a_reply_is_not_stored_twice(redis_server: RedisServer) -> None:
