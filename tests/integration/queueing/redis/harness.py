@@ -39,8 +39,8 @@ def keys(version_id: str) -> QueueKeys:
 class GatewayQueue(RedisQueue):
     """A queue that shows its ``connection``."""
 
-    def __init__(self, connection: RedisConnection, limits: QueueLimits) -> None:
-        super().__init__(connection, region=REGION, lease_s=LEASE_S, limits=limits)
+    def __init__(self, connection: RedisConnection, limits: QueueLimits, lease_s: float) -> None:
+        super().__init__(connection, region=REGION, lease_s=lease_s, limits=limits)
         self.connection = connection
 
 
@@ -65,11 +65,11 @@ async def connected(target: RedisOptions) -> AsyncIterator[RedisConnection]:
 
 @asynccontextmanager
 async def gateway(
-    target: RedisOptions, limits: QueueLimits = PATIENT
+    target: RedisOptions, limits: QueueLimits = PATIENT, lease_s: float = LEASE_S
 ) -> AsyncIterator[GatewayQueue]:
     """Run a gateway process's side while the block runs."""
     async with connected(replace(target, scripts=GATEWAY)) as connection:
-        queue = GatewayQueue(connection, limits)
+        queue = GatewayQueue(connection, limits, lease_s)
         await queue.start()
         try:
             yield queue

@@ -166,11 +166,11 @@ async def test_a_worker_that_vanished_swallows_no_more_than_what_it_was_sent(
     redis_server: RedisServer,
 ) -> None:
     version = new_version()
-    limits = QueueLimits(lease_s=1.0, max_runs=3, look_interval_s=0.2)
+    limits = QueueLimits(max_runs=3, look_interval_s=0.2)
     direct = options(redis_server.url)
     async with (
         tcp_relay(redis_server.port) as relay,
-        gateway(direct, limits) as queue,
+        gateway(direct, limits, 1.0) as queue,
     ):
         far = options(f"redis://127.0.0.1:{relay.port}")
         async with worker(far, version, 8):
@@ -192,9 +192,9 @@ async def test_a_worker_that_stood_still_drops_what_it_finds(redis_server: Redis
     version = new_version()
     stood_s = 0.0
     target = options(redis_server.url)
-    limits = QueueLimits(lease_s=1.0, look_interval_s=0.2)
+    limits = QueueLimits(look_interval_s=0.2)
     async with (
-        gateway(target, limits) as queue,
+        gateway(target, limits, 1.0) as queue,
         worker(target, version, 8, boot_clock=lambda: boot_clock_s() + stood_s) as work,
     ):
         await publish(queue, version)
