@@ -11,9 +11,9 @@ something:
 When it binds it says which leases it has: others were on their way when a link was lost, and are
 given back. Leases that ended while unbound are told after the next binding.
 
-A process that stood still finds messages whose leases may be over (`queueing.standstill`): they are
-dropped. When many requests wait and are short, a few are taken before there are slots for them
-(`queueing.held`).
+A process that stood still, or was cut off, finds messages and replies whose leases may be over
+(`queueing.standstill`): they are given back, which ends no lease of another worker. When many
+requests wait and are short, a few are taken before there are slots for them (`queueing.held`).
 
 A server that was replaced or restarted may have kept a request and forgotten that it was leased: a
 request of a former life of the server says so (`PushedLease.is_first_known`).
@@ -30,7 +30,7 @@ from queueing.held import HeldLeases
 from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
-from queueing.redis.errors import RedisError, ReplyError, is_denied
+from queueing.redis.errors import NoResponse, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
@@ -174,7 +174,8 @@ class PushConsumer:
         self._watcher = Ticker(WATCH_S, self._watch)
         self._boot_clock = boot_clock
         self._standstill = Standstill(self, self._keys.key.decode(), boot_clock)
-        self._held = HeldLeases(boot_clock, self._standstill.may_be_over)
+        # What is held for too long is given back, however late.
+        self._held = HeldLeases(boot_clock, lambda: False)
 
     # Start and end
 
@@ -373,12 +374,14 @@ class PushConsumer:
         words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
         number = b"%d" % wanted
         frame = b"%b$%d\r\n%b\r\n%b" % (head, len(number), number, words)
-        if main.send(frame, partial(self._on_work, main, ended, wanted)):
+        if main.send(frame, partial(self._on_work, main, ended, wanted, self._boot_clock())):
             self._asked += wanted
         else:
             self._keep_unsent(ended, None)
 
-    def _on_work(self, main: Link, ended: list[bytes], wanted: int, reply: Reply) -> None:
+    def _on_work(
+        self, main: Link, ended: list[bytes], wanted: int, sent_at: float, reply: Reply
+    ) -> None:
         if reply is None:
             return
         if isinstance(reply, RedisError):
@@ -393,7 +396,7 @@ class PushConsumer:
         self._asked = max(0, self._asked - (wanted - registered))
         for index in range(4, len(reply), 2):
             header, _, envelope = reply[index + 1].partition(b"\n")
-            self._lease([reply[index], *header.split(b" ")], envelope, waiting)
+            self._lease([reply[index], *header.split(b" ")], envelope, waiting, sent_at)
         if registered:
             self._set_line(is_empty=not self._held.waiting)
         elif waiting:
@@ -419,16 +422,16 @@ class PushConsumer:
             self._asked -= 1
         header, is_whole, envelope = payload.partition(b"\n")
         if is_whole:
-            self._lease(header.split(b" "), envelope, 0)
+            self._lease(header.split(b" "), envelope, 0, self._standstill.read_at)
         else:
-            self._fetch(payload)
+            self._fetch(payload, self._standstill.read_at)
         held = self._held
         if not self._is_scheduled and (
             2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
         ):
             self._schedule()
 
-    def _fetch(self, token: bytes) -> None:
+    def _fetch(self, token: bytes, since: float) -> None:
         """Read the envelope of a request that is too long for a message."""
         main = self._subscriber.main
         self._tokens.add(token)
@@ -439,23 +442,25 @@ class PushConsumer:
             self._tokens.discard(token)
             if isinstance(value, bytes):
                 header, _, envelope = value.partition(b"\n")
-                self._lease([token, *header.split(b" ")], envelope, 0)
-            elif value is None:
-                # Withdrawn meanwhile.
-                self.ended(token)
+                self._lease([token, *header.split(b" ")], envelope, 0, since)
+            else:
+                # The lease is over, or the server refuses for now.
+                self.given_back(token, 0.0)
 
         if main is None or not main.send(frame, arrived):
             self._tokens.discard(token)
 
-    def _lease(self, header: list[bytes], envelope: bytes, followers: int) -> None:
-        # As `Standstill.may_be_over`, without the cost of a call for each lease.
+    def _lease(self, header: list[bytes], envelope: bytes, followers: int, since: float) -> None:
+        """Begin a lease that is no older than ``since``, hold it, or give it back."""
         now = self._boot_clock()
-        held, standstill = self._held, self._standstill
-        if now - standstill.read_at >= standstill.max_s:
-            held.lapsed += 1
-            return
+        held = self._held
         lease = PushedLease(self, header, envelope, followers)
         self._tokens.add(lease.token)
+        if now - since >= self._standstill.max_s:
+            held.lapsed += 1
+            lease.nak()
+            self._schedule()
+            return
         if self._cancels.ids and lease.request_id in self._cancels.ids:
             lease.ack()
         elif self._free > 0 and not held.waiting:
@@ -608,8 +613,9 @@ class PushConsumer:
         return self._held.lapsed
 
     def is_silent_usual(self) -> bool:
-        """Whether nothing is registered."""
-        return not self._asked
+        """Whether nothing is registered, nor was before a binding that goes on."""
+        is_binding = self._binder is not None and not self._binder.done()
+        return not (self._asked or is_binding)
 
     def read_bytes(self) -> int:
         """Return how much the link for messages has read."""
@@ -621,14 +627,19 @@ class PushConsumer:
 
     async def read_all(self) -> None:
         """Return when all has been read that was sent before, or the link is lost."""
-        try:
-            await self._subscriber.read_all(_CALL_S)
-        except RedisError:
+        while True:
+            try:
+                await self._subscriber.read_all(_CALL_S)
+            except NoResponse:
+                # The link is cut off: what it brings later is not new.
+                continue
+            except RedisError:
+                pass
             return
 
     def stood_still(self, seconds: float) -> None:
-        """Drop what was not begun."""
-        self._held.drop()
+        """Give back what was not begun."""
+        self._held.give_back()
         self._stood_s = seconds
         self._on_standstill()
 
@@ -650,7 +661,7 @@ class PushConsumer:
 
     def _watch(self) -> None:
         now = self._boot_clock()
-        if self._asked and now - self._pinged_at >= self.heartbeat_s():
+        if not self.is_silent_usual() and now - self._pinged_at >= self.heartbeat_s():
             # Nothing else may arrive while nothing is published.
             self._pinged_at = now
             self._subscriber.ping()

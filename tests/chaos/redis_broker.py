@@ -109,11 +109,10 @@ class RedisBroker:
             await asyncio.sleep(lasts_s)
             await self._run(master, "CONFIG", "SET", "maxmemory", "0")
         elif kind is FaultKind.BUSY:
-            endless = spawn(self._run(master, "EVAL", "while true do end", "0"), "endless")
+            endless = spawn(asyncio.to_thread(self._run_endless, master), "endless")
             await asyncio.sleep(lasts_s)
             await self._until(lambda: self._kill_script(master), PATIENCE_S)
-            with suppress(RedisError):
-                await endless
+            await endless
         elif kind is FaultKind.FAILOVER:
             await self._until(self._order_failover, PATIENCE_S)
             await self._until(lambda: self._master() != master, PATIENCE_S)
@@ -185,8 +184,11 @@ class RedisBroker:
 
     def _run_blocking(self, name: str, *command: str) -> Any:
         with self._client(name) as client:
-            # An endless script has no reply in time.
             return client.execute_command(*command)
+
+    def _run_endless(self, name: str) -> None:
+        with suppress(RedisError):
+            self._run_blocking(name, "EVAL", "while true do end", "0")
 
     async def _run(self, name: str, *command: str) -> Any:
         return await asyncio.to_thread(self._run_blocking, name, *command)

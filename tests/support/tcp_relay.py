@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 class RelayedConnection(asyncio.Protocol):
     """One end of a connection through the relay."""
 
-    def __init__(self, relay: "TcpRelay") -> None:
+    def __init__(self, relay: "TcpRelay", *, to_server: bool = False) -> None:
         self._relay = relay
+        self.is_to_server = to_server
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -19,7 +20,7 @@ class RelayedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._relay.ends.add(self)
+        self._relay.ends[self] = None
         if self.other is None:
             self._relay.accepted(self)
         self.note_activity()
@@ -28,10 +29,16 @@ class RelayedConnection(asyncio.Protocol):
         self.note_activity()
         if self._relay.is_frozen:
             return
-        if self.other is None:
+        if self in self._relay.slow:
+            self._relay.held.append((self, data))
+        elif self.other is None:
             self._early += data
         else:
             self.other.note_activity()
+            self.other.write(data)
+
+    def pass_on(self, data: bytes) -> None:
+        if self.other is not None:
             self.other.write(data)
 
     def joined(self, other: "RelayedConnection") -> None:
@@ -55,7 +62,7 @@ class RelayedConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._relay.ends.discard(self)
+        self._relay.ends.pop(self, None)
         if self.other is not None and not self._relay.is_frozen:
             self.other.abort()
 
@@ -72,19 +79,33 @@ class TcpRelay:
         self.idle_s = idle_s
         self.dropped = 0
         self.is_frozen = False
+        self.slow: set[RelayedConnection] = set()
+        self.held: list[tuple[RelayedConnection, bytes]] = []
         self.port = 0
-        self.ends: set[RelayedConnection] = set()
+        self.ends: dict[RelayedConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def freeze(self) -> None:
         """Pass on nothing any more, without closing anything."""
         self.is_frozen = True
 
+    def hold(self, first: int | None = None) -> None:
+        """Keep what the server sends on the (first) connections that are open, until `release`."""
+        ends = [end for end in self.ends if end.is_to_server]
+        self.slow = set(ends[:first])
+
+    def release(self) -> None:
+        """Pass on what was kept, and what follows at once."""
+        self.slow = set()
+        held, self.held = self.held, []
+        for end, data in held:
+            end.pass_on(data)
+
     def accepted(self, end: RelayedConnection) -> None:
         self._tasks.add(asyncio.ensure_future(self._join(end)))  # noqa: TID251
 
     async def _join(self, end: RelayedConnection) -> None:
-        other = RelayedConnection(self)
+        other = RelayedConnection(self, to_server=True)
         other.other = end
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: other, "127.0.0.1", self._to_port)
