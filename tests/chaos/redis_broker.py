@@ -239,11 +239,9 @@ class RedisBroker:
         for name in self._sentinels:
             (replica,) = self._run_blocking(name, "SENTINEL", "REPLICAS", _NAME)
             others = self._run_blocking(name, "SENTINEL", "SENTINELS", _NAME)
-            found = dict(zip(replica[::2], replica[1::2], strict=True))
-            if self._master_at(name) != master or found["master-link-status"] != "ok":
+            if self._master_at(name) != master or replica["master-link-status"] != "ok":
                 return False
-            flags = [dict(zip(one[::2], one[1::2], strict=True))["flags"] for one in others]
-            if found["flags"] != "slave" or any(flag != "sentinel" for flag in flags):
+            if replica["flags"] != "slave" or any(one["flags"] != "sentinel" for one in others):
                 return False
         return True
 
