@@ -31,7 +31,8 @@ _PERIOD_S = 21_600
 _MAX_PASSWORDS = 200
 _CALL_S = 3.0
 _COMMANDS = (
-    b"+ping +hello +auth +info +cluster|slots +ssubscribe +sunsubscribe +evalsha +script|load "
+    b"+ping +hello +auth +info +client|reply +cluster|slots +ssubscribe +sunsubscribe "
+    b"+evalsha +script|load "
     b"+time +exists +spublish +hget +hset +hdel +hmget +hincrby +hkeys +zadd +zrem +zpopmin +zcard "
     b"+zrangebyscore +lpop +rpush +lrem"
 ).split()

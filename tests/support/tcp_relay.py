@@ -20,7 +20,7 @@ class RelayedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._relay.ends[self] = None
+        self._relay.ends.add(self)
         if self.other is None:
             self._relay.accepted(self)
         self.note_activity()
@@ -62,7 +62,7 @@ class RelayedConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._relay.ends.pop(self, None)
+        self._relay.ends.discard(self)
         if self.other is not None and not self._relay.is_frozen:
             self.other.abort()
 
@@ -82,17 +82,16 @@ class TcpRelay:
         self.slow: set[RelayedConnection] = set()
         self.held: list[tuple[RelayedConnection, bytes]] = []
         self.port = 0
-        self.ends: dict[RelayedConnection, None] = {}
+        self.ends: set[RelayedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def freeze(self) -> None:
         """Pass on nothing any more, without closing anything."""
         self.is_frozen = True
 
-    def hold(self, first: int | None = None) -> None:
-        """Keep what the server sends on the (first) connections that are open, until `release`."""
-        ends = [end for end in self.ends if end.is_to_server]
-        self.slow = set(ends[:first])
+    def hold(self) -> None:
+        """Keep what the server sends on the connections that are open, until `release`."""
+        self.slow = {end for end in self.ends if end.is_to_server}
 
     def release(self) -> None:
         """Pass on what was kept, and what follows at once."""

@@ -1,7 +1,7 @@
 """What a worker whose connection was cut off does with what arrives afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.link import RedisOptions
 from queueing.redis.scripts import WORKER
-from queueing.standstill import boot_clock_s
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
 from tests.integration.queueing.backends import RedisBackend
@@ -39,9 +38,7 @@ class CutWorker(NamedTuple):
 
 
 @asynccontextmanager
-async def cut_worker(
-    server: RedisServer, version_id: str, clock: Callable[[], float] = boot_clock_s
-) -> AsyncIterator[CutWorker]:
+async def cut_worker(server: RedisServer, version_id: str) -> AsyncIterator[CutWorker]:
     async with tcp_relay(server.port) as relay:
         connection = RedisConnection(
             RedisOptions((Server("127.0.0.1", relay.port),), scripts=WORKER)
@@ -54,7 +51,6 @@ async def cut_worker(
             version_id=version_id,
             on_lease=work.leased,
             on_cancel=work.cancel,
-            boot_clock=clock,
         )
         consumer.start()
         try:
@@ -76,29 +72,6 @@ async def test_a_round_trip_that_takes_long_is_awaited(redis_server: RedisServer
         cut.relay.release()
         async with asyncio.timeout(PATIENCE_S):
             await reading
-        await cut.close()
-
-
-async def test_a_lease_in_a_late_reply_is_given_back(redis_server: RedisServer) -> None:
-    version_id, request_id = new_uuid(), new_request()
-    late_s = 0.0
-    backend = RedisBackend(redis_server)
-    async with (
-        backend.gateway() as gateway,
-        cut_worker(redis_server, version_id, lambda: boot_clock_s() + late_s) as cut,
-    ):
-        gateway.queue.publish(version_id, request_id, b"envelope", Client(), b"")
-        await until(cut.consumer.is_bound)
-        # Only the first link: the one for messages brings what it has at once.
-        cut.relay.hold(1)
-        cut.consumer.want(1)
-        await until(lambda: gateway.admin.load(version_id), lambda load: load.leased == 1)
-        late_s = 10.0
-        assert cut.consumer.is_over()
-        await until(lambda: not cut.consumer.is_over())
-        cut.relay.release()
-        (lease,) = await cut.work.has(1)
-        assert lease.deliveries == 2
         await cut.close()
 
 
