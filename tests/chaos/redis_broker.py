@@ -33,6 +33,7 @@ _PORT, _SENTINEL_PORT = 16379, 26379
 _DOWN_AFTER_MS = 1000
 _REPLY_S = 2.0
 _AGAIN_S = 0.1
+_DOWN = frozenset({"s_down", "o_down", "disconnected"})
 _CONNECTIONS = (("normal", "pubsub"), ("normal",), ("pubsub",))
 
 Place = tuple[list[str], dict[str, Link], str]
@@ -241,7 +242,7 @@ class RedisBroker:
             others = self._run_blocking(name, "SENTINEL", "SENTINELS", _NAME)
             if self._master_at(name) != master or replica["master-link-status"] != "ok":
                 return False
-            if replica["flags"] != "slave" or any(one["flags"] != "sentinel" for one in others):
+            if any(_DOWN.intersection(one["flags"].split(",")) for one in (replica, *others)):
                 return False
         return True
 
