@@ -113,6 +113,7 @@ class Link(asyncio.Protocol):
         self._max_out_bytes = options.buffer_bytes
         self._ping_interval_s = options.ping_interval_s
         self._is_scheduled = self._is_blocked = self._is_open = self._is_lost = False
+        self._is_silent = False
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
         self._checked_bytes = self._checked_out = 0
@@ -158,10 +159,14 @@ class Link(asyncio.Protocol):
             self.on_unsubscribed(push[1])
 
     def send_silently(self, frame: bytes) -> bool:
-        """Send one command to which the server sends no reply, nor an error. False: not sent."""
+        """Send one command to which the server sends no reply, nor an error. False: not sent.
+
+        A server that is busy with a script ends the link: it replies to all that is sent then.
+        """
         size = self._out_bytes + len(frame) + len(_SKIP)
         if size > self._max_out_bytes or self._is_lost:
             return False
+        self._is_silent = True
         self._out.append(_SKIP)
         self._out.append(frame)
         self._out_bytes = size
@@ -241,6 +246,9 @@ class Link(asyncio.Protocol):
                         self.on_message(reply[1], reply[2])
                     else:
                         self._on_confirmation(reply)
+                elif self._is_silent and type(reply) is ReplyError and reply.kind == "BUSY":
+                    self.abort(f"replies out of step: {reply}")
+                    return
                 elif self._handlers:
                     self.replies += 1
                     self._handlers.popleft()(reply)
