@@ -3,7 +3,8 @@
 A worker registers how many requests it wants. They come as messages on the worker's channel: what
 waits at once, what is published later at that moment. The end of one lease and the wish for the
 next request are one call, whose reply nobody waits for: the server sends none, but for one call in
-`WATCH_S` that confirms those before it. If it fails, they are told again. The consumer is bound
+`WATCH_S` that says how many were executed. If some were not, the consumer binds again and tells all
+of them again. The consumer is bound
 once the server has said that the queue exists; it binds again after every lost link, and whenever
 the workers are told that the queue was made or has lost something:
 
@@ -158,6 +159,7 @@ class PushConsumer:
         # Told, and not confirmed yet.
         self._untold: list[bytes] = []
         self._is_unconfirmed = self._confirm_next = False
+        self._calls = 0
         self._width = b""
         self._free = self._asked = 0
         self._is_line_empty = False
@@ -292,7 +294,7 @@ class PushConsumer:
             await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
             await self._subscriber.read_all(_CALL_S)
             tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
-        self._asked = 0
+        self._asked = self._calls = 0
         frame = self._keys.frame(
             main,
             "bind",
@@ -386,28 +388,33 @@ class PushConsumer:
         words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
         number = b"%d" % wanted
         frame = b"%b$%d\r\n%b\r\n%b%b" % (head, len(number), number, self._width, words)
-        untold = self._untold
+        untold, told = self._untold, ended
         if self._confirm_next or len(untold) + count > _MAX_UNTOLD:
             self._confirm_next = False
             told = [*untold, *ended]
             untold.clear()
-            is_sent = main.send(frame, partial(self._on_work, main, told))
+            is_sent = main.send(frame, partial(self._on_work, main, told, self._calls + 1))
         else:
-            untold += ended
-            self._is_unconfirmed = True
             is_sent = main.send_silently(frame)
+            if is_sent:
+                untold += ended
+                self._is_unconfirmed = True
         if is_sent:
+            self._calls += 1
             self._asked += wanted
         else:
-            self._keep_unsent(ended, None)
+            self._keep_unsent(told, None)
 
-    def _on_work(self, main: Link, told: list[bytes], reply: Reply) -> None:
-        """The reply to one call confirms those before it."""
-        if type(reply) is int:
+    def _on_work(self, main: Link, told: list[bytes], calls: int, reply: Reply) -> None:
+        """The reply to one call confirms those before it, if so many were executed."""
+        if reply in {calls, -calls}:
             if self._asked:
-                self._set_line(is_empty=reply == 0 and not self._held.waiting)
+                self._set_line(is_empty=reply < 0 and not self._held.waiting)
             return
         self._keep_unsent(told, None)
+        if isinstance(reply, int):
+            self._bind_soon()
+            return
         if not isinstance(reply, ReplyError):
             return
         is_passing = self._connection.note_error(main, reply)
