@@ -32,7 +32,7 @@ class RedisGatewayBroker:
         self._worker_urls = worker_urls or redis.urls
         self._connection = RedisConnection(redis_options(redis, "gateway", GATEWAY))
         self.queue = RedisQueue(self._connection, region=queue.region, limits=queue_limits(queue))
-        self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s)
+        self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s, queue.max_deliveries)
         self.bus = RedisBus(self._connection)
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)
