@@ -1,23 +1,19 @@
 """What becomes of calls while a server refuses commands."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
 
 from queueing.publishes import PublishStatus
 from queueing.redis.errors import NoResponse
-from queueing.redis.scripts import script
 from tests.integration.queueing.redis.harness import (
     Calls,
     GatewayQueue,
     connected,
     gateway,
-    keys,
     options,
     publish,
     publish_many,
