@@ -60,7 +60,7 @@ class RedisBroker:
         places = {name: place(name) for name in (*servers, *sentinels)}
         for name, (_, _, host) in places.items():
             self._addresses[name] = (host, _SENTINEL_PORT if name in sentinels else _PORT)
-        self._servers, self._sentinels = servers, sentinels
+        self.servers, self._sentinels = servers, sentinels
         for name in servers:
             is_replica = name != servers[0]
             self._add(
@@ -79,7 +79,7 @@ class RedisBroker:
     @property
     def settings(self) -> Mapping[str, str]:
         """The settings of gateways and agents, without their prefix."""
-        hosts = [self._addresses[name] for name in self._sentinels or self._servers]
+        hosts = [self._addresses[name] for name in self._sentinels or self.servers]
         return {
             "QUEUE__BACKEND": "redis",
             "REDIS__URLS": ",".join(f"redis://{host}:{port}" for host, port in hosts),
@@ -90,7 +90,7 @@ class RedisBroker:
         """Return the part that ``target`` is now, `None` if it is none of ours."""
         if target in (MASTER, REPLICA):
             master = await asyncio.to_thread(self._master)
-            other = next(name for name in self._servers if name != master)
+            other = next(name for name in self.servers if name != master)
             return self.parts[master if target == MASTER else other]
         return self.parts.get(target)
 
@@ -119,7 +119,7 @@ class RedisBroker:
             await self._until(lambda: self._master() != master, PATIENCE_S)
 
     async def settled(self, timeout_s: float) -> bool:
-        """Wait until there is one master, and a replica that follows it; False if there is not."""
+        """Wait until all agree on one master, and the replica follows it; False if they do not."""
         return await self._until(self._is_settled, timeout_s)
 
     async def restored(self, timeout_s: float) -> bool:
@@ -131,12 +131,15 @@ class RedisBroker:
 
         There are ``agents`` with ``slots`` each, which register as many requests or a few less.
         """
-        queued, leased, workers = 0, 0, 0
+        held: Counter[str] = Counter()
+        workers = 0
         try:
             with self._client(self._master()) as client:
                 for key in client.scan_iter("rq:{*}"):
-                    queued += client.hlen(f"{key}:e")
-                    leased += sum(client.hlen(f"{key}:l{bucket}") for bucket in range(16))
+                    held["queued"] += client.hlen(f"{key}:e")
+                    for line in ("w", "r", "d"):
+                        held[f"in line {line}"] += client.zcard(f"{key}:{line}")
+                    held["leased"] += sum(client.hlen(f"{key}:l{bucket}") for bucket in range(16))
                     registered = Counter(client.lrange(f"{key}:i", 0, -1))
                     channels = set(client.execute_command("PUBSUB", "SHARDCHANNELS", f"{key}:c:*"))
                     workers += sum(
@@ -146,8 +149,7 @@ class RedisBroker:
         except (RedisError, RuntimeError):
             return [Gauge("queue", "masters that do not respond", 1, 0)]
         return [
-            Gauge("queue", "queued requests", queued, 0),
-            Gauge("queue", "leases", leased, 0),
+            *(Gauge("queue", f"requests {state}", count, 0) for state, count in held.items()),
             Gauge("queue", "workers that are not registered", agents - workers, 0),
         ]
 
@@ -164,7 +166,7 @@ class RedisBroker:
         self.parts[name] = Part(name, argv, {}, lambda line: ready in line, links)
 
     def _server_config(self, *, is_replica: bool) -> str:
-        master, port = self._addresses[self._servers[0]]
+        master, port = self._addresses[self.servers[0]]
         return (
             'save ""\nbusy-reply-threshold 100\nrepl-diskless-sync-delay 0\n'
             + ("appendonly yes\nappendfsync always\n" if self._is_kept else "")
@@ -210,24 +212,28 @@ class RedisBroker:
         return False
 
     def _roles(self) -> dict[str, list[Any]]:
-        return {name: self._run_blocking(name, "ROLE") for name in self._servers}
+        return {name: self._run_blocking(name, "ROLE") for name in self.servers}
 
     def _master(self) -> str:
         """Return the server that the Sentinels call the master. Raises `RedisError`."""
         for name in self._sentinels:
             with suppress(RedisError):
                 return self._master_at(name)
-        return self._servers[0]
+        return self.servers[0]
 
     def _master_at(self, sentinel: str) -> str:
         host, _ = self._run_blocking(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", _NAME)
-        return next(name for name in self._servers if self._addresses[name][0] == host)
+        return next(name for name in self.servers if self._addresses[name][0] == host)
 
     def _is_settled(self) -> bool:
         roles = self._roles()
         if not self._sentinels:
             return all(role[0] == "master" for role in roles.values())
         master = self._master()
+        states = [self._run_blocking(name, "SENTINEL", "MASTER", _NAME) for name in self._sentinels]
+        if any(state["flags"] != "master" for state in states):
+            # A failover can follow, or goes on.
+            return False
         return all(
             role[0] == "master" if name == master else role[0] == "slave" and role[3] == "connected"
             for name, role in roles.items()
@@ -236,7 +242,7 @@ class RedisBroker:
     def _is_restored(self) -> bool:
         if not self._is_settled():
             return False
-        master = self._servers[0] if not self._sentinels else self._master()
+        master = self.servers[0] if not self._sentinels else self._master()
         for name in self._sentinels:
             (replica,) = self._run_blocking(name, "SENTINEL", "REPLICAS", _NAME)
             others = self._run_blocking(name, "SENTINEL", "SENTINELS", _NAME)

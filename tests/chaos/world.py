@@ -156,6 +156,11 @@ class World:
         self._baseline = {
             name: (part.descriptors(), part.resident_bytes()) for name, part in self.parts.items()
         }
+        if self._redis is not None:
+            # Each can become the master.
+            servers = [self._baseline[name] for name in self._redis.servers]
+            most = max(servers, key=lambda found: found[0])
+            self._baseline |= dict.fromkeys(self._redis.servers, most)
 
     def gauges(self) -> list[Gauge]:
         """Return what each part holds now, with the most that it may."""
