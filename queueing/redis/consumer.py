@@ -14,9 +14,9 @@ When it binds on new links it says which leases it has: others were on their way
 lost, and are given back. Before that its registrations end and all messages are read: none is on
 its way then. Leases that ended while unbound are told after the next binding.
 
-A process that stood still finds messages whose leases may be over (`queueing.standstill`): they are
-dropped. When many requests wait and are short, a few are taken before there are slots for them
-(`queueing.held`).
+A process that stood still, or was cut off, finds messages whose leases may be over
+(`queueing.standstill`): they are given back, which ends no lease of another worker. When many
+requests wait and are short, a few are taken before there are slots for them (`queueing.held`).
 
 A server that was replaced or restarted may have kept a request and forgotten that it was leased: a
 request of a former life of the server says so (`PushedLease.is_first_known`).
@@ -34,7 +34,7 @@ from queueing.held import HeldLeases
 from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
-from queueing.redis.errors import NotConnected, RedisError, ReplyError, is_denied
+from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, FORGOTTEN_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
@@ -170,7 +170,8 @@ class PushConsumer:
         self._watcher = Ticker(WATCH_S, self._watch)
         self._boot_clock = boot_clock
         self._standstill = Standstill(self, self._keys.key.decode(), boot_clock)
-        self._held = HeldLeases(boot_clock, self._standstill.may_be_over)
+        # What is held for too long is given back, however late.
+        self._held = HeldLeases(boot_clock, lambda: False)
 
     # Start and end
 
@@ -436,9 +437,9 @@ class PushConsumer:
         head, is_whole, envelope = payload.partition(b"\n")
         is_last = head.split(b" ", 2)[1] == b"0"
         if is_whole:
-            self._lease(head, envelope)
+            self._lease(head, envelope, self._standstill.read_at)
         else:
-            self._fetch(head)
+            self._fetch(head, self._standstill.read_at)
         held = self._held
         if is_last is not self._is_line_empty and (self._asked or not is_last):
             self._set_line(is_empty=is_last and not held.waiting)
@@ -447,7 +448,7 @@ class PushConsumer:
         ):
             self._schedule()
 
-    def _fetch(self, head: bytes) -> None:
+    def _fetch(self, head: bytes, since: float) -> None:
         """Read the envelope of a request that is too long for a message."""
         main, token = self._subscriber.main, head.partition(b" ")[0]
         self._tokens.add(token)
@@ -458,20 +459,25 @@ class PushConsumer:
             self._tokens.discard(token)
             if isinstance(value, bytes):
                 rest, _, envelope = value.partition(b"\n")
-                self._lease(b"%b %b" % (head, rest), envelope)
+                self._lease(b"%b %b" % (head, rest), envelope, since)
+            else:
+                # The lease is over, or the server refuses for now.
+                self.given_back(token, 0.0)
 
         if main is None or not main.send(frame, arrived):
             self._tokens.discard(token)
 
-    def _lease(self, head: bytes, envelope: bytes) -> None:
-        # As `Standstill.may_be_over`, without the cost of a call for each lease.
+    def _lease(self, head: bytes, envelope: bytes, since: float) -> None:
+        """Begin a lease that is no older than ``since``, hold it, or give it back."""
         now = self._boot_clock()
-        held, standstill = self._held, self._standstill
-        if now - standstill.read_at >= standstill.max_s:
-            held.lapsed += 1
-            return
+        held = self._held
         lease = PushedLease(self, head, envelope)
         self._tokens.add(lease.token)
+        if now - since >= self._standstill.max_s:
+            held.lapsed += 1
+            lease.nak()
+            self._schedule()
+            return
         if self._cancels.ids and lease.request_id in self._cancels.ids:
             lease.ack()
         elif self._free > 0 and not held.waiting:
@@ -624,8 +630,9 @@ class PushConsumer:
         return self._held.lapsed
 
     def is_silent_usual(self) -> bool:
-        """Whether nothing is registered."""
-        return not self._asked
+        """Whether nothing is registered, nor was before a binding that goes on."""
+        is_binding = self._binder is not None and not self._binder.done()
+        return not (self._asked or is_binding)
 
     def read_bytes(self) -> int:
         """Return how much the link for messages has read."""
@@ -637,14 +644,19 @@ class PushConsumer:
 
     async def read_all(self) -> None:
         """Return when all has been read that was sent before, or the link is lost."""
-        try:
-            await self._subscriber.read_all(_CALL_S)
-        except RedisError:
+        while True:
+            try:
+                await self._subscriber.read_all(_CALL_S)
+            except NoResponse:
+                # The link is cut off: what it brings later is not new.
+                continue
+            except RedisError:
+                pass
             return
 
     def stood_still(self, seconds: float) -> None:
-        """Drop what was not begun."""
-        self._held.drop()
+        """Give back what was not begun."""
+        self._held.give_back()
         self._stood_s = seconds
         self._on_standstill()
 
@@ -671,7 +683,7 @@ class PushConsumer:
             self._is_unconfirmed = False
             self._confirm_next = True
             self._send_work(main, [], 0)
-        if self._asked and now - self._pinged_at >= self.heartbeat_s():
+        if not self.is_silent_usual() and now - self._pinged_at >= self.heartbeat_s():
             # Nothing else may arrive while nothing is published.
             self._pinged_at = now
             self._subscriber.ping()

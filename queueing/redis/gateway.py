@@ -38,7 +38,7 @@ class RedisGatewayBroker:
             lease_s=queue.lease_s,
             limits=queue_limits(queue),
         )
-        self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s)
+        self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s, queue.max_deliveries)
         self.bus = RedisBus(self._connection)
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)

@@ -100,7 +100,7 @@ class Link(BatchedSocket):
         )
         self._handlers: deque[ReplyHandler] = deque()
         self._ping_interval_s = options.ping_interval_s
-        self._is_open = False
+        self._is_open = self._is_silent = False
         self._timer: asyncio.TimerHandle | None = None
         self._checked_bytes = self._checked_out = 0
         self._quiet_intervals = self._silent_intervals = 0
@@ -137,7 +137,11 @@ class Link(BatchedSocket):
             self.on_unsubscribed(push[1])
 
     def send_silently(self, frame: bytes) -> bool:
-        """Send one command to which the server sends no reply, nor an error. False: not sent."""
+        """Send one command to which the server sends no reply, nor an error. False: not sent.
+
+        A server that is busy with a script ends the link: it replies to all that is sent then.
+        """
+        self._is_silent = True
         return self.send_frame(_SKIP + frame)
 
     async def call(self, *words: bytes, timeout_s: float = 2.0) -> Reply:
@@ -187,6 +191,9 @@ class Link(BatchedSocket):
                         self.on_message(reply[1], reply[2])
                     else:
                         self._on_confirmation(reply)
+                elif self._is_silent and type(reply) is ReplyError and reply.kind == "BUSY":
+                    self.abort(f"replies out of step: {reply}")
+                    return
                 elif self._handlers:
                     self.replies += 1
                     self._handlers.popleft()(reply)

@@ -116,6 +116,33 @@ class RedisCluster:
         return self._ids[self.nodes.index(node)]
 
 
+Address = tuple[str, int]
+"""Host and port."""
+
+
+def sentinel_configs(
+    name: str, master: Address, replica: Address, sentinels: Sequence[Address], down_after_ms: int
+) -> list[str]:
+    """Return the configuration of each Sentinel, without its own address.
+
+    All know each other from the start: they would need 2 s to find each other.
+    """
+    ids = [sha1(f"{host}:{port}".encode()).hexdigest() for host, port in sentinels]
+    known = [
+        f"sentinel known-sentinel {name} {host} {port} {own}\n"
+        for own, (host, port) in zip(ids, sentinels, strict=True)
+    ]
+    return [
+        f"sentinel myid {own}\n"
+        f"sentinel monitor {name} {master[0]} {master[1]} {len(ids) // 2 + 1}\n"
+        f"sentinel down-after-milliseconds {name} {down_after_ms}\n"
+        f"sentinel failover-timeout {name} 5000\n"
+        f"sentinel known-replica {name} {replica[0]} {replica[1]}\n"
+        + "".join(known[:me] + known[me + 1 :])
+        for me, own in enumerate(ids)
+    ]
+
+
 class SentinelSet:
     """A master with one replica, and Sentinels that replace it after half a second of silence.
 
@@ -141,21 +168,15 @@ class SentinelSet:
         )
         self.replica = RedisServer(kind, [*args, *replica_of])
         self.sentinels = [Sentinel(kind) for _ in range(sentinels)]
-        ids = [sha1(str(sentinel.port).encode()).hexdigest() for sentinel in self.sentinels]
-        # All know each other from the start: they would need 2 s to find each other.
-        for me, sentinel in enumerate(self.sentinels):
-            sentinel.config.write_text(
-                f"sentinel myid {ids[me]}\n"
-                f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} {sentinels // 2 + 1}\n"
-                f"sentinel down-after-milliseconds {self.name} {down_after_ms}\n"
-                f"sentinel failover-timeout {self.name} 5000\n"
-                f"sentinel known-replica {self.name} 127.0.0.1 {self.replica.port}\n"
-                + "".join(
-                    f"sentinel known-sentinel {self.name} 127.0.0.1 {other.port} {ids[i]}\n"
-                    for i, other in enumerate(self.sentinels)
-                    if i != me
-                )
-            )
+        configs = sentinel_configs(
+            self.name,
+            ("127.0.0.1", self.master.port),
+            ("127.0.0.1", self.replica.port),
+            [("127.0.0.1", sentinel.port) for sentinel in self.sentinels],
+            down_after_ms,
+        )
+        for sentinel, config in zip(self.sentinels, configs, strict=True):
+            sentinel.config.write_text(config)
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -1,12 +1,17 @@
 -- with leases, hand_over, give_back, lost_leases, forget, life, state, begin
 -- Makes the queue unless it is there, ends leases whose time is over, and tells what became of it.
--- ARGV: most runs of a request or 0, time in ms of the look before, life of the server, epoch and lease
--- in ms of a new queue.
+-- ARGV: most runs of a request or 0, time in ms of the look before, life of the server, epoch of a new
+-- queue or '' to make none, its lease in ms.
 -- Returns the state (see state), the time in ms, and the ids of requests whose every run has ended
 -- since the look before.
 local most, run = tonumber(ARGV[1]), ARGV[3]
-begin(ARGV[4], run, ARGV[5])
+if ARGV[4] ~= '' then
+  begin(ARGV[4], run, ARGV[5])
+end
 local life, width = present_life()
+if not life then
+  return state()
+end
 adopt(life, run)
 local t = call('TIME')
 local ms = t[1] * 1000 + math.floor(t[2] / 1000)

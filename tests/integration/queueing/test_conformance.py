@@ -168,6 +168,18 @@ async def test_a_lease_that_runs_out_is_delivered_again(backend: Backend) -> Non
             assert (first.deliveries, second.deliveries) == (1, 2)
 
 
+async def test_a_lease_that_runs_out_is_no_load_when_its_request_was_withdrawn(
+    backend: Backend,
+) -> None:
+    version = new_version()
+    async with backend.gateway() as gateway:
+        request, _ = await publish(backend, gateway, version)
+        async with backend.worker(version) as work:
+            await work.has(1)
+        gateway.queue.withdraw(version, request)
+        await until_load(gateway, version, 0, 0)
+
+
 async def test_progress_keeps_a_lease(backend: Backend) -> None:
     version = new_version()
     async with backend.gateway() as gateway:
