@@ -30,6 +30,7 @@ HEARTBEATS_PER_LEASE = 3
 LAST_HEARTBEAT_S = 2.0
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
+_RENEW_MIN_S = 2.0
 _MAX_RESPONSE_BYTES = 65_536
 _IDLE_S = 15.0
 """Longer than the time between two heartbeats, so that they share a connection."""
@@ -187,6 +188,7 @@ class Registration:
         self._worker = worker
         self._read_login = read_login
         self._changed = asyncio.Event()
+        self._is_due = asyncio.Event()
         self._response: ConnectResult | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_reachable = True
@@ -226,6 +228,10 @@ class Registration:
     def changed(self) -> None:
         """Send a heartbeat at once: health, slots or stopping have changed."""
         self._changed.set()
+
+    def renew_soon(self) -> None:
+        """Renew token and login, but not more often than every few seconds."""
+        self._is_due.set()
 
     async def stop(self) -> None:
         """Send a last heartbeat and end."""
@@ -286,7 +292,11 @@ class Registration:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(_spread(self.response.expires_s / 2))
+            half_s = self.response.expires_s / 2
+            await asyncio.sleep(_spread(min(_RENEW_MIN_S, half_s)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_spread(max(0.0, half_s - _RENEW_MIN_S))):
+                    await self._is_due.wait()
             delay_s = _RETRY_MIN_S
             while True:
                 try:
@@ -298,6 +308,7 @@ class Registration:
                 await asyncio.sleep(_spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
+            self._is_due.clear()
             await self._worker.login_renewed()
 
     def _log_unreachable(self, error: ConnectError) -> None:

@@ -17,7 +17,14 @@ import hiredis
 
 from queueing.redis.addresses import Server
 from queueing.redis.commands import encode
-from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError
+from queueing.redis.errors import (
+    REFUSED,
+    LoginRefused,
+    NoResponse,
+    NotConnected,
+    RedisError,
+    ReplyError,
+)
 from queueing.redis.scripts import script
 from runtime.events import emit
 from runtime.timeouts import silence_limit
@@ -355,7 +362,10 @@ async def _log_in(link: Link, options: RedisOptions, login: tuple[str, str]) -> 
         hello += [b"AUTH", (user or "default").encode(), password.encode()]
     if options.name:
         hello += [b"SETNAME", options.name.encode()]
-    await link.call(*hello)
+    try:
+        await link.call(*hello)
+    except ReplyError as error:
+        raise LoginRefused(str(error)) if error.kind in REFUSED else error from error
     facts = await link.call(b"INFO", b"server", b"replication")
     found = dict(line.split(b":", 1) for line in bytes(facts).split(b"\r\n") if b":" in line[:64])
     link.run = found.get(b"run_id", b"")[:16]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from queueing.redis.addresses import Server
-from queueing.redis.errors import NotConnected, RedisError
+from queueing.redis.errors import LoginRefused, NotConnected, RedisError
 from queueing.redis.link import RedisOptions, open_link
 
 Ranges = Sequence[tuple[int, int]]
@@ -76,8 +76,9 @@ def _bare(options: RedisOptions) -> RedisOptions:
     return replace(options, scripts=(), name="")
 
 
-def _named(server: Server, failure: Exception) -> NotConnected:
-    return NotConnected(f"{server}: {str(failure) or type(failure).__name__}")
+def _named(server: Server, failure: Exception) -> RedisError:
+    kind = LoginRefused if isinstance(failure, LoginRefused) else NotConnected
+    return kind(f"{server}: {str(failure) or type(failure).__name__}")
 
 
 def _slots(asked: Server, reply: list[list[Any]]) -> Mapping[Server, Ranges]:

@@ -36,9 +36,11 @@ class RedisCluster:
         ]
         self._ids = [sha1(str(port).encode()).hexdigest() for port in bus_ports]
         share = -(-SLOTS // masters)
+        # Without one, a server that knows shards ends itself at its first SPUBLISH.
+        shards = ["" if kind == "redis7" else f",,shard-id={node}" for node in self._ids]
         for me, node in enumerate(self.nodes):
             lines = [
-                f"{self._ids[i]} 127.0.0.1:{other.port}@{bus_ports[i]} "
+                f"{self._ids[i]} 127.0.0.1:{other.port}@{bus_ports[i]}{shards[i]} "
                 f"{'myself,' if i == me else ''}master - 0 0 {i + 1} connected "
                 f"{i * share}-{min((i + 1) * share, SLOTS) - 1}\n"
                 for i, other in enumerate(self.nodes)

@@ -6,10 +6,10 @@ from queueing.nats.metrics import (
     register_queue,
     register_worker_connection,
 )
-from queueing.publishes import PublishStatus
-from queueing.worker_metrics import register_consumer
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
+from queueing.publishes import PublishStatus
+from queueing.worker_metrics import register_consumer
 from runtime.metrics import MetricRegistry
 
 
