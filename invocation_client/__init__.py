@@ -4,7 +4,15 @@ It is independent of the gateway: it needs httpx and h2, and nothing of the othe
 """
 
 from invocation_client.async_transport import AsyncHttp2Transport
+from invocation_client.cancellation import Cancellation
 from invocation_client.nvcf import poll_seconds, request_id, status
 from invocation_client.sync_transport import Http2Transport
 
-__all__ = ["AsyncHttp2Transport", "Http2Transport", "poll_seconds", "request_id", "status"]
+__all__ = [
+    "AsyncHttp2Transport",
+    "Cancellation",
+    "Http2Transport",
+    "poll_seconds",
+    "request_id",
+    "status",
+]

@@ -127,8 +127,8 @@ class AsyncConnection(asyncio.Protocol):
     def cancel(self, stream: CallStream) -> None:
         """Reset the stream if it is open, and forget the call."""
         self._core.cancel(stream, self._loop.time())
-        self._calls.pop(stream, None)
         self._pump()
+        self._calls.pop(stream, None)
 
     # Inside
 

@@ -39,6 +39,7 @@ from invocation_client.request_head import Fields
 
 STREAM_WINDOW_BYTES = 1 << 20
 """How much of one response waits for its reader at most."""
+CANCELLED = CallFailure(httpx.ReadError, "the call was cancelled")
 _CONNECTION_WINDOW_BYTES = 1 << 22
 _FIRST_WINDOW_BYTES = 65_535
 _MAX_HEADERS_BYTES = 65_536
@@ -213,8 +214,16 @@ class ConnectionCore:
         return b"".join(data for data, _ in parts)
 
     def cancel(self, stream: CallStream, now: float) -> None:
-        """The caller has no use for the stream any more: reset it, unless it has ended."""
-        stream.data.clear()
+        """The caller has no use for the stream any more: reset it, unless it has ended.
+
+        Whoever still waits for it gets a failure, and nobody takes what was read of it for all.
+        """
+        if stream.data:
+            stream.data.clear()
+            stream.is_ended = False
+        if not stream.is_ended and stream.failure is None:
+            stream.failure = CANCELLED
+            self.changed.add(stream)
         self._reset(stream, now)
 
     def close(self) -> None:

@@ -127,8 +127,8 @@ class SyncConnection:
         """Reset the stream if it is open, and forget the call."""
         with self._lock:
             self._core.cancel(call.stream, monotonic())
-            self._calls.pop(call.stream, None)
             self._pump()
+            self._calls.pop(call.stream, None)
 
     def _is_sendable(self, call: "SyncCall") -> bool:
         is_room = len(self._unsent) < _MAX_UNSENT_BYTES

@@ -10,6 +10,7 @@ from typing import Self
 
 import httpx
 
+from invocation_client.cancellation import present
 from invocation_client.failures import CallFailed, Resends
 from invocation_client.options import TransportOptions, tls_context
 from invocation_client.origins import CallTimeouts, Origin
@@ -58,11 +59,16 @@ class Http2Transport(httpx.BaseTransport):
         fields = request_fields(request)
         timeouts = CallTimeouts.of(request)
         resends = Resends(is_repeatable=isinstance(request.stream, httpx.ByteStream))
+        cancellation = present()
         while True:
+            if cancellation is not None:
+                cancellation.check()
             call = self._connections_to(origin).open(
                 fields, is_whole=not has_body(request), connect_s=timeouts.connect_s
             )
             try:
+                if cancellation is not None:
+                    cancellation.add(call)
                 return _respond(call, request, timeouts)
             except CallFailed as failed:
                 call.cancel()

@@ -1,10 +1,11 @@
 """The worker's side of one queue on Redis: registered requests, leases, cancels.
 
-A worker registers how many requests it wants. What waits comes with the reply, what is published
-later as a message on the worker's channel. The end of one lease and the wish for the next request
-are one call. The consumer is bound once the server has said that the queue exists; it binds again
-after every lost link, and whenever the workers are told that the queue was made or has lost
-something:
+A worker registers how many requests it wants. They come as messages on the worker's channel: what
+waits at once, what is published later at that moment. The end of one lease and the wish for the
+next request are one call, whose reply nobody waits for: the server sends none, but for one call in
+`WATCH_S` that confirms those before it. If it fails, they are told again. The consumer is bound
+once the server has said that the queue exists; it binds again after every lost link, and whenever
+the workers are told that the queue was made or has lost something:
 
     unbound ──bind──▶ bound ──link lost, queue gone──▶ unbound
 
@@ -22,6 +23,7 @@ request of a former life of the server says so (`PushedLease.is_first_known`).
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 
@@ -31,7 +33,7 @@ from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import RedisError, ReplyError, is_denied
-from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, QueueKeys
+from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
 from queueing.standstill import WATCH_S, Standstill, boot_clock_s
@@ -43,13 +45,15 @@ from wire.subjects import LOSS_NOTICE
 _CALL_S = 2.0
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 2.0
-_SIGN_OF_LIFE_S = 8.0
+_SIGN_OF_LIFE_S = 12.0
 """Servers forget a worker that was not heard of for 30 s."""
-_PING_S = 5.0
+_PING_S = 7.5
 _MAX_REGISTERED = 256
 """More is not registered at once: so much, at 16 kB each, may lie in a socket that is not read."""
 _MAX_AT_ONCE = 500
 _MAX_UNSENT = 10_000
+_MAX_UNTOLD = 500
+"""So many ends of leases may be told without a confirmation, for `WATCH_S` at most."""
 
 _log = logging.getLogger("queueing.redis.consumer")
 
@@ -59,19 +63,16 @@ class PushedLease:
 
     __slots__ = (
         "_consumer",
-        "_followers",
+        "_header",
         "_is_first_known",
-        "_stored_at",
         "deliveries",
         "envelope",
         "request_id",
         "token",
     )
 
-    def __init__(
-        self, consumer: "PushConsumer", header: list[bytes], envelope: bytes, followers: int
-    ) -> None:
-        """``header`` has the token, the sequence, the time in seconds and microseconds, and gen."""
+    def __init__(self, consumer: "PushConsumer", header: list[bytes], envelope: bytes) -> None:
+        """``header`` is the one in a message: `queueing.redis.keys`."""
         self._consumer = consumer
         token = header[0]
         self.token = token
@@ -79,9 +80,8 @@ class PushedLease:
         self.request_id = request_id.decode()
         self.deliveries = int(deliveries)
         self.envelope = envelope
-        self._stored_at = header
-        self._is_first_known = header[4] == consumer.generation
-        self._followers = followers
+        self._header = header
+        self._is_first_known = header[5] == consumer.generation
 
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
@@ -89,13 +89,13 @@ class PushedLease:
 
     def followers(self) -> int:
         """Return how many requests waited when this one was leased."""
-        return self._followers
+        return int(self._header[1])
 
     def stored_at_ns(self) -> int:
         """Return when the server stored the request; 0 once the lease has ended."""
         if not self.token:
             return 0
-        seconds, micros = self._stored_at[2:4]
+        seconds, micros = self._header[3:5]
         return int(seconds) * 1_000_000_000 + int(micros) * 1000
 
     def is_first_known(self) -> bool:
@@ -164,6 +164,10 @@ class PushConsumer:
         self._ended: list[bytes] = []
         self._unsent: dict[bytes, float | None] = {}
         self._to_renew: list[PushedLease] = []
+        # Told, and not confirmed yet.
+        self._untold: list[bytes] = []
+        self._is_unconfirmed = self._confirm_next = False
+        self._width = b""
         self._free = self._asked = 0
         self._is_line_empty = False
         self._stood_s = self._pinged_at = 0.0
@@ -246,10 +250,8 @@ class PushConsumer:
         if self._binder is not None:
             self._binder.cancel()
         if (main := self._subscriber.main) is not None:
-            try:
+            with suppress(RedisError):
                 await main.call(b"PING", timeout_s=_CALL_S)
-            except RedisError:
-                pass
         await self._subscriber.close()
 
     # Binding
@@ -274,13 +276,13 @@ class PushConsumer:
                 # `_on_ready` binds again.
                 return
             self._is_binding_again = False
-            tokens = (*self._tokens, *self._ended, *self._unsent)
+            tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
             self._asked = 0
             frame = self._keys.frame(
                 main, "bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE]
             )
             try:
-                life, lease_ms = await main.call_frame(frame, _CALL_S)
+                life = await main.call_frame(frame, _CALL_S)
             except RedisError as error:
                 self._connection.note_error(main, error)
                 emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
@@ -291,19 +293,19 @@ class PushConsumer:
                 delay_s = 0.0
                 continue
             if life:
-                self._bound(main, life, lease_ms / 1000)
+                self._bound(main, Life.of(life))
             return
 
-    def _bound(self, main: Link, life: bytes, lease_s: float) -> None:
-        epoch = life.partition(b" ")[0]
-        if self._epoch and epoch != self._epoch:
+    def _bound(self, main: Link, life: Life) -> None:
+        if self._epoch and life.epoch != self._epoch:
             # Their leases are of a queue that is gone.
             self._unsent.clear()
             self._ended.clear()
             self._tokens.clear()
-        self._epoch = epoch
-        self.generation = life.rpartition(b" ")[2]
-        self._standstill.set_lease(lease_s)
+        self._epoch = life.epoch
+        self.generation = life.gen
+        self._width = bulk(life.width)
+        self._standstill.set_lease(life.lease_ms / 1000)
         self._work_heads = {n: self._work_head(main, n) for n in (0, 1)}
         self._is_bound = True
         self._tell_bound()
@@ -316,15 +318,18 @@ class PushConsumer:
         # None was while the server was away.
         self._standstill.renewed()
         self._renew()
+        self._confirm_next = True
         self._work()
 
     def _work_head(self, main: Link, ended: int) -> bytes:
-        head = self._keys.call("work", ended + 2, is_cluster=main.is_cluster)
+        head = self._keys.call("work", ended + 3, is_cluster=main.is_cluster)
         return head + bulk(self._name)
 
     def _on_unsubscribed(self) -> None:
         """A link is lost: so are the registrations, and what was on its way."""
         self._is_bound = False
+        self._keep_unsent(self._untold, None)
+        self._untold.clear()
         self._asked = 0
         self._set_line(is_empty=False)
         self._held.give_back()
@@ -367,70 +372,63 @@ class PushConsumer:
 
     def _send_work(self, main: Link, ended: list[bytes], wanted: int) -> None:
         count = len(ended)
-        head = self._work_heads.get(count)
-        if head is None:
-            head = self._work_head(main, count)
+        head = self._work_heads.get(count) or self._work_head(main, count)
         words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
         number = b"%d" % wanted
-        frame = b"%b$%d\r\n%b\r\n%b" % (head, len(number), number, words)
-        if main.send(frame, partial(self._on_work, main, ended, wanted)):
+        frame = b"%b$%d\r\n%b\r\n%b%b" % (head, len(number), number, self._width, words)
+        untold = self._untold
+        if self._confirm_next or len(untold) + count > _MAX_UNTOLD:
+            self._confirm_next = False
+            told = [*untold, *ended]
+            untold.clear()
+            is_sent = main.send(frame, partial(self._on_work, main, told))
+        else:
+            untold += ended
+            self._is_unconfirmed = True
+            is_sent = main.send_silently(frame)
+        if is_sent:
             self._asked += wanted
         else:
             self._keep_unsent(ended, None)
 
-    def _on_work(self, main: Link, ended: list[bytes], wanted: int, reply: Reply) -> None:
-        if reply is None:
-            return
-        if isinstance(reply, RedisError):
-            self._work_failed(main, ended, wanted, reply)
-            return
+    def _on_work(self, main: Link, told: list[bytes], reply: Reply) -> None:
+        """The reply to one call confirms those before it."""
         if type(reply) is int:
-            if reply:
-                self._set_line(is_empty=not self._held.waiting)
+            if self._asked:
+                self._set_line(is_empty=reply == 0 and not self._held.waiting)
             return
-        waiting, registered, left, life = reply[:4]
-        self.generation = life.rpartition(b" ")[2]
-        self._asked = max(0, self._asked - (wanted - registered))
-        for index in range(4, len(reply), 2):
-            header, _, envelope = reply[index + 1].partition(b"\n")
-            self._lease([reply[index], *header.split(b" ")], envelope, waiting)
-        if registered:
-            self._set_line(is_empty=not self._held.waiting)
-        elif waiting:
-            self._set_line(is_empty=False)
-        if left:
-            self._schedule()
-
-    def _work_failed(self, main: Link, ended: list[bytes], wanted: int, error: RedisError) -> None:
-        """Nothing was done, or nobody knows: a lease that has ended may be told to end again."""
-        self._keep_unsent(ended, None)
-        if not isinstance(error, ReplyError):
+        self._keep_unsent(told, None)
+        if not isinstance(reply, ReplyError):
             return
-        self._asked = max(0, self._asked - wanted)
-        is_passing = self._connection.note_error(main, error)
+        is_passing = self._connection.note_error(main, reply)
         if not is_passing:
-            event = "pull.denied" if is_denied(error) else "pull.refused"
-            emit(_log, event, logging.WARNING, error=str(error))
+            event = "pull.denied" if is_denied(reply) else "pull.refused"
+            emit(_log, event, logging.WARNING, error=str(reply))
+        self._is_bound = False
         self._call_later(_RETRY_MIN_S if is_passing else _RETRY_MAX_S, self._bind_soon)
 
     def _on_message(self, _channel: bytes, payload: bytes) -> None:
-        """A request was leased to this worker, which waited."""
+        """A request was leased to this worker."""
         if self._asked > 0:
             self._asked -= 1
-        header, is_whole, envelope = payload.partition(b"\n")
+        head, is_whole, envelope = payload.partition(b"\n")
+        header = head.split(b" ")
         if is_whole:
-            self._lease(header.split(b" "), envelope, 0)
+            self._lease(header, envelope)
         else:
-            self._fetch(payload)
+            self._fetch(header)
         held = self._held
+        is_last = header[1] == b"0"
+        if is_last is not self._is_line_empty and (self._asked or not is_last):
+            self._set_line(is_empty=is_last and not held.waiting)
         if not self._is_scheduled and (
             2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
         ):
             self._schedule()
 
-    def _fetch(self, token: bytes) -> None:
+    def _fetch(self, header: list[bytes]) -> None:
         """Read the envelope of a request that is too long for a message."""
-        main = self._subscriber.main
+        main, token = self._subscriber.main, header[0]
         self._tokens.add(token)
         bucket = token.split(b":", 4)[3]
         frame = encode(b"HGET", b"%b:l%b" % (self._keys.key, bucket), token)
@@ -438,23 +436,20 @@ class PushConsumer:
         def arrived(value: Reply) -> None:
             self._tokens.discard(token)
             if isinstance(value, bytes):
-                header, _, envelope = value.partition(b"\n")
-                self._lease([token, *header.split(b" ")], envelope, 0)
-            elif value is None:
-                # Withdrawn meanwhile.
-                self.ended(token)
+                head, _, envelope = value.partition(b"\n")
+                self._lease([*header, *head.split(b" ")], envelope)
 
         if main is None or not main.send(frame, arrived):
             self._tokens.discard(token)
 
-    def _lease(self, header: list[bytes], envelope: bytes, followers: int) -> None:
+    def _lease(self, header: list[bytes], envelope: bytes) -> None:
         # As `Standstill.may_be_over`, without the cost of a call for each lease.
         now = self._boot_clock()
         held, standstill = self._held, self._standstill
         if now - standstill.read_at >= standstill.max_s:
             held.lapsed += 1
             return
-        lease = PushedLease(self, header, envelope, followers)
+        lease = PushedLease(self, header, envelope)
         self._tokens.add(lease.token)
         if self._cancels.ids and lease.request_id in self._cancels.ids:
             lease.ack()
@@ -650,6 +645,11 @@ class PushConsumer:
 
     def _watch(self) -> None:
         now = self._boot_clock()
+        main = self._subscriber.main
+        if self._is_unconfirmed and main is not None and self._is_bound:
+            self._is_unconfirmed = False
+            self._confirm_next = True
+            self._send_work(main, [], 0)
         if self._asked and now - self._pinged_at >= self.heartbeat_s():
             # Nothing else may arrive while nothing is published.
             self._pinged_at = now

@@ -3,10 +3,10 @@ r"""The names of one queue in Redis.
 All begin with ``rq:{<region>.<versionId>}``; the part in braces decides the slot, so that all are
 on one node of a cluster:
 
-    (nothing)  hash: life ("epoch run gen": which queue it is, on which life of the server, how
-               many of those it has seen), lease (ms), seq (highest sequence), lined (requests that
-               had to wait), taken (leases of those), again (leases of what was given back), p-…
-               (the last publish of each process)
+    (nothing)  hash: life ("epoch run gen lease": which queue it is, on which life of the server,
+               how many of those it has seen, lease in ms), seq (highest sequence), gone (requests
+               that were withdrawn while they waited), again (leases of what was given back), p-…
+               (the last publish of each process: 7 digits of its connection, 9 of the publish)
     :e         hash of what is not leased: request id → "seq seconds micros gen runs\n" and the
                envelope, with the time at which it was stored
     :w         sorted set: ids that wait, by sequence
@@ -14,12 +14,12 @@ on one node of a cluster:
     :t         hash: id → "deliveries:runs" of requests that were given back
     :l0 … :l15 hashes of what is leased, each for an eighth of a lease's time: token → value as in
                :e; a token is "id:deliveries:runs:number of the hash:worker"
-    :k         sorted set: ids of requests that ended while they were leased, by the time in ms
+    :k         sorted set: ids of requests that ended while they were leased, by the time in s
     :i         list: workers that wait, one entry for each request that they want
-    :h         sorted set: workers, by the time in ms at which they were last heard of
+    :h         sorted set: workers, by the time in s at which they were last heard of
     :z         sorted set: ids whose every run has ended, by the time in ms
-    :c:<name>  channel of a worker: what is leased to it while it waits, "token" and, if short, a
-               space and the value
+    :c:<name>  channel of a worker: what is leased to it, "token waiting" and, if short, a space and
+               the value; waiting is how many requests wait then
     :x         channel: ids of cancelled requests; ``?`` ``+`` ``-``: requests lost, queue made,
                removed
 """
@@ -88,3 +88,23 @@ def version_of(key: bytes, region: str) -> str | None:
     if not key.startswith(prefix) or not key.endswith(b"}"):
         return None
     return key[len(prefix) : -1].decode()
+
+
+class Life(NamedTuple):
+    """The life of a queue; ``gen`` is a number, ``lease_ms`` the duration of leases."""
+
+    epoch: bytes
+    run: bytes
+    gen: bytes
+    lease_ms: int
+
+    @classmethod
+    def of(cls, life: bytes) -> "Life":
+        """Read the field ``life``; all parts of an empty one are empty."""
+        epoch, run, gen, lease_ms = life.split(b" ") if life else (b"", b"", b"", b"0")
+        return cls(epoch, run, gen, int(lease_ms))
+
+    @property
+    def width(self) -> bytes:
+        """An eighth of a lease, in seconds."""
+        return b"%.6f" % (self.lease_ms / 8000)

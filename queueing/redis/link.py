@@ -39,6 +39,7 @@ _EARLY_FRAMES = 8
 away when many connections are active: the broker and its clients would be idle meanwhile."""
 _NOTHING = object()
 _PING = encode(b"PING")
+_SKIP = encode(b"CLIENT", b"REPLY", b"SKIP")
 
 _log = logging.getLogger("queueing.redis.link")
 
@@ -69,7 +70,7 @@ class RedisOptions:
     name: str = ""
     scripts: tuple[str, ...] = ()
     connect_timeout_s: float = 5.0
-    ping_interval_s: float = 5.0
+    ping_interval_s: float = 10.0
     reconnect_min_s: float = 0.05
     reconnect_max_s: float = 1.0
     buffer_bytes: int = 32 << 20
@@ -160,6 +161,19 @@ class Link(asyncio.Protocol):
             self._handlers.popleft()(None)
         elif push[0] == b"sunsubscribe":
             self.on_unsubscribed(push[1])
+
+    def send_silently(self, frame: bytes) -> bool:
+        """Send one command to which the server sends no reply, nor an error. False: not sent."""
+        size = self._out_bytes + len(frame) + len(_SKIP)
+        if size > self._max_out_bytes or self._is_lost:
+            return False
+        self._out.append(_SKIP)
+        self._out.append(frame)
+        self._out_bytes = size
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._flush)
+        return True
 
     async def call(self, *words: bytes, timeout_s: float = 2.0) -> Reply:
         """Send one command and return its reply. Raises `RedisError`."""

@@ -6,7 +6,7 @@ the normal case.
 A request has one of five states; `RedisQueue` makes all transitions:
 
     STALLED  waits until there is a link to the master and the queue has been looked at
-             ──sent──▶ PENDING
+             ──sent──▶ PENDING   ──the server has it from before──▶ HELD
     PENDING  published, not acknowledged
              ──acknowledged──▶ HELD   ──link lost, the server refuses for now──▶ STALLED
     HELD     in the queue or leased; ``sequence`` is its place
@@ -37,7 +37,6 @@ from enum import IntEnum
 from functools import partial
 from secrets import token_hex
 from time import time
-from typing import Any
 
 from queueing.interface import (
     LineState,
@@ -54,8 +53,9 @@ from queueing.publishes import PublishStatus, publish_counter
 from queueing.redis.commands import bulk
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import OUT_OF_MEMORY, RedisError, ReplyError, is_denied
-from queueing.redis.keys import QueueKeys
+from queueing.redis.keys import Life, QueueKeys
 from queueing.redis.link import Link, Reply
+from runtime.ids import new_uuid
 from runtime.lifecycle import Ticker
 from runtime.metrics import CounterChild
 from runtime.tasks import spawn
@@ -68,16 +68,15 @@ _MAX_LOOKS = 25
 _MAX_REPUBLISHES = 3
 """So many losses does a request survive that nobody leased."""
 _MAX_ENVELOPE_BYTES = 8 << 20
-_CONNECTION = 1_000_000_000
-"""What one connection adds to the numbers of publishes."""
+_RETRY_S = 0.02
 _MAX_UNCERTAIN = 10_000
 _CHECKED_AT_ONCE = 500
 _GONE = b"gone"
+_STALE = b"stale"
 _FULL = b"full"
 _LEASED = b"leased"
+_WAITS = b"waits"
 _LIFE = b"life"
-_AGAIN = bulk(b"again")
-_FRESH = bulk(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +261,6 @@ class RedisQueue:
         self._to_look: deque[str] = deque()
         self._published = self._kept_bytes = 0
         self._connections = 1
-        self._number = _CONNECTION
         self._checked_at = self._asked_at = self._connected_at = 0.0
         self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
         loop = asyncio.get_running_loop()
@@ -313,7 +311,7 @@ class RedisQueue:
         self._requests[request_id] = request
         self._unacknowledged.append(request)
         queue.unacknowledged += 1
-        if queue.stalled or not self._send(request):
+        if queue.stalled or queue.is_settling or not self._send(request):
             self._stall(request)
 
     def withdraw(self, version_id: str, request_id: str) -> None:
@@ -340,7 +338,7 @@ class RedisQueue:
     def _withdrawal(
         self, link: Link, keys: QueueKeys, request_id: str, *, is_unsure: bool
     ) -> bytes:
-        connection = b"%d" % (self._connections * _CONNECTION) if is_unsure else b""
+        connection = b"%07d" % self._connections if is_unsure else b""
         return keys.frame(link, "withdraw", request_id.encode(), self._process, connection)
 
     async def withdraw_expired(self, version_id: str, request_id: str) -> int | None:
@@ -508,17 +506,15 @@ class RedisQueue:
             self._published += 1
             number = request.number = self._published
         envelope, token = request.envelope, request.request_id.encode()
-        mode = _FRESH
-        if request.is_unsure:
-            mode = _AGAIN
-        elif request.runs:
-            mode = bulk(b"%d" % request.runs)
-        frame = b"%b$%d\r\n%b\r\n$16\r\n%016d\r\n%b$%d\r\n%b\r\n" % (
-            queue.publish_head,
+        head = queue.publish_head
+        if request.runs:
+            head = self._publish_head(link, queue, request.runs)
+        frame = b"%b$%d\r\n%b\r\n$16\r\n%07d%09d\r\n$%d\r\n%b\r\n" % (
+            head,
             len(token),
             token,
-            self._number + number,
-            mode,
+            self._connections,
+            number,
             len(envelope),
             envelope,
         )
@@ -552,7 +548,7 @@ class RedisQueue:
         if request.state is not PENDING:
             return
         if isinstance(reply, list):
-            self._decided(request, *reply)
+            self._decided(request, reply[0])
             return
         if isinstance(reply, ReplyError):
             link = request.queue.link
@@ -566,19 +562,16 @@ class RedisQueue:
             else:
                 self._fail(request, QueueUnavailable(str(reply)))
 
-    def _decided(self, request: PublishedRequest, word: bytes, *facts: Any) -> None:
-        """Handle what a server says in words about a publish that it has executed."""
-        if word == _LIFE:
-            life, place = facts
-            self._begin_life(request.queue, life)
-            self.acknowledged(request, place)
-        elif word == _FULL:
+    def _decided(self, request: PublishedRequest, word: bytes) -> None:
+        """Handle what a server says in a word about a publish that it has not executed."""
+        queue = request.queue
+        if word == _FULL:
             self._fail(request, QueueFull("The queue holds as many requests as it may"))
-        elif word == _LEASED:
-            self.acknowledged(request, -facts[0])
-        elif word == _GONE:
-            # It was stored, and its worker has removed it: the response is on its way.
-            self._lose([request], was_leased=True)
+        elif word == _LIFE:
+            queue.link = None
+            self._stall(request)
+        elif word != _STALE:
+            self._fail(request, QueueUnavailable("The queue's server answered in another way"))
 
     def _stall(self, request: PublishedRequest) -> None:
         """To STALLED: to be sent when the queue has been looked at."""
@@ -587,23 +580,55 @@ class RedisQueue:
         queue.stalled.append(request)
         self._settle_soon(queue)
 
-    def _send_stalled(self, queue: VersionQueue) -> None:
-        """STALLED to PENDING, in order."""
+    async def _send_stalled(self, link: Link, queue: VersionQueue) -> None:
+        """STALLED to PENDING, in order. Raises `RedisError`."""
         stalled, queue.stalled = queue.stalled, []
-        stalled = [request for request in stalled if request.state is STALLED]
         stalled.sort(key=lambda request: request.number or 1 << 62)
         for index, request in enumerate(stalled):
+            if request.state is not STALLED:
+                continue
             if request.started_at and not request.sequence:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
                 queue.stored.value += 1
                 self._lose_again(request)
-            elif not self._send(request):
+                continue
+            try:
+                is_new = not request.is_unsure or await self._find(link, request)
+            except RedisError:
+                queue.stalled = stalled[index:] + queue.stalled
+                raise
+            if not is_new or request.state is not STALLED:
+                continue
+            if not self._send(request):
                 # All that waited is sent at once, which may be more than the link takes.
                 queue.stalled = stalled[index:] + queue.stalled
                 return
-            elif request.sequence:
+            if request.sequence:
                 request.republishes += 1
                 self.republished += 1
+
+    async def _find(self, link: Link, request: PublishedRequest) -> bool:
+        """Find out what became of a publish; return whether it was not executed.
+
+        Raises `RedisError`.
+        """
+        number = b"%07d%09d" % (self._connections, request.number)
+        keys = request.queue.keys
+        frame = keys.frame(link, "find", self._process, number, request.request_id.encode())
+        word, *places = await link.call_frame(frame, _CALL_S)
+        if request.state is not STALLED:
+            return False
+        request.is_unsure = False
+        if word == _WAITS:
+            self.acknowledged(request, places[0])
+        elif word == _LEASED:
+            self.acknowledged(request, -places[0])
+        elif word == _GONE:
+            # Its worker has removed it: the response is on its way.
+            self._lose([request], was_leased=True)
+        else:
+            return True
+        return False
 
     def _begin_life(self, queue: VersionQueue, life: bytes) -> None:
         """The server lives again, or the queue is another one: what the old one held is lost."""
@@ -614,20 +639,21 @@ class RedisQueue:
             self._lose_all(queue)
 
     def _set_head(self, queue: VersionQueue) -> None:
-        link = queue.link
-        if link is None:
-            return
-        limits = self._limits
+        if queue.link is not None:
+            queue.publish_head = self._publish_head(queue.link, queue, 0)
+
+    def _publish_head(self, link: Link, queue: VersionQueue, runs: int) -> bytes:
+        """Return the part of a publish that is the same for all requests."""
+        life = Life.of(queue.life)
         words = (
-            self._process,
-            b"%d" % min(limits.max_waiting, 1 << 52),
-            b"%d" % int(limits.lease_s * 1000),
-            link.run,
             queue.life,
-            queue.life.rpartition(b" ")[2],
+            self._process,
+            b" %b %d\n" % (life.gen, runs),
+            b"%d" % min(self._limits.max_waiting, 1 << 52),
+            life.width,
         )
-        head = queue.keys.call("publish", 10, is_cluster=link.is_cluster)
-        queue.publish_head = head + b"".join(map(bulk, words))
+        head = queue.keys.call("publish", 8, is_cluster=link.is_cluster)
+        return head + b"".join(map(bulk, words))
 
     def _lose_all(self, queue: VersionQueue) -> None:
         """HELD to LOST, for all of a queue."""
@@ -671,7 +697,8 @@ class RedisQueue:
         request.number = 0
         request.is_unsure = False
         self._unacknowledged.append(request)
-        if request.queue.stalled or not self._send(request):
+        queue = request.queue
+        if queue.stalled or queue.is_settling or not self._send(request):
             self._stall(request)
         else:
             request.republishes += 1
@@ -748,7 +775,6 @@ class RedisQueue:
     def link_down(self, link: Link) -> None:
         """PENDING to STALLED: the server may have executed the publish or not."""
         self._connections += 1
-        self._number = self._connections * _CONNECTION
         for queue in self._queues.values():
             if queue.link is link:
                 queue.link = None
@@ -767,41 +793,32 @@ class RedisQueue:
         """Look at a queue on the present link, lose what is missing there, send what stalled."""
         try:
             while queue.stalled or queue.by_sequence:
+                link = self._connection.link(queue.keys.slot)
+                if link is None:
+                    # The time of requests runs on.
+                    return
                 try:
-                    await self._look_closely(queue)
-                except RedisError:
-                    # The link is lost, or the server refuses for now. The time of requests runs on.
-                    if self._connection.link(queue.keys.slot) is None:
-                        return
-                    await asyncio.sleep(0.05)
+                    if queue.link is not link:
+                        await self._take_link(link, queue)
+                    await self._send_stalled(link, queue)
+                except RedisError as error:
+                    self._connection.note_error(link, error)
+                    await asyncio.sleep(_RETRY_S)
                     continue
-                self._send_stalled(queue)
                 if not queue.stalled:
                     return
-                # More than the link takes at once.
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(_RETRY_S)
         finally:
             queue.is_settling = False
 
-    async def _look_closely(self, queue: VersionQueue) -> None:
+    async def _take_link(self, link: Link, queue: VersionQueue) -> None:
         """Give ``queue`` its link. Raises `RedisError`."""
-        link = self._connection.link(queue.keys.slot)
-        if link is None:
-            raise RedisError("no link")
-        if queue.link is link and not queue.stalled:
-            return
-        try:
-            reply = await link.call_frame(self._look_frame(link, queue), _CALL_S)
-            self._on_look(queue, reply)
-            held = list(queue.by_sequence.values()) if queue.link is not link else []
-            for start in range(0, len(held), _CHECKED_AT_ONCE):
-                await self._check(link, queue, held[start : start + _CHECKED_AT_ONCE])
-        except RedisError as error:
-            self._connection.note_error(link, error)
-            raise
-        if queue.link is not link:
-            queue.link = link
-            self._set_head(queue)
+        self._on_look(queue, await link.call_frame(self._look_frame(link, queue), _CALL_S))
+        held = list(queue.by_sequence.values())
+        for start in range(0, len(held), _CHECKED_AT_ONCE):
+            await self._check(link, queue, held[start : start + _CHECKED_AT_ONCE])
+        queue.link = link
+        self._set_head(queue)
 
     async def _check(self, link: Link, queue: VersionQueue, held: list[PublishedRequest]) -> None:
         """Lose what the server does not have. Raises `RedisError`."""
@@ -815,7 +832,13 @@ class RedisQueue:
 
     def _look_frame(self, link: Link, queue: VersionQueue) -> bytes:
         return queue.keys.frame(
-            link, "look", b"%d" % self._limits.max_runs, b"%d" % queue.looked_at_ms
+            link,
+            "look",
+            b"%d" % self._limits.max_runs,
+            b"%d" % queue.looked_at_ms,
+            link.run,
+            new_uuid().encode(),
+            b"%d" % int(self._limits.lease_s * 1000),
         )
 
     def _on_look(self, queue: VersionQueue, reply: Reply) -> None:
@@ -866,10 +889,7 @@ class RedisQueue:
             del self._queues[idle]
         keys = QueueKeys.of(self._region, version_id)
         stored = self.publishes.child(stream_name(self._region, version_id), PublishStatus.OK)
-        queue = self._queues[version_id] = VersionQueue(keys, stored)
-        # There is nothing to be missing.
-        queue.link = self._connection.link(keys.slot)
-        self._set_head(queue)
+        self._queues[version_id] = queue = VersionQueue(keys, stored)
         return queue
 
     # Time

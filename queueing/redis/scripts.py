@@ -42,6 +42,7 @@ def script(name: str) -> Script:
 
 GATEWAY = (
     "publish",
+    "find",
     "withdraw",
     "position",
     "state",

@@ -64,7 +64,12 @@ class RedisCluster:
             )
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.start_blocking)
+        """Start all as `start_blocking` does; if one fails, none is left."""
+        try:
+            await asyncio.to_thread(self.start_blocking)
+        except BaseException:
+            await self.close()
+            raise
 
     def close_blocking(self) -> None:
         for node in self.nodes:
@@ -182,7 +187,12 @@ class SentinelSet:
             )
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.start_blocking)
+        """Start all as `start_blocking` does; if one fails, none is left."""
+        try:
+            await asyncio.to_thread(self.start_blocking)
+        except BaseException:
+            await self.close()
+            raise
 
     def close_blocking(self) -> None:
         for server in (*self.sentinels, *self.servers):

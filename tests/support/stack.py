@@ -21,7 +21,7 @@ from runtime.tasks import spawn
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, worker_agent
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
 LEASE_S = 1
@@ -142,6 +142,16 @@ async def metrics(url: str) -> dict[str, float]:
 
 async def dispatched(gateway: Gateway, way: str) -> float:
     return (await metrics(gateway.admin_url))[f'gateway_dispatched_total{{dispatch="{way}"}}']
+
+
+async def until_waiting(gateway: Gateway, count: int) -> None:
+    """Wait until so many calls of ``gateway`` wait in the queue."""
+
+    async def depth() -> float:
+        found = await metrics(gateway.admin_url)
+        return sum(n for name, n in found.items() if name.startswith("gateway_queue_depth{"))
+
+    await until(depth, lambda found: found == count, what=f"{count} waiting calls")
 
 
 async def runs_of(agent: Program) -> float:

@@ -2,23 +2,25 @@
 -- Begins, or begins again, what a worker has with the queue. Its former registrations end, and so
 -- do its leases that it does not know of: they were on their way when a link was lost.
 -- ARGV: worker, life of the server, tokens that the worker has.
--- Returns {life of the queue or '', lease in ms}.
+-- Returns the life of the queue or ''.
 local worker = ARGV[1]
 call('LREM', q .. ':i', 0, worker)
-local m = call('HMGET', q, 'life', 'lease')
-if not m[1] then
-  return {'', 0}
+local life, width = present_life()
+if not life then
+  return ''
 end
-local life, lease, ms = adopt(m[1], ARGV[2]), m[2], now()
-call('ZADD', q .. ':h', ms, worker)
+life = adopt(life, ARGV[2])
+local t = call('TIME')
+local bucket = bucket_of(t, width)
+call('ZADD', q .. ':h', t[1], worker)
 local has = {}
 for i = 3, #ARGV do
   local id, deliveries, runs = parts_of(ARGV[i])
   has[id .. ':' .. deliveries .. ':' .. runs] = true
 end
 local ending, looked = ':' .. worker, 0
-for bucket = 0, 15 do
-  local name = q .. ':l' .. bucket
+for number = 0, 15 do
+  local name = q .. ':l' .. number
   -- With more leases than this, those of lost messages run out.
   if looked < 5000 then
     for _, token in ipairs(call('HKEYS', name)) do
@@ -28,10 +30,10 @@ for bucket = 0, 15 do
         if not has[id .. ':' .. deliveries .. ':' .. runs] then
           local value = call('HGET', name, token)
           call('HDEL', name, token)
-          give_back(id, value, deliveries, runs, ms, lease)
+          give_back(id, value, deliveries, runs, bucket)
         end
       end
     end
   end
 end
-return {life, tonumber(lease)}
+return life

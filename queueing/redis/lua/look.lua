@@ -1,49 +1,52 @@
--- with leases, hand_over, give_back, state
--- Ends leases whose time is over, and tells what became of the queue.
--- ARGV: most runs of a request or 0, time in ms of the look before.
+-- with leases, hand_over, give_back, life, state, begin
+-- Makes the queue unless it is there, ends leases whose time is over, and tells what became of it.
+-- ARGV: most runs of a request or 0, time in ms of the look before, life of the server, epoch and lease
+-- in ms of a new queue.
 -- Returns the state (see state), the time in ms, and the ids of requests whose every run has ended
 -- since the look before.
-local lease, most = call('HGET', q, 'lease'), tonumber(ARGV[1])
-local ms = now()
-if lease then
-  -- Workers that are gone without a word.
-  for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', ms - 30000, 'LIMIT', 0, 100)) do
-    call('ZREM', q .. ':h', worker)
-    call('LREM', q .. ':i', 0, worker)
-  end
-  give_back_due(ms, lease)
-  local present = bucket_at(ms, lease)
-  for age = 9, 15 do
-    local name = q .. ':l' .. (present - age) % 16
-    if call('EXISTS', name) == 1 then
-      local found = call('HSCAN', name, 0, 'COUNT', 100)[2]
-      for i = 1, #found, 2 do
-        local token, value = found[i], found[i + 1]
-        call('HDEL', name, token)
-        local id, deliveries, runs = parts_of(token)
-        runs = runs + 1
-        if most == 0 or runs < most then
-          give_back(id, value, deliveries, runs, ms, lease)
-        elseif call('ZREM', q .. ':k', id) == 0 then
-          call('ZADD', q .. ':z', ms, id)
-        end
+local most, run = tonumber(ARGV[1]), ARGV[3]
+begin(ARGV[4], run, ARGV[5])
+local life, width = present_life()
+adopt(life, run)
+local t = call('TIME')
+local ms = t[1] * 1000 + math.floor(t[2] / 1000)
+local present = bucket_of(t, width)
+-- Workers that are gone without a word.
+for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', t[1] - 30, 'LIMIT', 0, 100)) do
+  call('ZREM', q .. ':h', worker)
+  call('LREM', q .. ':i', 0, worker)
+end
+give_back_due(ms, present)
+for age = 9, 15 do
+  local name = q .. ':l' .. (present - age) % 16
+  if call('EXISTS', name) == 1 then
+    local found = call('HSCAN', name, 0, 'COUNT', 100)[2]
+    for i = 1, #found, 2 do
+      local token, value = found[i], found[i + 1]
+      call('HDEL', name, token)
+      local id, deliveries, runs = parts_of(token)
+      runs = runs + 1
+      if most == 0 or runs < most then
+        give_back(id, value, deliveries, runs, present)
+      elseif call('ZREM', q .. ':k', id) == 0 then
+        call('ZADD', q .. ':z', ms, id)
       end
     end
   end
-  call('ZREMRANGEBYSCORE', q .. ':z', '-inf', ms - 600000)
-  if call('HLEN', q) > 200 then
-    -- Processes that are gone, in the order of their starts.
-    local processes = {}
-    for _, field in ipairs(call('HKEYS', q)) do
-      if string.sub(field, 1, 2) == 'p-' then
-        processes[#processes + 1] = field
-      end
+end
+call('ZREMRANGEBYSCORE', q .. ':z', '-inf', ms - 600000)
+-- The workers of requests that ended while they were leased were told, an hour ago.
+call('ZREMRANGEBYSCORE', q .. ':k', '-inf', t[1] - 3600)
+if call('HLEN', q) > 200 then
+  -- Processes that are gone, in the order of their starts.
+  local processes = {}
+  for _, field in ipairs(call('HKEYS', q)) do
+    if string.sub(field, 1, 2) == 'p-' then
+      processes[#processes + 1] = field
     end
-    table.sort(processes)
-    call('HDEL', q, unpack(processes, 1, #processes - 100))
   end
-  -- The workers of requests that ended while they were leased were told, an hour ago.
-  call('ZREMRANGEBYSCORE', q .. ':k', '-inf', ms - 3600000)
+  table.sort(processes)
+  call('HDEL', q, unpack(processes, 1, #processes - 100))
 end
 local answer = state()
 answer[7] = ms

@@ -1,13 +1,13 @@
--- with leases, renamed
+-- with leases, renamed, life
 -- Starts the time of leases again, and tells that the worker lives.
 -- ARGV: worker, tokens. Returns the tokens under which the leases go on, '' for those that had ended.
-local lease = call('HGET', q, 'lease')
-if not lease then
+local life, width = present_life()
+if not life then
   return {}
 end
-local ms = now()
-call('ZADD', q .. ':h', ms, ARGV[1])
-local present = bucket_at(ms, lease)
+local t = call('TIME')
+call('ZADD', q .. ':h', t[1], ARGV[1])
+local present = bucket_of(t, width)
 local renewed = {}
 for i = 2, #ARGV do
   local token = ARGV[i]

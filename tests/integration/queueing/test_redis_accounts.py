@@ -228,7 +228,7 @@ def out_of_reach(version_id: str, other: str) -> Iterable[tuple[bytes, ...]]:
     for key in (foreign.key, foreign.key + b":e", own.key + b"x", b"bus:{gateway}", b"*"):
         yield (b"HGET", key, b"x")
         yield (b"HSET", key, b"x", b"y")
-        yield (b"EVALSHA", script("work").digest, b"1", key, b"w", b"1")
+        yield (b"EVALSHA", script("work").digest, b"1", key, b"w", b"1", b"4")
         yield (b"EVALSHA", script("remove").digest, b"1", key)
     for channel in (foreign.cancel_channel, b"bus:{gateway}:nvcf.ended.x", b"*"):
         yield (b"SSUBSCRIBE", channel)
@@ -277,7 +277,7 @@ async def test_a_worker_that_asks_for_too_much_does_not_stop_the_server(
     async with platform(server.url) as gateway:
         link = await linked(server, await gateway.login(version_id))
         for count in (b"1e12", b"inf", b"nan", b"-5"):
-            await link.call_frame(keys.frame(link, "work", b"me", count), PATIENCE_S)
+            await link.call_frame(keys.frame(link, "work", b"me", count, b"3.75"), PATIENCE_S)
         await link.call_frame(keys.frame(link, "unregister", b"me"), PATIENCE_S)
         link.close("done")
 

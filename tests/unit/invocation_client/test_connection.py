@@ -18,6 +18,7 @@ from h2.events import (
 from h2.settings import SettingCodes
 
 from invocation_client.connection import (
+    CANCELLED,
     STREAM_WINDOW_BYTES,
     CallStream,
     ConnectionCore,
@@ -287,6 +288,22 @@ def test_a_ping_goes_out_when_the_server_was_silent_while_a_call_is_open() -> No
     pair.wait(30.0)
     assert kinds(pair.exchange()) == [PingReceived]
     assert pair.core.next_tick_at == pair.now + 30.0
+
+
+def test_what_is_left_of_a_whole_response_that_is_cancelled_does_not_look_like_its_end() -> None:
+    pair = Pair()
+    stream, other = pair.open(), pair.open()
+    pair.exchange()
+    for one in (stream, other):
+        pair.server.send_headers(one.id, OK)
+        pair.server.send_data(one.id, b"body", end_stream=True)
+    pair.exchange()
+    pair.core.cancel(stream, pair.now)
+    assert pair.core.take(stream) == b""
+    assert (stream.is_ended, stream.failure) == (False, CANCELLED)
+    assert pair.core.take(other) == b"body"
+    pair.core.cancel(other, pair.now)
+    assert (other.is_ended, other.failure) == (True, None)
 
 
 def test_an_idle_connection_sends_no_pings_and_is_closed_in_the_end() -> None:
