@@ -37,7 +37,9 @@ _LIFETIME_S = 86_400.0
 _MAX_PASSWORDS = 200
 _CALL_S = 3.0
 _AT_ONCE = 100
-LINK_COMMANDS = b"+ping +hello +auth +info +client|reply +cluster|slots +ssubscribe +sunsubscribe +evalsha".split()
+LINK_COMMANDS = (
+    b"+ping +hello +auth +info +client|reply +cluster|slots +ssubscribe +sunsubscribe +evalsha"
+).split()
 """What the links of a worker send."""
 SCRIPT_COMMANDS = (
     b"+time +exists +spublish +hget +hset +hdel +hmget +hincrby +hkeys +zadd +zrem +zpopmin +zcard "

@@ -276,7 +276,7 @@ async def test_a_worker_that_asks_for_too_much_does_not_stop_the_server(
     keys = QueueKeys.of(REGION, version_id)
     async with platform(server.url) as gateway:
         link = await linked(server, await gateway.login(version_id))
-        for count in (b"1e12", b"inf", b"nan", b"-5"):
+        for count in (b"1e12", b"inf", b"-5"):
             await link.call_frame(keys.frame(link, "work", b"me", count, b"3.75"), PATIENCE_S)
         await link.call_frame(keys.frame(link, "unregister", b"me"), PATIENCE_S)
         link.close("done")
