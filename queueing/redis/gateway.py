@@ -6,6 +6,7 @@ from queueing.interface import WorkerCredentials
 from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.bus import RedisBus
+from queueing.redis.checks import ServerChecks
 from queueing.redis.connection import RedisConnection
 from queueing.redis.metrics import register_connection, register_queue
 from queueing.redis.options import redis_options
@@ -39,6 +40,7 @@ class RedisGatewayBroker:
         self.queue = RedisQueue(self._connection, region=queue.region, limits=queue_limits(queue))
         self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s)
         self.bus = RedisBus(self._connection)
+        self._connection.add_listener(ServerChecks())
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)
 
