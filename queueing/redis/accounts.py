@@ -42,7 +42,7 @@ LINK_COMMANDS = (
 ).split()
 """What the links of a worker send."""
 SCRIPT_COMMANDS = (
-    b"+time +exists +spublish +hget +hset +hdel +hmget +hincrby +hkeys +zadd +zrem +zpopmin +zcard "
+    b"+time +exists +spublish +hget +hset +hdel +hincrby +hkeys +zadd +zrem +zpopmin +zcard "
     b"+zrangebyscore +lpop +rpush +lrem"
 ).split()
 """What the scripts of a worker call: the server asks for these rights too."""
