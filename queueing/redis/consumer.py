@@ -45,9 +45,9 @@ from wire.subjects import LOSS_NOTICE
 _CALL_S = 2.0
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 2.0
-_SIGN_OF_LIFE_S = 12.0
-"""Servers forget a worker that was not heard of for 30 s."""
-_PING_S = 7.5
+_SIGN_OF_LIFE_S = 20.0
+"""Servers forget a worker that was not heard of for 50 s."""
+_PING_S = 11.0
 _MAX_REGISTERED = 256
 """More is not registered at once: so much, at 16 kB each, may lie in a socket that is not read."""
 _MAX_AT_ONCE = 500
@@ -360,8 +360,8 @@ class PushConsumer:
             ahead = held.ahead if not self._is_line_empty else 0
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
-            # Not for every lease, unless there is something to say anyhow.
-            if most > covered and (ended or 2 * covered <= most):
+            # Not for every lease, unless there is something to say anyhow, and no line.
+            if most > covered and ((ended and not ahead) or 2 * covered <= most):
                 wanted = most - covered
         if len(ended) > _MAX_AT_ONCE:
             for start in range(_MAX_AT_ONCE, len(ended), _MAX_AT_ONCE):
@@ -612,7 +612,7 @@ class PushConsumer:
 
     def heartbeat_s(self) -> float:
         """Return the interval between the replies to PING."""
-        return min(_PING_S, self._standstill.max_s / 3)
+        return min(_PING_S, self._standstill.max_s / 2)
 
     async def read_all(self) -> None:
         """Return when all has been read that was sent before, or the link is lost."""

@@ -34,6 +34,7 @@ _LONG_READ_BYTES = 131_072
 """After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
 32 times in one turn."""
 _MAX_QUIET_INTERVALS = 2
+_IDLE_INTERVALS = 5
 _EARLY_FRAMES = 8
 """With this many frames, do not wait for the end of the loop's turn, which may be a millisecond
 away when many connections are active: the broker and its clients would be idle meanwhile."""
@@ -70,7 +71,7 @@ class RedisOptions:
     name: str = ""
     scripts: tuple[str, ...] = ()
     connect_timeout_s: float = 5.0
-    ping_interval_s: float = 10.0
+    ping_interval_s: float = 5.0
     reconnect_min_s: float = 0.05
     reconnect_max_s: float = 1.0
     buffer_bytes: int = 32 << 20
@@ -121,7 +122,8 @@ class Link(asyncio.Protocol):
         self._is_scheduled = self._is_blocked = self._is_open = self._is_lost = False
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
-        self._checked_bytes = self._quiet_intervals = 0
+        self._checked_bytes = self._checked_out = 0
+        self._quiet_intervals = self._silent_intervals = 0
         self.in_bytes = self.out_bytes = self.replies = self.pushes = self.commands = 0
 
     # Sending
@@ -311,13 +313,21 @@ class Link(asyncio.Protocol):
         self._keep_alive()
 
     def _keep_alive(self) -> None:
-        is_quiet = bool(self._handlers) and self.in_bytes == self._checked_bytes
-        self._quiet_intervals = self._quiet_intervals + 1 if is_quiet else 0
-        if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
-            self.abort("no response to PING")
-            return
-        self._checked_bytes = self.in_bytes
-        self.ping()
+        """Look whether the server responds; a link that is idle is asked now and then only."""
+        is_silent = self.in_bytes == self._checked_bytes
+        if not is_silent:
+            self._silent_intervals = self._quiet_intervals = 0
+        elif self._handlers:
+            self._quiet_intervals += 1
+            if self._quiet_intervals >= _MAX_QUIET_INTERVALS:
+                self.abort("no response to PING")
+                return
+        else:
+            self._silent_intervals += 1
+            if self._silent_intervals >= _IDLE_INTERVALS or self.out_bytes != self._checked_out:
+                self._silent_intervals = 0
+                self.ping()
+        self._checked_bytes, self._checked_out = self.in_bytes, self.out_bytes
         self._timer = self._loop.call_later(self._ping_interval_s, self._keep_alive)
 
 

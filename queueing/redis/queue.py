@@ -518,6 +518,8 @@ class RedisQueue:
             len(envelope),
             envelope,
         )
+        if request.runs:
+            frame += bulk(b"%d" % request.runs)
         if not link.send(frame, request):
             return False
         request.state = PENDING
@@ -652,7 +654,8 @@ class RedisQueue:
             b"%d" % min(self._limits.max_waiting, 1 << 52),
             life.width,
         )
-        head = queue.keys.call("publish", 8, is_cluster=link.is_cluster)
+        count = 9 if runs else 8
+        head = queue.keys.call("publish", count, is_cluster=link.is_cluster)
         return head + b"".join(map(bulk, words))
 
     def _lose_all(self, queue: VersionQueue) -> None:

@@ -12,7 +12,7 @@ local t = call('TIME')
 local ms = t[1] * 1000 + math.floor(t[2] / 1000)
 local present = bucket_of(t, width)
 -- Workers that are gone without a word.
-for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', t[1] - 30, 'LIMIT', 0, 100)) do
+for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', t[1] - 50, 'LIMIT', 0, 100)) do
   call('ZREM', q .. ':h', worker)
   call('LREM', q .. ':i', 0, worker)
 end

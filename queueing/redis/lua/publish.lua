@@ -1,7 +1,7 @@
 -- Stores a request, or gives it to a worker that waits. Each operation less is felt: two calls of
 -- scripts are most of what a request costs the server.
 -- ARGV: life of the queue, process, " gen runs\n", limit of waiting requests, eighth of a lease in
--- seconds, id, 7 digits of the connection and 9 of the publish, envelope.
+-- seconds, id, 7 digits of the connection and 9 of the publish, envelope, and runs if there were any.
 -- Returns the sequence if it waits, -sequence if a worker has it; {'life'} if the queue's life is
 -- another one; {'full'}; {'stale'}: the process has a newer connection. Of those, nothing was done.
 local m = call('HMGET', q, 'life', 'seq', ARGV[2])
@@ -28,7 +28,7 @@ if worker then
   call('HSET', q, 'seq', sequence, ARGV[2], number)
   local bucket = math.floor((t[1] + t[2] / 1000000) / ARGV[5]) % 16
   local name = q .. ':l' .. bucket
-  local runs = string.match(ARGV[3], '(%d+)\n')
+  local runs = ARGV[9] or '0'
   while worker do
     local token = id .. ':1:' .. runs .. ':' .. bucket .. ':' .. worker
     call('HSET', name, token, value)
