@@ -82,7 +82,7 @@ class ServerChecks:
     """A `queueing.redis.connection.LinkListener`."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
 
     def link_up(self, link: Link) -> None:
         """Read the settings of this server."""
@@ -100,8 +100,8 @@ class ServerChecks:
         replicas = len(role[2]) if role[0] == b"master" else 0
         for found in unsafe_settings(settings, replicas):
             key = (str(link.server), found.setting, found.value)
-            if key not in self._told:
-                self._told.add(key)
+            if key not in self._reported:
+                self._reported.add(key)
                 emit(
                     _log,
                     "redis.unsafe_setting",

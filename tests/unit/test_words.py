@@ -37,7 +37,16 @@ TWINS = {
     "SecretStore",
     "Subscription",
     # The same of each broker
+    "Link",
+    "LinkOwner",
+    "NoResponse",
+    "NotConnected",
+    "PublishedRequest",
+    "QueueLimits",
+    "RequestState",
     "Server",
+    "VersionQueue",
+    "WorkerUsers",
     # A document as the worker reads it and as the API describes it
     "ConnectResponse",
     "HeartbeatResponse",
