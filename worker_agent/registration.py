@@ -31,6 +31,7 @@ LAST_HEARTBEAT_S = 2.0
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
 _RENEW_MIN_S = 2.0
+"""The time between two renewals that the broker's refusals ask for, at least."""
 _MAX_RESPONSE_BYTES = 65_536
 _IDLE_S = 15.0
 """Longer than the time between two heartbeats, so that they share a connection."""
@@ -291,11 +292,11 @@ class Registration:
             self._worker.concurrency_requested(concurrency)
 
     async def _renew(self) -> None:
+        paused_s = 0.0
         while True:
             half_s = self.response.expires_s / 2
-            await asyncio.sleep(_spread(min(_RENEW_MIN_S, half_s)))
             with suppress(TimeoutError):
-                async with asyncio.timeout(_spread(max(0.0, half_s - _RENEW_MIN_S))):
+                async with asyncio.timeout(_spread(half_s - paused_s)):
                     await self._is_due.wait()
             delay_s = _RETRY_MIN_S
             while True:
@@ -308,8 +309,10 @@ class Registration:
                 await asyncio.sleep(_spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
-            self._is_due.clear()
             await self._worker.login_renewed()
+            paused_s = min(_RENEW_MIN_S, self.response.expires_s / 4)
+            await asyncio.sleep(paused_s)
+            self._is_due.clear()
 
     def _log_unreachable(self, error: ConnectError) -> None:
         """Log the first failed heartbeat in a row, not every one."""
