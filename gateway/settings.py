@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from http1.server.limits import ServerLimits
-from queueing.settings import GatewayBrokerSettings
+from queueing.settings import Backend, GatewayBrokerSettings
 from runtime.setting_rules import (
     Above,
     After,
@@ -172,12 +172,14 @@ class AttachSettings(Section):
 
 
 class StoreSettings(Section):
-    """The store: functions, versions, accounts and keys in NATS KV."""
+    """The store: functions, versions, accounts and keys in NATS KV or in Redis."""
 
+    backend: Backend = "nats"
+    """Servers that keep it: those of the section nats or of the section redis."""
     bucket_prefix: Name = "gateway"
     """Prefix of the bucket names."""
     replicas: Replicas = 1
-    """Copies of each bucket in the cluster."""
+    """Copies of each bucket in the NATS cluster; Redis has as many as it has replicas."""
 
 
 class ControlSettings(Section):

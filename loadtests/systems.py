@@ -55,7 +55,8 @@ class Target:
     """A running system.
 
     ``headers`` are sent with every request. ``inference_port`` is the port of its inference server.
-    ``nats_url`` is empty for a system without a queue. ``ready_s`` is the gateway's start-up time.
+    ``nats_url`` is empty for a system without a queue in NATS. ``ready_s`` is the gateway's
+    start-up time.
     """
 
     name: str
@@ -235,13 +236,13 @@ def _gateway(
     """Start a gateway; with ``queue``, every call goes through the queue, on that broker."""
     if functions:
         child, ready = _dev(name, tree, slots, run, folder, queue=queue)
-        catalog.fill(ready["nats_url"], functions)
+        catalog.fill(_store_url(ready, folder / _DATA), functions)
         catalog.undeploy(ready)
         if not child.terminate():
             raise StartError("gateway dev does not end")
     child, ready = _dev(name, tree, slots, run, folder, queue=queue)
     if queue == "redis":
-        _keep_in_memory(ready["redis_url"], folder / _DATA)
+        _keep_in_memory(_store_url(ready, folder / _DATA))
     headers = _headers(ready)
     processes = proc.tree([child.pid])
     roles = {process.role: process for process in processes}
@@ -253,15 +254,22 @@ def _gateway(
     if port is None:
         raise StartError(f"no port in invocation_url {ready['invocation_url']!r}")
     inference_port = proc.port_of(roles[proc.Role.INFERENCE].argv)
-    nats_url = ready["nats_url"]
+    nats_url = ready.get("nats_url", "")
     ready_s = _ready_s(processes, folder, functions)
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
 
 
-def _keep_in_memory(url: str, folder: Path) -> None:
-    """Switch the append-only file off: a queue in JetStream is in memory too."""
+def _store_url(ready: dict[str, str], folder: Path) -> str:
+    """Return the URL of the broker, which holds the store too, with the login that it needs."""
+    if "redis_url" not in ready:
+        return ready["nats_url"]
     password = (folder / "redis" / "gateway.password").read_text()
-    with closing(Redis.from_url(url, username="gateway", password=password)) as client:
+    return ready["redis_url"].replace("//", f"//gateway:{password}@")
+
+
+def _keep_in_memory(url: str) -> None:
+    """Switch the append-only file off: a queue in JetStream is in memory too."""
+    with closing(Redis.from_url(url)) as client:
         client.config_set("appendonly", "no")
 
 

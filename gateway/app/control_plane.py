@@ -25,7 +25,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect

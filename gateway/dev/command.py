@@ -36,12 +36,14 @@ from gateway.dev.options import HOST, DevOptions, FunctionOptions, OptionError, 
 from gateway.dev.progress import LoadingServer, telling
 from gateway.errors import StoreUnavailable
 from gateway.provision.local.orphans import kill_orphans
+from gateway.settings import read_settings
 from http1.server.listener import MAX_PORT
 from queueing.interface import EmbeddedBrokerError
 from queueing.open import embedded_broker
 from queueing.settings import Backend
 from runtime import lifecycle, logs
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
+from runtime.settings import SettingsError
 from runtime.tasks import spawn
 from wire.worker_api import MAX_CONCURRENCY
 
@@ -145,8 +147,8 @@ def dev(  # noqa: PLR0913 - one argument per option
     queue: Annotated[
         Backend,
         typer.Option(
-            help="What holds the queue; redis starts a valkey-server, or a redis-server, for it "
-            "beside the nats-server, which then holds the store alone.",
+            help="What holds queue and store; redis starts a valkey-server, or a redis-server, in "
+            "place of the nats-server.",
         ),
     ] = "nats",
     nats_port: Annotated[
@@ -257,8 +259,8 @@ async def _run(options: DevOptions) -> int:
                 stack.callback(options.ready_file.unlink, missing_ok=True)
             stop_s = 2 * options.grace_s + _STOP_S
             async with Children(folder, stop_s) as children:
-                brokers = await _start_brokers(options, folder, children, lock.fileno())
-                running = await _start(options, folder, children, brokers)
+                broker = await _start_broker(options, folder, children, lock.fileno())
+                running = await _start(options, folder, children, broker)
                 keeper.block_signals()
                 # A stop signal that had arrived before cancels this task here.
                 await asyncio.sleep(POLL_S)
@@ -280,7 +282,7 @@ async def _run(options: DevOptions) -> int:
 
 _FAILURES = (
     *(EmbeddedBrokerError, ChildError, DevFunctionError, FolderInUseError, MasterKeyError),
-    *(StoreUnavailable, aiohttp.ClientError, OSError),
+    *(StoreUnavailable, SettingsError, aiohttp.ClientError, OSError),
 )
 
 
@@ -291,56 +293,42 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-class Brokers(NamedTuple):
-    """The brokers of queue and store, once they are ready; ``gateway_env`` are settings for them.
+class Broker(NamedTuple):
+    """The broker of queue and store, once it is ready; ``gateway_env`` are settings for it."""
 
-    ``redis_url`` is empty if NATS holds the queue too.
-    """
-
-    nats_url: str
-    redis_url: str
+    url: str
     gateway_env: dict[str, str]
 
 
-async def _start_brokers(
-    options: DevOptions, folder: Path, children: Children, lock: int
-) -> Brokers:
-    """Start the brokers, which inherit the file descriptor ``lock``."""
-    ports: dict[Backend, int] = {"nats": options.nats_port}
-    if options.queue == "redis":
-        ports["redis"] = 0
-    urls: dict[Backend, str] = {}
-    env: dict[str, str] = {}
-    for backend, port in ports.items():
-        broker = embedded_broker(folder, HOST, port, backend)
-        say(f"starting {broker.name}")
-        server = children.start(broker.name, broker.argv, broker.environment, [lock])
-        with _telling_of(server):
-            await server.line_with(broker.ready_line, _START_S)
-            url = broker.url(await server.line_with(broker.listening_line, _START_S))
-        urls[backend] = url
-        env |= broker.gateway_environment(url)
-    return Brokers(urls["nats"], urls.get("redis", ""), env)
+async def _start_broker(options: DevOptions, folder: Path, children: Children, lock: int) -> Broker:
+    """Start the broker, which inherits the file descriptor ``lock``."""
+    port = options.nats_port if options.queue == "nats" else 0
+    broker = embedded_broker(folder, HOST, port, options.queue)
+    say(f"starting {broker.name}")
+    server = children.start(broker.name, broker.argv, broker.environment, [lock])
+    with _telling_of(server):
+        await server.line_with(broker.ready_line, _START_S)
+        url = broker.url(await server.line_with(broker.listening_line, _START_S))
+    backend = {"GATEWAY_QUEUE__BACKEND": options.queue, "GATEWAY_STORE__BACKEND": options.queue}
+    return Broker(url, backend | broker.gateway_environment(url))
 
 
 def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
     return telling(say, lambda elapsed_s: [f"waiting for {child.name} ({elapsed_s:.0f} s)"])
 
 
-async def _start(
-    options: DevOptions, folder: Path, children: Children, brokers: Brokers
-) -> Running:
+async def _start(options: DevOptions, folder: Path, children: Children, broker: Broker) -> Running:
     """Start the gateway and deploy the functions; return once each has responded to a call.
 
     gRPC functions are not called, only healthy: a call needs a client for HTTP/2.
     """
     say("starting the gateway")
-    prepared = await prepare_store(brokers.nats_url, folder)
+    env = _gateway_env(options, folder, broker.gateway_env)
+    prepared = await prepare_store(read_settings(None, env), folder)
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
-    env = _gateway_env(options, folder, brokers.gateway_env)
     certificates = None
     if options.tls_port is not None:
         certificates = make_certificates(folder / "tls")
@@ -355,9 +343,8 @@ async def _start(
             prepared.api_key,
             port,
             f"http://{ready['admin']}",
-            brokers.nats_url,
+            broker.url,
             folder,
-            redis_url=brokers.redis_url,
         )
         if certificates is not None:
             secure = Secured(tls_port, str(certificates.authority))

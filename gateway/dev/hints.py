@@ -24,17 +24,20 @@ class Secured(NamedTuple):
 class Running:
     """The running system; ``api_key`` may call each of its functions.
 
-    ``redis_url`` is empty if NATS holds the queue.
+    ``broker_url`` is where queue and store are: ``nats://`` or ``redis://``.
     """
 
     functions: tuple[DevFunction, ...]
     api_key: str
     port: int
     admin_url: str
-    nats_url: str
+    broker_url: str
     folder: Path
     secured: Secured | None = None
-    redis_url: str = ""
+
+    @property
+    def is_on_redis(self) -> bool:
+        return self.broker_url.startswith("redis:")
 
     @property
     def address(self) -> str:
@@ -74,8 +77,7 @@ def ready_document(running: Running) -> dict[str, object]:
             for function in running.functions
         },
         "api_key": running.api_key,
-        "nats_url": running.nats_url,
-        **({"redis_url": running.redis_url} if running.redis_url else {}),
+        "redis_url" if running.is_on_redis else "nats_url": running.broker_url,
     }
 
 
@@ -90,8 +92,7 @@ def ready_text(running: Running) -> str:
         f"              export GATEWAY_API_URL={running.url} GATEWAY_API_KEY={running.api_key}",
         *_tls_lines(running.secured),
         f"  metrics     {running.admin_url}/metrics",
-        f"  NATS        {running.nats_url}",
-        *_redis_lines(running),
+        *_broker_lines(running),
         f"  logs        {running.folder}",
         f"              gateway logs NAME --folder {running.folder}/instances",
     ]
@@ -127,11 +128,11 @@ def _tls_lines(secured: Secured | None) -> Sequence[str]:
     ]
 
 
-def _redis_lines(running: Running) -> Sequence[str]:
-    if not running.redis_url:
-        return []
+def _broker_lines(running: Running) -> Sequence[str]:
+    if not running.is_on_redis:
+        return [f"  NATS        {running.broker_url}"]
     return [
-        f"  Redis       {running.redis_url}, the user is gateway, the password in",
+        f"  Redis       {running.broker_url}, the user is gateway, the password in",
         f"              {running.folder}/redis/gateway.password",
     ]
 

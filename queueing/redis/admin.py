@@ -49,7 +49,7 @@ class RedisAdmin:
     async def version_ids(self) -> list[str]:
         """Return the ids of all versions that have a queue."""
         pattern = b"rq:{%b.*}" % self._region.encode()
-        if not self._connection.is_connected():
+        if not self._connection.is_complete():
             raise QueueUnavailable(f"not connected: {self._connection.last_error}")
         found: dict[str, None] = {}
         try:

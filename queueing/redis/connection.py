@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from queueing.redis.addresses import Server
-from queueing.redis.commands import SLOTS
+from queueing.redis.commands import SLOTS, encode
 from queueing.redis.errors import (
     NO_LONGER_MASTER,
     LoginRefused,
@@ -39,7 +39,7 @@ class LinkListener(Protocol):
     """What is called when the link to a master changes."""
 
     def link_up(self, link: Link) -> None:
-        """There is a link to a master; it may serve slots that had another one before."""
+        """There is a link to a master, or one has got slots that had another master before."""
 
     def link_down(self, link: Link) -> None:
         """The link is lost; no reply arrives to what was sent on it."""
@@ -66,6 +66,7 @@ class RedisConnection(LinkOwner):
         self.last_error = ""
         self.connects = self.losses = self.errors = self.failures = 0
         self._carried = [0, 0, 0, 0]
+        self._loading: set[Link] = set()
 
     # Start and end
 
@@ -89,11 +90,15 @@ class RedisConnection(LinkOwner):
             self._drop(link, _CLOSED)
 
     def is_connected(self) -> bool:
+        """Whether a master has a link: a cluster works without some of its masters."""
+        return bool(self._links)
+
+    def is_complete(self) -> bool:
         """Whether every master that is known has a link."""
-        return self._up.is_set()
+        return bool(self._links) and len(self._links) == len(self._masters)
 
     async def wait_connected(self) -> None:
-        """Return as soon as there is a link to every master."""
+        """Return as soon as there is a link to every master that can be reached."""
         await self._up.wait()
 
     @property
@@ -165,11 +170,14 @@ class RedisConnection(LinkOwner):
         return is_passing(error)
 
     def _load_scripts(self, link: Link) -> None:
+        if link in self._loading:
+            # Many calls are refused at once.
+            return
+        self._loading.add(link)
         for name in self.options.scripts:
-            text = script(name).text
-            link.send(
-                b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(text), text), _ignore
-            )
+            link.send(encode(b"SCRIPT", b"LOAD", script(name).text), _ignore)
+        if not link.send(encode(b"PING"), lambda _reply: self._loading.discard(link)):
+            self._loading.discard(link)
 
     def look_again(self) -> None:
         """Look for the masters again: a slot has moved."""
@@ -209,6 +217,7 @@ class RedisConnection(LinkOwner):
             self._fail("redis", error)
             return False
         self._masters = tuple(masters)
+        were = self._owners
         if len(masters) == 1 and masters[next(iter(masters))] is None:
             self._owners = [next(iter(masters))] * SLOTS
         else:
@@ -217,35 +226,38 @@ class RedisConnection(LinkOwner):
                 for low, high in ranges or ():
                     owners[low : high + 1] = [server] * (high + 1 - low)
             self._owners = owners
+        moved = [server for slot, server in enumerate(self._owners) if server != were[slot]]
         for server in [server for server in self._links if server not in masters]:
             self._links[server].close("no master any more")
             self._drop(self._links[server], "no master any more")
-        for server in masters:
-            if server not in self._links and not await self._open(server):
-                return False
-        self._up.set()
-        return True
+        for server in self._links.keys() & moved:
+            self._tell_up(self._links[server])
+        missing = [server for server in masters if server not in self._links]
+        await asyncio.gather(*map(self._open, missing))
+        if self._links:
+            self._up.set()
+        return len(self._links) == len(masters)
 
-    async def _open(self, server: Server) -> bool:
+    async def _open(self, server: Server) -> None:
         try:
             link = await open_link(server, self.options)
         except (RedisError, OSError) as error:
             self._fail(str(server), error)
-            return False
+            return
         if not link.is_master:
             link.close("not a master")
             self._fail(str(server), RedisError("not a master"))
-            return False
+            return
         link.owner = self
         self._links[server] = link
         self.is_refused = False
         self.connects += 1
         emit(_log, "redis.connected", server=str(server), version=link.version)
-        if len(self._links) == len(self._masters):
-            self._up.set()
+        self._tell_up(link)
+
+    def _tell_up(self, link: Link) -> None:
         for listener in tuple(self._listeners):
             listener.link_up(link)
-        return True
 
     def _fail(self, server: str, error: Exception) -> None:
         self.failures += 1
@@ -268,7 +280,8 @@ class RedisConnection(LinkOwner):
         for index, count in enumerate(_counts(link)):
             self._carried[index] += count
         self.last_error = f"{link.server}: {reason}"
-        self._up.clear()
+        if not self._links:
+            self._up.clear()
         self._changed.set()
         for listener in tuple(self._listeners):
             listener.link_down(link)

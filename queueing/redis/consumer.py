@@ -9,8 +9,9 @@ the workers are told that the queue was made or has lost something:
 
     unbound ──bind──▶ bound ──link lost, queue gone──▶ unbound
 
-When it binds it says which leases it has: others were on their way when a link was lost, and are
-given back. Leases that ended while unbound are told after the next binding.
+When it binds on new links it says which leases it has: others were on their way when a link was
+lost, and are given back. Before that its registrations end and all messages are read: none is on
+its way then. Leases that ended while unbound are told after the next binding.
 
 A process that stood still finds messages whose leases may be over (`queueing.standstill`): they are
 dropped. When many requests wait and are short, a few are taken before there are slots for them
@@ -61,27 +62,17 @@ _log = logging.getLogger("queueing.redis.consumer")
 class PushedLease:
     """A `queueing.interface.Lease`; ``token`` is its name at the server, empty once it ended."""
 
-    __slots__ = (
-        "_consumer",
-        "_header",
-        "_is_first_known",
-        "deliveries",
-        "envelope",
-        "request_id",
-        "token",
-    )
+    __slots__ = ("_consumer", "_head", "deliveries", "envelope", "request_id", "token")
 
-    def __init__(self, consumer: "PushConsumer", header: list[bytes], envelope: bytes) -> None:
-        """``header`` is the one in a message: `queueing.redis.keys`."""
+    def __init__(self, consumer: "PushConsumer", head: bytes, envelope: bytes) -> None:
+        """``head`` is the line before the envelope in a message: `queueing.redis.keys`."""
         self._consumer = consumer
-        token = header[0]
-        self.token = token
+        self._head = head
+        self.token = token = head[: head.index(b" ")]
         request_id, deliveries, _ = token.split(b":", 2)
         self.request_id = request_id.decode()
         self.deliveries = int(deliveries)
         self.envelope = envelope
-        self._header = header
-        self._is_first_known = header[5] == consumer.generation
 
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
@@ -89,18 +80,18 @@ class PushedLease:
 
     def followers(self) -> int:
         """Return how many requests waited when this one was leased."""
-        return int(self._header[1])
+        return int(self._head.split(b" ", 2)[1])
 
     def stored_at_ns(self) -> int:
         """Return when the server stored the request; 0 once the lease has ended."""
         if not self.token:
             return 0
-        seconds, micros = self._header[3:5]
+        seconds, micros = self._head.split(b" ")[3:5]
         return int(seconds) * 1_000_000_000 + int(micros) * 1000
 
     def is_first_known(self) -> bool:
         """Whether ``deliveries`` counts all of them: stored in the present life of the server."""
-        return self._is_first_known
+        return self._head.split(b" ")[5] == self._consumer.generation
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""
@@ -158,7 +149,7 @@ class PushConsumer:
         self.generation = b""
         self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._binder: asyncio.Task[None] | None = None
-        self._is_binding_again = False
+        self._is_binding_again = self._has_new_links = False
         # Tokens of leases that this process has, and of those that ended and were not told.
         self._tokens: set[bytes] = set()
         self._ended: list[bytes] = []
@@ -257,6 +248,7 @@ class PushConsumer:
     # Binding
 
     def _on_ready(self, _link: Link) -> None:
+        self._has_new_links = True
         self._bind_soon()
 
     def _bind_soon(self) -> None:
@@ -276,13 +268,8 @@ class PushConsumer:
                 # `_on_ready` binds again.
                 return
             self._is_binding_again = False
-            tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
-            self._asked = 0
-            frame = self._keys.frame(
-                main, "bind", self._name, main.run, *tokens[: 10 * _MAX_AT_ONCE]
-            )
             try:
-                life = await main.call_frame(frame, _CALL_S)
+                life = await self._call_bind(main)
             except RedisError as error:
                 self._connection.note_error(main, error)
                 emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
@@ -295,6 +282,28 @@ class PushConsumer:
             if life:
                 self._bound(main, Life.of(life))
             return
+
+    async def _call_bind(self, main: Link) -> Reply:
+        is_new = self._has_new_links
+        tokens: tuple[bytes, ...] = ()
+        if is_new:
+            # What is pushed for a registration of before could else be given back and run.
+            await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
+            await self._subscriber.read_all(_CALL_S)
+            tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
+        self._asked = 0
+        frame = self._keys.frame(
+            main,
+            "bind",
+            self._name,
+            main.run,
+            b"%d" % is_new,
+            *tokens[: 10 * _MAX_AT_ONCE],
+        )
+        reply = await main.call_frame(frame, _CALL_S)
+        if self._subscriber.main is main:
+            self._has_new_links = False
+        return reply
 
     def _bound(self, main: Link, life: Life) -> None:
         if self._epoch and life.epoch != self._epoch:
@@ -412,13 +421,12 @@ class PushConsumer:
         if self._asked > 0:
             self._asked -= 1
         head, is_whole, envelope = payload.partition(b"\n")
-        header = head.split(b" ")
+        is_last = head.split(b" ", 2)[1] == b"0"
         if is_whole:
-            self._lease(header, envelope)
+            self._lease(head, envelope)
         else:
-            self._fetch(header)
+            self._fetch(head)
         held = self._held
-        is_last = header[1] == b"0"
         if is_last is not self._is_line_empty and (self._asked or not is_last):
             self._set_line(is_empty=is_last and not held.waiting)
         if not self._is_scheduled and (
@@ -426,9 +434,9 @@ class PushConsumer:
         ):
             self._schedule()
 
-    def _fetch(self, header: list[bytes]) -> None:
+    def _fetch(self, head: bytes) -> None:
         """Read the envelope of a request that is too long for a message."""
-        main, token = self._subscriber.main, header[0]
+        main, token = self._subscriber.main, head.partition(b" ")[0]
         self._tokens.add(token)
         bucket = token.split(b":", 4)[3]
         frame = encode(b"HGET", b"%b:l%b" % (self._keys.key, bucket), token)
@@ -436,20 +444,20 @@ class PushConsumer:
         def arrived(value: Reply) -> None:
             self._tokens.discard(token)
             if isinstance(value, bytes):
-                head, _, envelope = value.partition(b"\n")
-                self._lease([*header, *head.split(b" ")], envelope)
+                rest, _, envelope = value.partition(b"\n")
+                self._lease(b"%b %b" % (head, rest), envelope)
 
         if main is None or not main.send(frame, arrived):
             self._tokens.discard(token)
 
-    def _lease(self, header: list[bytes], envelope: bytes) -> None:
+    def _lease(self, head: bytes, envelope: bytes) -> None:
         # As `Standstill.may_be_over`, without the cost of a call for each lease.
         now = self._boot_clock()
         held, standstill = self._held, self._standstill
         if now - standstill.read_at >= standstill.max_s:
             held.lapsed += 1
             return
-        lease = PushedLease(self, header, envelope)
+        lease = PushedLease(self, head, envelope)
         self._tokens.add(lease.token)
         if self._cancels.ids and lease.request_id in self._cancels.ids:
             lease.ack()

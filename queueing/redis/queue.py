@@ -30,6 +30,7 @@ lease that was given back is none.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,12 +56,15 @@ from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import OUT_OF_MEMORY, RedisError, ReplyError, is_denied
 from queueing.redis.keys import Life, QueueKeys
 from queueing.redis.link import Link, Reply
+from runtime.events import emit
 from runtime.ids import new_uuid
 from runtime.lifecycle import Ticker
 from runtime.metrics import CounterChild
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.subjects import stream_name
+
+_log = logging.getLogger("queueing.redis.queue")
 
 _TICK_S = 0.5
 _CALL_S = 2.0
@@ -316,9 +320,11 @@ class RedisQueue:
 
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request, and send a cancel to the workers of the version."""
-        self._withdraw(version_id, request_id, _ignore)
+        self._withdraw(version_id, request_id, None)
 
-    def _withdraw(self, version_id: str, request_id: str, handler: Callable[[Reply], None]) -> bool:
+    def _withdraw(
+        self, version_id: str, request_id: str, handler: Callable[[Reply], None] | None
+    ) -> bool:
         queue = self._queues.get(version_id) or self._open(version_id)
         if queue is None:
             return False
@@ -328,12 +334,22 @@ class RedisQueue:
             self._end(request)
         keys = queue.keys
         link = queue.link or self._connection.link(keys.slot)
-        if link is None or not link.send(
-            self._withdrawal(link, keys, request_id, is_unsure=is_unsure), handler
-        ):
+        if link is None:
+            self._uncertain.append((keys, request_id))
+            return False
+        frame = self._withdrawal(link, keys, request_id, is_unsure=is_unsure)
+        handler = handler or partial(self._on_withdrawn, link, keys, request_id)
+        if not link.send(frame, handler):
             self._uncertain.append((keys, request_id))
             return False
         return True
+
+    def _on_withdrawn(self, link: Link, keys: QueueKeys, request_id: str, reply: Reply) -> None:
+        """Withdraw again later what the server refused for now, or may not have read."""
+        if isinstance(reply, RedisError) and (
+            not isinstance(reply, ReplyError) or self._connection.note_error(link, reply)
+        ):
+            self._uncertain.append((keys, request_id))
 
     def _withdrawal(
         self, link: Link, keys: QueueKeys, request_id: str, *, is_unsure: bool
@@ -555,14 +571,21 @@ class RedisQueue:
         if isinstance(reply, ReplyError):
             link = request.queue.link
             if link is not None and self._connection.note_error(link, reply):
+                # It was not executed, and later ones may have been.
+                request.number = 0
                 self._stall(request)
             elif reply.kind == OUT_OF_MEMORY:
                 self._fail(request, QueueFull("The queue's server has no memory left"))
             elif is_denied(reply):
+                emit(_log, "queue.denied", logging.ERROR, error=str(reply))
                 denied = QueueUnavailable("The queue's server denies publishing")
                 self._fail(request, denied, PublishStatus.DENIED)
             else:
                 self._fail(request, QueueUnavailable(str(reply)))
+        elif isinstance(reply, RedisError):
+            # The link was lost after its slot had got another one.
+            request.is_unsure = True
+            self._stall(request)
 
     def _decided(self, request: PublishedRequest, word: bytes) -> None:
         """Handle what a server says in a word about a publish that it has not executed."""
@@ -759,9 +782,11 @@ class RedisQueue:
         for queue in self._queues.values():
             if self._connection.link(queue.keys.slot) is link:
                 self._settle_soon(queue)
-        uncertain, self._uncertain = self._uncertain, deque(maxlen=_MAX_UNCERTAIN)
-        for keys, request_id in uncertain:
-            self._withdraw_uncertain(keys, request_id)
+        self._withdraw_all_uncertain(len(self._uncertain))
+
+    def _withdraw_all_uncertain(self, most: int) -> None:
+        for _ in range(min(most, len(self._uncertain))):
+            self._withdraw_uncertain(*self._uncertain.popleft())
 
     def _withdraw_uncertain(self, keys: QueueKeys, request_id: str) -> None:
         """Withdraw a request that was given up and may be stored, at once or on the next link.
@@ -771,7 +796,8 @@ class RedisQueue:
         """
         link = self._connection.link(keys.slot)
         if link is None or not link.send(
-            self._withdrawal(link, keys, request_id, is_unsure=True), _ignore
+            self._withdrawal(link, keys, request_id, is_unsure=True),
+            partial(self._on_withdrawn, link, keys, request_id),
         ):
             self._uncertain.append((keys, request_id))
 
@@ -794,6 +820,7 @@ class RedisQueue:
 
     async def _settle(self, queue: VersionQueue) -> None:
         """Look at a queue on the present link, lose what is missing there, send what stalled."""
+        delay_s = _RETRY_S
         try:
             while queue.stalled or queue.by_sequence:
                 link = self._connection.link(queue.keys.slot)
@@ -806,7 +833,8 @@ class RedisQueue:
                     await self._send_stalled(link, queue)
                 except RedisError as error:
                     self._connection.note_error(link, error)
-                    await asyncio.sleep(_RETRY_S)
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(2 * delay_s, _TICK_S)
                     continue
                 if not queue.stalled:
                     return
@@ -876,7 +904,8 @@ class RedisQueue:
             queue = self._queues.get(to_look.popleft())
             if queue is None:
                 continue
-            if queue.link is None or queue.stalled:
+            link = self._connection.link(queue.keys.slot)
+            if queue.link is None or queue.link is not link or queue.stalled:
                 self._settle_soon(queue)
             else:
                 queue.link.send(self._look_frame(queue.link, queue), partial(self._on_look, queue))
@@ -904,6 +933,7 @@ class RedisQueue:
         self._end_lost(now)
         if self._connection.is_connected():
             self._look(now)
+            self._withdraw_all_uncertain(_CHECKED_AT_ONCE)
 
     def _fail_late(self, now: float) -> None:
         """Fail what was not acknowledged in time, unless it waited in the queue before."""

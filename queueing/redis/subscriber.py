@@ -118,13 +118,17 @@ class Subscriber(LinkOwner):
                 await self._open(main)
             except (RedisError, OSError) as error:
                 emit(_log, "redis.not_subscribed", logging.WARNING, error=str(error))
+                if isinstance(error, RedisError):
+                    self._connection.note_error(main, error)
                 self._lose()
                 continue
             if self._main is main and not main.is_lost:
                 delay_s = 0.0
                 self._is_ready = True
                 self._on_ready(main)
-                await self._changed.wait()
+                while self._is_ready:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _open(self, main: Link) -> None:
         """Open the second link and subscribe. Raises `RedisError` or ``OSError``."""
@@ -170,7 +174,9 @@ class Subscriber(LinkOwner):
             self._lose()
 
     def link_up(self, _link: Link) -> None:
-        """There is a link for commands."""
+        """There is a link for commands, which may be another one than before."""
+        if self._main is not None and self._connection.link(self._slot) is not self._main:
+            self._lose()
         self._changed.set()
 
     def link_down(self, link: Link) -> None:

@@ -101,11 +101,11 @@ class _Listener:
         self._is_up = False
 
     def link_up(self, _link: Link) -> None:
-        if not self._is_up and self._connection.is_connected():
+        if not self._is_up:
             self._is_up = True
             self._listener.connected()
 
     def link_down(self, _link: Link) -> None:
-        if self._is_up:
+        if self._is_up and not self._connection.is_connected():
             self._is_up = False
             self._listener.disconnected()

@@ -111,18 +111,21 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int
     assert not (tmp_path / "ready.json").exists()
 
 
-def test_with_the_queue_on_redis_calls_go_through_it_and_its_password_stays_with_the_gateway(
+def test_on_redis_alone_calls_go_through_it_and_its_password_stays_with_the_gateway(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data"
     # Each call through the queue: on a channel it would not pass the server.
     env = {"GATEWAY_QUEUE__DIRECT": "false"}
+    keys = set()
     for _ in range(2):
         dev = start_dev(tmp_path, "--queue", "redis", "--data-dir", str(data), env=env)
+        keys.add((dev.ready["function_id"], dev.ready["api_key"]))
         family = descendants(dev.program.pid)
         try:
             assert dev.ready["redis_url"] in dev.program.output
             assert any("valkey-server" in line for line in family.values())
+            assert not any("nats-server" in line for line in family.values())
             url = f"{dev.ready['invocation_url']}/echo"
             response = httpx.post(url, headers=dev.headers, content=b"hello", timeout=PATIENCE_S)
             assert (response.status_code, response.content) == (200, b"hello")
@@ -142,6 +145,8 @@ def test_with_the_queue_on_redis_calls_go_through_it_and_its_password_stays_with
         finally:
             assert dev.program.stop() == 0
         wait_gone(list(family))
+    # They are in the store, which is there again.
+    assert len(keys) == 1
 
 
 def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path) -> None:

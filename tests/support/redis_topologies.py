@@ -36,11 +36,11 @@ class RedisCluster:
         ]
         self._ids = [sha1(str(port).encode()).hexdigest() for port in bus_ports]
         share = -(-SLOTS // masters)
-        # Without one, a server that knows shards ends itself at its first SPUBLISH.
-        shards = ["" if kind == "redis7" else f",,shard-id={node}" for node in self._ids]
+        # Later servers than Redis 7.0 want the shards in the file.
+        shard = "" if kind == "redis7" else ",,tls-port=0,shard-id={}"
         for me, node in enumerate(self.nodes):
             lines = [
-                f"{self._ids[i]} 127.0.0.1:{other.port}@{bus_ports[i]}{shards[i]} "
+                f"{self._ids[i]} 127.0.0.1:{other.port}@{bus_ports[i]}{shard.format(self._ids[i])} "
                 f"{'myself,' if i == me else ''}master - 0 0 {i + 1} connected "
                 f"{i * share}-{min((i + 1) * share, SLOTS) - 1}\n"
                 for i, other in enumerate(self.nodes)

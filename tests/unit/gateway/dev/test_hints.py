@@ -7,13 +7,12 @@ from gateway.dev.hints import Running, ready_document, ready_text
 from gateway.dev.options import functions_of
 
 
-def running(*, speak_grpc: bool = False, redis_url: str = "") -> Running:
+def running(*, speak_grpc: bool = False, url: str = "nats://127.0.0.1:2") -> Running:
     options = functions_of(None, None, ["a=x", "b=y"], (), speak_grpc=speak_grpc)
     functions = tuple(
         DevFunction(one, f"id-of-{one.name}", f"version-of-{one.name}") for one in options
     )
-    admin_url, nats_url, folder = "http://127.0.0.1:1", "nats://127.0.0.1:2", Path("/tmp/d")
-    return Running(functions, "KEY", 8080, admin_url, nats_url, folder, redis_url=redis_url)
+    return Running(functions, "KEY", 8080, "http://127.0.0.1:1", url, Path("/tmp/d"))
 
 
 def text_of(*, speak_grpc: bool) -> str:
@@ -41,10 +40,11 @@ def test_a_function_of_http_is_called_with_curl() -> None:
     assert "curl -H 'Authorization: Bearer KEY' -H 'function-id: id-of-b'" in text
 
 
-def test_a_redis_is_named_where_one_holds_the_queue() -> None:
+def test_a_redis_is_named_in_place_of_nats_where_one_holds_queue_and_store() -> None:
     url = "redis://127.0.0.1:3"
-    on_redis, on_nats = running(redis_url=url), running()
+    on_redis, on_nats = running(url=url), running()
     assert ready_document(on_redis)["redis_url"] == url
     assert url in ready_text(on_redis)
     assert "/tmp/d/redis/gateway.password" in ready_text(on_redis)
+    assert "nats" not in str(ready_document(on_redis)) + ready_text(on_redis).lower()
     assert "redis" not in str(ready_document(on_nats)) + ready_text(on_nats).lower()
