@@ -225,7 +225,14 @@ def out_of_reach(version_id: str, other: str) -> Iterable[tuple[bytes, ...]]:
         (b"PSUBSCRIBE", b"*"),
         (b"PUBSUB", b"SHARDCHANNELS"),
     )
-    for key in (foreign.key, foreign.key + b":e", own.key + b"x", b"bus:{gateway}", b"*"):
+    for key in (
+        foreign.key,
+        foreign.key + b":e",
+        own.key + b"x",
+        b"bus:{gateway}",
+        b"{gateway_keys}",
+        b"*",
+    ):
         yield (b"HGET", key, b"x")
         yield (b"HSET", key, b"x", b"y")
         yield (b"EVALSHA", script("work").digest, b"1", key, b"w", b"1", b"4")
