@@ -3,7 +3,8 @@
 A worker registers how many requests it wants. They come as messages on the worker's channel: what
 waits at once, what is published later at that moment. The end of one lease and the wish for the
 next request are one call, whose reply nobody waits for: the server sends none, but for one call in
-`WATCH_S` that confirms those before it. If it fails, they are told again. The consumer is bound
+`WATCH_S` that says how many were executed. If some were not, the consumer binds again and tells all
+of them again. The consumer is bound
 once the server has said that the queue exists; it binds again after every lost link, and whenever
 the workers are told that the queue was made or has lost something:
 
@@ -33,7 +34,7 @@ from queueing.held import HeldLeases
 from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
-from queueing.redis.errors import RedisError, ReplyError, is_denied
+from queueing.redis.errors import NotConnected, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
@@ -53,7 +54,7 @@ _MAX_REGISTERED = 256
 """More is not registered at once: so much, at 16 kB each, may lie in a socket that is not read."""
 _MAX_AT_ONCE = 500
 _MAX_UNSENT = 10_000
-_MAX_UNTOLD = 500
+_MAX_UNCONFIRMED = 500
 """So many ends of leases may be told without a confirmation, for `WATCH_S` at most."""
 
 _log = logging.getLogger("queueing.redis.consumer")
@@ -155,11 +156,11 @@ class PushConsumer:
         self._ended: list[bytes] = []
         self._unsent: dict[bytes, float | None] = {}
         self._to_renew: list[PushedLease] = []
-        # Told, and not confirmed yet.
-        self._untold: list[bytes] = []
-        self._is_unconfirmed = self._confirm_next = False
+        # Ends of leases that were sent, and not confirmed yet.
+        self._unconfirmed: list[bytes] = []
+        self._is_unconfirmed = self._confirm_next = self._is_topping_up = False
         self._width = b""
-        self._free = self._asked = 0
+        self._free = self._asked = self._calls = 0
         self._is_line_empty = False
         self._stood_s = self._pinged_at = 0.0
         loop = asyncio.get_running_loop()
@@ -290,8 +291,8 @@ class PushConsumer:
             # What is pushed for a registration of before could else be given back and run.
             await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
             await self._subscriber.read_all(_CALL_S)
-            tokens = (*self._tokens, *self._ended, *self._untold, *self._unsent)
-        self._asked = 0
+            tokens = (*self._tokens, *self._ended, *self._unconfirmed, *self._unsent)
+        self._asked = self._calls = 0
         frame = self._keys.frame(
             main,
             "bind",
@@ -337,8 +338,8 @@ class PushConsumer:
     def _on_unsubscribed(self) -> None:
         """A link is lost: so are the registrations, and what was on its way."""
         self._is_bound = False
-        self._keep_unsent(self._untold, None)
-        self._untold.clear()
+        self._keep_unsent(self._unconfirmed, None)
+        self._unconfirmed.clear()
         self._asked = 0
         self._set_line(is_empty=False)
         self._held.give_back()
@@ -370,8 +371,10 @@ class PushConsumer:
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
             # Not for every lease, unless there is something to say anyhow, and no line.
-            if most > covered and ((ended and not ahead) or 2 * covered <= most):
+            is_full = (ended and not ahead) or self._is_topping_up
+            if most > covered and (is_full or 2 * covered <= most):
                 wanted = most - covered
+            self._is_topping_up = False
         if len(ended) > _MAX_AT_ONCE:
             for start in range(_MAX_AT_ONCE, len(ended), _MAX_AT_ONCE):
                 self._send_work(main, ended[start : start + _MAX_AT_ONCE], 0)
@@ -385,34 +388,41 @@ class PushConsumer:
         words = b"".join([b"$%d\r\n%b\r\n" % (len(token), token) for token in ended])
         number = b"%d" % wanted
         frame = b"%b$%d\r\n%b\r\n%b%b" % (head, len(number), number, self._width, words)
-        untold = self._untold
-        if self._confirm_next or len(untold) + count > _MAX_UNTOLD:
+        earlier, unconfirmed = self._unconfirmed, ended
+        if self._confirm_next or len(earlier) + count > _MAX_UNCONFIRMED:
             self._confirm_next = False
-            told = [*untold, *ended]
-            untold.clear()
-            is_sent = main.send(frame, partial(self._on_work, main, told))
+            unconfirmed = [*earlier, *ended]
+            earlier.clear()
+            is_sent = main.send(frame, partial(self._on_work, main, unconfirmed, self._calls + 1))
         else:
-            untold += ended
-            self._is_unconfirmed = True
             is_sent = main.send_silently(frame)
+            if is_sent:
+                earlier += ended
+                self._is_unconfirmed = True
         if is_sent:
+            self._calls += 1
             self._asked += wanted
         else:
-            self._keep_unsent(ended, None)
+            self._keep_unsent(unconfirmed, None)
 
-    def _on_work(self, main: Link, told: list[bytes], reply: Reply) -> None:
-        """The reply to one call confirms those before it."""
-        if type(reply) is int:
+    def _on_work(self, main: Link, unconfirmed: list[bytes], calls: int, reply: Reply) -> None:
+        """The reply to one call confirms those before it, if so many were executed."""
+        if isinstance(reply, int) and abs(reply) == calls:
             if self._asked:
-                self._set_line(is_empty=reply == 0 and not self._held.waiting)
+                self._set_line(is_empty=reply < 0 and not self._held.waiting)
+            if reply < 0 and self._asked < self._free:
+                self._is_topping_up = True
+                self._schedule()
             return
-        self._keep_unsent(told, None)
-        if not isinstance(reply, ReplyError):
+        self._keep_unsent(unconfirmed, None)
+        if isinstance(reply, NotConnected):
             return
-        is_passing = self._connection.note_error(main, reply)
-        if not is_passing:
-            event = "pull.denied" if is_denied(reply) else "pull.refused"
-            emit(_log, event, logging.WARNING, error=str(reply))
+        is_passing = True
+        if isinstance(reply, ReplyError):
+            is_passing = self._connection.note_error(main, reply)
+            if not is_passing:
+                event = "pull.denied" if is_denied(reply) else "pull.refused"
+                emit(_log, event, logging.WARNING, error=str(reply))
         self._is_bound = False
         self._call_later(_RETRY_MIN_S if is_passing else _RETRY_MAX_S, self._bind_soon)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from queueing.interface import WorkerCredentials
+from queueing.own_requests import queue_limits
 from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.bus import RedisBus
@@ -10,7 +11,7 @@ from queueing.redis.checks import ServerChecks
 from queueing.redis.connection import RedisConnection
 from queueing.redis.metrics import register_connection, register_queue
 from queueing.redis.options import redis_options
-from queueing.redis.queue import QueueLimits, RedisQueue
+from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.redis.settings import GatewayRedisSettings
 from queueing.settings import QueueSettings
@@ -37,7 +38,12 @@ class RedisGatewayBroker:
         self._worker_urls = worker_urls or tuple(without_login(url) for url in redis.urls)
         # Those of workers too: their users may not load scripts.
         self._connection = RedisConnection(redis_options(redis, "gateway", GATEWAY + WORKER))
-        self.queue = RedisQueue(self._connection, region=queue.region, limits=queue_limits(queue))
+        self.queue = RedisQueue(
+            self._connection,
+            region=queue.region,
+            lease_s=queue.lease_s,
+            limits=queue_limits(queue),
+        )
         self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s)
         self.bus = RedisBus(self._connection)
         self._connection.add_listener(ServerChecks())
@@ -79,10 +85,3 @@ class RedisGatewayBroker:
         """End the connection."""
         await self.bus.close()
         await self._connection.close()
-
-
-def queue_limits(queue: QueueSettings) -> QueueLimits:
-    """Return the bounds of this process's queues."""
-    return QueueLimits(
-        max_waiting=queue.max_messages, max_runs=queue.max_deliveries, lease_s=queue.lease_s
-    )

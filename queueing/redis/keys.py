@@ -17,6 +17,7 @@ on one node of a cluster:
     :k         sorted set: ids of requests that ended while they were leased, by the time in s
     :i         list: workers that wait, one entry for each request that they want
     :h         sorted set: workers, by the time in s at which they were last heard of
+    :n         hash: worker → how many calls of its were executed since it was bound
     :z         sorted set: ids whose every run has ended, by the time in ms
     :c:<name>  channel of a worker: what is leased to it, "token waiting" and, if short, a space and
                the value; waiting is how many requests wait then
@@ -30,7 +31,7 @@ from queueing.redis.commands import bulk, slot_of
 from queueing.redis.scripts import script
 
 _PARTS = (
-    *(b":%b" % part for part in (b"e", b"w", b"r", b"d", b"t", b"k", b"i", b"h", b"z")),
+    *(b":%b" % part for part in (b"e", b"w", b"r", b"d", b"t", b"k", b"i", b"h", b"n", b"z")),
     *(b":l%d" % number for number in range(16)),
 )
 

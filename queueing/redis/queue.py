@@ -32,25 +32,29 @@ lease that was given back is none.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
 from time import time
 
 from queueing.interface import (
     LineState,
-    OwnLine,
     PublishCallbacks,
-    QueueError,
     QueueFull,
     QueueUnavailable,
     RunDecision,
-    WaitingRequests,
 )
-from queueing.own_line import RequestLine
-from queueing.publishes import PublishStatus, publish_counter
+from queueing.own_requests import (
+    HELD,
+    PENDING,
+    STALLED,
+    TICK_S,
+    OwnRequest,
+    OwnRequests,
+    QueueLimits,
+    VersionLine,
+)
+from queueing.publishes import PublishStatus
 from queueing.redis.commands import bulk
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import OUT_OF_MEMORY, RedisError, ReplyError, is_denied
@@ -58,19 +62,12 @@ from queueing.redis.keys import Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from runtime.events import emit
 from runtime.ids import new_uuid
-from runtime.lifecycle import Ticker
 from runtime.metrics import CounterChild
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
-from wire.subjects import stream_name
 
-_log = logging.getLogger("queueing.redis.queue")
-
-_TICK_S = 0.5
 _CALL_S = 2.0
-_MAX_LOOKS = 25
-_MAX_REPUBLISHES = 3
-"""So many losses does a request survive that nobody leased."""
+_log = logging.getLogger("queueing.redis.queue")
 _MAX_ENVELOPE_BYTES = 8 << 20
 _RETRY_S = 0.02
 _MAX_UNCERTAIN = 10_000
@@ -83,84 +80,16 @@ _WAITS = b"waits"
 _LIFE = b"life"
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds of one process's queues.
-
-    At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
-    publishes fail. ``max_waiting`` requests may wait in one queue, over all processes; further
-    publishes are refused as `QueueFull`. A request is run at most ``max_runs`` times; 0: without
-    limit. ``lease_s`` is the duration of leases of new queues. ``max_kept_bytes`` of envelopes are
-    kept while their requests are HELD or LOST, to be published again.
-
-    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
-    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
-    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
-    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
-    one that a worker runs, after that worker's last word. ``look_interval_s`` is the time between
-    two looks at a queue in use, longer with more than fifty of them.
-    """
-
-    max_requests: int = 200_000
-    max_versions: int = 10_000
-    max_waiting: int = 1 << 62
-    max_runs: int = 0
-    lease_s: float = 30.0
-    max_kept_bytes: int = 64 << 20
-    ack_timeout_s: float = 5.0
-    republish_after_s: float = 0.5
-    lost_grace_s: float = 0.5
-    lease_grace_s: float = 10.0
-    claim_s: float = 45.0
-    look_interval_s: float = 1.0
-
-
-class RequestState(IntEnum):
-    """The state of a request; the module's docstring has the transitions."""
-
-    PENDING = 1
-    STALLED = 2
-    HELD = 3
-    LOST = 4
-    ENDED = 5
-
-
-PENDING = RequestState.PENDING
-STALLED = RequestState.STALLED
-HELD = RequestState.HELD
-LOST = RequestState.LOST
-ENDED = RequestState.ENDED
-
-
-class PublishedRequest:
+class PublishedRequest(OwnRequest):
     """One request of this process, and the handler of the reply to its publish.
 
-    ``envelope`` is kept only while it may have to be sent again. ``at`` is loop time: of the
-    publish, or of the loss. ``number`` orders the publishes of this process; ``runs`` is how often
-    workers have run it without the queue. ``sequence`` is 0 until it is HELD for the first time.
-    ``is_unsure``: it was sent on a link that was lost before the acknowledgement. ``is_leased``: a
-    worker has leased it before its acknowledgement came. ``was_leased``: it had been leased when it
-    was lost. ``started_at`` is when a worker last said that it runs; 0 if never. ``republishes`` is
-    how often it was published again after a loss.
+    ``number`` orders the publishes of this process; ``runs`` is how often workers have run it
+    without the queue.
     """
 
-    __slots__ = (
-        "at",
-        "callbacks",
-        "envelope",
-        "is_leased",
-        "is_unsure",
-        "number",
-        "owner",
-        "queue",
-        "republishes",
-        "request_id",
-        "runs",
-        "sequence",
-        "started_at",
-        "state",
-        "was_leased",
-    )
+    __slots__ = ("number", "owner", "runs")
+
+    queue: "VersionQueue"
 
     def __init__(
         self,
@@ -169,18 +98,12 @@ class PublishedRequest:
         request_id: str,
         callbacks: PublishCallbacks,
         envelope: bytes,
-        at: float,
+        runs: int,
     ) -> None:
+        super().__init__(queue, request_id, callbacks, envelope, owner.now())
         self.owner = owner
-        self.queue = queue
-        self.request_id = request_id
-        self.callbacks = callbacks
-        self.envelope = envelope
-        self.at = at
-        self.number = self.sequence = self.republishes = self.runs = 0
-        self.started_at = 0.0
-        self.is_unsure = self.is_leased = self.was_leased = False
-        self.state = STALLED
+        self.number = 0
+        self.runs = runs
 
     def __call__(self, reply: Reply) -> None:
         """Handle the reply to the publish."""
@@ -189,89 +112,49 @@ class PublishedRequest:
         else:
             self.owner.replied(self, reply)
 
-    def __repr__(self) -> str:
-        return f"PublishedRequest({self.request_id} {self.state.name} sequence={self.sequence})"
 
-
-class VersionQueue(RequestLine[PublishedRequest]):
+class VersionQueue(VersionLine[PublishedRequest]):
     """The requests of this process in the queue of one version.
 
     ``link`` is the link to the master that has the queue, `None` until the queue has been looked
-    at on it. ``life`` identifies the queue, on one life of the
-    server (`queueing.redis.keys`), empty until known. ``stalled`` has the requests that
-    are STALLED; those that are PENDING or STALLED are ``unacknowledged``, those that are HELD are
-    stored. ``looked_at_ms`` is the server's time of the last look.
-    ``stored`` is the metric of successful publishes; it continues when the queue is forgotten and
-    opened again.
+    at on it. ``life`` identifies the queue, on one life of the server (`queueing.redis.keys`),
+    empty until known. ``looked_at_ms`` is the server's time of the last look.
     """
 
-    __slots__ = (
-        "is_settling",
-        "keys",
-        "life",
-        "link",
-        "looked_at_ms",
-        "publish_head",
-        "stalled",
-        "stored",
-    )
+    __slots__ = ("is_settling", "keys", "life", "link", "looked_at_ms", "publish_head")
 
-    def __init__(self, keys: QueueKeys, stored: CounterChild) -> None:
-        super().__init__()
+    def __init__(self, keys: QueueKeys, stream: str, stored: CounterChild) -> None:
+        super().__init__(keys.version_id, stream, stored)
         self.keys = keys
-        self.stored = stored
         self.link: Link | None = None
         self.is_settling = False
         self.life = b""
         self.publish_head = b""
         self.looked_at_ms = 0
-        self.stalled: list[PublishedRequest] = []
-
-    def settle(self, request: PublishedRequest) -> None:
-        """Count one request less that is PENDING or STALLED."""
-        self.unacknowledged -= 1
-        if request.is_leased:
-            request.is_leased = False
-            self.leased_early -= 1
 
 
-class RedisQueue:
-    """A `queueing.interface.FunctionQueue`.
-
-    Metrics: ``publishes`` (`queueing.publishes`), ``losses``, requests that failed because the
-    server lost them, and ``republished``, how often lost ones were published again.
-    """
+class RedisQueue(OwnRequests[PublishedRequest, VersionQueue]):
+    """A `queueing.interface.FunctionQueue`."""
 
     def __init__(
         self,
         connection: RedisConnection,
         *,
         region: str,
+        lease_s: float = 30.0,
         limits: QueueLimits | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """``clock`` returns seconds; the loop's time by default."""
+        """``lease_s`` is the duration of leases of new queues."""
+        super().__init__(region, limits or QueueLimits(), clock)
         self._connection = connection
-        self._region = region
-        self._limits = limits or QueueLimits()
+        self._lease_ms = b"%d" % int(lease_s * 1000)
         # In the order of starts: servers forget the oldest.
         self._process = b"p-%012x-%b" % (int(time() * 1000), token_hex(6).encode())
-        self._requests: dict[str, PublishedRequest] = {}
-        self._queues: dict[str, VersionQueue] = {}
-        # In the order of ``at``. A request that has left the state is skipped when it is reached.
-        self._unacknowledged: deque[PublishedRequest] = deque()
-        self._lost: deque[PublishedRequest] = deque()
         self._uncertain: deque[tuple[QueueKeys, str]] = deque(maxlen=_MAX_UNCERTAIN)
-        self._to_look: deque[str] = deque()
-        self._published = self._kept_bytes = 0
+        self._published = 0
         self._connections = 1
-        self._checked_at = self._asked_at = self._connected_at = 0.0
-        self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
-        loop = asyncio.get_running_loop()
-        self._clock = clock or loop.time
-        self._call_soon = loop.call_soon
-        self.publishes = publish_counter()
-        self.losses = self.republished = 0
+        self.now = self._clock
 
     async def start(self) -> None:
         """Begin; the connection may be up or down."""
@@ -282,8 +165,7 @@ class RedisQueue:
         """Fail all requests that are left; the connection stays open."""
         self._ticker.stop()
         self._connection.remove_listener(self)
-        for request in tuple(self._requests.values()):
-            self._fail(request, QueueUnavailable("The queue is closing"))
+        self._fail_all()
 
     # FunctionQueue
 
@@ -301,22 +183,20 @@ class RedisQueue:
         if runs and runs >= self._limits.max_runs > 0:
             self._call_soon(callbacks.undeliverable)
             return
-        queue = self._queues.get(version_id) or self._open(version_id)
-        if queue is None or len(self._requests) >= self._limits.max_requests:
-            full = "The process has reached its limit of queued requests"
-            self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
+        queue = self._begin(version_id, len(envelope), _MAX_ENVELOPE_BYTES, callbacks)
+        if queue is None:
             return
-        if len(envelope) > _MAX_ENVELOPE_BYTES:
-            large = "The envelope is larger than the queue takes"
-            self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
-            return
-        request = PublishedRequest(self, queue, request_id, callbacks, envelope, self._clock())
-        request.runs = runs
-        self._requests[request_id] = request
-        self._unacknowledged.append(request)
-        queue.unacknowledged += 1
+        request = PublishedRequest(self, queue, request_id, callbacks, envelope, runs)
+        self._add(request)
+        self._send_or_stall(request)
+
+    def _send_or_stall(self, request: PublishedRequest) -> bool:
+        """To PENDING, or to STALLED behind others; return whether it was sent."""
+        queue = request.queue
         if queue.stalled or queue.is_settling or not self._send(request):
             self._stall(request)
+            return False
+        return True
 
     def withdraw(self, version_id: str, request_id: str) -> None:
         """Remove the request, and send a cancel to the workers of the version."""
@@ -381,59 +261,10 @@ class RedisQueue:
             raise QueueUnavailable(str(position)) from position
         return int(position)
 
-    def has_waiting(self, version_id: str) -> bool:
-        """Return whether a request of this process may be waiting for a lease."""
-        queue = self._queues.get(version_id)
-        return queue is not None and queue.has_waiting()
-
-    def leased(self, request_id: str) -> None:
-        """Remember that a worker has leased the request, and with it those before it."""
-        request = self._requests.get(request_id)
-        if request is None:
-            return
-        queue = request.queue
-        if request.state is HELD:
-            queue.answered_sequence = max(queue.answered_sequence, request.sequence)
-        elif _is_unacknowledged(request) and not request.is_leased:
-            request.is_leased = True
-            queue.leased_early += 1
-
-    def has_waited(self, version_id: str, seconds: float) -> bool:
-        """Return whether a request of this process may have waited for a lease for ``seconds``."""
-        queue = self._queues.get(version_id)
-        return queue is not None and queue.has_waited(seconds, self._clock())
-
-    def own_line(self, version_id: str, delivered: int) -> OwnLine:
-        """Return what this process knows of its own requests."""
-        queue = self._queues.get(version_id)
-        if queue is None:
-            return OwnLine()
-        return queue.own_line(delivered, int(queue.stored.value))
-
-    def waiting(self) -> Iterator[WaitingRequests]:
-        """Yield what waits of this process's requests, for each queue that it has in use."""
-        now = self._clock()
-        for version_id, queue in list(self._queues.items()):
-            oldest_s = now - queue.oldest_waiting_at(now)
-            yield WaitingRequests(version_id, queue.waiting() + queue.unacknowledged, oldest_s)
-
     async def line(self, version_id: str) -> LineState:
         """Return what the server knows of the queue. Raises `QueueUnavailable`."""
         life, _, delivered, deliveries, waiting, leased = await self._call(version_id, "state")
         return LineState(_epoch(life).decode(), waiting, leased, deliveries, delivered)
-
-    def answered(self, request_id: str) -> None:
-        """Keep no more of a request to which a worker responds."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            request.queue.answered(request, request.sequence if request.state is HELD else 0)
-            self._end(request)
-
-    def forget(self, request_id: str) -> None:
-        """Keep no more of the request."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         """Decide whether a worker may run a request about which it asks."""
@@ -453,16 +284,10 @@ class RedisQueue:
     def _was_begun(self, request: PublishedRequest) -> bool:
         """Whether a worker has leased it before, as far as this process knows."""
         return (
-            _is_begun(request)
+            request.is_begun()
             or request.is_leased
             or 0 < request.sequence <= request.queue.leased()
         )
-
-    def started(self, request_id: str) -> None:
-        """Remember that a worker runs the request, whatever becomes of its entry."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            request.started_at = self._clock()
 
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process. Raises `QueueUnavailable`."""
@@ -486,28 +311,6 @@ class RedisQueue:
             )
         except RedisError as error:
             raise QueueUnavailable(str(error)) from error
-
-    # State
-
-    @property
-    def open_versions(self) -> frozenset[str]:
-        """The versions whose queues this process has open."""
-        return frozenset(self._queues)
-
-    def idle_versions(self) -> Iterator[str]:
-        """Yield the open versions of which this process has no request."""
-        for version_id, queue in self._queues.items():
-            if not (queue.by_sequence or queue.unacknowledged or queue.stalled):
-                yield version_id
-
-    def request(self, request_id: str) -> PublishedRequest | None:
-        """Return a request of this process, to be read only; `None` if it has ENDED."""
-        return self._requests.get(request_id)
-
-    def sequence_of(self, request_id: str) -> int:
-        """Return the sequence of a request that is HELD, else 0."""
-        request = self._requests.get(request_id)
-        return request.sequence if request is not None and request.state is HELD else 0
 
     # Transitions
 
@@ -541,19 +344,15 @@ class RedisQueue:
         request.state = PENDING
         return True
 
-    def acknowledged(self, request: PublishedRequest, place: int) -> None:
+    def acknowledged(self, request: PublishedRequest, number: int) -> None:
         """PENDING to HELD: the server has stored the request, or a worker has it (below 0)."""
         queue = request.queue
-        sequence = abs(place)
-        is_leased = request.is_leased or place < 0
+        sequence = abs(number)
+        is_leased = request.is_leased or number < 0
         queue.settle(request)
         if request.sequence == 0:
             queue.stored.value += 1
-        kept_bytes = self._kept_bytes + len(request.envelope)
-        if request.republishes >= _MAX_REPUBLISHES or kept_bytes > self._limits.max_kept_bytes:
-            request.envelope = b""
-        else:
-            self._kept_bytes = kept_bytes
+        self._keep_envelope(request)
         request.sequence = sequence
         request.state = HELD
         request.is_unsure = False
@@ -640,14 +439,14 @@ class RedisQueue:
         number = b"%07d%09d" % (self._connections, request.number)
         keys = request.queue.keys
         frame = keys.frame(link, "find", self._process, number, request.request_id.encode())
-        word, *places = await link.call_frame(frame, _CALL_S)
+        word, *sequences = await link.call_frame(frame, _CALL_S)
         if request.state is not STALLED:
             return False
         request.is_unsure = False
         if word == _WAITS:
-            self.acknowledged(request, places[0])
+            self.acknowledged(request, sequences[0])
         elif word == _LEASED:
-            self.acknowledged(request, -places[0])
+            self.acknowledged(request, -sequences[0])
         elif word == _GONE:
             # Its worker has removed it: the response is on its way.
             self._lose([request], was_leased=True)
@@ -687,7 +486,7 @@ class RedisQueue:
         lost = queue.take_all()
         for request in lost:
             request.was_leased = request.sequence <= leased
-            self._to_lost(request, self._clock())
+            self._to_lost(request)
         self._tell_lost(queue, lost)
 
     def _lose(self, requests: list[PublishedRequest], *, was_leased: bool = False) -> None:
@@ -700,79 +499,29 @@ class RedisQueue:
                 queue.remove(request.sequence)
             else:
                 queue.settle(request)
-                self._kept_bytes += len(request.envelope)
+                self._keep_envelope(request)
                 request.was_leased = was_leased
-            self._to_lost(request, self._clock())
+            self._to_lost(request)
         self._tell_lost(queue, requests)
-
-    def _to_lost(self, request: PublishedRequest, now: float) -> None:
-        request.state = LOST
-        request.at = now
-        self._lost.append(request)
 
     def _tell_lost(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """Ask the workers which requests they run."""
-        if lost and queue.link is not None:
+        if lost:
+            self._ask_workers(queue)
+
+    def _ask_workers(self, queue: VersionQueue) -> None:
+        if queue.link is not None:
             queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
 
-    def _republish(self, request: PublishedRequest, now: float) -> None:
-        """LOST to STALLED: nobody had leased it. No news to its publisher."""
-        self._kept_bytes -= len(request.envelope)
-        request.at = now
-        request.queue.unacknowledged += 1
+    def _send_again(self, request: PublishedRequest) -> None:
         request.number = 0
         request.is_unsure = False
-        self._unacknowledged.append(request)
-        queue = request.queue
-        if queue.stalled or queue.is_settling or not self._send(request):
-            self._stall(request)
-        else:
+        if self._send_or_stall(request):
             request.republishes += 1
             self.republished += 1
 
-    def _lose_again(self, request: PublishedRequest) -> None:
-        """PENDING or STALLED to LOST: it was to be published again, and the server is away."""
-        request.queue.settle(request)
-        self._kept_bytes += len(request.envelope)
-        self._to_lost(request, self._clock())
-
-    def _end(self, request: PublishedRequest) -> None:
-        """Any state to ENDED, without a callback."""
-        if request.state is ENDED:
-            return
-        self._requests.pop(request.request_id, None)
-        queue = request.queue
-        if request.state is HELD:
-            queue.remove(request.sequence)
-        if _is_unacknowledged(request):
-            queue.settle(request)
-        else:
-            self._kept_bytes -= len(request.envelope)
-        request.envelope = b""
-        request.state = ENDED
-
-    def _fail(
-        self,
-        request: PublishedRequest,
-        error: QueueError,
-        status: PublishStatus = PublishStatus.UNAVAILABLE,
-    ) -> None:
-        """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
-        if request.state is ENDED:
-            return
-        if _is_unacknowledged(request) and not request.sequence:
-            reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
-            name = stream_name(self._region, request.queue.keys.version_id)
-            self.publishes.child(name, reason).value += 1
-        self._end(request)
-        request.callbacks.publish_failed(error)
-
-    def _fail_later(
-        self, callbacks: PublishCallbacks, version_id: str, reason: str, status: PublishStatus
-    ) -> None:
-        """Report a publish for which no `PublishedRequest` was made."""
-        self.publishes.child(stream_name(self._region, version_id), status).value += 1
-        self._call_soon(callbacks.publish_failed, QueueUnavailable(reason))
+    def _withdraw_later(self, request: PublishedRequest) -> None:
+        self._withdraw_uncertain(request.queue.keys, request.request_id)
 
     # Links
 
@@ -834,7 +583,7 @@ class RedisQueue:
                 except RedisError as error:
                     self._connection.note_error(link, error)
                     await asyncio.sleep(delay_s)
-                    delay_s = min(2 * delay_s, _TICK_S)
+                    delay_s = min(2 * delay_s, TICK_S)
                     continue
                 if not queue.stalled:
                     return
@@ -869,7 +618,7 @@ class RedisQueue:
             b"%d" % queue.looked_at_ms,
             link.run,
             new_uuid().encode(),
-            b"%d" % int(self._limits.lease_s * 1000),
+            self._lease_ms,
         )
 
     def _on_look(self, queue: VersionQueue, reply: Reply) -> None:
@@ -892,37 +641,17 @@ class RedisQueue:
                 self._end(request)
                 request.callbacks.undeliverable()
 
-    def _look(self, now: float) -> None:
-        """Look at the queues in use, at a few of them per tick."""
-        to_look = self._to_look
-        if not to_look and now - self._checked_at >= self._limits.look_interval_s:
-            self._checked_at = now
-            to_look.extend(
-                v for v, queue in self._queues.items() if queue.by_sequence or queue.stalled
-            )
-        for _ in range(min(len(to_look), _MAX_LOOKS)):
-            queue = self._queues.get(to_look.popleft())
-            if queue is None:
-                continue
-            link = self._connection.link(queue.keys.slot)
-            if queue.link is None or queue.link is not link or queue.stalled:
-                self._settle_soon(queue)
-            else:
-                queue.link.send(self._look_frame(queue.link, queue), partial(self._on_look, queue))
+    def _look_at(self, queue: VersionQueue) -> None:
+        if queue.link is None or queue.stalled:
+            self._settle_soon(queue)
+        else:
+            queue.link.send(self._look_frame(queue.link, queue), partial(self._on_look, queue))
 
-    # Queues of versions
+    def _new_queue(self, version_id: str, stream: str, stored: CounterChild) -> VersionQueue:
+        return VersionQueue(QueueKeys.of(self._region, version_id), stream, stored)
 
-    def _open(self, version_id: str) -> VersionQueue | None:
-        """Return the queue of a version, or `None` when the maximum of versions is in use."""
-        if len(self._queues) >= self._limits.max_versions:
-            idle = next(self.idle_versions(), None)
-            if idle is None:
-                return None
-            del self._queues[idle]
-        keys = QueueKeys.of(self._region, version_id)
-        stored = self.publishes.child(stream_name(self._region, version_id), PublishStatus.OK)
-        self._queues[version_id] = queue = VersionQueue(keys, stored)
-        return queue
+    def _is_connected(self) -> bool:
+        return self._connection.is_connected()
 
     # Time
 
@@ -931,7 +660,7 @@ class RedisQueue:
         now = self._clock()
         self._fail_late(now)
         self._end_lost(now)
-        if self._connection.is_connected():
+        if self._is_connected():
             self._look(now)
             self._withdraw_all_uncertain(_CHECKED_AT_ONCE)
 
@@ -940,7 +669,7 @@ class RedisQueue:
         unacknowledged = self._unacknowledged
         while unacknowledged:
             request = unacknowledged[0]
-            if _is_unacknowledged(request):
+            if request.is_unacknowledged():
                 if now - request.at < self._limits.ack_timeout_s:
                     return
                 if request.sequence:
@@ -953,58 +682,6 @@ class RedisQueue:
                         # It may be stored all the same.
                         self._withdraw_uncertain(keys, request.request_id)
             unacknowledged.popleft()
-
-    def _end_lost(self, now: float) -> None:
-        """Publish lost requests again, or fail them after their grace period."""
-        limits = self._limits
-        is_back = (
-            self._connection.is_connected() and now - self._connected_at >= limits.republish_after_s
-        )
-        waiting: list[PublishedRequest] = []
-        silent: dict[int, VersionQueue] = {}
-        lost = self._lost
-        while lost and now - lost[0].at >= limits.republish_after_s:
-            request = lost.popleft()
-            if request.state is not LOST:
-                continue
-            if not _is_begun(request) and (request.envelope or not is_back):
-                if is_back:
-                    self._republish(request, now)
-                else:
-                    waiting.append(request)
-                continue
-            silent_s = now - max(request.at, request.started_at)
-            if request.started_at and silent_s >= limits.claim_s / 2:
-                # A worker that began after the loss does not know of it.
-                silent[id(request.queue)] = request.queue
-            if silent_s >= self._grace_s(request):
-                self.losses += 1
-                self._withdraw_uncertain(request.queue.keys, request.request_id)
-                self._fail(request, QueueUnavailable("The queue has lost the request"))
-            else:
-                waiting.append(request)
-        lost.extendleft(reversed(waiting))
-        if silent and now - self._asked_at >= limits.claim_s / 4:
-            self._asked_at = now
-            for queue in silent.values():
-                if queue.link is not None:
-                    queue.link.send(queue.keys.frame(queue.link, "lose"), _ignore)
-
-    def _grace_s(self, request: PublishedRequest) -> float:
-        """Return how long a lost request may wait for its response."""
-        limits = self._limits
-        if request.started_at:
-            return limits.claim_s
-        return limits.lease_grace_s if request.was_leased else limits.lost_grace_s
-
-
-def _is_begun(request: PublishedRequest) -> bool:
-    """Return whether a worker has, or had, a request that is LOST."""
-    return request.was_leased or request.started_at > 0.0
-
-
-def _is_unacknowledged(request: PublishedRequest) -> bool:
-    return request.state is PENDING or request.state is STALLED
 
 
 def _ignore(_reply: Reply) -> None:

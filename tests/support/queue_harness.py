@@ -14,7 +14,8 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.queue import JetStreamQueue
+from queueing.own_requests import QueueLimits
 from runtime.ids import new_uuid
 from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import request_id

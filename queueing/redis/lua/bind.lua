@@ -5,6 +5,7 @@
 -- Returns the life of the queue or ''.
 local worker = ARGV[1]
 call('LREM', q .. ':i', 0, worker)
+call('HDEL', q .. ':n', worker)
 local life, width = present_life()
 if not life then
   return ''

@@ -15,6 +15,7 @@ local present = bucket_of(t, width)
 for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', t[1] - 50, 'LIMIT', 0, 100)) do
   call('ZREM', q .. ':h', worker)
   call('LREM', q .. ':i', 0, worker)
+  call('HDEL', q .. ':n', worker)
 end
 give_back_due(ms, present)
 for age = 9, 15 do

@@ -2,8 +2,10 @@
 -- Ends leases of a worker whose work is done, and takes requests for its free slots. They come as
 -- messages, at once or when they are published.
 -- ARGV: worker, number of requests wanted, eighth of a lease in seconds, tokens of the leases that end.
--- Returns how many requests wait. Nobody may wait for the reply.
+-- Returns how many of these calls the worker has made since it was bound, below 0 if no request
+-- waits. Nobody may wait for the reply: a later one tells whether this call was executed.
 local worker = ARGV[1]
+local calls = call('HINCRBY', q .. ':n', worker, 1)
 for i = 4, #ARGV do
   local token = ARGV[i]
   local bucket = string.match(token, '^[^:]+:%d+:%d+:(%d+)')
@@ -23,7 +25,7 @@ end
 -- Not for ever, whatever a worker sends.
 local wanted = math.min(tonumber(ARGV[2]), 1000)
 if wanted <= 0 then
-  return call('ZCARD', q .. ':w')
+  return call('EXISTS', q .. ':w') == 1 and calls or -calls
 end
 local kinds = call('EXISTS', q .. ':w', q .. ':r')
 if kinds > 0 then
@@ -46,7 +48,13 @@ if kinds > 0 then
           waiting = waiting - 1
         end
         call('HDEL', q .. ':e', id)
-        lease_to(worker, id, value, deliveries + 1, runs, bucket, waiting)
+        if not lease_to(worker, id, value, deliveries + 1, runs, bucket, waiting) then
+          -- Its link for messages is gone, which it does not know yet.
+          call('HSET', q .. ':e', id, value)
+          call('HSET', q .. ':t', id, deliveries .. ':' .. runs)
+          call('ZADD', q .. ':r', string.match(value, '^%d+'), id)
+          return calls
+        end
         wanted = wanted - 1
       end
     elseif line == ':r' then
@@ -58,7 +66,7 @@ if kinds > 0 then
     end
   end
   if wanted == 0 then
-    return waiting
+    return waiting > 0 and calls or -calls
   end
 end
 if wanted == 1 then
@@ -70,4 +78,4 @@ else
   end
   call('RPUSH', q .. ':i', unpack(registered))
 end
-return 0
+return -calls

@@ -10,14 +10,14 @@ from queueing.interface import Bus, FunctionQueue, PullConsumer, QueueAdmin
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.consumer import PullConsumer as JetStreamConsumer
-from queueing.nats.gateway import queue_limits, stream_settings
+from queueing.nats.gateway import stream_settings
 from queueing.nats.queue import JetStreamQueue
+from queueing.own_requests import queue_limits
 from queueing.redis.addresses import parse_server
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.bus import RedisBus
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
-from queueing.redis.gateway import queue_limits as redis_limits
 from queueing.redis.link import RedisOptions
 from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
@@ -147,7 +147,9 @@ class RedisBackend:
     ) -> AsyncIterator[Gateway]:
         settings = settings or QueueSettings(lease_s=1.0)
         async with self._connected(GATEWAY) as connection:
-            queue = RedisQueue(connection, region=REGION, limits=redis_limits(settings))
+            queue = RedisQueue(
+                connection, region=REGION, limits=queue_limits(settings), lease_s=settings.lease_s
+            )
             bus = RedisBus(connection)
             await queue.start()
             bus.start()

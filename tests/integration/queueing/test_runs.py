@@ -8,7 +8,7 @@ import pytest
 
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import QueueLimits
+from queueing.own_requests import QueueLimits
 from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (

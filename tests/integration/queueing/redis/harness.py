@@ -9,17 +9,19 @@ from functools import partial
 from typing import Any
 
 from queueing.interface import Lease, RunDecision
+from queueing.own_requests import QueueLimits
 from queueing.redis.addresses import parse_server
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.keys import QueueKeys
 from queueing.redis.link import RedisOptions
-from queueing.redis.queue import QueueLimits, RedisQueue
+from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from tests.support.queue_harness import REGION, Client, Worker, new_request
 from tests.support.waiting import PATIENCE_S, until
 
-PATIENT = QueueLimits(lease_s=300.0, look_interval_s=0.2)
+PATIENT = QueueLimits(look_interval_s=0.2)
+LEASE_S = 300.0
 """A request that is delivered again was given back: its lease has not ended."""
 
 
@@ -37,7 +39,7 @@ class GatewayQueue(RedisQueue):
     """A queue that shows its ``connection``."""
 
     def __init__(self, connection: RedisConnection, limits: QueueLimits) -> None:
-        super().__init__(connection, region=REGION, limits=limits)
+        super().__init__(connection, region=REGION, lease_s=LEASE_S, limits=limits)
         self.connection = connection
 
 
@@ -127,7 +129,7 @@ async def publish_many(queue: RedisQueue, version_id: str, count: int) -> list[s
 async def registered(queue: RedisQueue, version_id: str) -> int:
     """Return how many requests the workers of a version have registered for, as the server says."""
     found = keys(version_id)
-    link = queue._connection.link(found.slot)
+    link = queue.connection.link(found.slot)
     assert link is not None
     count = await link.call(b"LLEN", found.key + b":i")
     assert isinstance(count, int)

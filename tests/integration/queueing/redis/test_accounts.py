@@ -14,7 +14,7 @@ from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import LoginRefused, RedisError
 from queueing.redis.keys import QueueKeys
 from queueing.redis.link import Link, RedisOptions, open_link
-from queueing.redis.queue import QueueLimits, RedisQueue
+from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER, script
 from queueing.redis.settings import WorkerRedisSettings
 from queueing.redis.worker import RedisWorkerBroker
@@ -35,7 +35,7 @@ PASSWORD = "secret-of-the-gateway"
 REQUIRED = ("--requirepass", PASSWORD)
 """One password for everybody and no file of users."""
 HOUR_S = 3600.0
-LIMITS = QueueLimits(lease_s=30.0)
+LEASE_S = 30.0
 """What comes again within a test was given back, it did not time out."""
 
 
@@ -44,8 +44,8 @@ class Platform:
 
     def __init__(self, connection: RedisConnection) -> None:
         self.connection = connection
-        self.queue = RedisQueue(connection, region=REGION, limits=LIMITS)
-        self.admin = RedisAdmin(connection, REGION, LIMITS.lease_s)
+        self.queue = RedisQueue(connection, region=REGION, lease_s=LEASE_S)
+        self.admin = RedisAdmin(connection, REGION, LEASE_S)
         self.now = time.time()
         self.deployed: set[str] = set()
         urls = tuple(f"redis://{server}" for server in connection.options.servers)

@@ -1,15 +1,11 @@
 """What survives when the server or a connection to it goes away, and what is told to whom."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from queueing.redis.queue import QueueLimits
 from tests.integration.queueing.redis.harness import (
-    PATIENT,
     Calls,
-    connected,
     gateway,
     keys,
     options,
@@ -21,7 +17,6 @@ from tests.integration.queueing.redis.harness import (
 from tests.support.cut_proxy import CutProxy, cut_proxy
 from tests.support.queue_harness import Client, new_request, new_version
 from tests.support.redis_server import RedisServer, redis_server, running_redis_server
-from tests.support.tcp_relay import tcp_relay
 from tests.support.waiting import until
 
 __all__ = ["redis_server"]
@@ -104,7 +99,7 @@ async def test_a_request_whose_message_was_lost_comes_with_the_next_connection(
         await queue.connection.call(
             keys(version).slot, lambda link: keys(version).frame(link, "state"), 2.0
         )
-        first, _ = await publish(queue, version)
+        await publish(queue, version)
         (lease,) = await work.has(1)
         lease.ack()
         work.pull.want(1)

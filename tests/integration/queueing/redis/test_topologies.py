@@ -6,9 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from queueing.redis.queue import QueueLimits
 from tests.integration.queueing.redis.harness import (
-    PATIENT,
     Calls,
     gateway,
     keys,
@@ -18,7 +16,7 @@ from tests.integration.queueing.redis.harness import (
     worker,
 )
 from tests.support.queue_harness import Client, new_request, new_version
-from tests.support.redis_server import RedisServer, available_servers
+from tests.support.redis_server import RedisServer
 from tests.support.redis_topologies import RedisCluster, SentinelSet
 from tests.support.waiting import until
 
@@ -110,7 +108,7 @@ async def test_a_node_that_dies_takes_only_its_own_queues(cluster: RedisCluster)
                 async with asyncio.timeout(5):
                     await until(late.pull.is_bound)
             await dead.start()
-            back, client = await publish(queue, lost)
+            _, client = await publish(queue, lost)
             assert client.entries == []
 
 
