@@ -248,6 +248,13 @@ class OwnRequests(ABC, Generic[R, Q]):
     def _withdraw_later(self, request: R) -> None:
         """It is given up, and may be in the queue all the same: nobody is to run it."""
 
+    def _may_run_again(self, request: R) -> bool:  # noqa: ARG002 - brokers differ
+        """Whether a LOST request that was leased may be published as a further run, and count it.
+
+        Asked when no worker has said for ``lease_grace_s`` that it runs it.
+        """
+        return False
+
     def _is_idle(self, queue: Q) -> bool:
         """Whether this process has no request in a queue."""
         return not (queue.by_sequence or queue.unacknowledged or queue.stalled)
@@ -472,19 +479,25 @@ class OwnRequests(ABC, Generic[R, Q]):
             if request.started_at and silent_s >= limits.claim_s / 2:
                 # A worker that began after the loss does not know of it.
                 silent[request.queue.version_id] = self._queues[request.queue.version_id]
-            if silent_s >= self._grace_s(request):
-                self.losses += 1
-                if not request.is_begun():
-                    # The new queue may have it after all.
-                    self._withdraw_later(request)
-                self._fail(request, QueueUnavailable("The queue has lost the request"))
-            else:
+            if silent_s < self._grace_s(request):
                 waiting.append(request)
+            elif is_back and request.envelope and self._may_run_again(request):
+                self._republish(request, now)
+            else:
+                self._give_up_lost(request)
         lost.extendleft(reversed(waiting))
         if silent and now - self._asked_at >= limits.claim_s / 4:
             self._asked_at = now
             for queue in silent.values():
                 self._ask_workers(queue)
+
+    def _give_up_lost(self, request: R) -> None:
+        """LOST to ENDED: no worker has responded in time."""
+        self.losses += 1
+        if not request.is_begun():
+            # The new queue may have it after all.
+            self._withdraw_later(request)
+        self._fail(request, QueueUnavailable("The queue has lost the request"))
 
     def _grace_s(self, request: R) -> float:
         """Return how long a lost request may wait for its response."""

@@ -12,7 +12,7 @@ A request has one of five states; `RedisQueue` makes all transitions:
     HELD     in the queue or leased; ``sequence`` is its place
              ──server has lost it──▶ LOST
     LOST     the server has lost it; a worker that leased it before may still respond
-             ──not leased before, server there──▶ STALLED
+             ──not leased before, or no worker says that it runs it──▶ STALLED
     ENDED    the publisher gets no further callback
 
 Every state leads to ENDED: without a callback when it is answered, forgotten or withdrawn, with
@@ -519,6 +519,12 @@ class RedisQueue(OwnRequests[PublishedRequest, VersionQueue]):
         if self._send_or_stall(request):
             request.republishes += 1
             self.republished += 1
+
+    def _may_run_again(self, request: PublishedRequest) -> bool:
+        """As after a lease that ended without a word: what was on its way to a worker is lost."""
+        request.runs += 1
+        request.was_leased = False
+        return not request.started_at and not 0 < self._limits.max_runs <= request.runs
 
     def _withdraw_later(self, request: PublishedRequest) -> None:
         self._withdraw_uncertain(request.queue.keys, request.request_id)

@@ -11,6 +11,7 @@ from typing import Any
 from queueing.interface import Lease, RunDecision
 from queueing.own_requests import QueueLimits
 from queueing.redis.addresses import parse_server
+from queueing.redis.commands import encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.keys import QueueKeys
@@ -129,9 +130,8 @@ async def publish_many(queue: RedisQueue, version_id: str, count: int) -> list[s
 async def registered(queue: RedisQueue, version_id: str) -> int:
     """Return how many requests the workers of a version have registered for, as the server says."""
     found = keys(version_id)
-    link = queue.connection.link(found.slot)
-    assert link is not None
-    count = await link.call(b"LLEN", found.key + b":i")
+    frame = encode(b"LLEN", found.key + b":i")
+    count = await queue.connection.call(found.slot, lambda _link: frame, PATIENCE_S)
     assert isinstance(count, int)
     return count
 
