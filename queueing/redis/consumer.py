@@ -310,7 +310,7 @@ class PushConsumer(LeaseIntake):
         if self._to_renew:
             self._send_renewals(main)
         wanted = 0
-        if self._is_open and not self._is_draining:
+        if self._is_open and not self._is_draining and not self.is_over():
             ahead = held.ahead if not self._is_line_empty else 0
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
@@ -417,7 +417,7 @@ class PushConsumer(LeaseIntake):
             return
         self._held.lapsed += 1
         if self._asked:
-            # Or it would come back at once. The next binding registers again.
+            # Or it would come back at once. `all_read` registers again.
             self._unregister(_ignore)
             self._asked = 0
         lease.nak()
