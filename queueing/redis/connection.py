@@ -293,7 +293,7 @@ class RedisConnection(LinkOwner):
 
 
 def _counts(link: Link) -> tuple[int, int, int, int]:
-    return (link.in_bytes, link.out_bytes, link.replies + link.pushes, link.commands)
+    return (link.in_bytes, link.out_bytes, link.replies + link.pushes, link.out_frames)
 
 
 def _ignore(_reply: Reply) -> None:

@@ -35,7 +35,7 @@ from queueing.interface import Lease
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError, is_denied
-from queueing.redis.keys import CREATED_NOTICE, REMOVED_NOTICE, Life, QueueKeys
+from queueing.redis.keys import CREATED_NOTICE, FORGOTTEN_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
 from queueing.standstill import WATCH_S, Standstill, boot_clock_s
@@ -428,7 +428,10 @@ class PushConsumer:
         self._call_later(_RETRY_MIN_S if is_passing else _RETRY_MAX_S, self._bind_soon)
 
     def _on_message(self, _channel: bytes, payload: bytes) -> None:
-        """A request was leased to this worker."""
+        """A request was leased to this worker, or the server has forgotten it."""
+        if payload == FORGOTTEN_NOTICE:
+            self._bind_soon()
+            return
         if self._asked > 0:
             self._asked -= 1
         head, is_whole, envelope = payload.partition(b"\n")

@@ -20,7 +20,7 @@ on one node of a cluster:
     :n         hash: worker → how many calls of its were executed since it was bound
     :z         sorted set: ids whose every run has ended, by the time in ms
     :c:<name>  channel of a worker: what is leased to it, "token waiting" and, if short, a space and
-               the value; waiting is how many requests wait then
+               the value; waiting is how many requests wait then; ``!``: registered no more
     :x         channel: ids of cancelled requests; ``?`` ``+`` ``-``: requests lost, queue made,
                removed
 """
@@ -37,6 +37,7 @@ _PARTS = (
 
 CREATED_NOTICE = b"+"
 REMOVED_NOTICE = b"-"
+FORGOTTEN_NOTICE = b"!"
 
 
 class HasCluster(Protocol):

@@ -1,8 +1,7 @@
-"""One socket to one server: login, batched writes, replies matched in order, keep-alive.
+"""One socket to one server: login, replies matched in order, keep-alive.
 
-Everything sent within one turn of the loop leaves in one ``transport.write``. A caller that is
-cancelled leaves its reply to be read by nobody, never to the next caller. Messages of channels come
-as pushes of RESP3, between replies.
+A caller that is cancelled leaves its reply to be read by nobody, never to the next caller. Messages
+of channels come as pushes of RESP3, between replies.
 """
 
 import asyncio
@@ -11,10 +10,11 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import hiredis
 
+from queueing.batched_socket import BatchedSocket
 from queueing.redis.addresses import Server
 from queueing.redis.commands import encode
 from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError
@@ -22,15 +22,8 @@ from queueing.redis.scripts import script
 from runtime.events import emit
 from runtime.timeouts import silence_limit
 
-_SOCKET_BUFFER_BYTES = 1 << 20
-_LONG_READ_BYTES = 131_072
-"""After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
-32 times in one turn."""
 _MAX_QUIET_INTERVALS = 2
 _IDLE_INTERVALS = 5
-_EARLY_FRAMES = 8
-"""With this many frames, do not wait for the end of the loop's turn, which may be a millisecond
-away when many connections are active: the broker and its clients would be idle meanwhile."""
 _NOTHING = object()
 _PING = encode(b"PING")
 _SKIP = encode(b"CLIENT", b"REPLY", b"SKIP")
@@ -86,14 +79,15 @@ class LinkOwner:
         """The link has ended. Called once, and only for a link that had been opened."""
 
 
-class Link(asyncio.Protocol):
+class Link(BatchedSocket):
     """A socket that speaks RESP3. Made by `open_link`.
 
     ``run`` tells one life of the server process from the next, ``is_cluster`` whether it belongs to
-    a cluster. Counters: ``in_bytes``, ``out_bytes``, ``replies``, ``pushes``, ``commands``.
+    a cluster. ``replies`` and ``pushes`` count what was received.
     """
 
     def __init__(self, server: Server, options: RedisOptions) -> None:
+        super().__init__(options.buffer_bytes)
         self.server = server
         self.run = b""
         self.version = ""
@@ -101,24 +95,16 @@ class Link(asyncio.Protocol):
         self.owner: LinkOwner | None = None
         self.on_message: MessageHandler = lambda _channel, _payload: None
         self.on_unsubscribed: Callable[[bytes], None] = lambda _channel: None
-        self._loop = asyncio.get_running_loop()
-        self._call_soon = self._loop.call_soon
         self._reader = hiredis.Reader(
             replyError=ReplyError, protocolError=ReplyError, notEnoughData=_NOTHING
         )
         self._handlers: deque[ReplyHandler] = deque()
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._max_out_bytes = options.buffer_bytes
         self._ping_interval_s = options.ping_interval_s
-        self._is_scheduled = self._is_blocked = self._is_open = self._is_lost = False
-        self._is_silent = False
+        self._is_open = self._is_silent = False
         self._timer: asyncio.TimerHandle | None = None
-        self._reason = ""
         self._checked_bytes = self._checked_out = 0
         self._quiet_intervals = self._silent_intervals = 0
-        self.in_bytes = self.out_bytes = self.replies = self.pushes = self.commands = 0
+        self.replies = self.pushes = 0
 
     # Sending
 
@@ -127,17 +113,9 @@ class Link(asyncio.Protocol):
 
         A lost link calls it with `NotConnected`; the command may have been executed then.
         """
-        size = self._out_bytes + len(frame)
-        if size > self._max_out_bytes or self._is_lost:
+        if not self.send_frame(frame):
             return False
         self._handlers.append(handler)
-        self._out.append(frame)
-        self._out_bytes = size
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._call_soon(self._flush)
-        elif len(self._out) >= _EARLY_FRAMES:
-            self._flush_now()
         return True
 
     def subscribe(self, channel: bytes, handler: ReplyHandler) -> bool:
@@ -163,17 +141,8 @@ class Link(asyncio.Protocol):
 
         A server that is busy with a script ends the link: it replies to all that is sent then.
         """
-        size = self._out_bytes + len(frame) + len(_SKIP)
-        if size > self._max_out_bytes or self._is_lost:
-            return False
         self._is_silent = True
-        self._out.append(_SKIP)
-        self._out.append(frame)
-        self._out_bytes = size
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._call_soon(self._flush)
-        return True
+        return self.send_frame(_SKIP + frame)
 
     async def call(self, *words: bytes, timeout_s: float = 2.0) -> Reply:
         """Send one command and return its reply. Raises `RedisError`."""
@@ -202,33 +171,9 @@ class Link(asyncio.Protocol):
         """Have the server send something."""
         self.send(_PING, _ignore)
 
-    def _flush(self) -> None:
-        self._is_scheduled = False
-        self._flush_now()
-
-    def _flush_now(self) -> None:
-        out = self._out
-        if not out or self._is_blocked or self._transport is None:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self.commands += len(out)
-        out.clear()
-        self._out_bytes = 0
-        self.out_bytes += len(data)
-        self._transport.write(data)
-
     # The socket
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not always a subclass: uvloop has transports of its own.
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        self.in_bytes += len(data)
-        if len(data) > _LONG_READ_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-            self._call_soon(self._read_on)
+    def read(self, data: bytes) -> None:
         reader = self._reader
         reader.feed(data)
         while True:
@@ -258,27 +203,9 @@ class Link(asyncio.Protocol):
             except Exception as error:  # noqa: BLE001 - replies must stay in step
                 emit(_log, "redis.handler_failed", logging.ERROR, error)
 
-    def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def pause_writing(self) -> None:
-        self._is_blocked = True
-
-    def resume_writing(self) -> None:
-        self._is_blocked = False
-        self._flush_now()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._is_lost:
-            return
-        self._is_lost = True
+    def lost(self, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._out.clear()
-        self._out_bytes = 0
-        reason = self._reason or (str(error) if error else "closed by the server")
-        self._reason = reason
         handlers, self._handlers = self._handlers, deque()
         if self._is_open and self.owner is not None:
             # First: what fails now is not to be sent on this link again.
@@ -289,19 +216,6 @@ class Link(asyncio.Protocol):
                 handler(lost)
             except Exception as failure:  # noqa: BLE001 - all must be told
                 emit(_log, "redis.handler_failed", logging.ERROR, failure)
-
-    def abort(self, reason: str) -> None:
-        """End now."""
-        self._reason = self._reason or reason
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self, reason: str) -> None:
-        """End when all commands are written."""
-        self._reason = self._reason or reason
-        self._flush_now()
-        if self._transport is not None:
-            self._transport.close()
 
     @property
     def is_lost(self) -> bool:

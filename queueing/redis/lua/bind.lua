@@ -1,4 +1,4 @@
--- with leases, hand_over, give_back, life
+-- with leases, hand_over, give_back, lost_leases, life
 -- Begins, or begins again, what a worker has with the queue. Its former registrations end. On new
 -- links its leases that it does not know of end too: they were on their way when a link was lost.
 -- ARGV: worker, life of the server, 1 on new links or 0, tokens that the worker has.
@@ -22,22 +22,5 @@ for i = 4, #ARGV do
   local id, deliveries, runs = parts_of(ARGV[i])
   has[id .. ':' .. deliveries .. ':' .. runs] = true
 end
-local ending, looked = ':' .. worker, 0
-for number = 0, 15 do
-  local name = q .. ':l' .. number
-  -- With more leases than this, those of lost messages run out.
-  if looked < 5000 then
-    for _, token in ipairs(call('HKEYS', name)) do
-      looked = looked + 1
-      if string.sub(token, -#ending) == ending then
-        local id, deliveries, runs = parts_of(token)
-        if not has[id .. ':' .. deliveries .. ':' .. runs] then
-          local value = call('HGET', name, token)
-          call('HDEL', name, token)
-          give_back(id, value, deliveries, runs, bucket)
-        end
-      end
-    end
-  end
-end
+give_back_leases(worker, has, bucket)
 return life

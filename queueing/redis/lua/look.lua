@@ -1,4 +1,4 @@
--- with leases, hand_over, give_back, life, state, begin
+-- with leases, hand_over, give_back, lost_leases, forget, life, state, begin
 -- Makes the queue unless it is there, ends leases whose time is over, and tells what became of it.
 -- ARGV: most runs of a request or 0, time in ms of the look before, life of the server, epoch of a new
 -- queue or '' to make none, its lease in ms.
@@ -16,13 +16,14 @@ adopt(life, run)
 local t = call('TIME')
 local ms = t[1] * 1000 + math.floor(t[2] / 1000)
 local present = bucket_of(t, width)
--- Workers that are gone without a word.
+-- Workers that are gone without a word. What is given back may go to one of them: all are forgotten
+-- first.
+local gone = {}
 for _, worker in ipairs(call('ZRANGEBYSCORE', q .. ':h', '-inf', t[1] - 50, 'LIMIT', 0, 100)) do
-  call('ZREM', q .. ':h', worker)
-  call('LREM', q .. ':i', 0, worker)
-  call('HDEL', q .. ':n', worker)
+  forget(worker)
+  gone[#gone + 1] = worker
 end
-give_back_due(ms, present)
+local ended = {}
 for age = 9, 15 do
   local name = q .. ':l' .. (present - age) % 16
   if call('EXISTS', name) == 1 then
@@ -30,14 +31,25 @@ for age = 9, 15 do
     for i = 1, #found, 2 do
       local token, value = found[i], found[i + 1]
       call('HDEL', name, token)
-      local id, deliveries, runs = parts_of(token)
-      runs = runs + 1
-      if most == 0 or runs < most then
-        give_back(id, value, deliveries, runs, present)
-      elseif call('ZREM', q .. ':k', id) == 0 then
-        call('ZADD', q .. ':z', ms, id)
+      local id, deliveries, runs, _, worker = parts_of(token)
+      ended[#ended + 1] = {id, value, deliveries, runs + 1}
+      if not gone[worker] then
+        gone[worker] = true
+        forget(worker)
       end
     end
+  end
+end
+for _, worker in ipairs(gone) do
+  give_back_leases(worker, {}, present)
+end
+give_back_due(ms, present)
+for _, lease in ipairs(ended) do
+  local id, value, deliveries, runs = unpack(lease)
+  if most == 0 or runs < most then
+    give_back(id, value, deliveries, runs, present)
+  elseif call('ZREM', q .. ':k', id) == 0 then
+    call('ZADD', q .. ':z', ms, id)
   end
 end
 call('ZREMRANGEBYSCORE', q .. ':z', '-inf', ms - 600000)

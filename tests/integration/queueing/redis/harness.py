@@ -11,9 +11,9 @@ from typing import Any
 from queueing.interface import Lease, RunDecision
 from queueing.own_requests import QueueLimits
 from queueing.redis.addresses import parse_server
-from queueing.redis.commands import encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
+from queueing.redis.errors import RedisError
 from queueing.redis.keys import QueueKeys
 from queueing.redis.link import RedisOptions
 from queueing.redis.queue import RedisQueue
@@ -39,8 +39,8 @@ def keys(version_id: str) -> QueueKeys:
 class GatewayQueue(RedisQueue):
     """A queue that shows its ``connection``."""
 
-    def __init__(self, connection: RedisConnection, limits: QueueLimits) -> None:
-        super().__init__(connection, region=REGION, lease_s=LEASE_S, limits=limits)
+    def __init__(self, connection: RedisConnection, limits: QueueLimits, lease_s: float) -> None:
+        super().__init__(connection, region=REGION, lease_s=lease_s, limits=limits)
         self.connection = connection
 
 
@@ -65,11 +65,11 @@ async def connected(target: RedisOptions) -> AsyncIterator[RedisConnection]:
 
 @asynccontextmanager
 async def gateway(
-    target: RedisOptions, limits: QueueLimits = PATIENT
+    target: RedisOptions, limits: QueueLimits = PATIENT, lease_s: float = LEASE_S
 ) -> AsyncIterator[GatewayQueue]:
     """Run a gateway process's side while the block runs."""
     async with connected(replace(target, scripts=GATEWAY)) as connection:
-        queue = GatewayQueue(connection, limits)
+        queue = GatewayQueue(connection, limits, lease_s)
         await queue.start()
         try:
             yield queue
@@ -127,13 +127,14 @@ async def publish_many(queue: RedisQueue, version_id: str, count: int) -> list[s
     return [request_id for request_id, _ in published]
 
 
-async def registered(queue: RedisQueue, version_id: str) -> int:
+async def registered(queue: GatewayQueue, version_id: str) -> int:
     """Return how many requests the workers of a version have registered for, as the server says."""
     found = keys(version_id)
-    frame = encode(b"LLEN", found.key + b":i")
-    count = await queue.connection.call(found.slot, lambda _link: frame, PATIENCE_S)
-    assert isinstance(count, int)
-    return count
+    link = queue.connection.link(found.slot)
+    try:
+        return await link.call(b"LLEN", found.key + b":i") if link is not None else -1  # type: ignore[no-any-return]
+    except RedisError:
+        return -1
 
 
 class Calls:
@@ -144,7 +145,7 @@ class Calls:
     after the answer. ``runs`` counts those that began.
     """
 
-    def __init__(self, queue: RedisQueue, version_id: str, run_s: float = 0.005) -> None:
+    def __init__(self, queue: GatewayQueue, version_id: str, run_s: float = 0.005) -> None:
         self._queue = queue
         self._version_id = version_id
         self._run_s = run_s

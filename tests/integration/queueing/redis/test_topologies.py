@@ -75,6 +75,29 @@ async def test_calls_go_on_while_their_slot_moves(cluster: RedisCluster) -> None
         assert (calls.failed, max(calls.runs.values())) == ({}, 1)
 
 
+async def test_calls_go_on_while_their_slot_moves_at_once(cluster: RedisCluster) -> None:
+    source, target, _ = cluster.nodes
+    version = await version_of(cluster, source)
+    slot, where = keys(version).slot, options(cluster.urls)
+    async with gateway(where) as queue:
+        calls = Calls(queue, version)
+        async with calls.worker(where), calls.worker(where):
+            calls.call(200)
+            await until(lambda: len(calls.undecided()) < 150)
+            name = await target.run("CLUSTER", "MYID")
+            await source.run("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
+
+            async def is_moved() -> bool:
+                calls.call(1)
+                return await cluster.owner(slot) is target
+
+            await until(is_moved)
+            calls.call(20)
+            await calls.decided()
+            await calls.idle()
+        assert (calls.failed, max(calls.runs.values())) == ({}, 1)
+
+
 async def test_what_waits_is_withdrawn_and_counted_at_its_new_node(cluster: RedisCluster) -> None:
     source, target, _ = cluster.nodes
     version = await version_of(cluster, source)
@@ -150,3 +173,24 @@ async def test_calls_outlive_a_failover(sentinels: SentinelSet, planned: bool) -
             await calls.decided()
             await calls.idle()
         assert calls.failed == {}
+
+
+async def test_what_a_new_master_does_not_have_is_published_again(
+    sentinels: SentinelSet,
+) -> None:
+    version = new_version()
+    target = options(sentinels.urls, sentinel_master=sentinels.name)
+    async with gateway(target) as queue:
+        kept = await publish_many(queue, version, 1)
+        await until(lambda: sentinels.replica.run("EXISTS", keys(version).key + b":w"))
+        # The replica cannot come back.
+        await sentinels.master.run("ACL", "SETUSER", "default", "-psync", "-sync")
+        await sentinels.master.run("CLIENT", "KILL", "TYPE", "replica")
+        lost = await publish_many(queue, version, 2)
+        await sentinels.master.kill()
+        await until(lambda: queue.republished == 2)
+        async with worker(target, version, 4) as work:
+            await work.has(3)
+            assert [lease.request_id for lease in work.leases] == [*kept, *lost]
+            # Only the new master's count of deliveries is known.
+            assert [lease.is_first_known() for lease in work.leases] == [False, True, True]
