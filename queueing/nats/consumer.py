@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from queueing.interface import Lease
-from queueing.lease_intake import LeaseIntake
+from queueing.lease_receiver import LeaseReceiver
 from queueing.nats.acks import (
     ACK,
     IN_PROGRESS,
@@ -167,7 +167,7 @@ class PulledLease:
             self._consumer.acknowledge(ack_subject, ack, self._epoch)
 
 
-class PullConsumer(LeaseIntake):
+class PullConsumer(LeaseReceiver):
     """A `queueing.interface.PullConsumer`.
 
     ``pulls`` counts the pulls sent. ``bound_at_ns`` is when the consumer was last bound, by the

@@ -25,6 +25,7 @@ from queueing.redis.errors import (
 )
 from queueing.redis.link import Link, LinkOwner, RedisOptions, Reply, open_link
 from queueing.redis.scripts import script
+from queueing.redis.sentinels import SentinelWatch
 from queueing.redis.topology import find_masters
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -67,6 +68,9 @@ class RedisConnection(LinkOwner):
         self.connects = self.losses = self.errors = self.failures = 0
         self._carried = [0, 0, 0, 0]
         self._loading: set[Link] = set()
+        self._sentinels = (
+            SentinelWatch(options, self._switched) if options.sentinel_master else None
+        )
 
     # Start and end
 
@@ -74,10 +78,14 @@ class RedisConnection(LinkOwner):
         """Begin to connect; a lost link is replaced, until `close`."""
         if self._runner is None:
             self._runner = spawn(self._run(), "redis-connection")
+            if self._sentinels is not None:
+                self._sentinels.start()
 
     async def close(self) -> None:
         """Write what is buffered, then end. Pending calls fail."""
         self._is_closed = True
+        if self._sentinels is not None:
+            await self._sentinels.close()
         if self._runner is not None:
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
@@ -178,6 +186,12 @@ class RedisConnection(LinkOwner):
             link.send(encode(b"SCRIPT", b"LOAD", script(name).text), _ignore)
         if not link.send(encode(b"PING"), lambda _reply: self._loading.discard(link)):
             self._loading.discard(link)
+
+    def _switched(self, host: str, port: int) -> None:
+        """The Sentinels have made another server the master."""
+        for link in self.links:
+            if (link.server.host, link.server.port) != (host, port):
+                link.abort("the Sentinels have chosen another master")
 
     def look_again(self) -> None:
         """Look for the masters again: a slot has moved."""

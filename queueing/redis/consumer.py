@@ -30,7 +30,7 @@ from functools import partial
 from secrets import token_hex
 
 from queueing.interface import Lease
-from queueing.lease_intake import LeaseIntake
+from queueing.lease_receiver import LeaseReceiver
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError, is_denied
@@ -115,7 +115,7 @@ class PushedLease:
         self.ack()
 
 
-class PushConsumer(LeaseIntake):
+class PushConsumer(LeaseReceiver):
     """A `queueing.interface.PullConsumer`.
 
     ``generation`` is the gen of the queue's present life (`queueing.redis.keys`).
@@ -460,10 +460,11 @@ class PushConsumer(LeaseIntake):
         frame = self._keys.frame(main, "nak", b"%d" % int(delay_s * 1000), *tokens)
 
         def done(reply: Reply) -> None:
-            if isinstance(reply, ReplyError):
-                self._connection.note_error(main, reply)
             if isinstance(reply, RedisError):
                 self._keep_unsent(tokens, delay_s)
+            if isinstance(reply, ReplyError):
+                self._connection.note_error(main, reply)
+                self._call_later(_RETRY_MAX_S, self._bind_soon)
 
         if not main.send(frame, done):
             self._keep_unsent(tokens, delay_s)
@@ -473,7 +474,11 @@ class PushConsumer(LeaseIntake):
     def _give_back_due(self) -> None:
         """A delay is over: the server has no clock of its own for it."""
         if (main := self._subscriber.main) is not None:
-            main.send(self._keys.frame(main, "due"), _ignore)
+            main.send(self._keys.frame(main, "due"), partial(self._on_due, main))
+
+    def _on_due(self, main: Link, reply: Reply) -> None:
+        if isinstance(reply, ReplyError) and self._connection.note_error(main, reply):
+            self._call_later(_RETRY_MAX_S, self._give_back_due)
 
     def _keep_unsent(self, tokens: list[bytes], delay_s: float | None) -> None:
         """Keep ends of leases for the next binding; ``delay_s`` is None for done work."""

@@ -32,6 +32,7 @@ from runtime.timeouts import silence_limit
 _MAX_QUIET_INTERVALS = 2
 _IDLE_INTERVALS = 5
 _NOTHING = object()
+_MESSAGES = frozenset({b"smessage", b"message"})
 _PING = encode(b"PING")
 _SKIP = encode(b"CLIENT", b"REPLY", b"SKIP")
 
@@ -125,10 +126,12 @@ class Link(BatchedSocket):
         self._handlers.append(handler)
         return True
 
-    def subscribe(self, channel: bytes, handler: ReplyHandler) -> bool:
-        """Subscribe to a channel; ``handler`` gets a confirmation or an error."""
-        frame = encode(b"SSUBSCRIBE", channel)
-        return self.send(frame, _Confirmation(b"ssubscribe", channel, handler))
+    def subscribe(self, channel: bytes, handler: ReplyHandler, kind: bytes = b"ssubscribe") -> bool:
+        """Subscribe to a channel; ``handler`` gets a confirmation or an error.
+
+        ``kind`` is ``subscribe`` for a channel of Sentinels, which know no slots.
+        """
+        return self.send(encode(kind, channel), _Confirmation(kind, channel, handler))
 
     def unsubscribe(self, channel: bytes) -> bool:
         """Unsubscribe from a channel; messages on their way still arrive."""
@@ -194,7 +197,7 @@ class Link(BatchedSocket):
             try:
                 if type(reply) is hiredis.PushNotification:
                     self.pushes += 1
-                    if reply[0] == b"smessage":
+                    if reply[0] in _MESSAGES:
                         self.on_message(reply[1], reply[2])
                     else:
                         self._on_confirmation(reply)

@@ -27,7 +27,7 @@ async def find_masters(
     error: Exception = NotConnected("no server is configured")
     for server in dict.fromkeys((*known, *servers)):
         try:
-            link = await open_link(server, _bare(options))
+            link = await open_link(server, bare(options))
         except (RedisError, OSError) as failure:
             error = _named(server, failure)
             continue
@@ -51,9 +51,8 @@ async def _ask_sentinels(options: RedisOptions) -> Server:
     random.shuffle(servers)
     error: Exception = NotConnected("no Sentinel is configured")
     for server in servers:
-        login = ("", options.sentinel_password) if options.sentinel_password else ("", "")
         try:
-            link = await open_link(server, _bare(options), login=login)
+            link = await open_link(server, bare(options), login=sentinel_login(options))
         except (RedisError, OSError) as failure:
             error = _named(server, failure)
             continue
@@ -72,7 +71,13 @@ async def _ask_sentinels(options: RedisOptions) -> Server:
     raise error
 
 
-def _bare(options: RedisOptions) -> RedisOptions:
+def sentinel_login(options: RedisOptions) -> tuple[str, str]:
+    """Return user and password at the Sentinels."""
+    return ("", options.sentinel_password) if options.sentinel_password else ("", "")
+
+
+def bare(options: RedisOptions) -> RedisOptions:
+    """Return the options of a link for questions only."""
     return replace(options, scripts=(), name="")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -173,6 +174,30 @@ async def test_calls_outlive_a_failover(sentinels: SentinelSet, planned: bool) -
             await calls.decided()
             await calls.idle()
         assert calls.failed == {}
+
+
+async def test_a_master_that_hangs_is_left_when_the_sentinels_say_so(
+    sentinels: SentinelSet,
+) -> None:
+    version = new_version()
+    # The silence of a link is not noticed.
+    target = replace(
+        options(sentinels.urls, sentinel_master=sentinels.name), ping_interval_s=3600.0
+    )
+    async with gateway(target) as queue:
+        before = await sentinels.current()
+        await until(
+            lambda: sentinels.sentinels[0].run("CLIENT", "LIST"),
+            lambda found: b" sub=1 " in found,
+            what="a subscription at the Sentinel",
+        )
+        before.pause()
+        try:
+            await until(lambda: queue.connection.servers not in {"", f"127.0.0.1:{before.port}"})
+            _, client = await publish(queue, version)
+            assert client.entries == []
+        finally:
+            before.resume()
 
 
 async def test_what_a_new_master_does_not_have_is_published_again(

@@ -19,7 +19,7 @@ from runtime.lifecycle import Ticker
 _log = logging.getLogger("queueing.worker")
 
 
-class LeaseIntake(ABC):
+class LeaseReceiver(ABC):
     """The part of a `queueing.interface.PullConsumer` that is the same on each broker.
 
     ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
