@@ -367,7 +367,7 @@ class PushConsumer:
         if self._to_renew:
             self._send_renewals(main)
         wanted = 0
-        if self._is_open and not self._is_draining:
+        if self._is_open and not self._is_draining and not self._standstill.may_be_over():
             ahead = held.ahead if not self._is_line_empty else 0
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
@@ -475,6 +475,9 @@ class PushConsumer:
         self._tokens.add(lease.token)
         if now - since >= self._standstill.max_s:
             held.lapsed += 1
+            if self._asked:
+                # Else it would come back at once, until all has been read.
+                self._unregister(_ignore)
             lease.nak()
             self._schedule()
             return

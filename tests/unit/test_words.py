@@ -42,8 +42,6 @@ TWINS = {
     "NoResponse",
     "NotConnected",
     "PublishedRequest",
-    "QueueLimits",
-    "RequestState",
     "Server",
     "VersionQueue",
     "WorkerUsers",
