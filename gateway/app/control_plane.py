@@ -142,7 +142,9 @@ class ControlPlane:
         Raises `MasterKeyError`.
         """
         if self._worker_credentials is not None:
-            self._worker_credentials.start()
+            self._worker_credentials.start(
+                lambda: [one.version_id for one in self.catalog.deployments()]
+            )
             stack.push_async_callback(self._worker_credentials.close)
         await self._store.prepare()
         secret = await self._master.begin(self._store)

@@ -30,9 +30,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from queueing.cancels import CancelMemory
-from queueing.held import HeldLeases
 from queueing.interface import Lease
+from queueing.lease_intake import LeaseIntake
 from queueing.nats.acks import (
     ACK,
     IN_PROGRESS,
@@ -64,7 +63,7 @@ from queueing.nats.protocol import (
     header_value,
     status_of,
 )
-from queueing.standstill import WATCH_S, Standstill, boot_clock_s
+from queueing.standstill import WATCH_S, boot_clock_s
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
@@ -168,11 +167,8 @@ class PulledLease:
             self._consumer.acknowledge(ack_subject, ack, self._epoch)
 
 
-class PullConsumer:
+class PullConsumer(LeaseIntake):
     """A `queueing.interface.PullConsumer`.
-
-    ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
-    every cancelled request of the version, whichever worker has it.
 
     ``pulls`` counts the pulls sent. ``bound_at_ns`` is when the consumer was last bound, by the
     server's clock. The acknowledgement subject of a first delivery begins with ``first_ack``,
@@ -189,15 +185,11 @@ class PullConsumer:
         on_cancel: Callable[[str], None],
         options: PullOptions | None = None,
     ) -> None:
-        self._connection = connection
-        self._on_lease = on_lease
-        self._on_cancel = on_cancel
-        self._on_standstill: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[], None] = lambda: None
-        self._tell_bound = self._renew = self._on_line = self._on_loss
         self._options = options or PullOptions()
-        self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
+        super().__init__(self._stream, on_lease, on_cancel, self._options.boot_clock)
+        self._connection = connection
+        self._jetstream = JetStream(connection, api=self._options.api)
         self.first_ack = first_ack_subject(self._stream, consumer_name(self._stream))
         self._next_subject = next_message_subject(self._stream, self._options.api)
         self._cancel_subject = cancel_subject(version_id).encode()
@@ -205,33 +197,19 @@ class PullConsumer:
         self._inbox = b""
         self._inbox_subscription: Subscription | None = None
         self._binder: asyncio.Task[None] | None = None
-        self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._created, self._epoch = "", 0
         # The highest sequences that were leased to us: in the stream, and of deliveries.
         self._leased = (0, 0)
         self._last_ack_subject = b""
-        self._free = self._asked = self._delivered = self._watched_delivered = 0
+        self._delivered = self._watched_delivered = 0
         self._max_batch = self._options.max_batch
         # Whether requests wait: the last one that was leased says it, or a pull that waits does.
-        self._has_received = self._is_line_empty = self._has_followers = False
-        self._stood_s = 0.0
+        self._has_received = self._has_followers = False
         self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
-        loop = asyncio.get_running_loop()
-        self._cancels = CancelMemory(loop.time)
-        self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
-        self._watcher = Ticker(WATCH_S, self._watch)
-        self._boot_clock = self._options.boot_clock
-        self._standstill = Standstill(self, self._stream, self._boot_clock)
-        self._held = HeldLeases(self._boot_clock, self._standstill.may_be_over)
         self.pulls = self.bound_at_ns = 0
-
-    @property
-    def lapsed(self) -> int:
-        """The leases that were dropped because they may have been over."""
-        return self._held.lapsed
 
     # Start and end
 
@@ -246,46 +224,6 @@ class PullConsumer:
         self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
-
-    def watch(
-        self,
-        on_standstill: Callable[[], None],
-        on_loss: Callable[[], None],
-        on_bound: Callable[[], None],
-        renew: Callable[[], None],
-        on_line: Callable[[], None],
-    ) -> None:
-        """Call these from now on."""
-        self._on_line = on_line
-        self._on_standstill = on_standstill
-        self._on_loss = on_loss
-        self._tell_bound = on_bound
-        self._renew = renew
-
-    def want(self, free: int) -> None:
-        """Set how many further requests may be run; 0 or less cancels all pulls."""
-        self._free = free
-        self._is_open = free > 0
-        held = self._held
-        if free <= 0:
-            held.give_back()
-            if self._asked:
-                self._renew_inbox()
-        elif not self._is_scheduled and (held.waiting or 2 * self._asked <= free + held.ahead):
-            self._is_scheduled = True
-            self._call_soon(self._refill)
-
-    def taken(self) -> None:
-        """One request less may be leased."""
-        self._free -= 1
-
-    def is_line_empty(self) -> bool:
-        """Return whether no request waits, as far as is known."""
-        return self._is_line_empty
-
-    def is_bound(self) -> bool:
-        """Whether the broker's consumer has been found."""
-        return self._is_bound
 
     async def drain(self) -> None:
         """End all pulls; no lease arrives after this returns."""
@@ -374,11 +312,14 @@ class PullConsumer:
         # None was while the broker was away.
         self._standstill.renewed()
         self._renew()
-        self._refill()
+        self._ask()
 
     # Pulling
 
-    def _refill(self) -> None:
+    def _stop_asking(self) -> None:
+        self._renew_inbox()
+
+    def _ask(self) -> None:
         self._is_scheduled = False
         held = self._held
         if held.waiting:
@@ -413,11 +354,6 @@ class PullConsumer:
             self._has_followers = False
             self._set_line(is_empty=not self._held.waiting)
 
-    def _set_line(self, *, is_empty: bool) -> None:
-        if is_empty is not self._is_line_empty:
-            self._is_line_empty = is_empty
-            self._on_line()
-
     def _renew_inbox(self) -> None:
         """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
         self._end_pulls()
@@ -448,11 +384,8 @@ class PullConsumer:
             self._set_line(is_empty=is_last)
         self._lease(subject, reply, payload)
         held = self._held
-        if not self._is_scheduled and (
-            2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
-        ):
-            self._is_scheduled = True
-            self._call_soon(self._refill)
+        if 2 * (self._asked + len(held.waiting)) <= self._free + held.ahead:
+            self._ask_soon()
 
     def _on_late_message(
         self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes
@@ -462,39 +395,12 @@ class PullConsumer:
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
         # As `Standstill.may_be_over`, without the cost of a call for each lease.
-        now = self._boot_clock()
-        held = self._held
-        if now - self._standstill.read_at >= self._standstill.max_s:
-            held.lapsed += 1
+        if self._boot_clock() - self._standstill.read_at >= self._standstill.max_s:
+            self._held.lapsed += 1
             return
         request_id = subject[subject.rfind(b".") + 1 :].decode()
-        lease = PulledLease(self, reply, request_id, payload, self._epoch)
         self._last_ack_subject = reply
-        if self._cancels.ids and request_id in self._cancels.ids:
-            lease.ack()
-        elif self._free > 0 and not held.waiting:
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
-        elif self._is_open and held.has_room():
-            held.hold(lease, now)
-            self._set_line(is_empty=False)
-        else:
-            lease.nak()
-
-    def _hand_over(self) -> None:
-        """Begin what is held, as far as there are slots."""
-        held = self._held
-        while held.waiting and self._free > 0:
-            _, lease = held.waiting.popleft()
-            if lease.request_id in self._cancels.ids:
-                lease.ack()
-                continue
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
-        if not held.waiting and not self._has_followers and self._asked:
-            self._set_line(is_empty=True)
+        self._admit(PulledLease(self, reply, request_id, payload, self._epoch))
 
     def _on_status(self, headers: bytes) -> None:
         """Handle a heartbeat or the end of a pull that was not filled (nats-server consumer.go)."""
@@ -505,7 +411,7 @@ class PullConsumer:
             left = header_value(headers, b"Nats-Pending-Messages") or b""
             if left.isdigit():
                 self._asked = max(0, self._asked - int(left))
-                self._refill()
+                self._ask()
                 return
         description = description_of(headers)
         if status == STATUS_CONFLICT and description.startswith(_BATCH_LIMIT):
@@ -524,10 +430,6 @@ class PullConsumer:
         self._rebind()
 
     # For `Standstill`
-
-    def is_over(self) -> bool:
-        """Whether the process has stood still for so long that a lease may be over."""
-        return self._standstill.may_be_over()
 
     def is_silent_usual(self) -> bool:
         """Whether no pull is open, for which heartbeats come."""
@@ -548,27 +450,10 @@ class PullConsumer:
             # The link is cut off: what it brings later is not new.
             pass
 
-    def stood_still(self, seconds: float) -> None:
-        """Drop what was not begun."""
-        self._held.drop()
-        self._stood_s = seconds
-        self._on_standstill()
-
     def all_read(self) -> None:
         """Pull again."""
-        emit(
-            _log,
-            "worker.stood_still",
-            logging.WARNING,
-            stream=self._stream,
-            seconds=round(self._stood_s, 1),
-            lapsed=self.lapsed,
-        )
-        self._refill()
-
-    def renew_all(self) -> None:
-        """Have all leases renewed."""
-        self._renew()
+        super().all_read()
+        self._ask()
 
     def _watch(self) -> None:
         self._held.measure(max(self._standstill.watch(), WATCH_S))
@@ -621,8 +506,7 @@ class PullConsumer:
             self._on_loss()
             return
         request_id = payload.decode("utf-8", "replace")
-        self._cancels.add(request_id)
-        self._on_cancel(request_id)
+        self._cancelled(request_id)
 
     # Listener
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from queueing.interface import ConnectionListener, Lease
+from queueing.interface import Lease, LoginListener
 from queueing.nats.accounts.document import NatsLogin
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullConsumer, PullOptions
@@ -53,7 +53,7 @@ class NatsWorkerBroker:
         """Whether a message can be sent now."""
         return self._connection.is_connected()
 
-    def add_listener(self, listener: ConnectionListener) -> None:
+    def add_listener(self, listener: LoginListener) -> None:
         """Call ``listener`` for all changes of the connection from now on."""
         self._connection.add_listener(listener)
 

@@ -1,7 +1,7 @@
 """Addresses of Redis servers: ``redis[s]://[user[:password]@]host[:port]``."""
 
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 DEFAULT_PORT = 6379
 
@@ -34,3 +34,9 @@ def parse_server(url: str) -> Server:
         raise AddressError("not a Redis server (write redis://host:port or rediss://host:port)")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return Server(parts.hostname, port, parts.scheme == "rediss", user, password)
+
+
+def without_login(url: str) -> str:
+    """Return a server's URL without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

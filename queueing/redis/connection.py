@@ -16,6 +16,7 @@ from queueing.redis.addresses import Server
 from queueing.redis.commands import SLOTS, encode
 from queueing.redis.errors import (
     NO_LONGER_MASTER,
+    LoginRefused,
     Redirect,
     RedisError,
     ReplyError,
@@ -47,6 +48,7 @@ class LinkListener(Protocol):
 class RedisConnection(LinkOwner):
     """One client of a Redis, with one link to each master.
 
+    ``is_refused``: the latest attempt to connect failed because of the login.
     Counters for metrics: ``connects``, ``losses``, ``errors`` (error replies that were reported
     with `note_error`) and ``failures`` to connect.
     """
@@ -60,7 +62,7 @@ class RedisConnection(LinkOwner):
         self._runner: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._up = asyncio.Event()
-        self._is_closed = False
+        self._is_closed = self.is_refused = False
         self.last_error = ""
         self.connects = self.losses = self.errors = self.failures = 0
         self._carried = [0, 0, 0, 0]
@@ -248,6 +250,7 @@ class RedisConnection(LinkOwner):
             return
         link.owner = self
         self._links[server] = link
+        self.is_refused = False
         self.connects += 1
         emit(_log, "redis.connected", server=str(server), version=link.version)
         self._tell_up(link)
@@ -258,6 +261,7 @@ class RedisConnection(LinkOwner):
 
     def _fail(self, server: str, error: Exception) -> None:
         self.failures += 1
+        self.is_refused = isinstance(error, LoginRefused)
         self.last_error = f"{server}: {str(error) or type(error).__name__}"
         emit(_log, "redis.connect_failed", logging.WARNING, error=self.last_error)
 

@@ -29,16 +29,15 @@ from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 
-from queueing.cancels import CancelMemory
-from queueing.held import HeldLeases
 from queueing.interface import Lease
+from queueing.lease_intake import LeaseIntake
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, FORGOTTEN_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
 from queueing.redis.subscriber import Subscriber
-from queueing.standstill import WATCH_S, Standstill, boot_clock_s
+from queueing.standstill import WATCH_S, boot_clock_s
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
@@ -116,12 +115,10 @@ class PushedLease:
         self.ack()
 
 
-class PushConsumer:
+class PushConsumer(LeaseIntake):
     """A `queueing.interface.PullConsumer`.
 
-    ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
-    every cancelled request of the version, whichever worker has it. ``generation`` is the gen of
-    the queue's present life (`queueing.redis.keys`).
+    ``generation`` is the gen of the queue's present life (`queueing.redis.keys`).
     """
 
     def __init__(
@@ -134,21 +131,16 @@ class PushConsumer:
         on_cancel: Callable[[str], None],
         boot_clock: Callable[[], float] = boot_clock_s,
     ) -> None:
-        self._connection = connection
-        self._on_lease = on_lease
-        self._on_cancel = on_cancel
-        self._on_standstill: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[], None] = lambda: None
-        self._tell_bound = self._renew = self._on_line = self._on_loss
         self._keys = QueueKeys.of(region, version_id)
-        self._name = token_hex(6).encode()
+        super().__init__(self._keys.key.decode(), on_lease, on_cancel, boot_clock)
+        self._connection = connection
+        self._worker = token_hex(6).encode()
         self._subscriber = Subscriber(
             connection, self._keys.slot, self._on_ready, self._on_unsubscribed
         )
         self._work_heads: dict[int, bytes] = {}
         self._epoch = b""
         self.generation = b""
-        self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._binder: asyncio.Task[None] | None = None
         self._is_binding_again = self._has_new_links = False
         # Tokens of leases that this process has, and of those that ended and were not told.
@@ -160,68 +152,21 @@ class PushConsumer:
         self._unconfirmed: list[bytes] = []
         self._is_unconfirmed = self._confirm_next = self._is_topping_up = False
         self._width = b""
-        self._free = self._asked = self._calls = 0
-        self._is_line_empty = False
-        self._stood_s = self._pinged_at = 0.0
-        loop = asyncio.get_running_loop()
-        self._call_soon, self._call_later = loop.call_soon, loop.call_later
-        self._cancels = CancelMemory(loop.time)
+        self._calls = 0
+        self._pinged_at = 0.0
+        self._call_later = asyncio.get_running_loop().call_later
         self._life = Ticker(_SIGN_OF_LIFE_S, self._show_life)
-        self._watcher = Ticker(WATCH_S, self._watch)
-        self._boot_clock = boot_clock
-        self._standstill = Standstill(self, self._keys.key.decode(), boot_clock)
-        # What is held for too long is given back, however late.
-        self._held = HeldLeases(boot_clock, lambda: False)
 
     # Start and end
 
     def start(self) -> None:
         """Subscribe and begin to bind; the connection may be up or down."""
-        self._subscriber.subscribe(self._keys.worker_channel(self._name), self._on_message)
+        self._subscriber.subscribe(self._keys.worker_channel(self._worker), self._on_message)
         self._subscriber.subscribe(self._keys.cancel_channel, self._on_notice)
         self._subscriber.start()
         self._life.start()
         self._standstill.start()
         self._watcher.start()
-
-    def watch(
-        self,
-        on_standstill: Callable[[], None],
-        on_loss: Callable[[], None],
-        on_bound: Callable[[], None],
-        renew: Callable[[], None],
-        on_line: Callable[[], None],
-    ) -> None:
-        """Call these from now on."""
-        self._on_line = on_line
-        self._on_standstill = on_standstill
-        self._on_loss = on_loss
-        self._tell_bound = on_bound
-        self._renew = renew
-
-    def want(self, free: int) -> None:
-        """Set how many further requests may be run; 0 or less ends all registrations."""
-        self._free = free
-        self._is_open = free > 0
-        held = self._held
-        if free <= 0:
-            held.give_back()
-            if self._asked:
-                self._unregister(_ignore)
-        elif not self._is_scheduled and (held.waiting or 2 * self._asked <= free + held.ahead):
-            self._schedule()
-
-    def taken(self) -> None:
-        """One request less may be leased."""
-        self._free -= 1
-
-    def is_line_empty(self) -> bool:
-        """Return whether no request waits, as far as is known."""
-        return self._is_line_empty
-
-    def is_bound(self) -> bool:
-        """Whether the queue has been found."""
-        return self._is_bound
 
     async def drain(self) -> None:
         """End all registrations; no lease arrives after this returns."""
@@ -233,7 +178,7 @@ class PushConsumer:
         if self._unregister(lambda _reply: ended.set()):
             await ended.wait()
         await self.read_all()
-        self._work()
+        self._ask()
 
     async def close(self) -> None:
         """Drain, unsubscribe, and return when the last ends of leases have been sent."""
@@ -290,14 +235,14 @@ class PushConsumer:
         tokens: tuple[bytes, ...] = ()
         if is_new:
             # What is pushed for a registration of before could else be given back and run.
-            await main.call_frame(self._keys.frame(main, "unregister", self._name), _CALL_S)
+            await main.call_frame(self._keys.frame(main, "unregister", self._worker), _CALL_S)
             await self._subscriber.read_all(_CALL_S)
             tokens = (*self._tokens, *self._ended, *self._unconfirmed, *self._unsent)
         self._asked = self._calls = 0
         frame = self._keys.frame(
             main,
             "bind",
-            self._name,
+            self._worker,
             main.run,
             b"%d" % is_new,
             *tokens[: 10 * _MAX_AT_ONCE],
@@ -330,11 +275,11 @@ class PushConsumer:
         self._standstill.renewed()
         self._renew()
         self._confirm_next = True
-        self._work()
+        self._ask()
 
     def _work_head(self, main: Link, ended: int) -> bytes:
         head = self._keys.call("work", ended + 3, is_cluster=main.is_cluster)
-        return head + bulk(self._name)
+        return head + bulk(self._worker)
 
     def _on_unsubscribed(self) -> None:
         """A link is lost: so are the registrations, and what was on its way."""
@@ -348,12 +293,10 @@ class PushConsumer:
 
     # Requests
 
-    def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._call_soon(self._work)
+    def _stop_asking(self) -> None:
+        self._unregister(_ignore)
 
-    def _work(self) -> None:
+    def _ask(self) -> None:
         """Tell which leases have ended, and register as many requests as there are slots."""
         self._is_scheduled = False
         held = self._held
@@ -367,7 +310,7 @@ class PushConsumer:
         if self._to_renew:
             self._send_renewals(main)
         wanted = 0
-        if self._is_open and not self._is_draining and not self._standstill.may_be_over():
+        if self._is_open and not self._is_draining and not self.is_over():
             ahead = held.ahead if not self._is_line_empty else 0
             most = min(self._free + ahead, _MAX_REGISTERED)
             covered = self._asked + len(held.waiting)
@@ -413,7 +356,7 @@ class PushConsumer:
                 self._set_line(is_empty=reply < 0 and not self._held.waiting)
             if reply < 0 and self._asked < self._free:
                 self._is_topping_up = True
-                self._schedule()
+                self._ask_soon()
             return
         self._keep_unsent(unconfirmed, None)
         if isinstance(reply, NotConnected):
@@ -443,10 +386,8 @@ class PushConsumer:
         held = self._held
         if is_last is not self._is_line_empty and (self._asked or not is_last):
             self._set_line(is_empty=is_last and not held.waiting)
-        if not self._is_scheduled and (
-            2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
-        ):
-            self._schedule()
+        if 2 * (self._asked + len(held.waiting)) <= self._free + held.ahead:
+            self._ask_soon()
 
     def _fetch(self, head: bytes, since: float) -> None:
         """Read the envelope of a request that is too long for a message."""
@@ -469,41 +410,18 @@ class PushConsumer:
 
     def _lease(self, head: bytes, envelope: bytes, since: float) -> None:
         """Begin a lease that is no older than ``since``, hold it, or give it back."""
-        now = self._boot_clock()
-        held = self._held
         lease = PushedLease(self, head, envelope)
         self._tokens.add(lease.token)
-        if now - since >= self._standstill.max_s:
-            held.lapsed += 1
-            if self._asked:
-                # Else it would come back at once, until all has been read.
-                self._unregister(_ignore)
-            lease.nak()
-            self._schedule()
+        if self._boot_clock() - since < self._standstill.max_s:
+            self._admit(lease)
             return
-        if self._cancels.ids and lease.request_id in self._cancels.ids:
-            lease.ack()
-        elif self._free > 0 and not held.waiting:
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
-        elif self._is_open and held.has_room():
-            held.hold(lease, now)
-            self._set_line(is_empty=False)
-        else:
-            lease.nak()
-
-    def _hand_over(self) -> None:
-        """Begin what is held, as far as there are slots."""
-        held = self._held
-        while held.waiting and self._free > 0:
-            _, lease = held.waiting.popleft()
-            if lease.request_id in self._cancels.ids:
-                lease.ack()
-                continue
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
+        self._held.lapsed += 1
+        if self._asked:
+            # Or it would come back at once, until all has been read.
+            self._unregister(_ignore)
+        lease.nak()
+        # A link that was slow to bring an envelope is no standstill, after which all binds again.
+        self._schedule()
 
     def _unregister(self, done: Callable[[Reply], None]) -> bool:
         """End all registrations; what was on its way before still arrives."""
@@ -517,15 +435,10 @@ class PushConsumer:
             if isinstance(reply, int):
                 self._asked = max(0, self._asked - reply)
                 if self._is_open:
-                    self._schedule()
+                    self._ask_soon()
             done(reply)
 
-        return main.send(self._keys.frame(main, "unregister", self._name), ended)
-
-    def _set_line(self, *, is_empty: bool) -> None:
-        if is_empty is not self._is_line_empty:
-            self._is_line_empty = is_empty
-            self._on_line()
+        return main.send(self._keys.frame(main, "unregister", self._worker), ended)
 
     # Ends of leases, called by leases
 
@@ -533,7 +446,7 @@ class PushConsumer:
         """A lease has ended: its request leaves the queue."""
         self._tokens.discard(token)
         self._ended.append(token)
-        self._schedule()
+        self._ask_soon()
 
     def given_back(self, token: bytes, delay_s: float) -> None:
         """A lease has ended unused."""
@@ -574,7 +487,7 @@ class PushConsumer:
     def extend(self, lease: PushedLease) -> None:
         """Start the time of a lease again."""
         self._to_renew.append(lease)
-        self._schedule()
+        self._ask_soon()
 
     def _send_renewals(self, main: Link) -> None:
         leases = [lease for lease in self._to_renew if lease.token]
@@ -583,7 +496,7 @@ class PushConsumer:
         for start in range(0, len(leases), _MAX_AT_ONCE):
             part = leases[start : start + _MAX_AT_ONCE]
             tokens = [lease.token for lease in part]
-            frame = self._keys.frame(main, "renew", self._name, *tokens)
+            frame = self._keys.frame(main, "renew", self._worker, *tokens)
             main.send(frame, partial(self._on_renewed, part, tokens))
 
     def _on_renewed(self, leases: list[PushedLease], tokens: list[bytes], reply: Reply) -> None:
@@ -599,7 +512,7 @@ class PushConsumer:
     def _show_life(self) -> None:
         main = self._subscriber.main
         if main is not None and self._is_bound:
-            main.send(self._keys.frame(main, "renew", self._name), _ignore)
+            main.send(self._keys.frame(main, "renew", self._worker), _ignore)
 
     # Notices
 
@@ -618,19 +531,16 @@ class PushConsumer:
             self._bind_soon()
         else:
             request_id = payload.decode("utf-8", "replace")
-            self._cancels.add(request_id)
-            self._on_cancel(request_id)
+            self._cancelled(request_id)
 
     # For `Standstill`
 
-    def is_over(self) -> bool:
-        """Whether the process has stood still for so long that a lease may be over."""
-        return self._standstill.may_be_over()
+    def _are_held_over(self) -> bool:
+        """No: what is held for too long is given back, however late."""
+        return False
 
-    @property
-    def lapsed(self) -> int:
-        """The leases that were dropped because they may have been over."""
-        return self._held.lapsed
+    def _drop_held(self) -> None:
+        self._held.give_back()
 
     def is_silent_usual(self) -> bool:
         """Whether nothing is registered, nor was before a binding that goes on."""
@@ -657,27 +567,10 @@ class PushConsumer:
                 pass
             return
 
-    def stood_still(self, seconds: float) -> None:
-        """Give back what was not begun."""
-        self._held.give_back()
-        self._stood_s = seconds
-        self._on_standstill()
-
     def all_read(self) -> None:
         """Register again: the server may have forgotten this worker."""
-        emit(
-            _log,
-            "worker.stood_still",
-            logging.WARNING,
-            stream=self._keys.key.decode(),
-            seconds=round(self._stood_s, 1),
-            lapsed=self.lapsed,
-        )
+        super().all_read()
         self._bind_soon()
-
-    def renew_all(self) -> None:
-        """Have all leases renewed."""
-        self._renew()
 
     def _watch(self) -> None:
         now = self._boot_clock()

@@ -26,6 +26,10 @@ class ReplyError(RedisError):
         self.kind = text.partition(" ")[0]
 
 
+class LoginRefused(RedisError):
+    """The server does not know the user, or has another password for it."""
+
+
 class Redirect(NamedTuple):
     """Where a slot is, from ``MOVED`` or ``ASK``; ``host`` is empty for the host that said it."""
 
@@ -55,6 +59,8 @@ NO_LONGER_MASTER = frozenset({"READONLY", "MASTERDOWN"})
 
 OUT_OF_MEMORY = "OOM"
 DENIED = "NOPERM"
+REFUSED = frozenset({"WRONGPASS", "NOAUTH"})
+"""The server does not know this login, or wants one."""
 
 
 def is_passing(error: RedisError) -> bool:
@@ -68,6 +74,11 @@ def is_denied(error: RedisError) -> bool:
         return False
     text = str(error)
     return error.kind == DENIED or "ACL failure" in text or "executing the script can't" in text
+
+
+def is_unknown(error: RedisError) -> bool:
+    """Whether the server has no such command, as some that are rented have no ACL SETUSER."""
+    return isinstance(error, ReplyError) and "unknown command" in str(error).lower()
 
 
 def redirect_of(error: ReplyError) -> Redirect | None:

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 from queueing.interface import WorkerCredentials
 from queueing.own_requests import queue_limits
+from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.bus import RedisBus
+from queueing.redis.checks import ServerChecks
 from queueing.redis.connection import RedisConnection
 from queueing.redis.metrics import register_connection, register_queue
 from queueing.redis.options import redis_options
 from queueing.redis.queue import RedisQueue
-from queueing.redis.scripts import GATEWAY
+from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.redis.settings import GatewayRedisSettings
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
@@ -27,11 +29,15 @@ class RedisGatewayBroker:
         process: int,  # noqa: ARG002 - positions are the server's here
         worker_urls: tuple[str, ...],
     ) -> None:
-        """``worker_urls`` are the servers' as workers reach them, if not ``redis.urls``."""
+        """``worker_urls`` are the servers' as workers reach them.
+
+        If there are none they are ``redis.urls``, without the gateway's login.
+        """
         self._redis = redis
         self._region = queue.region
-        self._worker_urls = worker_urls or redis.urls
-        self._connection = RedisConnection(redis_options(redis, "gateway", GATEWAY))
+        self._worker_urls = worker_urls or tuple(without_login(url) for url in redis.urls)
+        # Those of workers too: their users may not load scripts.
+        self._connection = RedisConnection(redis_options(redis, "gateway", GATEWAY + WORKER))
         self.queue = RedisQueue(
             self._connection,
             region=queue.region,
@@ -40,6 +46,7 @@ class RedisGatewayBroker:
         )
         self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s, queue.max_deliveries)
         self.bus = RedisBus(self._connection)
+        self._connection.add_listener(ServerChecks())
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)
 
@@ -72,7 +79,7 @@ class RedisGatewayBroker:
         # Imported here: a process that serves invocations only does not need the memory.
         from queueing.redis.accounts import worker_credentials  # noqa: PLC0415
 
-        return worker_credentials(self._redis, self._region, self._worker_urls)
+        return worker_credentials(self._connection, self._region, self._worker_urls)
 
     async def close(self) -> None:
         """End the connection."""

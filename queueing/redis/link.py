@@ -17,7 +17,14 @@ import hiredis
 from queueing.batched_socket import BatchedSocket
 from queueing.redis.addresses import Server
 from queueing.redis.commands import encode
-from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError
+from queueing.redis.errors import (
+    REFUSED,
+    LoginRefused,
+    NoResponse,
+    NotConnected,
+    RedisError,
+    ReplyError,
+)
 from queueing.redis.scripts import script
 from runtime.events import emit
 from runtime.timeouts import silence_limit
@@ -301,13 +308,24 @@ async def _log_in(link: Link, options: RedisOptions, login: tuple[str, str]) -> 
         hello += [b"AUTH", (user or "default").encode(), password.encode()]
     if options.name:
         hello += [b"SETNAME", options.name.encode()]
-    await link.call(*hello)
+    try:
+        await link.call(*hello)
+    except ReplyError as error:
+        raise LoginRefused(str(error)) if error.kind in REFUSED else error from error
     facts = await link.call(b"INFO", b"server", b"replication")
     found = dict(line.split(b":", 1) for line in bytes(facts).split(b"\r\n") if b":" in line[:64])
-    link.run = found.get(b"run_id", b"")[:16]
     link.version = (found.get(b"valkey_version") or found.get(b"redis_version") or b"").decode()
+    if is_too_old(link.version):
+        raise RedisError(f"version {link.version}: Redis 7 or Valkey 8 at least is needed")
+    link.run = found.get(b"run_id", b"")[:16]
     mode = found.get(b"redis_mode") or found.get(b"server_mode") or b""
     link.is_cluster = mode == b"cluster"
     link.is_master = found.get(b"role") == b"master"
     for name in options.scripts:
         await link.call(b"SCRIPT", b"LOAD", script(name).text)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a server lacks what we need: sharded messages, and flags of scripts (Redis 7.0)."""
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) < 7

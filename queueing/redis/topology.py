@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from queueing.redis.addresses import Server
-from queueing.redis.errors import NotConnected, RedisError
+from queueing.redis.errors import LoginRefused, NotConnected, RedisError
 from queueing.redis.link import RedisOptions, open_link
 
 Ranges = Sequence[tuple[int, int]]
@@ -37,7 +37,7 @@ async def find_masters(
                     return {server: None}
                 error = NotConnected(f"{server}: not a master")
                 continue
-            return _slots(server, await link.call(b"CLUSTER", b"SLOTS"))
+            return read_slots(server, await link.call(b"CLUSTER", b"SLOTS"))
         except RedisError as failure:
             error = _named(server, failure)
         finally:
@@ -76,16 +76,19 @@ def _bare(options: RedisOptions) -> RedisOptions:
     return replace(options, scripts=(), name="")
 
 
-def _named(server: Server, failure: Exception) -> NotConnected:
-    return NotConnected(f"{server}: {str(failure) or type(failure).__name__}")
+def _named(server: Server, failure: Exception) -> RedisError:
+    kind = LoginRefused if isinstance(failure, LoginRefused) else NotConnected
+    return kind(f"{server}: {str(failure) or type(failure).__name__}")
 
 
-def _slots(asked: Server, reply: list[list[Any]]) -> Mapping[Server, Ranges]:
+def read_slots(asked: Server, reply: list[list[Any]]) -> Mapping[Server, Ranges]:
     """Read CLUSTER SLOTS (redis.io): first and last slot, master, replicas, of each range."""
     found: dict[Server, list[tuple[int, int]]] = {}
     for low, high, master, *_replicas in reply:
         host, port = master[0], master[1]
-        server = asked._replace(host=host.decode() if host else asked.host, port=port)
+        # Nodes that do not know their own address say nothing, or "?".
+        is_known = host not in {None, b"", b"?"}
+        server = asked._replace(host=host.decode() if is_known else asked.host, port=port)
         found.setdefault(server, []).append((low, high))
     if not found:
         raise NotConnected(f"{asked}: the cluster has no slots")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from queueing.interface import ConnectionListener, Lease
+from queueing.interface import Lease, LoginListener
 from queueing.redis.accounts import RedisLogin
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
@@ -38,10 +38,12 @@ class RedisWorkerBroker:
         first = login()
         if isinstance(first, RedisLogin):
             options = replace(
-                redis_options(redis, name, WORKER, first.urls),
+                # Its user may not load scripts: the gateways do.
+                redis_options(redis, name, (), first.urls),
                 sentinel_master=first.sentinel_master,
-                login=lambda: _credentials(login()),
+                login=lambda: self._credentials(login()),
             )
+        self._on_refused: Callable[[], None] = lambda: None
         self._connection = RedisConnection(options)
         register_connection(registry, self._connection, "worker_redis")
 
@@ -53,8 +55,9 @@ class RedisWorkerBroker:
         """Whether a message can be sent now."""
         return self._connection.is_connected()
 
-    def add_listener(self, listener: ConnectionListener) -> None:
+    def add_listener(self, listener: LoginListener) -> None:
         """Call ``listener`` for all changes of the connection from now on."""
+        self._on_refused = listener.refused
         self._connection.add_listener(_Listener(self._connection, listener))
 
     def consumer(
@@ -82,11 +85,17 @@ class RedisWorkerBroker:
         """End the connection."""
         await self._connection.close()
 
+    def _credentials(self, login: object) -> tuple[str, str]:
+        """Return user and password for the next attempt to connect."""
+        if self._connection.is_refused:
+            self._on_refused()
+        return (login.user, login.password) if isinstance(login, RedisLogin) else ("", "")
+
 
 class _Listener:
-    """Tells a `ConnectionListener` of the first link to be up, and of the last to be down."""
+    """Tells a `LoginListener` of the first link to be up, and of the last to be down."""
 
-    def __init__(self, connection: RedisConnection, listener: ConnectionListener) -> None:
+    def __init__(self, connection: RedisConnection, listener: LoginListener) -> None:
         self._connection = connection
         self._listener = listener
         self._is_up = False
@@ -100,7 +109,3 @@ class _Listener:
         if self._is_up and not self._connection.is_connected():
             self._is_up = False
             self._listener.disconnected()
-
-
-def _credentials(login: object) -> tuple[str, str]:
-    return (login.user, login.password) if isinstance(login, RedisLogin) else ("", "")

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from queueing.redis.scripts import script
 from runtime.tasks import spawn
 from tests.chaos.history import FaultKind, Gauge
 from tests.chaos.parts import Part
@@ -135,7 +136,10 @@ class RedisBroker:
         workers = 0
         try:
             with self._client(self._master()) as client:
+                run = client.info("server")["run_id"][:16]
                 for key in client.scan_iter("rq:{*}"):
+                    # As a control plane does: no gateway looks at a queue in which it has nothing.
+                    client.eval(script("look").text.decode(), 1, key, "0", "+inf", run, "", "0")
                     held["queued"] += client.hlen(f"{key}:e")
                     for line in ("w", "r", "d"):
                         held[f"in line {line}"] += client.zcard(f"{key}:{line}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from tests.support.dev import Dev, start_dev
 from tests.support.programs import Program, command_line, descendants, gateway, wait_gone
@@ -136,6 +137,11 @@ def test_on_redis_alone_calls_go_through_it_and_its_password_stays_with_the_gate
             }
             assert has_password
             assert all("gateway serve" in line for line in has_password)
+            options = {"username": "gateway", "password": password.decode(), "protocol": 3}
+            with Redis.from_url(dev.ready["redis_url"], **options) as client:
+                users = {link["user"] for link in client.client_list()}
+            assert users == {"gateway", f"worker.local.{dev.ready['function_version_id']}"}
+            assert "redis.unsafe_setting" not in (data / "gateway.log").read_text()
         finally:
             assert dev.program.stop() == 0
         wait_gone(list(family))

@@ -144,7 +144,7 @@ async def running_platform(
             REGION,
             (nats.url,),
         )
-        logins.start()
+        logins.start(tuple)
         stack.push_async_callback(logins.close)
         signer = TokenSigner(os.urandom(32))
         port = free_port()

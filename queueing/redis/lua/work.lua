@@ -22,7 +22,8 @@ for i = 4, #ARGV do
     end
   end
 end
-local wanted = tonumber(ARGV[2])
+-- Not for ever, whatever a worker sends.
+local wanted = math.min(tonumber(ARGV[2]), 1000)
 if wanted <= 0 then
   return call('EXISTS', q .. ':w') == 1 and calls or -calls
 end
