@@ -421,7 +421,7 @@ class PushConsumer(LeaseIntake):
             self._unregister(_ignore)
         lease.nak()
         # A link that was slow to bring an envelope is no standstill, after which all binds again.
-        self._schedule()
+        self._ask_soon()
 
     def _unregister(self, done: Callable[[Reply], None]) -> bool:
         """End all registrations; what was on its way before still arrives."""
