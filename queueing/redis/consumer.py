@@ -417,10 +417,11 @@ class PushConsumer(LeaseReceiver):
             return
         self._held.lapsed += 1
         if self._asked:
-            # Or it would come back at once. `all_read` registers again.
+            # Or it would come back at once, until all has been read.
             self._unregister(_ignore)
-            self._asked = 0
         lease.nak()
+        # A link that was slow to bring an envelope is no standstill, after which all binds again.
+        self._ask_soon()
 
     def _unregister(self, done: Callable[[Reply], None]) -> bool:
         """End all registrations; what was on its way before still arrives."""
