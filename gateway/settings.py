@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from http1.server.limits import ServerLimits
-from queueing.settings import GatewayBrokerSettings
+from queueing.settings import Backend, GatewayBrokerSettings
 from runtime.setting_rules import (
     Above,
     After,
@@ -172,12 +172,14 @@ class AttachSettings(Section):
 
 
 class StoreSettings(Section):
-    """The store: functions, versions, accounts and keys in NATS KV."""
+    """The store: functions, versions, accounts and keys in NATS KV or in Redis."""
 
+    backend: Backend = "nats"
+    """Servers that keep it: those of the section nats or of the section redis."""
     bucket_prefix: Name = "gateway"
     """Prefix of the bucket names."""
     replicas: Replicas = 1
-    """Copies of each bucket in the cluster."""
+    """Copies of each bucket in the NATS cluster; Redis has as many as it has replicas."""
 
 
 class ControlSettings(Section):
@@ -191,6 +193,8 @@ class ControlSettings(Section):
     calls there; empty: the first address of edge.listen."""
     nats_urls: tuple[str, ...] = ()
     """NATS URLs that workers get; empty: nats.urls."""
+    redis_urls: tuple[str, ...] = ()
+    """Redis URLs that workers get, with queue.backend redis; empty: redis.urls."""
     default_account: str = "nvcf-default"
     """Account of the token that POST /v1/admin/keys makes when the request names none."""
     deploy_timeout_s: Annotated[Seconds, Above(0)] = 600.0

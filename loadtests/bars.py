@@ -4,7 +4,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from loadtests.figures import AIOHTTP, BEFORE, FIGURES, GATEWAY, GATEWAY_10, Results
+from loadtests.figures import (
+    AIOHTTP,
+    BEFORE,
+    FIGURES,
+    GATEWAY,
+    GATEWAY_10,
+    ON_NATS,
+    ON_REDIS,
+    Results,
+)
 
 
 class BarOutcome(Enum):
@@ -231,14 +240,14 @@ def _against(title: str, key: str, limit: float, *, at_least: bool = False) -> B
 
 
 AGAINST = (
-    _against("CPU of gateway, agent and nats-server, slots free", "cpu_all", 0.30),
+    _against("CPU of gateway, agent and broker, slots free", "cpu_all", 0.30),
     _against("CPU of the gateway, slots free", "cpu_front", 0.35),
     _against("throughput at 64 connections", "throughput", 3.0, at_least=True),
     _against("p50 at 1 connection", "latency_p50", 0.40),
     _against("p99 at 1 connection", "latency_p99", 0.40),
-    _against("CPU of gateway, agent and nats-server, slots busy", "queued_cpu_all", 0.90),
+    _against("CPU of gateway, agent and broker, slots busy", "queued_cpu_all", 0.90),
     _against("p50 at 64 connections, slots busy", "queued_p50", 0.90),
-    _against("CPU of nats-server, slots busy", "queued_cpu_nats", 0.65),
+    _against("CPU of the broker, slots busy", "queued_cpu_broker", 0.65),
     _against("delay of an event, p50", "sse_p50", 0.55),
     _against("delay of an event, p99", "sse_p99", 0.55),
     _against("CPU of gateway and agent per event", "sse_cpu_all", 0.70),
@@ -249,9 +258,30 @@ AGAINST = (
 """Ratios to the last build in which every invocation went through the queue (``--against``)."""
 
 
+def _of_redis(title: str, key: str, limit: float) -> Bar:
+    row = next(figure.row for figure in FIGURES if figure.key == key)
+    return Bar(
+        f"{title}, times that on NATS",
+        "x",
+        limit,
+        at_least=False,
+        needs=((ON_REDIS, row), (ON_NATS, row)),
+        measure=lambda results: results.ratio(key, ON_REDIS, ON_NATS),
+    )
+
+
+REDIS = (
+    _of_redis("CPU of the broker on Redis", "cpu_broker", 0.50),
+    _of_redis("CPU of gateway and agent on Redis", "cpu_programs", 0.95),
+    _of_redis("p50 at 1 connection on Redis", "latency_p50", 0.85),
+)
+"""Ratios of the queue on Redis to that on NATS (``--queue``)."""
+
+
 def judge(results: Results) -> list[Verdict]:
-    """Return what became of each bar; those of `AGAINST` count only if `BEFORE` was measured."""
-    bars = (*BARS, *AGAINST) if BEFORE in results.systems() else BARS
+    """Return what became of each bar; comparisons count only if what they compare was measured."""
+    systems = results.systems()
+    bars = [*BARS, *(AGAINST if BEFORE in systems else ()), *(REDIS if ON_REDIS in systems else ())]
     return [_judge(bar, results) for bar in bars]
 
 

@@ -14,8 +14,9 @@ from gateway.dev.functions import ACCOUNT
 from gateway.domain.account import Account
 from gateway.domain.lifecycle import register_records
 from gateway.domain.model import AccountKey, Function, Record
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.options import options_at
+from gateway.store.records import Store
 from runtime.ids import new_uuid
 from wire.ids import FunctionId, VersionId
 
@@ -44,9 +45,9 @@ _SPEC = {
 }
 
 
-def fill(nats_url: str, functions: int) -> None:
+def fill(url: str, functions: int) -> None:
     """Write this number of functions. Raises `gateway.errors.StoreUnavailable`."""
-    asyncio.run(_fill(nats_url, functions))
+    asyncio.run(_fill(url, functions))
 
 
 def undeploy(ready: Mapping[str, str]) -> None:
@@ -64,18 +65,17 @@ def undeploy(ready: Mapping[str, str]) -> None:
         return
 
 
-async def _fill(nats_url: str, functions: int) -> None:
-    connection = StoreConnection(NatsOptions(urls=(nats_url,), name="bench"))
-    await connection.open(_CONNECT_WITHIN_S)
+async def _fill(url: str, functions: int) -> None:
+    store = make_store(options_at([url], "bench"))
     try:
-        store = Store(connection)
+        await store.open(_CONNECT_WITHIN_S)
         await _allow(store, functions + _OWN)
         records = _records(functions)
         async with asyncio.TaskGroup() as group:
             for _ in range(_AT_ONCE):
                 group.create_task(_write(store, records))
     finally:
-        await connection.close()
+        await store.close()
 
 
 async def _allow(store: Store, functions: int) -> None:

@@ -17,7 +17,12 @@ GATEWAY_10 = "gateway-10"
 """The gateway with 10 functions in its store, compared with one that has very many."""
 BEFORE = "before"
 """The gateway of an older revision, with ``--against``."""
-SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, BEFORE, GATEWAY)
+ON_NATS = "on-nats"
+"""The gateway with every call through the queue, on NATS, with ``--queue``."""
+ON_REDIS = "on-redis"
+"""The same with the queue on Redis."""
+BACKENDS = (ON_NATS, ON_REDIS)
+SYSTEMS = (DIRECT, NGINX, AIOHTTP, GATEWAY_10, BEFORE, GATEWAY, *BACKENDS)
 
 ROWS = {
     "latency": "Small invocation, 1 connection",
@@ -37,7 +42,7 @@ ROWS = {
 ONLY_SYSTEMS = {
     "http2": (GATEWAY,),
     "grpc": (GATEWAY,),
-    "queued": (BEFORE, GATEWAY),
+    "queued": (BEFORE, GATEWAY, *BACKENDS),
     "idle": (BEFORE, GATEWAY),
     "held": (NGINX, AIOHTTP, BEFORE, GATEWAY),
     "streams": (GATEWAY,),
@@ -45,10 +50,14 @@ ONLY_SYSTEMS = {
     "many": (GATEWAY_10, GATEWAY),
 }
 """The systems of a row that is not measured for all."""
+_OF_BACKENDS = frozenset({"latency", "throughput", "queued"})
+"""The rows of `BACKENDS`: what the queue has to do with."""
 
 
 def is_measured(row: str, system: str) -> bool:
     """Return whether the row says something about this system."""
+    if system in BACKENDS and row not in _OF_BACKENDS:
+        return False
     return system in ONLY_SYSTEMS.get(row, SYSTEMS)
 
 
@@ -75,23 +84,25 @@ FIGURES = (
     Figure("throughput", "throughput", "throughput", "req/s"),
     Figure("cpu_front", "throughput", "CPU, gateway or proxy", "µs/req", 1),
     Figure("cpu_agent", "throughput", "CPU, worker agent", "µs/req", 1),
-    Figure("cpu_nats", "throughput", "CPU, nats-server", "µs/req", 1),
-    Figure("cpu_all", "throughput", "CPU, gateway, worker agent, nats-server", "µs/req", 1),
+    Figure("cpu_broker", "throughput", "CPU, broker", "µs/req", 1),
+    Figure("cpu_programs", "throughput", "CPU, gateway, worker agent", "µs/req", 1),
+    Figure("cpu_all", "throughput", "CPU, gateway, worker agent, broker", "µs/req", 1),
     Figure("cpu_inference", "throughput", "CPU, inference server", "µs/req", 1),
     Figure("http2_throughput", "http2", "throughput", "req/s"),
     Figure("http2_ratio", "http2", "throughput, times that of HTTP/1.1", "x", 2),
     Figure("http2_cpu_front", "http2", "CPU, gateway", "µs/req", 1),
     Figure("http2_cpu_ratio", "http2", "CPU, gateway, times that of HTTP/1.1", "x", 2),
     Figure("grpc_throughput", "grpc", "throughput", "calls/s"),
-    Figure("grpc_cpu_all", "grpc", "CPU, gateway, worker agent, nats-server", "µs/call", 1),
+    Figure("grpc_cpu_all", "grpc", "CPU, gateway, worker agent, broker", "µs/call", 1),
     Figure("grpc_cpu_ratio", "grpc", "the same, times that over HTTP/1.1", "x", 2),
     Figure("queued_throughput", "queued", "throughput", "req/s"),
     Figure("queued_p50", "queued", "p50", "ms", 2),
     Figure("queued_p99", "queued", "p99", "ms", 2),
     Figure("queued_cpu_front", "queued", "CPU, gateway", "µs/req", 1),
     Figure("queued_cpu_agent", "queued", "CPU, worker agent", "µs/req", 1),
-    Figure("queued_cpu_nats", "queued", "CPU, nats-server", "µs/req", 1),
-    Figure("queued_cpu_all", "queued", "CPU, gateway, worker agent, nats-server", "µs/req", 1),
+    Figure("queued_cpu_broker", "queued", "CPU, broker", "µs/req", 1),
+    Figure("queued_cpu_programs", "queued", "CPU, gateway, worker agent", "µs/req", 1),
+    Figure("queued_cpu_all", "queued", "CPU, gateway, worker agent, broker", "µs/req", 1),
     Figure("sse_rate", "sse", "events/s, slowest stream", "/s"),
     Figure("sse_share", "sse", "share of the asked rate, slowest stream", "%", 1),
     Figure("sse_p50", "sse", "delay p50", "µs"),

@@ -18,7 +18,7 @@ class Role(Enum):
 
     FRONT = "front"
     AGENT = "agent"
-    NATS = "nats"
+    BROKER = "broker"
     INFERENCE = "inference"
     OTHER = "other"
 
@@ -42,6 +42,7 @@ class Process(NamedTuple):
     rss_bytes: int
 
 
+_BROKERS = frozenset({"nats-server", "valkey-server", "redis-server"})
 _SERVERS = frozenset({"loadtests.peers.inference", "loadtests.peers.grpc_server"})
 
 
@@ -79,8 +80,9 @@ def role_of(argv: Sequence[str]) -> Role:
     if not argv:
         return Role.OTHER
     names = [word.rpartition("/")[2] for word in argv]
-    if names[0] == "nats-server":
-        return Role.NATS
+    # Redis and Valkey write their address into their command line, after a blank.
+    if names[0].partition(" ")[0] in _BROKERS:
+        return Role.BROKER
     if names[0].startswith("nginx") or "loadtests.peers.proxy" in names:
         return Role.FRONT
     if not _SERVERS.isdisjoint(names):

@@ -25,6 +25,7 @@ from loadtests.bars import judge
 from loadtests.children import Children, StartError
 from loadtests.errors import MeasurementError
 from loadtests.figures import (
+    BACKENDS,
     BEFORE,
     GATEWAY_10,
     NGINX,
@@ -226,7 +227,10 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", choices=[*ROWS], metavar="ROW", help=f"of {', '.join(ROWS)}"
     )
     parser.add_argument(
-        "--system", action="append", choices=SYSTEMS, help="measure only these; may be repeated"
+        "--system",
+        action="append",
+        choices=[name for name in SYSTEMS if name not in BACKENDS],
+        help="measure only these; may be repeated",
     )
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
     parser.add_argument("--held", type=int, default=5000, help="requests held open (5000)")
@@ -243,6 +247,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="REVISION",
         help="measure the gateway of this git revision beside this one, and compare the two",
     )
+    parser.add_argument(
+        "--queue",
+        choices=["redis"],
+        help="measure the gateway with every call through a queue on Redis beside one on NATS, and "
+        "compare the two; without --system nothing else",
+    )
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     return parser.parse_args(words)
 
@@ -250,7 +260,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     """Return the plan and notes about what was left out. Raises CannotMeasureError."""
     rows = tuple(row for row in ROWS if row in (arguments.only or ROWS))
-    chosen = tuple(name for name in SYSTEMS if name in (arguments.system or SYSTEMS))
+    chosen = _systems(arguments)
     if arguments.functions:
         chosen = tuple(name for name in SYSTEMS if name in {*chosen, GATEWAY_10})
     else:
@@ -290,6 +300,16 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         against=arguments.against,
     )
     return plan, notes
+
+
+def _systems(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the systems that the options name, those of ``--queue`` only with it."""
+    others = [name for name in SYSTEMS if name not in BACKENDS]
+    if arguments.queue:
+        wanted = {*(arguments.system or ()), *BACKENDS}
+    else:
+        wanted = set(arguments.system or others) - set(BACKENDS)
+    return tuple(name for name in SYSTEMS if name in wanted)
 
 
 def _raise_descriptor_limit() -> int:

@@ -14,9 +14,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from redis import Redis
+
 from loadtests import catalog, proc
 from loadtests.children import Child, Children, StartError
-from loadtests.figures import AIOHTTP, BEFORE, DIRECT, GATEWAY, GATEWAY_10, NGINX
+from loadtests.figures import (
+    AIOHTTP,
+    BEFORE,
+    DIRECT,
+    GATEWAY,
+    GATEWAY_10,
+    NGINX,
+    ON_NATS,
+    ON_REDIS,
+)
 from loadtests.peers import nginx
 
 SLOTS = 128
@@ -30,7 +41,7 @@ _KEPT_LOG_BYTES = 64 * 1024
 _NEEDED_ROLES = {
     proc.Role.FRONT: "gateway serve",
     proc.Role.AGENT: "worker-agent",
-    proc.Role.NATS: "nats-server",
+    proc.Role.BROKER: "nats-server or valkey-server",
     proc.Role.INFERENCE: "loadtests.peers.inference",
 }
 
@@ -44,7 +55,8 @@ class Target:
     """A running system.
 
     ``headers`` are sent with every request. ``inference_port`` is the port of its inference server.
-    ``nats_url`` is empty for a system without a queue. ``ready_s`` is the gateway's start-up time.
+    ``nats_url`` is empty for a system without a queue in NATS. ``ready_s`` is the gateway's
+    start-up time.
     """
 
     name: str
@@ -99,6 +111,8 @@ def running(
         GATEWAY_10: partial(_gateway, GATEWAY_10, 10, _HERE, slots),
         BEFORE: partial(_gateway, BEFORE, functions, before, slots),
         GATEWAY: partial(_gateway, GATEWAY, functions, _HERE, slots),
+        ON_NATS: partial(_gateway, ON_NATS, functions, _HERE, slots, queue="nats"),
+        ON_REDIS: partial(_gateway, ON_REDIS, functions, _HERE, slots, queue="redis"),
     }
     with TemporaryDirectory(prefix="bench-") as folder:
         started: list[Child] = []
@@ -209,14 +223,26 @@ def _aiohttp(run: _Run, _: Path) -> Target:
     return Target(AIOHTTP, port, (), (inference.pid, child.pid), upstream)
 
 
-def _gateway(name: str, functions: int, tree: Path, slots: int, run: _Run, folder: Path) -> Target:
+def _gateway(
+    name: str,
+    functions: int,
+    tree: Path,
+    slots: int,
+    run: _Run,
+    folder: Path,
+    *,
+    queue: str = "",
+) -> Target:
+    """Start a gateway; with ``queue``, every call goes through the queue, on that broker."""
     if functions:
-        child, ready = _dev(name, tree, slots, run, folder)
-        catalog.fill(ready["nats_url"], functions)
+        child, ready = _dev(name, tree, slots, run, folder, queue=queue)
+        catalog.fill(_store_url(ready, folder / _DATA), functions)
         catalog.undeploy(ready)
         if not child.terminate():
             raise StartError("gateway dev does not end")
-    child, ready = _dev(name, tree, slots, run, folder)
+    child, ready = _dev(name, tree, slots, run, folder, queue=queue)
+    if queue == "redis":
+        _keep_in_memory(_store_url(ready, folder / _DATA))
     headers = _headers(ready)
     processes = proc.tree([child.pid])
     roles = {process.role: process for process in processes}
@@ -228,9 +254,23 @@ def _gateway(name: str, functions: int, tree: Path, slots: int, run: _Run, folde
     if port is None:
         raise StartError(f"no port in invocation_url {ready['invocation_url']!r}")
     inference_port = proc.port_of(roles[proc.Role.INFERENCE].argv)
-    nats_url = ready["nats_url"]
+    nats_url = ready.get("nats_url", "")
     ready_s = _ready_s(processes, folder, functions)
     return Target(name, port, headers, (child.pid,), inference_port, nats_url, ready_s)
+
+
+def _store_url(ready: dict[str, str], folder: Path) -> str:
+    """Return the URL of the broker, which holds the store too, with the login that it needs."""
+    if "redis_url" not in ready:
+        return ready["nats_url"]
+    password = (folder / "redis" / "gateway.password").read_text()
+    return ready["redis_url"].replace("//", f"//gateway:{password}@")
+
+
+def _keep_in_memory(url: str) -> None:
+    """Switch the append-only file off: a queue in JetStream is in memory too."""
+    with closing(Redis.from_url(url)) as client:
+        client.config_set("appendonly", "no")
 
 
 def _headers(ready: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -254,13 +294,19 @@ def _dev(
     run: _Run,
     folder: Path,
     inference: list[str] | None = None,
+    *,
+    queue: str = "",
 ) -> tuple[Child, dict[str, str]]:
     """Start `gateway dev`; return it and the content of its ready file.
 
-    ``inference`` are the options for its inference server.
+    ``inference`` are the options for its inference server, ``queue`` is as for `_gateway`.
     """
     ready_file = folder / "ready.json"
-    command = [*_python(tree), "-m", "gateway", "dev", "--ready-file", str(ready_file)]
+    python = _python(tree)
+    if queue:
+        python = ["env", "GATEWAY_QUEUE__DIRECT=false", *python]
+    command = [*python, "-m", "gateway", "dev", "--ready-file", str(ready_file)]
+    command += ["--queue", queue] if queue else []
     command += _inference_options() if inference is None else inference
     command += ["--concurrency", str(slots), "--port", "0"]
     command += ["--data-dir", str(folder / _DATA), "--grace", str(_GRACE_S)]

@@ -4,15 +4,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtests.bars import BarOutcome, Verdict
-from loadtests.figures import BEFORE, FIGURES, GATEWAY, ROWS, Figure, Results
+from loadtests.figures import (
+    BEFORE,
+    FIGURES,
+    GATEWAY,
+    ON_NATS,
+    ON_REDIS,
+    ROWS,
+    Figure,
+    Results,
+)
 from loadtests.stats import Spread
 
 _FAILED = "failed"
 _NONE = "-"
+_COMPARISONS = (
+    ("This build, times the one before", GATEWAY, BEFORE),
+    ("Queue on Redis, times that on NATS", ON_REDIS, ON_NATS),
+)
 
 
 def render(results: Results, verdicts: Sequence[Verdict]) -> str:
-    """Return the table: figures, what became of those of `BEFORE`, bars, failures."""
+    """Return the table: figures, comparisons of two systems, bars, failures."""
     systems = results.systems()
     lines: list[tuple[str, ...]] = [("", "", *systems)]
     for row, title in ROWS.items():
@@ -25,8 +38,9 @@ def render(results: Results, verdicts: Sequence[Verdict]) -> str:
             lines.append((title, "", *("" for _ in systems)))
             lines += [line for line in cells if any(cell != _NONE for cell in line[2:])]
     parts = [_aligned(lines)]
-    if changes := _changes(results):
-        parts.append("This build, times the one before\n" + _aligned(changes))
+    for title, system, to in _COMPARISONS:
+        if changes := _changes(results, system, to):
+            parts.append(f"{title}\n{_aligned(changes)}")
     parts.append(_bars(verdicts))
     if results.failures:
         parts.append(
@@ -46,11 +60,11 @@ def _cell(results: Results, system: str, figure: Figure) -> str:
     return _NONE if spread is None else _range(spread, figure.decimals)
 
 
-def _changes(results: Results) -> list[tuple[str, ...]]:
+def _changes(results: Results, system: str, to: str) -> list[tuple[str, ...]]:
     return [
         (f"  {ROWS[figure.row]}: {figure.title}", "x", _range(ratios, 3))
         for figure in FIGURES
-        if not figure.added and (ratios := results.ratios(figure.key, GATEWAY, BEFORE)) is not None
+        if not figure.added and (ratios := results.ratios(figure.key, system, to)) is not None
     ]
 
 

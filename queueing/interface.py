@@ -8,7 +8,7 @@ A backend implements two entry points: `GatewayBroker` for a gateway process and
 a worker. `queueing.open` makes them from settings. Times are seconds, subjects and payloads bytes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -369,8 +369,12 @@ class Bus(Protocol):
 class WorkerCredentials(Protocol):
     """Credentials for workers at the broker. Every method may raise `QueueUnavailable`."""
 
-    def start(self) -> None:
-        """Begin to connect to the server that stores credentials."""
+    def start(self, deployed: Callable[[], Iterable[str]]) -> None:
+        """Begin to connect to the server that stores credentials.
+
+        ``deployed`` returns the versions that may have workers: at a server that has lost their
+        credentials they are made again.
+        """
 
     async def close(self) -> None:
         """End that connection."""
@@ -397,6 +401,13 @@ class ConnectionListener(Protocol):
 
     def disconnected(self) -> None:
         """The connection is lost; no response arrives to what was sent on it."""
+
+
+class LoginListener(ConnectionListener, Protocol):
+    """The same, of a connection with a login that the platform gave."""
+
+    def refused(self) -> None:
+        """The broker does not know the login any more. Called at each attempt to connect."""
 
 
 class GatewayBroker(Protocol):
@@ -442,7 +453,7 @@ class WorkerBroker(Protocol):
     def is_connected(self) -> bool:
         """Whether a message can be sent now."""
 
-    def add_listener(self, listener: ConnectionListener) -> None:
+    def add_listener(self, listener: LoginListener) -> None:
         """Report all changes of the connection from now on to ``listener``."""
 
     def consumer(

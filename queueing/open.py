@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from queueing.interface import EmbeddedBroker, GatewayBroker, WorkerBroker
-from queueing.settings import GatewayBrokerSettings, WorkerBrokerSettings
+from queueing.settings import Backend, GatewayBrokerSettings, WorkerBrokerSettings
 from runtime.metrics import MetricRegistry
 
 
-def broker_name(settings: GatewayBrokerSettings | WorkerBrokerSettings) -> str:  # noqa: ARG001
+def broker_name(settings: GatewayBrokerSettings | WorkerBrokerSettings) -> str:
     """Return the name of the broker that ``settings`` choose, for people."""
-    return "NATS"
+    return {"nats": "NATS", "redis": "Redis"}[settings.queue.backend]
 
 
 def open_gateway_broker(
@@ -28,6 +28,10 @@ def open_gateway_broker(
     ``process`` is the number in the request ids of this process, ``worker_urls`` are the broker's
     addresses for workers, empty if they are those in ``settings``. Call it in a running loop.
     """
+    if settings.queue.backend == "redis":
+        from queueing.redis.gateway import RedisGatewayBroker  # noqa: PLC0415
+
+        return RedisGatewayBroker(settings.redis, settings.queue, registry, process, worker_urls)
     from queueing.nats.gateway import NatsGatewayBroker  # noqa: PLC0415
 
     return NatsGatewayBroker(settings.nats, settings.queue, registry, process, worker_urls)
@@ -45,6 +49,10 @@ def open_worker_broker(
     ``login`` returns the login that the platform gave last, from `read_worker_login`, or `None`
     for the one in ``settings``. Call it in a running loop.
     """
+    if settings.queue.backend == "redis":
+        from queueing.redis.worker import RedisWorkerBroker  # noqa: PLC0415
+
+        return RedisWorkerBroker(settings.redis, version_id, instance_id, registry, login)
     from queueing.nats.worker import NatsWorkerBroker  # noqa: PLC0415
 
     return NatsWorkerBroker(settings.nats, version_id, instance_id, registry, login)
@@ -56,16 +64,24 @@ def read_worker_login(response: Mapping[str, object]) -> object | None:
     It is opaque: only `open_worker_broker` uses it. Raises KeyError, TypeError or ValueError for
     a login that cannot be used.
     """
-    from queueing.nats.accounts.document import read_login  # noqa: PLC0415
+    if "redis" in response:
+        from queueing.redis import accounts  # noqa: PLC0415
 
-    return read_login(response)
+        return accounts.read_login(response)
+    from queueing.nats.accounts import document  # noqa: PLC0415
+
+    return document.read_login(response)
 
 
-def embedded_broker(folder: Path, host: str, port: int) -> EmbeddedBroker:
+def embedded_broker(folder: Path, host: str, port: int, backend: Backend) -> EmbeddedBroker:
     """Return a broker to run as a child process, with its files in ``folder``.
 
-    With ``port`` 0 it chooses one. Raises `queueing.interface.EmbeddedBrokerError` and OSError.
+    With ``port`` 0 it gets a free one. Raises `queueing.interface.EmbeddedBrokerError` and OSError.
     """
-    from queueing.nats import embedded  # noqa: PLC0415
+    if backend == "redis":
+        from queueing.redis import embedded as redis  # noqa: PLC0415
 
-    return embedded.embedded_broker(folder, host, port)
+        return redis.embedded_broker(folder, host, port)
+    from queueing.nats import embedded as nats  # noqa: PLC0415
+
+    return nats.embedded_broker(folder, host, port)

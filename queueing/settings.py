@@ -3,12 +3,14 @@
 A new backend adds its section to both classes at the end, and nowhere else in the programs.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
-from runtime.setting_rules import AtLeast, AtMost
+from queueing.redis.settings import GatewayRedisSettings, WorkerRedisSettings
+from runtime.setting_rules import Above, AtLeast, AtMost
 from runtime.settings import Name, Seconds, Section
 
+Backend = Literal["nats", "redis"]
 Count = Annotated[int, AtLeast(1)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
 QueueReplicas = Annotated[int, AtLeast(0), AtMost(5)]
@@ -17,6 +19,8 @@ QueueReplicas = Annotated[int, AtLeast(0), AtMost(5)]
 class QueueSettings(Section):
     """The function queues, one per function version and region."""
 
+    backend: Backend = "nats"
+    """What holds the queues: nats is NATS JetStream, redis is Redis or Valkey."""
     region: Name = "local"
     """Region in the names of queues, and the value of the header nvcf-invocation-region."""
     max_messages: Count = 100_000
@@ -29,17 +33,31 @@ class QueueSettings(Section):
     """Whether a worker with a free slot and nothing in its queue gets a call at once, over a
     channel that it keeps to each gateway process; false: every call goes through the queue."""
     replicas: QueueReplicas = 0
-    """Copies of each queue in the broker's cluster; 0: three in a cluster, else one."""
+    """Copies of each queue in a NATS cluster; 0: three in a cluster, else one."""
+
+
+class WorkerQueueSettings(Section):
+    """The function's queue."""
+
+    backend: Backend = "nats"
+    """What holds the queue: nats is NATS JetStream, redis is Redis or Valkey."""
+    region: Name = "local"
+    """Region in stream and subject names; must equal that of the gateways."""
+    progress_s: Annotated[Seconds, Above(0)] = 10.0
+    """Time between two renewals of a lease, which ends after 30 s without; at most 0.4 of it."""
 
 
 class GatewayBrokerSettings(Section):
     """The gateway's sections about the queue and its broker."""
 
     nats: GatewayNatsSettings = GatewayNatsSettings()
+    redis: GatewayRedisSettings = GatewayRedisSettings()
     queue: QueueSettings = QueueSettings()
 
 
 class WorkerBrokerSettings(Section):
-    """The worker agent's section about the queue's broker."""
+    """The worker agent's sections about the queue and its broker."""
 
     nats: WorkerNatsSettings = WorkerNatsSettings()
+    redis: WorkerRedisSettings = WorkerRedisSettings()
+    queue: WorkerQueueSettings = WorkerQueueSettings()

@@ -25,7 +25,7 @@ LOST_AFTER_S = 5.0
 class Heartbeat:
     """The registration at ``control.url``; without that setting it does nothing.
 
-    A `worker_agent.registration.Worker` and a `queueing.interface.ConnectionListener`.
+    A `worker_agent.registration.Worker` and a `queueing.interface.LoginListener`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Heartbeat:
         if self._broker is not None and self.login() is not None:
             await self._broker.renew()
 
-    # ConnectionListener
+    # LoginListener
 
     def connected(self) -> None:
         """Requests can arrive; the first time is reported at once."""
@@ -125,6 +125,11 @@ class Heartbeat:
     def disconnected(self) -> None:
         """No requests can arrive; a later heartbeat reports it if that does not change soon."""
         self._lost_at = self._clock()
+
+    def refused(self) -> None:
+        """The broker has lost the login, or it ended while the API was away."""
+        if self._registration is not None:
+            self._registration.renew_soon()
 
 
 async def _attempt(registration: Registration) -> ConnectResult | ConnectError:

@@ -30,6 +30,8 @@ HEARTBEATS_PER_LEASE = 3
 LAST_HEARTBEAT_S = 2.0
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 5.0
+_RENEW_MIN_S = 2.0
+"""The time between two renewals that the broker's refusals ask for, at least."""
 _MAX_RESPONSE_BYTES = 65_536
 _IDLE_S = 15.0
 """Longer than the time between two heartbeats, so that they share a connection."""
@@ -187,6 +189,7 @@ class Registration:
         self._worker = worker
         self._read_login = read_login
         self._changed = asyncio.Event()
+        self._is_due = asyncio.Event()
         self._response: ConnectResult | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_reachable = True
@@ -226,6 +229,10 @@ class Registration:
     def changed(self) -> None:
         """Send a heartbeat at once: health, slots or stopping have changed."""
         self._changed.set()
+
+    def renew_soon(self) -> None:
+        """Renew token and login, but not more often than every few seconds."""
+        self._is_due.set()
 
     async def stop(self) -> None:
         """Send a last heartbeat and end."""
@@ -285,8 +292,12 @@ class Registration:
             self._worker.concurrency_requested(concurrency)
 
     async def _renew(self) -> None:
+        paused_s = 0.0
         while True:
-            await asyncio.sleep(_spread(self.response.expires_s / 2))
+            half_s = self.response.expires_s / 2
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_spread(half_s - paused_s)):
+                    await self._is_due.wait()
             delay_s = _RETRY_MIN_S
             while True:
                 try:
@@ -299,6 +310,9 @@ class Registration:
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
             await self._worker.login_renewed()
+            paused_s = min(_RENEW_MIN_S, self.response.expires_s / 4)
+            await asyncio.sleep(paused_s)
+            self._is_due.clear()
 
     def _log_unreachable(self, error: ConnectError) -> None:
         """Log the first failed heartbeat in a row, not every one."""

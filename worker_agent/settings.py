@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
 from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, SecretText
-from runtime.settings import Address, Name, Seconds, Section
+from runtime.settings import Address, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
 from wire.worker_api import MAX_CONCURRENCY
@@ -60,7 +60,7 @@ class InstanceSettings(Section):
     """The instance that this agent belongs to; all but id become headers of every request."""
 
     id: Text = ""
-    """Instance id; part of the NATS client name and inbox, and sent to control.url."""
+    """Instance id; part of the name of the client at the broker, and sent to control.url."""
     type: Text = ""
     """Sent as NVCF-INSTANCETYPE."""
     backend: Text = ""
@@ -130,7 +130,7 @@ class HealthSettings(Section):
 
 
 class ControlSettings(Section):
-    """The gateway's REST API, where the agent registers and gets its NATS login."""
+    """The gateway's REST API, where the agent registers and gets its login for the broker."""
 
     url: Annotated[
         str, Matching(r"(https?://[!-~]+)?", "be an http:// or https:// URL, or empty")
@@ -140,15 +140,6 @@ class ControlSettings(Section):
     """First worker token of this instance; the API renews it. Required with url."""
     timeout_s: Annotated[Seconds, Above(0)] = 5.0
     """Time for one call."""
-
-
-class QueueSettings(Section):
-    """The function's queue."""
-
-    region: Name = "local"
-    """Region in stream and subject names; must equal that of the gateways."""
-    progress_s: Annotated[Seconds, Above(0)] = 10.0
-    """Time between two renewals of a lease, which ends after 30 s without; at most 0.4 of it."""
 
 
 class AttachSettings(Section):
@@ -190,14 +181,13 @@ class LogSettings(Section):
 
 
 class WorkerSettings(WorkerBrokerSettings):
-    """All settings of the worker agent; the section of the queue's broker is inherited."""
+    """All settings of the worker agent; the sections of the queue and its broker are inherited."""
 
     function: FunctionSettings
     instance: InstanceSettings = InstanceSettings()
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
     control: ControlSettings = ControlSettings()
-    queue: QueueSettings = QueueSettings()
     attach: AttachSettings = AttachSettings()
     admin: AdminSettings = AdminSettings()
     drain: DrainSettings = DrainSettings()

@@ -20,7 +20,7 @@ MASTER_NAME = "master-key"
 
 
 class DocumentStore(Protocol):
-    """Documents that are not records (`gateway.store.nats_kv.Store`).
+    """Documents that are not records (`gateway.store.records.Store`).
 
     Every method may raise `StoreUnavailable`; a write raises `Conflict` if the stored revision is
     not the given one.

@@ -25,7 +25,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect
@@ -142,7 +142,9 @@ class ControlPlane:
         Raises `MasterKeyError`.
         """
         if self._worker_credentials is not None:
-            self._worker_credentials.start()
+            self._worker_credentials.start(
+                lambda: [one.version_id for one in self.catalog.deployments()]
+            )
             stack.push_async_callback(self._worker_credentials.close)
         await self._store.prepare()
         secret = await self._master.begin(self._store)

@@ -10,7 +10,7 @@ from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
 from gateway.store.meta import MetaFollower
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 
 if TYPE_CHECKING:
     from gateway.auth.jwks import JwksFetcher

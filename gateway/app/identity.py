@@ -17,7 +17,7 @@ from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.lifecycle import timestamp
 from gateway.store.account_store import AccountStores, WaitUntilShown
 from gateway.store.credential_store import CredentialStore
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from runtime.ids import new_uuid
 
 

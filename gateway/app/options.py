@@ -13,9 +13,14 @@ from gateway.settings import (
     UploadSettings,
     WebSocketSettings,
 )
-from gateway.store.connection import NatsOptions
+from gateway.store.options import NatsOptions, RedisStoreOptions, StoreOptions
 from http1.server.limits import ServerLimits
+from queueing.settings import Backend
+from runtime.setting_rules import SecretText
 from wire.deadlines import MAX_INVOCATION_S
+
+_STORE_CLIENT = "gateway-store"
+"""The name that the store's connections give themselves at the servers."""
 
 
 def edge_limits(edge: EdgeSettings) -> ServerLimits:
@@ -57,15 +62,30 @@ def attach_limits(attach: AttachSettings) -> ServerLimits:
     )
 
 
-def store_options(settings: GatewaySettings) -> NatsOptions:
-    """Return the options of the store's connection; the store is in NATS KV."""
-    servers = settings.nats
+def store_options(settings: GatewaySettings, backend: Backend | None = None) -> StoreOptions:
+    """Return the options of the store's connection, by default at the configured backend."""
+    if (backend or settings.store.backend) == "redis":
+        redis = settings.redis
+        return RedisStoreOptions(
+            urls=redis.urls,
+            name=_STORE_CLIENT,
+            user=redis.user or None,
+            password=_secret(redis.password),
+            sentinel_master=redis.sentinel_master,
+            sentinel_password=_secret(redis.sentinel_password),
+            ca_file=redis.ca_file,
+        )
+    nats = settings.nats
     return NatsOptions(
-        urls=servers.urls,
-        name="gateway-store",
-        user=servers.user or None,
-        password=servers.password.get_secret_value() if servers.password else None,
-        token=servers.token.get_secret_value() if servers.token else None,
-        credentials_file=servers.credentials_file,
-        ca_file=servers.ca_file,
+        urls=nats.urls,
+        name=_STORE_CLIENT,
+        user=nats.user or None,
+        password=_secret(nats.password),
+        token=_secret(nats.token),
+        credentials_file=nats.credentials_file,
+        ca_file=nats.ca_file,
     )
+
+
+def _secret(text: SecretText | None) -> str | None:
+    return text.get_secret_value() if text else None

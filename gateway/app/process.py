@@ -50,9 +50,8 @@ from gateway.routing.cross_origin import CrossOrigin
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from gateway.settings import AttachSettings, GatewaySettings
-from gateway.store.connection import StoreConnection
-from gateway.store.nats_kv import Store
-from gateway.store.shared_numbers import SharedNumbers
+from gateway.store.open import make_store
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.health import ProcessHealth
@@ -126,16 +125,21 @@ class GatewayProcess:
             sys.stdout.fileno(), render=None if settings.log.format == "json" else logs.as_text
         )
         self._number = int.from_bytes(os.urandom(2)) % MAX_PROCESSES
+        control = settings.control
         self._broker = open_gateway_broker(
-            settings, self._number, self._registry, settings.control.nats_urls
+            settings,
+            self._number,
+            self._registry,
+            control.redis_urls if settings.queue.backend == "redis" else control.nats_urls,
         )
         self._queue = self._broker.queue
         self._model = ReadModel()
         self._cross_origin = CrossOrigin(
             self._model, PagePolicy(frozenset(settings.edge.cors_origins))
         )
-        self._store_connection = StoreConnection(store_options(settings))
-        store = Store(self._store_connection, settings.store.bucket_prefix, settings.store.replicas)
+        self._store = make_store(
+            store_options(settings), settings.store.bucket_prefix, settings.store.replicas
+        )
         self._attach = AttachEndpoint(time.monotonic)
         access = AccessLog(self._lines, time.time) if settings.log.access else None
         wake = WakePublisher(self._broker.bus, time.monotonic).publish
@@ -144,15 +148,7 @@ class GatewayProcess:
         )
         self._channels = self._make_channels()
         self._direct = self._make_direct()
-        self._rates = RateLimits(
-            SharedNumbers(
-                self._store_connection,
-                settings.store.bucket_prefix,
-                settings.store.replicas,
-                2 * MAX_PERIOD_S,
-            ),
-            time.time_ns,
-        )
+        self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
         self._requests = RequestLocator(
@@ -162,13 +158,15 @@ class GatewayProcess:
             settings.queue.region,
             self._number,
         )
-        self._control = self._make_control(store, index, sockets)
+        self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
             self._watcher = self._control.watcher
             self._credentials = self._control.credentials
         else:
-            self._watcher = Watcher(store, self._model)
-            self._credentials = CredentialChecker(store, self._model, jwt_options(settings.jwt))
+            self._watcher = Watcher(self._store, self._model)
+            self._credentials = CredentialChecker(
+                self._store, self._model, jwt_options(settings.jwt)
+            )
         self._admission = Admission(
             self._credentials.authenticate,
             Router(self._model, random.random),
@@ -345,10 +343,10 @@ class GatewayProcess:
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
         self._credentials.start()
-        stack.push_async_callback(self._store_connection.close)
+        stack.push_async_callback(self._store.close)
         stack.push_async_callback(self._watcher.stop)
         stack.push_async_callback(self._credentials.stop)
-        opening = spawn(self._store_connection.open(), "store.open")
+        opening = spawn(self._store.open(), "store.open")
         stack.callback(opening.cancel)
 
     def _dispatcher(self, target_uri: str, api: ApiProxy | None) -> Dispatcher:

@@ -20,7 +20,7 @@ from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
 from gateway.provision.wake_requests import WakeSubscriber
 from gateway.settings import ClusterSettings, ProvisionSettings
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from queueing.interface import GatewayBroker
 from runtime.ids import new_uuid
 

@@ -12,7 +12,7 @@ from gateway.api import bootstrap
 from gateway.auth.bootstrap import RANDOM_BYTES
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, print_text, say
-from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
+from gateway.cli.store_access import ConfigOption, StoreUrlOption, with_store
 from gateway.domain.lifecycle import timestamp
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ def group() -> None:
 
 @app.command("reset")
 def reset(
-    config: ConfigOption = None, nats_url: NatsUrlOption = None, as_json: JsonOption = False
+    config: ConfigOption = None, store_url: StoreUrlOption = None, as_json: JsonOption = False
 ) -> None:
     """Create a new bootstrap secret, replace the old one and print it. It is shown only once.
 
@@ -39,7 +39,7 @@ def reset(
     """
     at = timestamp(time.time())
     random = secrets.token_bytes(RANDOM_BYTES)
-    secret = with_store(config, nats_url, lambda store: bootstrap.reset(store, random, at))
+    secret = with_store(config, store_url, lambda store: bootstrap.reset(store, random, at))
     if as_json:
         print_json({"secret": secret, "createdAt": at})
         return

@@ -30,7 +30,7 @@ from gateway.store.names import (
     SECRETS,
     record_at,
 )
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 
 FORMAT = "gateway-store"
 VERSION = 1

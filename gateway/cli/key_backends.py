@@ -29,7 +29,7 @@ from gateway.domain.model import (
     resources_of,
 )
 from gateway.settings import API_KEY_VARIABLE
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from runtime.ids import new_uuid
 
 _PATH = "/v1/keys"
@@ -79,7 +79,7 @@ class ApiKeyBackend:
     def create(self, request: KeyRequest) -> Json:
         if request.subject is not None:
             raise usage(
-                "--subject is for keys created in the store (--config or --nats-url). Over the "
+                "--subject is for keys created in the store (--config or --store-url). Over the "
                 "API, a key has the subject of the credential that creates it."
             )
         # The service of the scopes is left out: it defaults to the one that is called.
@@ -127,11 +127,11 @@ class ApiKeyBackend:
 class StoreKeyBackend:
     """All keys, in the store. Write access to the key bucket is the only permission needed."""
 
-    def __init__(self, config: Path | None, nats_urls: list[str] | None) -> None:
+    def __init__(self, config: Path | None, store_urls: list[str] | None) -> None:
         self._config = config
-        self._nats_urls = nats_urls
+        self._store_urls = store_urls
         # Without these options it may be the API that was meant.
-        self._advice = "" if config or nats_urls else _OVER_THE_API
+        self._advice = "" if config or store_urls else _OVER_THE_API
 
     def create(self, request: KeyRequest) -> Json:
         if request.account is None:
@@ -188,7 +188,7 @@ class StoreKeyBackend:
         return _from_record(self._use(revoke))
 
     def _use(self, use: Callable[[Store], Awaitable[Result]]) -> Result:
-        return with_store(self._config, self._nats_urls, use, advice=self._advice)
+        return with_store(self._config, self._store_urls, use, advice=self._advice)
 
 
 async def _with_ids(api: ApiClient, function: str) -> str:

@@ -12,7 +12,7 @@ from gateway.cli.errors import CommandError, fail
 from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, StoreKeyBackend
 from gateway.cli.options import DEFAULT_URL, JsonOption, UrlOption, api_target
 from gateway.cli.output import print_json, print_members, print_text, say
-from gateway.cli.store_access import ConfigOption, NatsUrlOption
+from gateway.cli.store_access import ConfigOption, StoreUrlOption
 from gateway.domain.principal import INVOKE
 from gateway.settings import API_KEY_VARIABLE
 
@@ -104,9 +104,9 @@ def group() -> None:
     or token needs the scope account_setup. It manages the keys of its own account, and cannot grant
     scopes that it does not have.
 
-    Without a key or token, and always with --config or --nats-url, these commands work in the store
-    itself, which is in NATS. A login there is enough to manage the keys of every account. Use this
-    to create the first key, or to replace a lost one.
+    Without a key or token, and always with --config or --store-url, these commands work in the
+    store itself, which is in NATS or Redis. A login there is enough to manage the keys of every
+    account. Use this to create the first key, or to replace a lost one.
 
     Running gateways apply every change within a second.
     """
@@ -123,11 +123,11 @@ def create(  # noqa: PLR0913 - one argument per option
     api_url: UrlOption = DEFAULT_URL,
     api_key: CredentialOption = "",
     config: ConfigOption = None,
-    nats_url: NatsUrlOption = None,
+    store_url: StoreUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and print it. It is shown only once: the gateway keeps only its hash."""
-    backend = _backend(config, nats_url, api_url, api_key)
+    backend = _backend(config, store_url, api_url, api_key)
     request = KeyRequest(
         account=account,
         subject=subject,
@@ -151,15 +151,15 @@ def list_keys(
     api_url: UrlOption = DEFAULT_URL,
     api_key: CredentialOption = "",
     config: ConfigOption = None,
-    nats_url: NatsUrlOption = None,
+    store_url: StoreUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List keys, oldest first.
 
     Their values are not shown: the gateway does not have them. Revoked keys are listed only in the
-    store (--config, --nats-url).
+    store (--config, --store-url).
     """
-    keys = _backend(config, nats_url, api_url, api_key).list_keys(account)
+    keys = _backend(config, store_url, api_url, api_key).list_keys(account)
     if as_json:
         print_json(keys)
     elif not keys:
@@ -176,11 +176,11 @@ def revoke(
     api_url: UrlOption = DEFAULT_URL,
     api_key: CredentialOption = "",
     config: ConfigOption = None,
-    nats_url: NatsUrlOption = None,
+    store_url: StoreUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key permanently. Running gateways reject it within a second."""
-    backend = _backend(config, nats_url, api_url, api_key)
+    backend = _backend(config, store_url, api_url, api_key)
     if _is_key_id(key_id) is None:
         raise fail(CommandError(f"There is no key {key_id!r}. List keys with 'gateway keys list'."))
     key = backend.revoke(key_id)
@@ -191,12 +191,12 @@ def revoke(
 
 
 def _backend(
-    config: Path | None, nats_urls: list[str] | None, api_url: str, api_key: str
+    config: Path | None, store_urls: list[str] | None, api_url: str, api_key: str
 ) -> KeyBackend:
     """Return the backend that the options select."""
-    if api_key and config is None and not nats_urls:
+    if api_key and config is None and not store_urls:
         return ApiKeyBackend(api_target(api_url, api_key))
-    return StoreKeyBackend(config, nats_urls)
+    return StoreKeyBackend(config, store_urls)
 
 
 def _seconds(text: str) -> int:

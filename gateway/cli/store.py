@@ -13,7 +13,7 @@ from gateway.cli.dump import export_store, import_store
 from gateway.cli.errors import usage
 from gateway.cli.options import JsonOption, check_readable
 from gateway.cli.output import print_json, say
-from gateway.cli.store_access import ConfigOption, NatsUrlOption, with_store
+from gateway.cli.store_access import ConfigOption, StoreUrlOption, with_store
 from gateway.domain.lifecycle import timestamp
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the 
 def export(
     file: FileArgument,
     config: ConfigOption = None,
-    nats_url: NatsUrlOption = None,
+    store_url: StoreUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export everything except instances to FILE.
@@ -43,7 +43,7 @@ def export(
     if file.is_dir() or not file.parent.is_dir():
         raise usage(f"{file} cannot be written: it is not a path of a file in a folder.")
     report = with_store(
-        config, nats_url, lambda store: export_store(store, file, timestamp(time.time()))
+        config, store_url, lambda store: export_store(store, file, timestamp(time.time()))
     )
     for name in report.unreadable:
         say(f"gateway: {name} cannot be read by this version of the program and was not exported.")
@@ -62,7 +62,7 @@ def import_(
         bool, typer.Option("--replace", help="Overwrite entries of the store that differ.")
     ] = False,
     config: ConfigOption = None,
-    nats_url: NatsUrlOption = None,
+    store_url: StoreUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import FILE into the store. If an entry cannot be imported, nothing is written.
@@ -71,7 +71,7 @@ def import_(
     first.
     """
     check_readable(file)
-    report = with_store(config, nats_url, lambda store: import_store(store, file, replace=replace))
+    report = with_store(config, store_url, lambda store: import_store(store, file, replace=replace))
     if as_json:
         print_json(
             {

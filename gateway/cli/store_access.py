@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -14,8 +14,10 @@ from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.options import is_url
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.settings import StoreSettings, read_settings
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.options import REDIS_SCHEMES, StoreOptions
+from gateway.store.records import Store
+from queueing.settings import Backend
 from runtime.settings import SettingsError
 
 CONNECT_TIMEOUT_S = 2.0
@@ -27,24 +29,27 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Settings file of the gateway, for the NATS servers and the login. Default: the "
+        help="Settings file of the gateway, for the store's servers and the login. Default: the "
         "environment variables, and the defaults of settings.",
     ),
 ]
-NatsUrlOption = Annotated[
+StoreUrlOption = Annotated[
     list[str] | None,
     typer.Option(
+        "--store-url",
         "--nats-url",
         metavar="URL",
-        help="URL of a NATS server, nats:// or tls://; repeatable. Default: from --config or "
-        "GATEWAY_NATS__URLS, else nats://127.0.0.1:4222.",
+        help="URL of a server of the store: nats:// or tls:// for NATS, redis:// or rediss:// for "
+        "Redis; repeatable. Default: from --config or the environment, else "
+        "nats://127.0.0.1:4222.",
     ),
 ]
+_NATS_SCHEMES = ("nats", "tls")
 
 
 def with_store(
     config: Path | None,
-    nats_urls: list[str] | None,
+    store_urls: list[str] | None,
     use: Callable[[Store], Awaitable[Result]],
     *,
     advice: str = "",
@@ -53,19 +58,14 @@ def with_store(
 
     ``advice`` says what else the user can do then.
     """
-    for url in nats_urls or ():
-        if not is_url(url if "://" in url else f"nats://{url}", "nats", "tls"):
-            raise usage(
-                f"{_without_login(url)} is not a URL: give --nats-url as nats://HOST:PORT or "
-                "tls://HOST:PORT."
-            )
+    backend = _backend_of(store_urls) if store_urls else None
     # Failures are printed in one line; without a handler, Python would print the log as well.
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     try:
         settings = read_settings(config)
-        options = replace(store_options(settings), name="gateway-command")
-        if nats_urls:
-            options = replace(options, urls=tuple(nats_urls))
+        options = replace(store_options(settings, backend), name="gateway-command")
+        if store_urls:
+            options = replace(options, urls=tuple(store_urls))
         return asyncio.run(_connect_and_use(options, settings.store, use))
     except SettingsError as error:
         raise usage(f"invalid settings: {error}") from None
@@ -82,20 +82,38 @@ class StoreUnusable(CommandError):
 
 
 async def _connect_and_use(
-    options: NatsOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Result]]
+    options: StoreOptions, settings: StoreSettings, use: Callable[[Store], Awaitable[Result]]
 ) -> Result:
-    connection = StoreConnection(options)
+    store = make_store(options, settings.bucket_prefix, settings.replicas)
     try:
-        await connection.open(CONNECT_TIMEOUT_S)
+        await store.open(CONNECT_TIMEOUT_S)
         try:
-            store = Store(connection, settings.bucket_prefix, settings.replicas)
             await store.prepare()
             return await use(store)
         finally:
-            await connection.close()
+            await store.close()
     except (Conflict, StoreUnavailable) as error:
         servers = ", ".join(map(_without_login, options.urls))
         raise StoreUnusable(f"The store at {servers} cannot be used: {error}.") from None
+
+
+def _backend_of(urls: Sequence[str]) -> Backend:
+    """Return the backend whose servers all ``urls`` are. Ends the program if there is none."""
+    found: set[Backend] = set()
+    for url in urls:
+        complete = url if "://" in url else f"nats://{url}"
+        if is_url(complete, *_NATS_SCHEMES):
+            found.add("nats")
+        elif is_url(complete, *REDIS_SCHEMES):
+            found.add("redis")
+        else:
+            raise usage(
+                f"{_without_login(url)} is not a URL: give --store-url as nats://HOST:PORT, "
+                "tls://HOST:PORT, redis://HOST:PORT or rediss://HOST:PORT."
+            )
+    if len(found) > 1:
+        raise usage("Give --store-url servers of NATS or of Redis, not of both.")
+    return found.pop()
 
 
 def _without_login(url: str) -> str:

@@ -1,4 +1,4 @@
-"""`gateway dev`: runs nats-server, gateway, inference servers and worker agents on loopback."""
+"""`gateway dev`: runs brokers, gateway, inference servers and worker agents on loopback."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,14 @@ from gateway.dev.options import HOST, DevOptions, FunctionOptions, OptionError, 
 from gateway.dev.progress import LoadingServer, telling
 from gateway.errors import StoreUnavailable
 from gateway.provision.local.orphans import kill_orphans
+from gateway.settings import read_settings
 from http1.server.listener import MAX_PORT
 from queueing.interface import EmbeddedBrokerError
 from queueing.open import embedded_broker
+from queueing.settings import Backend
 from runtime import lifecycle, logs
 from runtime.lifecycle import EXIT_UNUSABLE, Lifecycle
+from runtime.settings import SettingsError
 from runtime.tasks import spawn
 from wire.worker_api import MAX_CONCURRENCY
 
@@ -141,6 +144,13 @@ def dev(  # noqa: PLR0913 - one argument per option
             max=MAX_PORT,
         ),
     ] = 8443,
+    queue: Annotated[
+        Backend,
+        typer.Option(
+            help="What holds queue and store; redis starts a valkey-server, or a redis-server, in "
+            "place of the nats-server.",
+        ),
+    ] = "nats",
     nats_port: Annotated[
         int, typer.Option(metavar="PORT", help="Port of the nats-server.", min=0, max=MAX_PORT)
     ] = 0,
@@ -192,6 +202,7 @@ def dev(  # noqa: PLR0913 - one argument per option
             ),
             port=port,
             tls_port=tls_port if tls else None,
+            queue=queue,
             nats_port=nats_port,
             admin_port=admin_port,
             processes=processes,
@@ -271,7 +282,7 @@ async def _run(options: DevOptions) -> int:
 
 _FAILURES = (
     *(EmbeddedBrokerError, ChildError, DevFunctionError, FolderInUseError, MasterKeyError),
-    *(StoreUnavailable, aiohttp.ClientError, OSError),
+    *(StoreUnavailable, SettingsError, aiohttp.ClientError, OSError),
 )
 
 
@@ -291,13 +302,15 @@ class Broker(NamedTuple):
 
 async def _start_broker(options: DevOptions, folder: Path, children: Children, lock: int) -> Broker:
     """Start the broker, which inherits the file descriptor ``lock``."""
-    broker = embedded_broker(folder, HOST, options.nats_port)
+    port = options.nats_port if options.queue == "nats" else 0
+    broker = embedded_broker(folder, HOST, port, options.queue)
     say(f"starting {broker.name}")
     server = children.start(broker.name, broker.argv, broker.environment, [lock])
     with _telling_of(server):
         await server.line_with(broker.ready_line, _START_S)
         url = broker.url(await server.line_with(broker.listening_line, _START_S))
-    return Broker(url, broker.gateway_environment(url))
+    backend = {"GATEWAY_QUEUE__BACKEND": options.queue, "GATEWAY_STORE__BACKEND": options.queue}
+    return Broker(url, backend | broker.gateway_environment(url))
 
 
 def _telling_of(child: Child) -> contextlib.AbstractContextManager[None]:
@@ -310,12 +323,12 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
     gRPC functions are not called, only healthy: a call needs a client for HTTP/2.
     """
     say("starting the gateway")
-    prepared = await prepare_store(broker.url, folder)
+    env = _gateway_env(options, folder, broker.gateway_env)
+    prepared = await prepare_store(read_settings(None, env), folder)
     if prepared.bootstrap_secret is not None:
         # Printed at once: it cannot be read again, even if this start fails.
         say(f"bootstrap secret for admin tokens, shown only once: {prepared.bootstrap_secret}")
     _raise_if_cancelled()
-    env = _gateway_env(options, folder, broker)
     certificates = None
     if options.tls_port is not None:
         certificates = make_certificates(folder / "tls")
@@ -326,7 +339,12 @@ async def _start(options: DevOptions, folder: Path, children: Children, broker: 
         api = DevApi(session, api_url, prepared.api_key)
         functions = await _deploy(options, folder / "instances", children, api, prepared)
         running = Running(
-            functions, prepared.api_key, port, f"http://{ready['admin']}", broker.url, folder
+            functions,
+            prepared.api_key,
+            port,
+            f"http://{ready['admin']}",
+            broker.url,
+            folder,
         )
         if certificates is not None:
             secure = Secured(tls_port, str(certificates.authority))
@@ -481,7 +499,7 @@ _CONTROL_ENV = {
 }
 
 
-def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str, str]:
+def _gateway_env(options: DevOptions, folder: Path, broker_env: dict[str, str]) -> dict[str, str]:
     cluster = {
         "name": CLUSTER,
         "gpus": [{"name": "CPU", "instance_types": [{"name": "local"}]}],
@@ -493,7 +511,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker: Broker) -> dict[str,
         "GATEWAY_EDGE__PROCESSES": str(options.processes),
         "GATEWAY_ATTACH__LISTEN": f"{HOST}:0",
         "GATEWAY_ADMIN__LISTEN": f"{HOST}:{options.admin_port}",
-        **broker.gateway_env,
+        **broker_env,
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
         "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(options.start_timeout_s),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),

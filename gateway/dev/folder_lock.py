@@ -1,4 +1,4 @@
-"""Locks that keep a data folder to one `gateway dev` and one nats-server: two corrupt the store.
+"""Locks that keep a data folder to one `gateway dev` and its brokers: two corrupt the store.
 
 Each holds a kernel lock (flock(2)) on a file in the folder. The kernel releases a lock when its
 holder ends, however that happens, so a kill leaves nothing to clean up. The files themselves are
@@ -7,8 +7,9 @@ successor.
 
 `gateway dev` holds ``dev.lock`` and does not pass it on: a second `gateway dev` is refused at once.
 That lock alone is not enough. If `gateway dev` is killed, the kernel terminates its nats-server
-(`runtime.lifecycle.die_with_parent`), which still writes until it has ended. The nats-server
-therefore inherits ``nats-server.lock`` and holds it for as long as it runs: the next start waits.
+(`runtime.lifecycle.die_with_parent`), which still writes until it has ended, and so does the server
+of a queue on Redis. Both therefore inherit ``nats-server.lock`` and hold it for as long as they
+run: the next start waits.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
 
 
 async def lock_server(folder: Path, timeout_s: float, say: Callable[[str], None]) -> IO[bytes]:
-    """Return the lock that the nats-server must inherit, once no other one uses the folder.
+    """Return the lock that the brokers must inherit, once no other one uses the folder.
 
     ``say`` prints a message if there is one to wait for. Raises `FolderInUseError` if that one
     still runs after ``timeout_s`` seconds, and `OSError`.

@@ -18,6 +18,7 @@ import aiohttp
 
 from gateway.api.routes.keys import MAX_LIFETIME_S
 from gateway.app.identity import Master
+from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
 from gateway.dev.options import FunctionOptions
@@ -34,9 +35,10 @@ from gateway.domain.model import (
     VersionState,
 )
 from gateway.errors import Conflict
-from gateway.store.connection import NatsOptions, StoreConnection
+from gateway.settings import GatewaySettings
 from gateway.store.names import DETAILS, record_at
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.records import Store
 from runtime.files import write_private
 
 ACCOUNT = "dev"
@@ -79,16 +81,17 @@ class Prepared(NamedTuple):
     earlier: Mapping[str, EarlierFunction]
 
 
-async def prepare_store(nats_url: str, folder: Path) -> Prepared:
+async def prepare_store(settings: GatewaySettings, folder: Path) -> Prepared:
     """Initialise the store as the gateway's first start does, and create the API key.
 
+    ``settings`` are those of the gateway, for the store's servers.
     The key is written to the store directly, so that an existing bootstrap secret remains valid.
     Raises `StoreUnavailable`, `gateway.api.secrets.master_key.MasterKeyError`, `OSError`.
     """
-    connection = StoreConnection(NatsOptions(urls=(nats_url,), name="gateway-dev"))
-    await connection.open(_CONNECT_TIMEOUT_S)
+    options = replace(store_options(settings), name="gateway-dev")
+    store = make_store(options, settings.store.bucket_prefix, settings.store.replicas)
     try:
-        store = Store(connection)
+        await store.open(_CONNECT_TIMEOUT_S)
         await store.prepare()
         secret = await Master(folder / "master.key").begin(store)
         now = time.time()
@@ -97,7 +100,7 @@ async def prepare_store(nats_url: str, folder: Path) -> Prepared:
         api_key = await _ensure_key(store, folder / _KEY_FILE, int(now))
         return Prepared(api_key, secret, await _undeploy_earlier(store))
     finally:
-        await connection.close()
+        await store.close()
 
 
 async def _ensure_key(store: Store, file: Path, now: int) -> str:

@@ -22,15 +22,22 @@ class Secured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The running system; ``api_key`` may call each of its functions."""
+    """The running system; ``api_key`` may call each of its functions.
+
+    ``broker_url`` is where queue and store are: ``nats://`` or ``redis://``.
+    """
 
     functions: tuple[DevFunction, ...]
     api_key: str
     port: int
     admin_url: str
-    nats_url: str
+    broker_url: str
     folder: Path
     secured: Secured | None = None
+
+    @property
+    def is_on_redis(self) -> bool:
+        return self.broker_url.startswith("redis:")
 
     @property
     def address(self) -> str:
@@ -70,7 +77,7 @@ def ready_document(running: Running) -> dict[str, object]:
             for function in running.functions
         },
         "api_key": running.api_key,
-        "nats_url": running.nats_url,
+        "redis_url" if running.is_on_redis else "nats_url": running.broker_url,
     }
 
 
@@ -85,7 +92,7 @@ def ready_text(running: Running) -> str:
         f"              export GATEWAY_API_URL={running.url} GATEWAY_API_KEY={running.api_key}",
         *_tls_lines(running.secured),
         f"  metrics     {running.admin_url}/metrics",
-        f"  NATS        {running.nats_url}",
+        *_broker_lines(running),
         f"  logs        {running.folder}",
         f"              gateway logs NAME --folder {running.folder}/instances",
     ]
@@ -118,6 +125,15 @@ def _tls_lines(secured: Secured | None) -> Sequence[str]:
         f"  TLS         {secured.url}, HTTP/2 and HTTP/1.1; also for the host names of functions",
         f"              trust its authority: curl --cacert {file}",
         f"              SSL_CERT_FILE={file} for Python and Go, NODE_EXTRA_CA_CERTS for Node",
+    ]
+
+
+def _broker_lines(running: Running) -> Sequence[str]:
+    if not running.is_on_redis:
+        return [f"  NATS        {running.broker_url}"]
+    return [
+        f"  Redis       {running.broker_url}, the user is gateway, the password in",
+        f"              {running.folder}/redis/gateway.password",
     ]
 
 

@@ -18,6 +18,7 @@ from tempfile import TemporaryFile
 from gateway.provision.local.command import SCHEME, address_of
 from gateway.provision.local.shellwords import split
 from http1.server.listener import MAX_PORT
+from queueing.settings import Backend
 
 HOST = "127.0.0.1"
 DEMO = "demo"
@@ -83,6 +84,7 @@ class DevOptions:
     functions: tuple[FunctionOptions, ...]
     port: int
     tls_port: int | None
+    queue: Backend
     nats_port: int
     admin_port: int
     processes: int

@@ -38,7 +38,7 @@ _log = logging.getLogger("gateway.rates")
 
 
 class Numbers(Protocol):
-    """The shared numbers, as `gateway.store.shared_numbers.SharedNumbers` keeps them."""
+    """The shared numbers, as `gateway.store.interface.SharedNumbers` keeps them."""
 
     async def read(self, name: str) -> tuple[bytes, int] | None: ...
 

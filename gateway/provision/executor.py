@@ -51,7 +51,7 @@ Kind = TypeVar("Kind", FunctionVersion, VersionDetails, Deployment, Instance)
 
 
 class VersionRecords(Protocol):
-    """Stored records (`gateway.store.nats_kv.Store`).
+    """Stored records (`gateway.store.records.Store`).
 
     Every call may raise `StoreUnavailable`, and writes `Conflict`.
     """

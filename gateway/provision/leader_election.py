@@ -29,7 +29,7 @@ _log = logging.getLogger("gateway.provision")
 
 
 class LeaseStore(Protocol):
-    """The store of the lease (`gateway.store.nats_kv.Store`).
+    """The store of the lease (`gateway.store.records.Store`).
 
     Every call may raise `StoreUnavailable`; writes raise `Conflict` if the revision is another.
     """

@@ -27,7 +27,7 @@ from gateway.domain.model import (
 from gateway.domain.ports import Owned
 from gateway.errors import StoreUnavailable
 from gateway.store.names import DETAILS, FUNCTIONS, META, location_of, reserved_name
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 
 WaitUntilShown = Callable[[str, int], Awaitable[bool]]
 """Waits until the model of this process shows a revision of a bucket; returns `False` if that takes
@@ -78,11 +78,11 @@ class AccountStore:
         return await self._own(Secrets, SecretsKey(function_id, version_id))
 
     async def show_deployments(self) -> None:
-        await self._show(DETAILS, "deployment.>")
+        await self._show(DETAILS, "deployment")
 
     async def reservations(self) -> tuple[Mapping[str, int], int]:
         found = await self._store.get_raw(META, reserved_name(self.account))
-        await self._show(FUNCTIONS, "version.>")
+        await self._show(FUNCTIONS, "version")
         if found is None:
             return {}, 0
         document, revision = found
@@ -105,10 +105,10 @@ class AccountStore:
         deleted = await self._store.delete(key, revision)
         await self._wait_until_shown(location_of(key).bucket, deleted)
 
-    async def _show(self, bucket: str, pattern: str) -> None:
-        """Wait until the model shows the latest write to a name that matches ``pattern``."""
-        latest = await self._store.latest(bucket, pattern)
-        if latest is not None and not await self._wait_until_shown(bucket, latest.revision):
+    async def _show(self, bucket: str, kind: str) -> None:
+        """Wait until the model shows the latest write to a name that begins with ``kind.``."""
+        latest = await self._store.latest_revision(bucket, kind)
+        if latest and not await self._wait_until_shown(bucket, latest):
             raise StoreUnavailable(cause=f"{bucket} cannot be followed")
 
     async def _own(self, kind: type[Kind], key: RecordKey) -> tuple[Kind, int] | None:

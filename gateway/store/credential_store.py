@@ -17,7 +17,7 @@ from gateway.domain.model import (
 )
 from gateway.store.account_store import WaitUntilShown
 from gateway.store.names import ACCOUNTS, location_of, record_at
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 
 Credential = ApiKey | Account | Client
 DeletableKey = AccountKey | ClientKey

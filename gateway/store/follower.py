@@ -1,9 +1,9 @@
-"""Follows one bucket of the store for the life of the process, whatever happens to NATS.
+"""Follows one bucket of the store for the life of the process, whatever happens to its servers.
 
-A `BucketFollower` opens a `Feed`, passes on what it delivers, and opens the next feed when it
-breaks. A new feed delivers the whole bucket again, so a deletion that was missed shows as an entry
-that is not delivered. While NATS is away nothing is passed on: the loss of the broker must not take
-functions down.
+A `BucketFollower` opens a feed, passes on what it delivers, and opens the next feed when it breaks.
+A new feed delivers the whole bucket again, so a deletion that was missed shows as an entry that is
+not delivered. While the servers are away nothing is passed on: their loss must not take functions
+down.
 """
 
 import asyncio
@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import StoreUnavailable
-from gateway.store.connection import BucketMissing
-from gateway.store.feed import Entry, Feed
-from gateway.store.nats_kv import Store
+from gateway.store.interface import Entry, Feed
+from gateway.store.records import Store
 from runtime.events import emit
 from runtime.tasks import spawn
 
@@ -109,31 +108,24 @@ class BucketFollower:
 
     async def _follow(self) -> str:
         """Follow the bucket with one feed; return why it ended."""
-        connection = self._store.connection
-        client = await connection.client()
         self._mirror.begin()
-        feed = self._feed = Feed(self._store.full_name(self.bucket), self._entry, self._loaded)
-        connection.on_lost(feed.break_off)
-        try:
-            try:
-                await feed.open(client)
-            except BucketMissing:
-                await self._store.prepare(self.bucket)
-                return "the bucket was missing"
-            return await feed.wait_broken()
-        finally:
-            connection.forget(feed.break_off)
-            await feed.close()
+        feed = self._feed = self._store.feed(self.bucket, self._entry, self._loaded)
+        return await feed.follow()
 
     def _entry(self, entry: Entry) -> None:
         self._mirror.entry(entry)
-        self._revision = entry.revision
-        for shown, revision in self._waiting.items():
-            if revision <= entry.revision:
-                shown.set()
+        self._show(entry.revision)
 
-    def _loaded(self) -> None:
+    def _loaded(self, revision: int) -> None:
         self._mirror.loaded()
+        self._show(revision)
         self._retry_s = RETRY_S
         self.is_complete = True
         self._on_loaded()
+
+    def _show(self, revision: int) -> None:
+        """Everything up to ``revision`` has been passed on."""
+        self._revision = revision
+        for shown, awaited in self._waiting.items():
+            if awaited <= revision:
+                shown.set()

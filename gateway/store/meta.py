@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable
 
 from gateway.domain.model import RecordError
-from gateway.store.feed import Entry
 from gateway.store.follower import BucketFollower
+from gateway.store.interface import Entry
 from gateway.store.names import META
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from runtime.events import emit
 
 Apply = Callable[[str, bytes | None], None]
@@ -23,7 +23,7 @@ _log = logging.getLogger("gateway.store")
 class MetaFollower:
     """Passes the entries of ``meta`` and their changes to ``listeners``.
 
-    ``loaded`` is set once every entry was passed on; it stays set when NATS is lost.
+    ``loaded`` is set once every entry was passed on; it stays set when the store is lost.
     """
 
     def __init__(self, store: Store, *listeners: Apply) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.domain.model import Change, RecordError, Removed
-from gateway.store.feed import Entry
 from gateway.store.follower import BucketFollower
+from gateway.store.interface import Entry
 from gateway.store.names import KEYS, ROUTING, key_at, record_at
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from runtime.events import emit
 
 _log = logging.getLogger("gateway.store")
@@ -83,8 +83,9 @@ class RecordMirror:
 class Watcher:
     """Follows buckets of the store; by default those that routing needs.
 
-    ``loaded`` is set once the model holds everything that is in the store; it stays set when NATS
-    is lost. Until then the model is incomplete, and the process must not serve requests from it.
+    ``loaded`` is set once the model holds everything that is in the store; it stays set when the
+    store is lost. Until then the model is incomplete, and the process must not serve requests from
+    it.
     """
 
     def __init__(self, store: Store, model: RecordModel, buckets: Sequence[str] = ROUTING) -> None:

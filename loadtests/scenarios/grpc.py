@@ -12,7 +12,7 @@ from loadtests.scenarios.http2 import HTTP2_CONNECTIONS, POST, STREAMS, measure
 from loadtests.scenarios.small import BODY, CONNECTIONS
 from loadtests.systems import Target
 
-_ROLES: Final = (Role.FRONT, Role.AGENT, Role.NATS)
+_ROLES: Final = (Role.FRONT, Role.AGENT, Role.BROKER)
 _MESSAGE = b"\0" + len(BODY).to_bytes(4) + BODY
 _CALL = generators.PostRequest("/bench.Bench/Echo", "application/grpc", _MESSAGE)
 

@@ -19,7 +19,7 @@ SLOTS: Final = 4
 WORK_MS: Final = 2
 _WARM_UP_S = 1.0
 _PATIENCE_S = 30.0
-_CPU_KEYS = ("cpu_front", "cpu_agent", "cpu_nats", "cpu_all")
+_CPU_KEYS = ("cpu_front", "cpu_agent", "cpu_broker", "cpu_programs", "cpu_all")
 
 
 class _Client(asyncio.Protocol):

@@ -18,7 +18,8 @@ BODY: Final = (
 )
 CONNECTIONS: Final = 64
 _WARM_UP_S = 0.5
-_OUR_ROLES = (Role.FRONT, Role.AGENT, Role.NATS)
+_PROGRAMS = (Role.FRONT, Role.AGENT)
+_ALL = (*_PROGRAMS, Role.BROKER)
 
 
 def warm_up(target: Target, duration_s: float = _WARM_UP_S) -> None:
@@ -59,11 +60,12 @@ def throughput(target: Target, generator: str, duration_s: int, folder: Path) ->
 
 
 def cpu_figures(used: Mapping[Role, float], requests: int) -> dict[str, float]:
-    """Return the CPU time of each role per request, and of gateway, agent and queue together."""
+    """Return the CPU time of each role per request; of gateway and agent, and with the broker."""
     each_us = {role: cpu_s / requests * 1e6 for role, cpu_s in used.items()}
     figures = {f"cpu_{role.value}": cpu_us for role, cpu_us in each_us.items()}
-    if all(role in each_us for role in _OUR_ROLES):
-        figures["cpu_all"] = sum(each_us[role] for role in _OUR_ROLES)
+    if all(role in each_us for role in _ALL):
+        figures["cpu_programs"] = sum(each_us[role] for role in _PROGRAMS)
+        figures["cpu_all"] = sum(each_us[role] for role in _ALL)
     return figures
 
 

@@ -11,15 +11,11 @@ Acknowledgements that are given while unbound are sent after the next binding if
 consumer is still the same. If it is another one, the sequences of old leases may belong to other
 requests, and the acknowledgements are dropped.
 
-A process that stood still (SIGSTOP, a paused machine) finds messages in its socket whose leases are
-over and belong to others by now; so does one whose connection was cut off for a while. `_watch`
-notices both, the latter by missing heartbeats. What arrives before the next round trip to the
-server is dropped: an ack or nak would end the lease of another worker. After a shorter standstill
-all leases are renewed, and once more after that round trip: those that waited in the socket have
-lost as much of their time.
+After a standstill of the process or its connection (`queueing.standstill`) what arrives before the
+next round trip to the server is dropped. Missing heartbeats tell of a connection that was cut off.
 
 When many requests wait and are short, a few are pulled before there are slots for them
-(`queueing.nats.held`). They are not begun: they are given back when pulling stops, and when the
+(`queueing.held`). They are not begun: they are given back when pulling stops, and when the
 connection or the queue is lost.
 
 A broker that crashed may have kept a request on disk and forgotten that it was delivered. Its next
@@ -29,13 +25,13 @@ the consumer was last bound (`PulledLease.is_first_known`).
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from queueing.interface import Lease
+from queueing.lease_receiver import LeaseReceiver
 from queueing.nats.acks import (
     ACK,
     IN_PROGRESS,
@@ -48,7 +44,6 @@ from queueing.nats.acks import (
     stored_at_ns_of,
 )
 from queueing.nats.connection import Denied, NatsConnection, NatsError, NotConnected, Subscription
-from queueing.nats.held import HeldLeases
 from queueing.nats.jetstream import (
     API,
     JetStream,
@@ -68,6 +63,7 @@ from queueing.nats.protocol import (
     header_value,
     status_of,
 )
+from queueing.standstill import WATCH_S, boot_clock_s
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
@@ -78,26 +74,10 @@ _RETRY_MAX_S = 2.0
 _MAX_UNSENT = 10_000
 _RECENT = 512
 _MAX_SILENT_HEARTBEATS = 2
-_WATCH_S = 0.25
-_DEFAULT_LEASE_S = 30.0
-_STANDSTILL = 0.75
-"""The part of a lease for which the process may stand still: later its leases may be over."""
-_PAUSE_S = 1.0
-"""After so long a standstill, or a third of that part if it is less, the leases are renewed.
-
-But not before a look of `PullConsumer` at itself was left out.
-"""
-_SILENT_HEARTBEATS = 1.5
-"""And after a silence of the connection of so many intervals between heartbeats."""
 _AHEAD_EXPIRES_S = 0.02
 """So long is a pull open for requests that were known to wait: other workers may have got them."""
-_RENEWAL = 0.4
-"""The part of a lease after which it is renewed, if that was not asked for before."""
 # A 409 has no err_code: only its description differs from one reason to another.
 _BATCH_LIMIT = "Exceeded MaxRequestBatch of "
-
-# Goes on while the machine is suspended, which the loop's clock does not.
-_boot_clock_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 _log = logging.getLogger("queueing.nats.consumer")
 
@@ -107,18 +87,15 @@ class PullOptions:
     """How a worker pulls. A pull that is not filled ends after ``expires_s`` and is renewed.
 
     The broker sends a heartbeat every ``heartbeat_s``; when two are missing, the pull counts as
-    lost. ``max_batch`` is the largest pull. The ids of at most ``max_cancels`` cancelled requests
-    are kept for ``cancel_memory_s``. ``api`` is the prefix of JetStream's API subjects.
+    lost. ``max_batch`` is the largest pull. ``api`` is the prefix of JetStream's API subjects.
     ``boot_clock`` returns seconds that also pass while the machine is suspended.
     """
 
     expires_s: float = 300.0
     heartbeat_s: float = 5.0
     max_batch: int = 5000
-    max_cancels: int = 10_000
-    cancel_memory_s: float = 300.0
     api: str = API
-    boot_clock: Callable[[], float] = _boot_clock_s
+    boot_clock: Callable[[], float] = boot_clock_s
 
 
 class PulledLease:
@@ -150,7 +127,7 @@ class PulledLease:
 
     def is_over(self) -> bool:
         """Whether the process has stood still since the lease was last renewed."""
-        return self._consumer.stood_still()
+        return self._consumer.is_over()
 
     def followers(self) -> int:
         """Return how many requests waited when this one was leased; 0 once the lease has ended."""
@@ -190,11 +167,8 @@ class PulledLease:
             self._consumer.acknowledge(ack_subject, ack, self._epoch)
 
 
-class PullConsumer:
+class PullConsumer(LeaseReceiver):
     """A `queueing.interface.PullConsumer`.
-
-    ``on_lease`` gets every lease, at most as many as `want` permits; ``on_cancel`` gets the id of
-    every cancelled request of the version, whichever worker has it.
 
     ``pulls`` counts the pulls sent. ``bound_at_ns`` is when the consumer was last bound, by the
     server's clock. The acknowledgement subject of a first delivery begins with ``first_ack``,
@@ -211,15 +185,11 @@ class PullConsumer:
         on_cancel: Callable[[str], None],
         options: PullOptions | None = None,
     ) -> None:
-        self._connection = connection
-        self._on_lease = on_lease
-        self._on_cancel = on_cancel
-        self._on_standstill: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[], None] = lambda: None
-        self._tell_bound = self._renew = self._on_line = self._on_loss
         self._options = options or PullOptions()
-        self._jetstream = JetStream(connection, api=self._options.api)
         self._stream = stream_name(region, version_id)
+        super().__init__(self._stream, on_lease, on_cancel, self._options.boot_clock)
+        self._connection = connection
+        self._jetstream = JetStream(connection, api=self._options.api)
         self.first_ack = first_ack_subject(self._stream, consumer_name(self._stream))
         self._next_subject = next_message_subject(self._stream, self._options.api)
         self._cancel_subject = cancel_subject(version_id).encode()
@@ -227,36 +197,19 @@ class PullConsumer:
         self._inbox = b""
         self._inbox_subscription: Subscription | None = None
         self._binder: asyncio.Task[None] | None = None
-        self._is_bound = self._is_open = self._is_scheduled = self._is_draining = False
         self._created, self._epoch = "", 0
         # The highest sequences that were leased to us: in the stream, and of deliveries.
         self._leased = (0, 0)
         self._last_ack_subject = b""
-        self._free = self._asked = self._delivered = self._watched_delivered = 0
+        self._delivered = self._watched_delivered = 0
         self._max_batch = self._options.max_batch
         # Whether requests wait: the last one that was leased says it, or a pull that waits does.
-        self._has_received = self._is_line_empty = self._has_followers = False
+        self._has_received = self._has_followers = False
         self._silent_heartbeats = 0
         self._unsent: dict[bytes, bytes] = {}
         self._recent: deque[bytes] = deque(maxlen=_RECENT)
-        self._cancelled: dict[str, float] = {}
-        loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._call_soon = loop.call_soon
         self._ticker = Ticker(self._options.heartbeat_s, self._tick, measures_silence=True)
-        self._watcher = Ticker(_WATCH_S, self._watch)
-        self._boot_clock = self._options.boot_clock
-        self._held = HeldLeases(self._boot_clock, self.stood_still)
-        self._lease_s = _DEFAULT_LEASE_S
-        self._max_standstill_s = _STANDSTILL * _DEFAULT_LEASE_S
-        self._read_at = self._watched_at = self._renewed_at = self._boot_clock()
-        self._is_reading_up = self._is_catching_up = False
-        self.pulls = self.bound_at_ns = self._read_bytes = 0
-
-    @property
-    def lapsed(self) -> int:
-        """The leases that were dropped because they may have been over."""
-        return self._held.lapsed
+        self.pulls = self.bound_at_ns = 0
 
     # Start and end
 
@@ -267,50 +220,10 @@ class PullConsumer:
         )
         self._connection.add_listener(self, self._on_denied)
         self._ticker.start()
-        self._read_at = self._watched_at = self._boot_clock()
+        self._standstill.start()
         self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
-
-    def watch(
-        self,
-        on_standstill: Callable[[], None],
-        on_loss: Callable[[], None],
-        on_bound: Callable[[], None],
-        renew: Callable[[], None],
-        on_line: Callable[[], None],
-    ) -> None:
-        """Call these from now on."""
-        self._on_line = on_line
-        self._on_standstill = on_standstill
-        self._on_loss = on_loss
-        self._tell_bound = on_bound
-        self._renew = renew
-
-    def want(self, free: int) -> None:
-        """Set how many further requests may be run; 0 or less cancels all pulls."""
-        self._free = free
-        self._is_open = free > 0
-        held = self._held
-        if free <= 0:
-            held.give_back()
-            if self._asked:
-                self._renew_inbox()
-        elif not self._is_scheduled and (held.waiting or 2 * self._asked <= free + held.ahead):
-            self._is_scheduled = True
-            self._call_soon(self._refill)
-
-    def taken(self) -> None:
-        """One request less may be leased."""
-        self._free -= 1
-
-    def is_line_empty(self) -> bool:
-        """Return whether no request waits, as far as is known."""
-        return self._is_line_empty
-
-    def is_bound(self) -> bool:
-        """Whether the broker's consumer has been found."""
-        return self._is_bound
 
     async def drain(self) -> None:
         """End all pulls; no lease arrives after this returns."""
@@ -384,8 +297,7 @@ class PullConsumer:
             self._leased = (0, 0)
         self._created = state.created
         if state.lease_s:
-            self._lease_s = state.lease_s
-            self._max_standstill_s = _STANDSTILL * state.lease_s
+            self._standstill.set_lease(state.lease_s)
 
     def _on_bound(self) -> None:
         self._is_bound = True
@@ -398,12 +310,16 @@ class PullConsumer:
         for ack_subject, ack in unsent.items():
             self.acknowledge(ack_subject, ack, self._epoch)
         # None was while the broker was away.
-        self._renew_all()
-        self._refill()
+        self._standstill.renewed()
+        self._renew()
+        self._ask()
 
     # Pulling
 
-    def _refill(self) -> None:
+    def _stop_asking(self) -> None:
+        self._renew_inbox()
+
+    def _ask(self) -> None:
         self._is_scheduled = False
         held = self._held
         if held.waiting:
@@ -424,7 +340,7 @@ class PullConsumer:
             pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
                 batch,
                 int(self._options.expires_s * 1e9),
-                int(self._heartbeat_s() * 1e9),
+                int(self.heartbeat_s() * 1e9),
             )
         inbox = b"%b.%d" % (self._inbox, self.pulls)
         if self._connection.send(encode_publish(self._next_subject, inbox, pull)):
@@ -437,16 +353,6 @@ class PullConsumer:
         if delivered == self._delivered and self._asked and self._is_bound:
             self._has_followers = False
             self._set_line(is_empty=not self._held.waiting)
-
-    def _set_line(self, *, is_empty: bool) -> None:
-        if is_empty is not self._is_line_empty:
-            self._is_line_empty = is_empty
-            self._on_line()
-
-    def _heartbeat_s(self) -> float:
-        """Return the interval between the heartbeats of a pull."""
-        options = self._options
-        return min(options.heartbeat_s, options.expires_s / 3, self._max_standstill_s / 3)
 
     def _renew_inbox(self) -> None:
         """Cancel all pulls: the broker delivers nothing to an inbox without a subscriber."""
@@ -478,11 +384,8 @@ class PullConsumer:
             self._set_line(is_empty=is_last)
         self._lease(subject, reply, payload)
         held = self._held
-        if not self._is_scheduled and (
-            2 * (self._asked + len(held.waiting)) <= self._free + held.ahead
-        ):
-            self._is_scheduled = True
-            self._call_soon(self._refill)
+        if 2 * (self._asked + len(held.waiting)) <= self._free + held.ahead:
+            self._ask_soon()
 
     def _on_late_message(
         self, subject: bytes, reply: bytes, _headers: bytes, payload: bytes
@@ -491,40 +394,13 @@ class PullConsumer:
             self._lease(subject, reply, payload)
 
     def _lease(self, subject: bytes, reply: bytes, payload: bytes) -> None:
-        # As `stood_still`, without the cost of a call for each lease.
-        now = self._boot_clock()
-        held = self._held
-        if now - self._read_at >= self._max_standstill_s:
-            held.lapsed += 1
+        # As `Standstill.may_be_over`, without the cost of a call for each lease.
+        if self._boot_clock() - self._standstill.read_at >= self._standstill.max_s:
+            self._held.lapsed += 1
             return
         request_id = subject[subject.rfind(b".") + 1 :].decode()
-        lease = PulledLease(self, reply, request_id, payload, self._epoch)
         self._last_ack_subject = reply
-        if self._cancelled and request_id in self._cancelled:
-            lease.ack()
-        elif self._free > 0 and not held.waiting:
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
-        elif self._is_open and held.has_room():
-            held.hold(lease, now)
-            self._set_line(is_empty=False)
-        else:
-            lease.nak()
-
-    def _hand_over(self) -> None:
-        """Begin what is held, as far as there are slots."""
-        held = self._held
-        while held.waiting and self._free > 0:
-            _, lease = held.waiting.popleft()
-            if lease.request_id in self._cancelled:
-                lease.ack()
-                continue
-            self._free -= 1
-            held.begun += 1
-            self._on_lease(lease)
-        if not held.waiting and not self._has_followers and self._asked:
-            self._set_line(is_empty=True)
+        self._admit(PulledLease(self, reply, request_id, payload, self._epoch))
 
     def _on_status(self, headers: bytes) -> None:
         """Handle a heartbeat or the end of a pull that was not filled (nats-server consumer.go)."""
@@ -535,7 +411,7 @@ class PullConsumer:
             left = header_value(headers, b"Nats-Pending-Messages") or b""
             if left.isdigit():
                 self._asked = max(0, self._asked - int(left))
-                self._refill()
+                self._ask()
                 return
         description = description_of(headers)
         if status == STATUS_CONFLICT and description.startswith(_BATCH_LIMIT):
@@ -553,84 +429,38 @@ class PullConsumer:
             )
         self._rebind()
 
-    # Standstill
+    # For `Standstill`
 
-    def stood_still(self) -> bool:
-        """Whether so much time has passed since all messages were read that a lease may be over.
+    def is_silent_usual(self) -> bool:
+        """Whether no pull is open, for which heartbeats come."""
+        return not self._asked
 
-        Until then none was in the socket whose lease was not new.
-        """
-        return self._boot_clock() - self._read_at >= self._max_standstill_s
+    def read_bytes(self) -> int:
+        """Return how much the connection has read."""
+        return self._connection.traffic.in_bytes
 
-    def _watch(self) -> None:
-        """Remember that all was read up to now, or find out that this was too long ago.
+    def heartbeat_s(self) -> float:
+        """Return the interval between the heartbeats of a pull."""
+        options = self._options
+        return min(options.heartbeat_s, options.expires_s / 3, self._standstill.max_s / 3)
 
-        While a pull is open heartbeats come, so a connection that brings nothing may be cut off.
-        """
-        now = self._boot_clock()
-        paused_s, self._watched_at = now - self._watched_at, now
-        self._held.measure(max(paused_s, _WATCH_S))
-        silent_s = now - self._read_at
-        read_bytes = self._connection.traffic.in_bytes
-        has_read = not self._asked or read_bytes != self._read_bytes
-        self._read_bytes = read_bytes
-        if self._is_reading_up:
-            return
-        if silent_s >= self._max_standstill_s:
-            self._is_reading_up = True
-            spawn(self._read_up(), f"standstill-{self._stream}")
-        elif paused_s >= max(min(_PAUSE_S, self._max_standstill_s / 3), 2 * _WATCH_S) or (
-            has_read and silent_s >= _SILENT_HEARTBEATS * self._heartbeat_s()
-        ):
-            if not self._is_catching_up:
-                self._is_catching_up = True
-                spawn(self._catch_up(), f"pause-{self._stream}")
-        elif has_read and not self._is_catching_up:
-            self._read_at = now
-        if now - self._renewed_at >= _RENEWAL * self._lease_s:
-            self._renew_all()
-        if self._asked and self._delivered == self._watched_delivered:
-            # Others have got what waited behind the last request.
-            self._pull_waits(self._delivered)
-        self._watched_delivered = self._delivered
-
-    async def _read_up(self) -> None:
-        """Drop what waits in the socket: it was sent before this round trip."""
-        stood_s = self._boot_clock() - self._read_at
-        self._held.drop()
-        self._on_standstill()
-        self._renew_all()
-        await self._read_all()
-        self._read_at = self._boot_clock()
-        self._is_reading_up = False
-        emit(
-            _log,
-            "worker.stood_still",
-            logging.WARNING,
-            stream=self._stream,
-            seconds=round(stood_s, 1),
-            lapsed=self.lapsed,
-        )
-        self._refill()
-
-    async def _catch_up(self) -> None:
-        """Renew the leases after a short standstill, also those that waited in the socket."""
-        self._renew_all()
-        await self._read_all()
-        self._is_catching_up = False
-        if not self._is_reading_up and not self.stood_still():
-            self._read_at = self._boot_clock()
-            self._renew_all()
-
-    async def _read_all(self) -> None:
+    async def read_all(self) -> None:
         """Return when all has been read that was sent before, or the link is lost."""
         while not await self._connection.flush():
             # The link is cut off: what it brings later is not new.
             pass
 
-    def _renew_all(self) -> None:
-        self._renewed_at = self._watched_at
-        self._renew()
+    def all_read(self) -> None:
+        """Pull again."""
+        super().all_read()
+        self._ask()
+
+    def _watch(self) -> None:
+        self._held.measure(max(self._standstill.watch(), WATCH_S))
+        if self._asked and self._delivered == self._watched_delivered:
+            # Others have got what waited behind the last request.
+            self._pull_waits(self._delivered)
+        self._watched_delivered = self._delivered
 
     def _tick(self) -> None:
         if self._has_received or not self._asked or not self._is_bound:
@@ -663,7 +493,7 @@ class PullConsumer:
     def extend(self, ack_subject: bytes, epoch: int) -> None:
         """Start the time of a lease again."""
         if epoch == self._epoch and self._is_bound:
-            self._renewed_at = self._watched_at
+            self._standstill.renewed()
             self._connection.publish(ack_subject, IN_PROGRESS)
 
     # Cancels
@@ -676,17 +506,7 @@ class PullConsumer:
             self._on_loss()
             return
         request_id = payload.decode("utf-8", "replace")
-        now = self._clock()
-        cancelled = self._cancelled
-        cancelled.pop(request_id, None)
-        cancelled[request_id] = now
-        oldest = next(iter(cancelled))
-        while len(cancelled) > self._options.max_cancels or (
-            now - cancelled[oldest] > self._options.cancel_memory_s
-        ):
-            del cancelled[oldest]
-            oldest = next(iter(cancelled))
-        self._on_cancel(request_id)
+        self._cancelled(request_id)
 
     # Listener
 

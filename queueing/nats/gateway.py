@@ -10,8 +10,9 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
+from queueing.own_requests import queue_limits
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
 
@@ -124,8 +125,3 @@ def stream_settings(queue: QueueSettings) -> StreamSettings:
         ack_wait_s=queue.lease_s,
         max_deliver=_MAX_BROKER_DELIVERIES,
     )
-
-
-def queue_limits(queue: QueueSettings) -> QueueLimits:
-    """Return the bounds that this process keeps itself."""
-    return QueueLimits(max_waiting=queue.max_messages, max_runs=queue.max_deliveries)

@@ -1,10 +1,11 @@
 """The metrics of NATS connections, under the names of NVCF (`docs/wire.md` §17.1)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import parse_server
+from queueing.publishes import register_publishes
 from runtime.metrics import MetricRegistry
 
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
 _WORKER = "nvcf_worker_service_nats_"
 """The prefix in a worker's metrics (``docs/wire.md`` §17.2)."""
-_NO_REGIONS = "none"
-"""A worker serves the queue of one region."""
 
 
 def register_connection(registry: MetricRegistry, connection: NatsConnection) -> None:
@@ -54,13 +53,7 @@ def register_connection(registry: MetricRegistry, connection: NatsConnection) ->
 
 def register_queue(registry: MetricRegistry, queue: "JetStreamQueue") -> None:
     """Show the results of publishes, and the requests that were lost later."""
-    registry.add(queue.publishes)
-    registry.counter(
-        "gateway_queue_losses_total", "Requests that were lost with their stream"
-    ).set_function(lambda: queue.losses)
-    registry.counter(
-        "gateway_queue_republished_total", "Requests that were lost and published again"
-    ).set_function(lambda: queue.republished)
+    register_publishes(registry, queue.publishes, lambda: queue.losses, lambda: queue.republished)
 
 
 def register_worker_connection(
@@ -95,16 +88,6 @@ def register_worker_connection(
         server = parse_server(url)
         # Without the user and the password that may be in the URL.
         configured.child(f"{'tls' if server.tls else 'nats'}://{server}").value = 1
-
-
-def register_consumer(registry: MetricRegistry, region: str, is_bound: Callable[[], bool]) -> None:
-    """Show whether a worker can pull requests in ``region``."""
-    for name, label, value in (
-        ("connected_pri_region", "region", region),
-        ("connected_sec_regions", "regions", _NO_REGIONS),
-    ):
-        family = registry.gauge(f"{_WORKER}{name}", "Whether requests can be pulled there", [label])
-        family.child(value).set_function(lambda: int(is_bound()))
 
 
 def _reconnects(connection: NatsConnection) -> int:

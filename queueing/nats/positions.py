@@ -17,7 +17,7 @@ from runtime.tasks import spawn
 from wire.subjects import stream_name
 
 
-class OwnRequests(Protocol):
+class OwnSequences(Protocol):
     """The requests of this process (`queueing.nats.queue.JetStreamQueue`)."""
 
     def sequence_of(self, request_id: str) -> int:
@@ -37,7 +37,7 @@ class Positions:
     """
 
     def __init__(
-        self, connection: NatsConnection, region: str, own: OwnRequests, peers: Peers
+        self, connection: NatsConnection, region: str, own: OwnSequences, peers: Peers
     ) -> None:
         self._jetstream = JetStream(connection)
         self._region = region

@@ -30,22 +30,18 @@ The module is longer than others so that the whole life is in one place.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from queueing.interface import (
     LineState,
-    OwnLine,
     PublishCallbacks,
     QueueError,
     QueueFull,
     QueueUnavailable,
     RunDecision,
-    WaitingRequests,
 )
 from queueing.nats.acks import NAK, deliveries_of
 from queueing.nats.connection import NatsConnection, NatsError, NoResponders, Subscription
@@ -65,115 +61,45 @@ from queueing.nats.protocol import (
     encode_publish_with_headers,
     status_of,
 )
-from queueing.nats.publishes import PublishStatus, is_duplicate, publish_counter, publish_error
-from queueing.position import Sequences
-from runtime.lifecycle import Ticker
-from runtime.metrics import Counter
+from queueing.nats.publishes import is_duplicate, publish_error
+from queueing.own_requests import (
+    HELD,
+    LOST,
+    PENDING,
+    STALLED,
+    OwnRequest,
+    OwnRequests,
+    QueueLimits,
+    VersionLine,
+)
+from queueing.publishes import PublishStatus
+from runtime.metrics import CounterChild
 from runtime.tasks import spawn
 from wire.subjects import LOSS_NOTICE, stream_name
 
-_TICK_S = 0.5
 _REPEAT_S = 1.0
 _RESPONSE_S = 0.25
 """So long takes what a worker has written, at most, before it counts as lost."""
 _TRACE_HEADER = b"NATS/1.0\r\ntraceparent: %b\r\n\r\n"
 _MAX_STALLS = 2
-_MAX_REPUBLISHES = 3
-"""So many losses of its queue does a request survive that nobody leased."""
-_OLDEST_KNOWN_S = 0.05
-"""So long `JetStreamQueue.has_waited` believes what it found: its answer is late by no more."""
 _MAX_MISSING = 100
-_MAX_LOOKS = 25
 _PROBE_LIMIT = b'{"batch":1,"no_wait":true,"max_bytes":1}'
 _PROBE_LEASES = b'{"batch":1,"no_wait":true}'
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds of one process's queues.
-
-    At most ``max_requests`` waiting or running at once and ``max_versions`` with queues; further
-    publishes fail. ``max_waiting`` requests may wait in one queue, over all processes; further
-    publishes are refused as `QueueFull`. A request is run at most ``max_runs`` times; 0: as often
-    as the broker delivers it. ``max_kept_bytes`` of envelopes are kept while their requests are
-    HELD or LOST, to be published again.
-
-    ``ack_timeout_s`` is the longest wait for the acknowledgement of a publish.
-    ``republish_after_s`` is the time for workers to say what they run, before a lost request is
-    published again; ``lost_grace_s`` is how long a request that cannot be published again may still
-    be responded to, ``lease_grace_s`` the same for one that had been leased, and ``claim_s`` for
-    one that a worker runs, after that worker's last word: several times as long as workers take to
-    repeat it. ``look_interval_s`` is the time between two looks at a queue in use, longer with more
-    than fifty of them, ``peer_wait_s`` how long a position waits for processes that do not respond.
-    """
-
-    max_requests: int = 200_000
-    max_versions: int = 10_000
-    max_waiting: int = 1 << 62
-    max_runs: int = 0
-    max_kept_bytes: int = 64 << 20
-    ack_timeout_s: float = 5.0
-    republish_after_s: float = 0.5
-    lost_grace_s: float = 0.5
-    lease_grace_s: float = 10.0
-    claim_s: float = 45.0
-    look_interval_s: float = 1.0
-    peer_wait_s: float = 0.25
-
-
-class RequestState(IntEnum):
-    """The state of a request; the module's docstring has the transitions."""
-
-    PENDING = 1
-    STALLED = 2
-    HELD = 3
-    LOST = 4
-    ENDED = 5
-
-
-PENDING = RequestState.PENDING
-STALLED = RequestState.STALLED
-HELD = RequestState.HELD
-LOST = RequestState.LOST
-ENDED = RequestState.ENDED
-
-
-class PublishedRequest:
+class PublishedRequest(OwnRequest):
     """One request of this process.
 
-    ``envelope`` is kept only while it may have to be sent again; ``trace`` is a header of the
-    message, empty if there is none. ``at`` is loop time: of the publish, or of the loss. ``sends``
-    counts publishes, ``stalls`` those that found no stream, ``runs`` has the numbers of the
-    deliveries that were run, as far as is known; it is `None` until
-    the first one is in doubt. ``was_leased``: it had been leased when it was lost.
-    ``is_leased``: a worker has leased it before its acknowledgement came.
-    ``started_at`` is when a worker last said that it runs, or was told to run it while it was not
-    HELD; 0 if never. ``republishes`` is how often it was published again after a loss;
-    ``sequence`` is 0 until it is HELD for the first time. ``is_doubtful``: its runs are used up,
-    unless the news of one given back is on its way. ``is_unsure``: it was published on a connection
-    that was lost before the acknowledgement; ``is_repeating``: it is about to be published again.
+    ``trace`` is a header of the message, empty if there is none. ``sends`` counts publishes,
+    ``stalls`` those that found no stream, ``runs`` has the numbers of the deliveries that were run,
+    as far as is known; it is `None` until the first one is in doubt. ``is_doubtful``: its runs are
+    used up, unless the news of one given back is on its way. ``is_repeating``: it is about to be
+    published again.
     """
 
-    __slots__ = (
-        "at",
-        "callbacks",
-        "envelope",
-        "is_doubtful",
-        "is_leased",
-        "is_repeating",
-        "is_unsure",
-        "queue",
-        "republishes",
-        "request_id",
-        "runs",
-        "sends",
-        "sequence",
-        "stalls",
-        "started_at",
-        "state",
-        "trace",
-        "was_leased",
-    )
+    __slots__ = ("is_doubtful", "is_repeating", "runs", "sends", "stalls", "trace")
+
+    queue: "VersionQueue"
 
     def __init__(
         self,
@@ -184,100 +110,41 @@ class PublishedRequest:
         trace: bytes,
         at: float,
     ) -> None:
-        self.queue = queue
-        self.request_id = request_id
-        self.callbacks = callbacks
-        self.envelope = envelope
+        super().__init__(queue, request_id, callbacks, envelope, at)
         self.trace = trace
-        self.at = at
         self.sends = 1
         self.stalls = 0
         self.runs: set[int] | None = None
-        self.sequence = 0
-        self.started_at = 0.0
-        self.republishes = 0
-        self.was_leased = self.is_doubtful = self.is_leased = False
-        self.is_unsure = self.is_repeating = False
+        self.is_doubtful = self.is_repeating = False
         self.state = PENDING
 
-    def __repr__(self) -> str:
-        return f"PublishedRequest({self.request_id} {self.state.name} sequence={self.sequence})"
 
-
-class VersionQueue:
+class VersionQueue(VersionLine[PublishedRequest]):
     """The requests of this process in the queue of one version.
 
-    ``created`` identifies the stream, empty until known. ``highest`` is the highest sequence that
-    it is known to have used, since ``highest_at``, ``delivered`` the highest one known to be
-    leased, ``room`` how many more requests may wait. ``by_sequence`` has the requests that are
-    HELD, ``stalled`` those that were STALLED; ``unacknowledged`` counts PENDING and STALLED,
-    ``leased_early`` those of them that a worker has leased already.
-    ``last_runs`` has the time at which a request got its last permitted run, by request id;
+    ``created`` identifies the stream, empty until known, ``room`` is how many more requests may
+    wait. ``last_runs`` has the time at which a request got its last permitted run, by request id;
     ``probed_at`` is when its end was last looked for.
-    ``stored`` is the metric of successful publishes; it belongs to the name of the stream and
-    continues when the queue is forgotten and opened again. ``answered_at`` is when the request was
-    published that was answered last, ``answered_sequence`` the highest sequence that was answered,
-    ``oldest_at`` the same for the one that waited for longest
-    when that was last looked at, at ``oldest_read_at``.
     """
 
-    __slots__ = (
-        "ack_prefix",
-        "answered_at",
-        "answered_sequence",
-        "by_sequence",
-        "created",
-        "delivered",
-        "highest",
-        "highest_at",
-        "last_runs",
-        "leased_early",
-        "names",
-        "oldest_at",
-        "oldest_read_at",
-        "probed_at",
-        "room",
-        "sequences",
-        "stalled",
-        "stored",
-        "subject",
-        "unacknowledged",
-    )
+    __slots__ = ("ack_prefix", "created", "last_runs", "names", "probed_at", "room", "subject")
 
-    def __init__(self, names: QueueNames, publishes: Counter, room: int) -> None:
-        """``publishes`` is as from `queueing.nats.publishes.publish_counter`."""
+    def __init__(self, names: QueueNames, stored: CounterChild, room: int) -> None:
+        super().__init__(names.version_id, names.stream, stored)
         self.names = names
         self.subject = names.subject
         self.ack_prefix = b'{"stream":"%b","seq":' % names.stream.encode()
-        self.stored = publishes.child(names.stream, PublishStatus.OK)
-        self.answered_at = 0.0
-        self.answered_sequence = 0
-        self.oldest_at = self.oldest_read_at = 0.0
         self.created = ""
-        self.highest = self.delivered = 0
-        self.highest_at = 0.0
         self.room = room
         self.last_runs: dict[str, float] = {}
         self.probed_at = 0.0
-        self.sequences = Sequences()
-        self.by_sequence: dict[int, PublishedRequest] = {}
-        self.stalled: list[PublishedRequest] = []
-        self.unacknowledged = self.leased_early = 0
-
-    def settle(self, request: PublishedRequest) -> None:
-        """Count one request less that is PENDING or STALLED."""
-        self.unacknowledged -= 1
-        if request.is_leased:
-            request.is_leased = False
-            self.leased_early -= 1
 
 
-class JetStreamQueue:
+class JetStreamQueue(OwnRequests[PublishedRequest, VersionQueue]):
     """A `queueing.interface.FunctionQueue`.
 
-    ``process`` is the number in the request ids of this process. Metrics: ``publishes``
-    (`queueing.nats.publishes`), ``losses``, requests that failed because their queue lost them, and
-    ``republished``, how often lost ones were published again. ``looks`` counts the looks at queues.
+    ``process`` is the number in the request ids of this process. ``looks`` counts the looks at
+    queues.
     """
 
     def __init__(
@@ -291,9 +158,8 @@ class JetStreamQueue:
         clock: Callable[[], float] | None = None,
     ) -> None:
         """``clock`` returns seconds; the loop's time by default."""
+        super().__init__(region, limits or QueueLimits(), clock)
         self._connection = connection
-        self._region = region
-        self._limits = limits or QueueLimits()
         streams = streams or StreamSettings()
         self._lease_s = streams.ack_wait_s
         self._maintenance = Maintenance(
@@ -303,24 +169,12 @@ class JetStreamQueue:
             connection, ProcessRef(region, process), self.count_between, self._limits.peer_wait_s
         )
         self._positions = Positions(connection, region, self, self._peers)
-        self._requests: dict[str, PublishedRequest] = {}
-        self._queues: dict[str, VersionQueue] = {}
-        # In the order of ``at``. A request that has left the state is skipped when it is reached.
-        self._unacknowledged: deque[PublishedRequest] = deque()
-        self._lost: deque[PublishedRequest] = deque()
         self._stream_prefix = stream_name(region, "")
         self._inbox = connection.inbox() + b"."
         self._inbox_bytes = len(self._inbox)
         self._probe_inbox = connection.inbox()
-        self._kept_bytes = 0
-        self._to_look: deque[str] = deque()
         self._subscriptions: list[Subscription] = []
-        self._ticker = Ticker(_TICK_S, self.tick, measures_silence=True)
-        self._checked_at = self._asked_at = self._connected_at = 0.0
-        self._clock = clock or asyncio.get_running_loop().time
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self.publishes = publish_counter()
-        self.losses = self.republished = self.looks = 0
+        self.looks = 0
 
     async def start(self) -> None:
         """Subscribe to acknowledgements and the broker's events."""
@@ -342,8 +196,7 @@ class JetStreamQueue:
         """Fail all requests that are left and unsubscribe; the connection stays open."""
         self._ticker.stop()
         self._connection.remove_listener(self)
-        for request in tuple(self._requests.values()):
-            self._fail(request, QueueUnavailable("The queue is closing"))
+        self._fail_all()
         self._peers.close()
         for subscription in self._subscriptions:
             self._connection.unsubscribe(subscription)
@@ -365,17 +218,12 @@ class JetStreamQueue:
         if runs and runs >= self._limits.max_runs > 0:
             self._call_soon(callbacks.undeliverable)
             return
-        queue = self._queues.get(version_id) or self._open(version_id)
-        if queue is None or len(self._requests) >= self._limits.max_requests:
-            full = "The process has reached its limit of queued requests"
-            self._fail_later(callbacks, version_id, full, PublishStatus.OVERLOADED)
-            return
         if b"\r" in trace or b"\n" in trace:
             trace = b""
-        if len(envelope) + len(_TRACE_HEADER) + len(trace) > self._connection.max_payload_bytes:
-            # The server would close the connection, and with it fail every other request.
-            large = "The envelope is larger than the broker takes"
-            self._fail_later(callbacks, version_id, large, PublishStatus.TOO_LARGE)
+        # A larger one would end the connection, and with it fail every other request.
+        size = len(envelope) + len(_TRACE_HEADER) + len(trace)
+        queue = self._begin(version_id, size, self._connection.max_payload_bytes, callbacks)
+        if queue is None:
             return
         request = PublishedRequest(queue, request_id, callbacks, envelope, trace, self._clock())
         has_room = queue.room > 0
@@ -386,9 +234,7 @@ class JetStreamQueue:
         if runs:
             # The first delivery of the queue is run without a question.
             request.runs = {1, *range(-runs, 0)}
-        self._requests[request_id] = request
-        self._unacknowledged.append(request)
-        queue.unacknowledged += 1
+        self._add(request)
         if has_room:
             queue.room -= 1
         else:
@@ -401,7 +247,7 @@ class JetStreamQueue:
             return
         request = self._requests.get(request_id)
         may_be_stored = request is not None and (
-            request.is_unsure or not _is_unacknowledged(request)
+            request.is_unsure or not request.is_unacknowledged()
         )
         if request is not None:
             # One that is PENDING may not be there yet: `_on_other_acknowledgement` deletes it.
@@ -425,85 +271,9 @@ class JetStreamQueue:
 
         return await self._positions.withdrawn(version_id, request.sequence, withdraw)
 
-    def has_waiting(self, version_id: str) -> bool:
-        """Return whether a request of this process may be waiting for a lease."""
-        queue = self._queues.get(version_id)
-        if queue is None:
-            return False
-        if queue.unacknowledged > queue.leased_early:
-            return True
-        if not queue.by_sequence:
-            return False
-        leased = max(queue.delivered, queue.answered_sequence)
-        return queue.highest > leased and queue.sequences.between(leased, queue.highest + 1) > 0
-
-    def leased(self, request_id: str) -> None:
-        """Remember that a worker has leased the request, and with it those before it."""
-        request = self._requests.get(request_id)
-        if request is None:
-            return
-        queue = request.queue
-        if request.state is HELD:
-            queue.answered_sequence = max(queue.answered_sequence, request.sequence)
-        elif _is_unacknowledged(request) and not request.is_leased:
-            request.is_leased = True
-            queue.leased_early += 1
-
-    def has_waited(self, version_id: str, seconds: float) -> bool:
-        """Return whether a request of this process may have waited for a lease for ``seconds``."""
-        queue = self._queues.get(version_id)
-        if queue is None or not queue.by_sequence:
-            return False
-        now = self._clock()
-        latest = now - seconds
-        if queue.answered_at >= latest:
-            return False
-        if now - queue.oldest_read_at >= _OLDEST_KNOWN_S:
-            # Slow with many requests: a dictionary finds its first entry behind all removed ones.
-            queue.oldest_at = next(iter(queue.by_sequence.values())).at
-            queue.oldest_read_at = now
-        return queue.oldest_at <= latest
-
-    def own_line(self, version_id: str, delivered: int) -> OwnLine:
-        """Return what this process knows of its own requests."""
-        queue = self._queues.get(version_id)
-        if queue is None:
-            return OwnLine()
-        highest, answered = queue.highest, queue.answered_sequence
-        waiting = queue.sequences.between(max(delivered, answered), highest + 1)
-        return OwnLine(highest, answered, int(queue.stored.value), waiting)
-
-    def waiting(self) -> Iterator[WaitingRequests]:
-        """Yield what waits of this process's requests, for each queue that it has in use."""
-        now = self._clock()
-        for version_id, queue in list(self._queues.items()):
-            leased = max(queue.delivered, queue.answered_sequence)
-            depth = queue.sequences.between(leased, queue.highest + 1)
-            oldest_at = now
-            if depth:
-                waiting = (one.at for at, one in queue.by_sequence.items() if at > leased)
-                oldest_at = next(waiting, now)
-            yield WaitingRequests(version_id, depth + queue.unacknowledged, now - oldest_at)
-
     async def line(self, version_id: str) -> LineState:
         """Return what the broker knows of the queue. Raises `QueueUnavailable`."""
         return await self._positions.line(stream_name(self._region, version_id))
-
-    def answered(self, request_id: str) -> None:
-        """Keep no more of a request to which a worker responds."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            queue = request.queue
-            queue.answered_at = request.at
-            if request.state is HELD and request.sequence > queue.answered_sequence:
-                queue.answered_sequence = request.sequence
-            self._end(request)
-
-    def forget(self, request_id: str) -> None:
-        """Keep no more of the request."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            self._end(request)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         """Decide whether a worker may run a request about which it asks."""
@@ -528,12 +298,6 @@ class JetStreamQueue:
             request.started_at = self._clock()
         return RunDecision.RUN
 
-    def started(self, request_id: str) -> None:
-        """Remember that a worker runs the request, whatever becomes of its entry."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            request.started_at = self._clock()
-
     async def position(self, version_id: str, request_id: str) -> int:
         """Return the position of a request of this process. Raises `QueueUnavailable`."""
         return await self._positions.position(version_id, request_id)
@@ -549,32 +313,19 @@ class JetStreamQueue:
         """How many other gateway processes of the region are known."""
         return len(self._peers)
 
-    @property
-    def open_versions(self) -> frozenset[str]:
-        """The versions whose queues this process has open."""
-        return frozenset(self._queues)
+    def _is_idle(self, queue: VersionQueue) -> bool:
+        return super()._is_idle(queue) and queue.version_id not in self._maintenance.ensuring
 
-    def idle_versions(self) -> Iterator[str]:
-        """Yield the open versions of which this process has no request."""
-        for version_id, queue in self._queues.items():
-            if not (
-                queue.by_sequence
-                or queue.unacknowledged
-                or queue.stalled
-                or version_id in self._maintenance.ensuring
-            ):
-                yield version_id
+    def _is_connected(self) -> bool:
+        return self._connection.is_connected()
 
-    def request(self, request_id: str) -> PublishedRequest | None:
-        """Return a request of this process, to be read only; `None` if it has ENDED."""
-        return self._requests.get(request_id)
+    def _new_queue(self, version_id: str, _stream: str, stored: CounterChild) -> VersionQueue:
+        names = QueueNames.of(self._region, version_id)
+        if self._connection.is_connected():
+            self._maintenance.ensure(names)
+        return VersionQueue(names, stored, self._limits.max_waiting)
 
     # What `Positions` and `Peers` read
-
-    def sequence_of(self, request_id: str) -> int:
-        """Return the sequence of a request that is HELD, else 0."""
-        request = self._requests.get(request_id)
-        return request.sequence if request is not None and request.state is HELD else 0
 
     def count_between(self, version_id: str, delivered: int, sequence: int) -> int:
         """Return how many requests of this process lie between two sequences of a queue."""
@@ -608,11 +359,7 @@ class JetStreamQueue:
             self._keep_envelope(request)
         request.sequence = sequence
         request.state = HELD
-        if sequence > queue.highest:
-            queue.highest = sequence
-            queue.highest_at = self._clock()
-        queue.by_sequence[sequence] = request
-        queue.sequences.add(sequence)
+        queue.store(request, sequence, self._clock())
 
     def _send(self, request: PublishedRequest) -> bool:
         """Send the message of a request; return False if it cannot be sent now."""
@@ -625,14 +372,6 @@ class JetStreamQueue:
         else:
             frame = encode_publish(subject, reply, request.envelope)
         return self._connection.send(frame)
-
-    def _keep_envelope(self, request: PublishedRequest) -> None:
-        """Keep what may have to be published again, within the bounds."""
-        kept_bytes = self._kept_bytes + len(request.envelope)
-        if request.republishes >= _MAX_REPUBLISHES or kept_bytes > self._limits.max_kept_bytes:
-            request.envelope = b""
-        else:
-            self._kept_bytes = kept_bytes
 
     def _stall(self, request: PublishedRequest) -> None:
         """PENDING to STALLED: no stream exists. The second time, the request fails."""
@@ -657,11 +396,9 @@ class JetStreamQueue:
                 continue
             if request.started_at:
                 # It was stored, and a worker has it: only its acknowledgement was lost.
-                queue.settle(request)
                 queue.stored.value += not request.sequence
-                request.state, request.envelope = LOST, b""
-                request.at = self._clock()
-                self._lost.append(request)
+                request.envelope = b""
+                self._lose_again(request)
                 continue
             if request.is_unsure:
                 request.state = PENDING
@@ -686,39 +423,23 @@ class JetStreamQueue:
         They do not fail at once: a worker that had leased one may still respond, and the new stream
         may have those that were published after the change.
         """
-        lost = list(queue.by_sequence.values())
-        queue.by_sequence.clear()
-        queue.sequences.clear()
-        queue.answered_sequence = 0
+        delivered = queue.delivered
+        lost = queue.take_all()
         queue.last_runs.clear()
         now = self._clock()
         for request in lost:
-            request.was_leased = request.sequence <= queue.delivered
+            request.was_leased = request.sequence <= delivered
             request.runs, request.is_doubtful = None, False
             request.state = LOST
             request.at = now
-        queue.highest = queue.delivered = 0
         if lost:
             self._lost.extend(lost)
             self._connection.publish(queue.names.cancel_subject, LOSS_NOTICE)
             spawn(self._rescue(queue, lost), "queue-rescue")
 
-    def _republish(self, request: PublishedRequest, now: float) -> None:
-        """LOST to STALLED: nobody had leased it. No news to its publisher."""
-        self._kept_bytes -= len(request.envelope)
+    def _send_again(self, request: PublishedRequest) -> None:
         request.sends, request.stalls = 1, 0
-        request.at = now
-        request.queue.unacknowledged += 1
-        self._unacknowledged.append(request)
         self._wait_for_stream(request)
-
-    def _lose_again(self, request: PublishedRequest) -> None:
-        """PENDING or STALLED to LOST: it was to be published again, and the broker is away."""
-        request.queue.settle(request)
-        self._keep_envelope(request)
-        request.state = LOST
-        request.at = self._clock()
-        self._lost.append(request)
 
     async def _rescue(self, queue: VersionQueue, lost: list[PublishedRequest]) -> None:
         """LOST to HELD, for those in the new stream: the newest, without a gap."""
@@ -736,52 +457,15 @@ class JetStreamQueue:
             elif missing >= _MAX_MISSING:
                 return
 
-    def _end(self, request: PublishedRequest) -> None:
-        """Any state to ENDED, without a callback."""
-        if request.state is ENDED:
-            return
-        self._requests.pop(request.request_id, None)
-        queue = request.queue
-        if request.state is HELD:
-            sequence = request.sequence
-            if queue.by_sequence.pop(sequence, None) is not None:
-                queue.sequences.remove(sequence)
-        if queue.last_runs:
-            queue.last_runs.pop(request.request_id, None)
-        if _is_unacknowledged(request):
-            queue.settle(request)
-        else:
-            self._kept_bytes -= len(request.envelope)
-        request.envelope = b""
-        request.state = ENDED
+    def _ended(self, request: PublishedRequest) -> None:
+        if request.queue.last_runs:
+            request.queue.last_runs.pop(request.request_id, None)
 
     def _give_up(self, request: PublishedRequest) -> None:
         """HELD to ENDED: every permitted run has ended without a response."""
         self._maintenance.remove(request.queue.names, request.request_id)
         self._end(request)
         request.callbacks.undeliverable()
-
-    def _fail(
-        self,
-        request: PublishedRequest,
-        error: QueueError,
-        status: PublishStatus = PublishStatus.UNAVAILABLE,
-    ) -> None:
-        """Any state to ENDED, with ``publish_failed``; ``status`` counts if not acknowledged."""
-        if request.state is ENDED:
-            return
-        if _is_unacknowledged(request) and not request.sequence:
-            reason = PublishStatus.QUEUE_FULL if isinstance(error, QueueFull) else status
-            self.publishes.child(request.queue.names.stream, reason).value += 1
-        self._end(request)
-        request.callbacks.publish_failed(error)
-
-    def _fail_later(
-        self, callbacks: PublishCallbacks, version_id: str, reason: str, status: PublishStatus
-    ) -> None:
-        """Report a publish for which no `PublishedRequest` was made."""
-        self.publishes.child(stream_name(self._region, version_id), status).value += 1
-        self._call_soon(callbacks.publish_failed, QueueUnavailable(reason))
 
     # Events of the broker
 
@@ -803,7 +487,7 @@ class JetStreamQueue:
         self, request: PublishedRequest | None, headers: bytes, payload: bytes
     ) -> None:
         if status_of(headers) == STATUS_NO_RESPONDERS:
-            if request is not None and _is_unacknowledged(request):
+            if request is not None and request.is_unacknowledged():
                 self._stall(request)
             return
         try:
@@ -814,9 +498,9 @@ class JetStreamQueue:
             if request is None:
                 # It was withdrawn or has failed: no worker must process it.
                 self._maintenance.delete(response["stream"], response["seq"])
-            elif _is_unacknowledged(request):
+            elif request.is_unacknowledged():
                 self._hold(request, response["seq"])
-        elif request is not None and _is_unacknowledged(request):
+        elif request is not None and request.is_unacknowledged():
             error = response["error"]
             description = error.get("description", "")
             if is_duplicate(description):
@@ -868,7 +552,7 @@ class JetStreamQueue:
         except NatsError:
             # The time for its acknowledgement runs on.
             return
-        if sequence and _is_unacknowledged(request):
+        if sequence and request.is_unacknowledged():
             self._hold(request, sequence)
 
     def _on_max_deliveries(
@@ -918,7 +602,7 @@ class JetStreamQueue:
         request = self._requests.get(subject[subject.rfind(b".") + 1 :].decode())
         if (
             request is not None
-            and _is_unacknowledged(request)
+            and request.is_unacknowledged()
             and subject.startswith(request.queue.subject)
         ):
             denied = QueueUnavailable("The broker denies publishing")
@@ -950,7 +634,7 @@ class JetStreamQueue:
         """
         unacknowledged, self._unacknowledged = self._unacknowledged, deque()
         for request in unacknowledged:
-            if not _is_unacknowledged(request):
+            if not request.is_unacknowledged():
                 continue
             if request.sequence:
                 self._lose_again(request)
@@ -1010,22 +694,6 @@ class JetStreamQueue:
             else:
                 self._fail(request, error)
 
-    # Queues of versions
-
-    def _open(self, version_id: str) -> VersionQueue | None:
-        """Return the queue of a version, or `None` when the maximum of versions is in use."""
-        if len(self._queues) >= self._limits.max_versions:
-            idle = next(self.idle_versions(), None)
-            if idle is None:
-                return None
-            del self._queues[idle]
-        names = QueueNames.of(self._region, version_id)
-        room = self._limits.max_waiting
-        queue = self._queues[version_id] = VersionQueue(names, self.publishes, room)
-        if self._connection.is_connected():
-            self._maintenance.ensure(names)
-        return queue
-
     # Time
 
     def tick(self) -> None:
@@ -1038,17 +706,14 @@ class JetStreamQueue:
             self._peers.tick(now)
             self._look(now)
 
-    def _look(self, now: float) -> None:
-        """Look at the queues in use, at a few of them per tick."""
-        to_look = self._to_look
-        if not to_look and now - self._checked_at >= self._limits.look_interval_s:
-            self._checked_at = now
-            to_look.extend(
-                v for v, queue in self._queues.items() if queue.by_sequence or queue.stalled
-            )
-        for _ in range(min(len(to_look), _MAX_LOOKS)):
-            if (queue := self._queues.get(to_look.popleft())) is not None:
-                self._maintenance.ensure(queue.names)
+    def _look_at(self, queue: VersionQueue) -> None:
+        self._maintenance.ensure(queue.names)
+
+    def _ask_workers(self, queue: VersionQueue) -> None:
+        self._connection.publish(queue.names.cancel_subject, LOSS_NOTICE)
+
+    def _withdraw_later(self, request: PublishedRequest) -> None:
+        self._maintenance.mark_uncertain(request.queue.names, request.request_id)
 
     def _probe(self, queue: VersionQueue, found: FoundQueue) -> None:
         """Find leases that have ended while no worker pulls: the broker notices them at a pull.
@@ -1069,53 +734,6 @@ class JetStreamQueue:
             queue.probed_at = now
             self._connection.publish(subject, _PROBE_LEASES, self._probe_inbox)
 
-    def _end_lost(self, now: float) -> None:
-        """Publish lost requests again, or fail them after their grace period."""
-        limits = self._limits
-        is_back = (
-            self._connection.is_connected() and now - self._connected_at >= limits.republish_after_s
-        )
-        waiting: list[PublishedRequest] = []
-        silent: set[bytes] = set()
-        lost = self._lost
-        while lost and now - lost[0].at >= limits.republish_after_s:
-            request = lost.popleft()
-            if request.state is not LOST:
-                continue
-            if not _is_begun(request) and (request.envelope or not is_back):
-                if is_back:
-                    self._republish(request, now)
-                else:
-                    waiting.append(request)
-                continue
-            silent_s = now - max(request.at, request.started_at)
-            if request.started_at and silent_s >= limits.claim_s / 2:
-                # A worker that began after the loss does not know of it.
-                silent.add(request.queue.names.cancel_subject)
-            if silent_s >= self._grace_s(request):
-                self._tell_lost(request)
-            else:
-                waiting.append(request)
-        lost.extendleft(reversed(waiting))
-        if silent and now - self._asked_at >= limits.claim_s / 4:
-            self._asked_at = now
-            for subject in silent:
-                self._connection.publish(subject, LOSS_NOTICE)
-
-    def _tell_lost(self, request: PublishedRequest) -> None:
-        self.losses += 1
-        if not _is_begun(request):
-            # The new stream may have it after all. Nobody is to run it now.
-            self._maintenance.mark_uncertain(request.queue.names, request.request_id)
-        self._fail(request, QueueUnavailable("The queue has lost the request"))
-
-    def _grace_s(self, request: PublishedRequest) -> float:
-        """Return how long a lost request may wait for its response."""
-        limits = self._limits
-        if request.started_at:
-            return limits.claim_s
-        return limits.lease_grace_s if request.was_leased else limits.lost_grace_s
-
     def _repeat_or_fail(self, now: float) -> None:
         """Send again what the broker may have dropped, or fail it after the timeout.
 
@@ -1125,7 +743,7 @@ class JetStreamQueue:
         kept: list[PublishedRequest] = []
         while unacknowledged and now - unacknowledged[0].at >= _REPEAT_S:
             request = unacknowledged.popleft()
-            if not _is_unacknowledged(request):
+            if not request.is_unacknowledged():
                 continue
             age_s = now - request.at
             if age_s >= self._limits.ack_timeout_s:
@@ -1148,12 +766,3 @@ def _runs_of(request: PublishedRequest) -> set[int]:
     if request.runs is None:
         request.runs = {1}
     return request.runs
-
-
-def _is_begun(request: PublishedRequest) -> bool:
-    """Return whether a worker has, or had, a request that is LOST."""
-    return request.was_leased or request.started_at > 0.0
-
-
-def _is_unacknowledged(request: PublishedRequest) -> bool:
-    return request.state is PENDING or request.state is STALLED

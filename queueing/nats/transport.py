@@ -1,8 +1,4 @@
-"""One socket to one nats-server: login, batched writes, keep-alive.
-
-Everything sent within one turn of the loop leaves in one ``transport.write``. While the socket is
-full, frames wait here up to ``buffer_bytes``; a frame beyond that is refused at once.
-"""
+"""One socket to one nats-server: login and keep-alive, on a `queueing.batched_socket`."""
 
 import asyncio
 import logging
@@ -10,10 +6,11 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from queueing.batched_socket import BatchedSocket
 from queueing.nats.login import ConnectionOptions, Server
 from queueing.nats.protocol import (
     PING,
@@ -27,16 +24,7 @@ from runtime.events import emit
 from runtime.timeouts import silence_limit
 
 _MAX_QUIET_INTERVALS = 2
-_LONG_READ_BYTES = 131_072
-"""After a read of more bytes, the next one waits for the next turn of the loop: uvloop reads up to
-32 times in one turn."""
-_SOCKET_BUFFER_BYTES = 1 << 20
-
 _log = logging.getLogger("queueing.nats.transport")
-
-_EARLY_FRAMES = 8
-"""With this many frames, do not wait for the end of the loop's turn, which may be a millisecond
-away when many connections are active: the broker and its clients would be idle meanwhile."""
 
 
 class Traffic(NamedTuple):
@@ -79,37 +67,24 @@ def _our_version() -> str:
         return "0"
 
 
-class Link(asyncio.Protocol):
+class Link(BatchedSocket):
     """A socket that speaks NATS. Made by `open_link`."""
 
     def __init__(
         self, owner: LinkOwner, handlers: dict[bytes, MessageHandler], options: ConnectionOptions
     ) -> None:
+        super().__init__(options.buffer_bytes)
         self._owner = owner
         self._parser = Parser(self, handlers)
-        self._loop = asyncio.get_running_loop()
-        self._call_soon = self._loop.call_soon
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._max_out_bytes = options.buffer_bytes
         self._ping_interval_s = options.ping_interval_s
-        self._is_scheduled = False
-        self._is_blocked = False
-        self._is_held = False
-        self._is_open = False
-        self._is_lost = False
+        self._is_held = self._is_open = False
         self._hello: asyncio.Future[None] = self._loop.create_future()
         self._pongs: deque[Callable[[], None]] = deque()
         self._held_pings: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._reason = ""
         self._checked_bytes = 0
         self._quiet_intervals = 0
         self.info: dict[str, Any] = {}
-        self.in_bytes = 0
-        self.out_bytes = 0
-        self.out_frames = 0
 
     def traffic(self) -> Traffic:
         """Return what this link has carried."""
@@ -117,19 +92,7 @@ class Link(asyncio.Protocol):
 
     # Sending
 
-    def send(self, frame: bytes) -> bool:
-        """Append ``frame`` to the buffer; return `False` when it is full or the link is lost."""
-        size = self._out_bytes + len(frame)
-        if size > self._max_out_bytes or self._is_lost:
-            return False
-        self._out.append(frame)
-        self._out_bytes = size
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._call_soon(self._flush)
-        elif len(self._out) >= _EARLY_FRAMES:
-            self._flush_now()
-        return True
+    send = BatchedSocket.send_frame
 
     def ping(self, done: Callable[[], None]) -> None:
         """Call ``done`` when the server has processed all frames, or when the link is lost.
@@ -171,62 +134,21 @@ class Link(asyncio.Protocol):
         held, self._held_pings = self._held_pings, []
         return held
 
-    def _flush(self) -> None:
-        self._is_scheduled = False
-        self._flush_now()
-
     def _flush_now(self) -> None:
-        out = self._out
-        if not out or self._is_blocked or self._is_held or self._transport is None:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self.out_frames += len(out)
-        out.clear()
-        self._out_bytes = 0
-        self.out_bytes += len(data)
-        self._transport.write(data)
+        if not self._is_held:
+            super()._flush_now()
 
     # The socket
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not always a subclass: uvloop has transports of its own.
-        self.secured(cast(asyncio.Transport, transport))
-
-    def secured(self, transport: asyncio.Transport) -> None:
-        """Take ``transport``: the first, or the one with TLS around it."""
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        self.in_bytes += len(data)
-        if len(data) > _LONG_READ_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-            self._call_soon(self._read_on)
+    def read(self, data: bytes) -> None:
         try:
             self._parser.feed(data)
         except ProtocolError as error:
             self.abort(f"protocol error: {error}")
 
-    def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def pause_writing(self) -> None:
-        self._is_blocked = True
-
-    def resume_writing(self) -> None:
-        self._is_blocked = False
-        self._flush()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._is_lost:
-            return
-        self._is_lost = True
+    def lost(self, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._out.clear()
-        self._out_bytes = 0
-        reason = self._reason or (str(error) if error else "closed by the server")
         self._fail_hello(reason)
         pongs, self._pongs = self._pongs, deque()
         for done in (*pongs, *self.take_held_pings()):
@@ -238,16 +160,7 @@ class Link(asyncio.Protocol):
         """End now."""
         if self._is_open:
             self._owner.link_failed()
-        self._reason = self._reason or reason
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self, reason: str) -> None:
-        """End when all frames are written."""
-        self._reason = self._reason or reason
-        self._flush()
-        if self._transport is not None:
-            self._transport.close()
+        super().abort(reason)
 
     # Control, called by the parser
 

@@ -5,13 +5,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from queueing.interface import ConnectionListener, Lease
+from queueing.interface import Lease, LoginListener
 from queueing.nats.accounts.document import NatsLogin
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullConsumer, PullOptions
 from queueing.nats.login import ConnectionOptions, Login
-from queueing.nats.metrics import register_consumer, register_worker_connection
+from queueing.nats.metrics import register_worker_connection
 from queueing.nats.settings import WorkerNatsSettings
+from queueing.worker_metrics import register_consumer
 from runtime.metrics import MetricRegistry
 from runtime.setting_rules import SecretText
 from wire.subjects import worker_inbox
@@ -52,7 +53,7 @@ class NatsWorkerBroker:
         """Whether a message can be sent now."""
         return self._connection.is_connected()
 
-    def add_listener(self, listener: ConnectionListener) -> None:
+    def add_listener(self, listener: LoginListener) -> None:
         """Call ``listener`` for all changes of the connection from now on."""
         self._connection.add_listener(listener)
 

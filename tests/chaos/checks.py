@@ -139,14 +139,14 @@ def outcomes_are_those_of_the_faults(history: History) -> Iterator[Violation]:
 
 
 def nothing_that_waits_is_lost_with_the_broker(history: History) -> Iterator[Violation]:
-    """A call that waited, and that no worker had begun, is not refused because the broker restarts.
+    """A call that waited, and that no worker had begun, is not refused when the broker loses it.
 
     While a worker of its function has a fault, nobody knows what that has begun; and one that the
-    restart did not end can be refused because of a later fault.
+    loss did not end can be refused because of a later fault.
     """
     layout = history.layout
     for fault in history.faults:
-        if fault.target != layout.broker or fault.kind not in _STARTS:
+        if fault.target != layout.broker or fault.kind not in _LOSSES:
             continue
         for call in history.calls:
             if call.status != UNAVAILABLE or call.is_served or history.runs_of.get(call.number):
@@ -294,6 +294,10 @@ _LATE = frozenset({OVERLOADED, 504})
 """Statuses of a call that no worker reaches in its window."""
 _BROKER = frozenset({*_LATE, UNAVAILABLE, 502})
 _STARTS = frozenset({FaultKind.KILL, FaultKind.RESTART})
+_LOSSES = frozenset({*_STARTS, FaultKind.FAILOVER, FaultKind.DISCONNECT, FaultKind.FLUSH})
+"""After these the broker may lack what it had."""
+_UNNOTICED = frozenset({FaultKind.DISCONNECT, FaultKind.FLUSH})
+"""These faults of the broker explain that a call is late, and no failure."""
 _OWN_GATEWAY: dict[FaultKind, frozenset[End | int]] = {
     FaultKind.KILL: frozenset({End.CUT, End.STALE, End.REFUSED}),
     # Only new connections and such that were idle: what it has, it finishes.
@@ -326,7 +330,7 @@ def _explains(history: History, fault: Fault, call: Call) -> bool:
             is_starting and call.gateway not in layout.shared
         )
     if fault.target == layout.broker:
-        return how in _BROKER
+        return how in (_LATE if fault.kind in _UNNOTICED else _BROKER)
     if layout.function_of(fault.target) != call.function or how not in _WORKER[fault.kind]:
         return False
     if how == INFERENCE_FAILED and not history.runs_of.get(call.number):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from runtime.tasks import spawn
 from tests.chaos.history import Fault, FaultKind, Gauge, Layout
@@ -13,17 +14,38 @@ READY_S = 60.0
 """A part that does not serve as long after its start is a finding."""
 
 
+class Target(Protocol):
+    """What is hit."""
+
+    parts: dict[str, Part]
+    layout: Layout
+
+    async def part(self, target: str) -> Part:
+        """Return the part that ``target`` is now."""
+
+    async def do(self, kind: FaultKind, number: int, lasts_s: float) -> None:
+        """Do to the broker what is none of a process's faults; return when it is over."""
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait until the broker has recovered; return False if that takes longer."""
+
+    async def restored(self, timeout_s: float) -> bool:
+        """Wait until the broker can do without one of its spares again."""
+
+
 class Executor:
     """Hits parts, and of those that replace each other one at a time.
 
     So a fault begins late while such a part has not healed. ``failures`` should stay empty.
     """
 
-    def __init__(self, parts: dict[str, Part], layout: Layout) -> None:
+    def __init__(self, world: Target) -> None:
         self.faults: list[Fault] = []
         self.failures: list[Gauge] = []
-        self._parts = parts
-        groups = [layout.gateways, (layout.broker,), *map(layout.parts_of, layout.agents)]
+        self._world = world
+        layout = world.layout
+        self._brokers = (layout.broker, *layout.spares)
+        groups = [layout.gateways, self._brokers, *map(layout.parts_of, layout.agents)]
         self._turns = {
             name: turn for group in groups for turn in [asyncio.Lock()] for name in group
         }
@@ -36,7 +58,7 @@ class Executor:
     async def heal(self) -> None:
         """Wait until the last fault is over, and start what has ended by itself."""
         await asyncio.gather(*self._tasks)
-        for part in self._parts.values():
+        for part in self._world.parts.values():
             if not part.is_running:
                 self.failures.append(Gauge(part.name, "ends without a fault", 1, 0))
                 part.start()
@@ -45,13 +67,17 @@ class Executor:
     async def _carry_out(self, planned: PlannedFault, started_at: float) -> None:
         await asyncio.sleep(started_at + planned.at_s - time.monotonic())
         for target in planned.targets:
-            part = self._parts[target]
             async with self._turns[target]:
+                part = await self._world.part(target)
                 began_at = time.monotonic()
                 await self._hit(part, planned)
+                if target in self._brokers and not await self._world.settled(READY_S):
+                    self.failures.append(Gauge(target, "recoveries that took too long", 1, 0))
                 self.faults.append(
                     Fault(planned.kind, target, began_at, time.monotonic(), planned.link)
                 )
+                if target in self._brokers and not await self._world.restored(READY_S):
+                    self.failures.append(Gauge(target, "spares that did not come back", 1, 0))
 
     async def _hit(self, part: Part, planned: PlannedFault) -> None:
         if planned.kind is FaultKind.PAUSE:
@@ -64,8 +90,10 @@ class Executor:
             await asyncio.sleep(planned.lasts_s)
             link.restore()
         elif planned.is_one_process:
-            part.kill_one_process(int(planned.at_s * 1000))
+            part.kill_one_process(planned.number)
             await self._wait_ready(part)
+        elif planned.kind not in (FaultKind.KILL, FaultKind.RESTART):
+            await self._world.do(planned.kind, planned.number, planned.lasts_s)
         else:
             if planned.kind is FaultKind.KILL:
                 part.kill()

@@ -105,6 +105,16 @@ class FaultKind(StrEnum):
     """SIGTERM, and a new process when the old one has ended."""
     CUT = "cut"
     """Its link loses every frame."""
+    FAILOVER = "failover"
+    """Sentinels are told to make the replica the master."""
+    DISCONNECT = "disconnect"
+    """The server ends connections."""
+    FLUSH = "flush"
+    """The server forgets all scripts."""
+    BUSY = "busy"
+    """A script runs for long and is killed: the server refuses everything meanwhile."""
+    FULL = "full"
+    """The server has no memory left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,9 @@ class Gauge:
 class Layout:
     """Which parts there are: agents by function, the inference server and its limit by agent.
 
-    ``shared`` are the gateways whose address several processes share.
+    ``shared`` are the gateways whose address several processes share. ``broker_kinds`` are what can
+    be done to the broker only, ``spares`` what the queue can do without, one at a time.
+    ``broker_rest_s`` is how long the broker and its spares are left alone after a fault.
     """
 
     gateways: tuple[str, ...]
@@ -145,6 +157,9 @@ class Layout:
     servers: dict[str, str]
     max_concurrency: int
     broker: str = "nats"
+    broker_kinds: tuple[FaultKind, ...] = ()
+    broker_rest_s: float = 0.0
+    spares: tuple[str, ...] = ()
 
     def parts_of(self, function: str) -> tuple[str, ...]:
         """Return the agents and inference servers of a function."""

@@ -21,6 +21,10 @@ ROLL_S = 5.0
 """In a rolling restart, nothing else is hit for as long as this for each part."""
 BROKERS_SHARE = 0.2
 """Share of the faults that hit the broker."""
+TESTED_SHARE = 0.5
+"""The same of a broker to which more can be done than to other programs."""
+SPARES_SHARE = 0.2
+"""Share of the broker's faults that hit a spare of it."""
 
 Links = Mapping[str, tuple[str, ...]]
 """The names of the links of each part that has some."""
@@ -30,7 +34,13 @@ _WEIGHTS = {
     FaultKind.PAUSE: 4,
     FaultKind.RESTART: 2,
     FaultKind.CUT: 4,
+    FaultKind.FAILOVER: 5,
+    FaultKind.DISCONNECT: 4,
+    FaultKind.FLUSH: 2,
+    FaultKind.BUSY: 2,
+    FaultKind.FULL: 2,
 }
+_OF_PROGRAMS = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART, FaultKind.CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,11 @@ class PlannedFault:
     lasts_s: float = 0.0
     link: str = ""
     is_one_process: bool = False
+
+    @property
+    def number(self) -> int:
+        """A number that decides what the kind leaves open."""
+        return int(self.at_s * 1000)
 
 
 def faults(seed: int, layout: Layout, links: Links, duration_s: float) -> list[PlannedFault]:
@@ -73,12 +88,18 @@ def faults(seed: int, layout: Layout, links: Links, duration_s: float) -> list[P
         busy = {name for name, until_s in busy_until.items() if until_s > at_s}
         everything = (*layout.gateways, *sorted(layout.servers), *sorted(layout.servers.values()))
         parts = tuple(name for name in everything if _may_hit(layout, name, busy))
-        if layout.broker not in busy and random.random() < BROKERS_SHARE:
+        share = TESTED_SHARE if layout.broker_kinds else BROKERS_SHARE
+        if layout.broker not in busy and random.random() < share:
             parts = (layout.broker,)
+            if layout.spares and random.random() < SPARES_SHARE:
+                parts = layout.spares
         if len(busy) < MAX_AT_ONCE and parts:
             target = random.choice(parts)
             planned.append(_one(random, layout, links.get(target, ()), at_s, target))
-            busy_until[target] = at_s + planned[-1].lasts_s + RECOVERY_S
+            if target in layout.spares:
+                target = layout.broker
+            rest_s = layout.broker_rest_s if target == layout.broker else 0.0
+            busy_until[target] = at_s + planned[-1].lasts_s + max(RECOVERY_S, rest_s)
 
 
 def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
@@ -104,19 +125,31 @@ def fixed_faults(layout: Layout, links: Links) -> list[PlannedFault]:
         PlannedFault(0.5, FaultKind.CUT, (lonely,), 3.0, "back"),
         PlannedFault(18.5, FaultKind.CUT, (gateway,), 2.0, "back"),
     ]
-    return planned + [cut for cut in cuts if cut.link in links.get(cut.targets[0], ())]
+    broker = [
+        PlannedFault(7.0, FaultKind.DISCONNECT, (layout.broker,)),
+        PlannedFault(9.5, FaultKind.FLUSH, (layout.broker,)),
+        PlannedFault(14.0, FaultKind.FULL, (layout.broker,), 1.0),
+        PlannedFault(21.5, FaultKind.BUSY, (layout.broker,), 1.5),
+        PlannedFault(24.0, FaultKind.FAILOVER, (layout.broker,)),
+    ]
+    return [
+        *planned,
+        *(cut for cut in cuts if cut.link in links.get(cut.targets[0], ())),
+        *(fault for fault in broker if fault.kind in layout.broker_kinds),
+    ]
 
 
 def _one(
     random: Random, layout: Layout, links: tuple[str, ...], at_s: float, target: str
 ) -> PlannedFault:
-    kind = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    kinds = (*_OF_PROGRAMS, *(layout.broker_kinds if target == layout.broker else ()))
+    kind = random.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
     lasts_s = SHORTEST_S * (LONGEST_S / SHORTEST_S) ** random.random()
     if kind is FaultKind.CUT:
         if links:
             return PlannedFault(at_s, kind, (target,), lasts_s, random.choice(links))
         kind = FaultKind.PAUSE
-    if kind is FaultKind.PAUSE:
+    if kind is FaultKind.PAUSE or kind in layout.broker_kinds:
         return PlannedFault(at_s, kind, (target,), lasts_s)
     if kind is FaultKind.RESTART and target not in layout.servers.values():
         return PlannedFault(at_s, kind, (target,))

@@ -23,7 +23,7 @@ from tests.chaos.history import Call, Gauge, History, Run
 from tests.chaos.load import sessions
 from tests.chaos.plan import PlannedFault, faults, fixed_faults
 from tests.chaos.report import Clock, Lines, figures, findings
-from tests.chaos.world import IDLE_S, World, running_world, settled
+from tests.chaos.world import IDLE_S, LAYOUTS, World, running_world, settled
 
 WARM_UP_S = 2.0
 WARM_UP_SEED = 0
@@ -59,7 +59,7 @@ async def run(
     world.take_baseline()
     started_at = time.monotonic()
     clock = Clock(started_at, time.time() - started_at)
-    executor = Executor(world.parts, world.layout)
+    executor = Executor(world)
     executor.begin(planned, started_at)
     calls = await load(world, seed, duration_s)
     await executor.heal()
@@ -149,17 +149,17 @@ def lines_about(world: World, history: History, numbers: set[int]) -> Mapping[in
     return found
 
 
-async def main(minutes: float | None, seed: int, queue_storage: str) -> int:
+async def main(minutes: float | None, seed: int, queue: str, queue_storage: str) -> int:
     """Run once and print the outcome; return the exit status."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        async with running_world(Path(folder), queue_storage) as world:
+        async with running_world(Path(folder), queue, queue_storage) as world:
             layout = world.layout
             if minutes is None:
                 duration_s, planned = SHORT_S, fixed_faults(layout, world.links)
             else:
                 duration_s = 60 * minutes
                 planned = faults(seed, layout, world.links, duration_s)
-            write(f"seed {seed}, {duration_s:g} s, queues in {queue_storage}")
+            write(f"seed {seed}, {duration_s:g} s, queue {queue}, queues in {queue_storage}")
             if world.why_no_cuts:
                 write(f"not permitted here: cuts are skipped ({world.why_no_cuts})")
             history, clock = await run(world, seed, duration_s, planned)
@@ -179,10 +179,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run")
     parser.add_argument("--minutes", type=float, help="default: half a minute with fixed faults")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--queue", choices=tuple(LAYOUTS), default="nats")
     parser.add_argument("--queues", choices=("memory", "file"), default="memory")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = arguments()
-    sys.exit(asyncio.run(main(given.minutes, given.seed, given.queues)))
+    sys.exit(asyncio.run(main(given.minutes, given.seed, given.queue, given.queues)))

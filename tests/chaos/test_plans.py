@@ -6,9 +6,8 @@ from tests.chaos.history import FaultKind, Kind
 from tests.chaos.load import sessions
 from tests.chaos.payloads import event, foreign_part, payload
 from tests.chaos.plan import faults, fixed_faults
-from tests.chaos.world import BACK, FRONT, World
+from tests.chaos.world import BACK, FRONT, LAYOUT, LAYOUTS
 
-LAYOUT = World.layout
 LINKS = {
     **dict.fromkeys((*LAYOUT.servers, LAYOUT.broker), (BACK,)),
     **dict.fromkeys(LAYOUT.gateways, (FRONT, BACK)),
@@ -26,7 +25,9 @@ def test_a_seed_repeats_its_calls_and_faults() -> None:
 
 def test_a_plan_hits_every_part_in_every_way_and_one_gateway_lives() -> None:
     planned = faults(1, LAYOUT, LINKS, 3600)
-    assert {fault.kind for fault in planned} == set(FaultKind)
+    assert {fault.kind for fault in planned} == {
+        *(FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART, FaultKind.CUT)
+    }
     parts = {*LAYOUT.gateways, *LAYOUT.servers, *LAYOUT.servers.values(), LAYOUT.broker}
     assert {target for fault in planned for target in fault.targets} == parts
     assert any(fault.is_one_process for fault in planned)
@@ -36,6 +37,20 @@ def test_a_plan_hits_every_part_in_every_way_and_one_gateway_lives() -> None:
         others = {name for at, until, name in dead if at <= began < until}
         assert not {*LAYOUT.gateways} <= {*others, target}
         assert not {*LAYOUT.agents["function-1"]} <= {*others, target}
+
+
+def test_a_plan_with_sentinels_does_everything_to_the_master_and_programs_faults_to_the_rest() -> (
+    None
+):
+    layout = LAYOUTS["sentinel"]
+    links = {**LINKS, **dict.fromkeys((layout.broker, *layout.spares), (BACK,))}
+    planned = faults(1, layout, links, 3600)
+    on_master = {fault.kind for fault in planned if fault.targets == (layout.broker,)}
+    assert on_master == set(FaultKind)
+    assert set(layout.spares) <= {target for fault in planned for target in fault.targets}
+    assert not any(
+        fault.kind in layout.broker_kinds and fault.targets != (layout.broker,) for fault in planned
+    )
 
 
 def test_without_networks_nothing_is_cut() -> None:

@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from nats.aio.client import Client as NatsClient
 
 from queueing.nats.jetstream import StreamSettings
 from tests.chaos.client import Target
-from tests.chaos.history import Gauge, Layout
+from tests.chaos.history import FaultKind, Gauge, Layout
 from tests.chaos.parts import Part
+from tests.chaos.redis_broker import ALONE, KINDS, MASTER, REPLICA, RESTS_S, SENTINELS, RedisBroker
 from tests.support.nats_server import binary
 from tests.support.network import Link, Machine, Network, mortal, why_not_permitted
 from tests.support.stack import register
@@ -45,24 +47,44 @@ _BETWEEN_READS_S = 0.5
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
+LAYOUT = Layout(
+    gateways=("gateway-1", "gateway-2"),
+    shared=("gateway-1",),
+    agents={"function-1": ("agent-1", "agent-2"), "function-2": ("agent-3",)},
+    servers={f"agent-{number}": f"inference-{number}" for number in (1, 2, 3)},
+    max_concurrency=MAX_CONCURRENCY,
+)
+LAYOUTS = {
+    "nats": LAYOUT,
+    "redis": replace(LAYOUT, broker=ALONE, broker_kinds=KINDS, broker_rest_s=RESTS_S["redis"]),
+    "sentinel": replace(
+        LAYOUT,
+        broker=MASTER,
+        broker_kinds=(*KINDS, FaultKind.FAILOVER),
+        broker_rest_s=RESTS_S["sentinel"],
+        spares=(REPLICA, *SENTINELS),
+    ),
+}
+"""The layout for each kind of queue."""
+
+
 class World:
-    """All parts by name. ``queue_storage`` is "memory", which the gateways choose, or "file"."""
+    """All parts by name.
 
-    layout = Layout(
-        gateways=("gateway-1", "gateway-2"),
-        shared=("gateway-1",),
-        agents={"function-1": ("agent-1", "agent-2"), "function-2": ("agent-3",)},
-        servers={f"agent-{number}": f"inference-{number}" for number in (1, 2, 3)},
-        max_concurrency=MAX_CONCURRENCY,
-    )
+    ``queue`` is a key of `LAYOUTS`. ``queue_storage`` is "memory", which the gateways choose, or
+    "file".
+    """
 
-    def __init__(self, folder: Path, queue_storage: str) -> None:
+    def __init__(self, folder: Path, queue: str, queue_storage: str) -> None:
+        self.layout = LAYOUTS[queue]
         self.parts: dict[str, Part] = {}
         self.targets: dict[str, Target] = {}
         self.run_log = folder / "runs.jsonl"
         self.why_no_cuts = why_not_permitted()
         self._folder = folder
+        self._queue = queue
         self._queue_storage = queue_storage
+        self._redis: RedisBroker | None = None
         self._networks: dict[str, Network] = {}
         self._machines: list[Machine] = []
         self._loopback = os.urandom(2)
@@ -71,8 +93,11 @@ class World:
 
     @property
     def links(self) -> dict[str, tuple[str, ...]]:
-        """The names of the links of each part that can be cut."""
-        return {name: tuple(part.links) for name, part in self.parts.items() if part.links}
+        """The names of the links of each target that can be cut."""
+        found = {name: tuple(part.links) for name, part in self.parts.items() if part.links}
+        if found:
+            found |= dict.fromkeys((self.layout.broker, *self.layout.spares), (BACK,))
+        return found
 
     async def start(self) -> None:
         """Start every part and wait until all serve."""
@@ -83,7 +108,9 @@ class World:
         self._add_broker()
         await self._start("nats")
         demos = {name: await register(self._nats_url) for name in self.layout.agents}
-        if self._queue_storage == "file":
+        if self._queue != "nats":
+            await self._start_redis()
+        elif self._queue_storage == "file":
             for demo in demos.values():
                 await self._create_stream(demo.version_id)
         for name in self.layout.gateways:
@@ -96,7 +123,7 @@ class World:
         *_, last = demos.values()
         for function, demo in demos.items():
             self.targets[function] = Target(demo.function_id, last.api_key, gateways)
-        rest = [name for name in self.parts if name != "nats"]
+        rest = [name for name, part in self.parts.items() if not part.programs]
         await asyncio.gather(*(self._start(name) for name in rest))
 
     async def stop(self) -> None:
@@ -106,15 +133,41 @@ class World:
         for namespace in (*self._machines, *self._networks.values()):
             namespace.close()
 
+    async def part(self, target: str) -> Part:
+        """Return the part that ``target`` is now."""
+        found = await self._redis.part(target) if self._redis is not None else None
+        return found or self.parts[target]
+
+    async def do(self, kind: FaultKind, number: int, lasts_s: float) -> None:
+        """Do to the broker what is none of a process's faults; return when it is over."""
+        assert self._redis is not None
+        await self._redis.do(kind, number, lasts_s)
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait until the broker has recovered; return False if that takes longer."""
+        return self._redis is None or await self._redis.settled(timeout_s)
+
+    async def restored(self, timeout_s: float) -> bool:
+        """Wait until the broker can do without one of its spares again."""
+        return self._redis is None or await self._redis.restored(timeout_s)
+
     def take_baseline(self) -> None:
         """Remember what each part holds now."""
         self._baseline = {
             name: (part.descriptors(), part.resident_bytes()) for name, part in self.parts.items()
         }
+        if self._redis is not None:
+            # Each can become the master.
+            servers = [self._baseline[name] for name in self._redis.servers]
+            most = max(servers, key=lambda found: found[0])
+            self._baseline |= dict.fromkeys(self._redis.servers, most)
 
     def gauges(self) -> list[Gauge]:
         """Return what each part holds now, with the most that it may."""
-        found = self._broker_gauges()
+        if self._redis is not None:
+            found = self._redis.gauges(len(self.layout.servers), MAX_CONCURRENCY)
+        else:
+            found = self._broker_gauges()
         for name in self.layout.gateways:
             for index in range(self.parts[name].processes):
                 metrics = self._metrics(name, _ADMIN + index)
@@ -171,6 +224,22 @@ class World:
         argv = [*prefix, str(binary()), "-c", str(conf)]
         self.parts["nats"] = Part("nats", argv, {}, lambda line: "Server is ready" in line, links)
 
+    async def _start_redis(self) -> None:
+        def place(name: str) -> tuple[list[str], dict[str, Link], str]:
+            prefix, links = self._machine(name, BACK)
+            return prefix, links, self._addresses[name][BACK]
+
+        redis = self._redis = RedisBroker(
+            place,
+            self._folder,
+            has_sentinels=self._queue == "sentinel",
+            is_kept=self._queue_storage == "file",
+        )
+        self.parts |= redis.parts
+        for name in redis.parts:
+            await self._start(name)
+        assert await redis.restored(PATIENCE_S), "the replica does not follow the master"
+
     def _add_gateway(self, name: str, processes: int) -> None:
         prefix, links = self._machine(name, FRONT, BACK)
         front, back = self._addresses[name][FRONT], self._addresses[name][BACK]
@@ -183,6 +252,10 @@ class World:
             "QUEUE__LEASE_S": str(LEASE_S),
             "DRAIN__TIMEOUT_S": "20",
         }
+        if self._redis is not None:
+            # A gateway that gives calls to free workers itself would leave little to the queue.
+            is_direct = name not in self.layout.shared
+            env |= self._redis.settings | {"QUEUE__DIRECT": str(is_direct).lower()}
         self.parts[name] = Part(
             name,
             [*prefix, sys.executable, "-m", "gateway", "serve", "--processes", str(processes)],
@@ -211,6 +284,8 @@ class World:
             "DRAIN__TIMEOUT_S": "20",
             "ADMIN__LISTEN": f"{address}:{_ADMIN}",
         }
+        if self._redis is not None:
+            env |= self._redis.settings
         server = self.layout.servers[name]
         program = [sys.executable, "-m", "tests.chaos.inference", server]
         self.parts[server] = Part(
@@ -279,9 +354,9 @@ def _fetched(url: str) -> str:
 
 
 @asynccontextmanager
-async def running_world(folder: Path, queue_storage: str) -> AsyncIterator[World]:
+async def running_world(folder: Path, queue: str, queue_storage: str) -> AsyncIterator[World]:
     """Run all parts while the block runs."""
-    world = World(folder, queue_storage)
+    world = World(folder, queue, queue_storage)
     try:
         await world.start()
         yield world

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from tests.support.dev import Dev, start_dev
 from tests.support.programs import Program, command_line, descendants, gateway, wait_gone
@@ -108,6 +109,44 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: int
     assert dev.program.stop(number) == 0
     wait_gone(list(family))
     assert not (tmp_path / "ready.json").exists()
+
+
+def test_on_redis_alone_calls_go_through_it_and_its_password_stays_with_the_gateway(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    # Each call through the queue: on a channel it would not pass the server.
+    env = {"GATEWAY_QUEUE__DIRECT": "false"}
+    keys = set()
+    for _ in range(2):
+        dev = start_dev(tmp_path, "--queue", "redis", "--data-dir", str(data), env=env)
+        keys.add((dev.ready["function_id"], dev.ready["api_key"]))
+        family = descendants(dev.program.pid)
+        try:
+            assert dev.ready["redis_url"] in dev.program.output
+            assert any("valkey-server" in line for line in family.values())
+            assert not any("nats-server" in line for line in family.values())
+            url = f"{dev.ready['invocation_url']}/echo"
+            response = httpx.post(url, headers=dev.headers, content=b"hello", timeout=PATIENCE_S)
+            assert (response.status_code, response.content) == (200, b"hello")
+            password = (data / "redis" / "gateway.password").read_bytes()
+            has_password = {
+                line
+                for pid, line in family.items()
+                if password in Path(f"/proc/{pid}/environ").read_bytes()
+            }
+            assert has_password
+            assert all("gateway serve" in line for line in has_password)
+            options = {"username": "gateway", "password": password.decode(), "protocol": 3}
+            with Redis.from_url(dev.ready["redis_url"], **options) as client:
+                users = {link["user"] for link in client.client_list()}
+            assert users == {"gateway", f"worker.local.{dev.ready['function_version_id']}"}
+            assert "redis.unsafe_setting" not in (data / "gateway.log").read_text()
+        finally:
+            assert dev.program.stop() == 0
+        wait_gone(list(family))
+    # They are in the store, which is there again.
+    assert len(keys) == 1
 
 
 def test_packages_of_the_current_folder_are_not_mistaken_for_ours(tmp_path: Path) -> None:

@@ -47,6 +47,22 @@ def test_processes_import_only_what_they_need(tmp_path: Path) -> None:
         dev.program.stop()
 
 
+def test_on_redis_alone_nothing_of_nats_is_imported(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    env = {"PYTHONPROFILEIMPORTTIME": "1"}
+    dev = start_dev(tmp_path, "--data-dir", str(folder), "--queue", "redis", env=env)
+    try:
+        (found,) = [
+            modules
+            for modules in (modules_of(log.read_text()) for log in folder.rglob("gateway.log"))
+            if "gateway.app.process" in modules
+        ]
+        assert sorted(found & {"nats", "nkeys", "gateway.store.nats.kv"}) == []
+        assert "gateway.store.redis.documents" in found
+    finally:
+        dev.program.stop()
+
+
 def test_the_keeper_of_gateway_dev_has_no_event_loop() -> None:
     code = "import sys, gateway.dev.keeper; print(*sys.modules)"
     argv = [sys.executable, "-P", "-c", code]

@@ -12,9 +12,8 @@ import pytest
 
 from gateway.domain.model import FunctionVersion, VersionKey
 from gateway.domain.rate_limit import RateLimitPolicy
-from gateway.store.nats_kv import Store
 from runtime.tasks import spawn
-from tests.support.followed_store import connected
+from tests.support.followed_store import opened
 from tests.support.stack import Gateway, Stack
 from tests.support.waiting import until
 
@@ -51,8 +50,7 @@ class Load:
 
 async def limit(stack: Stack, **policy: str) -> None:
     """Set the limit of the function; call it before the gateways start."""
-    async with connected(stack.nats.url) as connection:
-        store = Store(connection)
+    async with opened(stack.nats.url) as store:
         found = await store.get(VersionKey(stack.demo.function_id, stack.demo.version_id))
         assert found is not None
         version, revision = found

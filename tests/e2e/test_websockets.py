@@ -10,8 +10,7 @@ import pytest
 
 from gateway.domain.cors import PagePolicy
 from gateway.domain.model import FunctionVersion, VersionKey
-from gateway.store.nats_kv import Store
-from tests.support.followed_store import connected
+from tests.support.followed_store import opened
 from tests.support.http2_client import Http2Client, http2_client
 from tests.support.programs import resident_bytes
 from tests.support.socket_world import SocketWorld, running_sockets
@@ -226,8 +225,7 @@ async def test_a_key_among_the_subprotocols_opens_and_is_seen_by_nobody(world: S
 
 
 async def set_policy(stack: Stack, policy: PagePolicy) -> None:
-    async with connected(stack.nats.url) as connection:
-        store = Store(connection)
+    async with opened(stack.nats.url) as store:
         found = await store.get(VersionKey(stack.demo.function_id, stack.demo.version_id))
         assert found is not None
         version, revision = found

@@ -25,10 +25,11 @@ from gateway.domain.queued_request import QueuedRequest
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.options import StoreOptions, options_at
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
 from runtime.ids import new_uuid
@@ -228,15 +229,14 @@ def deployment_path(function_id: str, version_id: str) -> str:
 
 @asynccontextmanager
 async def control_plane(
-    nats_url: str,
+    url: str,
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
-    connect: Callable[[NatsOptions], StoreConnection] = StoreConnection,
+    store_at: Callable[[StoreOptions], Store] = make_store,
 ) -> AsyncIterator[ControlPlane]:
-    """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = connect(NatsOptions((nats_url,)))
-    await connection.open(PATIENCE_S)
-    store = Store(connection)
+    """Serve the API on the store at ``url`` while the block runs."""
+    store = store_at(options_at([url], "test"))
+    await store.open(PATIENCE_S)
     await store.prepare()
     catalog = WatchedCatalog()
     watcher = Watcher(store, catalog, CONTROL)
@@ -270,4 +270,4 @@ async def control_plane(
             yield plane
     finally:
         await watcher.stop()
-        await connection.close()
+        await store.close()

@@ -1,12 +1,15 @@
-"""A connection to the store, and a read model that follows it."""
+"""The store at a server of any backend, and a read model that follows it."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from gateway.domain.readmodel import ReadModel
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.options import options_at
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
@@ -19,18 +22,17 @@ class WatchedModel(Watched, ReadModel):
 class Followed:
     """A store and a read model that a watcher keeps equal to it."""
 
-    def __init__(self, connection: StoreConnection) -> None:
-        self.connection = connection
-        self.store = Store(connection)
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.model = WatchedModel()
         self.watcher = Watcher(self.store, self.model)
 
 
 @asynccontextmanager
-async def following(url: str, token: str | None = None) -> AsyncIterator[Followed]:
-    """Follow the store at ``url`` while the block runs; the model is loaded when it begins."""
-    async with connected(url, token) as connection:
-        followed = Followed(connection)
+async def following(*urls: str, **options: Any) -> AsyncIterator[Followed]:
+    """Follow the store at ``urls`` while the block runs; the model is loaded when it begins."""
+    async with opened(*urls, **options) as store:
+        followed = Followed(store)
         followed.watcher.start()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -41,10 +43,11 @@ async def following(url: str, token: str | None = None) -> AsyncIterator[Followe
 
 
 @asynccontextmanager
-async def connected(url: str, token: str | None = None) -> AsyncIterator[StoreConnection]:
-    connection = StoreConnection(NatsOptions((url,), token=token))
-    await connection.open(PATIENCE_S)
+async def opened(*urls: str, **options: Any) -> AsyncIterator[Any]:
+    """Open the store at ``urls``, whose scheme decides on the backend; ``options`` are its own."""
+    store = make_store(replace(options_at(urls, "test"), **options))
+    await store.open(PATIENCE_S)
     try:
-        yield connection
+        yield store
     finally:
-        await connection.close()
+        await store.close()

@@ -19,9 +19,10 @@ from gateway.app.credentials import CredentialChecker, JwtOptions
 from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.open import make_store
+from gateway.store.options import options_at
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
@@ -78,12 +79,11 @@ class Clock:
 
 @asynccontextmanager
 async def identity_plane(
-    nats_url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
+    url: str, key_file: Path, issuer: TokenIssuer | None = None, clock: Clock | None = None
 ) -> AsyncIterator[IdentityPlane]:
-    """Serve the API on the store at ``nats_url`` while the block runs."""
-    connection = StoreConnection(NatsOptions((nats_url,)))
-    await connection.open(PATIENCE_S)
-    store = Store(connection)
+    """Serve the API on the store at ``url`` while the block runs."""
+    store = make_store(options_at([url], "test"))
+    await store.open(PATIENCE_S)
     await store.prepare()
     master = Master(key_file)
     at = "2026-01-01T00:00:00.000000Z"
@@ -111,7 +111,7 @@ async def identity_plane(
     )
     workers = Workers(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),
-        WorkerOptions("http://not.called", {"WORKER_NATS__URLS": nats_url}),
+        WorkerOptions("http://not.called", {"WORKER_NATS__URLS": url}),
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -127,4 +127,4 @@ async def identity_plane(
     finally:
         await credentials.stop()
         await watcher.stop()
-        await connection.close()
+        await store.close()

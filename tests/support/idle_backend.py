@@ -14,7 +14,7 @@ from gateway.provision.planner import Policy
 from gateway.provision.queues import Queues
 from gateway.provision.reconciler import Reconciler
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.nats.connection import NatsConnection
 from runtime.ids import new_uuid

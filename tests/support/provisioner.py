@@ -13,9 +13,11 @@ from gateway.app.provisioning import Provisioning
 from gateway.domain.model import Change, Instance, VersionDetails
 from gateway.provision.queues import Queues
 from gateway.settings import ClusterSettings, ProvisionSettings
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import CONTROL
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions
@@ -70,13 +72,16 @@ class Provisioner:
     """One candidate for leadership with its connections, store, queues and backend."""
 
     def __init__(
-        self, nats_url: str, folder: Path, store_of: Callable[[StoreConnection], Store] = Store
+        self,
+        nats_url: str,
+        folder: Path,
+        store_of: Callable[[NatsStoreConnection], Store] = NatsStore,
     ) -> None:
         """``store_of`` makes the store of the reconciler."""
         self.url = nats_url
         self.folder = folder
-        self.connection = StoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
-        self.store = Store(self.connection)
+        self.connection = NatsStoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
+        self.store = NatsStore(self.connection)
         self.data = NatsConnection(ConnectionOptions(servers=(nats_url,)))
         self.broker = broker_on(self.data, REGION)
         self.queues = Queues(*self.broker)
@@ -120,7 +125,7 @@ class Provisioner:
 
 @asynccontextmanager
 async def provisioning(
-    nats_url: str, folder: Path, store_of: Callable[[StoreConnection], Store] = Store
+    nats_url: str, folder: Path, store_of: Callable[[NatsStoreConnection], Store] = NatsStore
 ) -> AsyncIterator[Provisioner]:
     """Run a provisioner in this process while the block runs."""
     candidate = Provisioner(nats_url, folder, store_of)

@@ -8,13 +8,14 @@ from functools import partial
 from os import urandom
 from typing import Any
 
-from queueing.interface import FunctionQueue, Lease, QueueError
+from queueing.interface import FunctionQueue, Lease, PullConsumer, QueueError
 from queueing.nats import consumer as nats_consumer
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.login import ConnectionOptions
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.queue import JetStreamQueue
+from queueing.own_requests import QueueLimits
 from runtime.ids import new_uuid
 from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.ids import request_id
@@ -90,7 +91,7 @@ class Worker(Diary):
         self.connection: NatsConnection
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
-        self.pull: nats_consumer.PullConsumer
+        self.pull: PullConsumer
 
     def leased(self, lease: Lease) -> None:
         self.leases.append(lease)

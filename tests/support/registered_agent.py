@@ -21,9 +21,11 @@ from gateway.domain.catalog import Catalog
 from gateway.domain.model import Deployment, Instance, InstanceKey
 from gateway.domain.readmodel import ReadModel
 from gateway.store.account_store import AccountStores
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.credential_store import CredentialStore
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import NatsConnection
@@ -130,10 +132,10 @@ async def running_platform(
     """Run the platform while the block runs; its store has one instance without a worker."""
     async with AsyncExitStack() as stack:
         credentials = nats.logins.gateway_credentials
-        connection = StoreConnection(NatsOptions((nats.url,), credentials_file=credentials))
+        connection = NatsStoreConnection(NatsOptions((nats.url,), credentials_file=credentials))
         await connection.open(PATIENCE_S)
         stack.push_async_callback(connection.close)
-        store = Store(connection)
+        store = NatsStore(connection)
         await store.prepare()
         data = await stack.enter_async_context(connected(nats.url, nats.gateway_options))
         logins = NatsWorkerCredentials(
@@ -142,7 +144,7 @@ async def running_platform(
             REGION,
             (nats.url,),
         )
-        logins.start()
+        logins.start(tuple)
         stack.push_async_callback(logins.close)
         signer = TokenSigner(os.urandom(32))
         port = free_port()

@@ -14,10 +14,9 @@ from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.dev.functions import ACCOUNT
 from gateway.domain.model import ApiKey, Function, FunctionVersion, VersionState
 from gateway.domain.principal import INVOKE
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
+from tests.support.followed_store import opened
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, worker_agent
@@ -181,15 +180,12 @@ async def running_stack() -> AsyncIterator[Stack]:
             await stack.stop()
 
 
-async def register(nats_url: str, max_body_bytes: int = 0, *, passes_interim: bool = False) -> Demo:
+async def register(url: str, max_body_bytes: int = 0, *, passes_interim: bool = False) -> Demo:
     """Write an ACTIVE function and a key for it directly into the store."""
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
-    connection = StoreConnection(NatsOptions(urls=(nats_url,)))
-    await connection.open(PATIENCE_S)
-    try:
-        store = Store(connection)
+    async with opened(url) as store:
         await store.prepare()
         await store.put(Function(function_id, ACCOUNT))
         await store.put(
@@ -205,6 +201,4 @@ async def register(nats_url: str, max_body_bytes: int = 0, *, passes_interim: bo
         )
         digest = digest_of(api_key.encode())
         await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))
-    finally:
-        await connection.close()
     return Demo(function_id, version_id, api_key)

@@ -19,8 +19,10 @@ from nats.js import JetStreamContext
 
 from gateway.domain.model import Instance, InstanceKey
 from gateway.errors import GatewayError
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from runtime.tasks import spawn
 from wire.subjects import consumer_name, stream_name
 
@@ -126,9 +128,11 @@ class StandInAgent:
 
 
 async def main() -> None:
-    connection = StoreConnection(NatsOptions(urls=(os.environ["WORKER_NATS__URLS"],), name="agent"))
+    connection = NatsStoreConnection(
+        NatsOptions(urls=(os.environ["WORKER_NATS__URLS"],), name="agent")
+    )
     await connection.open(10.0)
-    agent = StandInAgent(Store(connection))
+    agent = StandInAgent(NatsStore(connection))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.is_stopping.set)
     await agent.run()
     await connection.close()

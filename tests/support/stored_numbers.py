@@ -6,7 +6,7 @@ from gateway.errors import Conflict, StoreUnavailable
 
 
 class StoredNumbers:
-    """A `gateway.dispatch.rate_limits.Numbers`; ``answers`` is cleared to hold all responses."""
+    """A `gateway.store.interface.SharedNumbers`; ``answers`` is cleared to hold all responses."""
 
     def __init__(self) -> None:
         self.documents: dict[str, tuple[bytes, int]] = {}

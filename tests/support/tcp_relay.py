@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 class RelayedConnection(asyncio.Protocol):
     """One end of a connection through the relay."""
 
-    def __init__(self, relay: "TcpRelay") -> None:
+    def __init__(self, relay: "TcpRelay", *, to_server: bool = False) -> None:
         self._relay = relay
+        self.is_to_server = to_server
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -28,10 +29,16 @@ class RelayedConnection(asyncio.Protocol):
         self.note_activity()
         if self._relay.is_frozen:
             return
-        if self.other is None:
+        if self in self._relay.slow:
+            self._relay.held.append((self, data))
+        elif self.other is None:
             self._early += data
         else:
             self.other.note_activity()
+            self.other.write(data)
+
+    def pass_on(self, data: bytes) -> None:
+        if self.other is not None:
             self.other.write(data)
 
     def joined(self, other: "RelayedConnection") -> None:
@@ -72,6 +79,8 @@ class TcpRelay:
         self.idle_s = idle_s
         self.dropped = 0
         self.is_frozen = False
+        self.slow: set[RelayedConnection] = set()
+        self.held: list[tuple[RelayedConnection, bytes]] = []
         self.port = 0
         self.ends: set[RelayedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,11 +89,22 @@ class TcpRelay:
         """Pass on nothing any more, without closing anything."""
         self.is_frozen = True
 
+    def hold(self) -> None:
+        """Keep what the server sends on the connections that are open, until `release`."""
+        self.slow = {end for end in self.ends if end.is_to_server}
+
+    def release(self) -> None:
+        """Pass on what was kept, and what follows at once."""
+        self.slow = set()
+        held, self.held = self.held, []
+        for end, data in held:
+            end.pass_on(data)
+
     def accepted(self, end: RelayedConnection) -> None:
         self._tasks.add(asyncio.ensure_future(self._join(end)))  # noqa: TID251
 
     async def _join(self, end: RelayedConnection) -> None:
-        other = RelayedConnection(self)
+        other = RelayedConnection(self, to_server=True)
         other.other = end
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: other, "127.0.0.1", self._to_port)

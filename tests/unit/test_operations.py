@@ -16,6 +16,9 @@ from gateway.invocation.states import Outcome
 from gateway.telemetry.access_log import AccessLog, Refusal
 from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
+from queueing.redis.connection import RedisConnection
+from queueing.redis.link import RedisOptions
+from queueing.redis.metrics import register_connection
 from runtime.line_budget import LineBudget
 from runtime.logs import LineWriter
 from runtime.loop_turns import LoopTurns
@@ -80,6 +83,7 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)
+    register_connection(registry, RedisConnection(RedisOptions(())), "gateway_redis")
     assert table("Gateway", "name") == names(registry, "gateway_") | _OUTSIDE
 
 
@@ -88,6 +92,7 @@ def test_every_metric_of_the_worker_agent_is_listed() -> None:
     metrics = Metrics(registry, lambda: 0.0)
     metrics.watch_slots(Slots(1, 1))
     metrics.watch_channels(_Open())
+    register_connection(registry, RedisConnection(RedisOptions(())), "worker_redis")
     metrics.watch_turns(LoopTurns())
     assert table("Worker agent", "name") == names(registry, "worker_")
 

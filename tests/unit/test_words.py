@@ -27,7 +27,6 @@ TWINS = {
     "Event",
     "LogSettings",
     "Outcome",
-    "QueueSettings",
     "State",
     # A protocol and its implementation
     "AccountStore",
@@ -37,6 +36,15 @@ TWINS = {
     "RequestLocator",
     "SecretStore",
     "Subscription",
+    # The same of each broker
+    "Link",
+    "LinkOwner",
+    "NoResponse",
+    "NotConnected",
+    "PublishedRequest",
+    "Server",
+    "VersionQueue",
+    "WorkerUsers",
     # A document as the worker reads it and as the API describes it
     "ConnectResponse",
     "HeartbeatResponse",

@@ -37,7 +37,7 @@ READY_S = 1800.0
 
 
 class InstanceRecords(Protocol):
-    """The store (`gateway.store.nats_kv.Store`); may raise `StoreUnavailable` and `Conflict`."""
+    """The store (`gateway.store.records.Store`); may raise `StoreUnavailable` and `Conflict`."""
 
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 

@@ -7,7 +7,7 @@ account at a server that has lost its folder.
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -92,8 +92,8 @@ class NatsWorkerCredentials:
         self._accounts = NatsAccounts(users, self._system)
         self._urls = urls
 
-    def start(self) -> None:
-        """Begin to connect to the system account."""
+    def start(self, deployed: Callable[[], Iterable[str]]) -> None:  # noqa: ARG002
+        """Begin to connect to the system account; servers keep accounts over a restart."""
         self._system.start()
 
     async def close(self) -> None:

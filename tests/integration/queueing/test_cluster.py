@@ -10,7 +10,7 @@ import pytest
 from queueing.interface import Lease
 from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.jetstream import JetStream, JetStreamError, StreamSettings
-from queueing.nats.queue import QueueLimits
+from queueing.own_requests import QueueLimits
 from tests.support.free_ports import free_ports
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (

@@ -1,15 +1,14 @@
 """What every backend of `queueing.interface` must do."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from queueing.interface import Lease, Load, NoResponder, QueueUnavailable, RunDecision
 from queueing.settings import QueueSettings
-from tests.integration.queueing.backends import Backend, Gateway, NatsBackend
-from tests.support.nats_server import NatsServer
+from tests.integration.queueing.backends import Backend, Gateway, NatsBackend, RedisBackend
 from tests.support.queue_harness import (
     Client,
     Diary,
@@ -17,26 +16,49 @@ from tests.support.queue_harness import (
     new_version,
     until_depth,
 )
+from tests.support.redis_server import RedisServer, available_servers
 from tests.support.waiting import until
 
 NATS = "nats"
+BROKERS = [NATS, *available_servers()]
 LEASE_S = 1.0
 PATIENT = QueueSettings(lease_s=300.0)
 """A request that is delivered again was given back: its lease has not ended."""
 
 
-@pytest.fixture(params=[NATS])
-def backend(request: pytest.FixtureRequest, shared_nats_server: NatsServer) -> Backend:
+@pytest.fixture(scope="module")
+def shared_redis_servers() -> Iterator[dict[str, RedisServer]]:
+    """Servers that all tests of this module share, each started when it is first asked for."""
+    servers: dict[str, RedisServer] = {}
+    yield servers
+    for server in servers.values():
+        server.close_blocking()
+
+
+@pytest.fixture(params=BROKERS)
+def backend(request: pytest.FixtureRequest) -> Backend:
     """A broker that all tests of this module share, and leave running."""
-    assert request.param == NATS
-    return NatsBackend(shared_nats_server)
+    if request.param == NATS:
+        return NatsBackend(request.getfixturevalue("shared_nats_server"))
+    servers = request.getfixturevalue("shared_redis_servers")
+    if request.param not in servers:
+        servers[request.param] = RedisServer(request.param)
+        servers[request.param].start_blocking()
+    return RedisBackend(servers[request.param])
 
 
-@pytest.fixture(params=[NATS])
-def own_backend(request: pytest.FixtureRequest, nats_server: NatsServer) -> Backend:
+@pytest.fixture(params=BROKERS)
+def own_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A broker of one test, which may stop it."""
-    assert request.param == NATS
-    return NatsBackend(nats_server)
+    if request.param == NATS:
+        yield NatsBackend(request.getfixturevalue("nats_server"))
+        return
+    server = RedisServer(request.param)
+    try:
+        server.start_blocking()
+        yield RedisBackend(server)
+    finally:
+        server.close_blocking()
 
 
 async def publish(
@@ -146,6 +168,18 @@ async def test_a_lease_that_runs_out_is_delivered_again(backend: Backend) -> Non
             assert (first.deliveries, second.deliveries) == (1, 2)
 
 
+async def test_a_lease_that_runs_out_is_no_load_when_its_request_was_withdrawn(
+    backend: Backend,
+) -> None:
+    version = new_version()
+    async with backend.gateway() as gateway:
+        request, _ = await publish(backend, gateway, version)
+        async with backend.worker(version) as work:
+            await work.has(1)
+        gateway.queue.withdraw(version, request)
+        await until_load(gateway, version, 0, 0)
+
+
 async def test_progress_keeps_a_lease(backend: Backend) -> None:
     version = new_version()
     async with backend.gateway() as gateway:
@@ -185,14 +219,22 @@ async def test_a_request_whose_every_run_failed_is_undeliverable_and_gone(
         backend.worker(version, slots=5) as work,
     ):
         request, client = await publish(backend, gateway, version)
-        decisions = []
+        await work.has(1)
+        runs = 1
         while "undeliverable" not in client.names:
-            leases = await work.has(len(decisions) + 2)
-            decision = gateway.queue.may_run(request, leases[-1].deliveries)
-            decisions.append(decision)
-            if decision is RunDecision.LATER:
-                leases[-1].nak()
-        assert decisions == [RunDecision.RUN, RunDecision.LATER, RunDecision.NEVER]
+            grown = len(work.leases)
+            await until(
+                lambda grown=grown: (
+                    len(work.leases) > grown  # type: ignore[misc]
+                    or "undeliverable" in client.names
+                )
+            )
+            for lease in work.leases[grown:]:
+                decision = gateway.queue.may_run(request, lease.deliveries)
+                runs += decision is RunDecision.RUN
+                if decision is not RunDecision.RUN:
+                    lease.nak()
+        assert runs == 2
         await until_load(gateway, version, 0, 0)
         assert await gateway.queue.position(version, request) == 0
 
@@ -570,8 +612,8 @@ async def test_messages_reach_all_subscribers_of_a_subject(backend: Backend) -> 
     async with backend.gateway(1) as one, backend.gateway(2) as two:
         for gateway, diary in zip((one, two), received, strict=True):
             gateway.bus.subscribe(subject + b".*", diary.write)
-        await one.admin.version_ids()
-        await two.admin.version_ids()
+        await backend.subscribed(one)
+        await backend.subscribed(two)
         assert one.bus.publish(subject + b".a", b"payload")
         for diary in received:
             await diary.until(lambda diary=diary: bool(diary.entries))  # type: ignore[misc]
@@ -598,7 +640,7 @@ async def test_a_bus_request_gets_the_first_reply(backend: Backend) -> None:
             answering.bus.publish(reply, payload.upper())
 
         answering.bus.subscribe(subject, answer)
-        await answering.admin.version_ids()
+        await backend.subscribed(answering)
         assert await asking.bus.request(subject, b"question") == b"QUESTION"
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from queueing.interface import Lease
 from queueing.nats.jetstream import StreamSettings
-from queueing.nats.queue import QueueLimits
+from queueing.own_requests import QueueLimits
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     GatewayQueue,

@@ -3,7 +3,8 @@ import pytest
 from queueing.interface import QueueUnavailable
 from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
-from queueing.nats.queue import JetStreamQueue, QueueLimits
+from queueing.nats.queue import JetStreamQueue
+from queueing.own_requests import QueueLimits
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     OPTIONS,

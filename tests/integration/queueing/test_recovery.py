@@ -9,7 +9,8 @@ from queueing.interface import RunDecision
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import PublishedRequest, QueueLimits, RequestState
+from queueing.nats.queue import PublishedRequest
+from queueing.own_requests import QueueLimits, RequestState
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
     REGION,

@@ -8,7 +8,7 @@ import pytest
 
 from queueing.nats.consumer import PullOptions
 from queueing.nats.jetstream import JetStream, StreamSettings
-from queueing.nats.queue import QueueLimits
+from queueing.own_requests import QueueLimits
 from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer
 from tests.support.queue_harness import (
@@ -136,7 +136,7 @@ async def test_what_a_worker_finds_after_a_standstill_is_dropped(
         clock.now += 60.0
         work.pull.want(1)
         await until(lambda: stood_still)
-        await until(lambda: not work.pull.stood_still())
+        await until(lambda: not work.pull.is_over())
         # It comes again when its lease has ended, and is run then.
         await work.has(1)
         assert work.pull.lapsed == work.leases[0].deliveries - 1
@@ -281,7 +281,7 @@ async def test_what_a_connection_brings_after_it_was_cut_off_is_dropped(
             link.may_pass.set()
             await until(lambda: cut_off.pull.lapsed)
             lease.ack()
-        await until(lambda: not cut_off.pull.stood_still())
+        await until(lambda: not cut_off.pull.is_over())
         # It pulls again, and what comes now counts.
         later, _ = await publish(queue, version)
         assert [lease.request_id for lease in await cut_off.has(2)][1:] == [later]

@@ -1,7 +1,15 @@
 import pytest
 
-from loadtests.bars import AGAINST, BARS, BarOutcome, judge
-from loadtests.figures import AIOHTTP, BEFORE, GATEWAY, GATEWAY_10, Results
+from loadtests.bars import AGAINST, BARS, REDIS, BarOutcome, judge
+from loadtests.figures import (
+    AIOHTTP,
+    BEFORE,
+    GATEWAY,
+    GATEWAY_10,
+    ON_NATS,
+    ON_REDIS,
+    Results,
+)
 
 HELD = {
     "throughput": 24_000.0,
@@ -108,7 +116,7 @@ RATIOS = {
     "latency_p99": 0.40,
     "queued_cpu_all": 0.90,
     "queued_p50": 0.90,
-    "queued_cpu_nats": 0.65,
+    "queued_cpu_broker": 0.65,
     "sse_p50": 0.55,
     "sse_p99": 0.55,
     "sse_cpu_all": 0.70,
@@ -150,3 +158,18 @@ def test_a_ratio_is_missed_when_the_build_before_failed() -> None:
 
 def test_without_a_build_before_there_are_no_ratios_to_it() -> None:
     assert against(run()) == []
+
+
+ON_REDIS_TIMES = {"cpu_broker": 0.50, "cpu_programs": 0.95, "latency_p50": 0.85}
+
+
+@pytest.mark.parametrize("key", ON_REDIS_TIMES)
+def test_the_queue_on_redis_is_judged_by_its_ratios_to_nats(key: str) -> None:
+    def outcomes_of(**changed: float) -> list[BarOutcome]:
+        results = Results()
+        results.add(1, ON_NATS, dict.fromkeys(ON_REDIS_TIMES, 1.0))
+        results.add(1, ON_REDIS, {**ON_REDIS_TIMES, **changed})
+        return [verdict.outcome for verdict in judge(results) if verdict.bar in REDIS]
+
+    assert outcomes_of() == [BarOutcome.PASS] * len(REDIS)
+    assert outcomes_of(**{key: 1.0}).count(BarOutcome.FAIL) == 1

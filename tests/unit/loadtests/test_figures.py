@@ -2,6 +2,7 @@ import pytest
 
 from loadtests.figures import (
     AIOHTTP,
+    BACKENDS,
     BEFORE,
     DIRECT,
     GATEWAY,
@@ -59,8 +60,14 @@ def test_only_measured_figures_can_be_entered(key: str) -> None:
 
 
 def test_a_row_about_slots_is_measured_for_gateways_alone() -> None:
-    assert [system for system in SYSTEMS if is_measured("queued", system)] == [BEFORE, GATEWAY]
+    gateways = [BEFORE, GATEWAY, *BACKENDS]
+    assert [system for system in SYSTEMS if is_measured("queued", system)] == gateways
     assert all(is_measured("latency", system) for system in SYSTEMS)
+
+
+@pytest.mark.parametrize("system", BACKENDS)
+def test_a_backend_is_measured_where_the_queue_matters(system: str) -> None:
+    assert [row for row in ROWS if is_measured(row, system)] == ["latency", "throughput", "queued"]
 
 
 def test_only_rows_of_the_table_are_restricted() -> None:

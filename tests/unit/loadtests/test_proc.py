@@ -34,7 +34,8 @@ def test_the_stat_line_of_a_command_with_blanks_and_parentheses() -> None:
 @pytest.mark.parametrize(
     ("command", "role"),
     [
-        ("/venv/bin/nats-server -c nats.conf", Role.NATS),
+        ("/venv/bin/nats-server -c nats.conf", Role.BROKER),
+        ("/usr/bin/redis-server 127.0.0.1:6379", Role.BROKER),
         ("/venv/bin/python /venv/bin/gateway serve --config gateway.toml", Role.FRONT),
         ("/venv/bin/python -m gateway serve", Role.FRONT),
         ("/venv/bin/python -m gateway dev --port 0", Role.OTHER),
@@ -56,8 +57,9 @@ def test_a_command_named_in_an_argument_does_not_count() -> None:
     assert role_of(argv) is Role.OTHER
 
 
-def test_nginx_workers_change_their_title() -> None:
+def test_programs_that_change_their_title_are_recognised() -> None:
     assert role_of(["nginx: worker process"]) is Role.FRONT
+    assert role_of(["/venv/_binaries/linux-x86_64/valkey-server 127.0.0.1:1"]) is Role.BROKER
 
 
 def test_the_port_is_read_from_the_command_line() -> None:
@@ -81,10 +83,18 @@ def process(pid: int, role: Role, cpu_s: float) -> Process:
 
 
 def test_cpu_is_summed_by_role() -> None:
-    before = [process(1, Role.FRONT, 1.0), process(2, Role.FRONT, 2.0), process(3, Role.NATS, 5.0)]
-    after = [process(1, Role.FRONT, 1.5), process(2, Role.FRONT, 4.0), process(3, Role.NATS, 5.25)]
+    before = [
+        process(1, Role.FRONT, 1.0),
+        process(2, Role.FRONT, 2.0),
+        process(3, Role.BROKER, 5.0),
+    ]
+    after = [
+        process(1, Role.FRONT, 1.5),
+        process(2, Role.FRONT, 4.0),
+        process(3, Role.BROKER, 5.25),
+    ]
 
-    assert cpu_between(before, after) == {Role.FRONT: 2.5, Role.NATS: 0.25}
+    assert cpu_between(before, after) == {Role.FRONT: 2.5, Role.BROKER: 0.25}
 
 
 def test_a_process_that_was_replaced_is_no_measurement() -> None:

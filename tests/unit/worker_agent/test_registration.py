@@ -151,6 +151,20 @@ async def test_every_answer_may_say_how_many_requests_are_asked_of_us() -> None:
     assert agent.asked == [3, 5, 5, 1]
 
 
+async def test_a_login_that_the_broker_refuses_is_renewed_at_once() -> None:
+    api = Api(willing)
+    agent = Agent(api)
+    await agent.registration.connect()
+    agent.registration.start()
+    agent.registration.renew_soon()
+    await api.until(lambda: len(api.of(CONNECT_PATH)) == 2)
+    await until(lambda: agent.renewals == 1)
+    # The attempts to connect meanwhile are of the old login.
+    agent.registration.renew_soon()
+    await agent.registration.stop()
+    assert len(api.of(CONNECT_PATH)) == 2
+
+
 async def test_three_heartbeats_a_lease() -> None:
     api = Api(lambda path: {**willing(path), "leaseSeconds": 0.06})
     agent = Agent(api)

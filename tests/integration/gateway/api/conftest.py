@@ -1,13 +1,10 @@
 """One nats-server per module; every test has a control plane and accounts of its own."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from uuid import uuid4
 
 import pytest
 
-from tests.integration.gateway.api.lagging_process import Behind, LateConnection
 from tests.support.control import Client, ControlPlane, OpenVault, SetQueue, control_plane
 from tests.support.nats_server import NatsServer, nats_server, shared_nats_server
 
@@ -25,27 +22,15 @@ def vault() -> OpenVault:
 
 
 @pytest.fixture
-async def plane(
-    shared_nats_server: NatsServer, queue: SetQueue, vault: OpenVault
-) -> AsyncIterator[ControlPlane]:
-    async with control_plane(shared_nats_server.url, queue, vault) as plane:
-        yield plane
+def store_url(shared_nats_server: NatsServer) -> str:
+    """Where the store is. A module whose subject is the store has a fixture of its own."""
+    return shared_nats_server.url
 
 
 @pytest.fixture
-async def behind(
-    plane: ControlPlane,
-    client: Client,
-    shared_nats_server: NatsServer,
-    queue: SetQueue,
-) -> AsyncIterator[Behind]:
-    """It knows ``client``, and nothing that ``client`` does."""
-    hears = asyncio.Event()
-    hears.set()
-    connect = partial(LateConnection, hears=hears)
-    async with control_plane(shared_nats_server.url, queue, connect=connect) as late:
-        yield Behind(late, hears)
-        hears.set()
+async def plane(store_url: str, queue: SetQueue, vault: OpenVault) -> AsyncIterator[ControlPlane]:
+    async with control_plane(store_url, queue, vault) as plane:
+        yield plane
 
 
 @pytest.fixture

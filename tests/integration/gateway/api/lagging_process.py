@@ -1,53 +1,63 @@
 """A second gateway process that receives the store's changes late."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
-from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
-from gateway.store.connection import NatsOptions, StoreConnection
+from gateway.store.interface import Entry, Feed
+from gateway.store.open import make_store
+from gateway.store.options import StoreOptions
+from gateway.store.records import Store
 from tests.support.control import Client, ControlPlane
 
 
-class LateConnection(StoreConnection):
-    """The store's connection of a process; its feeds get messages only while ``hears`` is set."""
+class Hearing:
+    """Holds back what feeds deliver while it is off, and delivers it when it is on again."""
 
-    def __init__(self, options: NatsOptions, hears: asyncio.Event) -> None:
-        super().__init__(options)
-        self._hears = hears
+    def __init__(self) -> None:
+        self._is_on = True
+        self._held: list[Callable[[], None]] = []
 
-    async def client(self) -> NatsClient:
-        return cast(NatsClient, LateClient(await super().client(), self._hears))
+    def store_at(self, options: StoreOptions) -> Store:
+        """Return a store whose feeds are heard like this."""
+        store = make_store(options)
+        feed_of = store.feed
 
+        def feed(
+            bucket: str, on_entry: Callable[[Entry], None], on_loaded: Callable[[int], None]
+        ) -> Feed:
+            return feed_of(
+                bucket,
+                lambda entry: self._pass_on(on_entry, entry),
+                lambda revision: self._pass_on(on_loaded, revision),
+            )
 
-class LateClient:
-    """A NATS client that passes messages to a callback only while ``hears`` is set."""
+        store.feed = feed  # type: ignore[method-assign]
+        return store
 
-    def __init__(self, client: NatsClient, hears: asyncio.Event) -> None:
-        self._client = client
-        self._hears = hears
+    def stop(self) -> None:
+        self._is_on = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+    def resume(self) -> None:
+        self._is_on = True
+        held, self._held = self._held, []
+        for deliver in held:
+            deliver()
 
-    async def subscribe(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        async def receive(message: Msg) -> None:
-            await self._hears.wait()
-            await cb(message)
-
-        return await self._client.subscribe(subject, cb=receive)
+    def _pass_on(self, deliver: Callable[[Any], None], what: Any) -> None:
+        if self._is_on:
+            deliver(what)
+        else:
+            self._held.append(lambda: deliver(what))
 
 
 class Behind:
     """A second gateway process that receives no changes of the store until `hear_soon`."""
 
-    def __init__(self, plane: ControlPlane, hears: asyncio.Event) -> None:
+    def __init__(self, plane: ControlPlane, hearing: Hearing) -> None:
         self._plane = plane
-        self._hears = hears
-        hears.clear()
+        self._hearing = hearing
+        hearing.stop()
 
     def client(self, client: Client) -> Client:
         """Return a client that calls this process with the same key."""
@@ -55,4 +65,4 @@ class Behind:
 
     def hear_soon(self) -> None:
         """Deliver the changes shortly after the next call has begun."""
-        asyncio.get_running_loop().call_later(0.2, self._hears.set)
+        asyncio.get_running_loop().call_later(0.2, self._hearing.resume)

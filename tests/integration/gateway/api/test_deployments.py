@@ -2,12 +2,10 @@
 
 import asyncio
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
 from gateway.domain.model import HealthInfo, VersionState
-from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import SPEC, Client, ControlPlane, SetQueue, deployment_path
 
 
@@ -226,21 +224,6 @@ async def test_the_deployment_of_a_public_function_is_not_changed(client: Client
     assert (await client.get(path)).body["deployment"] == deployment
     assert (await client.delete(shared)).status == 200
     assert (await client.patch(patch, {"maxInstances": 9})).status == 200
-
-
-async def test_a_deployment_is_known_by_its_id_to_a_process_that_hears_of_it_late(
-    client: Client, behind: Behind
-) -> None:
-    function_id, version_id = await client.deployed()
-    deployment = (await client.get(deployment_path(function_id, version_id))).body["deployment"]
-    by_id = f"/v2/nvcf/deployments/{deployment['deploymentId']}"
-    spec_id = deployment["deploymentSpecifications"][0]["gpuSpecificationId"]
-    late = behind.client(client)
-    behind.hear_soon()
-    told = await late.patch(f"{by_id}/gpu-specifications/{spec_id}", {"maxInstances": 9})
-    assert told.status == 200
-    assert (await late.get(by_id)).body["deployment"]["functionId"] == function_id
-    assert (await late.get(f"/v2/nvcf/deployments/{uuid4()}")).status == 404
 
 
 async def test_changes_made_at_once_are_all_kept(client: Client) -> None:

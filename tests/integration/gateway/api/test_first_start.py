@@ -16,8 +16,8 @@ from gateway.auth.tokens import WorkerIdentity, admin_of, mint
 from gateway.domain.model import Account
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
-from gateway.store.nats_kv import Store
-from tests.support.followed_store import connected
+from gateway.store.records import Store
+from tests.support.followed_store import opened
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import PATIENCE_S, until
 
@@ -30,8 +30,7 @@ def bearer(credential: str) -> bytes:
 
 @pytest.fixture
 async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
-    async with connected(nats_server.url) as connection:
-        store = Store(connection)
+    async with opened(nats_server.url) as store:
         await store.prepare()
         yield store
 
@@ -119,6 +118,6 @@ async def test_what_was_known_holds_while_nats_is_away_and_is_read_again_after(
         await nats_server.kill()
         assert credentials.authenticate(bearer(first), NOW).kind == "bootstrap"
         await nats_server.start()
-        async with connected(nats_server.url) as again:
-            second = await bootstrap.reset(Store(again), os.urandom(32), "2026-01-01T00:00:00Z")
+        async with opened(nats_server.url) as again:
+            second = await bootstrap.reset(again, os.urandom(32), "2026-01-01T00:00:00Z")
         await heard(credentials, second)

@@ -20,7 +20,6 @@ from gateway.domain.model import (
 )
 from gateway.domain.rate_limit import RateLimitPolicy
 from gateway.store.account_store import AccountStore
-from tests.integration.gateway.api.lagging_process import Behind
 from tests.support.control import (
     IMAGE,
     SCOPES,
@@ -463,15 +462,6 @@ async def test_of_many_that_register_at_once_as_many_succeed_as_are_allowed(
     statuses = [answer.status for answer in answers]
     assert (statuses.count(200), statuses.count(400)) == (5, 11)
     assert len((await client.get(FUNCTIONS)).body["functions"]) == 5
-
-
-async def test_what_another_process_registered_counts_before_it_was_heard_of(
-    client: Client, plane: ControlPlane, behind: Behind
-) -> None:
-    for _ in range(50):
-        await client.create()
-    behind.hear_soon()
-    assert (await behind.client(client).post(FUNCTIONS, IMAGE)).status == 400
 
 
 async def test_a_place_is_free_again_when_nothing_was_registered_in_it(

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.store.connection import NatsOptions, StoreConnection
 from gateway.store.names import BUCKETS, IN_MEMORY, KEYS
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.options import NatsOptions
+from gateway.store.records import Store
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PulledLease, PullOptions
@@ -49,9 +51,9 @@ SLOW = replace(STREAMS, ack_wait_s=30.0)
 async def store(guarded_nats: GuardedNats) -> AsyncIterator[Store]:
     """The whole store, with one key in it."""
     credentials = guarded_nats.logins.gateway_credentials
-    connection = StoreConnection(NatsOptions((guarded_nats.url,), credentials_file=credentials))
+    connection = NatsStoreConnection(NatsOptions((guarded_nats.url,), credentials_file=credentials))
     await connection.open(PATIENCE_S)
-    store = Store(connection)
+    store = NatsStore(connection)
     await store.prepare()
     await store.put_raw(KEYS, "k1", b"{}")
     yield store

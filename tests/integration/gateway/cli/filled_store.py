@@ -4,16 +4,15 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.nats_kv import Store
-from tests.support.nats_server import NatsServer
-from tests.support.waiting import PATIENCE_S
+from gateway.store.records import Store
+from tests.support import followed_store
+from tests.support.store_servers import StoreServer
 
 
 class Filled:
     """A prepared store; ``contents`` returns its records as JSON documents."""
 
-    def __init__(self, server: NatsServer, store: Store) -> None:
+    def __init__(self, server: StoreServer, store: Store) -> None:
         self.url = server.url
         self.store = store
 
@@ -26,12 +25,7 @@ class Filled:
 
 
 @asynccontextmanager
-async def opened(server: NatsServer) -> AsyncIterator[Filled]:
-    connection = StoreConnection(NatsOptions((server.url,)))
-    await connection.open(PATIENCE_S)
-    try:
-        store = Store(connection)
+async def opened(server: StoreServer) -> AsyncIterator[Filled]:
+    async with followed_store.opened(server.url) as store:
         await store.prepare()
         yield Filled(server, store)
-    finally:
-        await connection.close()

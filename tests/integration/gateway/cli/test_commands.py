@@ -419,7 +419,11 @@ async def in_thread(wait: Callable[[], T]) -> T:
             (["functions", "list", "--api-url", url], f"{url} is not a URL: give --api-url or")
             for url in ("localhost:8080", "http://", "http://a:99999", "http://a..b", "http://a/?b")
         ),
-        (["keys", "list", "--nats-url", "nats://"], "nats:// is not a URL: give --nats-url as"),
+        (["keys", "list", "--nats-url", "nats://"], "nats:// is not a URL: give --store-url as"),
+        (
+            ["keys", "list", "--store-url", "redis://a", "--store-url", "nats://a"],
+            "of NATS or of Redis, not of both",
+        ),
         (["keys", "list", "--config", "/nowhere"], "/nowhere: cannot be read"),
         (["functions", "list", "--api-key", "two words"], "spaces"),
         (["functions", "list", "--api-key", ""], "GATEWAY_API_KEY"),

@@ -144,11 +144,12 @@ async def test_an_unreadable_key_is_reported_and_hides_no_other(
     assert revoked.stderr.count("\n") == 1
 
 
-def test_an_unreachable_store_is_reported_in_one_line() -> None:
-    result = run(app, ["list", "--nats-url", "nats://me:secret@127.0.0.1:1"])
+@pytest.mark.parametrize("scheme", ["nats", "redis"])
+def test_an_unreachable_store_is_reported_in_one_line(scheme: str) -> None:
+    result = run(app, ["list", "--store-url", f"{scheme}://me:secret@127.0.0.1:1"])
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    assert "nats://127.0.0.1:1" in result.stderr
+    assert f"{scheme}://127.0.0.1:1" in result.stderr
     assert "secret" not in result.stderr
 
 

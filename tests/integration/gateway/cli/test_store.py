@@ -28,13 +28,10 @@ from gateway.domain.model import (
 from tests.integration.gateway.cli.filled_store import Filled, opened
 from tests.integration.gateway.cli.shell import Ran
 from tests.support.deployments import FUNCTION_ID, VERSION_ID, deployment, instance
-from tests.support.nats_server import (
-    NatsServer,
-    nats_server,
-    running_nats_server,
-)
+from tests.support.nats_server import NatsServer
+from tests.support.store_servers import StoreServer, running_store_server, store_server
 
-__all__ = ["nats_server"]
+__all__ = ["store_server"]
 
 IDS = FUNCTION_ID, VERSION_ID, "acme"
 RECORDS: tuple[Record, ...] = (
@@ -52,13 +49,13 @@ BOOTSTRAP = {"schema": 1, "kind": "bootstrap", "digest": "00" * 32, "created_at"
 
 
 def run(*arguments: object, url: str) -> Ran:
-    result = CliRunner().invoke(app, ["store", *map(str, arguments), "--nats-url", url])
+    result = CliRunner().invoke(app, ["store", *map(str, arguments), "--store-url", url])
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
-async def filled(nats_server: NatsServer) -> AsyncIterator[Filled]:
-    async with opened(nats_server) as filled:
+async def filled(store_server: StoreServer) -> AsyncIterator[Filled]:
+    async with opened(store_server) as filled:
         for record in (*RECORDS, instance(phase=Phase.RUNNING)):
             await filled.store.put(record)
         for name, document in (
@@ -71,8 +68,10 @@ async def filled(nats_server: NatsServer) -> AsyncIterator[Filled]:
 
 
 @pytest.fixture
-async def empty() -> AsyncIterator[Filled]:
-    async with running_nats_server() as server, opened(server) as empty:
+async def empty(store_server: StoreServer) -> AsyncIterator[Filled]:
+    """An empty store at the other backend: what is exported from one fits the other."""
+    other = "valkey" if isinstance(store_server, NatsServer) else "nats"
+    async with running_store_server(other) as server, opened(server) as empty:
         yield empty
 
 
@@ -173,6 +172,8 @@ async def test_missing_files_and_stores_are_reported_in_one_line(
         (2, await shell("import", tmp_path / "nowhere", url=filled.url)),
         (2, await shell("export", tmp_path / "no" / "folder", url=filled.url)),
         (1, await shell("export", tmp_path / "file", url="nats://127.0.0.1:1")),
+        (1, await shell("export", tmp_path / "file", url="redis://127.0.0.1:1")),
+        (2, await shell("export", tmp_path / "file", url="http://127.0.0.1:1")),
     ):
         assert ran.code == code
         assert ran.err.count("\n") == 1

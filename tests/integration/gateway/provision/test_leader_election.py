@@ -5,44 +5,45 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.provision.leader_election import TTL_S, LeaderLease
-from gateway.store.connection import NatsOptions, StoreConnection
+from gateway.provision.leader_election import TTL_S, LeaderLease, LeaseStore
 from gateway.store.names import META
-from gateway.store.nats_kv import Store
-from tests.support.nats_server import NatsServer, nats_server
+from gateway.store.records import Store
+from tests.support.followed_store import opened
+from tests.support.store_servers import StoreServer, store_server
 from tests.support.waiting import until
 
-__all__ = ["nats_server"]
+__all__ = ["store_server"]
 
 TAKEOVER_S = 10.0
 SHORT_S = 1.0
 
 
 @pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
-    connection = StoreConnection(NatsOptions(urls=(nats_server.url,)))
-    await connection.open(10.0)
-    store = Store(connection)
-    await store.prepare(META)
-    yield store
-    await connection.close()
+async def store(store_server: StoreServer) -> AsyncIterator[Store]:
+    async with opened(store_server.url) as store:
+        await store.prepare(META)
+        yield store
 
 
-class MortalStore(Store):
+class MortalStore:
     """The store of a process whose writes never return once it ``is_dead``."""
 
-    is_dead = False
+    def __init__(self, store: Store) -> None:
+        self.is_dead = False
+        self.get_raw = store.get_raw
+        self.delete_raw = store.delete_raw
+        self._store = store
 
     async def put_raw(
         self, bucket: str, name: str, data: bytes, revision: int | None = None
     ) -> int:
         if self.is_dead:
             await asyncio.Event().wait()
-        return await super().put_raw(bucket, name, data, revision)
+        return await self._store.put_raw(bucket, name, data, revision)
 
 
 class Candidate:
-    def __init__(self, store: Store, name: str, ttl_s: float = SHORT_S) -> None:
+    def __init__(self, store: LeaseStore, name: str, ttl_s: float = SHORT_S) -> None:
         self.changes: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
         self.lease = LeaderLease(store, name, self._changed, ttl_s)
         self.lease.start()
@@ -73,7 +74,7 @@ async def test_of_two_candidates_one_leads_and_the_other_knows_it(store: Store) 
 
 
 async def test_a_dead_leader_is_replaced_within_ten_seconds(store: Store) -> None:
-    mortal = MortalStore(store.connection)
+    mortal = MortalStore(store)
     first = Candidate(mortal, "first", TTL_S)
     await first.until(True, "first")
     second = Candidate(store, "second", TTL_S)
@@ -86,12 +87,12 @@ async def test_a_dead_leader_is_replaced_within_ten_seconds(store: Store) -> Non
 
 
 async def test_a_leader_without_a_store_stops_leading_until_it_is_back(
-    store: Store, nats_server: NatsServer
+    store: Store, store_server: StoreServer
 ) -> None:
     first = Candidate(store, "first")
     await first.until(True, "first")
-    nats_server.pause()
+    store_server.pause()
     await first.until(False, "first")
-    nats_server.resume()
+    store_server.resume()
     await first.until(True, "first")
     await first.lease.stop()

@@ -37,8 +37,9 @@ from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.planner import Policy
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
-from gateway.store.connection import StoreConnection
-from gateway.store.nats_kv import Store
+from gateway.store.nats.connection import NatsStoreConnection
+from gateway.store.nats.kv import NatsStore
+from gateway.store.records import Store
 from queueing.interface import QueueUnavailable
 from queueing.nats.jetstream import JetStream, StreamSettings
 from runtime.ids import new_uuid
@@ -332,10 +333,10 @@ async def test_an_instance_whose_worker_is_silent_is_not_shown_as_running(one: P
     await version.picture.until(lambda: not version.instances[0].error)
 
 
-class RefusingStore(Store):
+class RefusingStore(NatsStore):
     """A store whose next writes of a version's state raise the given errors, last one first."""
 
-    def __init__(self, connection: StoreConnection, *errors: GatewayError) -> None:
+    def __init__(self, connection: NatsStoreConnection, *errors: GatewayError) -> None:
         super().__init__(connection)
         self.errors = [*errors]
 
@@ -351,7 +352,7 @@ async def test_a_conflict_is_logged_as_debug_and_an_unavailable_store_as_warning
     caplog.set_level(logging.DEBUG, "gateway.provision")
     refusing: list[RefusingStore] = []
 
-    def store_of(connection: StoreConnection) -> Store:
+    def store_of(connection: NatsStoreConnection) -> Store:
         refusing.append(RefusingStore(connection, Conflict(), StoreUnavailable()))
         return refusing[0]
 

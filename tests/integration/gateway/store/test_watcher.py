@@ -1,8 +1,7 @@
-"""The read model stays equal to the store, whatever happens to NATS meanwhile."""
+"""The read model stays equal to the store, whatever happens to its servers."""
 
 import asyncio
 import logging
-import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -20,13 +19,12 @@ from gateway.domain.model import (
     VersionState,
     encode,
 )
-from gateway.store.feed import Entry
+from gateway.store.interface import Entry
 from gateway.store.names import FUNCTIONS, KEYS
-from gateway.store.nats_kv import Store
 from gateway.store.watcher import RecordMirror
-from tests.support.followed_store import Followed, connected, following
-from tests.support.nats_server import NatsServer
-from tests.support.waiting import PATIENCE_S
+from tests.support.followed_store import Followed, following, opened
+from tests.support.store_servers import StoreServer, wipe
+from tests.support.waiting import until
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -41,11 +39,11 @@ def knows(followed: Followed, key: ApiKey) -> bool:
     return followed.model.key(key.digest) is not None
 
 
-async def test_what_was_there_before_is_loaded(nats_server: NatsServer) -> None:
-    async with following(nats_server.url) as first:
+async def test_what_was_there_before_is_loaded(store_server: StoreServer) -> None:
+    async with following(store_server.url) as first:
         for record in (Function(F, "account"), VERSION, KEY):
             await first.store.put(record)
-        async with following(nats_server.url) as second:
+        async with following(store_server.url) as second:
             entry = second.model.function(F)
             assert entry is not None
             assert entry.function == Function(F, "account")
@@ -53,16 +51,16 @@ async def test_what_was_there_before_is_loaded(nats_server: NatsServer) -> None:
             assert knows(second, KEY)
 
 
-async def test_thousands_of_records_are_all_loaded_first(nats_server: NatsServer) -> None:
+async def test_thousands_of_records_are_all_loaded_first(store_server: StoreServer) -> None:
     count = 3000
-    async with following(nats_server.url) as first:
+    async with following(store_server.url) as first:
         keys = [
             replace(KEY, key_id=f"key-{n}", digest=n.to_bytes(32, "big"), description="x" * 1000)
             for n in range(count)
         ]
         for start in range(0, count, 500):
             await asyncio.gather(*map(first.store.put, keys[start : start + 500]))
-        async with following(nats_server.url) as second:
+        async with following(store_server.url) as second:
             assert all(knows(second, key) for key in keys)
 
 
@@ -85,72 +83,19 @@ async def test_a_revoked_key_stops_working_within_a_second(followed: Followed) -
         await followed.model.until(lambda: not knows(followed, KEY))
 
 
-# nats-py drops the transport of a refused login without closing it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_nothing_is_missed_while_the_login_is_refused(nats_server: NatsServer) -> None:
-    async with following(nats_server.url) as followed:
-        await followed.store.put(VERSION)
-        await followed.store.put(KEY)
-        await followed.store.put(OTHER)
-        await followed.model.until(lambda: knows(followed, OTHER))
-        await nats_server.kill()
-        nats_server.config = 'authorization { token: "t" }\n'
-        await nats_server.start()
-        async with connected(nats_server.url, "t") as connection:
-            writer = Store(connection)
-            await writer.delete(VersionKey(F, V))
-            await writer.put(replace(VERSION, function_id=G))
-            await writer.revoke_key(KEY.key_id)
-            await writer.delete(ApiKeyKey(OTHER.key_id))
-        await nats_server.logged("authentication error")
-        assert knows(followed, KEY)
-        await nats_server.kill()
-        nats_server.config = ""
-        await nats_server.start()
-        model = followed.model
-        await model.until(lambda: not knows(followed, KEY) and not knows(followed, OTHER))
-        await model.until(lambda: model.function(F) is None and model.function(G) is not None)
-
-
-async def test_a_login_that_is_refused_in_mid_connection_is_tried_again(
-    followed: Followed, nats_server: NatsServer
-) -> None:
-    lost = asyncio.Event()
-    followed.connection.on_lost(lost.set)
-    nats_server.config = 'authorization { token: "t" }\n'
-    nats_server.reload()
-    async with asyncio.timeout(PATIENCE_S):
-        await lost.wait()
-    async with connected(nats_server.url, "t") as connection:
-        await Store(connection).put(KEY)
-    nats_server.config = ""
-    nats_server.reload()
-    await followed.model.until(lambda: knows(followed, KEY))
-
-
 async def test_changes_reach_the_model_after_every_death_of_the_server(
-    followed: Followed, nats_server: NatsServer
+    followed: Followed, store_server: StoreServer
 ) -> None:
     for n in range(3):
-        await nats_server.restart()
+        await store_server.restart()
         key = replace(KEY, key_id=f"key-{n}", digest=bytes([n]) * 32)
-        async with connected(nats_server.url) as connection:
-            await Store(connection).put(key)
+        async with opened(store_server.url) as store:
+            await store.put(key)
         await followed.model.until(partial(knows, followed, key))
 
 
-async def test_a_consumer_that_the_server_lost_is_noticed(followed: Followed) -> None:
-    await followed.store.put(KEY)
-    await followed.model.until(lambda: knows(followed, KEY))
-    jetstream = followed.connection.connected_client().jetstream()
-    for consumer in await jetstream.consumers_info("KV_gateway_keys"):
-        await jetstream.delete_consumer("KV_gateway_keys", consumer.name)
-    await followed.store.revoke_key(KEY.key_id)
-    await followed.model.until(lambda: not knows(followed, KEY))
-
-
 async def test_a_stalled_server_is_followed_again_when_it_goes_on(
-    followed: Followed, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+    followed: Followed, store_server: StoreServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = asyncio.Event()
 
@@ -161,24 +106,24 @@ async def test_a_stalled_server_is_followed_again_when_it_goes_on(
 
     handler = Noticed()
     logging.getLogger("gateway.store").addHandler(handler)
-    nats_server.pause()
+    store_server.pause()
     async with asyncio.timeout(5):
         await broken.wait()
-    nats_server.resume()
+    store_server.resume()
     logging.getLogger("gateway.store").removeHandler(handler)
     await followed.store.put(KEY)
     await followed.model.until(lambda: knows(followed, KEY))
 
 
 async def test_a_store_that_was_wiped_empties_the_model_and_is_followed_on(
-    followed: Followed, nats_server: NatsServer
+    followed: Followed, store_server: StoreServer
 ) -> None:
     for record in (VERSION, KEY, OTHER):
         await followed.store.put(record)
     await followed.model.until(lambda: knows(followed, OTHER))
-    await nats_server.kill()
-    shutil.rmtree(nats_server.directory / "store")
-    await nats_server.start()
+    await store_server.kill()
+    wipe(store_server)
+    await store_server.start()
     model = followed.model
     await model.until(lambda: not (model.has_keys("account") or model.function_count))
     await followed.store.put(KEY)
@@ -188,14 +133,17 @@ async def test_a_store_that_was_wiped_empties_the_model_and_is_followed_on(
 async def test_a_record_that_cannot_be_read_is_skipped_and_the_next_one_is_not(
     followed: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jetstream = followed.connection.connected_client().jetstream()
     for name, data in (("key", b"\xff"), ("a.b.c", encode(KEY)), ("other", b'{"schema": 2}')):
-        await jetstream.publish(f"$KV.gateway_keys.{name}", data)
+        await followed.store.put_raw(KEYS, name, data)
+
+    def skipped() -> list[dict[str, object]]:
+        return [vars(r)["fields"] for r in caplog.records if r.getMessage() == "store.bad_record"]
+
+    await until(lambda: len(skipped()) == 3)
     await followed.store.put(OTHER)
     await followed.model.until(lambda: knows(followed, OTHER))
     assert not knows(followed, KEY)
-    skipped = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "store.bad_record"]
-    assert [(fields["name"], fields["error"]) for fields in skipped] == [
+    assert [(fields["name"], fields["error"]) for fields in skipped()] == [
         ("key", "not a JSON document"),
         ("a.b.c", "the document belongs under another name"),
         ("other", "schema is 2, this program reads 1"),

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from gateway.dev.functions import DevFunction
-from gateway.dev.hints import Running, ready_text
+from gateway.dev.hints import Running, ready_document, ready_text
 from gateway.dev.options import functions_of
 
 
-def text_of(*, speak_grpc: bool) -> str:
+def running(*, speak_grpc: bool = False, url: str = "nats://127.0.0.1:2") -> Running:
     options = functions_of(None, None, ["a=x", "b=y"], (), speak_grpc=speak_grpc)
     functions = tuple(
         DevFunction(one, f"id-of-{one.name}", f"version-of-{one.name}") for one in options
     )
-    return ready_text(
-        Running(functions, "KEY", 8080, "http://127.0.0.1:1", "nats://127.0.0.1:2", Path("/tmp/d"))
-    )
+    return Running(functions, "KEY", 8080, "http://127.0.0.1:1", url, Path("/tmp/d"))
+
+
+def text_of(*, speak_grpc: bool) -> str:
+    return ready_text(running(speak_grpc=speak_grpc))
 
 
 def test_a_grpc_function_is_called_with_metadata_and_not_with_curl() -> None:
@@ -36,3 +38,13 @@ def test_a_function_of_http_is_called_with_curl() -> None:
     text = text_of(speak_grpc=False)
     assert "grpc" not in text
     assert "curl -H 'Authorization: Bearer KEY' -H 'function-id: id-of-b'" in text
+
+
+def test_a_redis_is_named_in_place_of_nats_where_one_holds_queue_and_store() -> None:
+    url = "redis://127.0.0.1:3"
+    on_redis, on_nats = running(url=url), running()
+    assert ready_document(on_redis)["redis_url"] == url
+    assert url in ready_text(on_redis)
+    assert "/tmp/d/redis/gateway.password" in ready_text(on_redis)
+    assert "nats" not in str(ready_document(on_redis)) + ready_text(on_redis).lower()
+    assert "redis" not in str(ready_document(on_nats)) + ready_text(on_nats).lower()

@@ -23,6 +23,7 @@ def options(**changed: Any) -> DevOptions:
         "functions": functions_of(None, None, (), ()),
         "port": 8080,
         "tls_port": None,
+        "queue": "nats",
         "nats_port": 0,
         "admin_port": 0,
         "processes": 1,

@@ -3,13 +3,13 @@
 from queueing.nats.connection import ConnectionOptions, NatsConnection
 from queueing.nats.metrics import (
     register_connection,
-    register_consumer,
     register_queue,
     register_worker_connection,
 )
-from queueing.nats.publishes import PublishStatus
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.transport import Traffic
+from queueing.publishes import PublishStatus
+from queueing.worker_metrics import register_consumer
 from runtime.metrics import MetricRegistry
 
 

@@ -17,7 +17,8 @@ from queueing.nats.jetstream import (
 )
 from queueing.nats.maintenance import BrokerSilent, FoundQueue
 from queueing.nats.protocol import MessageHandler
-from queueing.nats.queue import JetStreamQueue, QueueLimits, RequestState
+from queueing.nats.queue import JetStreamQueue
+from queueing.own_requests import QueueLimits, RequestState
 from tests.support.waiting import until
 from wire.ids import request_id
 

@@ -1,4 +1,4 @@
-"""Records in NATS KV: what is written, what is refused."""
+"""Records in every backend of the store: what is written, what is refused."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,12 +16,13 @@ from gateway.domain.model import (
     VersionState,
 )
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.store.connection import NatsOptions, StoreConnection
-from gateway.store.names import FUNCTIONS
-from gateway.store.nats_kv import Store
-from tests.support.followed_store import connected
-from tests.support.nats_server import NatsServer
-from tests.support.waiting import PATIENCE_S, until
+from gateway.store.names import FUNCTIONS, KEYS
+from gateway.store.open import make_store
+from gateway.store.options import NatsOptions, RedisStoreOptions, options_at
+from gateway.store.records import Store
+from tests.support.followed_store import opened
+from tests.support.store_servers import StoreServer
+from tests.support.waiting import until
 from wire.ids import FunctionId, VersionId
 
 F = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -32,9 +33,8 @@ KEY = ApiKey("key", bytes(32), "account", "subject", frozenset({"invoke_function
 
 
 @pytest.fixture
-async def store(nats_server: NatsServer) -> AsyncIterator[Store]:
-    async with connected(nats_server.url) as connection:
-        store = Store(connection)
+async def store(each_store_server: StoreServer) -> AsyncIterator[Store]:
+    async with opened(each_store_server.url) as store:
         await store.prepare()
         yield store
 
@@ -73,30 +73,23 @@ async def test_a_record_is_made_once_and_again_after_it_was_deleted(store: Store
     assert await store.get(VersionKey(F, V)) is not None
 
 
-async def test_what_was_written_last_is_found_by_pattern_and_known_as_deleted(
+async def test_what_was_written_last_is_found_by_kind_and_known_as_deleted(
     store: Store,
 ) -> None:
     other = VersionId("22222222-2222-4333-8444-555555555555")
-    assert await store.latest(FUNCTIONS, "version.>") is None
+    assert await store.latest_revision(FUNCTIONS, "version") == 0
     await store.put(VERSION)
     revision = await store.put(replace(VERSION, version_id=other))
     await store.put(FUNCTION)
-    latest = await store.latest(FUNCTIONS, "version.>")
-    assert latest is not None
-    assert (latest.name, latest.revision) == (f"version.{F}.{other}", revision)
+    assert await store.latest_revision(FUNCTIONS, "version") == revision
     assert await store.deleted_version(V) is None
     ended = await store.delete(VersionKey(F, V))
-    assert await store.latest(FUNCTIONS, "version.>") == (f"version.{F}.{V}", None, ended)
+    assert await store.latest_revision(FUNCTIONS, "version") == ended
     assert await store.deleted_version(V) == VersionKey(F, V)
     assert await store.deleted_version(other) is None
     assert await store.deleted_version(F) is None
-
-
-async def test_preparing_again_leaves_what_is_there(store: Store, nats_server: NatsServer) -> None:
-    await store.put(KEY)
-    await Store(store.connection, replicas=1).prepare()
-    await Store(store.connection, replicas=3).prepare()
-    assert await store.get_key("key") is not None
+    await store.put(VERSION, 0)
+    assert await store.deleted_version(V) is None
 
 
 async def test_keys_are_listed_by_account_oldest_first(store: Store) -> None:
@@ -116,8 +109,7 @@ async def test_a_key_that_cannot_be_read_is_named_and_hides_no_other(
     store: Store,
 ) -> None:
     await store.put(KEY)
-    client = store.connection.connected_client()
-    await client.jetstream().publish("$KV.gateway_keys.broken", b"{}")
+    await store.put_raw(KEYS, "broken", b"{}")
     keys, unreadable = await store.list_keys()
     assert keys == [KEY]
     assert unreadable == ["broken"]
@@ -129,44 +121,69 @@ async def test_a_revoked_key_stays_in_the_list_as_revoked(store: Store) -> None:
     assert (await store.list_keys())[0] == [replace(KEY, is_revoked=True)]
 
 
-async def test_records_survive_the_death_of_the_server(
-    store: Store, nats_server: NatsServer
+async def test_records_and_their_revisions_survive_the_death_of_the_server(
+    store: Store, each_store_server: StoreServer
 ) -> None:
-    await store.put(KEY)
-    await nats_server.restart()
-    async with connected(nats_server.url) as connection:
-        assert await Store(connection).get_key("key") is not None
+    revision = await store.put(KEY)
+    await each_store_server.restart()
+    async with opened(each_store_server.url) as store:
+        assert await store.get_key("key") == (KEY, revision)
+        assert await store.put(KEY, revision) > revision
 
 
-async def test_without_a_server_calls_fail_at_once(store: Store, nats_server: NatsServer) -> None:
-    lost = asyncio.Event()
-    store.connection.on_lost(lost.set)
-    await nats_server.kill()
-    async with asyncio.timeout(PATIENCE_S):
-        await lost.wait()
-    with pytest.raises(StoreUnavailable):
-        async with asyncio.timeout(0.1):
-            await store.get_key("key")
-
-
-async def test_a_server_that_is_not_there_or_refuses_is_told_in_one_line(
-    nats_server: NatsServer,
+async def test_without_a_server_calls_fail_at_once_until_it_is_back(
+    store_server: StoreServer,
 ) -> None:
-    await nats_server.kill()
-    with pytest.raises(StoreUnavailable, match="Connect call failed"):
-        await StoreConnection(NatsOptions((nats_server.url,))).open(0.1)
-    nats_server.config = 'authorization { token: "secret" }\n'
-    await nats_server.start()
+    async with opened(store_server.url) as store:
+        await store.prepare()
+        await store_server.kill()
 
-    async def refusal() -> str:
-        with pytest.raises(StoreUnavailable) as refused:
-            await StoreConnection(NatsOptions((nats_server.url,), token="wrong")).open(0.3)
-        return str(refused.value)
+        async def failure() -> str:
+            try:
+                await store.put(KEY)
+            except StoreUnavailable as error:
+                return str(error)
+            return ""
 
-    # The reason may be lost with the connection that the server closes, but not every time.
-    await until(refusal, lambda text: "Authorization" in text)
+        await until(failure)
+        async with asyncio.timeout(0.5):
+            assert await failure()
+        await store_server.start()
+        await until(failure, lambda text: not text)
+        assert await store.get_key("key") is not None
+
+
+async def test_a_call_that_is_given_up_leaves_no_response_to_the_next(
+    store_server: StoreServer,
+) -> None:
+    async with opened(store_server.url) as store:
+        await store.prepare()
+        await store.put(KEY)
+        await store.put(replace(KEY, key_id="other"))
+        store_server.pause()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await store.get_key("key")
+        store_server.resume()
+
+        async def other() -> str:
+            try:
+                found = await store.get_key("other")
+            except StoreUnavailable:
+                return ""
+            return found[0].key_id if found else "none"
+
+        assert await until(other) == "other"
+
+
+async def test_a_server_that_is_not_there_is_told_in_one_line(store_server: StoreServer) -> None:
+    await store_server.kill()
+    store = make_store(options_at([store_server.url], "test"))
+    with pytest.raises(StoreUnavailable, match=r"Connect call failed"):
+        await store.open(0.3)
 
 
 def test_options_do_not_show_their_secrets() -> None:
-    shown = repr(NatsOptions(("nats://x",), password="hunter2", token="hunter3"))
-    assert "hunter" not in shown
+    nats = NatsOptions(("nats://x",), password="hunter2", token="hunter3")
+    redis = RedisStoreOptions(("redis://x",), password="hunter2", sentinel_password="hunter3")
+    assert "hunter" not in f"{nats} {redis}"

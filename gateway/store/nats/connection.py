@@ -10,14 +10,13 @@ import logging
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
 from gateway.errors import Conflict, StoreUnavailable
+from gateway.store.options import NatsOptions
 from runtime.events import emit
 from runtime.tasks import spawn
 
@@ -31,28 +30,11 @@ RESPONSE_WITHIN_S = 3.0
 _log = logging.getLogger("gateway.store")
 
 
-@dataclass(frozen=True, slots=True)
-class NatsOptions:
-    """Addresses of NATS and the login; every kind of login is optional.
-
-    ``credentials_file`` is a ``.creds`` file (JWT and seed). TLS is used with a ``tls://`` URL or
-    with a ``ca_file``, the certificate of a private authority.
-    """
-
-    urls: tuple[str, ...]
-    name: str = "gateway"
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    credentials_file: Path | None = None
-    ca_file: Path | None = None
-
-
 class BucketMissing(StoreUnavailable):
     """The bucket does not exist, not yet or no longer."""
 
 
-class StoreConnection:
+class NatsStoreConnection:
     """Opens, keeps and closes the connection, and calls listeners when it is lost."""
 
     def __init__(self, options: NatsOptions) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queueing.nats.held import HeldLeases
+from queueing.held import HeldLeases
 from tests.support.waiting import until
 
 

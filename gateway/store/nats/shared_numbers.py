@@ -1,4 +1,4 @@
-"""Short documents that all gateway processes replace many times a second, kept in memory only.
+"""The shared numbers in NATS, kept in memory only.
 
 One stream, ``<prefix>_rates``, with the last document of each name. It is not a KV bucket, because
 a name that is too much makes it forget the oldest one instead of refusing the write. Made when the
@@ -9,21 +9,20 @@ import nats.js.errors
 from nats.js import JetStreamContext, api
 
 from gateway.errors import StoreUnavailable
-from gateway.store.connection import StoreConnection, translate_errors
+from gateway.store.interface import MAX_SHARED_NAMES
+from gateway.store.nats.connection import NatsStoreConnection, translate_errors
 
 RESPONSE_WITHIN_S = 1.0
-MAX_NAMES = 100_000
-"""Names that are kept; a further one replaces the one that was written longest ago."""
 _NO_MESSAGE = 10037
 _NO_STREAM = 10059
 _NAME_IN_USE = 10058
 
 
-class SharedNumbers:
-    """Reads and replaces documents. Every method may raise `gateway.errors.StoreUnavailable`."""
+class NatsSharedNumbers:
+    """Implements `gateway.store.interface.SharedNumbers`."""
 
     def __init__(
-        self, connection: StoreConnection, prefix: str, replicas: int, max_age_s: float
+        self, connection: NatsStoreConnection, prefix: str, replicas: int, max_age_s: float
     ) -> None:
         """``max_age_s`` is when a document is forgotten. Both numbers are fixed with the stream."""
         self._connection = connection
@@ -33,14 +32,13 @@ class SharedNumbers:
             subjects=[f"{self._stream}.*"],
             storage=api.StorageType.MEMORY,
             discard=api.DiscardPolicy.OLD,
-            max_msgs=MAX_NAMES,
+            max_msgs=MAX_SHARED_NAMES,
             max_msgs_per_subject=1,
             max_age=max_age_s,
             num_replicas=replicas,
         )
 
     async def read(self, name: str) -> tuple[bytes, int] | None:
-        """Return the document called ``name`` and its revision; `None` if there is none."""
         with translate_errors():
             try:
                 found = await self._jetstream().get_msg(
@@ -53,10 +51,6 @@ class SharedNumbers:
         return found.data or b"", found.seq or 0
 
     async def replace(self, name: str, document: bytes, revision: int) -> int:
-        """Write in place of ``revision``, 0 for none; return the new revision.
-
-        Raises `gateway.errors.Conflict` if another process has written in between.
-        """
         with translate_errors():
             try:
                 return await self._publish(name, document, revision)

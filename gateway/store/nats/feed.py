@@ -7,29 +7,26 @@ breaks instead, and the follower of the bucket opens the next one, which deliver
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 
-from gateway.store.connection import RESPONSE_WITHIN_S, translate_errors
+from gateway.store.interface import Entry
+from gateway.store.nats.connection import (
+    RESPONSE_WITHIN_S,
+    BucketMissing,
+    NatsStoreConnection,
+    translate_errors,
+)
 from runtime.timeouts import silence_limit
 
 HEARTBEAT_S = 0.4
 """The server sends a message or a heartbeat at least this often."""
 SILENCE_S = 1.0
 """After this time without a message, the consumer counts as lost."""
-
-
-class Entry(NamedTuple):
-    """The latest document of one name; ``data`` is `None` if it was deleted."""
-
-    name: str
-    data: bytes | None
-    revision: int
 
 
 def is_deletion(headers: Mapping[str, str] | None) -> bool:
@@ -40,18 +37,20 @@ def is_deletion(headers: Mapping[str, str] | None) -> bool:
     return headers is not None and ("KV-Operation" in headers or "Nats-Marker-Reason" in headers)
 
 
-class Feed:
-    """One subscription to one bucket.
-
-    ``on_entry`` gets the latest entry of every name, then each change, in order; ``on_loaded`` is
-    called once, after the last entry that existed at the start. Neither is called after the feed
-    has broken: `wait_broken` then returns the reason.
-    """
+class NatsFeed:
+    """One subscription to one bucket. Implements `gateway.store.interface.Feed`."""
 
     def __init__(
-        self, bucket: str, on_entry: Callable[[Entry], None], on_loaded: Callable[[], None]
+        self,
+        connection: NatsStoreConnection,
+        bucket: str,
+        prepare: Callable[[], Awaitable[None]],
+        on_entry: Callable[[Entry], None],
+        on_loaded: Callable[[int], None],
     ) -> None:
-        """``bucket`` is the full name of the bucket."""
+        """``bucket`` is the full name of the bucket, which ``prepare`` makes if it is missing."""
+        self._connection = connection
+        self._prepare = prepare
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._on_entry = on_entry
@@ -60,10 +59,25 @@ class Feed:
         self._client: Client | None = None
         self._consumer = ""
         self._sequence = 0
+        self._revision = 0
         self._is_loaded = False
         self._heard_at = 0.0
         self._broken = asyncio.Event()
         self._reason = ""
+
+    async def follow(self) -> str:
+        client = await self._connection.client()
+        self._connection.on_lost(self.break_off)
+        try:
+            try:
+                await self.open(client)
+            except BucketMissing:
+                await self._prepare()
+                return "the bucket was missing"
+            return await self.wait_broken()
+        finally:
+            self._connection.forget(self.break_off)
+            await self.close()
 
     async def open(self, client: Client) -> None:
         """Subscribe. Raises `StoreUnavailable`, and `BucketMissing` if there is no such bucket."""
@@ -144,9 +158,10 @@ class Feed:
             self.break_off("a message is missing")
             return
         self._sequence += 1
+        self._revision = meta.sequence.stream
         name = message.subject.removeprefix(self._prefix)
         data = None if is_deletion(message.headers) else message.data
-        self._on_entry(Entry(name, data, meta.sequence.stream))
+        self._on_entry(Entry(name, data, self._revision))
         if meta.num_pending == 0:
             self._loaded()
 
@@ -162,4 +177,4 @@ class Feed:
     def _loaded(self) -> None:
         if not self._is_loaded and not self._broken.is_set():
             self._is_loaded = True
-            self._on_loaded()
+            self._on_loaded(self._revision)

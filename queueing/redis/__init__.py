@@ -1,0 +1,1 @@
+"""The queue on Redis or Valkey: the second backend of `queueing.interface`."""

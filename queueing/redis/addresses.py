@@ -1,0 +1,42 @@
+"""Addresses of Redis servers: ``redis[s]://[user[:password]@]host[:port]``."""
+
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+DEFAULT_PORT = 6379
+
+
+class AddressError(Exception):
+    """A URL names no Redis server. The message does not contain the URL: it may have a password."""
+
+
+class Server(NamedTuple):
+    """One address; ``user`` and ``password`` are empty if the URL has none."""
+
+    host: str
+    port: int
+    tls: bool = False
+    user: str = ""
+    password: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def parse_server(url: str) -> Server:
+    """Return the server of a URL. Raises `AddressError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORT
+    except ValueError as error:
+        raise AddressError("not a Redis server (write redis://host:port)") from error
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or parts.path.strip("/"):
+        raise AddressError("not a Redis server (write redis://host:port or rediss://host:port)")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Server(parts.hostname, port, parts.scheme == "rediss", user, password)
+
+
+def without_login(url: str) -> str:
+    """Return a server's URL without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,4 @@
+-- with requests
+-- Removes all requests. Returns nothing.
+remove_requests()
+return false

@@ -1,0 +1,2 @@
+-- with state
+return state()
