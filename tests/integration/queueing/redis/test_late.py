@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from queueing.redis.addresses import Server
+from queueing.redis.admin import RedisAdmin
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.link import RedisOptions
 from queueing.redis.scripts import WORKER
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
-from tests.integration.queueing.backends import RedisBackend
+from tests.integration.queueing.redis.harness import GatewayQueue, gateway, options, worker
 from tests.support.queue_harness import REGION, Client, Worker, new_request
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.tcp_relay import TcpRelay, tcp_relay
@@ -59,11 +60,17 @@ async def cut_worker(server: RedisServer, version_id: str) -> AsyncIterator[CutW
             await connection.close()
 
 
+@asynccontextmanager
+async def at_work(server: RedisServer) -> AsyncIterator[tuple[GatewayQueue, RedisAdmin]]:
+    """Run a gateway process's side, with leases of a second."""
+    async with gateway(options(server.url), lease_s=1.0) as queue:
+        yield queue, RedisAdmin(queue.connection, REGION, 1.0)
+
+
 async def test_a_round_trip_that_takes_long_is_awaited(redis_server: RedisServer) -> None:
     version_id = new_uuid()
-    backend = RedisBackend(redis_server)
-    async with backend.gateway() as gateway, cut_worker(redis_server, version_id) as cut:
-        await gateway.admin.ensure(version_id)
+    async with at_work(redis_server) as (_, admin), cut_worker(redis_server, version_id) as cut:
+        await admin.ensure(version_id)
         await until(cut.consumer.is_bound)
         cut.relay.hold()
         reading = spawn(cut.consumer.read_all(), "read-all")
@@ -79,16 +86,15 @@ async def test_a_long_request_whose_lease_is_over_is_not_removed(
     redis_server: RedisServer,
 ) -> None:
     version_id, request_id = new_uuid(), new_request()
-    backend = RedisBackend(redis_server)
-    async with backend.gateway() as gateway, cut_worker(redis_server, version_id) as cut:
-        await gateway.admin.ensure(version_id)
+    async with at_work(redis_server) as (queue, admin), cut_worker(redis_server, version_id) as cut:
+        await admin.ensure(version_id)
         cut.consumer.want(1)
         await until(lambda: redis_server.run("LLEN", f"rq:{{{REGION}.{version_id}}}:i"))
         cut.relay.hold()
-        gateway.queue.publish(version_id, request_id, LONG, Client(), b"")
-        await until(lambda: gateway.admin.load(version_id), lambda load: load.leased == 1)
+        queue.publish(version_id, request_id, LONG, Client(), b"")
+        await until(lambda: admin.load(version_id), lambda load: load.leased == 1)
         await until(lambda: redis_server.run("ZCARD", f"rq:{{{REGION}.{version_id}}}:r"))
-        async with backend.worker(version_id, slots=0) as other:
+        async with worker(options(redis_server.url), version_id, slots=0) as other:
             # The message arrives while the worker closes.
             await cut.close()
             other.pull.want(1)
