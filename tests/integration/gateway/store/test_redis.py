@@ -263,6 +263,17 @@ async def test_addresses_that_cannot_work_are_told_at_once() -> None:
         assert "redis://" in await failure(store.open)
 
 
+async def test_a_sentinel_in_place_of_a_server_is_told() -> None:
+    servers = SentinelSet()
+    try:
+        await servers.start()
+        store = make_store(RedisStoreOptions(servers.urls, "test"))
+        assert "is a Sentinel" in await failure(lambda: store.open(0.5))
+        await store.close()
+    finally:
+        await servers.close()
+
+
 async def test_a_master_that_the_sentinels_have_replaced_is_left_though_it_still_responds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
