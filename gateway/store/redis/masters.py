@@ -43,9 +43,10 @@ class StoreMaster(NamedTuple):
 
 
 def check_urls(options: RedisStoreOptions) -> None:
-    """Raise ValueError unless every URL is one of Redis."""
+    """Raise ValueError unless every URL is one of Redis, and of its database 0."""
     for url in options.urls:
-        parse_url(url)
+        if parse_url(url).get("db"):
+            raise ValueError("only database 0 can be used, which is the one of Clusters")
 
 
 async def find_master(options: RedisStoreOptions) -> StoreMaster:
