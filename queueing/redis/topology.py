@@ -85,7 +85,8 @@ def bare(options: RedisOptions) -> RedisOptions:
 
 def _named(server: Server, failure: Exception) -> RedisError:
     kind = LoginRefused if isinstance(failure, LoginRefused) else NotConnected
-    return kind(f"{server}: {str(failure) or type(failure).__name__}")
+    text = str(failure) or type(failure).__name__
+    return kind(text if text.startswith(f"{server}: ") else f"{server}: {text}")
 
 
 def read_slots(asked: Server, reply: list[list[Any]]) -> Mapping[Server, Ranges]:
