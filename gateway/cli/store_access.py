@@ -94,7 +94,9 @@ async def _connect_and_use(
             await store.close()
     except (Conflict, StoreUnavailable) as error:
         servers = ", ".join(map(_without_login, options.urls))
-        raise StoreUnusable(f"The store at {servers} cannot be used: {error}.") from None
+        # Some causes are a server's words, and end like a sentence.
+        cause = str(error).rstrip(".")
+        raise StoreUnusable(f"The store at {servers} cannot be used: {cause}.") from None
 
 
 def _backend_of(urls: Sequence[str]) -> Backend:

@@ -30,8 +30,12 @@ def parse_server(url: str) -> Server:
         port = parts.port or DEFAULT_PORT
     except ValueError as error:
         raise AddressError("not a Redis server (write redis://host:port)") from error
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or parts.path.strip("/"):
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
         raise AddressError("not a Redis server (write redis://host:port or rediss://host:port)")
+    if parts.path.strip("/") not in {"", "0"}:
+        raise AddressError("names another database than 0, the only one that there is in a Cluster")
+    if parts.query or parts.fragment:
+        raise AddressError("has options, which are not read (write redis://host:port)")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return Server(parts.hostname, port, parts.scheme == "rediss", user, password)
 

@@ -28,6 +28,7 @@ from queueing.redis.scripts import script
 from queueing.redis.sentinels import SentinelWatch
 from queueing.redis.topology import find_masters
 from runtime.events import emit
+from runtime.repeats import Repeats
 from runtime.tasks import spawn
 
 _STEADY_AFTER_S = 5.0
@@ -65,6 +66,7 @@ class RedisConnection(LinkOwner):
         self._up = asyncio.Event()
         self._is_closed = self.is_refused = False
         self.last_error = ""
+        self._repeats = Repeats()
         self.connects = self.losses = self.errors = self.failures = 0
         self._carried = [0, 0, 0, 0]
         self._loading: set[Link] = set()
@@ -250,7 +252,9 @@ class RedisConnection(LinkOwner):
         await asyncio.gather(*map(self._open, missing))
         if self._links:
             self._up.set()
-        return len(self._links) == len(masters)
+        if is_complete := len(self._links) == len(masters):
+            self._repeats.forget()
+        return is_complete
 
     async def _open(self, server: Server) -> None:
         try:
@@ -277,7 +281,8 @@ class RedisConnection(LinkOwner):
         self.failures += 1
         self.is_refused = isinstance(error, LoginRefused)
         self.last_error = f"{server}: {str(error) or type(error).__name__}"
-        emit(_log, "redis.connect_failed", logging.WARNING, error=self.last_error)
+        if self._repeats.is_due(self.last_error):
+            emit(_log, "redis.connect_failed", logging.WARNING, error=self.last_error)
 
     def link_lost(self, link: Link, reason: str) -> None:
         """Look for the master again."""

@@ -75,9 +75,7 @@ class RedisOptions:
         found = self.login() if self.login is not None else None
         if found is not None:
             return found
-        if server.password:
-            return server.user, server.password
-        return self.user, self.password
+        return server.user or self.user, server.password or self.password
 
 
 class LinkOwner:
@@ -91,7 +89,8 @@ class Link(BatchedSocket):
     """A socket that speaks RESP3. Made by `open_link`.
 
     ``run`` tells one life of the server process from the next, ``is_cluster`` whether it belongs to
-    a cluster. ``replies`` and ``pushes`` count what was received.
+    a cluster, ``is_sentinel`` whether it is a Sentinel. ``replies`` and ``pushes`` count what was
+    received.
     """
 
     def __init__(self, server: Server, options: RedisOptions) -> None:
@@ -99,7 +98,7 @@ class Link(BatchedSocket):
         self.server = server
         self.run = b""
         self.version = ""
-        self.is_cluster = self.is_master = False
+        self.is_cluster = self.is_sentinel = self.is_master = False
         self.owner: LinkOwner | None = None
         self.on_message: MessageHandler = lambda _channel, _payload: None
         self.on_unsubscribed: Callable[[bytes], None] = lambda _channel: None
@@ -307,13 +306,17 @@ async def open_link(
 async def _log_in(link: Link, options: RedisOptions, login: tuple[str, str]) -> None:
     user, password = login
     hello = [b"HELLO", b"3"]
-    if password:
+    if user or password:
+        # A user may be one without a password (nopass).
         hello += [b"AUTH", (user or "default").encode(), password.encode()]
     if options.name:
         hello += [b"SETNAME", options.name.encode()]
     try:
         await link.call(*hello)
     except ReplyError as error:
+        if error.kind == "NOAUTH":
+            # Its own words explain the protocol.
+            raise LoginRefused("NOAUTH the server wants a password") from error
         raise LoginRefused(str(error)) if error.kind in REFUSED else error from error
     facts = await link.call(b"INFO", b"server", b"replication")
     found = dict(line.split(b":", 1) for line in bytes(facts).split(b"\r\n") if b":" in line[:64])
@@ -323,6 +326,7 @@ async def _log_in(link: Link, options: RedisOptions, login: tuple[str, str]) -> 
     link.run = found.get(b"run_id", b"")[:16]
     mode = found.get(b"redis_mode") or found.get(b"server_mode") or b""
     link.is_cluster = mode == b"cluster"
+    link.is_sentinel = mode == b"sentinel"
     link.is_master = found.get(b"role") == b"master"
     for name in options.scripts:
         await link.call(b"SCRIPT", b"LOAD", script(name).text)

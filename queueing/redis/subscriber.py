@@ -14,6 +14,7 @@ from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import NotConnected, RedisError
 from queueing.redis.link import Link, LinkOwner, MessageHandler, Reply, open_link
 from runtime.events import emit
+from runtime.repeats import Repeats
 from runtime.tasks import spawn
 
 _RETRY_MIN_S = 0.05
@@ -44,6 +45,7 @@ class Subscriber(LinkOwner):
         self._main: Link | None = None
         self._link: Link | None = None
         self._is_ready = False
+        self._repeats = Repeats()
         self._runner: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -117,13 +119,15 @@ class Subscriber(LinkOwner):
             try:
                 await self._open(main)
             except (RedisError, OSError) as error:
-                emit(_log, "redis.not_subscribed", logging.WARNING, error=str(error))
+                if self._repeats.is_due(str(error)):
+                    emit(_log, "redis.not_subscribed", logging.WARNING, error=str(error))
                 if isinstance(error, RedisError):
                     self._connection.note_error(main, error)
                 self._lose()
                 continue
             if self._main is main and not main.is_lost:
                 delay_s = 0.0
+                self._repeats.forget()
                 self._is_ready = True
                 self._on_ready(main)
                 while self._is_ready:

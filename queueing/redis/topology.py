@@ -12,6 +12,8 @@ from queueing.redis.link import RedisOptions, open_link
 Ranges = Sequence[tuple[int, int]]
 """The first and last slot of each range."""
 
+_NOT_MASTER = {False: "not a master", True: "a Sentinel: redis.sentinel_master is not set"}
+
 
 async def find_masters(
     options: RedisOptions, known: Iterable[Server] = ()
@@ -35,7 +37,7 @@ async def find_masters(
             if not link.is_cluster:
                 if link.is_master:
                     return {server: None}
-                error = NotConnected(f"{server}: not a master")
+                error = NotConnected(f"{server}: {_NOT_MASTER[link.is_sentinel]}")
                 continue
             return read_slots(server, await link.call(b"CLUSTER", b"SLOTS"))
         except RedisError as failure:
@@ -83,7 +85,8 @@ def bare(options: RedisOptions) -> RedisOptions:
 
 def _named(server: Server, failure: Exception) -> RedisError:
     kind = LoginRefused if isinstance(failure, LoginRefused) else NotConnected
-    return kind(f"{server}: {str(failure) or type(failure).__name__}")
+    text = str(failure) or type(failure).__name__
+    return kind(text if text.startswith(f"{server}: ") else f"{server}: {text}")
 
 
 def read_slots(asked: Server, reply: list[list[Any]]) -> Mapping[Server, Ranges]:

@@ -43,9 +43,10 @@ class StoreMaster(NamedTuple):
 
 
 def check_urls(options: RedisStoreOptions) -> None:
-    """Raise ValueError unless every URL is one of Redis."""
+    """Raise ValueError unless every URL is one of Redis, and of its database 0."""
     for url in options.urls:
-        parse_url(url)
+        if parse_url(url).get("db"):
+            raise ValueError("only database 0 can be used, which is the one of Clusters")
 
 
 async def find_master(options: RedisStoreOptions) -> StoreMaster:
@@ -88,8 +89,12 @@ async def ask_sentinels(options: RedisStoreOptions) -> StoreServer:
 
 
 async def call(client: RedisClient, *command: str | bytes | float) -> Any:
-    """Return the response to a command."""
-    return await client.execute_command(*command)
+    """Return the response to a command. Raises one of `ERRORS`."""
+    try:
+        return await client.execute_command(*command)
+    except AttributeError as error:
+        # When a Cluster is down, its client closes connections on which others are about to write.
+        raise RedisConnectionError("closed meanwhile") from error
 
 
 async def _open(
@@ -105,6 +110,8 @@ async def _open(
     hello = dict(zip(reply[::2], reply[1::2], strict=True))
     if hello[b"mode"] == b"cluster":
         return await _open_cluster(options, server)
+    if hello[b"mode"] == b"sentinel":
+        raise ReadOnlyError(f"{server} is a Sentinel: redis.sentinel_master is not set")
     if hello[b"role"] != b"master":
         raise ReadOnlyError(f"{server} is a replica")
     # A server that still loads its data greets, but responds to nothing else.

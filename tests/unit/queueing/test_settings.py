@@ -21,5 +21,5 @@ def test_a_redis_url_that_is_none_is_named_and_not_shown(model: Settings) -> Non
     with pytest.raises(SettingsError) as refused:
         load(model, None, "P", environ={"P_REDIS__URLS": "redis://a,redis://me:secret@b/1"})
     (problem,) = refused.value.problems
-    assert problem.startswith("redis.urls.1: not a Redis server")
+    assert problem.startswith("redis.urls.1: names another database than 0")
     assert "secret" not in problem

@@ -261,6 +261,19 @@ async def test_addresses_that_cannot_work_are_told_at_once() -> None:
     store = make_store(RedisStoreOptions(("http://127.0.0.1:1",)))
     async with asyncio.timeout(PATIENCE_S):
         assert "redis://" in await failure(store.open)
+        store = make_store(RedisStoreOptions(("redis://127.0.0.1:1/3",)))
+        assert "only database 0" in await failure(store.open)
+
+
+async def test_a_sentinel_in_place_of_a_server_is_told() -> None:
+    servers = SentinelSet()
+    try:
+        await servers.start()
+        store = make_store(RedisStoreOptions(servers.urls, "test"))
+        assert "is a Sentinel" in await failure(lambda: store.open(0.5))
+        await store.close()
+    finally:
+        await servers.close()
 
 
 async def test_a_master_that_the_sentinels_have_replaced_is_left_though_it_still_responds(

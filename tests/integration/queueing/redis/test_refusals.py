@@ -8,7 +8,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from queueing.publishes import PublishStatus
-from queueing.redis.errors import NoResponse
+from queueing.redis.addresses import parse_server
+from queueing.redis.errors import LoginRefused, NoResponse
+from queueing.redis.link import open_link
 from tests.integration.queueing.redis.harness import (
     Calls,
     GatewayQueue,
@@ -202,3 +204,17 @@ async def test_a_master_that_became_a_replica_is_left() -> None:
                     await calls.idle()
                     assert queue.connection.servers == f"127.0.0.1:{other.port}"
                 assert calls.failed == {}
+
+
+async def test_a_user_without_a_password_logs_in() -> None:
+    rules = ["user default off", "user own on nopass ~* &* +@all"]
+    async with running_redis_server(acl=rules, login=("own", "any")) as server:
+        target = options(f"redis://127.0.0.1:{server.port}", user="own")
+        async with connected(target) as connection:
+            assert await connection.links[0].call(b"ACL", b"WHOAMI") == b"own"
+
+
+async def test_a_server_that_wants_a_password_is_told_in_short() -> None:
+    async with running_redis_server(args=["--requirepass", "word"], login=("", "word")) as server:
+        with pytest.raises(LoginRefused, match="NOAUTH the server wants a password"):
+            await open_link(parse_server(f"redis://127.0.0.1:{server.port}"), options([]))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from queueing.redis.connection import RedisConnection
 from tests.integration.queueing.redis.harness import (
     Calls,
     gateway,
@@ -219,3 +220,21 @@ async def test_what_a_new_master_does_not_have_is_published_again(
             assert [lease.request_id for lease in work.leases] == [*kept, *lost]
             # Only the new master's count of deliveries is known.
             assert [lease.is_first_known() for lease in work.leases] == [False, True, True]
+
+
+async def test_a_sentinel_in_place_of_a_server_is_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    servers = SentinelSet()
+    try:
+        await servers.start()
+        connection = RedisConnection(options(servers.urls))
+        connection.start()
+        await until(lambda: connection.failures, lambda failures: failures >= 3)
+        await connection.close()
+    finally:
+        await servers.close()
+    told = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "redis.connect_failed"]
+    assert [str(fields["error"]).partition(": a ")[2] for fields in told] == [
+        "Sentinel: redis.sentinel_master is not set"
+    ]

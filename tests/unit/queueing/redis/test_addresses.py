@@ -11,6 +11,7 @@ from queueing.redis.addresses import AddressError, Server, parse_server
         ("redis://broker", Server("broker", 6379)),
         ("redis://broker:1/", Server("broker", 1)),
         ("rediss://me:pa%40ss@broker", Server("broker", 6379, True, "me", "pa@ss")),
+        ("redis://broker:1/0", Server("broker", 1)),
         ("redis://:secret@[::1]:2", Server("::1", 2, False, "", "secret")),
     ],
 )
@@ -20,7 +21,17 @@ def test_addresses_are_read(url: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "broker:6379", "http://a", "redis://", "redis://:secret@a:b", "redis://:secret@a/1"]
+    "url",
+    [
+        "",
+        "broker:6379",
+        "http://a",
+        "redis://",
+        "redis://:secret@a:b",
+        "redis://:secret@a/1",
+        "redis://:secret@a?ssl=1",
+        "redis://:secret@a#b",
+    ],
 )
 def test_other_addresses_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(AddressError) as refused:

@@ -136,3 +136,17 @@ async def test_what_is_sent_in_one_turn_is_one_write() -> None:
 )
 def test_servers_without_sharded_messages_are_too_old(version: str, is_old: bool) -> None:
     assert is_too_old(version) is is_old
+
+
+@pytest.mark.parametrize(
+    ("server", "login"),
+    [
+        (SERVER, ("own", "word")),
+        (SERVER._replace(user="other"), ("other", "word")),
+        (SERVER._replace(password="key"), ("own", "key")),
+    ],
+)
+def test_what_a_url_leaves_out_of_its_login_comes_from_the_settings(
+    server: Server, login: tuple[str, str]
+) -> None:
+    assert RedisOptions((server,), user="own", password="word").credentials(server) == login
