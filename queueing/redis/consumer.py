@@ -18,8 +18,9 @@ A process that stood still, or was cut off, finds messages whose leases may be o
 (`queueing.standstill`): they are given back, which ends no lease of another worker. When many
 requests wait and are short, a few are taken before there are slots for them (`queueing.held`).
 
-A server that was replaced or restarted may have kept a request and forgotten that it was leased: a
-request of a former life of the server says so (`PushedLease.is_first_known`).
+A server that was replaced or restarted may have kept a request and forgotten that it was leased,
+and a request that waited for a worker may have lost its client: those of a former life of the
+server, and those stored before the binding, say so (`PushedLease.is_first_known`).
 """
 
 import asyncio
@@ -90,8 +91,14 @@ class PushedLease:
         return int(seconds) * 1_000_000_000 + int(micros) * 1000
 
     def is_first_known(self) -> bool:
-        """Whether ``deliveries`` counts all of them: stored in the present life of the server."""
-        return self._head.split(b" ")[5] == self._consumer.generation
+        """Whether ``deliveries`` counts all, of a client that is there: stored since the binding.
+
+        In a former life of the server it may have been leased; and the gateway process of one that
+        waited for a worker may be gone.
+        """
+        parts = self._head.split(b" ")
+        consumer = self._consumer
+        return parts[5] == consumer.generation and int(parts[3]) > consumer.bound_at_s
 
     def in_progress(self) -> None:
         """Start the time of the lease again."""
@@ -118,7 +125,8 @@ class PushedLease:
 class PushConsumer(LeaseReceiver):
     """A `queueing.interface.PullConsumer`.
 
-    ``generation`` is the gen of the queue's present life (`queueing.redis.keys`).
+    ``generation`` is the gen of the queue's present life (`queueing.redis.keys`), ``bound_at_s``
+    when it was last bound, by the server's clock.
     """
 
     def __init__(
@@ -141,6 +149,7 @@ class PushConsumer(LeaseReceiver):
         self._work_heads: dict[int, bytes] = {}
         self._epoch = b""
         self.generation = b""
+        self.bound_at_s = 0
         self._binder: asyncio.Task[None] | None = None
         self._is_binding_again = self._has_new_links = False
         # Tokens of leases that this process has, and of those that ended and were not told.
@@ -216,7 +225,7 @@ class PushConsumer(LeaseReceiver):
                 return
             self._is_binding_again = False
             try:
-                life = await self._call_bind(main)
+                life, bound_at_s = await self._call_bind(main)
             except RedisError as error:
                 self._connection.note_error(main, error)
                 emit(_log, "pull.not_bound", logging.WARNING, error=str(error))
@@ -227,6 +236,7 @@ class PushConsumer(LeaseReceiver):
                 delay_s = 0.0
                 continue
             if life:
+                self.bound_at_s = bound_at_s
                 self._bound(main, Life.of(life))
             return
 

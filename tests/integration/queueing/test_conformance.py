@@ -487,6 +487,15 @@ async def test_a_lease_knows_whether_others_waited(backend: Backend) -> None:
         assert lease.followers() == 0
 
 
+async def test_a_lease_knows_that_its_request_is_older_than_the_worker(backend: Backend) -> None:
+    version = new_version()
+    async with backend.gateway(settings=PATIENT) as gateway:
+        await publish(backend, gateway, version)
+        async with backend.worker(version) as work:
+            (lease,) = await work.has(1)
+            assert not lease.is_first_known()
+
+
 # Drain
 
 

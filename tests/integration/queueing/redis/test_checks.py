@@ -73,8 +73,8 @@ async def test_a_master_with_replicas_has_to_wait_for_one(
         await pair.start()
         # A replica that copies its data is none for a moment.
         await until(
-            lambda: pair.master.info("replication"),
-            lambda found: found["connected_slaves"] == 1,
+            lambda: pair.master.run("ROLE"),
+            lambda found: len(found[2]) == 1,
             what="a replica",
         )
         assert await told(caplog, pair.master, 1) == ["min-replicas-to-write"]
