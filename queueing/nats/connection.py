@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from queueing.interface import ConnectionListener
-from queueing.nats.login import ConnectionOptions, LoginError, Server, parse_server
+from queueing.nats.login import ConnectionOptions, LoginError, parse_server
 from queueing.nats.protocol import (
     STATUS_NO_RESPONDERS,
     MessageHandler,
@@ -28,6 +28,7 @@ from queueing.nats.protocol import (
     status_of,
 )
 from queueing.nats.transport import Link, LinkError, Traffic, open_link
+from queueing.servers import Server
 from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit

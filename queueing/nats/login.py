@@ -11,27 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 from urllib.parse import unquote, urlsplit
+
+from queueing.servers import Server, longest_pause_s
 
 DEFAULT_PORT = 4222
 
 
 class LoginError(Exception):
     """An address, a setting or a file for the login cannot be used."""
-
-
-class Server(NamedTuple):
-    """One address; a user without a password is a token, as in every NATS client."""
-
-    host: str
-    port: int
-    tls: bool = False
-    user: str = ""
-    password: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 def parse_server(url: str) -> Server:
@@ -112,8 +101,7 @@ class ConnectionOptions:
 
     def delay_s(self, failures: int) -> float:
         """Return the longest wait after this many failures in a row."""
-        doubled = self.reconnect_min_s * float(1 << min(failures - 1, 16))
-        return min(self.reconnect_max_s, doubled)
+        return longest_pause_s(failures, self.reconnect_min_s, self.reconnect_max_s)
 
 
 _SECTION = re.compile(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from queueing.batched_socket import BatchedSocket
-from queueing.nats.login import ConnectionOptions, Server
+from queueing.nats.login import ConnectionOptions
 from queueing.nats.protocol import (
     PING,
     PONG,
@@ -20,6 +20,7 @@ from queueing.nats.protocol import (
     ProtocolError,
     encode_connect,
 )
+from queueing.servers import Server
 from runtime.events import emit
 from runtime.timeouts import silence_limit
 

@@ -1,26 +1,14 @@
 """Addresses of Redis servers: ``redis[s]://[user[:password]@]host[:port]``."""
 
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+from queueing.servers import Server
 
 DEFAULT_PORT = 6379
 
 
 class AddressError(Exception):
     """A URL names no Redis server. The message does not contain the URL: it may have a password."""
-
-
-class Server(NamedTuple):
-    """One address; ``user`` and ``password`` are empty if the URL has none."""
-
-    host: str
-    port: int
-    tls: bool = False
-    user: str = ""
-    password: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 def parse_server(url: str) -> Server:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from queueing.redis.addresses import Server
 from queueing.redis.commands import SLOTS, encode
 from queueing.redis.errors import (
     NO_LONGER_MASTER,
@@ -27,6 +26,7 @@ from queueing.redis.link import Link, LinkOwner, RedisOptions, Reply, open_link
 from queueing.redis.scripts import script
 from queueing.redis.sentinels import SentinelWatch
 from queueing.redis.topology import find_masters
+from queueing.servers import Server, longest_pause_s
 from runtime.events import emit
 from runtime.repeats import Repeats
 from runtime.tasks import spawn
@@ -64,7 +64,7 @@ class RedisConnection(LinkOwner):
         self._runner: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._up = asyncio.Event()
-        self._is_closed = self.is_refused = False
+        self.is_refused = False
         self.last_error = ""
         self._repeats = Repeats()
         self.connects = self.losses = self.errors = self.failures = 0
@@ -85,7 +85,6 @@ class RedisConnection(LinkOwner):
 
     async def close(self) -> None:
         """Write what is buffered, then end. Pending calls fail."""
-        self._is_closed = True
         if self._sentinels is not None:
             await self._sentinels.close()
         if self._runner is not None:
@@ -219,11 +218,9 @@ class RedisConnection(LinkOwner):
             else:
                 failures += 1
             spread = random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
-            await asyncio.sleep(spread * self._delay_s(failures))
-
-    def _delay_s(self, failures: int) -> float:
-        doubled = self.options.reconnect_min_s * float(1 << min(failures - 1, 16))
-        return min(self.options.reconnect_max_s, doubled)
+            options = self.options
+            pause_s = longest_pause_s(failures, options.reconnect_min_s, options.reconnect_max_s)
+            await asyncio.sleep(spread * pause_s)
 
     async def _connect(self) -> bool:
         """Find the masters and open what is missing; return whether there is a link to each."""

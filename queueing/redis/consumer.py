@@ -4,9 +4,8 @@ A worker registers how many requests it wants. They come as messages on the work
 waits at once, what is published later at that moment. The end of one lease and the wish for the
 next request are one call, whose reply nobody waits for: the server sends none, but for one call in
 `WATCH_S` that says how many were executed. If some were not, the consumer binds again and tells all
-of them again. The consumer is bound
-once the server has said that the queue exists; it binds again after every lost link, and whenever
-the workers are told that the queue was made or has lost something:
+of them again. It is bound once the server has said that the queue exists; it binds again after
+every lost link, and whenever the workers are told that the queue was made or has lost something:
 
     unbound ──bind──▶ bound ──link lost, queue gone──▶ unbound
 

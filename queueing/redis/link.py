@@ -15,7 +15,6 @@ from typing import Any
 import hiredis
 
 from queueing.batched_socket import BatchedSocket
-from queueing.redis.addresses import Server
 from queueing.redis.commands import encode
 from queueing.redis.errors import (
     REFUSED,
@@ -26,6 +25,7 @@ from queueing.redis.errors import (
     ReplyError,
 )
 from queueing.redis.scripts import script
+from queueing.servers import Server
 from runtime.events import emit
 from runtime.timeouts import silence_limit
 

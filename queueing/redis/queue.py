@@ -264,7 +264,7 @@ class RedisQueue(OwnRequests[PublishedRequest, VersionQueue]):
     async def line(self, version_id: str) -> LineState:
         """Return what the server knows of the queue. Raises `QueueUnavailable`."""
         life, _, delivered, deliveries, waiting, leased = await self._call(version_id, "state")
-        return LineState(_epoch(life).decode(), waiting, leased, deliveries, delivered)
+        return LineState(Life.of(life).epoch.decode(), waiting, leased, deliveries, delivered)
 
     def may_run(self, request_id: str, deliveries: int) -> RunDecision:
         """Decide whether a worker may run a request about which it asks."""
@@ -458,7 +458,7 @@ class RedisQueue(OwnRequests[PublishedRequest, VersionQueue]):
         """The server lives again, or the queue is another one: what the old one held is lost."""
         was, queue.life = queue.life, life
         self._set_head(queue)
-        if was and _epoch(was) != _epoch(life):
+        if was and Life.of(was).epoch != Life.of(life).epoch:
             queue.looked_at_ms = 0
             self._lose_all(queue)
 
@@ -692,7 +692,3 @@ class RedisQueue(OwnRequests[PublishedRequest, VersionQueue]):
 
 def _ignore(_reply: Reply) -> None:
     return None
-
-
-def _epoch(life: bytes) -> bytes:
-    return life.partition(b" ")[0]

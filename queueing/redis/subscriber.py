@@ -27,7 +27,7 @@ class Subscriber(LinkOwner):
     """Subscriptions to channels of one slot, kept over lost links.
 
     ``on_ready`` is called with the link for commands when all channels are subscribed to, and
-    ``on_lost`` when that has ended. ``is_denied`` says that the login may not subscribe.
+    ``on_lost`` when that has ended.
     """
 
     def __init__(
@@ -65,11 +65,6 @@ class Subscriber(LinkOwner):
         self._is_ready = False
         if link is not None:
             link.close("closed by the client")
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether messages of all channels arrive."""
-        return self._is_ready
 
     @property
     def main(self) -> Link | None:

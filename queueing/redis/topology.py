@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from queueing.redis.addresses import Server
 from queueing.redis.errors import LoginRefused, NotConnected, RedisError
 from queueing.redis.link import RedisOptions, open_link
+from queueing.servers import Server
 
 Ranges = Sequence[tuple[int, int]]
 """The first and last slot of each range."""

@@ -42,7 +42,6 @@ TWINS = {
     "NoResponse",
     "NotConnected",
     "PublishedRequest",
-    "Server",
     "VersionQueue",
     "WorkerUsers",
     # A document as the worker reads it and as the API describes it

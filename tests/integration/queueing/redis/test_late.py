@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from queueing.redis.addresses import Server
 from queueing.redis.admin import RedisAdmin
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.link import RedisOptions
 from queueing.redis.scripts import WORKER
+from queueing.servers import Server
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
 from tests.integration.queueing.redis.harness import GatewayQueue, gateway, options, worker

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from queueing.nats.login import Login, LoginError, Server, parse_server, read_credentials
+from queueing.nats.login import Login, LoginError, parse_server, read_credentials
+from queueing.servers import Server
 
 CREDENTIALS = """
 -----BEGIN NATS USER JWT-----

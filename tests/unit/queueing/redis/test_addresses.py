@@ -2,7 +2,8 @@
 
 import pytest
 
-from queueing.redis.addresses import AddressError, Server, parse_server
+from queueing.redis.addresses import AddressError, parse_server
+from queueing.servers import Server
 
 
 @pytest.mark.parametrize(

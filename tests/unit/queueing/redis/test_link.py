@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueing.redis.addresses import Server
 from queueing.redis.errors import NotConnected, RedisError
 from queueing.redis.link import Link, RedisOptions, Reply, is_too_old
+from queueing.servers import Server
 from runtime.tasks import spawn
 
 SERVER = Server("127.0.0.1", 6379)

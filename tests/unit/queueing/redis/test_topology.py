@@ -2,9 +2,9 @@
 
 import pytest
 
-from queueing.redis.addresses import Server
 from queueing.redis.errors import NotConnected
 from queueing.redis.topology import read_slots
+from queueing.servers import Server
 
 ASKED = Server("node", 6379, tls=True, user="u", password="p")
 
