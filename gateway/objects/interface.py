@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol, Self
 PIECE_BYTES = 256 * 1024
 """The largest piece that a reader yields; files are read and written in such pieces."""
 MAX_KEY_CHARS = 512
+UNAVAILABLE = "The object store cannot be read or written now"
+"""What callers get to know of a `gateway.errors.StoreUnavailable`; its cause is for the log."""
 NO_META: Mapping[str, str] = MappingProxyType({})
 
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*\Z")
@@ -149,3 +151,17 @@ def check_key(key: str) -> None:
     parts = key.split("/")
     if len(key) > MAX_KEY_CHARS or not _KEY.match(key) or "." in parts or ".." in parts:
         raise ValueError(f"not a key of an object: {key[:80]!r}")
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise `ValueError` unless ``prefix`` is empty, or a key and ``/``."""
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+        if not prefix.endswith("/"):
+            raise ValueError("the prefix must end with /")
+
+
+def check_size(announced: int | None, written: int) -> None:
+    """Raise `ValueError` if a body was announced with another length."""
+    if announced not in (None, written):
+        raise ValueError(f"{written} bytes were written, {announced} announced")
