@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -200,13 +201,20 @@ class S3Objects(ObjectStore):
                 yield _info(found["Key"], found, found["Size"])
 
     async def download_url(
-        self, key: str, expires_at: float, *, base_url: str = "", file_name: str = ""  # noqa: ARG002
+        self,
+        key: str,
+        expires_at: float,
+        *,
+        base_url: str = "",  # noqa: ARG002
+        file_name: str = "",
     ) -> str:
         """Return a URL of the bucket's own server; ``base_url`` has no meaning here."""
         check_key(key)
         values = {"Bucket": self._bucket, "Key": key}
         if file_name:
-            values["ResponseContentDisposition"] = f'attachment; filename="{file_name}"'
+            values["ResponseContentDisposition"] = (
+                f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
+            )
         return await self._presign("get_object", values, expires_at)
 
     async def upload_url(

@@ -20,7 +20,7 @@ from gateway.errors import Conflict, Forbidden, StoreUnavailable
 from gateway.objects.interface import NO_META, check_key
 
 PATH = "/v2/objects/"
-META_PREFIX = "x-amz-meta-"
+_META = b"x-amz-meta-"
 _KEY_BYTES = 32
 _DIGEST = "sha256"
 _MAX_DIGITS = 19
@@ -146,6 +146,9 @@ class UrlSigner:
         content_type = _text(headers.get(b"content-type", b""))
         named = query["meta"].split(",") if "meta" in query else []
         meta = {name: _text(headers.get(_header_of(name), b"")) for name in named}
+        signed = {_header_of(name) for name in named}
+        if any(name.startswith(_META) and name not in signed for name in headers):
+            raise NotSigned("The URL does not permit a header x-amz-meta- of this name")
         await self._check(query, "PUT", key, content_type, max_bytes, _normal(meta))
         return Upload(key, content_type, max_bytes, meta)
 
@@ -190,7 +193,7 @@ def _number(text: str) -> int:
 
 
 def _header_of(name: str) -> bytes:
-    return (META_PREFIX + name).encode("utf-8", "replace")
+    return _META + name.encode("utf-8", "replace")
 
 
 def _text(value: bytes) -> str:
