@@ -28,6 +28,7 @@ from wire.headers import CONTENT_TYPE
 from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
+_NO_PAGE = PageAccess(None, None, replaces=False)
 
 _log = logging.getLogger("gateway.attach")
 
@@ -108,18 +109,16 @@ class PathEndpoints:
 class AttachDispatcher:
     """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
 
-    __slots__ = ("_attach", "_cross_origin", "_health", "_objects")
+    __slots__ = ("_attach", "_health", "_objects")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
-        cross_origin: CrossOrigin,
         objects: ObjectEndpoint | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
-        self._cross_origin = cross_origin
         self._objects = objects
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
@@ -132,8 +131,7 @@ class AttachDispatcher:
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
             if self._objects is not None and request.target.startswith(OBJECT_PATH):
-                access = self._cross_origin.of_endpoint(request)
-                return self._objects.serve(request, worker, access)
+                return self._objects.serve(request, worker, _NO_PAGE)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(

@@ -1,13 +1,17 @@
 """Object stores and signed URLs for tests."""
 
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from gateway.errors import Conflict
+from gateway.objects.assets import AssetLimits, Assets
 from gateway.objects.interface import ObjectStore
 from gateway.objects.local import LocalObjects
 from gateway.objects.signed_urls import SharedKey, UrlSigner
+from runtime.ids import new_uuid
 
+LIMITS = AssetLimits(10_000_000, 1000, 100_000_000, 86_400.0)
 NOW = 1_700_000_000.0
 BASE_URL = "http://gateway.example"
 
@@ -38,16 +42,30 @@ class Clock:
         return self.now
 
 
-def signer(document: KeyDocument | None = None, clock: Clock | None = None) -> UrlSigner:
+def signer(
+    document: KeyDocument | None = None, clock: Callable[[], float] | None = None
+) -> UrlSigner:
     """Return a signer whose key is made at the first use."""
     document = document or KeyDocument()
     key = SharedKey(document.read, document.create, lambda size: b"k" * size)
     return UrlSigner(key, clock or Clock(), BASE_URL)
 
 
-def local_objects(folder: Path) -> LocalObjects:
+def local_objects(folder: Path, urls: UrlSigner | None = None) -> LocalObjects:
     """Return a store below ``folder`` that is not open yet."""
-    return LocalObjects(folder, signer())
+    return LocalObjects(folder, urls or signer())
+
+
+def assets_in(
+    store: ObjectStore, clock: Callable[[], float] | None = None, **limits: int
+) -> Assets:
+    """Return the assets in ``store``, with other ``limits`` than usual."""
+    return Assets(store, LIMITS._replace(**limits), clock or time.time, new_uuid)
+
+
+def no_assets() -> Assets:
+    """Return assets in a store that is never used."""
+    return assets_in(local_objects(Path("/nonexistent")))
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
