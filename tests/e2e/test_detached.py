@@ -220,7 +220,7 @@ async def test_what_is_over_survives_its_process_and_what_runs_does_not(world: W
     world.holder.program.process.kill()
     response = await waiting
     assert (response.status_code, response.json()["reason"]) == (410, "holder_lost")
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(httpx.HTTPError):
         await watching
     assert (await get(world.other, lost)).status_code == 410
     assert json.loads((await get(world.other, lost)).content)["requestId"] in lost
