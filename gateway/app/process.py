@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
@@ -184,7 +185,6 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
-        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
@@ -398,11 +398,12 @@ class GatewayProcess:
                 self._cross_origin,
                 requests,
                 api,
-                self._object_endpoint,
+                self._objects.endpoint(self._refusals.responded),
             ),
             self._refusals,
             sources(settings.edge),
             self._book,
+            partial(self._objects.find_assets, target_uri),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -423,7 +424,9 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health, self._object_endpoint),
+            AttachDispatcher(
+                self._attach, self._health, self._objects.endpoint(self._refusals.responded)
+            ),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)

@@ -40,7 +40,7 @@ class PathEndpoints:
 
     __slots__ = ("_api", "_attach", "_health", "_metrics", "_objects", "_requests", "cross_origin")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
