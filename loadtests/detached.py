@@ -12,6 +12,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +23,8 @@ from tests.support.stack import Gateway, Stack
 MAX_WAITING_BYTES = 4096
 MAX_RATIO = 1.6
 _BODY = json.dumps({"prompt": "x" * 200}).encode()
-_ROUND_CALLS = 1000
+_ROUND_CALLS = 2000
+_CLIENTS = 8
 _SETTLE_S = 1.0
 
 
@@ -72,25 +75,32 @@ def measure_waiting(gateway: Gateway, count: int) -> bool:
 
 def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
     """Print the CPU of attached and detached calls; return whether the ratio is low enough."""
-    connection = Connection(gateway)
+    connections = [Connection(gateway) for _ in range(_CLIENTS)]
     pids = (gateway.program.process.pid, agent_pid)
 
-    def attached() -> None:
+    def attached(connection: Connection) -> None:
         status, _ = connection.call("POST", "/echo", _BODY)
         assert status == 200, status
 
-    def detached() -> None:
+    def detached(connection: Connection) -> None:
         status, location = connection.call("POST", "/echo", _BODY, prefer="respond-async")
         assert status == 202, status
         status, _ = connection.call("GET", f"{location}/response")
         assert status == 200, status
 
+    def run(call: Callable[[Connection], None]) -> None:
+        def calls(connection: Connection) -> None:
+            for _ in range(_ROUND_CALLS // _CLIENTS):
+                call(connection)
+
+        with ThreadPoolExecutor(_CLIENTS) as clients:
+            list(clients.map(calls, connections))
+
     figures: dict[str, list[float]] = {"attached": [], "detached": []}
     for number in range(rounds + 1):
         for name, call in (("attached", attached), ("detached", detached)):
             before = cpu_s(*pids)
-            for _ in range(_ROUND_CALLS):
-                call()
+            run(call)
             if name == "detached":
                 time.sleep(0.2)
             if number:

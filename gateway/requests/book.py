@@ -16,14 +16,15 @@ from gateway.requests.detached import PARTS, AccountBytes, DetachedCall, Limits
 from gateway.requests.errors import StorageQuota, TooManyDetachedCalls
 from gateway.requests.exchanges import Window
 from gateway.requests.recording import MEMORY_BYTES, RecordingSpace
-from gateway.requests.stored import StoredResponses
+from gateway.requests.stored import StoredResponses, is_short
 from http1.stream import ResponseWriter
 from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timers import Timers
 
-_STORING = 8
-"""Responses that are being stored at a time."""
+_STORING = 4
+"""Operations of the object store at a time: a long response, or a batch of short ones."""
+_BATCH = 64
 _ATTEMPTS_AFTER_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
 _CACHED_BYTES = 16_777_216
@@ -154,40 +155,45 @@ class RequestBook:
             self._settle(call, is_stored=False)
             return
         self._waiting.append(call)
-        if self._storers < _STORING:
+        # One operation for all short ones that come meanwhile; long ones are on their own.
+        if self._storers < (1 if is_short(call) else _STORING):
             self._storers += 1
             spawn(self._store_waiting(), "requests.store")
 
     async def _store_waiting(self) -> None:
+        """Store long responses one by one, and short ones as many as there are at once."""
         try:
             while self._waiting:
-                call = self._waiting.popleft()
-                self._settle(call, is_stored=await self._store(call))
-                if not call.is_kept:
-                    await self._delete_stored(call)
+                calls = [self._waiting.popleft()]
+                if is_short(calls[0]):
+                    while self._waiting and len(calls) < _BATCH and is_short(self._waiting[0]):
+                        calls.append(self._waiting.popleft())
+                is_stored = await self._store(calls)
+                for call in calls:
+                    self._settle(call, is_stored=is_stored)
+                    if not call.is_kept:
+                        await self._delete_stored(call)
         finally:
             self._storers -= 1
 
-    async def _store(self, call: DetachedCall) -> bool:
-        """Store one response; return whether it is stored."""
+    async def _store(self, calls: list[DetachedCall]) -> bool:
+        """Store responses; return whether they are stored."""
         cause = ""
         for wait_s in (*_ATTEMPTS_AFTER_S, 0.0):
             try:
-                await self.responses.put(call)
+                if is_short(calls[0]):
+                    await self.responses.put_short(calls)
+                else:
+                    await self.responses.put(calls[0])
             except StoreUnavailable as error:
                 cause = str(error)
             else:
-                self.stored += 1
+                self.stored += len(calls)
                 return True
             if wait_s:
                 await asyncio.sleep(wait_s)
-        emit(
-            _log,
-            "request.not_stored",
-            logging.ERROR,
-            request_id=call.request_id,
-            error=cause,
-        )
+        for call in calls:
+            emit(_log, "request.not_stored", logging.ERROR, request_id=call.request_id, error=cause)
         return False
 
     async def _delete_stored(self, call: DetachedCall) -> None:

@@ -5,7 +5,7 @@ call (`gateway.requests.views`), whose it is, and the head of the response.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -96,19 +96,27 @@ class StoredResponses:
 
     async def put(self, call: DetachedCall) -> None:
         """Store what became of ``call``, which is over. Raises `StoreUnavailable`."""
-        key = PREFIX + call.request_id
         recording = call.recording
         status, headers, body = _response_of(call)
         line = self._line(call, status, headers)
         if body is not None:
-            await self._store.put_bytes(key, line + body, content_type=_OCTETS)
-            return
-        await self._store.put(
-            key,
-            _pieces(line, recording),
-            size=len(line) + recording.size,
-            content_type=_OCTETS,
-        )
+            pieces, size = _one(line + body), len(line) + len(body)
+        else:
+            pieces, size = _pieces(line, recording), len(line) + recording.size
+        key = PREFIX + call.request_id
+        await self._store.put(key, pieces, size=size, content_type=_OCTETS)
+
+    async def put_short(self, calls: Sequence[DetachedCall]) -> None:
+        """Store what became of several calls, whose responses are in memory.
+
+        Raises `StoreUnavailable`; then some of them may be stored.
+        """
+        objects: list[tuple[str, bytes]] = []
+        for call in calls:
+            status, headers, body = _response_of(call)
+            line = self._line(call, status, headers)
+            objects.append((PREFIX + call.request_id, line + (body or b"")))
+        await self._store.put_batch(objects, content_type=_OCTETS)
 
     async def find(self, request_id: str) -> StoredResponse | None:
         """Open a stored response, `None` if there is none. Raises `StoreUnavailable`."""
@@ -156,6 +164,12 @@ class StoredResponses:
             "extra": dict(call.extra),
         }
         return orjson.dumps(document) + b"\n"
+
+
+def is_short(call: DetachedCall) -> bool:
+    """Return whether what is stored of a call that is over is in memory."""
+    ending = call.ending
+    return (ending is not None and ending.problem is not None) or call.recording.whole() is not None
 
 
 def _response_of(call: DetachedCall) -> tuple[int, Headers, bytes | None]:
@@ -239,6 +253,10 @@ class _Feed:
     def recorded_broken(self) -> None:
         self._is_over = self._is_broken = True
         self._woken.set()
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def _pieces(line: bytes, recording: Recording) -> AsyncIterator[bytes]:
