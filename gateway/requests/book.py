@@ -25,6 +25,9 @@ from runtime.timers import Timers
 _STORING = 4
 """Operations of the object store at a time: a long response, or a batch of short ones."""
 _BATCH = 64
+"""Short responses in one operation: to change threads for each costs more than to write it."""
+_GATHER_S = 0.02
+"""Time between two such operations. A response that comes alone is stored at once."""
 _ATTEMPTS_AFTER_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
 _CACHED_BYTES = 16_777_216
@@ -173,6 +176,8 @@ class RequestBook:
                     self._settle(call, is_stored=is_stored)
                     if not call.is_kept:
                         await self._delete_stored(call)
+                if is_short(calls[-1]):
+                    await asyncio.sleep(_GATHER_S)
         finally:
             self._storers -= 1
 
