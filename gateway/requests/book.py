@@ -43,7 +43,8 @@ class RequestBook:
     """Implements `gateway.requests.detached.CallPorts` and `gateway.requests.exchanges.Windows`.
 
     ``calls`` are by request id. ``running`` counts those that are not over, ``unsettled`` those
-    that are over and not stored yet, ``stored`` the responses that were stored.
+    that are over and not stored yet, ``stored`` the responses that were stored, and ``not_stored``
+    those that the object store did not take.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RequestBook:
         self.clock = clock
         self.limits = limits
         self.responses = responses
-        self.running = self.unsettled = self.stored = 0
+        self.running = self.unsettled = self.stored = self.not_stored = 0
         self._max_calls = max_calls
         self._accounts: dict[str, AccountBytes] = {}
         self._part_s = responses.retention_s / PARTS
@@ -197,6 +198,7 @@ class RequestBook:
                 return True
             if wait_s:
                 await asyncio.sleep(wait_s)
+        self.not_stored += len(calls)
         for call in calls:
             emit(_log, "request.not_stored", logging.ERROR, request_id=call.request_id, error=cause)
         return False
