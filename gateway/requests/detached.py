@@ -30,9 +30,9 @@ from gateway.requests.errors import (
 )
 from gateway.requests.recording import (
     MAX_FOLLOWERS,
-    Cursor,
     Follower,
     Recording,
+    RecordingCursor,
     RecordingSpace,
 )
 from http1.stream import NO_TRAILERS, EncodedHead, Headers, ResponseWriter, TakeChunk
@@ -177,7 +177,7 @@ class DetachedCall:
         self.method = self.target = b""
         self.recording = Recording(ports.space, self)
         self.ending: Ending | None = None
-        self.leader: Cursor | None = None
+        self.leader: RecordingCursor | None = None
         self.watchers: list[Callable[[], None]] | None = None
         self.is_kept = True
         self.is_settled = False
@@ -235,11 +235,11 @@ class DetachedCall:
 
     # Followers
 
-    def follow(self, follower: Follower, at: int = 0, *, leads: bool = False) -> Cursor:
+    def follow(self, follower: Follower, at: int = 0, *, leads: bool = False) -> RecordingCursor:
         """Let ``follower`` have the response, from byte ``at`` of the body on.
 
-        Call `Cursor.pump` to begin. ``leads``: the worker waits for it when it is slow. Raises
-        `TooManyFollowers`.
+        Call `RecordingCursor.pump` to begin. ``leads``: the worker waits for it when it is slow.
+        Raises `TooManyFollowers`.
         """
         if self.recording.follower_count >= MAX_FOLLOWERS:
             raise TooManyFollowers
@@ -248,19 +248,19 @@ class DetachedCall:
             self.leader = cursor
         return cursor
 
-    def pause(self, cursor: Cursor) -> None:
+    def pause(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` reads slower than it is written to."""
         cursor.pause()
         if cursor is self.leader and self.invocation is not None:
             self.invocation.pause_writing()
 
-    def resume(self, cursor: Cursor) -> None:
+    def resume(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` has caught up."""
         cursor.resume()
         if cursor is self.leader:
             self.caught_up()
 
-    def leave(self, cursor: Cursor) -> None:
+    def leave(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` is gone. The call goes on."""
         cursor.leave()
         if cursor is self.leader:
