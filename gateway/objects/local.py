@@ -73,6 +73,7 @@ class LocalObjects(ObjectStore):
     def __init__(self, folder: Path, signer: UrlSigner) -> None:
         """``signer`` makes URLs that `gateway.objects.endpoint` serves."""
         self._folder = folder.absolute()
+        self._root = str(self._folder)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, "objects")
         self._temporary = _OwnFolder(self._folder / _TEMPORARY)
@@ -128,9 +129,8 @@ class LocalObjects(ObjectStore):
 
     async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
         """Write short objects in one operation of a thread: to change threads costs more."""
-        files = [
-            (str(self._path(key)), _header(content_type, NO_META) + data) for key, data in objects
-        ]
+        header = _header(content_type, NO_META)
+        files = [(self._path_text(key), header + data) for key, data in objects]
         await self._run(lambda: _write_batch(self._temporary.new_path(), files))
 
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:
@@ -190,9 +190,12 @@ class LocalObjects(ObjectStore):
         self._after(last, file.close)
 
     def _path(self, key: str) -> Path:
+        return Path(self._path_text(key))
+
+    def _path_text(self, key: str) -> str:
         check_key(key)
         folder, _, name = key.rpartition("/")
-        return self._folder / folder / (name[:2] + _MARK) / (name + _MARK)
+        return f"{self._root}/{folder}/{name[:2]}{_MARK}/{name}{_MARK}"
 
     async def _run(self, operation: Callable[[], Result]) -> Result:
         return await _result(self._threads.submit(operation))
