@@ -112,7 +112,7 @@ class RequestBook:
         if call.is_settled:
             self._forget(call)
             await self.responses.delete(call.request_id)
-            call.count_kept(-call.recording.size)
+            call.count_dropped()
 
     def tick(self) -> None:
         """Call `Window.timed_out` of each window whose time has come; a few times per second."""
@@ -214,8 +214,9 @@ class RequestBook:
         self.unsettled -= 1
         call.settled()
         self._changed.set()
+        if not call.is_kept or (call.ending is not None and call.ending.problem is not None):
+            call.count_dropped()
         if not call.is_kept:
-            call.count_kept(-call.recording.size)
             self._forget(call)
         elif is_stored:
             self._cache(call)

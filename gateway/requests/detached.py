@@ -134,6 +134,7 @@ class DetachedCall:
 
     __slots__ = (
         "_account_bytes",
+        "_counted_bytes",
         "_ports",
         "_source",
         "account",
@@ -169,6 +170,7 @@ class DetachedCall:
         """``source`` is the first client, whose request is read until it is complete."""
         self._ports = ports
         self._account_bytes = account_bytes
+        self._counted_bytes = 0
         self._source: ResponseWriter | None = source
         self.kind = kind
         self.created_at = created_at
@@ -230,6 +232,7 @@ class DetachedCall:
         """The first client left before its request was complete: there is no call."""
         invocation = self.invocation
         if invocation is not None:
+            self.is_kept = False
             invocation.request_broken()
             self._end(invocation, CallCancelled("The client left before its request was complete"))
 
@@ -382,6 +385,7 @@ class DetachedCall:
         size = self.recording.size + more_bytes
         account = self._account_bytes
         account.add(more_bytes)
+        self._counted_bytes += more_bytes
         if 0 < limits.response_bytes < size:
             self._fail(ResponseTooLarge.above(limits.response_bytes))
         elif 0 < limits.account_bytes < account.bytes:
@@ -424,9 +428,10 @@ class DetachedCall:
         self.is_settled = True
         self.tell_watchers()
 
-    def count_kept(self, more_bytes: int) -> None:
-        """Count bytes that are stored, or with a minus sign are not any more."""
-        self._account_bytes.add(more_bytes)
+    def count_dropped(self) -> None:
+        """The recorded bytes of the response are kept no longer."""
+        self._account_bytes.add(-self._counted_bytes)
+        self._counted_bytes = 0
 
     def _make_ending(self, invocation: Invocation, problem: GatewayError | None) -> Ending:
         outcome = invocation.outcome or Outcome.ANSWERED
