@@ -1,10 +1,11 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import copy
 from typing import NamedTuple
 
+from gateway.dispatch.detaching import DETACHING, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.model_calls import ModelCallPorts
@@ -18,14 +19,25 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
+from gateway.objects.references import parse_references
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import route_of
+from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
 from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
+from wire.deadlines import MAX_POLL_S
+from wire.headers import NVCF_INPUT_ASSET_REFERENCES
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
+
+
+FindAssets = Callable[[str, Sequence[str]], Awaitable[bytes]]
+"""Returns an account's assets as fields of an envelope. Raises `gateway.errors.GatewayError`."""
 
 
 class Gates(NamedTuple):
@@ -42,7 +54,9 @@ class Dispatcher:
         "_admission",
         "_context",
         "_cross_origin",
+        "_detaching",
         "_elsewhere",
+        "_find_assets",
         "_random",
         "_rates",
         "_read_head",
@@ -60,8 +74,15 @@ class Dispatcher:
         endpoints: PathEndpoints,
         refusals: Refusals,
         sources: Sources,
+        book: RequestBook,
+        find_assets: FindAssets | None = None,
     ) -> None:
-        """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
+        """``read_head`` as from `gateway.routing.call_head.call_head_reader`.
+
+        Without ``find_assets``, what names input assets is a header like others.
+        """
+        self._find_assets = find_assets
+        self._detaching = Detaching(book, self._begin, context.max_body_bytes)
         self._context = context
         self._registry = registry
         self._read_head = read_head
@@ -93,9 +114,7 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
-            if request.protocol:
-                take_key(request)
-            head = self._read_head(request)
+            head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
                     raise FunctionNotFound(_NO_FUNCTION)
@@ -111,6 +130,16 @@ class Dispatcher:
             return self._invoke(request, client, head)
         except GatewayError as error:
             return self._refuse(request, client, error, head, endpoint)
+
+    def _find_head(self, request: Request) -> CallHead | None:
+        """Return what a request calls, `None` for the path endpoints. Raises `GatewayError`."""
+        if request.protocol:
+            take_key(request)
+        head = self._read_head(request)
+        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
+            # Also on a function's own host: a 202 has sent its client there.
+            return None
+        return head
 
     def _refuse(
         self,
@@ -149,12 +178,44 @@ class Dispatcher:
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        if NVCF_INPUT_ASSET_REFERENCES in request.values and self._find_assets is not None:
+            asset_ids = parse_references(request.values[NVCF_INPUT_ASSET_REFERENCES])
+            request = _without_references(request)
+            if asset_ids:
+                found = self._find_assets(caller.account, asset_ids)
+                return self._hold_for_assets(request, client, head, found)
+        if not DETACHING.isdisjoint(request.values):
+            terms = terms_of(request)
+            if terms is not None:
+                return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
         if request.protocol:
             check_handshake(request, caller.version)
         elif request.known is not None:
             plan = request.known.plan = self._admission.plan(head, caller)
         return self._offer(request, client, head, caller, now_ns, plan)
+
+    def _hold_for_assets(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        found: Awaitable[bytes],
+    ) -> HeldCall:
+        """Admit a call again when its input assets are found; only then it is one."""
+
+        async def find() -> None:
+            request.source = request.source.with_fields(await found)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(
+            find(),
+            client,
+            serve=lambda: self._invoke(request, client, head),
+            withdraw=lambda: None,
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+        )
+        return held
 
     def _offer(
         self,
@@ -166,16 +227,53 @@ class Dispatcher:
         plan: CallPlan | None,
     ) -> RequestStream:
         """Begin an invocation unless there are too many calls."""
+        decision = self._admit(caller)
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: self._begin(request, client, head, caller, time.time_ns()),
+            )
+        return self._begin(request, client, head, caller, now_ns, plan)
+
+    def _detach(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        detaching = self._detaching
+        detaching.check(request, head, caller)
+        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+            )
+        return detaching.begin(request, client, head, caller, now_ns, terms)
+
+    def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
+        """Return what decides whether a call is accepted, `None` if it is.
+
+        Raises `Overloaded` and `RateLimited`.
+        """
         try:
             self._registry.lines.admit(caller.version.version_id, caller.poll_s)
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise
-        if caller.version.rate_limit is not None:
-            decision = self._rates.admit(caller)
-            if decision is not None:
-                return self._hold(request, client, head, caller, decision)
-        return self._begin(request, client, head, caller, now_ns, plan)
+        return None if caller.version.rate_limit is None else self._rates.admit(caller)
 
     def _hold(
         self,
@@ -184,13 +282,14 @@ class Dispatcher:
         head: CallHead,
         caller: Caller,
         decision: Coroutine[None, None, None],
+        serve: Callable[[], RequestStream],
     ) -> HeldCall:
         """Begin the invocation when ``decision`` returns; only then it is one."""
         held = HeldCall(left=lambda: self._left(request, head))
         held.wait(
             decision,
             client,
-            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
+            serve=serve,
             withdraw=lambda: self._rates.withdraw(caller),
             refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
         )
@@ -227,6 +326,17 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _without_references(request: Request) -> Request:
+    """Return ``request`` without the header that names its input assets."""
+    changed = copy(request)
+    changed.headers = [
+        header for header in request.headers if header[0] != NVCF_INPUT_ASSET_REFERENCES
+    ]
+    changed.values = dict(changed.headers)
+    changed.known = None
+    return changed
 
 
 def _as_sent(request: Request, head: CallHead | None) -> Request:
