@@ -1,5 +1,6 @@
 """The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,12 +11,14 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, EXPIRED
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
-from queueing.interface import FunctionQueue, QueueUnavailable
+from queueing.interface import FunctionQueue, NoResponder, QueueUnavailable
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from runtime.timers import Timers
 from wire.ids import uuid4_text
 
+_POLL_PAUSES_S = (0.1, 0.4, 1.0, 0.0)
+"""Pauses after attempts to reach the worker of a polled call."""
 _POSITION_WAIT_S = 0.5
 """A 504 is sent without the queue position if the queue does not return it within this time."""
 
@@ -66,6 +69,19 @@ class InvocationRegistry:
         token = uuid4_text(self.random.take())
         self._response_tokens.issue(token, self.live[request_id])
         return token
+
+    def issue_poll_token(self, request_id: str) -> str:
+        """Return a new token for the worker that is asked for a response; the last one is void."""
+        invocation = self.live[request_id]
+        if invocation.response_token:
+            self._response_tokens.revoke(invocation.response_token)
+        token = uuid4_text(self.random.take())
+        self._response_tokens.issue(token, invocation)
+        return token
+
+    def poll_worker(self, request_id: str, number: int, envelope: bytes) -> None:
+        """Ask the worker of a polled call for its response."""
+        spawn(self._poll_worker(self.live[request_id], number, envelope), "poll-worker")
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -137,6 +153,27 @@ class InvocationRegistry:
         finally:
             # After any other error too: no deadline is left that would end the invocation.
             invocation.position_known(position, self._retry_after_s(invocation))
+
+    async def _poll_worker(self, invocation: Invocation, number: int, envelope: bytes) -> None:
+        """Ask once, and again for a moment if nobody listens: news of a subscription takes time."""
+        is_acknowledged = False
+        try:
+            for pause_s in _POLL_PAUSES_S:
+                try:
+                    await self._queue.poll_worker(
+                        invocation.version.version_id, invocation.request_id, envelope
+                    )
+                except NoResponder:
+                    await asyncio.sleep(pause_s)
+                else:
+                    is_acknowledged = True
+                    break
+        except (QueueUnavailable, TimeoutError):
+            pass
+        finally:
+            # After any other error too: the invocation would wait for a response that never comes.
+            if not is_acknowledged:
+                invocation.poll_failed(number)
 
     def _retry_after_s(self, invocation: Invocation) -> int:
         return self.lines.retry_after_s(invocation.version.version_id, invocation.poll_s)
