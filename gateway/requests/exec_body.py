@@ -25,6 +25,10 @@ MAX_ASSETS = 256
 _AssetText = Annotated[str, msgspec.Meta(max_length=64)]
 
 
+_TOO_LARGE = b'"The response is too large for an envelope; pexec streams it"'
+_NO_TEXT = b'"The response is no text, as an envelope needs it; pexec passes it on"'
+
+
 class _RequestHeader(msgspec.Struct):
     input_assets: Annotated[list[_AssetText], msgspec.Meta(max_length=MAX_ASSETS)] | None = (
         msgspec.field(default=None, name="inputAssetReferences")
@@ -88,10 +92,10 @@ def _asset_id(text: str) -> str:
     return asset_id
 
 
-def encode_response(  # noqa: PLR0913 - one argument per member
+def encode_response(
     request_id: str,
     status: int,
-    body: bytes,
+    body: bytes | None,
     *,
     location: bytes = b"",
     percent: int | None = None,
@@ -99,7 +103,8 @@ def encode_response(  # noqa: PLR0913 - one argument per member
 ) -> tuple[int, bytes]:
     """Return status and body of the response to a call of ``exec``, or to a poll.
 
-    ``status`` and ``body`` are those of the function or of the worker, ``location`` is where a
+    ``status`` and ``body`` are those of the function or of the worker, the latter `None` if it has
+    more than `MAX_RESPONSE_BYTES`; what no envelope can hold is an error. ``location`` is where a
     response lies that is too large to be sent directly (302). ``percent`` is how far a call has
     come that is still in progress (202). ``as_text``: ``response`` is a string with JSON text, as
     the SDKs of 2024 and 2025 read it, in place of the JSON value.
@@ -120,13 +125,12 @@ def encode_response(  # noqa: PLR0913 - one argument per member
         members["percentComplete"] = 100
     else:
         members["errorCode"] = status
-    if not body:
+    if body == b"":
         return status, orjson.dumps(members)
-    value = _json_of(body)
+    value = None if body is None else _json_of(body)
     if value is None:
-        # Not a text at all: nothing of it can be put into JSON.
-        members = {"reqId": request_id, "status": "errored", "errorCode": 502}
-        return 502, orjson.dumps(members)
+        status, value = 502, _TOO_LARGE if body is None else _NO_TEXT
+        members = {"reqId": request_id, "status": "errored", "errorCode": status}
     if as_text:
         members["response"] = value.decode()
         return status, orjson.dumps(members)

@@ -95,11 +95,15 @@ def test_a_large_response_is_a_reference() -> None:
     )
 
 
-def test_what_is_no_json_is_a_string_and_what_is_no_text_an_error() -> None:
+def test_what_is_no_json_is_a_string() -> None:
     assert json.loads(encode_response(ID, 200, b"a\nb")[1])["response"] == "a\nb"
     assert "response" not in json.loads(encode_response(ID, 204, b"")[1])
-    status, text = encode_response(ID, 200, b"\xff\xd8")
-    assert (status, json.loads(text)) == (
-        502,
-        {"reqId": ID, "status": "errored", "errorCode": 502},
-    )
+
+
+@pytest.mark.parametrize("body", [b"\xff\xd8", None])
+def test_what_no_envelope_can_hold_is_an_error(body: bytes | None) -> None:
+    status, text = encode_response(ID, 200, body)
+    assert status == 502
+    document = json.loads(text)
+    assert (document["status"], document["errorCode"]) == ("errored", 502)
+    assert "pexec" in document["response"]
