@@ -1,7 +1,7 @@
 """The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from gateway.attach.endpoint import AttachEndpoint
@@ -16,6 +16,9 @@ from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from runtime.timers import Timers
 from wire.ids import uuid4_text
+
+PollWorker = Callable[[str, str, bytes], Awaitable[None]]
+"""`queueing.interface.GatewayBroker.poll_worker`."""
 
 _POLL_PAUSES_S = (0.1, 0.4, 1.0, 0.0)
 """Pauses after attempts to reach the worker of a polled call."""
@@ -38,11 +41,12 @@ class InvocationRegistry:
         access: AccessLog | None,
         clock: Callable[[], float],
         wake: Callable[[str], object],
+        poll: PollWorker | None = None,
     ) -> None:
         """Without ``access`` no access log is written. ``clock`` is the monotonic clock.
 
         ``wake`` is to be called with the id of each version that is invoked while no instance of it
-        runs.
+        runs. ``poll`` is needed for polled calls.
         """
         self._response_tokens = attach.response_tokens
         self._request_tokens = attach.request_tokens
@@ -51,6 +55,7 @@ class InvocationRegistry:
         self._access = access
         self._clock = clock
         self.wake = wake
+        self._poll = poll
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live = attach.live
         self.lines = Lines(queue, clock)
@@ -156,13 +161,14 @@ class InvocationRegistry:
 
     async def _poll_worker(self, invocation: Invocation, number: int, envelope: bytes) -> None:
         """Ask once, and again for a moment if nobody listens: news of a subscription takes time."""
+        if self._poll is None:
+            raise AssertionError("A polled call without a way to its worker")
         is_acknowledged = False
+        version_id = invocation.version.version_id
         try:
             for pause_s in _POLL_PAUSES_S:
                 try:
-                    await self._queue.poll_worker(
-                        invocation.version.version_id, invocation.request_id, envelope
-                    )
+                    await self._poll(version_id, invocation.request_id, envelope)
                 except NoResponder:
                     await asyncio.sleep(pause_s)
                 else:

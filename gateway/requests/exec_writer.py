@@ -110,11 +110,11 @@ class ExecWriter:
         self._body = bytearray()
         self.send_end()
 
-    def open_tunnel(self, headers: Headers) -> None:
+    def open_tunnel(self, headers: Headers) -> None:  # noqa: ARG002
         """Never: a call with an envelope changes no protocol."""
         raise AssertionError("A call of exec opens no tunnel")
 
-    def hand_over(self, headers: Headers, successor: object) -> None:
+    def hand_over(self, headers: Headers, successor: object) -> None:  # noqa: ARG002
         """Never, as above."""
         raise AssertionError("A call of exec hands nothing over")
 
