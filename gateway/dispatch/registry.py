@@ -33,7 +33,7 @@ class InvocationRegistry:
     ``lines`` what is known of the calls that wait. ``queued`` counts calls that went to the queue.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         attach: AttachEndpoint,
         queue: FunctionQueue,

@@ -30,7 +30,7 @@ from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWri
 from queueing.interface import RunDecision
 from wire.deadlines import RESPONSE_GRACE_S
 from wire.envelope import encode_call_head, encode_envelope
-from wire.headers import CONTENT_TYPE, NVCF_PERCENT_COMPLETE, NVCF_POLL_SECONDS
+from wire.headers import CONTENT_TYPE, NVCF_PERCENT_COMPLETE
 from wire.http1 import InnerHead, chunk_data
 
 POLL_S = 60
@@ -88,7 +88,7 @@ class PolledInvocation(Invocation):
         "_was_asked",
     )
 
-    def __init__(  # noqa: PLR0913 - what makes an invocation, and one more
+    def __init__(
         self,
         context: Context[Invocation],
         client: ProgressWriter,

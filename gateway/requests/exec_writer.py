@@ -54,7 +54,12 @@ class ExecWriter:
     def send_interim(self, status: int, headers: Headers) -> None:
         """Drop it: it is the function's."""
 
-    def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
+    def send_head(
+        self,
+        status: int,
+        headers: Headers,
+        body_bytes: int | None,  # noqa: ARG002
+    ) -> None:
         """Take the head; it is sent with the body."""
         self._status, self._headers = status, headers
 
@@ -64,7 +69,7 @@ class ExecWriter:
         more_lines: bytes,
         body_bytes: int | None,
         body: bytes,
-        trailers: Headers = NO_TRAILERS,
+        trailers: Headers = NO_TRAILERS,  # noqa: ARG002
     ) -> None:
         """Wrap a whole response."""
         self.send_head(head.status, head.headers + split_lines(more_lines), body_bytes)
