@@ -1,4 +1,4 @@
-"""An invocation whose worker may take several responses to complete it (`docs/wire.md` §23.3).
+"""An invocation whose worker may take several responses to complete it (`docs/wire.md` §24.3).
 
 A call over NVCF's polling routes goes to the inference path of its version, in the mode in which
 NVCF's worker rewrites responses. A 202 of the worker is not its response: it says how far the call

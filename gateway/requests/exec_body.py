@@ -1,4 +1,4 @@
-"""The JSON envelope of NVCF's ``exec`` routes (`docs/wire.md` §23.4).
+"""The JSON envelope of NVCF's ``exec`` routes (`docs/wire.md` §24.4).
 
 Pure. The body of a request is ``{"requestHeader": {…}, "requestBody": …}``, of which the function
 gets the value of ``requestBody`` as it was written; the response is wrapped in the same way. What

@@ -1,4 +1,4 @@
-"""Wraps the response to a call of NVCF's ``exec`` (`docs/wire.md` §23.4).
+"""Wraps the response to a call of NVCF's ``exec`` (`docs/wire.md` §24.4).
 
 Pure. It stands between what writes the response of a function, or the 202 of a call in progress,
 and the client's connection.

@@ -1,4 +1,4 @@
-"""The paths of NVCF's polling routes, ``pexec`` and ``exec`` (`docs/wire.md` §23.1). Pure."""
+"""The paths of NVCF's polling routes, ``pexec`` and ``exec`` (`docs/wire.md` §24.1). Pure."""
 
 from typing import NamedTuple
 
