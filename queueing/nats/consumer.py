@@ -51,7 +51,7 @@ from queueing.nats.jetstream import (
     QueueState,
     next_message_subject,
 )
-from queueing.nats.polls import PollSubscription, listen_for_polls
+from queueing.nats.polls import NatsPollSubscription, listen_for_polls
 from queueing.nats.protocol import (
     STATUS_BAD_REQUEST,
     STATUS_CONFLICT,
@@ -236,7 +236,7 @@ class PullConsumer(LeaseReceiver):
         if self._connection.is_connected():
             self._rebind()
 
-    async def listen_for_polls(self, request_id: str, on_poll: PollHandler) -> PollSubscription:
+    async def listen_for_polls(self, request_id: str, on_poll: PollHandler) -> NatsPollSubscription:
         """Call ``on_poll`` for every poll of a request. Raises `QueueUnavailable`."""
         subject = (
             scoped_polling_subject(self._version_id, request_id)

@@ -10,7 +10,7 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
-from queueing.nats.polls import WorkerPolls
+from queueing.nats.polls import NatsPolls
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.own_requests import queue_limits
@@ -53,7 +53,7 @@ class NatsGatewayBroker:
         )
         self.admin = JetStreamAdmin(self._connection, queue.region, streams)
         self.bus = NatsBus(self._connection)
-        self._polls = WorkerPolls(self._connection)
+        self._polls = NatsPolls(self._connection)
         register_connection(registry, self._connection)
         register_queue(registry, self.queue)
 

@@ -22,7 +22,7 @@ from runtime.timeouts import silence_limit
 from wire.subjects import polled_subject, polling_subject, scoped_polling_subject
 
 
-class PollSubscription:
+class NatsPollSubscription:
     """A worker's subscription to the polls of one request."""
 
     def __init__(self, connection: NatsConnection, subscription: Subscription) -> None:
@@ -36,7 +36,7 @@ class PollSubscription:
 
 async def listen_for_polls(
     connection: NatsConnection, subject: bytes, on_poll: PollHandler
-) -> PollSubscription:
+) -> NatsPollSubscription:
     """Call ``on_poll`` for every poll on ``subject``; return when the server knows.
 
     Raises `QueueUnavailable`.
@@ -49,14 +49,14 @@ async def listen_for_polls(
 
         on_poll(envelope, acknowledge)
 
-    subscription = PollSubscription(connection, connection.subscribe(subject, received))
+    subscription = NatsPollSubscription(connection, connection.subscribe(subject, received))
     if not connection.is_connected() or not await connection.flush():
         subscription.unsubscribe()
         raise QueueUnavailable(f"not connected: {connection.last_error}")
     return subscription
 
 
-class WorkerPolls:
+class NatsPolls:
     """A gateway process's side: sends polls and waits for their receipts."""
 
     def __init__(self, connection: NatsConnection) -> None:

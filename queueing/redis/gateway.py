@@ -11,7 +11,7 @@ from queueing.redis.checks import ServerChecks
 from queueing.redis.connection import RedisConnection
 from queueing.redis.metrics import register_connection, register_queue
 from queueing.redis.options import redis_options
-from queueing.redis.polls import WorkerPolls
+from queueing.redis.polls import RedisPolls
 from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.redis.settings import GatewayRedisSettings
@@ -47,7 +47,7 @@ class RedisGatewayBroker:
         )
         self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s, queue.max_deliveries)
         self.bus = RedisBus(self._connection)
-        self._polls = WorkerPolls(self._connection, queue.region)
+        self._polls = RedisPolls(self._connection, queue.region)
         self._connection.add_listener(ServerChecks())
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)

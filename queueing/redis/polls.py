@@ -13,7 +13,7 @@ from queueing.redis.subscriber import Subscriber
 _CALL_S = 3.0
 
 
-class PollSubscription:
+class RedisPollSubscription:
     """A worker's subscription to the polls of one request."""
 
     def __init__(self, subscriber: Subscriber, channel: bytes) -> None:
@@ -27,7 +27,7 @@ class PollSubscription:
 
 async def listen_for_polls(
     subscriber: Subscriber, channel: bytes, on_poll: PollHandler
-) -> PollSubscription:
+) -> RedisPollSubscription:
     """Call ``on_poll`` for every poll in ``channel``; return when the server knows.
 
     Raises `QueueUnavailable`.
@@ -36,7 +36,7 @@ async def listen_for_polls(
     def acknowledge() -> None:
         """The server has told the gateway process already."""
 
-    subscription = PollSubscription(subscriber, channel)
+    subscription = RedisPollSubscription(subscriber, channel)
     subscriber.subscribe(channel, lambda _channel, envelope: on_poll(envelope, acknowledge))
     try:
         await subscriber.read_all(_CALL_S)
@@ -46,7 +46,7 @@ async def listen_for_polls(
     return subscription
 
 
-class WorkerPolls:
+class RedisPolls:
     """A gateway process's side: sends polls."""
 
     def __init__(self, connection: RedisConnection, region: str) -> None:

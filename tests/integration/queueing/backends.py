@@ -11,7 +11,7 @@ from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.consumer import PullConsumer as JetStreamConsumer
 from queueing.nats.gateway import stream_settings
-from queueing.nats.polls import WorkerPolls as NatsPolls
+from queueing.nats.polls import NatsPolls
 from queueing.nats.queue import JetStreamQueue
 from queueing.own_requests import queue_limits
 from queueing.redis.addresses import parse_server
@@ -20,7 +20,7 @@ from queueing.redis.bus import RedisBus
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.link import RedisOptions
-from queueing.redis.polls import WorkerPolls as RedisPolls
+from queueing.redis.polls import RedisPolls
 from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.settings import QueueSettings

@@ -16,7 +16,7 @@ from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PulledLease, PullOptions
 from queueing.nats.jetstream import JetStream, next_message_subject
 from queueing.nats.login import Login
-from queueing.nats.polls import WorkerPolls
+from queueing.nats.polls import NatsPolls
 from runtime.ids import new_uuid
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
 from tests.support.queue_harness import (
@@ -114,7 +114,7 @@ async def test_a_worker_gets_the_polls_of_its_version_and_no_others(
         worker(url, version_id, slots=0, options=options, pulls=pulls) as work,
         connected(url, others) as other,
     ):
-        polls, refused = WorkerPolls(connection), Told()
+        polls, refused = NatsPolls(connection), Told()
         other.add_listener(refused, refused.denied)
         for subject in (scoped_polling_subject(version_id, "*"), polling_subject("*")):
             other.subscribe(subject.encode(), lambda *message: heard.append(message[3]))
