@@ -20,25 +20,27 @@ _EMPTY = b"{}"
 """The body of a 202 without a partial response: SDKs fail on an empty one."""
 _ATTACHED = Terms()
 
-Ended = Callable[[int, int], object]
-"""Called with status and body bytes of an exchange that is over; 0 if the client left before."""
+CLIENT_GONE_STATUS = 499
+"""Counted, never sent: the client left before its response head."""
+Ended = Callable[[int], object]
+"""Called with the status of an exchange that is over."""
 
 
 class WatchedWriter:
     """A `http1.stream.ResponseWriter` that passes everything on, and tells of the end."""
 
-    __slots__ = ("_bytes", "_client", "_ended", "_status")
+    __slots__ = ("_client", "_ended", "_status")
 
     def __init__(self, client: ResponseWriter, ended: Ended) -> None:
         self._client = client
         self._ended: Ended | None = ended
-        self._status = self._bytes = 0
+        self._status = CLIENT_GONE_STATUS
 
     def end(self) -> None:
         """The exchange is over, whoever ended it."""
         ended, self._ended = self._ended, None
         if ended is not None:
-            ended(self._status, self._bytes)
+            ended(self._status)
 
     def send_interim(self, status: int, headers: Headers) -> None:
         """Pass it on."""
@@ -58,18 +60,16 @@ class WatchedWriter:
         trailers: Headers = NO_TRAILERS,
     ) -> None:
         """Pass it on."""
-        self._status, self._bytes = head.status, len(body)
+        self._status = head.status
         self._client.send_whole(head, more_lines, body_bytes, body, trailers)
         self.end()
 
     def send_data(self, data: bytes) -> None:
         """Pass it on."""
-        self._bytes += len(data)
         self._client.send_data(data)
 
     def send_chunk(self, chunk: bytes, size: int) -> None:
         """Pass it on."""
-        self._bytes += size
         self._client.send_chunk(chunk, size)
 
     def add_trailers(self, trailers: Headers) -> None:
