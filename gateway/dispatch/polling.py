@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from gateway.api.sdk_compat import is_old_sdk
 from gateway.dispatch.held_call import HeldCall
 from gateway.domain.principal import INVOKE
 from gateway.errors import Forbidden, GatewayError, NotFound
@@ -31,7 +32,6 @@ EVENT_STREAM_POLL_S = 1200
 """The window of a client that accepts event streams alone, if it names none."""
 _EVENT_STREAM = b"text/event-stream"
 _LONGEST = b"%d" % MAX_POLL_S
-_KONFIG = b"Konfig/2.87.3"
 
 
 class BeginPolled(Protocol):
@@ -138,7 +138,7 @@ class PollingRoutes:
             if INVOKE not in principal.scopes:
                 raise Forbidden(f"The credential lacks the scope {INVOKE}")
             window_s = _window_s(request, head)
-            as_text = is_old_sdk(request)
+            as_text = _reads_text(request)
             if path.request_id:
                 return self._serve_poll(request, client, path, window_s, as_text=as_text)
             access = self._cross_origin.of_endpoint(request)
@@ -271,10 +271,16 @@ def watch(
     return WatchedWriter(client, ended)
 
 
-def is_old_sdk(request: Request) -> bool:
+def _reads_text(request: Request) -> bool:
     """Return whether an SDK of 2024 or 2025 calls, which reads ``response`` as a string."""
     values = request.values
-    return b"x-sideko-sdk-language" in values or values.get(b"user-agent", b"").startswith(_KONFIG)
+    return is_old_sdk(
+        {
+            name: values[name.encode()].decode("latin-1")
+            for name in ("x-sideko-sdk-language", "user-agent")
+            if name.encode() in values
+        }
+    )
 
 
 def _window_s(request: Request, head: CallHead) -> int:
