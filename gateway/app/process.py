@@ -35,6 +35,7 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.dispatch.locator import RequestLocator
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
@@ -389,13 +390,27 @@ class GatewayProcess:
             self._model,
             self._cross_origin,
             self._refusals.request_served,
+            self._refusals.polled,
         )
+
+        def polling(ports: PollingPorts) -> PollingRoutes:
+            return PollingRoutes(
+                self._book,
+                requests.serve_poll,
+                self._admission.authenticate,
+                self._cross_origin,
+                self._objects.assets,
+                target_uri,
+                ports,
+            )
+
+        is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
             context,
             self._invocations,
-            read_head if "invocation" in settings.roles else _no_function,
+            read_head if is_invoked else _no_function,
             Gates(self._admission, self._rates),
             PathEndpoints(
                 self._attach,
@@ -409,6 +424,7 @@ class GatewayProcess:
             self._refusals,
             sources(settings.edge),
             self._book,
+            polling if is_invoked else None,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -6,11 +6,13 @@ from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
+from gateway.dispatch.polling import PollingRoutes
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from gateway.telemetry.health import ProcessHealth
@@ -36,7 +38,10 @@ _log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
-    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API."""
+    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API.
+
+    ``polling`` are NVCF's polling routes, `None` if the process does not serve them.
+    """
 
     __slots__ = (
         "_api",
@@ -46,9 +51,10 @@ class PathEndpoints:
         "_objects",
         "_requests",
         "cross_origin",
+        "polling",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
@@ -65,6 +71,7 @@ class PathEndpoints:
         self._health = health
         self._metrics = metrics
         self._objects = objects
+        self.polling: PollingRoutes | None = None
         self.cross_origin = cross_origin
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -79,6 +86,8 @@ class PathEndpoints:
             return preflight
         if path.startswith(REQUESTS_PATH):
             return self._requests.serve(request, client)
+        if self.polling is not None and path.startswith(POLLING_ROUTES):
+            return self.polling.serve(request, client)
         return self._serve_path(request, client, path)
 
     def _serve_path(self, request: Request, client: ResponseWriter, path: bytes) -> RequestStream:

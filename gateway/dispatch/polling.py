@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.api.sdk_compat import is_old_sdk
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.responses import with_ids
 from gateway.domain.principal import INVOKE
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.invocation.machine import Invocation
@@ -17,13 +18,13 @@ from gateway.requests.book import RequestBook
 from gateway.requests.exec_body import ExecRequest
 from gateway.requests.exec_call import ExecCall, HeldBytes
 from gateway.requests.exec_writer import ExecWriter
-from gateway.requests.nvcf_paths import PolledPath, check_method, parse_path
-from gateway.requests.poll_exchanges import FirstPollExchange, WatchedWriter
+from gateway.requests.nvcf_paths import PolledPath, allowed, check_method, parse_path
+from gateway.requests.poll_exchanges import FirstPollExchange, watch
 from gateway.requests.polled_call import PolledCall
 from gateway.routing.admission import Authenticate, Caller
 from gateway.routing.call_head import CallHead, calling, plain_head, poll_seconds
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 from wire.envelope import encode_assets
 from wire.headers import NVCF_INPUT_ASSET_REFERENCES
@@ -68,17 +69,17 @@ class PollingPorts(NamedTuple):
     """What the dispatcher does for the routes.
 
     ``admit`` admits the call of a head and serves it with its caller, at once or when the rate
-    limit has decided. ``refuse`` responds with an error, ``count`` records a response; both get the
-    route. ``left`` records that a client left before it had made a call.
+    limit has decided. ``refuse`` responds with an error, ``served`` records a response; both get
+    the route. ``left`` records that a client left before it had made a call.
     """
 
     admit: Callable[
-        [Request, ResponseWriter, CallHead, Callable[[Caller], RequestStream]], RequestStream
+        [Request, ResponseWriter, CallHead, str, Callable[[Caller], RequestStream]], RequestStream
     ]
     begin: BeginPolled
     refuse: Callable[[Request, ResponseWriter, GatewayError, CallHead, str], RequestStream]
     left: Callable[[Request, CallHead], None]
-    count: Callable[[Request, int, str], None]
+    served: Callable[[Request, int, str], None]
 
 
 class _Exchange(NamedTuple):
@@ -133,6 +134,8 @@ class PollingRoutes:
             function_id=path.function_id, version_id=path.version_id
         )
         try:
+            if request.method == b"OPTIONS":
+                return self._serve_options(request, client, path)
             check_method(path, request.method)
             principal = self._authenticate(head.authorization, time.time())
             if INVOKE not in principal.scopes:
@@ -152,6 +155,14 @@ class PollingRoutes:
             return self._call(request, client, head, exchange, assets)
         except GatewayError as error:
             return self._ports.refuse(request, client, error, head, path.route)
+
+    def _serve_options(
+        self, request: Request, client: ResponseWriter, path: PolledPath
+    ) -> RequestStream:
+        """Tell the methods of a path (RFC 9110 §9.3.7)."""
+        self._ports.served(request, 204, path.route)
+        headers = self._cross_origin.of_endpoint(request).of_own_response([allowed(path)])
+        return respond(request, client, 204, with_ids(headers), b"")
 
     def _serve_exec(
         self, request: Request, client: ResponseWriter, head: CallHead, exchange: _Exchange
@@ -197,9 +208,9 @@ class PollingRoutes:
                 return self._begin(request, client, head, caller, exchange, b"")
             return self._find_assets(request, client, head, caller, exchange, assets)
 
-        return self._ports.admit(request, client, head, serve)
+        return self._ports.admit(request, client, head, exchange.path.route, serve)
 
-    def _find_assets(  # noqa: PLR0913 - what makes a call
+    def _find_assets(
         self,
         request: Request,
         client: ResponseWriter,
@@ -211,9 +222,7 @@ class PollingRoutes:
         fields: list[bytes] = []
 
         async def find() -> None:
-            found = await resolve_references(
-                self._assets, caller.account, assets, self._attach_url
-            )
+            found = await resolve_references(self._assets, caller.account, assets, self._attach_url)
             fields.append(encode_assets(found))
 
         held = HeldCall(left=lambda: self._ports.left(request, head))
@@ -226,7 +235,7 @@ class PollingRoutes:
         )
         return held
 
-    def _begin(  # noqa: PLR0913 - what makes a call
+    def _begin(
         self,
         request: Request,
         client: ResponseWriter,
@@ -238,16 +247,12 @@ class PollingRoutes:
         """Begin an admitted call. Raises `TooManyDetachedCalls` and `StorageQuota`."""
         book, now_ns = self._book, time.time_ns()
         is_exec, route = exchange.path.is_exec, exchange.path.route
-        call = book.make(
-            caller.account,
-            lambda ports, account_bytes: PolledCall(
-                ports, account_bytes, client, now_ns * 1e-9, book, exchange.window_s
-            ),
-        )
+        room = book.room_for(caller.account)
+        call = PolledCall(book, room, client, now_ns * 1e-9, book, exchange.window_s)
         invocation = self._ports.begin(request, call, head, caller, now_ns, more_fields)
         call.begins(invocation)
         book.add(call)
-        watched = watch(call, client, lambda status: self._ports.count(request, status, route))
+        watched = watch(call, client, lambda status: self._ports.served(request, status, route))
         writer: ResponseWriter = watched
         if is_exec:
             writer = ExecWriter(watched, call.request_id, as_text=exchange.as_text)
@@ -256,19 +261,6 @@ class PollingRoutes:
         )
         first.start()
         return first
-
-
-def watch(
-    call: PolledCall, client: ResponseWriter, count: Callable[[int], object]
-) -> WatchedWriter:
-    """Let a client of ``call`` come; return what it writes to, which notices that it goes."""
-    call.came()
-
-    def ended(status: int) -> None:
-        call.went()
-        count(status)
-
-    return WatchedWriter(client, ended)
 
 
 def _reads_text(request: Request) -> bool:

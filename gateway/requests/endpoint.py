@@ -6,18 +6,27 @@ from typing import NamedTuple
 
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
-from gateway.errors import Forbidden, MethodNotAllowed, NotFound, Unauthenticated
+from gateway.errors import (
+    Forbidden,
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+)
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
 from gateway.requests.errors import RequestNotFound
 from gateway.requests.exchanges import JSON, REQUESTS_PATH, ResponseExchange
+from gateway.requests.exec_writer import ExecWriter
+from gateway.requests.nvcf_paths import PolledPath
+from gateway.requests.poll_exchanges import PollExchange, watch
 from gateway.requests.views import view_body
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import DEFAULT_POLL_S
-from wire.headers import CONTENT_TYPE
+from wire.headers import AUTHORIZATION, CONTENT_TYPE
 from wire.ids import parse_uuid
 from wire.problem import id_headers
 
@@ -44,7 +53,7 @@ def route_of(target: bytes) -> Route | None:
 class RequestsEndpoint:
     """Serves the routes."""
 
-    __slots__ = ("_authenticate", "_book", "_count", "_cross_origin", "_model")
+    __slots__ = ("_authenticate", "_book", "_count", "_count_poll", "_cross_origin", "_model")
 
     def __init__(
         self,
@@ -53,13 +62,18 @@ class RequestsEndpoint:
         model: ReadModel,
         cross_origin: CrossOrigin,
         count: Callable[[Request, int], None],
+        count_poll: Callable[[Request, int, str], None],
     ) -> None:
-        """``count`` is called with each request and the status of its response."""
+        """``count`` is called with each request and the status of its response.
+
+        ``count_poll`` is the same for NVCF's polling routes, with the route.
+        """
         self._book = book
         self._authenticate = authenticate
         self._model = model
         self._cross_origin = cross_origin
         self._count = count
+        self._count_poll = count_poll
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `GatewayError`."""
@@ -105,6 +119,36 @@ class RequestsEndpoint:
             call, client, self._book, access, is_head=request.method == b"HEAD"
         )
         exchange.begin(window_s)
+        return exchange
+
+    def serve_poll(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        path: PolledPath,
+        window_s: int,
+        *,
+        as_text: bool,
+    ) -> RequestStream:
+        """Serve a poll of NVCF's polling routes. Raises `GatewayError`.
+
+        ``as_text`` as for `gateway.requests.exec_body.encode_response`.
+        """
+        principal = self._authenticate(request.values.get(AUTHORIZATION), time.time())
+        call = self._book.find(path.request_id)
+        if call is None or not self._may_see(principal, call):
+            raise RequestNotFound
+        access = self._cross_origin.of_endpoint(request)
+        watched = watch(call, client, lambda status: self._count_poll(request, status, path.route))
+        writer: ResponseWriter = watched
+        if path.is_exec:
+            writer = ExecWriter(watched, call.request_id, as_text=as_text)
+        exchange = PollExchange(call, writer, self._book, access, watched, is_exec=path.is_exec)
+        try:
+            exchange.begin(window_s)
+        except GatewayError:
+            watched.cancel()
+            raise
         return exchange
 
     def _may_see(self, principal: Principal, call: DetachedCall) -> bool:

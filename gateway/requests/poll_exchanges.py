@@ -6,7 +6,8 @@ of their windows, and for what becomes of the call when they leave (`docs/wire.m
 
 from collections.abc import Callable
 
-from gateway.invocation.headers import with_platform_headers
+from gateway.invocation.polled import Progress
+from gateway.requests.detached import DetachedCall
 from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
 from gateway.requests.nvcf_paths import status_path
 from gateway.requests.polled_call import PolledCall
@@ -41,6 +42,11 @@ class WatchedWriter:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(self._status)
+
+    def cancel(self) -> None:
+        """There was no exchange: its request is refused in another way."""
+        self._status = 0
+        self.end()
 
     def send_interim(self, status: int, headers: Headers) -> None:
         """Pass it on."""
@@ -111,26 +117,42 @@ class WatchedWriter:
         return self._client.is_writing_paused()
 
 
-def pending_response(call: PolledCall, *, is_exec: bool) -> tuple[Headers, bytes]:
+def watch(
+    call: DetachedCall, client: ResponseWriter, count: Callable[[int], object]
+) -> WatchedWriter:
+    """Let a client of ``call`` come; return what it writes to, which notices that it goes."""
+    if isinstance(call, PolledCall):
+        call.came()
+
+    def ended(status: int) -> None:
+        if isinstance(call, PolledCall):
+            call.went()
+        if status:
+            count(status)
+
+    return WatchedWriter(client, ended)
+
+
+def pending_response(call: DetachedCall, *, is_exec: bool) -> tuple[Headers, bytes]:
     """Return headers and body of the 202 for a call that has no response yet."""
-    progress = call.progress
+    progress = call.progress if isinstance(call, PolledCall) else Progress()
     headers: Headers = [
         (CONTENT_TYPE, (progress.content_type if progress.body else b"") or _JSON),
         (LOCATION, status_path(call.request_id, is_exec=is_exec)),
     ]
     if progress.percent is not None:
         headers.append((NVCF_PERCENT_COMPLETE, b"%d" % progress.percent))
-    return with_platform_headers(headers, 202, call.request_id), progress.body or _EMPTY
+    return headers, progress.body or _EMPTY
 
 
 class PollExchange(ResponseExchange):
-    """A client that polls. ``watched`` is told when it leaves."""
+    """A client that polls. What it gets is written to ``watched``, perhaps in an envelope."""
 
-    __slots__ = ("_access_of_poll", "_is_exec", "_polled", "_to", "_watched")
+    __slots__ = ("_is_exec", "_watched")
 
     def __init__(
         self,
-        call: PolledCall,
+        call: DetachedCall,
         client: ResponseWriter,
         windows: Windows,
         access: PageAccess,
@@ -140,16 +162,13 @@ class PollExchange(ResponseExchange):
     ) -> None:
         """``client`` writes to ``watched``, which writes to the connection."""
         super().__init__(call, client, windows, access)
-        self._polled = call
-        self._to = client
-        self._access_of_poll = access
         self._watched = watched
         self._is_exec = is_exec
 
     def timed_out(self) -> None:
         """No head came within the window."""
         self._stop()
-        _send_pending(self._polled, self._to, self._access_of_poll, is_exec=self._is_exec)
+        self._send(202, *pending_response(self.call, is_exec=self._is_exec))
 
     def request_broken(self) -> None:
         """The client left: another one may come."""
@@ -163,7 +182,7 @@ class FirstPollExchange(FirstExchange):
     Its window begins when its request is complete.
     """
 
-    __slots__ = ("_access_of_poll", "_is_exec", "_polled", "_timers", "_to", "_watched", "_window_s")
+    __slots__ = ("_is_exec", "_watched", "_window_s")
 
     def __init__(  # noqa: PLR0913 - one argument per part
         self,
@@ -179,10 +198,6 @@ class FirstPollExchange(FirstExchange):
         """The arguments are those of `PollExchange`."""
         super().__init__(call, client, windows, _ATTACHED)
         self._access = access
-        self._polled = call
-        self._to = client
-        self._timers = windows
-        self._access_of_poll = access
         self._watched = watched
         self._window_s = window_s
         self._is_exec = is_exec
@@ -191,12 +206,12 @@ class FirstPollExchange(FirstExchange):
         """The request is complete: wait for the response, unless there is one."""
         super().request_end()
         if self.cursor is not None and not self.call.recording.status:
-            self._timers.open(self, self._window_s)
+            self._windows.open(self, self._window_s)
 
     def timed_out(self) -> None:
         """No head came within the window."""
         self._stop()
-        _send_pending(self._polled, self._to, self._access_of_poll, is_exec=self._is_exec)
+        self._send(202, *pending_response(self.call, is_exec=self._is_exec))
 
     def request_broken(self) -> None:
         """The client left: cancel the call, which nobody can poll, or whose response is cut off."""
@@ -204,12 +219,3 @@ class FirstPollExchange(FirstExchange):
         super().request_broken()
         self.call.cancel()
         self._watched.end()
-
-
-def _send_pending(
-    call: PolledCall, client: ResponseWriter, access: PageAccess, *, is_exec: bool
-) -> None:
-    headers, body = pending_response(call, is_exec=is_exec)
-    client.send_head(202, access.of_own_response(headers), len(body))
-    client.send_data(body)
-    client.send_end()

@@ -19,7 +19,8 @@ _NOTHING = Progress()
 class PolledCall(DetachedCall):
     """One call over the polling routes.
 
-    If nobody waits for it for max(2 × the first window, `MIN_PATIENCE_S`), it is cancelled.
+    If nobody waits for it for twice the first window, and for `MIN_PATIENCE_S` at least, it is
+    cancelled.
     """
 
     __slots__ = ("_clients", "_patience", "_patience_s", "_windows", "progress")
