@@ -390,7 +390,6 @@ class GatewayProcess:
             self._model,
             self._cross_origin,
             self._refusals.request_served,
-            self._refusals.polled,
         )
 
         def polling(ports: PollingPorts) -> PollingRoutes:

@@ -59,6 +59,7 @@ class ServePoll(Protocol):
         client: ResponseWriter,
         path: PolledPath,
         window_s: int,
+        served: Callable[[int], object],
         *,
         as_text: bool,
     ) -> RequestStream:
@@ -143,7 +144,14 @@ class PollingRoutes:
             window_s = _window_s(request, head)
             as_text = _reads_text(request)
             if path.request_id:
-                return self._serve_poll(request, client, path, window_s, as_text=as_text)
+                return self._serve_poll(
+                    request,
+                    client,
+                    path,
+                    window_s,
+                    lambda status: self._ports.served(request, status, path.route),
+                    as_text=as_text,
+                )
             access = self._cross_origin.of_endpoint(request)
             head = calling(request, head, path.function_id, path.version_id)
             # The call's own window; the client's is that of its exchange.

@@ -53,7 +53,7 @@ def route_of(target: bytes) -> Route | None:
 class RequestsEndpoint:
     """Serves the routes."""
 
-    __slots__ = ("_authenticate", "_book", "_count", "_count_poll", "_cross_origin", "_model")
+    __slots__ = ("_authenticate", "_book", "_count", "_cross_origin", "_model")
 
     def __init__(
         self,
@@ -62,18 +62,13 @@ class RequestsEndpoint:
         model: ReadModel,
         cross_origin: CrossOrigin,
         count: Callable[[Request, int], None],
-        count_poll: Callable[[Request, int, str], None],
     ) -> None:
-        """``count`` is called with each request and the status of its response.
-
-        ``count_poll`` is the same for NVCF's polling routes, with the route.
-        """
+        """``count`` is called with each request and the status of its response."""
         self._book = book
         self._authenticate = authenticate
         self._model = model
         self._cross_origin = cross_origin
         self._count = count
-        self._count_poll = count_poll
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request. Raises `GatewayError`."""
@@ -121,25 +116,27 @@ class RequestsEndpoint:
         exchange.begin(window_s)
         return exchange
 
-    def serve_poll(
+    def serve_poll(  # noqa: PLR0913 - what is known of a poll
         self,
         request: Request,
         client: ResponseWriter,
         path: PolledPath,
         window_s: int,
+        served: Callable[[int], object],
         *,
         as_text: bool,
     ) -> RequestStream:
         """Serve a poll of NVCF's polling routes. Raises `GatewayError`.
 
-        ``as_text`` as for `gateway.requests.exec_body.encode_response`.
+        ``served`` is called with the status of the response. ``as_text`` as for
+        `gateway.requests.exec_body.encode_response`.
         """
         principal = self._authenticate(request.values.get(AUTHORIZATION), time.time())
         call = self._book.find(path.request_id)
         if call is None or not self._may_see(principal, call):
             raise RequestNotFound
         access = self._cross_origin.of_endpoint(request)
-        watched = watch(call, client, lambda status: self._count_poll(request, status, path.route))
+        watched = watch(call, client, served)
         writer: ResponseWriter = watched
         if path.is_exec:
             writer = ExecWriter(watched, call.request_id, as_text=as_text)
