@@ -48,6 +48,7 @@ _OWN = (
     b"/v1/introspect/",
     b"/v1/keys/",
     b"/v2/nvcf/",
+    b"/v2/objects/",
     b"/v2/orgs/",
     b"/v3/",
 )
