@@ -4,6 +4,7 @@
 machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -139,3 +140,5 @@ class Context(Generic[AJob]):
     registry: JobRegistry[AJob]
     platform_headers: PlatformHeaders
     gate: StartGate
+    special: "Callable[[AJob, Outgoing], Context[AJob]] | None" = None
+    """Returns the ports of a job whose mode is not `worker_agent.job.modes.Mode.FINAL`."""
