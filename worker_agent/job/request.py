@@ -81,8 +81,8 @@ class PlatformHeaders:
 
     __slots__ = (
         "asset_dir",
+        "has_compat",
         "host",
-        "is_compat_disabled",
         "large_output_dir",
         "port",
         "static_lines",
