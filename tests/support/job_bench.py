@@ -139,7 +139,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
         lambda b: b.job.begin(REQUESTED_AT_NS),
         lambda b: b.job.begin(REQUESTED_AT_NS + 3_600_000_000_000),
     ],
-    Event.UNPREPARED: [lambda b: b.job.unprepared(ASSETS)],
+    Event.FAILED: [lambda b: b.job.failed(ASSETS)],
     Event.MAY_SEND: [lambda b: b.job.may_send(0.0), lambda b: b.job.may_send(3_600.0)],
     Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
     Event.SENT_AGAIN: [lambda b: b.job.sent_again(b.call)],  # type: ignore[arg-type]
@@ -176,6 +176,9 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.CANCEL: [lambda b: b.job.cancel()],
     Event.ABANDON: [lambda b: b.job.abandon()],
     Event.LEASED_AGAIN: [lambda b: b.job.leased_again(b.lease)],  # type: ignore[arg-type]
-    Event.LAPSE: [lambda b: b.job.lapse()],
+    Event.LAPSE: [
+        lambda b: b.job.lapse(),
+        lambda b: (b.job.postponed(), b.job.lapse()),  # type: ignore[func-returns-value]
+    ],
 }
 """Each event, in the ways that make a difference."""

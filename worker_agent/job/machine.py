@@ -198,9 +198,9 @@ class Job:
 
     # The inference server
 
-    def unprepared(self, fault: Fault) -> None:
-        """What the request needs beside itself cannot be had."""
-        if self.state is OPENING:
+    def failed(self, fault: Fault) -> None:
+        """What the request or its response needs beside the inference server cannot be had."""
+        if self.state is OPENING or self.state is FORWARDING:
             self._fail(fault)
 
     def may_send(self, now: float) -> bool:
@@ -235,8 +235,11 @@ class Job:
             self._rest_left = None if announced is None else announced - len(request.body)
             self._rest = self._context.attach.fetch(self)
 
-    def sent_again(self, writer: RequestWriter) -> None:
-        """After a 202 of the inference server, another request for the response was written."""
+    def sent_again(self, writer: RequestWriter | None) -> None:
+        """Another request for the response was written.
+
+        `None`: the one before has ended, and there is no response to pass on yet.
+        """
         if self.state is FORWARDING:
             self._inference = writer
         else:
@@ -290,7 +293,7 @@ class Job:
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         length = len(body) if body else body_bytes
         # Trailers come after chunks, which have no announced length.
-        head = _inner_head(status, headers, None if self.trailers else length)
+        head = inner_head(status, headers, None if self.trailers else length)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
             return
@@ -308,7 +311,7 @@ class Job:
             self._open_tunnel(self._request.upgrade, headers)
             return
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
-        head = _inner_head(status, headers, body_bytes)
+        head = inner_head(status, headers, body_bytes)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
             return
@@ -684,7 +687,7 @@ def _trailer_lines(trailers: Headers) -> bytes:
     return lines
 
 
-def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
+def inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
     """Return the head as the gateway's POST carries it, ``None`` if the gateway would refuse it."""
     known = _known_heads.get(id(headers))
     if known is not None and known[0] is headers and known[1] == status and known[2] == body_bytes:

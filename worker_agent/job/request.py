@@ -298,6 +298,16 @@ def poll_seconds(value: bytes) -> int:
     return min(int(value), MAX_POLL_S)
 
 
+def poll_left_s(envelope: Envelope, now_ns: int) -> float:
+    """Return for how many seconds the client still waits, negative if it does not.
+
+    Without the grace that its gateway adds.
+    """
+    value = next((v for n, v in envelope.headers if n.lower() == NVCF_POLL_SECONDS), b"")
+    age_ns = now_ns - envelope.requested_at_ns if envelope.requested_at_ns else 0
+    return poll_seconds(value) - max(0, age_ns) / _NS
+
+
 def window_left_s(envelope: Envelope, now_ns: int) -> float:
     """Return what is left of the longest time for which a client may wait, in seconds.
 

@@ -47,7 +47,7 @@ class Event(Enum):
 
     BEGIN = "begin"
     # The inference server
-    UNPREPARED = "unprepared"
+    FAILED = "failed"
     MAY_SEND = "may_send"
     SENT = "sent"
     SENT_AGAIN = "sent_again"
@@ -81,7 +81,7 @@ class Event(Enum):
 
 
 _FIRST_STATE = {
-    Event.UNPREPARED: OPENING,
+    Event.FAILED: OPENING,
     Event.MAY_SEND: OPENING,
     Event.SENT_AGAIN: FORWARDING,
     Event.POSTPONED: OPENING,
@@ -122,7 +122,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     },
     # A request whose window ends too soon is not sent: at its lease, or when a connection is open.
     (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
-    (OPENING, Event.UNPREPARED): frozenset({DELIVERING}),
+    **{(state, Event.FAILED): frozenset({DELIVERING}) for state in (OPENING, FORWARDING)},
     (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
     # A request that was not sent goes to another worker, and so does one that may be run again.
