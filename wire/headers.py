@@ -49,6 +49,9 @@ NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compat
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
 ``never``, no method: the request was sent to an inference server before, over a channel."""
+NVCF_POLLED = b"nvcf-polled"
+"""In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
+for polls (`docs/wire.md` §8.7)."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"
@@ -205,6 +208,7 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
+        NVCF_POLLED,
         NVCF_UPGRADE,
     }
 )
