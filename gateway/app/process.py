@@ -148,7 +148,13 @@ class GatewayProcess:
         access = AccessLog(self._lines, time.time) if settings.log.access else None
         wake = WakePublisher(self._broker.bus, time.monotonic).publish
         self._invocations = InvocationRegistry(
-            self._attach, self._queue, self._metrics, access, time.monotonic, wake
+            self._attach,
+            self._queue,
+            self._metrics,
+            access,
+            time.monotonic,
+            wake,
+            self._broker.poll_worker,
         )
         self._channels = self._make_channels()
         self._direct = self._make_direct()
