@@ -116,7 +116,7 @@ class RequestsEndpoint:
         exchange.begin(window_s)
         return exchange
 
-    def serve_poll(  # noqa: PLR0913 - what is known of a poll
+    def serve_poll(
         self,
         request: Request,
         client: ResponseWriter,
