@@ -12,6 +12,7 @@ from gateway.errors import GatewayError, NotFound, Starting
 from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
@@ -28,7 +29,7 @@ from http1.stream import (
 from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
-from wire.headers import CONTENT_TYPE
+from wire.headers import CONTENT_TYPE, NVCF_HOLDER_SECRET
 from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
@@ -134,18 +135,23 @@ class PathEndpoints:
 
 
 class AttachDispatcher:
-    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
+    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health.
 
-    __slots__ = ("_attach", "_health", "_objects")
+    And for other gateway processes: what they forward of detached calls.
+    """
+
+    __slots__ = ("_attach", "_forwarded", "_health", "_objects")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
+        forwarded: ForwardedRequests,
         objects: ObjectEndpoint | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
+        self._forwarded = forwarded
         self._objects = objects
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
@@ -157,8 +163,7 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
-            if self._objects is not None and request.target.startswith(OBJECT_PATH):
-                return self._objects.serve(request, worker, _NO_PAGE)
+            return self._serve_other(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(
@@ -171,6 +176,12 @@ class AttachDispatcher:
                 request_id=request_id,
             )
             return IGNORED
+
+    def _serve_other(self, request: Request, worker: ResponseWriter) -> RequestStream:
+        if NVCF_HOLDER_SECRET in request.values:
+            return self._forwarded.serve(request, worker)
+        if self._objects is not None and request.target.startswith(OBJECT_PATH):
+            return self._objects.serve(request, worker, _NO_PAGE)
         return send_health(request, worker, self._health, request.target, NotFound())
 
 

@@ -46,7 +46,7 @@ class PolledCall(DetachedCall):
         """The worker has told how far the call has come."""
         if self.ending is None:
             self.progress = progress
-            self._changed()
+            self.tell_watchers()
 
     def came(self) -> None:
         """A client waits for the response."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from runtime.tasks import spawn
 from tests.support.raw_server import HEALTHY, Peer, RawServer
 from tests.support.stack import Stack, register, start
 from tests.support.waiting import PATIENCE_S, until
@@ -50,8 +51,8 @@ class Reporting:
             self.methods.append(head.partition(b" ")[0])
             self.bodies.append(await peer.reader.readexactly(int(values.get("content-length", 0))))
             self.request_ids.append(values["nvcf-reqid"])
-            waiting = asyncio.ensure_future(self.go_on.wait())
-            gone = asyncio.ensure_future(peer.reader.read(1))
+            waiting = spawn(self.go_on.wait(), "go on")
+            gone = spawn(peer.reader.read(1), "gone")
             await asyncio.wait([waiting, gone], return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 waiting.cancel()
