@@ -22,8 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 class World:
     """A gateway and a function without a worker, until the test makes one."""
 
-    def __init__(self, stack: Stack, gateway: Gateway) -> None:
+    def __init__(self, stack: Stack, gateway: Gateway, settings: dict[str, str]) -> None:
         self.stack = stack
+        self.settings = settings
         self.gateway = gateway
         self.function = f"/functions/{stack.demo.function_id}"
         self.http = httpx.AsyncClient(
@@ -52,8 +53,9 @@ async def world() -> AsyncIterator[World]:
         try:
             await stack.nats.start()
             stack.demo = await register(stack.nats.url)
-            gateway = await asyncio.to_thread(stack.gateway, QUEUE__LEASE_S="30")
-            found = World(stack, gateway)
+            settings = {"OBJECTS__FOLDER": f"{folder}/objects", "QUEUE__LEASE_S": "30"}
+            gateway = await asyncio.to_thread(stack.gateway, **settings)
+            found = World(stack, gateway, settings)
             yield found
             await found.http.aclose()
         finally:
@@ -86,8 +88,8 @@ async def test_a_call_by_path_gets_the_response_of_the_inference_path(
     assert response.headers["x-own"] == "1"
     assert response.headers["nvcf-status"] == "fulfilled"
     assert response.headers["nvcf-reqid"] == lease.request_id
-    again = await world.poll(lease.request_id)
-    assert (again.status_code, again.content) == (201, b"made")
+    # The client has it: it is not kept.
+    assert (await world.poll(lease.request_id)).status_code == 404
 
 
 async def test_progress_reaches_a_client_at_the_end_of_its_window_and_the_result_at_once(
@@ -148,6 +150,42 @@ async def test_a_result_that_nobody_waits_for_stays(world: World, worker: Pollin
         assert (await world.poll(response.headers["nvcf-reqid"])).content == b"late"
 
 
+async def test_a_poll_reaches_the_process_that_holds_the_call_and_hears_of_its_death(
+    world: World, worker: PollingWorker
+) -> None:
+    holder = await asyncio.to_thread(world.stack.gateway, **world.settings)
+    async with httpx.AsyncClient(
+        base_url=holder.url, headers=world.http.headers, timeout=PATIENCE_S
+    ) as there:
+        headers = {"nvcf-poll-seconds": "1"}
+        first, second = [
+            await there.post(PEXEC + world.function, json={}, headers=headers) for _ in range(2)
+        ]
+    assert (first.status_code, second.status_code) == (202, 202)
+    waiting = [
+        world.poll(first.headers["nvcf-reqid"]),
+        world.poll(first.headers["nvcf-reqid"], EXEC),
+        world.poll(second.headers["nvcf-reqid"]),
+    ]
+    lease, envelope = await worker.take()
+    assert lease.request_id == first.headers["nvcf-reqid"]
+    await worker.respond(envelope, 200, b"[1]")
+    lease.ack()
+    assert (await waiting[0]).content == b"[1]"
+    assert (await waiting[1]).json()["response"] == [1]
+    other, _ = await worker.take()
+    holder.program.process.kill()
+    lost = await waiting[2]
+    assert (lost.status_code, lost.json()["reason"]) == (410, "holder_lost")
+    # What was finished is not lost with its holder.
+    assert (await world.poll(first.headers["nvcf-reqid"])).content == b"[1]"
+    kept = await world.poll(first.headers["nvcf-reqid"], EXEC)
+    assert kept.json()["response"] == [1]
+    gone = await world.poll(second.headers["nvcf-reqid"], EXEC)
+    assert (gone.status_code, gone.json()["reason"]) == (410, "holder_lost")
+    other.ack()
+
+
 async def test_a_client_that_leaves_before_it_has_an_id_cancels_its_call(
     world: World, worker: PollingWorker
 ) -> None:
@@ -156,7 +194,7 @@ async def test_a_client_that_leaves_before_it_has_an_id_cancels_its_call(
     call.cancel()
     assert await worker.cancelled() == lease.request_id
     lease.ack()
-    assert (await world.poll(lease.request_id)).status_code == 410
+    assert (await world.poll(lease.request_id)).status_code == 404
 
 
 async def test_a_worker_that_takes_no_question_is_504(world: World, worker: PollingWorker) -> None:
@@ -191,7 +229,6 @@ async def test_events_come_as_they_are_sent_and_have_no_window(
     assert [event async for event in events] == [b"data: 2\n\n"]
     assert (await posting).status_code == 200
     lease.ack()
-    assert (await world.poll(lease.request_id)).content == b"data: 1\n\ndata: 2\n\n"
 
 
 async def test_a_large_response_is_elsewhere(world: World, worker: PollingWorker) -> None:
@@ -256,11 +293,11 @@ async def test_what_cannot_be_is_refused(world: World) -> None:
 
 
 async def test_another_account_sees_nothing(world: World, worker: PollingWorker) -> None:
-    call = world.call()
+    call = world.call(nvcf_poll_seconds="1")
     lease, envelope = await worker.take()
+    assert (await call).status_code == 202
     await worker.respond(envelope, 200, b"mine")
     lease.ack()
-    await call
     other = await register(world.stack.nats.url, account="another")
     headers = {"authorization": f"Bearer {other.api_key}"}
 

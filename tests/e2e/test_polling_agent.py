@@ -44,10 +44,8 @@ class Reporting:
             if b" /health " in head:
                 await peer.send(HEALTHY)
                 continue
-            values = dict(
-                (name.lower(), value)
-                for name, _, value in (line.partition(": ") for line in head.decode().split("\r\n"))
-            )
+            lines = [line.partition(": ") for line in head.decode().split("\r\n")]
+            values = {name.lower(): value for name, _, value in lines}
             self.methods.append(head.partition(b" ")[0])
             self.bodies.append(await peer.reader.readexactly(int(values.get("content-length", 0))))
             self.request_ids.append(values["nvcf-reqid"])
