@@ -92,10 +92,15 @@ class Holders:
         parts = urlsplit(uri)
         if parts.hostname is None or parts.port is None:
             return None
+        authority, own = parts.netloc.encode(), secret.encode()
+        known = self._known.get(process)
+        if known is not None and known.authority == authority and known.secret == own:
+            # Another request has asked at the same time, and uses it.
+            return known
         self.forget(process)
         holder = Holder(
-            parts.netloc.encode(),
-            secret.encode(),
+            authority,
+            own,
             Pool(
                 _connect_to(parts.hostname, parts.port),
                 idle_s=_IDLE_S,
