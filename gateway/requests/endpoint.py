@@ -118,10 +118,14 @@ class RequestsEndpoint:
             return self._serve_here(call, asked, client)
         process = process_of(asked.request_id)
         if process == self._forwarder.process:
-            return self._serve_stored(asked, client)
+            return self._serve_stored(asked, client, _is_here)
         request.target = sent_target
         return self._forwarder.serve(
-            request, client, process, asked.window_s, lambda: self._serve_stored(asked, client)
+            request,
+            client,
+            process,
+            asked.window_s,
+            lambda: self._serve_stored(asked, client, self._has_lived),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -131,7 +135,7 @@ class RequestsEndpoint:
             return IGNORED
         call = self._book.find(asked.request_id)
         if call is None:
-            return self._serve_stored(asked, client)
+            return self._serve_stored(asked, client, _is_here)
         try:
             return self._serve_here(call, asked, client)
         except GatewayError as error:
@@ -171,8 +175,11 @@ class RequestsEndpoint:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
         return asked
 
-    def _serve_stored(self, asked: Asked, client: ResponseWriter) -> RequestStream:
-        return StoredExchange(asked, client, self._book.responses, self._has_lived)
+    def _serve_stored(
+        self, asked: Asked, client: ResponseWriter, is_lost: HasLived
+    ) -> RequestStream:
+        """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
+        return StoredExchange(asked, client, self._book.responses, is_lost)
 
     def _serve_here(
         self, call: DetachedCall, asked: Asked, client: ResponseWriter
@@ -220,3 +227,8 @@ class RequestsEndpoint:
             asked.refuse(client, error)
         else:
             asked.send(client, 204, [], b"")
+
+
+async def _is_here(_process: int) -> bool:
+    """Say of the holder that it has not gone: what it does not know was never there."""
+    return False

@@ -244,8 +244,6 @@ class EventsExchange(NullRequestStream):
         if position:
             eta_s = self._positions.eta_s(self._call.version_id, position)
         view = view_of(self._call, position, eta_s)
-        if name == LEASED and view["state"] == QUEUED_STATE:
-            view["state"] = LEASED
         self._client.send_data(encode_event(name, event_id, view))
 
     def _stop(self) -> None:
