@@ -8,6 +8,7 @@ from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.context import WebSocketLimits
 from gateway.objects.assets import AssetLimits
 from gateway.objects.open import LocalOptions
+from gateway.requests.detached import Limits
 from gateway.routing.sources import Sources
 from gateway.settings import (
     AssetSettings,
@@ -15,6 +16,7 @@ from gateway.settings import (
     EdgeSettings,
     GatewaySettings,
     ObjectSettings,
+    RequestsSettings,
     UploadSettings,
     WebSocketSettings,
 )
@@ -53,6 +55,11 @@ def collection_bounds(upload: UploadSettings) -> CollectionBounds:
 def websocket_limits(websocket: WebSocketSettings) -> WebSocketLimits:
     """Return how long WebSockets may last."""
     return WebSocketLimits(max_s=websocket.max_s, idle_s=websocket.idle_s)
+
+
+def request_limits(requests: RequestsSettings) -> Limits:
+    """Return the bounds of the recordings of detached calls."""
+    return Limits(requests.max_response_bytes, requests.account_bytes)
 
 
 def attach_limits(attach: AttachSettings) -> ServerLimits:
