@@ -429,7 +429,12 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health, self._object_endpoint),
+            AttachDispatcher(
+                self._attach,
+                self._health,
+                self._object_endpoint,
+                self._objects.large_responses,
+            ),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)

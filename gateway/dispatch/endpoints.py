@@ -4,6 +4,7 @@ import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import send_health, send_problem, with_ids
@@ -27,7 +28,7 @@ from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
-from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
+from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, LARGE_RESPONSE_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
 _NO_PAGE = PageAccess(None, None, replaces=False)
@@ -119,19 +120,23 @@ class PathEndpoints:
 class AttachDispatcher:
     """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
 
-    __slots__ = ("_attach", "_health", "_objects")
+    __slots__ = ("_attach", "_health", "_large_responses", "_objects")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
         objects: ObjectEndpoint | None = None,
+        large_responses: LargeResponses | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
         self._objects = objects
+        self._large_responses = large_responses
 
-    def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
+    def __call__(  # noqa: PLR0911 - one for each path
+        self, request: Request, worker: ResponseWriter
+    ) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
         try:
             if request.target == ATTACH_PATH:
@@ -140,6 +145,9 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
+            if self._large_responses is not None and request.target == LARGE_RESPONSE_PATH:
+                invocation = self._attach.with_large_response(request)
+                return self._large_responses.serve(request, worker, invocation)
             if self._objects is not None and request.target.startswith(OBJECT_PATH):
                 return self._objects.serve(request, worker, _NO_PAGE)
         except GatewayError as error:
