@@ -14,6 +14,7 @@ from gateway.objects.assets import PREFIX, Assets
 from gateway.objects.open import make_object_store
 from gateway.objects.signed_urls import SharedKey, UrlSigner
 from gateway.objects.sweep import Lifetime, Sweep, SweepTurns
+from gateway.requests.stored import PREFIX as RESPONSES_PREFIX
 from gateway.settings import GatewaySettings
 from gateway.store.names import META
 from gateway.store.records import Store
@@ -55,6 +56,7 @@ class ObjectParts:
         lifetimes = [
             Lifetime(PREFIX, settings.assets.lifetime_s),
             Lifetime(LARGE_PREFIX, requests.retention_s),
+            Lifetime(RESPONSES_PREFIX, requests.retention_s),
         ]
         self._sweep = Sweep(self.store, lifetimes, turns, time.time)
 

@@ -19,7 +19,7 @@ MAX_REQUEST_BYTES = 5 * 1024 * 1024
 """Largest envelope of a request: a larger body goes by ``pexec``, as a stream."""
 MAX_RESPONSE_BYTES = 5 * 1024 * 1024
 """Largest response of a function that is wrapped."""
-MAX_ASSETS = 256
+MAX_ASSETS = 64
 """Input assets of one call, in the envelope or in the header."""
 
 _AssetText = Annotated[str, msgspec.Meta(max_length=64)]

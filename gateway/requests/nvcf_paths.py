@@ -8,7 +8,7 @@ from wire.ids import parse_uuid
 POLLING_ROUTES = (b"/v2/nvcf/pexec/", b"/v2/nvcf/exec/")
 """How the paths of the polling routes begin."""
 _BASE = b"/v2/nvcf/"
-_ALLOWED = {False: b"POST", True: b"GET"}
+_METHODS = {False: b"POST", True: b"GET"}
 
 
 class PolledPath(NamedTuple):
@@ -51,9 +51,13 @@ def parse_path(path: bytes) -> PolledPath | None:
 
 def check_method(path: PolledPath, method: bytes) -> None:
     """Raise `MethodNotAllowed` unless a route has ``method``."""
-    allowed = _ALLOWED[bool(path.request_id)]
-    if method != allowed:
-        raise MethodNotAllowed(headers=[(b"allow", allowed + b", OPTIONS")])
+    if method != _METHODS[bool(path.request_id)]:
+        raise MethodNotAllowed(headers=[allowed(path)])
+
+
+def allowed(path: PolledPath) -> tuple[bytes, bytes]:
+    """Return the header that tells the methods of a route."""
+    return b"allow", _METHODS[bool(path.request_id)] + b", OPTIONS"
 
 
 def status_path(request_id: str, *, is_exec: bool) -> bytes:
