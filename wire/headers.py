@@ -53,7 +53,7 @@ NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 ``never``, no method: the request was sent to an inference server before, over a channel."""
 NVCF_POLLED = b"nvcf-polled"
 """In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
-for polls (`docs/wire.md` §8.7)."""
+for polls (`docs/wire.md` §8.8)."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"

@@ -430,7 +430,11 @@ class GatewayProcess:
         listener = await listen(
             bind_sockets([address], reuse_port=False),
             AttachDispatcher(
-                self._attach, self._health, self._detached.forwarded, self._object_endpoint
+                self._attach,
+                self._health,
+                self._detached.forwarded,
+                self._object_endpoint,
+                self._objects.large_responses,
             ),
             attach_limits(self._settings.attach),
         )

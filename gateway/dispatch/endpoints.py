@@ -4,6 +4,7 @@ import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.polling import PollingRoutes
@@ -30,7 +31,7 @@ from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE, NVCF_HOLDER_SECRET
-from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
+from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, LARGE_RESPONSE_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
 _NO_PAGE = PageAccess(None, None, replaces=False)
@@ -140,7 +141,7 @@ class AttachDispatcher:
     And for other gateway processes: what they forward of detached calls.
     """
 
-    __slots__ = ("_attach", "_forwarded", "_health", "_objects")
+    __slots__ = ("_attach", "_forwarded", "_health", "_large_responses", "_objects")
 
     def __init__(
         self,
@@ -148,11 +149,13 @@ class AttachDispatcher:
         health: ProcessHealth,
         forwarded: ForwardedRequests,
         objects: ObjectEndpoint | None = None,
+        large_responses: LargeResponses | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
         self._forwarded = forwarded
         self._objects = objects
+        self._large_responses = large_responses
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
@@ -163,6 +166,9 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
+            if self._large_responses is not None and request.target == LARGE_RESPONSE_PATH:
+                invocation = self._attach.with_large_response(request)
+                return self._large_responses.serve(request, worker, invocation)
             return self._serve_other(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)

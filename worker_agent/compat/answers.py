@@ -1,6 +1,6 @@
 """What clients of NVCF's polling routes get in place of the inference server's response. Pure.
 
-Source: ``docs/wire.md`` §8.7.
+Source: ``docs/wire.md`` §8.8.
 """
 
 from typing import NamedTuple

@@ -439,11 +439,8 @@ class CompatCall:
             raise TransferError("where clients get it, only NVCF's control plane knows")
         while True:
             client = await self._waiting_client()
-            target, token = client.envelope.target_uri, client.envelope.response_token
             try:
-                upload, download = await transfers.large_response_urls(
-                    target, token, job.request_id
-                )
+                upload, download = await transfers.large_response_urls(client.envelope)
             except TokenUsed:
                 if self._waits() is client:
                     raise TransferError("the gateway does not know the request") from None

@@ -13,7 +13,7 @@ The last two are a 202. Before the first 202 the worker listens for polls, so th
 If nobody polls within twice the first client's window, 10 s at least, nobody wants the response.
 The same if a 202 cannot be delivered before the window's end; after it, a client may still come
 within 5 s. Polls are served one after the other. Pure: times are loop time, in seconds. Source:
-``docs/wire.md`` §8.7.
+``docs/wire.md`` §8.8.
 """
 
 from collections import deque

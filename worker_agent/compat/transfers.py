@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.events import emit
-from wire.decoded_envelope import InputAssetReference
-from wire.headers import NVCF_REQID
+from wire.decoded_envelope import Envelope, InputAssetReference
+from wire.headers import NVCF_CHANNEL_CALL, NVCF_REQID
 from wire.ids import parse_uuid
 from wire.worker_api import LARGE_RESPONSE_PATH
 from worker_agent.compat.folders import FileThreads
@@ -77,15 +77,18 @@ class Transfers:
         async with self._room:
             await self._repeat(lambda: self._put_once(url, path, content_type))
 
-    async def large_response_urls(
-        self, target_uri: bytes, token: str, request_id: str
-    ) -> tuple[str, str]:
+    async def large_response_urls(self, envelope: Envelope) -> tuple[str, str]:
         """Ask a gateway process where to put a large response, and from where clients get it.
 
         Raises `TransferError` and `TokenUsed`.
         """
-        url = target_uri.decode() + LARGE_RESPONSE_PATH.decode()
-        headers = {"Authorization": f"Bearer {token}", NVCF_REQID.decode(): request_id}
+        url = envelope.target_uri.decode().rstrip("/") + LARGE_RESPONSE_PATH.decode()
+        headers = {
+            "Authorization": f"Bearer {envelope.response_token}",
+            NVCF_REQID.decode(): envelope.request_id,
+        }
+        if envelope.channel_call:
+            headers[NVCF_CHANNEL_CALL.decode()] = str(envelope.channel_call)
         found: list[tuple[str, str]] = []
 
         async def ask() -> int:

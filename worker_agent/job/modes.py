@@ -1,4 +1,4 @@
-"""How the response of the inference server is passed on (``docs/wire.md`` §8.7).
+"""How the response of the inference server is passed on (``docs/wire.md`` §8.8).
 
 NVCF's polling routes give their clients buffered responses, errors as problem documents and 202
 when a response takes longer than they wait. A worker does that for requests which do not ask it
