@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
@@ -187,7 +188,6 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
-        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
         self._sockets, self._shares_addresses = sockets, shares_addresses
         self._is_draining = False
         self._show_state()
@@ -403,12 +403,13 @@ class GatewayProcess:
                 self._cross_origin,
                 requests,
                 api,
-                self._object_endpoint,
+                self._objects.endpoint(self._refusals.responded),
             ),
             self._refusals,
             sources(settings.edge),
             self._detached.book,
             polling if is_invoked else None,
+            partial(self._objects.find_assets, target_uri),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -433,7 +434,7 @@ class GatewayProcess:
                 self._attach,
                 self._health,
                 self._detached.forwarded,
-                self._object_endpoint,
+                self._objects.endpoint(self._refusals.responded),
                 self._objects.large_responses,
             ),
             attach_limits(self._settings.attach),

@@ -6,7 +6,8 @@ from gateway.errors import BadRequest
 from gateway.objects.references import MAX_REFERENCES, parse_references
 from runtime.ids import new_uuid
 
-ONE, TWO = new_uuid(), new_uuid()
+ONE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+TWO = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 
 
 @pytest.mark.parametrize(
