@@ -6,9 +6,9 @@
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
                          UpgradeRequired 426
-        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
-                         TooManyTransfers 503
-                         Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
+        PlatformFault    WorkerLost 502 · WorkerSilent 504 · StoreUnavailable 503
+                         TooManyBodies 503 · TooManyTransfers 503 · Starting 503
+                         Draining 503 · PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -209,6 +209,16 @@ class WorkerLost(PlatformFault):
     kind = "worker-lost"
     reason = "worker_lost"
     summary = "No worker completed the request"
+    always = (NO_RETRY,)
+
+
+class WorkerSilent(PlatformFault):
+    """The worker that had responded 202 took no further question about the request."""
+
+    status = 504
+    kind = "worker-silent"
+    reason = "worker_lost"
+    summary = "The worker did not acknowledge the status request"
     always = (NO_RETRY,)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from gateway.app.options import asset_limits, object_options
+from gateway.dispatch.large_responses import PREFIX as LARGE_PREFIX
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint, OnTransfer
 from gateway.errors import StoreUnavailable
 from gateway.objects.assets import PREFIX, Assets
@@ -31,7 +33,7 @@ _log = logging.getLogger("gateway.objects")
 
 
 class ObjectParts:
-    """``store`` is the object store, ``assets`` what is in it."""
+    """``store`` is the object store, ``assets`` and ``large_responses`` are what is in it."""
 
     def __init__(self, settings: GatewaySettings, store: Store) -> None:
         key = SharedKey(
@@ -47,9 +49,17 @@ class ObjectParts:
             lambda: store.get_raw(META, SWEEP_NAME),
             lambda data, revision: store.put_raw(META, SWEEP_NAME, data, revision),
         )
+        requests = settings.requests
+        self.large_responses = LargeResponses(
+            self.store,
+            max_bytes=requests.max_response_bytes,
+            lifetime_s=requests.retention_s,
+            clock=time.time,
+        )
         lifetimes = [
             Lifetime(PREFIX, settings.assets.lifetime_s),
-            Lifetime(RESPONSES_PREFIX, settings.requests.retention_s),
+            Lifetime(LARGE_PREFIX, requests.retention_s),
+            Lifetime(RESPONSES_PREFIX, requests.retention_s),
         ]
         self._sweep = Sweep(self.store, lifetimes, turns, time.time)
 

@@ -36,6 +36,7 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.dispatch.locator import RequestLocator
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
@@ -148,7 +149,13 @@ class GatewayProcess:
         access = AccessLog(self._lines, time.time) if settings.log.access else None
         wake = WakePublisher(self._broker.bus, time.monotonic).publish
         self._invocations = InvocationRegistry(
-            self._attach, self._queue, self._metrics, access, time.monotonic, wake
+            self._attach,
+            self._queue,
+            self._metrics,
+            access,
+            time.monotonic,
+            wake,
+            self._broker.poll_worker,
         )
         self._channels = self._make_channels()
         self._direct = self._make_direct()
@@ -374,18 +381,21 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
+        access = Access(self._admission.authenticate, self._model, self._cross_origin)
         requests = self._detached.endpoint(
-            Access(self._admission.authenticate, self._model, self._cross_origin),
-            self._queue,
-            self._invocations,
-            self._refusals.request_served,
+            access, self._queue, self._invocations, self._refusals.request_served
         )
+
+        def polling(ports: PollingPorts) -> PollingRoutes:
+            return self._detached.polling(access, self._objects.assets, target_uri, ports)
+
+        is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
             context,
             self._invocations,
-            read_head if "invocation" in settings.roles else _no_function,
+            read_head if is_invoked else _no_function,
             Gates(self._admission, self._rates),
             PathEndpoints(
                 self._attach,
@@ -399,6 +409,7 @@ class GatewayProcess:
             self._refusals,
             sources(settings.edge),
             self._detached.book,
+            polling if is_invoked else None,
             partial(self._objects.find_assets, target_uri),
         )
 
@@ -425,6 +436,7 @@ class GatewayProcess:
                 self._health,
                 self._detached.forwarded,
                 self._objects.endpoint(self._refusals.responded),
+                self._objects.large_responses,
             ),
             attach_limits(self._settings.attach),
         )

@@ -4,8 +4,10 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.app.options import request_limits
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
+from gateway.objects.assets import Assets
 from gateway.objects.interface import ObjectStore
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import Access, RequestsEndpoint
@@ -13,6 +15,8 @@ from gateway.requests.events import WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
+from gateway.requests.nvcf_paths import POLLING_ROUTES
+from gateway.requests.polls import Polls
 from gateway.requests.stored import StoredResponses
 from gateway.settings import GatewaySettings
 from gateway.store.records import Store
@@ -67,6 +71,16 @@ class RequestParts:
         )
         self.forwarded.add(REQUESTS_PATH, endpoint.serve_forwarded)
         return endpoint
+
+    def polling(
+        self, access: Access, assets: Assets, attach_uri: str, ports: PollingPorts
+    ) -> PollingRoutes:
+        """Return what serves NVCF's polling routes, also polls that other processes forward."""
+        polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
+        routes = PollingRoutes(self.book, polls, access, assets, attach_uri, ports)
+        for prefix in POLLING_ROUTES:
+            self.forwarded.add(prefix, routes.serve_forwarded)
+        return routes
 
     def open(self, stack: AsyncExitStack, attach_uri: str) -> None:
         """Serve other processes from now on, for the life of ``stack``."""

@@ -10,6 +10,7 @@ from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
@@ -17,6 +18,7 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.objects.references import parse_references
@@ -75,11 +77,13 @@ class Dispatcher:
         refusals: Refusals,
         sources: Sources,
         book: RequestBook,
+        polling: Callable[[PollingPorts], PollingRoutes] | None = None,
         find_assets: FindAssets | None = None,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`.
 
-        Without ``find_assets``, what names input assets is a header like others.
+        ``polling`` makes NVCF's polling routes, if the process serves them. Without
+        ``find_assets``, what names input assets is a header like others.
         """
         self._find_assets = find_assets
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
@@ -100,6 +104,16 @@ class Dispatcher:
                 context.max_body_bytes,
             ).serve
         )
+        if polling is not None:
+            endpoints.polling = polling(
+                PollingPorts(
+                    self._admit_polled,
+                    self._begin_polled,
+                    self._refuse_polled,
+                    self._left,
+                    refusals.polled,
+                )
+            )
         self._refusals = refusals
         self._sources = sources
         self._random = registry.random
@@ -275,7 +289,7 @@ class Dispatcher:
             raise
         return None if caller.version.rate_limit is None else self._rates.admit(caller)
 
-    def _hold(
+    def _hold(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
@@ -283,19 +297,75 @@ class Dispatcher:
         caller: Caller,
         decision: Coroutine[None, None, None],
         serve: Callable[[], RequestStream],
+        route: str = "",
     ) -> HeldCall:
-        """Begin the invocation when ``decision`` returns; only then it is one."""
+        """Begin the invocation when ``decision`` returns; only then it is one.
+
+        ``route`` is that of a call over the polling routes.
+        """
+
+        def refuse(error: GatewayError) -> None:
+            if route:
+                self._refuse_polled(request, client, error, head, route)
+            else:
+                self._refuse(request, client, error, head, INVOCATION)
+
         held = HeldCall(left=lambda: self._left(request, head))
         held.wait(
             decision,
             client,
             serve=serve,
             withdraw=lambda: self._rates.withdraw(caller),
-            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+            refuse=refuse,
         )
         return held
 
-    def _begin(
+    def _admit_polled(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        route: str,
+        serve: Callable[[Caller], RequestStream],
+    ) -> RequestStream:
+        """Serve a call over the polling routes unless there are too many calls."""
+        caller = self._admission.admit(head, time.time())
+        self._detaching.check(request, head, caller)
+        decision = self._admit(caller)
+        if decision is None:
+            return serve(caller)
+        return self._hold(request, client, head, caller, decision, lambda: serve(caller), route)
+
+    def _begin_polled(
+        self,
+        request: Request,
+        client: ProgressWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        more_fields: bytes,
+    ) -> Invocation:
+        def make(ticket: Ticket) -> Invocation:
+            return PolledInvocation(self._context, client, request, caller, ticket, more_fields)
+
+        return self._begin(request, client, head, caller, now_ns, make=make)
+
+    def _refuse_polled(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        error: GatewayError,
+        head: CallHead,
+        route: str,
+    ) -> RequestStream:
+        """Refuse a request to the polling routes: pages may read why, as on the API's paths."""
+        access = self._cross_origin.of_endpoint(request)
+        error.headers = access.of_own_response(error.headers)
+        request_id = send_problem(_as_sent(request, head), client, error)
+        self._refusals.refused(request, error, request_id, route, head)
+        return IGNORED
+
+    def _begin(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
@@ -303,12 +373,16 @@ class Dispatcher:
         caller: Caller,
         now_ns: int,
         plan: CallPlan | None = None,
+        make: Callable[[Ticket], Invocation] | None = None,
     ) -> Invocation:
+        """Begin the invocation of an admitted call; ``make`` makes one that is not ordinary."""
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), now_ns)
-        if request.protocol:
-            invocation: Invocation = WebSocketInvocation(context, client, request, caller, ticket)
+        if make is not None:
+            invocation = make(ticket)
+        elif request.protocol:
+            invocation = WebSocketInvocation(context, client, request, caller, ticket)
         else:
             invocation = Invocation(
                 context, client, request, caller, ticket, plan, is_grpc=head.is_grpc

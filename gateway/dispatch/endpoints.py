@@ -4,14 +4,17 @@ import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
+from gateway.dispatch.polling import PollingRoutes
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
 from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests
+from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from gateway.telemetry.health import ProcessHealth
@@ -28,7 +31,7 @@ from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE, NVCF_HOLDER_SECRET
-from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
+from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, LARGE_RESPONSE_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
 _NO_PAGE = PageAccess(None, None, replaces=False)
@@ -37,9 +40,21 @@ _log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
-    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API."""
+    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API.
 
-    __slots__ = ("_api", "_attach", "_health", "_metrics", "_objects", "_requests", "cross_origin")
+    ``polling`` are NVCF's polling routes, `None` if the process does not serve them.
+    """
+
+    __slots__ = (
+        "_api",
+        "_attach",
+        "_health",
+        "_metrics",
+        "_objects",
+        "_requests",
+        "cross_origin",
+        "polling",
+    )
 
     def __init__(  # noqa: PLR0913 - one argument per part
         self,
@@ -58,6 +73,7 @@ class PathEndpoints:
         self._health = health
         self._metrics = metrics
         self._objects = objects
+        self.polling: PollingRoutes | None = None
         self.cross_origin = cross_origin
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -72,6 +88,8 @@ class PathEndpoints:
             return preflight
         if path.startswith(REQUESTS_PATH):
             return self._requests.serve(request, client)
+        if self.polling is not None and path.startswith(POLLING_ROUTES):
+            return self.polling.serve(request, client)
         return self._serve_path(request, client, path)
 
     def _serve_path(self, request: Request, client: ResponseWriter, path: bytes) -> RequestStream:
@@ -123,7 +141,7 @@ class AttachDispatcher:
     And for other gateway processes: what they forward of detached calls.
     """
 
-    __slots__ = ("_attach", "_forwarded", "_health", "_objects")
+    __slots__ = ("_attach", "_forwarded", "_health", "_large_responses", "_objects")
 
     def __init__(
         self,
@@ -131,11 +149,13 @@ class AttachDispatcher:
         health: ProcessHealth,
         forwarded: ForwardedRequests,
         objects: ObjectEndpoint | None = None,
+        large_responses: LargeResponses | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
         self._forwarded = forwarded
         self._objects = objects
+        self._large_responses = large_responses
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
@@ -146,6 +166,9 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
+            if self._large_responses is not None and request.target == LARGE_RESPONSE_PATH:
+                invocation = self._attach.with_large_response(request)
+                return self._large_responses.serve(request, worker, invocation)
             return self._serve_other(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)

@@ -91,6 +91,10 @@ class Refusals:
         if reason in _LOGGED and self._access is not None and self._access.takes_refusal(reason):
             self._write(request, status, reason, request_id)
 
+    def polled(self, request: Request, status: int, route: str) -> None:
+        """Count a response of NVCF's polling routes."""
+        self._metrics.record_refusal(request.method, status, route)
+
     def invalid(self, error: HttpError, target: bytes, peer: str, request_id: str) -> None:
         """Record the response to what is not a valid request; a `http1` ``OnError``."""
         reason = error.kind.replace("-", "_")

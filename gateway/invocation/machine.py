@@ -823,6 +823,11 @@ class Invocation:
         self._withdraw()
         self._fail(WorkerLost(f"The worker's response is invalid: {detail}"), Outcome.WORKER_LOST)
 
+    # A worker that is asked for the response to a polled call
+
+    def poll_failed(self, number: int) -> None:
+        """No worker took question ``number``. Only polled calls ask."""
+
     # Time and the process
 
     def deadline_passed(self, now: float, retry_after_s: int) -> None:

@@ -80,6 +80,13 @@ class RequestBook:
 
         Raises `TooManyDetachedCalls` and `StorageQuota`.
         """
+        return DetachedCall(self, self.room_for(account), source, kind, created_at)
+
+    def room_for(self, account: str) -> AccountBytes:
+        """Return what counts the bytes of ``account``, if there is room for another call.
+
+        Raises `TooManyDetachedCalls` and `StorageQuota`.
+        """
         if len(self.calls) - len(self._cached) >= self._max_calls:
             raise TooManyDetachedCalls
         counted = self._accounts.get(account)
@@ -87,7 +94,7 @@ class RequestBook:
             counted = self._accounts[account] = AccountBytes()
         if 0 < self.limits.account_bytes <= counted.bytes:
             raise StorageQuota
-        return DetachedCall(self, counted, source, kind, created_at)
+        return counted
 
     def add(self, call: DetachedCall) -> None:
         """Keep a call whose invocation has begun."""

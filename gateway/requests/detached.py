@@ -222,6 +222,11 @@ class DetachedCall:
             return QUEUED_STATE
         return LEASED
 
+    @property
+    def percent(self) -> int | None:
+        """How far the call has come, if a worker has told."""
+        return None
+
     # The client that makes the call
 
     def uploaded(self) -> None:

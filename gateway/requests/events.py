@@ -34,17 +34,20 @@ ALIVE_S = 15.0
 MAX_LOOKS = 64
 """Looks at positions that a process has under way; further ones wait for the next second."""
 
+_PROGRESS = "progress"
 _HEAD_EVENT = "head"
 _RANKS = {
     QUEUED_STATE: 1,
     LEASED: 2,
-    "progress": 3,
+    _PROGRESS: 3,
     _HEAD_EVENT: 4,
     DONE: 5,
     FAILED: 5,
     CANCELLED: 5,
 }
 _LAST_RANK = 5
+_REPEATED = frozenset({QUEUED_STATE, _PROGRESS})
+"""Events that are sent again with other numbers."""
 
 Position = Callable[[str, str], Awaitable[int]]
 """`queueing.interface.FunctionQueue.position`."""
@@ -113,6 +116,7 @@ class EventsExchange(NullRequestStream):
         "_clock",
         "_is_over",
         "_is_paused",
+        "_last_percent",
         "_last_position",
         "_positions",
         "_seen",
@@ -136,6 +140,7 @@ class EventsExchange(NullRequestStream):
         self._clock = clock
         self._seen = 0
         self._last_position: int | None = None
+        self._last_percent: int | None = None
         self._is_over = self._is_paused = False
         self._alive_at = 0.0
         self.due_at: float | None = None
@@ -219,6 +224,9 @@ class EventsExchange(NullRequestStream):
         elif state != QUEUED_STATE:
             if call.leased_at() or state == LEASED:
                 self._send(LEASED, LEASED)
+            if state == LEASED and call.percent != self._last_percent:
+                self._last_percent = call.percent
+                self._send(_PROGRESS, f"{_PROGRESS}:{call.percent}")
             if call.head_at():
                 self._send(_HEAD_EVENT, _HEAD_EVENT)
             if state not in (LEASED, RESPONDING):
@@ -229,7 +237,7 @@ class EventsExchange(NullRequestStream):
     def _send(self, name: str, event_id: str, position: int | None = None) -> None:
         """Send an event unless it, or a later one, was sent before."""
         rank = _RANKS[name]
-        if rank < self._seen or (rank == self._seen and rank > 1):
+        if rank < self._seen or (rank == self._seen and name not in _REPEATED):
             return
         self._seen = rank
         eta_s = None

@@ -69,7 +69,10 @@ class StoredExchange(NullRequestStream):
             if self._has_head:
                 self._client.abort()
             else:
-                self._asked.refuse(self._client, error)
+                self._refuse(error)
+
+    def _refuse(self, error: GatewayError) -> None:
+        self._asked.refuse(self._client, error)
 
     async def _absent(self) -> GatewayError:
         """Return what is to be said of a call that nobody knows."""

@@ -37,6 +37,7 @@ def view_of(
         view["attempts"] = ending.attempts
         instance = ending.instance
     else:
+        view.update(_progress(call))
         view["attempts"] = 0 if invocation is None else invocation.deliveries
         instance = "" if invocation is None else invocation.instance.decode("latin-1")
     if instance:
@@ -51,6 +52,10 @@ def view_of(
         if ending is not None and ending.state == FAILED:
             view["problem"] = _recorded_problem(call)
     return view
+
+
+def _progress(call: DetachedCall) -> dict[str, object]:
+    return {} if call.percent is None else {"percentComplete": call.percent}
 
 
 def view_body(call: DetachedCall, position: int | None = None, eta_s: int | None = None) -> bytes:
