@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 CONTENT_TYPE = b"content-type"
+CONTENT_ENCODING = b"content-encoding"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
@@ -26,6 +27,11 @@ X_FORWARDED_HOST = b"x-forwarded-host"
 X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
 
+IDEMPOTENCY_KEY = b"idempotency-key"
+IDEMPOTENT_REPLAYED = b"idempotent-replayed"
+"""``true``: the response is that of an earlier call with the same key."""
+NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
+
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
 
@@ -39,7 +45,9 @@ NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
-``never``, no method: the request was sent to an inference server before, over a channel."""
+``never``, no method: the request was sent to an inference server before, over a channel, or is run
+once only. ``once``, which is the last header then: a worker asks before the first run too."""
+ONCE = (NVCF_ALLOW_RERUN, b"once")
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"

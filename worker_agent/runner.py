@@ -22,6 +22,7 @@ from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
 from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, decode_envelope
 from wire.envelope import EnvelopeError
+from wire.headers import ONCE
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
@@ -57,6 +58,8 @@ _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
 """A request that is withdrawn so shortly before the end of its window is withdrawn for it."""
+_ONCE = [ONCE]
+"""The last header of a request that is run at most once: its gateway is asked at each delivery."""
 _YOUNG_NS = 4_000_000_000
 """A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
 _STORED_LATE_NS = 1_000_000_000
@@ -214,6 +217,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
+            and envelope.headers[-1:] != _ONCE
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)

@@ -7,6 +7,7 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
@@ -51,8 +52,12 @@ class World:
         client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
         websocket: WebSocketLimits | None = None,
+        is_once: bool = False,
     ) -> None:
-        """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
+        """``client`` takes the place of the recorded one; ``websocket``: it asks for one.
+
+        ``is_once``: it is run at most once.
+        """
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
@@ -91,6 +96,8 @@ class World:
             passes_interim=passes_interim,
         )
         make = Invocation if websocket is None else WebSocketInvocation
+        if is_once:
+            make = OnceInvocation
         self.invocation = make(
             context,
             client or self.client,

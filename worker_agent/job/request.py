@@ -239,7 +239,7 @@ def is_grpc_call(envelope: Envelope) -> bool:
 def is_rerunnable(envelope: Envelope) -> bool:
     """Return whether the function may run the request a second time."""
     allowed = {value for name, value in envelope.headers if name.lower() == NVCF_ALLOW_RERUN}
-    if b"never" in allowed:
+    if b"never" in allowed or b"once" in allowed:
         return False
     return envelope.method in _IDEMPOTENT or b"false" not in allowed
 
