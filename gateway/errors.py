@@ -7,7 +7,8 @@
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
                          KeyReused 422 · UpgradeRequired 426 · TooManyKeys 429
         PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · StoreUnavailable 503
-                         TooManyBodies 503 · Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
+                         TooManyBodies 503 · Starting 503 · Draining 503
+                         PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
