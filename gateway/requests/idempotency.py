@@ -91,7 +91,7 @@ class Fingerprint:
         return sha256(self._head + self._body.digest()).hexdigest()
 
 
-class Claim(NamedTuple):
+class KeyClaim(NamedTuple):
     """The document of a claim.
 
     ``fingerprint`` is empty if the body was not complete when the key was claimed.
@@ -105,7 +105,7 @@ class Claim(NamedTuple):
         return orjson.dumps({"requestId": self.request_id, "fingerprint": self.fingerprint})
 
     @classmethod
-    def decode(cls, document: bytes) -> "Claim | None":
+    def decode(cls, document: bytes) -> "KeyClaim | None":
         """Return the claim of a document, ``None`` if it is not one."""
         try:
             members = orjson.loads(document)

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.requests.idempotency import Claim
-from gateway.store.interface import Claims
+from gateway.requests.idempotency import KeyClaim
+from gateway.store.interface import ClaimStore
 from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
@@ -36,15 +36,15 @@ class ClaimPosition(NamedTuple):
 
 
 class KeyClaims:
-    """Claims keys for the calls of one process."""
+    """ClaimStore keys for the calls of one process."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
         self._revisions: dict[str, int] = {}
         self._released: OrderedDict[str, None] = OrderedDict()
 
-    async def claim(self, position: ClaimPosition, own: Claim) -> Claim | None:
-        """Claim a key for the call of ``own``; return the claim of an earlier call instead, if any.
+    async def claim(self, position: ClaimPosition, own: KeyClaim) -> KeyClaim | None:
+        """KeyClaim a key for the call of ``own``; return the claim of an earlier call instead, if any.
 
         Raises `StoreUnavailable` and `TooManyKeys`: then nothing may run, and nothing has claimed
         the key for good.
@@ -76,12 +76,12 @@ class KeyClaims:
             raise
         raise StoreUnavailable(cause="the claim changes all the time")
 
-    async def find(self, position: ClaimPosition) -> Claim | None:
+    async def find(self, position: ClaimPosition) -> KeyClaim | None:
         """Return the claim of a key, if there is one. Raises `StoreUnavailable`."""
         found = await self._claims.read(*position)
         if found is None:
             return None
-        claim = Claim.decode(found[0])
+        claim = KeyClaim.decode(found[0])
         if claim is None:
             raise StoreUnavailable(cause="a claim that cannot be read")
         return claim
@@ -93,7 +93,7 @@ class KeyClaims:
         `StoreUnavailable`.
         """
         found = await self._claims.read(*position)
-        claim = Claim.decode(found[0]) if found is not None else None
+        claim = KeyClaim.decode(found[0]) if found is not None else None
         if found is not None and claim is not None and claim.request_id == request_id:
             await self._claims.release(*position, found[1])
 

@@ -51,7 +51,7 @@ class SharedNumbers(Protocol):
         """
 
 
-class Claims(Protocol):
+class ClaimStore(Protocol):
     """Short documents by which one of several callers gets what all want; kept for a fixed time.
 
     They are as durable as records, and as many as an account may have at a time: a further one is

@@ -19,7 +19,7 @@ from gateway.domain.model import (
     VersionKey,
     encode,
 )
-from gateway.store.interface import Claims, Entry, Feed, SharedNumbers
+from gateway.store.interface import ClaimStore, Entry, Feed, SharedNumbers
 from gateway.store.names import KEYS, location_of, record_at
 
 
@@ -88,7 +88,7 @@ class Store(ABC):
         """Return the shared numbers, which are forgotten after ``max_age_s`` without a write."""
 
     @abstractmethod
-    def claims(self, max_age_s: float, account_limit: int) -> Claims:
+    def claims(self, max_age_s: float, account_limit: int) -> ClaimStore:
         """Return the claims, which are kept for ``max_age_s``, ``account_limit`` of each account.
 
         On NATS both numbers are fixed when an account makes its first claim.

@@ -6,7 +6,7 @@ from gateway.errors import Conflict, StoreUnavailable, TooManyKeys
 
 
 class StoredClaims:
-    """A `gateway.store.interface.Claims`.
+    """A `gateway.store.interface.ClaimStore`.
 
     While ``is_away`` nothing is read or written. ``loses_replies``: what is written is, but the
     caller is not told. ``answers`` is cleared to hold all responses.

@@ -25,7 +25,7 @@ _WRONG_REVISION = 10071
 
 
 class NatsClaims:
-    """Implements `gateway.store.interface.Claims`."""
+    """Implements `gateway.store.interface.ClaimStore`."""
 
     def __init__(
         self,

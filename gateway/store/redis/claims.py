@@ -8,7 +8,7 @@ from gateway.store.redis.scripts import CLAIM, CONFLICT, FULL, RELEASE, ClaimKey
 
 
 class RedisClaims:
-    """Implements `gateway.store.interface.Claims`."""
+    """Implements `gateway.store.interface.ClaimStore`."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gateway.domain.model import VersionKey
 from gateway.errors import Conflict
-from gateway.store.interface import Claims, Entry, SharedNumbers
+from gateway.store.interface import ClaimStore, Entry, SharedNumbers
 from gateway.store.names import FUNCTIONS, key_at
 from gateway.store.options import RedisStoreOptions
 from gateway.store.records import Store
@@ -91,7 +91,7 @@ class RedisStore(Store):
     def shared_numbers(self, max_age_s: float) -> SharedNumbers:
         return RedisSharedNumbers(self.connection, self._prefix, max_age_s)
 
-    def claims(self, max_age_s: float, account_limit: int) -> Claims:
+    def claims(self, max_age_s: float, account_limit: int) -> ClaimStore:
         return RedisClaims(self.connection, self._prefix, max_age_s, account_limit)
 
     def _keys(self, bucket: str) -> BucketKeys:

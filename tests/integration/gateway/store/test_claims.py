@@ -1,11 +1,11 @@
-"""Claims, of which one of several callers gets each, in every backend of the store."""
+"""ClaimStore, of which one of several callers gets each, in every backend of the store."""
 
 import asyncio
 
 import pytest
 
 from gateway.errors import Conflict, TooManyKeys
-from gateway.store.interface import Claims
+from gateway.store.interface import ClaimStore
 from tests.support.followed_store import opened
 from tests.support.store_servers import StoreServer
 from tests.support.waiting import until
@@ -64,7 +64,7 @@ async def test_claims_expire_and_make_room(store_server: StoreServer) -> None:
         assert await claims.read("acct", "old") is None
 
 
-async def until_made(claims: Claims, name: str) -> None:
+async def until_made(claims: ClaimStore, name: str) -> None:
     """Make a claim as soon as there is room."""
 
     async def make() -> bool:

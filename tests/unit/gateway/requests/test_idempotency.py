@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from gateway.errors import BadRequest
 from gateway.requests.idempotency import (
     DECISIONS,
-    Claim,
     Decision,
     Fingerprint,
     Found,
+    KeyClaim,
     claim_name,
     is_same,
     key_of,
@@ -91,10 +91,10 @@ def test_another_request_has_another_fingerprint() -> None:
 
 
 def test_a_claim_is_read_as_it_was_written_and_nothing_else_is_one() -> None:
-    claim = Claim(REQUEST_ID, "f0")
-    assert Claim.decode(claim.encode()) == claim
+    claim = KeyClaim(REQUEST_ID, "f0")
+    assert KeyClaim.decode(claim.encode()) == claim
     for document in (b"", b"{}", b"[]", b"7", b'{"requestId":"x","fingerprint":""}', b'"x"'):
-        assert Claim.decode(document) is None
+        assert KeyClaim.decode(document) is None
 
 
 def test_a_call_runs_only_if_nothing_has_claimed_its_key() -> None:

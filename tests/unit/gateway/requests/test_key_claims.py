@@ -5,15 +5,15 @@ import asyncio
 import pytest
 
 from gateway.errors import StoreUnavailable, TooManyKeys
-from gateway.requests.idempotency import Claim
+from gateway.requests.idempotency import KeyClaim
 from gateway.requests.key_claims import ClaimPosition, KeyClaims
 from runtime.tasks import spawn
 from tests.support.stored_claims import StoredClaims
 from tests.support.waiting import until
 
 POSITION = ClaimPosition("acct", "k")
-FIRST = Claim("33333333-3333-4333-8333-333333330001", "f")
-OTHER = Claim("33333333-3333-4333-8333-333333330002", "")
+FIRST = KeyClaim("33333333-3333-4333-8333-333333330001", "f")
+OTHER = KeyClaim("33333333-3333-4333-8333-333333330002", "")
 
 
 async def test_one_call_gets_a_key_and_the_others_are_told_which() -> None:
