@@ -36,7 +36,7 @@ class ClaimPosition(NamedTuple):
 
 
 class KeyClaims:
-    """ClaimStore keys for the calls of one process."""
+    """Claims keys for the calls of one process."""
 
     def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
@@ -44,7 +44,7 @@ class KeyClaims:
         self._released: OrderedDict[str, None] = OrderedDict()
 
     async def claim(self, position: ClaimPosition, own: KeyClaim) -> KeyClaim | None:
-        """KeyClaim a key for the call of ``own``; return the claim of an earlier call instead, if any.
+        """Claim a key for the call of ``own``; return the claim of an earlier call instead, if any.
 
         Raises `StoreUnavailable` and `TooManyKeys`: then nothing may run, and nothing has claimed
         the key for good.

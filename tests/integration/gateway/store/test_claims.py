@@ -1,4 +1,4 @@
-"""ClaimStore, of which one of several callers gets each, in every backend of the store."""
+"""Claims, of which one of several callers gets each, in every backend of the store."""
 
 import asyncio
 
