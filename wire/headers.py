@@ -68,6 +68,9 @@ NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
+NVCF_UNRUN = b"nvcf-unrun"
+"""In place of the question: the worker was told to run the request, which is run once, and gives it
+back without having begun."""
 
 NVCF_CHANNEL_CALL = b"nvcf-channel-call"
 """On an attach call with the key of a channel: the number of the call (`docs/wire.md` §20)."""

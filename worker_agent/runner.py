@@ -22,12 +22,11 @@ from wire.channel import CallFrame, Reason
 from wire.deadlines import MAX_INVOCATION_S
 from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, decode_envelope
 from wire.envelope import EnvelopeError
-from wire.headers import ONCE
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.job.context import Attach, Context, Inference
-from worker_agent.job.machine import Job
-from worker_agent.job.request import PlatformHeaders, window_left_s
+from worker_agent.job.machine import UNRUN_AGAIN_S, Job
+from worker_agent.job.request import PlatformHeaders, is_run_once, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
@@ -58,8 +57,6 @@ _SKEW_S = 5.0
 """By so much the clocks of a gateway and of this machine may differ."""
 _ENDED_S = 0.5
 """A request that is withdrawn so shortly before the end of its window is withdrawn for it."""
-_ONCE = [ONCE]
-"""The last header of a request that is run at most once: its gateway is asked at each delivery."""
 _YOUNG_NS = 4_000_000_000
 """A gateway tells its client that the queue is unavailable 5 s after an unconfirmed publish."""
 _STORED_LATE_NS = 1_000_000_000
@@ -217,7 +214,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
-            and envelope.headers[-1:] != _ONCE
+            and not is_run_once(envelope)
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
@@ -402,6 +399,9 @@ class JobRunner:
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
+        elif decision is RunDecision.RUN and is_run_once(envelope):
+            lease.nak(UNRUN_AGAIN_S)
+            spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
         elif decision is RunDecision.RUN:
             lease.nak()
         elif decision is RunDecision.LATER:
@@ -582,6 +582,10 @@ class JobRunner:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
+        elif job.outcome is Outcome.HANDED_BACK:
+            if is_run_once(job.envelope) and self._context is not None:
+                gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)
+                spawn(gave_back, "unrun-report")
         elif job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
         elif job.outcome is Outcome.LATE:

@@ -94,6 +94,11 @@ class OnceInvocation(Invocation):
         self._context.queue.started(self.request_id)
         return RunDecision.RUN
 
+    def gave_back(self, deliveries: int) -> None:
+        """The worker that was told to run this delivery has not begun: another one may."""
+        if self.state is QUEUED and deliveries == self._deliveries:
+            self._is_granted = False
+
     # A channel
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:

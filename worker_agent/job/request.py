@@ -23,6 +23,7 @@ from wire.headers import (
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
     NVCF_UPGRADE,
+    ONCE,
     PLATFORM,
     misspelled,
 )
@@ -56,6 +57,7 @@ _PLATFORM_LINES = (
     b"NVCF-INVOCATION-REGION: %b\r\nNvcf-Poll-Seconds: %d\r\n"
 )
 _LINES = _PLATFORM_LINES.count(b"\n")
+_ONCE = [ONCE]
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
 _SAFE = frozenset({b"GET", b"HEAD"})
@@ -242,6 +244,11 @@ def is_rerunnable(envelope: Envelope) -> bool:
     if b"never" in allowed or b"once" in allowed:
         return False
     return envelope.method in _IDEMPOTENT or b"false" not in allowed
+
+
+def is_run_once(envelope: Envelope) -> bool:
+    """Return whether the gateway is asked at each delivery: it permits one run in all."""
+    return envelope.headers[-1:] == _ONCE
 
 
 def poll_seconds(value: bytes) -> int:

@@ -27,6 +27,17 @@ def test_one_of_all_deliveries_is_run_and_what_comes_after_fails_the_call() -> N
     assert invocation.may_have_run
 
 
+def test_what_a_worker_gave_back_unrun_another_may_run() -> None:
+    world = World(is_once=True).publish()
+    invocation = once(world)
+    assert invocation.run_requested(1, is_running=False) is RunDecision.RUN
+    invocation.gave_back(1)
+    assert invocation.run_requested(2, is_running=False) is RunDecision.RUN
+    # News of an earlier delivery.
+    invocation.gave_back(1)
+    assert invocation.run_requested(3, is_running=False) is RunDecision.NEVER
+
+
 def test_the_worker_that_was_told_to_run_it_may_go_on_and_respond() -> None:
     world = World(is_once=True).publish()
     invocation = once(world)
