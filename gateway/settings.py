@@ -149,6 +149,20 @@ class UploadSettings(Section):
     """Folder for the files, which have no names; unset: the system's for temporary files."""
 
 
+class RequestsSettings(Section):
+    """Detached calls: those that outlive the connection of their client."""
+
+    retention_s: Annotated[Seconds, AtLeast(60)] = 86_400.0
+    """Time for which a response is kept, from its end."""
+    max_response_bytes: Bytes = 2_147_483_648
+    """Size of a response's body in bytes; a larger one fails the call with 507. 0: no limit."""
+    account_bytes: Bytes = 10_737_418_240
+    """Bytes of an account's responses that a process has recorded within retention_s; above it, its
+    detached calls get 429. 0: no limit."""
+    max_calls: Count = 20_000
+    """Detached calls that a process holds; a further one gets 503."""
+
+
 class WebSocketSettings(Section):
     """How long WebSockets may last, once they are open."""
 
@@ -328,6 +342,7 @@ class GatewaySettings(GatewayBrokerSettings):
     edge: EdgeSettings = EdgeSettings()
     tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
+    requests: RequestsSettings = RequestsSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()

@@ -5,11 +5,13 @@ from math import inf
 
 from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.context import WebSocketLimits
+from gateway.requests.detached import Limits
 from gateway.routing.sources import Sources
 from gateway.settings import (
     AttachSettings,
     EdgeSettings,
     GatewaySettings,
+    RequestsSettings,
     UploadSettings,
     WebSocketSettings,
 )
@@ -45,6 +47,11 @@ def collection_bounds(upload: UploadSettings) -> CollectionBounds:
 def websocket_limits(websocket: WebSocketSettings) -> WebSocketLimits:
     """Return how long WebSockets may last."""
     return WebSocketLimits(max_s=websocket.max_s, idle_s=websocket.idle_s)
+
+
+def request_limits(requests: RequestsSettings) -> Limits:
+    """Return the bounds of the recordings of detached calls."""
+    return Limits(requests.max_response_bytes, requests.account_bytes)
 
 
 def attach_limits(attach: AttachSettings) -> ServerLimits:

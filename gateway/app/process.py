@@ -16,6 +16,7 @@ from gateway.app.options import (
     attach_limits,
     collection_bounds,
     edge_limits,
+    request_limits,
     sources,
     store_options,
     websocket_limits,
@@ -44,6 +45,8 @@ from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import RequestsEndpoint
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -150,6 +153,12 @@ class GatewayProcess:
         self._direct = self._make_direct()
         self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
+        self._book = RequestBook(
+            self._spool.open,
+            time.monotonic,
+            request_limits(settings.requests),
+            settings.requests.max_calls,
+        )
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
         self._requests = RequestLocator(
             self._invocations.live,
@@ -264,7 +273,7 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            for tick in (self._invocations.tick, self._channels.tick):
+            for tick in (self._invocations.tick, self._channels.tick, self._book.tick):
                 ticker = Ticker(TICK_S, tick, measures_silence=True)
                 ticker.start()
                 stack.callback(ticker.stop)
@@ -363,6 +372,13 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
+        requests = RequestsEndpoint(
+            self._book,
+            self._admission.authenticate,
+            self._model,
+            self._cross_origin,
+            self._refusals.request_served,
+        )
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
@@ -370,9 +386,12 @@ class GatewayProcess:
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
             Gates(self._admission, self._rates),
-            PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
+            PathEndpoints(
+                self._attach, self._health, self._metrics, self._cross_origin, requests, api
+            ),
             self._refusals,
             sources(settings.edge),
+            self._book,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -7,6 +7,8 @@ from gateway.dispatch.api_proxy import ApiProxy
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
+from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
@@ -29,9 +31,9 @@ _log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
-    """The endpoints of the public listeners: health, the workers' attach calls, the REST API."""
+    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API."""
 
-    __slots__ = ("_api", "_attach", "_health", "_metrics", "cross_origin")
+    __slots__ = ("_api", "_attach", "_health", "_metrics", "_requests", "cross_origin")
 
     def __init__(
         self,
@@ -39,9 +41,11 @@ class PathEndpoints:
         health: ProcessHealth,
         metrics: GatewayMetrics,
         cross_origin: CrossOrigin,
+        requests: RequestsEndpoint,
         api: ApiProxy | None = None,
     ) -> None:
-        """Without ``api``, every path other than health and attach is not found."""
+        """Without ``api``, every path other than health, attach and requests is not found."""
+        self._requests = requests
         self._api = api
         self._attach = attach
         self._health = health
@@ -58,6 +62,12 @@ class PathEndpoints:
         preflight = self.serve_preflight(request, client, None)
         if preflight is not None:
             return preflight
+        if path.startswith(REQUESTS_PATH):
+            return self._requests.serve(request, client)
+        return self._serve_path(request, client, path)
+
+    def _serve_path(self, request: Request, client: ResponseWriter, path: bytes) -> RequestStream:
+        """Serve health, or the REST API."""
         response = self._health.respond(path)
         if request.method == b"OPTIONS" and (response is not None or path == b"*"):
             return self.serve_options(request, client)

@@ -1,1 +1,1 @@
-"""Calls that outlive their connection."""
+"""Calls that outlive their connection: detached calls, their recordings and their routes."""
