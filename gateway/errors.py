@@ -7,7 +7,7 @@
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
                          KeyReused 422 · UpgradeRequired 426 · TooManyKeys 429
         PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · StoreUnavailable 503
-                         TooManyBodies 503 · Starting 503 · Draining 503
+                         TooManyBodies 503 · TooManyTransfers 503 · Starting 503 · Draining 503
                          PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
@@ -260,6 +260,15 @@ class TooManyBodies(PlatformFault):
     status = 503
     kind = "too-many-bodies"
     summary = "Too many large request bodies are being received"
+    always = _RETRY_SOON
+
+
+class TooManyTransfers(PlatformFault):
+    """The process sends and receives as many stored objects as it may."""
+
+    status = 503
+    kind = "too-many-transfers"
+    summary = "Too many stored objects are being sent and received"
     always = _RETRY_SOON
 
 

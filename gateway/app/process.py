@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
+from gateway.app.object_parts import ObjectParts
 from gateway.app.options import (
     attach_limits,
     collection_bounds,
@@ -167,6 +168,7 @@ class GatewayProcess:
             settings.queue.region,
             self._number,
         )
+        self._objects = ObjectParts(settings, self._store)
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
             self._watcher = self._control.watcher
@@ -182,6 +184,7 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
+        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
@@ -249,6 +252,7 @@ class GatewayProcess:
             self._requests,
             _url_of(sockets[len(self._settings.tls.listen) :]),
             self._direct.count,
+            self._objects.assets,
         )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
@@ -262,6 +266,7 @@ class GatewayProcess:
             self._broker.start()
             stack.push_async_callback(self._broker.close)
             await self._open_store(stack)
+            await self._objects.open(stack)
             public: Listener | None = None
             if not self._shares_addresses:
                 await self._wait_usable(lifecycle, STARTING_S)
@@ -387,7 +392,13 @@ class GatewayProcess:
             read_head if "invocation" in settings.roles else _no_function,
             Gates(self._admission, self._rates),
             PathEndpoints(
-                self._attach, self._health, self._metrics, self._cross_origin, requests, api
+                self._attach,
+                self._health,
+                self._metrics,
+                self._cross_origin,
+                requests,
+                api,
+                self._object_endpoint,
             ),
             self._refusals,
             sources(settings.edge),
@@ -412,7 +423,7 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health),
+            AttachDispatcher(self._attach, self._health, self._object_endpoint),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)

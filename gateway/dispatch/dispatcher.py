@@ -168,6 +168,8 @@ class Dispatcher:
         caller = self._admission.admit(head, now_ns * 1e-9)
         if not DETACHING.isdisjoint(request.values):
             terms = terms_of(request)
+            if IDEMPOTENCY_KEY in request.values:
+                return self._serve_keyed(request, client, head, caller, terms or Terms())
             if terms is not None:
                 return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
@@ -223,6 +225,51 @@ class Dispatcher:
             )
         return detaching.begin(request, client, head, caller, now_ns, terms)
 
+    def _serve_keyed(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        terms: Terms,
+    ) -> RequestStream:
+        """Begin a detached call if it is the first with its key."""
+        detaching, keyed_calls = self._detaching, self._keyed
+        detaching.check(request, head, caller)
+        access = None
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            access = self._cross_origin.of_call(caller.version, head)
+
+        def refuse(error: GatewayError) -> None:
+            self._refuse(request, client, error, head, INVOCATION)
+
+        def begin(keyed: KeyedCall) -> RequestStream:
+            def serve() -> RequestStream:
+                return detaching.begin_keyed(
+                    request, client, head, caller, time.time_ns(), terms, keyed
+                )
+
+            decision = self._admit(caller)
+            if decision is None:
+                return serve()
+            held = HeldCall(left=lambda: self._left(request, head))
+
+            def withdraw() -> None:
+                self._rates.withdraw(caller)
+                keyed_calls.end_unbegun(keyed, ClientLeft())
+
+            def refuse_keyed(error: GatewayError) -> None:
+                refuse(error)
+            held.wait(decision, client, serve, withdraw, refuse_keyed)
+            return held
+
+        return keyed_calls.serve(
+            request,
+            client,
+            KeyedTerms(head, caller, terms, access),
+            KeyedPorts(begin, refuse, lambda: self._left(request, head)),
+        )
+
     def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
         """Return what decides whether a call is accepted, `None` if it is.
 
@@ -273,13 +320,31 @@ class Dispatcher:
             invocation = Invocation(
                 context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
             )
+        return self._open(invocation, request, head, caller)
+
+    def _begin_once(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        ticket: Ticket,
+    ) -> OnceInvocation:
+        """Begin an invocation that has its request id already, and is run at most once."""
+        invocation = OnceInvocation(self._context, client, request, caller, ticket)
+        self._open(invocation, request, head, caller)
+        return invocation
+
+    def _open(
+        self, invocation: Invocation, request: Request, head: CallHead, caller: Caller
+    ) -> Invocation:
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
-            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
             if 0 < limit < request.body_bytes:
                 invocation.body_too_large(limit)
                 return invocation

@@ -49,6 +49,7 @@ _OWN = (
     b"/v1/introspect/",
     b"/v1/keys/",
     b"/v2/nvcf/",
+    b"/v2/objects/",
     b"/v2/orgs/",
     REQUESTS_PATH,
     b"/v3/",

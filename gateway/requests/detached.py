@@ -9,7 +9,7 @@ Pure: effects are calls on `CallPorts`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.errors import BodyTooLarge, Draining, GatewayError, WorkerLost
 from gateway.invocation.machine import Invocation
@@ -35,6 +35,9 @@ from gateway.requests.recording import (
 )
 from http1.stream import NO_TRAILERS, EncodedHead, Headers, ResponseWriter, TakeChunk
 from wire.http1 import chunk_data
+
+if TYPE_CHECKING:
+    from gateway.requests.keyed import KeyedCall
 
 QUEUED_STATE = "queued"
 LEASED = "leased"
@@ -107,7 +110,8 @@ class DetachedCall:
     ``created_at`` is Unix time in seconds. ``invocation`` is ``None`` once the call is over, and
     ``ending`` before that. ``leader`` is the follower that the worker waits for. ``kind`` is the
     caller's word for how the call was detached, for the access log; ``watchers`` are called when
-    the state may have changed. ``is_stored``: the response, or what became of the call, is in the
+    the state may have changed. ``keyed`` is what is known of a call with an Idempotency-Key.
+    ``is_stored``: the response, or what became of the call, is in the
     object store. ``due_at`` and ``slot`` belong to the timers that call `timed_out`.
     """
 
@@ -122,6 +126,7 @@ class DetachedCall:
         "function_id",
         "invocation",
         "is_stored",
+        "keyed",
         "kind",
         "leader",
         "method",
@@ -157,6 +162,7 @@ class DetachedCall:
         self.leader: Cursor | None = None
         self.watchers: list[Callable[[], None]] | None = None
         self.is_stored = False
+        self.keyed: KeyedCall | None = None
         self.on_timeout: Callable[[], None] | None = None
         self.due_at: float | None = None
         self.slot = -1

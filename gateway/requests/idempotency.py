@@ -171,6 +171,11 @@ DECISIONS: dict[tuple[Found, bool | None], Decision] = {
 """By what was found, and whether it is the same request; ``None``: that is not known."""
 
 
+def decide(found: Found, fingerprint: str, first: str) -> Decision:
+    """Return what becomes of a call, from its fingerprint and that of the first; may be empty."""
+    return DECISIONS[found, is_same(fingerprint, first)]
+
+
 def is_same(fingerprint: str, first: str) -> bool | None:
     """Return whether two requests are the same; ``None`` without that of the first."""
     return fingerprint == first if first else None

@@ -1,13 +1,21 @@
-"""Calls with an Idempotency-Key in the process that holds them, and calls that repeat one. Pure."""
+"""Calls with an Idempotency-Key in the process that holds them, and those that repeat one. Pure."""
 
 from collections.abc import Callable
 
-from gateway.errors import GatewayError
+from gateway.errors import Conflict, GatewayError, KeyReused
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
-from gateway.requests.idempotency import Fingerprint
+from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
+from gateway.requests.idempotency import Decision, Fingerprint, Found, decide
 from gateway.requests.key_claims import ClaimPosition
-from http1.stream import NullRequestStream
+from gateway.requests.prefer import Terms
+from gateway.requests.recording import Recording
+from gateway.routing.cross_origin import PageAccess
+from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
+from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
+
+_REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
+_DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
 
 
 class KeyedCall:
@@ -35,14 +43,9 @@ class KeyedCall:
         self.fingerprint = ""
         self.call: DetachedCall | None = None
         self.refusal: GatewayError | None = None
-        self._body = body
+        self._body: Fingerprint | None = body
         self._invocation: OnceInvocation | None = None
         self._waiting: list[Callable[[], None]] = []
-
-    @property
-    def may_have_run(self) -> bool:
-        """Whether a worker may have run the call (`OnceInvocation.may_have_run`)."""
-        return self._invocation is not None and self._invocation.may_have_run
 
     def begun(self, call: DetachedCall, invocation: OnceInvocation) -> None:
         """The call is an invocation now."""
@@ -55,16 +58,21 @@ class KeyedCall:
 
     def add(self, data: bytes) -> None:
         """The next bytes of the request's body arrived."""
-        self._body.add(data)
+        if self._body is not None:
+            self._body.add(data)
 
     def complete(self) -> None:
         """The request is complete."""
-        self.fingerprint = self._body.digest()
-        self._wake()
+        body, self._body = self._body, None
+        if body is not None:
+            self.fingerprint = body.digest()
+            self._wake()
 
-    def over(self) -> None:
-        """The call is over, perhaps before its request was complete."""
+    def over(self) -> bool:
+        """The call is over; return whether it may have run (`OnceInvocation.may_have_run`)."""
+        invocation, self._invocation = self._invocation, None
         self._wake()
+        return invocation is None or invocation.may_have_run
 
     def when_known(self, then: Callable[[], None]) -> None:
         """Call ``then`` when it is known what its request is, or that it never will be."""
@@ -85,21 +93,160 @@ class KeyedCall:
             then()
 
 
+class KeyedExchange(FirstExchange):
+    """The client that makes a call with a key."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(
+        self,
+        call: DetachedCall,
+        client: ResponseWriter,
+        windows: Windows,
+        terms: Terms,
+        keyed: KeyedCall,
+    ) -> None:
+        super().__init__(call, client, windows, terms)
+        self._keyed = keyed
+
+    def request_data(self, data: bytes) -> None:
+        """The next bytes of the request body."""
+        self._keyed.add(data)
+        super().request_data(data)
+
+    def request_end(self) -> None:
+        """The request is complete: it can be compared with others."""
+        self._keyed.complete()
+        super().request_end()
+
+
+class RepeatedExchange(ResponseExchange):
+    """A client that repeats a call, and gets the response of the first one."""
+
+    __slots__ = ("_terms",)
+
+    own_lines = b"%b: %b\r\n" % _REPLAYED
+
+    def __init__(
+        self,
+        call: DetachedCall,
+        client: ResponseWriter,
+        windows: Windows,
+        access: PageAccess | None,
+        terms: Terms,
+    ) -> None:
+        super().__init__(call, client, windows, access)
+        self._terms = terms
+
+    def start(self) -> None:
+        """Bring the client what the terms of its own call want."""
+        if not self._terms.is_async:
+            self.begin()
+        elif self._terms.wait_s:
+            self.begin(self._terms.wait_s)
+        else:
+            self._accept()
+
+    def timed_out(self) -> None:
+        """The client has waited for as long as it wanted to."""
+        self._stop()
+        self._accept()
+
+    def _accept(self) -> None:
+        self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
+
+    def _headers(self, recording: Recording, headers: Headers) -> Headers:
+        return [*super()._headers(recording, headers), _REPLAYED]
+
+    def _length(self, recording: Recording) -> int | None:
+        """Return the length that the first client was told: the method is the same."""
+        return recording.body_bytes
+
+    def _send(
+        self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
+    ) -> None:
+        super()._send(status, [*headers, _REPLAYED], body, exposed)
+
+
+class RepeatedCall(NullRequestStream):
+    """A call that repeats the one that its holder has, once its own request is complete."""
+
+    __slots__ = ("_fingerprint", "_keyed", "_make", "_refuse", "_stream")
+
+    def __init__(
+        self,
+        keyed: KeyedCall,
+        fingerprint: str,
+        make: Callable[[DetachedCall], RepeatedExchange],
+        refuse: Callable[[GatewayError], None],
+    ) -> None:
+        """``make`` returns the exchange of its client, ``refuse`` responds with a problem."""
+        self._keyed = keyed
+        self._fingerprint = fingerprint
+        self._make = make
+        self._refuse = refuse
+        self._stream: RepeatedExchange | None = None
+
+    def start(self) -> None:
+        """Decide as soon as it is known what the first request is."""
+        self._keyed.when_known(self._decide)
+
+    def request_broken(self) -> None:
+        """The client left: the first call goes on."""
+        self._keyed.forget(self._decide)
+        if self._stream is not None:
+            self._stream.request_broken()
+
+    def pause_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.resume_writing()
+
+    def _decide(self) -> None:
+        keyed = self._keyed
+        call = keyed.call
+        if call is None:
+            self._refuse(keyed.refusal or Conflict(_DID_NOT_RUN))
+            return
+        # Without a fingerprint its client left before its request was complete.
+        found = Found.RUNNING if keyed.fingerprint else Found.LOST
+        decision = decide(found, self._fingerprint, keyed.fingerprint)
+        if decision is Decision.REFUSE:
+            self._refuse(KeyReused())
+            return
+        try:
+            self._stream = self._make(call)
+            self._stream.start()
+        except GatewayError as error:
+            self._refuse(error)
+
+
 class RepeatedRequest(NullRequestStream):
-    """The request of a call whose key has been claimed: it is read to its end, and not kept.
+    """The request of a call whose key has been claimed: it is read to its end, and not kept."""
 
-    Then ``complete`` is called with its fingerprint, and what it returns gets the events that are
-    still to come; ``left`` is called if the client leaves before.
-    """
-
-    __slots__ = ("_body", "_complete", "_left")
+    __slots__ = ("_body", "_complete", "_is_broken", "_left", "_stream")
 
     def __init__(
         self, body: Fingerprint, complete: Callable[[str], None], left: Callable[[], None]
     ) -> None:
+        """``complete`` is called with the fingerprint, ``left`` if the client leaves before."""
         self._body = body
-        self._complete = complete
+        self._complete: Callable[[str], None] | None = complete
         self._left = left
+        self._stream: RequestStream | None = None
+        self._is_broken = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the client has left: nothing may be sent to it."""
+        return self._is_broken
+
+    def serve(self, stream: RequestStream) -> None:
+        """``stream`` gets the events that are still to come."""
+        self._stream = stream
 
     def request_data(self, data: bytes) -> None:
         """Take the next bytes into account."""
@@ -107,8 +254,22 @@ class RepeatedRequest(NullRequestStream):
 
     def request_end(self) -> None:
         """The request is complete."""
-        self._complete(self._body.digest())
+        complete, self._complete = self._complete, None
+        if complete is not None:
+            complete(self._body.digest())
 
     def request_broken(self) -> None:
         """The client left."""
-        self._left()
+        self._is_broken = True
+        if self._stream is not None:
+            self._stream.request_broken()
+        else:
+            self._left()
+
+    def pause_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.resume_writing()
