@@ -48,6 +48,7 @@ from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.key_claims import KeyClaims
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -403,6 +404,9 @@ class GatewayProcess:
             self._refusals,
             sources(settings.edge),
             self._book,
+            KeyClaims(
+                self._store.claims(settings.requests.retention_s, settings.requests.account_keys)
+            ),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

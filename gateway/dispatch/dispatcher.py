@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.dispatch.detaching import DETACHING, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.rate_limits import RateLimits
@@ -17,11 +18,14 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import route_of
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.key_claims import KeyClaims
+from gateway.requests.keyed import KeyedCall
 from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
@@ -29,6 +33,7 @@ from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import MAX_POLL_S
+from wire.headers import IDEMPOTENCY_KEY
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
@@ -50,6 +55,7 @@ class Dispatcher:
         "_cross_origin",
         "_detaching",
         "_elsewhere",
+        "_keyed",
         "_random",
         "_rates",
         "_read_head",
@@ -68,9 +74,11 @@ class Dispatcher:
         refusals: Refusals,
         sources: Sources,
         book: RequestBook,
+        claims: KeyClaims,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
+        self._keyed = KeyedCalls(claims, book, registry.random, context.process)
         self._context = context
         self._registry = registry
         self._read_head = read_head
@@ -233,42 +241,44 @@ class Dispatcher:
         caller: Caller,
         terms: Terms,
     ) -> RequestStream:
-        """Begin a detached call if it is the first with its key."""
-        detaching, keyed_calls = self._detaching, self._keyed
-        detaching.check(request, head, caller)
+        """Serve a call with an Idempotency-Key: begin it if it is the first."""
+        self._detaching.check(request, head, caller)
         access = None
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             access = self._cross_origin.of_call(caller.version, head)
+        limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
+        call = KeyedRequest(request, client, head, caller, terms, access, limit)
+        ports = KeyedPorts(
+            lambda keyed: self._begin_keyed(call, keyed),
+            lambda error: self._refuse(request, client, error, head, INVOCATION),
+            lambda: self._left(request, head),
+        )
+        return self._keyed.serve(call, ports)
+
+    def _begin_keyed(self, call: KeyedRequest, keyed: KeyedCall) -> RequestStream:
+        """Begin a call that has claimed its key, unless there are too many."""
+        request, client, head, caller = call.request, call.client, call.head, call.caller
+
+        def begin() -> RequestStream:
+            return self._detaching.begin_keyed(
+                call, time.time_ns(), keyed, self._begin_once, self._keyed
+            )
+
+        decision = self._admit(caller)
+        if decision is None:
+            return begin()
+
+        def withdraw() -> None:
+            self._rates.withdraw(caller)
+            self._keyed.end_unbegun(keyed)
 
         def refuse(error: GatewayError) -> None:
+            self._keyed.end_unbegun(keyed)
             self._refuse(request, client, error, head, INVOCATION)
 
-        def begin(keyed: KeyedCall) -> RequestStream:
-            def serve() -> RequestStream:
-                return detaching.begin_keyed(
-                    request, client, head, caller, time.time_ns(), terms, keyed
-                )
-
-            decision = self._admit(caller)
-            if decision is None:
-                return serve()
-            held = HeldCall(left=lambda: self._left(request, head))
-
-            def withdraw() -> None:
-                self._rates.withdraw(caller)
-                keyed_calls.end_unbegun(keyed, ClientLeft())
-
-            def refuse_keyed(error: GatewayError) -> None:
-                refuse(error)
-            held.wait(decision, client, serve, withdraw, refuse_keyed)
-            return held
-
-        return keyed_calls.serve(
-            request,
-            client,
-            KeyedTerms(head, caller, terms, access),
-            KeyedPorts(begin, refuse, lambda: self._left(request, head)),
-        )
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(self._keyed.guarded(keyed, decision), client, begin, withdraw, refuse)
+        return held
 
     def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
         """Return what decides whether a call is accepted, `None` if it is.

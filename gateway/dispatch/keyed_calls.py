@@ -6,11 +6,11 @@ compared, by whoever holds the first call, or its response.
 """
 
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.randomness import Randomness
-from gateway.errors import BodyTooLarge, Conflict, GatewayError, KeyReused, OutcomeUnknown
+from gateway.errors import Conflict, GatewayError, KeyReused, OutcomeUnknown
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
 from gateway.requests.idempotency import Fingerprint, KeyClaim, claim_name, is_same, key_of
@@ -52,17 +52,17 @@ class KeyedRequest(NamedTuple):
         return Fingerprint(self.request, target, self.head.version_id)
 
 
-class KeyedPorts(Protocol):
-    """What becomes of one call."""
+class KeyedPorts(NamedTuple):
+    """What becomes of one call.
 
-    def begin(self, keyed: KeyedCall) -> RequestStream:
-        """It has claimed its key: begin it. Raises `GatewayError`: then it has not begun."""
+    ``begin`` begins a call that has claimed its key, and returns what receives its request; if it
+    raises a `GatewayError`, the call has not begun. ``refuse`` responds with a problem, ``left``
+    records that the client has left before the call was an invocation.
+    """
 
-    def refuse(self, error: GatewayError) -> None:
-        """Respond with a problem."""
-
-    def left(self) -> None:
-        """Its client has left before it was an invocation."""
+    begin: Callable[[KeyedCall], RequestStream]
+    refuse: Callable[[GatewayError], object]
+    left: Callable[[], object]
 
 
 class KeyedCalls:
@@ -104,8 +104,11 @@ class KeyedCalls:
         def serve() -> RequestStream:
             if earlier is not None:
                 return self._repeat(call, keyed.position, earlier, ports)
-            with self.unless_refused(keyed):
+            try:
                 return ports.begin(keyed)
+            except GatewayError:
+                self.end_unbegun(keyed)
+                raise
 
         held.wait(
             self.guarded(keyed, claim()),
@@ -163,7 +166,7 @@ class KeyedCalls:
                 if stream is not None:
                     repeated.serve(stream)
                     return
-            spawn(self._answer_elsewhere(earlier, fingerprint, call, repeated, ports), "repeated")
+            spawn(self._answer_elsewhere(earlier, position, repeated, ports), "repeated-call")
 
         repeated = RepeatedRequest(
             call.fingerprint(), complete, ports.refuse, ports.left, call.max_body_bytes
@@ -175,7 +178,7 @@ class KeyedCalls:
         first_id: str,
         fingerprint: str,
         call: KeyedRequest,
-        refuse: Callable[[GatewayError], None],
+        refuse: Callable[[GatewayError], object],
     ) -> RequestStream | None:
         """Give a client the response of a call that this process holds; `None` if it does not."""
         found = self._book.find(first_id)
@@ -189,3 +192,19 @@ class KeyedCalls:
         repeated = RepeatedCall(keyed, fingerprint, make, refuse)
         repeated.start()
         return repeated
+
+    async def _answer_elsewhere(
+        self,
+        earlier: KeyClaim,
+        position: ClaimPosition,
+        repeated: RepeatedRequest,
+        ports: KeyedPorts,
+    ) -> None:
+        try:
+            if self._claims.is_released(earlier.request_id):
+                await self._claims.release_of(position, earlier.request_id)
+                raise Conflict(DID_NOT_RUN)
+            raise OutcomeUnknown
+        except GatewayError as error:
+            if not repeated.is_broken:
+                ports.refuse(error)

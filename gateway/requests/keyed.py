@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.errors import Conflict, GatewayError, KeyReused
+from gateway.errors import BodyTooLarge, Conflict, GatewayError, KeyReused, OutcomeUnknown
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
 from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
@@ -15,14 +15,14 @@ from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWrit
 from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
 
 _REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
-_DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
+DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
 
 
 class KeyedCall:
     """A call that has claimed its key, or is about to.
 
     ``fingerprint`` is empty until its request is complete. ``call`` is ``None`` until it has begun;
-    ``refusal`` is set if it never will.
+    ``is_refused``: it never will. ``is_free``: nothing ran, and its key is another call's, or soon.
     """
 
     __slots__ = (
@@ -31,8 +31,9 @@ class KeyedCall:
         "_waiting",
         "call",
         "fingerprint",
+        "is_free",
+        "is_refused",
         "position",
-        "refusal",
         "request_id",
     )
 
@@ -42,7 +43,7 @@ class KeyedCall:
         self.position = position
         self.fingerprint = ""
         self.call: DetachedCall | None = None
-        self.refusal: GatewayError | None = None
+        self.is_refused = self.is_free = False
         self._body: Fingerprint | None = body
         self._invocation: OnceInvocation | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -51,9 +52,9 @@ class KeyedCall:
         """The call is an invocation now."""
         self.call, self._invocation = call, invocation
 
-    def refused(self, error: GatewayError) -> None:
+    def refused(self) -> None:
         """It never will be one."""
-        self.refusal = error
+        self.is_refused = self.is_free = True
         self._wake()
 
     def add(self, data: bytes) -> None:
@@ -71,13 +72,15 @@ class KeyedCall:
     def over(self) -> bool:
         """The call is over; return whether it may have run (`OnceInvocation.may_have_run`)."""
         invocation, self._invocation = self._invocation, None
+        self._body = None
+        self.is_free = invocation is not None and not invocation.may_have_run
         self._wake()
-        return invocation is None or invocation.may_have_run
+        return not self.is_free
 
     def when_known(self, then: Callable[[], None]) -> None:
         """Call ``then`` when it is known what its request is, or that it never will be."""
         is_over = self.call is not None and self.call.is_over
-        if self.fingerprint or self.refusal is not None or is_over:
+        if self.fingerprint or self.is_refused or is_over:
             then()
         else:
             self._waiting.append(then)
@@ -178,7 +181,7 @@ class RepeatedCall(NullRequestStream):
         keyed: KeyedCall,
         fingerprint: str,
         make: Callable[[DetachedCall], RepeatedExchange],
-        refuse: Callable[[GatewayError], None],
+        refuse: Callable[[GatewayError], object],
     ) -> None:
         """``make`` returns the exchange of its client, ``refuse`` responds with a problem."""
         self._keyed = keyed
@@ -208,14 +211,14 @@ class RepeatedCall(NullRequestStream):
     def _decide(self) -> None:
         keyed = self._keyed
         call = keyed.call
-        if call is None:
-            self._refuse(keyed.refusal or Conflict(_DID_NOT_RUN))
+        if call is None or keyed.is_free:
+            self._refuse(Conflict(DID_NOT_RUN))
             return
         # Without a fingerprint its client left before its request was complete.
         found = Found.RUNNING if keyed.fingerprint else Found.LOST
         decision = decide(found, self._fingerprint, keyed.fingerprint)
-        if decision is Decision.REFUSE:
-            self._refuse(KeyReused())
+        if decision is not Decision.JOIN:
+            self._refuse(KeyReused() if decision is Decision.REFUSE else OutcomeUnknown())
             return
         try:
             self._stream = self._make(call)
@@ -227,14 +230,34 @@ class RepeatedCall(NullRequestStream):
 class RepeatedRequest(NullRequestStream):
     """The request of a call whose key has been claimed: it is read to its end, and not kept."""
 
-    __slots__ = ("_body", "_complete", "_is_broken", "_left", "_stream")
+    __slots__ = (
+        "_body",
+        "_bytes",
+        "_complete",
+        "_is_broken",
+        "_left",
+        "_max_bytes",
+        "_refuse",
+        "_stream",
+    )
 
     def __init__(
-        self, body: Fingerprint, complete: Callable[[str], None], left: Callable[[], None]
+        self,
+        body: Fingerprint,
+        complete: Callable[[str], None],
+        refuse: Callable[[GatewayError], object],
+        left: Callable[[], object],
+        max_bytes: int,
     ) -> None:
-        """``complete`` is called with the fingerprint, ``left`` if the client leaves before."""
+        """``complete`` is called with the fingerprint, ``left`` if the client leaves before.
+
+        A body of more than ``max_bytes``, if that is not 0, is refused.
+        """
         self._body = body
+        self._bytes = 0
+        self._max_bytes = max_bytes
         self._complete: Callable[[str], None] | None = complete
+        self._refuse = refuse
         self._left = left
         self._stream: RequestStream | None = None
         self._is_broken = False
@@ -250,7 +273,13 @@ class RepeatedRequest(NullRequestStream):
 
     def request_data(self, data: bytes) -> None:
         """Take the next bytes into account."""
+        if self._complete is None:
+            return
         self._body.add(data)
+        self._bytes += len(data)
+        if 0 < self._max_bytes < self._bytes:
+            self._complete = None
+            self._refuse(BodyTooLarge.above(self._max_bytes))
 
     def request_end(self) -> None:
         """The request is complete."""
@@ -263,7 +292,8 @@ class RepeatedRequest(NullRequestStream):
         self._is_broken = True
         if self._stream is not None:
             self._stream.request_broken()
-        else:
+        elif self._complete is not None:
+            self._complete = None
             self._left()
 
     def pause_writing(self) -> None:
