@@ -204,7 +204,7 @@ class KeyedCalls:
             if self._claims.is_released(earlier.request_id):
                 await self._claims.release_of(position, earlier.request_id)
                 raise Conflict(DID_NOT_RUN)
-            raise OutcomeUnknown
+            raise OutcomeUnknown(firstRequestId=earlier.request_id)
         except GatewayError as error:
             if not repeated.is_broken:
                 ports.refuse(error)

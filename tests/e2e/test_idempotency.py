@@ -1,13 +1,6 @@
 """Calls with an Idempotency-Key, through real programs."""
 
-import asyncio
-import json
-
-import httpx
-import pytest
-
-from tests.support.stack import Gateway, Stack, running_at_inference, runs_of, start
-from tests.support.waiting import until
+from tests.support.stack import Stack, runs_of
 
 
 async def test_a_repeated_call_gets_the_response_of_the_first(stack: Stack) -> None:

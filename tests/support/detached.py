@@ -6,9 +6,16 @@ from gateway.errors import Unauthenticated
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import Limits
 from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.key_claims import KeyClaims
 from gateway.routing.admission import Authenticate
 from gateway.routing.cross_origin import CrossOrigin
 from tests.support.recorder import RecordedSpool, Script
+from tests.support.stored_claims import StoredClaims
+
+
+def make_claims(store: StoredClaims | None = None) -> KeyClaims:
+    """Return the claims of keys at a store in memory."""
+    return KeyClaims(store or StoredClaims())
 
 
 def make_book(

@@ -8,8 +8,9 @@ from gateway.errors import Conflict, StoreUnavailable, TooManyKeys
 class StoredClaims:
     """A `gateway.store.interface.ClaimStore`.
 
-    While ``is_away`` nothing is read or written. ``loses_replies``: what is written is, but the
-    caller is not told. ``answers`` is cleared to hold all responses.
+    ``made`` counts the claims that were made. While ``is_away`` nothing is read or written.
+    ``loses_replies``: what is written is, but the caller is not told. ``answers`` is cleared to
+    hold all responses.
     """
 
     def __init__(self) -> None:
@@ -18,7 +19,7 @@ class StoredClaims:
         self.is_away = self.loses_replies = False
         self.answers = asyncio.Event()
         self.answers.set()
-        self._revision = 0
+        self.made = 0
 
     async def make(self, account: str, name: str, document: bytes) -> int:
         await self._answer()
@@ -26,11 +27,11 @@ class StoredClaims:
             raise Conflict
         if len(self.documents) >= self.limit:
             raise TooManyKeys
-        self._revision += 1
-        self.documents[account, name] = document, self._revision
+        self.made += 1
+        self.documents[account, name] = document, self.made
         if self.loses_replies:
             raise StoreUnavailable
-        return self._revision
+        return self.made
 
     async def read(self, account: str, name: str) -> tuple[bytes, int] | None:
         await self._answer()
