@@ -187,7 +187,9 @@ class KeyedCalls:
             return None
 
         def make(first: DetachedCall) -> RepeatedExchange:
-            return RepeatedExchange(first, call.client, self._book, call.access, call.terms)
+            return RepeatedExchange(
+                first, call.client, self._book, call.access, call.terms, call.caller.poll_s
+            )
 
         repeated = RepeatedCall(keyed, fingerprint, make, refuse)
         repeated.start()

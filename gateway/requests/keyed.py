@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from gateway.errors import BodyTooLarge, Conflict, GatewayError, KeyReused, OutcomeUnknown
+from gateway.errors import (
+    BodyTooLarge,
+    Conflict,
+    GatewayError,
+    KeyReused,
+    OutcomeUnknown,
+    PollTimeout,
+)
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
 from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
@@ -14,7 +21,10 @@ from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
 from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
 
-_REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
+REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
+FINGERPRINT = "fingerprint"
+"""What is stored with a response beside itself: a member of `DetachedCall.extra`."""
+_STILL_RUNS = "the first call with this Idempotency-Key waits or runs still"
 DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
 
 
@@ -67,6 +77,8 @@ class KeyedCall:
         body, self._body = self._body, None
         if body is not None:
             self.fingerprint = body.digest()
+            if self.call is not None:
+                self.call.extra = {FINGERPRINT: self.fingerprint}
             self._wake()
 
     def over(self) -> bool:
@@ -126,9 +138,9 @@ class KeyedExchange(FirstExchange):
 class RepeatedExchange(ResponseExchange):
     """A client that repeats a call, and gets the response of the first one."""
 
-    __slots__ = ("_terms",)
+    __slots__ = ("_poll_s", "_terms")
 
-    own_lines = b"%b: %b\r\n" % _REPLAYED
+    own_lines = b"%b: %b\r\n" % REPLAYED
 
     def __init__(
         self,
@@ -137,14 +149,17 @@ class RepeatedExchange(ResponseExchange):
         windows: Windows,
         access: PageAccess | None,
         terms: Terms,
+        poll_s: int,
     ) -> None:
+        """``poll_s`` is how long the client waits for the response head, in seconds."""
         super().__init__(call, client, windows, access)
         self._terms = terms
+        self._poll_s = poll_s
 
     def start(self) -> None:
         """Bring the client what the terms of its own call want."""
         if not self._terms.is_async:
-            self.begin()
+            self.begin(self._poll_s)
         elif self._terms.wait_s:
             self.begin(self._terms.wait_s)
         else:
@@ -153,13 +168,16 @@ class RepeatedExchange(ResponseExchange):
     def timed_out(self) -> None:
         """The client has waited for as long as it wanted to."""
         self._stop()
-        self._accept()
+        if self._terms.is_async:
+            self._accept()
+        else:
+            self.send_problem(PollTimeout.of(self._poll_s, _STILL_RUNS, 1))
 
     def _accept(self) -> None:
         self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
 
     def _headers(self, recording: Recording, headers: Headers) -> Headers:
-        return [*super()._headers(recording, headers), _REPLAYED]
+        return [*super()._headers(recording, headers), REPLAYED]
 
     def _length(self, recording: Recording) -> int | None:
         """Return the length that the first client was told: the method is the same."""
@@ -168,7 +186,7 @@ class RepeatedExchange(ResponseExchange):
     def _send(
         self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
     ) -> None:
-        super()._send(status, [*headers, _REPLAYED], body, exposed)
+        super()._send(status, [*headers, REPLAYED], body, exposed)
 
 
 class RepeatedCall(NullRequestStream):
