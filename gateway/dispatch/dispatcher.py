@@ -24,7 +24,6 @@ from gateway.invocation.websocket import WebSocketInvocation
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import route_of
 from gateway.requests.exchanges import REQUESTS_PATH
-from gateway.requests.key_claims import KeyClaims
 from gateway.requests.keyed import KeyedCall
 from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
@@ -74,11 +73,11 @@ class Dispatcher:
         refusals: Refusals,
         sources: Sources,
         book: RequestBook,
-        claims: KeyClaims,
+        keyed: KeyedCalls,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
-        self._keyed = KeyedCalls(claims, book, registry.random, context.process)
+        self._keyed = keyed
         self._context = context
         self._registry = registry
         self._read_head = read_head

@@ -6,13 +6,17 @@ compared, by whoever holds the first call, or its response.
 """
 
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import NamedTuple
 
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.randomness import Randomness
-from gateway.errors import Conflict, GatewayError, KeyReused, OutcomeUnknown
+from gateway.dispatch.responses import send_problem
+from gateway.errors import Conflict, GatewayError, KeyReused
+from gateway.requests.asked import Asked
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
+from gateway.requests.forwarding import Forwarder
 from gateway.requests.idempotency import Fingerprint, KeyClaim, claim_name, is_same, key_of
 from gateway.requests.key_claims import ClaimPosition, KeyClaims
 from gateway.requests.keyed import (
@@ -23,12 +27,19 @@ from gateway.requests.keyed import (
     RepeatedRequest,
 )
 from gateway.requests.prefer import Terms
+from gateway.requests.repeated_stored import RepeatedFromStore
+from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import Request, RequestStream, ResponseWriter
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
+from wire.headers import NVCF_SENT_TARGET
 from wire.ids import process_of, request_id
+
+Refuse = Callable[[GatewayError], object]
+"""Responds with a problem."""
+_NO_PAGE = PageAccess(None, None, replaces=False)
 
 
 class KeyedRequest(NamedTuple):
@@ -61,21 +72,19 @@ class KeyedPorts(NamedTuple):
     """
 
     begin: Callable[[KeyedCall], RequestStream]
-    refuse: Callable[[GatewayError], object]
+    refuse: Refuse
     left: Callable[[], object]
 
 
 class KeyedCalls:
     """The calls with keys of one process."""
 
-    def __init__(
-        self, claims: KeyClaims, book: RequestBook, random: Randomness, process: int
-    ) -> None:
-        """``process`` is the number of the process (`wire.ids`)."""
+    def __init__(self, claims: KeyClaims, book: RequestBook, forwarder: Forwarder) -> None:
         self._claims = claims
         self._book = book
-        self._random = random
-        self._process = process
+        self._forwarder = forwarder
+        self._random = Randomness()
+        self._process = forwarder.process
         # Those that have not begun: their claims are under way, or they wait for a rate limit.
         self._unbegun: dict[str, KeyedCall] = {}
 
@@ -157,56 +166,97 @@ class KeyedCalls:
     def _repeat(
         self, call: KeyedRequest, position: ClaimPosition, earlier: KeyClaim, ports: KeyedPorts
     ) -> RepeatedRequest:
+        first_id = earlier.request_id
+
         def complete(fingerprint: str) -> None:
             if is_same(fingerprint, earlier.fingerprint) is False:
                 ports.refuse(KeyReused())
                 return
-            if process_of(earlier.request_id) == self._process:
-                stream = self.answer(earlier.request_id, fingerprint, call, ports.refuse)
-                if stream is not None:
-                    repeated.serve(stream)
-                    return
-            spawn(self._answer_elsewhere(earlier, position, repeated, ports), "repeated-call")
+            asked = Repetition(
+                first_id, position, fingerprint, call.terms, call.caller.poll_s, call.access
+            )
+            if process_of(first_id) == self._process:
+                stream = self._serve_here(asked, call.request, call.client, ports.refuse)
+            else:
+                stream = self._forward(asked, call)
+            repeated.serve(stream)
 
         repeated = RepeatedRequest(
             call.fingerprint(), complete, ports.refuse, ports.left, call.max_body_bytes
         )
         return repeated
 
-    def answer(
-        self,
-        first_id: str,
-        fingerprint: str,
-        call: KeyedRequest,
-        refuse: Callable[[GatewayError], object],
-    ) -> RequestStream | None:
-        """Give a client the response of a call that this process holds; `None` if it does not."""
-        found = self._book.find(first_id)
-        keyed = self._unbegun.get(first_id) if found is None else found.keyed
-        if keyed is None or keyed.position.account != call.caller.account:
-            return None
+    def _serve_here(
+        self, asked: Repetition, request: Request, client: ResponseWriter, refuse: Refuse
+    ) -> RequestStream:
+        """Give a client the response of a call that this process holds, or has held."""
+        first = self._book.find(asked.first_id)
+        keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
+        if keyed is None:
+            if not self._claims.is_released(asked.first_id):
+                return self._serve_stored(asked, request, client)
+            # Its claim is there still: it could not be released, or was written late.
+            spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
+            refuse(Conflict(DID_NOT_RUN))
+            return IGNORED
 
         def make(first: DetachedCall) -> RepeatedExchange:
-            return RepeatedExchange(
-                first, call.client, self._book, call.access, call.terms, call.caller.poll_s
-            )
+            return RepeatedExchange(first, client, self._book, asked)
 
-        repeated = RepeatedCall(keyed, fingerprint, make, refuse)
+        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse)
         repeated.start()
         return repeated
 
-    async def _answer_elsewhere(
-        self,
-        earlier: KeyClaim,
-        position: ClaimPosition,
-        repeated: RepeatedRequest,
-        ports: KeyedPorts,
-    ) -> None:
-        try:
-            if self._claims.is_released(earlier.request_id):
-                await self._claims.release_of(position, earlier.request_id)
-                raise Conflict(DID_NOT_RUN)
-            raise OutcomeUnknown(firstRequestId=earlier.request_id)
-        except GatewayError as error:
-            if not repeated.is_broken:
-                ports.refuse(error)
+    def _serve_stored(
+        self, asked: Repetition, request: Request, client: ResponseWriter
+    ) -> RequestStream:
+        stored = RepeatedFromStore(
+            Asked(
+                request,
+                asked.first_id,
+                b"response",
+                asked.access or _NO_PAGE,
+                asked.poll_s,
+                b"",
+                _may_see,
+                _not_counted,
+            ),
+            client,
+            self._book.responses,
+            _never,
+        )
+        stored.fingerprint = asked.fingerprint
+        return stored
+
+    def _forward(self, asked: Repetition, call: KeyedRequest) -> RequestStream:
+        """Ask the process that holds the first call."""
+        client, request = call.client, call.request
+        return self._forwarder.serve(
+            forwarded_request(asked, request),
+            client if asked.access is None else PageWriter(client, asked.access),
+            process_of(asked.first_id),
+            asked.poll_s,
+            lambda: self._serve_stored(asked, request, client),
+        )
+
+    def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
+        """Serve what `forwarded_request` of another process has made. Raises `NotFound`."""
+        asked = repetition_of(request)
+        sent = copy(request)
+        sent.target = request.values.get(NVCF_SENT_TARGET, request.target)
+        return self._serve_here(
+            asked, sent, client, lambda error: send_problem(sent, client, error)
+        )
+
+
+def _may_see(*_of_call: str) -> bool:
+    """Whoever has found the claim of a call is of its account."""
+    return True
+
+
+def _not_counted(_request: Request, _status: int) -> None:
+    """A repeated call is counted with its refusals only."""
+
+
+async def _never(process: int) -> bool:  # noqa: ARG001  it does not matter here
+    return False

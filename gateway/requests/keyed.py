@@ -17,7 +17,7 @@ from gateway.requests.idempotency import Decision, Fingerprint, Found, decide
 from gateway.requests.key_claims import ClaimPosition
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording
-from gateway.routing.cross_origin import PageAccess
+from gateway.requests.repetition import Repetition
 from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
 from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
 
@@ -138,7 +138,7 @@ class KeyedExchange(FirstExchange):
 class RepeatedExchange(ResponseExchange):
     """A client that repeats a call, and gets the response of the first one."""
 
-    __slots__ = ("_poll_s", "_terms")
+    __slots__ = ("_asked",)
 
     own_lines = b"%b: %b\r\n" % REPLAYED
 
@@ -147,31 +147,28 @@ class RepeatedExchange(ResponseExchange):
         call: DetachedCall,
         client: ResponseWriter,
         windows: Windows,
-        access: PageAccess | None,
-        terms: Terms,
-        poll_s: int,
+        asked: Repetition,
     ) -> None:
-        """``poll_s`` is how long the client waits for the response head, in seconds."""
-        super().__init__(call, client, windows, access)
-        self._terms = terms
-        self._poll_s = poll_s
+        super().__init__(call, client, windows, asked.access)
+        self._asked = asked
 
     def start(self) -> None:
         """Bring the client what the terms of its own call want."""
-        if not self._terms.is_async:
-            self.begin(self._poll_s)
-        elif self._terms.wait_s:
-            self.begin(self._terms.wait_s)
+        terms = self._asked.terms
+        if not terms.is_async:
+            self.begin(self._asked.poll_s)
+        elif terms.wait_s:
+            self.begin(terms.wait_s)
         else:
             self._accept()
 
     def timed_out(self) -> None:
         """The client has waited for as long as it wanted to."""
         self._stop()
-        if self._terms.is_async:
+        if self._asked.terms.is_async:
             self._accept()
         else:
-            self.send_problem(PollTimeout.of(self._poll_s, _STILL_RUNS, 1))
+            self.send_problem(PollTimeout.of(self._asked.poll_s, _STILL_RUNS, 1))
 
     def _accept(self) -> None:
         self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])

@@ -30,7 +30,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
-from tests.support.detached import make_book, make_claims, make_endpoint
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -118,7 +118,7 @@ def dispatcher(
         Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
         make_book(),
-        make_claims(),
+        make_keyed_calls(make_book()),
     )
 
 

@@ -1,6 +1,8 @@
 """Calls with an Idempotency-Key at one process: claims, repeated calls, and what frees a key."""
 
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
 from gateway.invocation.machine import Invocation
+from gateway.objects.interface import ObjectStore
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -29,7 +32,8 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from queueing.interface import QueueFull, RunDecision
 from runtime.metrics import MetricRegistry
-from tests.support.detached import make_book, make_claims, make_endpoint
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
+from tests.support.objects import local_objects
 from tests.support.recorder import (
     RecordedPost,
     RecordedQueue,
@@ -39,7 +43,7 @@ from tests.support.recorder import (
 )
 from tests.support.stored_claims import StoredClaims
 from tests.support.stored_numbers import StoredNumbers
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
 FUNCTION = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -85,8 +89,8 @@ class Caller:
 class Process:
     """A dispatcher with its queue and the store's claims."""
 
-    def __init__(self, store: StoredClaims | None = None) -> None:
-        self.store = store or StoredClaims()
+    def __init__(self, objects: ObjectStore) -> None:
+        self.store = StoredClaims()
         self.queue = RecordedQueue(Script())
         model = ReadModel()
         rate = RateLimitPolicy(rate="1-M")
@@ -114,6 +118,7 @@ class Process:
             attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)
         )
         self.live = registry.live
+        self.book = book = make_book(objects=objects)
         self.dispatch = Dispatcher(
             context,
             registry,
@@ -122,8 +127,8 @@ class Process:
             endpoints,
             Refusals(metrics, None, admission.key_id_of),
             Sources([], trusts_unix=False),
-            make_book(),
-            make_claims(self.store),
+            book,
+            make_keyed_calls(book, self.store),
         )
 
     def call(self, key: bytes = b"k", function_id: str = FUNCTION) -> Caller:
@@ -134,6 +139,24 @@ class Process:
         """Wait until so many calls have begun; return the last one."""
         await until(lambda: len(self.live) == count, what="calls that have begun")
         return list(self.live.values())[-1]
+
+
+@pytest.fixture
+async def objects(tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    """An object store for the responses."""
+    store = local_objects(tmp_path)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def process(objects: ObjectStore) -> AsyncIterator[Process]:
+    process = Process(objects)
+    yield process
+    for invocation in list(process.live.values()):
+        invocation.shut_down()
+    await process.book.wait_settled(PATIENCE_S)
 
 
 def _authenticate(authorization: bytes | None, now: float) -> Principal:
@@ -149,8 +172,9 @@ def respond(invocation: Invocation, body: bytes = b"done") -> None:
     invocation.response_end()
 
 
-async def test_calls_with_one_key_become_one_invocation_whose_response_all_get() -> None:
-    process = Process()
+async def test_calls_with_one_key_become_one_invocation_whose_response_all_get(
+    process: Process,
+) -> None:
     callers = [process.call() for _ in range(3)]
     invocation = await process.begun()
     for caller in callers:
@@ -168,8 +192,9 @@ async def test_calls_with_one_key_become_one_invocation_whose_response_all_get()
     assert len(process.queue.envelopes) == 1
 
 
-async def test_another_request_is_refused_also_while_the_first_is_incomplete() -> None:
-    process = Process()
+async def test_another_request_is_refused_also_while_the_first_is_incomplete(
+    process: Process,
+) -> None:
     first = process.call()
     await process.begun()
     other = process.call(b'"k"').send(b"abd")
@@ -183,16 +208,18 @@ async def test_another_request_is_refused_also_while_the_first_is_incomplete() -
     assert same.writer.sent == b"done"
 
 
-async def test_a_key_is_free_again_after_a_refusal() -> None:
-    process = Process()
+async def test_a_key_is_free_again_after_a_refusal(
+    process: Process,
+) -> None:
     one, other = process.call(b"a", RATED).send(), process.call(b"b", RATED).send()
     await until(lambda: other.writer.over, what="the rate limit's refusal")
     assert (one.status, other.status) == (0, 429)
     await until(lambda: len(process.store.documents) == 1, what="the release")
 
 
-async def test_a_key_is_free_again_if_the_queue_refused_the_call() -> None:
-    process = Process()
+async def test_a_key_is_free_again_if_the_queue_refused_the_call(
+    process: Process,
+) -> None:
     first = process.call().send()
     invocation = await process.begun()
     await until(lambda: len(process.queue.envelopes), what="the publish")
@@ -205,8 +232,9 @@ async def test_a_key_is_free_again_if_the_queue_refused_the_call() -> None:
     assert second.status == 200
 
 
-async def test_a_key_stays_taken_by_a_call_that_may_have_run() -> None:
-    process = Process()
+async def test_a_key_stays_taken_by_a_call_that_may_have_run(
+    process: Process,
+) -> None:
     first = process.call().send()
     invocation = await process.begun()
     await until(lambda: len(process.queue.envelopes), what="the publish")
@@ -220,10 +248,9 @@ async def test_a_key_stays_taken_by_a_call_that_may_have_run() -> None:
     assert len(process.queue.envelopes) == 1
 
 
-async def test_a_call_goes_on_without_its_client_and_a_client_that_repeats_it_gets_the_rest() -> (
-    None
-):
-    process = Process()
+async def test_a_call_goes_on_without_its_client_and_a_client_that_repeats_it_gets_the_rest(
+    process: Process,
+) -> None:
     first = process.call().send()
     invocation = await process.begun()
     await until(lambda: len(process.queue.envelopes), what="the publish")
@@ -234,8 +261,9 @@ async def test_a_call_goes_on_without_its_client_and_a_client_that_repeats_it_ge
     assert again.writer.sent == b"done"
 
 
-async def test_a_client_that_leaves_early_takes_no_key() -> None:
-    process = Process()
+async def test_a_client_that_leaves_early_takes_no_key(
+    process: Process,
+) -> None:
     process.store.answers.clear()
     process.call().stream.request_broken()
     process.store.answers.set()
@@ -248,8 +276,7 @@ async def test_a_client_that_leaves_early_takes_no_key() -> None:
 
 
 @pytest.mark.parametrize("loses_replies", [False, True])
-async def test_nothing_runs_without_the_store(loses_replies: bool) -> None:
-    process = Process()
+async def test_nothing_runs_without_the_store(process: Process, loses_replies: bool) -> None:
     process.store.is_away = not loses_replies
     process.store.loses_replies = loses_replies
     refused = process.call().send()
@@ -258,9 +285,10 @@ async def test_nothing_runs_without_the_store(loses_replies: bool) -> None:
     assert process.queue.envelopes == []
 
 
-async def test_a_key_whose_holder_is_unknown_is_never_run_again() -> None:
-    process = Process()
-    lost = Process()
+async def test_a_key_whose_holder_is_unknown_is_never_run_again(
+    process: Process, objects: ObjectStore
+) -> None:
+    lost = Process(objects)
     first = lost.call().send()
     await lost.begun()
     process.store.documents = lost.store.documents
