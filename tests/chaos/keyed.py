@@ -36,11 +36,11 @@ STORE = "store"
 SHARED = "gateway-1"
 """It has two processes, one of which may be killed alone."""
 LEASE_S = 1.0
-GAP_S = 1.5
+GAP_S = 1.2
 """Mean time between two faults."""
 DEAD_S = 0.8
 """A killed part is started again after at most this time."""
-STORE_EVERY = 8
+STORE_EVERY = 5
 """Every so many faults hit the server of store and queues."""
 FINAL_AT_ONCE = 8
 """Keys that are sent at the same time in the end."""
@@ -208,6 +208,7 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
         if ran.get(attempt.call.key, attempt.call.number) == attempt.call.number:
             last.setdefault(attempt.call.key, attempt)
     await asyncio.gather(*(_send_finally(clients, one, turns) for one in last.values()))
+    await clients.close()
     return KeyedHistory(clients.attempts, world.runs(), faults, GATEWAYS, (STORE,))
 
 

@@ -113,6 +113,12 @@ class KeyedClients:
         self._urls = urls
         self._headers = headers
         self._prefix = prefix
+        # No connection is kept: a call on one that a killed gateway had would fail for that alone.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(timeout=None, limits=limits)
+
+    async def close(self) -> None:
+        await self._client.aclose()
 
     async def attempt(self, planned: PlannedAttempt, *, is_final: bool = False) -> Attempt:
         """Send one request and wait for its end."""
@@ -130,12 +136,11 @@ class KeyedClients:
         wait_s = GIVE_UP_S if planned.leaves_s is None else planned.leaves_s
         try:
             async with asyncio.timeout(wait_s):
-                async with httpx.AsyncClient(timeout=None) as client:
-                    response = await client.post(
-                        self._urls[planned.gateway] + call.target,
-                        headers=headers,
-                        content=call.body,
-                    )
+                response = await self._client.post(
+                    self._urls[planned.gateway] + call.target,
+                    headers=headers,
+                    content=call.body,
+                )
             end = Ended.WHOLE
         except TimeoutError:
             end = Ended.GAVE_UP if planned.leaves_s is None else Ended.LEFT
