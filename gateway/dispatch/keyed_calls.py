@@ -17,8 +17,15 @@ from gateway.requests.asked import Asked
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
 from gateway.requests.forwarding import Forwarder
-from gateway.requests.idempotency import Fingerprint, KeyClaim, claim_name, is_same, key_of
-from gateway.requests.key_claims import ClaimPosition, KeyClaims
+from gateway.requests.idempotency import (
+    ClaimPosition,
+    Fingerprint,
+    KeyClaim,
+    claim_name,
+    is_same,
+    key_of,
+)
+from gateway.requests.key_claims import KeyClaims
 from gateway.requests.keyed import (
     DID_NOT_RUN,
     KeyedCall,

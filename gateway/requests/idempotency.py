@@ -66,6 +66,13 @@ def claim_name(account: str, function_id: str, key: bytes) -> str:
     return sha256(_joined([account.encode(), function_id.encode(), key])).hexdigest()
 
 
+class ClaimPosition(NamedTuple):
+    """Where the claim of a key is: its account, and its name there."""
+
+    account: str
+    name: str
+
+
 class Fingerprint:
     """Computes the digest of one request while its body arrives.
 

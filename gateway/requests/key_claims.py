@@ -7,10 +7,9 @@ repeats the call finds it. Only what certainly did not run, and will not, releas
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import NamedTuple
 
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.requests.idempotency import KeyClaim
+from gateway.requests.idempotency import ClaimPosition, KeyClaim
 from gateway.store.interface import ClaimStore
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -26,13 +25,6 @@ _ATTEMPTS = 5
 """A claim may be released or expire between two looks."""
 
 _log = logging.getLogger("gateway.requests")
-
-
-class ClaimPosition(NamedTuple):
-    """Where the claim of a key is: its account, and its name there."""
-
-    account: str
-    name: str
 
 
 class KeyClaims:

@@ -13,8 +13,7 @@ from gateway.errors import (
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
 from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
-from gateway.requests.idempotency import Decision, Fingerprint, Found, decide
-from gateway.requests.key_claims import ClaimPosition
+from gateway.requests.idempotency import ClaimPosition, Decision, Fingerprint, Found, decide
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording
 from gateway.requests.repetition import Repetition

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from gateway.errors import NotFound
-from gateway.requests.key_claims import ClaimPosition
+from gateway.requests.idempotency import ClaimPosition
 from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.call_head import poll_seconds
 from gateway.routing.cross_origin import PageAccess

@@ -1,4 +1,4 @@
-"""A few seconds of calls with keys while parts are killed (`tests.chaos.keyed`), with fixed seeds."""
+"""Calls with keys while parts are killed: a few seconds of `tests.chaos.keyed`, of fixed seeds."""
 
 import pytest
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from gateway.errors import StoreUnavailable, TooManyKeys
-from gateway.requests.idempotency import KeyClaim
-from gateway.requests.key_claims import ClaimPosition, KeyClaims
+from gateway.requests.idempotency import ClaimPosition, KeyClaim
+from gateway.requests.key_claims import KeyClaims
 from runtime.tasks import spawn
 from tests.support.stored_claims import StoredClaims
 from tests.support.waiting import until
