@@ -5,10 +5,10 @@
                          ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
-                         UpgradeRequired 426
-        PlatformFault    WorkerLost 502 · WorkerSilent 504 · StoreUnavailable 503
-                         TooManyBodies 503 · TooManyTransfers 503 · Starting 503
-                         Draining 503 · PollTimeout 504 · Overloaded 429
+                         KeyReused 422 · UpgradeRequired 426 · TooManyKeys 429
+        PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · WorkerSilent 504
+                         StoreUnavailable 503 · TooManyBodies 503 · TooManyTransfers 503
+                         Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -138,6 +138,25 @@ class Conflict(ClientFault):
     summary = "Another call changed the resource; read it and retry"
 
 
+class KeyReused(ClientFault):
+    """The call's Idempotency-Key belongs to another request."""
+
+    status = 422
+    kind = "idempotency-key-reused"
+    reason = "idempotency_key_reused"
+    summary = "This Idempotency-Key was sent with another request: send a new key"
+
+
+class TooManyKeys(ClientFault):
+    """The account has as many Idempotency-Keys as it may."""
+
+    status = 429
+    kind = "too-many-keys"
+    reason = "too_many_keys"
+    summary = "The account has sent as many Idempotency-Keys as are kept: see requests.account_keys"
+    always = (NO_RETRY,)
+
+
 class UploadTimeout(ClientFault):
     """The body flowed for as long as a whole invocation may last, and is not complete."""
 
@@ -219,6 +238,18 @@ class WorkerSilent(PlatformFault):
     kind = "worker-silent"
     reason = "worker_lost"
     summary = "The worker did not acknowledge the status request"
+
+
+class OutcomeUnknown(PlatformFault):
+    """The process that held the first call with this Idempotency-Key is lost."""
+
+    status = 502
+    kind = "outcome-unknown"
+    reason = "outcome_unknown"
+    summary = (
+        "The gateway process that held the call with this Idempotency-Key is lost: the call may "
+        "have run, and is not run again; send a new key to run it once more"
+    )
     always = (NO_RETRY,)
 
 

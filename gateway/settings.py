@@ -162,6 +162,9 @@ class RequestsSettings(Section):
     detached calls get 429. 0: no limit."""
     max_calls: Count = 20_000
     """Detached calls that a process holds; a further one gets 503."""
+    account_keys: Count = 100_000
+    """Idempotency-Keys of an account that are kept at a time, each for retention_s; a further one
+    gets 429. On NATS this is fixed when the account sends its first key."""
 
 
 class WebSocketSettings(Section):

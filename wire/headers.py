@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 CONTENT_TYPE = b"content-type"
+CONTENT_ENCODING = b"content-encoding"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
@@ -25,6 +26,17 @@ X_FORWARDED_FOR = b"x-forwarded-for"
 X_FORWARDED_HOST = b"x-forwarded-host"
 X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
+
+IDEMPOTENCY_KEY = b"idempotency-key"
+IDEMPOTENT_REPLAYED = b"idempotent-replayed"
+"""``true``: the response is that of an earlier call with the same key."""
+NVCF_CLAIM = b"nvcf-claim"
+"""From one gateway process to another that holds a call: account and name of the call's claim."""
+NVCF_FINGERPRINT = b"nvcf-fingerprint"
+"""With it: the fingerprint of a request that repeats the call."""
+NVCF_SENT_TARGET = b"nvcf-sent-target"
+"""With it: the target of that request."""
+NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
@@ -50,7 +62,9 @@ NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
-``never``, no method: the request was sent to an inference server before, over a channel."""
+``never``, no method: the request was sent to an inference server before, over a channel, or is run
+once only. ``once``, which is the last header then: a worker asks before the first run too."""
+ONCE = (NVCF_ALLOW_RERUN, b"once")
 NVCF_POLLED = b"nvcf-polled"
 """In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
 for polls (`docs/wire.md` §8.8)."""
@@ -74,6 +88,9 @@ NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
+NVCF_UNRUN = b"nvcf-unrun"
+"""In place of the question: the worker was told to run the request, which is run once, and gives it
+back without having begun."""
 
 NVCF_CHANNEL_CALL = b"nvcf-channel-call"
 """On an attach call with the key of a channel: the number of the call (`docs/wire.md` §20)."""

@@ -26,8 +26,8 @@ from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.compat.call import Compat, CompatPorts
 from worker_agent.job.context import Attach, Context, Inference
-from worker_agent.job.machine import Job
-from worker_agent.job.request import PlatformHeaders, window_left_s
+from worker_agent.job.machine import UNRUN_AGAIN_S, Job
+from worker_agent.job.request import PlatformHeaders, is_run_once, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
@@ -223,6 +223,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
+            and not is_run_once(envelope)
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
@@ -407,6 +408,9 @@ class JobRunner:
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
+        elif decision is RunDecision.RUN and is_run_once(envelope):
+            lease.nak(UNRUN_AGAIN_S)
+            spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
         elif decision is RunDecision.RUN:
             lease.nak()
         elif decision is RunDecision.LATER:
@@ -594,6 +598,10 @@ class JobRunner:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
+        elif job.outcome is Outcome.HANDED_BACK:
+            if is_run_once(job.envelope) and self._context is not None:
+                gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)
+                spawn(gave_back, "unrun-report")
         elif job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
         elif job.outcome is Outcome.LATE:

@@ -409,6 +409,7 @@ class GatewayProcess:
             self._refusals,
             sources(settings.edge),
             self._detached.book,
+            self._detached.keyed,
             polling if is_invoked else None,
             partial(self._objects.find_assets, target_uri),
         )

@@ -4,6 +4,7 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.app.options import request_limits
+from gateway.dispatch.keyed_calls import KeyedCalls
 from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
@@ -15,8 +16,10 @@ from gateway.requests.events import WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
+from gateway.requests.key_claims import KeyClaims
 from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.requests.polls import Polls
+from gateway.requests.repetition import REPETITIONS_PATH
 from gateway.requests.stored import StoredResponses
 from gateway.settings import GatewaySettings
 from gateway.store.records import Store
@@ -30,7 +33,7 @@ SETTLE_S = 20.0
 
 
 class RequestParts:
-    """``book`` are the detached calls, ``holders`` the other processes."""
+    """``book`` are the detached calls, ``keyed`` those with keys; ``holders``: other processes."""
 
     def __init__(
         self,
@@ -52,6 +55,9 @@ class RequestParts:
         self.holders = Holders(bus, store, settings.queue.region, process)
         self.forwarder = Forwarder(self.holders, self.book)
         self.forwarded = ForwardedRequests(self.holders.secret)
+        claims = store.claims(settings.requests.retention_s, settings.requests.account_keys)
+        self.keyed = KeyedCalls(KeyClaims(claims), self.book, self.forwarder)
+        self.forwarded.add(REPETITIONS_PATH, self.keyed.serve_forwarded)
 
     def endpoint(
         self,

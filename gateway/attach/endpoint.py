@@ -12,6 +12,7 @@ from gateway.attach.faults import FAULTS
 from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, Unauthenticated
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.states import PENDING, QUEUED, SENT
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from queueing.interface import RunDecision
@@ -28,6 +29,7 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UNRUN,
     NVCF_UPGRADED,
 )
 
@@ -152,8 +154,8 @@ class AttachEndpoint:
     def serve_run(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Say whether a worker may run a request that was delivered again (`docs/wire.md` §5.5).
 
-        Or learn that a worker has dropped one as late. The response has no body: what is not known
-        here is over. Raises `MethodNotAllowed`.
+        Or learn that a worker has dropped one as late, or given it back. The response has no body:
+        what is not known here is over. Raises `MethodNotAllowed`.
         """
         if request.method != b"POST":
             raise MethodNotAllowed(headers=[(b"allow", b"POST")])
@@ -170,6 +172,9 @@ class AttachEndpoint:
         ):
             if headers.get(NVCF_LATE) == b"1":
                 invocation.dropped_late(int(deliveries))
+            elif headers.get(NVCF_UNRUN) == b"1":
+                if isinstance(invocation, OnceInvocation):
+                    invocation.gave_back(int(deliveries))
             else:
                 is_running = headers.get(NVCF_RUNNING) == b"1"
                 decision = invocation.run_requested(int(deliveries), is_running=is_running)

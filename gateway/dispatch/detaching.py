@@ -3,23 +3,30 @@
 from collections.abc import Callable
 from copy import copy
 
+from gateway.dispatch.keyed_calls import KeyedCalls, KeyedRequest
 from gateway.errors import BodyTooLarge
+from gateway.invocation.context import Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.upload import smaller_limit
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
 from gateway.requests.errors import NotDetachable
 from gateway.requests.exchanges import FirstExchange
+from gateway.requests.keyed import KeyedCall, KeyedExchange
 from gateway.requests.prefer import Terms, detached_headers
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from http1.stream import Request, ResponseWriter
 from wire.deadlines import MAX_POLL_S
-from wire.headers import NVCF_DETACH, PREFER
+from wire.headers import IDEMPOTENCY_KEY, NVCF_DETACH, PREFER
+from wire.ids import RequestId
 
-DETACHING = frozenset({PREFER, NVCF_DETACH})
+DETACHING = frozenset({PREFER, NVCF_DETACH, IDEMPOTENCY_KEY})
 """Headers with which a call may ask to outlive its connection."""
 
+BeginOnce = Callable[[Request, ResponseWriter, CallHead, Caller, Ticket], OnceInvocation]
+"""Begins the invocation of an admitted call that is run at most once."""
 Begin = Callable[[Request, ResponseWriter, CallHead, Caller, int], Invocation]
 """Begins the invocation of an admitted call; the last argument is Unix time in ns."""
 
@@ -63,6 +70,34 @@ class Detaching:
         exchange.start()
         return exchange
 
+    def begin_keyed(
+        self,
+        call: KeyedRequest,
+        now_ns: int,
+        keyed: KeyedCall,
+        begin_once: BeginOnce,
+        calls: KeyedCalls,
+    ) -> FirstExchange:
+        """Begin an admitted call that has claimed its key, as `begin`.
+
+        Unless its client has asked for more, its poll window is the client's, as if attached.
+        """
+        request, caller, terms = call.request, call.caller, call.terms
+        is_detached = terms.is_async or NVCF_DETACH in request.values
+        window_s = MAX_POLL_S if is_detached else caller.poll_s
+        detached = self.book.make(caller.account, call.client, "keyed", now_ns * 1e-9)
+        inner = _inner(request, terms, window_s)
+        ticket = Ticket(RequestId(keyed.request_id), now_ns)
+        caller = caller._replace(poll_s=window_s)
+        invocation = begin_once(inner, detached, call.head, caller, ticket)
+        detached.begins(invocation)
+        keyed.begun(detached, invocation)
+        calls.begun(keyed, detached)
+        self.book.add(detached)
+        exchange = KeyedExchange(detached, call.client, self.book, terms, keyed)
+        exchange.start()
+        return exchange
+
     def begin_call(
         self,
         call: DetachedCall,
@@ -73,11 +108,17 @@ class Detaching:
         terms: Terms,
     ) -> None:
         """Begin the invocation of ``call``, with a window as long as there is one."""
-        inner = copy(request)
-        inner.headers = detached_headers(request.headers, terms, MAX_POLL_S)
-        inner.values = dict(inner.headers)
-        inner.known = None
+        inner = _inner(request, terms, MAX_POLL_S)
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
         invocation.detached = call.kind
         call.begins(invocation)
         self.book.add(call)
+
+
+def _inner(request: Request, terms: Terms, window_s: int) -> Request:
+    """Return the request of the call's invocation."""
+    inner = copy(request)
+    inner.headers = detached_headers(request.headers, terms, window_s)
+    inner.values = dict(inner.headers)
+    inner.known = None
+    return inner

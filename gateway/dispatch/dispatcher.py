@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.dispatch.detaching import DETACHING, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.polling import PollingPorts, PollingRoutes
@@ -18,6 +19,7 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
@@ -25,6 +27,7 @@ from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import route_of
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.keyed import KeyedCall
 from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
@@ -32,7 +35,7 @@ from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import MAX_POLL_S
-from wire.headers import NVCF_INPUT_ASSET_REFERENCES
+from wire.headers import IDEMPOTENCY_KEY, NVCF_INPUT_ASSET_REFERENCES
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
@@ -59,6 +62,7 @@ class Dispatcher:
         "_detaching",
         "_elsewhere",
         "_find_assets",
+        "_keyed",
         "_random",
         "_rates",
         "_read_head",
@@ -77,6 +81,7 @@ class Dispatcher:
         refusals: Refusals,
         sources: Sources,
         book: RequestBook,
+        keyed: KeyedCalls,
         polling: Callable[[PollingPorts], PollingRoutes] | None = None,
         find_assets: FindAssets | None = None,
     ) -> None:
@@ -87,6 +92,7 @@ class Dispatcher:
         """
         self._find_assets = find_assets
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
+        self._keyed = keyed
         self._context = context
         self._registry = registry
         self._read_head = read_head
@@ -200,6 +206,8 @@ class Dispatcher:
                 return self._hold_for_assets(request, client, head, found)
         if not DETACHING.isdisjoint(request.values):
             terms = terms_of(request)
+            if IDEMPOTENCY_KEY in request.values:
+                return self._serve_keyed(request, client, head, caller, terms or Terms())
             if terms is not None:
                 return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
@@ -276,6 +284,53 @@ class Dispatcher:
                 lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
             )
         return detaching.begin(request, client, head, caller, now_ns, terms)
+
+    def _serve_keyed(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        terms: Terms,
+    ) -> RequestStream:
+        """Serve a call with an Idempotency-Key: begin it if it is the first."""
+        self._detaching.check(request, head, caller)
+        access = None
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            access = self._cross_origin.of_call(caller.version, head)
+        limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
+        call = KeyedRequest(request, client, head, caller, terms, access, limit)
+        ports = KeyedPorts(
+            lambda keyed: self._begin_keyed(call, keyed),
+            lambda error: self._refuse(request, client, error, head, INVOCATION),
+            lambda: self._left(request, head),
+        )
+        return self._keyed.serve(call, ports)
+
+    def _begin_keyed(self, call: KeyedRequest, keyed: KeyedCall) -> RequestStream:
+        """Begin a call that has claimed its key, unless there are too many."""
+        request, client, head, caller = call.request, call.client, call.head, call.caller
+
+        def begin() -> RequestStream:
+            return self._detaching.begin_keyed(
+                call, time.time_ns(), keyed, self._begin_once, self._keyed
+            )
+
+        decision = self._admit(caller)
+        if decision is None:
+            return begin()
+
+        def withdraw() -> None:
+            self._rates.withdraw(caller)
+            self._keyed.end_unbegun(keyed)
+
+        def refuse(error: GatewayError) -> None:
+            self._keyed.end_unbegun(keyed)
+            self._refuse(request, client, error, head, INVOCATION)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(self._keyed.guarded(keyed, decision), client, begin, withdraw, refuse)
+        return held
 
     def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
         """Return what decides whether a call is accepted, `None` if it is.
@@ -387,13 +442,31 @@ class Dispatcher:
             invocation = Invocation(
                 context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
             )
+        return self._open(invocation, request, head, caller)
+
+    def _begin_once(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        ticket: Ticket,
+    ) -> OnceInvocation:
+        """Begin an invocation that has its request id already, and is run at most once."""
+        invocation = OnceInvocation(self._context, client, request, caller, ticket)
+        self._open(invocation, request, head, caller)
+        return invocation
+
+    def _open(
+        self, invocation: Invocation, request: Request, head: CallHead, caller: Caller
+    ) -> Invocation:
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
-            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
             if 0 < limit < request.body_bytes:
                 invocation.body_too_large(limit)
                 return invocation

@@ -18,6 +18,7 @@ from wire.headers import (
     NVCF_REQID,
     NVCF_STATUS,
     NVCF_UPGRADED,
+    ONCE,
     TRACEPARENT,
     X_ACCEL_BUFFERING,
     X_REQUEST_ID,
@@ -33,6 +34,8 @@ _NOT_POLLED = (NVCF_POLLED, b"false")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])
 """Field of an envelope: the request was sent to an inference server before it was published."""
+RUN_ONCE = encode_headers([ONCE])
+"""Last field of an envelope: no worker runs the request before its gateway says so."""
 _PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")

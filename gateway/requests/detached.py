@@ -11,7 +11,7 @@ Pure: effects are calls on `CallPorts`.
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.errors import BodyTooLarge, Draining, GatewayError, WorkerLost
 from gateway.invocation.machine import Invocation
@@ -37,6 +37,9 @@ from gateway.requests.recording import (
 )
 from http1.stream import NO_TRAILERS, EncodedHead, Headers, ResponseWriter, TakeChunk
 from wire.http1 import chunk_data
+
+if TYPE_CHECKING:
+    from gateway.requests.keyed import KeyedCall
 
 QUEUED_STATE = "queued"
 LEASED = "leased"
@@ -128,7 +131,8 @@ class DetachedCall:
     word for how the call was detached; ``watchers`` are called when the state may have changed.
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
-    ``extra`` is stored with it, for who made the call. ``due_at`` and ``slot`` belong to the timers
+    ``extra`` is stored with it, for who made the call. ``keyed`` is what is known of a call with an
+    Idempotency-Key. ``due_at`` and ``slot`` belong to the timers
     that call `timed_out`.
     """
 
@@ -146,6 +150,7 @@ class DetachedCall:
         "invocation",
         "is_kept",
         "is_settled",
+        "keyed",
         "kind",
         "leader",
         "method",
@@ -184,6 +189,7 @@ class DetachedCall:
         self.is_kept = True
         self.is_settled = False
         self.extra: Mapping[str, object] = NOTHING
+        self.keyed: KeyedCall | None = None
         self.on_timeout: Callable[[], None] | None = None
         self.due_at: float | None = None
         self.slot = -1

@@ -33,6 +33,14 @@ class HolderLost(ClientFault):
     summary = "The gateway process that held the request is gone, and stored no response"
 
 
+class Misdirected(ClientFault):
+    """Another process was meant: it listened at this address before (RFC 9110 §15.5.20)."""
+
+    status = 421
+    kind = "misdirected"
+    summary = "Another gateway process was meant"
+
+
 class CallCancelled(ClientFault):
     """The call was cancelled."""
 

@@ -72,6 +72,9 @@ class ResponseExchange(NullRequestStream):
         "slot",
     )
 
+    own_lines = b""
+    """Header lines that this client gets beside those of the recording."""
+
     def __init__(
         self,
         call: DetachedCall,
@@ -168,7 +171,7 @@ class ResponseExchange(NullRequestStream):
         if recording.encoded is not None and self._access is None:
             client.send_whole(
                 recording.encoded,
-                recording.more_lines,
+                recording.more_lines + self.own_lines,
                 recording.body_bytes,
                 body,
                 recording.trailers,

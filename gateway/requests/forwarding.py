@@ -8,7 +8,8 @@ connection and an entry in the timers, and no task.
 from collections.abc import Callable
 from hmac import compare_digest
 
-from gateway.errors import NotFound, Unauthenticated
+from gateway.errors import NotFound
+from gateway.requests.errors import Misdirected
 from gateway.requests.exchanges import Windows
 from gateway.requests.holders import Holder, Holders
 from http1.client.connection import ClientConnection
@@ -61,7 +62,9 @@ class Forwarder:
         ``window_s`` is how long it may wait for a response head. ``otherwise`` is called if the
         holder is gone, or goes before the head.
         """
-        exchange = ForwardedExchange(request, client, otherwise, self._windows)
+        exchange = ForwardedExchange(
+            request, client, otherwise, self._windows, lambda: self._holders.forget(process)
+        )
         holder = self._holders.known(process)
         connection = None if holder is None else holder.pool.take()
         if holder is not None and connection is not None:
@@ -112,10 +115,10 @@ class ForwardedRequests:
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request that has the header with a secret.
 
-        Raises `Unauthenticated` if it is another one, and `NotFound`.
+        Raises `Misdirected` if it is another one, and `NotFound`.
         """
         if not compare_digest(request.values[NVCF_HOLDER_SECRET], self._secret):
-            raise Unauthenticated
+            raise Misdirected
         for prefix, serve in self._routes:
             if request.target.startswith(prefix):
                 return serve(request, client)
@@ -128,7 +131,9 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
     __slots__ = (
         "_client",
         "_connection",
+        "_forget",
         "_has_head",
+        "_is_misdirected",
         "_is_over",
         "_next",
         "_otherwise",
@@ -139,15 +144,22 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
     )
 
     def __init__(
-        self, request: Request, client: ResponseWriter, otherwise: Otherwise, windows: Windows
+        self,
+        request: Request,
+        client: ResponseWriter,
+        otherwise: Otherwise,
+        windows: Windows,
+        forget: Callable[[], object],
     ) -> None:
+        """``forget`` is called if another process listens where the holder did."""
         self._request = request
         self._client = client
         self._otherwise = otherwise
         self._windows = windows
         self._connection: ClientConnection | None = None
         self._next: RequestStream | None = None
-        self._has_head = self._is_over = False
+        self._forget = forget
+        self._has_head = self._is_over = self._is_misdirected = False
         self.due_at: float | None = None
         self.slot = -1
 
@@ -212,6 +224,9 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         if self._is_over:
             return
         self._windows.close(self)
+        if status == Misdirected.status:
+            self._is_misdirected = True
+            return
         self._has_head = True
         is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
         kept = [header for header in headers if header[0] not in _NOT_PASSED_ON]
@@ -219,13 +234,17 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
 
     def response_data(self, data: bytes) -> None:
         """Send the next bytes."""
-        if not self._is_over:
+        if not self._is_over and not self._is_misdirected:
             self._client.send_data(data)
 
     def response_end(self) -> None:
         """Complete the response."""
         connection, self._connection = self._connection, None
         if self._is_over:
+            return
+        if self._is_misdirected:
+            self._forget()
+            self.fall_back()
             return
         self._is_over = True
         if connection is not None and connection.trailers:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gateway.dispatch.keyed_calls import KeyedCalls
 from gateway.domain.principal import Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
@@ -12,12 +13,14 @@ from gateway.requests.endpoint import Access, RequestsEndpoint
 from gateway.requests.events import WatchedPositions
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.holders import Holders
+from gateway.requests.key_claims import KeyClaims
 from gateway.requests.stored import StoredResponses
 from gateway.routing.admission import Authenticate
 from gateway.routing.cross_origin import CrossOrigin
 from queueing.interface import NoResponder
 from tests.support.objects import local_objects
 from tests.support.recorder import RecordedSpool, Script
+from tests.support.stored_claims import StoredClaims
 
 NOW = 100.0
 
@@ -63,6 +66,12 @@ def make_endpoint(
         has_lived,
         lambda request, status: None,
     )
+
+
+def make_keyed_calls(book: RequestBook, claims: StoredClaims | None = None) -> KeyedCalls:
+    """Return the calls with keys of a process that no other one can be reached from."""
+    forwarder = Forwarder(Holders(NoBus(), None, "eu", 7), book)
+    return KeyedCalls(KeyClaims(claims or StoredClaims()), book, forwarder)
 
 
 class NoBus:

@@ -7,6 +7,7 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
@@ -54,10 +55,11 @@ class World:
         websocket: WebSocketLimits | None = None,
         is_polled: bool = False,
         viewer: ProgressWriter | None = None,
+        is_once: bool = False,
     ) -> None:
         """``client`` takes the place of the recorded one; ``websocket``: it asks for one.
 
-        ``viewer`` is the same for a polled call.
+        ``viewer`` is the same for a polled call. ``is_once``: it is run at most once.
         """
         self.script = Script()
         self.spool = RecordedSpool(self.script)
@@ -107,6 +109,8 @@ class World:
             )
         else:
             make = Invocation if websocket is None else WebSocketInvocation
+            if is_once:
+                make = OnceInvocation
             self.invocation = make(context, client or self.client, request, caller, ticket)
 
     def publish(self) -> "World":

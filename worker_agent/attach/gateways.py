@@ -27,6 +27,7 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UNRUN,
     NVCF_UPGRADED,
 )
 from wire.http1 import parse_trailers
@@ -110,7 +111,11 @@ class GatewayPool:
 
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway process that holds the client, if it responds."""
-        await self._client_of(envelope.target_uri).dropped_late(envelope, deliveries)
+        await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_LATE)
+
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway process that holds the client, if it responds."""
+        await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_UNRUN)
 
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""
@@ -266,11 +271,10 @@ class GatewayClient:
             return None
         return _DECISIONS.get(status, RunDecision.RUN)
 
-    async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
-        """Tell that the request was not started, because it would be late."""
-        late = b"%b: 1\r\n" % NVCF_LATE
+    async def tell(self, envelope: Envelope, deliveries: int, news: bytes) -> None:
+        """Tell what became of a request: the header ``news`` says what."""
         with suppress(OSError):
-            message = self._run_message(envelope, deliveries, late)
+            message = self._run_message(envelope, deliveries, b"%b: 1\r\n" % news)
             await self._pool.status_of(message, RUN_TIMEOUT_S)
 
     def _run_message(self, envelope: Envelope, deliveries: int, more: bytes) -> bytes:

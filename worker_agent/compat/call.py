@@ -503,6 +503,10 @@ class CompatCall:
         """Tell the gateway that a request was not started."""
         await self._ports.attach.dropped_late(envelope, deliveries)
 
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that a request that is run once was not begun."""
+        await self._ports.attach.gave_back(envelope, deliveries)
+
     # The job's port to the registry
 
     def uploaded(self, request_id: str) -> None:

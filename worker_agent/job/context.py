@@ -135,6 +135,9 @@ class Attach(Protocol[AJob_contra]):
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway that a request was not started, because it would be late."""
 
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that a request that is run once was not begun, after its permission."""
+
 
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""

@@ -38,6 +38,7 @@ from worker_agent.job.request import (
     build_request,
     is_grpc_call,
     is_rerunnable,
+    is_run_once,
 )
 from worker_agent.job.states import (
     DELIVERING,
@@ -63,6 +64,11 @@ MAX_TRAILER_BYTES = 16_000
 """The most trailers of a response: with what the agent adds, gateways take 16,384 bytes."""
 _LARGE_TRAILERS = Defect("trailers", "The trailers are larger than 16,000 bytes")
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
+
+
+UNRUN_AGAIN_S = 1.0
+"""A request that is run once and was not begun is delivered again after this time: its gateway is
+told meanwhile."""
 
 
 class Job:
@@ -666,7 +672,7 @@ class Job:
         self.response = self.trailers = b""
         is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
-            self.lease.nak()
+            self.lease.nak(UNRUN_AGAIN_S if is_run_once(self.envelope) else 0.0)
         elif not is_lease_ended and outcome is not Outcome.LAPSED:
             self.lease.ack()
         if was_running:

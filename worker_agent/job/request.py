@@ -24,6 +24,7 @@ from wire.headers import (
     NVCF_POLL_SECONDS,
     NVCF_POLLED,
     NVCF_UPGRADE,
+    ONCE,
     PLATFORM,
     misspelled,
 )
@@ -60,6 +61,7 @@ _PLATFORM_LINES = (
     b"NVCF-INVOCATION-REGION: %b\r\nNvcf-Poll-Seconds: %d\r\n"
 )
 _LINES = _PLATFORM_LINES.count(b"\n")
+_ONCE = [ONCE]
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
 _SAFE = frozenset({b"GET", b"HEAD"})
@@ -286,9 +288,14 @@ def is_grpc_call(envelope: Envelope) -> bool:
 def is_rerunnable(envelope: Envelope) -> bool:
     """Return whether the function may run the request a second time."""
     allowed = {value for name, value in envelope.headers if name.lower() == NVCF_ALLOW_RERUN}
-    if b"never" in allowed:
+    if b"never" in allowed or b"once" in allowed:
         return False
     return envelope.method in _IDEMPOTENT or b"false" not in allowed
+
+
+def is_run_once(envelope: Envelope) -> bool:
+    """Return whether the gateway is asked at each delivery: it permits one run in all."""
+    return envelope.headers[-1:] == _ONCE
 
 
 def poll_seconds(value: bytes) -> int:

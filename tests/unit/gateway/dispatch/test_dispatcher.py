@@ -31,7 +31,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
-from tests.support.detached import make_book, make_endpoint
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -121,7 +121,8 @@ def dispatcher(
         Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
         make_book(),
-        find_assets,
+        make_keyed_calls(make_book()),
+        find_assets=find_assets,
     )
 
 

@@ -31,7 +31,7 @@ from http1.server.request_head import read_head
 from http1.stream import Peer
 from runtime.metrics import MetricRegistry
 from tests.support.api_keys import key_authenticator
-from tests.support.detached import make_book, make_endpoint
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -107,6 +107,7 @@ class Gateway:
             Refusals(metrics, None, admission.key_id_of),
             Sources([], trusts_unix=False),
             make_book(),
+            make_keyed_calls(make_book()),
         )
 
     def call(self, block: bytes, address: str, *, forgets: bool) -> object:

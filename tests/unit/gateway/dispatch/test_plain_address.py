@@ -30,7 +30,7 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
-from tests.support.detached import make_book, make_endpoint
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
@@ -121,6 +121,7 @@ class Plain:
             Refusals(metrics, access, admission.key_id_of),
             Sources([], trusts_unix=False),
             make_book(),
+            make_keyed_calls(make_book()),
         )
         sent = list(headers or [])
         if credential is not None:
