@@ -6,8 +6,9 @@
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
                          UpgradeRequired 426
-        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
-                         Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
+        PlatformFault    WorkerLost 502 · WorkerSilent 504 · StoreUnavailable 503
+                         TooManyBodies 503 · TooManyTransfers 503 · Starting 503
+                         Draining 503 · PollTimeout 504 · Overloaded 429
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -211,6 +212,16 @@ class WorkerLost(PlatformFault):
     always = (NO_RETRY,)
 
 
+class WorkerSilent(PlatformFault):
+    """The worker that had responded 202 took no further question about the request."""
+
+    status = 504
+    kind = "worker-silent"
+    reason = "worker_lost"
+    summary = "The worker did not acknowledge the status request"
+    always = (NO_RETRY,)
+
+
 class StoreUnavailable(PlatformFault):
     """The store cannot be read or written now."""
 
@@ -227,6 +238,15 @@ class TooManyBodies(PlatformFault):
     status = 503
     kind = "too-many-bodies"
     summary = "Too many large request bodies are being received"
+    always = _RETRY_SOON
+
+
+class TooManyTransfers(PlatformFault):
+    """The process sends and receives as many stored objects as it may."""
+
+    status = 503
+    kind = "too-many-transfers"
+    summary = "Too many stored objects are being sent and received"
     always = _RETRY_SOON
 
 

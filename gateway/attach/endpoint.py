@@ -12,7 +12,7 @@ from gateway.attach.faults import FAULTS
 from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, Unauthenticated
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import QUEUED, SENT
+from gateway.invocation.states import PENDING, QUEUED, SENT
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from queueing.interface import RunDecision
 from wire.channel import PROTOCOL
@@ -67,7 +67,9 @@ class AttachEndpoint:
             else:
                 invocation = self.response_tokens.redeem(authorization)
             if invocation is None or (
-                invocation.state is not QUEUED and invocation.state is not SENT
+                invocation.state is not QUEUED
+                and invocation.state is not SENT
+                and invocation.state is not PENDING
             ):
                 raise Unauthenticated(_STALE)
             post = AttachPost(invocation, worker, request.body_bytes, self._clock)

@@ -1,6 +1,7 @@
 """The live invocations of one process: attach tokens, deadlines, metrics and the access log."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from gateway.attach.endpoint import AttachEndpoint
@@ -10,12 +11,17 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, EXPIRED
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import GatewayMetrics
-from queueing.interface import FunctionQueue, QueueUnavailable
+from queueing.interface import FunctionQueue, NoResponder, QueueUnavailable
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from runtime.timers import Timers
 from wire.ids import uuid4_text
 
+PollWorker = Callable[[str, str, bytes], Awaitable[None]]
+"""`queueing.interface.GatewayBroker.poll_worker`."""
+
+_POLL_PAUSES_S = (0.1, 0.4, 1.0, 0.0)
+"""Pauses after attempts to reach the worker of a polled call."""
 _POSITION_WAIT_S = 0.5
 """A 504 is sent without the queue position if the queue does not return it within this time."""
 
@@ -27,7 +33,7 @@ class InvocationRegistry:
     ``lines`` what is known of the calls that wait. ``queued`` counts calls that went to the queue.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         attach: AttachEndpoint,
         queue: FunctionQueue,
@@ -35,11 +41,12 @@ class InvocationRegistry:
         access: AccessLog | None,
         clock: Callable[[], float],
         wake: Callable[[str], object],
+        poll: PollWorker | None = None,
     ) -> None:
         """Without ``access`` no access log is written. ``clock`` is the monotonic clock.
 
         ``wake`` is to be called with the id of each version that is invoked while no instance of it
-        runs.
+        runs. ``poll`` is needed for polled calls.
         """
         self._response_tokens = attach.response_tokens
         self._request_tokens = attach.request_tokens
@@ -48,6 +55,7 @@ class InvocationRegistry:
         self._access = access
         self._clock = clock
         self.wake = wake
+        self._poll = poll
         self._timers: Timers[Invocation] = Timers(now=clock())
         self.live = attach.live
         self.lines = Lines(queue, clock)
@@ -66,6 +74,19 @@ class InvocationRegistry:
         token = uuid4_text(self.random.take())
         self._response_tokens.issue(token, self.live[request_id])
         return token
+
+    def issue_poll_token(self, request_id: str) -> str:
+        """Return a new token for the worker that is asked for a response; the last one is void."""
+        invocation = self.live[request_id]
+        if invocation.response_token:
+            self._response_tokens.revoke(invocation.response_token)
+        token = uuid4_text(self.random.take())
+        self._response_tokens.issue(token, invocation)
+        return token
+
+    def poll_worker(self, request_id: str, number: int, envelope: bytes) -> None:
+        """Ask the worker of a polled call for its response."""
+        spawn(self._poll_worker(self.live[request_id], number, envelope), "poll-worker")
 
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
@@ -137,6 +158,28 @@ class InvocationRegistry:
         finally:
             # After any other error too: no deadline is left that would end the invocation.
             invocation.position_known(position, self._retry_after_s(invocation))
+
+    async def _poll_worker(self, invocation: Invocation, number: int, envelope: bytes) -> None:
+        """Ask once, and again for a moment if nobody listens: news of a subscription takes time."""
+        if self._poll is None:
+            raise AssertionError("A polled call without a way to its worker")
+        is_acknowledged = False
+        version_id = invocation.version.version_id
+        try:
+            for pause_s in _POLL_PAUSES_S:
+                try:
+                    await self._poll(version_id, invocation.request_id, envelope)
+                except NoResponder:
+                    await asyncio.sleep(pause_s)
+                else:
+                    is_acknowledged = True
+                    break
+        except (QueueUnavailable, TimeoutError):
+            pass
+        finally:
+            # After any other error too: the invocation would wait for a response that never comes.
+            if not is_acknowledged:
+                invocation.poll_failed(number)
 
     def _retry_after_s(self, invocation: Invocation) -> int:
         return self.lines.retry_after_s(invocation.version.version_id, invocation.poll_s)

@@ -104,6 +104,15 @@ class LiveInvocations(Protocol):
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
 
+    def issue_poll_token(self, request_id: str) -> str:
+        """Return a new token for the worker that is asked for the response to a polled call."""
+
+    def poll_worker(self, request_id: str, number: int, envelope: bytes) -> None:
+        """Ask the worker that has the request for its response, by ``envelope``.
+
+        If none takes it, `poll_failed` is called with ``number``, never before this returns.
+        """
+
     def renew_response_token(self, request_id: str) -> None:
         """Accept the response token once more: the POST that used it broke before its head."""
 

@@ -10,8 +10,10 @@ from wire.headers import (
     LOCATIONS,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+    NVCF_INPUT_ASSET_REFERENCES,
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
+    NVCF_POLL_SECONDS,
     NVCF_REQID,
     NVCF_STATUS,
     NVCF_UPGRADED,
@@ -54,6 +56,23 @@ def request_headers(
         kept.append(_NO_RERUN)
     if passes_interim:
         kept.append(_PASS_INTERIM)
+    return kept
+
+
+def polled_headers(headers: Headers, region: bytes, poll_s: int, *, allows_rerun: bool) -> Headers:
+    """Return the headers for the envelope of a call over NVCF's polling routes.
+
+    Unlike `request_headers`, the worker is not told to pass the response as it is, unless the
+    client itself says so, and the window is ``poll_s``.
+    """
+    drops = INVOCATION_DROPS | {NVCF_POLL_SECONDS, NVCF_INPUT_ASSET_REFERENCES}
+    kept = forwardable(headers, drops)
+    kept.append((NVCF_INVOCATION_REGION, region))
+    kept.append((NVCF_POLL_SECONDS, b"%d" % poll_s))
+    if _PASS_THROUGH in headers:
+        kept.append(_PASS_THROUGH)
+    if not allows_rerun:
+        kept.append(_NO_RERUN)
     return kept
 
 

@@ -293,12 +293,16 @@ class Invocation:
 
     def request_broken(self) -> None:
         """The client left, or its connection broke."""
+        self.cancelled(Outcome.CLIENT_GONE)
+
+    def cancelled(self, outcome: Outcome = Outcome.CANCELLED) -> None:
+        """Nobody wants the response of a detached call any more, or it cannot be kept."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
             self.status = CLIENT_GONE_STATUS
         self._withdraw()
-        self._finish(Outcome.CLIENT_GONE)
+        self._finish(outcome)
 
     def pause_writing(self) -> None:
         """The client reads slower than the worker writes."""
@@ -816,6 +820,11 @@ class Invocation:
             post.refuse(status, detail)
         self._withdraw()
         self._fail(WorkerLost(f"The worker's response is invalid: {detail}"), Outcome.WORKER_LOST)
+
+    # A worker that is asked for the response to a polled call
+
+    def poll_failed(self, number: int) -> None:
+        """No worker took question ``number``. Only polled calls ask."""
 
     # Time and the process
 

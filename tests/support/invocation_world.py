@@ -7,6 +7,7 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
+from gateway.invocation.polled import PolledInvocation
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
@@ -51,6 +52,7 @@ class World:
         client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
         websocket: WebSocketLimits | None = None,
+        is_polled: bool = False,
     ) -> None:
         """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
         self.script = Script()
@@ -60,9 +62,10 @@ class World:
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
         self.channels = RecordedChannels(self.script)
+        self.registry = RecordedRegistry(self.script)
         context: Context[Invocation] = Context(
             queue=self.queue,
-            registry=RecordedRegistry(self.script),
+            registry=self.registry,
             region=b"eu",
             attach_uri=b"http://10.0.0.1:8090",
             process=7,
@@ -89,15 +92,16 @@ class World:
             VersionState.ACTIVE,
             max_body_bytes=function_max_body_bytes,
             passes_interim=passes_interim,
+            inference_path="/infer",
         )
-        make = Invocation if websocket is None else WebSocketInvocation
-        self.invocation = make(
-            context,
-            client or self.client,
-            request,
-            Caller(version, "acme", "alice", 60, key_id=key_id),
-            Ticket(REQUEST_ID, REQUESTED_AT_NS),
-        )
+        caller = Caller(version, "acme", "alice", 3600 if is_polled else 60, key_id=key_id)
+        ticket = Ticket(REQUEST_ID, REQUESTED_AT_NS)
+        self.invocation: Invocation
+        if is_polled:
+            self.invocation = PolledInvocation(context, self.client, request, caller, ticket)
+        else:
+            make = Invocation if websocket is None else WebSocketInvocation
+            self.invocation = make(context, client or self.client, request, caller, ticket)
 
     def publish(self) -> "World":
         self.invocation.request_end()
