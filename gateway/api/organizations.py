@@ -31,9 +31,7 @@ def organization_path(route: AnyRoute) -> str | None:
 
 def check_organization(variables: Mapping[str, str], principal: Principal) -> None:
     """Raise `Forbidden` if a path names an organization that is not the caller's account."""
-    organization = variables.get(VARIABLE)
-    if organization is not None:
-        require_organization(organization, principal.account)
+    require_organization(variables.get(VARIABLE), principal.account)
 
 
 def add_ngc_routes(app: web.Application, api: Api) -> None:
@@ -66,9 +64,7 @@ async def _teams(api: Api, request: web.Request) -> web.Response:
 async def _user(api: Api, request: web.Request) -> web.Response:
     """Describe whose credential it is."""
     principal = _caller(api, request)
-    wanted = request.query.get("org-name")
-    if wanted is not None:
-        require_organization(wanted, principal.account)
+    require_organization(request.query.get("org-name"), principal.account)
     role = {"org": _view(api, principal), "orgRoles": sorted(principal.scopes)}
     user = {"name": principal.subject, "roles": [role]}
     return web.json_response({**_OK, "user": user, "userRoles": [role]})

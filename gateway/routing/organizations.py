@@ -19,24 +19,24 @@ _is_below = re.compile(rb"/v[23]/orgs/([^/]+)(?:/teams?/[^/]+)?/nvcf/(.*)", re.D
 
 
 class OrganizationPath(NamedTuple):
-    """A path below an organization. ``path`` is the same one below `BASE`."""
+    """A path and the organization that it was below, `None` for none."""
 
-    organization: str
+    organization: str | None
     path: bytes
 
 
-def parse_organization_path(path: bytes) -> OrganizationPath | None:
-    """Return what ``path``, which has no query, names; `None` if no organization is in it."""
+def parse_organization_path(path: bytes) -> OrganizationPath:
+    """Return ``path``, which has no query, as it is below `BASE`; any other path as it is."""
     found = _is_below(path)
     if found is None:
-        return None
+        return OrganizationPath(None, path)
     organization = unquote(found[1].decode("latin-1"), errors="replace")
     return OrganizationPath(organization, BASE.encode() + found[2])
 
 
-def require_organization(organization: str, account: str) -> None:
-    """Raise `Forbidden` unless the organization is the account of the credential."""
-    if organization != account:
+def require_organization(organization: str | None, account: str) -> None:
+    """Raise `Forbidden` if an organization is named that is not the credential's account."""
+    if organization is not None and organization != account:
         raise Forbidden(
             f"The path names another organization than the credential's account, which is {account}"
         )
