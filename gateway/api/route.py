@@ -192,7 +192,8 @@ class Route(Generic[BodyT, QueryT]):
     handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
     a JWT; the call acts for the account that the path names as ``ncaId``. ``is_body_optional``: a
     call without a body has the defaults of ``body``. ``changes``: it changes something, or makes a
-    credential, and is written to the audit log.
+    credential, and is written to the audit log. ``without_credential``: what a caller who sends no
+    credential is told.
     """
 
     method: str
@@ -209,6 +210,7 @@ class Route(Generic[BodyT, QueryT]):
     is_admin: bool = False
     is_body_optional: bool = False
     changes: bool = True
+    without_credential: str = ""
 
     @property
     def is_change(self) -> bool:

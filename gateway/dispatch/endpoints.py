@@ -14,7 +14,7 @@ from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests
-from gateway.requests.nvcf_paths import POLLING_ROUTES
+from gateway.requests.nvcf_paths import is_polling_route
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from gateway.telemetry.health import ProcessHealth
@@ -88,7 +88,7 @@ class PathEndpoints:
             return preflight
         if path.startswith(REQUESTS_PATH):
             return self._requests.serve(request, client)
-        if self.polling is not None and path.startswith(POLLING_ROUTES):
+        if self.polling is not None and is_polling_route(path):
             return self.polling.serve(request, client)
         return self._serve_path(request, client, path)
 

@@ -50,7 +50,9 @@ _OWN = (
     b"/v1/keys/",
     b"/v2/nvcf/",
     b"/v2/objects/",
+    b"/v2/org/",
     b"/v2/orgs/",
+    b"/v2/users/me/",
     REQUESTS_PATH,
     b"/v3/",
 )

@@ -26,6 +26,7 @@ from gateway.requests.polls import Poll, Polls
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead, calling, plain_head, poll_seconds
 from gateway.routing.cross_origin import PageAccess
+from gateway.routing.organizations import require_organization
 from http1.stream import Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
 from wire.envelope import encode_assets
@@ -125,6 +126,7 @@ class PollingRoutes:
             principal = self._access.authenticate(head.authorization, time.time())
             if INVOKE not in principal.scopes:
                 raise Forbidden(f"The credential lacks the scope {INVOKE}")
+            require_organization(path.organization, principal.account)
             window_s = _window_s(request, head)
             as_text = _reads_text(request)
             if path.request_id:

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 from gateway.errors import BadRequest, MethodNotAllowed
+from gateway.routing.organizations import parse_organization_path
 from wire.ids import parse_uuid
 
-POLLING_ROUTES = (b"/v2/nvcf/pexec/", b"/v2/nvcf/exec/")
-"""How the paths of the polling routes begin."""
+_ROUTES = (b"/v2/nvcf/pexec/", b"/v2/nvcf/exec/")
+POLLING_PREFIXES = (*_ROUTES, b"/v2/orgs/", b"/v3/orgs/")
+"""What the paths of polls begin with, also below an organization."""
 _BASE = b"/v2/nvcf/"
 _METHODS = {False: b"POST", True: b"GET"}
 
@@ -16,7 +18,8 @@ class PolledPath(NamedTuple):
 
     ``route`` is its template, as in metrics. ``is_exec``: the bodies are envelopes. A path names
     either ``request_id``, and is polled, or ``function_id`` and perhaps ``version_id``, and is
-    called. All ids are canonical UUIDs, empty if the path has none.
+    called. All ids are canonical UUIDs, empty if the path has none. ``organization`` is what the
+    path is below, `None` for none.
     """
 
     route: str
@@ -24,6 +27,12 @@ class PolledPath(NamedTuple):
     function_id: str = ""
     version_id: str | None = None
     request_id: str = ""
+    organization: str | None = None
+
+
+def is_polling_route(path: bytes) -> bool:
+    """Return whether ``path``, which has no query, begins as those of the polling routes."""
+    return parse_organization_path(path).path.startswith(_ROUTES)
 
 
 def parse_path(path: bytes) -> PolledPath | None:
@@ -31,8 +40,14 @@ def parse_path(path: bytes) -> PolledPath | None:
 
     Raises `BadRequest` for an id that is not a UUID.
     """
-    if not path.startswith(POLLING_ROUTES):
+    organization, path = parse_organization_path(path)
+    if not path.startswith(_ROUTES):
         return None
+    found = _parse(path)
+    return None if found is None else found._replace(organization=organization)
+
+
+def _parse(path: bytes) -> PolledPath | None:
     kind, *parts = path[len(_BASE) :].split(b"/")
     base, is_exec = f"{_BASE.decode()}{kind.decode()}", kind == b"exec"
     match parts:

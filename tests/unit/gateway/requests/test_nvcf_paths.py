@@ -3,7 +3,13 @@
 import pytest
 
 from gateway.errors import BadRequest, MethodNotAllowed
-from gateway.requests.nvcf_paths import PolledPath, check_method, parse_path, status_path
+from gateway.requests.nvcf_paths import (
+    PolledPath,
+    check_method,
+    is_polling_route,
+    parse_path,
+    status_path,
+)
 
 F = "11111111-1111-4111-8111-111111111111"
 V = "22222222-2222-4222-8222-222222222222"
@@ -21,6 +27,16 @@ def test_a_path_names_a_function_a_version_or_a_request(kind: str) -> None:
     )
     status = status_path(V, is_exec=is_exec)
     assert parse_path(status) == PolledPath(f"{base}/status/{{requestId}}", is_exec, request_id=V)
+
+
+def test_a_path_may_be_below_an_organization() -> None:
+    path = f"/v2/orgs/o/teams/t/nvcf/exec/status/{V}".encode()
+    assert is_polling_route(path)
+    found = parse_path(path)
+    assert found is not None
+    assert (found.organization, found.request_id) == ("o", V)
+    assert found.route == "/v2/nvcf/exec/status/{requestId}"
+    assert not is_polling_route(b"/v2/orgs/o/nvcf/functions")
 
 
 @pytest.mark.parametrize("path", ["functions/x", f"functions/{F}/versions/x", "status/"])
