@@ -26,6 +26,9 @@ X_FORWARDED_HOST = b"x-forwarded-host"
 X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
 
+CANCEL_AFTER = b"cancel-after"
+"""How long a call may wait, run, and take as a whole (`docs/wire.md` §23)."""
+
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
 
@@ -40,6 +43,8 @@ NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compat
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
 ``never``, no method: the request was sent to an inference server before, over a channel."""
+NVCF_RUN_SECONDS = b"nvcf-run-seconds"
+"""In the envelope: for how many seconds from its lease on a worker may run the request."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"
@@ -196,6 +201,7 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
+        NVCF_RUN_SECONDS,
         NVCF_UPGRADE,
     }
 )

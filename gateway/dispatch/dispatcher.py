@@ -167,7 +167,10 @@ class Dispatcher:
     ) -> RequestStream:
         """Begin an invocation unless there are too many calls."""
         try:
-            self._registry.lines.admit(caller.version.version_id, caller.poll_s)
+            bounds, wait_s = caller.bounds, caller.poll_s
+            if bounds is not None:
+                wait_s = bounds.wait_s(wait_s)
+            self._registry.lines.admit(caller.version.version_id, wait_s)
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise

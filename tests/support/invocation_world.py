@@ -9,6 +9,7 @@ from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocke
 from gateway.invocation.machine import Invocation
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
     RecordedChannels,
@@ -51,6 +52,7 @@ class World:
         client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
         websocket: WebSocketLimits | None = None,
+        cancel_after: CallBounds | None = None,
     ) -> None:
         """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
         self.script = Script()
@@ -95,7 +97,7 @@ class World:
             context,
             client or self.client,
             request,
-            Caller(version, "acme", "alice", 60, key_id=key_id),
+            Caller(version, "acme", "alice", 60, key_id=key_id, bounds=cancel_after),
             Ticket(REQUEST_ID, REQUESTED_AT_NS),
         )
 

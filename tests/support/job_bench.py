@@ -173,5 +173,6 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.ABANDON: [lambda b: b.job.abandon()],
     Event.LEASED_AGAIN: [lambda b: b.job.leased_again(b.lease)],  # type: ignore[arg-type]
     Event.LAPSE: [lambda b: b.job.lapse()],
+    Event.RUN_ENDED: [lambda b: b.job.run_ended()],
 }
 """Each event, in the ways that make a difference."""

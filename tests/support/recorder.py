@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import SpoolUser
 from http1.stream import EncodedHead, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
@@ -221,6 +222,12 @@ class RecordedRegistry:
 
     def moved_earlier(self, request_id: str) -> None:
         self._script.add("registry.moved_earlier")
+
+    def bounded(self, bounds: PhaseBounds) -> None:
+        self._script.add(f"registry.bounded {bounds.ends_at:.0f}")
+
+    def wait_over(self, request_id: str) -> None:
+        self._script.add("registry.wait_over")
 
     def expired(self, request_id: str) -> None:
         self._script.add("registry.expired")

@@ -22,6 +22,7 @@ from wire.headers import (
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
+    NVCF_RUN_SECONDS,
     NVCF_UPGRADE,
     PLATFORM,
     misspelled,
@@ -41,6 +42,7 @@ _NAMES_SET_HERE = (
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
+        NVCF_RUN_SECONDS,
         NVCF_INVOCATION_REGION,
         TIMEOUT,
     }
@@ -104,6 +106,7 @@ class Outgoing:
     HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). ``passes_interim``: the
     client is to get interim responses. The gateway waits ``window_s`` seconds for the response
     head; of these ``left_s`` are left by this machine's clock when the request is built.
+    ``run_s`` is for how many seconds from its lease on it may run, 0 if that is not bounded.
     ``upgrade`` is set if it asks for a WebSocket: the rest that follows is no body then.
     """
 
@@ -116,6 +119,7 @@ class Outgoing:
         "is_safe",
         "left_s",
         "passes_interim",
+        "run_s",
         "upgrade",
         "window_s",
     )
@@ -132,6 +136,7 @@ class Outgoing:
         passes_interim: bool,
         window_s: float,
         left_s: float,
+        run_s: int = 0,
         upgrade: Upgrade | None = None,
     ) -> None:
         self.head = head
@@ -143,6 +148,7 @@ class Outgoing:
         self.passes_interim = passes_interim
         self.window_s = window_s
         self.left_s = left_s
+        self.run_s = run_s
         self.upgrade = upgrade
 
 
@@ -151,7 +157,7 @@ class _Prepared(NamedTuple):
 
     ``start`` are the first line and the lines of what is forwarded, ``length`` is the value of
     content-length, ``poll_s`` the caller's poll window. ``timeout_ns`` is
-    the deadline of a gRPC call, counted from its arrival.
+    the deadline of a gRPC call, counted from its arrival. ``run_s`` is as in `Outgoing`.
     """
 
     start: bytes
@@ -161,6 +167,7 @@ class _Prepared(NamedTuple):
     region: bytes
     passes_interim: bool
     timeout_ns: int | None
+    run_s: int
 
 
 def _prepare(envelope: Envelope) -> _Prepared:
@@ -178,6 +185,7 @@ def _prepare(envelope: Envelope) -> _Prepared:
         dropped.get(NVCF_INVOCATION_REGION, b""),
         dropped.get(NVCF_PASS_INTERIM) == b"true",
         decode_timeout(dropped.get(TIMEOUT, b"")),
+        _run_seconds(dropped.get(NVCF_RUN_SECONDS, b"")),
     )
 
 
@@ -227,6 +235,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         passes_interim=prepared.passes_interim,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
+        run_s=prepared.run_s,
         upgrade=upgrade,
     )
 
@@ -249,6 +258,11 @@ def poll_seconds(value: bytes) -> int:
     if not value or not _DIGITS.fullmatch(value):
         return DEFAULT_POLL_S
     return min(int(value), MAX_POLL_S)
+
+
+def _run_seconds(value: bytes) -> int:
+    """Return for how long a run is allowed; 0 if that is not bounded."""
+    return min(int(value), int(MAX_INVOCATION_S)) if _DIGITS.fullmatch(value) else 0
 
 
 def window_left_s(envelope: Envelope, now_ns: int) -> float:
