@@ -27,7 +27,7 @@ X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
 
 CANCEL_AFTER = b"cancel-after"
-"""How long a call may wait, run, and take as a whole (`docs/wire.md` §23)."""
+"""How long a call may wait, run, and take as a whole (`docs/wire.md` §6.6)."""
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"

@@ -4,7 +4,7 @@
     Cancel-After: queue=30s, run=5m     the wait for a worker, and the run; either or both
 
 Durations are written as for Replicate's header of this name, and the second form looks as a
-dictionary of RFC 9651 §3.2 does. Source: `docs/wire.md` §23.
+dictionary of RFC 9651 §3.2 does. Source: `docs/wire.md` §6.6.
 """
 
 import re

@@ -51,7 +51,7 @@ RUN_TIMEOUT = Fault(
     "run-timeout",
     "run_timeout",
 )
-"""As the gateway says it, which does not know the lease so exactly (`docs/wire.md` §23)."""
+"""As the gateway says it, which does not know the lease so exactly (`docs/wire.md` §6.6)."""
 
 RESET_REASON = "reset"
 """Of a `http1.stream.Defect` whose detail says all: the server has reset the stream."""
