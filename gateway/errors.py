@@ -7,6 +7,7 @@
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
                          UpgradeRequired 426
         PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
+                         TooManyTransfers 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
                          QueueTimeout 504 · RunTimeout 504
                          in `gateway.auth.jwt` IssuerUnavailable 503
@@ -228,6 +229,15 @@ class TooManyBodies(PlatformFault):
     status = 503
     kind = "too-many-bodies"
     summary = "Too many large request bodies are being received"
+    always = _RETRY_SOON
+
+
+class TooManyTransfers(PlatformFault):
+    """The process sends and receives as many stored objects as it may."""
+
+    status = 503
+    kind = "too-many-transfers"
+    summary = "Too many stored objects are being sent and received"
     always = _RETRY_SOON
 
 

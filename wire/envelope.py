@@ -6,6 +6,7 @@ the worker attaches to the gateway process that holds the client. It is NVCF's p
 protobuf, whose modules a gateway process therefore does not load; `wire.decoded_envelope` reads it.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from wire.errors import WireError
@@ -90,6 +91,22 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     if len(data) > MAX_ENVELOPE_BYTES:
         raise EnvelopeError("The envelope is larger than 6 MiB")
     return data
+
+
+def encode_assets(assets: Iterable[tuple[str, str, str]]) -> bytes:
+    """Return the repeated field ``inputAssetReference``, to be put behind a call's head.
+
+    ``assets`` are asset id, URL and content type of each.
+    """
+    return b"".join(
+        _field(
+            b"2",
+            _field(b"\n", asset_id.encode())
+            + _field(b"\x12", url.encode())
+            + _field(b"\x1a", content_type.encode()),
+        )
+        for asset_id, url, content_type in assets
+    )
 
 
 # Encoding by hand takes two thirds of the time of upb, which first copies every field into a

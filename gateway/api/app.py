@@ -35,6 +35,7 @@ from gateway.api.problems import allow_of, headers_of, reason_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
+    assets,
     authorizations,
     deployments,
     functions,
@@ -47,6 +48,7 @@ from gateway.api.routes import (
 from gateway.api.sdk_compat import is_old_sdk, project
 from runtime.ids import new_uuid
 from runtime.line_budget import LineBudget
+from wire.headers import X_FORWARDED_HOST, X_FORWARDED_PREFIX, X_FORWARDED_PROTO
 
 ROUTES: tuple[AnyRoute, ...] = (
     *functions.ROUTES,
@@ -59,6 +61,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *accounts.ROUTES,
     *tokens.ROUTES,
     *secrets.ROUTES,
+    *assets.ROUTES,
 )
 """Every route except those of workers, without the admin routes."""
 
@@ -169,7 +172,15 @@ async def _check(
     old = api.project_old_sdks and is_old_sdk(request.headers)
     call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
     call.key_issuer = request.headers.get("key-issuer-id", "")
+    call.base_url = api.objects_url or _base_url(request)
     return call
+
+
+def _base_url(request: web.Request) -> str:
+    """Return what the caller called, as the gateway's server found out (`docs/wire.md` §3.6)."""
+    scheme = request.headers.get(X_FORWARDED_PROTO.decode(), "http")
+    authority = request.headers.get(X_FORWARDED_HOST.decode(), request.host)
+    return f"{scheme}://{authority}{request.headers.get(X_FORWARDED_PREFIX.decode(), '')}"
 
 
 def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:

@@ -22,6 +22,7 @@ from gateway.domain.clusters import Clusters
 from gateway.domain.ports import AccountStore, AccountStores
 from gateway.domain.principal import Principal
 from gateway.domain.queued_request import QueuedRequest
+from gateway.objects.assets import Assets
 
 BodyT = TypeVar("BodyT", bound=BaseModel | None)
 QueryT = TypeVar("QueryT", bound=BaseModel | None)
@@ -81,6 +82,7 @@ class Api:
     queue: QueueDepths
     requests: RequestLocator
     secrets: SecretStore
+    assets: Assets
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"
@@ -88,6 +90,8 @@ class Api:
     drain_timeout_s: float = 3600.0
     project_old_sdks: bool = True
     """Whether SDKs of 2024/25 get states that they know (`gateway.api.sdk_compat`)."""
+    objects_url: str = ""
+    """Where clients reach signed URLs of the gateway; empty: as they call the API."""
     quotas: Quotas = field(default_factory=Quotas)
     bodies: HeldBodies = field(default_factory=HeldBodies)
 
@@ -98,6 +102,7 @@ class Call(Generic[BodyT, QueryT]):
     __slots__ = (
         "_path",
         "authorization",
+        "base_url",
         "body",
         "is_old_sdk",
         "key_issuer",
@@ -123,6 +128,8 @@ class Call(Generic[BodyT, QueryT]):
         self.is_old_sdk = is_old_sdk
         self.key_issuer = ""
         """The header ``Key-Issuer-Id``, for the routes of keys."""
+        self.base_url = ""
+        """Scheme and authority at which the caller reaches the gateway."""
         self._path = path
 
     @property

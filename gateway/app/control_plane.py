@@ -22,6 +22,7 @@ from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
 from gateway.domain.model import Change
 from gateway.domain.readmodel import ReadModel
+from gateway.objects.assets import Assets
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
@@ -61,6 +62,7 @@ class Process(NamedTuple):
     requests: RequestLocator
     url: str
     direct: Callable[[str], int]
+    assets: Assets
 
 
 class ControlPlane:
@@ -169,6 +171,7 @@ class ControlPlane:
             clusters=Clusters(cluster_groups(settings.clusters)),
             queue=process.broker.queue,
             requests=process.requests,
+            assets=process.assets,
             secrets=self._secrets,
             clock=time.time,
             new_id=new_uuid,
@@ -176,6 +179,7 @@ class ControlPlane:
             deploy_timeout_s=control.deploy_timeout_s,
             drain_timeout_s=control.drain_timeout_s,
             project_old_sdks=control.project_old_sdks,
+            objects_url=settings.objects.url,
         )
         server = ApiServer(build_app(api, (*ROUTES, *self._workers.routes())))
         connect = await server.start()

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
+from gateway.app.object_parts import ObjectParts
 from gateway.app.options import (
     attach_limits,
     collection_bounds,
     edge_limits,
+    request_limits,
     sources,
     store_options,
     websocket_limits,
@@ -44,6 +46,8 @@ from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import RequestsEndpoint
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -150,6 +154,12 @@ class GatewayProcess:
         self._direct = self._make_direct()
         self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
+        self._book = RequestBook(
+            self._spool.open,
+            time.monotonic,
+            request_limits(settings.requests),
+            settings.requests.max_calls,
+        )
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
         self._requests = RequestLocator(
             self._invocations.live,
@@ -158,6 +168,7 @@ class GatewayProcess:
             settings.queue.region,
             self._number,
         )
+        self._objects = ObjectParts(settings, self._store)
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
             self._watcher = self._control.watcher
@@ -173,6 +184,7 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
+        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
         self._sockets = sockets
         self._shares_addresses = shares_addresses
         self._is_draining = False
@@ -240,6 +252,7 @@ class GatewayProcess:
             self._requests,
             _url_of(sockets[len(self._settings.tls.listen) :]),
             self._direct.count,
+            self._objects.assets,
         )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
@@ -253,6 +266,7 @@ class GatewayProcess:
             self._broker.start()
             stack.push_async_callback(self._broker.close)
             await self._open_store(stack)
+            await self._objects.open(stack)
             public: Listener | None = None
             if not self._shares_addresses:
                 await self._wait_usable(lifecycle, STARTING_S)
@@ -264,7 +278,7 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            for tick in (self._invocations.tick, self._channels.tick):
+            for tick in (self._invocations.tick, self._channels.tick, self._book.tick):
                 ticker = Ticker(TICK_S, tick, measures_silence=True)
                 ticker.start()
                 stack.callback(ticker.stop)
@@ -363,6 +377,13 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
+        requests = RequestsEndpoint(
+            self._book,
+            self._admission.authenticate,
+            self._model,
+            self._cross_origin,
+            self._refusals.request_served,
+        )
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
@@ -370,9 +391,18 @@ class GatewayProcess:
             self._invocations,
             read_head if "invocation" in settings.roles else _no_function,
             Gates(self._admission, self._rates),
-            PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
+            PathEndpoints(
+                self._attach,
+                self._health,
+                self._metrics,
+                self._cross_origin,
+                requests,
+                api,
+                self._object_endpoint,
+            ),
             self._refusals,
             sources(settings.edge),
+            self._book,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -393,7 +423,7 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health),
+            AttachDispatcher(self._attach, self._health, self._object_endpoint),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)

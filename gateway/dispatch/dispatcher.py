@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
+from gateway.dispatch.detaching import DETACHING, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.model_calls import ModelCallPorts
@@ -18,11 +19,16 @@ from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import route_of
+from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
 from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
+from wire.deadlines import MAX_POLL_S
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
@@ -42,6 +48,7 @@ class Dispatcher:
         "_admission",
         "_context",
         "_cross_origin",
+        "_detaching",
         "_elsewhere",
         "_random",
         "_rates",
@@ -60,8 +67,10 @@ class Dispatcher:
         endpoints: PathEndpoints,
         refusals: Refusals,
         sources: Sources,
+        book: RequestBook,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
+        self._detaching = Detaching(book, self._begin, context.max_body_bytes)
         self._context = context
         self._registry = registry
         self._read_head = read_head
@@ -93,9 +102,7 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
-            if request.protocol:
-                take_key(request)
-            head = self._read_head(request)
+            head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
                     raise FunctionNotFound(_NO_FUNCTION)
@@ -111,6 +118,16 @@ class Dispatcher:
             return self._invoke(request, client, head)
         except GatewayError as error:
             return self._refuse(request, client, error, head, endpoint)
+
+    def _find_head(self, request: Request) -> CallHead | None:
+        """Return what a request calls, `None` for the path endpoints. Raises `GatewayError`."""
+        if request.protocol:
+            take_key(request)
+        head = self._read_head(request)
+        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
+            # Also on a function's own host: a 202 has sent its client there.
+            return None
+        return head
 
     def _refuse(
         self,
@@ -149,6 +166,10 @@ class Dispatcher:
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        if not DETACHING.isdisjoint(request.values):
+            terms = terms_of(request)
+            if terms is not None:
+                return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
         if request.protocol:
             check_handshake(request, caller.version)
@@ -166,6 +187,47 @@ class Dispatcher:
         plan: CallPlan | None,
     ) -> RequestStream:
         """Begin an invocation unless there are too many calls."""
+        decision = self._admit(caller)
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: self._begin(request, client, head, caller, time.time_ns()),
+            )
+        return self._begin(request, client, head, caller, now_ns, plan)
+
+    def _detach(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        detaching = self._detaching
+        detaching.check(request, head, caller)
+        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+            )
+        return detaching.begin(request, client, head, caller, now_ns, terms)
+
+    def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
+        """Return what decides whether a call is accepted, `None` if it is.
+
+        Raises `Overloaded` and `RateLimited`.
+        """
         try:
             bounds, wait_s = caller.bounds, caller.poll_s
             if bounds is not None:
@@ -174,11 +236,7 @@ class Dispatcher:
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise
-        if caller.version.rate_limit is not None:
-            decision = self._rates.admit(caller)
-            if decision is not None:
-                return self._hold(request, client, head, caller, decision)
-        return self._begin(request, client, head, caller, now_ns, plan)
+        return None if caller.version.rate_limit is None else self._rates.admit(caller)
 
     def _hold(
         self,
@@ -187,13 +245,14 @@ class Dispatcher:
         head: CallHead,
         caller: Caller,
         decision: Coroutine[None, None, None],
+        serve: Callable[[], RequestStream],
     ) -> HeldCall:
         """Begin the invocation when ``decision`` returns; only then it is one."""
         held = HeldCall(left=lambda: self._left(request, head))
         held.wait(
             decision,
             client,
-            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
+            serve=serve,
             withdraw=lambda: self._rates.withdraw(caller),
             refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
         )

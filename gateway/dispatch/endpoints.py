@@ -4,11 +4,15 @@ import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.responses import send_health, send_problem, with_ids
 from gateway.errors import GatewayError, NotFound, Starting
+from gateway.objects.signed_urls import PATH
+from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.routing.call_head import CallHead
-from gateway.routing.cross_origin import CrossOrigin
+from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import (
@@ -25,13 +29,16 @@ from runtime.metrics import MetricRegistry
 from wire.headers import CONTENT_TYPE
 from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
 
+OBJECT_PATH = PATH.encode()
+_NO_PAGE = PageAccess(None, None, replaces=False)
+
 _log = logging.getLogger("gateway.attach")
 
 
 class PathEndpoints:
-    """The endpoints of the public listeners: health, the workers' attach calls, the REST API."""
+    """The endpoints of the public listeners: health, attach calls, detached calls, the REST API."""
 
-    __slots__ = ("_api", "_attach", "_health", "_metrics", "cross_origin")
+    __slots__ = ("_api", "_attach", "_health", "_metrics", "_objects", "_requests", "cross_origin")
 
     def __init__(
         self,
@@ -39,13 +46,17 @@ class PathEndpoints:
         health: ProcessHealth,
         metrics: GatewayMetrics,
         cross_origin: CrossOrigin,
+        requests: RequestsEndpoint,
         api: ApiProxy | None = None,
+        objects: ObjectEndpoint | None = None,
     ) -> None:
-        """Without ``api``, every path other than health and attach is not found."""
+        """Without ``api`` and ``objects``, their paths are not found."""
+        self._requests = requests
         self._api = api
         self._attach = attach
         self._health = health
         self._metrics = metrics
+        self._objects = objects
         self.cross_origin = cross_origin
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -58,16 +69,29 @@ class PathEndpoints:
         preflight = self.serve_preflight(request, client, None)
         if preflight is not None:
             return preflight
+        if path.startswith(REQUESTS_PATH):
+            return self._requests.serve(request, client)
+        return self._serve_path(request, client, path)
+
+    def _serve_path(self, request: Request, client: ResponseWriter, path: bytes) -> RequestStream:
+        """Serve health, or the REST API."""
         response = self._health.respond(path)
         if request.method == b"OPTIONS" and (response is not None or path == b"*"):
             return self.serve_options(request, client)
         access = self.cross_origin.of_endpoint(request)
-        if response is None and self._api is not None:
-            return self._api.serve(request, client, access)
         if response is None:
-            raise NotFound("No function or route matches this host and path")
+            return self._serve_rest(request, client, path, access)
         status, headers, body = response
         return self._send(request, client, status, access.of_own_response(headers), body)
+
+    def _serve_rest(
+        self, request: Request, client: ResponseWriter, path: bytes, access: PageAccess
+    ) -> RequestStream:
+        if self._objects is not None and path.startswith(OBJECT_PATH):
+            return self._objects.serve(request, client, access)
+        if self._api is None:
+            raise NotFound("No function or route matches this host and path")
+        return self._api.serve(request, client, access)
 
     def serve_options(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Tell the methods of what can only be read (RFC 9110 §9.3.7)."""
@@ -93,13 +117,19 @@ class PathEndpoints:
 
 
 class AttachDispatcher:
-    """The `http1.stream.Dispatch` of the listener for workers: attach calls and health."""
+    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
 
-    __slots__ = ("_attach", "_health")
+    __slots__ = ("_attach", "_health", "_objects")
 
-    def __init__(self, attach: AttachEndpoint, health: ProcessHealth) -> None:
+    def __init__(
+        self,
+        attach: AttachEndpoint,
+        health: ProcessHealth,
+        objects: ObjectEndpoint | None = None,
+    ) -> None:
         self._attach = attach
         self._health = health
+        self._objects = objects
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
@@ -110,6 +140,8 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
+            if self._objects is not None and request.target.startswith(OBJECT_PATH):
+                return self._objects.serve(request, worker, _NO_PAGE)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(

@@ -304,12 +304,16 @@ class Invocation:
 
     def request_broken(self) -> None:
         """The client left, or its connection broke."""
+        self.cancelled(Outcome.CLIENT_GONE)
+
+    def cancelled(self, outcome: Outcome = Outcome.CANCELLED) -> None:
+        """Nobody wants the response of a detached call any more, or it cannot be kept."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
             self.status = CLIENT_GONE_STATUS
         self._withdraw()
-        self._finish(Outcome.CLIENT_GONE)
+        self._finish(outcome)
 
     def pause_writing(self) -> None:
         """The client reads slower than the worker writes."""

@@ -60,6 +60,7 @@ class Event(Enum):
     FIRST_PART_END = "first_part_end"
     REQUEST_END = "request_end"
     REQUEST_BROKEN = "request_broken"
+    CANCELLED = "cancelled"
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
     # The file that takes a long body while it is collected
@@ -132,6 +133,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
+    **{(state, Event.CANCELLED): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
     (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     # The queue. It may be gone, because its version was undeployed, before the request is whole.
@@ -205,6 +207,10 @@ class Outcome(Enum):
     """The client got the function's whole response, whatever its status."""
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
+    CANCELLED = "cancelled"
+    """A detached call was cancelled before that. Counted as 499 like the last one."""
+    NOT_RECORDED = "not_recorded"
+    """The response of a detached call was too large to be kept, or the disk failed."""
     BAD_REQUEST = "bad_request"
     """The request does not fit into an envelope, or its body is too large."""
     QUEUE_FULL = "queue_full"

@@ -34,6 +34,7 @@ _NOT_ERRORS = frozenset(
     {
         Outcome.ANSWERED,
         Outcome.CLIENT_GONE,
+        Outcome.CANCELLED,
         Outcome.INFERENCE_LOST,
         Outcome.INFERENCE_INVALID,
         Outcome.WORKER_FAILED,

@@ -24,6 +24,7 @@ from gateway.domain.model import EVERYTHING, ApiKey, ResourceScope
 from gateway.domain.queued_request import QueuedRequest
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
+from gateway.objects.assets import Assets
 from gateway.store.account_store import AccountStores
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
@@ -33,6 +34,7 @@ from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from queueing.interface import QueueUnavailable
 from runtime.ids import new_uuid
+from tests.support.objects import no_assets
 from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
 
@@ -233,6 +235,7 @@ async def control_plane(
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
     store_at: Callable[[StoreOptions], Store] = make_store,
+    assets: Assets | None = None,
 ) -> AsyncIterator[ControlPlane]:
     """Serve the API on the store at ``url`` while the block runs."""
     store = store_at(options_at([url], "test"))
@@ -255,6 +258,7 @@ async def control_plane(
         queue=queue,
         requests=queue,
         secrets=vault or OpenVault(),
+        assets=assets or no_assets(),
         clock=time.time,
         new_id=new_uuid,
     )

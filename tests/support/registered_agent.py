@@ -34,6 +34,7 @@ from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.free_ports import free_port
 from tests.support.nats_logins import GuardedNats
+from tests.support.objects import no_assets
 from tests.support.programs import Program, worker_agent
 from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
 from tests.support.raw_server import Peer, RawServer, Serve
@@ -212,6 +213,7 @@ def _api(store: Store, signer: TokenSigner) -> Api:
         queue=queue,
         requests=queue,
         secrets=OpenVault(),
+        assets=no_assets(),
         clock=time.time,
         new_id=new_uuid,
         region=REGION,

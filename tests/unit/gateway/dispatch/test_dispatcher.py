@@ -30,6 +30,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_book, make_endpoint
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -107,14 +108,16 @@ def dispatcher(
         clock=lambda: 0.0,
     )
     admission = Admission(authenticate, Router(model, lambda: 0.0))
+    cross_origin = CrossOrigin(model, own)
     return Dispatcher(
         context,
         registry,
         call_head_reader(b""),
         Gates(admission, RateLimits(numbers or StoredNumbers(), lambda: 0)),
-        PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
+        PathEndpoints(attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)),
         Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
+        make_book(),
     )
 
 

@@ -20,6 +20,7 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_endpoint
 from tests.support.recorder import RecordedResponseWriter, Script
 from tests.support.waiting import until
 
@@ -33,7 +34,11 @@ class Routes:
         self.attach = AttachEndpoint(lambda: 0.0)
         self.cross_origin = CrossOrigin(ReadModel(), own)
         self.paths = PathEndpoints(
-            self.attach, self.health, GatewayMetrics(self.registry), self.cross_origin
+            self.attach,
+            self.health,
+            GatewayMetrics(self.registry),
+            self.cross_origin,
+            make_endpoint(self.cross_origin),
         )
         self.client = RecordedResponseWriter(Script(), "client")
 

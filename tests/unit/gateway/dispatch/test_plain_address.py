@@ -30,6 +30,7 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_book, make_endpoint
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
@@ -108,14 +109,18 @@ class Plain:
         admission = Admission(
             authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)
         )
+        cross_origin = CrossOrigin(self.model, self.own)
         dispatch = Dispatcher(
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
             Gates(admission, RateLimits(self.numbers, lambda: 0)),
-            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, self.own)),
+            PathEndpoints(
+                attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)
+            ),
             Refusals(metrics, access, admission.key_id_of),
             Sources([], trusts_unix=False),
+            make_book(),
         )
         sent = list(headers or [])
         if credential is not None:

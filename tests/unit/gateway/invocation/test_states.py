@@ -234,6 +234,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.FIRST_PART_END: [lambda w: w.invocation.first_part_end()],
     Event.REQUEST_END: [lambda w: w.invocation.request_end()],
     Event.REQUEST_BROKEN: [lambda w: w.invocation.request_broken()],
+    Event.CANCELLED: [lambda w: w.invocation.cancelled()],
     Event.PAUSE_WRITING: [lambda w: w.invocation.pause_writing()],
     Event.RESUME_WRITING: [lambda w: w.invocation.resume_writing()],
     Event.SPOOL_WRITTEN: [

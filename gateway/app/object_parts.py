@@ -1,0 +1,66 @@
+"""The object store of one process, and what depends on it."""
+
+import logging
+import os
+import time
+from contextlib import AsyncExitStack
+
+from gateway.app.options import asset_limits, object_options
+from gateway.dispatch.object_endpoint import ObjectEndpoint, OnTransfer
+from gateway.errors import StoreUnavailable
+from gateway.objects.assets import PREFIX, Assets
+from gateway.objects.open import make_object_store
+from gateway.objects.signed_urls import SharedKey, UrlSigner
+from gateway.objects.sweep import Lifetime, Sweep, SweepTurns
+from gateway.settings import GatewaySettings
+from gateway.store.names import META
+from gateway.store.records import Store
+from runtime.events import emit
+from runtime.ids import new_uuid
+from runtime.tasks import spawn
+
+KEY_NAME = "objects.key"
+SWEEP_NAME = "objects.sweep"
+"""Names of the documents in the store."""
+
+_log = logging.getLogger("gateway.objects")
+
+
+class ObjectParts:
+    """``store`` is the object store, ``assets`` what is in it."""
+
+    def __init__(self, settings: GatewaySettings, store: Store) -> None:
+        key = SharedKey(
+            lambda: store.get_raw(META, KEY_NAME),
+            lambda data: store.put_raw(META, KEY_NAME, data, 0),
+            os.urandom,
+        )
+        self._is_local = settings.objects.backend == "local"
+        self._signer = UrlSigner(key, time.time, settings.objects.url)
+        self.store = make_object_store(object_options(settings.objects), self._signer)
+        self.assets = Assets(self.store, asset_limits(settings.assets), time.time, new_uuid)
+        turns = SweepTurns(
+            lambda: store.get_raw(META, SWEEP_NAME),
+            lambda data, revision: store.put_raw(META, SWEEP_NAME, data, revision),
+        )
+        lifetimes = [Lifetime(PREFIX, settings.assets.lifetime_s)]
+        self._sweep = Sweep(self.store, lifetimes, turns, time.time)
+
+    def endpoint(self, on_response: OnTransfer) -> ObjectEndpoint | None:
+        """Return what serves the signed URLs, `None` if the backend's own server does."""
+        if not self._is_local:
+            return None
+        return ObjectEndpoint(self.store, self._signer, self.assets.room, on_response)
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the store and sweep it, for the life of ``stack``.
+
+        A store that is not there is no reason not to start: calls need none.
+        """
+        stack.push_async_callback(self.store.close)
+        try:
+            await self.store.open()
+        except StoreUnavailable as error:
+            emit(_log, "objects.unavailable", logging.ERROR, error=str(error))
+        sweeping = spawn(self._sweep.run(), "objects.sweep")
+        stack.callback(sweeping.cancel)
