@@ -47,6 +47,14 @@ def parse_hop(value: object) -> object:
         ) from None
 
 
+def parse_network(value: object) -> object:
+    """Return the network that ``value`` names. Raises ValueError."""
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError(f"not a network: {value!r} (write 10.0.0.0/8 or fd00::/8)") from None
+
+
 def _not_unix(address: Address) -> Address:
     if address.is_unix:
         raise ValueError("TLS is for host:port")
@@ -58,6 +66,10 @@ Count = Annotated[int, AtLeast(1)]
 Bytes = Annotated[int, AtLeast(0)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], Before(parse_hop)]
+Network = Annotated[IPv4Network | IPv6Network, Before(parse_network)]
+WebhookHost = Annotated[
+    str, Matching(r"(\*\.)?[a-z0-9._-]+", "be a host name in lower case, or *. and a domain")
+]
 Origin = Annotated[str, After(normal_origin)]
 HostName = Annotated[
     str,
@@ -162,6 +174,17 @@ class RequestsSettings(Section):
     detached calls get 429. 0: no limit."""
     max_calls: Count = 20_000
     """Detached calls that a process holds; a further one gets 503."""
+
+
+class WebhookSettings(Section):
+    """To whom webhooks may go: the URLs that callers name in NVCF-Webhook-URL."""
+
+    hosts: tuple[WebhookHost, ...] = ()
+    """Host names that URLs may have, *.example.com for those below a domain; empty: any."""
+    private_networks: tuple[Network, ...] = ()
+    """Networks that webhooks may reach although they are not of the public Internet."""
+    allow_http: bool = False
+    """Accept URLs of http too."""
 
 
 class WebSocketSettings(Section):
@@ -387,6 +410,7 @@ class GatewaySettings(GatewayBrokerSettings):
     tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
     requests: RequestsSettings = RequestsSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()

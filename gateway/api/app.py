@@ -44,6 +44,7 @@ from gateway.api.routes import (
     queues,
     secrets,
     tokens,
+    webhooks,
 )
 from gateway.api.sdk_compat import is_old_sdk, project
 from runtime.ids import new_uuid
@@ -62,6 +63,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *tokens.ROUTES,
     *secrets.ROUTES,
     *assets.ROUTES,
+    *webhooks.ROUTES,
 )
 """Every route except those of workers, without the admin routes."""
 

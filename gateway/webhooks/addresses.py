@@ -9,7 +9,7 @@ Sources: IANA's registries of special-purpose addresses, for IPv4 and IPv6 (RFC 
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from gateway.errors import BadRequest
@@ -87,8 +87,9 @@ class WebhookRules:
             parsed = ip_address(address)
         except ValueError:
             return False
-        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
-            # Only link-local addresses have one.
+        # Link-local addresses have one.
+        has_scope = isinstance(parsed, IPv6Address) and parsed.scope_id is not None
+        if has_scope:
             parsed = IPv6Address(address.partition("%")[0])
         if any(
             parsed in network
@@ -96,7 +97,7 @@ class WebhookRules:
             if network.version == parsed.version
         ):
             return True
-        return is_public(parsed)
+        return not has_scope and is_public(parsed)
 
     def _check_host(self, host: str) -> None:
         literal = literal_of(host)
@@ -135,14 +136,6 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     return address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6)
-
-
-def parse_network(value: object) -> object:
-    """Return the network that ``value`` names. Raises ValueError."""
-    try:
-        return ip_network(str(value))
-    except ValueError:
-        raise ValueError(f"not a network: {value!r} (write 10.0.0.0/8 or fd00::/8)") from None
 
 
 def _refused(why: str) -> BadRequest:

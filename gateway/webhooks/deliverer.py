@@ -250,14 +250,14 @@ class WebhookDeliverer:
         if self._ready:
             self._start()
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float = STOP_S) -> None:
         """Begin nothing more, and wait a little for what has begun.
 
         What is not over then is repeated by another process.
         """
         self._is_stopped = True
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STOP_S)
+            await asyncio.wait(self._tasks, timeout=within_s)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
