@@ -12,6 +12,7 @@ from gateway.objects.assets import PREFIX, Assets
 from gateway.objects.open import make_object_store
 from gateway.objects.signed_urls import SharedKey, UrlSigner
 from gateway.objects.sweep import Lifetime, Sweep, SweepTurns
+from gateway.requests.stored import PREFIX as RESPONSES_PREFIX
 from gateway.settings import GatewaySettings
 from gateway.store.names import META
 from gateway.store.records import Store
@@ -43,7 +44,10 @@ class ObjectParts:
             lambda: store.get_raw(META, SWEEP_NAME),
             lambda data, revision: store.put_raw(META, SWEEP_NAME, data, revision),
         )
-        lifetimes = [Lifetime(PREFIX, settings.assets.lifetime_s)]
+        lifetimes = [
+            Lifetime(PREFIX, settings.assets.lifetime_s),
+            Lifetime(RESPONSES_PREFIX, settings.requests.retention_s),
+        ]
         self._sweep = Sweep(self.store, lifetimes, turns, time.time)
 
     def endpoint(self, on_response: OnTransfer) -> ObjectEndpoint | None:

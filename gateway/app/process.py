@@ -17,11 +17,11 @@ from gateway.app.options import (
     attach_limits,
     collection_bounds,
     edge_limits,
-    request_limits,
     sources,
     store_options,
     websocket_limits,
 )
+from gateway.app.request_parts import SETTLE_S, RequestParts
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
@@ -46,8 +46,7 @@ from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
-from gateway.requests.book import RequestBook
-from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.endpoint import Access
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -154,12 +153,6 @@ class GatewayProcess:
         self._direct = self._make_direct()
         self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
-        self._book = RequestBook(
-            self._spool.open,
-            time.monotonic,
-            request_limits(settings.requests),
-            settings.requests.max_calls,
-        )
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
         self._requests = RequestLocator(
             self._invocations.live,
@@ -169,6 +162,9 @@ class GatewayProcess:
             self._number,
         )
         self._objects = ObjectParts(settings, self._store)
+        self._detached = RequestParts(
+            settings, self._store, self._objects.store, self._spool, self._broker.bus, self._number
+        )
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
             self._watcher = self._control.watcher
@@ -185,8 +181,7 @@ class GatewayProcess:
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
         self._object_endpoint = self._objects.endpoint(self._refusals.responded)
-        self._sockets = sockets
-        self._shares_addresses = shares_addresses
+        self._sockets, self._shares_addresses = sockets, shares_addresses
         self._is_draining = False
         self._show_state()
         self._show_health()
@@ -278,7 +273,8 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            for tick in (self._invocations.tick, self._channels.tick, self._book.tick):
+            self._detached.open(stack, target_uri)
+            for tick in (self._invocations.tick, self._channels.tick):
                 ticker = Ticker(TICK_S, tick, measures_silence=True)
                 ticker.start()
                 stack.callback(ticker.stop)
@@ -377,11 +373,10 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
-        requests = RequestsEndpoint(
-            self._book,
-            self._admission.authenticate,
-            self._model,
-            self._cross_origin,
+        requests = self._detached.endpoint(
+            Access(self._admission.authenticate, self._model, self._cross_origin),
+            self._queue,
+            self._invocations,
             self._refusals.request_served,
         )
         suffix = settings.edge.host_suffix.strip(".").lower()
@@ -402,7 +397,7 @@ class GatewayProcess:
             ),
             self._refusals,
             sources(settings.edge),
-            self._book,
+            self._detached.book,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -423,7 +418,9 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health, self._object_endpoint),
+            AttachDispatcher(
+                self._attach, self._health, self._detached.forwarded, self._object_endpoint
+            ),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)
@@ -451,8 +448,12 @@ class GatewayProcess:
         )
         await asyncio.sleep(drain.grace_s)
         await public.finish_accepting()
-        await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + drain.timeout_s
+        await public.drain(ends_at)
+        await self._detached.book.wait_running(ends_at - loop.time())
         self._invocations.shut_down()
+        await self._detached.book.wait_settled(SETTLE_S)
         await self._rates.close()
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.

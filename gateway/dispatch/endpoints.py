@@ -11,6 +11,7 @@ from gateway.errors import GatewayError, NotFound, Starting
 from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from gateway.telemetry.health import ProcessHealth
@@ -26,7 +27,7 @@ from http1.stream import (
 from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
-from wire.headers import CONTENT_TYPE
+from wire.headers import CONTENT_TYPE, NVCF_HOLDER_SECRET
 from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
@@ -40,7 +41,7 @@ class PathEndpoints:
 
     __slots__ = ("_api", "_attach", "_health", "_metrics", "_objects", "_requests", "cross_origin")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
@@ -117,18 +118,23 @@ class PathEndpoints:
 
 
 class AttachDispatcher:
-    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
+    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health.
 
-    __slots__ = ("_attach", "_health", "_objects")
+    And for other gateway processes: what they forward of detached calls.
+    """
+
+    __slots__ = ("_attach", "_forwarded", "_health", "_objects")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
+        forwarded: ForwardedRequests,
         objects: ObjectEndpoint | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
+        self._forwarded = forwarded
         self._objects = objects
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
@@ -140,8 +146,7 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
-            if self._objects is not None and request.target.startswith(OBJECT_PATH):
-                return self._objects.serve(request, worker, _NO_PAGE)
+            return self._serve_other(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(
@@ -154,6 +159,12 @@ class AttachDispatcher:
                 request_id=request_id,
             )
             return IGNORED
+
+    def _serve_other(self, request: Request, worker: ResponseWriter) -> RequestStream:
+        if NVCF_HOLDER_SECRET in request.values:
+            return self._forwarded.serve(request, worker)
+        if self._objects is not None and request.target.startswith(OBJECT_PATH):
+            return self._objects.serve(request, worker, _NO_PAGE)
         return send_health(request, worker, self._health, request.target, NotFound())
 
 
