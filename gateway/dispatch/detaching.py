@@ -15,10 +15,10 @@ from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from http1.stream import Request, ResponseWriter
 from wire.deadlines import MAX_POLL_S
-from wire.headers import NVCF_DETACH, PREFER
+from wire.headers import NVCF_DETACH, NVCF_WEBHOOK_URL, PREFER
 
-DETACHING = frozenset({PREFER, NVCF_DETACH})
-"""Headers with which a call may ask to outlive its connection."""
+DETACHING = frozenset({PREFER, NVCF_DETACH, NVCF_WEBHOOK_URL})
+"""Headers with which a call asks to outlive its connection, or that only such a call may have."""
 
 Begin = Callable[[Request, ResponseWriter, CallHead, Caller, int], Invocation]
 """Begins the invocation of an admitted call; the last argument is Unix time in ns."""
@@ -35,13 +35,18 @@ class Detaching:
         self._begin = begin
         self._max_body_bytes = max_body_bytes
 
-    def check(self, request: Request, head: CallHead, caller: Caller) -> None:
-        """Raise `NotDetachable` or `BodyTooLarge` for a call that cannot be detached."""
+    def check(self, request: Request, head: CallHead, caller: Caller, terms: Terms) -> None:
+        """Raise for a call that cannot be detached so.
+
+        `NotDetachable`, `BodyTooLarge`, or `BadRequest` for its webhook.
+        """
         if request.protocol or head.is_grpc:
             raise NotDetachable
         limit = smaller_limit(self._max_body_bytes, caller.version.max_body_bytes)
         if 0 < limit < (request.body_bytes or 0):
             raise BodyTooLarge.above(limit)
+        if terms.webhook:
+            self.book.check_webhook(terms.webhook)
 
     def begin(
         self,
@@ -79,4 +84,5 @@ class Detaching:
         inner.known = None
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
         call.begins(invocation)
+        call.webhook_url = terms.webhook.decode()
         self.book.add(call)

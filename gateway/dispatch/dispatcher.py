@@ -210,7 +210,7 @@ class Dispatcher:
     ) -> RequestStream:
         """Begin a detached call unless there are too many calls."""
         detaching = self._detaching
-        detaching.check(request, head, caller)
+        detaching.check(request, head, caller, terms)
         decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
         if decision is not None:
             return self._hold(
